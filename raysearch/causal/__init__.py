@@ -1,0 +1,21 @@
+"""What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
+
+from raysearch.causal.model import CausalModel, Setting, Value, Variable
+from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares
+from raysearch.causal.problem import Problem, draw_pairs
+
+__all__ = [
+    "ONE_SOURCE",
+    "SPLITS",
+    "CausalModel",
+    "Input",
+    "Pair",
+    "Problem",
+    "Setting",
+    "Span",
+    "Split",
+    "Value",
+    "Variable",
+    "differing_shares",
+    "draw_pairs",
+]

@@ -1,0 +1,98 @@
+"""A problem: a causal model and a sampler of pairs; how pairs are drawn from it.
+
+Invariants: no (base, source) stands in two splits, because the domain is divided before anything is drawn; the same seed
+draws the same pairs; draws are independent and identically distributed within a split (claim: sampler).
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from raysearch.causal.model import CausalModel, Setting, Value
+from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
+from raysearch.errors import PairsError
+
+MAX_MISSES = 10_000
+"""Draws in a row that fall into another split before we say that a split is empty."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A causal model, and how its settings become texts and answers.
+
+    - `sample(rng)` draws the inputs' values of one (base, source).
+    - `render(values)` writes the text and its spans for the values of all variables.
+    - `answer(value)` writes the value of the output variable as the text that follows.
+    - `positions` are the names that every rendered input has; "last" needs no mention.
+    - `set_of(base, source)` names the kind of a pair, for results per set; None: no sets.
+    """
+
+    name: str
+    model: CausalModel
+    sample: Callable[[random.Random], tuple[Setting, Setting]]
+    render: Callable[[Setting], Input]
+    answer: Callable[[Value], str]
+    positions: tuple[str, ...]
+    set_of: Callable[[Setting, Setting], str] | None = None
+
+
+def draw_pairs(
+    problem: Problem, variables: tuple[str, ...], counts: Mapping[Split, int], seed: int
+) -> tuple[Pair, ...]:
+    """Pairs of every split, `counts[split]` each, with the counterfactual of each of `variables`.
+
+    Raises: PairsError where a split's part of the domain seems to be empty.
+    """
+    rng = random.Random(f"{seed}.pairs.{problem.name}")
+    total = sum(counts.values())
+    bounds = _bounds(counts, total)
+    missing = dict(counts)
+    pairs: list[Pair] = []
+    misses = 0
+    while any(missing.values()):
+        base, source = problem.sample(rng)
+        pair = _make_pair(problem, variables, len(pairs), base, source)
+        split = _split_of(pair, seed, bounds)
+        if not missing[split]:
+            misses += 1
+            if misses > MAX_MISSES:
+                lacking = next(s for s in SPLITS if missing.get(s))
+                raise PairsError(
+                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {MAX_MISSES} draws; "
+                    f"its domain is too small for splits {dict(counts)}; ask for fewer splits (pairs.{lacking}: 0)"
+                )
+            continue
+        misses = 0
+        missing[split] -= 1
+        pairs.append(Pair(len(pairs), pair.base, pair.sources, pair.answers, pair.counterfactual, split, pair.set))
+    return tuple(pairs)
+
+
+def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: Setting, source: Setting) -> Pair:
+    model = problem.model
+    base, source = model.run(base), model.run(source)
+    return Pair(
+        index=index,
+        base=problem.render(base),
+        sources={ONE_SOURCE: problem.render(source)},
+        answers={"base": problem.answer(base[model.output]), ONE_SOURCE: problem.answer(source[model.output])},
+        counterfactual={v: problem.answer(model.interchange(base, {v: source})) for v in variables},
+        split="test",
+        set=problem.set_of(base, source) if problem.set_of else None,
+    )
+
+
+def _bounds(counts: Mapping[Split, int], total: int) -> list[tuple[Split, float]]:
+    bounds, seen = [], 0
+    for split in SPLITS:
+        seen += counts.get(split, 0)
+        bounds.append((split, seen / max(total, 1)))
+    return bounds
+
+
+def _split_of(pair: Pair, seed: int, bounds: list[tuple[Split, float]]) -> Split:
+    """The split that the pair's (base, source) belongs to, by a hash: a division of the domain that needs no list of it."""
+    key = "\x00".join((str(seed), pair.base.text, *(s.text for s in pair.sources.values())))
+    at = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    return next(split for split, bound in bounds if at < bound)

@@ -1,0 +1,1 @@
+"""When to believe it: hypotheses and their space, evidence, the sequential test, proposers, the search itself."""

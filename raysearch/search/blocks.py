@@ -1,0 +1,49 @@
+"""Blocks: how solved pairs are cut into the units of evidence, and what each pair expects of an output.
+
+Invariants: test blocks end at the looks of the sequential test; a block's pairs are fixed before anything is measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raysearch.causal import Split
+from raysearch.search.events import Block, Encoded, Ids
+from raysearch.search.evidence import looks
+
+EVEN_BLOCK = 32
+"""Pairs of a block that no test looks at (screening, holdout). Fixed, so that a resumed run cuts as the first one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an output of one pair is held against: the answers of base and sources, and each variable's counterfactual."""
+
+    split: Split
+    base: Ids
+    sources: Mapping[str, Ids]
+    counterfactual: Mapping[str, Ids]
+
+    def changes(self, variable: str) -> bool:
+        """Whether it is a change pair for `variable`: its counterfactual differs from the base's answer."""
+        return self.counterfactual[variable] != self.base
+
+
+def expected(encoded: Encoded, split: Split) -> Expected:
+    """What the outputs of an encoded pair are held against."""
+    sources = {name: ids for name, ids in encoded.answers.items() if name != "base"}
+    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual)
+
+
+def cut_at_looks(pairs: Sequence[int], max_pairs: int) -> tuple[Block, ...]:
+    """The first `max_pairs` of `pairs`, cut at the looks."""
+    pairs = pairs[:max_pairs]
+    ends = looks(len(pairs))
+    starts = (0, *ends[:-1])
+    return tuple(Block("test", i, tuple(pairs[a:b])) for i, (a, b) in enumerate(zip(starts, ends, strict=False)))
+
+
+def even_blocks(split: Split, pairs: Sequence[int], size: int, first: int = 0) -> tuple[Block, ...]:
+    """`pairs` in blocks of `size`, numbered from `first`."""
+    return tuple(
+        Block(split, first + i, tuple(pairs[at : at + size])) for i, at in enumerate(range(0, len(pairs), size))
+    )

@@ -1,0 +1,253 @@
+"""What travels between the search, the pools and the ledger: tasks out, events in, notes to be kept.
+
+Invariants: every type is a frozen value of plain numbers and strings, so that it crosses processes and the journal
+unchanged; an event says what was seen, never what it means.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from raysearch.causal import Split
+from raysearch.search.hypothesis import Hypothesis, Intervention
+
+Ids = tuple[int, ...]
+"""Token or class ids of one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the driver knows of the model. `path` is how it is evaluated: "batched", or "plain" where batching failed its check."""
+
+    layers: int
+    width: int
+    heads: int
+    digest: str
+    dtype: str
+    device: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One pair as the model sees it. `positions` give token indices, from 0, padding not counted.
+
+    `answers` is keyed by "base" and the names of the sources, `counterfactual` by variable: the compared ids.
+    """
+
+    index: int
+    base: Ids
+    sources: Mapping[str, Ids]
+    base_positions: Mapping[str, Ids]
+    source_positions: Mapping[str, Mapping[str, Ids]]
+    answers: Mapping[str, Ids]
+    counterfactual: Mapping[str, Ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a pool knows once its replicas are ready."""
+
+    facts: ModelFacts
+    encoded: tuple[Encoded, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fixed run of pairs of one split: the unit of evidence."""
+
+    split: Split
+    index: int
+    pairs: tuple[int, ...]
+
+
+TaskKind = Literal["screen", "measure", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A run of blocks x a group of interventions, for one replica. A screening task has no interventions."""
+
+    id: int
+    kind: TaskKind
+    interventions: tuple[Intervention, ...]
+    blocks: tuple[Block, ...]
+    attempt: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows the model runs for it, at most."""
+        return sum(len(b.pairs) for b in self.blocks) * max(len(self.interventions), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """The outputs without intervention: for each pair of `pairs` the base's, and each source's by name."""
+
+    task: int
+    split: Split
+    block: int
+    pairs: tuple[int, ...]
+    base: tuple[Ids, ...]
+    sources: Mapping[str, tuple[Ids, ...]]
+    near_ties: int
+    seconds: float
+    device: str
+    worker: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The outputs of one intervention on one block, pair by pair. Never a verdict.
+
+    `near_ties`: outputs decided again at batch one, their two best logits being too close to call in a batch.
+    `rows`: rows that the model ran; `seconds`: this intervention's share of the task's time.
+    """
+
+    task: int
+    intervention: str
+    split: Split
+    block: int
+    pairs: tuple[int, ...]
+    outputs: tuple[Ids, ...]
+    near_ties: int
+    rows: int
+    seconds: float
+    device: str
+    worker: str
+    attempt: int
+
+    @property
+    def key(self) -> tuple[str, Split, int]:
+        """What it is evidence for; the first that is journalled under a key wins."""
+        return self.intervention, self.split, self.block
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A task whose worker went away. Only "worker" and "deadline" count against the task; "node" never does.
+
+    `group`: the ids of the task's interventions; empty for screening.
+    """
+
+    task: int
+    cause: Literal["worker", "node", "deadline"]
+    worker: str
+    message: str
+    group: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An error while a task ran: of one intervention where the engine could tell which, else of the whole task (None).
+
+    `group`: the ids of the task's interventions; empty for screening.
+    """
+
+    task: int
+    intervention: str | None
+    block: int | None
+    error_type: str
+    message: str
+    traceback: str
+    node: str
+    worker: str
+    attempt: int
+    group: tuple[str, ...] = ()
+
+
+Event = Screened | Measured | Lost | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A hypothesis enters the search."""
+
+    hypothesis: Hypothesis
+    proposed_by: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairScreened:
+    """What screening decided for one pair: the model's own outputs, whether both are right, its block (None: not used)."""
+
+    pair: int
+    base_output: Ids | None
+    source_outputs: Mapping[str, Ids] | None
+    solved: bool | None
+    split: Split
+    block: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Screening is over: which pairs are solved, and the blocks they were cut into."""
+
+    pairs: tuple[PairScreened, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An observation entered the evidence of at least one hypothesis. `conflicts`: later repeats that said otherwise."""
+
+    observation: Measured
+    conflicts: int
+
+
+VerdictName = Literal["accept", "reject", "undecided", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A verdict. Counts are over change pairs unless said; `low`, `high`: the 95 % interval valid at the stopping time.
+
+    `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the two).
+    """
+
+    hypothesis: Hypothesis
+    verdict: VerdictName
+    n: int
+    matches: int
+    low: float
+    high: float
+    keep_n: int
+    keep_matches: int
+    copies: int
+    base_match_unfiltered: float | None
+    log_evidence: float
+    claim: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """An accepted hypothesis on the holdout pairs."""
+
+    hypothesis: Hypothesis
+    n: int
+    matches: int
+
+
+Note = Proposed | Blocked | Counted | Decided | Estimated
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a search stands. `pairs`: evaluations so far (pairs x interventions); `at_most`: those that may still come."""
+
+    stage: Literal["screening", "searching", "estimating", "done"]
+    alive: int
+    accepted: int
+    rejected: int
+    undecided: int
+    failed: int
+    pairs: int
+    at_most: int
+    queued: int
+    out: int
+
+    @property
+    def decided(self) -> int:
+        return self.accepted + self.rejected + self.undecided + self.failed

@@ -1,0 +1,92 @@
+"""Hypotheses: site, subspace, unit, intervention, hypothesis; frozen values with an id that names their content.
+
+Invariants: equal content, equal id, on every machine and in every run (no seed, no path).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from raysearch.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Site:
+    """Which activation: layer (from 0), component (e.g. "residual": the block's output), named position."""
+
+    layer: int
+    component: str
+    position: str
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector."""
+
+    featurizer: str = "identity"
+    features: int | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source."""
+
+    site: Site
+    subspace: Subspace = Subspace()
+    source_site: Site | None = None
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """The units that are interchanged at once. `control` names the control that it stands for, if any."""
+
+    units: tuple[Unit, ...]
+    kind: str = "interchange"
+    control: str | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the canonical JSON."""
+        return content_id(asdict(self))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One variable ~ one intervention."""
+
+    variable: str
+    intervention: Intervention
+
+    @cached_property
+    def id(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the canonical JSON."""
+        return content_id({"variable": self.variable, "intervention": asdict(self.intervention)})
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: one text for one content."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def content_id(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def intervention_from(raw: Mapping[str, Any]) -> Intervention:
+    """The intervention that `asdict` wrote. Raises: StoreError where it is not of that form."""
+    try:
+        units = tuple(
+            Unit(
+                Site(**u["site"]),
+                Subspace(**u["subspace"]),
+                Site(**u["source_site"]) if u["source_site"] else None,
+            )
+            for u in raw["units"]
+        )
+        return Intervention(units, raw["kind"], raw["control"])
+    except (KeyError, TypeError) as e:
+        raise StoreError(f"this is no intervention of this version: {dict(raw)!r}") from e

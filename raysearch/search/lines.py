@@ -1,0 +1,103 @@
+"""Lines: one intervention's way through the blocks of one split, with the hypotheses that live on it.
+
+Invariants: blocks are counted in order, each once; a block is counted for a hypothesis only until its verdict; the first
+observation of a block wins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from raysearch.causal import Split
+from raysearch.search.blocks import Expected
+from raysearch.search.events import Block, Counted, Measured
+from raysearch.search.evidence import Evidence
+from raysearch.search.hypothesis import Hypothesis, Intervention
+
+LineKey = tuple[Split, str]
+"""(split, intervention id)."""
+
+
+@dataclass
+class Claim:
+    """A hypothesis that is being judged: its evidence on change pairs, and what is reported beside."""
+
+    hypothesis: Hypothesis
+    evidence: Evidence = Evidence()
+    keep: Evidence = Evidence()
+    copies: int = 0
+
+    def count(self, observation: Measured, pairs: Sequence[Expected]) -> None:
+        """Adds one block. `pairs` are what the outputs are held against, in the observation's order."""
+        variable = self.hypothesis.variable
+        n = matches = keep_n = keep_matches = 0
+        for output, pair in zip(observation.outputs, pairs, strict=True):
+            match = output == pair.counterfactual[variable]
+            if pair.changes(variable):
+                n += 1
+                matches += match
+                self.copies += output in pair.sources.values()
+            else:
+                keep_n += 1
+                keep_matches += match
+        self.evidence = self.evidence.plus(n, matches)
+        self.keep = self.keep.plus(keep_n, keep_matches)
+
+
+@dataclass
+class Line:
+    """An intervention on the blocks of a split. `claims` are the hypotheses on it that are still open; without any it is closed."""
+
+    intervention: Intervention
+    split: Split
+    blocks: tuple[Block, ...]
+    claims: list[Claim]
+    counted: int = 0
+    strikes: int = 0
+    seen: dict[int, Measured] = field(default_factory=dict)
+    conflicts: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> LineKey:
+        return self.split, self.intervention.id
+
+    @property
+    def closed(self) -> bool:
+        return not self.claims
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every block is counted."""
+        return self.counted == len(self.blocks)
+
+    @property
+    def at_most(self) -> int:
+        """Pairs that may still be counted on it."""
+        return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
+
+    def unseen(self) -> tuple[Block, ...]:
+        """The run of blocks from the first that is not seen to the next that is."""
+        start = self.counted
+        end = start
+        while end < len(self.blocks) and end not in self.seen:
+            end += 1
+        return self.blocks[start:end]
+
+    def take(self, observation: Measured) -> bool:
+        """Keeps an observation; False where its block was seen before, and then a different one is counted as a conflict."""
+        block = self.blocks[observation.block]
+        assert block.pairs == observation.pairs, (block, observation.pairs)
+        first = self.seen.get(observation.block)
+        if first is None:
+            self.seen[observation.block] = observation
+            return True
+        if first.outputs != observation.outputs:
+            self.conflicts[observation.block] = self.conflicts.get(observation.block, 0) + 1
+        return False
+
+    def next_counted(self) -> Counted | None:
+        """The next block's observation, in block order, if it is there and somebody still asks for it."""
+        observation = None if self.closed else self.seen.get(self.counted)
+        if observation is None:
+            return None
+        self.counted += 1
+        return Counted(observation, self.conflicts.get(observation.block, 0))

@@ -1,0 +1,158 @@
+"""Screening: which pairs the model solves without intervention, decided once and for all.
+
+A split wants a number of solved pairs. Pairs are screened in their fixed order, in rounds: as many as are still missing, until
+there are enough or none is left. Invariants: which pairs are used is a function of the pairs' order and the model's outputs alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raysearch.causal import SPLITS, Split
+from raysearch.errors import SearchFailedError
+from raysearch.search.blocks import EVEN_BLOCK, Expected, cut_at_looks, even_blocks
+from raysearch.search.events import Block, Blocked, Failed, Ids, Lost, PairScreened, Screened
+
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many solved pairs each split wants, how many of the test pairs the sequential test may use; only solved pairs or all."""
+
+    wanted: Mapping[Split, int]
+    max_pairs: int
+    solved_only: bool
+
+
+@dataclass
+class _Part:
+    """One split under way: pairs in order, how far they have been asked for, how many are usable so far."""
+
+    split: Split
+    order: tuple[int, ...]
+    wanted: int
+    asked: int = 0
+    blocks: int = 0
+    usable: list[int] = field(default_factory=list)
+
+
+class Screening:
+    """A small brain: blocks out, Screened in, Blocked at the end."""
+
+    def __init__(self, pairs: Mapping[int, Expected], plan: Plan) -> None:
+        self._pairs = pairs
+        self._plan = plan
+        self._parts = [
+            _Part(split, tuple(i for i, e in pairs.items() if e.split == split), plan.wanted.get(split, 0))
+            for split in SPLITS
+        ]
+        self._waiting: dict[tuple[Split, int], Block] = {}
+        self._queue: list[Block] = []
+        self._blocks: dict[Split, tuple[Block, ...]] = {}
+        self._seen: dict[int, tuple[Ids, dict[str, Ids]]] = {}
+        self._attempts: dict[tuple[Split, int], int] = {}
+        self._next_round()
+
+    @property
+    def done(self) -> bool:
+        return not self._waiting
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def ask(self) -> Block | None:
+        """A block to be screened, if one is ready to go out."""
+        return self._queue.pop(0) if self._queue else None
+
+    def tell(self, event: Screened) -> bool:
+        """Takes the outputs of a block; False where they were known already."""
+        block = self._waiting.get((event.split, event.block))
+        if block is None or block.pairs != event.pairs:
+            return False
+        del self._waiting[event.split, event.block]
+        self._queue = [b for b in self._queue if b is not block]
+        for i, pair in enumerate(event.pairs):
+            self._seen[pair] = event.base[i], {name: ids[i] for name, ids in event.sources.items()}
+        if not self._waiting:
+            self._next_round()
+        return True
+
+    def again(self, block: Block, event: Lost | Failed) -> None:
+        """The block's task was lost or raised: it goes out once more. Raises: SearchFailedError after three attempts.
+
+        The loss of a node is no attempt.
+        """
+        key = block.split, block.index
+        if key not in self._waiting:
+            return
+        self._queue.append(block)
+        if isinstance(event, Lost) and event.cause == "node":
+            return
+        self._attempts[key] = self._attempts.get(key, 0) + 1
+        if self._attempts[key] >= ATTEMPTS:
+            what = f"lost its worker ({event.cause})" if isinstance(event, Lost) else f"raised {event.error_type}"
+            raise SearchFailedError(
+                f"screening cannot be done: block {block.index} of the {block.split} pairs {what} {ATTEMPTS} times, "
+                f"the last time on {event.worker}: {event.message}"
+            )
+
+    def blocked(self) -> Blocked:
+        """Which pairs are solved and which block each came to."""
+        assert self.done
+        place = {pair: block.index for split in SPLITS for block in self.blocks(split) for pair in block.pairs}
+        return Blocked(tuple(self._screened(pair, place.get(pair)) for pair in self._pairs))
+
+    def blocks(self, split: Split) -> tuple[Block, ...]:
+        """The blocks of evidence of a split, once screening is done."""
+        if split not in self._blocks:
+            assert self.done
+            pairs = self.usable(split)
+            at_looks = split == "test"
+            self._blocks[split] = (
+                cut_at_looks(pairs, self._plan.max_pairs) if at_looks else even_blocks(split, pairs, EVEN_BLOCK)
+            )
+        return self._blocks[split]
+
+    def usable(self, split: Split) -> tuple[int, ...]:
+        """The pairs of a split that evidence may come from, in order."""
+        part = next(p for p in self._parts if p.split == split)
+        return tuple(part.usable[: part.wanted])
+
+    def output(self, pair: int) -> Ids | None:
+        """The model's own output on a pair's base; None where it was not screened."""
+        return self._seen[pair][0] if pair in self._seen else None
+
+    def solved(self, pair: int) -> bool:
+        """Whether base and sources are right without intervention."""
+        base, sources = self._seen[pair]
+        e = self._pairs[pair]
+        return base == e.base and all(sources[name] == ids for name, ids in e.sources.items())
+
+    def counts(self, split: Split) -> tuple[int, int, int]:
+        """(screened, solved, wanted) of a split."""
+        part = next(p for p in self._parts if p.split == split)
+        done = [p for p in part.order[: part.asked] if p in self._seen]
+        return len(done), sum(self.solved(p) for p in done), part.wanted
+
+    def _next_round(self) -> None:
+        for part in self._parts:
+            self._collect(part)
+            missing = part.wanted - len(part.usable)
+            chunk = part.order[part.asked : part.asked + max(missing, 0)]
+            part.asked += len(chunk)
+            new = even_blocks(part.split, chunk, EVEN_BLOCK, part.blocks)
+            part.blocks += len(new)
+            self._queue += new
+            self._waiting.update({(b.split, b.index): b for b in new})
+
+    def _collect(self, part: _Part) -> None:
+        screened = part.order[: part.asked]
+        part.usable = [p for p in screened if self.solved(p) or not self._plan.solved_only]
+
+    def _screened(self, pair: int, block: int | None) -> PairScreened:
+        split = self._pairs[pair].split
+        if pair not in self._seen:
+            return PairScreened(pair, None, None, None, split, None)
+        base, sources = self._seen[pair]
+        return PairScreened(pair, base, sources, self.solved(pair), split, block)

@@ -1,0 +1,347 @@
+"""The search: a brain without I/O. Tasks out (`ask`), events in and notes out (`tell`); no clock, no torch, no ray.
+
+Invariants (`validate` checks them): verdicts are a function of the job and the outputs alone, whatever the order of arrival, the
+losses and the repeats; evidence is counted in block order; a decided hypothesis is never asked about again; nothing is cancelled.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from raysearch.causal import Split
+from raysearch.errors import PairsError
+from raysearch.search.blocks import Expected
+from raysearch.search.dispatch import QUARANTINE, Dispatch
+from raysearch.search.events import (
+    Block,
+    Decided,
+    Estimated,
+    Event,
+    Failed,
+    Lost,
+    Measured,
+    Note,
+    Proposed,
+    Screened,
+    Snapshot,
+    Task,
+    VerdictName,
+)
+from raysearch.search.hypothesis import Hypothesis, Intervention
+from raysearch.search.lines import Claim, Line, LineKey
+from raysearch.search.proposers import Known, Proposer
+from raysearch.search.screening import Plan, Screening
+from raysearch.search.sequential import SequentialTest
+
+
+class Search:
+    """A search over the hypotheses that `proposer` proposes.
+
+    - `test`: as for independent draws; with `these_pairs` its population becomes the number of each variable's change pairs.
+    - `pairs`: index -> what its outputs are held against, in the order of measuring.
+    - `rows`: size of a task in pairs x interventions, about what a replica runs in a second or a few.
+    """
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        test: SequentialTest,
+        pairs: Mapping[int, Expected],
+        plan: Plan,
+        these_pairs: bool = False,
+        rows: int = 64,
+    ) -> None:
+        self._proposer = proposer
+        self._test = test
+        self._pairs = pairs
+        self._these_pairs = these_pairs
+        self.screening = Screening(pairs, plan)
+        self._screening_out: dict[int, Block] = {}
+        self._dispatch = Dispatch(rows)
+        self._tests: dict[str, SequentialTest] = {}
+        self._base_match: dict[str, float | None] = {}
+        self._lines: dict[LineKey, Line] = {}
+        self._decided: dict[str, Decided] = {}
+        self._estimated: dict[str, Estimated] = {}
+        self._tally: Counter[VerdictName] = Counter()
+        self._struck: set[tuple[int, str]] = set()
+        self._generations = 0
+        self._silent = False
+        self._next_task = 0
+        self._alive = 0
+        self._pairs_seen = 0
+        self._at_most = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every proposed hypothesis has its verdict, every accepted one its estimate, and nothing more is proposed."""
+        return self._silent and not self._alive and self._tally["accept"] == len(self._estimated)
+
+    @property
+    def verdicts(self) -> Mapping[str, Decided]:
+        """The verdicts so far, by hypothesis id."""
+        return self._decided
+
+    @property
+    def estimates(self) -> Mapping[str, Estimated]:
+        """The holdout estimates of accepted hypotheses, by hypothesis id."""
+        return self._estimated
+
+    def ask(self, n: int) -> list[Task]:
+        """Up to `n` tasks for `n` idle workers; fewer, or none, where all that could be asked is out."""
+        tasks: list[Task] = []
+        while len(tasks) < n:
+            task = self._dispatch.ask(self._next_task, n - len(tasks)) if self._tests else self._ask_screening()
+            if task is None:
+                break
+            self._next_task += 1
+            tasks.append(task)
+        return tasks
+
+    def tell(self, events: Sequence[Event]) -> list[Note]:
+        """Takes what was seen. Raises: SearchFailedError where screening cannot be done."""
+        notes: list[Note] = []
+        for event in events:
+            self._next_task = max(self._next_task, event.task + 1)
+            match event:
+                case Screened():
+                    self._on_screened(event, notes)
+                case Measured():
+                    self._on_measured(event, notes)
+                case Lost():
+                    self._on_lost(event, notes)
+                case Failed():
+                    self._on_failed(event, notes)
+        return notes
+
+    def snapshot(self) -> Snapshot:
+        """Where the search stands."""
+        return Snapshot(
+            stage="done" if self.done else "searching" if self._tests else "screening",
+            alive=self._alive,
+            accepted=self._tally["accept"],
+            rejected=self._tally["reject"],
+            undecided=self._tally["undecided"],
+            failed=self._tally["failed"],
+            pairs=self._pairs_seen,
+            at_most=self._at_most,
+            queued=self._dispatch.queued + self.screening.queued,
+            out=self._dispatch.out + len(self._screening_out),
+        )
+
+    def validate(self) -> None:
+        """Checks the invariants; for tests."""
+        places = Counter(line.key for line in self._dispatch.places() if not line.closed)
+        for key, line in self._lines.items():
+            assert places[key] == (not line.closed), (key, "stands in", places[key], "places")
+            assert line.closed or not line.exhausted, (key, "has seen everything and is not decided")
+            assert all(c.hypothesis.id not in self._decided or line.split == "holdout" for c in line.claims), key
+            assert not line.blocks or line.counted <= len(line.blocks), key
+        measuring = [line for line in self._lines.values() if line.split == "test"]
+        assert self._alive == sum(len(line.claims) for line in measuring)
+        assert sum(self._tally.values()) == len(self._decided)
+        assert self._at_most == sum(line.at_most for line in self._lines.values())
+        assert self.done == (self._silent and all(line.closed for line in self._lines.values()))
+
+    # --- screening
+
+    def _ask_screening(self) -> Task | None:
+        block = self.screening.ask()
+        if block is None:
+            return None
+        self._screening_out[self._next_task] = block
+        return Task(self._next_task, "screen", (), (block,))
+
+    def _on_screened(self, event: Screened, notes: list[Note]) -> None:
+        self._screening_out.pop(event.task, None)
+        if self._tests or not self.screening.tell(event) or not self.screening.done:
+            return
+        notes.append(self.screening.blocked())
+        self._check_solved()
+        self._set_tests()
+        self._propose(notes)
+
+    def _check_solved(self) -> None:
+        screened, solved, _ = self.screening.counts("test")
+        if not self.screening.blocks("test"):
+            raise PairsError(
+                f"the model solves {solved} of the {screened} test pairs that it was given, without any intervention; "
+                "a search needs pairs whose base and source it answers as the causal model does: "
+                "change the problem or the model, or set pairs.solved_only: false"
+            )
+
+    def _set_tests(self) -> None:
+        """Fixes the test of each variable, and its match rate without intervention over all screened test pairs."""
+        used = [self._pairs[p] for p in self.screening.usable("test")]
+        screened = [(e, out) for p, e in self._pairs.items() if e.split == "test" and (out := self.screening.output(p))]
+        variables = tuple(next(iter(self._pairs.values())).counterfactual) if self._pairs else ()
+        for v in variables:
+            population = sum(e.changes(v) for e in used)
+            self._tests[v] = replace(self._test, population=population) if self._these_pairs else self._test
+            matches = sum(out == e.counterfactual[v] for e, out in screened)
+            self._base_match[v] = matches / len(screened) if screened else None
+
+    # --- measuring
+
+    def _propose(self, notes: list[Note]) -> None:
+        """Asks the proposer for the next generations until one has something new, or it is silent."""
+        while not self._alive and not self._silent:
+            proposals = tuple(self._proposer.propose(Known(self._generations, self._decided)))
+            self._silent = not proposals
+            by_intervention: dict[str, tuple[Intervention, list[Claim]]] = {}
+            for hypothesis in proposals:
+                claims = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
+                claims.append(Claim(hypothesis))
+                notes.append(Proposed(hypothesis, self._proposer.name, self._generations))
+            self._generations += 1
+            for intervention, claims in by_intervention.values():
+                self._open(intervention, "test", claims, notes)
+
+    def _open(self, intervention: Intervention, split: Split, claims: list[Claim], notes: list[Note]) -> None:
+        line = Line(intervention, split, self.screening.blocks(split), claims)
+        assert line.key not in self._lines, "an intervention is proposed once, with all its variables"
+        self._lines[line.key] = line
+        self._alive += len(claims) if split == "test" else 0
+        self._at_most += line.at_most
+        if line.exhausted:
+            self._finish(line, notes)
+        else:
+            self._dispatch.add(line)
+
+    def _on_measured(self, event: Measured, notes: list[Note]) -> None:
+        line = self._lines[event.split, event.intervention]
+        if line.take(event):
+            self._pairs_seen += len(event.pairs)
+        self._count(line, notes)
+        if self._dispatch.is_ready(line):  # told of a block that nobody here had asked for: a replay, or a late repeat
+            self._dispatch.remove(line)
+            self._release([line])
+        self._release(self._dispatch.measured(event))
+
+    def _count(self, line: Line, notes: list[Note]) -> None:
+        while (counted := line.next_counted()) is not None:
+            notes.append(counted)
+            self._at_most -= len(counted.observation.pairs)
+            pairs = [self._pairs[p] for p in counted.observation.pairs]
+            for claim in line.claims:
+                claim.count(counted.observation, pairs)
+            if line.split == "test":
+                self._look(line, notes)
+            if line.exhausted and not line.closed:
+                self._finish(line, notes)
+
+    def _look(self, line: Line, notes: list[Note]) -> None:
+        for claim in tuple(line.claims):
+            verdict = self._tests[claim.hypothesis.variable].verdict(claim.evidence)
+            if verdict is not None:
+                self._decide(line, claim, verdict, None, notes)
+
+    def _finish(self, line: Line, notes: list[Note]) -> None:
+        """The line has seen all there is: what is open is undecided, or estimated."""
+        for claim in tuple(line.claims):
+            if line.split == "test":
+                self._decide(line, claim, "undecided", None, notes)
+            else:
+                self._estimate(line, claim, notes)
+
+    def _decide(self, line: Line, claim: Claim, verdict: VerdictName, reason: str | None, notes: list[Note]) -> None:
+        test = self._tests[claim.hypothesis.variable]
+        low, high = test.interval(claim.evidence)
+        up, down = test.log_evidence(claim.evidence)
+        decided = Decided(
+            hypothesis=claim.hypothesis,
+            verdict=verdict,
+            n=claim.evidence.n,
+            matches=claim.evidence.matches,
+            low=low,
+            high=high,
+            keep_n=claim.keep.n,
+            keep_matches=claim.keep.matches,
+            copies=claim.copies,
+            base_match_unfiltered=self._base_match[claim.hypothesis.variable],
+            log_evidence=up if verdict == "accept" else down if verdict == "reject" else max(up, down),
+            claim=test.claim,
+            reason=reason,
+        )
+        notes.append(decided)
+        self._decided[claim.hypothesis.id] = decided
+        self._tally[verdict] += 1
+        self._alive -= 1
+        self._drop(line, claim)
+        if verdict == "accept":
+            self._open_estimate(claim.hypothesis, notes)
+        if not self._alive:
+            self._propose(notes)
+
+    def _open_estimate(self, hypothesis: Hypothesis, notes: list[Note]) -> None:
+        key: LineKey = ("holdout", hypothesis.intervention.id)
+        line = self._lines.get(key)
+        claim = Claim(hypothesis)
+        if line is None:
+            self._open(hypothesis.intervention, "holdout", [claim], notes)
+            return
+        for block in range(line.counted):
+            seen = line.seen[block]
+            claim.count(seen, [self._pairs[p] for p in seen.pairs])
+        if line.exhausted or line.strikes >= QUARANTINE:
+            line.claims.append(claim)
+            self._estimate(line, claim, notes)
+            return
+        self._at_most -= line.at_most
+        line.claims.append(claim)
+        self._at_most += line.at_most
+
+    def _estimate(self, line: Line, claim: Claim, notes: list[Note]) -> None:
+        estimated = Estimated(claim.hypothesis, claim.evidence.n, claim.evidence.matches)
+        notes.append(estimated)
+        self._estimated[claim.hypothesis.id] = estimated
+        self._drop(line, claim)
+
+    def _drop(self, line: Line, claim: Claim) -> None:
+        before = line.at_most
+        line.claims.remove(claim)
+        self._at_most += line.at_most - before
+        if line.closed:
+            self._dispatch.remove(line)
+
+    def _release(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            if not line.closed:
+                self._dispatch.add(line)
+
+    # --- losses and failures
+
+    def _on_lost(self, event: Lost, notes: list[Note]) -> None:
+        block = self._screening_out.pop(event.task, None)
+        if block is not None:
+            self.screening.again(block, event)
+        if event.cause != "node" and len(event.group) == 1:
+            self._strike(event.task, event.group[0], f"{event.message} ({event.cause})", notes)
+        self._release(self._dispatch.lost(event))
+
+    def _on_failed(self, event: Failed, notes: list[Note]) -> None:
+        block = self._screening_out.pop(event.task, None)
+        if block is not None:
+            self.screening.again(block, event)
+        single = event.intervention or (event.group[0] if len(event.group) == 1 else None)
+        if single is not None:
+            self._strike(event.task, single, f"{event.error_type}: {event.message}", notes)
+        self._release(self._dispatch.failed(event))
+
+    def _strike(self, task: int, intervention: str, reason: str, notes: list[Note]) -> None:
+        """Counts a failed attempt of a single intervention, once per task; after three it is quarantined."""
+        if (task, intervention) in self._struck:
+            return
+        self._struck.add((task, intervention))
+        splits: tuple[Split, ...] = ("test", "holdout")
+        for split in splits:
+            line = self._lines.get((split, intervention))
+            if line is None or line.closed:
+                continue
+            line.strikes += 1
+            if line.strikes >= QUARANTINE:
+                for claim in tuple(line.claims):
+                    if split == "test":
+                        self._decide(line, claim, "failed", reason, notes)
+                    else:
+                        self._estimate(line, claim, notes)

@@ -1,0 +1,200 @@
+"""The sequential test: accept, reject or go on, valid at every look (design: evidence may be looked at after each block).
+
+For s matches in the first n pairs, f = n - s, and a prior Beta(a, b) with a = b = 1, two e-processes are kept:
+
+- to accept, against theta <= threshold - indifference: the mixture over the thetas above, relative to the likelihood there;
+- to reject, against theta >= threshold + indifference: the mixture over the thetas below.
+
+`population=None` (claim "sampler"): pairs are independent draws, theta is the sampler's rate. `population=N` (claim
+"these_pairs"): theta is the share of matches among N fixed pairs, drawn without replacement in a random order (Waudby-Smith
+and Ramdas 2020, "Confidence sequences for sampling without replacement": the prior-posterior-ratio martingale). Accept at
+E >= K / false_accept: by Ville's inequality and a union bound over K hypotheses the chance of any false accept is at most
+`false_accept`. Reject at E >= 1 / miss.
+
+Invariants: pure; a state that is impossible under a null decides against it by set logic, before any logarithm.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import betaln, gammaln, logsumexp
+from scipy.stats import beta
+
+from raysearch.search.evidence import Evidence
+
+Verdict = Literal["accept", "reject", "undecided"]
+Floats = NDArray[np.float64]
+
+_A = _B = 1.0
+
+
+@dataclass(frozen=True)
+class SequentialTest:
+    """A test of IIA against `threshold`.
+
+    - threshold: in (0, 1); indifference: half the width of the band around it in which neither error is counted.
+    - false_accept: in (0, 1), chance of *any* false accept among `hypotheses` (K).
+    - miss: in (0, 1), chance that one hypothesis at or above the threshold is rejected.
+    - population: number of fixed pairs, for claim "these_pairs"; None for claim "sampler".
+    """
+
+    threshold: float
+    false_accept: float
+    miss: float
+    hypotheses: int = 1
+    indifference: float = 0.0
+    population: int | None = None
+
+    def __post_init__(self) -> None:
+        assert 0 < self._low <= self._high < 1, (self.threshold, self.indifference)
+        assert 0 < self.false_accept < 1, self.false_accept
+        assert 0 < self.miss < 1, self.miss
+        assert self.hypotheses >= 1, self.hypotheses
+
+    @property
+    def claim(self) -> str:
+        """What theta is: "sampler" or "these_pairs"."""
+        return "sampler" if self.population is None else "these_pairs"
+
+    @property
+    def accept_at(self) -> float:
+        """The log e-value at which a hypothesis is accepted."""
+        return math.log(self.hypotheses / self.false_accept)
+
+    @property
+    def reject_at(self) -> float:
+        """The log e-value at which a hypothesis is rejected."""
+        return -math.log(self.miss)
+
+    def verdict(self, evidence: Evidence) -> Literal["accept", "reject"] | None:
+        """Accept, reject, or None: go on."""
+        up, down = _log_evidence(self, evidence.n, evidence.matches)
+        if up >= self.accept_at:
+            return "accept"
+        return "reject" if down >= self.reject_at else None
+
+    def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
+        """Log e-values (to accept, to reject); +inf where the null is impossible, -inf where the alternative is."""
+        return _log_evidence(self, evidence.n, evidence.matches)
+
+    def log_evidence_to_accept(self, n: int, matches: NDArray[np.int64]) -> Floats:
+        """Log e-values against theta <= threshold - indifference, for each of `matches` of `n`."""
+        if self.population is not None:
+            null = math.floor(self._low * self.population)
+            return _fixed_log_evidence(self.population, null, n, matches, upward=True)
+        edge = float(self._low)
+        tail = beta.logsf(edge, _A + matches, _B + n - matches) - beta.logsf(edge, _A, _B)
+        return np.asarray(_mixture(n, matches) + tail - _log_likelihood(edge, n, matches), dtype=np.float64)
+
+    def log_evidence_to_reject(self, n: int, matches: NDArray[np.int64]) -> Floats:
+        """Log e-values against theta >= threshold + indifference, for each of `matches` of `n`."""
+        if self.population is not None:
+            null = math.ceil(self._high * self.population)
+            return _fixed_log_evidence(self.population, null, n, matches, upward=False)
+        edge = float(self._high)
+        tail = beta.logcdf(edge, _A + matches, _B + n - matches) - beta.logcdf(edge, _A, _B)
+        return np.asarray(_mixture(n, matches) + tail - _log_likelihood(edge, n, matches), dtype=np.float64)
+
+    def interval(self, evidence: Evidence, level: float = 0.95) -> tuple[float, float]:
+        """A two-sided confidence interval for theta in [0, 1], valid at any stopping time (prior-posterior ratio < 1/(1 - level))."""
+        bound = -math.log1p(-level)
+        if self.population is None:
+            return _sampler_interval(evidence, bound)
+        return _fixed_interval(self.population, evidence, bound)
+
+    @cached_property
+    def _low(self) -> Fraction:
+        return _exact(self.threshold) - _exact(self.indifference)
+
+    @cached_property
+    def _high(self) -> Fraction:
+        return _exact(self.threshold) + _exact(self.indifference)
+
+
+def _exact(x: float) -> Fraction:
+    """The decimal that the user wrote: 0.8 is 4/5, so that 0.8 of 10 pairs are 8 and not 8.000000000000002."""
+    return Fraction(repr(x))
+
+
+@lru_cache(maxsize=1 << 16)
+def _log_evidence(test: SequentialTest, n: int, matches: int) -> tuple[float, float]:
+    s = np.array([matches], dtype=np.int64)
+    return float(test.log_evidence_to_accept(n, s)[0]), float(test.log_evidence_to_reject(n, s)[0])
+
+
+def _mixture(n: int, s: NDArray[np.int64]) -> Floats:
+    return np.asarray(betaln(_A + s, _B + n - s) - betaln(_A, _B), dtype=np.float64)
+
+
+def _log_likelihood(theta: float, n: int, s: NDArray[np.int64]) -> Floats:
+    return np.asarray(s * math.log(theta) + (n - s) * math.log1p(-theta), dtype=np.float64)
+
+
+def _log_choose(n: NDArray[np.int64] | int, k: NDArray[np.int64]) -> Floats:
+    n = np.asarray(n)
+    inside = (k >= 0) & (k <= n)
+    k = np.where(inside, k, 0)
+    return np.where(inside, gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0), -np.inf)
+
+
+def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
+    """Beta-binomial prior of the number of matches among the whole population."""
+    return np.asarray(
+        _log_choose(population, m) + betaln(_A + m, _B + population - m) - betaln(_A, _B), dtype=np.float64
+    )
+
+
+def _log_sequence(population: int, m: NDArray[np.int64], n: int, s: NDArray[np.int64]) -> Floats:
+    """Log chance of one given sequence with s matches in n draws, when m of the population match."""
+    return np.asarray(_log_choose(population - n, m - s) - _log_choose(population, m), dtype=np.float64)
+
+
+def _fixed_log_evidence(population: int, null: int, n: int, matches: NDArray[np.int64], upward: bool) -> Floats:
+    assert n <= population, (n, population)
+    alternative = np.arange(null + 1, population + 1) if upward else np.arange(null)
+    prior = _log_prior(population, alternative)
+    total = logsumexp(prior)
+    out = np.empty(len(matches))
+    for i, s in enumerate(matches):
+        fewest, most = int(s), population - (n - int(s))
+        if (fewest > null) if upward else (most < null):
+            out[i] = np.inf  # the null is impossible
+        elif not fewest <= null <= most:
+            out[i] = -np.inf  # every population that is still possible lies within the null
+        else:
+            here = np.array([s])
+            mixture = logsumexp(prior + _log_sequence(population, alternative, n, here)) - total
+            out[i] = mixture - _log_sequence(population, np.array([null]), n, here)[0]
+    return out
+
+
+def _sampler_interval(evidence: Evidence, bound: float) -> tuple[float, float]:
+    n, s = evidence.n, evidence.matches
+    if n == 0:
+        return 0.0, 1.0
+    mixture = float(_mixture(n, np.array([s]))[0])
+
+    def excess(theta: float) -> float:
+        return mixture - float(_log_likelihood(theta, n, np.array([s]))[0]) - bound
+
+    tiny, best = 1e-12, s / n
+    low = 0.0 if s == 0 else float(brentq(excess, tiny, min(best, 1 - tiny)))
+    high = 1.0 if s == n else float(brentq(excess, max(best, tiny), 1 - tiny))
+    return low, high
+
+
+def _fixed_interval(population: int, evidence: Evidence, bound: float) -> tuple[float, float]:
+    n, s = evidence.n, np.array([evidence.matches])
+    if population == 0:
+        return 0.0, 1.0
+    possible = np.arange(evidence.matches, population - (n - evidence.matches) + 1)
+    likelihood = _log_sequence(population, possible, n, s)
+    ratio = logsumexp(_log_prior(population, possible) + likelihood) - likelihood
+    kept = possible[ratio < bound]
+    return float(kept[0]) / population, float(kept[-1]) / population

@@ -1,0 +1,231 @@
+"""The search: verdicts that do not depend on the cluster, poison that is found, work that is never asked for twice."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysearch.errors import PairsError, SearchFailedError
+from raysearch.search.events import Blocked, Counted, Decided, Estimated, Lost, Measured, Proposed
+from raysearch.search.search import Search
+from tests.search.worlds import Cluster, World, raising
+
+
+def _verdicts(search: Search) -> Mapping[str, object]:
+    return {**search.verdicts, **{f"estimate {k}": v for k, v in search.estimates.items()}}
+
+
+def _near_threshold(layer: int) -> float:
+    return (0.74, 0.78, 0.8, 0.82, 0.86, 0.95)[layer % 6]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    workers=st.integers(1, 9),
+    rows=st.sampled_from([1, 8, 32, 500]),
+    these_pairs=st.booleans(),
+)
+def test_verdicts_do_not_depend_on_the_cluster(seed: int, workers: int, rows: int, these_pairs: bool) -> None:
+    world = World(seed % 7, these_pairs=these_pairs, rates=_near_threshold, solved=0.9)
+    still = Cluster(world, 1, 0).drive(world.search())
+    world.rows = rows
+    wild = Cluster(world, workers, seed, lost=0.3, twice=0.3).drive(world.search())
+    assert _verdicts(wild) == _verdicts(still)
+
+
+def test_the_property_can_fail_because_some_rates_are_near_the_threshold() -> None:
+    """Verdicts and stopping times differ between worlds, so equal ones are no accident."""
+    stops = {
+        tuple(sorted((d.verdict, d.n) for d in Cluster(w, 2, 1).drive(w.search()).verdicts.values()))
+        for w in (World(seed, rates=_near_threshold) for seed in range(4))
+    }
+    assert len(stops) == 4
+
+
+def test_counts_are_those_of_the_pairs_up_to_the_stop() -> None:
+    world = World(3)
+    search = Cluster(world, 3, 0).drive(world.search())
+    blocks = search.screening.blocks("test")
+    for d in search.verdicts.values():
+        pairs = [p for b in blocks for p in b.pairs if world.pairs[p].changes(d.hypothesis.variable)][: d.n]
+        outputs = [world.output(d.hypothesis.intervention, p) for p in pairs]
+        wanted = [world.pairs[p].counterfactual[d.hypothesis.variable] for p in pairs]
+        assert d.matches == sum(o == w for o, w in zip(outputs, wanted, strict=True))
+
+
+def test_every_hypothesis_is_proposed_once_and_decided_once() -> None:
+    world = World(5)
+    cluster = Cluster(world, 4, 2, lost=0.2, twice=0.2)
+    cluster.drive(world.search())
+    proposed = Counter(n.hypothesis.id for n in cluster.notes if isinstance(n, Proposed))
+    decided = Counter(n.hypothesis.id for n in cluster.notes if isinstance(n, Decided))
+    accepted = {n.hypothesis.id for n in cluster.notes if isinstance(n, Decided) and n.verdict == "accept"}
+    assert proposed == decided == Counter(h.id for h in world.space)
+    assert accepted == {n.hypothesis.id for n in cluster.notes if isinstance(n, Estimated)} != set()
+
+
+def test_an_observation_is_counted_at_most_once_and_never_after_the_verdict() -> None:
+    world = World(1)
+    cluster = Cluster(world, 5, 3, twice=0.5)
+    search = cluster.drive(world.search())
+    counted = Counter(n.observation.key for n in cluster.notes if isinstance(n, Counted))
+    assert set(counted.values()) == {1}
+    pairs = {p: b.index for b in search.screening.blocks("test") for p in b.pairs}
+    assert len(pairs) == world.test
+    last = {}
+    for split_key in counted:
+        if split_key[1] == "test":
+            last[split_key[0]] = max(last.get(split_key[0], 0), split_key[2])
+    needed: Counter[str] = Counter()
+    for d in search.verdicts.values():
+        needed[d.hypothesis.intervention.id] = max(needed[d.hypothesis.intervention.id], d.n + d.keep_n)
+    for intervention, block in last.items():
+        assert sum(len(b.pairs) for b in search.screening.blocks("test")[: block + 1]) == needed[intervention]
+
+
+@pytest.mark.parametrize("layers", [(0,), (1, 4)])
+def test_poison_is_found_by_halving_and_nothing_else_suffers(layers: tuple[int, ...]) -> None:
+    world = World(2, layers=40)
+    bad = frozenset(h.intervention.id for h in world.space if h.intervention.units[0].site.layer in layers)
+    clean = Cluster(world, 3, 0).drive(world.search())
+    world.poison = bad
+    search = Cluster(world, 3, 1, lost=0.1).drive(world.search())
+    failed = {d.hypothesis.intervention.id for d in search.verdicts.values() if d.verdict == "failed"}
+    assert failed == bad
+    for key, verdict in clean.verdicts.items():
+        if verdict.hypothesis.intervention.id not in bad:
+            assert search.verdicts[key] == verdict
+
+
+def test_a_task_that_raises_whole_is_halved_until_the_culprit_is_alone() -> None:
+    world = World(4, layers=8)
+    search = world.search()
+    culprit = next(iter(world.space)).intervention.id
+    attempts = 0
+    while not search.done:
+        for task in search.ask(2):
+            group = {i.id for i in task.interventions}
+            if culprit in group:
+                attempts += len(group) == 1
+                search.tell([raising(task, None)])
+            else:
+                search.tell(world.run(task))
+            search.validate()
+    failed = {d.hypothesis.intervention.id for d in search.verdicts.values() if d.verdict == "failed"}
+    assert failed == {culprit}
+    assert attempts == 3
+
+
+def test_an_intervention_that_the_engine_reports_gets_three_attempts_and_the_reason_is_kept() -> None:
+    world = World(4)
+    search = world.search()
+    culprit = next(iter(world.space)).intervention.id
+    failures = 0
+    while not search.done:
+        for task in search.ask(2):
+            events = [e for e in world.run(task) if not (isinstance(e, Measured) and e.intervention == culprit)]
+            if any(i.id == culprit for i in task.interventions):
+                failures += 1
+                events.append(raising(task, culprit))
+            search.tell(events)
+            search.validate()
+    failed = [d for d in search.verdicts.values() if d.verdict == "failed"]
+    assert failures == 3
+    assert {d.hypothesis.intervention.id for d in failed} == {culprit}
+    assert all(d.reason == "ValueError: boom" for d in failed)
+
+
+def test_the_loss_of_nodes_never_counts_against_a_task() -> None:
+    world = World(6, layers=1)
+    search = world.search()
+    for _ in range(50):
+        for task in search.ask(1):
+            search.tell([Lost(task.id, "node", "w", "gone", tuple(i.id for i in task.interventions))])
+    Cluster(world, 1, 0).drive(search)
+    assert not [d for d in search.verdicts.values() if d.verdict == "failed"]
+
+
+def test_a_replay_of_the_events_gives_the_same_notes_and_can_go_on() -> None:
+    world = World(8, rates=_near_threshold)
+    cluster = Cluster(world, 3, 5, lost=0.2, twice=0.2)
+    whole = cluster.drive(world.search())
+    for cut in range(0, len(cluster.told), 7):
+        search = world.search()
+        search.tell(cluster.told[:cut])
+        search.validate()
+        rest = Cluster(world, 2, cut)
+        rest.drive(search)
+        assert _verdicts(search) == _verdicts(whole)
+    replayed = world.search()
+    assert replayed.tell(cluster.told) == cluster.notes
+    assert replayed.done
+
+
+def test_new_tasks_after_a_replay_have_new_ids() -> None:
+    world = World(0)
+    cluster = Cluster(world, 3, 5)
+    cluster.drive(world.search())
+    search = world.search()
+    search.tell(cluster.told[:10])
+    assert min(t.id for t in search.ask(5)) > max(e.task for e in cluster.told[:10])
+
+
+def test_only_solved_pairs_are_used_and_more_are_screened_while_some_are_missing() -> None:
+    world = World(1, test=200, solved=0.5, wanted=50)
+    search = world.search()
+    cluster = Cluster(world, 2, 0)
+    cluster.drive(search)
+    used = [p for b in search.screening.blocks("test") for p in b.pairs]
+    assert used == [p for p in range(200) if world.solves(p)][:50]
+    blocked = next(n for n in cluster.notes if isinstance(n, Blocked))
+    assert {p.pair for p in blocked.pairs if p.block is not None and p.split == "test"} == set(used)
+    screened, solved, wanted = search.screening.counts("test")
+    assert 90 <= screened < 200
+    assert solved >= wanted == 50
+
+
+def test_a_model_that_solves_nothing_is_said_in_one_line() -> None:
+    world = World(1, solved=0.0)
+    with pytest.raises(PairsError, match="solves 0 of the 120 test pairs"):
+        Cluster(world, 1, 0).drive(world.search())
+
+
+def test_screening_that_fails_three_times_ends_the_search() -> None:
+    search = World(0).search()
+
+    def fail_all() -> None:
+        for task in search.ask(10):
+            search.tell([raising(task, None)])
+
+    fail_all()
+    fail_all()
+    with pytest.raises(SearchFailedError, match="3 times"):
+        fail_all()
+
+
+def test_tasks_fill_rows_and_spread_over_idle_workers() -> None:
+    world = World(0, layers=30, rows=32)
+    search = world.search()
+    for task in search.ask(100):
+        search.tell(world.run(task))
+    tasks = search.ask(2)
+    assert [len(t.interventions) for t in tasks] == [8, 8]
+    assert [t.rows for t in tasks] == [32, 32]
+    few = World(0, layers=2, rows=64)
+    search = few.search()
+    for task in search.ask(100):
+        search.tell(few.run(task))
+    ahead = search.ask(2)
+    assert [len(t.interventions) for t in ahead] == [1, 1]
+    assert all(len(t.blocks) == 7 and t.rows == 60 for t in ahead)
+
+
+def test_a_snapshot_adds_up() -> None:
+    world = World(2)
+    search = Cluster(world, 2, 0).drive(world.search())
+    s = search.snapshot()
+    assert (s.stage, s.alive, s.out, s.at_most) == ("done", 0, 0, 0)
+    assert s.decided == len(world.space)

@@ -1,0 +1,157 @@
+"""A world for the search: pairs whose outputs are known, and workers that lose, repeat and contradict as a seed says."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from raysearch.causal import Split
+from raysearch.search.blocks import Expected
+from raysearch.search.events import Event, Failed, Lost, Measured, Note, Screened, Task
+from raysearch.search.hypothesis import Intervention
+from raysearch.search.proposers import Exhaustive
+from raysearch.search.screening import Plan
+from raysearch.search.search import Search
+from raysearch.search.sequential import SequentialTest
+from raysearch.search.space import HypothesisSpace
+
+VARIABLES = ("v", "w")
+BASE, SOURCE = 0, 1
+COUNTERFACTUAL = {"v": 10, "w": 20}
+
+
+@dataclass
+class World:
+    """What every intervention would answer: variable v with rate rates[layer], else w, else the base's answer."""
+
+    seed: int = 0
+    layers: int = 6
+    test: int = 120
+    holdout: int = 20
+    solved: float = 1.0
+    these_pairs: bool = False
+    max_pairs: int = 120
+    rows: int = 32
+    threshold: float = 0.8
+    rates: Callable[[int], float] = lambda layer: (0.0, 0.5, 0.7, 0.8, 0.9, 1.0)[layer % 6]
+    poison: frozenset[str] = frozenset()
+    wanted: int | None = None
+    pairs: Mapping[int, Expected] = field(init=False)
+
+    def __post_init__(self) -> None:
+        splits: list[Split] = ["test"] * self.test + ["holdout"] * self.holdout
+        self.pairs = {i: self._expected(i, split) for i, split in enumerate(splits)}
+
+    def _expected(self, pair: int, split: Split) -> Expected:
+        """v changes on most pairs, w on about half of them."""
+        rng = random.Random(f"{self.seed}.pair.{pair}")
+        w = COUNTERFACTUAL["w"] if rng.random() < 0.5 else BASE
+        v = COUNTERFACTUAL["v"] if rng.random() < 0.9 else BASE
+        return Expected(split, (BASE,), {"source": (SOURCE,)}, {"v": (v,), "w": (w,)})
+
+    @property
+    def space(self) -> HypothesisSpace:
+        return HypothesisSpace(VARIABLES, tuple(range(self.layers)), ("residual",), ("last",))
+
+    def search(self) -> Search:
+        test = SequentialTest(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
+        plan = Plan({"test": self.wanted or self.test, "holdout": self.holdout}, self.max_pairs, solved_only=True)
+        return Search(Exhaustive(self.space), test, self.pairs, plan, self.these_pairs, self.rows)
+
+    def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
+        """The one true output of an intervention on a pair."""
+        rng = random.Random(f"{self.seed}.{intervention.id}.{pair}")
+        rate = self.rates(intervention.units[0].site.layer)
+        draw = rng.random()
+        if draw < rate:
+            return self.pairs[pair].counterfactual["v"]
+        return self.pairs[pair].counterfactual["w"] if draw < rate + (1 - rate) / 2 else (BASE,)
+
+    def solves(self, pair: int) -> bool:
+        return random.Random(f"{self.seed}.solved.{pair}").random() < self.solved
+
+    def run(self, task: Task) -> list[Event]:
+        """What a good worker answers."""
+        if task.kind == "screen":
+            block = task.blocks[0]
+            base = tuple((BASE,) if self.solves(p) else (99,) for p in block.pairs)
+            sources = {"source": tuple((SOURCE,) for _ in block.pairs)}
+            at = (0, 0.0, "cpu", "worker", task.attempt)
+            return [Screened(task.id, block.split, block.index, block.pairs, base, sources, *at)]
+        return [
+            Measured(
+                task.id,
+                i.id,
+                b.split,
+                b.index,
+                b.pairs,
+                tuple(self.output(i, p) for p in b.pairs),
+                near_ties=0,
+                rows=len(b.pairs),
+                seconds=0.0,
+                device="cpu",
+                worker="worker",
+                attempt=task.attempt,
+            )
+            for i in task.interventions
+            for b in task.blocks
+        ]
+
+
+@dataclass
+class Cluster:
+    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some of it contradicting."""
+
+    world: World
+    workers: int
+    seed: int
+    lost: float = 0.0
+    twice: float = 0.0
+    told: list[Event] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def drive(self, search: Search, most: int = 100_000) -> Search:
+        """Drives `search` to its end and checks its invariants at every step."""
+        rng = random.Random(self.seed)
+        out: list[Task] = []
+        late: list[Event] = []
+        for _ in range(most):
+            if search.done:
+                break
+            out += search.ask(self.workers - len(out))
+            search.validate()
+            assert out or late, "the search is not done and asks nothing"
+            events: list[Event] = []
+            if out:
+                events += self._answer(out.pop(rng.randrange(len(out))), rng, late)
+            if late and (rng.random() < 0.5 or not out):
+                events.append(late.pop(rng.randrange(len(late))))
+            self.told += events
+            self.notes += search.tell(events)
+            search.validate()
+        assert search.done
+        return search
+
+    def _answer(self, task: Task, rng: random.Random, late: list[Event]) -> list[Event]:
+        group = tuple(i.id for i in task.interventions)
+        if self.world.poison & set(group):
+            return [Lost(task.id, "worker", "w", "killed", group)]
+        if rng.random() < self.lost:
+            cause = rng.choice(["node", "node", "worker"]) if len(group) > 1 else "node"
+            return [Lost(task.id, cause, "w", "gone", group)]  # type: ignore[arg-type]
+        events = self.world.run(task)
+        rng.shuffle(events)
+        if rng.random() < self.twice:
+            late += [_contradicted(e) if rng.random() < 0.5 else e for e in events]
+        return events
+
+
+def raising(task: Task, intervention: str | None) -> Failed:
+    """A task that raised, whole or in one intervention."""
+    group = tuple(i.id for i in task.interventions)
+    return Failed(task.id, intervention, None, "ValueError", "boom", "Traceback ...", "node", "w", task.attempt, group)
+
+
+def _contradicted(event: Event) -> Event:
+    if isinstance(event, Measured):
+        return replace(event, outputs=tuple((o[0] + 1,) for o in event.outputs))
+    return event
