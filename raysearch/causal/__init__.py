@@ -2,7 +2,7 @@
 
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares
-from raysearch.causal.problem import Problem, draw_pairs
+from raysearch.causal.problem import Problem, draw_pairs, split_of
 
 __all__ = [
     "ONE_SOURCE",
@@ -18,4 +18,5 @@ __all__ = [
     "Variable",
     "differing_shares",
     "draw_pairs",
+    "split_of",
 ]

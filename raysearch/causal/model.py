@@ -4,7 +4,7 @@ Invariants: the graph has no cycle; every variable has either a mechanism or a p
 lies in the domain of its variable. They are checked when a model is made and each time it is run.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -78,9 +78,7 @@ class CausalModel:
         Raises: CausalModelError for a missing input or a value outside its domain.
         """
         fixed = fixed or {}
-        unknown = sorted(set(fixed) - set(self.names))
-        if unknown:
-            raise CausalModelError(f"{unknown[0]!r} is no variable; the model has {', '.join(self.names)}")
+        self._check_known(fixed)
         out: dict[str, Value] = {}
         for name in self._order:
             if name in fixed:
@@ -100,7 +98,12 @@ class CausalModel:
 
         An interchange intervention on the causal model (Geiger et al. 2021, "Causal Abstractions of Neural Networks").
         """
+        self._check_known(sources)
         return self.run(base, {name: self.run(source)[name] for name, source in sources.items()})[self.output]
+
+    def _check_known(self, names: Iterable[str]) -> None:
+        for name in sorted(set(names) - set(self.names)):
+            raise CausalModelError(f"{name!r} is no variable; the model has {', '.join(self.names)}")
 
     @cached_property
     def _by_name(self) -> dict[str, Variable]:
@@ -129,10 +132,8 @@ class CausalModel:
         return tuple(order)
 
     def _check_names(self) -> None:
-        known = ", ".join(self.names)
         mentioned = {*self.parents, *self.mechanisms, self.output, *(p for ps in self.parents.values() for p in ps)}
-        for name in sorted(mentioned - set(self.names)):
-            raise CausalModelError(f"{name!r} is no variable; the model has {known}")
+        self._check_known(mentioned)
         for name, parents in self.parents.items():
             if parents and name not in self.mechanisms:
                 raise CausalModelError(f"variable {name!r} has parents {', '.join(parents)} but no mechanism")

@@ -60,14 +60,15 @@ class Pair:
     set: str | None = None
 
 
-def differing_shares(pairs: Sequence[Pair], variables: Sequence[str]) -> dict[tuple[str, str], float]:
-    """For every two variables, the share in [0, 1] of `pairs` on which their counterfactuals differ.
+def differing_shares(
+    counterfactuals: Sequence[Mapping[str, object]], variables: Sequence[str]
+) -> dict[tuple[str, str], float]:
+    """For every two variables, the share in [0, 1] of pairs on which their counterfactuals (text or ids) differ.
 
     At 0 no pair tells the two apart: whatever is measured for one holds for the other. Raises: PairsError without pairs.
     """
-    if not pairs:
+    if not counterfactuals:
         raise PairsError("there are no pairs; variables cannot be told apart without")
     return {
-        (v, w): sum(p.counterfactual[v] != p.counterfactual[w] for p in pairs) / len(pairs)
-        for v, w in combinations(variables, 2)
+        (v, w): sum(c[v] != c[w] for c in counterfactuals) / len(counterfactuals) for v, w in combinations(variables, 2)
     }

@@ -6,8 +6,8 @@ draws the same pairs; draws are independent and identically distributed within a
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from raysearch.causal.model import CausalModel, Setting, Value
 from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
@@ -45,15 +45,13 @@ def draw_pairs(
     Raises: PairsError where a split's part of the domain seems to be empty.
     """
     rng = random.Random(f"{seed}.pairs.{problem.name}")
-    total = sum(counts.values())
-    bounds = _bounds(counts, total)
     missing = dict(counts)
     pairs: list[Pair] = []
     misses = 0
     while any(missing.values()):
         base, source = problem.sample(rng)
         pair = _make_pair(problem, variables, len(pairs), base, source)
-        split = _split_of(pair, seed, bounds)
+        split = split_of((pair.base.text, *(s.text for s in pair.sources.values())), counts, seed)
         if not missing[split]:
             misses += 1
             if misses > MAX_MISSES:
@@ -65,7 +63,7 @@ def draw_pairs(
             continue
         misses = 0
         missing[split] -= 1
-        pairs.append(Pair(len(pairs), pair.base, pair.sources, pair.answers, pair.counterfactual, split, pair.set))
+        pairs.append(replace(pair, split=split))
     return tuple(pairs)
 
 
@@ -83,16 +81,15 @@ def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: S
     )
 
 
-def _bounds(counts: Mapping[Split, int], total: int) -> list[tuple[Split, float]]:
-    bounds, seen = [], 0
+def split_of(texts: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:
+    """The split that a (base, sources) belongs to, by a hash of its texts, in the ratio of `counts`.
+
+    It divides the domain before anything is drawn, and needs no list of it.
+    """
+    key = "\x00".join((str(seed), *texts))
+    at = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64 * sum(counts.values())
     for split in SPLITS:
-        seen += counts.get(split, 0)
-        bounds.append((split, seen / max(total, 1)))
-    return bounds
-
-
-def _split_of(pair: Pair, seed: int, bounds: list[tuple[Split, float]]) -> Split:
-    """The split that the pair's (base, source) belongs to, by a hash: a division of the domain that needs no list of it."""
-    key = "\x00".join((str(seed), pair.base.text, *(s.text for s in pair.sources.values())))
-    at = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    return next(split for split, bound in bounds if at < bound)
+        at -= counts.get(split, 0)
+        if at < 0:
+            return split
+    return next(s for s in reversed(SPLITS) if counts.get(s, 0))

@@ -34,6 +34,10 @@ from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
 
 
+EVIDENCE_VERSION = 1
+"""Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
+
+
 class Search:
     """A search over the hypotheses that `proposer` proposes.
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from raysearch.causal import CausalModel, Input, Pair, Problem, Setting, Variable, differing_shares, draw_pairs
+from raysearch.causal import CausalModel, Input, Problem, Setting, Variable, differing_shares, draw_pairs
 from raysearch.errors import CausalModelError, PairsError
 
 
@@ -109,10 +109,10 @@ def test_counterfactuals_are_the_models_interchanges() -> None:
 
 
 def test_the_share_of_pairs_that_tell_two_variables_apart() -> None:
-    def pair(v: str, w: str) -> Pair:
-        return Pair(0, Input("x"), {"source": Input("y")}, {}, {"v": v, "w": w, "u": v}, "test")
+    def agree(v: str, w: str) -> dict[str, str]:
+        return {"v": v, "w": w, "u": v}
 
-    shares = differing_shares([pair("1", "1"), pair("1", "2"), pair("2", "3"), pair("4", "5")], ("v", "w", "u"))
+    shares = differing_shares([agree("1", "1"), agree("1", "2"), agree("2", "3"), agree("4", "5")], ("v", "w", "u"))
     assert shares == {("v", "w"): 0.75, ("v", "u"): 0.0, ("w", "u"): 0.75}
     with pytest.raises(PairsError):
         differing_shares([], ("v", "w"))

@@ -1,0 +1,47 @@
+# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+MODEL := models/SmolLM2-135M-Instruct/model.safetensors
+
+.PHONY: help install demo quickstart test check clean
+
+help:
+	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
+	@echo "make test     set up, then the whole test suite"
+	@echo "make check    ruff and mypy"
+	@echo "make install  the set-up alone"
+
+install: $(INSTALLED) $(MODEL)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"raysearch needs Python 3.11 or newer, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: a range that another package asks would bring gigabytes of CUDA libraries on a machine without a GPU.
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+$(MODEL): scripts/fetch_smollm2.py | $(INSTALLED)
+	$(BIN)/python scripts/fetch_smollm2.py
+	@touch $@
+
+demo: install
+	$(BIN)/raysearch submit jobs/capitals.yaml
+
+quickstart: $(INSTALLED)
+	$(BIN)/raysearch submit jobs/quickstart.yaml
+
+test: install
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

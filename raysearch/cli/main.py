@@ -1,0 +1,210 @@
+"""`raysearch`: the commands and their flags. What they do stands in the files beside; nothing heavy is imported before it is needed.
+
+Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit code, ours a full traceback.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raysearch import __version__
+from raysearch.errors import RaysearchError
+
+INTERRUPTED = 130
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def main() -> None:
+    """The entry point: runs the command and turns what is raised into one line and an exit code."""
+    logging.basicConfig(format="raysearch: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(prog_name="raysearch", standalone_mode=False)
+    except RaysearchError as e:
+        click.echo(f"raysearch: {e}", err=True)
+        code = e.exit_code
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _flags(*flags: Callable[..., Any]) -> Callable[..., Any]:
+    """Several decorators as one, in the order given."""
+
+    def decorate(function: Any) -> Any:
+        for flag in reversed(flags):
+            function = flag(function)
+        return function
+
+    return decorate
+
+
+_job = click.argument("job", type=click.Path(path_type=Path))
+_run = click.argument("run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text))
+_sets = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of the job, typed as YAML. Repeatable."
+)
+_store = click.option(
+    "--store", envvar="RAYSEARCH_STORE", default="./runs", show_default=True, help="Where runs are kept: a folder."
+)
+_tracking = click.option(
+    "--tracking-uri",
+    envvar="RAYSEARCH_TRACKING_URI",
+    default="sqlite:///mlflow.db",
+    show_default=True,
+    help='MLflow tracking URI; "none" keeps MLflow out.',
+)
+_errors = click.option(
+    "--fail-on-error",
+    envvar="RAYSEARCH_FAIL_ON_ERROR",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Exit with 3 if more than this share of the hypotheses failed.",
+)
+_quiet = click.option("-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary.")
+_verbose = click.option(
+    "-v", "--verbose", is_flag=True, envvar="RAYSEARCH_VERBOSE", help="Tell of every loss and retry."
+)
+_no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
+_searching = _flags(_store, _tracking, _errors, _quiet, _verbose, _no_color)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="raysearch")
+def cli() -> None:
+    """Where in this network does that variable live? Alignment search with error control.
+
+    Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`.
+    """
+
+
+@cli.command()
+@_job
+@_sets
+@click.option("--address", envvar="RAY_API_SERVER_ADDRESS", help="A Ray cluster's job server (not yet supported).")
+@_searching
+def submit(job: Path, sets: tuple[str, ...], address: str | None, **flags: Any) -> int:
+    """Run a search on this machine, on a Ray of its own, and follow it to its end."""
+    from raysearch.cli.run import Where, begin
+    from raysearch.errors import NotYetError
+
+    if address:
+        raise NotYetError(
+            f"--address {address}: submitting to a cluster is not yet supported by this version; "
+            "leave it out (and unset RAY_API_SERVER_ADDRESS) to search on this machine, or use `raysearch run --address`"
+        )
+    _set_verbosity(flags)
+    return begin(job, sets, Where(pool="ray", address=None, **flags))
+
+
+@cli.command()
+@_job
+@_sets
+@click.option(
+    "--address",
+    envvar="RAYSEARCH_ADDRESS",
+    help="The Ray cluster to use. Default: the one this stands in, else its own.",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(["ray", "local"]),
+    envvar="RAYSEARCH_POOL",
+    default="ray",
+    show_default=True,
+    help="ray: actors; local: one replica in this process, without Ray.",
+)
+@_searching
+def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flags: Any) -> int:
+    """Run the driver itself, in the foreground."""
+    from raysearch.cli.run import Where, begin
+
+    _set_verbosity(flags)
+    return begin(job, sets, Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **flags))
+
+
+@cli.command()
+@_run
+@click.option(
+    "--address",
+    envvar="RAYSEARCH_ADDRESS",
+    help="The Ray cluster to use. Default: the one this stands in, else its own.",
+)
+@click.option("--pool", type=click.Choice(["ray", "local"]), envvar="RAYSEARCH_POOL", default="ray", show_default=True)
+@_store
+@_errors
+@_quiet
+@_verbose
+@_no_color
+def resume(run: str, address: str | None, pool: str, **flags: Any) -> int:
+    """Go on where the journal of RUN ends (a folder, its name in the store, or "latest")."""
+    from raysearch.cli.run import Where, go_on
+
+    _set_verbosity(flags)
+    where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri="", **flags)
+    return go_on(run, where)
+
+
+@cli.command()
+@_job
+@_sets
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def plan(job: Path, sets: tuple[str, ...], output: str) -> int:
+    """Check a job and say what it would do: hypotheses, expected pairs, chances. Runs no search."""
+    from raysearch.cli.plan import plan_job
+
+    click.echo(plan_job(job, sets, output))
+    return 0
+
+
+@cli.command()
+@_run
+@_store
+@click.option("--accepted", is_flag=True, help="Only the alignment: accepted hypotheses.")
+@click.option("--variable", metavar="V", help="Only this variable.")
+@click.option("--where", metavar="EXPR", help='A condition in SQL, such as "layer > 10 and iia >= 0.9".')
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N.")
+@click.option("--controls", is_flag=True, help="Controls too.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "jsonl", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+)
+def results(run: str, store: str, output: str, **choice: Any) -> int:
+    """The hypotheses of RUN and their verdicts, on stdout."""
+    from raysearch.cli.show import show_results
+    from raysearch.store.run_folder import find_run
+
+    show_results(find_run(store, run).path, output, **choice)
+    return 0
+
+
+def _set_verbosity(flags: dict[str, Any]) -> None:
+    if flags.pop("verbose"):
+        logging.getLogger("raysearch").setLevel(logging.INFO)
+
+
+def _complete_runs(context: click.Context, text: str) -> list[str]:
+    from raysearch.store.run_folder import run_names
+
+    return [n for n in [*run_names(context.params.get("store") or "./runs"), "latest"] if n.startswith(text)]

@@ -1,0 +1,193 @@
+"""From a job to a question that can be searched: variables, positions, pairs, claim; and the checks that need no model.
+
+Invariants: what is left open in the job (all variables, all positions, which claim) is filled in here, once, so that the job that is
+written down, hashed and resumed names them.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysearch.causal import Pair, Problem, Split, differing_shares, draw_pairs
+from raysearch.engine.digest import digest_of
+from raysearch.errors import JobError, PairsError
+from raysearch.job import Job, LayerRange
+from raysearch.problems import load_problem, read_pairs
+from raysearch.search.blocks import Expected, expected
+from raysearch.search.events import Encoded, ModelFacts
+from raysearch.search.proposers import Exhaustive
+from raysearch.search.screening import Plan
+from raysearch.search.search import Search
+from raysearch.search.sequential import SequentialTest
+from raysearch.search.space import HypothesisSpace
+
+LAST = "last"
+SPARE = 4
+"""A generator draws at most so many times the pairs that are asked, to make up for those that the model does not solve."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A job as resolved (variables, positions and claim named) and its pairs, in the order of the run."""
+
+    job: Job
+    pairs: tuple[Pair, ...]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        assert self.job.space.variables is not None
+        return self.job.space.variables
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        assert self.job.space.positions is not None
+        return self.job.space.positions
+
+    @property
+    def these_pairs(self) -> bool:
+        return self.job.test.claim == "these_pairs"
+
+    def space(self, facts_layers: int) -> HypothesisSpace:
+        """The hypothesis space on a model of so many layers. Raises: JobError for a layer that it lacks."""
+        space = self.job.space
+        return HypothesisSpace(self.variables, self._layers(facts_layers), space.components, self.positions)
+
+    def test(self, space: HypothesisSpace) -> SequentialTest:
+        """The test, with K = the hypotheses of `space`."""
+        keys = self.job.test
+        return SequentialTest(keys.threshold, keys.false_accept, keys.miss, hypotheses=len(space))
+
+    def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
+        """The search. Raises: JobError for a layer that the model lacks, PairsError where variables cannot be told apart."""
+        space = self.space(facts.layers)
+        expecteds = self.expected(encoded)
+        check_variables(expecteds, self.variables)
+        wanted: dict[Split, int] = {"test": self.job.pairs.test, "holdout": self.job.pairs.holdout}
+        plan = Plan(wanted, self.job.test.max_pairs, self.job.pairs.solved_only)
+        return Search(Exhaustive(space), self.test(space), expecteds, plan, self.these_pairs, self.job.resources.rows)
+
+    def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
+        """What outputs are held against, by pair."""
+        splits = {p.index: p.split for p in self.pairs}
+        return {e.index: expected(e, splits[e.index]) for e in encoded}
+
+    def hash(self, pairs_digest: str) -> str:
+        """The job hash. Raises: ModelError where the model's files cannot be read."""
+        return self.job.hash(_file_digests(self.job), pairs_digest)
+
+    def _layers(self, count: int) -> tuple[int, ...]:
+        layers = self.job.space.layers
+        if layers == "all":
+            return tuple(range(count))
+        chosen = tuple(range(layers.from_, layers.to + 1, layers.step)) if isinstance(layers, LayerRange) else layers
+        for layer in chosen:
+            if not 0 <= layer < count:
+                raise JobError(
+                    f"space.layers: {layer} is no layer of {Path(self.job.model.path).name}; it has 0..{count - 1}"
+                )
+        return chosen
+
+
+def ask(job: Job) -> Question:
+    """The question of a job: pairs drawn or read. Raises: JobError, PairsError in one line."""
+    return _from_problem(job) if job.problem.use is not None else _from_file(job)
+
+
+def check_variables(pairs: Mapping[int, Expected], variables: Sequence[str]) -> None:
+    """Raises: PairsError for a variable that never changes an answer, or two that no pair tells apart (by the compared tokens)."""
+    test = [p for p in pairs.values() if p.split == "test"]
+    for variable in variables:
+        if not any(p.changes(variable) for p in test):
+            raise PairsError(
+                f"space.variables: {variable!r} never changes the answer: in all {len(test)} test pairs its counterfactual is the "
+                "base's answer; give pairs on which it matters, or leave it out"
+            )
+    for (v, w), share in differing(pairs, variables).items():
+        if share == 0:
+            raise PairsError(
+                f"space.variables: no pair tells {v!r} and {w!r} apart: their counterfactuals agree on all {len(test)} test pairs; "
+                "give pairs on which they differ, or leave one out"
+            )
+
+
+def differing(pairs: Mapping[int, Expected], variables: Sequence[str]) -> dict[tuple[str, str], float]:
+    """For every two variables the share of test pairs on which they expect different answers, by the compared tokens."""
+    return differing_shares([p.counterfactual for p in pairs.values() if p.split == "test"], variables)
+
+
+def _from_problem(job: Job) -> Question:
+    problem = load_problem(job.problem.use or "", job.problem.options)
+    variables = job.space.variables or problem.model.names
+    for name in variables:
+        _check_known("space.variables", "variable", name, problem.model.names, problem.name)
+    positions = job.space.positions or (*problem.positions, LAST)
+    for name in positions:
+        _check_known("space.positions", "position", name, (*problem.positions, LAST), problem.name)
+    pairs = draw_pairs(problem, variables, _counts(job, SPARE if job.pairs.solved_only else 1), job.pairs.seed)
+    _check_rendered(problem, pairs, positions)
+    return Question(_resolved(job, variables, positions, "sampler"), pairs)
+
+
+def _from_file(job: Job) -> Question:
+    path = Path(job.problem.pairs or "")
+    pairs = read_pairs(path, _counts(job, 1), job.pairs.seed)
+    if not any(p.split == "test" for p in pairs):
+        raise PairsError(
+            f'{path}: has no test pairs; give some lines the split "test", or none a split and they are dealt out'
+        )
+    known = tuple(pairs[0].counterfactual)
+    variables = job.space.variables or known
+    for name in variables:
+        _check_known("space.variables", "variable", name, known, path.name)
+    shared = _shared_positions(pairs)
+    positions = job.space.positions or (*shared, LAST)
+    for name in positions:
+        _check_known("space.positions", "position", name, (*shared, LAST), path.name)
+    return Question(_resolved(job, variables, positions, "these_pairs"), pairs)
+
+
+def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """The positions that every base and source has, in the order of the first."""
+    inputs = [i for p in pairs for i in (p.base, *p.sources.values())]
+    return tuple(name for name in inputs[0].spans if all(name in i.spans for i in inputs))
+
+
+def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence[str]) -> None:
+    for pair in pairs:
+        for one in (pair.base, *pair.sources.values()):
+            for position in positions:
+                if position != LAST and position not in one.spans:
+                    raise JobError(
+                        f"problem {problem.name!r}: {one.text!r} has no position {position!r}, though the problem declares it"
+                    )
+
+
+def _check_known(key: str, kind: str, name: str, known: Sequence[str], of: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise JobError(f"{key}: {name!r} is no {kind} of {of}; {hint}it has {', '.join(known) or 'none'}")
+
+
+def _counts(job: Job, spare: int) -> dict[Split, int]:
+    return {"fit": job.pairs.fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
+
+
+def _resolved(job: Job, variables: Sequence[str], positions: Sequence[str], default_claim: str) -> Job:
+    space = job.space.model_copy(update={"variables": tuple(variables), "positions": tuple(positions)})
+    claim = default_claim if job.test.claim == "auto" else job.test.claim
+    return job.model_copy(update={"space": space, "test": job.test.model_copy(update={"claim": claim})})
+
+
+def _file_digests(job: Job) -> dict[str, str]:
+    """Digests of the files that the job names, by key: contents count, paths do not."""
+    digests = {}
+    if Path(job.model.path).exists():
+        digests["model.path"] = digest_of(job.model.path)
+    use = job.problem.use or ""
+    if ".py:" in use:
+        file, _, name = use.rpartition(":")
+        digests["problem.use"] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
+    return digests

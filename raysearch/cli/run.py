@@ -1,0 +1,298 @@
+"""A run from its job to its results: pool, run folder, ledger, mirror; begun anew or gone on with.
+
+Invariants: no run folder is made before the model is loaded and the job has proved to fit it; whatever ends a run early, the journal
+is closed and the command that goes on with it is said.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from raysearch import driver
+from raysearch.cli.progress import Watch
+from raysearch.cli.question import Question, ask
+from raysearch.cli.show import print_table
+from raysearch.cluster.work import Work
+from raysearch.errors import JobError, ResumeError, StoreError
+from raysearch.job import Job
+from raysearch.report.heatmap import heatmaps
+from raysearch.report.results import results
+from raysearch.search.events import Opened, Snapshot
+from raysearch.search.search import EVIDENCE_VERSION, Search
+from raysearch.store.ledger import Ledger
+from raysearch.store.mlflow_mirror import MlflowMirror, flatten
+from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
+from raysearch.store.places import store_path, tracking_uri
+from raysearch.store.run_folder import RunFolder, find_run
+
+FAILED_TOO_MANY = 3
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Where:
+    """What flags say: only where and how loud, never what."""
+
+    store: str
+    tracking_uri: str
+    pool: str
+    address: str | None
+    fail_on_error: float
+    quiet: bool
+    no_color: bool
+
+
+class _Pool(driver.Pool, Protocol):
+    def open(self) -> Opened: ...
+
+    def close(self) -> None: ...
+
+
+def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
+    """A new run of a job; the exit code. Raises: RaysearchError in one line."""
+    question = ask(Job.load(job_file, sets))
+    root = _writable(where.store)
+    with Watch(where.quiet, where.no_color) as watch, _pool(question, where, watch) as pool:
+        opened = pool.open()
+        search = question.search(opened.facts, opened.encoded)
+        _tell_model(opened, question, watch)
+        digest = pairs_digest(question.pairs)
+        uri = None if where.tracking_uri == "none" else tracking_uri(where.tracking_uri)
+        run = RunFolder.create(
+            root,
+            name=question.job.name,
+            job_hash=question.hash(digest),
+            job_text=question.job.to_yaml(),
+            evidence_version=EVIDENCE_VERSION,
+            tracking_uri=uri,
+        )
+        with run.lock():
+            run.update(model_digest=opened.facts.digest)
+            write_pairs(run.pairs, question.pairs, opened.encoded)
+            return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest))
+
+
+def go_on(name: str, where: Where) -> int:
+    """The run `name` from where its journal ends; the exit code. Raises: RaysearchError in one line."""
+    run = find_run(where.store, name)
+    with run.lock(), Watch(where.quiet, where.no_color) as watch:
+        if run.info.evidence_version != EVIDENCE_VERSION:
+            raise ResumeError(
+                f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch has {EVIDENCE_VERSION}: their "
+                "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
+            )
+        kept = read_pairs(run.pairs)
+        question = Question(_kept_job(run), kept.pairs)
+        with _pool(question, where, watch) as pool:
+            opened = pool.open()
+            _check_same(run, question, kept, opened)
+            search = question.search(opened.facts, opened.encoded)
+            mirror = _mirror(run, question, opened, pairs_digest(kept.pairs))
+            return _search(run, search, pool, watch, where, mirror)
+
+
+def _search(
+    run: RunFolder, search: Search, pool: _Pool, watch: Watch, where: Where, mirror: MlflowMirror | None
+) -> int:
+    ledger = Ledger(run, mirror)
+    for line in ledger.said:
+        watch.say(line)
+    watch.say(f"run       {run.path}")
+    began = time.monotonic()
+    seconds = 0.0
+    status = "failed"
+
+    def show(snapshot: Snapshot) -> None:
+        ledger.snapshot(snapshot)
+        watch(snapshot)
+
+    try:
+        driver.replay(search, ledger.replay(), ledger)
+        if ledger.past:
+            watch.say(f"replayed  {ledger.past} events: {watch.words(search.snapshot())}")
+        driver.drive(search, pool, ledger, show)
+        ledger.snapshot(search.snapshot())
+        seconds = time.monotonic() - began
+        status = "done"
+    except KeyboardInterrupt:
+        status = "interrupted"
+    finally:
+        _finish(run, ledger, mirror, status, watch)
+        if status != "done":
+            print(f"raysearch: {status}; go on with: {_resume_command(run, where)}", file=sys.stderr)
+    if status == "interrupted":
+        return INTERRUPTED
+    return _summary(run, search.snapshot(), seconds, watch, where)
+
+
+def _finish(run: RunFolder, ledger: Ledger, mirror: MlflowMirror | None, status: str, watch: Watch) -> None:
+    ledger.close(status)
+    if mirror is None:
+        return
+    artifacts: list[Path | tuple[Path, str]] = [run.job_file, run.path / "run.json"]
+    tables = {}
+    if status == "done":
+        artifacts += [(p, "heatmaps") for p in heatmaps(run.path, run.heatmaps)]
+        artifacts += [(p, f"tables/{p.parent.name}") for p in sorted(run.tables.glob("*/*.parquet"))]
+        tables = {"alignment": results(run.path, accepted=True).to_pydict(), "results": results(run.path).to_pydict()}
+    watch.say("mlflow    finishing")
+    mirror.close(status, artifacts, tables)
+
+
+def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where: Where) -> int:
+    total = end.decided
+    watch.say(
+        f"searched  {total} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
+        f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
+    )
+    if not where.quiet:
+        accepted = results(run.path, accepted=True, where=None)
+        width = None if sys.stdout.isatty() else 160
+        console = Console(width=width, no_color=where.no_color or None)
+        if accepted.num_rows:
+            print_table(accepted, console, title="Alignment: accepted hypotheses")
+        else:
+            console.print("Alignment: no hypothesis was accepted.")
+        watch.say(f"heat maps {run.heatmaps}")
+        watch.say(f"more      raysearch results {shlex.quote(str(run.path))}")
+    if end.failed > where.fail_on_error * total:
+        print(
+            f"raysearch: {end.failed} of {total} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
+            f"see {run.tables / 'failures'}",
+            file=sys.stderr,
+        )
+        return FAILED_TOO_MANY
+    return 0
+
+
+@contextmanager
+def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
+    work = _work(question)
+    resources = question.job.resources
+    if where.pool == "local":
+        from raysearch.cluster.local_pool import LocalPool, device_here
+
+        if resources.replicas not in ("auto", 1):
+            raise JobError(f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica")
+        watch.say(f"loading   {question.job.model.path}")
+        yield LocalPool(work, device_here(resources.gpus))
+        return
+    from raysearch.cluster.ray_pool import RayPool, Shape
+    from raysearch.cluster.session import check_fits, ray_session, replicas_that_fit
+
+    watch.say("ray       starting" if where.address is None else f"ray       connecting to {where.address}")
+    with ray_session(where.address) as session:
+        if session.dashboard:
+            watch.say(f"dashboard {session.dashboard}")
+        gpus = min(1.0, session.resources.get("GPU", 0.0)) if resources.gpus == "auto" else resources.gpus
+        replicas = (
+            replicas_that_fit(session.resources, resources.cpus, gpus, _size(question.job.model.path))
+            if resources.replicas == "auto"
+            else resources.replicas
+        )
+        if session.embedded:
+            check_fits(session.resources, replicas, resources.cpus, gpus)
+        watch.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
+        pool = RayPool(work, f"raysearch-{question.job.name}-{os.getpid()}", Shape(replicas, resources.cpus, gpus))
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+def _work(question: Question) -> Work:
+    job = question.job
+    return Work(
+        model=job.model.path,
+        revision=job.model.revision,
+        dtype=job.model.dtype,
+        pairs=question.pairs,
+        positions=question.positions,
+        variables=question.variables,
+        rows=job.resources.rows,
+        cpus=job.resources.cpus,
+    )
+
+
+def _size(model: str) -> int:
+    path = Path(model)
+    files = path.glob("*") if path.is_dir() else [path] if path.is_file() else []
+    return sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".bin", ".gguf"))
+
+
+def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str) -> MlflowMirror | None:
+    if run.info.tracking_uri is None:
+        return None
+    job = question.job.model_dump(mode="json", by_alias=True)
+    params = {**flatten(job), "model_digest": opened.facts.digest, "pairs_digest": digest}
+    tags = {
+        "raysearch.run": run.info.id,
+        "raysearch.job_hash": run.info.job_hash,
+        "raysearch.store": run.info.store_uri,
+    }
+    return MlflowMirror(
+        os.environ.get("RAYSEARCH_TRACKING_URI") or run.info.tracking_uri,
+        f"raysearch/{question.job.name}",
+        params,
+        tags,
+        run_id=run.info.mlflow_run_id,
+        run_name=run.info.id,
+    )
+
+
+def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
+    facts = opened.facts
+    path = (
+        "" if facts.path == "batched" else " (batching failed its check on this model: the plain path is taken, slower)"
+    )
+    watch.say(f"model     {facts.layers} layers of width {facts.width}, {facts.dtype} on {facts.device}{path}")
+    space = question.space(facts.layers)
+    watch.say(
+        f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
+    )
+
+
+def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Opened) -> None:
+    """Raises: ResumeError where the model here is not the one that the run began with."""
+    here, there = opened.facts.digest, run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, {question.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+    if kept.encoded is not None and kept.encoded != opened.encoded:
+        raise ResumeError(
+            f"run {run.info.id}: the tokenizer of {question.job.model.path} encodes the pairs otherwise than when it began; "
+            "use the transformers version of its run.json, or submit the job again"
+        )
+
+
+def _kept_job(run: RunFolder) -> Job:
+    return Job.load(run.job_file)
+
+
+def _writable(store: str) -> Path:
+    root = store_path(store)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".raysearch-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise StoreError(
+            f"store {root}: cannot be written ({e.strerror or e}); give --store a folder that you may write"
+        ) from e
+    return root
+
+
+def _resume_command(run: RunFolder, where: Where) -> str:
+    flags = " --pool local" if where.pool == "local" else f" --address {where.address}" if where.address else ""
+    return f"raysearch resume {shlex.quote(str(run.path))}{flags}"

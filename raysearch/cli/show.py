@@ -1,0 +1,64 @@
+"""Results as people and programs read them: a table, JSON, JSON lines, CSV, Parquet.
+
+Invariants: JSON is JSON: numbers that are not finite become null, an evidence that is certain among them.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from raysearch.report.results import results
+
+SHOWN = ("variable", "layer", "component", "position", "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia")
+
+
+def show_results(run: Path, output: str, **choice: Any) -> None:
+    """Writes the chosen results of a run to stdout. Raises: StoreError, JobError for a bad condition."""
+    table = results(run, **choice)
+    match output:
+        case "table":
+            print_table(table, Console(width=None if sys.stdout.isatty() else 160))
+        case "json":
+            print(json.dumps(_objects(table), indent=2))
+        case "jsonl":
+            for row in _objects(table):
+                print(json.dumps(row))
+        case "csv":
+            import pyarrow.csv as csv
+
+            csv.write_csv(table, sys.stdout.buffer)
+        case "parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, sys.stdout.buffer)
+
+
+def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
+    """The columns that people look at first."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in SHOWN:
+        shown.add_column(name, justify="right" if name not in SHOWN[:4] or name == "layer" else "left")
+    for row in table.select(list(SHOWN)).to_pylist():
+        style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
+        shown.add_row(*(_cell(row[name]) for name in SHOWN), style=style)
+    console.print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _objects(table: pa.Table) -> list[dict[str, Any]]:
+    return [{k: _finite(v) for k, v in row.items()} for row in table.to_pylist()]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Many replicas: a pool in this process, a pool of Ray actors, and a fake one for whoever tests against the protocol."""

@@ -1,0 +1,98 @@
+"""A pool without a model: outputs come from a function. For tests of proposers, ledgers and clusters; public.
+
+Invariants: it keeps the same contract as the real pools.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from raysearch.cluster.work import failed_whole
+from raysearch.search.events import Encoded, Event, Ids, Measured, ModelFacts, Opened, Screened, Task
+from raysearch.search.hypothesis import Intervention
+
+FACTS = ModelFacts(layers=4, width=8, heads=2, digest="fake", dtype="float32", device="fake", path="fake")
+
+
+@dataclass(frozen=True)
+class World:
+    """What a model would answer: `alone` without intervention (base or source, by name), `under` an intervention."""
+
+    encoded: Sequence[Encoded]
+    alone: Callable[[Encoded, str], Ids]
+    under: Callable[[Encoded, Intervention], Ids]
+    facts: ModelFacts = FACTS
+
+
+class FakePool:
+    """`workers` that answer at once, in the order of asking."""
+
+    def __init__(self, world: World, workers: int = 1) -> None:
+        self._world = world
+        self._pairs = {e.index: e for e in world.encoded}
+        self._workers = workers
+        self._waiting: deque[Task] = deque()
+
+    def open(self) -> Opened:
+        return Opened(self._world.facts, tuple(self._world.encoded))
+
+    @property
+    def free(self) -> int:
+        return self._workers - len(self._waiting)
+
+    def submit(self, task: Task) -> None:
+        assert self.free, "no worker is idle"
+        self._waiting.append(task)
+
+    def wait(self) -> list[Event]:
+        assert self._waiting, "nothing is out"
+        task = self._waiting.popleft()
+        try:
+            return self._screen(task) if task.kind == "screen" else self._measure(task)
+        except Exception as e:  # noqa: BLE001  (the contract: what a task raises is told)
+            return [failed_whole(task, e, "fake-0")]
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _screen(self, task: Task) -> list[Event]:
+        events: list[Event] = []
+        for block in task.blocks:
+            pairs = [self._pairs[p] for p in block.pairs]
+            names = tuple(pairs[0].sources) if pairs else ()
+            events.append(
+                Screened(
+                    task=task.id,
+                    split=block.split,
+                    block=block.index,
+                    pairs=block.pairs,
+                    base=tuple(self._world.alone(p, "base") for p in pairs),
+                    sources={name: tuple(self._world.alone(p, name) for p in pairs) for name in names},
+                    near_ties=0,
+                    seconds=0.0,
+                    device=self._world.facts.device,
+                    worker="fake-0",
+                    attempt=task.attempt,
+                )
+            )
+        return events
+
+    def _measure(self, task: Task) -> list[Event]:
+        return [
+            Measured(
+                task=task.id,
+                intervention=intervention.id,
+                split=block.split,
+                block=block.index,
+                pairs=block.pairs,
+                outputs=tuple(self._world.under(self._pairs[p], intervention) for p in block.pairs),
+                near_ties=0,
+                rows=len(block.pairs),
+                seconds=0.0,
+                device=self._world.facts.device,
+                worker="fake-0",
+                attempt=task.attempt,
+            )
+            for intervention in task.interventions
+            for block in task.blocks
+        ]

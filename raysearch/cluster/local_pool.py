@@ -1,0 +1,80 @@
+"""A pool of one replica in this process: no Ray, the same answers.
+
+Invariants: a task runs when the driver waits; what raises as a whole is told as Failed, never lost.
+"""
+
+from typing import Literal
+
+import torch
+
+from raysearch.cluster.work import Work, check_answers, failed_whole
+from raysearch.engine.load import ModelSource
+from raysearch.engine.replica import Replica, Settings
+from raysearch.errors import ResourcesError
+from raysearch.search.events import Event, Opened, Task
+
+WORKER = "local-0"
+
+
+class LocalPool:
+    """One replica in this process."""
+
+    def __init__(self, work: Work, device: str = "cpu") -> None:
+        self._work = work
+        self._device = device
+        self._replica: Replica | None = None
+        self._waiting: list[Task] = []
+
+    def open(self) -> Opened:
+        """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
+        self._replica = open_replica(self._work, WORKER, self._device)
+        return self._replica.opened
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self._waiting)
+
+    def submit(self, task: Task) -> None:
+        assert self.free, "no worker is idle"
+        self._waiting.append(task)
+
+    def wait(self) -> list[Event]:
+        assert self._replica is not None, "open the pool first"
+        assert self._waiting, "nothing is out"
+        task = self._waiting.pop()
+        try:
+            events = self._replica.do(task)
+        except Exception as e:  # noqa: BLE001  (whatever a task raises is told to the search, which splits it)
+            return [failed_whole(task, e, WORKER)]
+        check_answers(task, events)
+        return events
+
+    def close(self) -> None:
+        self._replica = None
+
+
+def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replica:
+    """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
+    return Replica.open(
+        ModelSource(work.model, work.revision, work.dtype),
+        work.pairs,
+        work.positions,
+        work.variables,
+        worker=worker,
+        device=device,
+        node=node,
+        settings=Settings(rows=work.rows, threads=work.cpus),
+    )
+
+
+def device_here(gpus: float | Literal["auto"]) -> str:
+    """ "cuda" or "cpu", for a job's resources.gpus in this process. Raises: ResourcesError where a GPU is asked and none is there."""
+    if gpus == 0:
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if gpus == "auto":
+        return "cpu"
+    raise ResourcesError(
+        f"resources.gpus: {gpus:g} asked, and this machine has no GPU that torch can use; give 0 or auto"
+    )

@@ -1,0 +1,81 @@
+"""Where Ray comes from: one of our own on this machine, or one that is there already; and how many replicas fit.
+
+Invariants: nothing here stops a Ray that we did not start (`ray stop` ends everybody's).
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from raysearch.errors import ClusterError, ResourcesError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to Ray. `dashboard`: its address, where it has one; `embedded`: whether it ends with us."""
+
+    embedded: bool
+    dashboard: str | None
+    resources: Mapping[str, float]
+
+
+@contextmanager
+def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session]:
+    """Connects to `address`, or starts a Ray on this machine that ends with us (None).
+
+    Raises: ClusterError where `address` cannot be reached.
+    """
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # workers without a GPU keep seeing the devices as they are
+    try:
+        if address is None:
+            context = ray.init(
+                "local",
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+        else:
+            context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as e:
+        where = address or "this machine"
+        raise ClusterError(
+            f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up, and is its token in RAY_AUTH_TOKEN?"
+        ) from e
+    try:
+        url = context.dashboard_url or None
+        yield Session(address is None, f"http://{url}" if url else None, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def replicas_that_fit(resources: Mapping[str, float], cpus: int, gpus: float, model_bytes: int) -> int:
+    """How many replicas of `model_bytes` (files, in bytes) fit into `resources`, as Ray tells them: at least 1.
+
+    A replica on CPU is reckoned at twice its files and 1 GiB: weights, activations kept, the libraries.
+    """
+    room = [resources.get("CPU", 1.0) // cpus]
+    if gpus > 0:
+        room.append(resources.get("GPU", 0.0) // gpus)
+    elif "memory" in resources:
+        room.append(resources["memory"] // (2 * model_bytes + GIB))
+    return max(1, int(min(room)))
+
+
+def check_fits(resources: Mapping[str, float], replicas: int, cpus: int, gpus: float) -> None:
+    """Raises: ResourcesError where a Ray that cannot grow lacks what `replicas` ask."""
+    for name, each in (("CPU", cpus), ("GPU", gpus)):
+        have = resources.get(name, 0.0)
+        if replicas * each > have:
+            raise ResourcesError(
+                f"resources: {replicas} replicas of {each:g} {name} need {replicas * each:g} {name}s, this Ray has {have:g}; "
+                "lower resources.replicas, or submit to a larger cluster"
+            )

@@ -1,0 +1,64 @@
+"""Addition of three numbers, "3+5+4=" -> "12": a problem whose intermediate sum may live somewhere in a network.
+
+Invariants: every span cuts out exactly its own word; base and source are drawn independently, each number uniformly.
+"""
+
+import random
+from functools import partial
+
+from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
+from raysearch.errors import CausalModelError
+
+POSITIONS = ("a", "plus1", "b", "plus2", "c")
+"""The words of the text in their order; the "=" after them is the built-in position "last"."""
+
+
+def problem(highest: int = 9) -> Problem:
+    """The problem over the numbers 0 to `highest`, both included: variables a, b, c, sum_ab = a + b, total = sum_ab + c.
+
+    Raises: CausalModelError where `highest` is no whole number of at least 1.
+    """
+    if not isinstance(highest, int) or isinstance(highest, bool) or highest < 1:
+        raise CausalModelError(
+            f"add_three: highest: got {highest!r}; it must be a whole number of at least 1, such as 9"
+        )
+    return Problem(
+        name="add_three",
+        model=_causal_model(highest),
+        sample=partial(_sample, highest),
+        render=_render,
+        answer=str,
+        positions=POSITIONS,
+    )
+
+
+def _causal_model(highest: int) -> CausalModel:
+    numbers = [Variable(name, tuple(range(highest + 1))) for name in ("a", "b", "c")]
+    sums = [Variable("sum_ab", tuple(range(2 * highest + 1))), Variable("total", tuple(range(3 * highest + 1)))]
+    return CausalModel(
+        variables=(*numbers, *sums),
+        parents={"sum_ab": ("a", "b"), "total": ("sum_ab", "c")},
+        mechanisms={"sum_ab": _add, "total": _add},
+        output="total",
+    )
+
+
+def _add(x: int, y: int) -> Value:
+    return x + y
+
+
+def _sample(highest: int, rng: random.Random) -> tuple[Setting, Setting]:
+    """A base and a source, independent of each other."""
+    base = {name: rng.randint(0, highest) for name in ("a", "b", "c")}
+    source = {name: rng.randint(0, highest) for name in ("a", "b", "c")}
+    return base, source
+
+
+def _render(values: Setting) -> Input:
+    """The text such as "3+5+4=", with the span of each of POSITIONS."""
+    words = (str(values["a"]), "+", str(values["b"]), "+", str(values["c"]))
+    spans, end = {}, 0
+    for name, word in zip(POSITIONS, words, strict=True):
+        spans[name] = (end, end + len(word))
+        end += len(word)
+    return Input("".join(words) + "=", spans, dict(values))

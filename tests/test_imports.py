@@ -1,0 +1,103 @@
+"""The arrows between rooms: imports go one way, and what is heavy is imported where it belongs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "raysearch"
+
+ROOMS = {
+    "errors": set(),
+    "causal": {"errors"},
+    "search": {"causal", "errors"},
+    "job": {"search", "errors"},
+    "problems": {"causal", "errors"},
+    "engine": {"search", "causal", "errors"},
+    "store": {"search", "causal", "errors"},
+    "report": {"search", "causal", "errors"},
+    "driver": {"search"},
+    "cluster": {"engine", "search", "causal", "errors"},
+    "cli": {"cluster", "engine", "store", "report", "problems", "job", "driver", "search", "causal", "errors"},
+}
+"""What each room may import of raysearch, itself aside."""
+
+HOMES = {
+    "ray": ["cluster/"],
+    "mlflow": ["store/mlflow_mirror.py"],
+    "torch": ["engine/", "cluster/"],
+    "transformers": ["engine/"],
+    "click": ["cli/"],
+    "rich": ["cli/"],
+    "duckdb": ["report/"],
+    "matplotlib": ["report/"],
+    "scipy": ["search/"],
+    "numpy": ["search/", "engine/", "report/"],
+}
+"""Where a package may be imported."""
+
+
+def _imports() -> Iterator[tuple[Path, str]]:
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((file.relative_to(ROOT), alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: relative import"
+                yield file.relative_to(ROOT), node.module or ""
+
+
+def _room(file: Path) -> str:
+    return file.parts[0].removesuffix(".py")
+
+
+def test_no_import_runs_upward() -> None:
+    wrong = [
+        f"{file} imports {name}"
+        for file, name in _imports()
+        if name.startswith("raysearch.")
+        and file.name != "__init__.py"
+        and name.split(".")[1] not in ROOMS[_room(file)] | {_room(file)}
+    ]
+    assert not wrong
+
+
+def test_every_room_is_known() -> None:
+    rooms = {_room(file.relative_to(ROOT)) for file in ROOT.rglob("*.py")} - {"__init__"}
+    assert rooms == set(ROOMS)
+
+
+def test_packages_are_imported_where_they_belong() -> None:
+    wrong = [
+        f"{file} imports {name}"
+        for file, name in _imports()
+        for package, homes in HOMES.items()
+        if name.split(".")[0] == package and not any(str(file).startswith(home) for home in homes)
+    ]
+    assert not wrong
+
+
+def test_causal_needs_the_standard_library_only() -> None:
+    wrong = {
+        name.split(".")[0]
+        for file, name in _imports()
+        if _room(file) == "causal" and name.split(".")[0] not in sys.stdlib_module_names
+    }
+    assert wrong == {"raysearch"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys, runpy\n"
+        f"sys.argv = ['raysearch', *{arguments!r}]\n"
+        "try:\n    runpy.run_module('raysearch.cli.main', run_name='x')['main']()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'ray', 'torch', 'mlflow', 'transformers', 'pyarrow', 'scipy', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "heavy: []" in out.stdout
