@@ -164,7 +164,7 @@ class Job(_Keys):
         """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
         for path, value in _flat(raw):
             if _is_not_yet(path, value):
-                raise NotYetError(f"{where}: {path}: not yet supported by this version (got {value!r}); leave it out")
+                raise NotYetError(f"{where}: {path}: not yet supported by this version (got {_brief(value)}); leave it out")
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:
@@ -295,7 +295,7 @@ def _first_error(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{path}: missing; a job needs it"
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f" (got {first['input']!r})"
+    got = "" if first["type"] == "value_error" else f" (got {_brief(first['input'])})"
     return f"{path}: {message[:1].lower() + message[1:]}{got}"
 
 
@@ -348,6 +348,11 @@ def _model_path(path: str, folder: Path, where: str) -> str:
             f"{where}: model.path: there is no {local}; give a folder with a model, a .gguf file or a hub id"
         )
     return path
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
 def _kind(raw: Any) -> str:

@@ -192,4 +192,4 @@ def test_no_mapping_is_answered_with_anything_but_a_job_or_one_line(value: objec
             Job.parse({**SMALL, room: value})
         except JobError as e:
             lines = str(e).splitlines()
-            assert len(lines) == 1, lines  # noqa: PT017  (some of these are good jobs)
+            assert len(lines) == 1, lines

@@ -1,0 +1,59 @@
+"""What a picture of a run says beside its cells: run, model, threshold, and how many pairs each variable could have had.
+
+Invariants: a fact that the run folder does not hold is None and left out of the picture, never guessed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+
+@dataclass(frozen=True, slots=True)
+class ChartFacts:
+    """`pairs`: change pairs in blocks of the test split, by variable. `fixed`: every hypothesis was measured on all of them."""
+
+    run: str
+    model: str | None = None
+    threshold: float | None = None
+    fixed: bool = False
+    pairs: Mapping[str, int] = field(default_factory=dict)
+
+
+def chart_facts(run: Path) -> ChartFacts:
+    """The facts that the run folder holds. Raises: OSError, ValueError or pyarrow's for a file that is damaged."""
+    info = json.loads(_text(run / "run.json") or "{}")
+    job = yaml.safe_load(_text(run / "job.yaml") or "{}") or {}
+    model, test = job.get("model") or {}, job.get("test") or {}
+    return ChartFacts(
+        run=str(info.get("id") or run.name),
+        model=model.get("path") if isinstance(model, dict) else str(model),
+        threshold=test.get("threshold"),
+        fixed=test.get("use") == "fixed",
+        pairs=_change_pairs(run / "pairs.parquet"),
+    )
+
+
+def _change_pairs(path: Path) -> dict[str, int]:
+    """Change pairs by variable: the counterfactual's ids differ from those of the base's answer."""
+    counts: Counter[str] = Counter()
+    if not path.is_file():
+        return counts
+    columns = ["split", "block", "base_answer_ids", "counterfactual"]
+    for row in pq.ParquetFile(path).read(columns=columns).to_pylist():
+        if row["split"] == "test" and row["block"] is not None:
+            counts.update(c["variable"] for c in row["counterfactual"] if _differs(c, row))
+    return dict(counts)
+
+
+def _differs(counterfactual: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return bool(counterfactual["ids"] != row["base_answer_ids"])
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

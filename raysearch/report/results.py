@@ -1,0 +1,142 @@
+"""`results`: one row for each hypothesis of a run, with its verdict where there is one.
+
+Invariants: column names and order are those of the tables `hypotheses` and `verdicts` (a contract); a condition of the
+user's is SQL over these columns alone: it can reach no file, no network, no other table.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysearch.errors import JobError, StoreError
+
+_STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
+HYPOTHESES = pa.schema(
+    [
+        ("hypothesis", _STRING),
+        ("intervention", _STRING),
+        ("variable", _STRING),
+        ("layer", _INT),
+        ("component", _STRING),
+        ("head", _INT),
+        ("position", _STRING),
+        ("featurizer", _STRING),
+        ("features", _INT),
+        ("units", _STRING),
+        ("control", _STRING),
+        ("proposed_by", _STRING),
+        ("generation", _INT),
+    ]
+)
+VERDICTS = pa.schema(
+    [
+        ("hypothesis", _STRING),
+        ("verdict", _STRING),
+        ("n", _INT),
+        ("matches", _INT),
+        ("iia", _FLOAT),
+        ("low", _FLOAT),
+        ("high", _FLOAT),
+        ("keep_n", _INT),
+        ("keep_iia", _FLOAT),
+        ("copies", _INT),
+        ("base_match_unfiltered", _FLOAT),
+        ("self_swap_iia", _FLOAT),
+        ("random_source_iia", _FLOAT),
+        ("holdout_n", _INT),
+        ("holdout_iia", _FLOAT),
+        ("evidence", _FLOAT),
+        ("claim", _STRING),
+    ]
+)
+_ORDER = "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, position, hypothesis"
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "threads": 2,
+}
+
+
+def results(
+    run: str | Path,
+    accepted: bool = False,
+    variable: str | None = None,
+    where: str | None = None,
+    top: int | None = None,
+    controls: bool = False,
+) -> pa.Table:
+    """The hypotheses of a run, accepted ones first, then by IIA; verdict columns are null for those not yet decided.
+
+    `where`: an SQL condition over the columns, e.g. "layer < 10 and iia > 0.9". `top`: at most so many rows.
+    `controls`: the interventions that stand for a control too. "verdicts so far" while a run goes on: up to its last part.
+
+    Raises: StoreError if there are no hypotheses to read; JobError for a bad condition, naming the columns.
+    """
+    hypotheses = read_table(run, "hypotheses", HYPOTHESES)
+    if not hypotheses.num_rows:
+        raise StoreError(f"{Path(run)}: there are no hypotheses in its tables yet; let the run go on, or `resume` it")
+    con = duckdb.connect(":memory:", config=_CONFIG)
+    try:
+        con.register("hypotheses", hypotheses)
+        con.register("verdicts", read_table(run, "verdicts", VERDICTS))
+        joined = con.sql("SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)").to_arrow_table()
+        con.register("results", joined)
+        conditions = [c for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls)) if on]
+        if variable is not None:
+            _check_variable(variable, hypotheses)
+            conditions.append("variable = '{}'".format(variable.replace("'", "''")))
+        if where is not None:
+            _check_condition(con, where, joined.column_names)
+            conditions.append(f"({where}\n)")  # the line's end closes a comment
+        limit = "" if top is None else f"LIMIT {int(top)}"
+        try:
+            query = f"SELECT * FROM results WHERE {' AND '.join(conditions) or 'true'} ORDER BY {_ORDER} {limit}"
+            return con.sql(query).to_arrow_table()
+        except duckdb.Error as e:
+            raise _bad_condition(where or "", joined.column_names, e) from e
+    finally:
+        con.close()
+
+
+def read_table(run: str | Path, table: str, schema: pa.Schema) -> pa.Table:
+    """All parts of a table, in their order; empty, with the columns of `schema`, where there are none yet.
+
+    Raises: StoreError for a part that cannot be read.
+    """
+    folder = Path(run) / "tables" / table
+    parts = []
+    for path in sorted(folder.glob("[!._]*.parquet")):
+        try:
+            parts.append(pq.ParquetFile(path).read())
+        except (pa.ArrowException, OSError) as e:
+            first = str(e).splitlines()[0]
+            raise StoreError(
+                f"{path}: cannot be read ({first}); delete it and `resume` the run: it is written again"
+            ) from e
+    return pa.concat_tables(parts, promote_options="default") if parts else schema.empty_table()
+
+
+def _check_variable(variable: str, hypotheses: pa.Table) -> None:
+    known = hypotheses["variable"].unique().to_pylist()
+    if variable not in known:
+        raise JobError(f"--variable: {variable!r} is no variable of this run; it has {', '.join(sorted(known))}")
+
+
+def _check_condition(con: duckdb.DuckDBPyConnection, where: str, columns: Sequence[str]) -> None:
+    """One condition and nothing else: no second statement, no way out of the brackets that it will stand in."""
+    try:
+        if len(con.extract_statements(f"SELECT {where}\n FROM results")) != 1:
+            raise duckdb.ParserException("more than one statement")
+        con.sql(f"SELECT {where}\n FROM results LIMIT 0")
+    except duckdb.Error as e:
+        raise _bad_condition(where, columns, e) from e
+
+
+def _bad_condition(where: str, columns: Sequence[str], e: Exception) -> JobError:
+    why = str(e).splitlines()[0] if str(e) else type(e).__name__
+    return JobError(f"--where: {where!r} is no condition ({why}); it is SQL over the columns {', '.join(columns)}")

@@ -1,0 +1,210 @@
+"""The ledger: events made durable before anybody thinks about them, notes projected to tables and to the MLflow mirror.
+
+Invariants:
+- an event is in the journal when `events` returns; tables and mirror follow from the journal and can be lost;
+- replay gives the journal's events in their order and batches; the same search then says the same notes, and the same rows
+  fill the same parts, so that fresh runs and resumed ones are written by the same lines of code;
+- an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
+
+Not for two threads at once.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import groupby, takewhile
+from typing import Protocol
+
+from raysearch.search.events import (
+    Blocked,
+    Counted,
+    Decided,
+    Estimated,
+    Event,
+    Failed,
+    Lost,
+    Measured,
+    Note,
+    Proposed,
+    Screened,
+    Snapshot,
+)
+from raysearch.store.codec import Cut, Ended, Started, decode
+from raysearch.store.journal import Journal, Line, read_journal
+from raysearch.store.pairs_table import read_pairs, write_pairs
+from raysearch.store.rows import failure_row, hypothesis_row, observation_row, verdict_row
+from raysearch.store.run_folder import RunFolder, installed_versions
+from raysearch.store.schemas import TABLES
+from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
+
+
+class Mirror(Protocol):
+    """Who is told of the search as it goes, and may fail without consequence."""
+
+    @property
+    def run_id(self) -> str | None: ...
+
+    def notes(self, notes: Sequence[Note], replayed: bool = False) -> None: ...
+
+    def snapshot(self, snapshot: Snapshot) -> None: ...
+
+
+class Ledger:
+    """The books of one driver on one run; hold `run.lock()` while it is open, and have pairs.parquet written before.
+
+    `said`: one line for each truncated tail that the journal had. `past`: how many events it holds from drivers before.
+    `ended`: the status with which the last driver closed it, None if it was killed (or the run is new).
+
+    Raises: StoreError if the journal is damaged or the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        mirror: Mirror | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        max_rows: int = MAX_ROWS,
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
+        self._run = run
+        self._mirror = mirror
+        self.past = 0
+        self.ended: str | None = None
+        self.starts: list[Started] = []
+        said: list[str] = []
+        cuts = self._look_back(said)
+        self.said = tuple(said)
+        self._accepted: dict[str, Decided] = {}
+        self._replaying = False
+        self._to_replay = self.past > 0
+        self._journal = Journal(run.journal)
+        self._cut_from: dict[str, int] = {}
+        self._journal.append([_started(run)])
+        self._tables = {
+            name: TableWriter(
+                run.tables / name, schema, [c for c in cuts if c.table == name], self._cut, clock, max_rows, max_seconds
+            )
+            for name, schema in TABLES.items()
+        }
+
+    def replay(self) -> Iterator[tuple[Event, ...]]:
+        """The events of the drivers before, in batches, for `search.tell`, whose notes belong to `notes` as ever.
+
+        A new run has none. Must be used up before the first `events`. Raises: StoreError for damage.
+        """
+        assert not self._replaying, "one replay for each ledger"
+        self._replaying = True
+        for _, lines in groupby(self._lines_before(), key=lambda line: (line.driver, line.batch)):
+            entries = [decode(line.raw) for line in lines]
+            batch = tuple(e for e in entries if isinstance(e, Screened | Measured | Lost | Failed))
+            if batch:
+                self._project(batch)
+                yield batch
+        self._replaying = self._to_replay = False
+
+    def events(self, events: Sequence[Event]) -> None:
+        """Makes the events durable, together. Raises: StoreError if the disk refuses."""
+        assert not self._to_replay, "replay the journal first: the search must know what was seen"
+        self._journal.append(events)
+        self._project(events)
+        self._tick()
+
+    def notes(self, notes: Sequence[Note]) -> None:
+        """Projects what the search says to the tables and the mirror. Raises: StoreError if the disk refuses."""
+        for note in notes:
+            self._keep(note)
+        if self._mirror is not None and notes:
+            self._mirror.notes(notes, replayed=self._replaying)
+        self._tick()
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at every turn."""
+        if self._mirror is not None and not self._to_replay:
+            self._mirror.snapshot(snapshot)
+        self._tick()
+
+    def close(self, status: str) -> None:
+        """Writes what is left and journals the end. `status`: "done", or e.g. "interrupted", "failed": `resume` goes on.
+
+        Raises: StoreError if the disk refuses, or at "done" if a replay did not repeat the journal's rows.
+        """
+        if status == "done":
+            for note in self._accepted.values():
+                self._tables["verdicts"].add(verdict_row(note, None))
+            self._accepted.clear()
+            for table in self._tables.values():
+                table.check_whole()
+        if not self._to_replay:
+            for table in self._tables.values():
+                table.flush()
+        self._journal.append([Ended(status)])
+        self._journal.close()
+        self._remember_mirror()
+
+    def _look_back(self, said: list[str]) -> list[Cut]:
+        """The cuts that the journal holds; counts its events; reads every line, so that damage shows before work begins."""
+        cuts: list[Cut] = []
+        for line in read_journal(self._run.journal, said.append):
+            kind = line.raw.get("type")
+            if kind not in ("started", "cut", "ended"):
+                self.past += 1
+                continue
+            entry = decode(line.raw)
+            if isinstance(entry, Cut):
+                cuts.append(entry)
+            elif isinstance(entry, Started):
+                self.starts.append(entry)
+                self.ended = None
+            elif isinstance(entry, Ended):
+                self.ended = entry.status
+        return cuts
+
+    def _lines_before(self) -> Iterator[Line]:
+        """The journal without our own entries, which come last."""
+        return takewhile(lambda line: line.driver != self._journal.driver, read_journal(self._run.journal))
+
+    def _project(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Failed):
+                self._tables["failures"].add(failure_row(event))
+
+    def _keep(self, note: Note) -> None:
+        match note:
+            case Proposed():
+                self._tables["hypotheses"].add(hypothesis_row(note))
+            case Counted():
+                self._tables["observations"].add(observation_row(note))
+            case Decided(verdict="accept"):
+                self._accepted[note.hypothesis.id] = note
+            case Decided():
+                self._tables["verdicts"].add(verdict_row(note, None))
+            case Estimated():
+                self._tables["verdicts"].add(verdict_row(self._accepted.pop(note.hypothesis.id), note))
+            case Blocked():
+                kept = read_pairs(self._run.pairs)
+                write_pairs(self._run.pairs, kept.pairs, kept.encoded, note.pairs)
+
+    def _cut(self, table: str, rows: int) -> Cut:
+        """A durable cut, its part named by the entries of this driver's journal that it covers."""
+        seq = self._journal.next_seq
+        cut = Cut(table, f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}", rows)
+        self._journal.append([cut])
+        self._cut_from[table] = seq + 1
+        return cut
+
+    def _tick(self) -> None:
+        if self._to_replay:
+            return
+        for table in self._tables.values():
+            table.tick()
+        self._remember_mirror()
+
+    def _remember_mirror(self) -> None:
+        """run.json names the mirror's run as soon as there is one, for a resume after kill -9."""
+        if self._mirror is not None and self._mirror.run_id:
+            self._run.update(mlflow_run_id=self._mirror.run_id)
+
+
+def _started(run: RunFolder) -> Started:
+    at = datetime.now(UTC).isoformat()
+    return Started(at, installed_versions(), run.info.evidence_version, run.info.model_digest)

@@ -1,0 +1,292 @@
+"""The MLflow mirror: params, metrics over time, tables and pictures of one search, for people who look at MLflow.
+
+Invariants:
+- nothing here raises into the search or makes it wait: one daemon thread talks to MLflow, from a queue; `close` alone
+  waits, for a bounded time;
+- whatever fails, fails once: one warning of one line, and the mirror stops (`raysearch sync` can replay the run later);
+- mlflow is imported in that thread only (2.7 s), and only its client is used, never the fluent globals.
+"""
+
+import json
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysearch.search.events import Decided, Note, Snapshot
+from raysearch.store.places import without_credentials
+from raysearch.store.rows import shared_layer
+
+METRICS_EVERY = 2.0
+"""Seconds between two points of a metric, at least."""
+CLOSE_SECONDS = 60.0
+"""A new SQLite file costs MLflow up to 20 s of migrations, a server some seconds for the artifacts."""
+_PARAM_CHARS = 500
+_KEY_CHARS = 250
+_PARAMS_A_BATCH = 100
+_METRICS_A_BATCH = 1000
+_ENVIRONMENT = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for data
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7, holds a dead server for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+_STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
+_THREAD = "mlflow-mirror"
+_log = logging.getLogger("raysearch.mlflow")
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    name: str
+    value: float
+    milliseconds: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    status: str
+    artifacts: tuple[tuple[Path, str | None], ...]
+    tables: Mapping[str, Mapping[str, Sequence[Any]]]
+
+
+class MlflowMirror:
+    """One run of the experiment `experiment` ("raysearch/<name>"); reopened where `run_id` is given.
+
+    `params`: flattened, written once (MLflow's params cannot change). `tags`: e.g. raysearch.run, raysearch.job_hash.
+    `run_id` is None until MLflow has made the run. Starts at once; never raises.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        run_id: str | None = None,
+        run_name: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._uri = tracking_uri
+        self._experiment = experiment
+        self._params = params
+        self._tags = {**tags, "raysearch.status": "running"}
+        self._run_name = run_name
+        self._run_id = run_id
+        self._clock = clock
+        self._queue: queue.SimpleQueue[list[_Point] | _End] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._last: tuple[float, Snapshot] | None = None
+        self._latest: Snapshot | None = None
+        self._best: dict[str, float] = {}
+        self._new_best: set[str] = set()
+        self._lock = threading.Lock()
+        self._made_run_id: str | None = None
+        self._thread = threading.Thread(target=self._mirror, name=_THREAD, daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of MLflow's run, once MLflow has said so."""
+        return self._made_run_id
+
+    @property
+    def failed(self) -> bool:
+        """Whether the mirror gave up."""
+        return self._stopped.is_set()
+
+    def notes(self, notes: Sequence[Note], replayed: bool = False) -> None:
+        """Keeps the best IIA per variable and layer. What is `replayed` stands in MLflow already and is not sent again."""
+        for note in notes:
+            if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
+                continue
+            layer = shared_layer(note.hypothesis.intervention)
+            if layer is None:
+                continue
+            name = f"best_iia/{_word(note.hypothesis.variable)}/layer_{layer}"
+            iia = note.matches / note.n
+            if iia > self._best.get(name, -1.0):
+                self._best[name] = iia
+                if not replayed:
+                    self._new_best.add(name)
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Where the search stands now; sent at most every 2 s. Cheap: call it at every turn."""
+        self._latest = snapshot
+        if self._last is None or self._clock() - self._last[0] >= METRICS_EVERY:
+            self._send(snapshot)
+
+    def close(
+        self,
+        status: str,
+        artifacts: Sequence[Path | tuple[Path, str]] = (),
+        tables: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+        timeout: float = CLOSE_SECONDS,
+    ) -> bool:
+        """Sends the last point, the artifacts and the status, and waits for it; whether all of it arrived.
+
+        `artifacts`: files, each with the folder of the run to put it in. `tables`: small tables, column by column, which
+        MLflow shows as such (name -> column -> values). `timeout`: seconds until it is given up, and said.
+        """
+        if self._latest is not None and (self._new_best or self._last is None or self._last[1] != self._latest):
+            self._send(self._latest)
+        pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
+        self._queue.put(_End(status, pairs, tables or {}))
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._give_up(f"did not finish within {timeout:.0f} s")
+        return not self._stopped.is_set()
+
+    def _send(self, snapshot: Snapshot) -> None:
+        now = self._clock()
+        values = {
+            name: float(getattr(snapshot, name)) for name in ("alive", "accepted", "rejected", "undecided", "failed")
+        }
+        if self._last is not None and now > self._last[0]:
+            values["pairs_per_second"] = (snapshot.pairs - self._last[1].pairs) / (now - self._last[0])
+        values.update((name, self._best[name]) for name in sorted(self._new_best))
+        self._new_best.clear()
+        self._last = now, snapshot
+        if not self._stopped.is_set():
+            at = int(time.time() * 1000)
+            self._queue.put([_Point(name, value, at, snapshot.pairs) for name, value in values.items()])
+
+    def _mirror(self) -> None:
+        """The thread: the one place where every exception is caught, because MLflow must not stop a search."""
+        try:
+            client = self._connect()
+            while not self._stopped.is_set():
+                item = self._queue.get()
+                if isinstance(item, _End):
+                    self._finish(client, item)
+                    return
+                self._log_points(client, item)
+        except Exception as e:  # noqa: BLE001  (the documented boundary: said once, then silence)
+            _log.debug("the mirror's exception", exc_info=True)
+            self._give_up(_one_line(e))
+
+    def _give_up(self, why: str) -> None:
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._stopped.set()
+        _log.warning(
+            "MLflow at %s: %s; the search goes on without it, `raysearch sync` replays it later",
+            without_credentials(self._uri),
+            why,
+        )
+
+    def _connect(self) -> Any:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)  # the same one each time: added once
+        client = MlflowClient(tracking_uri=self._uri)
+        if self._run_id is None:
+            made = client.create_run(self._experiment_id(client), run_name=self._run_name, tags=self._chopped_tags())
+            self._made_run_id = made.info.run_id
+            known: Mapping[str, str] = {}
+        else:
+            known = client.get_run(self._run_id).data.params
+            client.update_run(self._run_id, status="RUNNING")
+            for key, value in self._chopped_tags().items():
+                client.set_tag(self._run_id, key, value)
+            self._made_run_id = self._run_id
+        self._log_params(client, known)
+        return client
+
+    def _experiment_id(self, client: Any) -> str:
+        """The experiment, made where it is not there; its artifacts beside a SQLite file, never where we happen to stand."""
+        found = client.get_experiment_by_name(self._experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self._uri.startswith("sqlite:////"):
+            folder = Path(self._uri.removeprefix("sqlite:///").partition("?")[0]).parent
+            location = (folder / "mlartifacts" / self._experiment).as_uri()
+        return str(client.create_experiment(self._experiment, artifact_location=location))
+
+    def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        wanted = {_key(name): str(value)[:_PARAM_CHARS] for name, value in self._params.items()}
+        missing = [Param(name, value) for name, value in wanted.items() if name not in known]
+        for start in range(0, len(missing), _PARAMS_A_BATCH):
+            client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
+
+    def _log_points(self, client: Any, points: list[_Point]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in points]
+        for start in range(0, len(metrics), _METRICS_A_BATCH):
+            client.log_batch(self._made_run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
+
+    def _finish(self, client: Any, end: _End) -> None:
+        for path, folder in end.artifacts:
+            client.log_artifact(self._made_run_id, str(path), folder)
+        for name, columns in end.tables.items():
+            _log_table(client, self._made_run_id, name, columns)
+        client.set_tag(self._made_run_id, "raysearch.status", end.status)
+        client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"))
+
+    def _chopped_tags(self) -> dict[str, str]:
+        return {_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}
+
+
+def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested keys as `a.b.c`; lists and empty mappings as JSON."""
+    flat: dict[str, object] = {}
+    for key, value in job.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
+
+
+def _log_table(client: Any, run_id: str | None, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """As client.log_table, which needs pandas and appends to what is there: a resumed run would hold its rows twice."""
+    file = f"{name}.json"
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    client.log_dict(run_id, {"columns": list(columns), "data": rows}, file)
+    tags = client.get_run(run_id).data.tags
+    listed = json.loads(tags.get("mlflow.loggedArtifacts", "[]"))
+    entry = {"path": file, "type": "table"}
+    if entry not in listed:
+        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*listed, entry]))
+
+
+def _key(name: str) -> str:
+    """A name that MLflow allows: letters, digits, _ - . : / and blanks."""
+    return re.sub(r"[^\w\-.:/ ]", "_", name, flags=re.ASCII)[:_KEY_CHARS]
+
+
+def _word(name: str) -> str:
+    """A name that may stand between slashes, which MLflow reads as a path."""
+    return re.sub(r"[^\w\-]", "_", name, flags=re.ASCII)[:100]
+
+
+def _one_line(e: BaseException) -> str:
+    """What went wrong, without credentials: the system's own word where there is one under the libraries' wrappings."""
+    root = e
+    while (inner := root.__cause__ or root.__context__) is not None:
+        root = inner
+    if isinstance(root, OSError) and root.strerror and not root.filename:
+        return f"cannot be reached ({root.strerror})"
+    text = re.sub(r"//[^/\s@]+@", "//", " ".join(str(e).split()))
+    return f"{type(e).__name__}: {text[:300]}"
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    """For urllib3's log: its word on each retry of ours would say twice what is said once."""
+    return record.threadName != _THREAD

@@ -1,0 +1,186 @@
+"""pairs.parquet: every pair of a run, as text and as the model sees it; after screening, what the model itself answers.
+
+Invariants: what is read back equals what was written, so that resume never draws or encodes to compare anew
+(`Input.values`, the causal model's setting, is not kept: nobody asks for it after drawing); the file is replaced whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysearch.causal import Input, Pair
+from raysearch.errors import StoreError
+from raysearch.search.events import Encoded, Ids, PairScreened
+from raysearch.search.hypothesis import content_id
+from raysearch.store.schemas import PAIRS
+from raysearch.store.whole_file import write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPairs:
+    """What pairs.parquet holds. `encoded` is None before the model was asked, `screened` before screening was over."""
+
+    pairs: tuple[Pair, ...]
+    encoded: tuple[Encoded, ...] | None
+    screened: tuple[PairScreened, ...] | None
+
+
+def write_pairs(
+    path: Path,
+    pairs: Sequence[Pair],
+    encoded: Sequence[Encoded] | None = None,
+    screened: Sequence[PairScreened] | None = None,
+) -> None:
+    """The file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
+    encoded_by = {e.index: e for e in encoded or ()}
+    screened_by = {s.pair: s for s in screened or ()}
+    rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
+    told = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
+    schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **told})
+    table = pa.Table.from_pylist(rows, schema=schema)
+    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def read_pairs(path: Path) -> KeptPairs:
+    """The pairs of a run. Raises: StoreError if the file is missing or not of this form."""
+    if not path.is_file():
+        raise StoreError(f"{path}: is missing, so the run never got as far as its pairs; submit the job again")
+    try:
+        table = pq.ParquetFile(path).read()
+        told = table.schema.metadata or {}
+        rows = table.to_pylist()
+        return KeptPairs(
+            tuple(_pair(r) for r in rows),
+            tuple(_encoded(r) for r in rows) if told.get(b"encoded") == b"yes" else None,
+            tuple(_screened(r) for r in rows) if told.get(b"screened") == b"yes" else None,
+        )
+    except (pa.ArrowException, OSError, KeyError, TypeError) as e:
+        raise StoreError(f"{path}: cannot be read as pairs of this version ({e!r:.200}); restore it from a copy") from e
+
+
+def pairs_digest(pairs: Sequence[Pair]) -> str:
+    """The first 16 hex digits of the SHA-256 over texts, positions, answers, counterfactuals and splits, in their order."""
+    return content_id(
+        [
+            [
+                p.index,
+                _plain_input(p.base),
+                {name: _plain_input(s) for name, s in p.sources.items()},
+                dict(p.answers),
+                dict(p.counterfactual),
+                p.split,
+                p.set,
+            ]
+            for p in pairs
+        ]
+    )
+
+
+def _plain_input(i: Input) -> list[Any]:
+    return [i.text, {name: list(span) for name, span in i.spans.items()}]
+
+
+def _flag(what: object) -> bytes:
+    return b"no" if what is None else b"yes"
+
+
+def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> dict[str, Any]:
+    return {
+        "index": pair.index,
+        "split": pair.split,
+        "set": pair.set,
+        "base_text": pair.base.text,
+        "base_ids": encoded and encoded.base,
+        "base_positions": _positions(pair.base, encoded.base_positions if encoded else None),
+        "base_answer": pair.answers.get("base"),
+        "base_answer_ids": encoded and encoded.answers.get("base"),
+        "sources": [_source(name, pair, encoded, screened) for name in pair.sources],
+        "counterfactual": [
+            {"variable": v, "answer": a, "ids": encoded and encoded.counterfactual.get(v)}
+            for v, a in pair.counterfactual.items()
+        ],
+        "base_output": screened and screened.base_output,
+        "solved": screened and screened.solved,
+        "block": None if screened is None else screened.block,
+    }
+
+
+def _source(name: str, pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> dict[str, Any]:
+    outputs = screened.source_outputs if screened else None
+    return {
+        "name": name,
+        "text": pair.sources[name].text,
+        "ids": encoded and encoded.sources.get(name),
+        "positions": _positions(pair.sources[name], encoded.source_positions.get(name) if encoded else None),
+        "answer": pair.answers.get(name),
+        "answer_ids": encoded and encoded.answers.get(name),
+        "output": outputs.get(name) if outputs else None,
+    }
+
+
+def _positions(of: Input, tokens: Mapping[str, Ids] | None) -> list[dict[str, Any]]:
+    """Named positions: those with a span first, then those that only the encoded text has ("last")."""
+    names = [*of.spans, *(n for n in tokens or {} if n not in of.spans)]
+    return [
+        {
+            "name": name,
+            "start": of.spans[name][0] if name in of.spans else None,
+            "end": of.spans[name][1] if name in of.spans else None,
+            "tokens": tokens.get(name) if tokens else None,
+        }
+        for name in names
+    ]
+
+
+def _pair(row: dict[str, Any]) -> Pair:
+    answers = {"base": row["base_answer"], **{s["name"]: s["answer"] for s in row["sources"]}}
+    return Pair(
+        index=row["index"],
+        base=_input(row["base_text"], row["base_positions"]),
+        sources={s["name"]: _input(s["text"], s["positions"]) for s in row["sources"]},
+        answers={name: answer for name, answer in answers.items() if answer is not None},
+        counterfactual={c["variable"]: c["answer"] for c in row["counterfactual"]},
+        split=row["split"],
+        set=row["set"],
+    )
+
+
+def _input(text: str, positions: list[dict[str, Any]]) -> Input:
+    return Input(text, {p["name"]: (p["start"], p["end"]) for p in positions if p["start"] is not None})
+
+
+def _encoded(row: dict[str, Any]) -> Encoded:
+    answers = {"base": row["base_answer_ids"], **{s["name"]: s["answer_ids"] for s in row["sources"]}}
+    return Encoded(
+        index=row["index"],
+        base=tuple(row["base_ids"]),
+        sources={s["name"]: tuple(s["ids"]) for s in row["sources"]},
+        base_positions=_tokens(row["base_positions"]),
+        source_positions={s["name"]: _tokens(s["positions"]) for s in row["sources"]},
+        answers={name: tuple(ids) for name, ids in answers.items() if ids is not None},
+        counterfactual={c["variable"]: tuple(c["ids"]) for c in row["counterfactual"] if c["ids"] is not None},
+    )
+
+
+def _tokens(positions: list[dict[str, Any]]) -> dict[str, Ids]:
+    return {p["name"]: tuple(p["tokens"]) for p in positions if p["tokens"] is not None}
+
+
+def _screened(row: dict[str, Any]) -> PairScreened:
+    outputs = {s["name"]: tuple(s["output"]) for s in row["sources"] if s["output"] is not None}
+    return PairScreened(
+        pair=row["index"],
+        base_output=_ids(row["base_output"]),
+        source_outputs=outputs or None,
+        solved=row["solved"],
+        split=row["split"],
+        block=row["block"],
+    )
+
+
+def _ids(raw: list[int] | None) -> Ids | None:
+    return None if raw is None else tuple(raw)

@@ -1,0 +1,42 @@
+"""Where a run lives: store and tracking URIs, made absolute, and without credentials where they are written down.
+
+Invariants: a relative place is resolved once, when a run starts, so that `resume` finds it from any folder.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from raysearch.errors import NotYetError
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def store_path(uri: str | Path) -> Path:
+    """The absolute folder that a store URI names. Raises: NotYetError for object stores and other schemes."""
+    text = str(uri)
+    if text.startswith("file://"):
+        text = urlsplit(text).path
+    elif match := _SCHEME.match(text):
+        shown = without_credentials(text)
+        raise NotYetError(f"store {shown}: this version keeps runs on local disk, not on {match[0]}//; give a folder")
+    return Path(text).expanduser().absolute()
+
+
+def tracking_uri(uri: str, base: Path | None = None) -> str:
+    """`uri` with a relative SQLite file or folder made absolute, from `base` (default: the working directory)."""
+    base = base or Path.cwd()
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        path, mark, query = uri.removeprefix("sqlite:///").partition("?")
+        return f"sqlite:///{(base / path).absolute()}{mark}{query}" if path not in ("", ":memory:") else uri
+    if _SCHEME.match(uri) or uri in ("databricks", "databricks-uc"):
+        return uri
+    return str((base / uri).absolute())
+
+
+def without_credentials(uri: str) -> str:
+    """`uri` without user:password@, to be written down or shown."""
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri

@@ -1,0 +1,107 @@
+"""Events and notes as rows of the tables: one function for each table.
+
+Invariants: a row is a pure function of the note or event, so that a replay writes the same.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from raysearch.search.events import Counted, Decided, Estimated, Failed, Proposed
+from raysearch.search.hypothesis import Intervention, canonical_json
+
+T = TypeVar("T")
+
+
+def hypothesis_row(note: Proposed) -> dict[str, Any]:
+    """A row of `hypotheses`. What the units do not share is null; `units` says it exactly."""
+    intervention = note.hypothesis.intervention
+    units = intervention.units
+    return {
+        "hypothesis": note.hypothesis.id,
+        "intervention": intervention.id,
+        "variable": note.hypothesis.variable,
+        "layer": shared_layer(intervention),
+        "component": _shared(u.site.component for u in units),
+        "head": None,
+        "position": _shared(u.site.position for u in units),
+        "featurizer": _shared(u.subspace.featurizer for u in units),
+        "features": _shared(u.subspace.features for u in units),
+        "units": canonical_json([asdict(u) for u in units]),
+        "control": intervention.control,
+        "proposed_by": note.proposed_by,
+        "generation": note.generation,
+    }
+
+
+def observation_row(note: Counted) -> dict[str, Any]:
+    """A row of `observations`."""
+    seen = note.observation
+    return {
+        "intervention": seen.intervention,
+        "fit": None,
+        "split": seen.split,
+        "block": seen.block,
+        "pairs": seen.pairs,
+        "outputs": seen.outputs,
+        "scores": None,
+        "near_ties": seen.near_ties,
+        "conflicts": note.conflicts,
+        "rows": seen.rows,
+        "seconds": seen.seconds,
+        "device": seen.device,
+        "worker": seen.worker,
+        "attempt": seen.attempt,
+    }
+
+
+def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
+    """A row of `verdicts`; `holdout` for accepted ones."""
+    return {
+        "hypothesis": note.hypothesis.id,
+        "verdict": note.verdict,
+        "n": note.n,
+        "matches": note.matches,
+        "iia": share(note.matches, note.n),
+        "low": note.low,
+        "high": note.high,
+        "keep_n": note.keep_n,
+        "keep_iia": share(note.keep_matches, note.keep_n),
+        "copies": note.copies,
+        "base_match_unfiltered": note.base_match_unfiltered,
+        "self_swap_iia": None,
+        "random_source_iia": None,
+        "holdout_n": holdout.n if holdout else None,
+        "holdout_iia": share(holdout.matches, holdout.n) if holdout else None,
+        "evidence": note.log_evidence,
+        "claim": note.claim,
+    }
+
+
+def failure_row(event: Failed) -> dict[str, Any]:
+    """A row of `failures`."""
+    return {
+        "intervention": event.intervention,
+        "block": event.block,
+        "attempt": event.attempt,
+        "error_type": event.error_type,
+        "message": event.message,
+        "traceback": event.traceback,
+        "node": event.node,
+        "actor": event.worker,
+    }
+
+
+def share(part: int, whole: int) -> float | None:
+    """part / whole in [0, 1]; None where there is nothing to divide by."""
+    return part / whole if whole else None
+
+
+def shared_layer(intervention: Intervention) -> int | None:
+    """The layer in which all units lie; None if they lie in several."""
+    return _shared(u.site.layer for u in intervention.units)
+
+
+def _shared(values: Iterable[T]) -> T | None:
+    found = set(values)
+    return found.pop() if len(found) == 1 else None

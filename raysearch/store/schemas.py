@@ -1,0 +1,142 @@
+"""The Arrow schemas of what a run keeps: names that users' scripts depend on, with meaning and unit of each field.
+
+Invariants: a column is never renamed or given another type without a new schema_version; columns that only later versions
+fill are there and null.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from raysearch.store.run_folder import SCHEMA_VERSION
+
+IDS = pa.list_(pa.int32())
+_POSITIONS = pa.list_(
+    pa.struct([("name", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("tokens", pa.list_(pa.int32()))])
+)
+_SOURCES = pa.list_(
+    pa.struct(
+        [
+            ("name", pa.string()),
+            ("text", pa.string()),
+            ("ids", IDS),
+            ("positions", _POSITIONS),
+            ("answer", pa.string()),
+            ("answer_ids", IDS),
+            ("output", IDS),
+        ]
+    )
+)
+_COUNTERFACTUAL = pa.list_(pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)]))
+_SCORES = pa.map_(pa.string(), pa.map_(pa.string(), pa.list_(pa.float64())))
+_Row = tuple[str, Any, str, str]
+
+
+def _schema(table: str, *columns: _Row) -> pa.Schema:
+    fields = [
+        pa.field(name, kind, metadata={"meaning": meaning, "unit": unit}) for name, kind, meaning, unit in columns
+    ]
+    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
+
+
+HYPOTHESES = _schema(
+    "hypotheses",
+    ("hypothesis", pa.string(), "id: first 16 hex digits of the SHA-256 of variable and intervention", "id"),
+    ("intervention", pa.string(), "id of the intervention; several hypotheses may share it", "id"),
+    ("variable", pa.string(), "variable of the causal model", "name"),
+    ("layer", pa.int32(), "layer, counted from 0; null where the units lie in several", "index"),
+    ("component", pa.string(), "which activation of the layer, e.g. residual; null where the units differ", "name"),
+    ("head", pa.int32(), "head of a per-head component, counted from 0; null for others", "index"),
+    ("position", pa.string(), "named position in the text; null where the units differ", "name"),
+    ("featurizer", pa.string(), "map from activation to features; null where the units differ", "name"),
+    ("features", pa.int32(), "how many features are interchanged; null: all of them", "count"),
+    ("units", pa.string(), "the units of the intervention, exactly", "JSON"),
+    ("control", pa.string(), "the control that the intervention stands for; null for real hypotheses", "name"),
+    ("proposed_by", pa.string(), "proposer", "name"),
+    ("generation", pa.int32(), "0 for the first proposals, +1 each time the proposer is asked again", "count"),
+)
+
+OBSERVATIONS = _schema(
+    "observations",
+    ("intervention", pa.string(), "id of the intervention", "id"),
+    ("fit", pa.string(), "digest of the trained featurizer; null where nothing is trained", "digest"),
+    ("split", pa.string(), "test or holdout", "name"),
+    ("block", pa.int32(), "block of pairs within the split, counted from 0", "index"),
+    ("pairs", pa.list_(pa.int32()), "the pairs of the block, as in pairs.parquet", "index"),
+    ("outputs", pa.list_(IDS), "per pair, the ids that the model answered under the intervention", "token or class id"),
+    ("scores", _SCORES, "per score and variable, one number a pair; null where none is declared", "as the score"),
+    (
+        "near_ties",
+        pa.int32(),
+        "outputs whose two best logits were too close to call in a batch, decided at batch one",
+        "count",
+    ),
+    ("conflicts", pa.int32(), "repeats of this observation that said otherwise", "count"),
+    ("rows", pa.int32(), "rows that the model ran for it", "count"),
+    ("seconds", pa.float64(), "its share of the task's time", "s"),
+    ("device", pa.string(), "device that it ran on", "name"),
+    ("worker", pa.string(), "process that ran it", "name"),
+    ("attempt", pa.int32(), "attempts of its task before this one", "count"),
+)
+
+VERDICTS = _schema(
+    "verdicts",
+    ("hypothesis", pa.string(), "id of the hypothesis", "id"),
+    ("verdict", pa.string(), "accept, reject, undecided or failed", "name"),
+    ("n", pa.int32(), "change pairs counted at the stopping time", "pairs"),
+    ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
+    ("iia", pa.float64(), "matches / n, at a stopping time (biased); null where n is 0", "share"),
+    ("low", pa.float64(), "lower end of the two-sided 95 % interval valid at the stopping time", "share"),
+    ("high", pa.float64(), "upper end of the two-sided 95 % interval valid at the stopping time", "share"),
+    ("keep_n", pa.int32(), "keep pairs counted: the counterfactual equals the base's answer", "pairs"),
+    (
+        "keep_iia",
+        pa.float64(),
+        "share of keep pairs whose output is the base's answer; null where keep_n is 0",
+        "share",
+    ),
+    ("copies", pa.int32(), "change pairs whose output is the source's own answer", "pairs"),
+    ("base_match_unfiltered", pa.float64(), "share of pairs whose output is the base's own answer", "share"),
+    ("self_swap_iia", pa.float64(), "control: the base's own activation put in", "share"),
+    ("random_source_iia", pa.float64(), "control: the activation of a random other source put in", "share"),
+    ("holdout_n", pa.int32(), "change pairs of the holdout; null unless accepted", "pairs"),
+    ("holdout_iia", pa.float64(), "IIA on the holdout; null unless accepted and holdout_n > 0", "share"),
+    ("evidence", pa.float64(), "log e-value against the null that was rejected", "nats"),
+    ("claim", pa.string(), "what the verdict is about: these_pairs or sampler", "name"),
+)
+
+FAILURES = _schema(
+    "failures",
+    ("intervention", pa.string(), "id of the intervention; null where the whole task failed", "id"),
+    ("block", pa.int32(), "block within the split; null where it cannot be told", "index"),
+    ("attempt", pa.int32(), "attempts of the task before this one", "count"),
+    ("error_type", pa.string(), "class of the exception", "name"),
+    ("message", pa.string(), "text of the exception", "text"),
+    ("traceback", pa.string(), "traceback, as Python prints it", "text"),
+    ("node", pa.string(), "machine that it happened on", "name"),
+    ("actor", pa.string(), "process that it happened in", "name"),
+)
+
+PAIRS = _schema(
+    "pairs",
+    ("index", pa.int32(), "the pair's number, by which observations name it", "index"),
+    ("split", pa.string(), "fit, test or holdout", "name"),
+    ("set", pa.string(), "kind of the pair; null where kinds are not told apart", "name"),
+    ("base_text", pa.string(), "the input that is run", "text"),
+    ("base_ids", IDS, "its tokens, as the model sees them", "token id"),
+    ("base_positions", _POSITIONS, "named positions: span [start, end) and token indices", "character; token index"),
+    ("base_answer", pa.string(), "right answer without intervention", "text"),
+    ("base_answer_ids", IDS, "its compared ids", "token or class id"),
+    ("sources", _SOURCES, "the inputs that lend activations; output: the model's own answer", "struct"),
+    ("counterfactual", _COUNTERFACTUAL, "per variable, the answer expected under its interchange", "struct"),
+    ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
+    ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),
+    ("block", pa.int32(), "block within the split; null: not used", "index"),
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "hypotheses": HYPOTHESES,
+    "observations": OBSERVATIONS,
+    "verdicts": VERDICTS,
+    "failures": FAILURES,
+}

@@ -1,0 +1,104 @@
+"""Rows on their way to Parquet parts, closed at 50,000 rows or 30 s, each cut journalled before its part is written.
+
+Invariants:
+- a cut counts rows, and rows come in the same order in every replay: so a replay fills the same parts, under the same
+  names, wherever the driver died, and whenever the rows come (a part that is there already is overwritten by its equal);
+- parts are written whole; the names of a table's parts sort in the order of its rows.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysearch.errors import StoreError
+from raysearch.store.codec import Cut
+from raysearch.store.whole_file import TEMPORARY, write_whole
+
+MAX_ROWS = 50_000
+MAX_SECONDS = 30.0
+_PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}\.parquet$")
+
+
+class TableWriter:
+    """The parts of one table, in `folder`.
+
+    `journalled`: the cuts that the journal holds already, which the rows to come fill first. `cut(table, rows)`: makes a
+    cut durable and returns it. `clock`: seconds, from any zero.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        journalled: Iterable[Cut],
+        cut: Callable[[str, int], Cut],
+        clock: Callable[[], float],
+        max_rows: int = MAX_ROWS,
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
+        self.table = folder.name
+        self._folder = folder
+        self._schema = schema
+        self._journalled = deque(journalled)
+        self._cut = cut
+        self._clock = clock
+        self._max_rows = max_rows
+        self._max_seconds = max_seconds
+        self._rows: list[dict[str, Any]] = []
+        self._since = 0.0
+        _make_clean(folder, {c.part for c in self._journalled})
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keeps a row; writes a part if it is full. Raises: StoreError if it cannot be written."""
+        if not self._rows:
+            self._since = self._clock()
+        self._rows.append(row)
+        if self._journalled:
+            if len(self._rows) == self._journalled[0].rows:
+                self._write(self._journalled.popleft())
+        elif len(self._rows) >= self._max_rows:
+            self.flush()
+
+    def tick(self) -> None:
+        """Closes a part whose first row is `max_seconds` old. Raises: StoreError if it cannot be written."""
+        if self._rows and self._clock() - self._since >= self._max_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Closes the part begun, unless a journalled cut still waits for its rows. Raises: StoreError as `add`."""
+        if self._rows and not self._journalled:
+            self._write(self._cut(self.table, len(self._rows)))
+
+    def check_whole(self) -> None:
+        """Raises: StoreError if a journalled part did not get its rows: then this search does not repeat the journal's."""
+        if self._journalled:
+            cut = self._journalled[0]
+            raise StoreError(
+                f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its replay gave {len(self._rows)}; "
+                "the search of this version does not repeat that run: resume it with the version that began it"
+            )
+
+    def _write(self, cut: Cut) -> None:
+        table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        write_whole(self._folder / f"{cut.part}.parquet", lambda temporary: pq.write_table(table, temporary))
+        self._rows = []
+
+
+def _make_clean(folder: Path, parts: set[str]) -> None:
+    """The folder exists; half-written files and parts that no cut of the journal names are gone from it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            half = path.name.startswith(".") and path.name.endswith(TEMPORARY)
+            orphan = bool(_PART_NAME.match(path.name)) and path.stem not in parts
+            if half or orphan:
+                path.unlink()
+    except OSError as e:
+        raise StoreError(
+            f"{folder}: cannot be written ({e.strerror or e}); the driver must be able to write the run folder"
+        ) from e

@@ -1,0 +1,90 @@
+"""What every pool keeps to, as a test class: run for each of them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from raysearch.search.events import Block, Event, Failed, Lost, Measured, Opened, Screened, Task
+from raysearch.search.hypothesis import Intervention, Site, Unit
+
+
+def at(layer: int, position: str = "last") -> Intervention:
+    return Intervention((Unit(Site(layer, "residual", position)),))
+
+
+class PoolContract:
+    """Give a fixture `pool` of a pool that is not open yet."""
+
+    @pytest.fixture
+    def opened(self, pool: Any) -> Iterator[Opened]:
+        yield pool.open()
+        pool.close()
+
+    def test_opening_tells_the_model_and_every_pair(self, pool: Any, opened: Opened) -> None:
+        assert opened.facts.layers == 4
+        assert [e.index for e in opened.encoded] == list(range(len(opened.encoded)))
+        assert all("last" in e.base_positions for e in opened.encoded)
+
+    def test_a_submitted_task_takes_a_free_worker_until_it_is_answered(self, pool: Any, opened: Opened) -> None:
+        before = pool.free
+        assert before >= 1
+        pool.submit(Task(0, "measure", (at(0),), (self._block(opened, 0, 4),)))
+        assert pool.free == before - 1
+        assert answers(pool, 1)
+        assert pool.free >= before
+
+    def test_screening_tells_each_block(self, pool: Any, opened: Opened) -> None:
+        blocks = (self._block(opened, 0, 3), self._block(opened, 1, 4))
+        pool.submit(Task(7, "screen", (), blocks))
+        events = answers(pool, 1)
+        assert [(e.task, e.block, e.pairs) for e in events if isinstance(e, Screened)] == [
+            (7, b.index, b.pairs) for b in blocks
+        ]
+        assert all(len(e.base) == len(e.pairs) == len(e.sources["source"]) for e in events if isinstance(e, Screened))
+
+    def test_measuring_tells_every_intervention_on_every_block(self, pool: Any, opened: Opened) -> None:
+        blocks = (self._block(opened, 0, 3), self._block(opened, 1, 4))
+        interventions = (at(0), at(1), at(3))
+        pool.submit(Task(8, "measure", interventions, blocks, attempt=2))
+        events = [e for e in answers(pool, 1) if isinstance(e, Measured)]
+        assert {(e.intervention, e.block) for e in events} == {(i.id, b.index) for i in interventions for b in blocks}
+        assert all(len(e.outputs) == len(e.pairs) and e.attempt == 2 and e.split == "test" for e in events)
+
+    def test_an_error_is_told_and_never_raised(self, pool: Any, opened: Opened) -> None:
+        good, bad = at(0), at(99)
+        pool.submit(Task(9, "measure", (good, bad), (self._block(opened, 0, 2),)))
+        events = answers(pool, 1)
+        failed = [e for e in events if isinstance(e, Failed)]
+        assert failed
+        assert all(e.message and "Traceback" in e.traceback for e in failed)
+        assert all(e.intervention in (bad.id, None) for e in failed)
+        assert any(isinstance(e, Measured) and e.intervention == good.id for e in events) or failed[0].intervention is None
+
+    def test_outputs_do_not_depend_on_the_company(self, pool: Any, opened: Opened) -> None:
+        block = self._block(opened, 0, 6)
+        pool.submit(Task(1, "measure", (at(1), at(2), at(3)), (block,)))
+        together = {e.intervention: e.outputs for e in answers(pool, 1) if isinstance(e, Measured)}
+        for n, intervention in enumerate((at(1), at(2), at(3))):
+            pool.submit(Task(2 + n, "measure", (intervention,), (block,)))
+            (alone,) = answers(pool, 1)
+            assert isinstance(alone, Measured)
+            assert alone.outputs == together[intervention.id]
+
+    def _block(self, opened: Opened, index: int, size: int) -> Block:
+        return Block("test", index, tuple(e.index for e in islice(opened.encoded, index * size, (index + 1) * size)))
+
+
+def answers(pool: Any, tasks: int, turns: int = 200) -> list[Event]:
+    """Everything that comes until so many tasks are answered."""
+    events: list[Event] = []
+    for _ in range(turns):
+        events += pool.wait()
+        if len({e.task for e in events}) >= tasks:
+            return events
+    raise AssertionError(f"no answer in {turns} turns; got {events}")
+
+
+def lost(events: list[Event]) -> list[Lost]:
+    return [e for e in events if isinstance(e, Lost)]

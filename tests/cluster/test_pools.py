@@ -1,0 +1,181 @@
+"""Every pool keeps the contract; the same search gives the same verdicts on each; workers that die cost time only."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import ray
+
+from raysearch import driver
+from raysearch.cluster.fake_pool import FakePool, World
+from raysearch.cluster.local_pool import LocalPool, device_here
+from raysearch.cluster.ray_pool import RayPool, Shape
+from raysearch.cluster.session import GIB, Session, check_fits, replicas_that_fit
+from raysearch.cluster.work import Work
+from raysearch.errors import ModelError, PositionError, ResourcesError
+from raysearch.search.events import Block, Encoded, Event, Ids, Note, Task
+from raysearch.search.hypothesis import Intervention
+from raysearch.search.search import Search
+from tests.cluster.contract import PoolContract, answers, at, lost
+from tests.cluster.worlds import planted_search, planted_work, true_cells
+
+SMALL = planted_work(test=24, holdout=0)
+
+
+class _Keeper:
+    """A ledger in memory, checking that events come before what is thought of them."""
+
+    def __init__(self) -> None:
+        self.kept: list[Event] = []
+        self.noted: list[Note] = []
+
+    def events(self, events: list[Event]) -> None:  # type: ignore[override]
+        self.kept += events
+
+    def notes(self, notes: list[Note]) -> None:  # type: ignore[override]
+        self.noted += notes
+
+
+def _search(pool: LocalPool | RayPool, work: Work, rows: int = 64) -> Search:
+    search = planted_search(work, pool.open(), rows)
+    driver.drive(search, pool, _Keeper(), lambda _: None)  # type: ignore[arg-type]
+    search.validate()
+    return search
+
+
+def _accepted(search: Search) -> set[tuple[str, int, str]]:
+    sites = [(d.hypothesis.variable, d.hypothesis.intervention.units[0].site) for d in search.verdicts.values() if d.verdict == "accept"]
+    return {(v, s.layer, s.position) for v, s in sites}
+
+
+class TestFakePool(PoolContract):
+    @pytest.fixture
+    def pool(self) -> FakePool:
+        def under(pair: Encoded, intervention: Intervention) -> Ids:
+            if intervention.units[0].site.layer > 3:
+                raise ValueError("there is no such layer")
+            return (pair.index * 10 + intervention.units[0].site.layer,)
+
+        pairs = [
+            Encoded(i, (1, 2), {"source": (3,)}, {"last": (1,)}, {"source": {"last": (0,)}}, {}, {}) for i in range(12)
+        ]
+        return FakePool(World(pairs, lambda pair, name: (pair.index,), under), workers=2)
+
+
+class TestLocalPool(PoolContract):
+    @pytest.fixture
+    def pool(self) -> LocalPool:
+        return LocalPool(SMALL)
+
+
+class TestRayPool(PoolContract):
+    @pytest.fixture
+    def pool(self, session: Session) -> RayPool:
+        return RayPool(SMALL, f"contract-{time.monotonic_ns()}", Shape(replicas=1))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Search:
+    """The search on the planted model, in this process."""
+    return _search(LocalPool(planted_work()), planted_work())
+
+
+def test_the_search_accepts_exactly_the_planted_cells(plain: Search) -> None:
+    assert _accepted(plain) == true_cells()
+
+
+@pytest.mark.parametrize(("replicas", "rows"), [(1, 64), (2, 24)])
+def test_verdicts_n_and_matches_are_the_same_on_ray(session: Session, plain: Search, replicas: int, rows: int) -> None:
+    work = planted_work(rows=rows)
+    pool = RayPool(work, f"same-{replicas}", Shape(replicas))
+    try:
+        search = _search(pool, work, rows)
+    finally:
+        pool.close()
+    assert search.verdicts == plain.verdicts
+    assert search.estimates == plain.estimates
+
+
+@pytest.fixture
+def pool(session: Session) -> Iterator[RayPool]:
+    pool = RayPool(SMALL, f"killed-{time.monotonic_ns()}", Shape(replicas=2))
+    yield pool
+    pool.close()
+
+
+def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: Search) -> None:
+    work = planted_work()
+    pool = RayPool(work, "murder", Shape(replicas=2))
+    search = planted_search(work, pool.open())
+    keeper, killed = _Keeper(), 0
+    try:
+        while not search.done:
+            idle = pool.workers
+            for task in search.ask(pool.free):
+                pool.submit(task)
+            if killed < 2 and len(keeper.kept) > 20 * (killed + 1) and idle:
+                os.kill(idle[0][1], signal.SIGKILL)
+                killed += 1
+            events = pool.wait()
+            keeper.events(events)
+            search.tell(events)
+    finally:
+        pool.close()
+    assert killed == 2
+    assert lost(keeper.kept)
+    assert all(e.cause == "worker" for e in lost(keeper.kept))
+    assert search.verdicts == plain.verdicts
+
+
+def test_a_worker_that_hangs_is_lost_at_its_deadline_and_replaced(session: Session) -> None:
+    pool = RayPool(SMALL, "hung", Shape(replicas=1, deadline_seconds=0.5))
+    opened = pool.open()
+    block = Block("test", 0, tuple(e.index for e in opened.encoded[:2]))
+    try:
+        os.kill(pool.workers[0][1], signal.SIGSTOP)
+        pool.submit(Task(0, "measure", (at(0), at(1)), (block,)))
+        (event,) = lost(answers(pool, 1))
+        assert (event.cause, event.group) == ("deadline", (at(0).id, at(1).id))
+        while not pool.free:
+            assert pool.wait() == []
+        pool.submit(Task(1, "measure", (at(0),), (block,)))
+        assert not lost(answers(pool, 1))
+    finally:
+        pool.close()
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(session: Session) -> None:
+    pool = RayPool(replace(SMALL, model="/nowhere"), "absent", Shape(replicas=1))
+    with pytest.raises(ModelError, match="/nowhere"):
+        pool.open()
+    pool.close()
+    pool = RayPool(replace(SMALL, positions=("a", "zzz")), "position", Shape(replicas=1))
+    with pytest.raises((PositionError, KeyError), match="zzz"):
+        pool.open()
+    pool.close()
+
+
+def test_a_cluster_without_room_is_said(session: Session) -> None:
+    pool = RayPool(SMALL, "no-room", Shape(replicas=1, gpus=64, start_seconds=2.0))
+    with pytest.raises(ResourcesError, match="64 GPUs"):
+        pool.open()
+    with pytest.raises(ResourcesError, match="need 100 CPUs"):
+        check_fits(session.resources, 100, 1, 0)
+    with pytest.raises(ResourcesError, match="no GPU"):
+        device_here(1)
+
+
+def test_actors_are_named_for_the_dashboard(pool: RayPool) -> None:
+    pool.open()
+    assert len([n for n in ray.util.list_named_actors() if n.startswith("killed-") and ":replica-" in n]) == 2
+
+
+def test_replicas_fill_the_machine_but_not_its_memory() -> None:
+    here = {"CPU": 16.0, "memory": 10.0 * GIB}
+    assert replicas_that_fit(here, cpus=2, gpus=0, model_bytes=0) == 8
+    assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=2 * GIB) == 2
+    assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=50 * GIB) == 1
+    assert replicas_that_fit({**here, "GPU": 4.0}, cpus=1, gpus=0.5, model_bytes=50 * GIB) == 8

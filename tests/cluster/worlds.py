@@ -1,0 +1,42 @@
+"""The planted model as work for real pools, and a search on it."""
+
+import json
+from pathlib import Path
+
+from raysearch.causal import draw_pairs
+from raysearch.cluster.work import Work
+from raysearch.problems import load_problem
+from raysearch.search.blocks import expected
+from raysearch.search.events import Opened
+from raysearch.search.proposers import Exhaustive
+from raysearch.search.screening import Plan
+from raysearch.search.search import Search
+from raysearch.search.sequential import SequentialTest
+from raysearch.search.space import HypothesisSpace
+
+ROOT = Path(__file__).parents[2]
+VARIABLES = ("a", "b", "c", "sum_ab", "total")
+POSITIONS = ("a", "plus1", "b", "plus2", "c", "last")
+
+
+def planted_work(test: int = 160, holdout: int = 32, rows: int = 64) -> Work:
+    """The planted model with pairs of its problem."""
+    problem = load_problem("raysearch.problems.add_three", {})
+    pairs = draw_pairs(problem, VARIABLES, {"test": test, "holdout": holdout}, seed=0)
+    return Work(str(ROOT / "jobs/planted/model"), None, "float32", pairs, POSITIONS, VARIABLES, rows=rows)
+
+
+def planted_search(work: Work, opened: Opened, rows: int = 64) -> Search:
+    """A search over all its 120 hypotheses."""
+    space = HypothesisSpace(VARIABLES, tuple(range(opened.facts.layers)), ("residual",), POSITIONS)
+    splits = {p.index: p.split for p in work.pairs}
+    pairs = {e.index: expected(e, splits[e.index]) for e in opened.encoded}
+    counts = {s: sum(v == s for v in splits.values()) for s in ("test", "holdout")}
+    plan = Plan(counts, max_pairs=160, solved_only=True)  # type: ignore[arg-type]
+    return Search(Exhaustive(space), SequentialTest(0.8, 0.05, 0.05, len(space)), pairs, plan, rows=rows)
+
+
+def true_cells() -> set[tuple[str, int, str]]:
+    """(variable, layer, position) of the cells that an independent script found true."""
+    cells = json.loads((ROOT / "tests/planted_cells.json").read_text())
+    return {(c["variable"], c["layer"], c["position"]) for c in cells["true_cells"]}

@@ -1,0 +1,278 @@
+"""The ledger: wherever a driver dies, the driver after it ends with the same tables, no row twice and none missing."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raysearch.errors import StoreError
+from raysearch.search.events import Note, Proposed, Snapshot
+from raysearch.store.ledger import Ledger
+from raysearch.store.pairs_table import read_pairs
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.schemas import TABLES
+from tests.store.books import HYPOTHESES, PAIRS, Brain, failure, go_on, new_run, replay, screened, script, tables
+
+
+class Clock:
+    """Seconds that pass by themselves: `step` at each look."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def undisturbed(store: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
+    run = new_run(store)
+    ledger = Ledger(run)
+    go_on(ledger, Brain(), script(seed))
+    ledger.close("done")
+    return tables(run)
+
+
+def parts(run: RunFolder) -> list[Path]:
+    return sorted(run.tables.glob("*/*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def fast_store() -> Iterator[Path]:
+    """A store in memory where there is such a file system: thousands of fsyncs would cost a minute."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+def crash(run: RunFolder, rng: random.Random) -> None:
+    """What kill -9 may leave: half a line, a part not yet written though its cut is, half a temporary file."""
+    files = sorted(run.journal.glob("*/*.jsonl"))
+    last = files[-1]
+    text = last.read_bytes()
+    last.write_bytes(text[: rng.randint(0, len(text))])
+    for part in parts(run):
+        if rng.random() < 0.4:
+            part.unlink()
+    (run.tables / "observations" / ".x.parquet.tmp").write_bytes(b"PAR1half")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 2**32), crashes=st.integers(1, 3), max_rows=st.integers(1, 9), step=st.sampled_from([0.0, 3.0])
+)
+def test_wherever_a_driver_dies_the_tables_end_the_same(
+    fast_store: Path, seed: int, crashes: int, max_rows: int, step: float
+) -> None:
+    rng = random.Random(seed)
+    expected = undisturbed(fast_store, seed)
+    run = new_run(fast_store)
+    events = [e for batch in script(seed) for e in batch]
+    for left in reversed(range(crashes + 1)):
+        ledger, brain = Ledger(run, clock=Clock(step), max_rows=max_rows), Brain()
+        done = replay(ledger, brain)
+        stop = len(events) if left == 0 else rng.randint(done, len(events))
+        go_on(ledger, brain, [events[i : i + 3] for i in range(done, stop, 3) if events[i : min(i + 3, stop)]])
+        if left:
+            if rng.random() < 0.3:
+                ledger.close(rng.choice(["interrupted", "done"]))
+            crash(run, rng)
+    ledger.close("done")
+    assert tables(run) == expected
+    assert not list(run.tables.glob("*/.*"))
+
+
+def test_a_table_reads_as_one_dataset_with_its_schema_and_meanings(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    ledger = Ledger(run, max_rows=4)
+    go_on(ledger, Brain(), script(3))
+    ledger.close("done")
+    for name, schema in TABLES.items():
+        for part in (run.tables / name).glob("*.parquet"):
+            kept = pq.read_schema(part)
+            assert kept.equals(schema)
+            assert kept.metadata == {b"schema_version": b"1", b"table": name.encode()}
+            assert [f.metadata for f in kept] == [f.metadata for f in schema]
+            assert all(f.metadata[b"meaning"] and f.metadata[b"unit"] for f in kept)
+    assert len(parts(run)) > 4
+
+
+def test_rows_say_what_was_seen_and_null_where_a_column_does_not_apply(tmp_path: Path) -> None:
+    rows = undisturbed(tmp_path, 5)
+    hypothesis = rows["hypotheses"][0]
+    assert hypothesis["hypothesis"] == HYPOTHESES[0].id
+    assert (hypothesis["layer"], hypothesis["position"], hypothesis["features"]) == (0, "last", None)
+    assert (hypothesis["head"], hypothesis["control"], hypothesis["generation"]) == (None, None, 0)
+    assert len(rows["hypotheses"]) == len(rows["verdicts"]) == len(HYPOTHESES)
+    observation = rows["observations"][0]
+    assert (observation["fit"], observation["scores"], observation["split"]) == (None, None, "test")
+    assert observation["outputs"][1] == []
+    accepted = [v for v in rows["verdicts"] if v["verdict"] == "accept"]
+    assert {(v["holdout_n"], v["holdout_iia"]) for v in accepted} == {(1, 1.0)}
+    assert {v["holdout_n"] for v in rows["verdicts"] if v["verdict"] == "reject"} == {None}
+    assert {(v["keep_iia"], v["self_swap_iia"]) for v in rows["verdicts"]} == {(None, None)}
+    assert [f["intervention"] for f in rows["failures"]].count(None) == 1
+    assert {f["actor"] for f in rows["failures"]} == {"w1"}
+
+
+def test_parts_are_closed_by_age_as_well(tmp_path: Path) -> None:
+    run, clock, brain = new_run(tmp_path), Clock(), Brain()
+    ledger = Ledger(run, clock=clock)
+    go_on(ledger, brain, [[screened()]])
+    clock.now = 29.0
+    ledger.events([])
+    assert parts(run) == []
+    clock.now = 30.0
+    ledger.snapshot(Snapshot("searching", 8, 0, 0, 0, 0, 0, 100, 0, 0))
+    assert [p.parent.name for p in parts(run)] == ["hypotheses"]
+
+
+def test_the_cut_is_durable_before_its_part_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(tmp_path)
+    ledger = Ledger(run, max_rows=len(HYPOTHESES))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raysearch.store.tables.write_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(ledger, Brain(), [[screened()]])
+    monkeypatch.undo()
+    assert parts(run) == []
+    again = Ledger(run)
+    assert replay(again, Brain()) == 1
+    (part,) = parts(run)
+    assert part.stem.startswith(min(p.name for p in run.journal.iterdir()))
+
+
+def test_a_replay_fills_the_same_parts_under_the_same_names(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    ledger = Ledger(run, max_rows=3)
+    go_on(ledger, Brain(), script(7))
+    ledger.close("done")
+    before = {p: pq.read_table(p) for p in parts(run)}
+    again = Ledger(run, max_rows=50)
+    assert {*parts(run)} == {*before}
+    min(before).unlink()
+    replay(again, Brain())
+    again.close("done")
+    assert {p: pq.read_table(p) for p in parts(run)} == before
+
+
+def test_screening_rewrites_the_pairs(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    go_on(Ledger(run), Brain(), [[screened()]])
+    kept = read_pairs(run.pairs)
+    assert [p.index for p in kept.pairs] == [p.index for p in PAIRS]
+    assert kept.screened is not None
+    assert [s.solved for s in kept.screened] == [True, True, False, True]
+
+
+def test_an_event_is_in_the_journal_before_anyone_is_told(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    ledger = Ledger(run)
+    ledger.events([screened(), failure(None)])
+    assert [list(batch) for batch in Ledger(run).replay()] == [[screened(), failure(None)]]
+
+
+def test_the_ledger_tells_how_the_driver_before_ended(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    first = Ledger(run)
+    assert (first.ended, first.past, first.starts) == (None, 0, [])
+    first.close("interrupted")
+    second = Ledger(run)
+    assert (second.ended, len(second.starts)) == ("interrupted", 1)
+    third = Ledger(run)
+    assert (third.ended, third.starts[1].evidence_version) == (None, 1)
+
+
+def test_a_dropped_tail_is_said_in_one_line(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    Ledger(run).events([screened()])
+    (file,) = run.journal.glob("*/*.jsonl")
+    file.write_bytes(file.read_bytes()[:-5])
+    ledger = Ledger(run)
+    assert len(ledger.said) == 1
+    assert "dropped a truncated last line" in ledger.said[0]
+    assert ledger.past == 0
+
+
+def test_a_search_that_does_not_repeat_the_journal_is_refused_at_the_end(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    ledger = Ledger(run)
+    go_on(ledger, Brain(), script(2))
+    ledger.close("done")
+    forgetful = Ledger(run)
+    for _ in forgetful.replay():
+        pass
+    with pytest.raises(StoreError, match=r"table hypotheses: .* replay gave 0"):
+        forgetful.close("done")
+
+
+def test_the_mirror_hears_of_everything_but_repeats_nothing(tmp_path: Path) -> None:
+    class Ear:
+        run_id: str | None = None
+
+        def __init__(self) -> None:
+            self.heard: list[tuple[Note, bool]] = []
+            self.steps: list[int] = []
+
+        def notes(self, notes: list[Note], replayed: bool = False) -> None:
+            self.heard += [(n, replayed) for n in notes]
+
+        def snapshot(self, snapshot: Snapshot) -> None:
+            self.steps.append(snapshot.pairs)
+
+    run, ear, brain = new_run(tmp_path), Ear(), Brain()
+    go_on(Ledger(run, mirror=ear), brain, [[screened()]])
+    assert [r for n, r in ear.heard if isinstance(n, Proposed)] == [False] * len(HYPOTHESES)
+    again = Ear()
+    ledger = Ledger(run, mirror=again)
+    replay(ledger, Brain())
+    assert {r for _, r in again.heard} == {True}
+    again.run_id = "abc"
+    ledger.snapshot(Snapshot("searching", 8, 0, 0, 0, 0, 7, 100, 0, 0))
+    assert again.steps == [7]
+    assert RunFolder.open(run.path).info.mlflow_run_id == "abc"
+
+
+WRITER = """
+import sys
+from tests.store.books import *
+run = RunFolder.open(sys.argv[1])
+with run.lock():
+    ledger, brain = Ledger(run, max_rows=4), Brain()
+    events = [e for batch in script(11, blocks=40) for e in batch]
+    done = replay(ledger, brain)
+    print("ready", flush=True)
+    go_on(ledger, brain, [events[i:i + 1] for i in range(done, len(events))])
+    ledger.close("done")
+"""
+
+
+def test_a_process_killed_with_sigkill_goes_on_where_it_was(tmp_path: Path) -> None:
+    expected_run = new_run(tmp_path)
+    ledger = Ledger(expected_run)
+    go_on(ledger, Brain(), script(11, blocks=40))
+    ledger.close("done")
+    run = new_run(tmp_path)
+    command = [sys.executable, "-c", WRITER, str(run.path)]
+    for delay in (0.01, 0.1):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd()) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(delay)
+            os.kill(process.pid, signal.SIGKILL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    assert tables(run) == tables(expected_run)
