@@ -164,7 +164,9 @@ class Job(_Keys):
         """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
         for path, value in _flat(raw):
             if _is_not_yet(path, value):
-                raise NotYetError(f"{where}: {path}: not yet supported by this version (got {_brief(value)}); leave it out")
+                raise NotYetError(
+                    f"{where}: {path}: not yet supported by this version (got {_brief(value)}); leave it out"
+                )
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:
@@ -312,7 +314,12 @@ def _key_path(error: ErrorDetails) -> list[str]:
 
 def _is_branch(key: str) -> bool:
     """Whether a part of pydantic's location names a branch of a union, not a key of the file."""
-    return key.startswith(("literal[", "constrained-", "tuple[", "function-")) or key in ("LayerRange", "int", "float", "str")
+    return key.startswith(("literal[", "constrained-", "tuple[", "function-")) or key in (
+        "LayerRange",
+        "int",
+        "float",
+        "str",
+    )
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Invariants: nothing here stops a Ray that we did not start (`ray stop` ends ever
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
     )  # workers without a GPU keep seeing the devices as they are
+    if address is not None:
+        _check_reachable(address)
     try:
         if address is None:
             context = ray.init(
@@ -55,6 +58,19 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
         yield Session(address is None, f"http://{url}" if url else None, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries a dead address for a minute and more, and talks of its inner servers."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", "local": Ray knows what to do
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as e:
+        raise ClusterError(
+            f"Ray at {address} cannot be reached ({e.strerror or e}); is it up? `ray start --head` prints its address"
+        ) from e
 
 
 def replicas_that_fit(resources: Mapping[str, float], cpus: int, gpus: float, model_bytes: int) -> int:

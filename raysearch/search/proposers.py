@@ -24,7 +24,10 @@ class Known:
 class Proposer(Protocol):
     """Proposes one generation at a time; an empty one ends the search."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What `proposed_by` says in the tables."""
+        ...
 
     def propose(self, known: Known) -> Iterable[Hypothesis]:
         """The next generation. Hypotheses that are already known are left out by the search."""

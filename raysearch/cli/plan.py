@@ -1,0 +1,111 @@
+"""`raysearch plan`: checks a job as far as it can be without running it, and says what it would do.
+
+Invariants: no weights are read and no search is run; what is printed is computed for this job's K and looks.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from raysearch.causal import Split
+from raysearch.cli.question import Question, ask, check_variables, differing
+from raysearch.engine.encode import encode
+from raysearch.engine.load import ModelSource, look
+from raysearch.job import Job
+from raysearch.search.power import Power, power
+from raysearch.search.space import HypothesisSpace
+
+GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+"""True IIAs for which chances are told."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    name: str
+    model: str
+    layers: int
+    hypotheses: int
+    interventions: int
+    variables: tuple[str, ...]
+    positions: tuple[str, ...]
+    claim: str
+    pairs: dict[Split, int]
+    inputs: int
+    longest: int
+    change: dict[str, float]
+    apart: dict[str, float]
+    powers: tuple[Power, ...]
+
+
+def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
+    """What the job would do, as text or JSON. Raises: JobError, PairsError, ModelError in one line."""
+    question = ask(Job.load(path, sets))
+    facts = _facts(question)
+    return json.dumps(asdict(facts), indent=2) if output == "json" else _text(facts, question.job)
+
+
+def _facts(question: Question) -> _Facts:
+    job = question.job
+    sizes, tokenizer = look(ModelSource(job.model.path, job.model.revision, job.model.dtype))
+    space = question.space(sizes.layers)
+    encoded = encode(question.pairs, tokenizer, question.positions, question.variables)
+    expected = question.expected(encoded)
+    check_variables(expected, question.variables)
+    test = [e for e in expected.values() if e.split == "test"]
+    inputs = {ids for e in encoded for ids in (e.base, *e.sources.values())}
+    splits: tuple[Split, ...] = ("test", "holdout")
+    return _Facts(
+        name=job.name,
+        model=Path(job.model.path).name,
+        layers=sizes.layers,
+        hypotheses=len(space),
+        interventions=len(space) // len(question.variables),
+        variables=question.variables,
+        positions=question.positions,
+        claim=job.test.claim,
+        pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
+        inputs=len(inputs),
+        longest=max(len(ids) for ids in inputs),
+        change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
+        apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
+        powers=_powers(question, space, len(test)),
+    )
+
+
+def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
+    """For draws from the sampler, at this job's K and looks, as if every pair were a change pair."""
+    job = question.job
+    last = min(job.test.max_pairs, job.pairs.test, test_pairs)
+    test = question.test(space)
+    return tuple(power(test, iia, last) for iia in GRID)
+
+
+def _text(facts: _Facts, job: Job) -> str:
+    lines = [
+        f"{facts.name}: {facts.hypotheses} hypotheses",
+        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}",
+        f"  variables   {', '.join(facts.variables)}",
+        f"  sites       {facts.interventions}: residual at {', '.join(facts.positions)}",
+        f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
+        f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
+        f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
+        f"  claim       {facts.claim}; threshold {job.test.threshold:g}, false accept {job.test.false_accept:g} over all "
+        f"{facts.hypotheses}, miss {job.test.miss:g} each",
+        "",
+        "share of test pairs on which a variable changes the answer",
+        *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
+    ]
+    if facts.apart:
+        lines += ["", "share of test pairs that tell two variables apart"]
+        lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
+    lines += ["", "true IIA   P(accept)  P(reject)  P(undecided)  expected pairs"]
+    lines += [
+        f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  {p.pairs:14.0f}" for p in facts.powers
+    ]
+    low, high = (facts.interventions * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs)))
+    lines += [
+        "",
+        f"model runs: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",
+    ]
+    return "\n".join(lines)

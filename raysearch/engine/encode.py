@@ -1,0 +1,146 @@
+"""From pairs to tokens: ids, positions as token indices, answers as the ids that are compared.
+
+Invariants: equal pairs and tokenizer, equal encoding, on every machine (`encoding_digest` shows it); token indices
+start at 0 and count the special tokens before the text; nothing depends on padding, or on which other pairs there are.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from raysearch.causal import Input, Pair, Span
+from raysearch.engine.texts import Texts, Tokens
+from raysearch.errors import PairsError, PositionError
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.hypothesis import canonical_json
+
+LAST = "last"
+"""The position that every input has: the last token of its text."""
+
+
+def encode(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, positions: Sequence[str], variables: Sequence[str]
+) -> tuple[Encoded, ...]:
+    """The pairs as the model sees them, with `positions` (and "last") and the counterfactuals of `variables`.
+
+    The compared tokens of an answer are those that tokenize(text + answer) has after the text's own; the first of them
+    is kept (answer.compare: first_token). Counterfactuals follow the base's text.
+
+    Raises: PositionError for a position that matches no token, cuts one, or has another number of tokens in base and
+    source; PairsError for an answer that is missing, empty, or changes the text's own tokens; ModelError for a
+    tokenizer that does not say where its tokens stand.
+    """
+    texts = Texts(tokenizer)
+    texts.read(text for pair in pairs for text in _texts_of(pair, variables))
+    names = tuple(dict.fromkeys(p for p in positions if p != LAST))
+    return tuple(_Encoder(pair, texts).encoded(names, variables) for pair in pairs)
+
+
+def encoding_digest(encoded: Sequence[Encoded]) -> str:
+    """The SHA-256 (64 hex digits) of the content: equal for two replicas exactly where they see the same pairs."""
+    whole = hashlib.sha256()
+    for e in encoded:
+        content = (e.index, e.base, e.sources, e.base_positions, e.source_positions, e.answers, e.counterfactual)
+        whole.update(canonical_json(content).encode() + b"\n")
+    return whole.hexdigest()
+
+
+def _texts_of(pair: Pair, variables: Sequence[str]) -> list[str]:
+    """Every text that has to be tokenized for `pair`."""
+    base = pair.base.text
+    inputs = {"base": pair.base, **pair.sources}
+    answered = [inputs[name].text + answer for name, answer in pair.answers.items() if name in inputs]
+    expected = [base + pair.counterfactual[v] for v in variables if v in pair.counterfactual]
+    return [*(i.text for i in inputs.values()), *answered, *expected]
+
+
+class _Encoder:
+    """One pair on its way; errors name it."""
+
+    def __init__(self, pair: Pair, texts: Texts) -> None:
+        self._pair = pair
+        self._texts = texts
+
+    def encoded(self, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
+        pair = self._pair
+        base_positions = {p: self._position(pair.base, "base", p) for p in (*positions, LAST)}
+        source_positions: dict[str, Mapping[str, Ids]] = {}
+        for name, source in pair.sources.items():
+            source_positions[name] = {p: self._position(source, name, p) for p in (*positions, LAST)}
+            for p in positions:
+                self._check_counts(p, name, base_positions[p], source_positions[name][p])
+        inputs = {"base": pair.base, **pair.sources}
+        return Encoded(
+            index=pair.index,
+            base=self._ids(pair.base),
+            sources={name: self._ids(source) for name, source in pair.sources.items()},
+            base_positions=base_positions,
+            source_positions=source_positions,
+            answers={n: self._answer(i, pair.answers, n, f"answer of {n}") for n, i in inputs.items()},
+            counterfactual={
+                v: self._answer(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}")
+                for v in variables
+            },
+        )
+
+    def _ids(self, given: Input) -> Ids:
+        ids = self._texts[given.text].ids
+        if not self._texts[given.text].spans:
+            raise PairsError(f"pair {self._pair.index}: the text {given.text!r} has no token; need at least one")
+        return ids
+
+    def _position(self, given: Input, name: str, position: str) -> Ids:
+        self._ids(given)
+        tokens = self._texts[given.text]
+        if position == LAST:
+            return (len(tokens.ids) - 1,)
+        if position not in given.spans:
+            known = ", ".join((*given.spans, LAST))
+            raise PositionError(f"pair {self._pair.index}: the {name} has no position {position!r}; it has {known}")
+        span = given.spans[position]
+        at = tokens.within(span)
+        where = f"pair {self._pair.index}: position {position!r} of the {name}"
+        if not at:
+            start, end = span
+            raise PositionError(
+                f"{where}: [{start}, {end}) is {given.text[start:end]!r}, which matches no token of {given.text!r}; "
+                "name a span with at least one letter of a token"
+            )
+        self._check_edges(where, given.text, span, tokens, at)
+        return at
+
+    def _check_edges(self, where: str, text: str, span: Span, tokens: Tokens, at: Ids) -> None:
+        """A token may reach over an edge of the span, but only by white space (" Spain")."""
+        start, end = span
+        for token in (at[0], at[-1]):
+            first, last = tokens.span(token)
+            if (text[first:start] if first < start else "").strip() or (text[end:last] if last > end else "").strip():
+                raise PositionError(
+                    f"{where}: [{start}, {end}) is {text[start:end]!r}, but token {token} is {text[first:last]!r} and "
+                    f"reaches over its edge in {text!r}; move the edge to where a token begins or ends"
+                )
+
+    def _check_counts(self, position: str, name: str, base: Ids, source: Ids) -> None:
+        if len(base) != len(source):
+            raise PositionError(
+                f"pair {self._pair.index}: position {position!r} has {len(base)} tokens in the base and {len(source)} "
+                f"in the {name}; they must be as many (saying which to `take` is not supported yet)"
+            )
+
+    def _answer(self, given: Input, answers: Mapping[str, str], key: str, what: str) -> Ids:
+        what = f"pair {self._pair.index}: the {what}"
+        if key not in answers:
+            raise PairsError(f"{what} is missing; the pair has {', '.join(answers) or 'none'}")
+        answer = answers[key]
+        if not answer:
+            raise PairsError(f"{what} is empty; it is the text that follows {given.text!r}")
+        own, joined = self._texts[given.text].ids, self._texts[given.text + answer].ids
+        if joined[: len(own)] != own:
+            raise PairsError(
+                f"{what}, {answer!r}, changes the tokens of the text {given.text!r} when it follows it; "
+                "move the blank between the two to the other side, or end the text where a token ends"
+            )
+        if len(joined) == len(own):
+            raise PairsError(f"{what}, {answer!r}, has no token of its own after {given.text!r}; name another answer")
+        return (joined[len(own)],)

@@ -1,0 +1,156 @@
+"""Loading a model and its tokenizer, quietly: a local folder, a .gguf file or a hub id.
+
+Invariants: code from a model's folder is never run; a model with weights missing is refused, never filled with random
+ones; the model comes in evaluation mode, without gradients, in the dtype that was asked.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from raysearch.engine.digest import digest_of
+from raysearch.engine.sites import Sizes
+from raysearch.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of `DTYPES`."""
+
+    path: str
+    revision: str | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run, its tokenizer, the digest of its files and its dtype's name."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    dtype: str = "float32"
+
+
+def load(source: ModelSource, device: str = "cpu") -> Loaded:
+    """The model and tokenizer of `source`, on `device`.
+
+    Raises: ModelError, one line, where it cannot be loaded or lacks weights, or the device is not there.
+    """
+    if source.dtype not in DTYPES:
+        raise ModelError(f"dtype {source.dtype!r} is not supported; it may be {', '.join(DTYPES)}")
+    where, options = _place(source)
+    dtype = DTYPES[source.dtype]
+    with _quiet("gguf_file" in options):
+        tokenizer = _tokenizer(source, where, options)
+        # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
+        read: Any = AutoModelForCausalLM.from_pretrained
+        try:
+            model, info = read(where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options)
+        except Exception as e:  # likewise: OSError, SafetensorError, UnpicklingError, ...
+            raise _unloadable(source, "model", e) from e
+    _check_whole(source, info)
+    try:
+        model = model.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+        raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
+    model.eval().requires_grad_(False)
+    return Loaded(model, tokenizer, _digest(source), source.dtype)
+
+
+def look(source: ModelSource) -> tuple[Sizes, PreTrainedTokenizerBase]:
+    """The sizes and the tokenizer of `source`, without reading its weights. Raises: ModelError, one line."""
+    where, options = _place(source)
+    with _quiet(gguf="gguf_file" in options):
+        tokenizer = _tokenizer(source, where, options)
+        try:
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options).get_text_config()
+        except Exception as e:
+            raise _unloadable(source, "configuration", e) from e
+    try:
+        return Sizes(int(config.num_hidden_layers), int(config.hidden_size), int(config.num_attention_heads)), tokenizer
+    except AttributeError as e:
+        raise ModelError(f"{source.path}: its config.json does not say its sizes ({e})") from e
+
+
+def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` is to be called with."""
+    path = Path(source.path).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"{source.path}: no such file; name a .gguf file, a model's folder or a hub id")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        return str(path), {}
+    if path.exists() or path.is_absolute() or source.path.startswith((".", "~")) or source.path.count("/") > 1:
+        raise ModelError(f"{source.path}: no such folder; name a model's folder, a .gguf file or a hub id (owner/name)")
+    return source.path, {"revision": source.revision} if source.revision else {}
+
+
+def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
+    except Exception as e:  # the call is all theirs, and `tokenizers` raises bare Exception for a broken file
+        raise _unloadable(source, "tokenizer", e) from e
+    return tokenizer
+
+
+def _digest(source: ModelSource) -> str:
+    path = Path(source.path).expanduser()
+    if path.exists():
+        return digest_of(path)
+    config = cached_file(source.path, "config.json", revision=source.revision)
+    assert config is not None, "a model that was loaded from the hub has its config.json in the cache"
+    return digest_of(Path(config).parent)
+
+
+def _check_whole(source: ModelSource, info: Any) -> None:
+    missing = sorted(info.get("missing_keys") or ())
+    mismatched = sorted(str(m[0] if isinstance(m, tuple) else m) for m in info.get("mismatched_keys") or ())
+    lacking = missing + mismatched
+    if lacking:
+        shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        raise ModelError(
+            f"{source.path}: {len(lacking)} weights are missing or of another shape ({shown}); "
+            "a model with weights made up at random would be measured; get its files again"
+        )
+
+
+def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {_line(error)}); "
+        f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads without remote code"
+    )
+
+
+def _line(error: BaseException, limit: int = 240) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[: limit - 4] + " ..."
+
+
+@contextmanager
+def _quiet(gguf: bool) -> Iterator[None]:
+    """No progress bars and no load reports, which would spoil the driver's own; as it was before, afterwards."""
+    noise: Any = transformers_logging  # it has no types
+    level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
+    noise.set_verbosity_error()
+    noise.disable_progress_bar()
+    try:
+        # The bar over a .gguf file's tensors (modeling_gguf_pytorch_utils.py) has no switch.
+        with redirect_stderr(StringIO()) if gguf else nullcontext():
+            yield
+    finally:
+        noise.set_verbosity(level)
+        if bars:
+            noise.enable_progress_bar()

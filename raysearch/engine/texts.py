@@ -1,0 +1,85 @@
+"""Texts as tokens, each distinct text tokenized once.
+
+Invariants: special tokens that the tokenizer puts before the text stay and count; those that it puts after are left
+out, since the model is to go on from the text; a token knows which characters it stands for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from raysearch.causal import Span
+from raysearch.errors import ModelError
+from raysearch.search.events import Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The ids of a text, special tokens before it included; `spans` are the characters of those from `first` on."""
+
+    ids: Ids
+    spans: tuple[Span, ...]
+
+    @property
+    def first(self) -> int:
+        """The index of the text's own first token."""
+        return len(self.ids) - len(self.spans)
+
+    def span(self, token: int) -> Span:
+        """The characters [start, end) of the token at index `token`."""
+        return self.spans[token - self.first]
+
+    def within(self, span: Span) -> Ids:
+        """The indices of the tokens that share a character with `span`, and of those between them.
+
+        Between: a token of white space alone may have a span without characters (byte-level tokenizers trim it).
+        """
+        start, end = span
+        at = [i for i, (s, e) in enumerate(self.spans) if s < end and e > start]
+        return tuple(range(self.first + at[0], self.first + at[-1] + 1)) if at else ()
+
+
+class Texts:
+    """The tokens of every text that was read. Raises: ModelError for a tokenizer without offsets."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
+                "need a fast tokenizer (tokenizer.json in the model's folder)"
+            )
+        self._tokenizer = tokenizer
+        self._tokens: dict[str, Tokens] = {}
+
+    def __getitem__(self, text: str) -> Tokens:
+        if text not in self._tokens:
+            self.read((text,))
+        return self._tokens[text]
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Tokenizes those not read before, at once."""
+        new = [t for t in dict.fromkeys(texts) if t not in self._tokens]
+        if not new:
+            return
+        batch = self._tokenizer(
+            new,
+            add_special_tokens=True,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
+        columns = batch["input_ids"], batch["offset_mapping"], batch["special_tokens_mask"]
+        for text, ids, spans, special in zip(new, *columns, strict=True):
+            self._tokens[text] = _tokens(ids, spans, special)
+
+
+def _tokens(ids: list[int], spans: list[Span], special: list[int]) -> Tokens:
+    own = [at for at, is_special in enumerate(special) if not is_special]
+    if not own:
+        return Tokens(tuple(ids), ())
+    first, end = own[0], own[-1] + 1
+    return Tokens(tuple(ids[:end]), tuple((s, e) for s, e in spans[first:end]))
