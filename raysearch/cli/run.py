@@ -145,6 +145,8 @@ def _finish(run: RunFolder, ledger: Ledger, mirror: MlflowMirror | None, status:
         tables = {"alignment": results(run.path, accepted=True).to_pydict(), "results": results(run.path).to_pydict()}
     watch.say("mlflow    finishing")
     mirror.close(status, artifacts, tables)
+    if mirror.run_id:  # a short search can end before MLflow has made its run
+        run.update(mlflow_run_id=mirror.run_id)
 
 
 def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where: Where) -> int:

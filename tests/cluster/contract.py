@@ -60,7 +60,9 @@ class PoolContract:
         assert failed
         assert all(e.message and "Traceback" in e.traceback for e in failed)
         assert all(e.intervention in (bad.id, None) for e in failed)
-        assert any(isinstance(e, Measured) and e.intervention == good.id for e in events) or failed[0].intervention is None
+        assert (
+            any(isinstance(e, Measured) and e.intervention == good.id for e in events) or failed[0].intervention is None
+        )
 
     def test_outputs_do_not_depend_on_the_company(self, pool: Any, opened: Opened) -> None:
         block = self._block(opened, 0, 6)

@@ -47,7 +47,11 @@ def _search(pool: LocalPool | RayPool, work: Work, rows: int = 64) -> Search:
 
 
 def _accepted(search: Search) -> set[tuple[str, int, str]]:
-    sites = [(d.hypothesis.variable, d.hypothesis.intervention.units[0].site) for d in search.verdicts.values() if d.verdict == "accept"]
+    sites = [
+        (d.hypothesis.variable, d.hypothesis.intervention.units[0].site)
+        for d in search.verdicts.values()
+        if d.verdict == "accept"
+    ]
     return {(v, s.layer, s.position) for v, s in sites}
 
 

@@ -1,0 +1,233 @@
+"""Whole runs by the command line, on the planted model: verdicts, resume after kill -9, what is left behind."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from raysearch.store.run_folder import find_run
+from tests.cli.conftest import QUICKSTART, ROOT, Shell
+from tests.cluster.worlds import true_cells
+
+LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
+VOLATILE = ["worker", "attempt", "seconds", "device"]
+COLUMNS = """
+    hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
+    verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered self_swap_iia random_source_iia
+    holdout_n holdout_iia evidence claim
+""".split()  # noqa: SIM905  (a list of 28 strings is no easier to read)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick start, run once without disturbance; its run folder."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = Shell(folder)("run", str(QUICKSTART), *LOCAL)
+    assert done.returncode == 0, done.stderr
+    return find_run(folder / "runs", "latest").path
+
+
+def _verdicts(shell: Shell, run: Path | str = "latest") -> dict[str, tuple[Any, ...]]:
+    rows = shell.json("results", str(run), "-o", "json")
+    return {r["hypothesis"]: (r["verdict"], r["n"], r["matches"], r["holdout_n"], r["holdout_iia"]) for r in rows}
+
+
+def _observations(run: Path) -> pa.Table:
+    table = pa.concat_tables(pq.ParquetFile(p).read() for p in sorted((run / "tables/observations").glob("*.parquet")))
+    return table.drop_columns(VOLATILE).sort_by([(c, "ascending") for c in ("intervention", "split", "block")])
+
+
+def test_the_quick_start_finds_exactly_the_planted_cells(undisturbed: Path, shell: Shell) -> None:
+    rows = shell.json("results", str(undisturbed), "-o", "json")
+    assert len(rows) == 120
+    assert all(list(r) == COLUMNS for r in rows)
+    assert {(r["variable"], r["layer"], r["position"]) for r in rows if r["verdict"] == "accept"} == true_cells()
+    assert {r["claim"] for r in rows} == {"sampler"}
+
+
+def test_results_are_chosen_and_written_as_asked(undisturbed: Path, shell: Shell) -> None:
+    run = str(undisturbed)
+    assert len(shell.json("results", run, "--accepted", "-o", "json")) == 7
+    assert {r["variable"] for r in shell.json("results", run, "--variable", "c", "-o", "json")} == {"c"}
+    assert len(shell.json("results", run, "--top", "3", "-o", "json")) == 3
+    chosen = shell.json("results", run, "--where", "layer >= 2 and verdict = 'accept'", "-o", "json")
+    assert {(r["variable"], r["layer"]) for r in chosen} == {("total", 2), ("total", 3)}
+    assert len(shell("results", run, "-o", "jsonl").stdout.splitlines()) == 120
+    assert shell("results", run, "-o", "csv").stdout.startswith('"hypothesis","intervention"')
+    assert "sum_ab" in shell("results", run).stdout
+    wrong = shell("results", run, "--where", "layr > 3")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+    assert "layer" in wrong.stderr
+
+
+def test_n_and_matches_are_what_plain_hooks_compute_from_the_pairs_and_the_model(
+    undisturbed: Path, shell: Shell
+) -> None:
+    """Ten hypotheses at random, by a script that shares nothing with the engine."""
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(ROOT / "jobs/planted/model").eval()
+    pairs = [
+        p
+        for p in pq.ParquetFile(undisturbed / "pairs.parquet").read().to_pylist()
+        if p["split"] == "test" and p["block"] is not None
+    ]
+    rows = shell.json("results", str(undisturbed), "-o", "json")
+    chosen = np.random.default_rng(0).choice(len(rows), 10, replace=False)
+    for row in (rows[i] for i in chosen):
+        n = matches = 0
+        for pair in pairs:
+            wanted = next(c["ids"] for c in pair["counterfactual"] if c["variable"] == row["variable"])
+            if wanted == pair["base_answer_ids"]:
+                continue
+            n, matches = n + 1, matches + (_by_hand(model, pair, row["layer"], row["position"]) == wanted)
+            if n == row["n"]:
+                break
+        assert (n, matches) == (row["n"], row["matches"]), row
+
+
+def _by_hand(model: Any, pair: dict[str, Any], layer: int, position: str) -> list[int]:
+    source = pair["sources"][0]
+    to = next(p["tokens"] for p in pair["base_positions"] if p["name"] == position)
+    fro = next(p["tokens"] for p in source["positions"] if p["name"] == position)
+    kept: list[torch.Tensor] = []
+    block = model.model.layers[layer]
+    with torch.no_grad():
+        handle = block.register_forward_hook(lambda m, i, o: kept.append(o[0, fro].clone()))
+        model(torch.tensor([source["ids"]]))
+        handle.remove()
+
+        def put(m: Any, i: Any, o: torch.Tensor) -> torch.Tensor:
+            o = o.clone()
+            o[0, to] = kept[0]
+            return o
+
+        handle = block.register_forward_hook(put)
+        logits = model(torch.tensor([pair["base_ids"]])).logits
+        handle.remove()
+    return [int(logits[0, -1].argmax())]
+
+
+@pytest.mark.parametrize("after", [3, 12])
+def test_a_driver_killed_with_9_resumes_to_the_same_verdicts_and_observations(
+    undisturbed: Path, shell: Shell, after: int
+) -> None:
+    run = _killed(shell, after)
+    done = shell("resume", str(run), "--pool", "local")
+    assert done.returncode == 0, done.stderr
+    assert "replayed" in done.stderr
+    assert _verdicts(shell, run) == _verdicts(shell, undisturbed)
+    assert _observations(run).equals(_observations(undisturbed))
+    again = shell("resume", str(run), "--pool", "local")
+    assert again.returncode == 0, again.stderr
+    assert _observations(run).equals(_observations(undisturbed))
+
+
+def _killed(shell: Shell, after: int) -> Path:
+    """A run whose driver was killed once its journal had so many lines."""
+    command = [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=8"]
+    driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        lines = sum(f.read_bytes().count(b"\n") for f in shell.folder.glob("runs/*/journal/*/*.jsonl"))
+        if lines >= after + 1:
+            break
+        time.sleep(0.002)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    run = find_run(shell.folder / "runs", "latest").path
+    assert len(_verdicts(shell, run) if list((run / "tables/verdicts").glob("*.parquet")) else {}) < 120
+    return run
+
+
+def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell) -> None:
+    command = [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4"]
+    driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.PIPE, text=True)
+    while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGINT)
+    _, stderr = driver.communicate(timeout=60)
+    assert driver.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    hint = stderr.strip().splitlines()[-1]
+    assert hint.startswith("raysearch: interrupted; go on with: raysearch resume /")
+    done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q")
+    assert done.returncode == 0, done.stderr
+    assert _verdicts(shell) == _verdicts(shell, undisturbed)
+
+
+def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
+    first = subprocess.Popen(
+        [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=1"],
+        cwd=shell.folder,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        second = shell("resume", "latest", "--pool", "local")
+        assert second.returncode == 2
+        assert "works on it now" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
+    undisturbed: Path, shell: Shell, migrated_db: Path
+) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{shell.folder / 'mlflow.db'}"
+    (shell.folder / "mlflow.db").write_bytes(migrated_db.read_bytes())
+    done = shell("submit", str(QUICKSTART), "--tracking-uri", uri)
+    assert done.returncode == 0, done.stderr
+    assert "Alignment" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert _verdicts(shell) == _verdicts(shell, undisturbed)
+    run = find_run(shell.folder / "runs", "latest")
+    client = mlflow.MlflowClient(uri)
+    kept = client.get_run(run.info.mlflow_run_id)
+    assert (kept.info.status, kept.data.tags["raysearch.run"]) == ("FINISHED", run.info.id)
+    assert (kept.data.metrics["accepted"], kept.data.metrics["rejected"]) == (7, 113)
+    assert kept.data.params["test.threshold"] == "0.8"
+    assert {a.path for a in client.list_artifacts(kept.info.run_id, "heatmaps")} == {
+        f"heatmaps/{v}.png" for v in ("a", "b", "c", "sum_ab", "total")
+    }
+    assert {"job.yaml", "tables", "alignment.json"} <= {a.path for a in client.list_artifacts(kept.info.run_id)}
+
+
+def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(undisturbed: Path, shell: Shell) -> None:
+    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert sum("127.0.0.1:9" in line for line in done.stderr.splitlines()) == 1
+    assert _verdicts(shell) == _verdicts(shell, undisturbed)
+
+
+def test_resume_refuses_another_model_and_another_evidence_version(
+    shell: Shell, undisturbed: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / undisturbed.name
+    for key, value, says in (
+        ("model_digest", "0" * 64, "began with a model of digest 000000000000"),
+        ("evidence_version", 99, "evidence version 99"),
+    ):
+        shutil.copytree(undisturbed, copy)
+        info = json.loads((copy / "run.json").read_text())
+        (copy / "run.json").write_text(json.dumps({**info, key: value}))
+        done = shell("resume", str(copy), "--pool", "local")
+        assert done.returncode == 2
+        assert says in done.stderr.splitlines()[-1]
+        shutil.rmtree(copy)
