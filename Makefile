@@ -36,7 +36,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/raysearch submit jobs/quickstart.yaml
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

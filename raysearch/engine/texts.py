@@ -7,10 +7,10 @@ out, since the model is to go on from the text; a token knows which characters i
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from raysearch.causal import Span
-from raysearch.errors import ModelError
+from raysearch.errors import ModelError, PairsError
 from raysearch.search.events import Ids
 
 
@@ -62,8 +62,19 @@ class Texts:
         new = [t for t in dict.fromkeys(texts) if t not in self._tokens]
         if not new:
             return
-        batch = self._tokenizer(
-            new,
+        try:
+            batch = self._tokenized(new)
+        except Exception as e:  # `tokenizers` raises bare Exception, and does not say for which text
+            raise PairsError(
+                f"the tokenizer cannot read {self._unreadable(new)!r} ({e}); give texts of its vocabulary"
+            ) from e
+        columns = batch["input_ids"], batch["offset_mapping"], batch["special_tokens_mask"]
+        for text, ids, spans, special in zip(new, *columns, strict=True):
+            self._tokens[text] = _tokens(ids, spans, special)
+
+    def _tokenized(self, texts: list[str]) -> BatchEncoding:
+        encoding: BatchEncoding = self._tokenizer(
+            texts,
             add_special_tokens=True,
             padding=False,
             truncation=False,
@@ -72,9 +83,16 @@ class Texts:
             return_special_tokens_mask=True,
             verbose=False,
         )
-        columns = batch["input_ids"], batch["offset_mapping"], batch["special_tokens_mask"]
-        for text, ids, spans, special in zip(new, *columns, strict=True):
-            self._tokens[text] = _tokens(ids, spans, special)
+        return encoding
+
+    def _unreadable(self, texts: list[str]) -> str:
+        """The first of `texts` that the tokenizer does not take."""
+        for text in texts:
+            try:
+                self._tokenized([text])
+            except Exception:  # noqa: BLE001  (as above; the caller tells it)
+                return text
+        return texts[0]
 
 
 def _tokens(ids: list[int], spans: list[Span], special: list[int]) -> Tokens:
