@@ -51,7 +51,8 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
     except (ConnectionError, RuntimeError, ValueError) as e:
         where = address or "this machine"
         raise ClusterError(
-            f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up, and is its token in RAY_AUTH_TOKEN?"
+            f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up? "
+            "Where it asks for a token, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN, if it was started on another machine)"
         ) from e
     try:
         url = context.dashboard_url or None
