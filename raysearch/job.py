@@ -177,6 +177,11 @@ class Job(_Keys):
         """The job as resolved: every key, paths absolute."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
+    def digest(self) -> str:
+        """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job was edited."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
     def hash(self, files: Mapping[str, str], pairs: str) -> str:
         """SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
 
@@ -345,7 +350,7 @@ def _absolute(job: Job, folder: Path, where: str) -> Job:
 
 
 def _model_path(path: str, folder: Path, where: str) -> str:
-    local = folder / path
+    local = folder / Path(path).expanduser()
     if local.exists():
         return str(local.resolve())
     if ":" in path and not Path(path).is_absolute():

@@ -4,6 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
+settings.load_profile("raysearch")
 
 
 @pytest.fixture(scope="session")

@@ -42,12 +42,17 @@ HOMES = {
 
 def _imports() -> Iterator[tuple[Path, str]]:
     for file in sorted(ROOT.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                yield from ((file.relative_to(ROOT), alias.name) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{file}: relative import"
-                yield file.relative_to(ROOT), node.module or ""
+        yield from _imports_of(file.relative_to(ROOT), file.read_text())
+
+
+def _imports_of(file: Path, text: str) -> Iterator[tuple[Path, str]]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((file, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names = [f"raysearch.{a.name}" for a in node.names] if node.module == "raysearch" else [node.module or ""]
+            yield from ((file, name) for name in names if name != "raysearch.__version__")
 
 
 def _room(file: Path) -> str:
@@ -59,7 +64,7 @@ def test_no_import_runs_upward() -> None:
         f"{file} imports {name}"
         for file, name in _imports()
         if name.startswith("raysearch.")
-        and file.name != "__init__.py"
+        and file != Path("__init__.py")
         and name.split(".")[1] not in ROOMS[_room(file)] | {_room(file)}
     ]
     assert not wrong
@@ -87,6 +92,19 @@ def test_causal_needs_the_standard_library_only() -> None:
         if _room(file) == "causal" and name.split(".")[0] not in sys.stdlib_module_names
     }
     assert wrong == {"raysearch"}
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("search", "from raysearch import driver"),
+        ("causal", "import raysearch.search.search"),
+        ("engine", "from raysearch.store.ledger import Ledger"),
+    ],
+)
+def test_an_arrow_upward_would_be_seen(room: str, line: str) -> None:
+    (name,) = [n for _, n in _imports_of(Path(room) / "x.py", line)]
+    assert name.split(".")[1] not in ROOMS[room] | {room}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["--version"]])

@@ -1,10 +1,11 @@
 """What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
 
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
-from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares
+from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares
 from raysearch.causal.problem import Problem, draw_pairs, split_of
 
 __all__ = [
+    "LAST",
     "ONE_SOURCE",
     "SPLITS",
     "CausalModel",

@@ -16,6 +16,9 @@ Split = Literal["fit", "test", "holdout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Span = tuple[int, int]
 
+LAST = "last"
+"""The position that every input has, its last token; nobody need or may declare it."""
+
 ONE_SOURCE = "source"
 """The name of a pair's source where it has only one."""
 
@@ -24,7 +27,7 @@ ONE_SOURCE = "source"
 class Input:
     """A text with named positions, each a character span [start, end); and the causal model's setting behind it.
 
-    The position "last" (the last token) always exists and is not listed. `values` is empty for pairs from a file.
+    The position "last" always exists and is not listed. `values` is empty for pairs from a file.
 
     Raises: PairsError for a span that is empty or outside the text.
     """
@@ -37,6 +40,10 @@ class Input:
         if not self.text:
             raise PairsError("an input's text is empty; a model needs at least one token")
         for name, (start, end) in self.spans.items():
+            if name == LAST:
+                raise PairsError(
+                    f"position {LAST!r} is every text's last token and cannot be given a span; name it otherwise"
+                )
             if not 0 <= start < end <= len(self.text):
                 raise PairsError(
                     f"position {name!r}: [{start}, {end}) is no span of {self.text!r}; need 0 <= start < end <= {len(self.text)}"

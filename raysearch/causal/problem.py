@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.causal.model import CausalModel, Setting, Value
-from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
+from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.errors import PairsError
 
-MAX_MISSES = 10_000
-"""Draws in a row that fall into another split before we say that a split is empty."""
+MISSES = 1_000
+"""Draws in a row that fall into other splits before a split is said to be empty: so many times its share."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,12 @@ class Problem:
     positions: tuple[str, ...]
     set_of: Callable[[Setting, Setting], str] | None = None
 
+    def __post_init__(self) -> None:
+        if LAST in self.positions or len(set(self.positions)) < len(self.positions):
+            raise PairsError(
+                f"problem {self.name!r}: positions {self.positions}: name each once, and {LAST!r} not at all (it always exists)"
+            )
+
 
 def draw_pairs(
     problem: Problem, variables: tuple[str, ...], counts: Mapping[Split, int], seed: int
@@ -48,16 +54,17 @@ def draw_pairs(
     missing = dict(counts)
     pairs: list[Pair] = []
     misses = 0
+    patience = MISSES * max(1, sum(counts.values()) // min(n for n in counts.values() if n))
     while any(missing.values()):
         base, source = problem.sample(rng)
         pair = _make_pair(problem, variables, len(pairs), base, source)
         split = split_of((pair.base.text, *(s.text for s in pair.sources.values())), counts, seed)
         if not missing[split]:
             misses += 1
-            if misses > MAX_MISSES:
+            if misses > patience:
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
-                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {MAX_MISSES} draws; "
+                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {patience} draws; "
                     f"its domain is too small for splits {dict(counts)}; ask for fewer splits (pairs.{lacking}: 0)"
                 )
             continue

@@ -17,7 +17,8 @@ from raysearch import __version__
 from raysearch.errors import RaysearchError
 
 INTERRUPTED = 130
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
+"""Every flag is also a variable, such as RAYSEARCH_RESULTS_TOP; --set alone is not, for no variable may change an answer."""
 
 
 def main() -> None:
@@ -34,7 +35,8 @@ def main() -> None:
     except click.ClickException as e:
         e.show()
         code = e.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before a search has begun; later it is asked for between turns (interrupt.py)
+        click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +62,12 @@ def _flags(*flags: Callable[..., Any]) -> Callable[..., Any]:
 _job = click.argument("job", type=click.Path(path_type=Path))
 _run = click.argument("run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text))
 _sets = click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of the job, typed as YAML. Repeatable."
+    "--set",
+    "sets",
+    multiple=True,
+    allow_from_autoenv=False,
+    metavar="KEY=VALUE",
+    help="Set a key of the job, typed as YAML. Repeatable.",
 )
 _store = click.option(
     "--store", envvar="RAYSEARCH_STORE", default="./runs", show_default=True, help="Where runs are kept: a folder."
@@ -149,17 +156,27 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flag
     help="The Ray cluster to use. Default: the one this stands in, else its own.",
 )
 @click.option("--pool", type=click.Choice(["ray", "local"]), envvar="RAYSEARCH_POOL", default="ray", show_default=True)
+@click.option(
+    "--tracking-uri",
+    envvar="RAYSEARCH_TRACKING_URI",
+    help="Credentials for the run's own tracking server, which run.json does not keep: its URI with user:password@.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try failed hypotheses again (not yet supported).")
 @_store
 @_errors
 @_quiet
 @_verbose
 @_no_color
-def resume(run: str, address: str | None, pool: str, **flags: Any) -> int:
+def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, retry_failed: bool, **flags: Any) -> int:
     """Go on where the journal of RUN ends (a folder, its name in the store, or "latest")."""
+    from raysearch.errors import NotYetError
+
+    if retry_failed:
+        raise NotYetError("--retry-failed: not yet supported by this version; submit the job again")
     from raysearch.cli.run import Where, go_on
 
     _set_verbosity(flags)
-    where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri="", **flags)
+    where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri=tracking_uri or "", **flags)
     return go_on(run, where)
 
 
@@ -167,10 +184,14 @@ def resume(run: str, address: str | None, pool: str, **flags: Any) -> int:
 @_job
 @_sets
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def plan(job: Path, sets: tuple[str, ...], output: str) -> int:
+@_quiet
+@_verbose
+@_no_color
+def plan(job: Path, sets: tuple[str, ...], output: str, **flags: Any) -> int:
     """Check a job and say what it would do: hypotheses, expected pairs, chances. Runs no search."""
     from raysearch.cli.plan import plan_job
 
+    _set_verbosity(flags)
     click.echo(plan_job(job, sets, output))
     return 0
 
@@ -190,12 +211,16 @@ def plan(job: Path, sets: tuple[str, ...], output: str) -> int:
     default="table",
     show_default=True,
 )
-def results(run: str, store: str, output: str, **choice: Any) -> int:
+@_quiet
+@_verbose
+@_no_color
+def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_color: bool, **choice: Any) -> int:
     """The hypotheses of RUN and their verdicts, on stdout."""
     from raysearch.cli.show import show_results
     from raysearch.store.run_folder import find_run
 
-    show_results(find_run(store, run).path, output, **choice)
+    _set_verbosity({"verbose": verbose})
+    show_results(find_run(store, run).path, output, no_color, **choice)
     return 0
 
 

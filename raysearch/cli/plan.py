@@ -5,14 +5,15 @@ Invariants: no weights are read and no search is run; what is printed is compute
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import Split
-from raysearch.cli.question import Question, ask, check_variables, differing
+from raysearch.cli.question import Question, ask, differing
 from raysearch.engine.encode import encode
 from raysearch.engine.load import ModelSource, look
 from raysearch.job import Job
+from raysearch.search.blocks import check_variables
 from raysearch.search.power import Power, power
 from raysearch.search.space import HypothesisSpace
 
@@ -51,8 +52,8 @@ def _facts(question: Question) -> _Facts:
     space = question.space(sizes.layers)
     encoded = encode(question.pairs, tokenizer, question.positions, question.variables)
     expected = question.expected(encoded)
-    check_variables(expected, question.variables)
-    test = [e for e in expected.values() if e.split == "test"]
+    test, called = question.test_pairs(expected)
+    check_variables(test, called)
     inputs = {ids for e in encoded for ids in (e.base, *e.sources.values())}
     splits: tuple[Split, ...] = ("test", "holdout")
     return _Facts(
@@ -74,10 +75,11 @@ def _facts(question: Question) -> _Facts:
 
 
 def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
-    """For draws from the sampler, at this job's K and looks, as if every pair were a change pair."""
+    """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair."""
     job = question.job
-    last = min(job.test.max_pairs, job.pairs.test, test_pairs)
-    test = question.test(space)
+    used = min(job.pairs.test, test_pairs)
+    last = min(job.test.max_pairs, used)
+    test = replace(question.test(space), population=used if question.these_pairs else None)
     return tuple(power(test, iia, last) for iia in GRID)
 
 
@@ -99,7 +101,8 @@ def _text(facts: _Facts, job: Job) -> str:
     if facts.apart:
         lines += ["", "share of test pairs that tell two variables apart"]
         lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
-    lines += ["", "true IIA   P(accept)  P(reject)  P(undecided)  expected pairs"]
+    lines += ["", "if every pair is solved and changes the answer:"]
+    lines += ["true IIA   P(accept)  P(reject)  P(undecided)  expected pairs"]
     lines += [
         f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  {p.pairs:14.0f}" for p in facts.powers
     ]

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysearch.causal import Pair, Problem, Split, differing_shares, draw_pairs
+from raysearch.causal import LAST, Pair, Problem, Split, differing_shares, draw_pairs
 from raysearch.engine.digest import digest_of
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job, LayerRange
 from raysearch.problems import load_problem, read_pairs
-from raysearch.search.blocks import Expected, expected
+from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
@@ -23,7 +23,6 @@ from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import HypothesisSpace
 
-LAST = "last"
 SPARE = 4
 """A generator draws at most so many times the pairs that are asked, to make up for those that the model does not solve."""
 
@@ -63,7 +62,7 @@ class Question:
         """The search. Raises: JobError for a layer that the model lacks, PairsError where variables cannot be told apart."""
         space = self.space(facts.layers)
         expecteds = self.expected(encoded)
-        check_variables(expecteds, self.variables)
+        check_variables(*self.test_pairs(expecteds))
         wanted: dict[Split, int] = {"test": self.job.pairs.test, "holdout": self.job.pairs.holdout}
         plan = Plan(wanted, self.job.test.max_pairs, self.job.pairs.solved_only)
         return Search(Exhaustive(space), self.test(space), expecteds, plan, self.these_pairs, self.job.resources.rows)
@@ -72,6 +71,11 @@ class Question:
         """What outputs are held against, by pair."""
         splits = {p.index: p.split for p in self.pairs}
         return {e.index: expected(e, splits[e.index]) for e in encoded}
+
+    def test_pairs(self, pairs: Mapping[int, Expected]) -> tuple[list[Expected], str]:
+        """The test pairs among `pairs`, and how they are called in an error."""
+        test = [p for p in pairs.values() if p.split == "test"]
+        return test, f"{len(test)} test pairs"
 
     def hash(self, pairs_digest: str) -> str:
         """The job hash. Raises: ModelError where the model's files cannot be read."""
@@ -93,23 +97,6 @@ class Question:
 def ask(job: Job) -> Question:
     """The question of a job: pairs drawn or read. Raises: JobError, PairsError in one line."""
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
-
-
-def check_variables(pairs: Mapping[int, Expected], variables: Sequence[str]) -> None:
-    """Raises: PairsError for a variable that never changes an answer, or two that no pair tells apart (by the compared tokens)."""
-    test = [p for p in pairs.values() if p.split == "test"]
-    for variable in variables:
-        if not any(p.changes(variable) for p in test):
-            raise PairsError(
-                f"space.variables: {variable!r} never changes the answer: in all {len(test)} test pairs its counterfactual is the "
-                "base's answer; give pairs on which it matters, or leave it out"
-            )
-    for (v, w), share in differing(pairs, variables).items():
-        if share == 0:
-            raise PairsError(
-                f"space.variables: no pair tells {v!r} and {w!r} apart: their counterfactuals agree on all {len(test)} test pairs; "
-                "give pairs on which they differ, or leave one out"
-            )
 
 
 def differing(pairs: Mapping[int, Expected], variables: Sequence[str]) -> dict[tuple[str, str], float]:

@@ -1,7 +1,7 @@
 """A run from its job to its results: pool, run folder, ledger, mirror; begun anew or gone on with.
 
-Invariants: no run folder is made before the model is loaded and the job has proved to fit it; whatever ends a run early, the journal
-is closed and the command that goes on with it is said.
+Invariants: no run folder is made before the model is loaded and the job has proved to fit it; whatever ends a search early, the
+command that goes on with it is said, where going on can help.
 """
 
 import os
@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 
 from raysearch import driver
+from raysearch.causal import Pair
+from raysearch.cli.interrupt import Interrupt
 from raysearch.cli.progress import Watch
 from raysearch.cli.question import Question, ask
 from raysearch.cli.show import print_table
@@ -30,7 +32,7 @@ from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
 from raysearch.store.mlflow_mirror import MlflowMirror, flatten
 from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
-from raysearch.store.places import store_path, tracking_uri
+from raysearch.store.places import store_path, tracking_uri, without_credentials
 from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
@@ -70,6 +72,7 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
             root,
             name=question.job.name,
             job_hash=question.hash(digest),
+            job_digest=question.job.digest(),
             job_text=question.job.to_yaml(),
             evidence_version=EVIDENCE_VERSION,
             tracking_uri=uri,
@@ -77,7 +80,7 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
         with run.lock():
             run.update(model_digest=opened.facts.digest)
             write_pairs(run.pairs, question.pairs, opened.encoded)
-            return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest))
+            return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest, uri))
 
 
 def go_on(name: str, where: Where) -> int:
@@ -95,52 +98,73 @@ def go_on(name: str, where: Where) -> int:
             opened = pool.open()
             _check_same(run, question, kept, opened)
             search = question.search(opened.facts, opened.encoded)
-            mirror = _mirror(run, question, opened, pairs_digest(kept.pairs))
+            mirror = _mirror(run, question, opened, pairs_digest(kept.pairs), _tracking_of(run, where))
             return _search(run, search, pool, watch, where, mirror)
 
 
 def _search(
     run: RunFolder, search: Search, pool: _Pool, watch: Watch, where: Where, mirror: MlflowMirror | None
 ) -> int:
+    """Drives the search to its end, or to an interrupt; the exit code."""
     ledger = Ledger(run, mirror)
     for line in ledger.said:
         watch.say(line)
     watch.say(f"run       {run.path}")
     began = time.monotonic()
-    seconds = 0.0
-    status = "failed"
+    with Interrupt() as interrupt:
 
-    def show(snapshot: Snapshot) -> None:
-        ledger.snapshot(snapshot)
-        watch(snapshot)
+        def show(snapshot: Snapshot) -> None:
+            ledger.snapshot(snapshot)
+            if snapshot.stage != "screening" and not show_screened:
+                show_screened.append(True)
+                _tell_screening(search, watch)
+            watch(snapshot)
+            interrupt.check()
 
-    try:
-        driver.replay(search, ledger.replay(), ledger)
-        if ledger.past:
-            watch.say(f"replayed  {ledger.past} events: {watch.words(search.snapshot())}")
-        driver.drive(search, pool, ledger, show)
-        ledger.snapshot(search.snapshot())
+        show_screened: list[bool] = []
+        try:
+            driver.replay(search, ledger.replay(), ledger)
+            if ledger.past:
+                watch.say(f"replayed  {ledger.past} events: {watch.words(search.snapshot())}")
+            driver.drive(search, pool, ledger, show)
+            ledger.snapshot(search.snapshot())
+        except KeyboardInterrupt:
+            ledger.close("interrupted")
+            _say_resume("interrupted", run, where)
+            _close(mirror, "interrupted", run, watch)
+            return INTERRUPTED
+        except BaseException as e:
+            _end_badly(e, ledger, run, where)
+            _close(mirror, "failed", run, watch)
+            raise
         seconds = time.monotonic() - began
-        status = "done"
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        _finish(run, ledger, mirror, status, watch)
-        if status != "done":
-            print(f"raysearch: {status}; go on with: {_resume_command(run, where)}", file=sys.stderr)
-    if status == "interrupted":
-        return INTERRUPTED
-    return _summary(run, search.snapshot(), seconds, watch, where)
+        ledger.close("done")
+        pictures = heatmaps(run.path, run.heatmaps)
+        code = _summary(run, search.snapshot(), seconds, watch, where)
+        _close(mirror, "done", run, watch, pictures)
+        return code
 
 
-def _finish(run: RunFolder, ledger: Ledger, mirror: MlflowMirror | None, status: str, watch: Watch) -> None:
-    ledger.close(status)
+def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, where: Where) -> None:
+    """Closes the books as far as that can be done. An error that a resume would only meet again gets no hint to resume."""
+    if isinstance(error, StoreError):
+        ledger.abandon()
+    else:
+        ledger.close("failed")
+    if not isinstance(error, JobError):
+        _say_resume("failed", run, where)
+
+
+def _close(
+    mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, pictures: Sequence[Path] = ()
+) -> None:
+    """Gives the mirror what the run has left, and waits for it (a bounded time)."""
     if mirror is None:
         return
     artifacts: list[Path | tuple[Path, str]] = [run.job_file, run.path / "run.json"]
+    artifacts += [(p, "heatmaps") for p in pictures]
     tables = {}
     if status == "done":
-        artifacts += [(p, "heatmaps") for p in heatmaps(run.path, run.heatmaps)]
         artifacts += [(p, f"tables/{p.parent.name}") for p in sorted(run.tables.glob("*/*.parquet"))]
         tables = {"alignment": results(run.path, accepted=True).to_pydict(), "results": results(run.path).to_pydict()}
     watch.say("mlflow    finishing")
@@ -149,25 +173,44 @@ def _finish(run: RunFolder, ledger: Ledger, mirror: MlflowMirror | None, status:
         run.update(mlflow_run_id=mirror.run_id)
 
 
+def _say_resume(status: str, run: RunFolder, where: Where) -> None:
+    flags = " --pool local" if where.pool == "local" else f" --address {where.address}" if where.address else ""
+    print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(str(run.path))}{flags}", file=sys.stderr)
+
+
+def _tell_screening(search: Search, watch: Watch) -> None:
+    """How many pairs the model solves, and what is missing."""
+    for split in ("test", "holdout"):
+        screened, solved, wanted = search.screening.counts(split)
+        if screened:
+            used = len(search.screening.usable(split))
+            short = f"; {wanted} were wanted" if used < wanted else ""
+            watch.say(
+                f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}, {used} are used{short}"
+            )
+
+
 def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where: Where) -> int:
-    total = end.decided
     watch.say(
-        f"searched  {total} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
+        f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
     )
+    if end.conflicts:
+        watch.say(
+            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables / 'failures'}"
+        )
     if not where.quiet:
-        accepted = results(run.path, accepted=True, where=None)
-        width = None if sys.stdout.isatty() else 160
-        console = Console(width=width, no_color=where.no_color or None)
+        accepted = results(run.path, accepted=True)
+        console = Console(width=None if sys.stdout.isatty() else 160, no_color=where.no_color or None)
         if accepted.num_rows:
             print_table(accepted, console, title="Alignment: accepted hypotheses")
         else:
             console.print("Alignment: no hypothesis was accepted.")
         watch.say(f"heat maps {run.heatmaps}")
         watch.say(f"more      raysearch results {shlex.quote(str(run.path))}")
-    if end.failed > where.fail_on_error * total:
+    if end.failed > where.fail_on_error * end.decided:
         print(
-            f"raysearch: {end.failed} of {total} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
+            f"raysearch: {end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
             f"see {run.tables / 'failures'}",
             file=sys.stderr,
         )
@@ -216,12 +259,18 @@ def _work(question: Question) -> Work:
         model=job.model.path,
         revision=job.model.revision,
         dtype=job.model.dtype,
-        pairs=question.pairs,
+        pairs=tuple(_bare(p) for p in question.pairs),
         positions=question.positions,
         variables=question.variables,
         rows=job.resources.rows,
         cpus=job.resources.cpus,
     )
+
+
+def _bare(pair: Pair) -> Pair:
+    """The pair without the causal model's values: they stay at home, and may be of types that no worker knows."""
+    sources = {name: replace(source, values={}) for name, source in pair.sources.items()}
+    return replace(pair, base=replace(pair.base, values={}), sources=sources)
 
 
 def _size(model: str) -> int:
@@ -230,8 +279,8 @@ def _size(model: str) -> int:
     return sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".bin", ".gguf"))
 
 
-def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str) -> MlflowMirror | None:
-    if run.info.tracking_uri is None:
+def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str, uri: str | None) -> MlflowMirror | None:
+    if uri is None:
         return None
     job = question.job.model_dump(mode="json", by_alias=True)
     params = {**flatten(job), "model_digest": opened.facts.digest, "pairs_digest": digest}
@@ -240,14 +289,16 @@ def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str) -> 
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
     }
-    return MlflowMirror(
-        os.environ.get("RAYSEARCH_TRACKING_URI") or run.info.tracking_uri,
-        f"raysearch/{question.job.name}",
-        params,
-        tags,
-        run_id=run.info.mlflow_run_id,
-        run_name=run.info.id,
-    )
+    experiment = f"raysearch/{question.job.name}"
+    return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id)
+
+
+def _tracking_of(run: RunFolder, where: Where) -> str | None:
+    """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or its variable) has for it."""
+    if run.info.tracking_uri is None or not where.tracking_uri or where.tracking_uri == "none":
+        return run.info.tracking_uri
+    given = tracking_uri(where.tracking_uri)
+    return given if without_credentials(given) == run.info.tracking_uri else run.info.tracking_uri
 
 
 def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
@@ -278,7 +329,14 @@ def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Ope
 
 
 def _kept_job(run: RunFolder) -> Job:
-    return Job.load(run.job_file)
+    """The job that the run began with. Raises: ResumeError where job.yaml was edited since, in what changes an answer."""
+    job = Job.load(run.job_file)
+    if job.digest() != run.info.job_digest:
+        raise ResumeError(
+            f"{run.job_file}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
+            "(only name and resources may change), or submit it as a new job"
+        )
+    return job
 
 
 def _writable(store: str) -> Path:
@@ -293,8 +351,3 @@ def _writable(store: str) -> Path:
             f"store {root}: cannot be written ({e.strerror or e}); give --store a folder that you may write"
         ) from e
     return root
-
-
-def _resume_command(run: RunFolder, where: Where) -> str:
-    flags = " --pool local" if where.pool == "local" else f" --address {where.address}" if where.address else ""
-    return f"raysearch resume {shlex.quote(str(run.path))}{flags}"

@@ -18,12 +18,12 @@ from raysearch.report.results import results
 SHOWN = ("variable", "layer", "component", "position", "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia")
 
 
-def show_results(run: Path, output: str, **choice: Any) -> None:
+def show_results(run: Path, output: str, no_color: bool = False, **choice: Any) -> None:
     """Writes the chosen results of a run to stdout. Raises: StoreError, JobError for a bad condition."""
     table = results(run, **choice)
     match output:
         case "table":
-            print_table(table, Console(width=None if sys.stdout.isatty() else 160))
+            print_table(table, Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None))
         case "json":
             print(json.dumps(_objects(table), indent=2))
         case "jsonl":

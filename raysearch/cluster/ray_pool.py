@@ -2,22 +2,22 @@
 
 Invariants: an actor runs one task at a time and is never restarted by Ray (max_restarts=0, max_task_retries=0): what is lost is told
 as Lost, and the search decides; a worker that dies is replaced after a back-off; a replica that does not see the same pairs as
-the first one never works.
+the first one never works; without any replica for too long, the pool says so and ends.
 """
 
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from raysearch.cluster.work import Work, check_answers, failed_whole, group_of
+from raysearch.cluster.work import Work, check_answers, failed_whole, lost
 from raysearch.cluster.worker import Ready, Worker
-from raysearch.errors import ClusterError, ModelError, RaysearchError, ResourcesError
-from raysearch.search.events import Event, Lost, Opened, Task
+from raysearch.errors import ClusterError, RaysearchError, ResourcesError
+from raysearch.search.events import Event, Opened, Task
 
 _log = logging.getLogger("raysearch.cluster")
 
@@ -30,12 +30,12 @@ START_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a pool: how many replicas, and what each takes. `start_seconds`: for the cluster to give it all."""
+    """Of a pool: how many replicas, and what each takes. `start_seconds`: how long it may be without any that is ready."""
 
     replicas: int
     cpus: int = 1
     gpus: float = 0.0
-    start_seconds: float = 300.0
+    start_seconds: float = 600.0
     deadline_seconds: float = DEADLINE_SECONDS
 
 
@@ -50,6 +50,7 @@ class _Slot:
     since: float = 0.0
     node: str = ""
     ready: bool = False
+    retired: bool = False
     deaths: int = 0
     born_at: float = 0.0
     history: list[str] = field(default_factory=list)
@@ -69,22 +70,17 @@ class RayPool:
         self._slots = [_Slot(i) for i in range(shape.replicas)]
         self._opened: Opened | None = None
         self._digest = ""
+        self._alive_at = time.monotonic()
 
     def open(self) -> Opened:
         """Starts all replicas and returns when the first is ready; the others join when they are.
 
         Raises: ModelError, PairsError from the replica; ResourcesError if the cluster has no room for one in time.
         """
+        self._alive_at = time.monotonic()
         for slot in self._slots:
             self._start(slot)
-        until = time.monotonic() + self._shape.start_seconds
         while self._opened is None:
-            if time.monotonic() > until:
-                self.close()
-                raise ResourcesError(
-                    f"no replica could start in {self._shape.start_seconds:.0f} s; each asks {self._shape.cpus} CPUs and "
-                    f"{self._shape.gpus:g} GPUs, the cluster has {_resources()}; lower resources.cpus or resources.gpus, or add nodes"
-                )
             self._collect()
         return self._opened
 
@@ -116,6 +112,7 @@ class RayPool:
     def _collect(self) -> list[Event]:
         """Whatever has come in, after at most a moment."""
         self._revive()
+        self._check_alive()
         refs = {s.ref: s for s in self._slots if s.ref is not None}
         if not refs:
             time.sleep(min(POLL_SECONDS, 0.1))
@@ -134,17 +131,14 @@ class RayPool:
         slot.ref = None
         try:
             result = ray.get(ref, timeout=60)
-        except RayActorError as e:
-            yield from self._died(slot, "node" if _node_is_dead(slot.node) else "worker", _first_line(e))
-            return
         except RayTaskError as e:
             if task is None:
                 raise _cause(e) from e
             slot.task = None
-            yield failed_whole(task, _cause(e), slot.name, slot.node)
+            yield replace(failed_whole(task, _cause(e), slot.name, slot.node), traceback=str(e))
             return
-        except GetTimeoutError:
-            yield from self._died(slot, "worker", "its answer could not be fetched in 60 s")
+        except RayError as e:  # the actor died, its node did, its answer was lost or could not be fetched in time
+            yield from self._died(slot, "node" if _node_is_dead(slot.node) else "worker", _first_line(e))
             return
         if task is None:
             self._join(slot, result)
@@ -156,12 +150,25 @@ class RayPool:
     def _join(self, slot: _Slot, ready: Ready) -> None:
         """Admits a replica that has loaded."""
         if self._opened is None:
-            self._opened = ray.get(slot.actor.opened.remote())
-            self._digest = ready.digest
+            self._opened, self._digest = ready.opened, ready.digest
         elif ready.digest != self._digest:
-            raise ModelError(
-                f"{slot.name} on node {ready.node[:8]} has another model or encodes the pairs otherwise than the first replica "
-                f"({ready.digest[:12]} against {self._digest[:12]}); give every node the same files and package versions"
+            _log.warning(
+                "%s on node %s has another model, or encodes the pairs otherwise, than the first replica (%s against %s): it is left "
+                "out; give every node the same files and package versions",
+                slot.name,
+                ready.node[:8],
+                ready.digest[:12],
+                self._digest[:12],
+            )
+            ray.kill(slot.actor)
+            slot.actor, slot.retired = None, True
+            return
+        if ready.opened.facts.path != self._opened.facts.path:
+            _log.warning(
+                "%s takes the %s path, the first replica %s",
+                slot.name,
+                ready.opened.facts.path,
+                self._opened.facts.path,
             )
         slot.node, slot.ready = ready.node, True
 
@@ -181,7 +188,7 @@ class RayPool:
                 "is there memory for a replica? (resources.replicas: 1 takes the least)"
             )
         if task is not None:
-            yield Lost(task.id, cause, worker, message, group_of(task))
+            yield lost(task, cause, worker, message)
 
     def _overdue(self) -> Iterator[Event]:
         now = time.monotonic()
@@ -190,10 +197,23 @@ class RayPool:
                 message = f"task {slot.task.id} took longer than {self._shape.deadline_seconds:.0f} s"
                 yield from self._died(slot, "deadline", message)
 
+    def _check_alive(self) -> None:
+        """Raises: ResourcesError where no replica has been ready for too long."""
+        now = time.monotonic()
+        if any(slot.ready for slot in self._slots):
+            self._alive_at = now
+        elif now - self._alive_at > self._shape.start_seconds:
+            self.close()
+            raise ResourcesError(
+                f"no replica was ready for {self._shape.start_seconds:.0f} s; each asks {self._shape.cpus} CPUs and "
+                f"{self._shape.gpus:g} GPUs, the cluster has {_resources()}; lower resources.cpus or resources.gpus, or add nodes "
+                "(or the model takes longer than that to load)"
+            )
+
     def _revive(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
-            if slot.actor is None and slot.deaths and now >= slot.born_at:
+            if slot.actor is None and slot.deaths and not slot.retired and now >= slot.born_at:
                 self._start(slot)
 
     def _start(self, slot: _Slot) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayError
 
 from raysearch.errors import ClusterError, ResourcesError
 
@@ -48,7 +49,7 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
             )
         else:
             context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as e:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as e:
         where = address or "this machine"
         raise ClusterError(
             f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up? "
@@ -77,13 +78,13 @@ def _check_reachable(address: str) -> None:
 def replicas_that_fit(resources: Mapping[str, float], cpus: int, gpus: float, model_bytes: int) -> int:
     """How many replicas of `model_bytes` (files, in bytes) fit into `resources`, as Ray tells them: at least 1.
 
-    A replica on CPU is reckoned at twice its files and 1 GiB: weights, activations kept, the libraries.
+    A replica on CPU is reckoned at twice its files and 3 GiB: weights, the activations that it keeps (2 GiB), the libraries.
     """
     room = [resources.get("CPU", 1.0) // cpus]
     if gpus > 0:
         room.append(resources.get("GPU", 0.0) // gpus)
     elif "memory" in resources:
-        room.append(resources["memory"] // (2 * model_bytes + GIB))
+        room.append(resources["memory"] // (2 * model_bytes + 3 * GIB))
     return max(1, int(min(room)))
 
 
@@ -94,5 +95,5 @@ def check_fits(resources: Mapping[str, float], replicas: int, cpus: int, gpus: f
         if replicas * each > have:
             raise ResourcesError(
                 f"resources: {replicas} replicas of {each:g} {name} need {replicas * each:g} {name}s, this Ray has {have:g}; "
-                "lower resources.replicas, or submit to a larger cluster"
+                "lower resources.replicas (auto takes what fits), or use a larger cluster (raysearch run --address)"
             )

@@ -6,9 +6,10 @@ Invariants: a pool answers each task with events for all its items, or with one 
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from raysearch.causal import Pair
-from raysearch.search.events import Event, Failed, Measured, Screened, Task
+from raysearch.search.events import Event, Failed, Lost, Measured, Screened, Task
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") 
         worker=worker,
         attempt=task.attempt,
         group=group_of(task),
+        split=task.blocks[0].split,
+        blocks=tuple(b.index for b in task.blocks),
+    )
+
+
+def lost(task: Task, cause: Literal["worker", "node", "deadline"], worker: str, message: str) -> Lost:
+    """The event of a task whose worker went away."""
+    return Lost(
+        task.id, cause, worker, message, group_of(task), task.blocks[0].split, tuple(b.index for b in task.blocks)
     )
 
 
@@ -50,7 +60,7 @@ def check_answers(task: Task, events: Sequence[Event]) -> None:
     """Asserts that `events` settle every item of `task`: ours to keep, or a search would wait for ever."""
     if any(isinstance(e, Failed) and e.intervention is None for e in events):
         return
-    failed = {e.intervention for e in events if isinstance(e, Failed)}
+    failed = {e.intervention: e.block for e in events if isinstance(e, Failed)}
     if task.kind == "screen":
         got = {(e.split, e.block) for e in events if isinstance(e, Screened)}
         wanted = {(b.split, b.index) for b in task.blocks}

@@ -13,8 +13,9 @@ from raysearch.search.events import Event, Opened, Task
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A replica that has loaded: `digest` of model and encoding, which must be equal for all; the node it stands on."""
+    """A replica that has loaded: what it knows, the `digest` of model and encoding (equal for all), the node it stands on."""
 
+    opened: Opened
     digest: str
     node: str
 
@@ -37,11 +38,7 @@ class Worker:
         self._replica = open_replica(work, self._name, device, node)
         opened = self._replica.opened
         digest = hashlib.sha256(f"{opened.facts.digest} {encoding_digest(opened.encoded)}".encode()).hexdigest()
-        return Ready(digest, node)
-
-    def opened(self) -> Opened:
-        """The facts of the model, and the pairs as it sees them."""
-        return self._replica.opened
+        return Ready(opened, digest, node)
 
     def do(self, task: Task) -> list[Event]:
         """The events of a task."""

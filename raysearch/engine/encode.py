@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import Input, Pair, Span
+from raysearch.causal import LAST, Input, Pair, Span
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import PairsError, PositionError
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import canonical_json
-
-LAST = "last"
-"""The position that every input has: the last token of its text."""
 
 
 def encode(

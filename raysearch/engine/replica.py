@@ -1,13 +1,13 @@
 """One replica: a model, the encoded pairs, and `do`: a task in, its events out.
 
 Invariants: outputs in float32 do not depend on how the work was grouped into tasks; an intervention of a task comes
-back as one `Measured` for each block, or as exactly one `Failed`; `do` raises nothing that is an intervention's fault.
+back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do` raises nothing that is an intervention's fault.
 """
 
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -95,7 +95,7 @@ class Replica:
         """The events of `task`.
 
         Screening: one `Screened` for each block, or one `Failed` of the whole task. Else, for each intervention, one
-        `Measured` for each block or one `Failed`.
+        `Measured` for each block; or, for one that fails, for the blocks before, and one `Failed`.
         """
         return self._screen(task) if task.kind == "screen" else self._measure(task)
 
@@ -148,6 +148,9 @@ class Replica:
                 by_key.setdefault((item.intervention, item.block), []).append(outcome.decisions[item])
         events: list[Event] = []
         for intervention in task.interventions:
+            if intervention.id in faults and len(task.blocks) > 1:
+                events += self._block_by_block(task, intervention)
+                continue
             if intervention.id in faults:
                 events.append(self._failed(task, intervention, faults[intervention.id]))
                 continue
@@ -155,6 +158,15 @@ class Replica:
                 events.append(
                     self._measured(task, intervention, block, by_key.get((intervention.id, place), []), per_row)
                 )
+        return events
+
+    def _block_by_block(self, task: Task, intervention: Intervention) -> list[Event]:
+        """An intervention that fails somewhere: its blocks up to there, so that what fails far ahead costs no block before."""
+        events: list[Event] = []
+        for block in task.blocks:
+            events += self._measure(replace(task, interventions=(intervention,), blocks=(block,)))
+            if isinstance(events[-1], Failed):
+                break
         return events
 
     def _items(self, task: Task) -> tuple[list[Item], dict[str, Fault]]:
@@ -204,6 +216,8 @@ class Replica:
             worker=self._worker,
             attempt=task.attempt,
             group=tuple(i.id for i in task.interventions),
+            split=task.blocks[0].split,
+            blocks=tuple(b.index for b in task.blocks),
         )
 
     def _is_near(self, decision: Decision) -> bool:

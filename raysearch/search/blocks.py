@@ -6,7 +6,8 @@ Invariants: test blocks end at the looks of the sequential test; a block's pairs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raysearch.causal import Split
+from raysearch.causal import Split, differing_shares
+from raysearch.errors import PairsError
 from raysearch.search.events import Block, Encoded, Ids
 from raysearch.search.evidence import looks
 
@@ -47,3 +48,23 @@ def even_blocks(split: Split, pairs: Sequence[int], size: int, first: int = 0) -
     return tuple(
         Block(split, first + i, tuple(pairs[at : at + size])) for i, at in enumerate(range(0, len(pairs), size))
     )
+
+
+def check_variables(pairs: Sequence[Expected], what: str) -> None:
+    """Raises: PairsError for a variable that never changes an answer, or two that no pair tells apart (by the compared tokens).
+
+    `what` says which pairs these are.
+    """
+    variables = tuple(pairs[0].counterfactual) if pairs else ()
+    for variable in variables:
+        if not any(p.changes(variable) for p in pairs):
+            raise PairsError(
+                f"space.variables: {variable!r} never changes the answer: on all {what} its counterfactual is the "
+                "base's answer; give pairs on which it matters, or leave it out"
+            )
+    for (v, w), share in (differing_shares([p.counterfactual for p in pairs], variables) if pairs else {}).items():
+        if share == 0:
+            raise PairsError(
+                f"space.variables: no pair tells {v!r} and {w!r} apart: their counterfactuals agree on all {what}; "
+                "give pairs on which they differ, or leave one out"
+            )

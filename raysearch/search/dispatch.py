@@ -139,7 +139,7 @@ class Dispatch:
                 if line not in useful:
                     self.add(line)
             if useful:
-                return _Group(useful, group.blocks, group.attempt, group.losses)
+                return _Group(useful, _yet_to_see(useful, group.blocks), group.attempt, group.losses)
         return None
 
     def _next_ready(self, idle: int) -> _Group | None:
@@ -151,7 +151,8 @@ class Dispatch:
         room = max(1, self._rows // len(blocks[0].pairs))
         share = -(-len(level) // max(idle, 1))
         lines = [line for line, _ in zip(level.values(), range(min(room, share)), strict=False)]
-        blocks = _ahead(blocks, [line.unseen() for line in lines], self._rows)
+        careful = any(line.careful for line in lines)
+        blocks = blocks[:1] if careful else _ahead(blocks, [line.unseen() for line in lines], self._rows)
         for line in lines:
             self.remove(line)
         return _Group(lines, blocks)
@@ -165,6 +166,12 @@ def _ahead(blocks: tuple[Block, ...], others: Sequence[tuple[Block, ...]], rows:
         used += len(blocks[taken].pairs) * len(others)
         taken += 1
     return blocks[:taken]
+
+
+def _yet_to_see(lines: Sequence[Line], blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """Those of `blocks` that some line has yet to see; the first of them where one of the lines is careful."""
+    left = tuple(b for b in blocks if any(b.index not in line.seen for line in lines))
+    return left[:1] if any(line.careful for line in lines) else left
 
 
 def _halves(group: _Group) -> list[_Group]:

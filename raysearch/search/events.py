@@ -128,21 +128,24 @@ class Measured:
 class Lost:
     """A task whose worker went away. Only "worker" and "deadline" count against the task; "node" never does.
 
-    `group`: the ids of the task's interventions; empty for screening.
+    `group`: the ids of the task's interventions (empty for screening); `split` and `blocks`: the blocks it was about.
     """
 
     task: int
     cause: Literal["worker", "node", "deadline"]
     worker: str
     message: str
-    group: tuple[str, ...] = ()
+    group: tuple[str, ...]
+    split: Split
+    blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """An error while a task ran: of one intervention where the engine could tell which, else of the whole task (None).
 
-    `group`: the ids of the task's interventions; empty for screening.
+    `block`: where the intervention failed; its blocks before are measured, those after are not. `group`, `split` and `blocks`
+    as in Lost.
     """
 
     task: int
@@ -154,7 +157,9 @@ class Failed:
     node: str
     worker: str
     attempt: int
-    group: tuple[str, ...] = ()
+    group: tuple[str, ...]
+    split: Split
+    blocks: tuple[int, ...]
 
 
 Event = Screened | Measured | Lost | Failed
@@ -190,10 +195,17 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """An observation entered the evidence of at least one hypothesis. `conflicts`: later repeats that said otherwise."""
+    """An observation entered the evidence of at least one hypothesis. `conflicts`: repeats that had said otherwise by then."""
 
     observation: Measured
     conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    """A repeat of an observation said otherwise, and was not counted."""
+
+    repeat: Measured
 
 
 VerdictName = Literal["accept", "reject", "undecided", "failed"]
@@ -230,14 +242,17 @@ class Estimated:
     matches: int
 
 
-Note = Proposed | Blocked | Counted | Decided | Estimated
+Note = Proposed | Blocked | Counted | Conflicted | Decided | Estimated
+
+
+Stage = Literal["screening", "searching", "estimating", "done"]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Where a search stands. `pairs`: evaluations so far (pairs x interventions); `at_most`: those that may still come."""
 
-    stage: Literal["screening", "searching", "estimating", "done"]
+    stage: Stage
     alive: int
     accepted: int
     rejected: int
@@ -247,6 +262,7 @@ class Snapshot:
     at_most: int
     queued: int
     out: int
+    conflicts: int = 0
 
     @property
     def decided(self) -> int:

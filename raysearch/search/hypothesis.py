@@ -5,12 +5,9 @@ Invariants: equal content, equal id, on every machine and in every run (no seed,
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
-
-from raysearch.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -74,19 +71,3 @@ def canonical_json(value: Any) -> str:
 def content_id(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
-
-
-def intervention_from(raw: Mapping[str, Any]) -> Intervention:
-    """The intervention that `asdict` wrote. Raises: StoreError where it is not of that form."""
-    try:
-        units = tuple(
-            Unit(
-                Site(**u["site"]),
-                Subspace(**u["subspace"]),
-                Site(**u["source_site"]) if u["source_site"] else None,
-            )
-            for u in raw["units"]
-        )
-        return Intervention(units, raw["kind"], raw["control"])
-    except (KeyError, TypeError) as e:
-        raise StoreError(f"this is no intervention of this version: {dict(raw)!r}") from e

@@ -45,7 +45,11 @@ class Claim:
 
 @dataclass
 class Line:
-    """An intervention on the blocks of a split. `claims` are the hypotheses on it that are still open; without any it is closed."""
+    """An intervention on the blocks of a split. `claims` are the hypotheses on it that are still open; without any it is closed.
+
+    `strikes`: failed attempts at the next block, in a row. `careful`: it has failed, and goes out one block at a time, so that
+    what fails far ahead takes nothing from the blocks before.
+    """
 
     intervention: Intervention
     split: Split
@@ -53,6 +57,7 @@ class Line:
     claims: list[Claim]
     counted: int = 0
     strikes: int = 0
+    careful: bool = False
     seen: dict[int, Measured] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
 
@@ -89,6 +94,7 @@ class Line:
         first = self.seen.get(observation.block)
         if first is None:
             self.seen[observation.block] = observation
+            self.strikes = 0
             return True
         if first.outputs != observation.outputs:
             self.conflicts[observation.block] = self.conflicts.get(observation.block, 0) + 1

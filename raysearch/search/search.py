@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from raysearch.causal import Split
 from raysearch.errors import PairsError
-from raysearch.search.blocks import Expected
+from raysearch.search.blocks import Expected, check_variables
 from raysearch.search.dispatch import QUARANTINE, Dispatch
 from raysearch.search.events import (
     Block,
+    Conflicted,
     Decided,
     Estimated,
     Event,
@@ -24,6 +25,7 @@ from raysearch.search.events import (
     Proposed,
     Screened,
     Snapshot,
+    Stage,
     Task,
     VerdictName,
 )
@@ -67,12 +69,12 @@ class Search:
         self._decided: dict[str, Decided] = {}
         self._estimated: dict[str, Estimated] = {}
         self._tally: Counter[VerdictName] = Counter()
-        self._struck: set[tuple[int, str]] = set()
         self._generations = 0
         self._silent = False
         self._next_task = 0
         self._alive = 0
         self._pairs_seen = 0
+        self._conflicts = 0
         self._at_most = 0
 
     @property
@@ -120,7 +122,7 @@ class Search:
     def snapshot(self) -> Snapshot:
         """Where the search stands."""
         return Snapshot(
-            stage="done" if self.done else "searching" if self._tests else "screening",
+            stage=self._stage,
             alive=self._alive,
             accepted=self._tally["accept"],
             rejected=self._tally["reject"],
@@ -130,7 +132,16 @@ class Search:
             at_most=self._at_most,
             queued=self._dispatch.queued + self.screening.queued,
             out=self._dispatch.out + len(self._screening_out),
+            conflicts=self._conflicts,
         )
+
+    @property
+    def _stage(self) -> Stage:
+        if self.done:
+            return "done"
+        if not self._tests:
+            return "screening"
+        return "searching" if self._alive else "estimating"
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
@@ -172,13 +183,14 @@ class Search:
                 "a search needs pairs whose base and source it answers as the causal model does: "
                 "change the problem or the model, or set pairs.solved_only: false"
             )
+        used = [self._pairs[p] for p in self.screening.usable("test")]
+        check_variables(used, f"{len(used)} test pairs that the model solves")
 
     def _set_tests(self) -> None:
         """Fixes the test of each variable, and its match rate without intervention over all screened test pairs."""
         used = [self._pairs[p] for p in self.screening.usable("test")]
         screened = [(e, out) for p, e in self._pairs.items() if e.split == "test" and (out := self.screening.output(p))]
-        variables = tuple(next(iter(self._pairs.values())).counterfactual) if self._pairs else ()
-        for v in variables:
+        for v in used[0].counterfactual:
             population = sum(e.changes(v) for e in used)
             self._tests[v] = replace(self._test, population=population) if self._these_pairs else self._test
             matches = sum(out == e.counterfactual[v] for e, out in screened)
@@ -189,7 +201,8 @@ class Search:
     def _propose(self, notes: list[Note]) -> None:
         """Asks the proposer for the next generations until one has something new, or it is silent."""
         while not self._alive and not self._silent:
-            proposals = tuple(self._proposer.propose(Known(self._generations, self._decided)))
+            known = Known(self._generations, self._decided)
+            proposals = tuple({h.id: h for h in self._proposer.propose(known) if h.id not in self._decided}.values())
             self._silent = not proposals
             by_intervention: dict[str, tuple[Intervention, list[Claim]]] = {}
             for hypothesis in proposals:
@@ -215,6 +228,9 @@ class Search:
         line = self._lines[event.split, event.intervention]
         if line.take(event):
             self._pairs_seen += len(event.pairs)
+        elif line.seen[event.block].outputs != event.outputs:
+            self._conflicts += 1
+            notes.append(Conflicted(event))
         self._count(line, notes)
         if self._dispatch.is_ready(line):  # told of a block that nobody here had asked for: a replay, or a late repeat
             self._dispatch.remove(line)
@@ -319,32 +335,38 @@ class Search:
         if block is not None:
             self.screening.again(block, event)
         if event.cause != "node" and len(event.group) == 1:
-            self._strike(event.task, event.group[0], f"{event.message} ({event.cause})", notes)
+            self._strike(event, event.group[0], event.blocks, f"{event.message} ({event.cause})", notes)
         self._release(self._dispatch.lost(event))
 
     def _on_failed(self, event: Failed, notes: list[Note]) -> None:
         block = self._screening_out.pop(event.task, None)
         if block is not None:
             self.screening.again(block, event)
-        single = event.intervention or (event.group[0] if len(event.group) == 1 else None)
-        if single is not None:
-            self._strike(event.task, single, f"{event.error_type}: {event.message}", notes)
+        reason = f"{event.error_type}: {event.message}"
+        if event.intervention is not None and event.block is not None:
+            self._strike(event, event.intervention, (event.block,), reason, notes)
+        elif len(event.group) == 1:
+            self._strike(event, event.group[0], event.blocks, reason, notes)
         self._release(self._dispatch.failed(event))
 
-    def _strike(self, task: int, intervention: str, reason: str, notes: list[Note]) -> None:
-        """Counts a failed attempt of a single intervention, once per task; after three it is quarantined."""
-        if (task, intervention) in self._struck:
+    def _strike(
+        self, event: Lost | Failed, intervention: str, blocks: tuple[int, ...], reason: str, notes: list[Note]
+    ) -> None:
+        """Counts a failed attempt of a single intervention; after three in a row at its next block it is quarantined.
+
+        What fails further ahead, or in a run of several blocks, only makes it careful: whether it is reached at all is for the
+        blocks before to say, so that no verdict depends on how far ahead a task was taken.
+        """
+        line = self._lines.get((event.split, intervention))
+        if line is None or line.closed:
             return
-        self._struck.add((task, intervention))
-        splits: tuple[Split, ...] = ("test", "holdout")
-        for split in splits:
-            line = self._lines.get((split, intervention))
-            if line is None or line.closed:
-                continue
-            line.strikes += 1
-            if line.strikes >= QUARANTINE:
-                for claim in tuple(line.claims):
-                    if split == "test":
-                        self._decide(line, claim, "failed", reason, notes)
-                    else:
-                        self._estimate(line, claim, notes)
+        line.careful = True
+        if blocks != (line.counted,):
+            return
+        line.strikes += 1
+        if line.strikes >= QUARANTINE:
+            for claim in tuple(line.claims):
+                if line.split == "test":
+                    self._decide(line, claim, "failed", reason, notes)
+                else:
+                    self._estimate(line, claim, notes)

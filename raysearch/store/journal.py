@@ -73,15 +73,16 @@ class Journal:
             raise StoreError(f"{self._folder}: could not be written before; nothing may follow half a line; `resume`")
         seq, batch = self.next_seq, self._batch
         text = b"".join(_line(seq + i, batch, entry) for i, entry in enumerate(entries))
+        self._broken = True  # until all of it is durable, whatever comes between
         try:
             self._write(text)
         except OSError as e:
-            self._broken = True
             raise StoreError(
                 f"{self._folder}: cannot be written ({e.strerror or e}); free the disk, then `resume`"
             ) from e
         self.next_seq += len(entries)
         self._batch += 1
+        self._broken = False
 
     def close(self) -> None:
         """Lets go of the file. Harmless twice."""

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from raysearch.search.events import (
     Blocked,
+    Conflicted,
     Counted,
     Decided,
     Estimated,
@@ -32,7 +33,7 @@ from raysearch.search.events import (
 from raysearch.store.codec import Cut, Ended, Started, decode
 from raysearch.store.journal import Journal, Line, read_journal
 from raysearch.store.pairs_table import read_pairs, write_pairs
-from raysearch.store.rows import failure_row, hypothesis_row, observation_row, verdict_row
+from raysearch.store.rows import conflict_row, failure_row, hypothesis_row, observation_row, verdict_row
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.schemas import TABLES
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
@@ -141,6 +142,11 @@ class Ledger:
         self._journal.close()
         self._remember_mirror()
 
+    def abandon(self) -> None:
+        """Lets go of the journal and writes nothing more: after an error of the store, which `resume` will find as after a crash."""
+        self._journal.close()
+        self._remember_mirror()
+
     def _look_back(self, said: list[str]) -> list[Cut]:
         """The cuts that the journal holds; counts its events; reads every line, so that damage shows before work begins."""
         cuts: list[Cut] = []
@@ -165,7 +171,7 @@ class Ledger:
 
     def _project(self, events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, Failed):
+            if isinstance(event, Failed | Lost):
                 self._tables["failures"].add(failure_row(event))
 
     def _keep(self, note: Note) -> None:
@@ -174,6 +180,8 @@ class Ledger:
                 self._tables["hypotheses"].add(hypothesis_row(note))
             case Counted():
                 self._tables["observations"].add(observation_row(note))
+            case Conflicted():
+                self._tables["failures"].add(conflict_row(note))
             case Decided(verdict="accept"):
                 self._accepted[note.hypothesis.id] = note
             case Decided():

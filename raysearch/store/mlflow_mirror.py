@@ -3,7 +3,7 @@
 Invariants:
 - nothing here raises into the search or makes it wait: one daemon thread talks to MLflow, from a queue; `close` alone
   waits, for a bounded time;
-- whatever fails, fails once: one warning of one line, and the mirror stops (`raysearch sync` can replay the run later);
+- whatever fails, fails once: one warning of one line, and the mirror stops ;
 - mlflow is imported in that thread only (2.7 s), and only its client is used, never the fluent globals.
 """
 
@@ -177,7 +177,7 @@ class MlflowMirror:
                 return
             self._stopped.set()
         _log.warning(
-            "MLflow at %s: %s; the search goes on without it, `raysearch sync` replays it later",
+            "MLflow at %s: %s; the search goes on without it; the run folder has everything",
             without_credentials(self._uri),
             why,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from raysearch.search.events import Counted, Decided, Estimated, Failed, Proposed
+from raysearch.search.events import Conflicted, Counted, Decided, Estimated, Failed, Lost, Proposed
 from raysearch.search.hypothesis import Intervention, canonical_json
 
 T = TypeVar("T")
@@ -78,17 +78,42 @@ def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
     }
 
 
-def failure_row(event: Failed) -> dict[str, Any]:
-    """A row of `failures`."""
+def failure_row(event: Failed | Lost) -> dict[str, Any]:
+    """A row of `failures`: what raised, or lost its worker (then of error type "Lost", with the cause in the message)."""
+    if isinstance(event, Lost):
+        single = event.group[0] if len(event.group) == 1 else None
+        block = event.blocks[0] if len(event.blocks) == 1 else None
+        return _failure(single, block, None, "Lost", f"{event.cause}: {event.message}", None, None, event.worker)
+    what = event.error_type, event.message, event.traceback
+    return _failure(event.intervention, event.block, event.attempt, *what, event.node, event.worker)
+
+
+def conflict_row(note: Conflicted) -> dict[str, Any]:
+    """A row of `failures`: a repeat that gave other outputs than the observation that was counted."""
+    repeat = note.repeat
+    message = f"a repeat of {repeat.split} block {repeat.block} gave other outputs than the first; the first counts"
+    return _failure(repeat.intervention, repeat.block, repeat.attempt, "Conflict", message, None, None, repeat.worker)
+
+
+def _failure(
+    intervention: str | None,
+    block: int | None,
+    attempt: int | None,
+    error_type: str,
+    message: str,
+    traceback: str | None,
+    node: str | None,
+    actor: str,
+) -> dict[str, Any]:
     return {
-        "intervention": event.intervention,
-        "block": event.block,
-        "attempt": event.attempt,
-        "error_type": event.error_type,
-        "message": event.message,
-        "traceback": event.traceback,
-        "node": event.node,
-        "actor": event.worker,
+        "intervention": intervention,
+        "block": block,
+        "attempt": attempt,
+        "error_type": error_type,
+        "message": message,
+        "traceback": traceback,
+        "node": node,
+        "actor": actor,
     }
 
 

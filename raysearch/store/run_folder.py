@@ -36,6 +36,7 @@ class RunInfo:
     id: str
     name: str
     job_hash: str
+    job_digest: str
     evidence_version: int
     created: str
     store_uri: str
@@ -49,7 +50,7 @@ class RunInfo:
 class RunFolder:
     """A run on local disk. Make one with `create`, `open` or `find_run`.
 
-    Places in it: `journal`, `pairs`, `tables`, `job_file`, `report_file`, `heatmaps` (paths; not all exist at first).
+    Places in it: `journal`, `pairs`, `tables`, `job_file`, `heatmaps` (paths; not all exist at first).
     """
 
     def __init__(self, path: Path, info: RunInfo) -> None:
@@ -59,7 +60,6 @@ class RunFolder:
         self.pairs = path / "pairs.parquet"
         self.tables = path / "tables"
         self.job_file = path / "job.yaml"
-        self.report_file = path / "report.html"
         self.heatmaps = path / "heatmaps"
 
     @classmethod
@@ -69,6 +69,7 @@ class RunFolder:
         *,
         name: str,
         job_hash: str,
+        job_digest: str,
         job_text: str,
         evidence_version: int,
         tracking_uri: str | None = None,
@@ -92,6 +93,7 @@ class RunFolder:
             id=path.name,
             name=name,
             job_hash=job_hash,
+            job_digest=job_digest,
             evidence_version=evidence_version,
             created=at.isoformat(),
             store_uri=str(root),

@@ -107,6 +107,12 @@ def _never_changes(folder: Path) -> dict[str, Any]:
     return _with_pairs(folder, *(_pair((5, n, 3), (5, 1, n)) for n in range(5)))
 
 
+def _span_named_last(folder: Path) -> dict[str, Any]:
+    pair = _pair((1, 2, 3), (3, 2, 1))
+    pair["base"]["positions"]["last"] = [0, 1]
+    return _with_pairs(folder, pair)
+
+
 def _bad_line(folder: Path) -> dict[str, Any]:
     return _with_pairs(folder, _pair((1, 2, 3), (3, 2, 1)), '{"base": 3}')
 
@@ -132,6 +138,7 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_absent_model, "model.path: there is no"),
     (_twins, "no pair tells 'a' and 'b' apart"),
     (_never_changes, "'a' never changes the answer"),
+    (_span_named_last, "line 1: position 'last' is every text's last token"),
     (_bad_line, "pairs.jsonl: line 2: base"),
     (_not_yet, "space.subspaces: not yet supported by this version"),
     (_too_many_replicas, "resources.replicas: 2 need Ray; --pool local has one replica"),
@@ -144,8 +151,9 @@ def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, make: Callable[[Pat
     job.write_text(yaml.safe_dump(make(shell.folder)))
     done = shell("run", str(job), "--pool", "local", "--tracking-uri", "none", "-q")
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("raysearch: ") and "go on with" not in line]
+    lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("raysearch: ")
     assert says in lines[0]
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

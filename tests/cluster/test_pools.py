@@ -178,8 +178,8 @@ def test_actors_are_named_for_the_dashboard(pool: RayPool) -> None:
 
 
 def test_replicas_fill_the_machine_but_not_its_memory() -> None:
-    here = {"CPU": 16.0, "memory": 10.0 * GIB}
+    here = {"CPU": 16.0, "memory": 30.0 * GIB}
     assert replicas_that_fit(here, cpus=2, gpus=0, model_bytes=0) == 8
-    assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=2 * GIB) == 2
+    assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=2 * GIB) == 4
     assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=50 * GIB) == 1
     assert replicas_that_fit({**here, "GPU": 4.0}, cpus=1, gpus=0.5, model_bytes=50 * GIB) == 8

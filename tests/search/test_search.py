@@ -2,15 +2,27 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysearch.errors import PairsError, SearchFailedError
-from raysearch.search.events import Blocked, Counted, Decided, Estimated, Lost, Measured, Proposed
+from raysearch.search.events import (
+    Blocked,
+    Conflicted,
+    Counted,
+    Decided,
+    Estimated,
+    Event,
+    Measured,
+    Proposed,
+    Screened,
+    Task,
+)
 from raysearch.search.search import Search
-from tests.search.worlds import Cluster, World, raising
+from tests.search.worlds import Cluster, World, lost, raising
 
 
 def _verdicts(search: Search) -> Mapping[str, object]:
@@ -109,7 +121,7 @@ def test_a_task_that_raises_whole_is_halved_until_the_culprit_is_alone() -> None
         for task in search.ask(2):
             group = {i.id for i in task.interventions}
             if culprit in group:
-                attempts += len(group) == 1
+                attempts += len(group) == 1 and len(task.blocks) == 1
                 search.tell([raising(task, None)])
             else:
                 search.tell(world.run(task))
@@ -143,7 +155,7 @@ def test_the_loss_of_nodes_never_counts_against_a_task() -> None:
     search = world.search()
     for _ in range(50):
         for task in search.ask(1):
-            search.tell([Lost(task.id, "node", "w", "gone", tuple(i.id for i in task.interventions))])
+            search.tell([lost(task, "node")])
     Cluster(world, 1, 0).drive(search)
     assert not [d for d in search.verdicts.values() if d.verdict == "failed"]
 
@@ -229,3 +241,73 @@ def test_a_snapshot_adds_up() -> None:
     s = search.snapshot()
     assert (s.stage, s.alive, s.out, s.at_most) == ("done", 0, 0, 0)
     assert s.decided == len(world.space)
+
+
+def test_strikes_in_a_row_count_and_a_success_forgives_them() -> None:
+    """Two losses of a worker before every single block: never three in a row, so nothing is quarantined."""
+    world = World(3, layers=1)
+    search = world.search()
+    losses: Counter[object] = Counter()
+    while not search.done:
+        for task in search.ask(1):
+            key = (task.kind, task.blocks[0])
+            losses[key] += 1
+            search.tell([lost(task, "worker")] if losses[key] <= 2 else world.run(task))
+            search.validate()
+    assert search.verdicts == Cluster(world, 1, 0).drive(world.search()).verdicts
+
+
+def test_failing_holdout_pairs_spoil_no_verdict_on_test_pairs() -> None:
+    world = World(3, layers=6)
+    search = world.search()
+    while not search.done:
+        for task in search.ask(1):
+            search.tell([raising(task, None)] if task.kind == "estimate" else world.run(task))
+            search.validate()
+    assert search.verdicts == Cluster(world, 1, 0).drive(world.search()).verdicts
+    assert {e.n for e in search.estimates.values()} == {0}
+
+
+@pytest.mark.parametrize("bad_pair", [3, 30, 100])
+def test_what_fails_far_ahead_decides_nothing_before_it_is_reached(bad_pair: int) -> None:
+    """One pair on which every intervention raises: the verdicts do not depend on how many blocks a task takes ahead."""
+
+    def run(world: World, task: Task) -> list[Event]:
+        events: list[Event] = []
+        for intervention in task.interventions:
+            own = [e for e in world.run(task) if isinstance(e, Measured) and e.intervention == intervention.id]
+            bad = next((b.index for b in task.blocks if bad_pair in b.pairs), None)
+            events += [e for e in own if bad is None or e.block < bad]
+            if bad is not None:
+                events.append(raising(task, intervention.id, bad))
+        return events if task.kind != "screen" else world.run(task)
+
+    verdicts = []
+    for rows in (1, 8, 500):
+        world = World(2, layers=6, rows=rows)
+        search = world.search()
+        while not search.done:
+            for task in search.ask(2):
+                search.tell(run(world, task))
+                search.validate()
+        verdicts.append({k: (v.verdict, v.n, v.matches) for k, v in search.verdicts.items()})
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    assert {v for v, _, _ in verdicts[0].values()} >= {"failed"}
+
+
+def test_a_repeat_that_says_otherwise_is_told_and_not_counted() -> None:
+    world = World(5)
+    cluster = Cluster(world, 3, 1, twice=0.5)
+    search = cluster.drive(world.search())
+    conflicts = [n for n in cluster.notes if isinstance(n, Conflicted)]
+    assert len(conflicts) == search.snapshot().conflicts > 0
+
+
+def test_variables_are_checked_again_on_the_pairs_that_the_model_solves() -> None:
+    world = World(0, test=40)
+    changing = [p for p, e in world.pairs.items() if e.split == "test" and e.changes("w")]
+    search = world.search()
+    screened = [e for task in search.ask(10) for e in world.run(task) if isinstance(e, Screened)]
+    wrong = [replace(e, base=tuple((99,) if p in changing else (0,) for p in e.pairs)) for e in screened]
+    with pytest.raises(PairsError, match=r"'w' never changes the answer: on all \d+ test pairs that the model solves"):
+        search.tell(wrong)

@@ -1,8 +1,10 @@
 """A world for the search: pairs whose outputs are known, and workers that lose, repeat and contradict as a seed says."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from raysearch.causal import Split
 from raysearch.search.blocks import Expected
@@ -99,7 +101,11 @@ class World:
 
 @dataclass
 class Cluster:
-    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some of it contradicting."""
+    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some of it contradicting.
+
+    Losses are of nodes and of workers alike. Only what must hold is left out: a third loss in a row of a worker on one block of one
+    intervention (or of screening) is what quarantine calls poison, so there the third loss is a node's.
+    """
 
     world: World
     workers: int
@@ -108,6 +114,7 @@ class Cluster:
     twice: float = 0.0
     told: list[Event] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    in_a_row: Counter[object] = field(default_factory=Counter)
 
     def drive(self, search: Search, most: int = 100_000) -> Search:
         """Drives `search` to its end and checks its invariants at every step."""
@@ -134,10 +141,12 @@ class Cluster:
     def _answer(self, task: Task, rng: random.Random, late: list[Event]) -> list[Event]:
         group = tuple(i.id for i in task.interventions)
         if self.world.poison & set(group):
-            return [Lost(task.id, "worker", "w", "killed", group)]
+            return [lost(task, "worker", "killed")]
+        key = (group, task.blocks[0])
         if rng.random() < self.lost:
-            cause = rng.choice(["node", "node", "worker"]) if len(group) > 1 else "node"
-            return [Lost(task.id, cause, "w", "gone", group)]  # type: ignore[arg-type]
+            worker = self.in_a_row[key] < 2 and rng.random() < 0.5
+            self.in_a_row[key] += worker
+            return [lost(task, "worker" if worker else "node")]
         events = self.world.run(task)
         rng.shuffle(events)
         if rng.random() < self.twice:
@@ -145,10 +154,28 @@ class Cluster:
         return events
 
 
-def raising(task: Task, intervention: str | None) -> Failed:
-    """A task that raised, whole or in one intervention."""
+def lost(task: Task, cause: Literal["worker", "node"], message: str = "gone") -> Lost:
+    """A task whose worker went away."""
     group = tuple(i.id for i in task.interventions)
-    return Failed(task.id, intervention, None, "ValueError", "boom", "Traceback ...", "node", "w", task.attempt, group)
+    return Lost(task.id, cause, "w", message, group, task.blocks[0].split, tuple(b.index for b in task.blocks))
+
+
+def raising(task: Task, intervention: str | None, block: int | None = None) -> Failed:
+    """A task that raised: whole, or in one intervention at one block (by default the first)."""
+    return Failed(
+        task=task.id,
+        intervention=intervention,
+        block=task.blocks[0].index if intervention and block is None else block,
+        error_type="ValueError",
+        message="boom",
+        traceback="Traceback ...",
+        node="node",
+        worker="w",
+        attempt=task.attempt,
+        group=tuple(i.id for i in task.interventions),
+        split=task.blocks[0].split,
+        blocks=tuple(b.index for b in task.blocks),
+    )
 
 
 def _contradicted(event: Event) -> Event:

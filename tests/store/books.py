@@ -70,6 +70,7 @@ def new_run(store: Path) -> RunFolder:
         store,
         name="capitals",
         job_hash="0123456789abcdef",
+        job_digest="89abcdef",
         job_text="model: {path: planted}\ntest: {use: sequential, threshold: 0.8}\n",
         evidence_version=1,
     )
@@ -86,7 +87,11 @@ def script(seed: int, blocks: int = 5) -> list[list[Event]]:
         for block in range(blocks)
     ]
     events += [rng.choice(events) for _ in range(6)]
-    events += [Lost(3, "worker", "w1", "gone"), failure(HYPOTHESES[0].intervention.id), failure(None)]
+    events += [
+        Lost(3, "worker", "w1", "gone", ("a1", "b2"), "test", (0, 1)),
+        failure(HYPOTHESES[0].intervention.id),
+        failure(None),
+    ]
     rng.shuffle(events)
     events += [
         Measured(9, h.intervention.id, "holdout", 0, (3,), ((1,),), 1, 1, 0.1, "cpu", "w1", 0) for h in HYPOTHESES[::2]
@@ -104,7 +109,8 @@ def screened() -> Screened:
 
 
 def failure(intervention: str | None) -> Failed:
-    return Failed(4, intervention, 1, "RuntimeError", "boom\n2", "Traceback …", "node", "w1", 2)
+    what = ("RuntimeError", "boom\n2", "Traceback …", "node", "w1", 2)
+    return Failed(4, intervention, 1, *what, ("a1", "b2"), "test", (0, 1))
 
 
 class Brain:
