@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import RayError
 
 from raysearch.errors import ClusterError, ResourcesError
 
@@ -49,7 +48,7 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
             )
         else:
             context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as e:
+    except Exception as e:  # Ray raises what it likes here, bare Exception for a start that took too long among it
         where = address or "this machine"
         raise ClusterError(
             f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up? "

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from raysearch.errors import StoreError
 from raysearch.report.chart_facts import ChartFacts, chart_facts
 from raysearch.report.results import HYPOTHESES, read_table, results
 
@@ -47,17 +48,22 @@ class _Grid:
 def heatmaps(run: str | Path, out_dir: str | Path) -> list[Path]:
     """Draws one PNG for each variable of the run into `out_dir`; their paths, in order of the variables' first appearance.
 
-    Raises: StoreError if the run has no hypotheses yet, or a part that cannot be read.
+    Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot be written.
     """
     run, out = Path(run), Path(out_dir)
     rows = _in_order_proposed(run)
     facts = chart_facts(run)
-    out.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
         path = out / f"{_file_name(variable, paths)}.png"
         figure = _draw(_grid(variable, rows), facts)
-        figure.savefig(path, dpi=130)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=130)
+        except OSError as e:
+            raise StoreError(
+                f"{path}: cannot be written ({e.strerror or e}); the verdicts are safe, make room for pictures"
+            ) from e
         paths.append(path)
     return paths
 

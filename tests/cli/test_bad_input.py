@@ -192,6 +192,9 @@ def test_a_file_of_pairs_is_searched_without_any_python(shell: Shell) -> None:
     job.write_text(yaml.safe_dump(_with_pairs(shell.folder, *pairs, pairs__test=40)))
     done = shell("run", str(job), "--pool", "local", "--tracking-uri", "none", "-q")
     assert done.returncode == 0, done.stderr
+    planned = shell.json("plan", str(job), "-o", "json")
+    at_one = next(p for p in planned["powers"] if p["iia"] == 1.0)
+    assert at_one["accept"] == pytest.approx(1.0)
     rows = shell.json("results", "latest", "-o", "json")
     assert {r["claim"] for r in rows} == {"these_pairs"}
     assert [(r["layer"], r["position"]) for r in rows if r["verdict"] == "accept"] == [(0, "a")]

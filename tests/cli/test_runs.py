@@ -1,8 +1,12 @@
 """Whole runs by the command line, on the planted model: verdicts, resume after kill -9, what is left behind."""
 
+import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -148,12 +152,13 @@ def _killed(shell: Shell, after: int) -> Path:
     return run
 
 
-def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell, number: int) -> None:
     command = [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4"]
     driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.PIPE, text=True)
     while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
         time.sleep(0.01)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     _, stderr = driver.communicate(timeout=60)
     assert driver.returncode == 130, stderr
     assert "Traceback" not in stderr
@@ -209,25 +214,87 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
 def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(undisturbed: Path, shell: Shell) -> None:
     done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (find_run(shell.folder / "runs", "latest").heatmaps).iterdir())[:2] == [
+        "a.png",
+        "b.png",
+    ]
     assert sum("127.0.0.1:9" in line for line in done.stderr.splitlines()) == 1
     assert _verdicts(shell) == _verdicts(shell, undisturbed)
 
 
-def test_resume_refuses_another_model_and_another_evidence_version(
-    shell: Shell, undisturbed: Path, tmp_path: Path
-) -> None:
-    import json
-    import shutil
-
+def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path, tmp_path: Path) -> None:
     copy = tmp_path / undisturbed.name
-    for key, value, says in (
-        ("model_digest", "0" * 64, "began with a model of digest 000000000000"),
-        ("evidence_version", 99, "evidence version 99"),
-    ):
+
+    def refused(name: str, before: str, after: str, says: str) -> None:
         shutil.copytree(undisturbed, copy)
-        info = json.loads((copy / "run.json").read_text())
-        (copy / "run.json").write_text(json.dumps({**info, key: value}))
-        done = shell("resume", str(copy), "--pool", "local")
+        text = (copy / name).read_text()
+        assert before in text
+        (copy / name).write_text(text.replace(before, after))
+        done = shell("resume", str(copy), "--pool", "local", "-q")
         assert done.returncode == 2
         assert says in done.stderr.splitlines()[-1]
         shutil.rmtree(copy)
+
+    info = json.loads((undisturbed / "run.json").read_text())
+    refused("run.json", info["model_digest"], "0" * 64, "began with a model of digest 000000000000")
+    refused("run.json", '"evidence_version": 1', '"evidence_version": 99', "evidence version 99")
+    refused("job.yaml", "threshold: 0.8", "threshold: 0.05", "was edited since the run began")
+
+
+def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: Shell) -> None:
+    """A model whose last block puts out numbers that are none: every swap after it fails, and its own runs do not."""
+    shutil.copytree(ROOT / "jobs", shell.folder / "jobs")
+    job = str(shell.folder / "jobs" / "quickstart.yaml")
+    broken = shell.folder / "broken.py"
+    broken.write_text(BROKEN)
+    code = [sys.executable, str(broken), "run", job, *LOCAL]
+    done = subprocess.run(code, cwd=shell.folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "of 120 hypotheses failed, more than --fail-on-error 0.05" in done.stderr
+    rows = shell.json("results", "latest", "-o", "json")
+    failed = {(r["layer"], r["position"]) for r in rows if r["verdict"] == "failed"}
+    assert failed == {(3, p) for p in ("a", "plus1", "b", "plus2", "c", "last")}
+    run = find_run(shell.folder / "runs", "latest").path
+    failures = pa.concat_tables(
+        pq.ParquetFile(p).read() for p in (run / "tables/failures").glob("*.parquet")
+    ).to_pylist()
+    assert {f["error_type"] for f in failures} == {"OverflowError"}
+    assert all("Traceback" in f["traceback"] for f in failures)
+    tolerant = subprocess.run(
+        [*code, "--fail-on-error", "0.5"], cwd=shell.folder, capture_output=True, timeout=120, check=False
+    )
+    assert tolerant.returncode == 0
+
+
+BROKEN = """
+import raysearch.engine.replica as replica
+from raysearch.cli.main import main
+real = replica.row_of
+def row_of(pair, intervention, sizes):
+    if intervention.units[0].site.layer == 3:
+        raise OverflowError("this layer cannot be written")
+    return real(pair, intervention, sizes)
+replica.row_of = row_of
+main()
+"""
+"""The command with an engine that cannot write one layer: an error of ours, as a bug would make it."""
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(shell: Shell) -> None:
+    """The shell's limit on file sizes stands in for the disk: the journal cannot grow past it."""
+    small = ("--set", "pairs.solved_only=false", "--set", "pairs.holdout=0")
+    run = [*shell.command, "run", str(QUICKSTART), *LOCAL, *small]
+    limited = f"trap '' XFSZ; ulimit -f 30; exec {shlex.join(run)}"
+    done = subprocess.run(
+        ["bash", "-c", limited], cwd=shell.folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("raysearch: ")]
+    assert len(lines) == 2, done.stderr
+    assert "go on with" in lines[0]
+    assert "cannot be written (File too large)" in lines[1]
+    resumed = shell("resume", "latest", "--pool", "local", "-q")
+    assert resumed.returncode == 0, resumed.stderr
+    rows = shell.json("results", "latest", "--accepted", "-o", "json")
+    assert {(r["variable"], r["layer"], r["position"]) for r in rows} == true_cells()

@@ -122,7 +122,10 @@ def test_rows_say_what_was_seen_and_null_where_a_column_does_not_apply(tmp_path:
     assert {(v["holdout_n"], v["holdout_iia"]) for v in accepted} == {(1, 1.0)}
     assert {v["holdout_n"] for v in rows["verdicts"] if v["verdict"] == "reject"} == {None}
     assert {(v["keep_iia"], v["self_swap_iia"]) for v in rows["verdicts"]} == {(None, None)}
-    assert [f["intervention"] for f in rows["failures"]].count(None) == 1
+    told = [(f["error_type"], f["intervention"]) for f in rows["failures"]]
+    assert sorted(told, key=str) == sorted(
+        [("Lost", None), ("RuntimeError", None), ("RuntimeError", HYPOTHESES[0].intervention.id)], key=str
+    )
     assert {f["actor"] for f in rows["failures"]} == {"w1"}
 
 
