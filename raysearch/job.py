@@ -164,8 +164,9 @@ class Job(_Keys):
         """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
         for path, value in _flat(raw):
             if _is_not_yet(path, value):
+                instead = f"use {SUPPORTED[path]}" if path in SUPPORTED else "leave it out"
                 raise NotYetError(
-                    f"{where}: {path}: not yet supported by this version (got {_brief(value)}); leave it out"
+                    f"{where}: {path}: not yet supported by this version (got {_brief(value)}); {instead}"
                 )
         try:
             job = cls.model_validate(raw)
@@ -223,6 +224,22 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "propose.use": ("refine", "smallest_subspace", "attribution"),
 }  # fmt: skip
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
+
+SUPPORTED = {
+    "answer.compare": "first_token",
+    "space.components": "residual",
+    "space.positions": "the names of positions",
+    "space.subspaces": "full",
+    "test.use": "sequential",
+    "propose.use": "exhaustive",
+}
+"""What this version takes in their place."""
+
+WORDS = {
+    "name": "should be letters, digits, dots, dashes and underscores, such as capitals-2",
+    "space.layers": "should be all, a list such as [0, 4, 8], or {from: 0, to: 11, step: 2}",
+}
+"""What would do, where pydantic's own words do not help."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -302,6 +319,8 @@ def _first_error(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{path}: missing; a job needs it"
     message = first["msg"].removeprefix("Value error, ")
+    if path in WORDS and first["type"] != "value_error":
+        message = WORDS[path]
     got = "" if first["type"] == "value_error" else f" (got {_brief(first['input'])})"
     return f"{path}: {message[:1].lower() + message[1:]}{got}"
 

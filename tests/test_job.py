@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ),
         ({"space": {"layers": {"from": 4, "to": 3}}}, "space.layers: from 4 to 3 holds no layer"),
         ({"space": {"layers": [-1]}}, r"space.layers.0: .*greater than or equal to 0 \(got -1\)"),
-        ({"space": {"layers": "every"}}, r"space.layers: .*'all'.*got 'every'"),
+        ({"space": {"layers": "every"}}, r"space.layers: should be all, a list such as .*got 'every'"),
         ({"space": {"positions": ["a", "a"]}}, "space: positions names 'a' twice"),
         ({"test": {"threshold": 1.0}}, r"test.threshold: .*less than 1 \(got 1.0\)"),
         ({"test": {"false_accept": 0}}, r"test.false_accept: .*greater than 0"),

@@ -6,12 +6,13 @@ draws the same pairs; draws are independent and identically distributed within a
 
 import hashlib
 import random
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.causal.model import CausalModel, Setting, Value
 from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Split
-from raysearch.errors import PairsError
+from raysearch.errors import PairsError, RaysearchError
 
 MISSES = 1_000
 """Draws in a row that fall into other splits before a split is said to be empty: so many times its share."""
@@ -56,8 +57,7 @@ def draw_pairs(
     misses = 0
     patience = MISSES * max(1, sum(counts.values()) // min(n for n in counts.values() if n))
     while any(missing.values()):
-        base, source = problem.sample(rng)
-        pair = _make_pair(problem, variables, len(pairs), base, source)
+        pair = _draw(problem, variables, len(pairs), rng)
         split = split_of((pair.base.text, *(s.text for s in pair.sources.values())), counts, seed)
         if not missing[split]:
             misses += 1
@@ -74,6 +74,29 @@ def draw_pairs(
     return tuple(pairs)
 
 
+def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.Random) -> Pair:
+    """The next pair. Raises: PairsError that says where the problem's own code raised, and what."""
+    try:
+        base, source = problem.sample(rng)
+        return _make_pair(problem, variables, index, base, source)
+    except RaysearchError:
+        raise
+    except Exception as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        raise PairsError(
+            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {e} ({at.filename}, line {at.lineno})"
+        ) from e
+
+
+def _answer(problem: Problem, value: Value) -> str:
+    text = problem.answer(value)
+    if not isinstance(text, str) or not text:
+        raise PairsError(
+            f"problem {problem.name!r}: answer({value!r}) is {text!r}; it must be the text that follows, not empty"
+        )
+    return text
+
+
 def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: Setting, source: Setting) -> Pair:
     model = problem.model
     base, source = model.run(base), model.run(source)
@@ -81,8 +104,8 @@ def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: S
         index=index,
         base=problem.render(base),
         sources={ONE_SOURCE: problem.render(source)},
-        answers={"base": problem.answer(base[model.output]), ONE_SOURCE: problem.answer(source[model.output])},
-        counterfactual={v: problem.answer(model.interchange(base, {v: source})) for v in variables},
+        answers={"base": _answer(problem, base[model.output]), ONE_SOURCE: _answer(problem, source[model.output])},
+        counterfactual={v: _answer(problem, model.interchange(base, {v: source})) for v in variables},
         split="test",
         set=problem.set_of(base, source) if problem.set_of else None,
     )

@@ -38,9 +38,6 @@ def main() -> None:
     except KeyboardInterrupt:  # before a search has begun; later it is asked for between turns (interrupt.py)
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code or 0)
 
 
@@ -144,6 +141,8 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flag
     """Run the driver itself, in the foreground."""
     from raysearch.cli.run import Where, begin
 
+    if pool == "local" and address:
+        raise click.UsageError(f"--pool local uses no Ray, so --address {address} has no meaning; give one of the two")
     _set_verbosity(flags)
     return begin(job, sets, Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **flags))
 
@@ -217,6 +216,8 @@ def plan(job: Path, sets: tuple[str, ...], output: str, **flags: Any) -> int:
 def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_color: bool, **choice: Any) -> int:
     """The hypotheses of RUN and their verdicts, on stdout."""
     from raysearch.cli.show import show_results
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `results ... | head` ends as other tools of the shell do
     from raysearch.store.run_folder import find_run
 
     _set_verbosity({"verbose": verbose})

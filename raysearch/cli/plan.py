@@ -58,7 +58,7 @@ def _facts(question: Question) -> _Facts:
     splits: tuple[Split, ...] = ("test", "holdout")
     return _Facts(
         name=job.name,
-        model=Path(job.model.path).name,
+        model="/".join(Path(job.model.path).parts[-2:]),
         layers=sizes.layers,
         hypotheses=len(space),
         interventions=len(space) // len(question.variables),

@@ -38,14 +38,21 @@ class Watch:
                 TimeElapsedColumn(),
                 console=self._console,
                 transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._bar.start()
             self._bar.add_task("screening", total=None, words="")
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Takes the bar away; to be called before anything is printed past this object."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Shows where a search stands."""
@@ -72,6 +79,8 @@ class Watch:
 
     def words(self, snapshot: Snapshot) -> str:
         """One line: counts, rate, and at most how long it may take still."""
+        if snapshot.stage == "screening":
+            return f"{snapshot.queued + snapshot.out} blocks of pairs are left to be run without intervention"
         counts = f"{snapshot.alive} alive, {snapshot.accepted} accepted, {snapshot.rejected} rejected, {snapshot.undecided} undecided"
         if snapshot.failed:
             counts += f", {snapshot.failed} failed"

@@ -128,6 +128,8 @@ def _from_file(job: Job) -> Question:
     variables = job.space.variables or known
     for name in variables:
         _check_known("space.variables", "variable", name, known, path.name)
+    if job.space.positions is None:
+        _check_all_shared(path, pairs)
     shared = _shared_positions(pairs)
     positions = job.space.positions or (*shared, LAST)
     for name in positions:
@@ -139,6 +141,19 @@ def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """The positions that every base and source has, in the order of the first."""
     inputs = [i for p in pairs for i in (p.base, *p.sources.values())]
     return tuple(name for name in inputs[0].spans if all(name in i.spans for i in inputs))
+
+
+def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
+    """Raises: PairsError where the job asks for all positions and the pairs do not agree which these are."""
+    first = pairs[0].base
+    for pair in pairs:
+        for one in (pair.base, *pair.sources.values()):
+            if set(one.spans) != set(first.spans):
+                names, others = (", ".join(sorted(i.spans)) or "none" for i in (one, first))
+                raise PairsError(
+                    f"{path}: {one.text!r} has the positions {names}, {first.text!r} has {others}; give all the same, "
+                    "or name those to search in space.positions"
+                )
 
 
 def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence[str]) -> None:
@@ -159,7 +174,8 @@ def _check_known(key: str, kind: str, name: str, known: Sequence[str], of: str) 
 
 
 def _counts(job: Job, spare: int) -> dict[Split, int]:
-    return {"fit": job.pairs.fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
+    """Nothing is trained in this version, so no pair is drawn or dealt for it."""
+    return {"test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
 
 
 def _resolved(job: Job, variables: Sequence[str], positions: Sequence[str], default_claim: str) -> Job:

@@ -129,18 +129,21 @@ def _search(
             driver.drive(search, pool, ledger, show)
             ledger.snapshot(search.snapshot())
         except KeyboardInterrupt:
+            watch.stop()
             ledger.close("interrupted")
             _say_resume("interrupted", run, where)
             _close(mirror, "interrupted", run, watch)
             return INTERRUPTED
         except BaseException as e:
+            watch.stop()
             _end_badly(e, ledger, run, where)
             _close(mirror, "failed", run, watch)
             raise
+        watch.stop()
         seconds = time.monotonic() - began
         ledger.close("done")
         pictures = heatmaps(run.path, run.heatmaps)
-        code = _summary(run, search.snapshot(), seconds, watch, where)
+        code = _summary(run, search.snapshot(), seconds, watch, where, search.these_pairs)
         _close(mirror, "done", run, watch, pictures)
         return code
 
@@ -190,7 +193,7 @@ def _tell_screening(search: Search, watch: Watch) -> None:
             )
 
 
-def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where: Where) -> int:
+def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where: Where, these_pairs: bool) -> int:
     watch.say(
         f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
@@ -200,12 +203,18 @@ def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where:
             f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables / 'failures'}"
         )
     if not where.quiet:
-        accepted = results(run.path, accepted=True)
+        order = [("variable", "ascending"), ("position", "ascending"), ("layer", "ascending")]
+        accepted = results(run.path, accepted=True).sort_by(order)
+        claim = (
+            "of the test pairs at hand, not of others like them" if these_pairs else "of pairs that the problem draws"
+        )
         console = Console(width=None if sys.stdout.isatty() else 160, no_color=where.no_color or None)
         if accepted.num_rows:
-            print_table(accepted, console, title="Alignment: accepted hypotheses")
+            print_table(accepted, console, title=f"Alignment: accepted hypotheses (IIA {claim})")
         else:
             console.print("Alignment: no hypothesis was accepted.")
+        if end.undecided:
+            watch.say(f"undecided raysearch results {shlex.quote(str(run.path))} --where \"verdict = 'undecided'\"")
         watch.say(f"heat maps {run.heatmaps}")
         watch.say(f"more      raysearch results {shlex.quote(str(run.path))}")
     if end.failed > where.fail_on_error * end.decided:

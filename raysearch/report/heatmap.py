@@ -143,7 +143,7 @@ def _draw_bar(figure: Figure, axes: Axes, threshold: float | None) -> None:
 def _draw_words(figure: Figure, grid: _Grid, facts: ChartFacts, reach: int) -> None:
     width, height = figure.get_size_inches()
     figure.text(0.12 / width, 1 - 0.3 / height, f"Where is “{grid.variable}”?", fontsize=12.5, weight="bold")
-    about = [facts.model and _end_of(facts.model), f"run {facts.run}"]
+    about = [facts.model and "/".join(Path(facts.model).parts[-2:]), f"run {facts.run}"]
     figure.text(0.12 / width, 1 - 0.53 / height, " · ".join(a for a in about if a), fontsize=7.5, color="#444444")
     bound = [f"threshold {facts.threshold:g}" if facts.threshold is not None else None, f"at most {reach} change pairs"]
     figure.text(0.12 / width, 1 - 0.71 / height, " · ".join(b for b in bound if b), fontsize=7.5, color="#444444")
@@ -213,10 +213,6 @@ def _part(key: int, value: Any) -> str:
 def _short(share: float | None) -> str:
     """.87 for 0.87: a cell is narrow."""
     return "?" if share is None else f"{share:.2f}".removeprefix("0")
-
-
-def _end_of(path: str) -> str:
-    return path if len(path) <= 50 else "…" + path[-49:]
 
 
 def _file_name(variable: str, taken: Sequence[Path]) -> str:

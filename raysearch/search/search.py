@@ -59,7 +59,7 @@ class Search:
         self._proposer = proposer
         self._test = test
         self._pairs = pairs
-        self._these_pairs = these_pairs
+        self.these_pairs = these_pairs
         self.screening = Screening(pairs, plan)
         self._screening_out: dict[int, Block] = {}
         self._dispatch = Dispatch(rows)
@@ -181,7 +181,7 @@ class Search:
             raise PairsError(
                 f"the model solves {solved} of the {screened} test pairs that it was given, without any intervention; "
                 "a search needs pairs whose base and source it answers as the causal model does: "
-                "change the problem or the model, or set pairs.solved_only: false"
+                "change the problem or the model (is the leading blank of the answers there?), or set pairs.solved_only: false"
             )
         used = [self._pairs[p] for p in self.screening.usable("test")]
         check_variables(used, f"{len(used)} test pairs that the model solves")
@@ -192,7 +192,7 @@ class Search:
         screened = [(e, out) for p, e in self._pairs.items() if e.split == "test" and (out := self.screening.output(p))]
         for v in used[0].counterfactual:
             population = sum(e.changes(v) for e in used)
-            self._tests[v] = replace(self._test, population=population) if self._these_pairs else self._test
+            self._tests[v] = replace(self._test, population=population) if self.these_pairs else self._test
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self._base_match[v] = matches / len(screened) if screened else None
 

@@ -1,6 +1,6 @@
 """The hypothesis space: every variable at every site and subspace that the job declares.
 
-Invariants: iteration order is fixed (layer, component, position, subspace, variable); len() is K, the number of hypotheses
+Invariants: iteration order is fixed (component, position, subspace, layer, variable); len() is K, the number of hypotheses
 that the search could ever test.
 """
 
@@ -21,11 +21,11 @@ class HypothesisSpace:
     subspaces: tuple[Subspace, ...] = (Subspace(),)
 
     def interventions(self) -> Iterator[Intervention]:
-        """Each intervention once; all variables share it."""
-        for layer in self.layers:
-            for component in self.components:
-                for position in self.positions:
-                    for subspace in self.subspaces:
+        """Each intervention once; all variables share it. Layers vary fastest: neighbours share the tokens that a replica runs."""
+        for component in self.components:
+            for position in self.positions:
+                for subspace in self.subspaces:
+                    for layer in self.layers:
                         yield Intervention((Unit(Site(layer, component, position), subspace),))
 
     def __iter__(self) -> Iterator[Hypothesis]:
