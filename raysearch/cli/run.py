@@ -312,9 +312,8 @@ def _tracking_of(run: RunFolder, where: Where) -> str | None:
 
 def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
     facts = opened.facts
-    path = (
-        "" if facts.path == "batched" else " (batching failed its check on this model: the plain path is taken, slower)"
-    )
+    slower = {"batched": "rows are run whole, not from the patch on", "plain": "each row is run by itself"}
+    path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
     watch.say(f"model     {facts.layers} layers of width {facts.width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts.layers)
     watch.say(

@@ -1,7 +1,7 @@
 """Running the model: one input plainly, or rows of one padded width at once; logits at the last token only.
 
 Invariants: a row's width depends on its own length, never on its company; padding stands left, is masked, and does not
-move the position ids; no cache is kept.
+move the position ids.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from raysearch.search.events import Ids
 
@@ -23,13 +23,16 @@ Item = TypeVar("Item")
 
 def plain_logits(model: PreTrainedModel, ids: Ids) -> Float[Tensor, "vocab"]:
     """The logits (float32) after the last token of `ids`: one plain forward pass, nothing padded, nothing masked."""
-    options = {"use_cache": False} if _takes(model, "use_cache") else {}
+    options = {"use_cache": False} if takes(model, "use_cache") else {}
     logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), **options).logits
     return logits[0, -1].float()
 
 
-def batch_logits(model: PreTrainedModel, rows: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
-    """The logits (float32) after the last token of each row, in one forward pass. All rows have one `width_of`."""
+def batch_logits(model: PreTrainedModel, rows: Sequence[Ids], cache: Cache | None = None) -> Float[Tensor, "row vocab"]:
+    """The logits (float32) after the last token of each row, in one forward pass. All rows have one `width_of`.
+
+    Keys and values are left in `cache`, if there is one.
+    """
     width = width_of(len(rows[0]))
     assert all(width_of(len(row)) == width for row in rows), "rows of one batch have one padded width"
     pads = [width - len(row) for row in rows]
@@ -37,11 +40,13 @@ def batch_logits(model: PreTrainedModel, rows: Sequence[Ids]) -> Float[Tensor, "
     mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
     at = [[0] * pad + list(range(len(row))) for pad, row in zip(pads, rows, strict=True)]
     options: dict[str, object] = {"attention_mask": torch.tensor(mask, device=model.device)}
-    if _takes(model, "position_ids"):
+    if takes(model, "position_ids"):
         options["position_ids"] = torch.tensor(at, device=model.device)
-    if _takes(model, "use_cache"):
+    if cache is not None:
+        options |= {"past_key_values": cache, "use_cache": True}
+    elif takes(model, "use_cache"):
         options["use_cache"] = False
-    if _takes(model, "logits_to_keep"):
+    if takes(model, "logits_to_keep"):
         options["logits_to_keep"] = 1
     logits: Tensor = model(input_ids=torch.tensor(ids, device=model.device), **options).logits
     return logits[:, -1].float()
@@ -62,6 +67,6 @@ def batches(items: Sequence[Item], length: Callable[[Item], int], rows: int) -> 
             yield group[start : start + rows]
 
 
-def _takes(model: PreTrainedModel, argument: str) -> bool:
+def takes(model: PreTrainedModel, argument: str) -> bool:
     """Whether the model's forward has this argument: by its signature; a TypeError may come from anywhere below."""
     return argument in inspect.signature(model.forward).parameters

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from raysearch.engine.captures import Run
 from raysearch.engine.forward import batch_logits, plain_logits, width_of
 from raysearch.engine.hooks import Edit, owned_hooks
 from raysearch.engine.sites import Sizes, check_site, layers_of
@@ -101,17 +102,15 @@ def oracle(model: PreTrainedModel, row: Row) -> Float[Tensor, "vocab"]:
 
 
 @torch.inference_mode()
-def interchange(
-    model: PreTrainedModel, rows: Sequence[Row], residuals: Mapping[Ids, Float[Tensor, "layer token d_model"]]
-) -> Float[Tensor, "row vocab"]:
+def interchange(model: PreTrainedModel, rows: Sequence[Row], runs: Mapping[Ids, Run]) -> Float[Tensor, "row vocab"]:
     """The logits (float32) at the answer of every row, in one forward pass with one owned hook on each touched block.
 
-    The rows' bases have one padded width; `residuals` has the residual of each row's source, unpadded, for all layers.
+    The rows' bases have one padded width; `runs` has the run of each row's source.
     """
     layers = layers_of(model)
     hooks: list[tuple[nn.Module, Edit]] = []
     for layer in sorted({p.layer for row in rows for p in row.patches}):
-        hooks.append((layers[layer], _writer(layer, rows, residuals, model.device)))
+        hooks.append((layers[layer], _writer(layer, rows, runs, model.device)))
     with owned_hooks(hooks):
         return batch_logits(model, [row.base for row in rows])
 
@@ -119,7 +118,7 @@ def interchange(
 def _writer(
     layer: int,
     rows: Sequence[Row],
-    residuals: Mapping[Ids, Float[Tensor, "layer token d_model"]],
+    runs: Mapping[Ids, Run],
     device: torch.device,
 ) -> Edit:
     """Puts into each row, at its own padded columns, what its own source has in this layer."""
@@ -132,7 +131,7 @@ def _writer(
             if patch.layer == layer:
                 at_row += [at] * len(patch.base_tokens)
                 at_column += [pad + token for token in patch.base_tokens]
-                values.append(residuals[row.source][layer, list(patch.source_tokens)])
+                values.append(runs[row.source].residuals[layer, list(patch.source_tokens)])
     where = torch.tensor(at_row, device=device), torch.tensor(at_column, device=device)
     new = torch.cat(values)
 

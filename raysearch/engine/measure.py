@@ -4,16 +4,17 @@ Invariants: an intervention that fails takes nobody with it; near-ties are decid
 output depends on what else was asked; every intervention ends with an output for each of its rows, or with an error.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
 from raysearch.engine.captures import Captures
 from raysearch.engine.decide import Decision, checked, decide, near_ties
-from raysearch.engine.forward import batches
-from raysearch.engine.interchange import Row, interchange, oracle
+from raysearch.engine.interchange import Row
+from raysearch.engine.paths import Path
+
+Decider = Callable[[Sequence[Row]], list[Decision]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,57 +44,64 @@ class Outcome:
 
 
 class Measurer:
-    """Runs items on one model: `rows` at once, or (with `plain`) one by one by the oracle. `tolerance` in logits."""
+    """Runs items by `path`, near-ties (best two logits closer than `tolerance`) again by `oracle`."""
 
-    def __init__(self, model: PreTrainedModel, captures: Captures, rows: int, tolerance: float, plain: bool) -> None:
-        self._model = model
+    def __init__(self, path: Path, oracle: Path, captures: Captures, tolerance: float) -> None:
+        self._path = path
+        self._oracle = oracle
         self._captures = captures
-        self._rows = 1 if plain else rows
         self._tolerance = tolerance
-        self._plain = plain
 
     def measure(self, items: Sequence[Item]) -> Outcome:
-        """What comes of each item, or of its intervention."""
+        """What comes of each item, or of its intervention. Rows that items share are run once."""
         outcome = Outcome({}, {})
-        for batch in batches(items, lambda item: len(item.row.base), self._rows):
-            self._run(batch, outcome)
+        sharing: dict[Row, list[Item]] = {}
+        for item in items:
+            sharing.setdefault(item.row, []).append(item)
+        free = [row for row in sharing if self._path.is_free(row)]
+        self._run(free, self._left_alone, sharing, outcome)
+        for batch in self._path.batches([row for row in sharing if not self._path.is_free(row)]):
+            self._run(batch, self._decide, sharing, outcome)
         kept = {item: d for item, d in outcome.decisions.items() if item.intervention not in outcome.faults}
         return Outcome(kept, outcome.faults)
 
-    def _run(self, batch: Iterable[Item], outcome: Outcome) -> None:
+    def _run(self, batch: Sequence[Row], how: Decider, sharing: Mapping[Row, Sequence[Item]], outcome: Outcome) -> None:
         """Adds what comes of `batch`; where it raises as a whole, runs its interventions each for itself."""
-        batch = [item for item in batch if item.intervention not in outcome.faults]
-        if not batch:
+        owners = {row: [i for i in sharing[row] if i.intervention not in outcome.faults] for row in batch}
+        owners = {row: items for row, items in owners.items() if items}
+        if not owners:
             return
         try:
-            decisions = self._decide_plainly(batch) if self._plain else self._decide(batch)
+            decisions = how(list(owners))
         except Exception as error:  # noqa: BLE001  whatever it is, it must be told of its intervention and spare the others
-            names = dict.fromkeys(item.intervention for item in batch)
+            names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
-                outcome.faults[batch[0].intervention] = Fault(batch[0].block, error)
-                return
+                first = next(iter(owners.values()))[0]
+                outcome.faults[first.intervention] = Fault(first.block, error)
         else:
-            self._add(batch, decisions, outcome)
+            for items, decision in zip(owners.values(), decisions, strict=True):
+                _add(items, decision, outcome)
             return
         # Out of the except clause: the error no longer holds the failed batch's tensors when memory is short.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        for name in names:
-            self._run([item for item in batch if item.intervention == name], outcome)
+        for name in names:  # if it is one, those that share its rows are left
+            self._run([row for row, items in owners.items() if items[0].intervention == name], how, sharing, outcome)
 
-    def _add(self, batch: Sequence[Item], decisions: Sequence[Decision], outcome: Outcome) -> None:
-        for item, decision in zip(batch, decisions, strict=True):
-            try:
-                outcome.decisions[item] = checked(decision, f"intervention {item.intervention} on pair {item.pair}")
-            except ArithmeticError as error:
-                outcome.faults.setdefault(item.intervention, Fault(item.block, error))
+    def _left_alone(self, rows: Sequence[Row]) -> list[Decision]:
+        return self._captures.decisions([row.base for row in rows])
 
-    def _decide(self, batch: Sequence[Item]) -> list[Decision]:
-        residuals = self._captures.residuals([item.row.source for item in batch])
-        decisions = decide(interchange(self._model, [item.row for item in batch], residuals))
-        for at in near_ties(decisions, self._tolerance):
-            decisions[at] = decide(oracle(self._model, batch[at].row)[None])[0]
+    def _decide(self, rows: Sequence[Row]) -> list[Decision]:
+        decisions = decide(self._path.logits(rows))
+        if self._path is not self._oracle:
+            for at in near_ties(decisions, self._tolerance):
+                decisions[at] = decide(self._oracle.logits([rows[at]]))[0]
         return decisions
 
-    def _decide_plainly(self, batch: Sequence[Item]) -> list[Decision]:
-        return [decide(oracle(self._model, item.row)[None])[0] for item in batch]
+
+def _add(items: Sequence[Item], decision: Decision, outcome: Outcome) -> None:
+    for item in items:
+        try:
+            outcome.decisions[item] = checked(decision, f"intervention {item.intervention} on pair {item.pair}")
+        except ArithmeticError as error:
+            outcome.faults.setdefault(item.intervention, Fault(item.block, error))

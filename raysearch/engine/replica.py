@@ -18,7 +18,7 @@ from raysearch.engine.encode import encode
 from raysearch.engine.interchange import row_of
 from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.measure import Fault, Item, Measurer
-from raysearch.engine.selfcheck import holds
+from raysearch.engine.paths import Path, Plain, fastest
 from raysearch.engine.sites import sizes_of
 from raysearch.errors import ModelError
 from raysearch.search.events import Block, Encoded, Event, Failed, Ids, Measured, ModelFacts, Opened, Screened, Task
@@ -29,7 +29,7 @@ from raysearch.search.hypothesis import Intervention
 class Settings:
     """How a replica works; none of it changes an output in float32.
 
-    `rows`: at most so many rows in a forward pass. `capture_bytes`: of residuals kept, on the model's device.
+    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device.
     `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch.
     """
 
@@ -65,15 +65,15 @@ class Replica:
         _check_lengths(loaded, encoded)
         self._pairs = {e.index: e for e in encoded}
         self._tolerance = NEAR_TIE[loaded.dtype]
-        captures = Captures(model, settings.rows, self._tolerance, settings.capture_bytes)
-        self._plain = settings.plain or not holds(model, captures, encoded, self._sizes, self._tolerance)
-        if self._plain:
-            captures = Captures(model, 1, self._tolerance, 0, plain=True)
-        self._captures = captures
-        self._measurer = Measurer(model, captures, settings.rows, self._tolerance, self._plain)
+        path: Path = Plain(model)
+        self._captures = Captures(model, 1, self._tolerance, 0, plain=True)
+        if not settings.plain:
+            path, self._captures = fastest(
+                model, encoded, self._sizes, settings.rows, settings.capture_bytes, self._tolerance
+            )
+        self._measurer = Measurer(path, Plain(model), self._captures, self._tolerance)
         sizes, device = self._sizes, _device_name(model.device)
-        path = "plain" if self._plain else "batched"
-        facts = ModelFacts(sizes.layers, sizes.width, sizes.heads, loaded.digest, loaded.dtype, device, path)
+        facts = ModelFacts(sizes.layers, sizes.width, sizes.heads, loaded.digest, loaded.dtype, device, path.name)
         self.opened = Opened(facts, encoded)
 
     @classmethod

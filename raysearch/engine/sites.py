@@ -4,7 +4,7 @@ Invariants: layers count from 0 in the order in which they run; "residual" is a 
 returns a tensor (transformers >= 5) or a tuple whose first item it is (older ones).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from types import MappingProxyType
@@ -60,8 +60,8 @@ class Sizes:
     heads: int
 
 
-def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
-    """The decoder blocks of `model`, first to last.
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder blocks of `model`, first to last: the list that the model itself runs.
 
     Raises: ModelError for an architecture that the tables do not know, or one that is not decoder-only.
     """
@@ -72,7 +72,7 @@ def layers_of(model: PreTrainedModel) -> Sequence[nn.Module]:
     for name in looked_for:
         blocks = _module_at(model, name)
         if isinstance(blocks, nn.ModuleList) and len(blocks):
-            return tuple(blocks)
+            return blocks
     raise ModelError(f"{type(model).__name__} ({kind}): its blocks were not found; looked for {', '.join(looked_for)}")
 
 

@@ -17,7 +17,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the driver knows of the model. `path` is how it is evaluated: "batched", or "plain" where batching failed its check."""
+    """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or "plain", the first that held."""
 
     layers: int
     width: int

@@ -31,7 +31,7 @@ def batched(model: PreTrainedModel, rows: list[Row], most: int = 64) -> list[Ten
     captures = Captures(model, most, 0.0, 2**30)
     found: dict[int, Tensor] = {}
     for batch in batches(list(enumerate(rows)), lambda numbered: len(numbered[1].base), most):
-        logits = interchange(model, [row for _, row in batch], captures.residuals([row.source for _, row in batch]))
+        logits = interchange(model, [row for _, row in batch], captures.runs([row.source for _, row in batch]))
         found.update(zip((at for at, _ in batch), logits, strict=True))
     return [found[at] for at in range(len(rows))]
 

@@ -81,7 +81,7 @@ def test_it_goes_on_from_the_capital_of_spain_to_madrid(smollm: Loaded) -> None:
 
 def test_it_passes_its_own_check_and_solves_the_capitals(smollm: Loaded, replica: Replica) -> None:
     facts = replica.opened.facts
-    assert (facts.layers, facts.width, facts.heads, facts.path) == (30, 576, 9, "batched")
+    assert (facts.layers, facts.width, facts.heads, facts.path) == (30, 576, 9, "replay")
     (screened,) = replica.do(Task(0, "screen", (), (Block("test", 0, (0, 1, 2, 3)),)))
     assert decoded(smollm, screened.base) == [p.answers["base"] for p in PAIRS]
 
@@ -106,9 +106,7 @@ def test_batched_rows_equal_the_oracle_on_a_real_model(smollm: Loaded, record_pr
     ]
     captures, worst = Captures(model, 16, 0.0, 2**30), 0.0
     for batch in batches(rows, lambda row: len(row.base), 16):
-        for row, ours in zip(
-            batch, interchange(model, batch, captures.residuals([r.source for r in batch])), strict=True
-        ):
+        for row, ours in zip(batch, interchange(model, batch, captures.runs([r.source for r in batch])), strict=True):
             worst = max(worst, float((ours - oracle(model, row)).abs().max()))
     record_property("max_abs_logit_difference", worst)
     print(f"max |difference of a logit| = {worst:.2g}")

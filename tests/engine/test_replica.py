@@ -3,25 +3,30 @@
 import logging
 import pickle
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, PreTrainedModel
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from raysearch.engine.decide import NEAR_TIE, decide
 from raysearch.engine.forward import plain_logits
 from raysearch.engine.interchange import oracle, row_of
 from raysearch.engine.replica import Replica, Settings
-from raysearch.engine.sites import sizes_of
+from raysearch.engine.sites import layers_of, sizes_of
 from raysearch.errors import ModelError
 from raysearch.search.events import Block, Event, Failed, Ids, Measured, Screened, Task
 from raysearch.search.hypothesis import Intervention
 from tests.engine.worlds import (
     CONFIGS,
     POSITIONS,
+    REPLAYED,
+    VOCAB,
     WORDS,
     blocks_of,
+    gemma3_config,
     loaded,
+    model_from,
     model_of,
     random_pairs,
     residual,
@@ -59,14 +64,15 @@ def by_oracle(replica: Replica, model: PreTrainedModel) -> Seen:
 
 
 class Counter:
-    """Counts the rows that a model runs, by a hook of the test's own on its embedding."""
+    """Counts what a model runs, in rows of a block (a row that is run whole: as many as there are layers)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.rows = 0
-        model.get_input_embeddings().register_forward_hook(self._count)
+        for block in layers_of(model):
+            block.register_forward_hook(self._count)
 
     def _count(self, module, inputs, output) -> None:
-        self.rows += len(inputs[0])
+        self.rows += len(output)
 
     def since(self) -> int:
         rows, self.rows = self.rows, 0
@@ -77,7 +83,7 @@ class Counter:
 def test_measured_outputs_are_the_oracles(family: str) -> None:
     model = model_of(family)
     replica = replica_of(model)
-    assert replica.opened.facts.path == "batched"
+    assert replica.opened.facts.path == ("replay" if family in REPLAYED else "batched")
     places = [i for i in PLACES if i.units[0].site.layer < sizes_of(model).layers]
     expected = by_oracle(replica, model) if len(places) == len(PLACES) else None
     seen = outputs(measure(replica, places))
@@ -148,13 +154,21 @@ def test_outputs_are_the_same_under_any_grouping_of_the_work(scale: float) -> No
 def test_near_ties_are_decided_again_by_the_oracle_and_counted() -> None:
     model = model_of("llama", scale=1e-3)  # all logits are within 1e-3
     replica = replica_of(model)
-    counter = Counter(model)
+    counter, captures = Counter(model), replica._captures
+    pairs = replica.opened.encoded[:2]
+    inputs = {ids for e in pairs for ids in (e.base, *e.sources.values())}
+    rerun, undecided = inputs - set(captures._runs), inputs - set(captures._decisions)
     (event,) = measure(replica, PLACES[:1], [Block("test", 0, (0, 1))])
     assert event.near_ties == 2
-    assert counter.since() >= 2 + 2 * 2  # the batch, then two plain passes each
+    assert all(e.base[0] != e.sources["source"][0] for e in pairs)  # neither is the identity
+    # Four layers. The runs left alone, some of them decided again; from layer 1 on; then two plain passes for each row.
+    assert counter.since() == 4 * len(rerun) + 4 * len(undecided) + 2 * 3 + 2 * 2 * 4
+    undecided = {ids for e in replica.opened.encoded for ids in (e.base, *e.sources.values())} - set(
+        captures._decisions
+    )
     screened = replica.do(Task(1, "screen", (), BLOCKS))
     assert sum(e.near_ties for e in screened) == 48
-    assert counter.since() > 1.5 * 48  # all but the few that the check at the start ran: in a batch, then by themselves
+    assert counter.since() == 2 * 4 * len(undecided)  # in a batch, then by themselves
 
 
 def test_each_distinct_input_is_run_without_intervention_once() -> None:
@@ -163,25 +177,37 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     counter = Counter(model)
     blocks = (*BLOCKS, *BLOCKS)
     inputs = {ids for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())}
+    new = inputs - set(replica._captures._decisions)  # some were run by the check at the start
+    assert 24 < len(new) < len(inputs)
     screened = replica.do(Task(1, "screen", (), blocks))
     assert sum(e.near_ties for e in screened) == 0
-    assert counter.since() <= len(inputs)  # some were run by the check at the start
+    assert counter.since() == 4 * len(new)
     replica.do(Task(2, "screen", (), blocks))
     assert counter.since() == 0
-    events = measure(replica)
-    assert counter.since() == len(PLACES) * 24 + 2 * sum(e.near_ties for e in events)
+    assert sum(e.near_ties for e in measure(replica)) == 0
+    replay = replica._measurer._path
+    rows = {row_of(e, i, sizes_of(model)) for e in replica.opened.encoded[:24] for i in PLACES}
+    assert len(rows) < len(PLACES) * 24  # equal ones are run once
+    free = {row for row in rows if replay.is_free(row)}
+    assert free  # these cost nothing
+    assert counter.since() == sum(4 - 1 - row.patches[0].layer for row in rows - free)
 
 
 def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     model = model_of("llama")
     big, small = replica_of(model), replica_of(model, capture_bytes=0)
-    assert outputs(measure(big)) == outputs(measure(small))
+    counter = Counter(model)
+    seen, cost = outputs(measure(big)), counter.since()
+    assert outputs(measure(small)) == seen
+    assert counter.since() > cost
     assert small._captures._bytes == 0
-    assert not small._captures._residuals
-    middling = replica_of(model, capture_bytes=9_000)
-    measure(middling)
-    assert 0 < middling._captures._bytes <= 9_000
-    assert middling._captures._bytes == sum(r.nbytes for r in middling._captures._residuals.values())
+    assert not small._captures._runs
+    middling = replica_of(model, capture_bytes=30_000)
+    assert outputs(measure(middling)) == seen
+    assert 0 < middling._captures._bytes <= 30_000
+    assert len(middling._captures._runs) > 1
+    kept = [t for r in middling._captures._runs.values() for t in (r.residuals, r.keys, r.values)]
+    assert middling._captures._bytes == sum(t.nbytes for t in kept) == sum(t.untyped_storage().nbytes() for t in kept)
 
 
 def test_an_intervention_that_cannot_be_done_leaves_the_others() -> None:
@@ -245,23 +271,61 @@ def test_numbers_that_are_not_finite_fail_the_intervention_that_made_them() -> N
     assert f"intervention {POISONED.id} on pair 0: the logits are not finite" in events[1].message
 
 
-def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_blame() -> None:
-    model = model_of("llama")
-    replica = replica_of(model, poisoned_pairs(), capture_bytes=0)
-    token, run = poison(model, 1e4), []
-    model.get_input_embeddings().register_forward_hook(lambda m, i, o: run.append(i[0]))
+def raise_for_the_intervened(model: PreTrainedModel) -> None:
+    """Breaks layer 2 where it gets something huge that layer 1, left alone, did not put out just before."""
+    before = [0.0]
+    model.model.layers[1].register_forward_hook(lambda m, i, o: before.append(float(o.abs().max())))
 
-    def raise_for_the_intervened(module, inputs, output) -> None:
-        if output.abs().max() > 5e3 and not (run[-1] == token).any():
+    def out_of_memory(module, inputs, output) -> None:
+        last, before[:] = before[-1], [0.0]
+        if output.abs().max() > 5e3 > last:
             raise RuntimeError("CUDA out of memory, or so")
 
-    model.model.layers[2].register_forward_hook(raise_for_the_intervened)
-    fine = (FINE, residual((0, "first")))
-    events = measure(replica, [fine[0], POISONED, fine[1]], [Block("test", 0, tuple(range(8)))])
+    model.model.layers[2].register_forward_hook(out_of_memory)
+
+
+@pytest.mark.parametrize("capture_bytes", [0, 2**30])
+def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_blame(capture_bytes: int) -> None:
+    model = model_of("llama")
+    replica = replica_of(model, poisoned_pairs(), capture_bytes=capture_bytes)
+    fine, poisoned = (FINE, residual((0, "first"))), residual((1, "first"), (1, "here"))
+    together = (fine[0], poisoned, fine[1])
+    rows = [row_of(e, i, replica._sizes) for e in replica.opened.encoded for i in together]
+    assert len(list(replica._measurer._path.batches(rows))) == 1  # they travel together
+    poison(model, 1e4)
+    replica._captures._runs.clear()
+    expected = outputs(measure(replica, fine, [Block("test", 0, tuple(range(8)))]))
+    raise_for_the_intervened(model)
+    events = measure(replica, together, [Block("test", 0, tuple(range(8)))])
     assert [type(e) for e in events] == [Measured, Failed, Measured]
-    assert (events[1].intervention, events[1].error_type) == (POISONED.id, "RuntimeError")
-    assert "raise_for_the_intervened" in events[1].traceback
-    assert all(not layer._forward_hooks for layer in model.model.layers[:2])
+    assert (events[1].intervention, events[1].error_type) == (poisoned.id, "RuntimeError")
+    assert "out_of_memory" in events[1].traceback
+    assert outputs([events[0], events[2]]) == expected
+    assert [len(layer._forward_hooks) for layer in model.model.layers] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_same(order: tuple[int, int]) -> None:
+    from raysearch.causal import ONE_SOURCE, Pair
+    from tests.engine.worlds import words_input
+
+    def pair(index: int, base: str, source: str, here: int) -> Pair:
+        inputs = words_input(base.split(), here), words_input(source.split(), here)
+        return Pair(index, inputs[0], {ONE_SOURCE: inputs[1]}, {"base": " w1", ONE_SOURCE: " w2"}, {"x": " w3"}, "test")
+
+    # On pair 0 "first" and "here" are one token: two interventions share a row. On pair 1 only "here" is the poison.
+    pairs = (pair(0, "w1 w2 w3", "w4 w5 w6", 0), pair(1, "w1 w2 w3 w4 w5", "w6 w17 w8 w9 w7", 1))
+    model = model_of("llama")
+    replica = replica_of(model, pairs)
+    poison(model, 1e4)
+    replica._captures._runs.clear()
+    block = [Block("test", 0, order)]
+    expected = outputs(measure(replica, [FINE], block))
+    raise_for_the_intervened(model)
+    for together in ([POISONED, FINE], [FINE, POISONED]):
+        events = {e.intervention: e for e in measure(replica, together, block)}
+        assert isinstance(events[POISONED.id], Failed)
+        assert outputs([events[FINE.id]]) == expected
 
 
 def test_a_model_of_broken_weights_fails_whatever_is_asked_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -270,6 +334,7 @@ def test_a_model_of_broken_weights_fails_whatever_is_asked_and_says_so(caplog: p
         model.model.norm.weight.fill_(float("nan"))
     replica = replica_of(model)
     assert replica.opened.facts.path == "plain"
+    assert len(caplog.records) == 1
     events = measure(replica, PLACES[:2])
     assert [e.error_type for e in events] == ["NonFiniteLogitsError"] * 2
     (event,) = replica.do(Task(1, "screen", (), BLOCKS))
@@ -296,11 +361,66 @@ def test_a_model_whose_batched_rows_are_wrong_is_run_plainly_and_that_is_said_on
         seen = outputs(measure(replica, PLACES))
     assert replica.opened.facts.path == "plain"
     (warning,) = [r for r in caplog.records if r.name.startswith("raysearch")]
-    assert "Careless: batched rows are not the same as one at a time (logits differ by up to" in warning.getMessage()
+    said = "Careless: the batched path is not the same as one run at a time (logits differ by up to"
+    assert warning.getMessage().startswith(said)
+    assert warning.getMessage().endswith("each row is run by itself, slowly")
     assert seen == outputs(measure(replica_of(right), PLACES))
     assert (
         replica.do(Task(1, "screen", (), BLOCKS))[0].base == replica_of(right).do(Task(1, "screen", (), BLOCKS))[0].base
     )
+
+
+class Mindful(LlamaForCausalLM):
+    """A model that minds, after its blocks, which tokens it was given: a replayed row has others, its batched form not."""
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        use_cache=None,
+        logits_to_keep=0,
+    ):
+        out = super().forward(
+            input_ids, attention_mask, position_ids, past_key_values, use_cache=use_cache, logits_to_keep=logits_to_keep
+        )
+        text = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
+        out.logits = out.logits + 9 * torch.outer((input_ids * text).sum(1), torch.arange(VOCAB)).sin()[:, None]
+        return out
+
+
+def mindful() -> PreTrainedModel:
+    model = Mindful(CONFIGS["llama"]()).eval().requires_grad_(False)
+    model.load_state_dict(model_of("llama").state_dict())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (mindful, "Mindful"),
+        (lambda: model_from(gemma3_config(3, use_bidirectional_attention=True)), "Gemma3ForCausalLM"),
+        # Its replay is right, as its last layer sees all tokens anyhow: only the identity is not what it seems.
+        (lambda: model_from(gemma3_config(2, use_bidirectional_attention=True)), "Gemma3ForCausalLM"),
+    ],
+)
+def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_said_once(
+    make: Callable[[], PreTrainedModel], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make()
+    places = [i for i in PLACES if i.units[0].site.layer < sizes_of(model).layers]
+    with caplog.at_level(logging.WARNING):
+        replica = replica_of(model)
+        seen = outputs(measure(replica, places))
+    assert replica.opened.facts.path == "batched"
+    (warning,) = [r for r in caplog.records if r.name.startswith("raysearch")]
+    assert warning.getMessage().startswith(
+        f"{name}: the replay path is not the same as one run at a time (logits differ by up to"
+    )
+    assert warning.getMessage().endswith("rows are run whole, not from the patch on")
+    assert not replica._captures.keys  # nothing is kept for it
+    assert seen == outputs(measure(replica_of(model, plain=True), places))
 
 
 def test_a_model_that_takes_no_mask_is_run_plainly() -> None:
@@ -316,7 +436,7 @@ def test_a_model_that_takes_no_mask_is_run_plainly() -> None:
     assert outputs(measure(replica)) == outputs(measure(replica_of(right)))
 
 
-def test_plain_and_batched_replicas_agree_also_on_near_ties() -> None:
+def test_plain_and_replaying_replicas_agree_also_on_near_ties() -> None:
     model = model_of("llama", scale=0.1)
     ours, plain = measure(replica_of(model)), measure(replica_of(model, plain=True))
     assert outputs(ours) == outputs(plain)
@@ -355,7 +475,7 @@ def test_facts_say_what_the_model_is() -> None:
     assert (facts.dtype, facts.device, facts.path, facts.digest) == (
         "float32",
         "cpu",
-        "batched",
+        "replay",
         "digest of a random model",
     )
 

@@ -9,14 +9,26 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    DeepseekV3Config,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
+    GPTJConfig,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
     MptConfig,
+    Olmo2Config,
     OPTConfig,
+    Phi3Config,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
 )
 
 from raysearch.causal import ONE_SOURCE, Input, Pair
@@ -29,6 +41,11 @@ VOCAB = 40
 POSITIONS = ("first", "here")
 
 _WIDE = {"vocab_size": VOCAB, "hidden_size": 32, "num_attention_heads": 4, "initializer_range": 0.4}
+_OF_THREE = {
+    **_WIDE, "num_hidden_layers": 3, "num_key_value_heads": 2, "intermediate_size": 64, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 CONFIGS = {
     "llama": lambda: LlamaConfig(
         **_WIDE, num_hidden_layers=4, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=32
@@ -46,14 +63,52 @@ CONFIGS = {
         vocab_size=VOCAB, hidden_size=32, n_head=4, n_layer=2, initializer_range=0.4, bos_token_id=0, eos_token_id=0
     ),
     "mpt": lambda: MptConfig(vocab_size=VOCAB, d_model=32, n_heads=4, n_layers=2, initializer_range=0.4, max_seq_len=32),
+    "mistral": lambda: MistralConfig(**_OF_THREE, sliding_window=4),
+    "gemma2": lambda: Gemma2Config(**_OF_THREE, head_dim=8, sliding_window=4, query_pre_attn_scalar=8),
+    "gemma3": lambda: gemma3_config(),
+    "qwen3": lambda: Qwen3Config(**_OF_THREE, head_dim=16),
+    "olmo2": lambda: Olmo2Config(**_OF_THREE),
+    "phi3": lambda: Phi3Config(**_OF_THREE),
+    "gptj": lambda: GPTJConfig(
+        vocab_size=VOCAB, n_positions=32, n_embd=32, n_layer=3, n_head=4, rotary_dim=4, initializer_range=0.4,
+        bos_token_id=1, eos_token_id=2,
+    ),
+    "mixtral": lambda: MixtralConfig(**_OF_THREE, num_local_experts=4, num_experts_per_tok=2),
+    "qwen2_moe": lambda: Qwen2MoeConfig(**_OF_THREE, **_EXPERTS, num_experts=4, shared_expert_intermediate_size=32),
+    "gpt_oss": lambda: GptOssConfig(
+        **_OF_THREE, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=4
+    ),
+    "deepseek_v3": lambda: DeepseekV3Config(
+        **{**_OF_THREE, "num_key_value_heads": 4}, **_EXPERTS, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4,
+        qk_nope_head_dim=4, v_head_dim=12, n_routed_experts=4, n_group=1, topk_group=1, first_k_dense_replace=1,
+    ),
 }  # fmt: skip
 
+REPLAYED = tuple(family for family in CONFIGS if family not in ("bloom", "mpt"))
+"""Families that are replayed. The others say no position_ids in their forward pass: their rows are run whole."""
 
-def model_of(family: str, seed: int = 0, scale: float = 1.0) -> PreTrainedModel:
+TOLD_ATTENTION = ("bloom", "mpt", "gemma2", "gptj", "gpt_oss")
+"""Families that have no scaled dot product attention in transformers, or not always."""
+
+
+def gemma3_config(layers: int = 3, **more: object) -> Gemma3TextConfig:
+    """Two kinds of attention in turn, one of them with a window of four tokens."""
+    kinds = ["sliding_attention", "full_attention"] * layers
+    sizes = {**_OF_THREE, "num_hidden_layers": layers, "layer_types": kinds[:layers]}
+    return Gemma3TextConfig(**sizes, head_dim=8, sliding_window=4, query_pre_attn_scalar=8, **more)
+
+
+def model_of(family: str, seed: int = 0, scale: float = 1.0, attention: str | None = None) -> PreTrainedModel:
     """A random model; `scale` shrinks its weights: at 0.05 most outputs are near-ties."""
+    return model_from(CONFIGS[family](), seed, scale, attention)
+
+
+def model_from(
+    config: PreTrainedConfig, seed: int = 0, scale: float = 1.0, attention: str | None = None
+) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(CONFIGS[family]())
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)
