@@ -40,13 +40,15 @@ def show_results(run: Path, output: str, no_color: bool = False, **choice: Any) 
 
 
 def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
-    """The columns that people look at first."""
+    """The columns that people look at first; component and verdict only where they differ between the rows."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in SHOWN:
+    said_once = {c for c in ("component", "verdict") if len(set(table[c].to_pylist())) == 1}
+    columns = [name for name in SHOWN if name not in said_once]
+    for name in columns:
         shown.add_column(name, justify="right" if name not in SHOWN[:4] or name == "layer" else "left")
-    for row in table.select(list(SHOWN)).to_pylist():
+    for row in table.to_pylist():
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
-        shown.add_row(*(_cell(row[name]) for name in SHOWN), style=style)
+        shown.add_row(*(_cell(row[name]) for name in columns), style=style)
     console.print(shown)
 
 
