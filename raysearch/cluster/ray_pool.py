@@ -207,7 +207,7 @@ class RayPool:
             raise ResourcesError(
                 f"no replica was ready for {self._shape.start_seconds:.0f} s; each asks {self._shape.cpus} CPUs and "
                 f"{self._shape.gpus:g} GPUs, the cluster has {_resources()}; lower resources.cpus or resources.gpus, or add nodes "
-                "(or the model takes longer than that to load)"
+                "(or the model takes longer than that to load, or the replicas see another one than the first did)"
             )
 
     def _revive(self) -> None:

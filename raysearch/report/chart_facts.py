@@ -21,6 +21,7 @@ class ChartFacts:
     run: str
     model: str | None = None
     threshold: float | None = None
+    claim: str | None = None
     fixed: bool = False
     pairs: Mapping[str, int] = field(default_factory=dict)
 
@@ -34,6 +35,7 @@ def chart_facts(run: Path) -> ChartFacts:
         run=str(info.get("id") or run.name),
         model=model.get("path") if isinstance(model, dict) else str(model),
         threshold=test.get("threshold"),
+        claim=test.get("claim"),
         fixed=test.get("use") == "fixed",
         pairs=_change_pairs(run / "pairs.parquet"),
     )

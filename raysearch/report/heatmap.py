@@ -34,6 +34,12 @@ _NARROWEST = 6.4
 """Inches that title and legend need."""
 
 
+_CLAIMS = {
+    "these_pairs": "about these pairs alone, not others like them",
+    "sampler": "about the pairs that the problem draws",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Grid:
     """Cells by (layer, column); `left_out`: hypotheses that lie in no single layer."""
@@ -145,7 +151,11 @@ def _draw_words(figure: Figure, grid: _Grid, facts: ChartFacts, reach: int) -> N
     figure.text(0.12 / width, 1 - 0.3 / height, f"Where is “{grid.variable}”?", fontsize=12.5, weight="bold")
     about = [facts.model and "/".join(Path(facts.model).parts[-2:]), f"run {facts.run}"]
     figure.text(0.12 / width, 1 - 0.53 / height, " · ".join(a for a in about if a), fontsize=7.5, color="#444444")
-    bound = [f"threshold {facts.threshold:g}" if facts.threshold is not None else None, f"at most {reach} change pairs"]
+    bound = [
+        f"threshold {facts.threshold:g}" if facts.threshold is not None else None,
+        f"at most {reach} change pairs",
+        _CLAIMS.get(facts.claim or ""),
+    ]
     figure.text(0.12 / width, 1 - 0.71 / height, " · ".join(b for b in bound if b), fontsize=7.5, color="#444444")
     marks = [
         Patch(facecolor="none", edgecolor=_ACCEPT, linewidth=2.2, label="accepted"),

@@ -1,10 +1,13 @@
 """Every pool keeps the contract; the same search gives the same verdicts on each; workers that die cost time only."""
 
+import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import ray
@@ -149,6 +152,30 @@ def test_a_worker_that_hangs_is_lost_at_its_deadline_and_replaced(session: Sessi
         assert not lost(answers(pool, 1))
     finally:
         pool.close()
+
+
+def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_without_any_says_so(
+    session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(SMALL.model, model)
+    pool = RayPool(replace(SMALL, model=str(model)), "changed", Shape(replicas=1, start_seconds=20.0))
+    pool.open()
+    try:
+        config = model / "config.json"
+        config.write_text(config.read_text() + " ")
+        os.kill(pool.workers[0][1], signal.SIGKILL)
+        with caplog.at_level(logging.WARNING), pytest.raises(ResourcesError, match="no replica was ready for 20 s"):
+            _wait_for_ever(pool)
+    finally:
+        pool.close()
+    assert [r.getMessage() for r in caplog.records if "has another model" in r.getMessage()]
+
+
+def _wait_for_ever(pool: RayPool) -> None:
+    pool.submit(Task(0, "measure", (at(0),), (Block("test", 0, (0,)),)))
+    while True:
+        assert all(e.task == 0 for e in pool.wait())
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(session: Session) -> None:
