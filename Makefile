@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install demo quickstart test check clean
+.PHONY: help install install-bench demo quickstart test check clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
 	@echo "make test     set up, then the whole test suite"
 	@echo "make check    ruff and mypy"
-	@echo "make install  the set-up alone"
+	@echo "make install  the set-up alone; make install-bench adds what benchmarks/ needs"
 
 install: $(INSTALLED) $(MODEL)
 
@@ -37,6 +37,9 @@ quickstart: $(INSTALLED)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+install-bench: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]' -c constraints.txt
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
