@@ -7,6 +7,8 @@ import signal
 import sys
 from types import FrameType
 
+INTERRUPTED = 130
+"""The exit code."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

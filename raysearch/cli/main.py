@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from raysearch import __version__
+from raysearch.cli.interrupt import INTERRUPTED
 from raysearch.errors import RaysearchError
 
-INTERRUPTED = 130
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
 """Every flag is also a variable, such as RAYSEARCH_RESULTS_TOP; --set alone is not, for no variable may change an answer."""
 

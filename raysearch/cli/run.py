@@ -18,7 +18,7 @@ from rich.console import Console
 
 from raysearch import driver
 from raysearch.causal import Pair
-from raysearch.cli.interrupt import Interrupt
+from raysearch.cli.interrupt import INTERRUPTED, Interrupt
 from raysearch.cli.progress import Watch
 from raysearch.cli.question import Question, ask
 from raysearch.cli.show import print_table
@@ -36,7 +36,6 @@ from raysearch.store.places import store_path, tracking_uri, without_credentials
 from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -112,16 +111,17 @@ def _search(
     watch.say(f"run       {run.path}")
     began = time.monotonic()
     with Interrupt() as interrupt:
+        screening = True
 
         def show(snapshot: Snapshot) -> None:
+            nonlocal screening
             ledger.snapshot(snapshot)
-            if snapshot.stage != "screening" and not show_screened:
-                show_screened.append(True)
+            if screening and snapshot.stage != "screening":
+                screening = False
                 _tell_screening(search, watch)
             watch(snapshot)
             interrupt.check()
 
-        show_screened: list[bool] = []
         try:
             driver.replay(search, ledger.replay(), ledger)
             if ledger.past:

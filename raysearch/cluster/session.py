@@ -32,9 +32,8 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
 
     Raises: ClusterError where `address` cannot be reached.
     """
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # workers without a GPU keep seeing the devices as they are
+    # Workers without a GPU keep the device variables as they are; Ray warns of another default otherwise.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
         _check_reachable(address)
     try:

@@ -219,12 +219,8 @@ class _Stub(nn.Module):
 
     def __init__(self, layer: int, block: nn.Module, stub: Stub, tuples: bool) -> None:
         super().__init__()
-        self.__dict__["_stubbed"] = (
-            layer,
-            block,
-            stub,
-            tuples,
-        )  # not as a child: the block must not be moved or listed twice
+        # Not as a child: the block must not be moved or listed twice.
+        self.__dict__["_stubbed"] = (layer, block, stub, tuples)
 
     def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
         layer, _, stub, tuples = self.__dict__["_stubbed"]

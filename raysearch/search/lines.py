@@ -18,7 +18,7 @@ LineKey = tuple[Split, str]
 
 
 @dataclass
-class Claim:
+class Case:
     """A hypothesis that is being judged: its evidence on change pairs, and what is reported beside."""
 
     hypothesis: Hypothesis
@@ -45,7 +45,7 @@ class Claim:
 
 @dataclass
 class Line:
-    """An intervention on the blocks of a split. `claims` are the hypotheses on it that are still open; without any it is closed.
+    """An intervention on the blocks of a split. `cases` are the hypotheses on it that are still open; without any it is closed.
 
     `strikes`: failed attempts at the next block, in a row. `careful`: it has failed, and goes out one block at a time, so that
     what fails far ahead takes nothing from the blocks before.
@@ -54,7 +54,7 @@ class Line:
     intervention: Intervention
     split: Split
     blocks: tuple[Block, ...]
-    claims: list[Claim]
+    cases: list[Case]
     counted: int = 0
     strikes: int = 0
     careful: bool = False
@@ -67,7 +67,7 @@ class Line:
 
     @property
     def closed(self) -> bool:
-        return not self.claims
+        return not self.cases
 
     @property
     def exhausted(self) -> bool:

@@ -30,7 +30,7 @@ from raysearch.search.events import (
     VerdictName,
 )
 from raysearch.search.hypothesis import Hypothesis, Intervention
-from raysearch.search.lines import Claim, Line, LineKey
+from raysearch.search.lines import Case, Line, LineKey
 from raysearch.search.proposers import Known, Proposer
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
@@ -149,10 +149,10 @@ class Search:
         for key, line in self._lines.items():
             assert places[key] == (not line.closed), (key, "stands in", places[key], "places")
             assert line.closed or not line.exhausted, (key, "has seen everything and is not decided")
-            assert all(c.hypothesis.id not in self._decided or line.split == "holdout" for c in line.claims), key
+            assert all(c.hypothesis.id not in self._decided or line.split == "holdout" for c in line.cases), key
             assert not line.blocks or line.counted <= len(line.blocks), key
         measuring = [line for line in self._lines.values() if line.split == "test"]
-        assert self._alive == sum(len(line.claims) for line in measuring)
+        assert self._alive == sum(len(line.cases) for line in measuring)
         assert sum(self._tally.values()) == len(self._decided)
         assert self._at_most == sum(line.at_most for line in self._lines.values())
         assert self.done == (self._silent and all(line.closed for line in self._lines.values()))
@@ -204,20 +204,20 @@ class Search:
             known = Known(self._generations, self._decided)
             proposals = tuple({h.id: h for h in self._proposer.propose(known) if h.id not in self._decided}.values())
             self._silent = not proposals
-            by_intervention: dict[str, tuple[Intervention, list[Claim]]] = {}
+            by_intervention: dict[str, tuple[Intervention, list[Case]]] = {}
             for hypothesis in proposals:
-                claims = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
-                claims.append(Claim(hypothesis))
+                cases = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
+                cases.append(Case(hypothesis))
                 notes.append(Proposed(hypothesis, self._proposer.name, self._generations))
             self._generations += 1
-            for intervention, claims in by_intervention.values():
-                self._open(intervention, "test", claims, notes)
+            for intervention, cases in by_intervention.values():
+                self._open(intervention, "test", cases, notes)
 
-    def _open(self, intervention: Intervention, split: Split, claims: list[Claim], notes: list[Note]) -> None:
-        line = Line(intervention, split, self.screening.blocks(split), claims)
+    def _open(self, intervention: Intervention, split: Split, cases: list[Case], notes: list[Note]) -> None:
+        line = Line(intervention, split, self.screening.blocks(split), cases)
         assert line.key not in self._lines, "an intervention is proposed once, with all its variables"
         self._lines[line.key] = line
-        self._alive += len(claims) if split == "test" else 0
+        self._alive += len(cases) if split == "test" else 0
         self._at_most += line.at_most
         if line.exhausted:
             self._finish(line, notes)
@@ -242,83 +242,83 @@ class Search:
             notes.append(counted)
             self._at_most -= len(counted.observation.pairs)
             pairs = [self._pairs[p] for p in counted.observation.pairs]
-            for claim in line.claims:
-                claim.count(counted.observation, pairs)
+            for case in line.cases:
+                case.count(counted.observation, pairs)
             if line.split == "test":
                 self._look(line, notes)
             if line.exhausted and not line.closed:
                 self._finish(line, notes)
 
     def _look(self, line: Line, notes: list[Note]) -> None:
-        for claim in tuple(line.claims):
-            verdict = self._tests[claim.hypothesis.variable].verdict(claim.evidence)
+        for case in tuple(line.cases):
+            verdict = self._tests[case.hypothesis.variable].verdict(case.evidence)
             if verdict is not None:
-                self._decide(line, claim, verdict, None, notes)
+                self._decide(line, case, verdict, None, notes)
 
     def _finish(self, line: Line, notes: list[Note]) -> None:
         """The line has seen all there is: what is open is undecided, or estimated."""
-        for claim in tuple(line.claims):
+        for case in tuple(line.cases):
             if line.split == "test":
-                self._decide(line, claim, "undecided", None, notes)
+                self._decide(line, case, "undecided", None, notes)
             else:
-                self._estimate(line, claim, notes)
+                self._estimate(line, case, notes)
 
-    def _decide(self, line: Line, claim: Claim, verdict: VerdictName, reason: str | None, notes: list[Note]) -> None:
-        test = self._tests[claim.hypothesis.variable]
-        low, high = test.interval(claim.evidence)
-        up, down = test.log_evidence(claim.evidence)
+    def _decide(self, line: Line, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]) -> None:
+        test = self._tests[case.hypothesis.variable]
+        low, high = test.interval(case.evidence)
+        up, down = test.log_evidence(case.evidence)
         decided = Decided(
-            hypothesis=claim.hypothesis,
+            hypothesis=case.hypothesis,
             verdict=verdict,
-            n=claim.evidence.n,
-            matches=claim.evidence.matches,
+            n=case.evidence.n,
+            matches=case.evidence.matches,
             low=low,
             high=high,
-            keep_n=claim.keep.n,
-            keep_matches=claim.keep.matches,
-            copies=claim.copies,
-            base_match_unfiltered=self._base_match[claim.hypothesis.variable],
+            keep_n=case.keep.n,
+            keep_matches=case.keep.matches,
+            copies=case.copies,
+            base_match_unfiltered=self._base_match[case.hypothesis.variable],
             log_evidence=up if verdict == "accept" else down if verdict == "reject" else max(up, down),
             claim=test.claim,
             reason=reason,
         )
         notes.append(decided)
-        self._decided[claim.hypothesis.id] = decided
+        self._decided[case.hypothesis.id] = decided
         self._tally[verdict] += 1
         self._alive -= 1
-        self._drop(line, claim)
+        self._drop(line, case)
         if verdict == "accept":
-            self._open_estimate(claim.hypothesis, notes)
+            self._open_estimate(case.hypothesis, notes)
         if not self._alive:
             self._propose(notes)
 
     def _open_estimate(self, hypothesis: Hypothesis, notes: list[Note]) -> None:
         key: LineKey = ("holdout", hypothesis.intervention.id)
         line = self._lines.get(key)
-        claim = Claim(hypothesis)
+        case = Case(hypothesis)
         if line is None:
-            self._open(hypothesis.intervention, "holdout", [claim], notes)
+            self._open(hypothesis.intervention, "holdout", [case], notes)
             return
         for block in range(line.counted):
             seen = line.seen[block]
-            claim.count(seen, [self._pairs[p] for p in seen.pairs])
+            case.count(seen, [self._pairs[p] for p in seen.pairs])
         if line.exhausted or line.strikes >= QUARANTINE:
-            line.claims.append(claim)
-            self._estimate(line, claim, notes)
+            line.cases.append(case)
+            self._estimate(line, case, notes)
             return
         self._at_most -= line.at_most
-        line.claims.append(claim)
+        line.cases.append(case)
         self._at_most += line.at_most
 
-    def _estimate(self, line: Line, claim: Claim, notes: list[Note]) -> None:
-        estimated = Estimated(claim.hypothesis, claim.evidence.n, claim.evidence.matches)
+    def _estimate(self, line: Line, case: Case, notes: list[Note]) -> None:
+        estimated = Estimated(case.hypothesis, case.evidence.n, case.evidence.matches)
         notes.append(estimated)
-        self._estimated[claim.hypothesis.id] = estimated
-        self._drop(line, claim)
+        self._estimated[case.hypothesis.id] = estimated
+        self._drop(line, case)
 
-    def _drop(self, line: Line, claim: Claim) -> None:
+    def _drop(self, line: Line, case: Case) -> None:
         before = line.at_most
-        line.claims.remove(claim)
+        line.cases.remove(case)
         self._at_most += line.at_most - before
         if line.closed:
             self._dispatch.remove(line)
@@ -365,8 +365,8 @@ class Search:
             return
         line.strikes += 1
         if line.strikes >= QUARANTINE:
-            for claim in tuple(line.claims):
+            for case in tuple(line.cases):
                 if line.split == "test":
-                    self._decide(line, claim, "failed", reason, notes)
+                    self._decide(line, case, "failed", reason, notes)
                 else:
-                    self._estimate(line, claim, notes)
+                    self._estimate(line, case, notes)

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from itertools import permutations
-from math import comb, exp, inf, lgamma
+from math import inf
 
 import numpy as np
 import pytest
@@ -146,9 +146,3 @@ def test_the_interval_covers_at_every_time_at_once() -> None:
             step[s + 1] = step.get(s + 1, 0) + chance * theta
         alive = {s: c for s, c in step.items() if (i := ALONE.interval(Evidence(n, s)))[0] <= theta <= i[1]}
     assert 0.95 <= sum(alive.values()) < 1
-
-
-def test_the_prior_is_uniform_over_what_is_possible() -> None:
-    n, s = 3, 2
-    ratio = exp(lgamma(s + 1) + lgamma(n - s + 1) - lgamma(n + 2))
-    assert ratio == pytest.approx(1 / ((n + 1) * comb(n, s)))
