@@ -16,8 +16,24 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class ComponentFacts:
+    """A component that the job names, in this model. `layers`: those that have it; (0,) for one that the model has once.
+
+    `width`: of its vector, all heads together; `heads`: how many it divides into (0: none).
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    width: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or "plain", the first that held."""
+    """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or "plain", the first that held.
+
+    `heads`: attention heads of a layer. `components`: those that the job names (the residual, where it names none).
+    """
 
     layers: int
     width: int
@@ -26,6 +42,7 @@ class ModelFacts:
     dtype: str
     device: str
     path: str
+    components: tuple[ComponentFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

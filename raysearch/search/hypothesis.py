@@ -12,28 +12,41 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Site:
-    """Which activation: layer (from 0), component (e.g. "residual": the block's output), named position."""
+    """Which activation: layer (from 0), component (e.g. "residual": the block's output), named position.
+
+    `head`: one head of a component that has them (from 0); None: the whole vector. A component that the model has once
+    (the embedding) has layer 0.
+    """
 
     layer: int
     component: str
     position: str
+    head: int | None = None
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector."""
+    """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector.
+
+    `coordinates`: with "identity", only these coordinates of the vector (of the head, where the site names one), from 0.
+    """
 
     featurizer: str = "identity"
     features: int | None = None
+    coordinates: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source."""
+    """What is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source.
+
+    `source`: which of the pair's sources lends it, by name (None: the only one).
+    """
 
     site: Site
     subspace: Subspace = Subspace()
     source_site: Site | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
