@@ -1,40 +1,52 @@
-"""What the model does with each distinct input when left alone: its decision, and its run (residuals, keys, values).
+"""What runs leave behind: activations at every layer of the components that are wanted, keys and values, the decision at the answer.
 
-Invariants: a distinct input (by its ids) is run once as long as its run stays in the cache; decisions are kept for
-good, so that what screening saw is never computed a second time; the cache never holds more than its bytes.
+A run without intervention serves every hypothesis, as a base and as a source; a run intervened upon is captured only where it is
+itself a source. Many are run in one padded batch.
+
+Invariants: a run is kept without its padding, so a token's activation has the token's own index; it is made once, unless it had to
+make room (least recently used first, `max_bytes` in all) or something more is wanted of it; decisions of unpatched rows are kept for good.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
+from raysearch.engine.components import Tap, Taps, hook_at
 from raysearch.engine.decide import Decision, decide, near_ties
-from raysearch.engine.forward import batch_logits, batches, plain_logits, width_of
-from raysearch.engine.hooks import owned_hooks
-from raysearch.engine.sites import layers_of
-from raysearch.search.events import Ids
+from raysearch.engine.edits import edits_of, sources_of
+from raysearch.engine.hooks import Hook, Moment, owned_hooks
+from raysearch.engine.memory import Limit, halving
+from raysearch.engine.network import Given, LanguageModel, Network, batches
+from raysearch.engine.rows import Point, Row
+
+Layers = Tensor | Sequence[Tensor]
+"""Of each layer a tensor: stacked where they are alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one input left behind, run without intervention, unpadded. Keys and values are None where they are not kept."""
+    """What one run left behind, unpadded: of each component the layers' activations (token, width) in the order of `Taps.of`.
 
-    residuals: Float[Tensor, "layer token d_model"]
-    keys: Float[Tensor, "layer head token d_head"] | None = None
-    values: Float[Tensor, "layer head token d_head"] | None = None
+    `keys`, `values`: of each layer (head, token, d_head); None where they are not kept.
+    """
+
+    activations: Mapping[str, Layers]
+    keys: Layers | None = None
+    values: Layers | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (self.residuals, self.keys, self.values) if t is not None)
+        kept = [*self.activations.values(), *(k for k in (self.keys, self.values) if k is not None)]
+        return sum(t.nbytes for layers in kept for t in ([layers] if isinstance(layers, Tensor) else layers))
 
 
 class Captures:
-    """The runs of a model without intervention, at most `rows` inputs a forward pass, `max_bytes` of them kept.
+    """The runs of a network, at most `limit.rows` inputs a forward pass, `max_bytes` of them kept.
 
     `tolerance` (logits): a decision closer than this is taken again at batch one. With `plain`, all are taken there.
     `keys`: keep keys and values too, for `replay`.
@@ -42,87 +54,169 @@ class Captures:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        rows: int,
+        network: Network,
+        taps: Taps,
+        limit: Limit,
         tolerance: float,
         max_bytes: int,
         plain: bool = False,
         keys: bool = False,
     ) -> None:
-        self._model = model
-        self._layers = layers_of(model)
-        self._rows = rows
+        assert not keys or isinstance(network, LanguageModel)
+        self._network = network
+        self._taps = taps
+        self._limit = limit
         self._tolerance = tolerance
         self._max_bytes = max_bytes
         self._plain = plain
         self.keys = keys
         self._bytes = 0
-        self._runs: OrderedDict[Ids, Run] = OrderedDict()  # least recently used first
-        self._decisions: dict[Ids, Decision] = {}
+        self._last_bytes = 0
+        self._wanted: dict[str, None] = {}  # components, in the order in which they were first wanted
+        self._runs: OrderedDict[Row, Run] = OrderedDict()  # least recently used first
+        self._decisions: dict[Given, Decision] = {}
 
     @torch.inference_mode()
-    def decisions(self, inputs: Sequence[Ids]) -> list[Decision]:
-        """The decision for each of `inputs`; those not seen before are run."""
-        unseen = [i for i in dict.fromkeys(inputs) if i not in self._decisions]
+    def decisions(self, givens: Sequence[Given]) -> list[Decision]:
+        """The decision for each input without intervention; those not seen before are run."""
+        unseen = [g for g in dict.fromkeys(givens) if g not in self._decisions]
         if self._plain:
-            for ids in unseen:
-                self._decisions[ids] = self._decide_plainly(ids)
+            for given in unseen:
+                self._decisions[given] = self._decide_plainly(given)
         else:
-            for batch in batches(unseen, len, self._rows):
-                self._run(batch)
-        return [self._decisions[i] for i in inputs]
+            self._run_all([Row(given) for given in unseen])
+        return [self._decisions[g] for g in givens]
+
+    def want(self, components: Iterable[str]) -> None:
+        """From now on runs keep these components, at every layer: whoever asks for one layer asks for its neighbours next."""
+        self._wanted.update(dict.fromkeys(sorted(components)))
 
     @torch.inference_mode()
-    def runs(self, inputs: Sequence[Ids]) -> dict[Ids, Run]:
-        """The run of each of `inputs`; those not in the cache are run (again)."""
-        found: dict[Ids, Run] = {}
-        for ids in dict.fromkeys(inputs):
-            if ids in self._runs:
-                self._runs.move_to_end(ids)
-                found[ids] = self._runs[ids]
-        missing = [i for i in dict.fromkeys(inputs) if i not in found]
-        for batch in batches(missing, len, self._rows):
-            found.update(self._run(batch))
+    def runs(self, rows: Iterable[Row]) -> dict[Row, Run]:
+        """Each run, with all that is wanted; those not in the cache are made (again)."""
+        asked = list(dict.fromkeys(rows))
+        found: dict[Row, Run] = {}
+        for row in asked:
+            run = self._runs.get(row)
+            if run is not None and all(component in run.activations for component in self._wanted):
+                self._runs.move_to_end(row)
+                found[row] = run
+        found.update(self._run_all([row for row in asked if row not in found]))
         return found
 
-    def _run(self, batch: Sequence[Ids]) -> dict[Ids, Run]:
-        """Runs `batch`, of one padded width, and keeps what it saw."""
-        seen: list[Tensor] = []
+    def at(self, run: Run, point: Point) -> Float[Tensor, "token width"]:
+        """The activation of a run at a point that was wanted."""
+        activation: Tensor = run.activations[point.component][self._taps.place(point)]
+        return activation
 
-        def read(hidden: Tensor) -> None:
-            seen.append(hidden)
+    def fitting(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """`rows` in parts of at most `limit.rows`, whose runs (bases and sources) fit into `max_bytes`; a row that does not fits alone."""
+        part: list[Row] = []
+        inside: set[Row] = set()
+        for row in rows:
+            needed = {Row(row.base), *sources_of([row])}
+            if part and (len(part) >= self._limit.rows or self._bytes_of(inside | needed) > self._max_bytes):
+                yield part
+                part, inside = [], set()
+            part.append(row)
+            inside |= needed
+        if part:
+            yield part
 
+    def _bytes_of(self, runs: Collection[Row]) -> int:
+        """What they take, by the last that was made: activations grow with the tokens, and inputs of one job are of a length."""
+        return len(runs) * self._last_bytes
+
+    def _run_all(self, rows: Sequence[Row]) -> dict[Row, Run]:
+        made: dict[Row, Run] = {}
+        at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
+        for batch in batches(rows, lambda row: self._network.company(row.base), at_once):
+            for part in halving(batch, self._run, self._limit):
+                made.update(part)
+        return made
+
+    def _run(self, batch: Sequence[Row]) -> dict[Row, Run]:
+        """Runs `batch`, of one company, and keeps what it saw."""
+        network, given = self._network, batch[0].base
+        pads = [network.pad(row.base) for row in batch]
+        lent = self.runs(sources_of(batch))
+        edits = edits_of(batch, pads, self._taps, lambda source: self.at(lent[source.run], source.point))
+        hooks = [hook_at(network, tap, edit, given) for tap, edit in edits]
+        seen: dict[str, list[list[Tensor]]] = {}
+        for component in self._wanted:
+            taps = self._taps.of(component).values()
+            seen[component] = [[] for _ in taps]
+            hooks += [_reader(network, tap, given, parts) for tap, parts in zip(taps, seen[component], strict=True)]
         cache = DynamicCache() if self.keys else None
-        with owned_hooks([(layer, read) for layer in self._layers]):
-            logits = batch_logits(self._model, batch, cache)
-        decisions = decide(logits)
-        again = set(near_ties(decisions, self._tolerance))
-        for at, ids in enumerate(batch):
-            if ids not in self._decisions:
-                self._decisions[ids] = self._decide_plainly(ids) if at in again else decisions[at]
-        runs = {ids: _unpadded(at, width_of(len(ids)) - len(ids), seen, cache) for at, ids in enumerate(batch)}
-        for ids, run in runs.items():
-            self._keep(ids, run)
+        with owned_hooks(hooks):
+            logits = self._logits([row.base for row in batch], cache)
+        self._keep_decisions(batch, decide(logits))
+        kept = {
+            component: _stacked([torch.cat(parts, 1) for parts in of_layers]) for component, of_layers in seen.items()
+        }
+        keys, values = _keys_and_values(cache, len(network.blocks))
+        runs = {}
+        for at, row in enumerate(batch):
+            runs[row] = Run(
+                {component: _row(layers, at, pads[at]) for component, layers in kept.items()},
+                None if keys is None else _row(keys, at, pads[at]),
+                None if values is None else _row(values, at, pads[at]),
+            )
+            self._keep(row, runs[row])
         return runs
 
-    def _decide_plainly(self, ids: Ids) -> Decision:
-        return decide(plain_logits(self._model, ids)[None])[0]
+    def _logits(self, givens: Sequence[Given], cache: DynamicCache | None) -> Float[Tensor, "row answer"]:
+        if cache is None:
+            return self._network.batch(givens)
+        assert isinstance(self._network, LanguageModel)
+        return self._network.batch(givens, cache)
 
-    def _keep(self, ids: Ids, run: Run) -> None:
-        old = self._runs.pop(ids, None)
+    def _keep_decisions(self, batch: Sequence[Row], decisions: Sequence[Decision]) -> None:
+        again = set(near_ties(decisions, self._tolerance))
+        for at, row in enumerate(batch):
+            if not row.patches and row.base not in self._decisions:
+                self._decisions[row.base] = self._decide_plainly(row.base) if at in again else decisions[at]
+
+    def _decide_plainly(self, given: Given) -> Decision:
+        return decide(self._network.plain(given)[None])[0]
+
+    def _keep(self, row: Row, run: Run) -> None:
+        old = self._runs.pop(row, None)
+        self._last_bytes = run.nbytes
         self._bytes += run.nbytes - (old.nbytes if old is not None else 0)
-        self._runs[ids] = run
+        self._runs[row] = run
         while self._bytes > self._max_bytes:
             _, oldest = self._runs.popitem(last=False)
             self._bytes -= oldest.nbytes
 
 
-def _unpadded(at: int, pad: int, seen: Sequence[Tensor], cache: DynamicCache | None) -> Run:
-    """Row `at` of a batch. Stacking copies, so that the batch's own memory is let go."""
-    residuals = torch.stack([hidden[at, pad:] for hidden in seen])
-    kept = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers] if cache else []
-    keys = [k[at, :, pad:] for k, _ in kept if k is not None]
-    values = [v[at, :, pad:] for _, v in kept if v is not None]
-    if not keys or len(keys) < len(seen) or len(values) < len(seen):
-        return Run(residuals)  # layers without attention of their own: there is nothing to replay on
-    return Run(residuals, torch.stack(keys), torch.stack(values))
+def _reader(network: Network, tap: Tap, given: Given, into: list[Tensor]) -> Hook:
+    def read(activation: Float[Tensor, "row token width"], _moment: Moment) -> None:
+        into.append(tap.read(activation).clone())  # some models go on to add to it in place
+
+    return hook_at(network, tap, read, given)
+
+
+def _stacked(layers: Sequence[Tensor]) -> Layers:
+    """As one tensor, where that can be."""
+    alike = len({(t.shape, t.device, t.dtype) for t in layers}) == 1
+    return torch.stack(list(layers)) if alike else layers
+
+
+def _row(layers: Layers, at: int, pad: int) -> Layers:
+    """Row `at` without its padding, copied, so that the batch's own memory is let go."""
+    if isinstance(layers, Tensor):
+        return layers[:, at, ..., pad:, :].clone()
+    return tuple(t[at, ..., pad:, :].clone() for t in layers)
+
+
+def _keys_and_values(cache: DynamicCache | None, blocks: int) -> tuple[Layers | None, Layers | None]:
+    """Of each layer (row, head, token, d_head). None where a layer keeps none: there is nothing to replay on."""
+    if cache is None:
+        return None, None
+    kept = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
+    keys = [k for k, _ in kept if k is not None]
+    values = [v for _, v in kept if v is not None]
+    if len(keys) < blocks or len(values) < blocks:
+        return None, None
+    return _stacked(keys), _stacked(values)

@@ -1,19 +1,76 @@
 """Forward hooks that we own: put on, counted, and taken off again.
 
+An activation is the first tensor that a module is given (side "input") or puts out ("output"), seen as (row, token, width). A module
+may run several times in a forward pass, each time on the tokens that follow (a recurrent network's step, a new token).
+
 Invariants: each hook fires exactly as often as it should, else an error; ours are removed however the block is left;
 those of others are never touched.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.sites import residual_in, with_residual
+from raysearch.errors import ModelError
 
-Edit = Callable[[Tensor], Tensor | None]
-"""Sees a block's residual (row, token, d_model); what it returns takes its place, None leaves it as it is."""
+Side = Literal["input", "output"]
+FIRST_ARGUMENTS = ("hidden_states", "input", "x", "inputs_embeds", "input_ids")
+"""Names under which a module may be given its activation, where it is not given it first in line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments that a module was called with."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def activation(self) -> Any:
+        """The first of them, or the one that goes by a name of `FIRST_ARGUMENTS`."""
+        return self.args[0] if self.args else self.kwargs.get(self._name)
+
+    def put(self, new: Tensor) -> "Call":
+        """The call with `new` in the place of its activation."""
+        new = new.reshape(self.activation.shape)
+        return Call((new, *self.args[1:]), self.kwargs) if self.args else Call((), {**self.kwargs, self._name: new})
+
+    @property
+    def _name(self) -> str:
+        return next((name for name in FIRST_ARGUMENTS if name in self.kwargs), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One firing: how many tokens came before, and what the module was called with."""
+
+    first: int
+    call: Call
+    flat: bool
+
+    def input(self) -> Float[Tensor, "row token width"]:
+        """The activation that the module was given."""
+        return seen(self.call.activation, self.flat)
+
+
+Edit = Callable[[Tensor, Moment], Tensor | None]
+"""Sees an activation (row, token, width); what it returns takes its place, None leaves it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """`edit`, to be applied to what `module` is given or puts out. `flat`: the activation may lack the token dimension."""
+
+    module: nn.Module
+    side: Side
+    edit: Edit
+    times: int = 1
+    flat: bool = False
+    first: int = 0
 
 
 class MisfiredHookError(AssertionError):
@@ -21,29 +78,70 @@ class MisfiredHookError(AssertionError):
 
 
 @contextmanager
-def owned_hooks(hooks: Sequence[tuple[nn.Module, Edit]], times: int = 1) -> Iterator[None]:
-    """Within, each edit is applied to the residual that its module puts out.
+def owned_hooks(hooks: Sequence[Hook]) -> Iterator[None]:
+    """Within, each edit is applied whenever its module runs; edits on one side of one module in the order of `hooks`.
 
     Raises: MisfiredHookError at the end where one did not fire exactly `times` times (not if the block itself raised).
     """
     fired = [0] * len(hooks)
+    with ExitStack() as stack:
+        for at, hook in enumerate(hooks):
+            stack.enter_context(_on(hook, fired, at))
+        yield
+    for hook, count in zip(hooks, fired, strict=True):
+        if count != hook.times:
+            name = type(hook.module).__name__
+            raise MisfiredHookError(f"a hook on {name} fired {count} times; it should {hook.times}")
 
-    def hook_of(at: int, edit: Edit) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            fired[at] += 1
-            edited = edit(residual_in(output))
-            return None if edited is None else with_residual(output, edited)
 
-        return hook
+def output_activation(output: Any) -> Any:
+    """What a module put out, or the first of several."""
+    return output[0] if isinstance(output, tuple) and output else output
 
-    handles = []
+
+def seen(activation: Any, flat: bool = False) -> Float[Tensor, "row token width"]:
+    """The activation, in three dimensions. Raises: ModelError where it has another shape."""
+    if isinstance(activation, Tensor) and activation.ndim == 3:
+        return activation
+    if flat and isinstance(activation, Tensor) and activation.ndim == 2:
+        return activation[:, None]
+    got = tuple(activation.shape) if isinstance(activation, Tensor) else type(activation).__name__
+    raise ModelError(f"an activation is {got}; need a tensor (row, token, width), or a tuple that begins with one")
+
+
+@contextmanager
+def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
+    tokens = hook.first
+
+    def edited(activation: Any, call: Call) -> Tensor | None:
+        nonlocal tokens
+        fired[at] += 1
+        shaped = seen(activation, hook.flat)
+        moment = Moment(tokens, call, hook.flat)
+        tokens += shaped.shape[1]
+        return hook.edit(shaped, moment)
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = Call(args, kwargs)
+        new = edited(call.activation, call)
+        if new is None:
+            return None
+        call = call.put(new)
+        return call.args, call.kwargs
+
+    def after(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        activation = output_activation(output)
+        new = edited(activation, Call(args, kwargs))
+        if new is None:
+            return None
+        new = new.reshape(activation.shape)
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    if hook.side == "input":
+        handle = hook.module.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = hook.module.register_forward_hook(after, with_kwargs=True)
     try:
-        for at, (module, edit) in enumerate(hooks):
-            handles.append(module.register_forward_hook(hook_of(at, edit)))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-    for (module, _), count in zip(hooks, fired, strict=True):
-        if count != times:
-            raise MisfiredHookError(f"a hook on {type(module).__name__} fired {count} times; it should {times}")
+        handle.remove()

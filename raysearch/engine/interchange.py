@@ -1,157 +1,90 @@
-"""The full interchange: the oracle, and the same for many rows in one forward pass.
+"""The plain run: the oracle, and what it reads on the way.
 
-Invariants: the oracle is two plain forward passes at batch one and one owned hook on each block it touches: the
-reference for everything, sharing nothing with the batched form but the hooks; all units of an intervention are
-interchanged at once, in the base's run, each with what the source's run without intervention had there.
+Invariants: the oracle is plain forward passes at batch one with owned hooks, one for each source and one for the base: the reference for
+everything, sharing nothing with the batched form but the hooks, the taps and the formulas; all patches of a row act in the base's run,
+each with what its source's run had there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from raysearch.engine.captures import Run
-from raysearch.engine.forward import batch_logits, plain_logits, width_of
-from raysearch.engine.hooks import Edit, owned_hooks
-from raysearch.engine.sites import Sizes, check_site, layers_of
-from raysearch.errors import JobError, NotYetError, PositionError
-from raysearch.search.events import Encoded, Ids
-from raysearch.search.hypothesis import Intervention, Unit
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """In one layer: the base's tokens that are replaced, each by the source's token that stands in the same place."""
-
-    layer: int
-    base_tokens: Ids
-    source_tokens: Ids
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One intervention on one pair, as the model runs it. Layers of the patches differ. No patches: no intervention."""
-
-    base: Ids
-    source: Ids
-    patches: tuple[Patch, ...] = ()
-
-
-def row_of(pair: Encoded, intervention: Intervention, sizes: Sizes) -> Row:
-    """What to run for `intervention` on `pair`.
-
-    Raises: NotYetError for what this version does not interchange; ModelError, PositionError for a site not there.
-    """
-    if intervention.kind != "interchange":
-        raise NotYetError(f"intervention kind {intervention.kind!r} is not supported yet; use interchange")
-    if not intervention.units:
-        raise JobError("an intervention without units changes nothing; name at least one unit")
-    if len(pair.sources) != 1:
-        raise NotYetError(f"pair {pair.index}: has {len(pair.sources)} sources; only one is supported yet")
-    ((name, source),) = pair.sources.items()
-    tokens: dict[int, dict[int, int]] = {}  # of each layer: base's token -> source's token
-    for unit in intervention.units:
-        _check_unit(unit, sizes)
-        position = unit.site.position
-        if position not in pair.base_positions:
-            raise PositionError(
-                f"pair {pair.index}: has no position {position!r}; it has {', '.join(pair.base_positions)}"
-            )
-        taken = tokens.setdefault(unit.site.layer, {})
-        ours, theirs = pair.base_positions[position], pair.source_positions[name][position]
-        for base_token, source_token in zip(ours, theirs, strict=True):
-            if taken.setdefault(base_token, source_token) != source_token:
-                raise PositionError(
-                    f"pair {pair.index}: two units write token {base_token} of layer {unit.site.layer}, from source "
-                    f"tokens {taken[base_token]} and {source_token}; name units that do not overlap"
-                )
-    return Row(pair.base, source, tuple(Patch(at, tuple(t), tuple(t.values())) for at, t in sorted(tokens.items())))
+from raysearch.engine.components import Taps, hook_at
+from raysearch.engine.edits import lent_to, sources_of, tap_columns
+from raysearch.engine.hooks import Hook, Moment, owned_hooks
+from raysearch.engine.kinds import Collect
+from raysearch.engine.network import Given, Network
+from raysearch.engine.rows import Patch, Point, Row
 
 
 @torch.inference_mode()
-def oracle(model: PreTrainedModel, row: Row) -> Float[Tensor, "vocab"]:
-    """The logits (float32) at the answer: the base's run with the row's patches, by two plain forward passes.
+def oracle(network: Network, taps: Taps, row: Row) -> Float[Tensor, "answer"]:
+    """The logits (float32) at the answer of `row`, by plain forward passes.
 
-    Raises: MisfiredHookError where a block does not run exactly once in a forward pass.
+    Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
     """
-    layers = layers_of(model)
-    seen: dict[int, Tensor] = {}
-
-    def reader(patch: Patch) -> Edit:
-        def read(hidden: Float[Tensor, "1 token d_model"]) -> None:
-            seen[patch.layer] = hidden[0, list(patch.source_tokens)].clone()
-
-        return read
-
-    def writer(patch: Patch) -> Edit:
-        def write(hidden: Float[Tensor, "1 token d_model"]) -> Tensor:
-            hidden = hidden.clone()
-            hidden[0, list(patch.base_tokens)] = seen[patch.layer]
-            return hidden
-
-        return write
-
-    if row.patches:
-        with owned_hooks([(layers[p.layer], reader(p)) for p in row.patches]):
-            plain_logits(model, row.source)
-    with owned_hooks([(layers[p.layer], writer(p)) for p in row.patches]):
-        return plain_logits(model, row.base)
+    logits, _ = _run(network, taps, row, ())
+    return logits
 
 
 @torch.inference_mode()
-def interchange(model: PreTrainedModel, rows: Sequence[Row], runs: Mapping[Ids, Run]) -> Float[Tensor, "row vocab"]:
-    """The logits (float32) at the answer of every row, in one forward pass with one owned hook on each touched block.
+def collect(network: Network, taps: Taps, row: Row) -> list[Float[Tensor, "token feature"]]:
+    """What each `Collect` of the row reads in its run, in their order, by plain forward passes; the other patches act."""
+    reads = [patch for patch in row.patches if isinstance(patch.kind, Collect)]
+    _, seen = _run(network, taps, row, tuple({patch.point for patch in reads}))
+    collected = []
+    for patch in reads:
+        tokens = seen[patch.point][list(patch.tokens)]
+        collected.append(tokens if patch.features is None else tokens[:, list(patch.features)])
+    return collected
 
-    The rows' bases have one padded width; `runs` has the run of each row's source.
-    """
-    layers = layers_of(model)
-    hooks: list[tuple[nn.Module, Edit]] = []
-    for layer in sorted({p.layer for row in rows for p in row.patches}):
-        hooks.append((layers[layer], _writer(layer, rows, runs, model.device)))
+
+def _run(
+    network: Network, taps: Taps, row: Row, reads: Sequence[Point]
+) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
+    """The logits, and the activations at `reads`, after all edits."""
+    lent = {run: _run(network, taps, run, tuple(points))[1] for run, points in sources_of([row]).items()}
+    hooks = [_writer(network, taps, patch, row.base, lent) for patch in row.patches]
+    seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
+    hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]
     with owned_hooks(hooks):
-        return batch_logits(model, [row.base for row in rows])
+        logits = network.plain(row.base)
+    return logits, {point: torch.cat(parts) for point, parts in seen.items()}
+
+
+def _reader(network: Network, taps: Taps, point: Point, given: Given, into: list[Tensor]) -> Hook:
+    tap = taps.at(point)
+
+    def read(activation: Float[Tensor, "1 token width"], _moment: Moment) -> None:
+        into.append(tap.read(activation[0]).clone())
+
+    return hook_at(network, tap, read, given)
 
 
 def _writer(
-    layer: int,
-    rows: Sequence[Row],
-    runs: Mapping[Ids, Run],
-    device: torch.device,
-) -> Edit:
-    """Puts into each row, at its own padded columns, what its own source has in this layer."""
-    at_row: list[int] = []
-    at_column: list[int] = []
-    values: list[Tensor] = []
-    for at, row in enumerate(rows):
-        pad = width_of(len(row.base)) - len(row.base)
-        for patch in row.patches:
-            if patch.layer == layer:
-                at_row += [at] * len(patch.base_tokens)
-                at_column += [pad + token for token in patch.base_tokens]
-                values.append(runs[row.source].residuals[layer, list(patch.source_tokens)])
-    where = torch.tensor(at_row, device=device), torch.tensor(at_column, device=device)
-    new = torch.cat(values)
+    network: Network, taps: Taps, patch: Patch, given: Given, lent: Mapping[Row, Mapping[Point, Tensor]]
+) -> Hook:
+    tap = taps.at(patch.point)
+    own = lent_to(patch, given, tap, lambda source: lent[source.run][source.point])
+    columns = tap_columns(tap, patch.features)
 
-    def write(hidden: Float[Tensor, "row token d_model"]) -> Tensor:
-        hidden = hidden.clone()
-        hidden[where] = new
-        return hidden
+    def write(activation: Float[Tensor, "1 token width"], moment: Moment) -> Tensor | None:
+        here = [
+            (i, t - moment.first) for i, t in enumerate(patch.tokens) if 0 <= t - moment.first < activation.shape[1]
+        ]
+        if not here:
+            return None
+        items, at = [i for i, _ in here], [t for _, t in here]
+        edited = activation.clone()
+        chosen = slice(None) if columns is None else columns.to(activation.device)
+        source = own if own is None else own[items].to(activation)
+        if patch.kind.lent == "input":
+            source = moment.input()[0, at][:, chosen]
+        new = patch.kind.forward(edited[0, at][:, chosen][None], None if source is None else source[None])[0]
+        for token, vector in zip(at, new, strict=True):
+            edited[0, token, chosen] = vector
+        return edited
 
-    return write
-
-
-def _check_unit(unit: Unit, sizes: Sizes) -> None:
-    check_site(unit.site, sizes.layers)
-    if unit.source_site is not None:
-        raise NotYetError(
-            "a unit that takes from another site of the source is not supported yet; leave source_site out"
-        )
-    if unit.subspace.featurizer != "identity":
-        raise NotYetError(
-            f"featurizer {unit.subspace.featurizer!r} is not supported yet; use identity (subspaces: [full])"
-        )
-    if unit.subspace.features not in (None, sizes.width):
-        raise NotYetError(f"{unit.subspace.features} of {sizes.width} features are not supported yet; use all (full)")
+    return hook_at(network, tap, write, given)

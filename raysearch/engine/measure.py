@@ -7,12 +7,11 @@ output depends on what else was asked; every intervention ends with an output fo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from raysearch.engine.captures import Captures
 from raysearch.engine.decide import Decision, checked, decide, near_ties
-from raysearch.engine.interchange import Row
+from raysearch.engine.memory import Limit, halving
 from raysearch.engine.paths import Path
+from raysearch.engine.rows import Row
 
 Decider = Callable[[Sequence[Row]], list[Decision]]
 
@@ -44,12 +43,13 @@ class Outcome:
 
 
 class Measurer:
-    """Runs items by `path`, near-ties (best two logits closer than `tolerance`) again by `oracle`."""
+    """Runs items by `path`, near-ties (best two logits closer than `tolerance`) again by `oracle`; in halves what memory does not hold."""
 
-    def __init__(self, path: Path, oracle: Path, captures: Captures, tolerance: float) -> None:
+    def __init__(self, path: Path, oracle: Path, captures: Captures, limit: Limit, tolerance: float) -> None:
         self._path = path
         self._oracle = oracle
         self._captures = captures
+        self._limit = limit
         self._tolerance = tolerance
 
     def measure(self, items: Sequence[Item]) -> Outcome:
@@ -72,7 +72,7 @@ class Measurer:
         if not owners:
             return
         try:
-            decisions = how(list(owners))
+            decisions = [d for part in halving(list(owners), how, self._limit) for d in part]
         except Exception as error:  # noqa: BLE001  whatever it is, it must be told of its intervention and spare the others
             names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
@@ -82,9 +82,6 @@ class Measurer:
             for items, decision in zip(owners.values(), decisions, strict=True):
                 _add(items, decision, outcome)
             return
-        # Out of the except clause: the error no longer holds the failed batch's tensors when memory is short.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         for name in names:  # if it is one, those that share its rows are left
             self._run([row for row, items in owners.items() if items[0].intervention == name], how, sharing, outcome)
 

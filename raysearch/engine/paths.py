@@ -6,27 +6,26 @@ Invariants: a path that does not hold on this model is not taken, and that is sa
 import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps, hook_at
 from raysearch.engine.decide import decide
-from raysearch.engine.forward import batches
-from raysearch.engine.interchange import Patch, Row, interchange, oracle, row_of
-from raysearch.engine.replay import Replay, can_replay, shape_of
-from raysearch.engine.sites import Sizes
-from raysearch.search.events import Encoded
-from raysearch.search.hypothesis import Intervention, Site, Unit
+from raysearch.engine.edits import edits_of, sources_of
+from raysearch.engine.hooks import owned_hooks
+from raysearch.engine.interchange import oracle
+from raysearch.engine.kinds import Interchange, Resample
+from raysearch.engine.memory import Limit
+from raysearch.engine.network import LanguageModel, Network
+from raysearch.engine.replay import Replay
+from raysearch.engine.rows import Patch, Point, Row, Source
 
 log = logging.getLogger(__name__)
-
-CHECKED = 6
-"""Pairs on which each path is checked."""
 
 
 class Path(Protocol):
@@ -38,8 +37,8 @@ class Path(Protocol):
         """The rows in the companies in which they are to be run."""
         ...
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row vocab"]:
-        """The logits (float32) at the answer of rows that `batches` put together."""
+    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+        """The logits (float32) at the answer of rows that `batches` put together, or of a part of them."""
         ...
 
     def is_free(self, row: Row) -> bool:
@@ -52,86 +51,109 @@ class Plain:
 
     name = "plain"
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, network: Network, taps: Taps) -> None:
+        self._network = network
+        self._taps = taps
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         return ([row] for row in rows)
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row vocab"]:
-        return torch.stack([oracle(self._model, row) for row in rows])
+    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+        return torch.stack([oracle(self._network, self._taps, row) for row in rows])
 
     def is_free(self, row: Row) -> bool:
         return False
 
 
 class Batched:
-    """Full forward passes of up to `size` rows, padded to a width that depends on the row alone."""
+    """Full forward passes of rows of one company."""
 
     name = "batched"
 
-    def __init__(self, model: PreTrainedModel, captures: Captures, size: int) -> None:
-        self._model = model
+    def __init__(self, network: Network, taps: Taps, captures: Captures) -> None:
+        self._network = network
+        self._taps = taps
         self._captures = captures
-        self._size = size
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        return batches(rows, lambda row: len(row.base), self._size)
+        self._captures.want(_lent(rows))
+        by_company: dict[object, list[Row]] = {}
+        for row in rows:
+            by_company.setdefault(self._network.company(row.base), []).append(row)
+        for group in by_company.values():
+            yield from self._captures.fitting(group)
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row vocab"]:
-        return interchange(self._model, rows, self._captures.runs([row.source for row in rows]))
+    @torch.inference_mode()
+    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+        network, given = self._network, rows[0].base
+        self._captures.want(_lent(rows))
+        runs = self._captures.runs(sources_of(rows))
+        pads = [network.pad(row.base) for row in rows]
+        edits = edits_of(rows, pads, self._taps, lambda s: self._captures.at(runs[s.run], s.point))
+        with owned_hooks([hook_at(network, tap, edit, given) for tap, edit in edits]):
+            return network.batch([row.base for row in rows])
 
     def is_free(self, row: Row) -> bool:
         return False
 
 
 class Replayed:
-    """Waves of up to `size` rows that begin at one token, on what the bases' runs have left. Needs captures with keys."""
+    """Waves of rows that begin at one token, on what the bases' runs have left; rows that are patched outside of
+    the blocks are run whole. Needs captures with keys."""
 
     name = "replay"
 
-    def __init__(self, model: PreTrainedModel, captures: Captures, size: int) -> None:
-        self._replay = Replay(model)
+    def __init__(self, network: LanguageModel, taps: Taps, captures: Captures) -> None:
+        assert captures.keys, "waves travel on the keys and values of the bases' runs"
+        self._replay = Replay(network, taps, captures)
+        self._whole = Batched(network, taps, captures)
         self._captures = captures
-        self._size = size
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         waves: dict[object, list[Row]] = {}
         for row in rows:
-            waves.setdefault(shape_of(row), []).append(row)
+            waves.setdefault(self._replay.shape_of(row), []).append(row)
+        yield from self._whole.batches(waves.pop(None, []))
         for wave in waves.values():
-            wave.sort(key=lambda row: row.patches[0].layer)
-            for start in range(0, len(wave), self._size):
-                yield wave[start : start + self._size]
+            self._want(wave)
+        for wave in waves.values():
+            wave.sort(key=self._replay.joint_of)
+            yield from self._captures.fitting(wave)
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row vocab"]:
-        runs = self._captures.runs([ids for row in rows for ids in (row.base, row.source)])
-        return self._replay.logits(rows, runs)
+    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+        if self._replay.shape_of(rows[0]) is None:
+            return self._whole.logits(rows)
+        self._want(rows)
+        return self._replay.logits(rows, self._captures.runs([*(Row(row.base) for row in rows), *sources_of(rows)]))
 
     def is_free(self, row: Row) -> bool:
-        """In a causal model a token's residual depends on the tokens up to it: the same prefix at the same place, the same swap."""
-        return all(
-            ours == theirs and row.base[: ours + 1] == row.source[: ours + 1]
-            for patch in row.patches
-            for ours, theirs in zip(patch.base_tokens, patch.source_tokens, strict=True)
-        )
+        """In a causal model a token's activation depends on the tokens up to it: the same prefix at the same place, the same swap."""
+        return bool(row.patches) and all(_is_identity(row, patch) for patch in row.patches)
+
+    def _want(self, wave: Sequence[Row]) -> None:
+        self._captures.want([*_lent(wave), *(self._replay.joint_of(row).point.component for row in wave)])
 
 
 def fastest(
-    model: PreTrainedModel, encoded: Sequence[Encoded], sizes: Sizes, size: int, max_bytes: int, tolerance: float
+    network: Network, taps: Taps, rows: Sequence[Row], limit: Limit, max_bytes: int, tolerance: float
 ) -> tuple[Path, Captures]:
-    """The fastest path that holds on this model, and captures that keep what it needs. Says in one line why not a faster one."""
-    name, plain, rows = type(model).__name__, Plain(model), _random_rows(encoded, sizes)
+    """The fastest path that gives for `rows` what the oracle gives, and captures that keep what it needs; says why not a faster one.
+
+    `rows`: as `trial_rows` makes them.
+    """
+    name, plain = network.name, Plain(network, taps)
     wanted = dict(zip(rows, plain.logits(rows), strict=True)) if rows else {}
-    captures = Captures(model, size, tolerance, max_bytes)
-    batched = Batched(model, captures, size)
+    captures = Captures(network, taps, limit, tolerance, max_bytes)
+    batched = Batched(network, taps, captures)
     if not _holds(name, batched, wanted, tolerance, "each row is run by itself, slowly"):
-        return plain, Captures(model, 1, tolerance, 0, plain=True)
-    if not can_replay(model):
+        return plain, Captures(network, taps, Limit(1), tolerance, 0, plain=True)
+    if not isinstance(network, LanguageModel):
+        return batched, captures
+    if not network.can_replay:
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", name)
         return batched, captures
-    keeping = Captures(model, size, tolerance, max_bytes, keys=True)
-    replayed = Replayed(model, keeping, size)
+    keeping = Captures(network, taps, limit, tolerance, max_bytes, keys=True)
+    replayed = Replayed(network, taps, keeping)
     if not _holds(name, replayed, wanted, tolerance, "rows are run whole, not from the patch on"):
         return batched, captures
     return replayed, keeping
@@ -143,8 +165,8 @@ def difference(path: Path, wanted: Mapping[Row, Tensor], tolerance: float) -> tu
     An output that is a near-tie counts as equal: it is decided again. `wanted` has each base without intervention too.
     """
     left_alone = {row.base: logits for row, logits in wanted.items() if not row.patches}
-    said = [(left_alone[row.base], logits) for row, logits in wanted.items() if row.patches and path.is_free(row)]
-    for batch in path.batches([row for row in wanted if row.patches or not path.is_free(row)]):
+    said = [(left_alone[row.base], logits) for row, logits in wanted.items() if path.is_free(row)]
+    for batch in path.batches([row for row in wanted if not path.is_free(row)]):
         said += zip(path.logits(batch), [wanted[row] for row in batch], strict=True)
     worst, equal = 0.0, True
     for ours, theirs in said:
@@ -178,22 +200,36 @@ def _holds(model: str, path: Path, wanted: Mapping[Row, Tensor], tolerance: floa
     return False
 
 
-def _random_rows(encoded: Sequence[Encoded], sizes: Sizes, seed: int = 0) -> list[Row]:
-    """On random pairs: a unit at a random position in two random layers, each for itself; an identity; no intervention.
+def trial_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:
+    """What paths are held against the oracle on: `rows`, their bases without intervention, and an identity for each base of several tokens.
 
-    Two layers: so that rows have company that joins at another layer, and not all are patched in the last. The identity
-    takes the last token but one from the same text without its last: it is none where tokens look ahead. Nothing is
-    interchanged in a pair of several sources.
+    The identity takes the last token but one from the same text without its last, in a random layer: it is none where tokens look ahead.
     """
     rng = random.Random(f"{seed}.selfcheck")
-    rows = []
-    for pair in (rng.choice(encoded) for _ in range(CHECKED if encoded else 0)):
-        rows.append(Row(pair.base, pair.base))
-        at = (len(pair.base) - 2,)
-        if at[0] >= 0:
-            rows.append(Row(pair.base, pair.base[:-1], (Patch(rng.randrange(sizes.layers), at, at),)))
-        if len(pair.sources) == 1:
-            position = rng.choice(sorted(pair.base_positions))
-            for layer in rng.sample(range(sizes.layers), min(2, sizes.layers)):
-                rows.append(row_of(pair, Intervention((Unit(Site(layer, "residual", position)),)), sizes))
-    return list(dict.fromkeys(rows))
+    trial = list(rows)
+    for given in dict.fromkeys(row.base for row in rows):
+        trial.append(Row(given))
+        if isinstance(given, tuple) and len(given) > 1:
+            at, point = (len(given) - 2,), Point(rng.randrange(layers), "residual")
+            trial.append(Row(given, (Patch(point, at, (Source(Row(given[:-1]), point, at),)),)))
+    return list(dict.fromkeys(trial))
+
+
+def _lent(rows: Iterable[Row]) -> set[str]:
+    """The components that rows lend from, and those that their sources, where these are intervened upon, lend from in turn."""
+    sources = sources_of(rows)
+    own = {point.component for points in sources.values() for point in points}
+    return own | _lent(sources) if sources else own
+
+
+def _is_identity(row: Row, patch: Patch) -> bool:
+    """Whether the patch puts in what is there: the same point after the same tokens, interchanged alone."""
+    if not isinstance(patch.kind, Interchange | Resample) or len(patch.sources) != 1:
+        return False
+    (source,) = patch.sources
+    if source.run.patches or source.point != patch.point or source.features != patch.features:
+        return False
+    ours, theirs = row.base, source.run.base
+    if not isinstance(ours, tuple) or not isinstance(theirs, tuple):
+        return False
+    return source.tokens == patch.tokens and ours[: max(patch.tokens) + 1] == theirs[: max(patch.tokens) + 1]

@@ -1,8 +1,9 @@
 """Suffix replay: an intervened run that begins at its first patched layer and token, on what the base's run has left.
 
 In a causal model the layers below a patch and the tokens before it are as in the base's run without intervention. So a row starts
-with the base's residual after its first patched layer, from its first patched token on, patched; its attention reads the base's keys
-and values for the tokens before. Rows travel together as a *wave* that walks up the layers once, each joining at its own.
+with the base's residual where its first patch lies (before a block, or after it where the patch is on its output), from its first
+patched token on; its attention reads the base's keys and values for the tokens before. Rows travel together as a *wave* that walks up
+the layers once, each joining at its own.
 
 Nothing here knows a family of models: the model's own blocks are called with the arguments that its own forward pass gives them,
 seen on a *template* (one dummy row of the same start and length, stubs in the place of its blocks). The head is the model's own
@@ -17,18 +18,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache
 
-from raysearch.engine.captures import Run
-from raysearch.engine.forward import plain_logits, takes
-from raysearch.engine.interchange import Row
-from raysearch.engine.sites import layers_of, residual_in
-from raysearch.search.events import Ids
+from raysearch.engine.captures import Captures, Layers, Run
+from raysearch.engine.components import Tap, Taps
+from raysearch.engine.edits import edits_of
+from raysearch.engine.hooks import Call, Edit, Hook, Moment, output_activation, owned_hooks, seen
+from raysearch.engine.network import LanguageModel
+from raysearch.engine.rows import Patch, Point, Row
 
 TEMPLATES = 64
 """So many are kept, those used last. One costs a forward pass without blocks, and holds a mask of suffix x length."""
@@ -45,59 +48,106 @@ class Shape:
     length: int
 
 
-def shape_of(row: Row) -> Shape:
-    """The shape of the wave that `row` travels in. It has patches."""
-    return Shape(min(t for p in row.patches for t in p.base_tokens), len(row.base))
+@dataclass(frozen=True, slots=True, order=True)
+class Joint:
+    """Where a row joins its wave: before block `layer`, or after it."""
 
+    layer: int
+    after: bool
 
-def can_replay(model: PreTrainedModel) -> bool:
-    """Whether the model takes a cache and says which logits to compute: without these there is nothing to replay on."""
-    return all(takes(model, name) for name in ("past_key_values", "use_cache", "logits_to_keep", "position_ids"))
+    @property
+    def point(self) -> Point:
+        """The activation of the base's run with which it does."""
+        return Point(self.layer, "residual" if self.after else "block_input")
 
 
 class Replay:
     """Waves on one model."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._layers = layers_of(model)
+    def __init__(self, network: LanguageModel, taps: Taps, captures: Captures) -> None:
+        self._network = network
+        self._model = network.model
+        self._layers = network.layers
+        self._taps = taps
+        self._captures = captures
         self._templates: OrderedDict[Shape, _Template] = OrderedDict()  # least recently used first
 
+    def shape_of(self, row: Row) -> Shape | None:
+        """The shape of the wave that `row` travels in. None: it is patched outside of the blocks, or nowhere."""
+        if not row.patches or any(self._taps.at(p.point).layer is None for p in row.patches):
+            return None
+        return Shape(min(t for p in row.patches for t in p.tokens), len(row.base))  # type: ignore[arg-type]
+
+    def joint_of(self, row: Row) -> Joint:
+        """Where `row` joins. It has a shape."""
+        return min(self._joint(patch) for patch in row.patches)
+
     @torch.inference_mode()
-    def logits(self, rows: Sequence[Row], runs: Mapping[Ids, Run]) -> Float[Tensor, "row vocab"]:
+    def logits(self, rows: Sequence[Row], runs: Mapping[Row, Run]) -> Float[Tensor, "row vocab"]:
         """The logits (float32) at the answer of every row, in the order of `rows`, which are of one shape.
 
-        `runs` has the run of each row's base and source, with keys and values.
+        `runs` has the run of each row's base, with keys and values, and of each of its sources.
         """
-        shape = shape_of(rows[0])
-        assert all(shape_of(row) == shape for row in rows), "rows of one wave begin at one token and have one length"
-        order = sorted(range(len(rows)), key=lambda i: rows[i].patches[0].layer)
+        shape = self.shape_of(rows[0])
+        assert shape is not None, "rows of a wave are patched in the blocks"
+        assert all(self.shape_of(row) == shape for row in rows), (
+            "rows of one wave begin at one token and have one length"
+        )
+        order = sorted(range(len(rows)), key=lambda i: self.joint_of(rows[i]))
         hidden = self._walk([rows[i] for i in order], shape, runs)
         logits = self._head(hidden[:, -1:], shape)
         back = sorted(range(len(rows)), key=order.__getitem__)
         return logits[torch.tensor(back, device=logits.device)]
 
-    def _walk(self, rows: list[Row], shape: Shape, runs: Mapping[Ids, Run]) -> Float[Tensor, "row suffix d_model"]:
-        """The residual after the last layer. `rows` are in the order of their first layers."""
-        template = self._template(shape, runs[rows[0].base])
-        prefix = _Prefix(rows, shape.start, runs)
-        firsts = [row.patches[0].layer for row in rows]
-        hidden = runs[rows[0].base].residuals.new_empty(0)  # of no row yet
-        for layer in range(firsts[0], len(self._layers)):
-            if prefix.rows:
-                hidden = template.call(self._layers[layer], layer, hidden, prefix)
-            joining = rows[prefix.rows : prefix.rows + firsts.count(layer)]
-            if joining:
-                new = torch.stack([runs[row.base].residuals[layer, shape.start :] for row in joining])
-                hidden = torch.cat((hidden, new)) if prefix.rows else new
-                prefix.rows += len(joining)
-            hidden = _patched(hidden, layer, rows[: prefix.rows], shape.start, runs)
+    def _walk(self, rows: list[Row], shape: Shape, runs: Mapping[Row, Run]) -> Float[Tensor, "row suffix d_model"]:
+        """The residual after the last layer. `rows` are in the order in which they join."""
+        template = self._template(shape, runs[Row(rows[0].base)])
+        prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
+        joining = {joint: list(group) for joint, group in groupby(rows, self.joint_of)}
+        edits = self._edits(rows, runs)
+        hidden: Tensor | None = None
+        for layer in range(min(joining).layer, len(self._layers)):
+            before, after = Joint(layer, after=False), Joint(layer, after=True)
+            hidden = self._join(hidden, joining.get(before, ()), before.point, shape.start, runs)
+            if hidden is not None:
+                prefix.rows = len(hidden)
+                hooks = [Hook(tap.module, tap.side, edit, first=shape.start) for tap, edit in edits.get(before, ())]
+                with owned_hooks(hooks):
+                    hidden = template.call(self._layers[layer], layer, hidden, prefix)
+            hidden = self._join(hidden, joining.get(after, ()), after.point, shape.start, runs)
+            if hidden is not None:
+                hidden = _edited(hidden, [edit for _, edit in edits.get(after, ())], shape.start)
+        assert hidden is not None, "a wave has rows"
         return hidden
+
+    def _join(
+        self, hidden: Tensor | None, rows: Sequence[Row], point: Point, start: int, runs: Mapping[Row, Run]
+    ) -> Tensor | None:
+        """The residual of those on their way, and below them of those that join."""
+        if not rows:
+            return hidden
+        new = torch.stack([self._captures.at(runs[Row(row.base)], point)[start:] for row in rows])
+        return new if hidden is None else torch.cat((hidden, new.to(hidden.device)))
+
+    def _edits(self, rows: Sequence[Row], runs: Mapping[Row, Run]) -> dict[Joint, list[tuple[Tap, Edit]]]:
+        """What is patched at each joint: while its block runs, or after it."""
+        joints = sorted({self._joint(patch) for row in rows for patch in row.patches})
+        edits = {}
+        for joint in joints:
+            own = [Row(row.base, tuple(p for p in row.patches if self._joint(p) == joint)) for row in rows]
+            edits[joint] = edits_of(own, [0] * len(own), self._taps, lambda s: self._captures.at(runs[s.run], s.point))
+        return edits
+
+    def _joint(self, patch: Patch) -> Joint:
+        """Before the block in which the patch lies; after it, for its output as such."""
+        tap = self._taps.at(patch.point)
+        assert tap.layer is not None, "a patch outside of the blocks is not replayed"
+        return Joint(tap.layer, tap.is_block and tap.side == "output" and patch.kind.lent != "input")
 
     def _template(self, shape: Shape, run: Run) -> "_Template":
         found = self._templates.pop(shape, None)
         if found is None:
-            found = _Template(self._model, shape, run, self._tuples)
+            found = _Template(self._network, shape, run, self._tuples)
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
@@ -115,13 +165,13 @@ class Replay:
     @cached_property
     def _tuples(self) -> bool:
         """Whether the blocks return tuples that begin with their residual, as some do in transformers < 5."""
-        seen: list[bool] = []
-        handle = self._layers[0].register_forward_hook(lambda _m, _i, out: seen.append(isinstance(out, tuple)))
+        said: list[bool] = []
+        handle = self._layers[0].register_forward_hook(lambda _m, _i, out: said.append(isinstance(out, tuple)))
         try:
-            plain_logits(self._model, (0,))
+            self._network.plain((0,))
         finally:
             handle.remove()
-        return seen[0]
+        return said[0]
 
 
 class _Template:
@@ -130,8 +180,8 @@ class _Template:
     `run`: any run of at least `start` tokens; only the shape of its keys and values matters.
     """
 
-    def __init__(self, model: PreTrainedModel, shape: Shape, run: Run, tuples: bool) -> None:
-        layers, device = layers_of(model), model.device
+    def __init__(self, network: LanguageModel, shape: Shape, run: Run, tuples: bool) -> None:
+        model, layers, device = network.model, network.layers, network.device
         self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * len(layers)
         self._cache = _cache_of(run, shape.start)
 
@@ -158,26 +208,25 @@ class _Template:
             *(prefix if a is self._cache else a for a in args),
             **{k: prefix if a is self._cache else a for k, a in kwargs.items()},
         )
-        return residual_in(out)
+        return seen(output_activation(out))
 
 
 class _Prefix(Cache):
     """Serves the keys and values of the rows' bases, of the tokens before the suffix; keeps nothing. `rows`: how many have joined."""
 
-    def __init__(self, rows: Sequence[Row], start: int, runs: Mapping[Ids, Run]) -> None:
-        bases = list(dict.fromkeys(row.base for row in rows))
-        place = {base: i for i, base in enumerate(bases)}
-        kept = [(runs[b].keys, runs[b].values) for b in bases]
+    def __init__(self, bases: Sequence[Row], start: int, runs: Mapping[Row, Run]) -> None:
+        distinct = list(dict.fromkeys(bases))
+        place = {base: i for i, base in enumerate(distinct)}
         self._start = start
-        self._keys = torch.stack([k[:, :, :start] for k, _ in kept if k is not None], dim=1)
-        self._values = torch.stack([v[:, :, :start] for _, v in kept if v is not None], dim=1)
-        self._base = torch.tensor([place[row.base] for row in rows], device=self._keys.device)
+        self._keys = _before(start, [runs[b].keys for b in distinct])
+        self._values = _before(start, [runs[b].values for b in distinct])
+        self._base = torch.tensor([place[base] for base in bases], device=self._keys[0].device)
         self.rows = 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        base = self._base[: self.rows]
+        base = self._base[: self.rows].to(key_states.device)
         keys = torch.cat((self._keys[layer_idx][base], key_states), dim=-2)
         values = torch.cat((self._values[layer_idx][base], value_states), dim=-2)
         return keys, values
@@ -186,21 +235,20 @@ class _Prefix(Cache):
         return self._start
 
 
-def _patched(hidden: Tensor, layer: int, rows: Sequence[Row], start: int, runs: Mapping[Ids, Run]) -> Tensor:
-    """Puts into the rows that are patched in this layer what their sources have there."""
-    at_row: list[int] = []
-    at_token: list[int] = []
-    new: list[Tensor] = []
-    for i, row in enumerate(rows):
-        for patch in row.patches:
-            if patch.layer == layer:
-                at_row += [i] * len(patch.base_tokens)
-                at_token += [t - start for t in patch.base_tokens]
-                new.append(runs[row.source].residuals[layer, list(patch.source_tokens)])
-    if not new:
-        return hidden
-    where = torch.tensor(at_row, device=hidden.device), torch.tensor(at_token, device=hidden.device)
-    return hidden.index_put(where, torch.cat(new))
+def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
+    for edit in edits:
+        new = edit(hidden, Moment(start, Call((), {}), flat=False))
+        hidden = hidden if new is None else new
+    return hidden
+
+
+def _before(start: int, of_bases: Sequence[Layers | None]) -> Layers:
+    """Of each layer, the bases' keys or values (base, head, token, d_head) of the tokens before `start`."""
+    kept = [layers for layers in of_bases if layers is not None]
+    assert len(kept) == len(of_bases), "a run without keys and values cannot be replayed on"
+    if all(isinstance(layers, Tensor) for layers in kept):
+        return torch.stack([layers[:, :, :start] for layers in kept if isinstance(layers, Tensor)], dim=1)
+    return [torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*kept, strict=True)]
 
 
 def _cache_of(run: Run, tokens: int) -> DynamicCache:
@@ -224,7 +272,7 @@ class _Stub(nn.Module):
 
     def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
         layer, _, stub, tuples = self.__dict__["_stubbed"]
-        hidden = stub(layer, residual_in(given), args, kwargs)
+        hidden = stub(layer, seen(given), args, kwargs)
         return (hidden,) if tuples else hidden
 
     def __getattr__(self, name: str) -> Any:

@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from raysearch.causal import Pair
+from raysearch.engine.asked import row_of, trials
 from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE, Decision, checked
 from raysearch.engine.encode import encode
-from raysearch.engine.interchange import row_of
 from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.measure import Fault, Item, Measurer
-from raysearch.engine.paths import Path, Plain, fastest
-from raysearch.engine.sites import sizes_of
+from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.network import LanguageModel
+from raysearch.engine.paths import Path, Plain, fastest, trial_rows
 from raysearch.errors import ModelError
 from raysearch.search.events import Block, Encoded, Event, Failed, Ids, Measured, ModelFacts, Opened, Screened, Task
 from raysearch.search.hypothesis import Intervention
@@ -29,18 +31,20 @@ from raysearch.search.hypothesis import Intervention
 class Settings:
     """How a replica works; none of it changes an output in float32.
 
-    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device.
+    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
     `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch.
     """
 
     rows: int = 64
-    capture_bytes: int = 2 * 2**30
+    capture_bytes: int | None = None
     threads: int | None = None
     plain: bool = False
 
 
 class Replica:
     """A loaded model with its pairs encoded, checked against the oracle. `worker`, `node`: who it says it is in events.
+
+    `components`: those that will be asked for; the fast path is checked on them.
 
     Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose blocks are not
     found or that is too short for the longest pair.
@@ -55,26 +59,40 @@ class Replica:
         worker: str,
         node: str = "",
         settings: Settings = Settings(),
+        components: Sequence[str] = ("residual",),
     ) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        model = loaded.model
+        network = LanguageModel(loaded.model)
         self._worker, self._node = worker, node
-        self._sizes = sizes_of(model)
+        self._taps = Taps(network)
+        facts = tuple(self._taps.facts(component) for component in components)
         encoded = encode(pairs, loaded.tokenizer, positions, variables)
         _check_lengths(loaded, encoded)
         self._pairs = {e.index: e for e in encoded}
         self._tolerance = NEAR_TIE[loaded.dtype]
-        path: Path = Plain(model)
-        self._captures = Captures(model, 1, self._tolerance, 0, plain=True)
+        plain, limit = Plain(network, self._taps), Limit(settings.rows)
+        path: Path = plain
+        self._captures = Captures(network, self._taps, Limit(1), self._tolerance, 0, plain=True)
         if not settings.plain:
-            path, self._captures = fastest(
-                model, encoded, self._sizes, settings.rows, settings.capture_bytes, self._tolerance
-            )
-        self._measurer = Measurer(path, Plain(model), self._captures, self._tolerance)
-        sizes, device = self._sizes, _device_name(model.device)
-        facts = ModelFacts(sizes.layers, sizes.width, sizes.heads, loaded.digest, loaded.dtype, device, path.name)
-        self.opened = Opened(facts, encoded)
+            layers = len(network.blocks)
+            rows = trial_rows(trials(encoded, self._taps, layers, components), layers)
+            kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
+            path, self._captures = fastest(network, self._taps, rows, limit, kept, self._tolerance)
+        self._measurer = Measurer(path, plain, self._captures, limit, self._tolerance)
+        self.opened = Opened(
+            ModelFacts(
+                layers=len(network.blocks),
+                width=network.width,
+                heads=network.heads,
+                digest=loaded.digest,
+                dtype=loaded.dtype,
+                device=_device_name(network.device),
+                path=path.name,
+                components=facts,
+            ),
+            encoded,
+        )
 
     @classmethod
     def open(
@@ -87,9 +105,10 @@ class Replica:
         device: str = "cpu",
         node: str = "",
         settings: Settings = Settings(),
+        components: Sequence[str] = ("residual",),
     ) -> "Replica":
         """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as above."""
-        return cls(load(source, device), pairs, positions, variables, worker, node, settings)
+        return cls(load(source, device), pairs, positions, variables, worker, node, settings, components)
 
     def do(self, task: Task) -> list[Event]:
         """The events of `task`.
@@ -179,7 +198,7 @@ class Replica:
                     if intervention.id in faults:
                         continue
                     try:
-                        row = row_of(self._pairs[index], intervention, self._sizes)
+                        row = row_of(self._pairs[index], intervention, self._taps)
                     except Exception as error:  # noqa: BLE001  as in measure.py: told of its intervention, sparing the others
                         faults[intervention.id] = Fault(place, error)
                     else:

@@ -1,0 +1,176 @@
+"""From what a search asks, an intervention on a pair, to the row that the network runs.
+
+Invariants: all units of an intervention act at once, in the base's run; what can be known to be impossible is said before anything runs.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from raysearch.engine.components import PER_HEAD, Tap, Taps
+from raysearch.engine.kinds import KINDS, Kind
+from raysearch.engine.rows import Features, Patch, Point, Row, Source
+from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.hypothesis import Intervention, Site, Unit
+
+TRIED = 6
+"""Pairs of which trial rows are made."""
+
+ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
+"""Kinds that need no more than a pair. Of the others, a mean wants runs to be taken over, a constant its vector."""
+
+
+def row_of(pair: Encoded, intervention: Intervention, taps: Taps) -> Row:
+    """What to run for `intervention` on `pair`.
+
+    Raises: ModelError, PositionError, PairsError for a site or a source not there; JobError for units that do not fit each other;
+    NotYetError for what this version does not do.
+    """
+    if intervention.kind not in KINDS:
+        raise JobError(f"{intervention.kind!r} is no kind of intervention; it may be {', '.join(KINDS)}")
+    if intervention.kind not in ASKED:
+        raise NotYetError(f"a search cannot ask for {intervention.kind} yet; use {', '.join(ASKED)}")
+    if not intervention.units:
+        raise JobError("an intervention without units changes nothing; name at least one unit")
+    kind: Kind = KINDS[intervention.kind]()
+    patches = tuple(_patch(pair, unit, kind, taps) for unit in intervention.units)
+    _check_apart(pair, patches)
+    return Row(pair.base, patches)
+
+
+def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequence[str], seed: int = 0) -> list[Row]:
+    """Rows to hold a fast path against the oracle on: on random pairs, each component at a random position.
+
+    The residual in two random layers, so that rows have company that joins at another and not all are patched in the last; a random
+    head of a per-head component; and all of these at once. None in a pair of several sources.
+    """
+    rng = random.Random(f"{seed}.trials")
+    rows: list[Row] = []
+    for pair in (rng.choice(pairs) for _ in range(TRIED if pairs else 0)):
+        if len(pair.sources) != 1:
+            rows.append(Row(pair.base))
+            continue
+        position = rng.choice(sorted(pair.base_positions))
+        sites = [Site(at, "residual", position) for at in rng.sample(range(layers), min(2, layers))]
+        for component in components:
+            found = taps.of(component)
+            layer = rng.choice(sorted(found))
+            head = rng.randrange(found[layer].heads) if found[layer].heads else None
+            sites.append(Site(layer, component, position, head))
+        asked = [Intervention((Unit(site),)) for site in dict.fromkeys(sites)]
+        together = Intervention(tuple(Unit(site) for site in dict.fromkeys(sites)))
+        rows += [row_of(pair, intervention, taps) for intervention in (*asked, together)]
+    return rows
+
+
+def _patch(pair: Encoded, unit: Unit, kind: Kind, taps: Taps) -> Patch:
+    if unit.subspace.featurizer != "identity":
+        raise NotYetError(
+            f"featurizer {unit.subspace.featurizer!r} is not supported yet; use identity (subspaces: [full])"
+        )
+    tokens = _tokens(pair, pair.base_positions, unit.site.position, "base")
+    point, features = _place(unit.site, unit, taps)
+    if kind.lent != "source":
+        return Patch(point, tokens, (), kind, features)
+    name = _source(pair, unit)
+    lender = unit.source_site or unit.site
+    their_point, their_features = _place(lender, unit, taps)
+    ours, theirs = (_width(f, taps.at(p)) for p, f in ((point, features), (their_point, their_features)))
+    if ours != theirs:
+        raise JobError(
+            f"{_called(unit.site)} has {ours} features, {_called(lender)} {theirs}; take from a site of the same width"
+        )
+    lent = _tokens(pair, pair.source_positions[name], lender.position, name)
+    if len(tokens) != len(lent):
+        raise PositionError(
+            f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the base, {lender.position!r} has {len(lent)} "
+            f"in {name}; a unit needs as many tokens in both"
+        )
+    return Patch(point, tokens, (Source(Row(pair.sources[name]), their_point, lent, their_features),), kind, features)
+
+
+def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
+    """Raises: ModelError for a component, layer or head not there; JobError for coordinates out of range."""
+    point = Point(site.layer, site.component)
+    tap = taps.at(point)
+    features: Features = None
+    width = tap.width
+    if site.head is not None:
+        if site.component not in PER_HEAD:
+            raise JobError(f"{site.component} has no heads; name a head of {', '.join(PER_HEAD)}, or none")
+        if not 0 <= site.head < tap.heads:
+            raise ModelError(
+                f"{site.head} is no head of {site.component} in layer {site.layer}; it has 0..{tap.heads - 1}"
+            )
+        width = tap.width // tap.heads
+        features = range(site.head * width, (site.head + 1) * width)
+    chosen, count = unit.subspace.coordinates, unit.subspace.features
+    if chosen is not None:
+        wrong = next((c for c in chosen if not 0 <= c < width), None)
+        if wrong is not None or not chosen or len(set(chosen)) < len(chosen):
+            got = (
+                "no coordinate" if not chosen else f"coordinate {wrong}" if wrong is not None else "a coordinate twice"
+            )
+            raise JobError(f"{_called(site)}: {got}; it has 0..{width - 1}, each to be named once")
+        start = features.start if isinstance(features, range) else 0
+        features = tuple(start + c for c in chosen)
+    elif count not in (None, width):
+        raise NotYetError(f"{count} of {width} features are not supported yet; use all (full), or name coordinates")
+    return point, features
+
+
+def _tokens(pair: Encoded, positions: Mapping[str, Ids], position: str, of: str) -> Ids:
+    if position not in positions:
+        raise PositionError(f"pair {pair.index}: the {of} has no position {position!r}; it has {', '.join(positions)}")
+    return positions[position]
+
+
+def _source(pair: Encoded, unit: Unit) -> str:
+    if unit.source is None and len(pair.sources) != 1:
+        names = ", ".join(pair.sources) or "none"
+        raise PairsError(
+            f"pair {pair.index}: has {len(pair.sources)} sources ({names}); a unit must say which lends (source)"
+        )
+    name = unit.source if unit.source is not None else next(iter(pair.sources))
+    if name not in pair.sources:
+        raise PairsError(f"pair {pair.index}: has no source {name!r}; it has {', '.join(pair.sources)}")
+    return name
+
+
+def _check_apart(pair: Encoded, patches: Sequence[Patch]) -> None:
+    """Raises: PositionError where two units write one place, unless they write the same from the same place."""
+    for i, one in enumerate(patches):
+        for other in patches[:i]:
+            shared = set(one.tokens) & set(other.tokens) if one.point == other.point else set()
+            if shared and _meet(one.features, other.features):
+                at = min(shared)
+                if one.kind.lent != "source" or any(_lent_at(one, t) != _lent_at(other, t) for t in shared):
+                    raise PositionError(
+                        f"pair {pair.index}: two units write token {at} of {one.point.component} in layer {one.point.layer}, "
+                        "each its own; name units that do not overlap"
+                    )
+
+
+def _meet(one: Features, other: Features) -> bool:
+    return one is None or other is None or not set(one).isdisjoint(other)
+
+
+def _lent_at(patch: Patch, token: int) -> tuple[object, ...]:
+    (source,) = patch.sources
+    return (
+        source.run,
+        source.point,
+        source.tokens[patch.tokens.index(token)],
+        source.features,
+        patch.features,
+        patch.kind,
+    )
+
+
+def _width(features: Features, tap: Tap) -> int:
+    return tap.width if features is None else len(features)
+
+
+def _called(site: Site) -> str:
+    head = "" if site.head is None else f" head {site.head}"
+    return f"{site.component}{head} in layer {site.layer}"

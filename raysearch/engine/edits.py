@@ -1,0 +1,194 @@
+"""From rows to hooks: what all the rows of a batch have patched at one place, as one edit.
+
+Invariants: patches of one row act in their order; each row is written at its own columns of the batch and nowhere else; patches
+alike (same point, kind, features, number of tokens) are computed as one.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.engine.components import Tap, Taps
+from raysearch.engine.hooks import Edit, Moment, Side
+from raysearch.engine.kinds import Kind, Noise
+from raysearch.engine.rows import Features, Patch, Point, Row, Source
+from raysearch.errors import PositionError
+
+Look = Callable[[Source], Float[Tensor, "token width"]]
+"""The component that a source lends, at all tokens of its run."""
+
+
+@dataclass(slots=True)
+class Writes:
+    """Patches alike, to be done at once. `rows`, `columns`: where each token stands in the batch."""
+
+    kind: Kind
+    features: Features
+    tokens: int
+    rows: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+    lent: list[Tensor] = field(default_factory=list)
+
+
+def edits_of(rows: Sequence[Row], pads: Sequence[int], taps: Taps, look: Look) -> list[tuple[Tap, Edit]]:
+    """Of each module and side that is patched, the tap and the edit that does all that the rows have patched there.
+
+    `pads`: where the first token of each row stands.
+    """
+    places = _places(enumerate(rows), taps).values()
+    return [(tap, _edit(_round_by_round(of_rows, pads, taps, look))) for tap, of_rows in places]
+
+
+def _edit(rounds: Sequence[tuple[Tap, Writes]]) -> Edit:
+    """Does the writes one after the other, to a copy of the activation."""
+    wheres = [(torch.tensor(w.rows), torch.tensor(w.columns)) for _, w in rounds]
+    firsts = min((min(w.columns) for _, w in rounds), default=0)
+
+    def edit(activation: Tensor, moment: Moment) -> Tensor | None:
+        first, count = moment.first, activation.shape[1]
+        if firsts >= first + count:
+            return None
+        edited = activation.clone()
+        for (at, writes), (rows, columns) in zip(rounds, wheres, strict=True):
+            here = _in_sight(rows, columns - first, count, writes.tokens)
+            if here is not None:
+                _write(edited, at, writes, here, moment)
+        return edited
+
+    return edit
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """Which items of the writes fall into the tokens that are seen now: all (None) or some; their rows and columns."""
+
+    items: Tensor | None
+    rows: Tensor
+    columns: Tensor
+
+
+def _in_sight(rows: Tensor, columns: Tensor, count: int, tokens: int) -> _Here | None:
+    inside = (columns >= 0) & (columns < count)
+    if bool(inside.all()):
+        return _Here(None, rows, columns)
+    whole = inside.view(-1, tokens)
+    items = whole.any(-1).nonzero()[:, 0]
+    if not len(items):
+        return None
+    assert bool(whole[items].all()), "a unit's tokens are run together"
+    return _Here(items, rows.view(-1, tokens)[items].flatten(), columns.view(-1, tokens)[items].flatten())
+
+
+def _write(edited: Tensor, tap: Tap, writes: Writes, here: _Here, moment: Moment) -> None:
+    device = edited.device
+    where = here.rows.to(device), here.columns.to(device)
+    vector = tap_columns(tap, writes.features)
+    base = _items(edited[where], vector, writes.tokens)
+    source = None
+    if writes.kind.lent == "input":
+        source = _items(moment.input()[where], vector, writes.tokens)
+    elif writes.kind.lent != "nothing":
+        source = torch.stack(writes.lent).to(device=device, dtype=edited.dtype)
+        source = source if here.items is None else source[here.items.to(device)]
+    new = writes.kind.forward(base, source).flatten(0, 1)
+    if vector is None:
+        edited[where] = new
+    else:
+        edited[where[0][:, None], where[1][:, None], vector.to(device)] = new
+
+
+def tap_columns(tap: Tap, features: Features) -> Tensor | None:
+    """Which columns of the module's activation these features of the component are. None: all."""
+    if features is None:
+        return tap.columns
+    chosen = torch.tensor(list(features))
+    return chosen if tap.columns is None else tap.columns[chosen]
+
+
+def lent_to(patch: Patch, base: object, at: Tap, look: Look) -> Tensor | None:
+    """What a patch is lent, of shape (token, feature): from its sources (their mean), or drawn. None where nothing is.
+
+    Raises: PositionError where a source has fewer tokens than it should lend.
+    """
+    if patch.kind.lent == "noise":
+        width = at.width if patch.features is None else len(patch.features)
+        return _noise(patch, base, width)
+    if patch.kind.lent != "source":
+        return None
+    return (
+        torch.stack([_taken(source, look(source)) for source in patch.sources]).mean(0)
+        if len(patch.sources) > 1
+        else _taken(patch.sources[0], look(patch.sources[0]))
+    )
+
+
+def _taken(source: Source, seen: Float[Tensor, "token width"]) -> Float[Tensor, "token feature"]:
+    if max(source.tokens) >= len(seen):
+        raise PositionError(
+            f"the source has {len(seen)} tokens; token {max(source.tokens)} (from 0) is to be lent; name one that it has"
+        )
+    tokens = seen[list(source.tokens)]
+    return tokens if source.features is None else tokens[:, list(source.features)]
+
+
+def _noise(patch: Patch, base: object, width: int) -> Float[Tensor, "token feature"]:
+    """Standard normal numbers (float32), a function of the seed, the base, the point, the tokens and the features."""
+    assert isinstance(patch.kind, Noise)
+    what = repr((patch.kind.seed, base, patch.point, patch.tokens, patch.features)).encode()
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(what).digest()[:7], "big"))
+    return torch.randn((len(patch.tokens), width), generator=generator)
+
+
+def _items(
+    tokens: Float[Tensor, "flat width"], vector: Tensor | None, count: int
+) -> Float[Tensor, "item token feature"]:
+    chosen = tokens if vector is None else tokens[:, vector.to(tokens.device)]
+    return chosen.reshape(-1, count, chosen.shape[-1])
+
+
+_Numbered = list[tuple[int, Row, list[Patch]]]
+
+
+def _places(rows: Iterable[tuple[int, Row]], taps: Taps) -> dict[tuple[int, Side], tuple[Tap, _Numbered]]:
+    """The rows that are patched at each place, with their patches there, in the order of the rows."""
+    places: dict[tuple[int, Side], tuple[Tap, _Numbered]] = {}
+    for at, row in rows:
+        own: dict[tuple[int, Side], list[Patch]] = {}
+        for patch in row.patches:
+            tap = taps.at(patch.point)
+            place = id(tap.module), tap.side
+            own.setdefault(place, []).append(patch)
+            places.setdefault(place, (tap, []))
+        for place, patches in own.items():
+            places[place][1].append((at, row, patches))
+    return places
+
+
+def _round_by_round(rows: _Numbered, pads: Sequence[int], taps: Taps, look: Look) -> list[tuple[Tap, Writes]]:
+    """First the first patch of every row, then the second, ...; in each round, those alike together."""
+    rounds: dict[tuple[int, Point, Kind, Features, int], tuple[Tap, Writes]] = {}
+    for at, row, patches in rows:
+        for turn, patch in enumerate(patches):
+            tap = taps.at(patch.point)
+            alike = turn, patch.point, patch.kind, patch.features, len(patch.tokens)
+            _, writes = rounds.setdefault(alike, (tap, Writes(patch.kind, patch.features, len(patch.tokens))))
+            writes.rows += [at] * len(patch.tokens)
+            writes.columns += [pads[at] + token for token in patch.tokens]
+            lent = lent_to(patch, row.base, tap, look)
+            if lent is not None:
+                writes.lent.append(lent)
+    return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]
+
+
+def sources_of(rows: Iterable[Row]) -> Mapping[Row, set[Point]]:
+    """The runs that the rows lend from, and the points at which."""
+    wanted: dict[Row, set[Point]] = {}
+    for row in rows:
+        for patch in row.patches:
+            for source in patch.sources:
+                wanted.setdefault(source.run, set()).add(source.point)
+    return wanted

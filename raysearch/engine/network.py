@@ -1,0 +1,201 @@
+"""Networks as the engine sees them: blocks in the order in which they run, rows in, logits at the answer out.
+
+A network takes rows of one *company* at a time: inputs that can travel in one batch without changing each other. What it is
+given is either token ids (`LanguageModel`) or a tensor (`tensors.TensorNetwork`).
+
+Invariants: the company of an input, and where its tokens stand in a batch, depend on the input alone; padding stands left, is
+masked, and does not move the position ids.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from raysearch.engine.sites import layers_of
+from raysearch.search.events import Ids
+
+WIDTH_STEP = 4
+"""Rows of tokens are padded to a multiple of this: few shapes, at most three tokens of padding."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Stimulus:
+    """An input that is no text: one tensor, without a row dimension. Equal content, equal stimulus."""
+
+    tensor: Tensor = field(compare=False, repr=False)
+    digest: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Stimulus":
+        kept = tensor.detach().cpu().contiguous()
+        content = f"{kept.dtype}{tuple(kept.shape)}".encode() + kept.flatten().view(torch.uint8).numpy().tobytes()
+        return cls(kept, hashlib.sha256(content).hexdigest())
+
+
+Given = Ids | Stimulus
+"""What is put into a network: token ids, or a tensor."""
+
+
+class Network(Protocol):
+    """A model with blocks."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def name(self) -> str:
+        """How it is called in an error."""
+        ...
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """In the order in which they run."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of a layer, 0 where there is no attention."""
+        ...
+
+    @property
+    def flat(self) -> bool:
+        """Whether an activation may be (row, width): the network has no tokens, or takes them one at a time."""
+        ...
+
+    def company(self, given: Given) -> Hashable:
+        """Equal for inputs that can travel in one batch."""
+        ...
+
+    def pad(self, given: Given) -> int:
+        """Where the first token of `given` stands in a batch."""
+        ...
+
+    def firings(self, module: nn.Module, given: Given) -> int:
+        """How often `module` runs in a forward pass on a batch of the company of `given`."""
+        ...
+
+    def example(self) -> Given:
+        """Some input, to look at shapes."""
+        ...
+
+    def plain(self, given: Given) -> Float[Tensor, "answer"]:
+        """The logits (float32) at the answer: one plain forward pass, nothing padded, nothing masked."""
+        ...
+
+    def batch(self, givens: Sequence[Given]) -> Float[Tensor, "row answer"]:
+        """The logits (float32) at the answer of every row, in one forward pass. All are of one company."""
+        ...
+
+
+class LanguageModel:
+    """A decoder-only language model of transformers; the answer is the token after the last."""
+
+    flat = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.layers = layers_of(model)
+        config = model.config.get_text_config()
+        self.width = int(config.hidden_size)
+        self.heads = int(getattr(config, "num_attention_heads", None) or 0)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    @property
+    def name(self) -> str:
+        return f"{type(self.model).__name__} ({self.model.config.model_type})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def can_replay(self) -> bool:
+        """Whether the model takes a cache and says which logits to compute: without these there is nothing to replay on."""
+        return all(self._takes(name) for name in ("past_key_values", "use_cache", "logits_to_keep", "position_ids"))
+
+    def company(self, given: Given) -> Hashable:
+        return width_of(len(_ids(given)))
+
+    def pad(self, given: Given) -> int:
+        length = len(_ids(given))
+        return width_of(length) - length
+
+    def firings(self, module: nn.Module, given: Given) -> int:
+        return 1
+
+    def example(self) -> Given:
+        return (0,)
+
+    def plain(self, given: Given) -> Float[Tensor, "vocab"]:
+        options = {"use_cache": False} if self._takes("use_cache") else {}
+        logits: Tensor = self.model(input_ids=torch.tensor([_ids(given)], device=self.device), **options).logits
+        return logits[0, -1].float()
+
+    def batch(self, givens: Sequence[Given], cache: Cache | None = None) -> Float[Tensor, "row vocab"]:
+        """Keys and values are left in `cache`, if there is one."""
+        rows = [_ids(given) for given in givens]
+        width = width_of(len(rows[0]))
+        assert all(width_of(len(row)) == width for row in rows), "rows of one batch have one padded width"
+        pads = [width - len(row) for row in rows]
+        ids = [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]
+        mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
+        at = [[0] * pad + list(range(len(row))) for pad, row in zip(pads, rows, strict=True)]
+        options: dict[str, object] = {"attention_mask": torch.tensor(mask, device=self.device)}
+        if self._takes("position_ids"):
+            options["position_ids"] = torch.tensor(at, device=self.device)
+        if cache is not None:
+            options |= {"past_key_values": cache, "use_cache": True}
+        elif self._takes("use_cache"):
+            options["use_cache"] = False
+        if self._takes("logits_to_keep"):
+            options["logits_to_keep"] = 1
+        logits: Tensor = self.model(input_ids=torch.tensor(ids, device=self.device), **options).logits
+        return logits[:, -1].float()
+
+    def _takes(self, argument: str) -> bool:
+        """By the signature of its forward; a TypeError may come from anywhere below."""
+        return argument in self._arguments
+
+    @cached_property
+    def _arguments(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.model.forward).parameters)
+
+
+def width_of(length: int) -> int:
+    """The padded width of a row of `length` tokens."""
+    return -(-length // WIDTH_STEP) * WIDTH_STEP
+
+
+def batches(items: Sequence[Item], company: Callable[[Item], Hashable], rows: int) -> Iterator[list[Item]]:
+    """`items` in batches of one company and at most `rows`, in their order within each."""
+    by_company: dict[Hashable, list[Item]] = {}
+    for item in items:
+        by_company.setdefault(company(item), []).append(item)
+    for group in by_company.values():
+        for start in range(0, len(group), rows):
+            yield group[start : start + rows]
+
+
+def _ids(given: Given) -> Ids:
+    assert isinstance(given, tuple), "a language model is given token ids"
+    return given

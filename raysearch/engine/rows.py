@@ -1,0 +1,59 @@
+"""Rows: one run of the network, with the patches that make it an intervened one.
+
+Invariants: a row is a frozen value, so that equal rows are run once; a source is a run like any other, and may itself be intervened
+upon (serial interventions); tokens count from the first of the input, padding not counted.
+"""
+
+from dataclasses import dataclass
+
+from raysearch.engine.kinds import Interchange, Kind
+from raysearch.engine.network import Given
+from raysearch.search.events import Ids
+
+INTERCHANGE = Interchange()
+
+Features = range | tuple[int, ...] | None
+"""Which coordinates of a component's vector, from 0. None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An activation of the network at all its tokens: a component of a layer (0, for one that the network has once)."""
+
+    layer: int
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is lent: at `point` in `run`, these tokens, these features."""
+
+    run: "Row"
+    point: Point
+    tokens: Ids
+    features: Features = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """At `point`, `kind` is done to these features of these tokens. Sources have as many tokens and features as the patch."""
+
+    point: Point
+    tokens: Ids
+    sources: tuple[Source, ...] = ()
+    kind: Kind = INTERCHANGE
+    features: Features = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A run on `base` with `patches`, done in their order where they meet. No patches: the run without intervention."""
+
+    base: Given
+    patches: tuple[Patch, ...] = ()
+
+
+def swap(base: Given, source: Given, layer: int, tokens: Ids, component: str = "residual") -> Row:
+    """A plain interchange: the same tokens, the same whole activation."""
+    point = Point(layer, component)
+    return Row(base, (Patch(point, tokens, (Source(Row(source), point, tokens),)),))
