@@ -245,9 +245,10 @@ class Taps:
             rows = heads.view(groups, queries // groups + 2)
             chosen = {"query": rows[:, :-2], "key": rows[:, -2:-1], "value": rows[:, -1:]}[component].flatten()
         else:
-            chosen = dict(zip(("query", "key", "value"), heads.split([queries, groups, groups]), strict=True))[
+            first, count = {"query": (0, queries), "key": (queries, groups), "value": (queries + groups, groups)}[
                 component
             ]
+            chosen = heads[first : first + count]
         return (chosen[:, None] * d_head + torch.arange(d_head)).flatten()
 
     def _widths(self, component: str, places: Mapping[int, "_Place"]) -> dict[int, int]:

@@ -46,54 +46,39 @@ def edits_of(rows: Sequence[Row], pads: Sequence[int], taps: Taps, look: Look) -
 def _edit(rounds: Sequence[tuple[Tap, Writes]]) -> Edit:
     """Does the writes one after the other, to a copy of the activation."""
     wheres = [(torch.tensor(w.rows), torch.tensor(w.columns)) for _, w in rounds]
-    firsts = min((min(w.columns) for _, w in rounds), default=0)
+    first_column = min(int(columns.min()) for _, columns in wheres)
+    last_column = max(int(columns.max()) for _, columns in wheres)
 
     def edit(activation: Tensor, moment: Moment) -> Tensor | None:
-        first, count = moment.first, activation.shape[1]
-        if firsts >= first + count:
+        end = moment.first + activation.shape[1]
+        if moment.last and last_column >= end:
+            raise PositionError(
+                f"an activation of {end} tokens has no token {last_column} (from 0, padding counted); name one it has"
+            )
+        if first_column >= end or last_column < moment.first:
             return None
         edited = activation.clone()
-        for (at, writes), (rows, columns) in zip(rounds, wheres, strict=True):
-            here = _in_sight(rows, columns - first, count, writes.tokens)
-            if here is not None:
-                _write(edited, at, writes, here, moment)
+        for (tap, writes), (rows, columns) in zip(rounds, wheres, strict=True):
+            _write(edited, tap, writes, rows, columns - moment.first, moment)
         return edited
 
     return edit
 
 
-@dataclass(frozen=True, slots=True)
-class _Here:
-    """Which items of the writes fall into the tokens that are seen now: all (None) or some; their rows and columns."""
-
-    items: Tensor | None
-    rows: Tensor
-    columns: Tensor
-
-
-def _in_sight(rows: Tensor, columns: Tensor, count: int, tokens: int) -> _Here | None:
-    inside = (columns >= 0) & (columns < count)
-    if bool(inside.all()):
-        return _Here(None, rows, columns)
-    whole = inside.view(-1, tokens)
-    items = whole.any(-1).nonzero()[:, 0]
-    if not len(items):
-        return None
-    assert bool(whole[items].all()), "a unit's tokens are run together"
-    return _Here(items, rows.view(-1, tokens)[items].flatten(), columns.view(-1, tokens)[items].flatten())
-
-
-def _write(edited: Tensor, tap: Tap, writes: Writes, here: _Here, moment: Moment) -> None:
-    device = edited.device
-    where = here.rows.to(device), here.columns.to(device)
+def _write(edited: Tensor, tap: Tap, writes: Writes, rows: Tensor, columns: Tensor, moment: Moment) -> None:
+    """Where only some of a unit's tokens are run now (a recurrent network's steps), each token is an item of its own."""
+    device, tokens = edited.device, writes.tokens
+    now = (columns >= 0) & (columns < edited.shape[1])
+    lent = torch.stack(writes.lent).to(device=device, dtype=edited.dtype) if writes.lent else None
+    if not bool(now.all()):
+        rows, columns, tokens = rows[now], columns[now], 1
+        lent = None if lent is None else lent.flatten(0, 1)[now.to(device), None]
+        if not len(rows):
+            return
+    where = rows.to(device), columns.to(device)
     vector = tap_columns(tap, writes.features)
-    base = _items(edited[where], vector, writes.tokens)
-    source = None
-    if writes.kind.lent == "input":
-        source = _items(moment.input()[where], vector, writes.tokens)
-    elif writes.kind.lent != "nothing":
-        source = torch.stack(writes.lent).to(device=device, dtype=edited.dtype)
-        source = source if here.items is None else source[here.items.to(device)]
+    base = _items(edited[where], vector, tokens)
+    source = _items(moment.input()[where], vector, tokens) if writes.kind.lent == "input" else lent
     new = writes.kind.forward(base, source).flatten(0, 1)
     if vector is None:
         edited[where] = new

@@ -46,9 +46,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One firing: how many tokens came before, and what the module was called with."""
+    """One firing: how many tokens came before, whether it is the last, and what the module was called with."""
 
     first: int
+    last: bool
     call: Call
     flat: bool
 
@@ -117,7 +118,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         nonlocal tokens
         fired[at] += 1
         shaped = seen(activation, hook.flat)
-        moment = Moment(tokens, call, hook.flat)
+        moment = Moment(tokens, fired[at] == hook.times, call, hook.flat)
         tokens += shaped.shape[1]
         return hook.edit(shaped, moment)
 

@@ -17,6 +17,7 @@ from raysearch.engine.hooks import Hook, Moment, owned_hooks
 from raysearch.engine.kinds import Collect
 from raysearch.engine.network import Given, Network
 from raysearch.engine.rows import Patch, Point, Row
+from raysearch.errors import PositionError
 
 
 @torch.inference_mode()

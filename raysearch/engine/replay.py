@@ -237,7 +237,7 @@ class _Prefix(Cache):
 
 def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
     for edit in edits:
-        new = edit(hidden, Moment(start, Call((), {}), flat=False))
+        new = edit(hidden, Moment(start, True, Call((), {}), False))
         hidden = hidden if new is None else new
     return hidden
 
