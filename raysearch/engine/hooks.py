@@ -64,12 +64,15 @@ Edit = Callable[[Tensor, Moment], Tensor | None]
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """`edit`, to be applied to what `module` is given or puts out. `flat`: the activation may lack the token dimension."""
+    """`edit`, to be applied to what `module` is given or puts out, at each of its `times` (None: once or more, as it comes).
+
+    `flat`: the activation may lack the token dimension. `first`: so many tokens came before.
+    """
 
     module: nn.Module
     side: Side
     edit: Edit
-    times: int = 1
+    times: int | None = 1
     flat: bool = False
     first: int = 0
 
@@ -90,9 +93,9 @@ def owned_hooks(hooks: Sequence[Hook]) -> Iterator[None]:
             stack.enter_context(_on(hook, fired, at))
         yield
     for hook, count in zip(hooks, fired, strict=True):
-        if count != hook.times:
-            name = type(hook.module).__name__
-            raise MisfiredHookError(f"a hook on {name} fired {count} times; it should {hook.times}")
+        if count != hook.times and not (hook.times is None and count):
+            name, should = type(hook.module).__name__, "at least once" if hook.times is None else hook.times
+            raise MisfiredHookError(f"a hook on {name} fired {count} times; it should {should}")
 
 
 def output_activation(output: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raysearch.engine.components import Taps, hook_at
 from raysearch.engine.edits import lent_to, sources_of, tap_columns
-from raysearch.engine.hooks import Hook, Moment, owned_hooks
+from raysearch.engine.hooks import Edit, Hook, Moment, owned_hooks
 from raysearch.engine.kinds import Collect
 from raysearch.engine.network import Given, Network
 from raysearch.engine.rows import Patch, Point, Row
@@ -42,12 +42,21 @@ def collect(network: Network, taps: Taps, row: Row) -> list[Float[Tensor, "token
     return collected
 
 
+def edits(network: Network, taps: Taps, row: Row) -> list[Edit]:
+    """What each patch of the row does to the activation of a single row, with what its sources' runs, made here, have there."""
+    lent = {run: _run(network, taps, run, tuple(points))[1] for run, points in sources_of([row]).items()}
+    owns = [lent_to(p, row.base, taps.at(p.point), lambda s: lent[s.run][s.point]) for p in row.patches]
+    return [_written(taps, patch, own) for patch, own in zip(row.patches, owns, strict=True)]
+
+
 def _run(
     network: Network, taps: Taps, row: Row, reads: Sequence[Point]
 ) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
     """The logits, and the activations at `reads`, after all edits."""
-    lent = {run: _run(network, taps, run, tuple(points))[1] for run, points in sources_of([row]).items()}
-    hooks = [_writer(network, taps, patch, row.base, lent) for patch in row.patches]
+    hooks = [
+        hook_at(network, taps.at(p.point), e, row.base)
+        for p, e in zip(row.patches, edits(network, taps, row), strict=True)
+    ]
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
     hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]
     with owned_hooks(hooks):
@@ -64,17 +73,16 @@ def _reader(network: Network, taps: Taps, point: Point, given: Given, into: list
     return hook_at(network, tap, read, given)
 
 
-def _writer(
-    network: Network, taps: Taps, patch: Patch, given: Given, lent: Mapping[Row, Mapping[Point, Tensor]]
-) -> Hook:
-    tap = taps.at(patch.point)
-    own = lent_to(patch, given, tap, lambda source: lent[source.run][source.point])
-    columns = tap_columns(tap, patch.features)
+def _written(taps: Taps, patch: Patch, own: Tensor | None) -> Edit:
+    columns = tap_columns(taps.at(patch.point), patch.features)
 
     def write(activation: Float[Tensor, "1 token width"], moment: Moment) -> Tensor | None:
-        here = [
-            (i, t - moment.first) for i, t in enumerate(patch.tokens) if 0 <= t - moment.first < activation.shape[1]
-        ]
+        end = moment.first + activation.shape[1]
+        if moment.last and max(patch.tokens) >= end:
+            raise PositionError(
+                f"an activation of {end} tokens has no token {max(patch.tokens)} (from 0); name one it has"
+            )
+        here = [(i, t - moment.first) for i, t in enumerate(patch.tokens) if moment.first <= t < end]
         if not here:
             return None
         items, at = [i for i, _ in here], [t for _, t in here]
@@ -88,4 +96,4 @@ def _writer(
             edited[0, token, chosen] = vector
         return edited
 
-    return hook_at(network, tap, write, given)
+    return write
