@@ -69,6 +69,11 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
     return Loaded(model, tokenizer, _digest(source), source.dtype)
 
 
+def best_device() -> str:
+    """A GPU, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def look(source: ModelSource) -> tuple[Sizes, PreTrainedTokenizerBase]:
     """The sizes and the tokenizer of `source`, without reading its weights. Raises: ModelError, one line."""
     where, options = _place(source)

@@ -1,0 +1,331 @@
+"""The face for a notebook: one model, two texts, and what changes when an activation of one is put into the other.
+
+    import raysearch as rs
+    model = rs.Model.load("models/SmolLM2-135M-Instruct")
+    model.swap("The capital of Spain is", "The capital of Italy is", layer=9, position=" Spain")
+    model.scan("The capital of Spain is", "The capital of Italy is")
+
+One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many, with its errors controlled.
+
+Invariants: a swap is run by the oracle, a scan by the fastest path that has proved itself on its own rows; the model stays as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raysearch.engine.asked import row_of
+from raysearch.engine.components import Taps
+from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.generate import Sampling, generate
+from raysearch.engine.interchange import collect, oracle
+from raysearch.engine.kinds import Collect
+from raysearch.engine.load import Loaded, ModelSource, best_device, load
+from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.network import LanguageModel
+from raysearch.engine.paths import fastest, trial_rows
+from raysearch.engine.rows import Patch, Row
+from raysearch.engine.texts import Texts, Tokens
+from raysearch.errors import PairsError, PositionError
+from raysearch.report.scan_picture import scan_picture
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.hypothesis import Intervention, Site, Unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+Position = int | str
+"""A token by its index (-1: the last), or a piece of the text that stands in it once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The base's and the source's answer: one token each, as text and as id."""
+
+    base: str
+    source: str
+    base_id: int
+    source_id: int
+
+    def difference(self, logits: "Tensor") -> float:
+        """logit(source's answer) - logit(base's answer): how far the model leans to the source, in logits."""
+        return float(logits[self.source_id] - logits[self.base_id])
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What one interchange changes: the next token, and the logit difference (source's answer - base's), `before` and `after`."""
+
+    where: str
+    answers: Answers
+    token: str
+    before: float
+    after: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether the next token is another than the base's."""
+        return self.token != self.answers.base
+
+    def __str__(self) -> str:
+        what = f"{self.answers.base!r} -> {self.token!r}" if self.changed else f"{self.token!r} stays"
+        difference = (
+            f"logit({self.answers.source!r}) - logit({self.answers.base!r}): {self.before:+.2f} -> {self.after:+.2f}"
+        )
+        return f"{self.where}: {what}; {difference}"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """An interchange at every layer and token: of each the next token and the logit difference, by `layers` and tokens.
+
+    `tokens`: the base's, and the source's beneath where it differs. `path`: how it was run.
+    """
+
+    component: str
+    layers: tuple[int, ...]
+    tokens: tuple[str, ...]
+    answers: Answers
+    before: float
+    next_tokens: tuple[tuple[str, ...], ...]
+    differences: tuple[tuple[float, ...], ...]
+    path: str
+    model: str = field(default="")
+
+    @property
+    def table(self) -> "pa.Table":
+        """A row for each layer and token: layer, token (index), text, next_token, logit_difference, changed."""
+        import pyarrow as pa
+
+        rows = [
+            {
+                "layer": layer,
+                "token": at,
+                "text": self.tokens[at],
+                "next_token": token,
+                "logit_difference": difference,
+                "changed": token != self.answers.base,
+            }
+            for layer, tokens, differences in zip(self.layers, self.next_tokens, self.differences, strict=True)
+            for at, (token, difference) in enumerate(zip(tokens, differences, strict=True))
+        ]
+        return pa.Table.from_pylist(rows)
+
+    def heatmap(self) -> "Figure":
+        """Layers upward, tokens across, colour = logit difference; where the next token is another, it stands in the cell."""
+        title = f"{self.component} of “{self.answers.source.strip()}” put into “{self.answers.base.strip()}”"
+        words = [[token if token != self.answers.base else "" for token in tokens] for tokens in self.next_tokens]
+        label = f"logit({self.answers.source!r}) - logit({self.answers.base!r})"
+        return scan_picture(title, label, self.layers, self.tokens, self.differences, words)
+
+    def _repr_png_(self) -> bytes:
+        import io
+
+        buffer = io.BytesIO()
+        self.heatmap().savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+    def __str__(self) -> str:
+        """The logit differences as a table, starred where the next token is another."""
+        labels = [t.replace("\n", " / ") for t in self.tokens]
+        wide = [max(len(label), 8) for label in labels]
+        head = "layer  " + "  ".join(label.rjust(w) for label, w in zip(labels, wide, strict=True))
+        lines = [
+            f"{self.component}: logit({self.answers.source!r}) - logit({self.answers.base!r}); without: {self.before:+.2f}",
+            head,
+        ]
+        for layer, tokens, differences in zip(self.layers, self.next_tokens, self.differences, strict=True):
+            cells = [
+                f"{d:+.2f}{'*' if t != self.answers.base else ' '}" for t, d in zip(tokens, differences, strict=True)
+            ]
+            lines.append(f"{layer:5}  " + "  ".join(c.rjust(w) for c, w in zip(cells, wide, strict=True)))
+        return "\n".join([*lines, f"* another next token than {self.answers.base!r}"])
+
+    __repr__ = __str__
+
+
+class Model:
+    """A language model to look into. Raises: ModelError where its blocks are not found."""
+
+    def __init__(self, loaded: Loaded, name: str = "") -> None:
+        self._network = LanguageModel(loaded.model)
+        self._taps = Taps(self._network)
+        self._texts = Texts(loaded.tokenizer)
+        self._tokenizer = loaded.tokenizer
+        self._dtype = loaded.dtype
+        self._name = name or self._network.name
+
+    @classmethod
+    def load(cls, path: str, revision: str | None = None, dtype: str = "float32", device: str | None = None) -> "Model":
+        """The model of a folder, a .gguf file or a hub id, on `device` (None: a GPU where there is one). Raises: ModelError."""
+        return cls(
+            load(ModelSource(str(path), revision, dtype), device or best_device()), str(path).rstrip("/").split("/")[-1]
+        )
+
+    def __repr__(self) -> str:
+        return f"{self._name}: {len(self._network.blocks)} layers, width {self._network.width}, {self._dtype}, {self._network.device}"
+
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The tokens of a text, special ones included: what positions count."""
+        return tuple(self._word(i) for i in self._texts[text].ids)
+
+    def swap(
+        self,
+        base: str,
+        source: str,
+        layer: int,
+        position: Position = -1,
+        component: str = "residual",
+        head: int | None = None,
+        source_position: Position | None = None,
+        answers: tuple[str, str] | None = None,
+    ) -> Swap:
+        """Runs `base` with what `source` has at `component` of `layer` at `position`.
+
+        `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, where they should not be what the
+        model says next.
+
+        Raises: PositionError for a position not there, ModelError for a layer, component or head not there, PairsError for answers of no token.
+        """
+        site = Site(layer, component, "here", head)
+        row = self._row(base, source, site, position, source_position)
+        known = self._answers(base, source, answers)
+        logits = oracle(self._network, self._taps, row)
+        tokens = self.tokens(base)
+        at = row.patches[0].tokens
+        where = f"{component}{'' if head is None else f' head {head}'}, layer {layer}, {_at(at, tokens)}"
+        before = known.difference(self._network.plain(row.base))
+        return Swap(where, known, self._word(int(logits.argmax())), before, known.difference(logits))
+
+    def scan(
+        self,
+        base: str,
+        source: str,
+        component: str = "residual",
+        head: int | None = None,
+        layers: Sequence[int] | None = None,
+        answers: tuple[str, str] | None = None,
+    ) -> Scan:
+        """The same at every token and in every layer that has the component (or in `layers`). Texts of as many tokens.
+
+        Raises: PositionError for texts of different lengths; else as `swap`.
+        """
+        ours, theirs = self._texts[base].ids, self._texts[source].ids
+        if len(ours) != len(theirs):
+            raise PositionError(
+                f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan takes each token from the same place: give texts of as many"
+            )
+        known = self._answers(base, source, answers)
+        chosen = tuple(sorted(self._taps.of(component)) if layers is None else layers)
+        rows = {
+            (layer, at): self._row(base, source, Site(layer, component, "here", head), at, at)
+            for layer in chosen
+            for at in range(len(ours))
+        }
+        logits, path = self._run(list(rows.values()))
+        found = {place: logits[row] for place, row in rows.items()}
+        shown = tuple(a if a == b else f"{a}\n{b}" for a, b in zip(self.tokens(base), self.tokens(source), strict=True))
+        return Scan(
+            component if head is None else f"{component} {head}",
+            chosen,
+            shown,
+            known,
+            known.difference(self._network.plain(ours)),
+            tuple(tuple(self._word(int(found[layer, at].argmax())) for at in range(len(ours))) for layer in chosen),
+            tuple(tuple(known.difference(found[layer, at]) for at in range(len(ours))) for layer in chosen),
+            path,
+            self._name,
+        )
+
+    def generate(
+        self,
+        base: str,
+        source: str,
+        layer: int,
+        position: Position = -1,
+        component: str = "residual",
+        head: int | None = None,
+        source_position: Position | None = None,
+        new_tokens: int = 20,
+        every: bool = False,
+        sampling: Sampling | None = None,
+    ) -> str:
+        """What the model goes on to say after `base` under the swap: at the prompt alone, or (`every`) at every new token too."""
+        row = self._row(base, source, Site(layer, component, "here", head), position, source_position)
+        return str(self._tokenizer.decode(generate(self._network, self._taps, row, new_tokens, every, sampling)))
+
+    def collect(
+        self, text: str, layer: int, position: Position = -1, component: str = "residual", head: int | None = None
+    ) -> "Tensor":
+        """The activation there, of shape (token, feature)."""
+        patch = self._row(text, text, Site(layer, component, "here", head), position, None).patches[0]
+        (seen,) = collect(
+            self._network,
+            self._taps,
+            Row(self._texts[text].ids, (Patch(patch.point, patch.tokens, (), Collect(), patch.features),)),
+        )
+        return seen
+
+    def _row(self, base: str, source: str, site: Site, position: Position, source_position: Position | None) -> Row:
+        ours, theirs = self._texts[base], self._texts[source]
+        at = self._at(base, ours, position)
+        lent = at if source_position is None else self._at(source, theirs, source_position)
+        if max(lent) >= len(theirs.ids):
+            raise PositionError(
+                f"{source!r} has {len(theirs.ids)} tokens, and no token {max(lent)} (from 0); name a source_position"
+            )
+        pair = Encoded(0, ours.ids, {"source": theirs.ids}, {"here": at}, {"source": {"here": lent}}, {}, {})
+        return row_of(pair, Intervention((Unit(site),)), self._taps)
+
+    def _at(self, text: str, tokens: Tokens, position: Position) -> Ids:
+        count = len(tokens.ids)
+        if isinstance(position, int):
+            if not -count <= position < count:
+                raise PositionError(
+                    f"{text!r} has {count} tokens; {position} is none of them; it has 0..{count - 1}, -1 is the last"
+                )
+            return (position % count,)
+        piece = position.strip()
+        if not piece or text.count(piece) != 1:
+            raise PositionError(
+                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name a piece that stands in it once, or a token's index"
+            )
+        start = text.index(piece)
+        return tokens.within((start, start + len(piece)))
+
+    def _answers(self, base: str, source: str, given: tuple[str, str] | None) -> Answers:
+        if given is None:
+            ids = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
+        else:
+            ids = [self._answer(base, answer) for answer in given]
+        return Answers(self._word(ids[0]), self._word(ids[1]), *ids)
+
+    def _answer(self, text: str, answer: str) -> int:
+        own, joined = self._texts[text].ids, self._texts[text + answer].ids
+        if joined[: len(own)] != own or len(joined) == len(own):
+            raise PairsError(f"the answer {answer!r} adds no token to {text!r}; an answer mostly begins with a blank")
+        return joined[len(own)]
+
+    def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
+        """The logits of each row, and the path that gave them."""
+        device, layers = self._network.device, len(self._network.blocks)
+        distinct = list(dict.fromkeys(rows))
+        some = distinct[:: max(1, len(distinct) // 6)]
+        path, _ = fastest(
+            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), NEAR_TIE[self._dtype]
+        )
+        found: dict[Row, Any] = {}
+        for batch in path.batches(distinct):
+            found.update(zip(batch, path.logits(batch), strict=True))
+        return found, path.name
+
+    def _word(self, token: int) -> str:
+        return str(self._tokenizer.decode([token]))
+
+
+def _at(at: Ids, tokens: Sequence[str]) -> str:
+    return f"token {', '.join(map(str, at))} ({''.join(tokens[t] for t in at)!r})"

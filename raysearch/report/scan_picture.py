@@ -1,0 +1,41 @@
+"""A picture of a scan: layers upward, tokens across, colour = a logit difference around zero.
+
+Invariants: drawn without pyplot, as the heat maps; the colour's middle is zero, where the model leans to neither answer.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def scan_picture(
+    title: str,
+    label: str,
+    layers: Sequence[int],
+    tokens: Sequence[str],
+    values: Sequence[Sequence[float]],
+    words: Sequence[Sequence[str]],
+) -> Figure:
+    """`values` by layer and token; `words` stand in the cells."""
+    reach = max((abs(v) for row in values for v in row), default=0.0) or 1.0
+    longest = max((len(w) for row in words for w in row), default=0)
+    cell = max(0.62, 0.075 * longest)
+    figure = Figure(
+        figsize=(max(cell * len(tokens) + 1.9, 5.2), max(0.2 * len(layers), 1.6) + 1.5), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-reach, vmax=reach)
+    axes.set_xticks(range(len(tokens)), [token.strip(" ") or "␣" for token in tokens], fontsize=8)
+    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=7)
+    axes.set_xlabel("token (beneath: the source's)", fontsize=8)
+    axes.set_ylabel("layer", fontsize=8)
+    axes.set_title(title, fontsize=10, loc="left")
+    for y, row in enumerate(words):
+        for x, word in enumerate(row):
+            ink = "white" if abs(values[y][x]) > 0.6 * reach else "black"
+            axes.text(x, y, word.strip(), ha="center", va="center", fontsize=6, color=ink)
+    figure.colorbar(image, ax=axes).set_label(label, fontsize=8)
+    return figure
