@@ -1,3 +1,46 @@
-"""raysearch: where in this network does that variable live? Distributed alignment search with error control."""
+"""raysearch: where in this network does that variable live? Distributed alignment search with error control.
+
+Invariants: `import raysearch` imports nothing heavy; each public name brings its module when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names as in _HOMES
+    from raysearch.engine.card import Finding, ModelOrigin
+    from raysearch.engine.saved import SavedIntervention, load_intervention, push_intervention, save_intervention
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Finding",
+    "ModelOrigin",
+    "SavedIntervention",
+    "__version__",
+    "load_intervention",
+    "push_intervention",
+    "save_intervention",
+]
+
+_HOMES = {
+    "Finding": "raysearch.engine.card",
+    "ModelOrigin": "raysearch.engine.card",
+    "SavedIntervention": "raysearch.engine.saved",
+    "load_intervention": "raysearch.engine.saved",
+    "push_intervention": "raysearch.engine.saved",
+    "save_intervention": "raysearch.engine.saved",
+}
+"""Public names and the modules that hold them. A new one stands here, in __all__ and above."""
+
+if not TYPE_CHECKING:  # hidden from mypy, so that a name that is not there is an error
+
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module 'raysearch' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value  # asked for once
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -7,9 +7,10 @@
     │   └── PairsError             a file or sampler of pairs                                         2
     │       └── PositionError      a named position that matches no token, or half a token            2
     ├── ModelError                 the model cannot be loaded, or lacks what the job asks             2
-    ├── StoreError                 the store cannot be read or written, or a run in it is not whole   2
+    ├── StoreError                 a store or folder cannot be read or written, or is not whole       2
     ├── ResumeError                a run that cannot be gone on with, and why                         2
     ├── SearchFailedError          the search itself cannot go on                                     1
+    ├── HubError                   the Hugging Face hub is out of reach, refuses, or lacks it         4
     └── ClusterError               the cluster is out of reach, or refuses                            4
         └── ResourcesError         the cluster cannot give what the job asks in time                  5
 
@@ -58,7 +59,7 @@ class ModelError(RaysearchError):
 
 
 class StoreError(RaysearchError):
-    """A store that cannot be read or written, or a run folder that is not whole."""
+    """A store or folder that cannot be read or written; a run folder or a saved intervention that is not whole."""
 
     exit_code = 2
 
@@ -71,6 +72,12 @@ class ResumeError(RaysearchError):
 
 class SearchFailedError(RaysearchError):
     """A search that cannot go on, because work that every hypothesis needs fails."""
+
+
+class HubError(RaysearchError):
+    """A hub of models that is out of reach, refuses us, or does not have what was asked."""
+
+    exit_code = 4
 
 
 class ClusterError(RaysearchError):

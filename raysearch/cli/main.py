@@ -225,6 +225,36 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
     return 0
 
 
+@cli.command()
+@_run
+@click.argument("hypothesis")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
+@click.option("--push-to-hub", metavar="OWNER/NAME", help="Put it on the Hugging Face hub too, in this repository.")
+@click.option(
+    "--private/--public", default=None, help="Of a repository that is made. Default: as its owner's settings say."
+)
+@_store
+@_quiet
+@_verbose
+@_no_color
+def export(
+    run: str, hypothesis: str, to: Path, push_to_hub: str | None, private: bool | None, store: str, **flags: Any
+) -> int:
+    """Write the intervention of HYPOTHESIS (its id, or the beginning of it) in RUN to a folder that can be shared."""
+    if private is not None and push_to_hub is None:
+        raise click.UsageError("--private and --public are about --push-to-hub OWNER/NAME; give it too")
+    from raysearch.cli.export import export as write
+    from raysearch.cli.export import push
+    from raysearch.store.run_folder import find_run
+
+    _set_verbosity(flags)
+    write(find_run(store, run), hypothesis, to)
+    click.echo(str(to))
+    if push_to_hub is not None:
+        click.echo(f"{push_to_hub}@{push(to, push_to_hub, private)}")
+    return 0
+
+
 def _set_verbosity(flags: dict[str, Any]) -> None:
     if flags.pop("verbose"):
         logging.getLogger("raysearch").setLevel(logging.INFO)

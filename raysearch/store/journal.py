@@ -20,7 +20,7 @@ from typing import Any
 from raysearch.errors import StoreError
 from raysearch.search.hypothesis import canonical_json, content_id
 from raysearch.store.codec import JournalEntry, encode
-from raysearch.store.whole_file import fsync_folder, make_folder
+from raysearch.whole_file import fsync_folder, make_folder
 
 MAX_FILE_BYTES = 64 * 2**20
 """A driver goes on in a new file after this many bytes."""

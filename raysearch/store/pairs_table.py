@@ -17,7 +17,7 @@ from raysearch.errors import StoreError
 from raysearch.search.events import Encoded, Ids, PairScreened
 from raysearch.search.hypothesis import content_id
 from raysearch.store.schemas import PAIRS
-from raysearch.store.whole_file import write_whole
+from raysearch.whole_file import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from raysearch.errors import StoreError
 from raysearch.store.places import store_path, without_credentials
-from raysearch.store.whole_file import make_folder, write_text_whole
+from raysearch.whole_file import make_folder, write_text_whole
 
 SCHEMA_VERSION = 1
 """Of run.json, the journal and the tables."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from raysearch.errors import StoreError
 from raysearch.store.codec import Cut
-from raysearch.store.whole_file import TEMPORARY, write_whole
+from raysearch.whole_file import TEMPORARY, write_whole
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0

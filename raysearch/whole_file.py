@@ -24,13 +24,18 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         fsync_folder(path.parent)
     except OSError as e:
         raise StoreError(
-            f"{path}: cannot be written ({e.strerror or e}); free the disk or choose another --store"
+            f"{path}: cannot be written ({e.strerror or e}); free the disk or choose another folder"
         ) from e
 
 
 def write_text_whole(path: Path, text: str) -> None:
     """`path` holds `text`, in UTF-8. Raises: StoreError if it cannot be written."""
     write_whole(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_bytes_whole(path: Path, content: bytes) -> None:
+    """`path` holds `content`. Raises: StoreError if it cannot be written."""
+    write_whole(path, lambda temporary: _write_bytes(temporary, content))
 
 
 def make_folder(path: Path) -> None:
@@ -46,6 +51,10 @@ def fsync_folder(path: Path) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _fsync(path: Path) -> None:

@@ -1,0 +1,95 @@
+"""`export`: an intervention of a run, by its hypothesis, as a folder that `raysearch.load_intervention` reads.
+
+Invariants: what is exported is what the run tested: the id is that of the run's tables.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raysearch.engine.card import Finding, ModelOrigin, read_intervention
+from raysearch.engine.saved import SavedIntervention, push_intervention, save_intervention
+from raysearch.errors import JobError, NotYetError, StoreError
+from raysearch.job import Job
+from raysearch.report.results import results
+from raysearch.search.hypothesis import Intervention
+from raysearch.store.run_folder import RunFolder
+
+
+def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
+    """Writes the intervention of the hypothesis (its id, or the beginning of it) to the folder `to`.
+
+    Raises: JobError where no hypothesis, or several, begin so; NotYetError for a trained one; StoreError where the run
+    cannot be read or the folder not be written.
+    """
+    row = _row(run, hypothesis)
+    intervention = _intervention(row, run)
+    job = _job(run)
+    model = ModelOrigin(job.model.path, job.model.revision, run.info.model_digest, job.model.dtype)
+    kept = ("hypothesis", "verdict", "n", "matches", "iia", "low", "high", "holdout_n", "holdout_iia", "claim")
+    finding = Finding(
+        run=run.info.id,
+        threshold=job.test.threshold,
+        false_accept=job.test.false_accept,
+        **{name: _finite(row[name]) for name in kept},
+    )
+    return save_intervention(intervention, to, model=model, variable=row["variable"], finding=finding)
+
+
+def push(folder: Path, hub_id: str, private: bool | None) -> str:
+    """Puts what was exported to `folder` on the hub; the commit's id. Raises: HubError."""
+    return push_intervention(folder, hub_id, private=private)
+
+
+def _row(run: RunFolder, hypothesis: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = results(run.path, controls=True).to_pylist()
+    found = [row for row in rows if row["hypothesis"].startswith(hypothesis)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        example = f"such as {rows[0]['hypothesis']}" if rows else "none yet"
+        raise JobError(
+            f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results {run.path} -o json` "
+            f"has their ids, {example}"
+        )
+    shown = ", ".join(row["hypothesis"] for row in found[:3])
+    raise JobError(f"{hypothesis!r}: {len(found)} hypotheses begin so ({shown}, ...); give more of the id")
+
+
+def _intervention(row: dict[str, Any], run: RunFolder) -> Intervention:
+    """The intervention of a row; the table has all of it but its kind, and the id tells whether the kind is another."""
+    where = f"{run.path}: hypothesis {row['hypothesis']}"
+    intervention = read_intervention({"units": json.loads(row["units"]), "control": row["control"]}, where)
+    if any(unit.subspace.featurizer != "identity" for unit in intervention.units):
+        raise NotYetError(
+            f"{where}: its subspace is trained; exporting trained ones is not yet supported by this version"
+        )
+    if intervention.id != row["intervention"]:
+        raise StoreError(
+            f"{where}: its units are of another intervention than {row['intervention']}; "
+            f"export it with the raysearch that made the run ({run.info.versions.get('raysearch', 'see run.json')})"
+        )
+    return intervention
+
+
+def _job(run: RunFolder) -> Job:
+    """The job as the run has kept it. Not `Job.load`: the model and the problem's files may lie elsewhere by now."""
+    try:
+        job = Job.model_validate(yaml.safe_load(run.job_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError, ValidationError) as e:
+        raise StoreError(
+            f"{run.job_file}: cannot be read ({str(e).splitlines()[0]}); it is written by raysearch"
+        ) from e
+    if job.digest() != run.info.job_digest:
+        raise StoreError(
+            f"{run.job_file}: was edited since the run began, so its model and test may be others; put it back"
+        )
+    return job
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
