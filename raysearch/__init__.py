@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.engine.card import Finding, ModelOrigin
+    from raysearch.engine.generate import Sampling
     from raysearch.engine.saved import SavedIntervention, load_intervention, push_intervention, save_intervention
+    from raysearch.notebook.model import Model
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Finding",
+    "Model",
     "ModelOrigin",
+    "Sampling",
     "SavedIntervention",
     "__version__",
     "load_intervention",
@@ -24,7 +28,9 @@ __all__ = [
 
 _HOMES = {
     "Finding": "raysearch.engine.card",
+    "Model": "raysearch.notebook.model",
     "ModelOrigin": "raysearch.engine.card",
+    "Sampling": "raysearch.engine.generate",
     "SavedIntervention": "raysearch.engine.saved",
     "load_intervention": "raysearch.engine.saved",
     "push_intervention": "raysearch.engine.saved",

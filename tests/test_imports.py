@@ -22,6 +22,7 @@ ROOMS = {
     "report": {"search", "causal", "errors"},
     "driver": {"search"},
     "cluster": {"engine", "search", "causal", "errors"},
+    "notebook": {"engine", "report", "search", "errors"},
     "cli": {"cluster", "engine", "store", "report", "problems", "job", "driver", "search", "causal", "errors"},
 }
 """What each room may import of raysearch, itself aside."""
@@ -29,14 +30,14 @@ ROOMS = {
 HOMES = {
     "ray": ["cluster/"],
     "mlflow": ["store/mlflow_mirror.py"],
-    "torch": ["engine/", "cluster/"],
+    "torch": ["engine/", "cluster/", "notebook/"],
     "transformers": ["engine/"],
     "safetensors": ["engine/"],
     "huggingface_hub": ["engine/hub.py"],
     "click": ["cli/"],
     "rich": ["cli/"],
     "duckdb": ["report/"],
-    "matplotlib": ["report/"],
+    "matplotlib": ["report/", "notebook/"],
     "scipy": ["search/"],
     "numpy": ["search/", "engine/", "report/"],
 }

@@ -11,7 +11,6 @@ Invariants: a swap is run by the oracle, a scan by the fastest path that has pro
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raysearch.engine.asked import row_of
@@ -27,125 +26,15 @@ from raysearch.engine.paths import fastest, trial_rows
 from raysearch.engine.rows import Patch, Row
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import PairsError, PositionError
-from raysearch.report.scan_picture import scan_picture
+from raysearch.notebook.shown import Answers, Scan, Swap
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention, Site, Unit
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from matplotlib.figure import Figure
     from torch import Tensor
 
 Position = int | str
 """A token by its index (-1: the last), or a piece of the text that stands in it once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The base's and the source's answer: one token each, as text and as id."""
-
-    base: str
-    source: str
-    base_id: int
-    source_id: int
-
-    def difference(self, logits: "Tensor") -> float:
-        """logit(source's answer) - logit(base's answer): how far the model leans to the source, in logits."""
-        return float(logits[self.source_id] - logits[self.base_id])
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """What one interchange changes: the next token, and the logit difference (source's answer - base's), `before` and `after`."""
-
-    where: str
-    answers: Answers
-    token: str
-    before: float
-    after: float
-
-    @property
-    def changed(self) -> bool:
-        """Whether the next token is another than the base's."""
-        return self.token != self.answers.base
-
-    def __str__(self) -> str:
-        what = f"{self.answers.base!r} -> {self.token!r}" if self.changed else f"{self.token!r} stays"
-        difference = (
-            f"logit({self.answers.source!r}) - logit({self.answers.base!r}): {self.before:+.2f} -> {self.after:+.2f}"
-        )
-        return f"{self.where}: {what}; {difference}"
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """An interchange at every layer and token: of each the next token and the logit difference, by `layers` and tokens.
-
-    `tokens`: the base's, and the source's beneath where it differs. `path`: how it was run.
-    """
-
-    component: str
-    layers: tuple[int, ...]
-    tokens: tuple[str, ...]
-    answers: Answers
-    before: float
-    next_tokens: tuple[tuple[str, ...], ...]
-    differences: tuple[tuple[float, ...], ...]
-    path: str
-    model: str = field(default="")
-
-    @property
-    def table(self) -> "pa.Table":
-        """A row for each layer and token: layer, token (index), text, next_token, logit_difference, changed."""
-        import pyarrow as pa
-
-        rows = [
-            {
-                "layer": layer,
-                "token": at,
-                "text": self.tokens[at],
-                "next_token": token,
-                "logit_difference": difference,
-                "changed": token != self.answers.base,
-            }
-            for layer, tokens, differences in zip(self.layers, self.next_tokens, self.differences, strict=True)
-            for at, (token, difference) in enumerate(zip(tokens, differences, strict=True))
-        ]
-        return pa.Table.from_pylist(rows)
-
-    def heatmap(self) -> "Figure":
-        """Layers upward, tokens across, colour = logit difference; where the next token is another, it stands in the cell."""
-        title = f"{self.component} of “{self.answers.source.strip()}” put into “{self.answers.base.strip()}”"
-        words = [[token if token != self.answers.base else "" for token in tokens] for tokens in self.next_tokens]
-        label = f"logit({self.answers.source!r}) - logit({self.answers.base!r})"
-        return scan_picture(title, label, self.layers, self.tokens, self.differences, words)
-
-    def _repr_png_(self) -> bytes:
-        import io
-
-        buffer = io.BytesIO()
-        self.heatmap().savefig(buffer, format="png", dpi=110)
-        return buffer.getvalue()
-
-    def __str__(self) -> str:
-        """The logit differences as a table, starred where the next token is another."""
-        labels = [t.replace("\n", " / ") for t in self.tokens]
-        wide = [max(len(label), 8) for label in labels]
-        head = "layer  " + "  ".join(label.rjust(w) for label, w in zip(labels, wide, strict=True))
-        lines = [
-            f"{self.component}: logit({self.answers.source!r}) - logit({self.answers.base!r}); without: {self.before:+.2f}",
-            head,
-        ]
-        for layer, tokens, differences in zip(self.layers, self.next_tokens, self.differences, strict=True):
-            cells = [
-                f"{d:+.2f}{'*' if t != self.answers.base else ' '}" for t, d in zip(tokens, differences, strict=True)
-            ]
-            lines.append(f"{layer:5}  " + "  ".join(c.rjust(w) for c, w in zip(cells, wide, strict=True)))
-        return "\n".join([*lines, f"* another next token than {self.answers.base!r}"])
-
-    __repr__ = __str__
 
 
 class Model:
@@ -186,10 +75,11 @@ class Model:
     ) -> Swap:
         """Runs `base` with what `source` has at `component` of `layer` at `position`.
 
-        `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, where they should not be what the
-        model says next.
+        `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, where they should
+        not be what the model says next.
 
-        Raises: PositionError for a position not there, ModelError for a layer, component or head not there, PairsError for answers of no token.
+        Raises: PositionError for a position not there; ModelError for a layer, component or head not there; PairsError for answers of
+        no token.
         """
         site = Site(layer, component, "here", head)
         row = self._row(base, source, site, position, source_position)
@@ -217,7 +107,7 @@ class Model:
         ours, theirs = self._texts[base].ids, self._texts[source].ids
         if len(ours) != len(theirs):
             raise PositionError(
-                f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan takes each token from the same place: give texts of as many"
+                f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many in both"
             )
         known = self._answers(base, source, answers)
         chosen = tuple(sorted(self._taps.of(component)) if layers is None else layers)
@@ -230,6 +120,8 @@ class Model:
         found = {place: logits[row] for place, row in rows.items()}
         shown = tuple(a if a == b else f"{a}\n{b}" for a, b in zip(self.tokens(base), self.tokens(source), strict=True))
         return Scan(
+            base,
+            source,
             component if head is None else f"{component} {head}",
             chosen,
             shown,
@@ -238,7 +130,6 @@ class Model:
             tuple(tuple(self._word(int(found[layer, at].argmax())) for at in range(len(ours))) for layer in chosen),
             tuple(tuple(known.difference(found[layer, at]) for at in range(len(ours))) for layer in chosen),
             path,
-            self._name,
         )
 
     def generate(
@@ -256,7 +147,7 @@ class Model:
     ) -> str:
         """What the model goes on to say after `base` under the swap: at the prompt alone, or (`every`) at every new token too."""
         row = self._row(base, source, Site(layer, component, "here", head), position, source_position)
-        return str(self._tokenizer.decode(generate(self._network, self._taps, row, new_tokens, every, sampling)))
+        return str(self._tokenizer.decode(list(generate(self._network, self._taps, row, new_tokens, every, sampling))))
 
     def collect(
         self, text: str, layer: int, position: Position = -1, component: str = "residual", head: int | None = None
@@ -292,7 +183,7 @@ class Model:
         piece = position.strip()
         if not piece or text.count(piece) != 1:
             raise PositionError(
-                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name a piece that stands in it once, or a token's index"
+                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name one that stands there once, or a token"
             )
         start = text.index(piece)
         return tokens.within((start, start + len(piece)))

@@ -1,0 +1,1 @@
+"""The face for a notebook: a model to look into, swaps and scans of one pair, and how they are shown."""
