@@ -252,7 +252,9 @@ class Taps:
         return (chosen[:, None] * d_head + torch.arange(d_head)).flatten()
 
     def _widths(self, component: str, places: Mapping[int, "_Place"]) -> dict[int, int]:
-        """As seen in one forward pass."""
+        """As seen in one forward pass; of a model without weights, as its modules say."""
+        if self._network.device.type == "meta":
+            return {layer: self._said_width(module, side) for layer, (module, side, _) in places.items()}
         widths: dict[int, int] = {}
 
         def look(layer: int) -> Callable[[Tensor, Moment], None]:
@@ -272,6 +274,15 @@ class Taps:
         except (ModelError, AssertionError) as e:
             raise ModelError(f"{network.name}: {component} cannot be patched: {e}; name another component") from e
         return widths
+
+    def _said_width(self, module: nn.Module, side: Side) -> int:
+        """0 where nothing says it. Blocks, attention and MLPs put out what they take in."""
+        for name in ("in_features", "nx") if side == "input" else ("out_features", "nf", "embedding_dim"):
+            width = getattr(module, name, None)  # nx, nf: transformers' Conv1D
+            if isinstance(width, int):
+                return width
+        is_leaf = next(module.children(), None) is None
+        return 0 if is_leaf else self._network.width
 
 
 def hook_at(network: Network, tap: Tap, edit: Edit, given: Given) -> Hook:

@@ -4,7 +4,7 @@ Invariants: code from a model's folder is never run; a model with weights missin
 ones; the model comes in evaluation mode, without gradients, in the dtype that was asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -17,20 +17,26 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
-from raysearch.engine.sites import Sizes
+from raysearch.engine.network import LanguageModel
 from raysearch.errors import ModelError
+from raysearch.search.events import ComponentFacts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of `DTYPES`."""
+    """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of `DTYPES`.
+
+    `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto"); None: all on one device.
+    """
 
     path: str
     revision: str | None = None
     dtype: str = "float32"
+    device_map: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,28 +49,46 @@ class Loaded:
     dtype: str = "float32"
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What is known of a model without its weights. `path`: how it is expected to be evaluated; each replica proves it.
+
+    `weight_bytes`: in the dtype that was asked.
+    """
+
+    components: tuple[ComponentFacts, ...]
+    layers: int
+    width: int
+    heads: int
+    path: str
+    weight_bytes: int
+    tokenizer: PreTrainedTokenizerBase
+
+
 def load(source: ModelSource, device: str = "cpu") -> Loaded:
-    """The model and tokenizer of `source`, on `device`.
+    """The model and tokenizer of `source`, on `device`, or spread as its device_map says.
 
     Raises: ModelError, one line, where it cannot be loaded or lacks weights, or the device is not there.
     """
-    if source.dtype not in DTYPES:
-        raise ModelError(f"dtype {source.dtype!r} is not supported; it may be {', '.join(DTYPES)}")
+    dtype = _dtype(source)
     where, options = _place(source)
-    dtype = DTYPES[source.dtype]
+    spread = {} if source.device_map is None else {"device_map": source.device_map}
     with _quiet("gguf_file" in options):
         tokenizer = _tokenizer(source, where, options)
         # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
         read: Any = AutoModelForCausalLM.from_pretrained
         try:
-            model, info = read(where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options)
+            model, info = read(
+                where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **spread, **options
+            )
         except Exception as e:  # likewise: OSError, SafetensorError, UnpicklingError, ...
             raise _unloadable(source, "model", e) from e
     _check_whole(source, info)
-    try:
-        model = model.to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
-        raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
+    if not spread:
+        try:
+            model = model.to(device=device, dtype=dtype)
+        except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+            raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
     return Loaded(model, tokenizer, _digest(source), source.dtype)
 
@@ -74,19 +98,39 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def look(source: ModelSource) -> tuple[Sizes, PreTrainedTokenizerBase]:
-    """The sizes and the tokenizer of `source`, without reading its weights. Raises: ModelError, one line."""
+def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Looked:
+    """What `source` is, by its configuration; no weights are read.
+
+    Raises: ModelError, one line, for a model whose blocks are not found, or that lacks one of the components.
+    """
+    dtype = _dtype(source)
     where, options = _place(source)
     with _quiet(gguf="gguf_file" in options):
         tokenizer = _tokenizer(source, where, options)
         try:
-            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options).get_text_config()
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+            build: Any = AutoModelForCausalLM.from_config
+            with torch.device("meta"):
+                model = build(config, dtype=dtype, trust_remote_code=False)
         except Exception as e:
             raise _unloadable(source, "configuration", e) from e
-    try:
-        return Sizes(int(config.num_hidden_layers), int(config.hidden_size), int(config.num_attention_heads)), tokenizer
-    except AttributeError as e:
-        raise ModelError(f"{source.path}: its config.json does not say its sizes ({e})") from e
+    network = LanguageModel(model)
+    taps = Taps(network)
+    return Looked(
+        components=tuple(taps.facts(component) for component in components),
+        layers=len(network.blocks),
+        width=network.width,
+        heads=network.heads,
+        path="replay" if network.can_replay else "batched",
+        weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
+        tokenizer=tokenizer,
+    )
+
+
+def _dtype(source: ModelSource) -> torch.dtype:
+    if source.dtype not in DTYPES:
+        raise ModelError(f"dtype {source.dtype!r} is not supported; it may be {', '.join(DTYPES)}")
+    return DTYPES[source.dtype]
 
 
 def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:

@@ -66,6 +66,11 @@ class Network(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def width(self) -> int:
+        """Of the residual; 0 where blocks may differ."""
+        ...
+
+    @property
     def heads(self) -> int:
         """Attention heads of a layer, 0 where there is no attention."""
         ...

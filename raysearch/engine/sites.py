@@ -1,10 +1,9 @@
-"""Where the blocks of a model are, by one table of module names and a table of exceptions; its sizes.
+"""Where the blocks of a model are, by one table of module names and a table of exceptions.
 
 Invariants: layers count from 0 in the order in which they run.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import nn
@@ -31,15 +30,6 @@ EXCEPTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Where they are instead, by `config.model_type`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Layers, width of the residual (d_model), attention heads of a layer (0 for a model without attention)."""
-
-    layers: int
-    width: int
-    heads: int
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:

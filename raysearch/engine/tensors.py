@@ -44,6 +44,7 @@ class TensorNetwork:
     """
 
     flat = True
+    width = 0
 
     def __init__(self, module: nn.Module, example: Tensor, blocks: str | None = None) -> None:
         self.module = module
