@@ -1,0 +1,229 @@
+"""Networks on tensors: MLP, vision transformer, recurrent networks, against hooks and cells by hand."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import ViTConfig, ViTForImageClassification
+
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
+from raysearch.engine.interchange import oracle
+from raysearch.engine.kinds import Zero
+from raysearch.engine.memory import Limit
+from raysearch.engine.network import Stimulus
+from raysearch.engine.paths import Batched
+from raysearch.engine.rows import Patch, Point, Row, Source
+from raysearch.engine.tensors import TensorNetwork
+from raysearch.errors import ModelError, PositionError
+
+TIMES, WIDTH, HIDDEN = 4, 5, 8
+
+
+class Recurrent(nn.Module):
+    """Class logits from the last hidden state."""
+
+    def __init__(self, kind: type[nn.RNNBase], batch_first: bool = True, **more: object) -> None:
+        super().__init__()
+        self.rnn = kind(WIDTH, HIDDEN, num_layers=2, batch_first=batch_first, **more)
+        self.out = nn.Linear(HIDDEN, 3)
+
+    def forward(self, given: Tensor) -> Tensor:
+        seen, _ = self.rnn(given if self.rnn.batch_first else given.transpose(0, 1))
+        return self.out(seen[:, -1] if self.rnn.batch_first else seen[-1])
+
+
+def still(model: nn.Module) -> nn.Module:
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def vit(heads: int = 4) -> nn.Module:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "image_size": 16, "patch_size": 8}
+    return still(
+        ViTForImageClassification(ViTConfig(**sizes, num_attention_heads=heads, num_labels=3, initializer_range=0.4))
+    )
+
+
+def mlp() -> nn.Module:
+    return still(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)))
+
+
+def swap(base: Stimulus, source: Stimulus, layer: int, tokens: tuple[int, ...], component: str = "residual") -> Row:
+    point = Point(layer, component)
+    return Row(base, (Patch(point, tokens, (Source(Row(source), point, tokens),)),))
+
+
+def said(network: TensorNetwork, rows: list[Row]) -> list[tuple[Tensor, Tensor]]:
+    """(by the oracle, in a batch) of each row."""
+    taps = Taps(network)
+    path = Batched(network, taps, Captures(network, taps, Limit(5), 0.0, 2**20))
+    found: dict[Row, Tensor] = {}
+    for batch in path.batches(rows):
+        found.update(zip(batch, path.logits(batch), strict=True))
+    return [(oracle(network, taps, row), found[row]) for row in rows]
+
+
+@contextmanager
+def hook(module: nn.Module, do: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    handle = module.register_forward_hook(lambda m, i, o: do(o[0]) if isinstance(o, tuple) else do(o))
+    yield
+    handle.remove()
+
+
+@torch.inference_mode()
+def two_passes(model: nn.Module, module: nn.Module, base: Tensor, source: Tensor, at: object) -> Tensor:
+    """Class logits, with what the source has at `at` of the module's output in the base's run."""
+    kept: list[Tensor] = []
+
+    def read(out: Tensor) -> None:
+        kept.append(out[at].clone())
+
+    def write(out: Tensor) -> Tensor:
+        out = out.clone()
+        out[at] = kept[0]
+        return out
+
+    with hook(module, read):
+        model(source[None])
+    with hook(module, write):
+        out = model(base[None])
+    return getattr(out, "logits", out)[0]
+
+
+def test_layers_of_an_mlp_have_no_positions() -> None:
+    model, inputs = mlp(), torch.randn(4, 6)
+    network = TensorNetwork(model, inputs[0])
+    base, source = Stimulus.of(inputs[0]), Stimulus.of(inputs[1])
+    rows = [swap(base, source, layer, (0,)) for layer in range(5)]
+    for layer, logits in enumerate(said(network, rows)):
+        wanted = two_passes(model, model[layer], inputs[0], inputs[1], slice(None))
+        assert all(torch.allclose(ours, wanted, atol=1e-6) for ours in logits)
+    with pytest.raises(PositionError, match="has 1 tokens; token 1"):
+        said(network, [swap(base, source, 1, (1,))])
+
+
+def test_patches_of_an_image_are_positions_and_the_answer_is_a_class() -> None:
+    model, images = vit(), torch.randn(5, 3, 16, 16)
+    network = TensorNetwork(model, images[0])
+    stimuli = [Stimulus.of(image) for image in images]
+    blocks = model.vit.layers if hasattr(model.vit, "layers") else model.vit.encoder.layer
+    rows, wanted = [], []
+    for layer in range(2):
+        for token in range(5):  # the class token, then four patches
+            for source in (1, 2):
+                rows.append(swap(stimuli[0], stimuli[source], layer, (token,)))
+                wanted.append(two_passes(model, blocks[layer], images[0], images[source], (0, token)))
+    for logits, expected in zip(said(network, rows), wanted, strict=True):
+        assert all(torch.allclose(ours, expected, atol=1e-5) for ours in logits)
+    assert len({tuple(w.tolist()) for w in wanted}) > 10  # they say something
+
+
+def test_every_component_of_a_vision_transformer_is_there_and_the_same_in_a_batch() -> None:
+    model, images = vit(), torch.randn(3, 3, 16, 16)
+    network = TensorNetwork(model, images[0])
+    taps, base, source = Taps(network), Stimulus.of(images[0]), Stimulus.of(images[1])
+    for component in (
+        "residual", "block_input", "attention_output", "head", "mlp_output", "mlp_activation", "query", "key", "value",
+    ):  # fmt: skip
+        assert taps.facts(component).layers == (0, 1)
+        for alone, batched in said(network, [swap(base, source, layer, (1, 3), component) for layer in (0, 1)]):
+            assert torch.allclose(alone, batched, atol=1e-5)
+            assert not torch.allclose(alone, network.plain(base), atol=1e-4)
+    assert taps.facts("head").heads == taps.facts("key").heads == 4
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_time_steps_of_a_recurrent_network_are_tokens(kind: type[nn.RNNBase], batch_first: bool) -> None:
+    model, inputs = still(Recurrent(kind, batch_first)), torch.randn(4, TIMES, WIDTH)
+    network = TensorNetwork(model, inputs[0])
+    base, source = Stimulus.of(inputs[0]), Stimulus.of(inputs[1])
+    places = [(layer, tokens) for layer in (0, 1) for tokens in ((0,), (2,), (3,), (0, 2))]
+    rows = [swap(base, source, layer, tokens) for layer, tokens in places]
+    for (layer, tokens), logits in zip(places, said(network, rows), strict=True):
+        wanted = by_cells(model, inputs[0], inputs[1], layer, tokens)
+        assert all(torch.allclose(ours, wanted, atol=1e-6) for ours in logits)
+    assert torch.allclose(network.batch([base])[0], model(inputs[:1])[0], atol=1e-6)
+
+
+def by_cells(model: Recurrent, base: Tensor, source: Tensor, layer: int, tokens: tuple[int, ...]) -> Tensor:
+    """By torch's own cells, with the network's weights copied in."""
+    cell_of = {nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell, nn.RNN: nn.RNNCell}[type(model.rnn)]
+    cells = []
+    for at in range(2):
+        cell = cell_of(WIDTH if at == 0 else HIDDEN, HIDDEN)
+        cell.load_state_dict(
+            {name.removesuffix(f"_l{at}"): w for name, w in model.rnn.state_dict().items() if name.endswith(f"_l{at}")}
+        )
+        cells.append(still(cell))
+
+    def run(given: Tensor, put: dict[int, Tensor]) -> tuple[list[Tensor], Tensor]:
+        states: list[object] = [None, None]
+        seen = []
+        for time in range(TIMES):
+            now = given[time][None]
+            for at, cell in enumerate(cells):
+                state = cell(now, states[at])
+                hidden = state[0] if isinstance(state, tuple) else state
+                if at == layer:
+                    hidden = put.get(time, hidden)
+                    seen.append(hidden)
+                states[at] = (hidden, *state[1:]) if isinstance(state, tuple) else hidden
+                now = hidden
+        return seen, model.out(now)[0]
+
+    theirs, _ = run(source, {})
+    return run(base, {token: theirs[token] for token in tokens})[1]
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_a_recurrent_network_is_as_it_was_and_a_self_swap_changes_no_bit(kind: type[nn.RNNBase]) -> None:
+    model, inputs = still(Recurrent(kind)), torch.randn(3, TIMES, WIDTH)
+    before = model(inputs)
+    network = TensorNetwork(model, inputs[0])
+    base = Stimulus.of(inputs[0])
+    for layer in (0, 1):
+        assert torch.equal(oracle(network, Taps(network), swap(base, base, layer, (1, 2))), network.plain(base))
+    assert torch.equal(model(inputs), before)
+    assert "forward" not in vars(model.rnn)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_other_kinds_act_on_time_steps_too() -> None:
+    model, inputs = still(Recurrent(nn.GRU)), torch.randn(2, TIMES, WIDTH)
+    network, base = TensorNetwork(model, inputs[0]), Stimulus.of(inputs[0])
+    for alone, batched in said(network, [Row(base, (Patch(Point(0, "residual"), (1, 3), (), Zero(), range(2, 5)),))]):
+        assert torch.allclose(alone, batched, atol=1e-6)
+        assert not torch.allclose(alone, network.plain(base), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (lambda: Recurrent(nn.GRU, bidirectional=True), "bidirectional"),
+        (lambda: Recurrent(nn.LSTM, proj_size=4), "proj_size"),
+        (lambda: nn.Linear(6, 3), "no list of modules"),
+        (lambda: nn.Sequential(nn.Sequential(nn.Linear(6, 6)), nn.Sequential(nn.Linear(6, 3))), "3 lists of modules"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_in_one_line(model: Callable[[], nn.Module], match: str) -> None:
+    with pytest.raises(ModelError, match=match) as refused:
+        TensorNetwork(still(model()), torch.zeros(TIMES, WIDTH))
+    assert "\n" not in str(refused.value)
+
+
+def test_blocks_can_be_named() -> None:
+    model = still(nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.Sequential(nn.Linear(6, 3))))
+    assert len(TensorNetwork(model, torch.zeros(6), blocks="").blocks) == 2
+    assert len(TensorNetwork(model, torch.zeros(6), blocks="0").blocks) == 2
+    with pytest.raises(ModelError, match="no blocks at 'nowhere'"):
+        TensorNetwork(model, torch.zeros(6), blocks="nowhere")
