@@ -21,7 +21,19 @@ from raysearch.engine.measure import Fault, Item, Measurer
 from raysearch.engine.paths import Path, Plain, fastest
 from raysearch.engine.sites import sizes_of
 from raysearch.errors import ModelError
-from raysearch.search.events import Block, Encoded, Event, Failed, Ids, Measured, ModelFacts, Opened, Screened, Task
+from raysearch.search.events import (
+    Block,
+    ComponentFacts,
+    Encoded,
+    Event,
+    Failed,
+    Ids,
+    Measured,
+    ModelFacts,
+    Opened,
+    Screened,
+    Task,
+)
 from raysearch.search.hypothesis import Intervention
 
 
@@ -34,7 +46,7 @@ class Settings:
     """
 
     rows: int = 64
-    capture_bytes: int = 2 * 2**30
+    capture_bytes: int | None = None
     threads: int | None = None
     plain: bool = False
 
@@ -55,6 +67,7 @@ class Replica:
         worker: str,
         node: str = "",
         settings: Settings = Settings(),
+        components: Sequence[str] = ("residual",),
     ) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -69,11 +82,19 @@ class Replica:
         self._captures = Captures(model, 1, self._tolerance, 0, plain=True)
         if not settings.plain:
             path, self._captures = fastest(
-                model, encoded, self._sizes, settings.rows, settings.capture_bytes, self._tolerance
+                model,
+                encoded,
+                self._sizes,
+                settings.rows,
+                2 * 2**30 if settings.capture_bytes is None else settings.capture_bytes,
+                self._tolerance,
             )
         self._measurer = Measurer(path, Plain(model), self._captures, self._tolerance)
         sizes, device = self._sizes, _device_name(model.device)
-        facts = ModelFacts(sizes.layers, sizes.width, sizes.heads, loaded.digest, loaded.dtype, device, path.name)
+        residual = ComponentFacts("residual", tuple(range(sizes.layers)), sizes.width, 0)
+        facts = ModelFacts(
+            sizes.layers, sizes.width, sizes.heads, loaded.digest, loaded.dtype, device, path.name, (residual,)
+        )
         self.opened = Opened(facts, encoded)
 
     @classmethod
@@ -87,9 +108,10 @@ class Replica:
         device: str = "cpu",
         node: str = "",
         settings: Settings = Settings(),
+        components: Sequence[str] = ("residual",),
     ) -> "Replica":
         """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as above."""
-        return cls(load(source, device), pairs, positions, variables, worker, node, settings)
+        return cls(load(source, device), pairs, positions, variables, worker, node, settings, components)
 
     def do(self, task: Task) -> list[Event]:
         """The events of `task`.
