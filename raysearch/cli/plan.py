@@ -12,10 +12,13 @@ from raysearch.causal import Split
 from raysearch.cli.question import Question, ask, differing
 from raysearch.engine.encode import encode
 from raysearch.engine.load import ModelSource, look
+from raysearch.engine.sites import Sizes
+from raysearch.errors import NotYetError
 from raysearch.job import Job
 from raysearch.search.blocks import check_variables
+from raysearch.search.events import ComponentFacts, ModelFacts
 from raysearch.search.power import Power, power
-from raysearch.search.space import HypothesisSpace
+from raysearch.search.space import Grid, HypothesisSpace
 
 GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """True IIAs for which chances are told."""
@@ -30,6 +33,9 @@ class _Facts:
     interventions: int
     variables: tuple[str, ...]
     positions: tuple[str, ...]
+    components: tuple[str, ...]
+    sites: tuple[str, ...]
+    sets: int
     claim: str
     pairs: dict[Split, int]
     inputs: int
@@ -49,7 +55,7 @@ def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
 def _facts(question: Question) -> _Facts:
     job = question.job
     sizes, tokenizer = look(ModelSource(job.model.path, job.model.revision, job.model.dtype))
-    space = question.space(sizes.layers)
+    space = question.space(_model_facts(question, sizes))
     encoded = encode(question.pairs, tokenizer, question.positions, question.variables)
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
@@ -64,6 +70,9 @@ def _facts(question: Question) -> _Facts:
         interventions=len(space) // len(question.variables),
         variables=question.variables,
         positions=question.positions,
+        components=question.components,
+        sites=tuple(_sites_words(grid) for grid in space.grids),
+        sets=len(space.sets),
         claim=job.test.claim,
         pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
         inputs=len(inputs),
@@ -72,6 +81,32 @@ def _facts(question: Question) -> _Facts:
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
         powers=_powers(question, space, len(test)),
     )
+
+
+def _model_facts(question: Question, sizes: Sizes) -> ModelFacts:
+    """What can be known of the model without its weights."""
+    components = _component_facts(sizes, question.components)
+    dtype = question.job.model.dtype
+    return ModelFacts(sizes.layers, sizes.width, sizes.heads, "", dtype, "", "", components)
+
+
+def _component_facts(sizes: Sizes, components: Sequence[str]) -> tuple[ComponentFacts, ...]:
+    """The components that the job names. Raises: NotYetError for one whose width cannot be told yet."""
+    for name in components:
+        if name != "residual":
+            raise NotYetError(
+                f"space.components: plan cannot tell the width of {name} yet; submit the job, which checks it when the model is loaded"
+            )
+    return tuple(ComponentFacts(name, tuple(range(sizes.layers)), sizes.width, 0) for name in components)
+
+
+def _sites_words(grid: Grid) -> str:
+    """One component in words: `head 0..8 at last`."""
+    heads = [h for h in grid.heads if h is not None]
+    run = len(heads) > 1 and heads == list(range(heads[0], heads[-1] + 1))
+    which = f"{heads[0]}..{heads[-1]}" if run else ", ".join(map(str, heads))
+    subspaces = "" if len(grid.subspaces) == 1 else f", {len(grid.subspaces)} subspaces each"
+    return f"{grid.component}{' ' * bool(heads)}{which} at {', '.join(grid.positions)}{subspaces}"
 
 
 def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
@@ -83,12 +118,16 @@ def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tupl
     return tuple(power(test, iia, last) for iia in GRID)
 
 
+def _sets_words(sets: int) -> list[str]:
+    return [f"{sets} explicit set{'s' * (sets > 1)} of units"] if sets else []
+
+
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
         f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}",
         f"  variables   {', '.join(facts.variables)}",
-        f"  sites       {facts.interventions}: residual at {', '.join(facts.positions)}",
+        f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
         f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysearch.causal import LAST, Pair, Problem, Split, differing_shares, draw_pairs
+from raysearch.cli.space import space_of
 from raysearch.engine.digest import digest_of
 from raysearch.errors import JobError, PairsError
-from raysearch.job import Job, LayerRange
+from raysearch.job import Job
 from raysearch.problems import load_problem, read_pairs
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
@@ -41,17 +42,24 @@ class Question:
 
     @property
     def positions(self) -> tuple[str, ...]:
+        """Those of the grid, then what the units name besides."""
         assert self.job.space.positions is not None
-        return self.job.space.positions
+        named = (site.position for _, site in self.job.space.unit_sites)
+        return tuple(dict.fromkeys((*self.job.space.positions, *named)))
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Those of the grid, then what the units name besides: what a replica has to know of."""
+        named = (site.component for _, site in self.job.space.unit_sites)
+        return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
     @property
     def these_pairs(self) -> bool:
         return self.job.test.claim == "these_pairs"
 
-    def space(self, facts_layers: int) -> HypothesisSpace:
-        """The hypothesis space on a model of so many layers. Raises: JobError for a layer that it lacks."""
-        space = self.job.space
-        return HypothesisSpace(self.variables, self._layers(facts_layers), space.components, self.positions)
+    def space(self, facts: ModelFacts) -> HypothesisSpace:
+        """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it lacks."""
+        return space_of(self.job, facts, _shared_sources(self.pairs))
 
     def test(self, space: HypothesisSpace) -> SequentialTest:
         """The test, with K = the hypotheses of `space`."""
@@ -59,8 +67,8 @@ class Question:
         return SequentialTest(keys.threshold, keys.false_accept, keys.miss, hypotheses=len(space))
 
     def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
-        """The search. Raises: JobError for a layer that the model lacks, PairsError where variables cannot be told apart."""
-        space = self.space(facts.layers)
+        """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
+        space = self.space(facts)
         expecteds = self.expected(encoded)
         check_variables(*self.test_pairs(expecteds))
         wanted: dict[Split, int] = {"test": self.job.pairs.test, "holdout": self.job.pairs.holdout}
@@ -81,18 +89,6 @@ class Question:
         """The job hash. Raises: ModelError where the model's files cannot be read."""
         return self.job.hash(_file_digests(self.job), pairs_digest)
 
-    def _layers(self, count: int) -> tuple[int, ...]:
-        layers = self.job.space.layers
-        if layers == "all":
-            return tuple(range(count))
-        chosen = tuple(range(layers.from_, layers.to + 1, layers.step)) if isinstance(layers, LayerRange) else layers
-        for layer in chosen:
-            if not 0 <= layer < count:
-                raise JobError(
-                    f"space.layers: {layer} is no layer of {Path(self.job.model.path).name}; it has 0..{count - 1}"
-                )
-        return chosen
-
 
 def ask(job: Job) -> Question:
     """The question of a job: pairs drawn or read. Raises: JobError, PairsError in one line."""
@@ -109,12 +105,14 @@ def _from_problem(job: Job) -> Question:
     variables = job.space.variables or problem.model.names
     for name in variables:
         _check_known("space.variables", "variable", name, problem.model.names, problem.name)
-    positions = job.space.positions or (*problem.positions, LAST)
-    for name in positions:
-        _check_known("space.positions", "position", name, (*problem.positions, LAST), problem.name)
+    known = (*problem.positions, LAST)
+    positions = _grid_positions(job, known)
+    _check_positions(job, positions, known, problem.name)
     pairs = draw_pairs(problem, variables, _counts(job, SPARE if job.pairs.solved_only else 1), job.pairs.seed)
-    _check_rendered(problem, pairs, positions)
-    return Question(_resolved(job, variables, positions, "sampler"), pairs)
+    question = Question(_resolved(job, variables, positions, "sampler"), pairs)
+    _check_rendered(problem, pairs, question.positions)
+    _check_sources(job, pairs, problem.name)
+    return question
 
 
 def _from_file(job: Job) -> Question:
@@ -128,13 +126,38 @@ def _from_file(job: Job) -> Question:
     variables = job.space.variables or known
     for name in variables:
         _check_known("space.variables", "variable", name, known, path.name)
-    if job.space.positions is None:
+    if job.space.positions is None and job.space.components:
         _check_all_shared(path, pairs)
-    shared = _shared_positions(pairs)
-    positions = job.space.positions or (*shared, LAST)
-    for name in positions:
-        _check_known("space.positions", "position", name, (*shared, LAST), path.name)
+    shared = (*_shared_positions(pairs), LAST)
+    positions = _grid_positions(job, shared)
+    _check_positions(job, positions, shared, path.name)
+    _check_sources(job, pairs, path.name)
     return Question(_resolved(job, variables, positions, "these_pairs"), pairs)
+
+
+def _grid_positions(job: Job, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The positions of the grid: none where there is no grid, all that are known where the job leaves them open."""
+    if not job.space.components:
+        return ()
+    return known if job.space.positions is None else job.space.positions
+
+
+def _check_positions(job: Job, grid: Sequence[str], known: Sequence[str], of: str) -> None:
+    for name in grid:
+        _check_known("space.positions", "position", name, known, of)
+    for path, site in job.space.unit_sites:
+        _check_known(f"{path}.position", "position", site.position, known, of)
+
+
+def _check_sources(job: Job, pairs: Sequence[Pair], of: str) -> None:
+    for path, unit in job.space.named_units:
+        if unit.source is not None:
+            _check_known(f"{path}.source", "source", unit.source, _shared_sources(pairs), of)
+
+
+def _shared_sources(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """The names of the sources that every pair has, in the order of the first."""
+    return tuple(name for name in pairs[0].sources if all(name in p.sources for p in pairs)) if pairs else ()
 
 
 def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:

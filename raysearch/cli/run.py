@@ -203,7 +203,7 @@ def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where:
             f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables / 'failures'}"
         )
     if not where.quiet:
-        order = [("variable", "ascending"), ("position", "ascending"), ("layer", "ascending")]
+        order = [(c, "ascending") for c in ("variable", "component", "position", "layer", "head")]
         accepted = results(run.path, accepted=True).sort_by(order)
         claim = (
             "of the test pairs at hand, not of others like them" if these_pairs else "of pairs that the problem draws"
@@ -273,6 +273,8 @@ def _work(question: Question) -> Work:
         variables=question.variables,
         rows=job.resources.rows,
         cpus=job.resources.cpus,
+        components=question.components,
+        memory=None if job.resources.memory == "auto" else job.resources.memory,
     )
 
 
@@ -315,7 +317,7 @@ def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
     slower = {"batched": "rows are run whole, not from the patch on", "plain": "each row is run by itself"}
     path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
     watch.say(f"model     {facts.layers} layers of width {facts.width}, {facts.dtype} on {facts.device}{path}")
-    space = question.space(facts.layers)
+    space = question.space(facts)
     watch.say(
         f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
     )

@@ -14,8 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from raysearch.report.results import results
+from raysearch.report.units import is_plain, words
 
-SHOWN = ("variable", "layer", "component", "position", "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia")
+SHOWN = (
+    "variable", "layer", "component", "head", "position", "units", "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia",
+)  # fmt: skip
+_WORDS = ("variable", "component", "position", "units", "verdict")
+"""Columns of words; the others are numbers."""
 
 
 def show_results(run: Path, output: str, no_color: bool = False, **choice: Any) -> None:
@@ -40,13 +45,16 @@ def show_results(run: Path, output: str, no_color: bool = False, **choice: Any) 
 
 
 def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
-    """The columns that people look at first; component and verdict only where they differ between the rows."""
+    """The columns that people look at first: component and verdict only where they differ between the rows, head only where there is
+    one, units only where the columns before do not say them (several at once, coordinates, another source site)."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    said_once = {c for c in ("component", "verdict") if len(set(table[c].to_pylist())) == 1}
-    columns = [name for name in SHOWN if name not in said_once]
+    rows = [row | {"units": None if is_plain(row["units"]) else words(row["units"])} for row in table.to_pylist()]
+    left_out = {c for c in ("component", "verdict") if len({row[c] for row in rows}) == 1}
+    left_out |= {c for c in ("head", "units") if all(row[c] is None for row in rows)}
+    columns = [name for name in SHOWN if name not in left_out]
     for name in columns:
-        shown.add_column(name, justify="right" if name not in SHOWN[:4] or name == "layer" else "left")
-    for row in table.to_pylist():
+        shown.add_column(name, justify="left" if name in _WORDS else "right")
+    for row in rows:
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.add_row(*(_cell(row[name]) for name in columns), style=style)
     console.print(shown)

@@ -8,10 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raysearch.cluster.work import failed_whole
-from raysearch.search.events import Encoded, Event, Ids, Measured, ModelFacts, Opened, Screened, Task
+from raysearch.search.events import ComponentFacts, Encoded, Event, Ids, Measured, ModelFacts, Opened, Screened, Task
 from raysearch.search.hypothesis import Intervention
 
-FACTS = ModelFacts(layers=4, width=8, heads=2, digest="fake", dtype="float32", device="fake", path="fake")
+FACTS = ModelFacts(
+    layers=4,
+    width=8,
+    heads=2,
+    digest="fake",
+    dtype="float32",
+    device="fake",
+    path="fake",
+    components=(ComponentFacts("residual", (0, 1, 2, 3), 8, 0),),
+)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class LocalPool:
 
 def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replica:
     """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
+    capture_bytes = None if work.memory is None else int(work.memory * 2**30)
     return Replica.open(
         ModelSource(work.model, work.revision, work.dtype),
         work.pairs,
@@ -63,7 +64,8 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
         worker=worker,
         device=device,
         node=node,
-        settings=Settings(rows=work.rows, threads=work.cpus),
+        settings=Settings(rows=work.rows, threads=work.cpus, capture_bytes=capture_bytes),
+        components=work.components,
     )
 
 

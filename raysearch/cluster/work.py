@@ -14,7 +14,10 @@ from raysearch.search.events import Event, Failed, Lost, Measured, Screened, Tas
 
 @dataclass(frozen=True)
 class Work:
-    """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward pass."""
+    """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward pass.
+
+    `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
+    """
 
     model: str
     revision: str | None
@@ -24,6 +27,8 @@ class Work:
     variables: tuple[str, ...]
     rows: int = 64
     cpus: int = 1
+    components: tuple[str, ...] = ("residual",)
+    memory: float | None = None
 
 
 def group_of(task: Task) -> tuple[str, ...]:

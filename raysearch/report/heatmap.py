@@ -1,37 +1,42 @@
-"""Heat maps of a run: one PNG for each variable, layers upward, positions across, colour = IIA.
+"""Heat maps of a run: for each variable one PNG of its sites, layers upward, positions across, colour = IIA; and one with the heads
+across for each per-head component and position.
 
-Invariants: a cell shows its IIA and its interval, never the colour alone; what stopped early is marked, for a mean at a
-stopping time is biased; drawn without pyplot, so that no global figure or backend of the user's is touched.
+Invariants: a cell shows its IIA and its interval, never the colour alone; its colour fades as its interval widens, so that a mean of
+few pairs does not look like one of many; what stopped early is marked, for a mean at a stopping time is biased; drawn without pyplot, so
+that no global figure or backend of the user's is touched.
 """
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from raysearch.errors import StoreError
 from raysearch.report.chart_facts import ChartFacts, chart_facts
+from raysearch.report.panels import Panel, Row, panels
 from raysearch.report.results import HYPOTHESES, read_table, results
 
-Row = Mapping[str, Any]
-_COLUMN_KEYS = ("component", "head", "featurizer", "features", "position")
 _COLOURS = colormaps["viridis"]
 _ACCEPT, _FAILED, _WAITING = "#e8112d", "#b5b5b5", "#f3f3f3"
 _CELL = 1.0, 0.40
 """Width and height of a cell in inches, at least: room for two lines of text."""
 _NARROWEST = 6.4
 """Inches that title and legend need."""
+_LINE = 0.14
+"""Height of a line of the caption, in inches."""
+_BAR = 0.42
+"""Width of the legend of colours, in inches."""
+_FULL, _FAINT = 0.15, 0.8
+"""An interval as narrow as the first has the full colour, one as wide as the second the faintest. At threshold 0.8, 4 pairs without a
+match leave an interval of 0.68, 8 of 0.48, 60 of 0.11."""
+_FAINTEST = 0.08
 
 
 _CLAIMS = {
@@ -40,19 +45,8 @@ _CLAIMS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """Cells by (layer, column); `left_out`: hypotheses that lie in no single layer."""
-
-    variable: str
-    layers: tuple[int, ...]
-    columns: tuple[tuple[Any, ...], ...]
-    cells: Mapping[tuple[int, int], Row]
-    left_out: int
-
-
 def heatmaps(run: str | Path, out_dir: str | Path) -> list[Path]:
-    """Draws one PNG for each variable of the run into `out_dir`; their paths, in order of the variables' first appearance.
+    """Draws the PNGs of each variable of the run into `out_dir`; their paths, in order of the variables' first appearance.
 
     Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot be written.
     """
@@ -61,37 +55,47 @@ def heatmaps(run: str | Path, out_dir: str | Path) -> list[Path]:
     facts = chart_facts(run)
     paths: list[Path] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
-        path = out / f"{_file_name(variable, paths)}.png"
-        figure = _draw(_grid(variable, rows), facts)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=130)
-        except OSError as e:
-            raise StoreError(
-                f"{path}: cannot be written ({e.strerror or e}); the verdicts are safe, make room for pictures"
-            ) from e
-        paths.append(path)
+        for panel in panels(variable, rows):
+            path = out / f"{_file_name('-'.join([variable, *panel.of]), paths)}.png"
+            figure = _draw(panel, facts)
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                figure.savefig(path, dpi=130)
+            except OSError as e:
+                raise StoreError(
+                    f"{path}: cannot be written ({e.strerror or e}); the verdicts are safe, make room for pictures"
+                ) from e
+            paths.append(path)
     return paths
 
 
-def _draw(grid: _Grid, facts: ChartFacts) -> Figure:
-    rows, columns = max(len(grid.layers), 1), max(len(grid.columns), 1)
-    labels = _labels(grid.columns)
+def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
+    """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has none)."""
+    strength = (_FAINT - (1.0 if width is None else width)) / (_FAINT - _FULL)
+    strength = min(max(strength, _FAINTEST), 1.0)
+    return tuple(1 - strength * (1 - c) for c in colour[:3])
+
+
+def _draw(panel: Panel, facts: ChartFacts) -> Figure:
+    rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
     height = rows * max(_CELL[1], 1.3 / rows)
     width = columns * min(max(_CELL[0], 4.4 / columns), 1.6)
-    above, left, right = 0.95, 0.75, 1.25
-    below = 1.15 + 0.17 * max((label.count("\n") + 1 for label in labels), default=1)
-    size = max(width + left + right, _NARROWEST), height + above + below
+    above, left, right = 0.95, 0.75, 1.55
+    below = 1.05 + 0.17 * max((label.count("\n") + 1 for label in panel.labels), default=1)
+    inches = max(width + left + right, _NARROWEST)
+    caption = _caption(panel, inches)
+    below += _LINE * caption.count("\n")
+    size = inches, height + above + below
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
-    reach = facts.pairs.get(grid.variable) or max((r["n"] or 0 for r in grid.cells.values()), default=0)
-    for (y, x), row in grid.cells.items():
+    reach = facts.pairs.get(panel.variable) or panel.reach
+    for (y, x), row in panel.cells.items():
         _draw_cell(axes, x, y, row, early=_stopped_early(row, facts, reach))
-    _draw_axes(axes, grid, labels)
-    bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], 0.16 / size[0], height / size[1]))
-    _draw_bar(figure, bar, facts.threshold)
-    _draw_words(figure, grid, facts, reach)
+    _draw_axes(axes, panel)
+    bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1]))
+    _draw_bar(bar, facts.threshold)
+    _draw_words(figure, panel, facts, reach, caption)
     return figure
 
 
@@ -102,9 +106,10 @@ def _stopped_early(row: Row, facts: ChartFacts, reach: int) -> bool:
 
 def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
     iia, verdict = row["iia"], row["verdict"]
-    colour = _WAITING if verdict is None else _FAILED if verdict == "failed" or iia is None else _COLOURS(iia)
+    shown = faded(_COLOURS(iia or 0.0), _width(row))
+    colour = _WAITING if verdict is None else _FAILED if verdict == "failed" or iia is None else shown
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    ink = "black" if verdict == "failed" or iia is None or iia > 0.6 else "white"
+    ink = "black" if verdict == "failed" or iia is None or _lightness(shown) > 0.5 else "white"
     if verdict is None:
         axes.text(x, y, "…", ha="center", va="center", fontsize=8, color="#777777")
         return
@@ -126,29 +131,47 @@ def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
         axes.plot([x + 0.36], [y + 0.2], marker="o", markersize=3.4, color=ink, linestyle="none")
 
 
-def _draw_axes(axes: Axes, grid: _Grid, labels: Sequence[str]) -> None:
-    axes.set_xlim(-0.5, max(len(grid.columns), 1) - 0.5)
-    axes.set_ylim(-0.5, max(len(grid.layers), 1) - 0.5)
-    axes.set_xticks(range(len(grid.columns)), labels, fontsize=8.5)
-    axes.set_yticks(range(len(grid.layers)), [str(layer) for layer in grid.layers], fontsize=8.5)
-    axes.set_xlabel("position", fontsize=9)
+def _width(row: Row) -> float | None:
+    return None if row["low"] is None or row["high"] is None else float(row["high"] - row["low"])
+
+
+def _lightness(colour: Sequence[float]) -> float:
+    """In [0, 1], as the eye weighs red, green and blue."""
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+
+
+def _draw_axes(axes: Axes, panel: Panel) -> None:
+    axes.set_xlim(-0.5, max(len(panel.labels), 1) - 0.5)
+    axes.set_ylim(-0.5, max(len(panel.layers), 1) - 0.5)
+    axes.set_xticks(range(len(panel.labels)), panel.labels, fontsize=8.5)
+    axes.set_yticks(range(len(panel.layers)), [str(layer) for layer in panel.layers], fontsize=8.5)
+    axes.set_xlabel(panel.axis, fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
 
 
-def _draw_bar(figure: Figure, axes: Axes, threshold: float | None) -> None:
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), _COLOURS), cax=axes)
-    bar.set_label("IIA (matches / change pairs)", fontsize=8.5)
+def _draw_bar(axes: Axes, threshold: float | None) -> None:
+    """The legend of colours: IIA upward, the interval from wide to narrow across."""
+    widths = [1 - (x + 0.5) / 24 for x in range(24)]
+    colours = [[faded(_COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
+    axes.imshow(colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest")
+    axes.set_xticks([0, 1], ["1", "0"], fontsize=6.5)
+    axes.set_xlabel("interval\nwidth", fontsize=7, labelpad=1)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.set_ylabel("IIA (matches / change pairs)", fontsize=8.5)
     axes.tick_params(labelsize=7.5)
+    for spine in axes.spines.values():
+        spine.set_color("#cccccc")
     if threshold is not None:
         axes.axhline(threshold, color=_ACCEPT, linewidth=2)
 
 
-def _draw_words(figure: Figure, grid: _Grid, facts: ChartFacts, reach: int) -> None:
+def _draw_words(figure: Figure, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 1 - 0.3 / height, f"Where is “{grid.variable}”?", fontsize=12.5, weight="bold")
+    figure.text(0.12 / width, 1 - 0.3 / height, _title(panel), fontsize=12.5, weight="bold")
     about = [facts.model and "/".join(Path(facts.model).parts[-2:]), f"run {facts.run}"]
     figure.text(0.12 / width, 1 - 0.53 / height, " · ".join(a for a in about if a), fontsize=7.5, color="#444444")
     bound = [
@@ -167,23 +190,31 @@ def _draw_words(figure: Figure, grid: _Grid, facts: ChartFacts, reach: int) -> N
     figure.legend(
         handles=marks,
         loc="lower left",
-        bbox_to_anchor=(0.0, 0.42 / height),
+        bbox_to_anchor=(0.0, (0.26 + _LINE * caption.count("\n")) / height),
         ncols=5,
         fontsize=7,
         frameon=False,
         handletextpad=0.5,
         columnspacing=1.1,
     )
-    figure.text(0.12 / width, 0.12 / height, _caption(grid, width), fontsize=7, color="#444444", va="bottom")
+    figure.text(0.12 / width, 0.12 / height, caption, fontsize=7, color="#444444", va="bottom")
 
 
-def _caption(grid: _Grid, width: float) -> str:
+def _title(panel: Panel) -> str:
+    asked = f"Where is “{panel.variable}”?"
+    if not panel.of:
+        return asked
+    component, position, *rest = panel.of
+    return f"{asked}  {', '.join([f'{component} at {position}', *rest])}"
+
+
+def _caption(panel: Panel, width: float) -> str:
     text = (
-        "In a cell: IIA, its 95 % interval (valid at the stopping time), pairs counted. A cell with a dot stopped early: "
-        "its mean is biased away from the threshold; go by the interval."
+        "In a cell: IIA, its 95 % interval (valid at the stopping time), pairs counted. Colours fade as the interval widens: what is "
+        "pale was seen on few pairs. A cell with a dot stopped early: its mean is biased away from the threshold; go by the interval."
     )
-    if grid.left_out:
-        text += f" Not shown: {grid.left_out} hypotheses over several layers."
+    if panel.left_out:
+        text += f" Not shown: {panel.left_out} hypotheses over several layers."
     return textwrap.fill(text, int(width * 16))
 
 
@@ -192,32 +223,6 @@ def _in_order_proposed(run: Path) -> list[Row]:
     place = {h: i for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())}
     rows: list[Row] = results(run).to_pylist()
     return sorted(rows, key=lambda r: place[r["hypothesis"]])
-
-
-def _grid(variable: str, rows: Sequence[Row]) -> _Grid:
-    ours = [r for r in rows if r["variable"] == variable]
-    placed = [r for r in ours if r["layer"] is not None and r["position"] is not None]
-    columns = tuple(dict.fromkeys(tuple(r[k] for k in _COLUMN_KEYS) for r in placed))
-    layers = tuple(sorted({r["layer"] for r in placed}))
-    at = {column: x for x, column in enumerate(columns)}, {layer: y for y, layer in enumerate(layers)}
-    cells = {(at[1][r["layer"]], at[0][tuple(r[k] for k in _COLUMN_KEYS)]): r for r in placed}
-    return _Grid(variable, layers, columns, cells, len(ours) - len(placed))
-
-
-def _labels(columns: Sequence[tuple[Any, ...]]) -> list[str]:
-    """The position of each column, and below it whatever else tells the columns apart."""
-    varies = [len({c[i] for c in columns}) > 1 for i in range(len(_COLUMN_KEYS) - 1)]
-    return [
-        "\n".join([textwrap.fill(str(c[-1]), 14), *(_part(i, c[i]) for i, shown in enumerate(varies) if shown)])
-        for c in columns
-    ]
-
-
-def _part(key: int, value: Any) -> str:
-    name = _COLUMN_KEYS[key]
-    if name == "features":
-        return "all" if value is None else f"k={value}"
-    return f"head {value}" if name == "head" else str(value)
 
 
 def _short(share: float | None) -> str:

@@ -52,7 +52,9 @@ VERDICTS = pa.schema(
         ("claim", _STRING),
     ]
 )
-_ORDER = "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, position, hypothesis"
+_ORDER = (
+    "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
+)
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",

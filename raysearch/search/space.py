@@ -1,7 +1,7 @@
-"""The hypothesis space: every variable at every site and subspace that the job declares.
+"""The hypothesis space: every variable at every site and subspace of the grids, and on every explicit set of units.
 
-Invariants: iteration order is fixed (component, position, subspace, layer, variable); len() is K, the number of hypotheses
-that the search could ever test.
+Invariants: iteration order is fixed (grid, position, subspace, head, layer; then the sets; variables innermost); no intervention comes
+twice, whether a grid, a set or both hold it; len() is K, the number of hypotheses that the search could ever test.
 """
 
 from collections.abc import Iterator
@@ -9,24 +9,82 @@ from dataclasses import dataclass
 
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
+COMPONENTS = (
+    "residual",
+    "block_input",
+    "embedding",
+    "attention_output",
+    "mlp_output",
+    "mlp_activation",
+    "head",
+    "query",
+    "key",
+    "value",
+)
+"""Those that a job may name, besides a dotted module path."""
+
+
+def is_in_layers(component: str) -> bool:
+    """Whether each layer has its own; a model has the embedding, and a module whose path names no `{layer}`, once (layer 0)."""
+    return component != "embedding" and ("." not in component or "{layer}" in component)
+
 
 @dataclass(frozen=True)
-class HypothesisSpace:
-    """variables x layers x components x positions x subspaces."""
+class Grid:
+    """One component: layers x heads x positions x subspaces. Head None: the whole vector."""
 
-    variables: tuple[str, ...]
+    component: str
     layers: tuple[int, ...]
-    components: tuple[str, ...]
+    heads: tuple[int | None, ...]
     positions: tuple[str, ...]
     subspaces: tuple[Subspace, ...] = (Subspace(),)
 
-    def interventions(self) -> Iterator[Intervention]:
-        """Each intervention once; all variables share it. Layers vary fastest: neighbours share the tokens that a replica runs."""
-        for component in self.components:
-            for position in self.positions:
-                for subspace in self.subspaces:
+    def __post_init__(self) -> None:
+        for values in (self.layers, self.heads, self.positions, self.subspaces):
+            assert len(set(values)) == len(values), f"{self.component}: {values} holds something twice"
+
+    def __iter__(self) -> Iterator[Unit]:
+        """Layers vary fastest: neighbours share the tokens that a replica runs."""
+        for position in self.positions:
+            for subspace in self.subspaces:
+                for head in self.heads:
                     for layer in self.layers:
-                        yield Intervention((Unit(Site(layer, component, position), subspace),))
+                        yield Unit(Site(layer, self.component, position, head), subspace)
+
+    def __len__(self) -> int:
+        return len(self.layers) * len(self.heads) * len(self.positions) * len(self.subspaces)
+
+    def __contains__(self, unit: Unit) -> bool:
+        site = unit.site
+        return (
+            site.component == self.component
+            and site.layer in self.layers
+            and site.head in self.heads
+            and site.position in self.positions
+            and unit.subspace in self.subspaces
+            and unit == Unit(site, unit.subspace)
+        )
+
+
+@dataclass(frozen=True)
+class HypothesisSpace:
+    """variables x (the units of the grids, each by itself, and the explicit sets of units)."""
+
+    variables: tuple[str, ...]
+    grids: tuple[Grid, ...] = ()
+    sets: tuple[tuple[Unit, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        components = [g.component for g in self.grids]
+        assert len(set(components)) == len(components), f"{components}: one grid for each component"
+
+    def interventions(self) -> Iterator[Intervention]:
+        """Each intervention once; all variables share it."""
+        for grid in self.grids:
+            for unit in grid:
+                yield Intervention((unit,))
+        for units in self._sets_beside():
+            yield Intervention(units)
 
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
@@ -34,5 +92,9 @@ class HypothesisSpace:
                 yield Hypothesis(variable, intervention)
 
     def __len__(self) -> int:
-        per_layer = len(self.components) * len(self.positions) * len(self.subspaces)
-        return len(self.variables) * len(self.layers) * per_layer
+        return len(self.variables) * (sum(map(len, self.grids)) + len(self._sets_beside()))
+
+    def _sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
+        """The sets that no grid holds, each once, in their order."""
+        sets = dict.fromkeys(self.sets)
+        return tuple(s for s in sets if not (len(s) == 1 and any(s[0] in grid for grid in self.grids)))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from raysearch.search.events import Conflicted, Counted, Decided, Estimated, Failed, Lost, Proposed
-from raysearch.search.hypothesis import Intervention, canonical_json
+from raysearch.search.hypothesis import Intervention, Subspace, canonical_json
 
 T = TypeVar("T")
 
@@ -23,10 +23,10 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
         "variable": note.hypothesis.variable,
         "layer": shared_layer(intervention),
         "component": _shared(u.site.component for u in units),
-        "head": None,
+        "head": _shared(u.site.head for u in units),
         "position": _shared(u.site.position for u in units),
         "featurizer": _shared(u.subspace.featurizer for u in units),
-        "features": _shared(u.subspace.features for u in units),
+        "features": _shared(_size(u.subspace) for u in units),
         "units": canonical_json([asdict(u) for u in units]),
         "control": intervention.control,
         "proposed_by": note.proposed_by,
@@ -125,6 +125,11 @@ def share(part: int, whole: int) -> float | None:
 def shared_layer(intervention: Intervention) -> int | None:
     """The layer in which all units lie; None if they lie in several."""
     return _shared(u.site.layer for u in intervention.units)
+
+
+def _size(subspace: Subspace) -> int | None:
+    """How many features are interchanged; None: all of them."""
+    return subspace.features if subspace.coordinates is None else len(subspace.coordinates)
 
 
 def _shared(values: Iterable[T]) -> T | None:

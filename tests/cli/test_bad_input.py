@@ -57,6 +57,22 @@ def _layer_out_of_range(folder: Path) -> dict[str, Any]:
     return _quickstart(space__layers=[2, 40])
 
 
+def _head_without_heads(folder: Path) -> dict[str, Any]:
+    return _quickstart(space__heads=[0])
+
+
+def _coordinate_out_of_range(folder: Path) -> dict[str, Any]:
+    return _quickstart(space__subspaces=[{"coordinates": {"from": 60, "to": 64}}])
+
+
+def _unit_at_unknown_position(folder: Path) -> dict[str, Any]:
+    return _quickstart(space__units=[[{"layer": 0, "position": "a"}, {"layer": 1, "position": "plus3"}]])
+
+
+def _unit_twice(folder: Path) -> dict[str, Any]:
+    return _quickstart(space__units=[[{"layer": 0, "position": "a"}] * 2])
+
+
 def _unknown_position(folder: Path) -> dict[str, Any]:
     return _quickstart(space__positions=["plus3"])
 
@@ -128,6 +144,10 @@ def _too_many_replicas(folder: Path) -> dict[str, Any]:
 CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_unknown_key, r"tests: unknown key; did you mean 'test'? allowed: name,"),
     (_layer_out_of_range, "space.layers: 40 is no layer of model; it has 0..3"),
+    (_head_without_heads, "space.heads: [0] given, and none of space.components has heads"),
+    (_coordinate_out_of_range, "space.subspaces: 64 is no coordinate of residual in model; it has 0..63"),
+    (_unit_at_unknown_position, "space.units.0.1.position: 'plus3' is no position of add_three; did you mean 'plus2'?"),
+    (_unit_twice, "space.units: set 0 interchanges residual of layer 0 at a twice"),
     (_unknown_position, "space.positions: 'plus3' is no position of add_three; did you mean 'plus2'? it has a, plus1"),
     (_unknown_variable, "space.variables: 'sum_bc' is no variable of add_three; did you mean 'sum_ab'?"),
     (_unreadable_text, "the tokenizer cannot read 'one+2+3='"),
@@ -207,6 +227,12 @@ def test_plan_checks_a_job_and_reads_no_weights(shell: Shell) -> None:
     at_one = next(p for p in planned["powers"] if p["iia"] == 1.0)
     assert at_one["accept"] == pytest.approx(1.0)
     assert at_one["pairs"] == pytest.approx(60.0)
-    assert "P(undecided)" in shell("plan", str(QUICKSTART)).stdout
+    text = shell("plan", str(QUICKSTART)).stdout
+    assert "P(undecided)" in text
+    assert "sites       24: residual at a, plus1, b, plus2, c, last\n" in text
+    units = "space.units=[[{layer: 0, position: a}, {layer: 1, position: b}]]"
+    assert "sites       25: residual at a, plus1, b, plus2, c, last; 1 explicit set of units\n" in (
+        shell("plan", str(QUICKSTART), "--set", units).stdout
+    )
     wrong = shell("plan", str(QUICKSTART), "--set", "space.layers=[9]")
     assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)

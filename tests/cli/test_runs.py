@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 from raysearch.store.run_folder import find_run
@@ -56,6 +57,31 @@ def test_the_quick_start_finds_exactly_the_planted_cells(undisturbed: Path, shel
     assert all(list(r) == COLUMNS for r in rows)
     assert {(r["variable"], r["layer"], r["position"]) for r in rows if r["verdict"] == "accept"} == true_cells()
     assert {r["claim"] for r in rows} == {"sampler"}
+
+
+def test_units_that_are_interchanged_at_once_find_what_neither_has_alone(shell: Shell) -> None:
+    """a and b together make their sum; the job as the run keeps it resumes to the same."""
+    sets = [
+        [{"layer": 0, "position": p} for p in "ab"],
+        [{"layer": 0, "position": "a"}],
+        [{"layer": 0, "position": "b"}],
+    ]
+    job = yaml.safe_load(QUICKSTART.read_text())
+    job["model"]["path"] = str(ROOT / "jobs/planted/model")
+    job["space"] = {"variables": ["a", "b", "sum_ab"], "units": sets}
+    (shell.folder / "job.yaml").write_text(yaml.safe_dump(job))
+    assert shell("run", "job.yaml", *LOCAL).returncode == 0
+    rows = shell.json("results", "latest", "-o", "json")
+    accepted = {
+        (r["variable"], r["layer"], r["position"], len(json.loads(r["units"])))
+        for r in rows
+        if r["verdict"] == "accept"
+    }
+    assert len(rows) == 9
+    assert accepted == {("sum_ab", 0, None, 2), ("a", 0, "a", 1), ("b", 0, "b", 1)}
+    again = shell("resume", "latest", "--pool", "local", "-q")
+    assert again.returncode == 0, again.stderr
+    assert shell.json("results", "latest", "-o", "json") == rows
 
 
 def test_results_are_chosen_and_written_as_asked(undisturbed: Path, shell: Shell) -> None:
@@ -237,7 +263,7 @@ def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path,
 
     info = json.loads((undisturbed / "run.json").read_text())
     refused("run.json", info["model_digest"], "0" * 64, "began with a model of digest 000000000000")
-    refused("run.json", '"evidence_version": 1', '"evidence_version": 99', "evidence version 99")
+    refused("run.json", '"evidence_version": 2', '"evidence_version": 99', "evidence version 99")
     refused("job.yaml", "threshold: 0.8", "threshold: 0.05", "was edited since the run began")
 
 

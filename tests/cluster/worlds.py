@@ -12,7 +12,7 @@ from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
-from raysearch.search.space import HypothesisSpace
+from raysearch.search.space import Grid, HypothesisSpace
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("a", "b", "c", "sum_ab", "total")
@@ -28,7 +28,7 @@ def planted_work(test: int = 160, holdout: int = 32, rows: int = 64) -> Work:
 
 def planted_search(work: Work, opened: Opened, rows: int = 64) -> Search:
     """A search over all its 120 hypotheses."""
-    space = HypothesisSpace(VARIABLES, tuple(range(opened.facts.layers)), ("residual",), POSITIONS)
+    space = HypothesisSpace(VARIABLES, (Grid("residual", tuple(range(opened.facts.layers)), (None,), POSITIONS),))
     splits = {p.index: p.split for p in work.pairs}
     pairs = {e.index: expected(e, splits[e.index]) for e in opened.encoded}
     counts = {s: sum(v == s for v in splits.values()) for s in ("test", "holdout")}

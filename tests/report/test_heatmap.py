@@ -1,15 +1,20 @@
 """Heat maps: one legible PNG for each variable, with every kind of cell."""
 
 import struct
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raysearch.errors import StoreError
 from raysearch.report.chart_facts import chart_facts
-from raysearch.report.heatmap import heatmaps
+from raysearch.report.heatmap import faded, heatmaps
+from raysearch.report.panels import panels
+from raysearch.report.units import words
 from raysearch.search.events import Blocked, Decided, Note, PairScreened, Proposed
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit, canonical_json
 from raysearch.store.ledger import Ledger
 from raysearch.store.run_folder import RunFolder
 from tests.store.books import new_run
@@ -64,6 +69,85 @@ def test_subspaces_have_columns_of_their_own(tmp_path: Path) -> None:
         tmp_path / "three",
     )
     assert size(three[0])[0] > size(one[0])[0] * 1.4
+
+
+def _row(layer: int | None, *units: Unit) -> dict[str, object]:
+    return {"variable": "v", "layer": layer, "units": canonical_json([asdict(u) for u in units]), "n": 4}
+
+
+def _at(layer: int, component: str = "residual", head: int | None = None, position: str = "last") -> Unit:
+    return Unit(Site(layer, component, position, head))
+
+
+def test_heads_have_a_panel_of_their_own_for_each_position_and_everything_else_shares_one() -> None:
+    rows = [_row(la, _at(la, "head", h, p)) for p in ("a", "last") for h in (2, 0, 1) for la in (5, 3)]
+    rows += [_row(la, _at(la)) for la in (3, 4)]
+    rows += [_row(3, _at(3, "head"))]
+    rows += [_row(4, _at(4, "head", 0), _at(4, "head", 1)), _row(None, _at(4), _at(5))]
+    sites, first, second = panels("v", rows)
+    assert (sites.of, sites.axis, sites.layers, sites.left_out) == ((), "position", (3, 4), 1)
+    assert sites.labels == ("last\nresidual", "last\nhead", "last\nhead 0\n+ last\nhead 1")
+    assert set(sites.cells) == {(0, 0), (1, 0), (0, 1), (1, 2)}
+    assert [(p.of, p.axis, p.layers, p.labels, p.left_out) for p in (first, second)] == [
+        (("head", where), "head", (3, 5), ("0", "1", "2"), 0) for where in ("a", "last")
+    ]
+    assert second.cells[0, 2] is rows[7]
+    assert len(panels("v", rows[:12])) == 2
+
+
+@given(
+    st.lists(
+        st.builds(
+            Unit,
+            st.builds(
+                Site,
+                st.integers(0, 2),
+                st.sampled_from(["residual", "head"]),
+                st.sampled_from(["a", "b"]),
+                st.none() | st.integers(0, 2),
+            ),
+            st.sampled_from(
+                [Subspace(), Subspace(coordinates=(0, 1)), Subspace(coordinates=(0, 2)), Subspace("das", 2)]
+            ),
+            st.none() | st.builds(Site, st.integers(0, 2), st.just("residual"), st.just("a")),
+            st.sampled_from([None, "s"]),
+        ),
+        unique=True,
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_every_hypothesis_of_one_layer_stands_in_exactly_one_cell(units: list[Unit]) -> None:
+    units = [replace(u, source_site=None) if u.source_site == u.site else u for u in units]
+    rows = [_row(u.site.layer, u) for u in dict.fromkeys(units)]
+    shown = [r["units"] for p in panels("v", rows) for r in p.cells.values()]
+    assert sorted(shown) == sorted(r["units"] for r in rows)
+    assert len({words(str(r["units"])) for r in rows}) == len(rows)
+
+
+def test_a_run_of_heads_has_a_picture_for_each_position(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    notes = [
+        Proposed(Hypothesis("v", Intervention((_at(layer, "head", head, position),))), "exhaustive", 0)
+        for position in ("a", "last")
+        for head in range(9)
+        for layer in range(3)
+    ]
+    ledger = Ledger(run)
+    ledger.notes(notes)
+    ledger.close("interrupted")
+    made = heatmaps(run.path, tmp_path / "out")
+    assert [p.name for p in made] == ["v-head-a.png", "v-head-last.png"]
+    assert size(made[0])[0] >= 9 * 130
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.tuples(*[st.floats(0, 1)] * 3))
+def test_a_colour_fades_with_the_width_of_its_interval(narrow: float, wide: float, colour: tuple[float, ...]) -> None:
+    narrow, wide = sorted((narrow, wide))
+    for whole, one, other in zip(colour, faded(colour, narrow), faded(colour, wide), strict=True):
+        assert whole - 1e-9 <= one <= other + 1e-9 <= 1 + 2e-9
+    assert faded(colour, 0.1) == pytest.approx(colour)
+    assert faded(colour, None) == pytest.approx((1.0, 1.0, 1.0), abs=0.081)
 
 
 def test_the_change_pairs_that_a_variable_could_have_are_counted_from_the_pairs(tmp_path: Path) -> None:

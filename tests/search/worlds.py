@@ -14,7 +14,7 @@ from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
-from raysearch.search.space import HypothesisSpace
+from raysearch.search.space import Grid, HypothesisSpace
 
 VARIABLES = ("v", "w")
 BASE, SOURCE = 0, 1
@@ -52,7 +52,7 @@ class World:
 
     @property
     def space(self) -> HypothesisSpace:
-        return HypothesisSpace(VARIABLES, tuple(range(self.layers)), ("residual",), ("last",))
+        return HypothesisSpace(VARIABLES, (Grid("residual", tuple(range(self.layers)), (None,), ("last",)),))
 
     def search(self) -> Search:
         test = SequentialTest(self.threshold, 0.05, 0.05, hypotheses=len(self.space))

@@ -1,0 +1,140 @@
+"""From the keys of `space` and what is known of the model to the hypothesis space; each mistake in one line, before anything is run.
+
+Invariants: nothing is left out silently: a layer, head or coordinate that the model lacks is an error that says what it has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from raysearch.errors import JobError
+from raysearch.job import Job, LayerRange, SpaceKeys
+from raysearch.job.space import in_order, subspace_of
+from raysearch.search.events import ComponentFacts, ModelFacts
+from raysearch.search.hypothesis import Site, Subspace
+from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
+
+
+def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisSpace:
+    """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each pair's sources.
+
+    Raises: JobError for a layer, head or coordinate that the model lacks, or a source site of another width.
+    """
+    keys, model = job.space, _Model(Path(job.model.path).name, facts)
+    assert keys.variables is not None
+    assert keys.positions is not None
+    _check_heads_meant(keys, model)
+    subspaces = tuple(subspace_of(s) for s in keys.subspaces)
+    grids = tuple(_grid(keys, model, c, keys.positions, subspaces) for c in keys.components)
+    for path, site in keys.unit_sites:
+        model.check_layer(f"{path}.layer", site.component, site.layer)
+        model.check_head(f"{path}.head", site.component, site.head)
+    for path, unit in keys.named_units:
+        model.check_subspace(f"{path}.subspace", unit.site.component, unit.site.head, unit.subspace)
+        if unit.source_site is not None:
+            model.check_width(f"{path}.source_site", unit.source_site, unit.site)
+    sets = [in_order(units) for units in keys.units]
+    if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
+        sets = [tuple(replace(u, source=None) for u in units) for units in sets]
+    return HypothesisSpace(keys.variables, grids, tuple(sets))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a model has, and how it is called in errors."""
+
+    name: str
+    facts: ModelFacts
+
+    def component(self, name: str) -> ComponentFacts:
+        found = next((c for c in self.facts.components if c.name == name), None)
+        assert found is not None, f"the replica was opened without the component {name!r}"
+        return found
+
+    def check_layer(self, key: str, component: str, layer: int) -> None:
+        """Raises: JobError where the component has no such layer."""
+        has = self.component(component).layers
+        if layer in has:
+            return
+        if not 0 <= layer < self.facts.layers:
+            raise JobError(f"{key}: {layer} is no layer of {self.name}; it has 0..{self.facts.layers - 1}")
+        if not is_in_layers(component):
+            raise JobError(f"{key}: {layer} is no layer of {component}, which {self.name} has once; leave layer out")
+        raise JobError(f"{key}: {layer} is no layer of {self.name} that has {component}; it is in {_ranges(has)}")
+
+    def check_head(self, key: str, component: str, head: int | None) -> None:
+        """Raises: JobError where the component has no such head."""
+        heads = self.component(component).heads
+        if head is not None and not 0 <= head < heads:
+            has = f"0..{heads - 1}" if heads else "none"
+            raise JobError(f"{key}: {head} is no head of {component} in {self.name}; it has {has}")
+
+    def check_subspace(self, key: str, component: str, head: int | None, subspace: Subspace) -> None:
+        """Raises: JobError for a coordinate that the vector does not have."""
+        width = self.width(component, head)
+        for coordinate in subspace.coordinates or ():
+            if coordinate >= width:
+                of = component if head is None else "a head" if component == "head" else f"a head of {component}"
+                raise JobError(f"{key}: {coordinate} is no coordinate of {of} in {self.name}; it has 0..{width - 1}")
+
+    def check_width(self, key: str, source: Site, own: Site) -> None:
+        """Raises: JobError where the source site's vector is not as wide as the unit's own."""
+        widths = self.width(source.component, source.head), self.width(own.component, own.head)
+        if widths[0] != widths[1]:
+            raise JobError(
+                f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, {_vector(own)} {widths[1]}; "
+                "take it from a site as wide"
+            )
+
+    def width(self, component: str, head: int | None) -> int:
+        """Coordinates of the whole vector, or of one head."""
+        facts = self.component(component)
+        return facts.width if head is None else facts.width // facts.heads
+
+
+def _grid(
+    keys: SpaceKeys, model: _Model, component: str, positions: tuple[str, ...], subspaces: tuple[Subspace, ...]
+) -> Grid:
+    facts = model.component(component)
+    heads: tuple[int | None, ...] = (None,)
+    if facts.heads and keys.heads != "joint":
+        heads = tuple(range(facts.heads)) if keys.heads == "all" else keys.heads
+    for head in heads:
+        model.check_head("space.heads", component, head)
+    for subspace in subspaces:
+        model.check_subspace("space.subspaces", component, heads[0], subspace)
+    return Grid(component, _layers(keys, model, facts), heads, positions, subspaces)
+
+
+def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:
+    """The layers of the grid. A component that the model has once is taken once, whatever the job says of layers."""
+    layers = keys.layers
+    if layers == "all" or (component.layers == (0,) and model.facts.layers > 1):
+        return component.layers
+    chosen = tuple(range(layers.from_, layers.to + 1, layers.step)) if isinstance(layers, LayerRange) else layers
+    for layer in chosen:
+        model.check_layer("space.layers", component.name, layer)
+    return chosen
+
+
+def _check_heads_meant(keys: SpaceKeys, model: _Model) -> None:
+    """Raises: JobError for a list of heads where nothing that is searched has heads."""
+    if isinstance(keys.heads, tuple) and not any(model.component(c).heads for c in keys.components):
+        heads, named = ", ".join(map(str, keys.heads)), ", ".join(keys.components) or "none"
+        raise JobError(
+            f"space.heads: [{heads}] given, and none of space.components has heads (they are {named}); "
+            "leave it out, or name one of head, query, key, value there"
+        )
+
+
+def _vector(site: Site) -> str:
+    if site.head is None:
+        return site.component
+    return f"head {site.head}" if site.component == "head" else f"head {site.head} of {site.component}"
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """0..5 or 3, 7, 11."""
+    if len(layers) > 1 and tuple(layers) == tuple(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}..{layers[-1]}"
+    return ", ".join(map(str, layers)) or "none"

@@ -1,0 +1,95 @@
+"""The job itself: read, checked, written down, hashed."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from raysearch.errors import JobError, NotYetError
+from raysearch.job.keys import AnswerKeys, Keys, ModelKeys, PairsKeys, ProblemKeys, ProposeKeys, ResourcesKeys, TestKeys
+from raysearch.job.mistakes import first_error
+from raysearch.job.not_yet import refuse_not_yet
+from raysearch.job.space import SpaceKeys
+from raysearch.job.text import assign, read_mapping
+from raysearch.search.hypothesis import canonical_json
+
+
+class Job(Keys):
+    """One search."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+    model: ModelKeys
+    problem: ProblemKeys
+    pairs: PairsKeys = PairsKeys()
+    answer: AnswerKeys = AnswerKeys()
+    space: SpaceKeys = SpaceKeys()
+    test: TestKeys = TestKeys()
+    propose: ProposeKeys = ProposeKeys()
+    resources: ResourcesKeys = ResourcesKeys()
+
+    @classmethod
+    def load(cls, path: str | Path, sets: Sequence[str] = ()) -> "Job":
+        """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError in one line."""
+        path = Path(path)
+        raw = read_mapping(path, tuple(cls.model_fields))
+        for assignment in sets:
+            assign(raw, assignment)
+        return cls.parse(raw, where=str(path), folder=path.resolve().parent)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None) -> "Job":
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
+        refuse_not_yet(raw, where)
+        try:
+            job = cls.model_validate(raw)
+        except ValidationError as e:
+            raise JobError(f"{where}: {first_error(e, cls)}") from e
+        return _absolute(job, folder or Path.cwd(), where)
+
+    def to_yaml(self) -> str:
+        """The job as resolved: every key, paths absolute."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job was edited."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    def hash(self, files: Mapping[str, str], pairs: str) -> str:
+        """SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
+
+        `files`: digest of each file or folder that the job names, by key ("model.path", "problem.use"); `pairs`: digest of the pairs.
+        """
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        content["problem"].pop("pairs")
+        for key, digest in files.items():
+            room, name = key.split(".")
+            content[room][name] = digest
+        return hashlib.sha256(canonical_json({"job": content, "pairs": pairs}).encode()).hexdigest()
+
+
+def _absolute(job: Job, folder: Path, where: str) -> Job:
+    model = job.model.model_copy(update={"path": _model_path(job.model.path, folder, where)})
+    problem = job.problem
+    if problem.pairs is not None:
+        problem = problem.model_copy(update={"pairs": str((folder / problem.pairs).resolve())})
+    elif problem.use is not None and ".py:" in problem.use:
+        file, _, name = problem.use.rpartition(":")
+        problem = problem.model_copy(update={"use": f"{(folder / file).resolve()}:{name}"})
+    return job.model_copy(update={"model": model, "problem": problem})
+
+
+def _model_path(path: str, folder: Path, where: str) -> str:
+    local = folder / Path(path).expanduser()
+    if local.exists():
+        return str(local.resolve())
+    if ":" in path and not Path(path).is_absolute():
+        raise NotYetError(f"{where}: model.path: {path!r} (module:factory) is not yet supported by this version")
+    if path.startswith((".", "/", "~")) or path.endswith(".gguf") or path.count("/") > 1:
+        raise JobError(
+            f"{where}: model.path: there is no {local}; give a folder with a model, a .gguf file or a hub id"
+        )
+    return path

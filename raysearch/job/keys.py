@@ -1,0 +1,88 @@
+"""The keys of a job, room by room, `space` aside: types, ranges, defaults.
+
+Invariants: a default stands here and nowhere else; nothing but `resources` and `name` can change without changing an answer.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Keys(BaseModel):
+    """Frozen; a key that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ModelKeys(Keys):
+    """Which network. `path`: a local folder, a .gguf file, or a hub id (then `revision` may pin it)."""
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class ProblemKeys(Keys):
+    """Which problem: `use` names a ready one or "my_file.py:problem"; or `pairs` names a file of pairs."""
+
+    use: str | None = None
+    pairs: str | None = None
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "ProblemKeys":
+        if (self.use is None) == (self.pairs is None):
+            raise ValueError('give one of "use" (a problem) and "pairs" (a file of pairs)')
+        if self.pairs is not None and self.options:
+            raise ValueError('"options" are for a problem ("use"), not for a file of pairs')
+        return self
+
+
+class PairsKeys(Keys):
+    """How many pairs of each split, after screening; the seed of drawing and of order; only those that the model solves."""
+
+    test: Positive = 512
+    fit: Count = 512
+    holdout: Count = 128
+    seed: int = 0
+    solved_only: bool = True
+
+
+class AnswerKeys(Keys):
+    """What of an answer is compared."""
+
+    compare: Literal["first_token"] = "first_token"
+
+
+class TestKeys(Keys):
+    """When to believe it. `false_accept`: chance of any false accept in the search; `miss`: of rejecting one true hypothesis."""
+
+    use: Literal["sequential"] = "sequential"
+    claim: Literal["auto", "sampler", "these_pairs"] = "auto"
+    threshold: Rate = 0.8
+    false_accept: Rate = 0.05
+    miss: Rate = 0.05
+    max_pairs: Positive = 512
+
+
+class ProposeKeys(Keys):
+    """Which hypotheses to test next."""
+
+    use: Literal["exhaustive"] = "exhaustive"
+
+
+class ResourcesKeys(Keys):
+    """What each replica may use, and how many there are. Changes no answer.
+
+    `rows`: rows of one forward pass, and of a task. `memory`: GiB of a replica for activations that it keeps (auto: as there is room).
+    """
+
+    replicas: Literal["auto"] | Positive = "auto"
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    cpus: Positive = 1
+    rows: Positive = 64
+    memory: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"

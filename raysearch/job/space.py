@@ -1,0 +1,227 @@
+"""The keys of `space`: where a job looks.
+
+Invariants: there is a grid where `components` names any; a job that writes `units` and no key of the grid has `components: []` from the
+start, so that the job as written down says it; what is the same has one form (coordinates in order, units of a set in order).
+"""
+
+import difflib
+import re
+from itertools import combinations
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from raysearch.job.keys import Count, Keys, Positive
+from raysearch.search.hypothesis import Site, Subspace, Unit, canonical_json
+from raysearch.search.space import COMPONENTS, is_in_layers
+
+GRID = ("layers", "components", "heads", "positions", "subspaces")
+"""The keys that make the grid."""
+
+_MODULE_PATH = re.compile(r"(\w|\{layer\})+(\.(\w|\{layer\})+)+")
+
+
+def _known_component(name: str) -> str:
+    if "." in name:
+        if not _MODULE_PATH.fullmatch(name):
+            raise ValueError(f"{name!r} is no module path; write it as in model.layers.{{layer}}.mlp.gate_proj.input")
+        return name
+    if name not in COMPONENTS:
+        near = difflib.get_close_matches(name, COMPONENTS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"{name!r} is no component; {hint}it may be {', '.join(COMPONENTS)} or a dotted module path")
+    return name
+
+
+Component = Annotated[str, AfterValidator(_known_component)]
+
+
+class _Range(Keys):
+    _holds: ClassVar[str]
+    from_: Count = Field(alias="from")
+    to: Count
+
+    @model_validator(mode="after")
+    def _rises(self) -> "_Range":
+        if self.to < self.from_:
+            raise ValueError(f"from {self.from_} to {self.to} holds no {self._holds}; give from <= to")
+        return self
+
+
+class LayerRange(_Range):
+    """Layers from `from` to `to`, both included, every `step`."""
+
+    _holds = "layer"
+    step: Positive = 1
+
+
+class CoordinateRange(_Range):
+    """Coordinates from `from` to `to`, both included."""
+
+    _holds = "coordinate"
+
+
+class CoordinatesKeys(Keys):
+    """These coordinates of the vector, of the head where the site has one."""
+
+    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange
+
+    @field_validator("coordinates")
+    @classmethod
+    def _nothing_twice(cls, given: tuple[int, ...] | CoordinateRange) -> tuple[int, ...] | CoordinateRange:
+        if isinstance(given, tuple) and len(set(given)) < len(given):
+            raise ValueError(f"names {next(c for c in given if given.count(c) > 1)} twice; name each once")
+        return given
+
+
+SubspaceKeys = Literal["full"] | CoordinatesKeys
+
+
+def subspace_of(keys: SubspaceKeys) -> Subspace:
+    """The subspace that a job names: the whole vector, or coordinates in rising order."""
+    if not isinstance(keys, CoordinatesKeys):
+        return Subspace()
+    given = keys.coordinates
+    chosen = range(given.from_, given.to + 1) if isinstance(given, CoordinateRange) else sorted(given)
+    return Subspace(coordinates=tuple(chosen))
+
+
+class SourceSiteKeys(Keys):
+    """The site of the source that a unit is taken from; what is left out is as in the unit's own."""
+
+    layer: Count | None = None
+    component: Component | None = None
+    head: Count | None = None
+    position: str | None = None
+
+    def site(self, own: Site) -> Site:
+        """The site, for a unit at `own`."""
+        component = own.component if self.component is None else self.component
+        inherited = own.layer if is_in_layers(component) else 0
+        layer = inherited if self.layer is None else self.layer
+        head = own.head if self.head is None else self.head
+        return Site(layer, component, own.position if self.position is None else self.position, head)
+
+
+class UnitKeys(Keys):
+    """One unit of an explicit set. `layer` may be left out for a component that the model has once."""
+
+    layer: Count | None = None
+    component: Component = "residual"
+    head: Count | None = None
+    position: str
+    subspace: SubspaceKeys = "full"
+    source_site: SourceSiteKeys | None = None
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _has_layer(self) -> "UnitKeys":
+        if self.layer is None and is_in_layers(self.component):
+            raise ValueError(f"layer is missing; a unit of {self.component} needs it")
+        return self
+
+    def unit(self) -> Unit:
+        """The unit. A source site that is its own site is none."""
+        own = Site(self.layer or 0, self.component, self.position, self.head)
+        lender = None if self.source_site is None else self.source_site.site(own)
+        return Unit(own, subspace_of(self.subspace), None if lender == own else lender, self.source)
+
+
+class SpaceKeys(Keys):
+    """Where to look: a grid, and explicit sets of units. None: all variables of the causal model, all positions of the problem."""
+
+    variables: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    layers: Literal["all"] | Annotated[tuple[Count, ...], Field(min_length=1)] | LayerRange = "all"
+    components: tuple[Component, ...] = ("residual",)
+    heads: Literal["all", "joint"] | Annotated[tuple[Count, ...], Field(min_length=1)] = "all"
+    positions: tuple[str, ...] | None = None
+    subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = ("full",)
+    units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = ()
+
+    @property
+    def unit_sites(self) -> tuple[tuple[str, Site], ...]:
+        """(key path, site) of every site that the units name, source sites among them."""
+        found: list[tuple[str, Site]] = []
+        for path, unit in self.named_units:
+            found.append((path, unit.site))
+            if unit.source_site is not None:
+                found.append((f"{path}.source_site", unit.source_site))
+        return tuple(found)
+
+    @property
+    def named_units(self) -> tuple[tuple[str, Unit], ...]:
+        """(key path, unit) of every unit."""
+        return tuple(
+            (f"space.units.{i}.{j}", keys.unit()) for i, units in enumerate(self.units) for j, keys in enumerate(units)
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _units_alone(cls, raw: Any) -> Any:
+        """No grid where the job writes units and nothing of a grid."""
+        alone = isinstance(raw, dict) and raw.get("units") and not any(key in raw for key in GRID)
+        return {**raw, "components": []} if alone else raw
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "SpaceKeys":
+        for key in ("variables", "layers", "components", "heads", "positions"):
+            value = getattr(self, key)
+            if isinstance(value, tuple) and len(set(value)) < len(value):
+                twice = next(v for v in value if value.count(v) > 1)
+                raise ValueError(f"{key} names {twice!r} twice; name each once")
+        meant = [subspace_of(s) for s in self.subspaces]
+        if len(set(meant)) < len(meant):
+            raise ValueError("subspaces names the same one twice; name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "SpaceKeys":
+        if not self.components and not self.units:
+            raise ValueError("there is nowhere to look: name one of components, or give units")
+        if self.components and self.positions == ():
+            raise ValueError("positions names none, and the grid needs one; name one, or leave the key out for all")
+        return self
+
+    @field_validator("units")
+    @classmethod
+    def _units_once(cls, sets: tuple[tuple[UnitKeys, ...], ...]) -> tuple[tuple[UnitKeys, ...], ...]:
+        for i, units in enumerate(sets):
+            for u, v in combinations([k.unit() for k in units], 2):
+                if _overlap(u, v):
+                    raise ValueError(
+                        f"set {i} interchanges {site_words(u.site)} twice; each activation can be replaced once"
+                    )
+        seen: dict[tuple[Unit, ...], int] = {}
+        for i, units in enumerate(sets):
+            first = seen.setdefault(in_order(units), i)
+            if first != i:
+                raise ValueError(f"sets {first} and {i} are the same; give each once")
+        return sets
+
+
+def in_order(keys: tuple[UnitKeys, ...]) -> tuple[Unit, ...]:
+    """The units of a set in the one order that they are kept in: what is interchanged at once has none of its own."""
+    return tuple(sorted((k.unit() for k in keys), key=_place))
+
+
+def site_words(site: Site) -> str:
+    """A site in words, for errors."""
+    head = "" if site.head is None else f" {site.head}"
+    return f"{site.component}{head} of layer {site.layer} at {site.position}"
+
+
+def _place(unit: Unit) -> tuple[int, str, str, int, str]:
+    site = unit.site
+    rest = [unit.subspace.coordinates, unit.source_site and site_words(unit.source_site), unit.source]
+    return site.layer, site.component, site.position, -1 if site.head is None else site.head, canonical_json(rest)
+
+
+def _overlap(u: Unit, v: Unit) -> bool:
+    """Whether two units replace some of the same numbers. Heads lie within the whole vector; where exactly, only the model knows."""
+    a, b = u.site, v.site
+    if (a.layer, a.component, a.position) != (b.layer, b.component, b.position):
+        return False
+    if a.head != b.head:
+        return a.head is None or b.head is None
+    chosen, others = u.subspace.coordinates, v.subspace.coordinates
+    return chosen is None or others is None or bool(set(chosen) & set(others))

@@ -1,0 +1,83 @@
+"""Which pictures a variable has, and which hypothesis stands in which cell of them.
+
+Invariants: a hypothesis stands in exactly one cell of one panel, or is counted as left out; each head of a per-head component has a
+column in the panel of its component and position, everything else one in the panel of sites.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raysearch.report.units import Place, places
+
+Row = Mapping[str, Any]
+Columns = tuple[tuple[Place, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Cells by (layer, column), as places in `layers` and `labels`. `of`: what all columns share, e.g. ("head", "last"); none for sites.
+
+    `axis`: what the columns are. `left_out`: hypotheses of the variable that lie in no single layer, said in one panel.
+    """
+
+    variable: str
+    of: tuple[str, ...]
+    axis: str
+    layers: tuple[int, ...]
+    labels: tuple[str, ...]
+    cells: Mapping[tuple[int, int], Row]
+    left_out: int = 0
+
+    @property
+    def reach(self) -> int:
+        """The most pairs that a cell counts."""
+        return max((r["n"] or 0 for r in self.cells.values()), default=0)
+
+
+def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
+    """The panels of a variable: that of sites first, where there are any, then one for each per-head component, position and subspace."""
+    sites: list[tuple[tuple[Place, ...], Row]] = []
+    heads: dict[Place, list[tuple[tuple[Place, ...], Row]]] = {}
+    left_out = 0
+    for row in rows:
+        column = places(row["units"])
+        if row["variable"] != variable:
+            continue
+        if row["layer"] is None:
+            left_out += 1
+        elif len(column) == 1 and column[0].head is not None:
+            heads.setdefault(replace(column[0], head=None), []).append((column, row))
+        else:
+            sites.append((column, row))
+    made = [_panel(variable, None, sites)] if sites or not heads else []
+    made += [_panel(variable, shared, cells) for shared, cells in heads.items()]
+    return (replace(made[0], left_out=left_out), *made[1:])
+
+
+def _panel(variable: str, shared: Place | None, cells: Sequence[tuple[tuple[Place, ...], Row]]) -> Panel:
+    columns: Columns = tuple(dict.fromkeys(column for column, _ in cells))
+    if shared is not None:
+        columns = tuple(sorted(columns, key=lambda c: c[0].head or 0))
+    layers = tuple(sorted({row["layer"] for _, row in cells}))
+    x, y = ({at: i for i, at in enumerate(along)} for along in (columns, layers))
+    placed = {(y[row["layer"]], x[column]): row for column, row in cells}
+    if shared is None:
+        return Panel(variable, (), "position", layers, _site_labels(columns), placed)
+    labels = tuple(str(c[0].head) for c in columns)
+    return Panel(variable, (shared.component, shared.position, *shared.extra), "head", layers, labels, placed)
+
+
+def _site_labels(columns: Columns) -> tuple[str, ...]:
+    """The position of each column, and below it whatever else tells the columns apart; units of a set one below the other."""
+    every = [place for column in columns for place in column]
+    components = len({p.component for p in every}) > 1
+    return tuple("\n+ ".join(_site_label(p, components) for p in column) for column in columns)
+
+
+def _site_label(place: Place, component: bool) -> str:
+    head = "" if place.head is None else f" {place.head}"
+    named = f"{place.component}{head}" if component or head else ""
+    parts = [w for w in (place.position, named, *place.extra) if w]
+    return "\n".join(textwrap.fill(part, 14) for part in parts)

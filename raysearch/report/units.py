@@ -1,0 +1,80 @@
+"""The units of a hypothesis, from the JSON of the table `hypotheses`, in a few words.
+
+Invariants: two hypotheses with other units in one layer never read the same; layers of source sites are told as steps from the unit's own.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One unit without its layer. `subspace`, `lender` (name and site of the source) in words; "" for the whole vector, the same site."""
+
+    component: str
+    head: int | None
+    position: str
+    subspace: str = ""
+    lender: str = ""
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """What there is to say beside component, head and position."""
+        return tuple(w for w in (self.subspace, self.lender) if w)
+
+    @property
+    def words(self) -> str:
+        """All of it, e.g. "head 3 at last, coordinates 0–15"."""
+        head = "" if self.head is None else f" {self.head}"
+        return ", ".join([f"{self.component}{head} at {self.position}", *self.extra])
+
+
+def places(units: str) -> tuple[Place, ...]:
+    """The units without their layers, in their order."""
+    return tuple(_place(u) for u in json.loads(units))
+
+
+def words(units: str) -> str:
+    """The units with their layers: "9: head 3 at last + 10: residual at last"."""
+    return " + ".join(f"{u['site']['layer']}: {_place(u).words}" for u in json.loads(units))
+
+
+def is_plain(units: str) -> bool:
+    """Whether layer, component, head and position say all: one unit, the whole vector, from its own site of the only source."""
+    found = places(units)
+    return len(found) == 1 and not found[0].extra
+
+
+def _place(unit: dict[str, Any]) -> Place:
+    site = unit["site"]
+    return Place(site["component"], site.get("head"), site["position"], _subspace(unit["subspace"]), _lender(unit))
+
+
+def _subspace(subspace: dict[str, Any]) -> str:
+    coordinates = subspace.get("coordinates")
+    if coordinates is not None:
+        return f"coordinates {_runs(coordinates)}"
+    if subspace["featurizer"] == "identity":
+        return ""
+    return f"{subspace['featurizer']}, {'all' if subspace['features'] is None else 'k=' + str(subspace['features'])}"
+
+
+def _lender(unit: dict[str, Any]) -> str:
+    site, name, own = unit.get("source_site"), unit.get("source"), unit["site"]
+    if site is None:
+        return f"from {name}" if name else ""
+    head = "" if site.get("head") is None else f" {site['head']}"
+    step = f"{site['layer'] - own['layer']:+d} " if site["layer"] != own["layer"] else ""
+    return f"from {f'{name}, ' if name else ''}{step}{site['component']}{head} at {site['position']}"
+
+
+def _runs(numbers: list[int]) -> str:
+    """0–3, 7 for [0, 1, 2, 3, 7]."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)

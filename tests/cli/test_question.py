@@ -1,0 +1,263 @@
+"""From a job to its question: the space on a model, what a replica must know of, and each mistake in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysearch.cli.question import Question, ask
+from raysearch.cli.run import _work
+from raysearch.errors import JobError
+from raysearch.job import Job
+from raysearch.search.events import ComponentFacts, ModelFacts
+from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.search.space import Grid, HypothesisSpace
+
+EVERY = tuple(range(30))
+COMPONENTS = (
+    ComponentFacts("residual", EVERY, 576, 0),
+    ComponentFacts("embedding", (0,), 576, 0),
+    ComponentFacts("head", EVERY, 576, 9),
+    ComponentFacts("query", EVERY, 576, 9),
+    ComponentFacts("key", EVERY, 192, 3),
+    ComponentFacts("model.layers.{layer}.mlp.gate_proj", EVERY, 1536, 0),
+    ComponentFacts("model.norm", (0,), 576, 0),
+    ComponentFacts("mlp_output", (3, 7, 11), 576, 0),
+)
+FACTS = ModelFacts(30, 576, 9, "digest", "float32", "cpu", "replay", COMPONENTS)
+"""SmolLM2-135M as an engine would tell it, with an MLP in some layers only."""
+
+
+def _job(**space: Any) -> Job:
+    return Job.parse(
+        {
+            "name": "x",
+            "model": {"path": "owner/SmolLM2"},
+            "problem": {"use": "raysearch.problems.add_three", "options": {"highest": 9}},
+            "pairs": {"test": 4, "holdout": 2},
+            "space": {"variables": ["a", "b"], **space},
+        }
+    )
+
+
+def _space(**space: Any) -> HypothesisSpace:
+    return ask(_job(**space)).space(FACTS)
+
+
+def _units(*units: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    return [[{"layer": 3, "position": "a", **unit} for unit in units]]
+
+
+def test_a_job_that_says_nothing_of_the_space_searches_the_residual_everywhere() -> None:
+    question = ask(Job.parse({**_job().model_dump(by_alias=True), "space": {}}))
+    positions = ("a", "plus1", "b", "plus2", "c", "last")
+    assert question.space(FACTS) == HypothesisSpace(
+        ("a", "b", "c", "sum_ab", "total"), (Grid("residual", EVERY, (None,), positions),)
+    )
+    assert (question.components, question.positions) == (("residual",), positions)
+
+
+def test_each_component_has_its_own_heads_and_layers() -> None:
+    space = _space(components=[c.name for c in COMPONENTS], positions=["last"], layers="all")
+    assert {g.component: (g.layers, g.heads) for g in space.grids} == {
+        "residual": (EVERY, (None,)),
+        "embedding": ((0,), (None,)),
+        "head": (EVERY, tuple(range(9))),
+        "query": (EVERY, tuple(range(9))),
+        "key": (EVERY, (0, 1, 2)),
+        "model.layers.{layer}.mlp.gate_proj": (EVERY, (None,)),
+        "model.norm": ((0,), (None,)),
+        "mlp_output": ((3, 7, 11), (None,)),
+    }
+
+
+def test_what_the_model_has_once_is_taken_once_whatever_the_layers() -> None:
+    space = _space(components=["embedding", "model.norm", "residual"], positions=["last"], layers=[4, 5])
+    assert [g.layers for g in space.grids] == [(0,), (0,), (4, 5)]
+    assert len(space) == 2 * 4
+
+
+def test_heads_are_each_by_itself_or_some_or_all_at_once() -> None:
+    at: dict[str, Any] = {"positions": ["last"], "layers": [1]}
+    heads = [g.heads for g in _space(components=["residual", "head", "key"], heads=[0, 2], **at).grids]
+    assert heads == [(None,), (0, 2), (0, 2)]
+    assert [g.heads for g in _space(components=["query", "key"], heads="joint", **at).grids] == [(None,), (None,)]
+
+
+def test_coordinates_are_those_of_a_head_where_there_is_one() -> None:
+    chosen = {"coordinates": {"from": 60, "to": 63}}
+    space = _space(components=["query", "residual"], layers=[1], positions=["last"], subspaces=["full", chosen])
+    assert {g.subspaces for g in space.grids} == {(Subspace(), Subspace(coordinates=(60, 61, 62, 63)))}
+    assert len(space) == 2 * (9 + 1) * 2
+
+
+def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the_replicas() -> None:
+    first = {"layer": 4, "component": "head", "head": 8, "position": "b", "subspace": {"coordinates": [5, 0]}}
+    second = {"layer": 2, "position": "a", "source_site": {"component": "mlp_output", "layer": 7, "position": "plus2"}}
+    question = ask(_job(units=[[first, second], [{"component": "embedding", "position": "last"}]]))
+    space = question.space(FACTS)
+    assert [i.units for i in space.interventions()] == [
+        (
+            Unit(Site(2, "residual", "a"), source_site=Site(7, "mlp_output", "plus2")),
+            Unit(Site(4, "head", "b", 8), Subspace(coordinates=(0, 5))),
+        ),
+        (Unit(Site(0, "embedding", "last")),),
+    ]
+    assert len(space) == 4
+    assert question.components == ("head", "residual", "mlp_output", "embedding")
+    assert question.positions == ("b", "a", "plus2", "last")
+    work = _work(question)
+    assert (work.components, work.positions, work.memory) == (question.components, question.positions, None)
+
+
+def test_memory_goes_to_the_replicas_in_gib() -> None:
+    job = _job()
+    wanted = job.model_copy(update={"resources": job.resources.model_copy(update={"memory": 1.5})})
+    assert _work(ask(wanted)).memory == 1.5
+
+
+def test_a_unit_of_the_grid_counts_once_and_so_does_one_that_names_the_only_source() -> None:
+    units = [*_units({"position": "last"}), *_units({"position": "last", "layer": 4, "source": "source"})]
+    space = _space(layers=[3, 4], positions=["last"], units=units)
+    assert len(space) == 2 * 2
+    assert len({i.id for i in space.interventions()}) == 2
+    assert next(iter(space.interventions())) == Intervention((Unit(Site(3, "residual", "last")),))
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        ({"layers": [2, 40]}, "space.layers: 40 is no layer of SmolLM2; it has 0..29"),
+        ({"layers": {"from": 28, "to": 30}}, "space.layers: 30 is no layer of SmolLM2; it has 0..29"),
+        (
+            {"components": ["mlp_output"], "layers": [3, 4]},
+            "space.layers: 4 is no layer of SmolLM2 that has mlp_output; it is in 3, 7, 11",
+        ),
+        ({"components": ["query"], "heads": [12]}, "space.heads: 12 is no head of query in SmolLM2; it has 0..8"),
+        ({"components": ["query", "key"], "heads": [3]}, "space.heads: 3 is no head of key in SmolLM2; it has 0..2"),
+        ({"heads": [1]}, r"space.heads: \[1\] given, and none of space.components has heads \(they are residual\)"),
+        (
+            {"components": ["head"], "subspaces": [{"coordinates": [64]}]},
+            "space.subspaces: 64 is no coordinate of a head in SmolLM2; it has 0..63",
+        ),
+        (
+            {
+                "components": ["head", "residual"],
+                "heads": "joint",
+                "subspaces": [{"coordinates": {"from": 0, "to": 576}}],
+            },
+            "space.subspaces: 576 is no coordinate of head in SmolLM2; it has 0..575",
+        ),
+        ({"positions": ["plus3"]}, "space.positions: 'plus3' is no position of add_three; did you mean 'plus2'"),
+        ({"units": _units({"position": "plus3"})}, "space.units.0.0.position: 'plus3' is no position of add_three"),
+        (
+            {"units": _units({}, {"layer": 4, "source_site": {"position": "z"}})},
+            "space.units.0.1.source_site.position: 'z' is no position of add_three; it has a, plus1, b, plus2, c, last",
+        ),
+        (
+            {"units": _units({"source": "other"})},
+            "space.units.0.0.source: 'other' is no source of add_three; it has source",
+        ),
+        ({"units": _units({"layer": 30})}, "space.units.0.0.layer: 30 is no layer of SmolLM2; it has 0..29"),
+        (
+            {"units": _units({"component": "embedding"})},
+            "space.units.0.0.layer: 3 is no layer of embedding, which SmolLM2 has once; leave layer out",
+        ),
+        (
+            {"units": _units({"source_site": {"layer": 31}})},
+            "space.units.0.0.source_site.layer: 31 is no layer of SmolLM2; it has 0..29",
+        ),
+        (
+            {"units": _units({"component": "key", "head": 3})},
+            "space.units.0.0.head: 3 is no head of key in SmolLM2; it has 0..2",
+        ),
+        ({"units": _units({"head": 0})}, "space.units.0.0.head: 0 is no head of residual in SmolLM2; it has none"),
+        (
+            {"units": _units({"component": "query", "head": 5, "source_site": {"component": "key"}})},
+            "space.units.0.0.source_site.head: 5 is no head of key in SmolLM2; it has 0..2",
+        ),
+        (
+            {"units": _units({"component": "query", "head": 1, "subspace": {"coordinates": [3, 99]}})},
+            "space.units.0.0.subspace: 99 is no coordinate of a head of query in SmolLM2; it has 0..63",
+        ),
+        (
+            {"units": _units({"source_site": {"component": "query", "head": 3}})},
+            "space.units.0.0.source_site: head 3 of query has 64 coordinates in SmolLM2, residual 576; take it from a site as wide",
+        ),
+    ],
+)
+def test_what_the_model_or_the_pairs_lack_is_one_line_that_says_what_they_have(
+    space: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(JobError, match=says) as e:
+        _space(**space)
+    assert "\n" not in str(e.value)
+
+
+def test_a_head_is_as_wide_as_a_head_of_another_component() -> None:
+    taken = {"component": "query", "head": 5, "source_site": {"component": "key", "head": 2, "layer": 8}}
+    assert len(_space(units=_units(taken))) == 2
+
+
+@given(
+    alone=st.booleans(),
+    heads=st.sampled_from(["all", "joint", [0, 2]]),
+    components=st.lists(st.sampled_from(["residual", "head", "key", "embedding"]), min_size=1, unique=True),
+    subspaces=st.sampled_from([["full"], [{"coordinates": {"from": 0, "to": 3}}, "full"]]),
+    layers=st.sampled_from(["all", [3, 11]]),
+    units=st.lists(st.sampled_from(["a", "b", "last"]), min_size=1, unique=True),
+)
+def test_the_job_as_written_down_asks_the_same_question(
+    alone: bool, heads: Any, components: list[str], subspaces: list[Any], layers: Any, units: list[str]
+) -> None:
+    sets = [[{"layer": 3, "position": p}, {"layer": 4, "position": "last"}] for p in units]
+    grid = {"heads": heads, "components": components, "subspaces": subspaces, "layers": layers}
+    if heads == [0, 2] and not {"head", "key"} & set(components):
+        del grid["heads"]
+    question = ask(_job(units=sets, **({} if alone else grid)))
+    written = yaml.safe_load(question.job.to_yaml())
+    again = Question(Job.parse(written), question.pairs)
+    assert again == question == ask(Job.parse(written))
+    assert again.space(FACTS) == question.space(FACTS)
+    assert (again.components, again.positions) == (question.components, question.positions)
+    assert bool(question.space(FACTS).grids) != alone
+
+
+def _pairs(path: Path) -> Path:
+    def side(a: int, b: int, more: bool) -> dict[str, Any]:
+        spans = {"a": [0, 1], "b": [2, 3]} | ({"plus": [1, 2]} if more else {})
+        return {"text": f"{a}+{b}+0=", "positions": spans}
+
+    lines = [
+        {
+            "base": side(n, 2, n == 1),
+            "source": side(5, n, False),
+            "answers": {"base": str(n + 2), "source": str(n + 5)},
+            "counterfactual": {"a": "7"},
+            "split": "test",
+        }
+        for n in range(1, 4)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_units_on_a_file_of_pairs_need_only_the_positions_that_they_name(tmp_path: Path) -> None:
+    def question(**space: Any) -> Question:
+        raw = {"name": "x", "model": {"path": "o/m"}, "problem": {"pairs": str(_pairs(tmp_path / "p.jsonl"))}}
+        return ask(Job.parse({**raw, "space": space}))
+
+    alone = question(units=_units({"position": "b"}))
+    assert (alone.positions, alone.variables, len(alone.space(FACTS))) == (("b",), ("a",), 1)
+    with pytest.raises(JobError, match=r"p.jsonl: .* has the positions"):
+        question()
+    with pytest.raises(
+        JobError, match=r"space.units.0.0.position: 'plus' is no position of p.jsonl; it has a, b, last"
+    ):
+        question(units=_units({"position": "plus"}))
+    with pytest.raises(JobError, match=r"space.units.0.0.source: 'x' is no source of p.jsonl; it has source"):
+        question(units=_units({"source": "x"}))
