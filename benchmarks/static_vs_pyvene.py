@@ -8,185 +8,91 @@ extrapolated; runs alternate. `--half`: positions in the second half only, and p
 on, so that no row is free. The last line is the ratio.
 """
 
-import argparse
-import random
 import resource
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import pyvene
 import torch
+from grid import MODEL, Agreement, Cell, Engine, Grid, best_size, flags, template_grid
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from raysearch.engine.captures import Captures
 from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.interchange import Patch, Row
-from raysearch.engine.load import Loaded, ModelSource, load
-from raysearch.engine.paths import Replayed
-
-MODEL = Path(__file__).parent.parent / "models" / "SmolLM2-135M-Instruct"
-TOKENS, PAIRS, CELLS, ROWS = 24, 64, 24, 64
-COUNTRIES = [
-    "Spain",
-    "Italy",
-    "France",
-    "Japan",
-    "China",
-    "India",
-    "Egypt",
-    "Greece",
-    "Poland",
-    "Norway",
-    "Sweden",
-    "Finland",
-    "Denmark",
-    "Austria",
-    "Hungary",
-    "Turkey",
-]
-SAME = "On the old map of the world that hangs in the hall, in the country of {}, the official capital is the"
-OTHER = (
-    "On the old map of the world that hangs in the hall, in the country of {}, the official capital is the",
-    "In a new book about the lands that I read this year, in the country of {}, the official language is the",
-)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    half = parser.parse_args().half
-    torch.set_num_threads(parser.parse_args().threads)
-    loaded = load(ModelSource(str(MODEL)))
-    pairs = _pairs(loaded, half)
-    layers = range(loaded.model.config.num_hidden_layers)
-    tokens = range(TOKENS // 2 if half else 0, TOKENS)
-    sample = _sample(list(layers), list(tokens))
-    ours, theirs, logits = 0.0, 0.0, {}
-    for part in range(3):  # alternating: a third of the sample, then the whole grid or the next third
-        cells = sample[part::3]
-        seconds, seen = _pyvene(loaded, pairs, cells, half)
-        theirs += seconds
-        logits.update(seen)
-        if part == 1:
-            ours, free, outputs = _ours(loaded, pairs, list(layers), list(tokens), set(sample))
-    grid = len(layers) * len(tokens)
-    extrapolated = theirs / len(sample) * grid
-    worst = max(float((outputs[c] - logits[c]).abs().max()) for c in sample)
-    agree = all(bool((outputs[c].argmax(-1) == logits[c].argmax(-1)).all()) for c in sample)
-    print(f"grid            {len(layers)} layers x {len(tokens)} positions x {PAIRS} pairs = {grid * PAIRS} rows")
-    print(
-        f"ours            {ours:.1f} s for the whole grid, captures included; {free / (grid * PAIRS):.0%} of the rows free"
-    )
-    print(f"pyvene          {theirs:.1f} s for {len(sample)} cells, {extrapolated:.0f} s extrapolated")
-    print(f"max |d logit|   {worst:.2g} on the sampled cells; argmax equal on every pair: {agree}")
-    print(f"peak memory     {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, both in one process")
-    print(f"ratio: {extrapolated / ours:.1f}")
-
-
-def _pairs(loaded: Loaded, half: bool) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(base ids, source ids), TOKENS each."""
-    rng = random.Random("0.pairs")
-    pairs = []
-    for _ in range(PAIRS):
-        base, source = rng.sample(COUNTRIES, 2)
-        templates = rng.sample(OTHER, 2) if half else (SAME, SAME)
-        ids = [
-            tuple(loaded.tokenizer(t.format(c))["input_ids"]) for t, c in zip(templates, (base, source), strict=True)
-        ]
-        assert {len(i) for i in ids} == {TOKENS}, [len(i) for i in ids]
-        pairs.append((ids[0], ids[1]))
-    return pairs
-
-
-def _sample(layers: list[int], tokens: list[int]) -> list[tuple[int, int]]:
-    """CELLS cells: one at random from each of 6 x 4 strata."""
-    rng = random.Random("0.cells")
-    cells = [(rng.choice(layers[i::6]), rng.choice(tokens[j::4])) for i in range(6) for j in range(4)]
-    rng.shuffle(cells)
-    assert len(cells) == CELLS
-    return cells
+from raysearch.engine.load import ModelSource, load
+from raysearch.engine.network import LanguageModel
 
 
 @torch.inference_mode()
-def _ours(loaded, pairs, layers, tokens, wanted):  # type: ignore[no-untyped-def]
-    """(seconds, free rows, logits of the wanted cells)."""
-    began = time.perf_counter()
-    captures = Captures(loaded.model, ROWS, NEAR_TIE["float32"], 2**31, keys=True)
-    path = Replayed(loaded.model, captures, ROWS)
-    rows: dict[Row, list[tuple[int, int, int]]] = {}
-    for layer in layers:
-        for token in tokens:
-            for at, (base, source) in enumerate(pairs):
-                rows.setdefault(Row(base, source, (Patch(layer, (token,), (token,)),)), []).append((layer, token, at))
-    free = [row for row in rows if path.is_free(row)]
-    captures.decisions([row.base for row in free])
-    found: dict[tuple[int, int, int], torch.Tensor] = {}
-    owed = set(free)
-    for batch in path.batches([row for row in rows if row not in owed]):
-        logits = path.logits(batch)
-        logits.argmax(-1)
-        for row, line in zip(batch, logits, strict=True):
-            for layer, token, at in rows[row]:
-                if (layer, token) in wanted:
-                    found[layer, token, at] = line.clone()
-    seconds = time.perf_counter() - began
-    for row in free:  # for the comparison only: what the base's run alone says
-        for layer, token, at in rows[row]:
-            if (layer, token) in wanted:
-                found[layer, token, at] = loaded.model(torch.tensor([row.base])).logits[0, -1]
-    return (
-        seconds,
-        sum(len(rows[row]) for row in free),
-        {c: torch.stack([found[*c, at] for at in range(len(pairs))]) for c in wanted},
+def main() -> None:
+    parser = flags(__doc__)
+    parser.add_argument(
+        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
     )
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    loaded = load(ModelSource(str(MODEL)))
+    network, grid = LanguageModel(loaded.model), template_grid(loaded, asked, asked.half)
+    engine = Engine(network, grid, asked.rows, NEAR_TIE["float32"])
+    bases = grid.ids(0)
+    size = best_size(lambda s: [loaded.model(part) for part in bases[:s].split(s)], len(bases))
+    sample, theirs, logits = grid.sample(), 0.0, {}
+    kept: dict[Cell, list[tuple[int, Tensor]]] = {cell: [] for cell in sample}
+    for part in range(3):  # alternating: a third of the sample, then the whole grid or the next third
+        seconds, seen = _pyvene(loaded.model, grid, sample[part::3], size)
+        theirs += seconds
+        logits.update(seen)
+        if part == 1:
+            _ours(engine, kept)
+    agreement = Agreement(logits, NEAR_TIE["float32"])
+    for cell, rows in kept.items():
+        for at, line in rows:
+            agreement.see(cell, at, line)
+    for row, decision in engine.left_alone.items():
+        agreement.see_free(row, engine.where[row], network, decision)
+    assert agreement.rows == len(sample) * len(grid.pairs), "every row of the sample is looked at"
+    extrapolated = theirs / len(sample) * grid.cells
+    free = len(engine.left_alone) / grid.size
+    print(f"grid            {grid}")
+    print(f"ours            {engine.seconds:.1f} s for the whole grid, captures included; {free:.0%} of the rows free")
+    print(f"pyvene          {theirs:.1f} s for {len(sample)} cells, {extrapolated:.0f} s extrapolated")
+    print(
+        f"max |d logit|   {agreement.worst:.2g} on the sampled cells; "
+        f"argmax equal on every pair: {agreement.equal == agreement.rows}"
+    )
+    print(f"peak memory     {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, both in one process")
+    print(f"ratio: {extrapolated / engine.seconds:.1f}")
 
 
-def _pyvene(loaded, pairs, cells, half):  # type: ignore[no-untyped-def]
+def _ours(engine: Engine, kept: dict[Cell, list[tuple[int, Tensor]]]) -> None:
+    """Runs the grid, and keeps the logits of the cells in `kept`."""
+    engine.prepare()
+    for wave, logits in engine.waves():
+        for row, line in zip(wave, logits, strict=True):
+            cell, at = engine.where[row]
+            if cell in kept:
+                kept[cell].append((at, line.clone()))
+
+
+def _pyvene(model: PreTrainedModel, grid: Grid, cells: Sequence[Cell], size: int) -> tuple[float, dict[Cell, Tensor]]:
     """(seconds, logits by cell): as its documentation shows, in the batch size that is best for it (found once)."""
-    bases = torch.tensor([b for b, _ in pairs])
-    sources = torch.tensor([s for _, s in pairs])
+    bases, sources = grid.ids(0), grid.ids(1)
     seconds, seen = 0.0, {}
     for layer, token in cells:
         config = pyvene.IntervenableConfig(
             [{"layer": layer, "component": "block_output", "intervention_type": pyvene.VanillaIntervention}]
         )
-        intervenable = pyvene.IntervenableModel(config, loaded.model)
+        intervenable = pyvene.IntervenableModel(config, model)
         intervenable.set_device("cpu")
         began = time.perf_counter()
         parts = []
-        with torch.inference_mode():
-            for at in range(0, len(pairs), _batch(loaded, pairs)):
-                size = _batch(loaded, pairs)
-                _, out = intervenable(
-                    {"input_ids": bases[at : at + size]},
-                    [{"input_ids": sources[at : at + size]}],
-                    {"sources->base": token},
-                )
-                parts.append(out.logits[:, -1])
-                parts[-1].argmax(-1)
+        for base, source in zip(bases.split(size), sources.split(size), strict=True):
+            _, out = intervenable({"input_ids": base}, [{"input_ids": source}], {"sources->base": token})
+            parts.append(out.logits[:, -1])
+            parts[-1].argmax(-1)
         seconds += time.perf_counter() - began
         seen[layer, token] = torch.cat(parts).float()
     return seconds, seen
-
-
-_BEST: dict[str, int] = {}
-
-
-def _batch(loaded, pairs) -> int:  # type: ignore[no-untyped-def]
-    """The batch size, of 8, 16, 32 and 64, at which a full forward pass is cheapest a row."""
-    if "size" not in _BEST:
-        times = {}
-        with torch.inference_mode():
-            for size in (8, 16, 32, 64):
-                ids = torch.tensor([b for b, _ in pairs[:size]])
-                loaded.model(ids)
-                began = time.perf_counter()
-                loaded.model(ids)
-                times[size] = (time.perf_counter() - began) / size
-        _BEST["size"] = min(times, key=lambda s: times[s])
-    return _BEST["size"]
 
 
 if __name__ == "__main__":

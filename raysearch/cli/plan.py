@@ -11,12 +11,10 @@ from pathlib import Path
 from raysearch.causal import Split
 from raysearch.cli.question import Question, ask, differing
 from raysearch.engine.encode import encode
-from raysearch.engine.load import ModelSource, look
-from raysearch.engine.sites import Sizes
-from raysearch.errors import NotYetError
+from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.job import Job
 from raysearch.search.blocks import check_variables
-from raysearch.search.events import ComponentFacts, ModelFacts
+from raysearch.search.events import ModelFacts
 from raysearch.search.power import Power, power
 from raysearch.search.space import Grid, HypothesisSpace
 
@@ -24,11 +22,19 @@ GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """True IIAs for which chances are told."""
 
 
+_PATHS = {
+    "replay": "suffix replay, from the patch on; each replica proves it against plain forward passes when it starts",
+    "batched": "batched full forward passes: this model takes no cache, or does not say which logits to compute",
+}
+
+
 @dataclass(frozen=True)
 class _Facts:
     name: str
     model: str
     layers: int
+    path: str
+    weight_bytes: int
     hypotheses: int
     interventions: int
     variables: tuple[str, ...]
@@ -54,9 +60,9 @@ def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
 
 def _facts(question: Question) -> _Facts:
     job = question.job
-    sizes, tokenizer = look(ModelSource(job.model.path, job.model.revision, job.model.dtype))
-    space = question.space(_model_facts(question, sizes))
-    encoded = encode(question.pairs, tokenizer, question.positions, question.variables)
+    looked = look(ModelSource(job.model.path, job.model.revision, job.model.dtype), question.components)
+    space = question.space(_model_facts(looked, job.model.dtype))
+    encoded = encode(question.pairs, looked.tokenizer, question.positions, question.variables)
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
     check_variables(test, called)
@@ -65,7 +71,9 @@ def _facts(question: Question) -> _Facts:
     return _Facts(
         name=job.name,
         model="/".join(Path(job.model.path).parts[-2:]),
-        layers=sizes.layers,
+        layers=looked.layers,
+        path=looked.path,
+        weight_bytes=looked.weight_bytes,
         hypotheses=len(space),
         interventions=len(space) // len(question.variables),
         variables=question.variables,
@@ -83,21 +91,9 @@ def _facts(question: Question) -> _Facts:
     )
 
 
-def _model_facts(question: Question, sizes: Sizes) -> ModelFacts:
+def _model_facts(looked: Looked, dtype: str) -> ModelFacts:
     """What can be known of the model without its weights."""
-    components = _component_facts(sizes, question.components)
-    dtype = question.job.model.dtype
-    return ModelFacts(sizes.layers, sizes.width, sizes.heads, "", dtype, "", "", components)
-
-
-def _component_facts(sizes: Sizes, components: Sequence[str]) -> tuple[ComponentFacts, ...]:
-    """The components that the job names. Raises: NotYetError for one whose width cannot be told yet."""
-    for name in components:
-        if name != "residual":
-            raise NotYetError(
-                f"space.components: plan cannot tell the width of {name} yet; submit the job, which checks it when the model is loaded"
-            )
-    return tuple(ComponentFacts(name, tuple(range(sizes.layers)), sizes.width, 0) for name in components)
+    return ModelFacts(looked.layers, looked.width, looked.heads, "", dtype, "", looked.path, looked.components)
 
 
 def _sites_words(grid: Grid) -> str:
@@ -125,7 +121,8 @@ def _sets_words(sets: int) -> list[str]:
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
-        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}",
+        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {facts.weight_bytes / 2**30:.2f} GiB of weights",
+        f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "

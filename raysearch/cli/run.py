@@ -274,6 +274,7 @@ def _work(question: Question) -> Work:
         rows=job.resources.rows,
         cpus=job.resources.cpus,
         components=question.components,
+        device_map=job.model.device_map,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
     )
 

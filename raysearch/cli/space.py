@@ -73,21 +73,21 @@ class _Model:
         """Raises: JobError for a coordinate that the vector does not have."""
         width = self.width(component, head)
         for coordinate in subspace.coordinates or ():
-            if coordinate >= width:
+            if width and coordinate >= width:
                 of = component if head is None else "a head" if component == "head" else f"a head of {component}"
                 raise JobError(f"{key}: {coordinate} is no coordinate of {of} in {self.name}; it has 0..{width - 1}")
 
     def check_width(self, key: str, source: Site, own: Site) -> None:
         """Raises: JobError where the source site's vector is not as wide as the unit's own."""
         widths = self.width(source.component, source.head), self.width(own.component, own.head)
-        if widths[0] != widths[1]:
+        if all(widths) and widths[0] != widths[1]:
             raise JobError(
                 f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, {_vector(own)} {widths[1]}; "
                 "take it from a site as wide"
             )
 
     def width(self, component: str, head: int | None) -> int:
-        """Coordinates of the whole vector, or of one head."""
+        """Coordinates of the whole vector, or of one head; 0 where that is not known before the model is loaded."""
         facts = self.component(component)
         return facts.width if head is None else facts.width // facts.heads
 
@@ -109,7 +109,7 @@ def _grid(
 def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:
     """The layers of the grid. A component that the model has once is taken once, whatever the job says of layers."""
     layers = keys.layers
-    if layers == "all" or (component.layers == (0,) and model.facts.layers > 1):
+    if layers == "all" or (not is_in_layers(component.name)):
         return component.layers
     chosen = tuple(range(layers.from_, layers.to + 1, layers.step)) if isinstance(layers, LayerRange) else layers
     for layer in chosen:

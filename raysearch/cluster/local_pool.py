@@ -56,8 +56,9 @@ class LocalPool:
 def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replica:
     """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
     capture_bytes = None if work.memory is None else int(work.memory * 2**30)
+    device_map = work.device_map if device == "cuda" else None
     return Replica.open(
-        ModelSource(work.model, work.revision, work.dtype),
+        ModelSource(work.model, work.revision, work.dtype, device_map),
         work.pairs,
         work.positions,
         work.variables,

@@ -16,6 +16,8 @@ from raysearch.search.events import Event, Failed, Lost, Measured, Screened, Tas
 class Work:
     """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward pass.
 
+    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole.
+
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
     """
 
@@ -29,6 +31,7 @@ class Work:
     cpus: int = 1
     components: tuple[str, ...] = ("residual",)
     memory: float | None = None
+    device_map: str | None = None
 
 
 def group_of(task: Task) -> tuple[str, ...]:

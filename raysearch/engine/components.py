@@ -21,6 +21,7 @@ from raysearch.engine.rows import Point
 from raysearch.engine.sites import module_at
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts
+from raysearch.search.space import COMPONENTS
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _PROJECTION = ("o_proj", "out_proj", "c_proj", "dense", "wo")
@@ -69,8 +70,6 @@ FUSED: Mapping[str, bool] = MappingProxyType(
 """Modules that put out queries, keys and values in one vector, and whether they do so group by group."""
 
 PER_HEAD = ("head", "query", "key", "value")
-COMPONENTS = ("residual", "block_input", "embedding", *TABLE)
-"""Those that a job may name, besides a dotted module path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,15 @@ class Keys(BaseModel):
 
 
 class ModelKeys(Keys):
-    """Which network. `path`: a local folder, a .gguf file, or a hub id (then `revision` may pin it)."""
+    """Which network. `path`: a local folder, a .gguf file, or a hub id (then `revision` may pin it).
+
+    `device_map`: how accelerate spreads one replica over the GPUs of its actor.
+    """
 
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
 
 
 class ProblemKeys(Keys):

@@ -9,7 +9,6 @@ from typing import Any
 from raysearch.errors import NotYetError
 
 NOT_YET_KEYS = (
-    "model.device_map",
     "model.prompt",
     "pairs.kinds",
     "pairs.disjoint",

@@ -19,7 +19,7 @@ Ids = tuple[int, ...]
 class ComponentFacts:
     """A component that the job names, in this model. `layers`: those that have it; (0,) for one that the model has once.
 
-    `width`: of its vector, all heads together; `heads`: how many it divides into (0: none).
+    `width`: of its vector, all heads together (0: not known before the model is loaded); `heads`: how many it divides into (0: none).
     """
 
     name: str

@@ -135,7 +135,7 @@ def test_every_component_of_a_vision_transformer_is_there_and_the_same_in_a_batc
         "residual", "block_input", "attention_output", "head", "mlp_output", "mlp_activation", "query", "key", "value",
     ):  # fmt: skip
         assert taps.facts(component).layers == (0, 1)
-        for alone, batched in said(network, [swap(base, source, layer, (1, 3), component) for layer in (0, 1)]):
+        for alone, batched in said(network, [swap(base, source, layer, (0, 3), component) for layer in (0, 1)]):
             assert torch.allclose(alone, batched, atol=1e-5)
             assert not torch.allclose(alone, network.plain(base), atol=1e-4)
     assert taps.facts("head").heads == taps.facts("key").heads == 4

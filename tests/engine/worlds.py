@@ -2,14 +2,17 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     DeepseekV3Config,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -32,8 +35,17 @@ from transformers import (
 )
 
 from raysearch.causal import ONE_SOURCE, Input, Pair
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import COMPONENTS, Taps
+from raysearch.engine.encode import encode
+from raysearch.engine.interchange import oracle
 from raysearch.engine.load import Loaded
-from raysearch.search.events import Block
+from raysearch.engine.memory import Limit
+from raysearch.engine.network import LanguageModel
+from raysearch.engine.paths import Batched, Path, Replayed
+from raysearch.engine.rows import Row
+from raysearch.errors import ModelError
+from raysearch.search.events import Block, Encoded
 from raysearch.search.hypothesis import Intervention, Site, Unit
 
 WORDS = tuple(f"w{i}" for i in range(30))
@@ -45,6 +57,7 @@ _OF_THREE = {
     **_WIDE, "num_hidden_layers": 3, "num_key_value_heads": 2, "intermediate_size": 64, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+_FALCON = {**_WIDE, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 0, "max_position_embeddings": 32}
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 CONFIGS = {
     "llama": lambda: LlamaConfig(
@@ -73,6 +86,9 @@ CONFIGS = {
         vocab_size=VOCAB, n_positions=32, n_embd=32, n_layer=3, n_head=4, rotary_dim=4, initializer_range=0.4,
         bos_token_id=1, eos_token_id=2,
     ),
+    "falcon": lambda: FalconConfig(**_FALCON),  # one key and value for all heads
+    "falcon_heads": lambda: FalconConfig(**_FALCON, multi_query=False, parallel_attn=False),  # a key and value for each
+    "falcon_grouped": lambda: FalconConfig(**_FALCON, new_decoder_architecture=True, num_kv_heads=2),
     "mixtral": lambda: MixtralConfig(**_OF_THREE, num_local_experts=4, num_experts_per_tok=2),
     "qwen2_moe": lambda: Qwen2MoeConfig(**_OF_THREE, **_EXPERTS, num_experts=4, shared_expert_intermediate_size=32),
     "gpt_oss": lambda: GptOssConfig(
@@ -83,6 +99,16 @@ CONFIGS = {
         qk_nope_head_dim=4, v_head_dim=12, n_routed_experts=4, n_group=1, topk_group=1, first_k_dense_replace=1,
     ),
 }  # fmt: skip
+
+LAYERS = {"llama": 4} | dict.fromkeys(
+    ("gpt_neox", "opt", "qwen2", "bloom", "mpt", "falcon", "falcon_heads", "falcon_grouped"), 2
+)
+"""How many a family has; those not named have three."""
+
+FIRST_TIER = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "gpt_neox", "olmo2", "phi3", "mixtral", "qwen2_moe",
+)  # fmt: skip
+"""Families on which every component is exact, and on the fast path."""
 
 REPLAYED = tuple(family for family in CONFIGS if family not in ("bloom", "mpt"))
 """Families that are replayed. The others say no position_ids in their forward pass: their rows are run whole."""
@@ -119,6 +145,89 @@ def model_from(
 def shared_model(family: str) -> PreTrainedModel:
     """One that tests must leave as it is."""
     return model_of(family)
+
+
+@dataclass(frozen=True)
+class World:
+    """A model as the engine sees it, with paths on it."""
+
+    network: LanguageModel
+    taps: Taps
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.network.model
+
+    @property
+    def layers(self) -> int:
+        return len(self.network.blocks)
+
+    def oracle(self, row: Row) -> Tensor:
+        return oracle(self.network, self.taps, row)
+
+    def plain(self, given: Sequence[int]) -> Tensor:
+        with torch.inference_mode():
+            return self.network.plain(tuple(given))
+
+    def captures(self, most: int = 64, max_bytes: int = 2**30, tolerance: float = 0.0, keys: bool = False) -> Captures:
+        return Captures(self.network, self.taps, Limit(most), tolerance, max_bytes, keys=keys)
+
+    def batched(self, most: int = 64, max_bytes: int = 2**30) -> Batched:
+        return Batched(self.network, self.taps, self.captures(most, max_bytes))
+
+    def replayed(self, most: int = 64, max_bytes: int = 2**30) -> Replayed:
+        return Replayed(self.network, self.taps, self.captures(most, max_bytes, keys=True))
+
+    def fast(self, most: int = 64, max_bytes: int = 2**30) -> list[Path]:
+        """Those that can be: batched, and replay where the model takes a cache."""
+        paths: list[Path] = [self.batched(most, max_bytes)]
+        return [*paths, self.replayed(most, max_bytes)] if self.network.can_replay else paths
+
+    def components(self) -> list[str]:
+        """Those that it has."""
+        return [component for component in COMPONENTS if self._has(component)]
+
+    def _has(self, component: str) -> bool:
+        try:
+            return bool(self.taps.of(component))
+        except ModelError:
+            return False
+
+
+def world_of(model: PreTrainedModel) -> World:
+    network = LanguageModel(model)
+    return World(network, Taps(network))
+
+
+@cache
+def shared_world(family: str, dtype: torch.dtype = torch.float32) -> World:
+    """One that tests must leave as it is."""
+    return world_of(shared_model(family) if dtype == torch.float32 else model_of(family).to(dtype))
+
+
+def logits_of(path: Path, asked: Sequence[Row]) -> list[Tensor]:
+    """The logits of each row, in the order of `asked`, in the batches that the path makes."""
+    found: dict[Row, Tensor] = {}
+    for batch in path.batches(list(dict.fromkeys(asked))):
+        found.update(zip(batch, path.logits(batch), strict=True))
+    return [found[row] for row in asked]
+
+
+def older(model: PreTrainedModel) -> PreTrainedModel:
+    """The same Llama with blocks that return tuples, as in transformers < 5."""
+
+    class Older(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, hidden, *args, **kwargs):
+            return (self.inner(hidden[0] if isinstance(hidden, tuple) else hidden, *args, **kwargs), None)
+
+    for at, block in enumerate(model.model.layers):
+        model.model.layers[at] = Older(block)
+    model.model.norm.register_forward_pre_hook(lambda m, args: (args[0][0],))
+    return model
 
 
 def word_tokenizer(before: bool = False, after: bool = False) -> PreTrainedTokenizerFast:
@@ -187,6 +296,18 @@ def random_pairs(seed: int, count: int, shortest: int = 1, longest: int = 9) -> 
             )
         )
     return tuple(pairs)
+
+
+def encoded_pairs(seed: int, count: int, **lengths: int) -> tuple[Encoded, ...]:
+    """Random pairs as a model sees them, with a token before the text."""
+    return encode(random_pairs(seed, count, **lengths), word_tokenizer(before=True), POSITIONS, ["x"])
+
+
+def itself(pair: Encoded) -> Encoded:
+    """The pair with its base as its source."""
+    return Encoded(
+        pair.index, pair.base, {ONE_SOURCE: pair.base}, pair.base_positions, {ONE_SOURCE: pair.base_positions}, {}, {}
+    )
 
 
 def residual(*places: tuple[int, str], component: str = "residual") -> Intervention:
