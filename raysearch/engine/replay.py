@@ -272,7 +272,7 @@ class _Stub(nn.Module):
 
     def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
         layer, _, stub, tuples = self.__dict__["_stubbed"]
-        hidden = stub(layer, seen(given), args, kwargs)
+        hidden = stub(layer, seen(output_activation(given)), args, kwargs)
         return (hidden,) if tuples else hidden
 
     def __getattr__(self, name: str) -> Any:

@@ -35,7 +35,9 @@ def asked(*units: Unit, kind: str = "interchange", pair: Encoded = ONE) -> Row:
     return row_of(pair, Intervention(units, kind), WORLD.taps)
 
 
-def lent(point: Point, ours, theirs, source: str = "left", ours_of=None, theirs_of=None, at: Point | None = None) -> Patch:
+def lent(
+    point: Point, ours, theirs, source: str = "left", ours_of=None, theirs_of=None, at: Point | None = None
+) -> Patch:
     run = Row(PAIR.sources[source])
     return Patch(point, ours, (Source(run, at or point, theirs, theirs_of),), features=ours_of)
 
@@ -73,7 +75,10 @@ def test_a_unit_may_be_taken_from_another_layer_component_head_or_position() -> 
 def test_what_is_taken_from_elsewhere_is_what_is_there_by_hand() -> None:
     unit = Unit(Site(1, "query", "here", 3), source_site=Site(3, "head", "last", 0))
     swap = by_hand.Swap(
-        by_hand.place(WORLD.model, "llama", "query", 1, 3), (2,), by_hand.place(WORLD.model, "llama", "head", 3, 0), (2,)
+        by_hand.place(WORLD.model, "llama", "query", 1, 3),
+        (2,),
+        by_hand.place(WORLD.model, "llama", "head", 3, 0),
+        (2,),
     )
     wanted = by_hand.interchange(WORLD.model, ONE.base, ONE.sources["left"], [swap])
     assert torch.allclose(WORLD.oracle(asked(unit)), wanted, atol=1e-4)
@@ -97,7 +102,8 @@ def test_all_features_may_be_named_by_their_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "formula"), [("zero", Zero()), ("skip", Skip()), ("noise", Noise()), ("add", Add()), ("subtract", Subtract())]
+    ("kind", "formula"),
+    [("zero", Zero()), ("skip", Skip()), ("noise", Noise()), ("add", Add()), ("subtract", Subtract())],
 )
 def test_other_kinds_are_asked_for_by_their_name(kind: str, formula) -> None:
     (patch,) = asked(Unit(HERE), kind=kind).patches
@@ -240,7 +246,8 @@ def test_a_unit_must_say_which_of_several_sources_lends() -> None:
 
 @pytest.mark.parametrize("component", ["key", "value", "embedding", "head", "mlp_activation", "block_input"])
 @pytest.mark.xfail(
-    strict=True, reason="engine: a skip of what is no module's output, or of another width than its input, is not refused"
+    strict=True,
+    reason="engine: a skip of what is no module's output, or of another width than its input, is not refused",
 )
 def test_a_skip_needs_a_module_that_puts_out_what_it_could_be_given(component: str) -> None:
     """A key projection's input is wider than its output; an embedding's is ids; an input has nothing to be skipped."""

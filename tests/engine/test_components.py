@@ -77,9 +77,7 @@ def test_components_together_are_what_they_are_by_hand(family: str) -> None:
             ours, theirs, width = rng.randrange(len(base)), rng.randrange(len(source)), HEAD_WIDTH.get(family, 8)
             features = None if head is None else range(head * width, (head + 1) * width)
             point, spot = Point(layer, component), place(world.model, family, component, layer, head)
-            patches.append(
-                Patch(point, (ours,), (Source(Row(source), point, (theirs,), features),), features=features)
-            )
+            patches.append(Patch(point, (ours,), (Source(Row(source), point, (theirs,), features),), features=features))
             swaps.append(Swap(spot, (ours,), spot, (theirs,)))
         row, wanted = Row(base, tuple(patches)), interchange(world.model, base, source, swaps)
         assert (world.oracle(row) - wanted).abs().max() <= 1e-4
@@ -102,7 +100,9 @@ def test_the_whole_of_a_component_with_heads_is_all_its_heads(family: str) -> No
 
 @pytest.mark.parametrize("family", MIXTURES)
 def test_a_mixture_of_experts_has_no_one_mlp_activation_and_says_so_in_one_line(family: str) -> None:
-    with pytest.raises(ModelError, match="has no mlp_activation: no block has mlp.down_proj, .*dotted path") as refused:
+    with pytest.raises(
+        ModelError, match=r"has no mlp_activation: no block has mlp\.down_proj, .*dotted path"
+    ) as refused:
         shared_world(family).taps.of("mlp_activation")
     assert "\n" not in str(refused.value)
 

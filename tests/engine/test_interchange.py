@@ -38,9 +38,7 @@ def asked_by_hand(world: World, family: str, pair: Encoded, *places: tuple[int, 
     swaps = []
     for layer, position in places:
         spot = by_hand.place(world.model, family, "residual", layer)
-        swaps.append(
-            by_hand.Swap(spot, pair.base_positions[position], spot, pair.source_positions["source"][position])
-        )
+        swaps.append(by_hand.Swap(spot, pair.base_positions[position], spot, pair.source_positions["source"][position]))
     return by_hand.interchange(world.model, pair.base, pair.sources["source"], swaps)
 
 
@@ -156,9 +154,7 @@ def test_a_block_that_runs_twice_in_a_pass_is_an_error_of_ours() -> None:
 def test_blocks_that_return_tuples_as_in_older_transformers_give_the_same() -> None:
     new, old = shared_world("llama"), world_of(older(model_of("llama")))
     pairs = encoded_pairs(8, 8)
-    rows, theirs = (
-        [row_of(p, residual((p.index % 4, "here")), world.taps) for p in pairs] for world in (new, old)
-    )
+    rows, theirs = ([row_of(p, residual((p.index % 4, "here")), world.taps) for p in pairs] for world in (new, old))
     assert rows == theirs
     for row, batched in zip(rows, logits_of(old.batched(), rows), strict=True):
         assert torch.equal(old.oracle(row), new.oracle(row))
@@ -170,7 +166,9 @@ VECTOR = tuple(i / 10 for i in range(32))
 
 
 def seen_at(world: World, row: Row, point: Point, token: int) -> Tensor:
-    *_, vector = collect(world.network, world.taps, Row(row.base, (*row.patches, Patch(point, (token,), kind=Collect()))))
+    *_, vector = collect(
+        world.network, world.taps, Row(row.base, (*row.patches, Patch(point, (token,), kind=Collect())))
+    )
     return vector[0]
 
 
@@ -250,7 +248,9 @@ def test_a_token_that_the_base_or_the_source_lacks_is_named(token: int) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="engine: a replayed row with a token past its end: torch's own RuntimeError"
+    strict=True,
+    raises=RuntimeError,
+    reason="engine: a replayed row with a token past its end: torch's own RuntimeError",
 )
 def test_a_token_that_the_base_lacks_is_named_in_a_wave_too() -> None:
     with pytest.raises(PositionError):

@@ -9,16 +9,16 @@ from transformers import PreTrainedModel
 
 from raysearch.engine.hooks import MisfiredHookError
 from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import Collect, Interchange, Mean, Resample
+from raysearch.engine.kinds import Collect, Kind, Mean, Resample
 from raysearch.engine.network import Given
-from raysearch.engine.rows import Patch, Point, Row, Source, swap
+from raysearch.engine.rows import INTERCHANGE, Patch, Point, Row, Source, swap
 from raysearch.engine.sites import layers_of
 from tests.engine.worlds import CONFIGS, World, logits_of, model_of, shared_world, world_of
 
 BASE, SOURCE = (5, 6, 7, 8, 9, 10), (11, 12, 13, 14)
 
 
-def taken_from_itself(world: World, component: str, given: Given = BASE, kind=Interchange()) -> list[Row]:
+def taken_from_itself(world: World, component: str, given: Given = BASE, kind: Kind = INTERCHANGE) -> list[Row]:
     """At every layer that has it: all of it at two tokens, one head, some features."""
     rows = []
     for layer, tap in world.taps.of(component).items():
@@ -221,7 +221,7 @@ def test_the_same_in_a_wave() -> None:
     attention = world.model.model.layers[1].self_attn
     projection = attention.o_proj
     attention.o_proj = torch.nn.Sequential(projection, projection)
-    with pytest.raises(MisfiredHookError, match="a hook on Linear fired 2 times; it should 1$"):
+    with pytest.raises(MisfiredHookError, match=r"a hook on Linear fired 2 times; it should 1$"):
         logits_of(path, [row])
     assert not projection._forward_pre_hooks
 

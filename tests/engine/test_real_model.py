@@ -6,16 +6,14 @@ from pathlib import Path
 import pytest
 
 from raysearch.causal import ONE_SOURCE, Input, Pair
-from raysearch.engine.captures import Captures
+from raysearch.engine.asked import row_of
 from raysearch.engine.decide import NEAR_TIE
 from raysearch.engine.encode import encode
-from raysearch.engine.forward import batches
-from raysearch.engine.interchange import interchange, oracle, row_of
 from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.replica import Replica, Settings
-from raysearch.engine.sites import sizes_of
 from raysearch.search.events import Block, Task
-from tests.engine.worlds import residual
+from raysearch.search.hypothesis import Intervention, Site, Unit
+from tests.engine.worlds import residual, world_of
 
 FOLDER = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = [
@@ -94,20 +92,25 @@ def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones
     assert [e.outputs for e in events] == [moved, own, own, moved]
 
 
-def test_batched_rows_equal_the_oracle_on_a_real_model(smollm: Loaded, record_property) -> None:
-    model, sizes = smollm.model, sizes_of(smollm.model)
+def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: Loaded, record_property) -> None:
+    world = world_of(smollm.model)
     longer = [
         replace(p, base=asked(name, before), sources={ONE_SOURCE: asked("Italy", "Now, as everybody knows: ")})
         for p, name, before in zip(PAIRS, CAPITALS, ("Well, ", "", "It is said that ", "So. "), strict=False)
     ]
     encoded = encode(longer, smollm.tokenizer, ["country"], ["country"])
-    rows = [
-        row_of(p, residual((layer, at)), sizes) for p in encoded for layer in (0, 14, 29) for at in ("country", "last")
+    places = [residual((layer, at)) for layer in (0, 14, 29) for at in ("country", "last")]
+    places += [
+        Intervention((Unit(Site(9, c, "country", head)),))
+        for c, head in (("head", 4), ("value", 1), ("mlp_activation", None))
     ]
-    captures, worst = Captures(model, 16, 0.0, 2**30), 0.0
-    for batch in batches(rows, lambda row: len(row.base), 16):
-        for row, ours in zip(batch, interchange(model, batch, captures.runs([r.source for r in batch])), strict=True):
-            worst = max(worst, float((ours - oracle(model, row)).abs().max()))
+    rows = [row_of(p, place, world.taps) for p in encoded for place in places]
+    wanted = {row: world.oracle(row) for row in rows}
+    worst = 0.0
+    for path in world.fast(16):
+        for batch in path.batches(rows):
+            for row, ours in zip(batch, path.logits(batch), strict=True):
+                worst = max(worst, float((ours - wanted[row]).abs().max()))
     record_property("max_abs_logit_difference", worst)
     print(f"max |difference of a logit| = {worst:.2g}")
     assert worst <= NEAR_TIE["float32"] / 4

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from raysearch.engine.captures import Captures
 from raysearch.engine.decide import NEAR_TIE, decide
-from raysearch.engine.forward import plain_logits
-from raysearch.engine.interchange import Patch, Row, oracle
 from raysearch.engine.load import Loaded
 from raysearch.engine.paths import Replayed
-from raysearch.engine.replay import TEMPLATES, Replay, shape_of
+from raysearch.engine.replay import TEMPLATES
 from raysearch.engine.replica import Replica
+from raysearch.engine.rows import Patch, Point, Row, Source
 from raysearch.engine.sites import layers_of
 from raysearch.search.events import Ids, Measured, Task
 from tests.engine.worlds import (
@@ -31,8 +29,27 @@ from tests.engine.worlds import (
     random_pairs,
     residual,
     shared_model,
+    shared_world,
     word_tokenizer,
+    world_of,
 )
+
+Place = tuple[int, Ids, Ids]
+"""Layer, the base's tokens, the source's."""
+
+
+def row_of(base: Ids, source: Ids, *places: Place) -> Row:
+    """A plain interchange of the residual at each of the places."""
+    points = [(Point(layer, "residual"), ours, theirs) for layer, ours, theirs in places]
+    return Row(base, tuple(Patch(p, ours, (Source(Row(source), p, theirs),)) for p, ours, theirs in points))
+
+
+def runs_of(path: Replayed, rows: Sequence[Row]) -> None:
+    """Makes all the runs that the rows need."""
+    path._want(rows)
+    path._captures.runs(
+        [run for row in rows for run in (Row(row.base), *(s.run for p in row.patches for s in p.sources))]
+    )
 
 
 @st.composite
@@ -57,13 +74,13 @@ def rows(draw: st.DrawFn, layers: int, most: int = 12) -> list[Row]:
             ours = rng.sample(range(len(base)), rng.randint(1, min(3, len(base))))
             same = rng.random() < 0.4  # the same places, where the source has them
             theirs = [t if same and t < len(source) else rng.randrange(len(source)) for t in ours]
-            patches.append(Patch(layer, tuple(ours), tuple(theirs)))
-        found.append(Row(base, source, tuple(patches)))
+            patches.append((layer, tuple(ours), tuple(theirs)))
+        found.append(row_of(base, source, *patches))
     return found
 
 
 def replaying(model: PreTrainedModel, most: int = 64, max_bytes: int = 2**30) -> Replayed:
-    return Replayed(model, Captures(model, most, 0.0, max_bytes, keys=True), most)
+    return world_of(model).replayed(most, max_bytes)
 
 
 def replayed(model: PreTrainedModel, asked: Sequence[Row], most: int = 64) -> list[Tensor]:
@@ -81,7 +98,7 @@ def test_replayed_rows_equal_the_oracle(data: st.DataObject, family: str, most: 
     model = shared_model(family)
     asked = data.draw(rows(len(layers_of(model))))
     for row, ours in zip(asked, replayed(model, asked, most), strict=True):
-        wanted = oracle(model, row)
+        wanted = world_of(model).oracle(row)
         assert (ours - wanted).abs().max() <= 1e-4
         (our,), (theirs,) = decide(ours[None]), decide(wanted[None])
         assert our.id == theirs.id or theirs.gap < 2e-4
@@ -94,28 +111,28 @@ def test_an_identity_gives_the_bases_own_output(data: st.DataObject, family: str
     path = replaying(model)
     for row in data.draw(rows(len(layers_of(model)))):
         same = all(
-            o == t and row.base[: o + 1] == row.source[: o + 1]
+            o == t and row.base[: o + 1] == p.sources[0].run.base[: o + 1]
             for p in row.patches
-            for o, t in zip(p.base_tokens, p.source_tokens, strict=True)
+            for o, t in zip(p.tokens, p.sources[0].tokens, strict=True)
         )
         assert path.is_free(row) == same
         if same:
-            wanted = oracle(model, row)
-            assert (wanted - plain_logits(model, row.base)).abs().max() <= 1e-4
+            wanted = world_of(model).oracle(row)
+            assert (wanted - world_of(model).plain(row.base)).abs().max() <= 1e-4
             assert path._captures.decisions([row.base])[0].id == decide(wanted[None])[0].id
 
 
 def test_an_identity_needs_the_same_prefix_at_the_same_place() -> None:
     path = replaying(shared_model("llama"))
 
-    def free(base: Ids, source: Ids, *patches: Patch) -> bool:
-        return path.is_free(Row(base, source, patches))
+    def free(base: Ids, source: Ids, *places: Place) -> bool:
+        return path.is_free(row_of(base, source, *places))
 
-    assert free((5, 6, 7), (5, 6, 9), Patch(0, (0, 1), (0, 1)), Patch(2, (1,), (1,)))
-    assert not free((5, 6, 7), (5, 6, 9), Patch(0, (0,), (0,)), Patch(2, (2,), (2,)))
-    assert not free((5, 6, 7), (4, 6, 7), Patch(0, (1,), (1,)))  # the same token, after another
-    assert not free((5, 5, 7), (5, 5, 7), Patch(0, (0,), (1,)))  # the same token, elsewhere
-    assert not free((5, 6, 7), (5, 6, 7), Patch(0, (0, 1), (1, 0)))
+    assert free((5, 6, 7), (5, 6, 9), (0, (0, 1), (0, 1)), (2, (1,), (1,)))
+    assert not free((5, 6, 7), (5, 6, 9), (0, (0,), (0,)), (2, (2,), (2,)))
+    assert not free((5, 6, 7), (4, 6, 7), (0, (1,), (1,)))  # the same token, after another
+    assert not free((5, 5, 7), (5, 5, 7), (0, (0,), (1,)))  # the same token, elsewhere
+    assert not free((5, 6, 7), (5, 6, 7), (0, (0, 1), (1, 0)))
 
 
 def test_a_wave_walks_up_once_each_row_joining_at_its_layer() -> None:
@@ -123,24 +140,24 @@ def test_a_wave_walks_up_once_each_row_joining_at_its_layer() -> None:
     for layer, block in enumerate(model.model.layers):
         block.register_forward_hook(lambda m, i, o, layer=layer: seen.append((layer, tuple(o.shape[:2]))))
     base, source, path = (5, 6, 7, 8, 9), (5, 10, 11), replaying(model)
-    asked = [Row(base, source, (Patch(layer, (2,), (1,)),)) for layer in (3, 1, 0, 2, 1)]
-    path._captures.runs([base, source])
+    asked = [row_of(base, source, (layer, (2,), (1,))) for layer in (3, 1, 0, 2, 1)]
+    runs_of(path, asked)
     path.logits(asked[:1])  # to have the template
     seen.clear()
     (wave,) = path.batches(asked)
     logits = path.logits(wave)
     assert seen == [(1, (1, 3)), (2, (3, 3)), (3, (4, 3))]  # rows, tokens 2..4
-    assert [row.patches[0].layer for row in wave] == [0, 1, 1, 2, 3]
+    assert [row.patches[0].point.layer for row in wave] == [0, 1, 1, 2, 3]
     for row, ours in zip(wave, logits, strict=True):
-        assert torch.allclose(ours, oracle(model, row), atol=1e-4)
+        assert torch.allclose(ours, world_of(model).oracle(row), atol=1e-4)
     # Logits come in the order in which rows are given, whatever the order of their layers.
     for row, ours in zip(asked, path.logits(asked), strict=True):
-        assert torch.allclose(ours, oracle(model, row), atol=1e-4)
+        assert torch.allclose(ours, world_of(model).oracle(row), atol=1e-4)
 
 
 def test_rows_of_two_shapes_are_no_wave() -> None:
     path = replaying(shared_model("llama"))
-    asked = [Row((5, 6, 7), (8, 9), (Patch(0, (at,), (0,)),)) for at in (1, 2, 1)]
+    asked = [row_of((5, 6, 7), (8, 9), (0, (at,), (0,))) for at in (1, 2, 1)]
     assert [len(wave) for wave in path.batches(asked)] == [2, 1]
     assert [len(wave) for wave in replaying(shared_model("llama"), most=1).batches(asked)] == [1, 1, 1]
     with pytest.raises(AssertionError, match="one token and have one length"):
@@ -150,17 +167,15 @@ def test_rows_of_two_shapes_are_no_wave() -> None:
 def test_templates_are_kept_for_the_last_shapes_only_and_hold_no_keys() -> None:
     model = model_of("llama")
     path, tokens = replaying(model), tuple(range(3, 32))
-    asked = [
-        Row(tokens[:length], tokens[1:3], (Patch(3, (at,), (0,)),)) for length in range(20, 24) for at in range(length)
-    ]
-    assert len({shape_of(row) for row in asked}) > TEMPLATES
+    asked = [row_of(tokens[:length], tokens[1:3], (3, (at,), (0,))) for length in range(20, 24) for at in range(length)]
+    assert len({path._replay.shape_of(row) for row in asked}) > TEMPLATES
     for row in asked:
         path.logits([row])
     templates = path._replay._templates
-    assert list(templates) == [shape_of(row) for row in asked[-TEMPLATES:]]
+    assert list(templates) == [path._replay.shape_of(row) for row in asked[-TEMPLATES:]]
     assert not any(template._cache.layers for template in templates.values())
     first = next(iter(templates))
-    path.logits([row for row in asked if shape_of(row) == first])
+    path.logits([row for row in asked if path._replay.shape_of(row) == first])
     assert list(templates)[-1] == first  # used last
 
 
@@ -183,14 +198,14 @@ def test_every_family_is_measured_as_by_the_oracle(
     items, _ = replica._items(Task(1, "measure", tuple(places), blocks_of(pairs, 8)))
     asked = list(dict.fromkeys(item.row for item in items if not path.is_free(item.row)))
     allowed = 1e-4 if dtype == "float32" else NEAR_TIE[dtype] / 2
-    wanted = {row: oracle(model, row) for row in asked}
+    wanted = {row: world_of(model).oracle(row) for row in asked}
     for batch in path.batches(asked):
         for row, ours in zip(batch, path.logits(batch), strict=True):
             assert (ours - wanted[row]).abs().max() <= allowed
     decided = replica._measurer.measure(items)
     assert not decided.faults
     for item, decision in decided.decisions.items():
-        ((reference),) = decide(wanted.get(item.row, plain_logits(model, item.row.base))[None])
+        ((reference),) = decide(wanted.get(item.row, world_of(model).plain(item.row.base))[None])
         assert decision.id == reference.id
 
 
@@ -208,12 +223,12 @@ def test_blocks_that_return_tuples_as_in_older_transformers_are_replayed() -> No
         old.model.layers[at] = Older(old.model.layers[at])
     old.model.norm.register_forward_pre_hook(lambda m, args: (args[0][0],))
     assert Replica(loaded(old), random_pairs(0, 8), POSITIONS, ["x"], "w").opened.facts.path == "replay"
-    asked = [Row((5, 6, 7, 8), (9, 10, 11), (Patch(layer, (2,), (1,)),)) for layer in range(4)]
+    asked = [row_of((5, 6, 7, 8), (9, 10, 11), (layer, (2,), (1,))) for layer in range(4)]
     for row, ours in zip(asked, replayed(old, asked), strict=True):
-        assert torch.allclose(ours, oracle(new, row), atol=1e-4)
+        assert torch.allclose(ours, world_of(new).oracle(row), atol=1e-4)
 
 
-ASKED = [Row((5, 6, 7, 8), (9, 10, 11), (Patch(layer, (2,), (1,)),)) for layer in (0, 2)]
+ASKED = [row_of((5, 6, 7, 8), (9, 10, 11), (layer, (2,), (1,))) for layer in (0, 2)]
 FAMILIES = ["llama", "gpt2"]
 
 
@@ -227,20 +242,20 @@ def state(model: PreTrainedModel) -> list[object]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_is_as_it_was_after_a_wave(family: str) -> None:
     model = model_of(family)
-    before, own = state(model), plain_logits(model, ASKED[0].base)
+    before, own = state(model), world_of(model).plain(ASKED[0].base)
     replayed(model, ASKED)
     assert state(model) == before
     assert not any("forward" in module.__dict__ for module in model.modules())
-    assert torch.equal(plain_logits(model, ASKED[0].base), own)
+    assert torch.equal(world_of(model).plain(ASKED[0].base), own)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("where", ["embedding", "block", "head"])
 def test_a_model_is_as_it_was_after_an_error_anywhere_in_a_wave(family: str, where: str) -> None:
     model = model_of(family)
-    before, own = state(model), plain_logits(model, ASKED[0].base)
+    before, own = state(model), world_of(model).plain(ASKED[0].base)
     path = replaying(model)
-    path._captures.runs([ids for row in ASKED for ids in (row.base, row.source)])
+    runs_of(path, ASKED)
     broken = {
         "embedding": model.get_input_embeddings(),  # while a template is made
         "block": layers_of(model)[2],  # while the wave walks
@@ -255,15 +270,15 @@ def test_a_model_is_as_it_was_after_an_error_anywhere_in_a_wave(family: str, whe
         path.logits(ASKED)
     theirs.remove()
     assert state(model) == before
-    assert torch.equal(plain_logits(model, ASKED[0].base), own)
+    assert torch.equal(world_of(model).plain(ASKED[0].base), own)
     for row, ours in zip(ASKED, path.logits(ASKED), strict=True):  # nothing half-made is used
-        assert torch.allclose(ours, oracle(model, row), atol=1e-4)
+        assert torch.allclose(ours, world_of(model).oracle(row), atol=1e-4)
 
 
 def test_hooks_of_others_fire_on_what_is_run_and_see_no_dummies() -> None:
     model, seen = model_of("llama"), []
     path = replaying(model)
-    path._captures.runs([ids for row in ASKED for ids in (row.base, row.source)])
+    runs_of(path, ASKED)
     path._replay._tuples  # noqa: B018  it runs one token
     for layer, block in enumerate(model.model.layers):
         block.register_forward_hook(lambda m, i, o, layer=layer: seen.append((layer, len(o))))
@@ -280,11 +295,11 @@ def test_what_others_do_to_a_block_is_done_once(layer: int) -> None:
     block = covered.model.layers[layer]
     forward = block.forward
     block.forward = cover = lambda *args, **kwargs: forward(*args, **kwargs) * 1.5 + 0.25
-    asked = [Row((5, 6, 7, 8), (9, 10, 11), (Patch(at, (2,), (1,)),)) for at in range(4)]
+    asked = [row_of((5, 6, 7, 8), (9, 10, 11), (at, (2,), (1,))) for at in range(4)]
     for model in (hooked, covered):
         for row, ours in zip(asked, replayed(model, asked), strict=True):
-            assert torch.allclose(ours, oracle(hooked, row), atol=1e-4)
-            assert not torch.allclose(ours, oracle(shared_model("llama"), row), atol=1e-2)
+            assert torch.allclose(ours, world_of(hooked).oracle(row), atol=1e-4)
+            assert not torch.allclose(ours, shared_world("llama").oracle(row), atol=1e-2)
     assert block.__dict__["forward"] is cover
 
 
@@ -298,11 +313,9 @@ def test_a_cache_without_room_gives_the_same() -> None:
     assert all(isinstance(e, Measured) for e in events)
     path = replaying(model, max_bytes=0)
     for row, ours in zip(ASKED, path.logits(ASKED), strict=True):
-        assert torch.allclose(ours, oracle(model, row), atol=1e-4)
+        assert torch.allclose(ours, world_of(model).oracle(row), atol=1e-4)
 
 
 def test_a_run_without_keys_is_not_replayed_on() -> None:
-    model = shared_model("llama")
-    runs = Captures(model, 8, 0.0, 2**30).runs([ids for row in ASKED for ids in (row.base, row.source)])
-    with pytest.raises(AssertionError, match="without keys and values"):
-        Replay(model).logits(ASKED, runs)
+    with pytest.raises(AssertionError, match="on the keys and values"):
+        Replayed(*(world := shared_world("llama")).__dict__.values(), world.captures())

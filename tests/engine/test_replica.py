@@ -9,11 +9,10 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
+from raysearch.engine.asked import row_of
 from raysearch.engine.decide import NEAR_TIE, decide
-from raysearch.engine.forward import plain_logits
-from raysearch.engine.interchange import oracle, row_of
 from raysearch.engine.replica import Replica, Settings
-from raysearch.engine.sites import layers_of, sizes_of
+from raysearch.engine.sites import layers_of
 from raysearch.errors import ModelError
 from raysearch.search.events import Block, Event, Failed, Ids, Measured, Screened, Task
 from raysearch.search.hypothesis import Intervention
@@ -31,6 +30,7 @@ from tests.engine.worlds import (
     random_pairs,
     residual,
     word_tokenizer,
+    world_of,
 )
 
 PAIRS = random_pairs(0, 24)
@@ -58,8 +58,8 @@ def by_oracle(replica: Replica, model: PreTrainedModel) -> Seen:
     found: Seen = {}
     for intervention in PLACES:
         for block in BLOCKS:
-            rows = [row_of(pairs[p], intervention, sizes_of(model)) for p in block.pairs]
-            found[intervention.id, block.index] = tuple((decide(oracle(model, r)[None])[0].id,) for r in rows)
+            rows = [row_of(pairs[p], intervention, world_of(model).taps) for p in block.pairs]
+            found[intervention.id, block.index] = tuple((decide(world_of(model).oracle(r)[None])[0].id,) for r in rows)
     return found
 
 
@@ -84,14 +84,14 @@ def test_measured_outputs_are_the_oracles(family: str) -> None:
     model = model_of(family)
     replica = replica_of(model)
     assert replica.opened.facts.path == ("replay" if family in REPLAYED else "batched")
-    places = [i for i in PLACES if i.units[0].site.layer < sizes_of(model).layers]
+    places = [i for i in PLACES if i.units[0].site.layer < len(layers_of(model))]
     expected = by_oracle(replica, model) if len(places) == len(PLACES) else None
     seen = outputs(measure(replica, places))
     if expected is None:
         pairs = replica.opened.encoded
         expected = {
             (i.id, b.index): tuple(
-                (int(oracle(model, row_of(pairs[p], i, sizes_of(model))).argmax()),) for p in b.pairs
+                (int(world_of(model).oracle(row_of(pairs[p], i, world_of(model).taps)).argmax()),) for p in b.pairs
             )
             for i in places
             for b in BLOCKS
@@ -110,8 +110,8 @@ def test_screening_gives_the_models_own_outputs_for_bases_and_sources() -> None:
         assert (event.worker, event.device, event.attempt) == ("worker-1", "cpu", 2)
         for at, p in enumerate(event.pairs):
             pair = replica.opened.encoded[p]
-            assert event.base[at] == (int(plain_logits(model, pair.base).argmax()),)
-            assert event.sources["source"][at] == (int(plain_logits(model, pair.sources["source"]).argmax()),)
+            assert event.base[at] == (int(world_of(model).plain(pair.base).argmax()),)
+            assert event.sources["source"][at] == (int(world_of(model).plain(pair.sources["source"]).argmax()),)
 
 
 def test_events_say_which_task_attempt_worker_and_how_long() -> None:
@@ -186,11 +186,11 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     assert counter.since() == 0
     assert sum(e.near_ties for e in measure(replica)) == 0
     replay = replica._measurer._path
-    rows = {row_of(e, i, sizes_of(model)) for e in replica.opened.encoded[:24] for i in PLACES}
+    rows = {row_of(e, i, replica._taps) for e in replica.opened.encoded[:24] for i in PLACES}
     assert len(rows) < len(PLACES) * 24  # equal ones are run once
     free = {row for row in rows if replay.is_free(row)}
     assert free  # these cost nothing
-    assert counter.since() == sum(4 - 1 - row.patches[0].layer for row in rows - free)
+    assert counter.since() == sum(4 - 1 - row.patches[0].point.layer for row in rows - free)
 
 
 def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
@@ -206,17 +206,17 @@ def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     assert outputs(measure(middling)) == seen
     assert 0 < middling._captures._bytes <= 30_000
     assert len(middling._captures._runs) > 1
-    kept = [t for r in middling._captures._runs.values() for t in (r.residuals, r.keys, r.values)]
+    kept = [t for r in middling._captures._runs.values() for t in (*r.activations.values(), r.keys, r.values)]
     assert middling._captures._bytes == sum(t.nbytes for t in kept) == sum(t.untyped_storage().nbytes() for t in kept)
 
 
 def test_an_intervention_that_cannot_be_done_leaves_the_others() -> None:
     replica = replica_of(model_of("llama"))
-    wrong = [residual((0, "here"), component="mlp_output"), residual((99, "here"))]
+    wrong = [residual((0, "here"), component="nothing"), residual((99, "here"))]
     events = measure(replica, [PLACES[0], wrong[0], PLACES[1], wrong[1]], attempt=1)
     failed = [e for e in events if isinstance(e, Failed)]
     assert [(e.intervention, e.error_type, e.block) for e in failed] == [
-        (wrong[0].id, "NotYetError", 0),
+        (wrong[0].id, "ModelError", 0),
         (wrong[1].id, "ModelError", 0),
     ]
     assert (failed[0].worker, failed[0].node, failed[0].attempt) == ("worker-1", "node-1", 1)
@@ -290,8 +290,9 @@ def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_bla
     replica = replica_of(model, poisoned_pairs(), capture_bytes=capture_bytes)
     fine, poisoned = (FINE, residual((0, "first"))), residual((1, "first"), (1, "here"))
     together = (fine[0], poisoned, fine[1])
-    rows = [row_of(e, i, replica._sizes) for e in replica.opened.encoded for i in together]
-    assert len(list(replica._measurer._path.batches(rows))) == 1  # they travel together
+    rows = [row_of(e, i, replica._taps) for e in replica.opened.encoded for i in together]
+    if capture_bytes:  # without room for their runs, each row travels alone
+        assert len(list(replica._measurer._path.batches(rows))) == 1
     poison(model, 1e4)
     replica._captures._runs.clear()
     expected = outputs(measure(replica, fine, [Block("test", 0, tuple(range(8)))]))
@@ -361,7 +362,7 @@ def test_a_model_whose_batched_rows_are_wrong_is_run_plainly_and_that_is_said_on
         seen = outputs(measure(replica, PLACES))
     assert replica.opened.facts.path == "plain"
     (warning,) = [r for r in caplog.records if r.name.startswith("raysearch")]
-    said = "Careless: the batched path is not the same as one run at a time (logits differ by up to"
+    said = "Careless (gpt2): the batched path is not the same as one run at a time (logits differ by up to"
     assert warning.getMessage().startswith(said)
     assert warning.getMessage().endswith("each row is run by itself, slowly")
     assert seen == outputs(measure(replica_of(right), PLACES))
@@ -409,15 +410,14 @@ def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_sai
     make: Callable[[], PreTrainedModel], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = make()
-    places = [i for i in PLACES if i.units[0].site.layer < sizes_of(model).layers]
+    places = [i for i in PLACES if i.units[0].site.layer < len(layers_of(model))]
     with caplog.at_level(logging.WARNING):
         replica = replica_of(model)
         seen = outputs(measure(replica, places))
     assert replica.opened.facts.path == "batched"
     (warning,) = [r for r in caplog.records if r.name.startswith("raysearch")]
-    assert warning.getMessage().startswith(
-        f"{name}: the replay path is not the same as one run at a time (logits differ by up to"
-    )
+    assert warning.getMessage().startswith(f"{name} (")
+    assert "the replay path is not the same as one run at a time (logits differ by up to" in warning.getMessage()
     assert warning.getMessage().endswith("rows are run whole, not from the patch on")
     assert not replica._captures.keys  # nothing is kept for it
     assert seen == outputs(measure(replica_of(model, plain=True), places))
@@ -443,7 +443,7 @@ def test_plain_and_replaying_replicas_agree_also_on_near_ties() -> None:
     assert sum(e.near_ties for e in ours) == sum(e.near_ties for e in plain) > 10
 
 
-def test_several_sources_are_screened_but_not_yet_interchanged() -> None:
+def test_several_sources_are_screened_and_a_unit_must_say_which_lends() -> None:
     from raysearch.causal import Pair
 
     one = PAIRS[0]
@@ -454,7 +454,8 @@ def test_several_sources_are_screened_but_not_yet_interchanged() -> None:
     (screened,) = replica.do(Task(1, "screen", (), (block,)))
     assert set(screened.sources) == {"a", "b"}
     (failed,) = measure(replica, PLACES[:1], [block])
-    assert (failed.error_type, failed.message) == ("NotYetError", "pair 0: has 2 sources; only one is supported yet")
+    assert failed.error_type == "PairsError"
+    assert failed.message == "pair 0: has 2 sources (a, b); a unit must say which lends (source)"
 
 
 def test_a_pair_that_is_too_long_for_the_model_is_refused() -> None:
