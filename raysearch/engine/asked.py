@@ -19,6 +19,9 @@ TRIED = 6
 ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
 """Kinds that need no more than a pair. Of the others, a mean wants runs to be taken over, a constant its vector."""
 
+SKIPPED = ("residual", "attention_output", "mlp_output")
+"""Components that are the output of a module as wide as its input."""
+
 
 def row_of(pair: Encoded, intervention: Intervention, taps: Taps) -> Row:
     """What to run for `intervention` on `pair`.
@@ -70,6 +73,11 @@ def _patch(pair: Encoded, unit: Unit, kind: Kind, taps: Taps) -> Patch:
         )
     tokens = _tokens(pair, pair.base_positions, unit.site.position, "base")
     point, features = _place(unit.site, unit, taps)
+    if kind.lent == "input" and unit.site.component not in SKIPPED and "." not in unit.site.component:
+        raise JobError(
+            f"{unit.site.component} cannot be skipped: a skip puts a module's input in the place of its output; "
+            f"name {', '.join(SKIPPED)} or a dotted module path"
+        )
     if kind.lent != "source":
         return Patch(point, tokens, (), kind, features)
     name = _source(pair, unit)

@@ -78,7 +78,7 @@ def _write(edited: Tensor, tap: Tap, writes: Writes, rows: Tensor, columns: Tens
     where = rows.to(device), columns.to(device)
     vector = tap_columns(tap, writes.features)
     base = _items(edited[where], vector, tokens)
-    source = _items(moment.input()[where], vector, tokens) if writes.kind.lent == "input" else lent
+    source = _items(moment.input_like(edited)[where], vector, tokens) if writes.kind.lent == "input" else lent
     new = writes.kind.forward(base, source).flatten(0, 1)
     if vector is None:
         edited[where] = new

@@ -53,9 +53,15 @@ class Moment:
     call: Call
     flat: bool
 
-    def input(self) -> Float[Tensor, "row token width"]:
-        """The activation that the module was given."""
-        return seen(self.call.activation, self.flat)
+    def input_like(self, activation: Float[Tensor, "row token width"]) -> Float[Tensor, "row token width"]:
+        """The activation that the module was given. Raises: ModelError where it is not of the shape of `activation`."""
+        given = seen(self.call.activation, self.flat)
+        if given.shape != activation.shape:
+            raise ModelError(
+                f"a module that is given {tuple(given.shape)} and puts out {tuple(activation.shape)} cannot be skipped; "
+                "skip one that keeps the shape"
+            )
+        return given
 
 
 Edit = Callable[[Tensor, Moment], Tensor | None]

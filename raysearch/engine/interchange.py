@@ -90,7 +90,7 @@ def _written(taps: Taps, patch: Patch, own: Tensor | None) -> Edit:
         chosen = slice(None) if columns is None else columns.to(activation.device)
         source = own if own is None else own[items].to(activation)
         if patch.kind.lent == "input":
-            source = moment.input()[0, at][:, chosen]
+            source = moment.input_like(activation)[0, at][:, chosen]
         new = patch.kind.forward(edited[0, at][:, chosen][None], None if source is None else source[None])[0]
         for token, vector in zip(at, new, strict=True):
             edited[0, token, chosen] = vector

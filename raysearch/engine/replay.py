@@ -32,6 +32,7 @@ from raysearch.engine.edits import edits_of
 from raysearch.engine.hooks import Call, Edit, Hook, Moment, output_activation, owned_hooks, seen
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Patch, Point, Row
+from raysearch.errors import PositionError
 
 TEMPLATES = 64
 """So many are kept, those used last. One costs a forward pass without blocks, and holds a mask of suffix x length."""
@@ -76,11 +77,17 @@ class Replay:
         """The shape of the wave that `row` travels in. None: it is patched outside of the blocks, or nowhere."""
         if not row.patches or any(self._taps.at(p.point).layer is None for p in row.patches):
             return None
-        return Shape(min(t for p in row.patches for t in p.tokens), len(row.base))  # type: ignore[arg-type]
+        assert isinstance(row.base, tuple), "a language model is given token ids"
+        tokens = [t for p in row.patches for t in p.tokens]
+        if max(tokens) >= len(row.base):
+            raise PositionError(
+                f"the base has {len(row.base)} tokens, and no token {max(tokens)} (from 0); name one it has"
+            )
+        return Shape(min(tokens), len(row.base))
 
     def joint_of(self, row: Row) -> Joint:
         """Where `row` joins. It has a shape."""
-        return min(self._joint(patch) for patch in row.patches)
+        return min(self._joint(patch, row) for patch in row.patches)
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[Row], runs: Mapping[Row, Run]) -> Float[Tensor, "row vocab"]:
@@ -131,18 +138,19 @@ class Replay:
 
     def _edits(self, rows: Sequence[Row], runs: Mapping[Row, Run]) -> dict[Joint, list[tuple[Tap, Edit]]]:
         """What is patched at each joint: while its block runs, or after it."""
-        joints = sorted({self._joint(patch) for row in rows for patch in row.patches})
+        joints = sorted({self._joint(patch, row) for row in rows for patch in row.patches})
         edits = {}
         for joint in joints:
-            own = [Row(row.base, tuple(p for p in row.patches if self._joint(p) == joint)) for row in rows]
+            own = [Row(row.base, tuple(p for p in row.patches if self._joint(p, row) == joint)) for row in rows]
             edits[joint] = edits_of(own, [0] * len(own), self._taps, lambda s: self._captures.at(runs[s.run], s.point))
         return edits
 
-    def _joint(self, patch: Patch) -> Joint:
-        """Before the block in which the patch lies; after it, for its output as such."""
+    def _joint(self, patch: Patch, row: Row) -> Joint:
+        """Before the block in which the patch lies; after it, for its output as such, unless `row` skips the block."""
         tap = self._taps.at(patch.point)
         assert tap.layer is not None, "a patch outside of the blocks is not replayed"
-        return Joint(tap.layer, tap.is_block and tap.side == "output" and patch.kind.lent != "input")
+        skipped = any(p.kind.lent == "input" and p.point == patch.point for p in row.patches)
+        return Joint(tap.layer, tap.is_block and tap.side == "output" and not skipped)
 
     def _template(self, shape: Shape, run: Run) -> "_Template":
         found = self._templates.pop(shape, None)

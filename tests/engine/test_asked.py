@@ -245,10 +245,6 @@ def test_a_unit_must_say_which_of_several_sources_lends() -> None:
 
 
 @pytest.mark.parametrize("component", ["key", "value", "embedding", "head", "mlp_activation", "block_input"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="engine: a skip of what is no module's output, or of another width than its input, is not refused",
-)
 def test_a_skip_needs_a_module_that_puts_out_what_it_could_be_given(component: str) -> None:
     """A key projection's input is wider than its output; an embedding's is ids; an input has nothing to be skipped."""
     with pytest.raises((JobError, ModelError)):

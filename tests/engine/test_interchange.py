@@ -247,11 +247,6 @@ def test_a_token_that_the_base_or_the_source_lacks_is_named(token: int) -> None:
         logits_of(world.batched(), [swap(BASE, SOURCE + SOURCE, 1, (token,))])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="engine: a replayed row with a token past its end: torch's own RuntimeError",
-)
 def test_a_token_that_the_base_lacks_is_named_in_a_wave_too() -> None:
     with pytest.raises(PositionError):
         logits_of(shared_world("llama").replayed(), [swap(BASE, SOURCE + SOURCE, 1, (7,))])

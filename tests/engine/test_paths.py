@@ -255,9 +255,6 @@ def test_patches_of_one_place_are_done_in_their_order() -> None:
             assert torch.allclose(logits_of(path, [row])[0], wanted, atol=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="engine: Replay._joint runs a block's skip before its other patches, whatever their order"
-)
 def test_a_block_that_is_skipped_after_something_was_written_to_it_is_skipped() -> None:
     world, point = shared_world("llama"), Point(1, "residual")
     lend = Patch(point, (2,), (Source(Row((10, 11, 12, 13)), point, (1,)),))
