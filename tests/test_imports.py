@@ -33,6 +33,7 @@ HOMES = {
     "torch": ["engine/", "cluster/", "notebook/"],
     "transformers": ["engine/"],
     "safetensors": ["engine/"],
+    "psutil": ["engine/memory.py"],
     "huggingface_hub": ["engine/hub.py"],
     "click": ["cli/"],
     "rich": ["cli/"],
