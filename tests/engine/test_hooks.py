@@ -127,7 +127,7 @@ def test_an_edit_is_told_how_many_tokens_came_before_and_sees_the_modules_input(
 
     def edit(activation: Tensor, moment: Moment) -> Tensor:
         told.append((moment.first, moment.last))
-        return moment.input()
+        return moment.input_like(activation)
 
     with owned_hooks([Hook(block, "output", edit, times=2, first=4)]):
         assert block(hidden() + 3)[0].eq(3).all()
