@@ -7,12 +7,14 @@ Invariants: a kind is a frozen value, so that rows which ask for the same are on
 result depends on company.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from raysearch.engine.featurizers.featurizer import Featurizer
 
 Lent = Literal["nothing", "source", "input", "noise"]
 """What y is: absent; the activation of the source's run (the mean over sources, where there are several); the input of the
@@ -148,6 +150,23 @@ class Collect:
 
     def forward(self, base: Items, source: Items | None) -> Items:
         return base
+
+
+@dataclass(frozen=True, slots=True)
+class Featurized:
+    """x ← inverse((1 - m)·f(x) + m·f(y), rest(x)): the interchange of features. All tokens of an item are one vector.
+
+    Two are equal where their `digest` is: the content of what was trained, or where it is being trained a name of its own.
+    """
+
+    digest: str
+    featurizer: Featurizer = field(compare=False, repr=False)
+    lent: ClassVar[Lent] = "source"
+
+    def forward(self, base: Items, source: Items | None) -> Items:
+        assert source is not None
+        x, y = base.flatten(1).float(), source.flatten(1).float()
+        return self.featurizer.interchange(x, y).to(base.dtype).view_as(base)
 
 
 KINDS = {

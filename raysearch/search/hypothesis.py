@@ -24,16 +24,29 @@ class Site:
     head: int | None = None
 
 
+TRAINED = ("das", "boundless", "boundless_rank", "mask")
+"""Featurizers that are trained on fit pairs, step by step, for one variable."""
+
+CLOSED_FORM = ("pca", "svd", "mean_difference")
+"""Featurizers that are computed from activations on fit pairs, without steps."""
+
+FITTED = TRAINED + CLOSED_FORM
+
+
 @dataclass(frozen=True)
 class Subspace:
     """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector.
 
-    `coordinates`: with "identity", only these coordinates of the vector (of the head, where the site names one), from 0.
+    `coordinates`: with "identity", only these coordinates of the vector (of the head, where the site names one), from 0; with "sae",
+    only these of its features. `basis`: over which features a "mask" lies (coordinates, pca, sae, heads). `file`: the SHA-256 of a
+    sparse autoencoder's safetensors, never its path.
     """
 
     featurizer: str = "identity"
     features: int | None = None
     coordinates: tuple[int, ...] | None = None
+    basis: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +64,20 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """The units that are interchanged at once. `control` names the control that it stands for, if any."""
+    """The units that are interchanged at once. `control` names the control that it stands for, if any.
+
+    `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables share it.
+    """
 
     units: tuple[Unit, ...]
     kind: str = "interchange"
     control: str | None = None
+    variable: str | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a subspace of it is fit to pairs before it can be measured."""
+        return any(unit.subspace.featurizer in FITTED for unit in self.units)
 
     @cached_property
     def id(self) -> str:

@@ -35,7 +35,7 @@ from raysearch.search.proposers import Known, Proposer
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
 
-EVIDENCE_VERSION = 2
+EVIDENCE_VERSION = 3
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
 
 
