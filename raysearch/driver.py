@@ -3,7 +3,7 @@
 Invariants: the search hears of an event only after the ledger has made it durable.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from raysearch.search.events import Event, Note, Snapshot, Task
@@ -18,8 +18,8 @@ class Pool(Protocol):
         """How many tasks would be begun at once if they were submitted now."""
         ...
 
-    def submit(self, task: Task) -> None:
-        """Gives a task to an idle worker; there must be one (`free`)."""
+    def submit(self, task: Task, tensors: Mapping[str, bytes]) -> None:
+        """Gives a task to an idle worker; there must be one (`free`). `tensors`: what was fit that it needs, by digest."""
         ...
 
     def wait(self) -> list[Event]:
@@ -37,6 +37,10 @@ class Ledger(Protocol):
         """Makes the events durable before it returns."""
         ...
 
+    def tensors(self, task: Task) -> Mapping[str, bytes]:
+        """What was fit that `task` needs, by digest."""
+        ...
+
     def notes(self, notes: Sequence[Note]) -> None:
         """Projects what the search said to tables and mirrors."""
         ...
@@ -46,7 +50,7 @@ def drive(search: Search, pool: Pool, ledger: Ledger, watch: Callable[[Snapshot]
     """Drives `search` to its end. `watch` is shown where it stands after every turn."""
     while not search.done:
         for task in search.ask(pool.free):
-            pool.submit(task)
+            pool.submit(task, ledger.tensors(task))
         events = pool.wait()
         if events:
             ledger.events(events)

@@ -3,12 +3,25 @@
 Invariants: it keeps the same contract as the real pools.
 """
 
+import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raysearch.cluster.work import failed_whole
-from raysearch.search.events import ComponentFacts, Encoded, Event, Ids, Measured, ModelFacts, Opened, Screened, Task
+from raysearch.cluster.work import NOTHING, failed_whole
+from raysearch.search.events import (
+    ComponentFacts,
+    Encoded,
+    Event,
+    Fitted,
+    Ids,
+    Measured,
+    ModelFacts,
+    Opened,
+    Screened,
+    Seed,
+    Task,
+)
 from raysearch.search.hypothesis import Intervention
 
 FACTS = ModelFacts(
@@ -25,12 +38,16 @@ FACTS = ModelFacts(
 
 @dataclass(frozen=True)
 class World:
-    """What a model would answer: `alone` without intervention (base or source, by name), `under` an intervention."""
+    """What a model would answer: `alone` without intervention (base or source, by name), `under` an intervention.
+
+    `fit`: validation IIA in [0, 1] of a seed after so many steps.
+    """
 
     encoded: Sequence[Encoded]
     alone: Callable[[Encoded, str], Ids]
     under: Callable[[Encoded, Intervention], Ids]
     facts: ModelFacts = FACTS
+    fit: Callable[[Seed, int], float] = lambda seed, step: 1.0
 
 
 class FakePool:
@@ -49,7 +66,7 @@ class FakePool:
     def free(self) -> int:
         return self._workers - len(self._waiting)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
         assert self.free, "no worker is idle"
         self._waiting.append(task)
 
@@ -57,7 +74,7 @@ class FakePool:
         assert self._waiting, "nothing is out"
         task = self._waiting.popleft()
         try:
-            return self._screen(task) if task.kind == "screen" else self._measure(task)
+            return {"screen": self._screen, "fit": self._fit}.get(task.kind, self._measure)(task)
         except Exception as e:  # noqa: BLE001  (the contract: what a task raises is told)
             return [failed_whole(task, e, "fake-0")]
 
@@ -86,11 +103,14 @@ class FakePool:
             )
         return events
 
+    def _fit(self, task: Task) -> list[Event]:
+        return [faked_fit(task, seed, self._world.fit(seed, task.steps[1])) for seed in task.seeds]
+
     def _measure(self, task: Task) -> list[Event]:
         return [
             Measured(
                 task=task.id,
-                intervention=intervention.id,
+                intervention=intervention.key,
                 split=block.split,
                 block=block.index,
                 pairs=block.pairs,
@@ -105,3 +125,32 @@ class FakePool:
             for intervention in task.interventions
             for block in task.blocks
         ]
+
+
+def faked_fit(task: Task, seed: Seed, iia: float) -> Fitted:
+    """A seed that was taken through the steps of its task, to a validation IIA. What was fit is its name."""
+    first, last = task.steps
+    content = f"{seed.key} at {last} after {seed.state}".encode()
+    digest = hashlib.sha256(content).hexdigest()
+    return Fitted(
+        task=task.id,
+        intervention=seed.intervention.id,
+        seed=seed.seed,
+        first=first,
+        last=last,
+        steps=(last,),
+        losses=(1 - iia,),
+        iias=(iia,),
+        validation_iia=iia,
+        validation_loss=1 - iia,
+        validation_n=10,
+        found={},
+        fit=digest,
+        state=digest if last else None,
+        stopped=False,
+        seconds=0.0,
+        device="fake",
+        worker="fake-0",
+        attempt=task.attempt,
+        tensors={digest: content},
+    )

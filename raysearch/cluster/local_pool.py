@@ -3,11 +3,12 @@
 Invariants: a task runs when the driver waits; what raises as a whole is told as Failed, never lost.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 
-from raysearch.cluster.work import Work, check_answers, failed_whole
+from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole
 from raysearch.engine.load import ModelSource
 from raysearch.engine.replica import Replica, Settings
 from raysearch.errors import ResourcesError
@@ -23,7 +24,7 @@ class LocalPool:
         self._work = work
         self._device = device
         self._replica: Replica | None = None
-        self._waiting: list[Task] = []
+        self._waiting: list[tuple[Task, Mapping[str, bytes]]] = []
 
     def open(self) -> Opened:
         """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
@@ -34,16 +35,16 @@ class LocalPool:
     def free(self) -> int:
         return 1 - len(self._waiting)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
         assert self.free, "no worker is idle"
-        self._waiting.append(task)
+        self._waiting.append((task, tensors))
 
     def wait(self) -> list[Event]:
         assert self._replica is not None, "open the pool first"
         assert self._waiting, "nothing is out"
-        task = self._waiting.pop()
+        task, tensors = self._waiting.pop()
         try:
-            events = self._replica.do(task)
+            events = self._replica.do(task, tensors)
         except Exception as e:  # noqa: BLE001  (whatever a task raises is told to the search, which splits it)
             return [failed_whole(task, e, WORKER)]
         check_answers(task, events)

@@ -7,14 +7,14 @@ the first one never works; without any replica for too long, the pool says so an
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raysearch.cluster.work import Work, check_answers, failed_whole, lost
+from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole, lost
 from raysearch.cluster.worker import Ready, Worker
 from raysearch.errors import ClusterError, RaysearchError, ResourcesError
 from raysearch.search.events import Event, Opened, Task
@@ -94,10 +94,10 @@ class RayPool:
         ready = [s for s in self._slots if s.ready]
         return [(s.name, ray.get(s.actor.pid.remote())) for s in ready if s.task is None]
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
         slot = next(s for s in self._slots if s.ready and s.task is None)
         slot.task, slot.since = task, time.monotonic()
-        slot.ref = slot.actor.do.options(name=f"{task.kind} {task.id}").remote(task)
+        slot.ref = slot.actor.do.options(name=f"{task.kind} {task.id}").remote(task, dict(tensors))
 
     def wait(self) -> list[Event]:
         return self._collect()

@@ -4,12 +4,16 @@ Invariants: a pool answers each task with events for all its items, or with one 
 """
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from raysearch.causal import Pair
-from raysearch.search.events import Event, Failed, Lost, Measured, Screened, Task
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
+
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
+"""What was fit that a task needs, where it needs nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,6 @@ class Work:
     device_map: str | None = None
 
 
-def group_of(task: Task) -> tuple[str, ...]:
-    """The ids of a task's interventions."""
-    return tuple(i.id for i in task.interventions)
-
-
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:
     """The event of a task that raised as a whole."""
     return Failed(
@@ -51,7 +50,7 @@ def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") 
         node=node,
         worker=worker,
         attempt=task.attempt,
-        group=group_of(task),
+        group=task.keys,
         split=task.blocks[0].split,
         blocks=tuple(b.index for b in task.blocks),
     )
@@ -59,21 +58,23 @@ def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") 
 
 def lost(task: Task, cause: Literal["worker", "node", "deadline"], worker: str, message: str) -> Lost:
     """The event of a task whose worker went away."""
-    return Lost(
-        task.id, cause, worker, message, group_of(task), task.blocks[0].split, tuple(b.index for b in task.blocks)
-    )
+    return Lost(task.id, cause, worker, message, task.keys, task.blocks[0].split, tuple(b.index for b in task.blocks))
 
 
 def check_answers(task: Task, events: Sequence[Event]) -> None:
     """Asserts that `events` settle every item of `task`: ours to keep, or a search would wait for ever."""
     if any(isinstance(e, Failed) and e.intervention is None for e in events):
         return
-    failed = {e.intervention: e.block for e in events if isinstance(e, Failed)}
+    failed = {e.intervention for e in events if isinstance(e, Failed)}
     if task.kind == "screen":
         got = {(e.split, e.block) for e in events if isinstance(e, Screened)}
         wanted = {(b.split, b.index) for b in task.blocks}
         assert got == wanted, (task.id, got, wanted)
         return
+    if task.kind == "fit":
+        trained = {f"{e.intervention}#{e.seed}" for e in events if isinstance(e, Fitted) and e.first == task.steps[0]}
+        assert trained | failed == set(task.keys), (task.id, trained, failed)
+        return
     done = {(e.intervention, e.block) for e in events if isinstance(e, Measured)}
-    missing = {(i.id, b.index) for i in task.interventions if i.id not in failed for b in task.blocks} - done
+    missing = {(key, b.index) for key in task.keys if key not in failed for b in task.blocks} - done
     assert not missing, (task.id, missing)

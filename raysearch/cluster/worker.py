@@ -5,6 +5,7 @@ Invariants: it loads in `open`, not when it is made, so that a model that cannot
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysearch.cluster.work import Work
@@ -40,9 +41,9 @@ class Worker:
         digest = hashlib.sha256(f"{opened.facts.digest} {encoding_digest(opened.encoded)}".encode()).hexdigest()
         return Ready(opened, digest, node)
 
-    def do(self, task: Task) -> list[Event]:
-        """The events of a task."""
-        return self._replica.do(task)
+    def do(self, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
+        """The events of a task. `tensors`: what was fit that it needs, by digest."""
+        return self._replica.do(task, tensors)
 
     def pid(self) -> int:
         """The process id."""

@@ -50,6 +50,8 @@ VERDICTS = pa.schema(
         ("holdout_iia", _FLOAT),
         ("evidence", _FLOAT),
         ("claim", _STRING),
+        ("fit", _STRING),
+        ("reason", _STRING),
     ]
 )
 _ORDER = (

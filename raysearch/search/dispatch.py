@@ -78,7 +78,7 @@ class Dispatch:
         if group is None:
             return None
         interventions = tuple(line.intervention for line in group.lines)
-        keys = {(i.id, b.index) for i in interventions for b in group.blocks}
+        keys = {(i.key, b.index) for i in interventions for b in group.blocks}
         self._out[task] = _Out(group, keys)
         kind: TaskKind = "measure" if group.lines[0].split == "test" else "estimate"
         return Task(task, kind, interventions, group.blocks, group.attempt)

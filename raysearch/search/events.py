@@ -5,7 +5,7 @@ unchanged; an event says what was seen, never what it means.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from raysearch.causal import Split
@@ -78,23 +78,53 @@ class Block:
     pairs: tuple[int, ...]
 
 
-TaskKind = Literal["screen", "measure", "estimate"]
+TaskKind = Literal["screen", "fit", "measure", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One way of fitting an intervention. `state`: the digest of where it stands, None before its first step."""
+
+    intervention: Intervention
+    seed: int
+    state: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in events."""
+        return f"{self.intervention.id}#{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of blocks x a group of interventions, for one replica. A screening task has no interventions."""
+    """A run of blocks x a group of interventions, for one replica. A screening task has no interventions.
+
+    A fit task takes its `seeds` through the steps [first, last) of training, on all of its blocks.
+    """
 
     id: int
     kind: TaskKind
     interventions: tuple[Intervention, ...]
     blocks: tuple[Block, ...]
     attempt: int = 0
+    seeds: tuple[Seed, ...] = ()
+    steps: tuple[int, int] = (0, 0)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What its events call the parts of its group."""
+        return tuple(s.key for s in self.seeds) if self.kind == "fit" else tuple(i.key for i in self.interventions)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the tensors that a replica needs for it."""
+        kept = [i.fit for i in self.interventions] + [s.state for s in self.seeds]
+        return tuple(dict.fromkeys(digest for digest in kept if digest is not None))
 
     @property
     def rows(self) -> int:
-        """How many rows the model runs for it, at most."""
-        return sum(len(b.pairs) for b in self.blocks) * max(len(self.interventions), 1)
+        """How many rows the model runs for it, at most; of a fit, how many in each step of all pairs."""
+        return sum(len(b.pairs) for b in self.blocks) * max(len(self.seeds or self.interventions), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +148,7 @@ class Screened:
 class Measured:
     """The outputs of one intervention on one block, pair by pair. Never a verdict.
 
+    `intervention`: its key, which says too what was fit.
     `near_ties`: outputs decided again at batch one, their two best logits being too close to call in a batch.
     `rows`: rows that the model ran; `seconds`: this intervention's share of the task's time.
     """
@@ -142,10 +173,47 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitted:
+    """One seed of an intervention after the steps [first, last), or where it stopped early (`stopped`).
+
+    `steps`, `losses`, `iias`: the course of this stretch, as validation saw it (`losses` are of training). `validation_iia`: in [0, 1],
+    on `validation_n` change pairs of the validation part, of the best so far: `fit` is its digest; None where there are no such pairs.
+    `state`: the digest of all that is needed to go on, None where nothing is trained in steps. `found`: what training found, by name (a
+    boundary's width). `tensors`: the contents by digest, which travel with the event and are kept beside the journal, not in it.
+    """
+
+    task: int
+    intervention: str
+    seed: int
+    first: int
+    last: int
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    iias: tuple[float, ...]
+    validation_iia: float | None
+    validation_loss: float | None
+    validation_n: int
+    found: Mapping[str, float]
+    fit: str
+    state: str | None
+    stopped: bool
+    seconds: float
+    device: str
+    worker: str
+    attempt: int
+    tensors: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What it answers; the first that is journalled under a key wins."""
+        return self.intervention, self.seed, self.first
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """A task whose worker went away. Only "worker" and "deadline" count against the task; "node" never does.
 
-    `group`: the ids of the task's interventions (empty for screening); `split` and `blocks`: the blocks it was about.
+    `group`: the keys of the task's parts (empty for screening); `split` and `blocks`: the blocks it was about.
     """
 
     task: int
@@ -179,7 +247,7 @@ class Failed:
     blocks: tuple[int, ...]
 
 
-Event = Screened | Measured | Lost | Failed
+Event = Screened | Fitted | Measured | Lost | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +290,7 @@ class Counted:
 class Conflicted:
     """A repeat of an observation said otherwise, and was not counted."""
 
-    repeat: Measured
+    repeat: Measured | Fitted
 
 
 VerdictName = Literal["accept", "reject", "undecided", "failed"]
@@ -232,7 +300,8 @@ VerdictName = Literal["accept", "reject", "undecided", "failed"]
 class Decided:
     """A verdict. Counts are over change pairs unless said; `low`, `high`: the 95 % interval valid at the stopping time.
 
-    `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the two).
+    `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the two). `fit`: the digest of what
+    was fit and then tested, None where nothing was.
     """
 
     hypothesis: Hypothesis
@@ -248,18 +317,52 @@ class Decided:
     log_evidence: float
     claim: str
     reason: str | None = None
+    fit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A count on holdout change pairs, beside or instead of the estimate itself: of a control ("self_swap", "random_source"), or of a
+    seed (`fit`: its digest)."""
+
+    name: str
+    n: int
+    matches: int
+    seed: int | None = None
+    fit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """An accepted hypothesis on the holdout pairs."""
+    """An accepted hypothesis on the holdout pairs, and what was read beside."""
 
     hypothesis: Hypothesis
     n: int
     matches: int
+    beside: tuple[Reading, ...] = ()
 
 
-Note = Proposed | Blocked | Counted | Conflicted | Decided | Estimated
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A stretch of training was taken note of. `rung`: how many rungs its seed had passed."""
+
+    event: Fitted
+    rung: int
+
+
+FitStatus = Literal["done", "stopped", "dropped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """A seed's training has ended: at its last step, early (no better any more), or as hopeless at a rung. `event.fit` came of it."""
+
+    event: Fitted
+    rung: int
+    status: FitStatus
+
+
+Note = Proposed | Blocked | Trained | Concluded | Counted | Conflicted | Decided | Estimated
 
 
 Stage = Literal["screening", "searching", "estimating", "done"]
@@ -267,7 +370,9 @@ Stage = Literal["screening", "searching", "estimating", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a search stands. `pairs`: evaluations so far (pairs x interventions); `at_most`: those that may still come."""
+    """Where a search stands. `pairs`: evaluations so far (pairs x interventions); `at_most`: those that may still come.
+
+    `fitting`: seeds still in training. Controls count nowhere but in `pairs`, `at_most` and `fitting`."""
 
     stage: Stage
     alive: int
@@ -280,6 +385,7 @@ class Snapshot:
     queued: int
     out: int
     conflicts: int = 0
+    fitting: int = 0
 
     @property
     def decided(self) -> int:

@@ -66,13 +66,15 @@ class Unit:
 class Intervention:
     """The units that are interchanged at once. `control` names the control that it stands for, if any.
 
-    `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables share it.
+    `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables share it. `fit`: the digest of what
+    was fit, once it is; it is no part of what is asked, so not of the id.
     """
 
     units: tuple[Unit, ...]
     kind: str = "interchange"
     control: str | None = None
     variable: str | None = None
+    fit: str | None = None
 
     @property
     def is_fitted(self) -> bool:
@@ -82,7 +84,12 @@ class Intervention:
     @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the canonical JSON."""
-        return content_id(asdict(self))
+        return content_id(_asked(self))
+
+    @cached_property
+    def key(self) -> str:
+        """Its name in tasks and events: the id, and the digest of what was fit, if anything was."""
+        return self.id if self.fit is None else f"{self.id}@{self.fit}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,13 @@ class Hypothesis:
     @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the canonical JSON."""
-        return content_id({"variable": self.variable, "intervention": asdict(self.intervention)})
+        return content_id({"variable": self.variable, "intervention": _asked(self.intervention)})
+
+
+def split_key(key: str) -> tuple[str, str | None]:
+    """(id, fit) of an intervention's key."""
+    name, _, fit = key.partition("@")
+    return name, fit or None
 
 
 def canonical_json(value: Any) -> str:
@@ -106,3 +119,7 @@ def canonical_json(value: Any) -> str:
 def content_id(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def _asked(intervention: Intervention) -> dict[str, Any]:
+    return {name: value for name, value in asdict(intervention).items() if name != "fit"}

@@ -4,35 +4,42 @@ Invariants: blocks are counted in order, each once; a block is counted for a hyp
 observation of a block wins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysearch.causal import Split
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Block, Counted, Measured
+from raysearch.search.events import Block, Counted, Decided, Ids, Measured, Reading, VerdictName
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis, Intervention
+from raysearch.search.sequential import SequentialTest
 
 LineKey = tuple[Split, str]
-"""(split, intervention id)."""
+"""(split, key of the intervention)."""
 
 
 @dataclass
 class Case:
-    """A hypothesis that is being judged: its evidence on change pairs, and what is reported beside."""
+    """A hypothesis that is being judged, or read on the holdout: its evidence on change pairs, and what is reported beside.
+
+    `labels`: what a counterfactual is called instead, where labels are arbitrary. `reading`: what it is read as beside the estimate.
+    """
 
     hypothesis: Hypothesis
     evidence: Evidence = Evidence()
     keep: Evidence = Evidence()
     copies: int = 0
+    labels: Mapping[Ids, Ids] = field(default_factory=dict)
+    reading: Reading | None = None
 
     def count(self, observation: Measured, pairs: Sequence[Expected]) -> None:
         """Adds one block. `pairs` are what the outputs are held against, in the observation's order."""
         variable = self.hypothesis.variable
         n = matches = keep_n = keep_matches = 0
         for output, pair in zip(observation.outputs, pairs, strict=True):
-            match = output == pair.counterfactual[variable]
-            if pair.changes(variable):
+            wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
+            match = output == wanted
+            if wanted != pair.base:
                 n += 1
                 matches += match
                 self.copies += output in pair.sources.values()
@@ -41,6 +48,29 @@ class Case:
                 keep_matches += match
         self.evidence = self.evidence.plus(n, matches)
         self.keep = self.keep.plus(keep_n, keep_matches)
+
+    def decided(
+        self, verdict: VerdictName, test: SequentialTest, base_match: float | None, reason: str | None, fit: str | None
+    ) -> Decided:
+        """The verdict, with all that is told beside it."""
+        low, high = test.interval(self.evidence)
+        up, down = test.log_evidence(self.evidence)
+        return Decided(
+            hypothesis=self.hypothesis,
+            verdict=verdict,
+            n=self.evidence.n,
+            matches=self.evidence.matches,
+            low=low,
+            high=high,
+            keep_n=self.keep.n,
+            keep_matches=self.keep.matches,
+            copies=self.copies,
+            base_match_unfiltered=base_match,
+            log_evidence=up if verdict == "accept" else down if verdict == "reject" else max(up, down),
+            claim=test.claim,
+            reason=reason,
+            fit=fit,
+        )
 
 
 @dataclass
@@ -63,7 +93,7 @@ class Line:
 
     @property
     def key(self) -> LineKey:
-        return self.split, self.intervention.id
+        return self.split, self.intervention.key
 
     @property
     def closed(self) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.causal import Split
-from raysearch.errors import PairsError
-from raysearch.search.blocks import Expected, check_variables
+from raysearch.search.blocks import Expected
+from raysearch.search.controls import controls_of
 from raysearch.search.dispatch import QUARANTINE, Dispatch
+from raysearch.search.estimates import Estimates
 from raysearch.search.events import (
     Block,
     Conflicted,
@@ -19,10 +20,12 @@ from raysearch.search.events import (
     Estimated,
     Event,
     Failed,
+    Fitted,
     Lost,
     Measured,
     Note,
     Proposed,
+    Reading,
     Screened,
     Snapshot,
     Stage,
@@ -34,6 +37,8 @@ from raysearch.search.lines import Case, Line, LineKey
 from raysearch.search.proposers import Known, Proposer
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
+from raysearch.search.standards import Standards
+from raysearch.search.training import FitPlan, Training
 
 EVIDENCE_VERSION = 3
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
@@ -45,6 +50,8 @@ class Search:
     - `test`: as for independent draws; with `these_pairs` its population becomes the number of each variable's change pairs.
     - `pairs`: index -> what its outputs are held against, in the order of measuring.
     - `rows`: size of a task in pairs x interventions, about what a replica runs in a second or a few.
+    - `fit`: how subspaces are fit, where the proposer proposes such.
+    - `controls`: which are tested beside every accepted hypothesis.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class Search:
         plan: Plan,
         these_pairs: bool = False,
         rows: int = 64,
+        fit: FitPlan | None = None,
+        controls: Sequence[str] = (),
     ) -> None:
         self._proposer = proposer
         self._test = test
@@ -63,11 +72,15 @@ class Search:
         self.screening = Screening(pairs, plan)
         self._screening_out: dict[int, Block] = {}
         self._dispatch = Dispatch(rows)
-        self._tests: dict[str, SequentialTest] = {}
-        self._base_match: dict[str, float | None] = {}
+        self._fit = fit
+        self._training = Training(fit or FitPlan(0), ())
+        self._fitting: dict[str, tuple[Intervention, list[Case]]] = {}
+        self._controls = tuple(controls)
+        self._uncontrolled: list[Hypothesis] = []
+        self._standards: Standards | None = None
         self._lines: dict[LineKey, Line] = {}
         self._decided: dict[str, Decided] = {}
-        self._estimated: dict[str, Estimated] = {}
+        self._estimates = Estimates()
         self._tally: Counter[VerdictName] = Counter()
         self._generations = 0
         self._silent = False
@@ -80,7 +93,7 @@ class Search:
     @property
     def done(self) -> bool:
         """Whether every proposed hypothesis has its verdict, every accepted one its estimate, and nothing more is proposed."""
-        return self._silent and not self._alive and self._tally["accept"] == len(self._estimated)
+        return self._silent and not self._alive and not self._estimates.open
 
     @property
     def verdicts(self) -> Mapping[str, Decided]:
@@ -90,18 +103,23 @@ class Search:
     @property
     def estimates(self) -> Mapping[str, Estimated]:
         """The holdout estimates of accepted hypotheses, by hypothesis id."""
-        return self._estimated
+        return self._estimates.done
 
     def ask(self, n: int) -> list[Task]:
         """Up to `n` tasks for `n` idle workers; fewer, or none, where all that could be asked is out."""
         tasks: list[Task] = []
         while len(tasks) < n:
-            task = self._dispatch.ask(self._next_task, n - len(tasks)) if self._tests else self._ask_screening()
+            task = self._next(n - len(tasks))
             if task is None:
                 break
             self._next_task += 1
             tasks.append(task)
         return tasks
+
+    def _next(self, idle: int) -> Task | None:
+        if self._standards is None:
+            return self._ask_screening()
+        return self._training.ask(self._next_task) or self._dispatch.ask(self._next_task, idle)
 
     def tell(self, events: Sequence[Event]) -> list[Note]:
         """Takes what was seen. Raises: SearchFailedError where screening cannot be done."""
@@ -111,6 +129,8 @@ class Search:
             match event:
                 case Screened():
                     self._on_screened(event, notes)
+                case Fitted():
+                    self._on_fitted(event, notes)
                 case Measured():
                     self._on_measured(event, notes)
                 case Lost():
@@ -130,16 +150,17 @@ class Search:
             failed=self._tally["failed"],
             pairs=self._pairs_seen,
             at_most=self._at_most,
-            queued=self._dispatch.queued + self.screening.queued,
-            out=self._dispatch.out + len(self._screening_out),
+            queued=self._dispatch.queued + self._training.queued + self.screening.queued,
+            out=self._dispatch.out + self._training.out + len(self._screening_out),
             conflicts=self._conflicts,
+            fitting=self._training.going,
         )
 
     @property
     def _stage(self) -> Stage:
         if self.done:
             return "done"
-        if not self._tests:
+        if self._standards is None:
             return "screening"
         return "searching" if self._alive else "estimating"
 
@@ -152,10 +173,14 @@ class Search:
             assert all(c.hypothesis.id not in self._decided or line.split == "holdout" for c in line.cases), key
             assert not line.blocks or line.counted <= len(line.blocks), key
         measuring = [line for line in self._lines.values() if line.split == "test"]
-        assert self._alive == sum(len(line.cases) for line in measuring)
-        assert sum(self._tally.values()) == len(self._decided)
-        assert self._at_most == sum(line.at_most for line in self._lines.values())
-        assert self.done == (self._silent and all(line.closed for line in self._lines.values()))
+        waiting = [len(cases) for _, cases in self._fitting.values()]
+        assert self._alive == sum(len(line.cases) for line in measuring) + sum(waiting)
+        judged = [d for d in self._decided.values() if d.hypothesis.intervention.control is None]
+        assert sum(self._tally.values()) == len(judged)
+        assert self._at_most == sum(line.at_most for line in self._lines.values()) + len(waiting) * self._test_pairs
+        closed = all(line.closed for line in self._lines.values()) and not self._fitting
+        assert self.done == (self._silent and closed)
+        self._training.validate()
 
     # --- screening
 
@@ -168,56 +193,96 @@ class Search:
 
     def _on_screened(self, event: Screened, notes: list[Note]) -> None:
         self._screening_out.pop(event.task, None)
-        if self._tests or not self.screening.tell(event) or not self.screening.done:
+        if self._standards is not None or not self.screening.tell(event) or not self.screening.done:
             return
         notes.append(self.screening.blocked())
-        self._check_solved()
-        self._set_tests()
+        self._standards = Standards(
+            self.screening, self._pairs, self._test, self.these_pairs, fitting=self._fit is not None
+        )
+        if self._fit is not None:
+            self._training = Training(self._fit, self.screening.blocks("fit"))
         self._propose(notes)
 
-    def _check_solved(self) -> None:
-        screened, solved, _ = self.screening.counts("test")
-        if not self.screening.blocks("test"):
-            raise PairsError(
-                f"the model solves {solved} of the {screened} test pairs that it was given, without any intervention; "
-                "a search needs pairs whose base and source it answers as the causal model does: "
-                "change the problem or the model (is the leading blank of the answers there?), or set pairs.solved_only: false"
-            )
-        used = [self._pairs[p] for p in self.screening.usable("test")]
-        check_variables(used, f"{len(used)} test pairs that the model solves")
-
-    def _set_tests(self) -> None:
-        """Fixes the test of each variable, and its match rate without intervention over all screened test pairs."""
-        used = [self._pairs[p] for p in self.screening.usable("test")]
-        screened = [(e, out) for p, e in self._pairs.items() if e.split == "test" and (out := self.screening.output(p))]
-        for v in used[0].counterfactual:
-            population = sum(e.changes(v) for e in used)
-            self._tests[v] = replace(self._test, population=population) if self.these_pairs else self._test
-            matches = sum(out == e.counterfactual[v] for e, out in screened)
-            self._base_match[v] = matches / len(screened) if screened else None
+    @property
+    def _known(self) -> Standards:
+        assert self._standards is not None, "screening comes first"
+        return self._standards
 
     # --- measuring
 
     def _propose(self, notes: list[Note]) -> None:
-        """Asks the proposer for the next generations until one has something new, or it is silent."""
-        while not self._alive and not self._silent:
-            known = Known(self._generations, self._decided)
-            proposals = tuple({h.id: h for h in self._proposer.propose(known) if h.id not in self._decided}.values())
-            self._silent = not proposals
-            by_intervention: dict[str, tuple[Intervention, list[Case]]] = {}
-            for hypothesis in proposals:
-                cases = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
-                cases.append(Case(hypothesis))
-                notes.append(Proposed(hypothesis, self._proposer.name, self._generations))
+        """Asks for the next generations until one has something new, or the proposer is silent: first the controls of what was accepted."""
+        while not self._alive and (self._uncontrolled or not self._silent):
+            if self._uncontrolled:
+                controls = [c for h in self._uncontrolled for c in controls_of(h, self._controls, self._size_of(h))]
+                self._uncontrolled = []
+                self._enter(controls, "control", self._generations - 1, notes)
+                continue
+            judged = {k: d for k, d in self._decided.items() if d.hypothesis.intervention.control is None}
+            proposals = list(self._proposer.propose(Known(self._generations, judged)))
+            self._silent = all(h.id in self._decided for h in proposals)
             self._generations += 1
-            for intervention, cases in by_intervention.values():
+            self._enter(proposals, self._proposer.name, self._generations - 1, notes)
+
+    def _enter(self, proposals: Sequence[Hypothesis], by: str, generation: int, notes: list[Note]) -> None:
+        """Each new hypothesis once; what is to be fit first is."""
+        by_intervention: dict[str, tuple[Intervention, list[Case]]] = {}
+        for hypothesis in {h.id: h for h in proposals if h.id not in self._decided}.values():
+            cases = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
+            cases.append(self._case(hypothesis))
+            notes.append(Proposed(hypothesis, by, generation))
+        fitted = {i: found for i, found in by_intervention.items() if found[0].is_fitted}
+        self._fitting.update(fitted)
+        self._alive += sum(len(cases) for _, cases in by_intervention.values())
+        self._at_most += len(fitted) * self._test_pairs
+        self._training.add([intervention for intervention, _ in fitted.values()])
+        for name, (intervention, cases) in by_intervention.items():
+            if name not in fitted:
                 self._open(intervention, "test", cases, notes)
+
+    def _case(self, hypothesis: Hypothesis, reading: Reading | None = None) -> Case:
+        arbitrary = hypothesis.intervention.control == "arbitrary_labels"
+        labels = self._known.labels[hypothesis.variable] if arbitrary else {}
+        return Case(hypothesis, labels=labels, reading=reading)
+
+    def _size_of(self, hypothesis: Hypothesis) -> int | None:
+        """How many features the subspace has that was found, where training found it."""
+        if not hypothesis.intervention.is_fitted:
+            return None
+        best = self._training.best(hypothesis.intervention.id)
+        width = best.found.get("width") if best is not None else None
+        return None if width is None else max(1, round(width))
+
+    @property
+    def _test_pairs(self) -> int:
+        return sum(len(b.pairs) for b in self.screening.blocks("test")) if self._standards is not None else 0
+
+    # --- fitting
+
+    def _on_fitted(self, event: Fitted, notes: list[Note]) -> None:
+        told, contradicts = self._training.tell(event)
+        notes += told
+        if contradicts:
+            self._conflicts += 1
+            notes.append(Conflicted(event))
+        self._open_fitted(notes)
+
+    def _open_fitted(self, notes: list[Note]) -> None:
+        """Those whose training has ended are measured with what came of it."""
+        for name in [name for name in self._fitting if self._training.has_ended(name)]:
+            intervention, cases = self._fitting.pop(name)
+            self._at_most -= self._test_pairs
+            best = self._training.best(name)
+            if best is not None:
+                self._open(replace(intervention, fit=best.fit), "test", cases, notes)
+                continue
+            for case in cases:
+                self._decide(None, case, "failed", self._training.failure(name), notes)
 
     def _open(self, intervention: Intervention, split: Split, cases: list[Case], notes: list[Note]) -> None:
         line = Line(intervention, split, self.screening.blocks(split), cases)
         assert line.key not in self._lines, "an intervention is proposed once, with all its variables"
         self._lines[line.key] = line
-        self._alive += len(cases) if split == "test" else 0
         self._at_most += line.at_most
         if line.exhausted:
             self._finish(line, notes)
@@ -251,7 +316,7 @@ class Search:
 
     def _look(self, line: Line, notes: list[Note]) -> None:
         for case in tuple(line.cases):
-            verdict = self._tests[case.hypothesis.variable].verdict(case.evidence)
+            verdict = self._known.tests[case.hypothesis.variable].verdict(case.evidence)
             if verdict is not None:
                 self._decide(line, case, verdict, None, notes)
 
@@ -261,60 +326,55 @@ class Search:
             if line.split == "test":
                 self._decide(line, case, "undecided", None, notes)
             else:
-                self._estimate(line, case, notes)
+                self._read(line, case, notes)
 
-    def _decide(self, line: Line, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]) -> None:
-        test = self._tests[case.hypothesis.variable]
-        low, high = test.interval(case.evidence)
-        up, down = test.log_evidence(case.evidence)
-        decided = Decided(
-            hypothesis=case.hypothesis,
-            verdict=verdict,
-            n=case.evidence.n,
-            matches=case.evidence.matches,
-            low=low,
-            high=high,
-            keep_n=case.keep.n,
-            keep_matches=case.keep.matches,
-            copies=case.copies,
-            base_match_unfiltered=self._base_match[case.hypothesis.variable],
-            log_evidence=up if verdict == "accept" else down if verdict == "reject" else max(up, down),
-            claim=test.claim,
-            reason=reason,
-        )
+    def _decide(
+        self, line: Line | None, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]
+    ) -> None:
+        variable, fit = case.hypothesis.variable, None if line is None else line.intervention.fit
+        decided = case.decided(verdict, self._known.tests[variable], self._known.base_match[variable], reason, fit)
         notes.append(decided)
         self._decided[case.hypothesis.id] = decided
-        self._tally[verdict] += 1
+        control = case.hypothesis.intervention.control is not None
+        self._tally[verdict] += not control
         self._alive -= 1
-        self._drop(line, case)
-        if verdict == "accept":
-            self._open_estimate(case.hypothesis, notes)
+        if line is not None:
+            self._drop(line, case)
+        if verdict == "accept" and line is not None:
+            self._uncontrolled += [] if control else [case.hypothesis]
+            self._open_readings(case.hypothesis, line.intervention, notes)
         if not self._alive:
             self._propose(notes)
 
-    def _open_estimate(self, hypothesis: Hypothesis, notes: list[Note]) -> None:
-        key: LineKey = ("holdout", hypothesis.intervention.id)
-        line = self._lines.get(key)
-        case = Case(hypothesis)
+    # --- estimating
+
+    def _open_readings(self, hypothesis: Hypothesis, intervention: Intervention, notes: list[Note]) -> None:
+        seeds = self._training.seeds(intervention.id) if intervention.is_fitted else []
+        for reading, read in self._estimates.begin(hypothesis, intervention, seeds):
+            self._open_reading(self._case(hypothesis, reading), read, notes)
+
+    def _open_reading(self, case: Case, intervention: Intervention, notes: list[Note]) -> None:
+        line = self._lines.get(("holdout", intervention.key))
         if line is None:
-            self._open(hypothesis.intervention, "holdout", [case], notes)
+            self._open(intervention, "holdout", [case], notes)
             return
         for block in range(line.counted):
             seen = line.seen[block]
             case.count(seen, [self._pairs[p] for p in seen.pairs])
         if line.exhausted or line.strikes >= QUARANTINE:
             line.cases.append(case)
-            self._estimate(line, case, notes)
+            self._read(line, case, notes)
             return
         self._at_most -= line.at_most
         line.cases.append(case)
         self._at_most += line.at_most
 
-    def _estimate(self, line: Line, case: Case, notes: list[Note]) -> None:
-        estimated = Estimated(case.hypothesis, case.evidence.n, case.evidence.matches)
-        notes.append(estimated)
-        self._estimated[case.hypothesis.id] = estimated
+    def _read(self, line: Line, case: Case, notes: list[Note]) -> None:
+        """A reading is done; the last of a hypothesis makes its estimate."""
         self._drop(line, case)
+        estimated = self._estimates.take(case)
+        if estimated is not None:
+            notes.append(estimated)
 
     def _drop(self, line: Line, case: Case) -> None:
         before = line.at_most
@@ -337,6 +397,8 @@ class Search:
         if event.cause != "node" and len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, f"{event.message} ({event.cause})", notes)
         self._release(self._dispatch.lost(event))
+        notes += self._training.lost(event)
+        self._open_fitted(notes)
 
     def _on_failed(self, event: Failed, notes: list[Note]) -> None:
         block = self._screening_out.pop(event.task, None)
@@ -348,6 +410,8 @@ class Search:
         elif len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, reason, notes)
         self._release(self._dispatch.failed(event))
+        notes += self._training.failed(event)
+        self._open_fitted(notes)
 
     def _strike(
         self, event: Lost | Failed, intervention: str, blocks: tuple[int, ...], reason: str, notes: list[Note]
@@ -369,4 +433,4 @@ class Search:
                 if line.split == "test":
                     self._decide(line, case, "failed", reason, notes)
                 else:
-                    self._estimate(line, case, notes)
+                    self._read(line, case, notes)

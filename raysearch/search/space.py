@@ -5,7 +5,7 @@ twice, whether a grid, a set or both hold it; len() is K, the number of hypothes
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
@@ -79,7 +79,7 @@ class HypothesisSpace:
         assert len(set(components)) == len(components), f"{components}: one grid for each component"
 
     def interventions(self) -> Iterator[Intervention]:
-        """Each intervention once; all variables share it."""
+        """Each intervention once; all variables share it, but for those that are fit: to each variable by itself."""
         for grid in self.grids:
             for unit in grid:
                 yield Intervention((unit,))
@@ -89,7 +89,9 @@ class HypothesisSpace:
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
             for variable in self.variables:
-                yield Hypothesis(variable, intervention)
+                yield Hypothesis(
+                    variable, replace(intervention, variable=variable) if intervention.is_fitted else intervention
+                )
 
     def __len__(self) -> int:
         return len(self.variables) * (sum(map(len, self.grids)) + len(self._sets_beside()))

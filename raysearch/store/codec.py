@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from raysearch.errors import StoreError
-from raysearch.search.events import Event, Failed, Lost, Measured, Screened
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ JournalEntry = Event | Started | Cut | Ended
 _TYPES: dict[str, type] = {
     "started": Started,
     "screened": Screened,
+    "fitted": Fitted,
     "measured": Measured,
     "lost": Lost,
     "failed": Failed,
@@ -53,7 +54,9 @@ _TYPES: dict[str, type] = {
 }
 _OTHER_VERSION = "read it with the version that wrote it"
 _NAMES = {cls: name for name, cls in _TYPES.items()}
-_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in _NAMES}
+_BESIDE = ("tensors",)
+"""Fields that are kept beside the journal."""
+_FIELDS = {cls: tuple(f.name for f in fields(cls) if f.name not in _BESIDE) for cls in _NAMES}
 
 
 def encode(entry: JournalEntry) -> dict[str, Any]:
@@ -95,7 +98,9 @@ Decoder = Callable[[Any], Any]
 def _decoders(cls: type) -> tuple[dict[str, Decoder], frozenset[str]]:
     """One decoder for each field, and the names of those without a default."""
     hints = get_type_hints(cls)
-    required = frozenset(f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)
+    required = frozenset(
+        f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING and f.name not in _BESIDE
+    )
     return {name: _decoder(hints[name]) for name in _FIELDS[cls]}, required
 
 

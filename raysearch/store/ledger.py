@@ -10,30 +10,44 @@ Not for two threads at once.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby, takewhile
-from typing import Protocol
+from typing import Any, Protocol
 
 from raysearch.search.events import (
     Blocked,
+    Concluded,
     Conflicted,
     Counted,
     Decided,
     Estimated,
     Event,
     Failed,
+    Fitted,
     Lost,
     Measured,
     Note,
     Proposed,
     Screened,
     Snapshot,
+    Task,
+    Trained,
 )
 from raysearch.store.codec import Cut, Ended, Started, decode
+from raysearch.store.fits import Fits
 from raysearch.store.journal import Journal, Line, read_journal
 from raysearch.store.pairs_table import read_pairs, write_pairs
-from raysearch.store.rows import conflict_row, failure_row, hypothesis_row, observation_row, verdict_row
+from raysearch.store.rows import (
+    conflict_row,
+    course_rows,
+    failure_row,
+    fit_row,
+    hypothesis_row,
+    observation_row,
+    seed_rows,
+    verdict_row,
+)
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.schemas import TABLES
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
@@ -78,6 +92,7 @@ class Ledger:
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
         self._to_replay = self.past > 0
+        self._fits = Fits(run.interventions)
         self._journal = Journal(run.journal)
         self._cut_from: dict[str, int] = {}
         self._journal.append([_started(run)])
@@ -97,7 +112,7 @@ class Ledger:
         self._replaying = True
         for _, lines in groupby(self._lines_before(), key=lambda line: (line.driver, line.batch)):
             entries = [decode(line.raw) for line in lines]
-            batch = tuple(e for e in entries if isinstance(e, Screened | Measured | Lost | Failed))
+            batch = tuple(e for e in entries if isinstance(e, Screened | Fitted | Measured | Lost | Failed))
             if batch:
                 self._project(batch)
                 yield batch
@@ -106,9 +121,16 @@ class Ledger:
     def events(self, events: Sequence[Event]) -> None:
         """Makes the events durable, together. Raises: StoreError if the disk refuses."""
         assert not self._to_replay, "replay the journal first: the search must know what was seen"
+        for event in events:
+            if isinstance(event, Fitted):
+                self._fits.keep(event.tensors)
         self._journal.append(events)
         self._project(events)
         self._tick()
+
+    def tensors(self, task: Task) -> Mapping[str, bytes]:
+        """What a replica needs for `task`, by digest. Raises: StoreError where it is not there, or not what it was."""
+        return {digest: self._fits.read(digest) for digest in task.digests}
 
     def notes(self, notes: Sequence[Note]) -> None:
         """Projects what the search says to the tables and the mirror. Raises: StoreError if the disk refuses."""
@@ -182,15 +204,24 @@ class Ledger:
                 self._tables["observations"].add(observation_row(note))
             case Conflicted():
                 self._tables["failures"].add(conflict_row(note))
+            case Trained():
+                self._add("fits", course_rows(note))
+            case Concluded():
+                self._add("fits", [fit_row(note)])
             case Decided(verdict="accept"):
                 self._accepted[note.hypothesis.id] = note
             case Decided():
                 self._tables["verdicts"].add(verdict_row(note, None))
             case Estimated():
                 self._tables["verdicts"].add(verdict_row(self._accepted.pop(note.hypothesis.id), note))
+                self._add("fits", seed_rows(note))
             case Blocked():
                 kept = read_pairs(self._run.pairs)
                 write_pairs(self._run.pairs, kept.pairs, kept.encoded, note.pairs)
+
+    def _add(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            self._tables[table].add(row)
 
     def _cut(self, table: str, rows: int) -> Cut:
         """A durable cut, its part named by the entries of this driver's journal that it covers."""

@@ -3,12 +3,24 @@
 Invariants: a row is a pure function of the note or event, so that a replay writes the same.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from raysearch.search.events import Conflicted, Counted, Decided, Estimated, Failed, Lost, Proposed
-from raysearch.search.hypothesis import Intervention, Subspace, canonical_json
+from raysearch.search.events import (
+    Concluded,
+    Conflicted,
+    Counted,
+    Decided,
+    Estimated,
+    Failed,
+    Fitted,
+    Lost,
+    Proposed,
+    Trained,
+)
+from raysearch.search.hypothesis import Intervention, Subspace, canonical_json, split_key
 
 T = TypeVar("T")
 
@@ -37,9 +49,10 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
 def observation_row(note: Counted) -> dict[str, Any]:
     """A row of `observations`."""
     seen = note.observation
+    intervention, fit = split_key(seen.intervention)
     return {
-        "intervention": seen.intervention,
-        "fit": None,
+        "intervention": intervention,
+        "fit": fit,
         "split": seen.split,
         "block": seen.block,
         "pairs": seen.pairs,
@@ -69,30 +82,97 @@ def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
         "keep_iia": share(note.keep_matches, note.keep_n),
         "copies": note.copies,
         "base_match_unfiltered": note.base_match_unfiltered,
-        "self_swap_iia": None,
-        "random_source_iia": None,
+        "self_swap_iia": _beside(holdout, "self_swap"),
+        "random_source_iia": _beside(holdout, "random_source"),
         "holdout_n": holdout.n if holdout else None,
         "holdout_iia": share(holdout.matches, holdout.n) if holdout else None,
         "evidence": note.log_evidence,
         "claim": note.claim,
+        "fit": note.fit,
+        "reason": note.reason,
     }
+
+
+def course_rows(note: Trained) -> list[dict[str, Any]]:
+    """Rows of `fits`: the course of one stretch of training."""
+    event = note.event
+    points = zip(event.steps, event.losses, event.iias, strict=True)
+    return [
+        _fit_row(event, note.rung, step=s, loss=finite(loss), validation_iia=finite(iia)) for s, loss, iia in points
+    ]
+
+
+def fit_row(note: Concluded) -> dict[str, Any]:
+    """The last row of a seed in `fits`: what came of it."""
+    event = note.event
+    found = canonical_json(dict(event.found)) if event.found else None
+    said = {"validation_iia": event.validation_iia, "fit": event.fit, "found": found, "status": note.status}
+    return _fit_row(event, note.rung, step=event.last, **said)
+
+
+def seed_rows(note: Estimated) -> list[dict[str, Any]]:
+    """Rows of `fits`: what each seed of an accepted hypothesis came to on the holdout."""
+    return [
+        {
+            **_NO_FIT,
+            "intervention": note.hypothesis.intervention.id,
+            "seed": r.seed,
+            "fit": r.fit,
+            "status": "holdout",
+            "holdout_n": r.n,
+            "holdout_iia": share(r.matches, r.n),
+        }
+        for r in note.beside
+        if r.name == "seed"
+    ]
+
+
+_FIT_COLUMNS = (
+    "intervention",
+    "seed",
+    "step",
+    "loss",
+    "validation_iia",
+    "rung",
+    "fit",
+    "status",
+    "found",
+    "holdout_n",
+    "holdout_iia",
+)
+_NO_FIT: dict[str, Any] = dict.fromkeys(_FIT_COLUMNS)
+
+
+def _fit_row(event: Fitted, rung: int, **said: Any) -> dict[str, Any]:
+    return {**_NO_FIT, "intervention": event.intervention, "seed": event.seed, "rung": rung, **said}
+
+
+def _beside(holdout: Estimated | None, name: str) -> float | None:
+    found = next((r for r in holdout.beside if r.name == name), None) if holdout else None
+    return share(found.matches, found.n) if found else None
 
 
 def failure_row(event: Failed | Lost) -> dict[str, Any]:
     """A row of `failures`: what raised, or lost its worker (then of error type "Lost", with the cause in the message)."""
     if isinstance(event, Lost):
-        single = event.group[0] if len(event.group) == 1 else None
+        single = _named(event.group[0]) if len(event.group) == 1 else None
         block = event.blocks[0] if len(event.blocks) == 1 else None
         return _failure(single, block, None, "Lost", f"{event.cause}: {event.message}", None, None, event.worker)
     what = event.error_type, event.message, event.traceback
-    return _failure(event.intervention, event.block, event.attempt, *what, event.node, event.worker)
+    name = None if event.intervention is None else _named(event.intervention)
+    return _failure(name, event.block, event.attempt, *what, event.node, event.worker)
 
 
 def conflict_row(note: Conflicted) -> dict[str, Any]:
     """A row of `failures`: a repeat that gave other outputs than the observation that was counted."""
     repeat = note.repeat
+    if isinstance(repeat, Fitted):
+        message = f"a repeat of the steps from {repeat.first} of seed {repeat.seed} came to another fit than the first; the first counts"
+        return _failure(repeat.intervention, None, repeat.attempt, "Conflict", message, None, None, repeat.worker)
     message = f"a repeat of {repeat.split} block {repeat.block} gave other outputs than the first; the first counts"
-    return _failure(repeat.intervention, repeat.block, repeat.attempt, "Conflict", message, None, None, repeat.worker)
+    return _failure(
+        _named(repeat.intervention), repeat.block, repeat.attempt, "Conflict", message, None, None, repeat.worker
+    )
 
 
 def _failure(
@@ -117,6 +197,11 @@ def _failure(
     }
 
 
+def finite(value: float) -> float | None:
+    """None in the place of what is not a finite number."""
+    return value if math.isfinite(value) else None
+
+
 def share(part: int, whole: int) -> float | None:
     """part / whole in [0, 1]; None where there is nothing to divide by."""
     return part / whole if whole else None
@@ -125,6 +210,11 @@ def share(part: int, whole: int) -> float | None:
 def shared_layer(intervention: Intervention) -> int | None:
     """The layer in which all units lie; None if they lie in several."""
     return _shared(u.site.layer for u in intervention.units)
+
+
+def _named(key: str) -> str:
+    """The id of an intervention, of the key of a part of a task."""
+    return split_key(key)[0].partition("#")[0]
 
 
 def _size(subspace: Subspace) -> int | None:

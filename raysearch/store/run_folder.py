@@ -59,6 +59,7 @@ class RunFolder:
         self.journal = path / "journal"
         self.pairs = path / "pairs.parquet"
         self.tables = path / "tables"
+        self.interventions = path / "interventions"
         self.job_file = path / "job.yaml"
         self.heatmaps = path / "heatmaps"
 

@@ -74,7 +74,7 @@ HYPOTHESES = _schema(
 OBSERVATIONS = _schema(
     "observations",
     ("intervention", pa.string(), "id of the intervention", "id"),
-    ("fit", pa.string(), "digest of the trained featurizer; null where nothing is trained", "digest"),
+    ("fit", pa.string(), "digest of the fitted subspace; null where nothing is trained", "digest"),
     ("split", pa.string(), "test or holdout", "name"),
     ("block", pa.int32(), "block of pairs within the split, counted from 0", "index"),
     ("pairs", pa.list_(pa.int32()), "the pairs of the block, as in pairs.parquet", "index"),
@@ -128,6 +128,33 @@ VERDICTS = _schema(
     ("holdout_iia", pa.float64(), "IIA on the holdout; null unless accepted and holdout_n > 0", "share"),
     ("evidence", pa.float64(), "log e-value against the null that was rejected", "nats"),
     ("claim", pa.string(), "what the verdict is about: these_pairs or sampler", "name"),
+    ("fit", pa.string(), "digest of the fitted subspace that was tested; null where nothing is fit", "digest"),
+    ("reason", pa.string(), "why it failed; null else", "text"),
+)
+
+FITS = _schema(
+    "fits",
+    ("intervention", pa.string(), "id of the intervention", "id"),
+    ("seed", pa.int32(), "seed of the fit; 0 for what is computed without training", "seed"),
+    ("step", pa.int32(), "steps of training done", "steps"),
+    ("loss", pa.float64(), "mean training loss since the row before; null at the end", "nats"),
+    (
+        "validation_iia",
+        pa.float64(),
+        "IIA on change pairs of the validation part of the fit pairs; at the end, of the best",
+        "share",
+    ),
+    ("rung", pa.int32(), "rungs of successive halving passed before", "count"),
+    ("fit", pa.string(), "digest of what was fit: interventions/<digest>.safetensors; null before the end", "digest"),
+    (
+        "status",
+        pa.string(),
+        "null: the course; done, stopped (no better any more) or dropped (hopeless at a rung): the end; holdout: an estimate",
+        "name",
+    ),
+    ("found", pa.string(), "what training found, such as the width of a boundary; null where there is nothing", "JSON"),
+    ("holdout_n", pa.int32(), "change pairs of the holdout; null but in rows of status holdout", "pairs"),
+    ("holdout_iia", pa.float64(), "IIA of this seed on the holdout; null but in rows of status holdout", "share"),
 )
 
 FAILURES = _schema(
@@ -167,6 +194,7 @@ PAIRS = _schema(
 TABLES: dict[str, pa.Schema] = {
     "hypotheses": HYPOTHESES,
     "observations": OBSERVATIONS,
+    "fits": FITS,
     "verdicts": VERDICTS,
     "failures": FAILURES,
 }

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raysearch.causal import Split
+from raysearch.cluster.fake_pool import faked_fit
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Event, Failed, Lost, Measured, Note, Screened, Task
-from raysearch.search.hypothesis import Intervention
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Note, Screened, Seed, Task
+from raysearch.search.hypothesis import Intervention, Subspace
 from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import Grid, HypothesisSpace
+from raysearch.search.training import FitPlan
 
 VARIABLES = ("v", "w")
 BASE, SOURCE = 0, 1
@@ -37,10 +39,16 @@ class World:
     rates: Callable[[int], float] = lambda layer: (0.0, 0.5, 0.7, 0.8, 0.9, 1.0)[layer % 6]
     poison: frozenset[str] = frozenset()
     wanted: int | None = None
+    subspaces: tuple[Subspace, ...] = (Subspace(),)
+    fit: int = 0
+    steps: int = 40
+    controls: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1)
+    rungs: tuple[int, ...] = (10, 20)
     pairs: Mapping[int, Expected] = field(init=False)
 
     def __post_init__(self) -> None:
-        splits: list[Split] = ["test"] * self.test + ["holdout"] * self.holdout
+        splits: list[Split] = ["test"] * self.test + ["holdout"] * self.holdout + ["fit"] * self.fit
         self.pairs = {i: self._expected(i, split) for i, split in enumerate(splits)}
 
     def _expected(self, pair: int, split: Split) -> Expected:
@@ -52,12 +60,19 @@ class World:
 
     @property
     def space(self) -> HypothesisSpace:
-        return HypothesisSpace(VARIABLES, (Grid("residual", tuple(range(self.layers)), (None,), ("last",)),))
+        grid = Grid("residual", tuple(range(self.layers)), (None,), ("last",), self.subspaces)
+        return HypothesisSpace(VARIABLES, (grid,))
 
     def search(self) -> Search:
         test = SequentialTest(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
-        plan = Plan({"test": self.wanted or self.test, "holdout": self.holdout}, self.max_pairs, solved_only=True)
-        return Search(Exhaustive(self.space), test, self.pairs, plan, self.these_pairs, self.rows)
+        wanted: dict[Split, int] = {"test": self.wanted or self.test, "holdout": self.holdout, "fit": self.fit}
+        plan = Plan(wanted, self.max_pairs, solved_only=True)
+        fit = (
+            FitPlan(self.steps, self.seeds, rungs=self.rungs, enough=self.threshold / 2, together=3)
+            if self.fit
+            else None
+        )
+        return Search(Exhaustive(self.space), test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""
@@ -68,11 +83,19 @@ class World:
             return self.pairs[pair].counterfactual["v"]
         return self.pairs[pair].counterfactual["w"] if draw < rate + (1 - rate) / 2 else (BASE,)
 
+    def fit_iia(self, seed: Seed, step: int) -> float:
+        """Validation IIA, in twentieths: it rises with the steps to the layer's rate, a little otherwise for each seed."""
+        rng = random.Random(f"{self.seed}.{seed.key}")
+        rate = self.rates(seed.intervention.units[0].site.layer) - 0.1 * rng.random()
+        return max(0, round(20 * rate * min(1.0, step / max(self.steps, 1) + 0.3))) / 20
+
     def solves(self, pair: int) -> bool:
         return random.Random(f"{self.seed}.solved.{pair}").random() < self.solved
 
     def run(self, task: Task) -> list[Event]:
         """What a good worker answers."""
+        if task.kind == "fit":
+            return [faked_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
         if task.kind == "screen":
             block = task.blocks[0]
             base = tuple((BASE,) if self.solves(p) else (99,) for p in block.pairs)
@@ -82,7 +105,7 @@ class World:
         return [
             Measured(
                 task.id,
-                i.id,
+                i.key,
                 b.split,
                 b.index,
                 b.pairs,
@@ -139,7 +162,7 @@ class Cluster:
         return search
 
     def _answer(self, task: Task, rng: random.Random, late: list[Event]) -> list[Event]:
-        group = tuple(i.id for i in task.interventions)
+        group = task.keys
         if self.world.poison & set(group):
             return [lost(task, "worker", "killed")]
         key = (group, task.blocks[0])
@@ -156,8 +179,7 @@ class Cluster:
 
 def lost(task: Task, cause: Literal["worker", "node"], message: str = "gone") -> Lost:
     """A task whose worker went away."""
-    group = tuple(i.id for i in task.interventions)
-    return Lost(task.id, cause, "w", message, group, task.blocks[0].split, tuple(b.index for b in task.blocks))
+    return Lost(task.id, cause, "w", message, task.keys, task.blocks[0].split, tuple(b.index for b in task.blocks))
 
 
 def raising(task: Task, intervention: str | None, block: int | None = None) -> Failed:
@@ -172,7 +194,7 @@ def raising(task: Task, intervention: str | None, block: int | None = None) -> F
         node="node",
         worker="w",
         attempt=task.attempt,
-        group=tuple(i.id for i in task.interventions),
+        group=task.keys,
         split=task.blocks[0].split,
         blocks=tuple(b.index for b in task.blocks),
     )
@@ -181,4 +203,6 @@ def raising(task: Task, intervention: str | None, block: int | None = None) -> F
 def _contradicted(event: Event) -> Event:
     if isinstance(event, Measured):
         return replace(event, outputs=tuple((o[0] + 1,) for o in event.outputs))
+    if isinstance(event, Fitted):
+        return replace(event, fit="another")
     return event

@@ -1,0 +1,67 @@
+"""Estimates: what an accepted hypothesis is read as on the holdout, and what is read beside it.
+
+Invariants: an estimate is whole when all of its readings are; the cheap controls and all seeds stand beside each.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from raysearch.search.controls import READ, read_beside
+from raysearch.search.events import Estimated, Fitted, Reading
+from raysearch.search.evidence import Evidence
+from raysearch.search.hypothesis import Hypothesis, Intervention
+from raysearch.search.lines import Case
+
+
+@dataclass
+class _Open:
+    """An estimate under way: how many readings are still to come."""
+
+    waiting: int
+    main: Evidence = Evidence()
+    beside: list[Reading] = field(default_factory=list)
+
+
+class Estimates:
+    """Accepted hypotheses in, `Estimated` out."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+        self._done: dict[str, Estimated] = {}
+
+    @property
+    def open(self) -> int:
+        """How many are under way."""
+        return len(self._open)
+
+    @property
+    def done(self) -> Mapping[str, Estimated]:
+        """Those that are whole, by hypothesis id."""
+        return self._done
+
+    def begin(
+        self, hypothesis: Hypothesis, intervention: Intervention, seeds: Sequence[Fitted]
+    ) -> Iterator[tuple[Reading | None, Intervention]]:
+        """What is to be read, as what (None: the estimate itself). `seeds`: what came of each seed of what was fit."""
+        readings: list[tuple[Reading | None, Intervention]] = [(None, intervention)]
+        if intervention.control is None:
+            readings += [(Reading(name, 0, 0), read_beside(intervention, name)) for name in READ]
+        readings += [(Reading("seed", 0, 0, e.seed, e.fit), replace(intervention, fit=e.fit)) for e in seeds]
+        self._open[hypothesis.id] = _Open(len(readings))
+        yield from readings
+
+    def take(self, case: Case) -> Estimated | None:
+        """A reading is done; the estimate, where it was the last."""
+        name = case.hypothesis.id
+        found = self._open[name]
+        found.waiting -= 1
+        if case.reading is None:
+            found.main = case.evidence
+        else:
+            found.beside.append(replace(case.reading, n=case.evidence.n, matches=case.evidence.matches))
+        if found.waiting:
+            return None
+        del self._open[name]
+        beside = sorted(found.beside, key=lambda r: (r.name, r.seed or 0))
+        self._done[name] = Estimated(case.hypothesis, found.main.n, found.main.matches, tuple(beside))
+        return self._done[name]

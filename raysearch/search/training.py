@@ -1,0 +1,320 @@
+"""Training: which seeds of which interventions are fit, in what company, for how many steps; a brain without I/O.
+
+A fit is done in stretches of steps. After each, its state is kept, so that what is lost is no more than a stretch and a fit that was
+killed goes on to the same tensors. At a *rung* all seeds that have come so far are compared (successive halving: Jamieson & Talwalkar,
+2016) and the hopeless ones go no further; what they have become is tested like every other, so that no verdict is guessed.
+
+Invariants: who is trained in whose company, and who is dropped, follows from what closed rungs have shown, never from the order of
+arrival; every seed ends in `Concluded` or in a failure; the first answer for a stretch wins.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from raysearch.search.events import Block, Concluded, Failed, FitStatus, Fitted, Lost, Note, Seed, Task, Trained
+from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Intervention
+
+ATTEMPTS = 3
+"""That a single seed gets for a stretch."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """`steps` of training for each of `seeds`, state kept `saves` times; at `rungs` steps the hopeless are dropped.
+
+    A seed is hopeless where it is not among the best `keep` of its variable's, by validation IIA, and below `enough`. `together`: so many
+    train in one batch.
+    """
+
+    steps: int
+    seeds: tuple[int, ...] = (0,)
+    saves: int = 4
+    rungs: tuple[int, ...] = ()
+    keep: float = 0.5
+    enough: float = 0.4
+    together: int = 2
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The steps at which stretches end."""
+        saves = {self.steps * (i + 1) // self.saves for i in range(self.saves)}
+        return tuple(sorted((saves | set(self.rungs) | {self.steps}) - {0}))
+
+
+@dataclass
+class _Fit:
+    """A seed on its way."""
+
+    intervention: Intervention
+    seed: int
+    last: Fitted | None = None
+    status: FitStatus | None = None
+    failure: str | None = None
+    strikes: int = 0
+    seen: dict[int, Fitted] = field(default_factory=dict)
+    queued: set[int] = field(default_factory=set)
+
+    @property
+    def key(self) -> str:
+        return Seed(self.intervention, self.seed).key
+
+    @property
+    def ended(self) -> bool:
+        return self.status is not None or self.failure is not None
+
+    def had_ended(self, step: int) -> bool:
+        """Whether it had at `step`: a replay may know already what came after."""
+        return self.failure is not None or (self.status is not None and self.step <= step)
+
+    @property
+    def step(self) -> int:
+        return 0 if self.last is None else self.last.last
+
+    def seed_at(self, step: int) -> Seed:
+        """As it is to be taken on from `step`."""
+        before = next((e for e in self.seen.values() if e.last == step), None)
+        return Seed(self.intervention, self.seed, None if before is None else before.state)
+
+    @property
+    def merit(self) -> tuple[float, float, int]:
+        """The lower the better: validation IIA first, then its loss, then the seed."""
+        assert self.last is not None
+        iia, loss = self.last.validation_iia, self.last.validation_loss
+        return (-1.0 if iia is None else -iia, 0.0 if loss is None else loss, self.seed)
+
+
+@dataclass
+class _Group:
+    """Fits that train together through one stretch."""
+
+    fits: list[_Fit]
+    steps: tuple[int, int]
+    attempt: int = 0
+    losses: int = 0
+
+
+class Training:
+    """Interventions in; tasks out; what came of each in `best`."""
+
+    def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
+        self._plan = plan
+        self._blocks = blocks
+        self._fits: dict[str, _Fit] = {}
+        self._of: dict[str, list[_Fit]] = {}
+        self._ready: deque[_Group] = deque()
+        self._out: dict[int, _Group] = {}
+        self._racing: list[_Fit] = []
+        self._waiting: list[_Fit] = []
+        self._rung = 0
+
+    @property
+    def going(self) -> int:
+        """Seeds that have not ended."""
+        return sum(not fit.ended for fit in self._fits.values())
+
+    @property
+    def queued(self) -> int:
+        return len(self._ready)
+
+    @property
+    def out(self) -> int:
+        return len(self._out)
+
+    def add(self, interventions: Sequence[Intervention]) -> None:
+        """Those of one generation. What has no steps has no seeds either."""
+        closed = [_Fit(i, 0) for i in interventions if _is_closed(i)]
+        trained = [_Fit(i, seed) for i in interventions if not _is_closed(i) for seed in self._plan.seeds]
+        for fit in (*closed, *trained):
+            assert fit.key not in self._fits, "an intervention is fit once"
+            self._fits[fit.key] = fit
+            self._of.setdefault(fit.intervention.id, []).append(fit)
+        for group in _companies(closed, self._plan.together):
+            self._ready.append(_Group(group, (0, 0)))
+        self._waiting += trained
+        self._start_race()
+
+    def ask(self, task: int) -> Task | None:
+        """The next task, under the id `task`."""
+        while self._ready:
+            group = self._ready.popleft()
+            group.fits = [f for f in group.fits if f.failure is None]
+            if all(group.steps[0] in f.seen for f in group.fits):  # told by a replay, or late
+                self._go_on(group.fits, group.steps[1])
+                continue
+            self._out[task] = group
+            seeds = tuple(
+                f.seed_at(group.steps[0]) for f in group.fits
+            )  # those already told too: company is part of the numbers
+            distinct = tuple(dict.fromkeys(f.intervention for f in group.fits))
+            return Task(task, "fit", distinct, self._blocks, group.attempt, seeds, group.steps)
+        return None
+
+    def tell(self, event: Fitted) -> tuple[list[Note], bool]:
+        """What follows from an answer, and whether it contradicts the first one."""
+        fit = self._fits[event.key[0] + f"#{event.seed}"]
+        notes: list[Note] = []
+        first = fit.seen.get(event.first)
+        if first is None and not fit.ended:
+            assert event.first == fit.step, (fit.key, "goes on from", fit.step, "not", event.first)
+            fit.last = fit.seen[event.first] = event
+            fit.strikes = 0
+            notes.append(Trained(event, self._rung))
+            if event.stopped or event.last >= self._plan.steps or _is_closed(fit.intervention):
+                self._conclude(fit, "stopped" if event.stopped else "done", notes)
+        self._settle(event.task)
+        self._close_rung(notes)
+        return notes, first is not None and first.fit != event.fit
+
+    def lost(self, event: Lost) -> list[Note]:
+        """A task whose worker went away goes out again; in halves where it took two with it. Node losses never count."""
+        group = self._out.pop(event.task, None)
+        notes: list[Note] = []
+        if group is not None:
+            counts = event.cause != "node"
+            group.losses += counts
+            self._again(group, f"{event.message} ({event.cause})" if counts else None, group.losses >= 2, notes)
+        return notes
+
+    def failed(self, event: Failed) -> list[Note]:
+        """Of a single seed: it goes out again by itself, three times in all. Of a whole task: it goes out in halves."""
+        notes: list[Note] = []
+        group = self._out.get(event.task)
+        if group is None:
+            return notes
+        reason = f"{event.error_type}: {event.message}"
+        if event.intervention is None:
+            del self._out[event.task]
+            self._again(group, reason, True, notes)
+            return notes
+        fit = self._fits[event.intervention]
+        group.fits.remove(fit)
+        self._settle(event.task)
+        self._again(_Group([fit], group.steps, group.attempt), reason, True, notes)
+        return notes
+
+    def best(self, intervention: str) -> Fitted | None:
+        """What came of an intervention, by its id: the best of its seeds, by validation. None where all failed. All have ended."""
+        done = [f for f in self._of[intervention] if f.status is not None]
+        return min(done, key=lambda f: f.merit).last if done else None
+
+    def seeds(self, intervention: str) -> list[Fitted]:
+        """What came of each seed that did not fail."""
+        return [f.last for f in self._of[intervention] if f.status is not None and f.last is not None]
+
+    def has_ended(self, intervention: str) -> bool:
+        """Whether all seeds of an intervention have."""
+        return all(f.ended for f in self._of[intervention])
+
+    def failure(self, intervention: str) -> str:
+        """Why nothing came of an intervention."""
+        return next(f.failure for f in self._of[intervention] if f.failure is not None)
+
+    def _again(self, group: _Group, reason: str | None, halve: bool, notes: list[Note]) -> None:
+        """`reason`: why it did not do, where that counts against it."""
+        group.attempt += 1
+        if len(group.fits) == 1:
+            (fit,) = group.fits
+            fit.strikes += reason is not None
+            if reason is not None and fit.strikes >= ATTEMPTS and not fit.ended:
+                fit.failure = reason
+                self._close_rung(notes)
+                return
+        if len(group.fits) == 1 or not halve:
+            self._ready.append(group)
+            return
+        middle = len(group.fits) // 2
+        for half in (group.fits[:middle], group.fits[middle:]):
+            self._ready.append(_Group(half, group.steps, group.attempt, min(group.losses, 1)))
+
+    def _settle(self, task: int) -> None:
+        """A task all of whose seeds have answered is over; those that have more of this rung before them go on together."""
+        group = self._out.get(task)
+        if group is not None and all(group.steps[0] in f.seen for f in group.fits):
+            del self._out[task]
+            self._go_on(group.fits, group.steps[1])
+
+    def _go_on(self, fits: Sequence[_Fit], step: int) -> None:
+        """Queues the stretch from `step` on, once, unless a rung is to be waited for."""
+        left = [f for f in fits if not f.had_ended(step) and step not in f.queued]
+        if left and step < self._next_rung():
+            end = next(e for e in self._plan.ends if e > step)
+            self._ready.append(_Group(left, (step, end)))
+            for fit in left:
+                fit.queued.add(step)
+
+    def _next_rung(self) -> int:
+        rungs = (*sorted(self._plan.rungs), self._plan.steps)
+        return rungs[min(self._rung, len(rungs) - 1)]
+
+    def _start_race(self) -> None:
+        """Those that wait start together, once nobody is on the way: a race is closed before the next begins."""
+        if any(not f.ended for f in self._racing) or not self._waiting:
+            return
+        self._racing, self._waiting, self._rung = self._waiting, [], 0
+        for group in _companies(self._racing, self._plan.together):
+            self._go_on(group, 0)
+
+    def _close_rung(self, notes: list[Note]) -> None:
+        """Once all that race have come to the rung: drops the hopeless, and lets the others go on."""
+        left = [f for f in self._racing if not f.ended]
+        if any(f.step < self._next_rung() for f in left):
+            return
+        if left:
+            at = self._next_rung()
+            for fit in self._hopeless(left):
+                self._conclude(fit, "dropped", notes)
+            self._rung += 1
+            for group in _companies([f for f in left if not f.ended], self._plan.together):
+                self._go_on(group, at)
+        self._start_race()
+
+    def _hopeless(self, left: Iterable[_Fit]) -> list[_Fit]:
+        """Of each variable's seeds (controls apart), those beyond the best share and below what is enough."""
+        by_variable: dict[tuple[str | None, str | None], list[_Fit]] = {}
+        for fit in left:
+            by_variable.setdefault((fit.intervention.variable, fit.intervention.control), []).append(fit)
+        hopeless = []
+        for fits in by_variable.values():
+            kept = -int(-len(fits) * self._plan.keep // 1)
+            ranked = sorted(fits, key=lambda f: (f.merit, f.key))
+            hopeless += [f for f in ranked[kept:] if -f.merit[0] < self._plan.enough]
+        return hopeless
+
+    def _conclude(self, fit: _Fit, status: FitStatus, notes: list[Note]) -> None:
+        assert fit.last is not None
+        fit.status = status
+        notes.append(Concluded(fit.last, self._rung, status))
+
+    def validate(self) -> None:
+        """Checks the invariants; for tests."""
+        places = [f.key for g in (*self._ready, *self._out.values()) for f in g.fits]
+        assert all(a < b for a, b in pairwise(self._plan.ends)), self._plan
+        for fit in self._fits.values():
+            held = fit.ended or fit in self._waiting or fit.step >= self._next_rung()
+            assert fit.key in places or held, (fit.key, "is nowhere")
+
+
+def _is_closed(intervention: Intervention) -> bool:
+    """Whether it is computed, without steps."""
+    names = {unit.subspace.featurizer for unit in intervention.units}
+    return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
+
+
+def _companies(fits: Sequence[_Fit], size: int) -> list[list[_Fit]]:
+    """Groups of `size`: alike ones together, for they share what is run (position first: rows of one length)."""
+
+    def place(fit: _Fit) -> tuple[object, ...]:
+        site = fit.intervention.units[0].site
+        return (
+            fit.intervention.control or "",
+            site.position,
+            site.component,
+            site.layer,
+            fit.intervention.id,
+            fit.seed,
+        )
+
+    ordered = sorted(fits, key=place)
+    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
