@@ -80,7 +80,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"space": {"heads": [1, 1]}}, "space: heads names 1 twice"),
         (
             {"space": {"subspaces": ["ful"]}},
-            r"space.subspaces.0: should be full, or coordinates such as .*\(got 'ful'\)",
+            r"space.subspaces.0: should be full, mean_difference, .*\(got 'ful'\)",
         ),
         ({"space": {"subspaces": "full"}}, r"space.subspaces: should be a list such as \[full,"),
         (
@@ -97,6 +97,21 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"space": {"subspaces": [{"coordinates": [0, 1]}, {"coordinates": {"from": 0, "to": 1}}]}},
             "space: subspaces names the same one twice",
         ),
+        ({"space": {"subspaces": [{"das": [0]}]}}, r"space.subspaces.0.das.0: .*greater than or equal to 1 \(got 0\)"),
+        (
+            {"space": {"subspaces": [{"das": [1], "pca": [1]}]}},
+            "space.subspaces.0: names das, pca; give one kind of subspace",
+        ),
+        (
+            {"space": {"subspaces": [{"dsa": [1]}]}},
+            r"space.subspaces.0.dsa: unknown key; did you mean 'das'\? allowed: coordinates, das",
+        ),
+        ({"space": {"subspaces": [{"mask": {"over": "pca"}}]}}, "space.subspaces.0.mask: size says how many principal"),
+        ({"fit": {"rungs": [200, 100]}}, r"fit: rungs \[200, 100\] must rise, and lie below steps \(400\)"),
+        ({"fit": {"seeds": [1, 1]}}, r"fit: seeds \[1, 1\] hold one twice"),
+        ({"fit": {"validation": 1.0}}, "fit.validation: .*less than 1"),
+        ({"fit": {"stesp": 10}}, r"fit.stesp: unknown key; did you mean 'steps'\?"),
+        ({"controls": ["random"]}, r"controls.0: should be random_subspace, random_model, .*\(got 'random'\)"),
         ({"space": {"units": [{"layer": 1}]}}, r"space.units.0: should be a list of units .* such as \[\{layer: 9"),
         ({"space": {"units": [[]]}}, r"space.units.0: should be a list of units .*\(got \[\]\)"),
         ({"space": {"units": [["last"]]}}, r"space.units.0.0: should be a unit, such as"),
@@ -165,7 +180,7 @@ def test_keys_of_later_versions_are_refused_not_ignored(tmp_path: Path, key: str
     [(path, value) for path, values in NOT_YET_VALUES.items() for value in values]
     + [
         ("space.positions", [{"x": {"take": "last"}}]),
-        ("space.subspaces", ["full", {"das": [1, 4]}]),
+        ("space.subspaces", ["full", {"sae": {"path": "a.safetensors"}}]),
         ("propose.use", "my_file.py:Proposer"),
     ],
 )

@@ -23,6 +23,7 @@ from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import HypothesisSpace
+from raysearch.search.training import FitPlan
 
 SPARE = 4
 """A generator draws at most so many times the pairs that are asked, to make up for those that the model does not solve."""
@@ -71,9 +72,18 @@ class Question:
         space = self.space(facts)
         expecteds = self.expected(encoded)
         check_variables(*self.test_pairs(expecteds))
-        wanted: dict[Split, int] = {"test": self.job.pairs.test, "holdout": self.job.pairs.holdout}
-        plan = Plan(wanted, self.job.test.max_pairs, self.job.pairs.solved_only)
-        return Search(Exhaustive(space), self.test(space), expecteds, plan, self.these_pairs, self.job.resources.rows)
+        job = self.job
+        plan = Plan(_counts(job, 1), job.test.max_pairs, job.pairs.solved_only)
+        return Search(
+            Exhaustive(space),
+            self.test(space),
+            expecteds,
+            plan,
+            self.these_pairs,
+            job.resources.rows,
+            _fit_plan(job) if job.space.is_fitted else None,
+            job.controls,
+        )
 
     def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
         """What outputs are held against, by pair."""
@@ -197,8 +207,23 @@ def _check_known(key: str, kind: str, name: str, known: Sequence[str], of: str) 
 
 
 def _counts(job: Job, spare: int) -> dict[Split, int]:
-    """Nothing is trained in this version, so no pair is drawn or dealt for it."""
-    return {"test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
+    """How many pairs of each split; none to fit where nothing is fit."""
+    fit: dict[Split, int] = {"fit": spare * job.pairs.fit} if job.space.is_fitted else {}
+    return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
+
+
+def _fit_plan(job: Job) -> FitPlan:
+    """Who trains together fills a forward pass."""
+    keys = job.fit
+    return FitPlan(
+        steps=keys.steps,
+        seeds=keys.seeds,
+        saves=keys.saves,
+        rungs=keys.rungs,
+        keep=keys.keep,
+        enough=job.test.threshold / 2,
+        together=max(1, job.resources.rows // keys.batch),
+    )
 
 
 def _resolved(job: Job, variables: Sequence[str], positions: Sequence[str], default_claim: str) -> Job:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
-from raysearch.job.space import in_order, subspace_of
+from raysearch.job.space import in_order
 from raysearch.search.events import ComponentFacts, ModelFacts
 from raysearch.search.hypothesis import Site, Subspace
 from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
@@ -24,7 +24,7 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
     assert keys.variables is not None
     assert keys.positions is not None
     _check_heads_meant(keys, model)
-    subspaces = tuple(subspace_of(s) for s in keys.subspaces)
+    subspaces = keys.meant_subspaces
     grids = tuple(_grid(keys, model, c, keys.positions, subspaces) for c in keys.components)
     for path, site in keys.unit_sites:
         model.check_layer(f"{path}.layer", site.component, site.layer)
@@ -70,11 +70,20 @@ class _Model:
             raise JobError(f"{key}: {head} is no head of {component} in {self.name}; it has {has}")
 
     def check_subspace(self, key: str, component: str, head: int | None, subspace: Subspace) -> None:
-        """Raises: JobError for a coordinate that the vector does not have."""
+        """Raises: JobError for a coordinate that the vector does not have, more features than it has, a mask over heads that are none."""
         width = self.width(component, head)
+        of = component if head is None else "a head" if component == "head" else f"a head of {component}"
+        if width and subspace.features is not None and subspace.features > width:
+            raise JobError(
+                f"{key}: {subspace.featurizer} of {subspace.features} features: {of} in {self.name} has {width} coordinates; "
+                f"give at most {width}"
+            )
+        if subspace.basis == "heads" and (head is not None or not self.component(component).heads):
+            raise JobError(
+                f"{key}: a mask over heads needs a component that has heads, all of them at once (heads: joint)"
+            )
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
-                of = component if head is None else "a head" if component == "head" else f"a head of {component}"
                 raise JobError(f"{key}: {coordinate} is no coordinate of {of} in {self.name}; it has 0..{width - 1}")
 
     def check_width(self, key: str, source: Site, own: Site) -> None:

@@ -9,7 +9,18 @@ import yaml
 from pydantic import Field, ValidationError
 
 from raysearch.errors import JobError, NotYetError
-from raysearch.job.keys import AnswerKeys, Keys, ModelKeys, PairsKeys, ProblemKeys, ProposeKeys, ResourcesKeys, TestKeys
+from raysearch.job.keys import (
+    AnswerKeys,
+    Control,
+    FitKeys,
+    Keys,
+    ModelKeys,
+    PairsKeys,
+    ProblemKeys,
+    ProposeKeys,
+    ResourcesKeys,
+    TestKeys,
+)
 from raysearch.job.mistakes import first_error
 from raysearch.job.not_yet import refuse_not_yet
 from raysearch.job.space import SpaceKeys
@@ -26,8 +37,10 @@ class Job(Keys):
     pairs: PairsKeys = PairsKeys()
     answer: AnswerKeys = AnswerKeys()
     space: SpaceKeys = SpaceKeys()
+    fit: FitKeys = FitKeys()
     test: TestKeys = TestKeys()
     propose: ProposeKeys = ProposeKeys()
+    controls: tuple[Control, ...] = ()
     resources: ResourcesKeys = ResourcesKeys()
 
     @classmethod

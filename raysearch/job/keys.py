@@ -62,6 +62,42 @@ class AnswerKeys(Keys):
     compare: Literal["first_token"] = "first_token"
 
 
+class FitKeys(Keys):
+    """How subspaces are trained: on the fit pairs, by the cross entropy (or another loss) of the counterfactual answer.
+
+    `boundary_learning_rate`: of the boundary of a boundless subspace. `warmup`: share of the steps. `validation`: share of the fit pairs
+    that is held back to choose by; `evaluate`: how often it is looked at; `patience`: looks without improvement before training stops
+    (0: never). `seeds`: attempts at each subspace; the best by validation is tested. At each of the steps `rungs`, those that are not
+    among the best `keep` of their variable, and match less than half of the threshold, go no further. `saves`: how often the state is
+    kept, so that no more is lost with a worker.
+    """
+
+    steps: Positive = 400
+    batch: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    boundary_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-2
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    loss: Literal["cross_entropy", "logit_difference"] = "cross_entropy"
+    validation: Rate = 0.2
+    evaluate: Positive = 10
+    patience: Count = 0
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    rungs: tuple[Positive, ...] = ()
+    keep: Rate = 0.5
+    saves: Positive = 4
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "FitKeys":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} hold one twice; name each once")
+        if list(self.rungs) != sorted(set(self.rungs)) or any(r >= self.steps for r in self.rungs):
+            raise ValueError(f"rungs {list(self.rungs)} must rise, and lie below steps ({self.steps})")
+        return self
+
+
 class TestKeys(Keys):
     """When to believe it. `false_accept`: chance of any false accept in the search; `miss`: of rejecting one true hypothesis."""
 
@@ -77,6 +113,9 @@ class ProposeKeys(Keys):
     """Which hypotheses to test next."""
 
     use: Literal["exhaustive"] = "exhaustive"
+
+
+Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
 
 
 class ResourcesKeys(Keys):

@@ -13,18 +13,24 @@ from pydantic_core import ErrorDetails
 from raysearch.job.keys import Keys
 from raysearch.job.not_yet import NOT_YET_KEYS, brief
 
-_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
+_PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
+_SUBSPACE = (
+    "should be full, mean_difference, {coordinates: [0, 16]}, {das: [1, 4]}, {boundless: {}}, {boundless_rank: [16]}, "
+    "{mask: {over: coordinates}}, {pca: [8]}, {svd: [8]} or {random: [4]}"
+)
 
 WORDS = {
     "name": "should be letters, digits, dots, dashes and underscores, such as capitals-2",
     "space.layers": "should be all, a list such as [0, 4, 8], or {from: 0, to: 11, step: 2}",
     "space.heads": "should be all (each head by itself), joint (the heads of a layer at once), or a list such as [0, 4]",
-    "space.subspaces": "should be a list such as [full, {coordinates: [0, 16]}]",
+    "space.subspaces": "should be a list such as [full, {das: [1, 4]}]",
     "space.subspaces.#": _SUBSPACE,
+    "controls": "should be a list such as [random_subspace, arbitrary_labels]",
+    "controls.#": "should be random_subspace, random_model, arbitrary_labels or placebo",
     "space.units": "should be a list of sets, each a list of units, such as [[{layer: 9, position: last}]]",
     "space.units.#": "should be a list of units that are interchanged at once, such as [{layer: 9, position: last}]",
     "space.units.#.#": "should be a unit, such as {layer: 9, position: last}",
-    "space.units.#.#.subspace": _SUBSPACE,
+    "space.units.#.#.subspace": _PLAIN_SUBSPACE,
 }
 """What would do, where pydantic's own words do not help; # stands for a place in a list."""
 

@@ -14,18 +14,17 @@ NOT_YET_KEYS = (
     "pairs.disjoint",
     "answer.aliases",
     "answer.scores",
-    "fit",
     "test.indifference",
     "test.keep_threshold",
     "test.pairs",
-    "controls",
 )
 """Keys of the job format that this version refuses."""
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "answer.compare": ("sequence", "class", "choices"),
     "space.positions": ("all",),
-    "space.subspaces": ("das", "boundless", "mask", "pca", "svd", "mean_difference", "random", "sae"),
+    "space.subspaces": ("sae",),
+    "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
     "test.use": ("fixed",),
     "propose.use": ("refine", "smallest_subspace", "attribution"),
 }  # fmt: skip
@@ -34,7 +33,8 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
 SUPPORTED = {
     "answer.compare": "first_token",
     "space.positions": "the names of positions",
-    "space.subspaces": "full or coordinates",
+    "space.subspaces": "full, coordinates, das, boundless, boundless_rank, mask, pca, svd, mean_difference or random",
+    "space.units.subspace": "full or coordinates",
     "test.use": "sequential",
     "propose.use": "exhaustive",
 }
@@ -66,7 +66,7 @@ def _flat(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for i, units in enumerate(sets if isinstance(sets, list) else ()):
         for j, unit in enumerate(units if isinstance(units, list) else ()):
             if isinstance(unit, dict) and "subspace" in unit:
-                yield f"space.units.{i}.{j}.subspace", "space.subspaces", unit["subspace"]
+                yield f"space.units.{i}.{j}.subspace", "space.units.subspace", unit["subspace"]
 
 
 def _is_not_yet(path: str, value: Any) -> bool:

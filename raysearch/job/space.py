@@ -9,10 +9,17 @@ import re
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from raysearch.job.keys import Count, Keys, Positive
-from raysearch.search.hypothesis import Site, Subspace, Unit, canonical_json
+from raysearch.search.hypothesis import FITTED, Site, Subspace, Unit, canonical_json
 from raysearch.search.space import COMPONENTS, is_in_layers
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
@@ -74,14 +81,85 @@ class CoordinatesKeys(Keys):
         return given
 
 
-SubspaceKeys = Literal["full"] | CoordinatesKeys
+Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
-def subspace_of(keys: SubspaceKeys) -> Subspace:
-    """The subspace that a job names: the whole vector, or coordinates in rising order."""
-    if not isinstance(keys, CoordinatesKeys):
-        return Subspace()
-    given = keys.coordinates
+class NoKeys(Keys):
+    """Takes no options."""
+
+
+class MaskKeys(Keys):
+    """`over`: whose coordinates are masked, one by one; `size`: how many principal components there are, with pca."""
+
+    over: Literal["coordinates", "heads", "pca"] = "coordinates"
+    size: Positive | None = None
+
+    @model_validator(mode="after")
+    def _sized(self) -> "MaskKeys":
+        if (self.over == "pca") != (self.size is not None):
+            raise ValueError(
+                "size says how many principal components there are: give it with over: pca, and only there"
+            )
+        return self
+
+
+class SubspaceChoice(CoordinatesKeys):
+    """One kind of subspace, by its only key; of those that come in sizes, these sizes.
+
+    `coordinates`: these of the vector. `das`: a trained rotation. `boundless`: a rotation of the whole vector with a learned boundary;
+    `boundless_rank`: within so many directions. `mask`: a learned choice. `pca`, `svd`: principal and singular directions of activations.
+    `random`: random ones, as a control.
+    """
+
+    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = None  # type: ignore[assignment]
+    das: Sizes | None = None
+    boundless: NoKeys | None = None
+    boundless_rank: Sizes | None = None
+    mask: MaskKeys | None = None
+    pca: Sizes | None = None
+    svd: Sizes | None = None
+    random: Sizes | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "SubspaceChoice":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"names {', '.join(given) or 'nothing'}; give one kind of subspace an item, such as {{das: [1, 4]}}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @property
+    def subspaces(self) -> tuple[Subspace, ...]:
+        """One for each size; coordinates in rising order."""
+        if self.coordinates is not None:
+            return (coordinates_of(self.coordinates),)
+        if self.boundless is not None:
+            return (Subspace("boundless"),)
+        if self.mask is not None:
+            return (Subspace("mask", self.mask.size, basis=self.mask.over),)
+        return tuple(Subspace(name, size) for name, sizes in self if sizes is not None for size in sizes)
+
+
+SubspaceKeys = Literal["full", "mean_difference"] | SubspaceChoice
+PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
+
+
+def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:
+    """The subspaces that a job names."""
+    if isinstance(keys, SubspaceChoice):
+        return keys.subspaces
+    if isinstance(keys, CoordinatesKeys):
+        return (coordinates_of(keys.coordinates),)
+    return (Subspace() if keys == "full" else Subspace(keys),)
+
+
+def coordinates_of(given: tuple[int, ...] | CoordinateRange) -> Subspace:
+    """The subspace of these coordinates, in rising order."""
     chosen = range(given.from_, given.to + 1) if isinstance(given, CoordinateRange) else sorted(given)
     return Subspace(coordinates=tuple(chosen))
 
@@ -110,7 +188,7 @@ class UnitKeys(Keys):
     component: Component = "residual"
     head: Count | None = None
     position: str
-    subspace: SubspaceKeys = "full"
+    subspace: PlainSubspaceKeys = "full"
     source_site: SourceSiteKeys | None = None
     source: str | None = None
 
@@ -124,7 +202,7 @@ class UnitKeys(Keys):
         """The unit. A source site that is its own site is none."""
         own = Site(self.layer or 0, self.component, self.position, self.head)
         lender = None if self.source_site is None else self.source_site.site(own)
-        return Unit(own, subspace_of(self.subspace), None if lender == own else lender, self.source)
+        return Unit(own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source)
 
 
 class SpaceKeys(Keys):
@@ -137,6 +215,16 @@ class SpaceKeys(Keys):
     positions: tuple[str, ...] | None = None
     subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = ("full",)
     units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = ()
+
+    @property
+    def meant_subspaces(self) -> tuple[Subspace, ...]:
+        """The subspaces of the grid, one by one."""
+        return tuple(subspace for keys in self.subspaces for subspace in subspaces_of(keys))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether any subspace is fit to pairs."""
+        return bool(self.components) and any(s.featurizer in FITTED for s in self.meant_subspaces)
 
     @property
     def unit_sites(self) -> tuple[tuple[str, Site], ...]:
@@ -169,7 +257,7 @@ class SpaceKeys(Keys):
             if isinstance(value, tuple) and len(set(value)) < len(value):
                 twice = next(v for v in value if value.count(v) > 1)
                 raise ValueError(f"{key} names {twice!r} twice; name each once")
-        meant = [subspace_of(s) for s in self.subspaces]
+        meant = self.meant_subspaces
         if len(set(meant)) < len(meant):
             raise ValueError("subspaces names the same one twice; name each once")
         return self
