@@ -7,7 +7,9 @@ import random
 from collections.abc import Mapping, Sequence
 
 from raysearch.engine.components import PER_HEAD, Tap, Taps
+from raysearch.engine.featurized import Featurizers
 from raysearch.engine.kinds import KINDS, Kind
+from raysearch.engine.network import Given
 from raysearch.engine.rows import Features, Patch, Point, Row, Source
 from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
 from raysearch.search.events import Encoded, Ids
@@ -23,8 +25,16 @@ SKIPPED = ("residual", "attention_output", "mlp_output")
 """Components that are the output of a module as wide as its input."""
 
 
-def row_of(pair: Encoded, intervention: Intervention, taps: Taps) -> Row:
-    """What to run for `intervention` on `pair`.
+def row_of(
+    pair: Encoded,
+    intervention: Intervention,
+    taps: Taps,
+    featurizers: Featurizers | None = None,
+    lender: Encoded | None = None,
+) -> Row:
+    """What to run for `intervention` on `pair`. `featurizers`: at hand, where it may be of subspaces.
+
+    `lender`: whose source lends in the place of the pair's own; the pair itself, as its own source, where that is a self-swap.
 
     Raises: ModelError, PositionError, PairsError for a site or a source not there; JobError for units that do not fit each other;
     NotYetError for what this version does not do.
@@ -35,8 +45,8 @@ def row_of(pair: Encoded, intervention: Intervention, taps: Taps) -> Row:
         raise NotYetError(f"a search cannot ask for {intervention.kind} yet; use {', '.join(ASKED)}")
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
-    kind: Kind = KINDS[intervention.kind]()
-    patches = tuple(_patch(pair, unit, kind, taps) for unit in intervention.units)
+    lenders = _lenders(pair, intervention, lender)
+    patches = tuple(_patch(pair, unit, intervention, taps, featurizers, lenders) for unit in intervention.units)
     _check_apart(pair, patches)
     return Row(pair.base, patches)
 
@@ -66,13 +76,53 @@ def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequen
     return rows
 
 
-def _patch(pair: Encoded, unit: Unit, kind: Kind, taps: Taps) -> Patch:
-    if unit.subspace.featurizer != "identity":
-        raise NotYetError(
-            f"featurizer {unit.subspace.featurizer!r} is not supported yet; use identity (subspaces: [full])"
-        )
+def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention) -> Encoded:
+    """A pair, chosen at random but once and for all, whose sources are others than those of `pair` and fit in their place.
+
+    Raises: PairsError where there is none.
+    """
+    start = random.Random(f"{pair.index}.other_source").randrange(len(pairs))
+    for other in (*pairs[start:], *pairs[:start]):
+        if other.sources != pair.sources and _fits(other, pair, intervention):
+            return other
+    raise PairsError(f"pair {pair.index}: no other pair has sources that could lend in the place of its own")
+
+
+def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
+    """Whether its sources have as many tokens where units are lent."""
+    for unit in intervention.units:
+        position = (unit.source_site or unit.site).position
+        for name, at in pair.source_positions.items():
+            if len(other.source_positions.get(name, {}).get(position, ())) != len(at.get(position, ())):
+                return False
+    return True
+
+
+def _lenders(
+    pair: Encoded, intervention: Intervention, lender: Encoded | None
+) -> Mapping[str, tuple[Given, Mapping[str, Ids]]]:
+    """By the name of a source, the input that lends and its positions."""
+    if intervention.control == "self_swap":
+        return dict.fromkeys(pair.sources, (pair.base, pair.base_positions))
+    lent = pair if lender is None else lender
+    return {name: (lent.sources[name], lent.source_positions[name]) for name in pair.sources}
+
+
+def _patch(
+    pair: Encoded,
+    unit: Unit,
+    intervention: Intervention,
+    taps: Taps,
+    featurizers: Featurizers | None,
+    lenders: Mapping[str, tuple[Given, Mapping[str, Ids]]],
+) -> Patch:
     tokens = _tokens(pair, pair.base_positions, unit.site.position, "base")
     point, features = _place(unit.site, unit, taps)
+    kind: Kind = KINDS[intervention.kind]()
+    if featurizers is not None:
+        kind = featurizers.kind_of(intervention, unit, len(tokens) * _width(features, taps.at(point)))
+    elif unit.subspace.featurizer != "identity":
+        raise JobError(f"{unit.subspace.featurizer} is no plain subspace; there are no featurizers at hand")
     if kind.lent == "input" and unit.site.component not in SKIPPED and "." not in unit.site.component:
         raise JobError(
             f"{unit.site.component} cannot be skipped: a skip puts a module's input in the place of its output; "
@@ -88,13 +138,14 @@ def _patch(pair: Encoded, unit: Unit, kind: Kind, taps: Taps) -> Patch:
         raise JobError(
             f"{_called(unit.site)} has {ours} features, {_called(lender)} {theirs}; take from a site of the same width"
         )
-    lent = _tokens(pair, pair.source_positions[name], lender.position, name)
+    run, positions = lenders[name]
+    lent = _tokens(pair, positions, lender.position, name)
     if len(tokens) != len(lent):
         raise PositionError(
             f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the base, {lender.position!r} has {len(lent)} "
             f"in {name}; a unit needs as many tokens in both"
         )
-    return Patch(point, tokens, (Source(Row(pair.sources[name]), their_point, lent, their_features),), kind, features)
+    return Patch(point, tokens, (Source(Row(run), their_point, lent, their_features),), kind, features)
 
 
 def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
@@ -113,7 +164,7 @@ def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
         width = tap.width // tap.heads
         features = range(site.head * width, (site.head + 1) * width)
     chosen, count = unit.subspace.coordinates, unit.subspace.features
-    if chosen is not None:
+    if chosen is not None and unit.subspace.featurizer == "identity":
         wrong = next((c for c in chosen if not 0 <= c < width), None)
         if wrong is not None or not chosen or len(set(chosen)) < len(chosen):
             got = (
@@ -122,7 +173,7 @@ def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
             raise JobError(f"{_called(site)}: {got}; it has 0..{width - 1}, each to be named once")
         start = features.start if isinstance(features, range) else 0
         features = tuple(start + c for c in chosen)
-    elif count not in (None, width):
+    elif unit.subspace.featurizer == "identity" and count not in (None, width):
         raise NotYetError(f"{count} of {width} features are not supported yet; use all (full), or name coordinates")
     return point, features
 

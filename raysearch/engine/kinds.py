@@ -7,6 +7,7 @@ Invariants: a kind is a frozen value, so that rows which ask for the same are on
 result depends on company.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -38,6 +39,7 @@ class Kind(Protocol):
 class Interchange:
     """x ← y, where y is what the source's run has there: the interchange intervention (Geiger et al., 2021)."""
 
+    name: ClassVar[str] = "interchange"
     lent: ClassVar[Lent] = "source"
 
     def forward(self, base: Items, source: Items | None) -> Items:
@@ -167,6 +169,27 @@ class Featurized:
         assert source is not None
         x, y = base.flatten(1).float(), source.flatten(1).float()
         return self.featurizer.interchange(x, y).to(base.dtype).view_as(base)
+
+
+@dataclass(frozen=True, slots=True)
+class Placebo:
+    """x ← x + |real(x, y) - x|·u, with a random direction u of length 1: as large a change as the real one, of no meaning.
+
+    All tokens of an item are one vector. `seed`: what u is drawn from.
+    """
+
+    real: Kind
+    seed: str
+    lent: ClassVar[Lent] = "source"
+
+    def forward(self, base: Items, source: Items | None) -> Items:
+        x = base.flatten(1).float()
+        change = self.real.forward(base, source).flatten(1).float() - x
+        digest = hashlib.sha256(self.seed.encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        direction = torch.randn(x.shape[1], generator=generator).to(x)
+        placed = x + change.norm(dim=1, keepdim=True) * direction / direction.norm()
+        return placed.to(base.dtype).view_as(base)
 
 
 KINDS = {

@@ -1,0 +1,71 @@
+"""Which kind an intervention's unit is: plain, of a subspace that was fit or is given, or a placebo for one of these.
+
+Invariants: what was fit goes by the digest of its content; a random subspace is a function of the unit it stands at, the same on every
+replica.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+
+from raysearch.engine.featurizers.featurizer import Featurizer
+from raysearch.engine.featurizers.make import from_bytes, untrained
+from raysearch.engine.kinds import KINDS, Featurized, Interchange, Kind, Placebo
+from raysearch.errors import JobError
+from raysearch.search.hypothesis import FITTED, Intervention, Unit, content_id
+
+KEPT = 256
+"""So many are kept ready, those used last."""
+
+PLAIN = ("identity",)
+"""Featurizers whose features are coordinates of the vector itself: nothing is to be computed."""
+
+
+class Featurizers:
+    """The featurizers that a replica has at hand, on `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._ready: OrderedDict[str, Featurizer] = OrderedDict()  # least recently used first
+
+    def take(self, tensors: Mapping[str, bytes], wanted: Mapping[str, Intervention]) -> None:
+        """Makes ready what a task brings: `wanted` are its interventions by the digest of what was fit for them.
+
+        Raises: StoreError for a content that is no featurizer.
+        """
+        for digest in wanted:
+            if digest not in self._ready:
+                self._keep(digest, from_bytes(tensors[digest]))
+
+    def kind_of(self, intervention: Intervention, unit: Unit, width: int) -> Kind:
+        """What is done at `unit`, all tokens of which are one vector of `width` numbers. Raises: JobError for what cannot be had."""
+        kind: Kind = KINDS[intervention.kind]()
+        if unit.subspace.featurizer not in PLAIN:
+            kind = self._featurized(intervention, unit, width)
+        if intervention.control == "placebo":
+            return Placebo(kind, content_id([intervention.id, width]))
+        return kind
+
+    def _featurized(self, intervention: Intervention, unit: Unit, width: int) -> Featurized:
+        if intervention.kind != Interchange.name:
+            raise JobError(
+                f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning; use interchange"
+            )
+        if unit.subspace.featurizer in FITTED:
+            digest = intervention.fit
+            assert digest is not None, "what is fit is fit before it is measured"
+            assert len(intervention.units) == 1, "one unit is fit"
+        else:
+            digest = content_id([intervention.id, intervention.units.index(unit), width])
+            if digest not in self._ready:
+                generator = torch.Generator().manual_seed(int(digest, 16) % 2**63)
+                self._keep(digest, untrained(unit.subspace, width, generator))
+        featurizer = self._ready[digest]
+        self._ready.move_to_end(digest)
+        return Featurized(digest, featurizer)
+
+    def _keep(self, digest: str, featurizer: Featurizer) -> None:
+        self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
+        while len(self._ready) > KEPT:
+            self._ready.popitem(last=False)
