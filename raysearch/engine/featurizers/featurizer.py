@@ -4,12 +4,15 @@ A unit of u tokens is one vector of width u·d. The interchange is
 
     x  <-  inverse((1 - m) * f(x) + m * f(y), rest(x)),        m in [0, 1] for each feature
 
-Invariants: inverse(*self(x)) == x up to float32 rounding; everything is computed in float32, whatever the model's dtype; a featurizer
-that is made from `tensors()` of another computes what that one computes once it is `hardened`.
+Invariants: inverse(*self(x)) == x up to float32 rounding; everything is computed in float32, whatever the model's dtype; a vector
+interchanged with itself changes no bit; a featurizer that is made from `tensors()` of another computes what that one computes once
+it is hardened.
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -42,11 +45,16 @@ class Featurizer(nn.Module):
         return None
 
     def interchange(self, base: Vectors, source: Vectors) -> Vectors:
-        """`base` with the features of `source`."""
-        ours, rest = self(base)
-        theirs, _ = self(source)
-        mask = self.mask()
-        return self.inverse(theirs if mask is None else torch.lerp(ours, theirs, mask), rest)
+        """`base` with the features of `source`, as much of each as `mask` says."""
+        return self.mix(base, source, self.mask())
+
+    @abstractmethod
+    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
+        """inverse((1 - mask) * f(base) + mask * f(source), rest(base)), without a round trip of what stays; None: all of all."""
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """What is trained, by the kind of learning rate that it wants: "rotation", "boundary", "mask"."""
+        return {"rotation": list(self.parameters())}
 
     def anneal(self, progress: float) -> None:
         """Told before each step how far training is, in [0, 1): for temperatures."""
@@ -65,3 +73,32 @@ class Featurizer(nn.Module):
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """All that is needed to compute it again, on the CPU and contiguous: what is saved."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
+        """The one, hardened, whose `tensors` these are.
+
+        Raises: KeyError, ValueError where they are not of this form.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Cooling:
+    """A temperature that falls in a line over training, as in pyvene's tutorials. In evaluation it is `end`."""
+
+    start: float
+    end: float
+
+    def at(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * progress
+
+
+def held(tensor: Tensor) -> Tensor:
+    """As a featurizer holds what it is given: a copy in float32, contiguous, since in another layout products round otherwise."""
+    return tensor.detach().float().clone(memory_format=torch.contiguous_format)
+
+
+def own(tensor: Tensor) -> Tensor:
+    """As it is saved: a copy on the CPU, contiguous."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,118 @@
+"""Differential binary masking: which features of a basis are interchanged is learned (De Cao et al., 2020, "How do Decisions Emerge
+across Layers in Neural Models? Interpretation with Differentiable Masking"; Davies et al., 2023, "Discovering Variable Binding
+Circuitry with Desiderata").
+
+x <- (1 - m) x + m y in the basis, m = σ(θ/T) in training, at first θ = 0, T from 1 to 0.01; in evaluation m = 1 where θ > 0, else 0.
+weight * mean(m) is added to the loss: the mean (newer), not the sum (older), so that one weight does for every width.
+
+| basis       | features                                                              |
+|-------------|-----------------------------------------------------------------------|
+| coordinates | those of the vector                                                   |
+| heads       | groups of coordinates of equal width, each with one θ                 |
+| pca         | principal components; the part outside of their span stays            |
+| sae         | features of a sparse autoencoder; the reconstruction error stays      |
+
+Invariants: of an autoencoder only the features that are kept are saved.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raysearch.engine.featurizers.featurizer import Cooling, Features, Featurizer, Vectors, own
+from raysearch.engine.featurizers.identity import Identity
+from raysearch.engine.featurizers.linear import Pca
+from raysearch.engine.featurizers.sae import Sae
+
+_BASES: dict[str, type[Featurizer]] = {one.name: one for one in (Identity, Pca, Sae)}
+
+
+class Mask(Featurizer):
+    """A mask over the features of `basis`. `groups`: into how many of equal width they are tied (None: each for itself)."""
+
+    name: ClassVar[str] = "mask"
+    cooling = Cooling(1.0, 0.01)
+
+    def __init__(self, basis: Identity | Pca | Sae, groups: int | None = None, weight: float = 1e-2) -> None:
+        super().__init__(basis.width)
+        count = _count(basis)
+        if groups is not None and (groups < 1 or count % groups):
+            raise ValueError(f"{count} features in {groups} groups; need groups of equal width")
+        self.basis = basis
+        self.tied = 1 if groups is None else count // groups
+        self.total = count // self.tied
+        self.theta = nn.Parameter(torch.zeros(self.total))
+        self.weight = weight
+        self.temperature = self.cooling.start
+        self.hard = False
+
+    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+        features, rest = self.basis(vectors)
+        return features, rest
+
+    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+        return self.basis.inverse(features, rest)
+
+    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
+        return self.basis.mix(base, source, mask)
+
+    def mask(self) -> Float[Tensor, "feature"]:
+        return self._groups().repeat_interleave(self.tied)
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        return {"mask": [self.theta]}
+
+    def anneal(self, progress: float) -> None:
+        self.hard = False
+        self.temperature = self.cooling.at(progress)
+
+    def harden(self) -> None:
+        self.hard = True
+
+    def penalty(self) -> Tensor:
+        """weight times the mean of the mask."""
+        return self.weight * self._groups().mean()
+
+    def found(self) -> dict[str, float]:
+        """The width: how many features are kept (of tied ones: how many groups)."""
+        return {"width": float(self._kept().sum())}
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it keeps nothing or everything: then it has found no place."""
+        return int(self._kept().sum()) in (0, self.total)
+
+    def tensors(self) -> dict[str, Tensor]:
+        basis, theta = self.basis, self.theta.detach()
+        if isinstance(basis, Sae):
+            basis, theta = basis.only(self._kept()), theta[self._kept()]
+        held = {f"{basis.name}.{name}": tensor for name, tensor in basis.tensors().items()}
+        return {"theta": own(theta), "total": torch.tensor(self.total), **held}
+
+    @classmethod
+    def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
+        (name,) = {name.partition(".")[0] for name in tensors if "." in name}
+        held = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if "." in key}
+        basis = _BASES[name].from_tensors(width, held)
+        assert isinstance(basis, Identity | Pca | Sae)
+        theta = tensors["theta"].detach().float()
+        mask = cls(basis, groups=None if len(theta) == _count(basis) else len(theta))
+        mask.theta = nn.Parameter(theta.clone())
+        mask.total = int(tensors["total"])
+        mask.hard = True
+        return mask
+
+    def _kept(self) -> Tensor:
+        return self.theta.detach() > 0
+
+    def _groups(self) -> Float[Tensor, "group"]:
+        return self._kept().to(self.theta.dtype) if self.hard else torch.sigmoid(self.theta / self.temperature)
+
+
+def _count(basis: Identity | Pca | Sae) -> int:
+    if isinstance(basis, Identity):
+        return len(basis.coordinates)
+    return basis.features if isinstance(basis, Sae) else basis.directions.shape[1]

@@ -1,0 +1,73 @@
+"""Featurizers whose features are the coordinates along k orthonormal directions R, shape (width, k).
+
+f(x) = x R, rest(x) = x - x R Rᵀ, and the interchange is x <- x + ((y - x) R * m) Rᵀ: no matrix of width x width is built for k
+features, and what lies outside of the span stays.
+
+Invariants: RᵀR = 1 to 1e-5; R is computed once for each forward, inverse or interchange.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.engine.featurizers.featurizer import Features, Featurizer, Vectors, held, own
+
+
+class Span(Featurizer):
+    """Coordinates along `directions`."""
+
+    @property
+    @abstractmethod
+    def directions(self) -> Float[Tensor, "width k"]:
+        """Orthonormal."""
+
+    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+        directions = self.directions
+        features = vectors @ directions
+        return features, vectors - features @ directions.T
+
+    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+        return features @ self.directions.T + rest
+
+    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "k"] | None) -> Vectors:
+        directions = self.directions
+        change = (source - base) @ directions
+        return base + (change if mask is None else change * mask) @ directions.T
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"directions": own(self.directions)}
+
+
+class GivenSpan(Span):
+    """Directions that nothing trains."""
+
+    given: Tensor
+
+    def __init__(self, directions: Float[Tensor, "width k"]) -> None:
+        super().__init__(matrix(directions).shape[0])
+        self.register_buffer("given", held(directions))
+
+    @property
+    def directions(self) -> Float[Tensor, "width k"]:
+        return self.given
+
+    @classmethod
+    def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
+        return cls(tensors["directions"])
+
+
+def matrix(directions: Tensor) -> Tensor:
+    """`directions`. Raises: ValueError where they are no (width, k) with k in 1..width."""
+    if directions.ndim != 2 or not 1 <= directions.shape[1] <= directions.shape[0]:
+        raise ValueError(f"directions of shape {tuple(directions.shape)}; need (width, k), k in 1..width")
+    return directions
+
+
+def unevenness(directions: Float[Tensor, "width k"]) -> float:
+    """The largest entry of |RᵀR - 1|."""
+    found = directions.T @ directions - torch.eye(directions.shape[1], device=directions.device)
+    return float(found.abs().max())
