@@ -4,7 +4,8 @@ A run without intervention serves every hypothesis, as a base and as a source; a
 itself a source. Many are run in one padded batch.
 
 Invariants: a run is kept without its padding, so a token's activation has the token's own index; it is made once, unless it had to
-make room (least recently used first, `max_bytes` in all) or something more is wanted of it; decisions of unpatched rows are kept for good.
+make room (least recently used first, `max_bytes` in all) or something more is wanted of it; decisions of unpatched rows are kept for good;
+all that is kept is `constant`.
 """
 
 from collections import OrderedDict
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from raysearch.engine.components import Tap, Taps, hook_at
+from raysearch.engine.constant import constant
 from raysearch.engine.decide import Decision, decide, near_ties
 from raysearch.engine.edits import edits_of, sources_of
 from raysearch.engine.hooks import Hook, Moment, owned_hooks
@@ -76,7 +78,7 @@ class Captures:
         self._runs: OrderedDict[Row, Run] = OrderedDict()  # least recently used first
         self._decisions: dict[Given, Decision] = {}
 
-    @torch.inference_mode()
+    @constant()
     def decisions(self, givens: Sequence[Given]) -> list[Decision]:
         """The decision for each input without intervention; those not seen before are run."""
         unseen = [g for g in dict.fromkeys(givens) if g not in self._decisions]
@@ -91,7 +93,7 @@ class Captures:
         """From now on runs keep these components, at every layer: whoever asks for one layer asks for its neighbours next."""
         self._wanted.update(dict.fromkeys(sorted(components)))
 
-    @torch.inference_mode()
+    @constant()
     def runs(self, rows: Iterable[Row]) -> dict[Row, Run]:
         """Each run, with all that is wanted; those not in the cache are made (again)."""
         asked = list(dict.fromkeys(rows))

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from raysearch.engine.constant import constant
 from raysearch.engine.hooks import Edit, Hook, Moment, Side, owned_hooks
 from raysearch.engine.network import Given, Network
 from raysearch.engine.rows import Point
@@ -128,6 +129,7 @@ class Taps:
         one = next(iter(taps.values()))
         return ComponentFacts(component, tuple(sorted(taps)), one.width, min(t.heads for t in taps.values()))
 
+    @constant()
     def _look(self, component: str) -> dict[int, Tap]:
         places = self._places(component)
         widths = self._widths(component, places)

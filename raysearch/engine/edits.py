@@ -21,6 +21,9 @@ from raysearch.errors import PositionError
 Look = Callable[[Source], Float[Tensor, "token width"]]
 """The component that a source lends, at all tokens of its run."""
 
+Lent = Sequence[Float[Tensor, "token feature"]]
+"""Of each row, what its only patch is lent, in the place of what its source has. Gradients may flow to it."""
+
 
 @dataclass(slots=True)
 class Writes:
@@ -34,13 +37,15 @@ class Writes:
     lent: list[Tensor] = field(default_factory=list)
 
 
-def edits_of(rows: Sequence[Row], pads: Sequence[int], taps: Taps, look: Look) -> list[tuple[Tap, Edit]]:
+def edits_of(
+    rows: Sequence[Row], pads: Sequence[int], taps: Taps, look: Look, lent: Lent | None = None
+) -> list[tuple[Tap, Edit]]:
     """Of each module and side that is patched, the tap and the edit that does all that the rows have patched there.
 
     `pads`: where the first token of each row stands.
     """
     places = _places(enumerate(rows), taps).values()
-    return [(tap, _edit(_round_by_round(of_rows, pads, taps, look))) for tap, of_rows in places]
+    return [(tap, _edit(_round_by_round(of_rows, pads, taps, look, lent))) for tap, of_rows in places]
 
 
 def _edit(rounds: Sequence[tuple[Tap, Writes]]) -> Edit:
@@ -153,7 +158,9 @@ def _places(rows: Iterable[tuple[int, Row]], taps: Taps) -> dict[tuple[int, Side
     return places
 
 
-def _round_by_round(rows: _Numbered, pads: Sequence[int], taps: Taps, look: Look) -> list[tuple[Tap, Writes]]:
+def _round_by_round(
+    rows: _Numbered, pads: Sequence[int], taps: Taps, look: Look, lent: Lent | None
+) -> list[tuple[Tap, Writes]]:
     """First the first patch of every row, then the second, ...; in each round, those alike together."""
     rounds: dict[tuple[int, Point, Kind, Features, int], tuple[Tap, Writes]] = {}
     for at, row, patches in rows:
@@ -163,9 +170,9 @@ def _round_by_round(rows: _Numbered, pads: Sequence[int], taps: Taps, look: Look
             _, writes = rounds.setdefault(alike, (tap, Writes(patch.kind, patch.features, len(patch.tokens))))
             writes.rows += [at] * len(patch.tokens)
             writes.columns += [pads[at] + token for token in patch.tokens]
-            lent = lent_to(patch, row.base, tap, look)
-            if lent is not None:
-                writes.lent.append(lent)
+            own = lent_to(patch, row.base, tap, look) if lent is None else lent[at]
+            if own is not None:
+                writes.lent.append(own)
     return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.components import Taps, hook_at
-from raysearch.engine.edits import lent_to, sources_of, tap_columns
+from raysearch.engine.edits import Lent, lent_to, sources_of, tap_columns
 from raysearch.engine.hooks import Edit, Hook, Moment, owned_hooks
 from raysearch.engine.kinds import Collect
 from raysearch.engine.network import Given, Network
@@ -20,13 +20,14 @@ from raysearch.engine.rows import Patch, Point, Row
 from raysearch.errors import PositionError
 
 
-@torch.inference_mode()
-def oracle(network: Network, taps: Taps, row: Row) -> Float[Tensor, "answer"]:
-    """The logits (float32) at the answer of `row`, by plain forward passes.
+def oracle(network: Network, taps: Taps, row: Row, lent: Lent | None = None) -> Float[Tensor, "answer"]:
+    """The logits (float32) at the answer of `row`, by plain forward passes; with gradients, where the caller lets there be any.
+
+    `lent`: what the only patch is lent, where it is not what its source has.
 
     Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
     """
-    logits, _ = _run(network, taps, row, ())
+    logits, _ = _run(network, taps, row, (), lent)
     return logits
 
 
@@ -42,20 +43,22 @@ def collect(network: Network, taps: Taps, row: Row) -> list[Float[Tensor, "token
     return collected
 
 
-def edits(network: Network, taps: Taps, row: Row) -> list[Edit]:
+def edits(network: Network, taps: Taps, row: Row, lent: Lent | None = None) -> list[Edit]:
     """What each patch of the row does to the activation of a single row, with what its sources' runs, made here, have there."""
-    lent = {run: _run(network, taps, run, tuple(points))[1] for run, points in sources_of([row]).items()}
-    owns = [lent_to(p, row.base, taps.at(p.point), lambda s: lent[s.run][s.point]) for p in row.patches]
+    if lent is not None:
+        return [_written(taps, patch, own) for patch, own in zip(row.patches, lent, strict=True)]
+    seen = {run: _run(network, taps, run, tuple(points))[1] for run, points in sources_of([row]).items()}
+    owns = [lent_to(p, row.base, taps.at(p.point), lambda s: seen[s.run][s.point]) for p in row.patches]
     return [_written(taps, patch, own) for patch, own in zip(row.patches, owns, strict=True)]
 
 
 def _run(
-    network: Network, taps: Taps, row: Row, reads: Sequence[Point]
+    network: Network, taps: Taps, row: Row, reads: Sequence[Point], lent: Lent | None = None
 ) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
     """The logits, and the activations at `reads`, after all edits."""
     hooks = [
         hook_at(network, taps.at(p.point), e, row.base)
-        for p, e in zip(row.patches, edits(network, taps, row), strict=True)
+        for p, e in zip(row.patches, edits(network, taps, row, lent), strict=True)
     ]
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
     hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]

@@ -7,6 +7,8 @@ output depends on what else was asked; every intervention ends with an output fo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from raysearch.engine.captures import Captures
 from raysearch.engine.decide import Decision, checked, decide, near_ties
 from raysearch.engine.memory import Limit, halving
@@ -88,6 +90,7 @@ class Measurer:
     def _left_alone(self, rows: Sequence[Row]) -> list[Decision]:
         return self._captures.decisions([row.base for row in rows])
 
+    @torch.inference_mode()
     def _decide(self, rows: Sequence[Row]) -> list[Decision]:
         decisions = decide(self._path.logits(rows))
         if self._path is not self._oracle:

@@ -6,7 +6,7 @@ Invariants: a path that does not hold on this model is not taken, and that is sa
 import logging
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps, hook_at
 from raysearch.engine.decide import decide
-from raysearch.engine.edits import edits_of, sources_of
+from raysearch.engine.edits import Lent, edits_of, sources_of
 from raysearch.engine.hooks import owned_hooks
 from raysearch.engine.interchange import oracle
 from raysearch.engine.kinds import Interchange, Resample
@@ -37,8 +37,20 @@ class Path(Protocol):
         """The rows in the companies in which they are to be run."""
         ...
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
-        """The logits (float32) at the answer of rows that `batches` put together, or of a part of them."""
+    def company(self, row: Row) -> Hashable:
+        """Equal for rows that can travel in one batch."""
+        ...
+
+    def joins(self, row: Row) -> int:
+        """At which layer the row begins to be run: those that begin alike are best run together."""
+        ...
+
+    def logits(self, rows: Sequence[Row], lent: Lent | None = None) -> Float[Tensor, "row answer"]:
+        """The logits (float32) at the answer of rows of one company, such as `batches` puts together, or of a part of them.
+
+        `lent`: of each row, which has one patch, what this is lent in the place of what its source has. With gradients, where
+        the caller lets there be any: who wants none says so.
+        """
         ...
 
     def is_free(self, row: Row) -> bool:
@@ -58,8 +70,15 @@ class Plain:
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         return ([row] for row in rows)
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
-        return torch.stack([oracle(self._network, self._taps, row) for row in rows])
+    def company(self, row: Row) -> Hashable:
+        return self._network.company(row.base)
+
+    def joins(self, row: Row) -> int:
+        return 0
+
+    def logits(self, rows: Sequence[Row], lent: Lent | None = None) -> Float[Tensor, "row answer"]:
+        owns = [None] * len(rows) if lent is None else [[own] for own in lent]
+        return torch.stack([oracle(self._network, self._taps, row, own) for row, own in zip(rows, owns, strict=True)])
 
     def is_free(self, row: Row) -> bool:
         return False
@@ -83,13 +102,19 @@ class Batched:
         for group in by_company.values():
             yield from self._captures.fitting(group)
 
-    @torch.inference_mode()
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+    def company(self, row: Row) -> Hashable:
+        return self._network.company(row.base)
+
+    def joins(self, row: Row) -> int:
+        return 0
+
+    def logits(self, rows: Sequence[Row], lent: Lent | None = None) -> Float[Tensor, "row answer"]:
         network, given = self._network, rows[0].base
-        self._captures.want(_lent(rows))
-        runs = self._captures.runs(sources_of(rows))
+        sources = sources_of(rows) if lent is None else {}
+        self._captures.want(_lent(rows) if lent is None else ())
+        runs = self._captures.runs(sources)
         pads = [network.pad(row.base) for row in rows]
-        edits = edits_of(rows, pads, self._taps, lambda s: self._captures.at(runs[s.run], s.point))
+        edits = edits_of(rows, pads, self._taps, lambda s: self._captures.at(runs[s.run], s.point), lent)
         with owned_hooks([hook_at(network, tap, edit, given) for tap, edit in edits]):
             return network.batch([row.base for row in rows])
 
@@ -120,11 +145,19 @@ class Replayed:
             wave.sort(key=self._replay.joint_of)
             yield from self._captures.fitting(wave)
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+    def company(self, row: Row) -> Hashable:
+        shape = self._replay.shape_of(row)
+        return shape if shape is not None else ("whole", self._whole.company(row))
+
+    def joins(self, row: Row) -> int:
+        return 0 if self._replay.shape_of(row) is None else self._replay.joint_of(row).layer
+
+    def logits(self, rows: Sequence[Row], lent: Lent | None = None) -> Float[Tensor, "row answer"]:
         if self._replay.shape_of(rows[0]) is None:
-            return self._whole.logits(rows)
+            return self._whole.logits(rows, lent)
         self._want(rows)
-        return self._replay.logits(rows, self._captures.runs([*(Row(row.base) for row in rows), *sources_of(rows)]))
+        sources = sources_of(rows) if lent is None else {}
+        return self._replay.logits(rows, self._captures.runs([*(Row(row.base) for row in rows), *sources]), lent)
 
     def is_free(self, row: Row) -> bool:
         """In a causal model a token's activation depends on the tokens up to it: the same prefix at the same place, the same swap."""
@@ -134,6 +167,7 @@ class Replayed:
         self._captures.want([*_lent(wave), *(self._replay.joint_of(row).point.component for row in wave)])
 
 
+@torch.inference_mode()
 def fastest(
     network: Network, taps: Taps, rows: Sequence[Row], limit: Limit, max_bytes: int, tolerance: float
 ) -> tuple[Path, Captures]:
@@ -159,6 +193,7 @@ def fastest(
     return replayed, keeping
 
 
+@torch.inference_mode()
 def difference(path: Path, wanted: Mapping[Row, Tensor], tolerance: float) -> tuple[float, bool]:
     """The largest |difference| of a logit from what is wanted (infinity where it is NaN), and whether all outputs are equal.
 

@@ -28,7 +28,8 @@ from transformers import Cache, DynamicCache
 
 from raysearch.engine.captures import Captures, Layers, Run
 from raysearch.engine.components import Tap, Taps
-from raysearch.engine.edits import edits_of
+from raysearch.engine.constant import constant
+from raysearch.engine.edits import Lent, edits_of
 from raysearch.engine.hooks import Call, Edit, Hook, Moment, output_activation, owned_hooks, seen
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Patch, Point, Row
@@ -89,11 +90,12 @@ class Replay:
         """Where `row` joins. It has a shape."""
         return min(self._joint(patch, row) for patch in row.patches)
 
-    @torch.inference_mode()
-    def logits(self, rows: Sequence[Row], runs: Mapping[Row, Run]) -> Float[Tensor, "row vocab"]:
+    def logits(
+        self, rows: Sequence[Row], runs: Mapping[Row, Run], lent: Lent | None = None
+    ) -> Float[Tensor, "row vocab"]:
         """The logits (float32) at the answer of every row, in the order of `rows`, which are of one shape.
 
-        `runs` has the run of each row's base, with keys and values, and of each of its sources.
+        `runs` has the run of each row's base, with keys and values, and, without `lent` (see `Path.logits`), of each of its sources.
         """
         shape = self.shape_of(rows[0])
         assert shape is not None, "rows of a wave are patched in the blocks"
@@ -101,17 +103,20 @@ class Replay:
             "rows of one wave begin at one token and have one length"
         )
         order = sorted(range(len(rows)), key=lambda i: self.joint_of(rows[i]))
-        hidden = self._walk([rows[i] for i in order], shape, runs)
+        own = None if lent is None else [lent[i] for i in order]
+        hidden = self._walk([rows[i] for i in order], shape, runs, own)
         logits = self._head(hidden[:, -1:], shape)
         back = sorted(range(len(rows)), key=order.__getitem__)
         return logits[torch.tensor(back, device=logits.device)]
 
-    def _walk(self, rows: list[Row], shape: Shape, runs: Mapping[Row, Run]) -> Float[Tensor, "row suffix d_model"]:
+    def _walk(
+        self, rows: list[Row], shape: Shape, runs: Mapping[Row, Run], lent: Lent | None
+    ) -> Float[Tensor, "row suffix d_model"]:
         """The residual after the last layer. `rows` are in the order in which they join."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
         joining = {joint: list(group) for joint, group in groupby(rows, self.joint_of)}
-        edits = self._edits(rows, runs)
+        edits = self._edits(rows, runs, lent)
         hidden: Tensor | None = None
         for layer in range(min(joining).layer, len(self._layers)):
             before, after = Joint(layer, after=False), Joint(layer, after=True)
@@ -136,13 +141,17 @@ class Replay:
         new = torch.stack([self._captures.at(runs[Row(row.base)], point)[start:] for row in rows])
         return new if hidden is None else torch.cat((hidden, new.to(hidden.device)))
 
-    def _edits(self, rows: Sequence[Row], runs: Mapping[Row, Run]) -> dict[Joint, list[tuple[Tap, Edit]]]:
+    def _edits(
+        self, rows: Sequence[Row], runs: Mapping[Row, Run], lent: Lent | None
+    ) -> dict[Joint, list[tuple[Tap, Edit]]]:
         """What is patched at each joint: while its block runs, or after it."""
         joints = sorted({self._joint(patch, row) for row in rows for patch in row.patches})
         edits = {}
         for joint in joints:
             own = [Row(row.base, tuple(p for p in row.patches if self._joint(p, row) == joint)) for row in rows]
-            edits[joint] = edits_of(own, [0] * len(own), self._taps, lambda s: self._captures.at(runs[s.run], s.point))
+            edits[joint] = edits_of(
+                own, [0] * len(own), self._taps, lambda s: self._captures.at(runs[s.run], s.point), lent
+            )
         return edits
 
     def _joint(self, patch: Patch, row: Row) -> Joint:
@@ -155,7 +164,8 @@ class Replay:
     def _template(self, shape: Shape, run: Run) -> "_Template":
         found = self._templates.pop(shape, None)
         if found is None:
-            found = _Template(self._network, shape, run, self._tuples)
+            with constant():
+                found = _Template(self._network, shape, run, self._tuples)
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)

@@ -1,0 +1,215 @@
+"""Training rotations, side by side with pyvene 0.1.8: the same model, pairs, batches, learning rate, threads and process.
+
+    make install-bench && .venv/bin/python benchmarks/das_vs_pyvene.py [--tiny]
+
+SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16; prompts that differ from their first token on, so
+that no row is free. A step is one batch of one hypothesis, forward, backward and Adam; validation is left out on both sides. Ours
+is the whole grid in one company, and one hypothesis (middle layer, second position, k = 4) by itself, captures included once. pyvene is
+timed on one cell of each layer, positions and sizes in turn, as its documentation trains (model gradients disabled, cross entropy at
+the last token); its cost hardly depends on position and size. Both take `--steps` steps after a warm-up, and are extrapolated
+to `--train` steps. First losses, from the same rotation on the same batch, are compared. The last line is the ratio for the grid.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyvene
+import safetensors.torch
+import torch
+from grid import MODEL, Grid, flags, template_grid
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
+from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.fit.fits import Asked, Fit
+from raysearch.engine.fit.recipe import Recipe, batch_of
+from raysearch.engine.fit.start import started, to_bytes
+from raysearch.engine.fit.trainer import Trainer
+from raysearch.engine.load import ModelSource, load
+from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.network import LanguageModel
+from raysearch.engine.paths import Replayed
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
+
+Hypothesis = tuple[int, int, int]
+"""Layer, position, k."""
+
+WARM = 2
+"""Steps before the clock is started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds before the first step, and of a step; the losses of the first step, by hypothesis."""
+
+    before: float
+    step: float
+    losses: dict[Hypothesis, float]
+
+    def whole(self, steps: int) -> float:
+        return self.before + steps * self.step
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The grid's pairs as a trainer takes them: what the model says of the source is to be said of the base."""
+
+    encoded: tuple[Encoded, ...]
+    targets: tuple[int, ...]
+
+
+def main() -> None:
+    asked = _asked()
+    torch.set_num_threads(asked.threads)
+    loaded = load(ModelSource(str(MODEL)))
+    network, grid = LanguageModel(loaded.model), template_grid(loaded, asked, half=True)
+    pairs = _pairs(network, grid)
+    recipe = Recipe(
+        steps=asked.steps + WARM, batch=asked.batch, schedule="constant", warmup=0.0, validation=0.0, evaluate=10**9
+    )
+    every = list(itertools.product(grid.layers, grid.tokens, asked.sizes))
+    middle = grid.layers[len(grid.layers) // 2], grid.tokens[1], asked.sizes[len(asked.sizes) // 2]
+    sample = [middle, *(h for h in _one_of_each_layer(grid, asked.sizes) if h[0] != middle[0])]
+    one = _ours(network, recipe, [middle], pairs, asked)
+    theirs = {h: _pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[:1]}
+    whole = _ours(network, recipe, every, pairs, asked)
+    theirs |= {h: _pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[1:]}
+    per_step = sum(took.step for took in theirs.values()) / len(theirs) * len(every)
+    off = max(abs(whole.losses[h] - took.losses[h]) for h, took in theirs.items())
+    extrapolated = asked.train * per_step
+    print(f"grid            {len(grid.layers)} layers x {len(grid.tokens)} positions x {len(asked.sizes)} sizes")
+    print(f"                tokens {grid.tokens} of 24, layers {grid.layers}, k {asked.sizes}")
+    print(f"a step          batch {asked.batch} of {len(pairs.encoded)} pairs, {asked.threads} threads")
+    print(f"first losses    differ by at most {off:.2g}")
+    for (layer, token, k), took in theirs.items():
+        print(f"pyvene          layer {layer:2}, token {token:2}, k {k:2}: {took.step:.3f} s a step")
+    print(f"ours, one       layer {middle[0]:2}, token {middle[1]:2}, k {middle[2]:2}: {one.step:.3f} s a step")
+    print(
+        f"ours, grid      {whole.step / len(every):.3f} s a step and hypothesis; {whole.before:.1f} s before the first"
+    )
+    single = theirs[middle].whole(asked.train), one.whole(asked.train)
+    print(f"one, {asked.train} steps   pyvene {single[0]:.0f} s, ours {single[1]:.0f} s ({one.before:.1f} s captures)")
+    print(
+        f"grid, {asked.train} steps  pyvene {extrapolated:.0f} s, ours {whole.whole(asked.train):.0f} s, extrapolated"
+    )
+    print(f"ratio for one hypothesis: {single[0] / single[1]:.1f}")
+    print(f"ratio: {extrapolated / whole.whole(asked.train):.1f}")
+
+
+def _asked() -> argparse.Namespace:
+    parser = flags(__doc__, rows=32)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=20, help="that are timed, after a warm-up")
+    parser.add_argument("--train", type=int, default=400, help="steps that are extrapolated to")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--tiny", action="store_true", help="few of everything, for a test of the script")
+    parser.set_defaults(layers=5, positions=4)
+    asked = parser.parse_args()
+    if asked.tiny:
+        asked.layers, asked.positions, asked.sizes, asked.pairs, asked.batch, asked.steps = 2, 2, [1, 4], 8, 4, 2
+    return asked
+
+
+def _one_of_each_layer(grid: Grid, sizes: Sequence[int]) -> list[Hypothesis]:
+    tokens, ks = itertools.cycle(grid.tokens), itertools.cycle(sizes)
+    return [(layer, next(tokens), next(ks)) for layer in grid.layers]
+
+
+@torch.inference_mode()
+def _pairs(network: LanguageModel, grid: Grid) -> Pairs:
+    said = [
+        int(line.argmax())
+        for part in range(0, len(grid.pairs), 16)
+        for line in network.batch([source for _, source in grid.pairs[part : part + 16]])
+    ]
+    positions = {str(token): (token,) for token in grid.tokens}
+    encoded = tuple(
+        Encoded(at, base, {"source": source}, positions, {"source": positions}, {"base": (0,)}, {})
+        for at, (base, source) in enumerate(grid.pairs)
+    )
+    return Pairs(encoded, tuple(said))
+
+
+def _intervention(hypothesis: Hypothesis) -> Intervention:
+    layer, token, k = hypothesis
+    return Intervention((Unit(Site(layer, "residual", str(token)), Subspace("das", k)),), variable="x")
+
+
+def _ours(
+    network: LanguageModel, recipe: Recipe, hypotheses: Sequence[Hypothesis], pairs: Pairs, asked: argparse.Namespace
+) -> Took:
+    began = time.perf_counter()
+    taps = Taps(network)
+    tolerance, limit = NEAR_TIE["float32"], Limit(asked.rows)
+    captures = Captures(network, taps, limit, tolerance, capture_bytes(network.device), keys=True)
+    trainer = Trainer(network, taps, Replayed(network, taps, captures), captures, recipe, tolerance, limit)
+    fits = [Asked(_intervention(h), 0) for h in hypotheses]
+    answers: dict[int, Ids] = {at: (said,) for at, said in enumerate(pairs.targets)}
+    targets = {fit.intervention.id: answers for fit in fits}
+    trainer.fit(fits, pairs.encoded, targets, 0, 0)
+    captured = time.perf_counter()
+    warm = trainer.fit(fits, pairs.encoded, targets, 0, WARM)
+    warmed = time.perf_counter()
+    said = [fit for fit in warm if isinstance(fit, Fit)]
+    assert len(said) == len(fits), warm
+    on = [Asked(a.intervention, a.seed, fit.state) for a, fit in zip(fits, said, strict=True)]
+    trainer.fit(on, pairs.encoded, targets, WARM, recipe.steps)
+    losses = {h: fit.points[0][1] for h, fit in zip(hypotheses, said, strict=True)}
+    return Took(captured - began, (time.perf_counter() - warmed) / asked.steps, losses)
+
+
+def _pyvene(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    hypothesis: Hypothesis,
+    grid: Grid,
+    pairs: Pairs,
+    asked: argparse.Namespace,
+) -> Took:
+    """As its documentation trains a low-rank rotation, from the rotation that ours begins with."""
+    layer, token, k = hypothesis
+    config = pyvene.IntervenableConfig(
+        [
+            {
+                "layer": layer,
+                "component": "block_output",
+                "low_rank_dimension": k,
+                "intervention_type": pyvene.LowRankRotatedSpaceIntervention,
+            }
+        ]
+    )
+    intervenable = pyvene.IntervenableModel(config, model)
+    intervenable.set_device("cpu")
+    intervenable.disable_model_gradients()
+    (intervention,) = intervenable.interventions.values()
+    intervention.rotate_layer.weight = _start(hypothesis, intervention.rotate_layer.weight.shape[0])
+    optimizer = torch.optim.Adam(intervenable.get_trainable_parameters(), lr=recipe.learning_rate)
+    bases, sources, wanted = grid.ids(0), grid.ids(1), torch.tensor(pairs.targets)
+    losses, began = [], 0.0
+    for step in range(recipe.steps):
+        if step == WARM:
+            began = time.perf_counter()
+        batch = batch_of(range(len(pairs.targets)), recipe.batch, 0, step)
+        _, out = intervenable({"input_ids": bases[batch]}, [{"input_ids": sources[batch]}], {"sources->base": token})
+        loss = functional.cross_entropy(out.logits[:, -1], wanted[batch])
+        loss.backward()
+        optimizer.step()
+        intervenable.set_zero_grad()
+        losses.append(loss.item())
+    return Took(0.0, (time.perf_counter() - began) / asked.steps, {hypothesis: losses[0]})
+
+
+def _start(hypothesis: Hypothesis, width: int) -> Tensor:
+    """The rotation with which our fit begins."""
+    return safetensors.torch.load(to_bytes(started(Subspace("das", hypothesis[2]), width, 0)))["directions"]
+
+
+if __name__ == "__main__":
+    main()

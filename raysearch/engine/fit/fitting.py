@@ -1,0 +1,121 @@
+"""A fit under way: its pairs, what it puts into their rows, and a step of its optimiser.
+
+Invariants: the featurizer's map is evaluated once for all rows of a step, and its gradient taken once; a fit that fails leaves its group
+and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.engine.fit.fits import Asked, DivergedError, Fit
+from raysearch.engine.fit.progress import Progress, Validation
+from raysearch.engine.fit.recipe import Recipe, set_rates
+from raysearch.engine.fit.rows import Ask, Outcome
+from raysearch.engine.fit.start import to_bytes
+from raysearch.engine.fit.unit import Captured
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitting:
+    """`train`, `held`: indices of pairs to train and to validate on. `answers`: of each the counterfactual's id and the base's own."""
+
+    asked: Asked
+    unit: Captured
+    train: tuple[int, ...]
+    held: tuple[int, ...]
+    answers: Mapping[int, tuple[int, int]]
+    progress: Progress
+
+    def live(self, indices: Sequence[int]) -> list[int]:
+        """Those whose rows are run."""
+        return [index for index in indices if not self.unit.lanes[index].free]
+
+    def free(self, indices: Sequence[int]) -> list[int]:
+        """Those whose outcome is the base's own run."""
+        return [index for index in indices if self.unit.lanes[index].free]
+
+    def asks(self, owner: int, indices: Sequence[int]) -> tuple[Float[Tensor, "row width"], list[Ask]]:
+        """What is put in for these pairs, with gradients; and the rows that ask for it."""
+        unit = self.unit
+        lanes = [unit.lanes[index] for index in indices]
+        places = torch.tensor([lane.at for lane in lanes], dtype=torch.long, device=unit.base.device)
+        vectors = self.progress.featurizer.interchange(unit.base[places], unit.source[places])
+        put = vectors.detach().unbind()
+        return vectors, [
+            Ask(owner, lane, vector, unit.tokens, *self.answers[index])
+            for index, lane, vector in zip(indices, lanes, put, strict=True)
+        ]
+
+    def learn(self, vectors: Float[Tensor, "row width"], gradient: Float[Tensor, "row width"], factor: float) -> None:
+        """One step of the optimiser, with the gradient of the loss by what was put in."""
+        optimizer = self.progress.optimizer
+        assert optimizer is not None, "what is not trained does not learn"
+        optimizer.zero_grad()
+        loss: Tensor = (vectors * gradient).sum() + self.progress.featurizer.penalty().to(vectors.device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        set_rates(optimizer, factor)
+        optimizer.step()
+
+    @property
+    def is_finite(self) -> Tensor:
+        """Whether all its parameters are; a tensor, so that it need not be waited for."""
+        return torch.stack([p.detach().isfinite().all() for p in self.progress.featurizer.parameters()]).all()
+
+    def validation(self, seen: Sequence[Outcome]) -> Validation:
+        """Of the outcomes of `held`."""
+        pairs = [(self.answers[index], outcome) for index, outcome in zip(self.held, seen, strict=True)]
+        matches = [outcome.id == wanted for (wanted, own), outcome in pairs if wanted != own]
+        iia = sum(matches) / len(matches) if matches else None
+        return Validation(iia, len(matches), sum(o.loss for o in seen) / len(seen) if seen else None)
+
+    def diverged(self, what: str, step: int, rate: float) -> DivergedError:
+        """The error that says so."""
+        (unit,) = self.asked.intervention.units
+        size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
+        return DivergedError(
+            f"{unit.subspace.featurizer}{size} in layer {unit.site.layer} at {unit.site.position!r}, seed {self.asked.seed}: "
+            f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
+        )
+
+    def fit(self, recipe: Recipe) -> Fit:
+        """As it stands."""
+        progress = self.progress
+        content, found, state = progress.best, progress.found, progress.to_bytes(recipe)
+        if content is None:
+            progress.featurizer.harden()
+            content, found = to_bytes(progress.featurizer), progress.featurizer.found()
+        return Fit(
+            intervention=self.asked.intervention.id,
+            seed=self.asked.seed,
+            step=progress.step,
+            points=progress.points,
+            validation_iia=progress.validation.iia,
+            validation_n=progress.validation.n,
+            validation_loss=progress.validation.loss,
+            found=found or {},
+            content=content,
+            state=state,
+            stopped=progress.stopped,
+        )
+
+
+@dataclass(slots=True)
+class Group:
+    """Fits that go the same steps, by their places in what was asked. Who fails leaves `alive` for `faults`."""
+
+    alive: dict[int, Fitting] = field(default_factory=dict)
+    faults: dict[int, Exception] = field(default_factory=dict)
+
+    @property
+    def going(self) -> dict[int, Fitting]:
+        """Those alive that have not stopped."""
+        return {at: fitting for at, fitting in self.alive.items() if not fitting.progress.stopped}
+
+    def fail(self, faults: Mapping[int, Exception]) -> None:
+        self.faults.update(faults)
+        for at in faults:
+            self.alive.pop(at, None)

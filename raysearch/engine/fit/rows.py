@@ -1,0 +1,176 @@
+"""Rows of many fits, run together: their losses, with gradients to what is put in, or what the model says.
+
+What is put in is a constant here: the map that made it is evaluated, and its gradient taken, once for a step by who asks. So a row is
+a plain swap of a given vector, whatever the featurizer, and gradients run above it only.
+
+Invariants: rows of one company travel together, at most `limit.rows`; what memory does not hold is halved, and nothing of the half
+done counts; a fit whose rows fail takes nobody with it; near-ties of outputs are decided by the oracle.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
+from raysearch.engine.decide import decide, near_ties
+from raysearch.engine.fit.losses import losses_of
+from raysearch.engine.fit.recipe import Loss
+from raysearch.engine.fit.unit import Lane
+from raysearch.engine.interchange import oracle
+from raysearch.engine.memory import Limit, halving
+from raysearch.engine.network import Given, Network, batches
+from raysearch.engine.paths import Path
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """A row to be run for fit `owner`, with `vector` put in. `wanted`, `own`: as `losses_of` has them."""
+
+    owner: int
+    lane: Lane
+    vector: Float[Tensor, "width"]
+    tokens: int
+    wanted: int
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of a row: its loss, and the id with the highest logit."""
+
+    loss: float
+    id: int
+
+
+class Rows:
+    """Runs rows by `path`."""
+
+    def __init__(
+        self, network: Network, taps: Taps, path: Path, captures: Captures, loss: Loss, tolerance: float, limit: Limit
+    ) -> None:
+        self._network = network
+        self._taps = taps
+        self._path = path
+        self._captures = captures
+        self._loss: Loss = loss
+        self._tolerance = tolerance
+        self._limit = limit
+        self._alone: dict[tuple[Given, int, int], Outcome] = {}
+        self._dtype = next(network.module.parameters()).dtype
+
+    def gradients(
+        self, asks: Sequence[Ask]
+    ) -> tuple[list[Float[Tensor, ""]], list[Float[Tensor, "width"]], dict[int, Exception]]:
+        """Of each row the loss, and its gradient by what is put in; and which fits failed (their rows say nothing)."""
+        losses: list[Tensor] = [torch.zeros(())] * len(asks)
+        gradients = [ask.vector for ask in asks]
+        faults: dict[int, Exception] = {}
+        for part, (of_rows, by_rows) in self._parts(asks, self._gradients, faults):
+            for at, loss, gradient in zip(part, of_rows.unbind(), by_rows, strict=True):
+                losses[at], gradients[at] = loss, gradient
+        return losses, gradients, faults
+
+    def outcomes(self, asks: Sequence[Ask]) -> tuple[list[Outcome], dict[int, Exception]]:
+        """What comes of each row; and which fits failed (their rows say nothing)."""
+        found = [Outcome(0.0, 0)] * len(asks)
+        faults: dict[int, Exception] = {}
+        for part, outcomes in self._parts(asks, self._outcomes, faults):
+            for at, outcome in zip(part, outcomes, strict=True):
+                found[at] = outcome
+        return found, faults
+
+    def look(self, wanted: Iterable[tuple[Given, int, int]]) -> None:
+        """Runs bases without intervention, for `alone`: of each (base, wanted, own)."""
+        missing = [key for key in dict.fromkeys(wanted) if key not in self._alone]
+        by_base: dict[Given, list[tuple[int, int]]] = {}
+        for base, *ids in missing:
+            by_base.setdefault(base, []).append((ids[0], ids[1]))
+        for batch in batches(list(by_base), self._network.company, self._limit.rows):
+            for part in halving(batch, lambda givens: list(zip(givens, self._lines(givens), strict=True)), self._limit):
+                for base, line in part:
+                    answers = by_base[base]
+                    outcomes = self._seen(line.expand(len(answers), -1), *zip(*answers, strict=True))
+                    self._alone.update({(base, *ids): o for ids, o in zip(answers, outcomes, strict=True)})
+
+    def alone(self, base: Given, wanted: int, own: int) -> Outcome:
+        """What comes of a base without intervention. It was looked at."""
+        return self._alone[base, wanted, own]
+
+    @torch.inference_mode()
+    def _lines(self, givens: Sequence[Given]) -> Float[Tensor, "row answer"]:
+        return self._network.batch(givens)
+
+    def _gradients(self, asks: Sequence[Ask]) -> tuple[Float[Tensor, "row"], tuple[Tensor, ...]]:
+        with torch.enable_grad():
+            lent = [self._lent(ask).requires_grad_() for ask in asks]
+            logits = self._path.logits([ask.lane.row for ask in asks], lent)
+            losses = losses_of(self._loss, logits, *self._answers(asks, logits.device))
+            gradients = torch.autograd.grad(losses.sum(), lent)
+        return losses.detach(), tuple(gradient.flatten().float() for gradient in gradients)
+
+    @torch.inference_mode()
+    def _outcomes(self, asks: Sequence[Ask]) -> list[Outcome]:
+        logits = self._path.logits([ask.lane.row for ask in asks], [self._lent(ask) for ask in asks])
+        outcomes = self._seen(logits, [ask.wanted for ask in asks], [ask.own for ask in asks])
+        if self._path.name != "plain":
+            for at in near_ties(decide(logits), self._tolerance):
+                line = oracle(self._network, self._taps, asks[at].lane.row, [self._lent(asks[at])])
+                (outcomes[at],) = self._seen(line[None], [asks[at].wanted], [asks[at].own])
+        return outcomes
+
+    def _seen(self, logits: Float[Tensor, "row answer"], wanted: Sequence[int], own: Sequence[int]) -> list[Outcome]:
+        both = [torch.tensor(list(ids), device=logits.device) for ids in (wanted, own)]
+        losses = losses_of(self._loss, logits, *both)
+        return [Outcome(*row) for row in zip(losses.tolist(), logits.argmax(-1).tolist(), strict=True)]
+
+    def _lent(self, ask: Ask) -> Float[Tensor, "token feature"]:
+        return ask.vector.to(self._dtype).view(ask.tokens, -1)
+
+    def _answers(self, asks: Sequence[Ask], device: torch.device) -> tuple[Tensor, Tensor]:
+        both = torch.tensor([(ask.wanted, ask.own) for ask in asks], device=device)
+        return both[:, 0], both[:, 1]
+
+    def _parts(
+        self, asks: Sequence[Ask], do: Callable[[Sequence[Ask]], Result], faults: dict[int, Exception]
+    ) -> Iterator[tuple[list[int], Result]]:
+        """The asks that are run together (their places), and what comes of them; adds to `faults` what fails."""
+        companies: dict[object, list[int]] = {}
+        for at, ask in enumerate(asks):
+            companies.setdefault(ask.lane.company, []).append(at)
+        for company in companies.values():
+            company.sort(key=lambda at: asks[at].lane.joins)
+            start = 0
+            for rows in self._captures.fitting([asks[at].lane.row for at in company]):
+                part = company[start : start + len(rows)]
+                start += len(rows)
+                yield from self._done([at for at in part if asks[at].owner not in faults], asks, do, faults)
+
+    def _done(
+        self,
+        part: Sequence[int],
+        asks: Sequence[Ask],
+        do: Callable[[Sequence[Ask]], Result],
+        faults: dict[int, Exception],
+    ) -> Iterator[tuple[list[int], Result]]:
+        """Where it raises as a whole, fit by fit."""
+        if not part:
+            return
+        try:
+            done = list(halving(part, lambda some: (list(some), do([asks[at] for at in some])), self._limit))
+        except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+            owners = list(dict.fromkeys(asks[at].owner for at in part))
+            if len(owners) == 1:
+                faults[owners[0]] = error
+                return
+        else:
+            yield from done
+            return
+        for owner in owners:
+            yield from self._done([at for at in part if asks[at].owner == owner], asks, do, faults)

@@ -1,0 +1,230 @@
+"""Trains featurizers, many at once: their rows travel in one batch, whatever their layers, sizes, seeds and variables.
+
+The loss of a fit in a step is the mean over its own batch, plus its featurizer's penalty. A row whose source and base agree up to the
+unit (`Path.is_free`) is not run: its outcome is the base's own run, which counts in the mean with its loss and has no gradient.
+
+Invariants: fits do not influence each other (beyond float rounding; the same company gives the same bytes); the model and what is
+captured are constants; a fit that fails takes nobody with it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
+from raysearch.engine.featurizers.featurizer import Featurizer
+from raysearch.engine.fit.fits import Asked, Fit, FitFault, Targets
+from raysearch.engine.fit.fitting import Fitting, Group
+from raysearch.engine.fit.progress import Progress
+from raysearch.engine.fit.recipe import Recipe, batch_of, divided
+from raysearch.engine.fit.rows import Ask, Outcome, Rows
+from raysearch.engine.fit.start import started
+from raysearch.engine.fit.unit import Captured, captured, inputs_of, unit_of
+from raysearch.engine.memory import Limit
+from raysearch.engine.network import Network
+from raysearch.engine.paths import Path
+from raysearch.errors import JobError, NotYetError
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.hypothesis import Intervention
+
+_Known = dict[tuple[object, ...], Captured]
+
+
+class Trainer:
+    """Trains on one network by `path`, with `captures`, at most `rows.rows` rows in a forward and backward pass.
+
+    `tolerance` (logits): in validation, an output closer than this to another is decided by the oracle.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        taps: Taps,
+        path: Path,
+        captures: Captures,
+        recipe: Recipe,
+        tolerance: float,
+        rows: Limit,
+    ) -> None:
+        self._network = network
+        self._taps = taps
+        self._path = path
+        self._captures = captures
+        self._recipe = recipe
+        self._rows = Rows(network, taps, path, captures, recipe.loss, tolerance, rows)
+
+    def fit(
+        self, asked: Sequence[Asked], pairs: Sequence[Encoded], targets: Targets, first: int, last: int
+    ) -> list[Fit | FitFault]:
+        """Each trained from step `first` to step `last` (of `recipe.steps`), where it does not stop before."""
+        assert 0 <= first <= last <= self._recipe.steps, f"no steps {first} to {last} of {self._recipe.steps}"
+        group = self._begun(asked, [None] * len(asked), pairs, targets, first)
+        for step in range(first, last):
+            if not group.going:
+                break
+            self._step(group, step)
+            if self._recipe.is_looked_at(step + 1):
+                self._look(group)
+        return self._ended(asked, group)
+
+    def validated(
+        self, featurizers: Sequence[tuple[Intervention, Featurizer]], pairs: Sequence[Encoded], targets: Targets
+    ) -> list[Fit | FitFault]:
+        """Featurizers that take no steps (seed 0), looked at on the validation part of `pairs`."""
+        asked = [Asked(intervention, 0) for intervention, _ in featurizers]
+        group = self._begun(asked, [featurizer for _, featurizer in featurizers], pairs, targets, 0)
+        self._look(group)
+        return self._ended(asked, group)
+
+    def activations(
+        self, intervention: Intervention, pairs: Sequence[Encoded]
+    ) -> tuple[Float[Tensor, "input width"], tuple[Ids | None, ...]]:
+        """What each distinct input of the training part of `pairs` has at the unit (float32), sources first; and its label.
+
+        The label of a source is the counterfactual of the first pair in which it lends; an input that is only a base has none.
+        Raises: as `unit.captured`.
+        """
+        train, _ = divided([pair.index for pair in pairs], self._recipe.validation)
+        chosen = [pair for pair in pairs if pair.index in set(train)]
+        unit = self._captured(intervention, chosen, {})
+        inputs = inputs_of([unit.lanes[pair.index].row for pair in chosen]).values()
+        vectors = [(unit.source if lends else unit.base)[at] for lends, at in inputs]
+        variable = intervention.variable or ""
+        labels = tuple(chosen[at].counterfactual.get(variable) if lends else None for lends, at in inputs)
+        return torch.stack(vectors), labels
+
+    def _captured(self, intervention: Intervention, pairs: Sequence[Encoded], known: _Known) -> Captured:
+        """The intervention's unit on `pairs`, shared by all that have the same."""
+        unit = unit_of(intervention)
+        key = unit.site, unit.source_site, unit.source, unit.subspace.coordinates, tuple(pair.index for pair in pairs)
+        if key not in known:
+            known[key] = captured(self._network, self._taps, self._path, self._captures, unit, pairs)
+        return known[key]
+
+    def _begun(
+        self,
+        asked: Sequence[Asked],
+        given: Sequence[Featurizer | None],
+        pairs: Sequence[Encoded],
+        targets: Targets,
+        first: int,
+    ) -> Group:
+        """The fits as they stand at step `first`; the bases of rows that are not run are looked at."""
+        group, known = Group(), _Known()
+        for at, (one, featurizer) in enumerate(zip(asked, given, strict=True)):
+            try:
+                wanted = targets[one.intervention.id]
+                used = [pair for pair in pairs if pair.index in wanted]
+                parts = divided([pair.index for pair in pairs], self._recipe.validation)
+                train, held = (tuple(index for index in part if index in wanted) for part in parts)
+                if not train:
+                    raise JobError(f"{one.intervention.variable}: no pairs to fit on, besides those to validate on")
+                answers = {pair.index: (_id(wanted[pair.index], pair), self._own(pair)) for pair in used}
+                unit = self._captured(one.intervention, used, known)
+                group.alive[at] = Fitting(one, unit, train, held, answers, self._progress(one, unit, featurizer, first))
+            except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+                group.fail({at: error})
+        self._rows.look(
+            (fitting.unit.lanes[index].row.base, *fitting.answers[index])
+            for fitting in group.alive.values()
+            for index in fitting.free([*fitting.train, *fitting.held])
+        )
+        return group
+
+    def _progress(self, asked: Asked, unit: Captured, given: Featurizer | None, first: int) -> Progress:
+        subspace = asked.intervention.units[0].subspace
+        featurizer = started(subspace, unit.width, asked.seed) if given is None else given
+        featurizer.to(self._network.device)
+        name = f"intervention {asked.intervention.id}, seed {asked.seed}"
+        progress = Progress(name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None)
+        if asked.state is not None:
+            progress.take_up(asked.state, self._recipe)
+        assert progress.stopped or progress.step == first, f"a fit at step {progress.step} does not go on from {first}"
+        return progress
+
+    def _own(self, pair: Encoded) -> int:
+        """The base's own answer: as the pair says, or as the model does."""
+        if "base" in pair.answers:
+            return _id(pair.answers["base"], pair)
+        return self._captures.decisions([pair.base])[0].id
+
+    def _step(self, group: Group, step: int) -> None:
+        recipe = self._recipe
+        asks: list[Ask] = []
+        begun: dict[int, tuple[list[int], Tensor, range]] = {}
+        for at, fitting in group.going.items():
+            indices = batch_of(fitting.train, recipe.batch, fitting.asked.seed, step)
+            try:
+                fitting.progress.featurizer.anneal(step / recipe.steps)
+                vectors, own = fitting.asks(at, fitting.live(indices))
+            except Exception as error:  # noqa: BLE001  as in measure.py
+                group.fail({at: error})
+                continue
+            begun[at] = indices, vectors, range(len(asks), len(asks) + len(own))
+            asks += own
+        losses, gradients, faults = self._rows.gradients(asks)
+        group.fail(faults)
+        said: dict[int, tuple[Tensor, Tensor]] = {}
+        for at, (indices, vectors, rows) in begun.items():
+            if at in group.alive:
+                fitting, zero = group.alive[at], vectors.detach()  # of no rows, where none is run
+                gradient = torch.stack([gradients[row] for row in rows]) / len(indices) if rows else zero
+                fitting.learn(vectors, gradient, recipe.factor(step))
+                free = sum(self._alone(fitting, index).loss for index in fitting.free(indices))
+                loss = torch.stack([losses[row] for row in rows]).sum() if rows else zero.sum()
+                said[at] = (loss + free) / len(indices), fitting.is_finite
+        self._take_notice(group, said, step)
+
+    def _take_notice(self, group: Group, said: Mapping[int, tuple[Tensor, Tensor]], step: int) -> None:
+        """One look at the device for all fits: their losses, and whether their parameters are finite."""
+        if not said:
+            return
+        table = torch.stack([torch.stack((loss, finite.to(loss))) for loss, finite in said.values()])
+        good = table.isfinite().all(1).tolist()
+        for at, (loss, finite), is_good in zip(said, table.tolist(), good, strict=True):
+            progress = group.alive[at].progress
+            if not (finite and is_good):
+                what = "parameters are" if is_good else "loss is"
+                rate = self._recipe.learning_rate * self._recipe.factor(step)
+                group.fail({at: group.alive[at].diverged(what, step, rate)})
+                continue
+            progress.step = step + 1
+            progress.losses += (loss,)
+
+    @torch.no_grad()
+    def _look(self, group: Group) -> None:
+        """Validates."""
+        asks: list[Ask] = []
+        rows: dict[int, range] = {}
+        for at, fitting in group.going.items():
+            fitting.progress.featurizer.harden()
+            _, own = fitting.asks(at, fitting.live(fitting.held))
+            rows[at] = range(len(asks), len(asks) + len(own))
+            asks += own
+        outcomes, faults = self._rows.outcomes(asks)
+        group.fail(faults)
+        for at, fitting in group.going.items():
+            ran = iter([outcomes[row] for row in rows[at]])
+            free = set(fitting.free(fitting.held))
+            seen = [self._alone(fitting, index) if index in free else next(ran) for index in fitting.held]
+            fitting.progress.look(fitting.validation(seen), self._recipe.patience)
+
+    def _alone(self, fitting: Fitting, index: int) -> Outcome:
+        return self._rows.alone(fitting.unit.lanes[index].row.base, *fitting.answers[index])
+
+    def _ended(self, asked: Sequence[Asked], group: Group) -> list[Fit | FitFault]:
+        return [
+            FitFault(one.intervention.id, one.seed, group.faults[at])
+            if at in group.faults
+            else group.alive[at].fit(self._recipe)
+            for at, one in enumerate(asked)
+        ]
+
+
+def _id(ids: Ids, pair: Encoded) -> int:
+    if len(ids) != 1:
+        raise NotYetError(f"pair {pair.index}: an answer of {len(ids)} tokens cannot be fit to yet; compare the first")
+    return ids[0]

@@ -1,0 +1,147 @@
+"""The unit that a fit is for, on every pair: the rows to run, and what base and source have there.
+
+Invariants: all tokens of the unit are one vector, of the same width in every pair; base and source are captured once; which rows
+travel together does not change while training goes on.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.engine.asked import row_of
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
+from raysearch.engine.constant import constant
+from raysearch.engine.edits import sources_of
+from raysearch.engine.interchange import collect
+from raysearch.engine.kinds import Collect
+from raysearch.engine.network import Given, Network
+from raysearch.engine.paths import Path
+from raysearch.engine.rows import Features, Patch, Point, Row
+from raysearch.errors import JobError, NotYetError
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.hypothesis import Intervention, Subspace, Unit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """A pair at the unit, ready to run. `at`: its place among the unit's vectors; `free`: the base's own run is the outcome."""
+
+    row: Row
+    at: int
+    free: bool
+    company: Hashable
+    joins: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captured:
+    """A unit on pairs, by the pair's index. `base`, `source`: float32, on the network's device. `tokens`: of the unit."""
+
+    lanes: dict[int, Lane]
+    base: Float[Tensor, "pair width"]
+    source: Float[Tensor, "pair width"]
+    tokens: int
+
+    @property
+    def width(self) -> int:
+        return self.base.shape[1]
+
+
+def unit_of(intervention: Intervention) -> Unit:
+    """Its only unit. Raises: JobError, NotYetError for what cannot be fit."""
+    if len(intervention.units) != 1:
+        raise NotYetError(f"a subspace of {len(intervention.units)} units is not fit yet; name one unit")
+    if intervention.kind != "interchange":
+        raise JobError(f"a fitted subspace is interchanged, and cannot be of kind {intervention.kind!r}")
+    (unit,) = intervention.units
+    if unit.source_site is not None and unit.source_site.component != unit.site.component:
+        raise NotYetError("a subspace between two components is not fit yet; take from the same component")
+    return unit
+
+
+def captured(
+    network: Network, taps: Taps, path: Path, captures: Captures, unit: Unit, pairs: Sequence[Encoded]
+) -> Captured:
+    """The unit, whole, on `pairs`. Raises: as `row_of`; JobError where its width is not the same in all pairs."""
+    whole = Intervention((replace(unit, subspace=Subspace(coordinates=unit.subspace.coordinates)),))
+    rows = {pair.index: row_of(pair, whole, taps) for pair in pairs}
+    counts = {len(row.patches[0].tokens): index for index, row in rows.items()}
+    if len(counts) > 1:
+        (one, first), (other, second) = sorted(counts.items())[:2]
+        raise JobError(
+            f"position {unit.site.position!r} has {one} tokens in pair {first}, {other} in pair {second}; "
+            "a fitted subspace needs as many in every pair"
+        )
+    (tokens,) = counts
+    patch = next(iter(rows.values())).patches[0]
+    if tokens > 1 and any(network.firings(taps.at(patch.point).module, row.base) > 1 for row in rows.values()):
+        raise NotYetError(
+            f"position {unit.site.position!r} has {tokens} steps of a recurrent network; fit a subspace of one step"
+        )
+    base, source = _vectors(network, taps, path, captures, list(rows.values()))
+    lanes = {
+        index: Lane(row, at, path.is_free(row), path.company(row), path.joins(row))
+        for at, (index, row) in enumerate(rows.items())
+    }
+    return Captured(lanes, base, source, tokens)
+
+
+@constant()
+def _vectors(
+    network: Network, taps: Taps, path: Path, captures: Captures, rows: Sequence[Row]
+) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row width"]]:
+    """What base and source of each row have at its patch."""
+    found: dict[Row, tuple[Tensor, Tensor]] = {}
+    captures.want(patch.point.component for row in rows[:1] for patch in row.patches)
+    for batch in path.batches(list(dict.fromkeys(rows))):
+        reads = [_reads(row) for row in batch]
+        if path.name == "plain":
+            both = [[_plainly(network, taps, *read) for read in of_row] for of_row in reads]
+        else:
+            runs = captures.runs([*(Row(row.base) for row in batch), *sources_of(batch)])
+            both = [
+                [
+                    _chosen(captures.at(runs[Row(given)], point), tokens, features)
+                    for given, point, tokens, features in of_row
+                ]
+                for of_row in reads
+            ]
+        found.update({row: (base, source) for row, (base, source) in zip(batch, both, strict=True)})
+    base, source = zip(*(found[row] for row in rows), strict=True)
+    return torch.stack(base), torch.stack(source)
+
+
+_Read = tuple[Given, Point, Ids, Features]
+
+
+def _reads(row: Row) -> tuple[_Read, _Read]:
+    (patch,) = row.patches
+    (source,) = patch.sources
+    return (
+        (row.base, patch.point, patch.tokens, patch.features),
+        (source.run.base, source.point, source.tokens, source.features),
+    )
+
+
+def _plainly(network: Network, taps: Taps, given: Given, point: Point, tokens: Ids, features: Features) -> Tensor:
+    (seen,) = collect(network, taps, Row(given, (Patch(point, tokens, (), Collect(), features),)))
+    return seen.flatten().float().clone()
+
+
+def _chosen(seen: Float[Tensor, "token width"], tokens: Ids, features: Features) -> Float[Tensor, "width"]:
+    chosen = seen[list(tokens)]
+    return (chosen if features is None else chosen[:, list(features)]).flatten().float()
+
+
+def inputs_of(rows: Sequence[Row]) -> dict[Given, tuple[bool, int]]:
+    """Of each distinct input of the rows, where it is first found: whether it is the source there, and which row."""
+    found: dict[Given, tuple[bool, int]] = {}
+    for at, row in enumerate(rows):
+        found.setdefault(row.patches[0].sources[0].run.base, (True, at))
+    for at, row in enumerate(rows):
+        found.setdefault(row.base, (False, at))
+    return found
