@@ -16,7 +16,8 @@ from raysearch.search.events import Event, Failed, Lost, Measured, Screened, Tas
 class Work:
     """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward pass.
 
-    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole.
+    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole. `factory`: `model` names a
+    function that makes it, and the pairs are of tensors.
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
     """
@@ -32,6 +33,7 @@ class Work:
     components: tuple[str, ...] = ("residual",)
     memory: float | None = None
     device_map: str | None = None
+    factory: bool = False
 
 
 def group_of(task: Task) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ NOT_YET_KEYS = (
 """Keys of the job format that this version refuses."""
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
-    "answer.compare": ("sequence", "class", "choices"),
+    "answer.compare": ("sequence", "choices"),
     "space.positions": ("all",),
     "space.subspaces": ("das", "boundless", "mask", "pca", "svd", "mean_difference", "random", "sae"),
     "test.use": ("fixed",),
@@ -32,7 +32,7 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
 
 SUPPORTED = {
-    "answer.compare": "first_token",
+    "answer.compare": "first_token or class",
     "space.positions": "the names of positions",
     "space.subspaces": "full or coordinates",
     "test.use": "sequential",
