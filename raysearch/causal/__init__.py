@@ -3,6 +3,7 @@
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares
 from raysearch.causal.problem import Problem, draw_pairs, split_of
+from raysearch.causal.stimulus import Stimulus
 
 __all__ = [
     "LAST",
@@ -15,6 +16,7 @@ __all__ = [
     "Setting",
     "Span",
     "Split",
+    "Stimulus",
     "Value",
     "Variable",
     "differing_shares",

@@ -1,7 +1,7 @@
 """Inputs and pairs: what is put to a model, and what the causal model predicts under each interchange.
 
-Invariants: positions are character spans [start, end) inside the text; a pair's counterfactuals are answers (text), one
-for each variable that is asked about.
+Invariants: an input is a text or a stimulus; positions are character spans [start, end) inside the text, token indices of the
+stimulus; a pair's counterfactuals are answers (text), one for each variable that is asked about.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Literal, get_args
 
 from raysearch.causal.model import Setting
+from raysearch.causal.stimulus import Stimulus
 from raysearch.errors import PairsError
 
 Split = Literal["fit", "test", "holdout"]
@@ -25,28 +26,68 @@ ONE_SOURCE = "source"
 
 @dataclass(frozen=True)
 class Input:
-    """A text with named positions, each a character span [start, end); and the causal model's setting behind it.
+    """A text or a stimulus, with named positions; and the causal model's setting behind it.
 
-    The position "last" always exists and is not listed. `values` is empty for pairs from a file.
+    Positions of a text are `spans`, each [start, end) in characters. Those of a stimulus are `tokens`, each the indices of what
+    the network has as tokens (time steps, patches; 0 alone where it has none). The position "last" always exists and is not
+    listed. `values` is empty for pairs from a file.
 
-    Raises: PairsError for a span that is empty or outside the text.
+    Raises: PairsError for neither or both, a span that is empty or outside the text, token indices that are none or below 0.
     """
 
-    text: str
+    text: str = ""
     spans: Mapping[str, Span] = field(default_factory=dict)
     values: Setting = field(default_factory=dict)
+    stimulus: Stimulus | None = None
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if LAST in self.positions:
+            raise PairsError(
+                f"position {LAST!r} is every text's last token and cannot be given a span; name it otherwise"
+                if self.stimulus is None
+                else f"position {LAST!r} is every input's last token and cannot be given others; name it otherwise"
+            )
+        if self.stimulus is None:
+            self._check_text()
+        else:
+            self._check_stimulus()
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """The names of the positions, "last" not among them."""
+        return (*self.spans, *self.tokens)
+
+    @property
+    def content(self) -> str:
+        """What tells it from other inputs: the text, or the stimulus's digest."""
+        return self.text if self.stimulus is None else self.stimulus.digest
+
+    @property
+    def shown(self) -> str:
+        """How it is called in an error."""
+        return repr(self.text) if self.stimulus is None else f"the tensor of shape {list(self.stimulus.shape)}"
+
+    def _check_text(self) -> None:
         if not self.text:
             raise PairsError("an input's text is empty; a model needs at least one token")
+        if self.tokens:
+            raise PairsError(f"position {next(iter(self.tokens))!r}: positions of a text are character spans (spans)")
         for name, (start, end) in self.spans.items():
-            if name == LAST:
-                raise PairsError(
-                    f"position {LAST!r} is every text's last token and cannot be given a span; name it otherwise"
-                )
             if not 0 <= start < end <= len(self.text):
                 raise PairsError(
                     f"position {name!r}: [{start}, {end}) is no span of {self.text!r}; need 0 <= start < end <= {len(self.text)}"
+                )
+
+    def _check_stimulus(self) -> None:
+        if self.text:
+            raise PairsError(f"an input is a text or a tensor; got {self.text!r} and {self.shown}")
+        if self.spans:
+            raise PairsError(f"position {next(iter(self.spans))!r}: positions of a tensor are token indices (tokens)")
+        for name, tokens in self.tokens.items():
+            if not tokens or min(tokens) < 0 or len(set(tokens)) < len(tokens):
+                raise PairsError(
+                    f"position {name!r}: {list(tokens)} are no token indices; give at least one, from 0, each once"
                 )
 
 
@@ -55,7 +96,8 @@ class Pair:
     """A base, its sources, the answers without intervention, and the counterfactual for each variable.
 
     `answers` is keyed by "base" and the names of the sources; `counterfactual` by variable. Answers are text that
-    follows the input's text, a leading blank included where there is one. `index` is the pair's place in the run.
+    follows the input's text, a leading blank included where there is one; for a stimulus, the class as a whole number ("0", "1",
+    ...). `index` is the pair's place in the run.
     """
 
     index: int

@@ -20,11 +20,11 @@ MISSES = 1_000
 
 @dataclass(frozen=True)
 class Problem:
-    """A causal model, and how its settings become texts and answers.
+    """A causal model, and how its settings become texts (or tensors) and answers.
 
     - `sample(rng)` draws the inputs' values of one (base, source).
-    - `render(values)` writes the text and its spans for the values of all variables.
-    - `answer(value)` writes the value of the output variable as the text that follows.
+    - `render(values)` writes the text and its spans, or the stimulus and its tokens, for the values of all variables.
+    - `answer(value)` writes the value of the output variable as the text that follows, or as its class ("0", "1", ...).
     - `positions` are the names that every rendered input has; "last" needs no mention.
     - `set_of(base, source)` names the kind of a pair, for results per set; None: no sets.
     """
@@ -58,7 +58,7 @@ def draw_pairs(
     patience = MISSES * max(1, sum(counts.values()) // min(n for n in counts.values() if n))
     while any(missing.values()):
         pair = _draw(problem, variables, len(pairs), rng)
-        split = split_of((pair.base.text, *(s.text for s in pair.sources.values())), counts, seed)
+        split = split_of((pair.base.content, *(s.content for s in pair.sources.values())), counts, seed)
         if not missing[split]:
             misses += 1
             if misses > patience:
@@ -111,12 +111,12 @@ def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: S
     )
 
 
-def split_of(texts: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:
-    """The split that a (base, sources) belongs to, by a hash of its texts, in the ratio of `counts`.
+def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:
+    """The split that a (base, sources) belongs to, by a hash of its inputs' contents, in the ratio of `counts`.
 
     It divides the domain before anything is drawn, and needs no list of it.
     """
-    key = "\x00".join((str(seed), *texts))
+    key = "\x00".join((str(seed), *contents))
     at = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64 * sum(counts.values())
     for split in SPLITS:
         at -= counts.get(split, 0)

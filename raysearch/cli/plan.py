@@ -1,6 +1,7 @@
 """`raysearch plan`: checks a job as far as it can be without running it, and says what it would do.
 
-Invariants: no weights are read and no search is run; what is printed is computed for this job's K and looks.
+Invariants: no weights of a language model are read (a factory is called, as there is no other way to see what it makes) and no search
+is run; what is printed is computed for this job's K and looks.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from raysearch.causal import Split
 from raysearch.cli.question import Question, ask, differing
-from raysearch.engine.encode import encode
+from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.job import Job
 from raysearch.search.blocks import check_variables
@@ -60,9 +61,9 @@ def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
 
 def _facts(question: Question) -> _Facts:
     job = question.job
-    looked = look(ModelSource(job.model.path, job.model.revision, job.model.dtype), question.components)
+    looked = _look(question)
     space = question.space(_model_facts(looked, job.model.dtype))
-    encoded = encode(question.pairs, looked.tokenizer, question.positions, question.variables)
+    encoded = looked.encode(question.pairs, question.positions, question.variables)
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
     check_variables(test, called)
@@ -84,15 +85,22 @@ def _facts(question: Question) -> _Facts:
         claim=job.test.claim,
         pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
         inputs=len(inputs),
-        longest=max(len(ids) for ids in inputs),
+        longest=max(e.tokens for e in encoded),
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
         powers=_powers(question, space, len(test)),
     )
 
 
+def _look(question: Question) -> Looked:
+    model = question.job.model
+    if model.is_factory:
+        return look_at(FactorySource(model.path, model.dtype), question.pairs, question.components)
+    return look(ModelSource(model.path, model.revision, model.dtype), question.components)
+
+
 def _model_facts(looked: Looked, dtype: str) -> ModelFacts:
-    """What can be known of the model without its weights."""
+    """What can be known of the model before it runs."""
     return ModelFacts(looked.layers, looked.width, looked.heads, "", dtype, "", looked.path, looked.components)
 
 

@@ -102,6 +102,7 @@ class Question:
 
 def ask(job: Job) -> Question:
     """The question of a job: pairs drawn or read. Raises: JobError, PairsError in one line."""
+    _check_answer(job)
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
 
 
@@ -145,6 +146,20 @@ def _from_file(job: Job) -> Question:
     return Question(_resolved(job, variables, positions, "these_pairs"), pairs)
 
 
+def _check_answer(job: Job) -> None:
+    """Raises: JobError where what is compared is not what such a model puts out."""
+    compare, model = job.answer.compare, job.model.path
+    if compare == "class" and not job.model.is_factory:
+        raise JobError(
+            f"answer.compare: class is for a network that puts out class logits (model.path: my_file.py:factory); {model} is a "
+            "language model: use first_token"
+        )
+    if compare != "class" and job.model.is_factory:
+        raise JobError(
+            f"answer.compare: {compare} is for a language model, and {Path(model).name} makes a network on tensors; use class"
+        )
+
+
 def _grid_positions(job: Job, known: tuple[str, ...]) -> tuple[str, ...]:
     """The positions of the grid: none where there is no grid, all that are known where the job leaves them open."""
     if not job.space.components:
@@ -173,7 +188,7 @@ def _shared_sources(pairs: Sequence[Pair]) -> tuple[str, ...]:
 def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """The positions that every base and source has, in the order of the first."""
     inputs = [i for p in pairs for i in (p.base, *p.sources.values())]
-    return tuple(name for name in inputs[0].spans if all(name in i.spans for i in inputs))
+    return tuple(name for name in inputs[0].positions if all(name in i.positions for i in inputs))
 
 
 def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
@@ -181,10 +196,10 @@ def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
     first = pairs[0].base
     for pair in pairs:
         for one in (pair.base, *pair.sources.values()):
-            if set(one.spans) != set(first.spans):
-                names, others = (", ".join(sorted(i.spans)) or "none" for i in (one, first))
+            if set(one.positions) != set(first.positions):
+                names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.text!r} has the positions {names}, {first.text!r} has {others}; give all the same, "
+                    f"{path}: {one.shown} has the positions {names}, {first.shown} has {others}; give all the same, "
                     "or name those to search in space.positions"
                 )
 
@@ -193,9 +208,9 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
     for pair in pairs:
         for one in (pair.base, *pair.sources.values()):
             for position in positions:
-                if position != LAST and position not in one.spans:
+                if position != LAST and position not in one.positions:
                     raise JobError(
-                        f"problem {problem.name!r}: {one.text!r} has no position {position!r}, though the problem declares it"
+                        f"problem {problem.name!r}: {one.shown} has no position {position!r}, though the problem declares it"
                     )
 
 
@@ -237,8 +252,9 @@ def _file_digests(job: Job) -> dict[str, str]:
     digests = {}
     if Path(job.model.path).exists():
         digests["model.path"] = digest_of(job.model.path)
-    use = job.problem.use or ""
-    if ".py:" in use:
-        file, _, name = use.rpartition(":")
-        digests["problem.use"] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
+    named = {"problem.use": job.problem.use or "", "model.path": job.model.path if job.model.is_factory else ""}
+    for key, function in named.items():
+        if ".py:" in function:
+            file, _, name = function.rpartition(":")
+            digests[key] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
     return digests

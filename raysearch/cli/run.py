@@ -275,6 +275,7 @@ def _work(question: Question) -> Work:
         cpus=job.resources.cpus,
         components=question.components,
         device_map=job.model.device_map,
+        factory=job.model.is_factory,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
     )
 
@@ -317,7 +318,8 @@ def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
     facts = opened.facts
     slower = {"batched": "rows are run whole, not from the patch on", "plain": "each row is run by itself"}
     path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
-    watch.say(f"model     {facts.layers} layers of width {facts.width}, {facts.dtype} on {facts.device}{path}")
+    width = f" of width {facts.width}" if facts.width else ""
+    watch.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts)
     watch.say(
         f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
@@ -334,7 +336,7 @@ def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Ope
         )
     if kept.encoded is not None and kept.encoded != opened.encoded:
         raise ResumeError(
-            f"run {run.info.id}: the tokenizer of {question.job.model.path} encodes the pairs otherwise than when it began; "
+            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it began (its tokenizer, or its positions); "
             "use the transformers version of its run.json, or submit the job again"
         )
 

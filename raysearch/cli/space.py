@@ -30,7 +30,7 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
         model.check_layer(f"{path}.layer", site.component, site.layer)
         model.check_head(f"{path}.head", site.component, site.head)
     for path, unit in keys.named_units:
-        model.check_subspace(f"{path}.subspace", unit.site.component, unit.site.head, unit.subspace)
+        model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
         if unit.source_site is not None:
             model.check_width(f"{path}.source_site", unit.source_site, unit.site)
     sets = [in_order(units) for units in keys.units]
@@ -69,36 +69,32 @@ class _Model:
             has = f"0..{heads - 1}" if heads else "none"
             raise JobError(f"{key}: {head} is no head of {component} in {self.name}; it has {has}")
 
-    def check_subspace(self, key: str, component: str, head: int | None, subspace: Subspace) -> None:
-        """Raises: JobError for a coordinate that the vector does not have, more features than it has, a mask over heads that are none."""
-        width = self.width(component, head)
-        of = component if head is None else "a head" if component == "head" else f"a head of {component}"
-        if width and subspace.features is not None and subspace.features > width:
-            raise JobError(
-                f"{key}: {subspace.featurizer} of {subspace.features} features: {of} in {self.name} has {width} coordinates; "
-                f"give at most {width}"
-            )
-        if subspace.basis == "heads" and (head is not None or not self.component(component).heads):
-            raise JobError(
-                f"{key}: a mask over heads needs a component that has heads, all of them at once (heads: joint)"
-            )
+    def check_subspace(self, key: str, site: Site, subspace: Subspace) -> None:
+        """Raises: JobError for a coordinate that the vector does not have, a mask over heads where there are none."""
+        width, component = self.width(site), site.component
+        if subspace.basis == "heads" and (site.head is not None or not self.component(component).heads):
+            raise JobError(f"{key}: a mask over heads needs a component that has heads, all of them at once (heads: joint)")
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
+                of = component if site.head is None else "a head" if component == "head" else f"a head of {component}"
+                if self.component(component).widths:
+                    of += f" in layer {site.layer}"
                 raise JobError(f"{key}: {coordinate} is no coordinate of {of} in {self.name}; it has 0..{width - 1}")
 
     def check_width(self, key: str, source: Site, own: Site) -> None:
         """Raises: JobError where the source site's vector is not as wide as the unit's own."""
-        widths = self.width(source.component, source.head), self.width(own.component, own.head)
+        widths = self.width(source), self.width(own)
         if all(widths) and widths[0] != widths[1]:
             raise JobError(
                 f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, {_vector(own)} {widths[1]}; "
                 "take it from a site as wide"
             )
 
-    def width(self, component: str, head: int | None) -> int:
+    def width(self, site: Site) -> int:
         """Coordinates of the whole vector, or of one head; 0 where that is not known before the model is loaded."""
-        facts = self.component(component)
-        return facts.width if head is None else facts.width // facts.heads
+        facts = self.component(site.component)
+        width = facts.width_in(site.layer)
+        return width if site.head is None else width // facts.heads
 
 
 def _grid(
@@ -110,9 +106,11 @@ def _grid(
         heads = tuple(range(facts.heads)) if keys.heads == "all" else keys.heads
     for head in heads:
         model.check_head("space.heads", component, head)
-    for subspace in subspaces:
-        model.check_subspace("space.subspaces", component, heads[0], subspace)
-    return Grid(component, _layers(keys, model, facts), heads, positions, subspaces)
+    layers = _layers(keys, model, facts)
+    for layer in layers if facts.widths else layers[:1]:
+        for subspace in subspaces:
+            model.check_subspace("space.subspaces", Site(layer, component, "", heads[0]), subspace)
+    return Grid(component, layers, heads, positions, subspaces)
 
 
 def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:

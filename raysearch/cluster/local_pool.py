@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 
 from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole
+from raysearch.engine.factory import FactorySource
 from raysearch.engine.load import ModelSource
+from raysearch.engine.network import NetworkSource
 from raysearch.engine.replica import Replica, Settings
 from raysearch.errors import ResourcesError
 from raysearch.search.events import Event, Opened, Task
@@ -58,8 +60,11 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
     """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
     capture_bytes = None if work.memory is None else int(work.memory * 2**30)
     device_map = work.device_map if device == "cuda" else None
+    source: NetworkSource = ModelSource(work.model, work.revision, work.dtype, device_map)
+    if work.factory:
+        source = FactorySource(work.model, work.dtype)
     return Replica.open(
-        ModelSource(work.model, work.revision, work.dtype, device_map),
+        source,
         work.pairs,
         work.positions,
         work.variables,

@@ -20,7 +20,8 @@ NOTHING: Mapping[str, bytes] = MappingProxyType({})
 class Work:
     """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward pass.
 
-    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole.
+    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole. `factory`: `model` names a
+    function that makes it, and the pairs are of tensors.
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
     """
@@ -36,6 +37,7 @@ class Work:
     components: tuple[str, ...] = ("residual",)
     memory: float | None = None
     device_map: str | None = None
+    factory: bool = False
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

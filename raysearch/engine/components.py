@@ -126,8 +126,11 @@ class Taps:
     def facts(self, component: str) -> ComponentFacts:
         """What the driver needs to know of it. Raises: as `of`."""
         taps = self.of(component)
-        one = next(iter(taps.values()))
-        return ComponentFacts(component, tuple(sorted(taps)), one.width, min(t.heads for t in taps.values()))
+        layers = tuple(sorted(taps))
+        widths = tuple(taps[layer].width for layer in layers)
+        alike = len(set(widths)) == 1
+        heads = min(t.heads for t in taps.values())
+        return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths)
 
     @constant()
     def _look(self, component: str) -> dict[int, Tap]:

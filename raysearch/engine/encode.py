@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import LAST, Input, Pair, Span
+from raysearch.causal import LAST, Input, Pair, Span, Stimulus
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import PairsError, PositionError
-from raysearch.search.events import Encoded, Ids
+from raysearch.search.events import Encoded, Given, Ids
 from raysearch.search.hypothesis import canonical_json
 
 
@@ -25,9 +25,11 @@ def encode(
     is kept (answer.compare: first_token). Counterfactuals follow the base's text.
 
     Raises: PositionError for a position that matches no token, cuts one, or has another number of tokens in base and
-    source; PairsError for an answer that is missing, empty, or changes the text's own tokens; ModelError for a
+    source; PairsError for a tensor, or an answer that is missing, empty, or changes the text's own tokens; ModelError for a
     tokenizer that does not say where its tokens stand.
     """
+    for pair in pairs:
+        _check_is_text(pair)
     texts = Texts(tokenizer)
     texts.read(text for pair in pairs for text in _texts_of(pair, variables))
     names = tuple(dict.fromkeys(p for p in positions if p != LAST))
@@ -38,9 +40,22 @@ def encoding_digest(encoded: Sequence[Encoded]) -> str:
     """The SHA-256 (64 hex digits) of the content: equal for two replicas exactly where they see the same pairs."""
     whole = hashlib.sha256()
     for e in encoded:
-        content = (e.index, e.base, e.sources, e.base_positions, e.source_positions, e.answers, e.counterfactual)
+        base, sources = _plain(e.base), {name: _plain(source) for name, source in e.sources.items()}
+        content = (e.index, base, sources, e.base_positions, e.source_positions, e.answers, e.counterfactual)
         whole.update(canonical_json(content).encode() + b"\n")
     return whole.hexdigest()
+
+
+def _check_is_text(pair: Pair) -> None:
+    for name, given in {"base": pair.base, **pair.sources}.items():
+        if given.stimulus is not None:
+            raise PairsError(
+                f"pair {pair.index}: the {name} is {given.shown}, and the model is a language model; give pairs of texts"
+            )
+
+
+def _plain(given: Given) -> Ids | str:
+    return given.digest if isinstance(given, Stimulus) else given
 
 
 def _texts_of(pair: Pair, variables: Sequence[str]) -> list[str]:

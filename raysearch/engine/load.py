@@ -17,11 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from raysearch.causal import Pair
 from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
-from raysearch.engine.network import LanguageModel
+from raysearch.engine.encode import encode
+from raysearch.engine.network import Encoder, LanguageModel
 from raysearch.errors import ModelError
-from raysearch.search.events import ComponentFacts
+from raysearch.search.events import ComponentFacts, Encoded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,6 +40,9 @@ class ModelSource:
     dtype: str = "float32"
     device_map: str | None = None
 
+    def load(self, device: str = "cpu") -> "Loaded":
+        return load(self, device)
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -48,12 +53,22 @@ class Loaded:
     digest: str
     dtype: str = "float32"
 
+    def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
+        """The language model, and how texts become its tokens. Raises: ModelError."""
+        return LanguageModel(self.model), self.encode
+
+    def encode(self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]) -> tuple[Encoded, ...]:
+        """The pairs in the model's tokens. Raises: PairsError, PositionError; ModelError for a pair that is too long."""
+        encoded = encode(pairs, self.tokenizer, positions, variables)
+        _check_lengths(self.model, encoded)
+        return encoded
+
 
 @dataclass(frozen=True)
 class Looked:
-    """What is known of a model without its weights. `path`: how it is expected to be evaluated; each replica proves it.
+    """What is known of a model before it runs. `path`: how it is expected to be evaluated; each replica proves it.
 
-    `weight_bytes`: in the dtype that was asked.
+    `weight_bytes`: in the dtype that was asked. `encode`: how it sees pairs.
     """
 
     components: tuple[ComponentFacts, ...]
@@ -62,7 +77,7 @@ class Looked:
     heads: int
     path: str
     weight_bytes: int
-    tokenizer: PreTrainedTokenizerBase
+    encode: Encoder
 
 
 def load(source: ModelSource, device: str = "cpu") -> Loaded:
@@ -123,8 +138,17 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
         heads=network.heads,
         path="replay" if network.can_replay else "batched",
         weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
-        tokenizer=tokenizer,
+        encode=Loaded(model, tokenizer, "", source.dtype).encode,
     )
+
+
+def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for e in encoded:
+        if longest is not None and e.tokens > longest:
+            raise ModelError(
+                f"pair {e.index}: has {e.tokens} tokens; the model takes at most {longest}; shorten its texts"
+            )
 
 
 def _dtype(source: ModelSource) -> torch.dtype:

@@ -1,16 +1,14 @@
 """Networks as the engine sees them: blocks in the order in which they run, rows in, logits at the answer out.
 
 A network takes rows of one *company* at a time: inputs that can travel in one batch without changing each other. What it is
-given is either token ids (`LanguageModel`) or a tensor (`tensors.TensorNetwork`).
+given is either token ids (`LanguageModel`) or a tensor (`tensors.TensorNetwork`); a `LoadedNetwork` says which, and how pairs become it.
 
 Invariants: the company of an input, and where its tokens stand in a batch, depend on the input alone; padding stands left, is
 masked, and does not move the position ids.
 """
 
-import hashlib
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -19,31 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from raysearch.causal import Pair
 from raysearch.engine.sites import layers_of
-from raysearch.search.events import Ids
+from raysearch.search.events import Encoded, Ids
+from raysearch.search.events import Given as Given  # here too: it is what a network is given
 
 WIDTH_STEP = 4
 """Rows of tokens are padded to a multiple of this: few shapes, at most three tokens of padding."""
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class Stimulus:
-    """An input that is no text: one tensor, without a row dimension. Equal content, equal stimulus."""
-
-    tensor: Tensor = field(compare=False, repr=False)
-    digest: str
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> "Stimulus":
-        kept = tensor.detach().cpu().contiguous()
-        content = f"{kept.dtype}{tuple(kept.shape)}".encode() + kept.flatten().view(torch.uint8).numpy().tobytes()
-        return cls(kept, hashlib.sha256(content).hexdigest())
-
-
-Given = Ids | Stimulus
-"""What is put into a network: token ids, or a tensor."""
 
 
 class Network(Protocol):
@@ -103,6 +85,38 @@ class Network(Protocol):
     def batch(self, givens: Sequence[Given]) -> Float[Tensor, "row answer"]:
         """The logits (float32) at the answer of every row, in one forward pass. All are of one company."""
         ...
+
+
+class NetworkSource(Protocol):
+    """Where a network comes from."""
+
+    def load(self, device: str) -> "LoadedNetwork":
+        """Raises: ModelError, one line, where it cannot be loaded."""
+        ...
+
+
+class LoadedNetwork(Protocol):
+    """A model that was read, of whatever world: texts or tensors."""
+
+    @property
+    def digest(self) -> str:
+        """Of the weights and of what else says what is computed."""
+        ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def open(self, pairs: Sequence[Pair]) -> tuple[Network, "Encoder"]:
+        """The network, and how pairs such as these become what it is given. Raises: ModelError, PairsError."""
+        ...
+
+
+class Encoder(Protocol):
+    """Pairs as the network sees them, with `positions` (and "last") and the counterfactuals of `variables`."""
+
+    def __call__(
+        self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
+    ) -> tuple[Encoded, ...]: ...
 
 
 class LanguageModel:

@@ -16,14 +16,11 @@ from raysearch.engine.asked import row_of, trials
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE, Decision, checked
-from raysearch.engine.encode import encode
-from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.measure import Fault, Item, Measurer
 from raysearch.engine.memory import Limit, capture_bytes
-from raysearch.engine.network import LanguageModel
+from raysearch.engine.network import LoadedNetwork, NetworkSource
 from raysearch.engine.paths import Path, Plain, fastest, trial_rows
-from raysearch.errors import ModelError
-from raysearch.search.events import Block, Encoded, Event, Failed, Ids, Measured, ModelFacts, Opened, Screened, Task
+from raysearch.search.events import Block, Event, Failed, Ids, Measured, ModelFacts, Opened, Screened, Task
 from raysearch.search.hypothesis import Intervention
 
 
@@ -47,12 +44,12 @@ class Replica:
     `components`: those that will be asked for; the fast path is checked on them.
 
     Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose blocks are not
-    found or that is too short for the longest pair.
+    found, that is too short for the longest pair, or does not take them.
     """
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedNetwork,
         pairs: Sequence[Pair],
         positions: Sequence[str],
         variables: Sequence[str],
@@ -63,12 +60,11 @@ class Replica:
     ) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        network = LanguageModel(loaded.model)
+        network, encode = loaded.open(pairs)
         self._worker, self._node = worker, node
         self._taps = Taps(network)
         facts = tuple(self._taps.facts(component) for component in components)
-        encoded = encode(pairs, loaded.tokenizer, positions, variables)
-        _check_lengths(loaded, encoded)
+        encoded = encode(pairs, positions, variables)
         self._pairs = {e.index: e for e in encoded}
         self._tolerance = NEAR_TIE[loaded.dtype]
         plain, limit = Plain(network, self._taps), Limit(settings.rows)
@@ -97,7 +93,7 @@ class Replica:
     @classmethod
     def open(
         cls,
-        source: ModelSource,
+        source: NetworkSource,
         pairs: Sequence[Pair],
         positions: Sequence[str],
         variables: Sequence[str],
@@ -108,7 +104,7 @@ class Replica:
         components: Sequence[str] = ("residual",),
     ) -> "Replica":
         """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as above."""
-        return cls(load(source, device), pairs, positions, variables, worker, node, settings, components)
+        return cls(source.load(device), pairs, positions, variables, worker, node, settings, components)
 
     def do(self, task: Task) -> list[Event]:
         """The events of `task`.
@@ -245,18 +241,6 @@ class Replica:
 
 def _output(decision: Decision) -> Ids:
     return (decision.id,)
-
-
-def _check_lengths(loaded: Loaded, encoded: Sequence[Encoded]) -> None:
-    longest = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is None:
-        return
-    for e in encoded:
-        length = max(len(ids) for ids in (e.base, *e.sources.values()))
-        if length > longest:
-            raise ModelError(
-                f"pair {e.index}: has {length} tokens; the model takes at most {longest}; shorten its texts"
-            )
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,26 +1,31 @@
 """Networks on tensors: an MLP, a vision transformer, a recurrent network; any module that takes one tensor and puts out class logits.
 
-    TensorNetwork(model, example)                   the blocks are looked for: the layers of a GRU or LSTM, or the module list
+    TensorNetwork(model, example)                   the blocks are looked for: the layers of a GRU or LSTM, its cells, or the module list
     TensorNetwork(model, example, blocks="net")     they are the children of that module
 
 An activation (row, width) has no tokens: its vector is token 0. In a recurrent network the time steps are the tokens: each layer is
-run as its own step (`Step`), once for every time step, so that what is patched at one step is felt by those after it. The
-"residual" is the hidden state that a step puts out, the "block_input" what the step is given.
+run as its own step (`recurrent.Step`), once for every time step, so that what is patched at one step is felt by those after it. The
+"residual" is the hidden state that a step puts out, the "block_input" what the step is given. The tokens of a module that runs
+several times (a cell in a loop, a block that is used again) are those of its runs, one run after the other; how often it runs is
+counted in one pass for each shape of input.
 
 Invariants: rows of one company have one shape; the model is as it was afterwards; a recurrent network's steps share its weights.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.network import Given, Stimulus
+from raysearch.causal import Stimulus
+from raysearch.engine.hooks import Hook, Moment, owned_hooks
+from raysearch.engine.recurrent import steps_of, stepwise
 from raysearch.engine.sites import module_at
 from raysearch.errors import ModelError
+from raysearch.search.events import Given
 
 BLOCKS = (
     "vit.layers",
@@ -38,7 +43,8 @@ BLOCKS = (
 class TensorNetwork:
     """`module` on inputs such as `example` (a tensor without a row dimension). The answer is one of its classes.
 
-    `blocks`: the dotted path of the module whose children are the layers (a ModuleList or Sequential), or that is a GRU or LSTM.
+    `blocks`: the dotted path of the module whose children are the layers (a ModuleList or Sequential), or that is a GRU or LSTM, or a
+    cell of one. Numbers that are not whole come in the dtype of the module's own.
 
     Raises: ModelError where no blocks are found, or a recurrent network is of a kind that cannot be run step by step.
     """
@@ -46,13 +52,17 @@ class TensorNetwork:
     flat = True
     width = 0
 
-    def __init__(self, module: nn.Module, example: Tensor, blocks: str | None = None) -> None:
+    def __init__(self, module: nn.Module, example: Tensor | Stimulus, blocks: str | None = None) -> None:
         self.module = module
-        self._example = Stimulus.of(example)
+        self._example = example if isinstance(example, Stimulus) else Stimulus.of(example)
         found = _blocks(module, blocks)
         self._recurrent = found if isinstance(found, nn.RNNBase) else None
-        self._steps = _steps(found) if isinstance(found, nn.RNNBase) else []
-        self.blocks: Sequence[nn.Module] = self._steps or list(found.children())
+        self._steps = steps_of(found) if isinstance(found, nn.RNNBase) else []
+        self.blocks: Sequence[nn.Module] = self._steps or (found if isinstance(found, list) else list(found.children()))
+        self._firings: dict[Hashable, Mapping[int, int]] = {}
+        own = next(chain(module.parameters(), module.buffers()), torch.empty(0))
+        self._device = own.device
+        self._dtype = own.dtype if own.is_floating_point() else torch.float32
         config = getattr(module, "config", None)
         self.heads = int(getattr(config, "num_attention_heads", 0) or 0)
 
@@ -62,17 +72,38 @@ class TensorNetwork:
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return self._device
 
     def company(self, given: Given) -> Hashable:
-        return tuple(_tensor(given).shape)
+        return _stimulus(given).dtype, _stimulus(given).shape
 
     def pad(self, given: Given) -> int:
         return 0
 
     def firings(self, module: nn.Module, given: Given) -> int:
-        """A step runs once for each time step."""
-        return len(_tensor(given)) if any(module is part for step in self._steps for part in step.modules()) else 1
+        """As counted in one pass; 1 for a module that does not run at all, so that a hook on it is an error."""
+        company = self.company(given)
+        if company not in self._firings:
+            self._firings[company] = self._counted(given)
+        return max(1, self._firings[company].get(id(module), 0))
+
+    def tokens(self, given: Given) -> int:
+        """How many the first layer has: time steps, patches; 1 where there are none."""
+        seen: list[int] = []
+
+        def look(activation: Float[Tensor, "1 token width"], _moment: Moment) -> None:
+            seen.append(activation.shape[1])
+
+        first = self.blocks[0]
+        with torch.inference_mode(), owned_hooks([Hook(first, "output", look, self.firings(first, given), flat=True)]):
+            self.plain(given)
+        return sum(seen)
+
+    @property
+    def classes(self) -> int:
+        """How many the answer is one of."""
+        with torch.inference_mode():
+            return len(self.plain(self._example))
 
     def example(self) -> Given:
         return self._example
@@ -82,7 +113,9 @@ class TensorNetwork:
 
     def batch(self, givens: Sequence[Given]) -> Float[Tensor, "row class"]:
         inputs = torch.stack([_tensor(given) for given in givens]).to(self.device)
-        with _stepwise(self._recurrent, self._steps):
+        if inputs.is_floating_point():
+            inputs = inputs.to(self._dtype)
+        with stepwise(self._recurrent, self._steps):
             out = self.module(inputs)
         logits = getattr(out, "logits", out[0] if isinstance(out, tuple) else out)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(givens):
@@ -92,94 +125,33 @@ class TensorNetwork:
             )
         return logits.float()
 
+    def _counted(self, given: Given) -> Mapping[int, int]:
+        """By the id of a module, how often it runs."""
+        counts: dict[int, int] = {}
 
-class Step(nn.Module):
-    """One layer of a recurrent network at one time step: (input, state) to the new state, its hidden vector first."""
+        def count(module: nn.Module, _inputs: Any) -> None:
+            counts[id(module)] = counts.get(id(module), 0) + 1
 
-    def __init__(self, network: nn.RNNBase, layer: int) -> None:
-        super().__init__()
-        self.__dict__["_network"] = network  # not as a child: its weights stay where they are
-        self._layer = layer
-
-    def forward(self, given: Float[Tensor, "row width"], *state: Float[Tensor, "row hidden"]) -> tuple[Tensor, ...]:
-        network = self.__dict__["_network"]
-        weights = [getattr(network, f"{name}_l{self._layer}") for name in _WEIGHTS[: 4 if network.bias else 2]]
-        if isinstance(network, nn.LSTM):
-            hidden, cell = torch.lstm_cell(given, state, *weights)
-            return hidden, cell
-        if isinstance(network, nn.GRU):
-            return (torch.gru_cell(given, state[0], *weights),)
-        cell_of = torch.rnn_relu_cell if network.nonlinearity == "relu" else torch.rnn_tanh_cell
-        return (cell_of(given, state[0], *weights),)
+        modules = dict.fromkeys(chain(self.module.modules(), self._steps))
+        handles = [module.register_forward_pre_hook(count) for module in modules]
+        try:
+            with torch.inference_mode():
+                self.plain(given)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return counts
 
 
-_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-def _steps(network: nn.RNNBase) -> list[Step]:
-    """Raises: ModelError for a network that runs backwards too, or projects its hidden state."""
-    if network.bidirectional or network.proj_size:
-        what = "bidirectional" if network.bidirectional else "with a projection (proj_size)"
-        raise ModelError(
-            f"a {type(network).__name__} that is {what} cannot be run step by step; need one direction, no projection"
-        )
-    return [Step(network, layer) for layer in range(network.num_layers)]
-
-
-@contextmanager
-def _stepwise(network: nn.RNNBase | None, steps: Sequence[Step]) -> Iterator[None]:
-    """Within, the recurrent network is run by its steps."""
-    if network is None:
-        yield
-        return
-    # On the instance, so that hooks on the network itself, ours and others', go on to work.
-    network.__dict__["forward"] = _unrolled(network, steps)
-    try:
-        yield
-    finally:
-        del network.__dict__["forward"]
-
-
-def _unrolled(network: nn.RNNBase, steps: Sequence[Step]) -> Callable[..., Any]:
-    """What the network's own forward gives: all hidden states of the last layer, and the last states of all layers."""
-
-    def forward(given: Tensor, state: Any = None) -> Any:
-        if not isinstance(given, Tensor) or given.ndim != 3:
-            raise ModelError(
-                f"a {type(network).__name__} run step by step is given a tensor (row, time, width), not packed"
-            )
-        times = given.transpose(0, 1) if network.batch_first else given
-        states = _first_states(network, state, times)
-        hidden = []
-        for now in times:
-            for at, step in enumerate(steps):
-                states[at] = step(now, *states[at])
-                now = states[at][0]
-            hidden.append(now)
-        out = torch.stack(hidden, dim=1 if network.batch_first else 0)
-        last = tuple(torch.stack([state[part] for state in states]) for part in range(len(states[0])))
-        return out, last if isinstance(network, nn.LSTM) else last[0]
-
-    return forward
-
-
-def _first_states(network: nn.RNNBase, state: Any, times: Tensor) -> list[tuple[Tensor, ...]]:
-    """Of each layer; zero where none is given."""
-    parts = 2 if isinstance(network, nn.LSTM) else 1
-    if state is None:
-        zero = times.new_zeros(times.shape[1], network.hidden_size)
-        return [(zero,) * parts for _ in range(network.num_layers)]
-    given = state if isinstance(state, tuple) else (state,)
-    return [tuple(part[layer] for part in given) for layer in range(network.num_layers)]
-
-
-def _blocks(module: nn.Module, path: str | None) -> nn.Module:
-    """The module whose children are the blocks, or the recurrent network."""
+def _blocks(module: nn.Module, path: str | None) -> nn.Module | list[nn.Module]:
+    """The module whose children are the blocks, or the recurrent network, or the cells themselves."""
     if path is not None:
         found = module if path == "" else module_at(module, path)
+        if isinstance(found, nn.RNNCellBase):
+            return [found]
         if found is None or not (isinstance(found, nn.RNNBase) or len(list(found.children()))):
             raise ModelError(
-                f"{type(module).__name__} has no blocks at {path!r}; name a list of modules, a GRU or an LSTM"
+                f"{type(module).__name__} has no blocks at {path!r}; name a list of modules, a GRU, an LSTM or a cell"
             )
         return found
     recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
@@ -189,7 +161,10 @@ def _blocks(module: nn.Module, path: str | None) -> nn.Module:
         found = module_at(module, name)
         if isinstance(found, nn.ModuleList | nn.Sequential) and len(found):
             return found
+    cells: list[nn.Module] = [m for m in module.modules() if isinstance(m, nn.RNNCellBase)]
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m)]
+    if cells and not recurrent:
+        return cells
     if len(lists) == 1:
         return lists[0]
     got = (
@@ -199,9 +174,18 @@ def _blocks(module: nn.Module, path: str | None) -> nn.Module:
         if lists
         else "no list of modules"
     )
-    raise ModelError(f"{type(module).__name__} has {got}; say which are the layers (blocks: a dotted path)")
+    raise ModelError(
+        f"{type(module).__name__} has {got}; say which are the layers (blocks: a dotted path; in a module of your own, the list "
+        'called "layers")'
+    )
+
+
+def _stimulus(given: Given) -> Stimulus:
+    assert isinstance(given, Stimulus), "a network on tensors is given a tensor"
+    return given
 
 
 def _tensor(given: Given) -> Tensor:
-    assert isinstance(given, Stimulus), "a network on tensors is given a tensor"
-    return given.tensor
+    stimulus = _stimulus(given)
+    dtype = {"float32": torch.float32, "int64": torch.int64}[stimulus.dtype]
+    return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)

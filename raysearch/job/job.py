@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from raysearch.errors import JobError, NotYetError
+from raysearch.errors import JobError
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
@@ -85,7 +85,7 @@ class Job(Keys):
 
 
 def _absolute(job: Job, folder: Path, where: str) -> Job:
-    model = job.model.model_copy(update={"path": _model_path(job.model.path, folder, where)})
+    model = job.model.model_copy(update={"path": _model_path(job.model, folder, where)})
     problem = job.problem
     if problem.pairs is not None:
         problem = problem.model_copy(update={"pairs": str((folder / problem.pairs).resolve())})
@@ -95,12 +95,24 @@ def _absolute(job: Job, folder: Path, where: str) -> Job:
     return job.model_copy(update={"model": model, "problem": problem})
 
 
-def _model_path(path: str, folder: Path, where: str) -> str:
+def _model_path(model: ModelKeys, folder: Path, where: str) -> str:
+    path = model.path
     local = folder / Path(path).expanduser()
     if local.exists():
         return str(local.resolve())
+    if model.factory_file is not None:
+        file = (folder / Path(model.factory_file).expanduser()).resolve()
+        if not file.is_file():
+            raise JobError(
+                f"{where}: model.path: there is no file {file}; give my_file.py:factory with a file beside the job"
+            )
+        return f"{file}:{path.rpartition(':')[2]}"
+    if model.is_factory:
+        return path
     if ":" in path and not Path(path).is_absolute():
-        raise NotYetError(f"{where}: model.path: {path!r} (module:factory) is not yet supported by this version")
+        raise JobError(
+            f"{where}: model.path: {path!r} names no function; give my_file.py:factory or package.module:factory, with one colon"
+        )
     if path.startswith((".", "/", "~")) or path.endswith(".gguf") or path.count("/") > 1:
         raise JobError(
             f"{where}: model.path: there is no {local}; give a folder with a model, a .gguf file or a hub id"

@@ -3,6 +3,7 @@
 Invariants: a default stands here and nowhere else; nothing but `resources` and `name` can change without changing an answer.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,8 +19,12 @@ class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+_FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
+
+
 class ModelKeys(Keys):
-    """Which network. `path`: a local folder, a .gguf file, or a hub id (then `revision` may pin it).
+    """Which network. `path`: a local folder, a .gguf file, a hub id (then `revision` may pin it); or "module:factory" or
+    "my_file.py:factory", a function that returns a torch.nn.Module on tensors.
 
     `device_map`: how accelerate spreads one replica over the GPUs of its actor.
     """
@@ -28,6 +33,26 @@ class ModelKeys(Keys):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether a function makes the network: of its form alone, so that it is the same on every machine."""
+        return _FACTORY.fullmatch(self.path) is not None
+
+    @property
+    def factory_file(self) -> str | None:
+        """The file of a factory that stands in one."""
+        place, _, _ = self.path.rpartition(":")
+        return place if self.is_factory and place.endswith(".py") else None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelKeys":
+        for key in ("revision", "device_map"):
+            if self.is_factory and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} is for a language model; {self.path} is a function that makes one: leave it out"
+                )
+        return self
 
 
 class ProblemKeys(Keys):
@@ -57,9 +82,9 @@ class PairsKeys(Keys):
 
 
 class AnswerKeys(Keys):
-    """What of an answer is compared."""
+    """What of an answer is compared: its first token (a language model's), or the class (of a network on tensors)."""
 
-    compare: Literal["first_token"] = "first_token"
+    compare: Literal["first_token", "class"] = "first_token"
 
 
 class FitKeys(Keys):

@@ -21,7 +21,7 @@ NOT_YET_KEYS = (
 """Keys of the job format that this version refuses."""
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
-    "answer.compare": ("sequence", "class", "choices"),
+    "answer.compare": ("sequence", "choices"),
     "space.positions": ("all",),
     "space.subspaces": ("sae",),
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
@@ -31,7 +31,7 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
 
 SUPPORTED = {
-    "answer.compare": "first_token",
+    "answer.compare": "first_token or class",
     "space.positions": "the names of positions",
     "space.subspaces": "full, coordinates, das, boundless, boundless_rank, mask, pca, svd, mean_difference or random",
     "space.units.subspace": "full or coordinates",

@@ -1,4 +1,4 @@
-"""Files of pairs: JSONL, or the same columns in Parquet.
+"""Files of pairs: JSONL, or the same columns in Parquet; inputs are texts, or tensors in safetensors files beside it.
 
 Invariants: a line that is not of the form is refused with its number and the field, nothing is skipped; a file without `split` is
 dealt out by the ratio of the counts that the job asks, no (base, source) going to two splits; order is permuted by the seed.
@@ -7,13 +7,15 @@ dealt out by the ratio of the counts that the job asks, no (base, source) going 
 import json
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Split, split_of
 from raysearch.errors import JobError, NotYetError, PairsError
+from raysearch.problems.tensor_file import TensorFiles
 
 NOT_YET_FIELDS = ("sources", "choices")
 
@@ -26,6 +28,33 @@ class _Text(_Fields):
     text: str
     positions: dict[str, tuple[int, int]] = {}
 
+    def input(self, _side: str, _tensors: TensorFiles) -> Input:
+        return Input(self.text, self.positions)
+
+
+class _Tokens(_Fields):
+    tokens: tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class _Tensor(_Fields):
+    tensor: str
+    positions: dict[str, _Tokens] = {}
+
+    def input(self, side: str, tensors: TensorFiles) -> Input:
+        tokens = {name: at.tokens for name, at in self.positions.items()}
+        try:
+            stimulus = tensors[self.tensor]
+        except PairsError as e:
+            raise PairsError(f"{side}.tensor: {e}") from e
+        return Input(stimulus=stimulus, tokens=tokens)
+
+
+def _kind(side: Any) -> str:
+    return "tensor" if isinstance(side, dict) and "tensor" in side else "text"
+
+
+_Side = Annotated[Annotated[_Text, Tag("text")] | Annotated[_Tensor, Tag("tensor")], Discriminator(_kind)]
+
 
 class _Answers(_Fields):
     base: Annotated[str, Field(min_length=1)]
@@ -33,12 +62,26 @@ class _Answers(_Fields):
 
 
 class _Line(_Fields):
-    base: _Text
-    source: _Text
+    base: _Side
+    source: _Side
     answers: _Answers
     counterfactual: Annotated[dict[str, Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     split: Split | None = None
     set: str | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A line, with its inputs."""
+
+    number: int
+    line: _Line
+    base: Input
+    source: Input
+
+    @property
+    def contents(self) -> tuple[str, str]:
+        return self.base.content, self.source.content
 
 
 def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair, ...]:
@@ -46,14 +89,15 @@ def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair
     if not path.is_file():
         raise JobError(f"problem.pairs: there is no file {path}; give a JSONL or Parquet file of pairs")
     rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
-    lines = [(number, _parse(path, number, raw)) for number, raw in rows]
+    tensors = TensorFiles(path.parent)
+    lines = [_read(path, number, _parse(path, number, raw), tensors) for number, raw in rows]
     if not lines:
         raise PairsError(f"{path}: holds no pairs; a search needs at least one line")
     _check_variables(path, lines)
     _check_splits(path, lines)
-    dealt = [(number, line, line.split or _deal(line, counts, seed)) for number, line in lines]
+    dealt = [(read, read.line.split or split_of(read.contents, counts, seed)) for read in lines]
     random.Random(f"{seed}.order").shuffle(dealt)
-    return tuple(_pair(path, number, i, line, split) for i, (number, line, split) in enumerate(dealt))
+    return tuple(_pair(i, read, split) for i, (read, split) in enumerate(dealt))
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
@@ -98,9 +142,7 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
             raise NotYetError(f"{path}: line {number}: {field}: not yet supported by this version")
     for side in ("base", "source"):
         given = raw.get(side)
-        if isinstance(given, dict) and "tensor" in given:
-            raise NotYetError(f"{path}: line {number}: {side}.tensor: not yet supported by this version; give text")
-        positions = given.get("positions") if isinstance(given, dict) else None
+        positions = given.get("positions") if isinstance(given, dict) and "tensor" not in given else None
         if isinstance(positions, dict) and any(isinstance(p, dict) for p in positions.values()):
             raise NotYetError(
                 f"{path}: line {number}: {side}.positions: token indices are not yet supported; give [start, end)"
@@ -109,7 +151,7 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
         return _Line.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
-        field = ".".join(str(k) for k in first["loc"])
+        field = ".".join(str(k) for i, k in enumerate(first["loc"]) if not (i == 1 and k in ("text", "tensor")))
         if first["type"] == "missing":
             raise PairsError(f"{path}: line {number}: {field}: missing") from e
         if first["type"] == "extra_forbidden":
@@ -117,37 +159,36 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
         raise PairsError(f"{path}: line {number}: {field}: {first['msg']} (got {first['input']!r})") from e
 
 
-def _check_variables(path: Path, lines: list[tuple[int, _Line]]) -> None:
-    first, wanted = lines[0][0], set(lines[0][1].counterfactual)
-    for number, line in lines:
-        got = set(line.counterfactual)
-        if got != wanted:
-            raise PairsError(
-                f"{path}: line {number}: counterfactual: has {', '.join(sorted(got))}; line {first} has {', '.join(sorted(wanted))}; "
-                "every line needs the same variables"
-            )
-
-
-def _check_splits(path: Path, lines: list[tuple[int, _Line]]) -> None:
-    seen: dict[tuple[str, str], tuple[int, Split | None]] = {}
-    for number, line in lines:
-        key = line.base.text, line.source.text
-        other, split = seen.setdefault(key, (number, line.split))
-        if split != line.split:
-            raise PairsError(
-                f"{path}: line {number}: split: its base and source stand in line {other} too, under split {split!r}; "
-                f"a pair may be in one split only (got {line.split!r})"
-            )
-
-
-def _deal(line: _Line, counts: Mapping[Split, int], seed: int) -> Split:
-    return split_of((line.base.text, line.source.text), counts, seed)
-
-
-def _pair(path: Path, number: int, index: int, line: _Line, split: Split) -> Pair:
+def _read(path: Path, number: int, line: _Line, tensors: TensorFiles) -> _Read:
     try:
-        base, source = (Input(t.text, t.positions) for t in (line.base, line.source))
+        return _Read(number, line, line.base.input("base", tensors), line.source.input("source", tensors))
     except PairsError as e:
         raise PairsError(f"{path}: line {number}: {e}") from e
+
+
+def _check_variables(path: Path, lines: list[_Read]) -> None:
+    first, wanted = lines[0].number, set(lines[0].line.counterfactual)
+    for read in lines:
+        got = set(read.line.counterfactual)
+        if got != wanted:
+            raise PairsError(
+                f"{path}: line {read.number}: counterfactual: has {', '.join(sorted(got))}; line {first} has "
+                f"{', '.join(sorted(wanted))}; every line needs the same variables"
+            )
+
+
+def _check_splits(path: Path, lines: list[_Read]) -> None:
+    seen: dict[tuple[str, str], tuple[int, Split | None]] = {}
+    for read in lines:
+        other, split = seen.setdefault(read.contents, (read.number, read.line.split))
+        if split != read.line.split:
+            raise PairsError(
+                f"{path}: line {read.number}: split: its base and source stand in line {other} too, under split {split!r}; "
+                f"a pair may be in one split only (got {read.line.split!r})"
+            )
+
+
+def _pair(index: int, read: _Read, split: Split) -> Pair:
+    line = read.line
     answers = {"base": line.answers.base, ONE_SOURCE: line.answers.source}
-    return Pair(index, base, {ONE_SOURCE: source}, answers, dict(line.counterfactual), split, line.set)
+    return Pair(index, read.base, {ONE_SOURCE: read.source}, answers, dict(line.counterfactual), split, line.set)

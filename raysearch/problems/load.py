@@ -3,17 +3,14 @@
 Invariants: whatever is wrong with the user's code or options is a JobError that names it; the user's own exception stays chained.
 """
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
+from raysearch.user_code import module_of
 
 
 def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
@@ -23,7 +20,7 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
     function that returns one. Raises: JobError.
     """
     place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
+    module = module_of(place, "problem.use", f"one of {', '.join(_ready())}, or my_file.py:problem")
     if not hasattr(module, name):
         raise JobError(
             f"problem.use: {place} has no {name!r}; give file.py:name of a Problem or of a function that returns one"
@@ -61,37 +58,10 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     return problem
 
 
-def _from_package(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as e:
-        ready = ", ".join(_ready())
-        raise JobError(
-            f"problem.use: there is no module {name!r} ({e}); give one of {ready}, or my_file.py:problem"
-        ) from e
-    except Exception as e:
-        raise JobError(f"problem.use: {name} cannot be imported: {type(e).__name__}: {e}") from e
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise JobError(f"problem.use: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"raysearch_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as e:
-        raise JobError(f"problem.use: {path} cannot be run: {type(e).__name__}: {e}") from e
-    return module
-
-
 def _ready() -> list[str]:
     folder = Path(__file__).parent
     return [
         f"raysearch.problems.{p.stem}"
         for p in sorted(folder.glob("*.py"))
-        if p.stem not in ("__init__", "files", "load")
+        if p.stem not in ("__init__", "files", "load", "tensor_file")
     ]

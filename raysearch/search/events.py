@@ -8,31 +8,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raysearch.causal import Split
+from raysearch.causal import LAST, Split, Stimulus
 from raysearch.search.hypothesis import Hypothesis, Intervention
 
 Ids = tuple[int, ...]
 """Token or class ids of one answer."""
+
+Given = Ids | Stimulus
+"""What is put into a network: token ids, or a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentFacts:
     """A component that the job names, in this model. `layers`: those that have it; (0,) for one that the model has once.
 
-    `width`: of its vector, all heads together (0: not known before the model is loaded); `heads`: how many it divides into (0: none).
+    `width`: of its vector, all heads together (0: not known before the model is loaded, or not the same in all layers); `heads`: how
+    many it divides into (0: none). `widths`: of each of `layers`, where they differ.
     """
 
     name: str
     layers: tuple[int, ...]
     width: int
     heads: int
+    widths: tuple[int, ...] = ()
+
+    def width_in(self, layer: int) -> int:
+        """Of its vector in `layer`, one of `layers`; 0 where that is not known."""
+        return self.widths[self.layers.index(layer)] if self.widths else self.width
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or "plain", the first that held.
 
-    `heads`: attention heads of a layer. `components`: those that the job names (the residual, where it names none).
+    `width`: of the residual, 0 where layers may differ. `heads`: attention heads of a layer. `components`: those that the job names
+    (the residual, where it names none).
     """
 
     layers: int
@@ -47,18 +57,23 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One pair as the model sees it. `positions` give token indices, from 0, padding not counted.
+    """One pair as the model sees it: token ids, or tensors. `positions` give token indices, from 0, padding not counted.
 
     `answers` is keyed by "base" and the names of the sources, `counterfactual` by variable: the compared ids.
     """
 
     index: int
-    base: Ids
-    sources: Mapping[str, Ids]
+    base: Given
+    sources: Mapping[str, Given]
     base_positions: Mapping[str, Ids]
     source_positions: Mapping[str, Mapping[str, Ids]]
     answers: Mapping[str, Ids]
     counterfactual: Mapping[str, Ids]
+
+    @property
+    def tokens(self) -> int:
+        """Of its longest input."""
+        return 1 + max(at[LAST][0] for at in (self.base_positions, *self.source_positions.values()))
 
 
 @dataclass(frozen=True, slots=True)

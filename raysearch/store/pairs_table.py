@@ -1,4 +1,4 @@
-"""pairs.parquet: every pair of a run, as text and as the model sees it; after screening, what the model itself answers.
+"""pairs.parquet: every pair of a run, as text (or tensor) and as the model sees it; after screening, what the model itself answers.
 
 Invariants: what is read back equals what was written, so that resume never draws or encodes to compare anew
 (`Input.values`, the causal model's setting, is not kept: nobody asks for it after drawing); the file is replaced whole.
@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysearch.causal import Input, Pair
+from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
-from raysearch.search.events import Encoded, Ids, PairScreened
+from raysearch.search.events import Encoded, Given, Ids, PairScreened
 from raysearch.search.hypothesis import content_id
 from raysearch.store.schemas import PAIRS
 from raysearch.whole_file import write_whole
@@ -63,7 +63,7 @@ def read_pairs(path: Path) -> KeptPairs:
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
-    """The first 16 hex digits of the SHA-256 over texts, positions, answers, counterfactuals and splits, in their order."""
+    """The first 16 hex digits of the SHA-256 over texts or tensors, positions, answers, counterfactuals and splits, in their order."""
     return content_id(
         [
             [
@@ -81,7 +81,7 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
 
 
 def _plain_input(i: Input) -> list[Any]:
-    return [i.text, {name: list(span) for name, span in i.spans.items()}]
+    return [i.content, {name: list(at) for name, at in (*i.spans.items(), *i.tokens.items())}]
 
 
 def _flag(what: object) -> bytes:
@@ -93,8 +93,9 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
         "index": pair.index,
         "split": pair.split,
         "set": pair.set,
-        "base_text": pair.base.text,
-        "base_ids": encoded and encoded.base,
+        "base_text": pair.base.text or None,
+        "base_tensor": _tensor(pair.base),
+        "base_ids": encoded and _token_ids(encoded.base),
         "base_positions": _positions(pair.base, encoded.base_positions if encoded else None),
         "base_answer": pair.answers.get("base"),
         "base_answer_ids": encoded and encoded.answers.get("base"),
@@ -113,13 +114,30 @@ def _source(name: str, pair: Pair, encoded: Encoded | None, screened: PairScreen
     outputs = screened.source_outputs if screened else None
     return {
         "name": name,
-        "text": pair.sources[name].text,
-        "ids": encoded and encoded.sources.get(name),
+        "text": pair.sources[name].text or None,
+        "tensor": _tensor(pair.sources[name]),
+        "ids": encoded and _token_ids(encoded.sources[name]),
         "positions": _positions(pair.sources[name], encoded.source_positions.get(name) if encoded else None),
         "answer": pair.answers.get(name),
         "answer_ids": encoded and encoded.answers.get(name),
         "output": outputs.get(name) if outputs else None,
     }
+
+
+def _tensor(of: Input) -> dict[str, Any] | None:
+    if of.stimulus is None:
+        return None
+    positions = [{"name": name, "tokens": tokens} for name, tokens in of.tokens.items()]
+    return {
+        "dtype": of.stimulus.dtype,
+        "shape": of.stimulus.shape,
+        "data": of.stimulus.data,
+        "positions": positions,
+    }
+
+
+def _token_ids(given: Given) -> Ids | None:
+    return None if isinstance(given, Stimulus) else given
 
 
 def _positions(of: Input, tokens: Mapping[str, Ids] | None) -> list[dict[str, Any]]:
@@ -140,8 +158,8 @@ def _pair(row: dict[str, Any]) -> Pair:
     answers = {"base": row["base_answer"], **{s["name"]: s["answer"] for s in row["sources"]}}
     return Pair(
         index=row["index"],
-        base=_input(row["base_text"], row["base_positions"]),
-        sources={s["name"]: _input(s["text"], s["positions"]) for s in row["sources"]},
+        base=_input(row["base_text"], row["base_positions"], row.get("base_tensor")),
+        sources={s["name"]: _input(s["text"], s["positions"], s.get("tensor")) for s in row["sources"]},
         answers={name: answer for name, answer in answers.items() if answer is not None},
         counterfactual={c["variable"]: c["answer"] for c in row["counterfactual"]},
         split=row["split"],
@@ -149,16 +167,33 @@ def _pair(row: dict[str, Any]) -> Pair:
     )
 
 
-def _input(text: str, positions: list[dict[str, Any]]) -> Input:
+def _input(text: str | None, positions: list[dict[str, Any]], tensor: dict[str, Any] | None) -> Input:
+    if tensor is not None:
+        tokens = {p["name"]: tuple(p["tokens"]) for p in tensor["positions"]}
+        return Input(stimulus=_stimulus(tensor), tokens=tokens)
+    if text is None:
+        raise TypeError("an input is a text or a tensor, and this is neither")
     return Input(text, {p["name"]: (p["start"], p["end"]) for p in positions if p["start"] is not None})
+
+
+def _stimulus(tensor: dict[str, Any]) -> Stimulus:
+    return Stimulus(tensor["dtype"], tuple(tensor["shape"]), tensor["data"])
+
+
+def _given(ids: list[int] | None, tensor: dict[str, Any] | None) -> Given:
+    if tensor is not None:
+        return _stimulus(tensor)
+    if ids is None:
+        raise TypeError("an encoded input has ids or a tensor, and this has neither")
+    return tuple(ids)
 
 
 def _encoded(row: dict[str, Any]) -> Encoded:
     answers = {"base": row["base_answer_ids"], **{s["name"]: s["answer_ids"] for s in row["sources"]}}
     return Encoded(
         index=row["index"],
-        base=tuple(row["base_ids"]),
-        sources={s["name"]: tuple(s["ids"]) for s in row["sources"]},
+        base=_given(row["base_ids"], row.get("base_tensor")),
+        sources={s["name"]: _given(s["ids"], s.get("tensor")) for s in row["sources"]},
         base_positions=_tokens(row["base_positions"]),
         source_positions={s["name"]: _tokens(s["positions"]) for s in row["sources"]},
         answers={name: tuple(ids) for name, ids in answers.items() if ids is not None},

@@ -14,6 +14,14 @@ IDS = pa.list_(pa.int32())
 _POSITIONS = pa.list_(
     pa.struct([("name", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("tokens", pa.list_(pa.int32()))])
 )
+_TENSOR = pa.struct(
+    [
+        ("dtype", pa.string()),
+        ("shape", pa.list_(pa.int32())),
+        ("data", pa.binary()),
+        ("positions", pa.list_(pa.struct([("name", pa.string()), ("tokens", pa.list_(pa.int32()))]))),
+    ]
+)
 _SOURCES = pa.list_(
     pa.struct(
         [
@@ -24,6 +32,7 @@ _SOURCES = pa.list_(
             ("answer", pa.string()),
             ("answer_ids", IDS),
             ("output", IDS),
+            ("tensor", _TENSOR),
         ]
     )
 )
@@ -179,8 +188,14 @@ PAIRS = _schema(
     ("index", pa.int32(), "the pair's number, by which observations name it", "index"),
     ("split", pa.string(), "fit, test or holdout", "name"),
     ("set", pa.string(), "kind of the pair; null where kinds are not told apart", "name"),
-    ("base_text", pa.string(), "the input that is run", "text"),
-    ("base_ids", IDS, "its tokens, as the model sees them", "token id"),
+    ("base_text", pa.string(), "the input that is run; null where it is a tensor", "text"),
+    (
+        "base_tensor",
+        _TENSOR,
+        "the input that is run: float32 or int64 numbers, row-major, little-endian, and its named tokens; null where it is text",
+        "struct",
+    ),
+    ("base_ids", IDS, "its tokens, as the model sees them; null where it is a tensor", "token id"),
     ("base_positions", _POSITIONS, "named positions: span [start, end) and token indices", "character; token index"),
     ("base_answer", pa.string(), "right answer without intervention", "text"),
     ("base_answer_ids", IDS, "its compared ids", "token or class id"),

@@ -1,0 +1,134 @@
+"""Networks that a function of the user's makes: "package.module:factory" or "/path/file.py:factory", any torch.nn.Module on tensors.
+
+Invariants: the factory is called once in each replica, and draws from torch's random state as it would anywhere, ours being put back;
+the module comes in evaluation mode, without gradients, in the dtype that was asked; its digest is of its weights and, where it stands
+in a file, of that file, whatever dtype and device it is put into.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from raysearch.causal import Pair
+from raysearch.engine.components import Taps
+from raysearch.engine.encode_tensors import encode_tensors, stimulus_of, untaken
+from raysearch.engine.load import DTYPES, Looked
+from raysearch.engine.network import Encoder
+from raysearch.engine.tensors import TensorNetwork
+from raysearch.errors import ModelError, PairsError, RaysearchError
+from raysearch.user_code import module_of
+
+KEY = "model.path"
+
+
+@dataclass(frozen=True)
+class FactorySource:
+    """Where a module comes from. `path`: "package.module:factory" or "/path/file.py:factory"; `dtype`: a key of `DTYPES`."""
+
+    path: str
+    dtype: str = "float32"
+
+    def load(self, device: str = "cpu") -> "LoadedModule":
+        """The module that the factory makes, on `device`. Raises: JobError, ModelError in one line."""
+        place, _, name = self.path.rpartition(":")
+        with torch.random.fork_rng(devices=[]):
+            module = _made(place, name)
+        digest = module_digest(module, Path(place) if place.endswith(".py") else None)
+        try:
+            module = module.to(device=device, dtype=DTYPES[self.dtype])
+        except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+            raise ModelError(f"{self.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
+        module.eval().requires_grad_(False)
+        return LoadedModule(module, digest, self.dtype)
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """A module ready to run, its digest and its dtype's name."""
+
+    module: nn.Module
+    digest: str
+    dtype: str = "float32"
+
+    def open(self, pairs: Sequence[Pair]) -> tuple[TensorNetwork, Encoder]:
+        """The network, its shapes looked at on the first base. Raises: ModelError where it does not run on that; PairsError."""
+        if not pairs:
+            raise PairsError(f"{type(self.module).__name__}: there are no pairs; the first base shows what it is given")
+        example = stimulus_of(pairs[0].base, what := f"pair {pairs[0].index}: the base")
+        network = TensorNetwork(self.module, example)
+        try:
+            network.firings(self.module, example)
+        except Exception as e:  # the call is all the user's module
+            raise untaken(network.name, example, what, e) from e
+        return network, partial(encode_tensors, network)
+
+
+def look_at(source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)) -> Looked:
+    """What the module of `source` is, by making it and running it once. Raises: JobError, ModelError, PairsError, one line."""
+    loaded = source.load()
+    network, encode = loaded.open(pairs)
+    taps = Taps(network)
+    return Looked(
+        components=tuple(taps.facts(component) for component in components),
+        layers=len(network.blocks),
+        width=network.width,
+        heads=network.heads,
+        path="batched",
+        weight_bytes=sum(p.numel() * p.itemsize for p in loaded.module.parameters()),
+        encode=encode,
+    )
+
+
+def module_digest(module: nn.Module, file: Path | None = None) -> str:
+    """The SHA-256 (64 hex digits) of names, shapes, dtypes and bytes of all parameters and buffers, and of the code in `file`."""
+    whole = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ModelError(
+                f"{KEY}: {name} of {type(module).__name__} is {type(tensor).__name__}; only tensors are kept"
+            )
+        content = tensor.detach().cpu().contiguous()
+        whole.update(f"{name}\0{content.dtype}\0{tuple(content.shape)}\0".encode())
+        whole.update(content.flatten().view(torch.uint8).numpy().tobytes())
+    if file is not None:
+        whole.update(b"\0file\0" + file.read_bytes())
+    return whole.hexdigest()
+
+
+def _made(place: str, name: str) -> nn.Module:
+    """What the factory makes. Raises: JobError where it is not there, ModelError where it raises or makes something else."""
+    holder = module_of(place, KEY, "an installed module, or my_file.py:factory")
+    shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
+    if not hasattr(holder, name):
+        raise ModelError(
+            f"{KEY}: {place} has no {name!r}; give file.py:name of a function that returns a torch.nn.Module"
+        )
+    factory = getattr(holder, name)
+    if not callable(factory):
+        raise ModelError(
+            f"{KEY}: {shown} is {type(factory).__name__}; it must be a function that returns a torch.nn.Module"
+        )
+    try:
+        made = factory if isinstance(factory, nn.Module) else factory()
+    except RaysearchError:
+        raise
+    except Exception as e:
+        raise ModelError(f"{KEY}: {shown} raised {type(e).__name__}: {_line(e)}; it is called without arguments") from e
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"{KEY}: {shown} returned {type(made).__name__}; it must return a torch.nn.Module")
+    if isinstance(made, PreTrainedModel) and made.can_generate():
+        raise ModelError(
+            f"{KEY}: {shown} returned the language model {type(made).__name__}; give its folder or hub id instead "
+            "(a factory is for networks on tensors)"
+        )
+    return made
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:240]

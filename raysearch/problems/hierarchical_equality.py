@@ -1,0 +1,118 @@
+"""Hierarchical equality: (w = x) = (y = z) on random vectors, the problem on which distributed alignment search was first shown.
+
+w, x, y, z are symbols, each a fixed vector; the network is given the four vectors in one row and answers "1" (the two comparisons
+agree) or "0". It may work with two intermediate variables, left_equality (w = x) and right_equality (y = z).
+Geiger et al., 2023, "Finding Alignments Between Interpretable Causal Variables and Distributed Neural Representations", section 4.
+
+Invariants: the vectors are a function of their number and dimensions alone; any two of them are at least NEAREST apart (sum of
+absolute differences), so that equality can be seen; both comparisons are true half of the time, in base and source independently.
+"""
+
+import operator
+import random
+from functools import cache, partial
+
+from raysearch.causal import CausalModel, Input, Problem, Setting, Stimulus, Value, Variable
+from raysearch.errors import CausalModelError
+
+INPUTS = ("w", "x", "y", "z")
+"""The four symbols, in the order of their vectors."""
+
+NEAREST = 0.2
+"""No two vectors are closer than this, by the sum of absolute differences."""
+
+_TRIES = 10_000
+"""Vectors drawn in a row that are too near to another, before there is said to be no room."""
+
+
+def problem(symbols: int = 20, dimensions: int = 4) -> Problem:
+    """The problem over so many `symbols`, their vectors of so many `dimensions`: variables w, x, y, z, left_equality, right_equality,
+    output. A pair's set says which comparisons differ between base and source: "left", "right", "both" or "neither".
+
+    Raises: CausalModelError for fewer than two symbols, no dimension, or more symbols than have room.
+    """
+    for name, value, least in (("symbols", symbols, 2), ("dimensions", dimensions, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise CausalModelError(
+                f"hierarchical_equality: {name}: got {value!r}; it must be a whole number of at least {least}"
+            )
+    return Problem(
+        name="hierarchical_equality",
+        model=_causal_model(symbols),
+        sample=partial(_sample, symbols),
+        render=partial(_render, vectors(symbols, dimensions)),
+        answer=_class,
+        positions=(),
+        set_of=_set_of,
+    )
+
+
+@cache
+def vectors(symbols: int, dimensions: int) -> tuple[tuple[float, ...], ...]:
+    """The vector of each symbol, its coordinates uniform in [-1, 1]. Raises: CausalModelError where so many have no room."""
+    rng = random.Random(f"hierarchical_equality.{dimensions}.vectors")
+    found: list[tuple[float, ...]] = []
+    tries = 0
+    while len(found) < symbols:
+        new = tuple(rng.uniform(-1, 1) for _ in range(dimensions))
+        if all(sum(abs(a - b) for a, b in zip(new, old, strict=True)) >= NEAREST for old in found):
+            found.append(new)
+            tries = 0
+        tries += 1
+        if tries > _TRIES:
+            raise CausalModelError(
+                f"hierarchical_equality: symbols: {symbols} vectors of {dimensions} dimensions have no room {NEAREST} apart; "
+                f"{len(found)} have: ask for fewer symbols or more dimensions"
+            )
+    return tuple(found)
+
+
+def _causal_model(symbols: int) -> CausalModel:
+    truth = (False, True)
+    return CausalModel(
+        variables=(
+            *(Variable(name, tuple(range(symbols))) for name in INPUTS),
+            *(Variable(name, truth) for name in ("left_equality", "right_equality", "output")),
+        ),
+        parents={
+            "left_equality": ("w", "x"),
+            "right_equality": ("y", "z"),
+            "output": ("left_equality", "right_equality"),
+        },
+        mechanisms=dict.fromkeys(("left_equality", "right_equality", "output"), operator.eq),
+        output="output",
+    )
+
+
+def _sample(symbols: int, rng: random.Random) -> tuple[Setting, Setting]:
+    """A base and a source, independent of each other."""
+    return _setting(symbols, rng), _setting(symbols, rng)
+
+
+def _setting(symbols: int, rng: random.Random) -> Setting:
+    """Each of the two comparisons is true half of the time; the symbols are uniform, given that."""
+    chosen: list[int] = []
+    for _ in ("left", "right"):
+        one, other = rng.sample(range(symbols), 2)
+        chosen += (one, one) if rng.random() < 0.5 else (one, other)
+    return dict(zip(INPUTS, chosen, strict=True))
+
+
+def _render(of: tuple[tuple[float, ...], ...], values: Setting) -> Input:
+    """The four vectors in one row."""
+    row = [number for name in INPUTS for number in of[_symbol(values[name])]]
+    return Input(stimulus=Stimulus.of(row), values=dict(values))
+
+
+def _symbol(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _class(output: Value) -> str:
+    return "1" if output else "0"
+
+
+def _set_of(base: Setting, source: Setting) -> str:
+    left, right = (base[name] != source[name] for name in ("left_equality", "right_equality"))
+    return ("both" if right else "left") if left else ("right" if right else "neither")
