@@ -73,7 +73,9 @@ class _Model:
         """Raises: JobError for a coordinate that the vector does not have, a mask over heads where there are none."""
         width, component = self.width(site), site.component
         if subspace.basis == "heads" and (site.head is not None or not self.component(component).heads):
-            raise JobError(f"{key}: a mask over heads needs a component that has heads, all of them at once (heads: joint)")
+            raise JobError(
+                f"{key}: a mask over heads needs a component that has heads, all of them at once (heads: joint)"
+            )
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
                 of = component if site.head is None else "a head" if component == "head" else f"a head of {component}"

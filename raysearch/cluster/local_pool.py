@@ -10,9 +10,11 @@ import torch
 
 from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole
 from raysearch.engine.factory import FactorySource
+from raysearch.engine.fit.recipe import Recipe
 from raysearch.engine.load import ModelSource
+from raysearch.engine.machine import Settings
 from raysearch.engine.network import NetworkSource
-from raysearch.engine.replica import Replica, Settings
+from raysearch.engine.replica import Replica
 from raysearch.errors import ResourcesError
 from raysearch.search.events import Event, Opened, Task
 
@@ -71,7 +73,7 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
         worker=worker,
         device=device,
         node=node,
-        settings=Settings(rows=work.rows, threads=work.cpus, capture_bytes=capture_bytes),
+        settings=Settings(work.rows, capture_bytes, work.cpus, recipe=Recipe(**work.recipe)),
         components=work.components,
     )
 

@@ -5,9 +5,9 @@ Invariants: a pool answers each task with events for all its items, or with one 
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from raysearch.causal import Pair
 from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
@@ -24,6 +24,7 @@ class Work:
     function that makes it, and the pairs are of tensors.
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
+    `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe`.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Work:
     memory: float | None = None
     device_map: str | None = None
     factory: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

@@ -5,9 +5,10 @@ the module comes in evaluation mode, without gradients, in the dtype that was as
 in a file, of that file, whatever dtype and device it is put into.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,25 @@ class LoadedModule:
         except Exception as e:  # the call is all the user's module
             raise untaken(network.name, example, what, e) from e
         return network, partial(encode_tensors, network)
+
+    def reinitialised(self, seed: int = 0) -> "LoadedModule":
+        """The same module, each part of it as its own `reset_parameters` leaves it.
+
+        Raises: ModelError where some parameter belongs to a part that has none.
+        """
+        module = copy.deepcopy(self.module)
+        parts = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
+        fixed = next((m for m in parts if not callable(getattr(m, "reset_parameters", None))), None)
+        if fixed is not None:
+            raise ModelError(
+                f"{type(fixed).__name__} cannot be given random weights: it has no reset_parameters(); add it, or leave out "
+                "the control random_model"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for part in parts:
+                part.reset_parameters()  # type: ignore[operator]
+        return replace(self, module=module.requires_grad_(False), digest=f"{self.digest} with random weights {seed}")
 
 
 def look_at(source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)) -> Looked:

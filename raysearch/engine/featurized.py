@@ -5,7 +5,7 @@ replica.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -29,11 +29,8 @@ class Featurizers:
         self._device = device
         self._ready: OrderedDict[str, Featurizer] = OrderedDict()  # least recently used first
 
-    def take(self, tensors: Mapping[str, bytes], wanted: Mapping[str, Intervention]) -> None:
-        """Makes ready what a task brings: `wanted` are its interventions by the digest of what was fit for them.
-
-        Raises: StoreError for a content that is no featurizer.
-        """
+    def take(self, tensors: Mapping[str, bytes], wanted: Iterable[str]) -> None:
+        """Makes ready what a task brings: the digests that it wants. Raises: StoreError for a content that is no featurizer."""
         for digest in wanted:
             if digest not in self._ready:
                 self._keep(digest, from_bytes(tensors[digest]))

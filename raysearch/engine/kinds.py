@@ -188,7 +188,7 @@ class Placebo:
         digest = hashlib.sha256(self.seed.encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         direction = torch.randn(x.shape[1], generator=generator).to(x)
-        placed = x + change.norm(dim=1, keepdim=True) * direction / direction.norm()
+        placed: Tensor = x + change.norm(dim=1, keepdim=True) * direction / direction.norm()
         return placed.to(base.dtype).view_as(base)
 
 

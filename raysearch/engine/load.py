@@ -4,9 +4,10 @@ Invariants: code from a model's folder is never run; a model with weights missin
 ones; the model comes in evaluation mode, without gradients, in the dtype that was asked.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class Loaded:
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """The language model, and how texts become its tokens. Raises: ModelError."""
         return LanguageModel(self.model), self.encode
+
+    def reinitialised(self, seed: int = 0) -> "Loaded":
+        """The same architecture with weights as its family initialises them, on the same device."""
+        build: Any = type(self.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build(copy.deepcopy(self.model.config))
+        model = model.to(device=self.model.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
+        return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
 
     def encode(self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]) -> tuple[Encoded, ...]:
         """The pairs in the model's tokens. Raises: PairsError, PositionError; ModelError for a pair that is too long."""

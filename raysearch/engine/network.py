@@ -110,6 +110,10 @@ class LoadedNetwork(Protocol):
         """The network, and how pairs such as these become what it is given. Raises: ModelError, PairsError."""
         ...
 
+    def reinitialised(self, seed: int = 0) -> "LoadedNetwork":
+        """The same architecture with new random weights, as training would begin with them: a control."""
+        ...
+
 
 class Encoder(Protocol):
     """Pairs as the network sees them, with `positions` (and "last") and the counterfactuals of `variables`."""

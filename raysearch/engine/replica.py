@@ -4,38 +4,41 @@ Invariants: outputs in float32 do not depend on how the work was grouped into ta
 back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do` raises nothing that is an intervention's fault.
 """
 
+import hashlib
+import math
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 
 from raysearch.causal import Pair
-from raysearch.engine.asked import row_of, trials
-from raysearch.engine.captures import Captures
-from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE, Decision, checked
-from raysearch.engine.measure import Fault, Item, Measurer
-from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.asked import other_source, row_of
+from raysearch.engine.decide import Decision, checked
+from raysearch.engine.featurized import Featurizers
+from raysearch.engine.fit.fits import Fit, FitFault
+from raysearch.engine.fit.seeds import fit_seeds, targets_of
+from raysearch.engine.machine import AS_THEY_COME, Machine, Settings
+from raysearch.engine.measure import Fault, Item
 from raysearch.engine.network import LoadedNetwork, NetworkSource
-from raysearch.engine.paths import Path, Plain, fastest, trial_rows
-from raysearch.search.events import Block, Event, Failed, Ids, Measured, ModelFacts, Opened, Screened, Task
+from raysearch.engine.rows import Row
+from raysearch.search.events import (
+    Block,
+    Encoded,
+    Event,
+    Failed,
+    Fitted,
+    Ids,
+    Measured,
+    ModelFacts,
+    Opened,
+    Screened,
+    Seed,
+    Task,
+)
 from raysearch.search.hypothesis import Intervention
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a replica works; none of it changes an output in float32.
-
-    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
-    `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch.
-    """
-
-    rows: int = 64
-    capture_bytes: int | None = None
-    threads: int | None = None
-    plain: bool = False
 
 
 class Replica:
@@ -55,27 +58,19 @@ class Replica:
         variables: Sequence[str],
         worker: str,
         node: str = "",
-        settings: Settings = Settings(),
+        settings: Settings = AS_THEY_COME,
         components: Sequence[str] = ("residual",),
     ) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         network, encode = loaded.open(pairs)
         self._worker, self._node = worker, node
-        self._taps = Taps(network)
-        facts = tuple(self._taps.facts(component) for component in components)
+        self._loaded, self._raw, self._settings, self._components = loaded, pairs, settings, components
         encoded = encode(pairs, positions, variables)
         self._pairs = {e.index: e for e in encoded}
-        self._tolerance = NEAR_TIE[loaded.dtype]
-        plain, limit = Plain(network, self._taps), Limit(settings.rows)
-        path: Path = plain
-        self._captures = Captures(network, self._taps, Limit(1), self._tolerance, 0, plain=True)
-        if not settings.plain:
-            layers = len(network.blocks)
-            rows = trial_rows(trials(encoded, self._taps, layers, components), layers)
-            kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
-            path, self._captures = fastest(network, self._taps, rows, limit, kept, self._tolerance)
-        self._measurer = Measurer(path, plain, self._captures, limit, self._tolerance)
+        self._machine = Machine(network, loaded.dtype, encoded, components, settings)
+        self._random: Machine | None = None
+        self._featurizers = Featurizers(network.device)
         self.opened = Opened(
             ModelFacts(
                 layers=len(network.blocks),
@@ -84,8 +79,8 @@ class Replica:
                 digest=loaded.digest,
                 dtype=loaded.dtype,
                 device=_device_name(network.device),
-                path=path.name,
-                components=facts,
+                path=self._machine.path.name,
+                components=self._machine.facts,
             ),
             encoded,
         )
@@ -100,19 +95,85 @@ class Replica:
         worker: str,
         device: str = "cpu",
         node: str = "",
-        settings: Settings = Settings(),
+        settings: Settings = AS_THEY_COME,
         components: Sequence[str] = ("residual",),
     ) -> "Replica":
         """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as above."""
         return cls(source.load(device), pairs, positions, variables, worker, node, settings, components)
 
-    def do(self, task: Task) -> list[Event]:
-        """The events of `task`.
+    def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
+        """The events of `task`. `tensors`: what was fit that it needs, by digest.
 
-        Screening: one `Screened` for each block, or one `Failed` of the whole task. Else, for each intervention, one
-        `Measured` for each block; or, for one that fails, for the blocks before, and one `Failed`.
+        Screening: one `Screened` for each block, or one `Failed` of the whole task. A fit: for each seed one `Fitted` or one `Failed`.
+        Else, for each intervention, one `Measured` for each block; or, for one that fails, for the blocks before, and one `Failed`.
         """
-        return self._screen(task) if task.kind == "screen" else self._measure(task)
+        if task.kind == "screen":
+            return self._screen(task)
+        if task.kind == "fit":
+            return [event for part in self._by_machine(task) for event in self._fit(*part, tensors)]
+        self._featurizers.take(tensors, [i.fit for i in task.interventions if i.fit is not None])
+        return [event for part in self._by_machine(task) for event in self._measure(*part)]
+
+    def _by_machine(self, task: Task) -> Iterator[tuple[Machine, Task]]:
+        """The parts of a task for the model, and for the one with re-initialised weights; a group for each."""
+        for is_random in (False, True):
+            interventions = tuple(i for i in task.interventions if (i.control == "random_model") == is_random)
+            seeds = tuple(s for s in task.seeds if s.intervention in interventions)
+            if interventions:
+                machine = self._random_machine() if is_random else self._machine
+                yield machine, replace(task, interventions=interventions, seeds=seeds)
+
+    def _random_machine(self) -> Machine:
+        """Made when it is first asked for: it takes as much memory as the model."""
+        if self._random is None:
+            loaded = self._loaded.reinitialised()
+            network, _ = loaded.open(self._raw)
+            encoded = tuple(self._pairs.values())
+            self._random = Machine(network, loaded.dtype, encoded, self._components, self._settings)
+        return self._random
+
+    def _fit(self, machine: Machine, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
+        began = time.perf_counter()
+        pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
+        targets = targets_of(task.interventions, pairs, self._pairs.values())
+        found = fit_seeds(machine.trainer, task.seeds, task.steps, pairs, targets, tensors)
+        seconds = (time.perf_counter() - began) / len(task.seeds)
+        events: list[Event] = []
+        for seed in task.seeds:
+            fit = found[seed.key]
+            if isinstance(fit, FitFault):
+                events.append(self._failed(task, seed.key, Fault(0, fit.error)))
+            else:
+                events.append(self._fitted(task, seed, fit, seconds))
+        return events
+
+    def _fitted(self, task: Task, seed: Seed, fit: Fit, seconds: float) -> Fitted:
+        first, last = task.steps
+        points = [p for p in fit.points if p[0] > first]
+        tensors = {hashlib.sha256(content).hexdigest(): content for content in (fit.content, fit.state)}
+        digest, *state = tensors
+        return Fitted(
+            task=task.id,
+            intervention=seed.intervention.id,
+            seed=seed.seed,
+            first=first,
+            last=last,
+            steps=tuple(step for step, _, _ in points),
+            losses=tuple(loss for _, loss, _ in points),
+            iias=tuple(math.nan if iia is None else iia for _, _, iia in points),
+            validation_iia=fit.validation_iia,
+            validation_loss=fit.validation_loss,
+            validation_n=fit.validation_n,
+            found=dict(fit.found),
+            fit=digest,
+            state=state[0] if state and last else None,
+            stopped=fit.stopped,
+            seconds=seconds,
+            device=self.opened.facts.device,
+            worker=self._worker,
+            attempt=task.attempt,
+            tensors=tensors,
+        )
 
     def _screen(self, task: Task) -> list[Event]:
         events: list[Event] = []
@@ -127,7 +188,7 @@ class Replica:
         began = time.perf_counter()
         pairs = [self._pairs[i] for i in block.pairs]
         inputs = [ids for p in pairs for ids in (p.base, *p.sources.values())]
-        decided = dict(zip(inputs, self._captures.decisions(inputs), strict=True))
+        decided = dict(zip(inputs, self._machine.captures.decisions(inputs), strict=True))
         for pair in pairs:
             for name, ids in {"base": pair.base, **pair.sources}.items():
                 checked(decided[ids], f"pair {pair.index}, {name}, without intervention")
@@ -150,11 +211,11 @@ class Replica:
             attempt=task.attempt,
         )
 
-    def _measure(self, task: Task) -> list[Event]:
+    def _measure(self, machine: Machine, task: Task) -> list[Event]:
         began = time.perf_counter()
-        assert len({i.id for i in task.interventions}) == len(task.interventions), "a task names an intervention once"
-        items, faults = self._items(task)
-        outcome = self._measurer.measure(items)
+        assert len(set(task.keys)) == len(task.keys), "a task names an intervention once"
+        items, faults = self._items(machine, task)
+        outcome = machine.measurer.measure(items)
         faults.update(outcome.faults)
         per_row = (time.perf_counter() - began) / max(len(items), 1)
         by_key: dict[tuple[str, int], list[Decision]] = {}
@@ -163,50 +224,54 @@ class Replica:
                 by_key.setdefault((item.intervention, item.block), []).append(outcome.decisions[item])
         events: list[Event] = []
         for intervention in task.interventions:
-            if intervention.id in faults and len(task.blocks) > 1:
-                events += self._block_by_block(task, intervention)
+            key = intervention.key
+            if key in faults and len(task.blocks) > 1:
+                events += self._block_by_block(machine, task, intervention)
                 continue
-            if intervention.id in faults:
-                events.append(self._failed(task, intervention, faults[intervention.id]))
+            if key in faults:
+                events.append(self._failed(task, key, faults[key]))
                 continue
             for place, block in enumerate(task.blocks):
-                events.append(
-                    self._measured(task, intervention, block, by_key.get((intervention.id, place), []), per_row)
-                )
+                events.append(self._measured(task, key, block, by_key.get((key, place), []), per_row))
         return events
 
-    def _block_by_block(self, task: Task, intervention: Intervention) -> list[Event]:
+    def _block_by_block(self, machine: Machine, task: Task, intervention: Intervention) -> list[Event]:
         """An intervention that fails somewhere: its blocks up to there, so that what fails far ahead costs no block before."""
         events: list[Event] = []
         for block in task.blocks:
-            events += self._measure(replace(task, interventions=(intervention,), blocks=(block,)))
+            events += self._measure(machine, replace(task, interventions=(intervention,), blocks=(block,)))
             if isinstance(events[-1], Failed):
                 break
         return events
 
-    def _items(self, task: Task) -> tuple[list[Item], dict[str, Fault]]:
+    def _items(self, machine: Machine, task: Task) -> tuple[list[Item], dict[str, Fault]]:
         """The rows to run, pair by pair (interventions on a pair share its captures), and what cannot be run at all."""
         items: list[Item] = []
         faults: dict[str, Fault] = {}
         for place, block in enumerate(task.blocks):
             for index in block.pairs:
                 for intervention in task.interventions:
-                    if intervention.id in faults:
+                    key = intervention.key
+                    if key in faults:
                         continue
                     try:
-                        row = row_of(self._pairs[index], intervention, self._taps)
+                        row = self._row(machine, self._pairs[index], intervention)
                     except Exception as error:  # noqa: BLE001  as in measure.py: told of its intervention, sparing the others
-                        faults[intervention.id] = Fault(place, error)
+                        faults[key] = Fault(place, error)
                     else:
-                        items.append(Item(intervention.id, place, index, row))
+                        items.append(Item(key, place, index, row))
         return [item for item in items if item.intervention not in faults], faults
 
-    def _measured(
-        self, task: Task, intervention: Intervention, block: Block, decisions: Sequence[Decision], per_row: float
-    ) -> Measured:
+    def _row(self, machine: Machine, pair: Encoded, intervention: Intervention) -> Row:
+        lender = None
+        if intervention.control == "random_source":
+            lender = other_source(pair, tuple(self._pairs.values()), intervention)
+        return row_of(pair, intervention, machine.taps, self._featurizers, lender)
+
+    def _measured(self, task: Task, key: str, block: Block, decisions: Sequence[Decision], per_row: float) -> Measured:
         return Measured(
             task=task.id,
-            intervention=intervention.id,
+            intervention=key,
             split=block.split,
             block=block.index,
             pairs=block.pairs,
@@ -219,10 +284,10 @@ class Replica:
             attempt=task.attempt,
         )
 
-    def _failed(self, task: Task, intervention: Intervention | None, fault: Fault) -> Failed:
+    def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
         return Failed(
             task=task.id,
-            intervention=intervention.id if intervention else None,
+            intervention=key,
             block=task.blocks[fault.block].index,
             error_type=type(fault.error).__name__,
             message=str(fault.error),
@@ -230,13 +295,13 @@ class Replica:
             node=self._node,
             worker=self._worker,
             attempt=task.attempt,
-            group=tuple(i.id for i in task.interventions),
+            group=task.keys,
             split=task.blocks[0].split,
             blocks=tuple(b.index for b in task.blocks),
         )
 
     def _is_near(self, decision: Decision) -> bool:
-        return decision.gap < self._tolerance
+        return decision.gap < self._machine.tolerance
 
 
 def _output(decision: Decision) -> Ids:

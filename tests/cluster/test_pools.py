@@ -41,6 +41,9 @@ class _Keeper:
     def notes(self, notes: list[Note]) -> None:  # type: ignore[override]
         self.noted += notes
 
+    def tensors(self, task: Task) -> dict[str, bytes]:
+        return {}
+
 
 def _search(pool: LocalPool | RayPool, work: Work, rows: int = 64) -> Search:
     search = planted_search(work, pool.open(), rows)

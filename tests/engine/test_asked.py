@@ -191,7 +191,7 @@ def untouched():
         ((Unit(HERE),), "swap", JobError, "'swap' is no kind of intervention; it may be interchange, zero, "),
         ((Unit(HERE),), "mean", NotYetError, "a search cannot ask for mean yet; use interchange, zero, "),
         ((Unit(HERE),), "constant", NotYetError, "cannot ask for constant yet"),
-        ((Unit(HERE, Subspace("rotation", 4)),), "interchange", NotYetError, "featurizer 'rotation' is not supported yet"),
+        ((Unit(HERE, Subspace("das", 4)),), "interchange", JobError, "das is no plain subspace; there are no featurizers"),
         ((Unit(HERE, Subspace("identity", 4)),), "interchange", NotYetError, "4 of 32 features are not supported yet"),
         ((Unit(HERE, Subspace("identity", 33)),), "interchange", JobError, "33 of 32 features"),
         ((Unit(Site(0, "head", "here", 1), Subspace("identity", 32)),), "zero", JobError, "32 of 8 features"),

@@ -11,7 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
 from raysearch.engine.encode import encode, encoding_digest
 from raysearch.engine.factory import FactorySource, LoadedModule, look_at, module_digest
-from raysearch.engine.replica import Replica, Settings
+from raysearch.engine.machine import Settings
+from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError, PairsError, PositionError, RaysearchError
 from raysearch.search.events import Block, Event, Measured, Screened, Task
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit

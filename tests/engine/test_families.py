@@ -20,7 +20,8 @@ from raysearch.engine.asked import row_of
 from raysearch.engine.components import COMPONENTS
 from raysearch.engine.decide import decide
 from raysearch.engine.kinds import Constant
-from raysearch.engine.replica import Replica, Settings
+from raysearch.engine.machine import Settings
+from raysearch.engine.replica import Replica
 from raysearch.engine.rows import Patch, Point, Row, swap
 from raysearch.errors import ModelError
 from raysearch.search.events import Measured, Task

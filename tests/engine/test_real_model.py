@@ -10,7 +10,8 @@ from raysearch.engine.asked import row_of
 from raysearch.engine.decide import NEAR_TIE
 from raysearch.engine.encode import encode
 from raysearch.engine.load import Loaded, ModelSource, load
-from raysearch.engine.replica import Replica, Settings
+from raysearch.engine.machine import Settings
+from raysearch.engine.replica import Replica
 from raysearch.search.events import Block, Task
 from raysearch.search.hypothesis import Intervention, Site, Unit
 from tests.engine.worlds import residual, world_of

@@ -11,7 +11,8 @@ from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from raysearch.engine.asked import row_of
 from raysearch.engine.decide import NEAR_TIE, decide
-from raysearch.engine.replica import Replica, Settings
+from raysearch.engine.machine import Settings
+from raysearch.engine.replica import Replica
 from raysearch.engine.sites import layers_of
 from raysearch.errors import ModelError
 from raysearch.search.events import Block, Event, Failed, Ids, Measured, Screened, Task
@@ -154,7 +155,7 @@ def test_outputs_are_the_same_under_any_grouping_of_the_work(scale: float) -> No
 def test_near_ties_are_decided_again_by_the_oracle_and_counted() -> None:
     model = model_of("llama", scale=1e-3)  # all logits are within 1e-3
     replica = replica_of(model)
-    counter, captures = Counter(model), replica._captures
+    counter, captures = Counter(model), replica._machine.captures
     pairs = replica.opened.encoded[:2]
     inputs = {ids for e in pairs for ids in (e.base, *e.sources.values())}
     rerun, undecided = inputs - set(captures._runs), inputs - set(captures._decisions)
@@ -177,7 +178,7 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     counter = Counter(model)
     blocks = (*BLOCKS, *BLOCKS)
     inputs = {ids for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())}
-    new = inputs - set(replica._captures._decisions)  # some were run by the check at the start
+    new = inputs - set(replica._machine.captures._decisions)  # some were run by the check at the start
     assert 24 < len(new) < len(inputs)
     screened = replica.do(Task(1, "screen", (), blocks))
     assert sum(e.near_ties for e in screened) == 0
@@ -185,8 +186,8 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     replica.do(Task(2, "screen", (), blocks))
     assert counter.since() == 0
     assert sum(e.near_ties for e in measure(replica)) == 0
-    replay = replica._measurer._path
-    rows = {row_of(e, i, replica._taps) for e in replica.opened.encoded[:24] for i in PLACES}
+    replay = replica._machine.path
+    rows = {row_of(e, i, replica._machine.taps) for e in replica.opened.encoded[:24] for i in PLACES}
     assert len(rows) < len(PLACES) * 24  # equal ones are run once
     free = {row for row in rows if replay.is_free(row)}
     assert free  # these cost nothing
@@ -200,14 +201,14 @@ def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     seen, cost = outputs(measure(big)), counter.since()
     assert outputs(measure(small)) == seen
     assert counter.since() > cost
-    assert small._captures._bytes == 0
-    assert not small._captures._runs
+    assert small._machine.captures._bytes == 0
+    assert not small._machine.captures._runs
     middling = replica_of(model, capture_bytes=30_000)
     assert outputs(measure(middling)) == seen
-    assert 0 < middling._captures._bytes <= 30_000
-    assert len(middling._captures._runs) > 1
-    kept = [t for r in middling._captures._runs.values() for t in (*r.activations.values(), r.keys, r.values)]
-    assert middling._captures._bytes == sum(t.nbytes for t in kept) == sum(t.untyped_storage().nbytes() for t in kept)
+    assert 0 < middling._machine.captures._bytes <= 30_000
+    assert len(middling._machine.captures._runs) > 1
+    kept = [t for r in middling._machine.captures._runs.values() for t in (*r.activations.values(), r.keys, r.values)]
+    assert middling._machine.captures._bytes == sum(t.nbytes for t in kept) == sum(t.untyped_storage().nbytes() for t in kept)
 
 
 def test_an_intervention_that_cannot_be_done_leaves_the_others() -> None:
@@ -290,11 +291,11 @@ def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_bla
     replica = replica_of(model, poisoned_pairs(), capture_bytes=capture_bytes)
     fine, poisoned = (FINE, residual((0, "first"))), residual((1, "first"), (1, "here"))
     together = (fine[0], poisoned, fine[1])
-    rows = [row_of(e, i, replica._taps) for e in replica.opened.encoded for i in together]
+    rows = [row_of(e, i, replica._machine.taps) for e in replica.opened.encoded for i in together]
     if capture_bytes:  # without room for their runs, each row travels alone
-        assert len(list(replica._measurer._path.batches(rows))) == 1
+        assert len(list(replica._machine.path.batches(rows))) == 1
     poison(model, 1e4)
-    replica._captures._runs.clear()
+    replica._machine.captures._runs.clear()
     expected = outputs(measure(replica, fine, [Block("test", 0, tuple(range(8)))]))
     raise_for_the_intervened(model)
     events = measure(replica, together, [Block("test", 0, tuple(range(8)))])
@@ -319,7 +320,7 @@ def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_
     model = model_of("llama")
     replica = replica_of(model, pairs)
     poison(model, 1e4)
-    replica._captures._runs.clear()
+    replica._machine.captures._runs.clear()
     block = [Block("test", 0, order)]
     expected = outputs(measure(replica, [FINE], block))
     raise_for_the_intervened(model)
@@ -419,7 +420,7 @@ def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_sai
     assert warning.getMessage().startswith(f"{name} (")
     assert "the replay path is not the same as one run at a time (logits differ by up to" in warning.getMessage()
     assert warning.getMessage().endswith("rows are run whole, not from the patch on")
-    assert not replica._captures.keys  # nothing is kept for it
+    assert not replica._machine.captures.keys  # nothing is kept for it
     assert seen == outputs(measure(replica_of(model, plain=True), places))
 
 

@@ -40,10 +40,6 @@ class Featurizer(nn.Module):
     def inverse(self, features: Features, rest: Vectors) -> Vectors:
         """The vectors."""
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What is trained, by what it is: "rotation", "boundary", "mask"; each may have a learning rate of its own."""
-        return {"rotation": [p for p in self.parameters() if p.requires_grad]}
-
     def mask(self) -> Float[Tensor, "feature"] | None:
         """How much of each feature is interchanged, in [0, 1]; None: all of all."""
         return None

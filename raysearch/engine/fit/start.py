@@ -1,32 +1,29 @@
-"""Where featurizers come from and how they are kept, for the trainer: new ones by their subspace, and to bytes and back.
+"""How a fit begins: an untrained featurizer, a function of the subspace, the unit and the seed."""
 
-Invariants: equal featurizers, equal bytes; a new one is a function of the subspace, the width and the seed.
-"""
-
-import json
-
-import safetensors.torch
 import torch
 
+from raysearch.engine.components import Taps
 from raysearch.engine.featurizers.featurizer import Featurizer
-from raysearch.engine.featurizers.rotation import Rotation
-from raysearch.errors import JobError, NotYetError
-from raysearch.search.hypothesis import Subspace
+from raysearch.engine.featurizers.make import to_bytes, untrained
+from raysearch.engine.fit.unit import Captured
+from raysearch.engine.rows import Point
+from raysearch.errors import JobError
+from raysearch.search.hypothesis import TRAINED, Unit
+
+__all__ = ["started", "to_bytes"]
 
 
-def started(subspace: Subspace, width: int, seed: int) -> Featurizer:
-    """An untrained featurizer for vectors of `width`.
+def started(unit: Unit, captured: Captured, taps: Taps, seed: int) -> Featurizer:
+    """An untrained featurizer for `unit`; principal components that a mask lies over are those of what it was captured as.
 
-    Raises: JobError for more features than the width; NotYetError for a featurizer that is not trained.
+    Raises: JobError for what cannot be had, such as more features than the unit has.
     """
-    if subspace.featurizer != "das":
-        raise NotYetError(f"featurizer {subspace.featurizer!r} is not trained yet; use das")
-    features = subspace.features or 0
-    if not 1 <= features <= width:
-        raise JobError(f"das: {subspace.features} features of a unit that has {width}; ask for 1 to {width}")
-    return Rotation.random(width, features, torch.Generator().manual_seed(seed))
-
-
-def to_bytes(featurizer: Featurizer) -> bytes:
-    """The featurizer as safetensors."""
-    return safetensors.torch.save(featurizer.tensors(), {"raysearch": json.dumps({"featurizer": featurizer.name})})
+    subspace = unit.subspace
+    if subspace.featurizer not in TRAINED:
+        raise JobError(f"{subspace.featurizer} is not trained; those that are: {', '.join(TRAINED)}")
+    heads = (
+        captured.tokens * taps.at(Point(unit.site.layer, unit.site.component)).heads if unit.site.head is None else 0
+    )
+    activations = torch.cat((captured.base, captured.source)) if subspace.basis == "pca" else None
+    generator = torch.Generator().manual_seed(seed)
+    return untrained(subspace, captured.width, generator, heads, activations=activations)

@@ -135,8 +135,8 @@ class Trainer:
         return group
 
     def _progress(self, asked: Asked, unit: Captured, given: Featurizer | None, first: int) -> Progress:
-        subspace = asked.intervention.units[0].subspace
-        featurizer = started(subspace, unit.width, asked.seed) if given is None else given
+        (asked_unit,) = asked.intervention.units
+        featurizer = started(asked_unit, unit, self._taps, asked.seed) if given is None else given
         featurizer.to(self._network.device)
         name = f"intervention {asked.intervention.id}, seed {asked.seed}"
         progress = Progress(name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None)

@@ -1,0 +1,63 @@
+"""A fit task's seeds through the trainer: those that are trained in steps together, those that are computed one by one.
+
+Invariants: a fault takes nobody with it; what a seed is fit to are the counterfactuals of its variable, or, as a control, a fixed
+relabelling of them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from raysearch.engine.featurizers.make import closed_form
+from raysearch.engine.fit.fits import Asked, Fit, FitFault, Targets
+from raysearch.engine.fit.trainer import Trainer
+from raysearch.search.controls import arbitrary_labels
+from raysearch.search.events import Encoded, Ids, Seed
+from raysearch.search.hypothesis import CLOSED_FORM, Intervention
+
+
+def fit_seeds(
+    trainer: Trainer,
+    seeds: Sequence[Seed],
+    steps: tuple[int, int],
+    pairs: Sequence[Encoded],
+    targets: Targets,
+    tensors: Mapping[str, bytes],
+) -> dict[str, Fit | FitFault]:
+    """What comes of each seed, by its key, after the steps [first, last). `tensors`: the states that they go on from, by digest."""
+    closed = [seed for seed in seeds if seed.intervention.units[0].subspace.featurizer in CLOSED_FORM]
+    trained = [seed for seed in seeds if seed not in closed]
+    asked = [Asked(s.intervention, s.seed, None if s.state is None else tensors[s.state]) for s in trained]
+    fits = trainer.fit(asked, pairs, targets, *steps) if asked else []
+    found = dict(zip((seed.key for seed in trained), fits, strict=True))
+    return found | {seed.key: _computed(trainer, seed.intervention, pairs, targets) for seed in closed}
+
+
+def targets_of(interventions: Iterable[Intervention], pairs: Iterable[Encoded], every: Iterable[Encoded]) -> Targets:
+    """The answers that each is to bring about on `pairs`. `every`: all pairs of the run, by which labels are made arbitrary."""
+    pairs, every = tuple(pairs), tuple(every)
+    return {i.id: _wanted(i, pairs, every) for i in interventions}
+
+
+def _wanted(intervention: Intervention, pairs: Sequence[Encoded], every: Sequence[Encoded]) -> dict[int, Ids]:
+    variable = intervention.variable
+    assert variable is not None, "what is fit is fit for a variable"
+    wanted = {pair.index: pair.counterfactual[variable] for pair in pairs}
+    if intervention.control != "arbitrary_labels":
+        return wanted
+    labels = arbitrary_labels(pair.counterfactual[variable] for pair in every)
+    return {index: labels[ids] for index, ids in wanted.items()}
+
+
+def _computed(
+    trainer: Trainer, intervention: Intervention, pairs: Sequence[Encoded], targets: Targets
+) -> Fit | FitFault:
+    try:
+        vectors, labels = trainer.activations(intervention, pairs)
+        named = [at for at, label in enumerate(labels) if label is not None]
+        subspace = intervention.units[0].subspace
+        if subspace.featurizer == "mean_difference":
+            vectors, labels = vectors[named], tuple(labels[at] for at in named)
+        featurizer = closed_form(subspace, vectors, labels)
+    except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+        return FitFault(intervention.id, 0, error)
+    (fit,) = trainer.validated([(intervention, featurizer)], pairs, targets)
+    return fit

@@ -1,0 +1,60 @@
+"""A network ready to work: its taps, the fastest path that holds on it, what it keeps, who measures and who trains on it.
+
+Invariants: whatever path is taken gives what the oracle gives; that was tried on the components that will be asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from raysearch.engine.asked import trials
+from raysearch.engine.captures import Captures
+from raysearch.engine.components import Taps
+from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.fit.recipe import Recipe
+from raysearch.engine.fit.trainer import Trainer
+from raysearch.engine.measure import Measurer
+from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.network import Network
+from raysearch.engine.paths import Path, Plain, fastest, trial_rows
+from raysearch.search.events import Encoded
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a replica works; but for `recipe` none of it changes an output in float32.
+
+    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
+    `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch. `recipe`: how
+    subspaces are trained.
+    """
+
+    rows: int = 64
+    capture_bytes: int | None = None
+    threads: int | None = None
+    plain: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+AS_THEY_COME = Settings()
+
+
+class Machine:
+    """One network at work on the encoded pairs. Raises: ModelError for a component that it lacks."""
+
+    def __init__(
+        self, network: Network, dtype: str, encoded: Sequence[Encoded], components: Sequence[str], settings: Settings
+    ) -> None:
+        self.network = network
+        self.taps = Taps(network)
+        self.facts = tuple(self.taps.facts(component) for component in components)
+        self.tolerance = NEAR_TIE[dtype]
+        plain, limit = Plain(network, self.taps), Limit(settings.rows)
+        self.path: Path = plain
+        self.captures = Captures(network, self.taps, Limit(1), self.tolerance, 0, plain=True)
+        if not settings.plain:
+            layers = len(network.blocks)
+            rows = trial_rows(trials(encoded, self.taps, layers, components), layers)
+            kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
+            self.path, self.captures = fastest(network, self.taps, rows, limit, kept, self.tolerance)
+        self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
+        self.trainer = Trainer(network, self.taps, self.path, self.captures, settings.recipe, self.tolerance, limit)
