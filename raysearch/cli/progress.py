@@ -84,6 +84,8 @@ class Watch:
         counts = f"{snapshot.alive} alive, {snapshot.accepted} accepted, {snapshot.rejected} rejected, {snapshot.undecided} undecided"
         if snapshot.failed:
             counts += f", {snapshot.failed} failed"
+        if snapshot.fitting:  # how long that takes, pairs do not tell
+            return f"{counts}; {snapshot.fitting} seeds in training"
         rate = self.rate(snapshot)
         if rate is None:
             return counts

@@ -17,14 +17,15 @@ from typing import Protocol
 from rich.console import Console
 
 from raysearch import driver
-from raysearch.causal import Pair
+from raysearch.causal import SPLITS, Pair
 from raysearch.cli.interrupt import INTERRUPTED, Interrupt
 from raysearch.cli.progress import Watch
 from raysearch.cli.question import Question, ask
-from raysearch.cli.show import print_table
+from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.work import Work
 from raysearch.errors import JobError, ResumeError, StoreError
 from raysearch.job import Job
+from raysearch.report.beside import beside
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.results import results
 from raysearch.search.events import Opened, Snapshot
@@ -183,7 +184,7 @@ def _say_resume(status: str, run: RunFolder, where: Where) -> None:
 
 def _tell_screening(search: Search, watch: Watch) -> None:
     """How many pairs the model solves, and what is missing."""
-    for split in ("test", "holdout"):
+    for split in SPLITS:
         screened, solved, wanted = search.screening.counts(split)
         if screened:
             used = len(search.screening.usable(split))
@@ -211,6 +212,7 @@ def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where:
         console = Console(width=None if sys.stdout.isatty() else 160, no_color=where.no_color or None)
         if accepted.num_rows:
             print_table(accepted, console, title=f"Alignment: accepted hypotheses (IIA {claim})")
+            print_controls(beside(run.path), console)
         else:
             console.print("Alignment: no hypothesis was accepted.")
         if end.undecided:

@@ -6,6 +6,7 @@ Invariants: JSON is JSON: numbers that are not finite become null, an evidence t
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from raysearch.report.beside import READ, TESTED, Beside
 from raysearch.report.results import results
-from raysearch.report.units import is_plain, words
+from raysearch.report.units import is_plain, places, words
 
 SHOWN = (
-    "variable", "layer", "component", "head", "position", "units", "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia",
+    "variable", "layer", "component", "head", "position", "subspace", "units",
+    "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia",
 )  # fmt: skip
-_WORDS = ("variable", "component", "position", "units", "verdict")
+_WORDS = ("variable", "component", "position", "subspace", "units", "verdict")
 """Columns of words; the others are numbers."""
 
 
@@ -46,11 +49,11 @@ def show_results(run: Path, output: str, no_color: bool = False, **choice: Any) 
 
 def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
     """The columns that people look at first: component and verdict only where they differ between the rows, head only where there is
-    one, units only where the columns before do not say them (several at once, coordinates, another source site)."""
+    one, subspace and units only where the columns before do not say them (units: several at once, or another source site)."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    rows = [row | {"units": None if is_plain(row["units"]) else words(row["units"])} for row in table.to_pylist()]
+    rows = [row | _said(row["units"]) for row in table.to_pylist()]
     left_out = {c for c in ("component", "verdict") if len({row[c] for row in rows}) == 1}
-    left_out |= {c for c in ("head", "units") if all(row[c] is None for row in rows)}
+    left_out |= {c for c in ("head", "subspace", "units") if all(row[c] is None for row in rows)}
     columns = [name for name in SHOWN if name not in left_out]
     for name in columns:
         shown.add_column(name, justify="left" if name in _WORDS else "right")
@@ -58,6 +61,34 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.add_row(*(_cell(row[name]) for name in columns), style=style)
     console.print(shown)
+
+
+def print_controls(found: Sequence[Beside], console: Console) -> None:
+    """Each accepted hypothesis beside its controls; then a warning for each that a control does as well as."""
+    shown = Table(title="Controls (IIA)", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    names = [name for name in (*READ, *TESTED) if any(name in b.iia for b in found)]
+    rows = [{**b.row, **_said(b.row["units"])} for b in found]
+    columns = [c for c in ("variable", "layer", "position", "subspace", "units") if any(r[c] is not None for r in rows)]
+    for name in (*columns, "accepted", *names):
+        shown.add_column(name, justify="left" if name in _WORDS else "right")
+    for row, b in zip(rows, found, strict=True):
+        own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
+        cells = [_cell(row[c]) for c in columns] + [_cell(own)] + [_cell(b.iia.get(name)) for name in names]
+        shown.add_row(*cells, style="yellow" if b.as_well else "")
+    console.print(shown)
+    for b in found:
+        if b.warning is not None:
+            console.print(f"warning: {b.warning}", style="yellow", markup=False, highlight=False)
+
+
+def _said(units: str) -> dict[str, str | None]:
+    """What there is to say of the units beside layer, component, head and position."""
+    if is_plain(units):
+        return {"subspace": None, "units": None}
+    found = places(units)
+    if len(found) == 1 and not found[0].lender:
+        return {"subspace": found[0].subspace, "units": None}
+    return {"subspace": None, "units": words(units)}
 
 
 def _cell(value: Any) -> str:

@@ -57,7 +57,8 @@ def _subspace(subspace: dict[str, Any]) -> str:
         return f"coordinates {_runs(coordinates)}"
     if subspace["featurizer"] == "identity":
         return ""
-    return f"{subspace['featurizer']}, {'all' if subspace['features'] is None else 'k=' + str(subspace['features'])}"
+    of = f" over {subspace['basis']}" if subspace.get("basis") else ""
+    return f"{subspace['featurizer']}{of}{'' if subspace['features'] is None else ' ' + str(subspace['features'])}"
 
 
 def _lender(unit: dict[str, Any]) -> str:

@@ -160,7 +160,7 @@ class Training:
             assert event.first == fit.step, (fit.key, "goes on from", fit.step, "not", event.first)
             fit.last = fit.seen[event.first] = event
             fit.strikes = 0
-            notes.append(Trained(event, self._rung))
+            notes.append(Trained(event, 0 if _is_closed(fit.intervention) else self._rung))
             if event.stopped or event.last >= self._plan.steps or _is_closed(fit.intervention):
                 self._conclude(fit, "stopped" if event.stopped else "done", notes)
         self._settle(event.task)
@@ -285,7 +285,7 @@ class Training:
     def _conclude(self, fit: _Fit, status: FitStatus, notes: list[Note]) -> None:
         assert fit.last is not None
         fit.status = status
-        notes.append(Concluded(fit.last, self._rung, status))
+        notes.append(Concluded(fit.last, 0 if _is_closed(fit.intervention) else self._rung, status))
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""

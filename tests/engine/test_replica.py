@@ -208,7 +208,11 @@ def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     assert 0 < middling._machine.captures._bytes <= 30_000
     assert len(middling._machine.captures._runs) > 1
     kept = [t for r in middling._machine.captures._runs.values() for t in (*r.activations.values(), r.keys, r.values)]
-    assert middling._machine.captures._bytes == sum(t.nbytes for t in kept) == sum(t.untyped_storage().nbytes() for t in kept)
+    assert (
+        middling._machine.captures._bytes
+        == sum(t.nbytes for t in kept)
+        == sum(t.untyped_storage().nbytes() for t in kept)
+    )
 
 
 def test_an_intervention_that_cannot_be_done_leaves_the_others() -> None:

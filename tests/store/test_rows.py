@@ -34,7 +34,13 @@ def test_the_units_are_written_down_exactly() -> None:
     assert json.loads(row["units"]) == [
         {
             "site": {"layer": 1, "component": "query", "position": "a", "head": 2},
-            "subspace": {"featurizer": "identity", "features": None, "coordinates": [0, 5], "basis": None, "file": None},
+            "subspace": {
+                "featurizer": "identity",
+                "features": None,
+                "coordinates": [0, 5],
+                "basis": None,
+                "file": None,
+            },
             "source_site": {"layer": 3, "component": "key", "position": "b", "head": 1},
             "source": "other",
         }

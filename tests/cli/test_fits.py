@@ -1,0 +1,121 @@
+"""Searches that fit subspaces, by the command line: killed in the middle they go on to the same tensors; controls stand beside."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from raysearch.store.run_folder import find_run
+from tests.cli.conftest import ROOT, Shell
+
+LOCAL = ("--pool", "local", "--tracking-uri", "none")
+JOB: dict[str, Any] = {
+    "name": "fits",
+    "model": {"path": str(ROOT / "jobs/planted/model")},
+    "problem": {"use": "raysearch.problems.add_three"},
+    "pairs": {"test": 60, "fit": 48, "holdout": 32},
+    "space": {
+        "variables": ["sum_ab", "c"],
+        "layers": [1],
+        "positions": ["c"],
+        "subspaces": ["full", "mean_difference", {"das": [8]}, {"boundless_rank": [4]}, {"pca": [8]}, {"random": [4]}],
+    },
+    "fit": {"steps": 24, "batch": 8, "learning_rate": 0.01, "seeds": [0, 1], "rungs": [6], "evaluate": 4},
+    "controls": ["random_subspace", "random_model", "arbitrary_labels", "placebo"],
+}
+
+
+def _job(folder: Path) -> str:
+    path = folder / "fits.yaml"
+    path.write_text(yaml.safe_dump(JOB))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = Shell(folder)("run", _job(folder), *LOCAL)
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stderr + done.stdout)
+    return find_run(folder / "runs", "latest").path
+
+
+def _table(run: Path, name: str, *without: str) -> list[dict[str, Any]]:
+    table = pa.concat_tables(pq.ParquetFile(p).read() for p in sorted((run / "tables" / name).glob("*.parquet")))
+    return sorted(table.drop_columns([*without]).to_pylist(), key=repr)
+
+
+def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) -> None:
+    verdicts = {r["hypothesis"]: r for r in _table(undisturbed, "verdicts")}
+    rows = [r | verdicts[r["hypothesis"]] for r in _table(undisturbed, "hypotheses")]
+    real = [r for r in rows if r["control"] is None]
+    assert len(real) == 2 * 6
+    accepted = [r for r in real if r["verdict"] == "accept"]
+    assert {r["featurizer"] for r in accepted} >= {"identity", "mean_difference"}
+    assert all(r["self_swap_iia"] == 0 and r["random_source_iia"] < 0.5 for r in accepted)
+    controls = [r for r in rows if r["control"] is not None]
+    assert {r["control"] for r in controls} == set(JOB["controls"])
+    assert all(r["verdict"] == "reject" for r in controls)
+    said = (undisturbed.parents[1] / "said.txt").read_text()
+    assert "Controls (IIA)" in said
+    assert "does as well" not in said
+
+
+def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_digest(undisturbed: Path) -> None:
+    ends = [r for r in _table(undisturbed, "fits") if r["status"] in ("done", "stopped", "dropped")]
+    seeds = {(r["intervention"], r["seed"]) for r in ends}
+    assert len(seeds) == len(ends)
+    assert len([s for s in seeds if s[1] == 1]) >= 2 * 2
+    kept = {p.stem for p in (undisturbed / "interventions").glob("*.safetensors")}
+    assert {r["fit"] for r in ends} <= kept
+    tested = {r["fit"] for r in _table(undisturbed, "verdicts") if r["fit"]}
+    assert tested <= kept
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
+    undisturbed: Path, shell: Shell, after: int
+) -> None:
+    run = _killed(shell, after)
+    done = shell("resume", str(run), "--pool", "local")
+    assert done.returncode == 0, done.stderr
+    assert _table(run, "fits") == _table(undisturbed, "fits")
+    assert _table(run, "verdicts") == _table(undisturbed, "verdicts")
+    volatile = ("worker", "attempt", "seconds", "device")
+    assert _table(run, "observations", *volatile) == _table(undisturbed, "observations", *volatile)
+    for kept in (undisturbed / "interventions").glob("*.safetensors"):
+        assert (run / "interventions" / kept.name).read_bytes() == kept.read_bytes()
+
+
+def _killed(shell: Shell, after: int) -> Path:
+    """A run whose driver was killed once so many fits were journalled."""
+    command = [*shell.command, "run", _job(shell.folder), *LOCAL, "-q"]
+    driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        journals = [f.read_bytes() for f in shell.folder.glob("runs/*/journal/*/*.jsonl")]
+        if sum(j.count(b'"type":"fitted"') for j in journals) >= after:
+            break
+        time.sleep(0.005)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    run = find_run(shell.folder / "runs", "latest").path
+    assert not list((run / "tables/verdicts").glob("*.parquet"))
+    return run
+
+
+def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(undisturbed: Path, shell: Shell) -> None:
+    run = _killed(shell, 1)
+    shutil.rmtree(run / "interventions")
+    done = shell("resume", str(run), "--pool", "local")
+    assert done.returncode == 2
+    assert "and the journal says that it was fit; restore it from a copy" in done.stderr
+    assert "Traceback" not in done.stderr
