@@ -84,12 +84,20 @@ _errors = click.option(
     show_default=True,
     help="Exit with 3 if more than this share of the hypotheses failed.",
 )
+_children = click.option(
+    "--mlflow-children",
+    envvar="RAYSEARCH_MLFLOW_CHILDREN",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="At most so many accepted hypotheses get an MLflow run of their own, below the search's.",
+)
 _quiet = click.option("-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary.")
 _verbose = click.option(
     "-v", "--verbose", is_flag=True, envvar="RAYSEARCH_VERBOSE", help="Tell of every loss and retry."
 )
 _no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
-_searching = _flags(_store, _tracking, _errors, _quiet, _verbose, _no_color)
+_searching = _flags(_store, _tracking, _errors, _children, _quiet, _verbose, _no_color)
 
 
 @click.group(context_settings=CONTEXT)
@@ -163,6 +171,7 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flag
 @click.option("--retry-failed", is_flag=True, help="Try failed hypotheses again (not yet supported).")
 @_store
 @_errors
+@_children
 @_quiet
 @_verbose
 @_no_color

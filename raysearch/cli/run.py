@@ -26,12 +26,13 @@ from raysearch.cluster.work import Work
 from raysearch.errors import JobError, ResumeError, StoreError
 from raysearch.job import Job
 from raysearch.report.beside import beside
+from raysearch.report.children import accepted as accepted_ones
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.results import results
 from raysearch.search.events import Opened, Snapshot
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
-from raysearch.store.mlflow_mirror import MlflowMirror, flatten
+from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
 from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
 from raysearch.store.places import store_path, tracking_uri, without_credentials
 from raysearch.store.run_folder import RunFolder, find_run
@@ -50,6 +51,7 @@ class Where:
     fail_on_error: float
     quiet: bool
     no_color: bool
+    mlflow_children: int = 20
 
 
 class _Pool(driver.Pool, Protocol):
@@ -133,19 +135,19 @@ def _search(
             watch.stop()
             ledger.close("interrupted")
             _say_resume("interrupted", run, where)
-            _close(mirror, "interrupted", run, watch)
+            _close(mirror, "interrupted", run, watch, where)
             return INTERRUPTED
         except BaseException as e:
             watch.stop()
             _end_badly(e, ledger, run, where)
-            _close(mirror, "failed", run, watch)
+            _close(mirror, "failed", run, watch, where)
             raise
         watch.stop()
         seconds = time.monotonic() - began
         ledger.close("done")
         pictures = heatmaps(run.path, run.heatmaps)
         code = _summary(run, search.snapshot(), seconds, watch, where, search.these_pairs)
-        _close(mirror, "done", run, watch, pictures)
+        _close(mirror, "done", run, watch, where, pictures)
         return code
 
 
@@ -160,7 +162,7 @@ def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, where: Wher
 
 
 def _close(
-    mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, pictures: Sequence[Path] = ()
+    mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, where: Where, pictures: Sequence[Path] = ()
 ) -> None:
     """Gives the mirror what the run has left, and waits for it (a bounded time)."""
     if mirror is None:
@@ -168,11 +170,14 @@ def _close(
     artifacts: list[Path | tuple[Path, str]] = [run.job_file, run.path / "run.json"]
     artifacts += [(p, "heatmaps") for p in pictures]
     tables = {}
+    children: list[Child] = []
     if status == "done":
+        shown = accepted_ones(run.path, where.mlflow_children)
+        children = [Child(a.hypothesis, a.title, a.params, a.metrics, a.course, a.files) for a in shown]
         artifacts += [(p, f"tables/{p.parent.name}") for p in sorted(run.tables.glob("*/*.parquet"))]
         tables = {"alignment": results(run.path, accepted=True).to_pydict(), "results": results(run.path).to_pydict()}
     watch.say("mlflow    finishing")
-    mirror.close(status, artifacts, tables)
+    mirror.close(status, artifacts, tables, children=children)
     if mirror.run_id:  # a short search can end before MLflow has made its run
         run.update(mlflow_run_id=mirror.run_id)
 

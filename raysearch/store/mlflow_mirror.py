@@ -38,6 +38,7 @@ _ENVIRONMENT = {
 }
 _STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
 _THREAD = "mlflow-mirror"
+_HYPOTHESIS = "raysearch.hypothesis"
 _log = logging.getLogger("raysearch.mlflow")
 
 
@@ -50,10 +51,23 @@ class _Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """A child run, of an accepted hypothesis (`name`: its id). `course`: (metric, step, value) over its training."""
+
+    name: str
+    title: str
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    course: Sequence[tuple[str, int, float]] = ()
+    artifacts: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _End:
     status: str
     artifacts: tuple[tuple[Path, str | None], ...]
     tables: Mapping[str, Mapping[str, Sequence[Any]]]
+    children: Sequence[Child]
 
 
 class MlflowMirror:
@@ -128,8 +142,9 @@ class MlflowMirror:
         artifacts: Sequence[Path | tuple[Path, str]] = (),
         tables: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
         timeout: float = CLOSE_SECONDS,
+        children: Sequence[Child] = (),
     ) -> bool:
-        """Sends the last point, the artifacts and the status, and waits for it; whether all of it arrived.
+        """Sends the last point, the artifacts, the children and the status, and waits for it; whether all of it arrived.
 
         `artifacts`: files, each with the folder of the run to put it in. `tables`: small tables, column by column, which
         MLflow shows as such (name -> column -> values). `timeout`: seconds until it is given up, and said.
@@ -137,7 +152,7 @@ class MlflowMirror:
         if self._latest is not None and (self._new_best or self._last is None or self._last[1] != self._latest):
             self._send(self._latest)
         pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
-        self._queue.put(_End(status, pairs, tables or {}))
+        self._queue.put(_End(status, pairs, tables or {}, children))
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._give_up(f"did not finish within {timeout:.0f} s")
@@ -235,8 +250,34 @@ class MlflowMirror:
             client.log_artifact(self._made_run_id, str(path), folder)
         for name, columns in end.tables.items():
             _log_table(client, self._made_run_id, name, columns)
+        self._log_children(client, end.children)
         client.set_tag(self._made_run_id, "raysearch.status", end.status)
         client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"))
+
+    def _log_children(self, client: Any, children: Sequence[Child]) -> None:
+        """Each once: a resumed run finds those that are there by their tag."""
+        if not children:
+            return
+        from mlflow.entities import Metric, Param
+
+        parent, experiment = self._made_run_id, self._experiment_id(client)
+        known = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=1000)
+        there = {run.data.tags.get(_HYPOTHESIS) for run in known}
+        for child in children:
+            if child.name in there:
+                continue
+            tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
+            made = client.create_run(experiment, run_name=child.title, tags=tags).info.run_id
+            at = int(time.time() * 1000)
+            metrics = [Metric(_key(name), value, at, 0) for name, value in child.metrics.items()]
+            metrics += [Metric(_key(name), value, at, step) for name, step, value in child.course]
+            params = [Param(_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
+            client.log_batch(made, params=params[:_PARAMS_A_BATCH])
+            for start in range(0, len(metrics), _METRICS_A_BATCH):
+                client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
+            for path in child.artifacts:
+                client.log_artifact(made, str(path))
+            client.set_terminated(made, "FINISHED")
 
     def _chopped_tags(self) -> dict[str, str]:
         return {_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}

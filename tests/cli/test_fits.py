@@ -69,6 +69,29 @@ def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) 
     assert "does as well" not in said
 
 
+def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(shell: Shell) -> None:
+    from mlflow import MlflowClient
+
+    tracking = f"sqlite:///{shell.folder}/mlflow.db"
+    done = shell("run", _job(shell.folder), "--pool", "local", "--tracking-uri", tracking, "-q")
+    assert done.returncode == 0, done.stderr
+    run = find_run(shell.folder / "runs", "latest").path
+    again = shell("resume", str(run), "--pool", "local", "-q")
+    assert again.returncode == 0, again.stderr
+    mlflow = MlflowClient(tracking)
+    (experiment,) = [e for e in mlflow.search_experiments() if e.name == "raysearch/fits"]
+    runs = mlflow.search_runs([experiment.experiment_id])
+    children = {r.data.tags["raysearch.hypothesis"]: r for r in runs if "mlflow.parentRunId" in r.data.tags}
+    accepted = {r["hypothesis"]: r for r in _table(run, "verdicts") if r["verdict"] == "accept"}
+    assert len(runs) == 1 + len(children)
+    assert children.keys() == accepted.keys()
+    for name, child in children.items():
+        assert child.data.metrics["iia"] == pytest.approx(accepted[name]["iia"])
+        assert child.data.metrics["control/random_source"] == pytest.approx(accepted[name]["random_source_iia"])
+        files = [a.path for a in mlflow.list_artifacts(child.info.run_id)]
+        assert files == ([f"{accepted[name]['fit']}.safetensors"] if accepted[name]["fit"] else [])
+
+
 def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_digest(undisturbed: Path) -> None:
     ends = [r for r in _table(undisturbed, "fits") if r["status"] in ("done", "stopped", "dropped")]
     seeds = {(r["intervention"], r["seed"]) for r in ends}

@@ -1,0 +1,68 @@
+"""What MLflow shows of each accepted hypothesis, in a run of its own: figures, controls, the course of its training.
+
+Invariants: read from the tables alone, so that a replay shows the same.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysearch.report.beside import beside
+from raysearch.report.units import words
+
+_PARAMS = ("variable", "layer", "component", "head", "position", "featurizer", "features", "units", "claim", "fit")
+_METRICS = ("iia", "low", "high", "n", "matches", "holdout_iia", "holdout_n", "keep_iia", "evidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An accepted hypothesis. `course`: (metric, step, value), of the seeds of what was fit; `files`: its tensors."""
+
+    hypothesis: str
+    title: str
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    course: tuple[tuple[str, int, float], ...]
+    files: tuple[Path, ...]
+
+
+def accepted(run: Path, most: int) -> list[Accepted]:
+    """The first `most` of the alignment, in the order of `results`. Raises: StoreError if there is nothing to read."""
+    fits = _fits(run)
+    found = []
+    for b in beside(run)[:most]:
+        row = b.row
+        figures = {name: row[name] for name in _METRICS} | {f"control/{name}": iia for name, iia in b.iia.items()}
+        params = {name: row[name] for name in _PARAMS if row[name] is not None}
+        file = run / "interventions" / f"{row['fit']}.safetensors"
+        found.append(
+            Accepted(
+                row["hypothesis"],
+                f"{row['variable']} ~ {words(row['units'])}",
+                params,
+                {name: float(v) for name, v in figures.items() if v is not None and math.isfinite(v)},
+                _course([f for f in fits if f["intervention"] == row["intervention"]]),
+                (file,) if row["fit"] and file.is_file() else (),
+            )
+        )
+    return found
+
+
+def _course(fits: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int, float], ...]:
+    return tuple(
+        (f"{name}/seed_{fit['seed']}", fit["step"], fit[name])
+        for fit in fits
+        if fit["status"] is None
+        for name in ("loss", "validation_iia")
+        if fit[name] is not None
+    )
+
+
+def _fits(run: Path) -> list[dict[str, Any]]:
+    parts = sorted((run / "tables" / "fits").glob("*.parquet"))
+    return pa.concat_tables(pq.ParquetFile(p).read() for p in parts).to_pylist() if parts else []
