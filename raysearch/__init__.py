@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.engine.card import Finding, ModelOrigin
     from raysearch.engine.generate import Sampling
+    from raysearch.engine.mib import load_mib, save_mib
     from raysearch.engine.saved import SavedIntervention, load_intervention, push_intervention, save_intervention
     from raysearch.notebook.model import Model
 
@@ -22,8 +23,10 @@ __all__ = [
     "SavedIntervention",
     "__version__",
     "load_intervention",
+    "load_mib",
     "push_intervention",
     "save_intervention",
+    "save_mib",
 ]
 
 _HOMES = {
@@ -33,8 +36,10 @@ _HOMES = {
     "Sampling": "raysearch.engine.generate",
     "SavedIntervention": "raysearch.engine.saved",
     "load_intervention": "raysearch.engine.saved",
+    "load_mib": "raysearch.engine.mib",
     "push_intervention": "raysearch.engine.saved",
     "save_intervention": "raysearch.engine.saved",
+    "save_mib": "raysearch.engine.mib",
 }
 """Public names and the modules that hold them. A new one stands here, in __all__ and above."""
 

@@ -1,19 +1,22 @@
 """`export`: an intervention of a run, by its hypothesis, as a folder that `raysearch.load_intervention` reads.
 
-Invariants: what is exported is what the run tested: the id is that of the run's tables.
+Invariants: what is exported is what the run tested: the id is that of the run's tables, what was fit is the content that the run kept.
 """
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from raysearch.cli.export_tensors import tensors
 from raysearch.engine.card import Finding, ModelOrigin, read_intervention
 from raysearch.engine.saved import SavedIntervention, push_intervention, save_intervention
-from raysearch.errors import JobError, NotYetError, StoreError
+from raysearch.errors import JobError, StoreError
 from raysearch.job import Job
 from raysearch.report.results import results
 from raysearch.search.hypothesis import Intervention
@@ -23,12 +26,15 @@ from raysearch.store.run_folder import RunFolder
 def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
     """Writes the intervention of the hypothesis (its id, or the beginning of it) to the folder `to`.
 
-    Raises: JobError where no hypothesis, or several, begin so; NotYetError for a trained one; StoreError where the run
-    cannot be read or the folder not be written.
+    Raises: JobError where no hypothesis, or several, begin so; StoreError where the run cannot be read or the folder not be written;
+    ModelError where a subspace is drawn for the model's width and the model is not there.
     """
-    row = _row(run, hypothesis)
+    return save_intervention(found(run, row_of(run, hypothesis), job_of(run)), to)
+
+
+def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
+    """The intervention of a row of the run's results, with its tensors and figures. Raises: as `export`."""
     intervention = _intervention(row, run)
-    job = _job(run)
     model = ModelOrigin(job.model.path, job.model.revision, run.info.model_digest, job.model.dtype)
     kept = ("hypothesis", "verdict", "n", "matches", "iia", "low", "high", "holdout_n", "holdout_iia", "claim")
     finding = Finding(
@@ -37,7 +43,7 @@ def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
         false_accept=job.test.false_accept,
         **{name: _finite(row[name]) for name in kept},
     )
-    return save_intervention(intervention, to, model=model, variable=row["variable"], finding=finding)
+    return SavedIntervention(intervention, tensors(run, job, intervention), model, row["variable"], finding)
 
 
 def push(folder: Path, hub_id: str, private: bool | None) -> str:
@@ -45,7 +51,8 @@ def push(folder: Path, hub_id: str, private: bool | None) -> str:
     return push_intervention(folder, hub_id, private=private)
 
 
-def _row(run: RunFolder, hypothesis: str) -> dict[str, Any]:
+def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
+    """The one row of the results whose hypothesis begins so. Raises: JobError, StoreError."""
     rows: list[dict[str, Any]] = results(run.path, controls=True).to_pylist()
     found = [row for row in rows if row["hypothesis"].startswith(hypothesis)]
     if len(found) == 1:
@@ -60,23 +67,26 @@ def _row(run: RunFolder, hypothesis: str) -> dict[str, Any]:
     raise JobError(f"{hypothesis!r}: {len(found)} hypotheses begin so ({shown}, ...); give more of the id")
 
 
-def _intervention(row: dict[str, Any], run: RunFolder) -> Intervention:
+def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
     """The intervention of a row; the table has all of it but its kind, and the id tells whether the kind is another."""
     where = f"{run.path}: hypothesis {row['hypothesis']}"
     intervention = read_intervention({"units": json.loads(row["units"]), "control": row["control"]}, where)
-    if any(unit.subspace.featurizer != "identity" for unit in intervention.units):
-        raise NotYetError(
-            f"{where}: its subspace is trained; exporting trained ones is not yet supported by this version"
-        )
+    if intervention.is_fitted:
+        intervention = replace(intervention, variable=row["variable"], fit=row["fit"])
     if intervention.id != row["intervention"]:
         raise StoreError(
             f"{where}: its units are of another intervention than {row['intervention']}; "
             f"export it with the raysearch that made the run ({run.info.versions.get('raysearch', 'see run.json')})"
         )
+    if intervention.is_fitted and intervention.fit is None:
+        why = f": {row['reason']}" if row["reason"] else ""
+        raise StoreError(
+            f"{where}: nothing was fit for it ({row['verdict'] or 'not decided yet'}{why}); export another one"
+        )
     return intervention
 
 
-def _job(run: RunFolder) -> Job:
+def job_of(run: RunFolder) -> Job:
     """The job as the run has kept it. Not `Job.load`: the model and the problem's files may lie elsewhere by now."""
     try:
         job = Job.model_validate(yaml.safe_load(run.job_file.read_text(encoding="utf-8")))

@@ -49,16 +49,20 @@ class Featurizers:
             raise JobError(
                 f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning; use interchange"
             )
-        if unit.subspace.featurizer in FITTED:
+        if unit.subspace.featurizer in FITTED or intervention.fit is not None:
             digest = intervention.fit
             assert digest is not None, "what is fit is fit before it is measured"
             assert len(intervention.units) == 1, "one unit is fit"
         else:
-            digest = content_id([intervention.id, intervention.units.index(unit), width])
+            digest = _drawn_from(intervention, unit, width)
             if digest not in self._ready:
-                generator = torch.Generator().manual_seed(int(digest, 16) % 2**63)
-                self._keep(digest, untrained(unit.subspace, width, generator))
+                self._keep(digest, drawn(intervention, unit, width))
         featurizer = self._ready[digest]
+        if featurizer.width != width:
+            raise JobError(
+                f"{unit.subspace.featurizer}: was made for vectors of {featurizer.width}, the unit in layer {unit.site.layer} at "
+                f"{unit.site.position!r} has {width}; use it where it was fit, on as many tokens"
+            )
         self._ready.move_to_end(digest)
         return Featurized(digest, featurizer)
 
@@ -66,3 +70,13 @@ class Featurizers:
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
         while len(self._ready) > KEPT:
             self._ready.popitem(last=False)
+
+
+def drawn(intervention: Intervention, unit: Unit, width: int) -> Featurizer:
+    """What nobody fits (a random subspace): a function of the intervention, the unit and its width. Raises: JobError."""
+    seed = int(_drawn_from(intervention, unit, width), 16) % 2**63
+    return untrained(unit.subspace, width, torch.Generator().manual_seed(seed))
+
+
+def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:
+    return content_id([intervention.id, intervention.units.index(unit), width])

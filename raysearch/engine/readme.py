@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from raysearch.causal import LAST
 from raysearch.engine.card import Card, Finding, ModelOrigin
 from raysearch.search.hypothesis import Site, Unit
 
@@ -16,6 +18,21 @@ PLACE = "OWNER/NAME"
 """Stands where the name on the hub belongs, until there is one."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """The form of a hub id, owner/name."""
+
+SUBSPACES: Mapping[str, str] = MappingProxyType(
+    {
+        "das": "k trained directions R (`directions`, orthonormal): x ← x + (y - x) R Rᵀ.",
+        "boundless": "a trained rotation R (`directions`) and its soft boundary m: x ← x + ((y - x) R * m) Rᵀ.",
+        "boundless_rank": "trained directions R (`directions`), of which those within the learned boundary are interchanged.",
+        "mask": "the features of a basis whose trained `theta` is above 0 are interchanged, the others stay.",
+        "pca": "principal components C (`directions`) of the standardised activations (x - `centre`)/`scale`.",
+        "svd": "the leading right singular vectors R of the activations: x ← x + (y - x) R Rᵀ.",
+        "mean_difference": "the directions R along which the class means differ: x ← x + (y - x) R Rᵀ.",
+        "random": "directions R drawn at random, which mean nothing: x ← x + (y - x) R Rᵀ.",
+        "sae": "features of a sparse autoencoder; the base's reconstruction error stays.",
+    }
+)
+"""What each is, for the reader of a card; x is the base's vector, y the source's, of all tokens of the unit."""
 
 
 def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
@@ -27,9 +44,9 @@ def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
         _claim(card.finding),
         "## Units",
         _units(card.intervention.units),
+        _subspaces(card.intervention.units),
         "## Load it",
-        f"```python\nimport raysearch\n\nsaved = raysearch.load_intervention({json.dumps(PLACE)})  # or this folder\n"
-        "print(saved.intervention.units, dict(saved.tensors))\n```",
+        _example(card),
         "`intervention.json` is the card, `intervention.safetensors` holds the parameters"
         + (f": {', '.join(f'{_code(n)} ({s})' for n, s in sorted(shapes.items()))}." if shapes else " (here: none)."),
         "## Where it comes from",
@@ -106,6 +123,30 @@ def _units(units: tuple[Unit, ...]) -> str:
         site = _site(unit.source_site) if unit.source_site else "the same site of the source"
         rows.append(f"| {_site(unit.site)} | {_plain(space.featurizer)}, {which} | {site}{lender} |")
     return "\n".join(rows)
+
+
+def _subspaces(units: tuple[Unit, ...]) -> str:
+    """What the subspaces are that are no plain coordinates."""
+    names = dict.fromkeys(u.subspace.featurizer for u in units if u.subspace.featurizer in SUBSPACES)
+    return "\n".join(f"- {name}: {SUBSPACES[name]}" for name in names)
+
+
+def _example(card: Card) -> str:
+    """How to use it, in three lines."""
+    model = json.dumps(_line(card.model.path)) if card.model is not None else '"the model that it is of"'
+    lines = [f"saved = raysearch.load_intervention({json.dumps(PLACE)})  # or this folder"]
+    if card.intervention.kind == "interchange":
+        named = dict.fromkeys(_unnamed(card.intervention.units), "its words")
+        given = f", position={json.dumps(named)})  # or the index of a token" if named else ")"
+        lines += [f"model = raysearch.Model.load({model})", f"model.swap(base, source, saved{given}"]
+    else:
+        lines.append("print(saved.intervention.units, dict(saved.tensors))")
+    return "\n".join(["```python", "import raysearch", "", *lines, "```"])
+
+
+def _unnamed(units: tuple[Unit, ...]) -> list[str]:
+    """Positions of which a text alone does not say where they stand."""
+    return sorted({_line(unit.site.position) for unit in units} - {LAST})
 
 
 def _site(site: Site) -> str:

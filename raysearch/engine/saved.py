@@ -18,7 +18,9 @@ from torch import Tensor
 
 from raysearch import __version__
 from raysearch.engine.card import Card, Finding, ModelOrigin, card_text, read_card
+from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.readme import HUB_ID, PLACE, readme_text
+from raysearch.engine.saved_subspace import featurizer_of
 from raysearch.errors import HubError, StoreError
 from raysearch.search.hypothesis import Intervention
 from raysearch.whole_file import write_bytes_whole
@@ -41,6 +43,14 @@ class SavedIntervention:
     model: ModelOrigin | None = None
     variable: str | None = None
     finding: Finding | None = None
+
+    @property
+    def featurizer(self) -> Featurizer | None:
+        """Of its unit, hardened, on the CPU; None where whole vectors or some of their coordinates are interchanged.
+
+        Raises: StoreError where the tensors do not fit the subspace.
+        """
+        return featurizer_of(self.intervention, self.tensors)
 
 
 def save_intervention(

@@ -3,6 +3,7 @@
     import raysearch as rs
     model = rs.Model.load("models/SmolLM2-135M-Instruct")
     model.swap("The capital of Spain is", "The capital of Italy is", layer=9, position=" Spain")
+    model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"), position=" Spain")
     model.scan("The capital of Spain is", "The capital of Italy is")
 
 One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many, with its errors controlled.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from raysearch.engine.asked import row_of
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.featurized import Featurizers
 from raysearch.engine.generate import Sampling, generate
 from raysearch.engine.interchange import collect, oracle
 from raysearch.engine.kinds import Collect
@@ -24,8 +26,10 @@ from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.paths import fastest, trial_rows
 from raysearch.engine.rows import Patch, Row
+from raysearch.engine.saved import SavedIntervention
+from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
 from raysearch.engine.texts import Texts, Tokens
-from raysearch.errors import PairsError, PositionError
+from raysearch.errors import JobError, PairsError, PositionError
 from raysearch.notebook.shown import Answers, Scan, Swap
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention, Site, Unit
@@ -33,12 +37,14 @@ from raysearch.search.hypothesis import Intervention, Site, Unit
 if TYPE_CHECKING:
     from torch import Tensor
 
-Position = int | str
-"""A token by its index (-1: the last), or a piece of the text that stands in it once."""
+_HERE = "here"
 
 
 class Model:
-    """A language model to look into. Raises: ModelError where its blocks are not found."""
+    """A language model to look into. Raises: ModelError where its blocks are not found.
+
+    A position is a token by its index (-1: the last), or a piece of the text that stands in it once.
+    """
 
     def __init__(self, loaded: Loaded, name: str = "") -> None:
         self._network = LanguageModel(loaded.model)
@@ -66,28 +72,37 @@ class Model:
         self,
         base: str,
         source: str,
-        layer: int,
-        position: Position = -1,
+        layer: int | SavedIntervention,
+        position: Positions | None = None,
         component: str = "residual",
         head: int | None = None,
-        source_position: Position | None = None,
+        source_position: Positions | None = None,
         answers: tuple[str, str] | None = None,
     ) -> Swap:
-        """Runs `base` with what `source` has at `component` of `layer` at `position`.
+        """Runs `base` with what `source` has at `component` of `layer` at `position` (None: the last token); or with a saved intervention.
 
         `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, where they should
-        not be what the model says next.
+        not be what the model says next. Of a saved intervention the positions have names: `position` says where they stand (of several,
+        a mapping from their names), but for "last", which is the last token of each text.
 
-        Raises: PositionError for a position not there; ModelError for a layer, component or head not there; PairsError for answers of
-        no token.
+        Raises: PositionError for a position not there, or not said; ModelError for a layer, component or head not there; PairsError for
+        answers of no token; StoreError, JobError for a saved intervention whose tensors do not fit it, or this model.
         """
-        site = Site(layer, component, "here", head)
-        row = self._row(base, source, site, position, source_position)
+        if isinstance(layer, SavedIntervention):
+            if component != "residual" or head is not None:
+                raise JobError(
+                    f"the saved intervention {layer.intervention.id} names its sites; leave component and head out"
+                )
+            intervention, row = self._row_of_saved(base, source, layer, position, source_position)
+        else:
+            intervention = Intervention((Unit(Site(layer, component, _HERE, head)),))
+            row = self._row_of(base, source, intervention, -1 if position is None else position, source_position)
         known = self._answers(base, source, answers)
         logits = oracle(self._network, self._taps, row)
         tokens = self.tokens(base)
-        at = row.patches[0].tokens
-        where = f"{component}{'' if head is None else f' head {head}'}, layer {layer}, {_at(at, tokens)}"
+        where = "; ".join(
+            _where(unit, patch.tokens, tokens) for unit, patch in zip(intervention.units, row.patches, strict=True)
+        )
         before = known.difference(self._network.plain(row.base))
         return Swap(where, known, self._word(int(logits.argmax())), before, known.difference(logits))
 
@@ -112,7 +127,7 @@ class Model:
         known = self._answers(base, source, answers)
         chosen = tuple(sorted(self._taps.of(component)) if layers is None else layers)
         rows = {
-            (layer, at): self._row(base, source, Site(layer, component, "here", head), at, at)
+            (layer, at): self._row(base, source, Site(layer, component, _HERE, head), at, at)
             for layer in chosen
             for at in range(len(ours))
         }
@@ -146,14 +161,14 @@ class Model:
         sampling: Sampling | None = None,
     ) -> str:
         """What the model goes on to say after `base` under the swap: at the prompt alone, or (`every`) at every new token too."""
-        row = self._row(base, source, Site(layer, component, "here", head), position, source_position)
+        row = self._row(base, source, Site(layer, component, _HERE, head), position, source_position)
         return str(self._tokenizer.decode(list(generate(self._network, self._taps, row, new_tokens, every, sampling))))
 
     def collect(
         self, text: str, layer: int, position: Position = -1, component: str = "residual", head: int | None = None
     ) -> "Tensor":
         """The activation there, of shape (token, feature)."""
-        patch = self._row(text, text, Site(layer, component, "here", head), position, None).patches[0]
+        patch = self._row(text, text, Site(layer, component, _HERE, head), position, None).patches[0]
         (seen,) = collect(
             self._network,
             self._taps,
@@ -162,15 +177,45 @@ class Model:
         return seen
 
     def _row(self, base: str, source: str, site: Site, position: Position, source_position: Position | None) -> Row:
+        return self._row_of(base, source, Intervention((Unit(site),)), position, source_position)
+
+    def _row_of_saved(
+        self,
+        base: str,
+        source: str,
+        saved: SavedIntervention,
+        position: Positions | None,
+        source_position: Positions | None,
+    ) -> tuple[Intervention, Row]:
+        intervention, featurizers = ready(saved, self._network.device)
+        return intervention, self._row_of(base, source, intervention, position, source_position, featurizers)
+
+    def _row_of(
+        self,
+        base: str,
+        source: str,
+        intervention: Intervention,
+        position: Positions | None,
+        source_position: Positions | None,
+        featurizers: Featurizers | None = None,
+    ) -> Row:
         ours, theirs = self._texts[base], self._texts[source]
-        at = self._at(base, ours, position)
-        lent = at if source_position is None else self._at(source, theirs, source_position)
-        if max(lent) >= len(theirs.ids):
+        at = places(
+            base, len(ours.ids), (u.site.position for u in intervention.units), position,
+            lambda p: self._at(base, ours, p), {}, "position",
+        )  # fmt: skip
+        lent = places(
+            source, len(theirs.ids), ((u.source_site or u.site).position for u in intervention.units), source_position,
+            lambda p: self._at(source, theirs, p), at, "source_position",
+        )  # fmt: skip
+        highest = max(token for tokens in lent.values() for token in tokens)
+        if highest >= len(theirs.ids):
             raise PositionError(
-                f"{source!r} has {len(theirs.ids)} tokens, and no token {max(lent)} (from 0); name a source_position"
+                f"{source!r} has {len(theirs.ids)} tokens, and no token {highest} (from 0); name a source_position"
             )
-        pair = Encoded(0, ours.ids, {"source": theirs.ids}, {"here": at}, {"source": {"here": lent}}, {}, {})
-        return row_of(pair, Intervention((Unit(site),)), self._taps)
+        name = lender(intervention, "source")
+        pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: lent}, {}, {})
+        return row_of(pair, intervention, self._taps, featurizers)
 
     def _at(self, text: str, tokens: Tokens, position: Position) -> Ids:
         count = len(tokens.ids)
@@ -216,6 +261,14 @@ class Model:
 
     def _word(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))
+
+
+def _where(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
+    site, subspace = unit.site, unit.subspace
+    head = "" if site.head is None else f" head {site.head}"
+    count = f" of {subspace.features} features" if subspace.features is not None else ""
+    which = "" if subspace.featurizer == "identity" else f", {subspace.featurizer}{count}"
+    return f"{site.component}{head}, layer {site.layer}, {_at(at, tokens)}{which}"
 
 
 def _at(at: Ids, tokens: Sequence[str]) -> str:

@@ -1,12 +1,16 @@
 """`raysearch export`: a hypothesis of a run as a folder, and on the hub."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
-from raysearch import load_intervention
+from raysearch import Model, load_intervention, load_mib
+from raysearch.engine.featurizers.make import to_bytes
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.engine.hub_stand_in import READER, TOKEN, serve
@@ -79,8 +83,6 @@ def test_a_run_is_exported_wherever_its_model_lies_by_now(run: Path, shell: Shel
 
 
 def _digest(text: str) -> str:
-    import yaml
-
     from raysearch.job import Job
 
     return Job.model_validate(yaml.safe_load(text)).digest()
@@ -110,3 +112,167 @@ def test_an_export_is_pushed_to_the_hub_that_the_environment_names(run: Path, sh
         refused = shell(*arguments, **at, HF_TOKEN=READER)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
         assert "does not allow you to write it" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small search that fits subspaces, done once; its run folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    job = {
+        "name": "trained",
+        "model": {"path": str(ROOT / "jobs/planted/model")},
+        "problem": {"use": "raysearch.problems.add_three"},
+        "pairs": {"test": 60, "fit": 32, "holdout": 32},
+        "space": {
+            "variables": ["c"],
+            "layers": [1],
+            "positions": ["c", "last"],
+            "subspaces": ["full", {"svd": [8]}, {"pca": [8]}, {"das": [4]}, {"random": [4]}, {"coordinates": [0, 3]}],
+        },
+        "fit": {"steps": 4, "batch": 8},
+    }
+    (folder / "trained.yaml").write_text(yaml.safe_dump(job))
+    done = Shell(folder)("run", "trained.yaml", "--pool", "local", "--tracking-uri", "none", "-q")
+    assert done.returncode == 0, done.stderr
+    return find_run(folder / "runs", "latest").path
+
+
+def _one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    (row,) = [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+    return row
+
+
+def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_notebook(trained: Path, shell: Shell) -> None:
+    rows = _rows(trained, shell)
+    model = Model.load(str(ROOT / "jobs/planted/model"))
+    for name in ("svd", "pca", "das"):
+        row = _one(rows, featurizer=name, position="c")
+        done = shell("export", str(trained), row["hypothesis"], "--to", name)
+        assert (done.returncode, done.stderr) == (0, "")
+        saved = load_intervention(shell.folder / name)
+        assert saved.intervention.id == row["intervention"]
+        assert (saved.variable, saved.intervention.variable, saved.intervention.fit) == ("c", "c", row["fit"])
+        featurizer = saved.featurizer
+        assert featurizer is not None
+        assert hashlib.sha256(to_bytes(featurizer)).hexdigest() == row["fit"]
+        if row["verdict"] == "accept":
+            swap = model.swap("3+5+4=", "3+5+1=", saved, position="4", source_position="1")
+            assert (swap.answers.base, swap.answers.source, swap.token) == ("12", "9", "9")
+
+
+def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, shell: Shell) -> None:
+    from raysearch.engine.featurized import Featurizers
+    from raysearch.engine.kinds import Featurized
+
+    row = _one(_rows(trained, shell), featurizer="random", position="last")
+    done = shell("export", str(trained), row["hypothesis"], "--to", "it")
+    assert (done.returncode, done.stderr) == (0, "")
+    saved = load_intervention(shell.folder / "it")
+    kind = Featurizers(torch.device("cpu")).kind_of(saved.intervention, saved.intervention.units[0], 64)
+    assert isinstance(kind, Featurized)
+    assert torch.equal(saved.tensors["directions"], kind.featurizer.tensors()["directions"])
+
+
+def test_a_fit_that_is_gone_or_was_changed_is_not_exported(trained: Path, shell: Shell) -> None:
+    row = _one(_rows(trained, shell), featurizer="das", position="c")
+    copy = shell.folder / trained.name
+    copy.mkdir()
+    for name in ("tables", "job.yaml", "run.json", "pairs.parquet"):
+        (copy / name).symlink_to(trained / name)
+    done = shell("export", str(copy), row["hypothesis"], "--to", "it")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "restore it from a copy" in done.stderr
+    (copy / "interventions").mkdir()
+    (copy / "interventions" / f"{row['fit']}.safetensors").write_bytes(b"another")
+    assert "is not what was written" in shell("export", str(copy), row["hypothesis"], "--to", "it").stderr
+    assert not (shell.folder / "it").exists()
+
+
+def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shell) -> None:
+    rows = _rows(trained, shell)
+    accepted = [r for r in rows if r["verdict"] == "accept"]
+    assert {r["featurizer"] for r in accepted} >= {"identity", "svd", "pca"}
+    done = shell("export", str(trained), "--format", "mib", "--to", "sub")
+    assert done.returncode == 0, done.stderr
+    unit = "add_three_model_c/ResidualStream(Layer-1,Token-c)"
+    assert done.stdout == f"sub/{unit}\n"
+    left_out = done.stderr.splitlines()
+    assert len(left_out) == len(accepted) - 1
+    assert all(line.startswith("raysearch: left out: ") for line in left_out)
+    (read,) = load_mib(shell.folder / "sub")
+    best = _one(rows, featurizer="svd", position="c")
+    kept = trained / "interventions" / f"{best['fit']}.safetensors"
+    from raysearch.engine.featurizers.make import from_bytes
+
+    theirs, ours = read.featurizer, from_bytes(kept.read_bytes())
+    assert theirs is not None
+    base, source = torch.randn(5, 64), torch.randn(5, 64)
+    assert torch.allclose(theirs.interchange(base, source), ours.interchange(base, source), atol=1e-6)
+    done = shell("import", "sub", "--to", "back")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"back/{unit}\n", "")
+    back = load_intervention(shell.folder / "back" / unit)
+    assert back.intervention == read.intervention
+    assert torch.equal(back.tensors["directions"], read.tensors["directions"])
+
+
+def test_one_hypothesis_becomes_a_submission_under_the_names_that_are_given(trained: Path, shell: Shell) -> None:
+    rows = _rows(trained, shell)
+    names = ("--format", "mib", "--task", "arithmetic", "--model-name", "LlamaForCausalLM")
+    for wanted, name in (({"features": 2}, "identity"), ({}, "das")):
+        row = (
+            _one(rows, position="last", featurizer=name, **wanted)
+            if wanted
+            else _one(rows, position="last", featurizer=name)
+        )
+        done = shell("export", str(trained), row["hypothesis"], "--to", name, *names)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"{name}/arithmetic_LlamaForCausalLM_c/ResidualStream(Layer-1,Token-last_token)\n"
+        (shell.folder / name / "raysearch.json").unlink()
+        (read,) = load_mib(shell.folder / name)
+        assert read.intervention.units[0].site.position == "last"
+        assert read.tensors["directions"].shape == (64, row["features"])
+    row = _one(rows, featurizer="pca", position="last")
+    done = shell("export", str(trained), row["hypothesis"], "--to", "none", *names)
+    assert done.returncode == 2
+    assert "standardised" in done.stderr
+    assert "none of 1 hypotheses can be written" in done.stderr
+
+
+def test_a_hypothesis_is_exported_for_pyvene_or_refused_in_one_line(trained: Path, shell: Shell) -> None:
+    rows = _rows(trained, shell)
+    done = shell(
+        "export",
+        str(trained),
+        _one(rows, featurizer="svd", position="c")["hypothesis"],
+        "--format",
+        "pyvene",
+        "--to",
+        "pv",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "pv\n", "")
+    key = "layer_1_comp_block_output_unit_pos_nunit_1#0"
+    assert {p.name for p in (shell.folder / "pv").iterdir()} == {"config.json", f"intkey_{key}.bin"}
+    assert json.loads((shell.folder / "pv/config.json").read_text())["sorted_keys"] == [key]
+    done = shell(
+        "export",
+        str(trained),
+        _one(rows, featurizer="pca", position="c")["hypothesis"],
+        "--format",
+        "pyvene",
+        "--to",
+        "no",
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "standardised" in done.stderr
+
+
+def test_flags_that_do_not_go_together_are_usage_errors(trained: Path, shell: Shell) -> None:
+    for arguments in (
+        ("export", str(trained), "--to", "it"),
+        ("export", str(trained), "a", "--to", "it", "--task", "t"),
+        ("export", str(trained), "--format", "mib", "--to", "it", "--push-to-hub", "ann/it"),
+    ):
+        assert shell(*arguments).returncode == 2
+    done = shell("import", "nowhere", "--to", "it")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "there is no such folder" in done.stderr

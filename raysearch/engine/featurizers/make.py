@@ -8,6 +8,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from raysearch.engine.featurizers import tensor_file
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
@@ -33,6 +34,8 @@ _FORMAT = 1
 _SIZED = ("das", "boundless_rank", "random")
 _OF_SOME = ("identity", "sae")
 _TOLERANCE = 1e-4
+_FAULTS = (KeyError, ValueError, TypeError, IndexError, RuntimeError)
+"""What `from_tensors` may raise."""
 
 
 def untrained(
@@ -99,10 +102,28 @@ def from_bytes(content: bytes) -> Featurizer:
             raise ValueError(f"format {about['format']}, this version reads {_FORMAT}")
         featurizer = FEATURIZERS[about["name"]].from_tensors(about["width"], tensors)
         _check_whole(featurizer, about["width"])
-    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as e:
-        said = f"{e} is missing or unknown" if isinstance(e, KeyError) else str(e)
-        raise StoreError(f"this is no saved featurizer: {said}; fit it again, or take the file that fit made") from e
+    except _FAULTS as e:
+        raise StoreError(
+            f"this is no saved featurizer: {_said(e)}; fit it again, or take the file that fit made"
+        ) from e
     return featurizer
+
+
+def from_parts(subspace: Subspace, width: int, tensors: Mapping[str, Tensor]) -> Featurizer:
+    """The featurizer of `subspace`, hardened, on the CPU, whose `tensors()` these are. Raises: StoreError where they do not fit it."""
+    try:
+        featurizer = FEATURIZERS[subspace.featurizer].from_tensors(width, tensors)
+        _check_whole(featurizer, width)
+        count = featurizer.directions.shape[1] if isinstance(featurizer, Span) else subspace.features
+        if subspace.features is not None and count != subspace.features:
+            raise ValueError(f"tensors of {count} features, said to be of {subspace.features}")
+    except _FAULTS as e:
+        raise StoreError(f"the tensors do not fit its subspace ({subspace.featurizer}): {_said(e)}") from e
+    return featurizer
+
+
+def _said(e: Exception) -> str:
+    return f"{e} is missing or unknown" if isinstance(e, KeyError) else str(e)
 
 
 @torch.no_grad()
