@@ -103,8 +103,8 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             "space.subspaces.0: names das, pca; give one kind of subspace",
         ),
         (
-            {"space": {"subspaces": [{"dsa": [1]}]}},
-            r"space.subspaces.0.dsa: unknown key; did you mean 'das'\? allowed: coordinates, das",
+            {"space": {"subspaces": [{"dass": [1]}]}},
+            r"space.subspaces.0.dass: unknown key; did you mean 'das'\? allowed: coordinates, das",
         ),
         ({"space": {"subspaces": [{"mask": {"over": "pca"}}]}}, "space.subspaces.0.mask: size says how many principal"),
         ({"fit": {"rungs": [200, 100]}}, r"fit: rungs \[200, 100\] must rise, and lie below steps \(400\)"),
@@ -180,7 +180,6 @@ def test_keys_of_later_versions_are_refused_not_ignored(tmp_path: Path, key: str
     [(path, value) for path, values in NOT_YET_VALUES.items() for value in values]
     + [
         ("space.positions", [{"x": {"take": "last"}}]),
-        ("space.subspaces", ["full", {"sae": {"path": "a.safetensors"}}]),
         ("propose.use", "my_file.py:Proposer"),
     ],
 )

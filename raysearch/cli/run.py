@@ -284,6 +284,7 @@ def _work(question: Question) -> Work:
         device_map=job.model.device_map,
         factory=job.model.is_factory,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
+        files=job.space.sae_paths,
         recipe=job.fit.model_dump(exclude={"seeds", "rungs", "keep", "saves"}),
     )
 
