@@ -39,16 +39,18 @@ def test_the_notebook_lines_run_and_print_what_the_readme_shows(
     assert changed == {layer: [3] if layer <= 22 else [4] for layer in range(30)}  # as the text beneath says
 
 
-def test_the_space_of_the_readme_is_a_space(tmp_path: Path) -> None:
-    (space,) = (block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if block.startswith("space:"))
-    job = Job.parse(
-        {
-            "name": "x",
-            "model": {"path": "owner/name"},
-            "problem": {"use": "raysearch.problems.capitals"},
-            **yaml.safe_load(space),
-        },
-        folder=tmp_path,
-    )
+def _jobs(folder: Path) -> list[Job]:
+    """The parts of a job in the README, each in a job of its own."""
+    whole = {"name": "x", "model": {"path": "owner/name"}, "problem": {"use": "raysearch.problems.capitals"}}
+    parts = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    return [Job.parse({**whole, **yaml.safe_load(part)}, folder=folder) for part in parts if part.startswith("space:")]
+
+
+def test_the_spaces_of_the_readme_are_spaces(tmp_path: Path) -> None:
+    job, trained = _jobs(tmp_path)
+    names = [s.featurizer for s in trained.space.meant_subspaces]
+    assert names == ["das"] * 3 + ["boundless", "mask", "pca", "random", "sae"]
+    assert trained.fit.rungs == (100,)
+    assert len(trained.controls) == 4
     assert job.space.components == ("residual", "head")
     assert [len(units) for units in job.space.units] == [2, 1]
