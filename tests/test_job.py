@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raysearch.errors import JobError, NotYetError
 from raysearch.job import NOT_YET_KEYS, NOT_YET_VALUES, Job
+from raysearch.job.keys import ModelKeys
 from raysearch.job.mistakes import keys_at
 from raysearch.job.space import in_order
 from raysearch.search.hypothesis import Site, Unit
@@ -152,6 +153,12 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"model": {}}, "model.path: missing"),
         ({"model": {"path": "./nowhere"}}, "model.path: there is no .*nowhere; give a folder"),
         ({"model": {"path": "owner/m", "dtype": "int8"}}, "model.dtype: .*got 'int8'"),
+        ({"model": {"path": "absent.py:net"}}, "model.path: there is no file .*absent.py; give my_file.py:factory"),
+        (
+            {"model": {"path": "one:two:three"}},
+            "model.path: 'one:two:three' names no function; give my_file.py:factory",
+        ),
+        ({"model": {"path": "a.b:net", "device_map": "auto"}}, "model: device_map is for a language model; a.b:net is"),
         ({"name": "a b"}, "name: .*got 'a b'"),
         ({"resources": {"replicas": 0}}, r"resources.replicas: .*greater than or equal to 1 \(got 0\)"),
     ],
@@ -163,6 +170,22 @@ def test_a_mistake_gets_one_line_that_says_where_and_what(
         _load(tmp_path, changes)
     assert "\n" not in str(e.value)
     assert not isinstance(e.value, NotYetError)
+
+
+def test_a_function_that_makes_the_network_is_known_by_its_form(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").touch()
+    for path, is_factory, file in [
+        ("mine.py:net", True, "mine.py"),
+        ("package.nets:Net", True, None),
+        ("owner/model", False, None),
+        ("owner/a:b", False, None),
+    ]:
+        keys = ModelKeys(path=path)
+        assert (keys.is_factory, keys.factory_file) == (is_factory, file)
+    job = _load(tmp_path, {"model": {"path": "mine.py:net"}, "answer": {"compare": "class"}})
+    assert job.model.path == f"{tmp_path.resolve()}/mine.py:net"
+    assert Job.parse(yaml.safe_load(job.to_yaml())) == job
+    assert _load(tmp_path, {"model": {"path": "package.nets:Net"}}).model.path == "package.nets:Net"
 
 
 @pytest.mark.parametrize("key", NOT_YET_KEYS)

@@ -25,7 +25,7 @@ GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 _PATHS = {
     "replay": "suffix replay, from the patch on; each replica proves it against plain forward passes when it starts",
-    "batched": "batched full forward passes: this model takes no cache, or does not say which logits to compute",
+    "batched": "batched full forward passes: this model is on tensors, takes no cache, or does not say which logits to compute",
 }
 
 
