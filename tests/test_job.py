@@ -28,6 +28,19 @@ def _load(tmp_path: Path, changes: dict[str, object], sets: tuple[str, ...] = ()
     return Job.load(_file(tmp_path, yaml.safe_dump(raw)), sets)
 
 
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_job_of_the_repository_is_a_job(path: Path) -> None:
+    text = path.read_text()
+    if "../models/" in text and not (ROOT / "models").is_dir():
+        pytest.skip("no models/: make install fetches it")
+    job = Job.load(path)
+    assert job.name == path.stem
+    assert text.startswith("# "), "a job begins with what it asks"
+
+
 def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     job = _load(tmp_path, {})
     assert (job.model.dtype, job.model.revision) == ("float32", None)
