@@ -111,13 +111,17 @@ class Captures:
         activation: Tensor = run.activations[point.component][self._taps.place(point)]
         return activation
 
-    def fitting(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """`rows` in parts of at most `limit.rows`, whose runs (bases and sources) fit into `max_bytes`; a row that does not fits alone."""
+    def fitting(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
+        """`rows` in parts of at most `most` (None: `limit.rows`), whose runs (bases and sources) fit into `max_bytes`.
+
+        A row that does not fits alone.
+        """
         part: list[Row] = []
         inside: set[Row] = set()
         for row in rows:
             needed = {Row(row.base), *sources_of([row])}
-            if part and (len(part) >= self._limit.rows or self._bytes_of(inside | needed) > self._max_bytes):
+            full = len(part) >= (self._limit.rows if most is None else most)
+            if part and (full or self._bytes_of(inside | needed) > self._max_bytes):
                 yield part
                 part, inside = [], set()
             part.append(row)
