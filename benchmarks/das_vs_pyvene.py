@@ -29,9 +29,9 @@ from transformers import PreTrainedModel
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.fit.fits import Asked, Fit
 from raysearch.engine.fit.recipe import Recipe, batch_of
-from raysearch.engine.fit.start import started, to_bytes
 from raysearch.engine.fit.trainer import Trainer
 from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.memory import Limit, capture_bytes
@@ -221,7 +221,9 @@ def _pyvene(
 
 def _start(hypothesis: Hypothesis, width: int) -> Tensor:
     """The rotation with which our fit begins."""
-    return safetensors.torch.load(to_bytes(started(Subspace("das", hypothesis[2]), width, 0)))["directions"]
+    return safetensors.torch.load(
+        to_bytes(untrained(Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0)))
+    )["directions"]
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ def _work(question: Question) -> Work:
         factory=job.model.is_factory,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
         files=job.space.sae_paths,
-        recipe=job.fit.model_dump(exclude={"seeds", "rungs", "keep", "saves"}),
+        recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves"}),
     )
 
 

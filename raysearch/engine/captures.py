@@ -9,7 +9,7 @@ all that is kept is `constant`.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,9 +119,9 @@ class Captures:
         part: list[Row] = []
         inside: set[Row] = set()
         for row in rows:
-            needed = {Row(row.base), *sources_of([row])}
+            needed = {Row(row.base), *(source.run for patch in row.patches for source in patch.sources)}
             full = len(part) >= (self._limit.rows if most is None else most)
-            if part and (full or self._bytes_of(inside | needed) > self._max_bytes):
+            if part and (full or self._bytes_of(len(inside) + len(needed - inside)) > self._max_bytes):
                 yield part
                 part, inside = [], set()
             part.append(row)
@@ -129,9 +129,9 @@ class Captures:
         if part:
             yield part
 
-    def _bytes_of(self, runs: Collection[Row]) -> int:
-        """What they take, by the last that was made: activations grow with the tokens, and inputs of one job are of a length."""
-        return len(runs) * self._last_bytes
+    def _bytes_of(self, runs: int) -> int:
+        """What so many take, by the last that was made: activations grow with the tokens, and inputs of one job are of a length."""
+        return runs * self._last_bytes
 
     def _run_all(self, rows: Sequence[Row]) -> dict[Row, Run]:
         made: dict[Row, Run] = {}

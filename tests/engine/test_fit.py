@@ -11,19 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from raysearch.causal import ONE_SOURCE
+from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.engine.asked import row_of
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
+from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.fit.fits import Asked, DivergedError, Fit, FitFault
 from raysearch.engine.fit.recipe import Recipe, batch_of, divided
-from raysearch.engine.fit.start import started
 from raysearch.engine.fit.trainer import Trainer
 from raysearch.engine.interchange import oracle
 from raysearch.engine.kinds import Featurized
 from raysearch.engine.memory import Limit
-from raysearch.engine.network import Stimulus
 from raysearch.engine.paths import Batched, Path, Plain, Replayed
 from raysearch.engine.rows import Row
 from raysearch.engine.tensors import TensorNetwork
@@ -110,7 +109,7 @@ def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str) -> N
     pairs = PAIRS[:6]
     targets = rows_of(asked, pairs)
     for one, fit in zip(asked, fits(trainer_on(world, recipe, path), asked, 0, 1, pairs), strict=True):
-        before = started(one.intervention.units[0].subspace, fit_width(fit), 3)
+        before = untrained(one.intervention.units[0].subspace, fit_width(fit), torch.Generator().manual_seed(3))
         wanted = gradient_by_hooks(world, one, before, pairs, targets[one.intervention.id])
         got = (before.raw.detach() - raw(fit)) / 0.5
         assert (got - wanted).norm() <= 1e-5 * wanted.norm() + 1e-7, one
@@ -124,7 +123,7 @@ def fit_width(fit: Fit) -> int:
 def test_gradients_through_featurized_rows_are_those_through_plain_hooks(family: str) -> None:
     world, pairs, one = shared_world(family), PAIRS[:5], Asked(das(1, 4), 0)
     wanted = rows_of([one], pairs)[one.intervention.id]
-    featurizer = started(Subspace("das", 4), 32, 1)
+    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(1))
     by_hooks = gradient_by_hooks(world, one, featurizer, pairs, wanted)
     for path in world.fast():
         whole = [row_of(pair, residual((1, "here")), world.taps) for pair in pairs]
@@ -253,7 +252,7 @@ def test_rows_that_change_nothing_are_not_run_and_count_with_the_bases_loss() ->
     recipe = replace(RECIPE, steps=1, batch=99, validation=0, evaluate=1)
     (fit,) = fits(trainer_on(world, recipe), [asked], 0, 1, pairs)
     targets = rows_of([asked], pairs)[asked.intervention.id]
-    featurizer = started(Subspace("das", 4), 32, 0)
+    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     losses = []
     for pair in pairs:
         (patch,) = row_of(pair, residual((1, "first")), world.taps).patches
@@ -293,7 +292,7 @@ def test_what_cannot_be_fit_is_said_and_the_others_go_on() -> None:
     done = trainer_on(shared_world("llama")).fit(asked, PAIRS, rows_of(asked), 0, 6)
     assert [type(one) for one in done] == [FitFault, Fit, FitFault, FitFault, FitFault]
     said = [str(one.error) for one in done if isinstance(one, FitFault)]
-    assert "33 features of a unit that has 32" in said[0]
+    assert "33 features of a vector of 32" in said[0]
     assert "2 units" in said[1]
     assert isinstance(done[2].error, NotYetError)
     assert done[1] == fits(trainer_on(shared_world("llama")), [COMPANY[0]])[0]
@@ -447,7 +446,7 @@ def test_activations_of_distinct_inputs_with_the_labels_of_sources() -> None:
 
 def test_a_featurizer_that_takes_no_steps_is_validated() -> None:
     trainer, asked = trainer_on(shared_world("llama")), COMPANY[:1]
-    featurizer = started(Subspace("das", 4), 32, 0)
+    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     (fit,) = trainer.validated([(asked[0].intervention, featurizer)], PAIRS, rows_of(asked))
     still = trainer_on(shared_world("llama"), replace(RECIPE, learning_rate=0.0))
     (trained,) = fits(still, asked)

@@ -138,7 +138,7 @@ class Trainer:
 
     def _progress(self, asked: Asked, unit: Captured, given: Featurizer | None, first: int) -> Progress:
         (asked_unit,) = asked.intervention.units
-        featurizer = started(asked_unit, unit, self._taps, asked.seed) if given is None else given
+        featurizer = started(asked_unit, unit, self._taps, asked.seed, self._recipe) if given is None else given
         featurizer.to(self._network.device)
         name = f"intervention {asked.intervention.id}, seed {asked.seed}"
         progress = Progress(name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None)
@@ -160,7 +160,7 @@ class Trainer:
         for at, fitting in group.going.items():
             indices = batch_of(fitting.train, recipe.batch, fitting.asked.seed, step)
             try:
-                fitting.progress.featurizer.anneal(step / recipe.steps)
+                fitting.progress.featurizer.anneal(step / max(1, recipe.steps - 1))
                 vectors, own = fitting.asks(at, fitting.live(indices))
             except Exception as error:  # noqa: BLE001  as in measure.py
                 group.fail({at: error})
@@ -229,6 +229,9 @@ class Trainer:
         return self._rows.alone(fitting.unit.lanes[index].row.base, *fitting.answers[index])
 
     def _ended(self, asked: Sequence[Asked], group: Group) -> list[Fit | FitFault]:
+        for at, fitting in list(group.alive.items()):
+            if fitting.has_collapsed(self._recipe):
+                group.fail({at: fitting.collapse()})
         return [
             FitFault(one.intervention.id, one.seed, group.faults[at])
             if at in group.faults
