@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyvene
-import safetensors.torch
 import torch
 from grid import MODEL, Grid, flags, spread, template_grid
 from torch import Tensor
@@ -221,9 +220,8 @@ def _pyvene(
 
 def _start(hypothesis: Hypothesis, width: int) -> Tensor:
     """The rotation with which our fit begins."""
-    return safetensors.torch.load(
-        to_bytes(untrained(Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0)))
-    )["directions"]
+    begun = untrained(Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0))
+    return begun.tensors()["directions"]
 
 
 if __name__ == "__main__":
