@@ -1,25 +1,26 @@
 """Training rotations, side by side with pyvene 0.1.8: the same model, pairs, batches, learning rate, threads and process.
 
-    make install-bench && .venv/bin/python benchmarks/das_vs_pyvene.py [--tiny]
+    make install-bench && .venv/bin/python benchmarks/das_vs_pyvene.py [--half] [--tiny]
 
-SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16; prompts that differ from their first token on, so
-that no row is free. A step is one batch of one hypothesis, forward, backward and Adam; validation is left out on both sides. Ours
-is the whole grid in one company, and one hypothesis (middle layer, second position, k = 4) by itself, captures included once. pyvene is
-timed on one cell of each layer, positions and sizes in turn, as its documentation trains (model gradients disabled, cross entropy at
-the last token); its cost hardly depends on position and size. Both take `--steps` steps after a warm-up, and are extrapolated
-to `--train` steps. First losses, from the same rotation on the same batch, are compared. The last line is the ratio for the grid.
+SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16. Positions are spread from the first token in which
+prompts differ to the last (`--half`: over the second half, with prompts that differ from their first token on), so that no row is free.
+A step is one batch of one hypothesis: forward, backward, Adam; validation is left out on both sides. Ours is the whole grid in
+one company, and one hypothesis (the middle layer, the second position, k = 4) by itself, captures included once in each. pyvene is timed
+on one cell of each layer, positions and sizes in turn, as its documentation trains (model gradients disabled, cross entropy at
+the last token); its cost hardly depends on position and size. Both take `--steps` steps after a warm-up and are
+extrapolated to `--train`. Losses of the first step, from the same rotation on the same batch, are compared. The last line is the ratio
+for the grid.
 """
 
 import argparse
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyvene
-import safetensors.torch
 import torch
-from grid import MODEL, Grid, flags, template_grid
+from grid import MODEL, Grid, flags, spread, template_grid
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -27,11 +28,11 @@ from transformers import PreTrainedModel
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.fit.fits import Asked, Fit
 from raysearch.engine.fit.recipe import Recipe, batch_of
-from raysearch.engine.fit.start import started, to_bytes
 from raysearch.engine.fit.trainer import Trainer
-from raysearch.engine.load import ModelSource, load
+from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.paths import Replayed
@@ -69,7 +70,7 @@ def main() -> None:
     asked = _asked()
     torch.set_num_threads(asked.threads)
     loaded = load(ModelSource(str(MODEL)))
-    network, grid = LanguageModel(loaded.model), template_grid(loaded, asked, half=True)
+    network, grid = LanguageModel(loaded.model), _grid(loaded, asked)
     pairs = _pairs(network, grid)
     recipe = Recipe(
         steps=asked.steps + WARM, batch=asked.batch, schedule="constant", warmup=0.0, validation=0.0, evaluate=10**9
@@ -104,17 +105,28 @@ def main() -> None:
 
 
 def _asked() -> argparse.Namespace:
-    parser = flags(__doc__, rows=32)
+    parser = flags(__doc__, rows=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20, help="that are timed, after a warm-up")
     parser.add_argument("--train", type=int, default=400, help="steps that are extrapolated to")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tiny", action="store_true", help="few of everything, for a test of the script")
+    parser.add_argument(
+        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
+    )
     parser.set_defaults(layers=5, positions=4)
     asked = parser.parse_args()
     if asked.tiny:
         asked.layers, asked.positions, asked.sizes, asked.pairs, asked.batch, asked.steps = 2, 2, [1, 4], 8, 4, 2
     return asked
+
+
+def _grid(loaded: Loaded, asked: argparse.Namespace) -> Grid:
+    """The template's grid, without positions at which base and source cannot differ."""
+    grid = template_grid(loaded, argparse.Namespace(**{**vars(asked), "positions": None}), asked.half)
+    bases, sources = grid.ids(0), grid.ids(1)
+    differing = [t for t in grid.tokens if bool((bases[:, : t + 1] != sources[:, : t + 1]).any(1).all())]
+    return replace(grid, tokens=spread(differing, asked.positions))
 
 
 def _one_of_each_layer(grid: Grid, sizes: Sequence[int]) -> list[Hypothesis]:
@@ -208,7 +220,8 @@ def _pyvene(
 
 def _start(hypothesis: Hypothesis, width: int) -> Tensor:
     """The rotation with which our fit begins."""
-    return safetensors.torch.load(to_bytes(started(Subspace("das", hypothesis[2]), width, 0)))["directions"]
+    begun = untrained(Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0))
+    return begun.tensors()["directions"]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raysearch.errors import JobError, NotYetError
 from raysearch.job import NOT_YET_KEYS, NOT_YET_VALUES, Job
+from raysearch.job.keys import ModelKeys
 from raysearch.job.mistakes import keys_at
 from raysearch.job.space import in_order
 from raysearch.search.hypothesis import Site, Unit
@@ -25,6 +26,19 @@ def _file(tmp_path: Path, text: str) -> Path:
 def _load(tmp_path: Path, changes: dict[str, object], sets: tuple[str, ...] = ()) -> Job:
     raw = {**SMALL, **changes}
     return Job.load(_file(tmp_path, yaml.safe_dump(raw)), sets)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_job_of_the_repository_is_a_job(path: Path) -> None:
+    text = path.read_text()
+    if "../models/" in text and not (ROOT / "models").is_dir():
+        pytest.skip("no models/: make install fetches it")
+    job = Job.load(path)
+    assert job.name == path.stem
+    assert text.startswith("# "), "a job begins with what it asks"
 
 
 def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
@@ -103,8 +117,8 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             "space.subspaces.0: names das, pca; give one kind of subspace",
         ),
         (
-            {"space": {"subspaces": [{"dsa": [1]}]}},
-            r"space.subspaces.0.dsa: unknown key; did you mean 'das'\? allowed: coordinates, das",
+            {"space": {"subspaces": [{"dass": [1]}]}},
+            r"space.subspaces.0.dass: unknown key; did you mean 'das'\? allowed: coordinates, das",
         ),
         ({"space": {"subspaces": [{"mask": {"over": "pca"}}]}}, "space.subspaces.0.mask: size says how many principal"),
         ({"fit": {"rungs": [200, 100]}}, r"fit: rungs \[200, 100\] must rise, and lie below steps \(400\)"),
@@ -152,6 +166,12 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"model": {}}, "model.path: missing"),
         ({"model": {"path": "./nowhere"}}, "model.path: there is no .*nowhere; give a folder"),
         ({"model": {"path": "owner/m", "dtype": "int8"}}, "model.dtype: .*got 'int8'"),
+        ({"model": {"path": "absent.py:net"}}, "model.path: there is no file .*absent.py; give my_file.py:factory"),
+        (
+            {"model": {"path": "one:two:three"}},
+            "model.path: 'one:two:three' names no function; give my_file.py:factory",
+        ),
+        ({"model": {"path": "a.b:net", "device_map": "auto"}}, "model: device_map is for a language model; a.b:net is"),
         ({"name": "a b"}, "name: .*got 'a b'"),
         ({"resources": {"replicas": 0}}, r"resources.replicas: .*greater than or equal to 1 \(got 0\)"),
     ],
@@ -163,6 +183,22 @@ def test_a_mistake_gets_one_line_that_says_where_and_what(
         _load(tmp_path, changes)
     assert "\n" not in str(e.value)
     assert not isinstance(e.value, NotYetError)
+
+
+def test_a_function_that_makes_the_network_is_known_by_its_form(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").touch()
+    for path, is_factory, file in [
+        ("mine.py:net", True, "mine.py"),
+        ("package.nets:Net", True, None),
+        ("owner/model", False, None),
+        ("owner/a:b", False, None),
+    ]:
+        keys = ModelKeys(path=path)
+        assert (keys.is_factory, keys.factory_file) == (is_factory, file)
+    job = _load(tmp_path, {"model": {"path": "mine.py:net"}, "answer": {"compare": "class"}})
+    assert job.model.path == f"{tmp_path.resolve()}/mine.py:net"
+    assert Job.parse(yaml.safe_load(job.to_yaml())) == job
+    assert _load(tmp_path, {"model": {"path": "package.nets:Net"}}).model.path == "package.nets:Net"
 
 
 @pytest.mark.parametrize("key", NOT_YET_KEYS)
@@ -180,7 +216,6 @@ def test_keys_of_later_versions_are_refused_not_ignored(tmp_path: Path, key: str
     [(path, value) for path, values in NOT_YET_VALUES.items() for value in values]
     + [
         ("space.positions", [{"x": {"take": "last"}}]),
-        ("space.subspaces", ["full", {"sae": {"path": "a.safetensors"}}]),
         ("propose.use", "my_file.py:Proposer"),
     ],
 )

@@ -1,8 +1,11 @@
-"""What a reader copies from README.md: its Python runs, and prints what stands beneath it; its job keys are keys."""
+"""What a reader copies from README.md and docs/your-own-problem.md: the code runs, and gives what stands beneath it."""
 
 import contextlib
 import io
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from raysearch.job import Job
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OWN = (ROOT / "docs" / "your-own-problem.md").read_text()
 
 
 @pytest.mark.model
@@ -39,16 +43,52 @@ def test_the_notebook_lines_run_and_print_what_the_readme_shows(
     assert changed == {layer: [3] if layer <= 22 else [4] for layer in range(30)}  # as the text beneath says
 
 
-def test_the_space_of_the_readme_is_a_space(tmp_path: Path) -> None:
-    (space,) = (block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if block.startswith("space:"))
-    job = Job.parse(
-        {
-            "name": "x",
-            "model": {"path": "owner/name"},
-            "problem": {"use": "raysearch.problems.capitals"},
-            **yaml.safe_load(space),
-        },
-        folder=tmp_path,
-    )
+def _jobs(folder: Path) -> list[Job]:
+    """The parts of a job in the README, each in a job of its own."""
+    whole = {"name": "x", "model": {"path": "owner/name"}, "problem": {"use": "raysearch.problems.capitals"}}
+    parts = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    return [Job.parse({**whole, **yaml.safe_load(part)}, folder=folder) for part in parts if part.startswith("space:")]
+
+
+def test_the_spaces_of_the_readme_are_spaces(tmp_path: Path) -> None:
+    job, trained = _jobs(tmp_path)
+    names = [s.featurizer for s in trained.space.meant_subspaces]
+    assert names == ["das"] * 3 + ["boundless", "mask", "pca", "random", "sae"]
+    assert trained.fit.rungs == (100,)
+    assert len(trained.controls) == 4
     assert job.space.components == ("residual", "head")
     assert [len(units) for units in job.space.units] == [2, 1]
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not (ROOT / "models").is_dir(), reason="no models/: make install fetches it")
+def test_the_page_on_your_own_problem_runs_as_it_stands_and_finds_what_it_shows(tmp_path: Path) -> None:
+    problem, look = re.findall(r"```python\n(.*?)```", OWN, re.DOTALL)
+    (job,) = re.findall(r"```yaml\n(.*?)```", OWN, re.DOTALL)
+    assert len([line for line in problem.splitlines() if line.strip()]) <= 30, "the page says thirty lines"
+    (tmp_path / "drinks.py").write_text(problem)
+    (tmp_path / "drinks.yaml").write_text(job)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+
+    def call(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def shown_after(text: str) -> list[str]:
+        """The indented lines after `text`, up to the next that is not."""
+        lines = OWN.split(text)[1].lstrip("\n`").splitlines()
+        end = next(at for at, line in enumerate(lines) if line and not line.startswith("    "))
+        return [line.strip() for line in lines[:end] if line]
+
+    assert call(sys.executable, "-c", look).splitlines() == shown_after("print(dict(pair.counterfactual))\n")
+    raysearch = str(Path(sys.executable).with_name("raysearch"))
+    call(raysearch, "plan", "drinks.yaml")
+    call(raysearch, "run", "drinks.yaml", "--pool", "local", "--tracking-uri", "none", "-q")
+    rows = json.loads(call(raysearch, "results", "latest", "--accepted", "-o", "json"))
+    found = {(row["variable"], row["position"], row["layer"]) for row in rows}
+    assert found == ACCEPTED
+
+
+ACCEPTED = {("answer", "last", 23), ("answer", "last", 29)}
+"""What the table of the page says."""

@@ -16,6 +16,7 @@ from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.job import Job
 from raysearch.search.blocks import check_variables
 from raysearch.search.events import ModelFacts
+from raysearch.search.hypothesis import TRAINED
 from raysearch.search.power import Power, power
 from raysearch.search.space import Grid, HypothesisSpace
 
@@ -25,7 +26,7 @@ GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 _PATHS = {
     "replay": "suffix replay, from the patch on; each replica proves it against plain forward passes when it starts",
-    "batched": "batched full forward passes: this model takes no cache, or does not say which logits to compute",
+    "batched": "batched full forward passes: this model is on tensors, takes no cache, or does not say which logits to compute",
 }
 
 
@@ -43,6 +44,7 @@ class _Facts:
     components: tuple[str, ...]
     sites: tuple[str, ...]
     sets: int
+    fits: int
     claim: str
     pairs: dict[Split, int]
     inputs: int
@@ -68,7 +70,7 @@ def _facts(question: Question) -> _Facts:
     test, called = question.test_pairs(expected)
     check_variables(test, called)
     inputs = {ids for e in encoded for ids in (e.base, *e.sources.values())}
-    splits: tuple[Split, ...] = ("test", "holdout")
+    splits: tuple[Split, ...] = ("fit", "test", "holdout")
     return _Facts(
         name=job.name,
         model="/".join(Path(job.model.path).parts[-2:]),
@@ -82,6 +84,7 @@ def _facts(question: Question) -> _Facts:
         components=question.components,
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
+        fits=_fits(space, job),
         claim=job.test.claim,
         pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
         inputs=len(inputs),
@@ -122,6 +125,22 @@ def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tupl
     return tuple(power(test, iia, last) for iia in GRID)
 
 
+def _fits(space: HypothesisSpace, job: Job) -> int:
+    """How many subspaces are trained or computed, seeds counted."""
+    fitted = [h.intervention for h in space if h.intervention.is_fitted]
+    return sum(len(job.fit.seeds) if any(u.subspace.featurizer in TRAINED for u in i.units) else 1 for i in fitted)
+
+
+def _training_words(facts: "_Facts", job: Job) -> list[str]:
+    if not facts.fits:
+        return []
+    rungs = f", the hopeless dropped at {', '.join(map(str, job.fit.rungs))}" if job.fit.rungs else ""
+    return [
+        f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with {job.fit.batch} pairs each{rungs}; "
+        f"{facts.pairs['fit']} fit pairs at hand, {job.pairs.fit} wanted"
+    ]
+
+
 def _sets_words(sets: int) -> list[str]:
     return [f"{sets} explicit set{'s' * (sets > 1)} of units"] if sets else []
 
@@ -136,6 +155,7 @@ def _text(facts: _Facts, job: Job) -> str:
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
         f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
+        *_training_words(facts, job),
         f"  claim       {facts.claim}; threshold {job.test.threshold:g}, false accept {job.test.false_accept:g} over all "
         f"{facts.hypotheses}, miss {job.test.miss:g} each",
         "",

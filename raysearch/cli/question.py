@@ -257,4 +257,9 @@ def _file_digests(job: Job) -> dict[str, str]:
         if ".py:" in function:
             file, _, name = function.rpartition(":")
             digests[key] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
+    for path in job.space.sae_paths:
+        whole = hashlib.sha256()
+        for found in sorted(Path(path).parent.glob(Path(path).name.replace("{layer}", "*"))):
+            whole.update(hashlib.sha256(found.read_bytes()).digest())
+        digests[f"sae {path}"] = whole.hexdigest()
     return digests

@@ -284,7 +284,8 @@ def _work(question: Question) -> Work:
         device_map=job.model.device_map,
         factory=job.model.is_factory,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
-        recipe=job.fit.model_dump(exclude={"seeds", "rungs", "keep", "saves"}),
+        files=job.space.sae_paths,
+        recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves"}),
     )
 
 

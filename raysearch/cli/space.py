@@ -3,6 +3,7 @@
 Invariants: nothing is left out silently: a layer, head or coordinate that the model lacks is an error that says what it has.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
 from raysearch.job.space import in_order
 from raysearch.search.events import ComponentFacts, ModelFacts
-from raysearch.search.hypothesis import Site, Subspace
+from raysearch.search.hypothesis import Site, Subspace, of_layer
 from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
 
 
@@ -71,6 +72,8 @@ class _Model:
 
     def check_subspace(self, key: str, site: Site, subspace: Subspace) -> None:
         """Raises: JobError for a coordinate that the vector does not have, a mask over heads where there are none."""
+        if subspace.file is not None:  # of an autoencoder only the replica knows how wide it is
+            return
         width, component = self.width(site), site.component
         if subspace.basis == "heads" and (site.head is not None or not self.component(component).heads):
             raise JobError(
@@ -112,7 +115,20 @@ def _grid(
     for layer in layers if facts.widths else layers[:1]:
         for subspace in subspaces:
             model.check_subspace("space.subspaces", Site(layer, component, "", heads[0]), subspace)
-    return Grid(component, layers, heads, positions, subspaces)
+    files = {(path, layer): _file_digest(path, layer) for path in keys.sae_paths for layer in layers}
+    return Grid(component, layers, heads, positions, subspaces, files)
+
+
+def _file_digest(path: str, layer: int) -> str:
+    """Of the sparse autoencoder of a layer. Raises: JobError where there is none."""
+    file = Path(of_layer(path, layer))
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as e:
+        raise JobError(
+            f"space.subspaces: sae.path: {file} cannot be read ({e.strerror or e}); give a safetensors file, {{layer}} in its path "
+            "where each layer has its own"
+        ) from e
 
 
 def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ class Work:
     function that makes it, and the pairs are of tensors.
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
-    `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe`.
+    `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe`. `files`: of sparse autoencoders, as on every node.
     """
 
     model: str
@@ -40,6 +40,7 @@ class Work:
     device_map: str | None = None
     factory: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

@@ -9,7 +9,7 @@ all that is kept is `constant`.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,13 +111,17 @@ class Captures:
         activation: Tensor = run.activations[point.component][self._taps.place(point)]
         return activation
 
-    def fitting(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """`rows` in parts of at most `limit.rows`, whose runs (bases and sources) fit into `max_bytes`; a row that does not fits alone."""
+    def fitting(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
+        """`rows` in parts of at most `most` (None: `limit.rows`), whose runs (bases and sources) fit into `max_bytes`.
+
+        A row that does not fits alone.
+        """
         part: list[Row] = []
         inside: set[Row] = set()
         for row in rows:
-            needed = {Row(row.base), *sources_of([row])}
-            if part and (len(part) >= self._limit.rows or self._bytes_of(inside | needed) > self._max_bytes):
+            needed = {Row(row.base), *(source.run for patch in row.patches for source in patch.sources)}
+            full = len(part) >= (self._limit.rows if most is None else most)
+            if part and (full or self._bytes_of(len(inside) + len(needed - inside)) > self._max_bytes):
                 yield part
                 part, inside = [], set()
             part.append(row)
@@ -125,9 +129,9 @@ class Captures:
         if part:
             yield part
 
-    def _bytes_of(self, runs: Collection[Row]) -> int:
-        """What they take, by the last that was made: activations grow with the tokens, and inputs of one job are of a length."""
-        return len(runs) * self._last_bytes
+    def _bytes_of(self, runs: int) -> int:
+        """What so many take, by the last that was made: activations grow with the tokens, and inputs of one job are of a length."""
+        return runs * self._last_bytes
 
     def _run_all(self, rows: Sequence[Row]) -> dict[Row, Run]:
         made: dict[Row, Run] = {}

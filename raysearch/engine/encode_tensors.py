@@ -99,11 +99,12 @@ class _Encoder:
 
 
 def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
-    """The error of a network that does not run on an input. What is ours already says it is not said twice."""
-    if isinstance(error, ModelError):
-        return error
+    """The error of a network that does not run on an input, whatever it raised there."""
+    given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
     said = " ".join(str(error).split())[:200]
+    if isinstance(error, ModelError):
+        return ModelError(f"{given}: {said}")
     return ModelError(
-        f"{network} does not run on {what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)} "
-        f"({type(error).__name__}: {said}); it is given (row, {', '.join(map(str, stimulus.shape))})"
+        f"{network} does not run on {given} ({type(error).__name__}: {said}); it is given (row, "
+        f"{', '.join(map(str, stimulus.shape))})"
     )

@@ -4,16 +4,18 @@ Invariants: what was fit goes by the digest of its content; a random subspace is
 replica.
 """
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.kinds import KINDS, Featurized, Interchange, Kind, Placebo
-from raysearch.errors import JobError
-from raysearch.search.hypothesis import FITTED, Intervention, Unit, content_id
+from raysearch.errors import JobError, StoreError
+from raysearch.search.hypothesis import FITTED, Intervention, Unit, content_id, of_layer
 
 KEPT = 256
 """So many are kept ready, those used last."""
@@ -23,10 +25,11 @@ PLAIN = ("identity",)
 
 
 class Featurizers:
-    """The featurizers that a replica has at hand, on `device`."""
+    """The featurizers that a replica has at hand, on `device`. `files`: paths of sparse autoencoders, `{layer}` standing for it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, files: Sequence[str] = ()) -> None:
         self._device = device
+        self._files = tuple(files)
         self._ready: OrderedDict[str, Featurizer] = OrderedDict()  # least recently used first
 
     def take(self, tensors: Mapping[str, bytes], wanted: Iterable[str]) -> None:
@@ -56,7 +59,7 @@ class Featurizers:
         else:
             digest = _drawn_from(intervention, unit, width)
             if digest not in self._ready:
-                self._keep(digest, drawn(intervention, unit, width))
+                self._keep(digest, drawn(intervention, unit, width, self._file(unit)))
         featurizer = self._ready[digest]
         if featurizer.width != width:
             raise JobError(
@@ -66,16 +69,30 @@ class Featurizers:
         self._ready.move_to_end(digest)
         return Featurized(digest, featurizer)
 
+    def _file(self, unit: Unit) -> bytes | None:
+        """What the file holds that the unit's subspace names by its digest. Raises: StoreError where none of the files is that one."""
+        wanted = unit.subspace.file
+        if wanted is None:
+            return None
+        for path in self._files:
+            file = Path(of_layer(path, unit.site.layer))
+            content = file.read_bytes() if file.is_file() else b""
+            if hashlib.sha256(content).hexdigest() == wanted:
+                return content
+        raise StoreError(
+            f"{', '.join(self._files)}: none is the file of digest {wanted[:12]} with which the run began; put it back"
+        )
+
     def _keep(self, digest: str, featurizer: Featurizer) -> None:
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
         while len(self._ready) > KEPT:
             self._ready.popitem(last=False)
 
 
-def drawn(intervention: Intervention, unit: Unit, width: int) -> Featurizer:
-    """What nobody fits (a random subspace): a function of the intervention, the unit and its width. Raises: JobError."""
+def drawn(intervention: Intervention, unit: Unit, width: int, file: bytes | None = None) -> Featurizer:
+    """What nobody fits: a function of the intervention, the unit and its width; of an autoencoder, what `file` holds. Raises: JobError."""
     seed = int(_drawn_from(intervention, unit, width), 16) % 2**63
-    return untrained(unit.subspace, width, torch.Generator().manual_seed(seed))
+    return untrained(unit.subspace, width, torch.Generator().manual_seed(seed), file=file)
 
 
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:

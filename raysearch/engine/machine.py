@@ -25,7 +25,7 @@ class Settings:
 
     `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
     `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch. `recipe`: how
-    subspaces are trained.
+    subspaces are trained. `files`: of sparse autoencoders.
     """
 
     rows: int = 64
@@ -33,6 +33,7 @@ class Settings:
     threads: int | None = None
     plain: bool = False
     recipe: Recipe = field(default_factory=Recipe)
+    files: tuple[str, ...] = ()
 
 
 AS_THEY_COME = Settings()

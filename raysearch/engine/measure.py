@@ -12,7 +12,7 @@ import torch
 from raysearch.engine.captures import Captures
 from raysearch.engine.decide import Decision, checked, decide, near_ties
 from raysearch.engine.memory import Limit, halving
-from raysearch.engine.paths import Path
+from raysearch.engine.paths import Path, cancels
 from raysearch.engine.rows import Row
 
 Decider = Callable[[Sequence[Row]], list[Decision]]
@@ -94,7 +94,8 @@ class Measurer:
     def _decide(self, rows: Sequence[Row]) -> list[Decision]:
         decisions = decide(self._path.logits(rows))
         if self._path is not self._oracle:
-            for at in near_ties(decisions, self._tolerance):
+            brittle = {at for at, row in enumerate(rows) if cancels(row)}
+            for at in sorted(brittle | set(near_ties(decisions, self._tolerance))):
                 decisions[at] = decide(self._oracle.logits([rows[at]]))[0]
         return decisions
 

@@ -70,7 +70,7 @@ class Replica:
         self._pairs = {e.index: e for e in encoded}
         self._machine = Machine(network, loaded.dtype, encoded, components, settings)
         self._random: Machine | None = None
-        self._featurizers = Featurizers(network.device)
+        self._featurizers = Featurizers(network.device, settings.files)
         self.opened = Opened(
             ModelFacts(
                 layers=len(network.blocks),

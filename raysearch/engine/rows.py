@@ -4,7 +4,7 @@ Invariants: a row is a frozen value, so that equal rows are run once; a source i
 upon (serial interventions); tokens count from the first of the input, padding not counted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raysearch.engine.kinds import Interchange, Kind
 from raysearch.engine.network import Given
@@ -51,6 +51,13 @@ class Row:
 
     base: Given
     patches: tuple[Patch, ...] = ()
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Computed once: a row is looked up many times, and a source is a row within a row."""
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash((self.base, self.patches)) or 1)
+        return self._hash
 
 
 def swap(base: Given, source: Given, layer: int, tokens: Ids, component: str = "residual") -> Row:

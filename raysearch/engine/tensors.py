@@ -13,6 +13,7 @@ Invariants: rows of one company have one shape; the model is as it was afterward
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -186,6 +187,11 @@ def _stimulus(given: Given) -> Stimulus:
 
 
 def _tensor(given: Given) -> Tensor:
-    stimulus = _stimulus(given)
+    return _read(_stimulus(given))
+
+
+@lru_cache(maxsize=65536)
+def _read(stimulus: Stimulus) -> Tensor:
+    """Its tensor, which nobody writes to."""
     dtype = {"float32": torch.float32, "int64": torch.int64}[stimulus.dtype]
     return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)

@@ -23,7 +23,7 @@ from raysearch.job.keys import (
 )
 from raysearch.job.mistakes import first_error
 from raysearch.job.not_yet import refuse_not_yet
-from raysearch.job.space import SpaceKeys
+from raysearch.job.space import SpaceKeys, SubspaceChoice, SubspaceKeys
 from raysearch.job.text import assign, read_mapping
 from raysearch.search.hypothesis import canonical_json
 
@@ -74,13 +74,18 @@ class Job(Keys):
     def hash(self, files: Mapping[str, str], pairs: str) -> str:
         """SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
 
-        `files`: digest of each file or folder that the job names, by key ("model.path", "problem.use"); `pairs`: digest of the pairs.
+        `files`: digest of each file or folder that the job names, by key ("model.path", "problem.use", "sae PATH"); `pairs`: digest of
+        the pairs.
         """
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         content["problem"].pop("pairs")
-        for key, digest in files.items():
-            room, name = key.split(".")
-            content[room][name] = digest
+        for keys in content["space"]["subspaces"]:
+            if isinstance(keys, dict) and "sae" in keys:
+                keys["sae"]["path"] = files[f"sae {keys['sae']['path']}"]
+        for key in ("model.path", "problem.use"):
+            if key in files:
+                room, name = key.split(".")
+                content[room][name] = files[key]
         return hashlib.sha256(canonical_json({"job": content, "pairs": pairs}).encode()).hexdigest()
 
 
@@ -92,7 +97,16 @@ def _absolute(job: Job, folder: Path, where: str) -> Job:
     elif problem.use is not None and ".py:" in problem.use:
         file, _, name = problem.use.rpartition(":")
         problem = problem.model_copy(update={"use": f"{(folder / file).resolve()}:{name}"})
-    return job.model_copy(update={"model": model, "problem": problem})
+    subspaces = tuple(_absolute_subspace(keys, folder) for keys in job.space.subspaces)
+    space = job.space.model_copy(update={"subspaces": subspaces})
+    return job.model_copy(update={"model": model, "problem": problem, "space": space})
+
+
+def _absolute_subspace(keys: SubspaceKeys, folder: Path) -> SubspaceKeys:
+    if not isinstance(keys, SubspaceChoice) or keys.sae is None:
+        return keys
+    path = str((folder / Path(keys.sae.path).expanduser()).resolve())
+    return keys.model_copy(update={"sae": keys.sae.model_copy(update={"path": path})})
 
 
 def _model_path(model: ModelKeys, folder: Path, where: str) -> str:

@@ -92,9 +92,11 @@ class FitKeys(Keys):
 
     `boundary_learning_rate`: of the boundary of a boundless subspace. `warmup`: share of the steps. `validation`: share of the fit pairs
     that is held back to choose by; `evaluate`: how often it is looked at; `patience`: looks without improvement before training stops
-    (0: never). `seeds`: attempts at each subspace; the best by validation is tested. At each of the steps `rungs`, those that are not
-    among the best `keep` of their variable, and match less than half of the threshold, go no further. `saves`: how often the state is
-    kept, so that no more is lost with a worker.
+    (0: never). `temperature`: from which a boundary or mask is cooled, `penalty`: the weight of its width in the loss (null: as the
+    method's authors have it; from 50, theirs, a boundary collapses on vectors of a few dozen numbers). `seeds`: attempts at each
+    subspace; the best by validation is tested. At each of the steps `rungs`, those that are not among the best `keep` of their variable,
+    and match less than half of the threshold, go no further. `saves`: how often the state is kept, so that no more is lost with a
+    worker.
     """
 
     steps: Positive = 400
@@ -109,6 +111,8 @@ class FitKeys(Keys):
     validation: Rate = 0.2
     evaluate: Positive = 10
     patience: Count = 0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     rungs: tuple[Positive, ...] = ()
     keep: Rate = 0.5

@@ -16,7 +16,7 @@ from raysearch.job.not_yet import NOT_YET_KEYS, brief
 _PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
 _SUBSPACE = (
     "should be full, mean_difference, {coordinates: [0, 16]}, {das: [1, 4]}, {boundless: {}}, {boundless_rank: [16]}, "
-    "{mask: {over: coordinates}}, {pca: [8]}, {svd: [8]} or {random: [4]}"
+    "{mask: {over: coordinates}}, {pca: [8]}, {svd: [8]}, {random: [4]} or {sae: {path: ...}}"
 )
 
 WORDS = {

@@ -23,7 +23,6 @@ NOT_YET_KEYS = (
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "answer.compare": ("sequence", "choices"),
     "space.positions": ("all",),
-    "space.subspaces": ("sae",),
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
     "test.use": ("fixed",),
     "propose.use": ("refine", "smallest_subspace", "attribution"),
@@ -33,7 +32,6 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
 SUPPORTED = {
     "answer.compare": "first_token or class",
     "space.positions": "the names of positions",
-    "space.subspaces": "full, coordinates, das, boundless, boundless_rank, mask, pca, svd, mean_difference or random",
     "space.units.subspace": "full or coordinates",
     "test.use": "sequential",
     "propose.use": "exhaustive",

@@ -103,12 +103,20 @@ class MaskKeys(Keys):
         return self
 
 
+class SaeKeys(Keys):
+    """A sparse autoencoder in safetensors, one file for each layer (`{layer}` in the path stands for it), or one for all; and which of
+    its features (None: all)."""
+
+    path: str
+    features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+
+
 class SubspaceChoice(CoordinatesKeys):
     """One kind of subspace, by its only key; of those that come in sizes, these sizes.
 
     `coordinates`: these of the vector. `das`: a trained rotation. `boundless`: a rotation of the whole vector with a learned boundary;
     `boundless_rank`: within so many directions. `mask`: a learned choice. `pca`, `svd`: principal and singular directions of activations.
-    `random`: random ones, as a control.
+    `random`: random ones, as a control. `sae`: features of a sparse autoencoder.
     """
 
     coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = None  # type: ignore[assignment]
@@ -119,6 +127,7 @@ class SubspaceChoice(CoordinatesKeys):
     pca: Sizes | None = None
     svd: Sizes | None = None
     random: Sizes | None = None
+    sae: SaeKeys | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "SubspaceChoice":
@@ -140,6 +149,9 @@ class SubspaceChoice(CoordinatesKeys):
             return (coordinates_of(self.coordinates),)
         if self.boundless is not None:
             return (Subspace("boundless"),)
+        if self.sae is not None:
+            chosen = None if self.sae.features is None else tuple(sorted(self.sae.features))
+            return (Subspace("sae", coordinates=chosen, file=self.sae.path),)
         if self.mask is not None:
             return (Subspace("mask", self.mask.size, basis=self.mask.over),)
         return tuple(Subspace(name, size) for name, sizes in self if sizes is not None for size in sizes)
@@ -220,6 +232,11 @@ class SpaceKeys(Keys):
     def meant_subspaces(self) -> tuple[Subspace, ...]:
         """The subspaces of the grid, one by one."""
         return tuple(subspace for keys in self.subspaces for subspace in subspaces_of(keys))
+
+    @property
+    def sae_paths(self) -> tuple[str, ...]:
+        """The paths of sparse autoencoders, as written."""
+        return tuple(dict.fromkeys(s.file for s in self.meant_subspaces if s.file is not None))
 
     @property
     def is_fitted(self) -> bool:

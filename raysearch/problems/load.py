@@ -63,5 +63,5 @@ def _ready() -> list[str]:
     return [
         f"raysearch.problems.{p.stem}"
         for p in sorted(folder.glob("*.py"))
-        if p.stem not in ("__init__", "files", "load", "tensor_file")
+        if p.stem not in ("__init__", "files", "frame", "load", "options", "tensor_file")
     ]

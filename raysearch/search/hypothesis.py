@@ -105,6 +105,11 @@ class Hypothesis:
         return content_id({"variable": self.variable, "intervention": _asked(self.intervention)})
 
 
+def of_layer(path: str, layer: int) -> str:
+    """The path of a layer's file, of one in which `{layer}` stands for it."""
+    return path.replace("{layer}", str(layer))
+
+
 def split_key(key: str) -> tuple[str, str | None]:
     """(id, fit) of an intervention's key."""
     name, _, fit = key.partition("@")

@@ -4,8 +4,8 @@ Invariants: iteration order is fixed (grid, position, subspace, head, layer; the
 twice, whether a grid, a set or both hold it; len() is K, the number of hypotheses that the search could ever test.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
@@ -31,13 +31,17 @@ def is_in_layers(component: str) -> bool:
 
 @dataclass(frozen=True)
 class Grid:
-    """One component: layers x heads x positions x subspaces. Head None: the whole vector."""
+    """One component: layers x heads x positions x subspaces. Head None: the whole vector.
+
+    `files`: the digest of what each layer has of a file that a subspace names, by that name and the layer.
+    """
 
     component: str
     layers: tuple[int, ...]
     heads: tuple[int | None, ...]
     positions: tuple[str, ...]
     subspaces: tuple[Subspace, ...] = (Subspace(),)
+    files: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for values in (self.layers, self.heads, self.positions, self.subspaces):
@@ -49,7 +53,10 @@ class Grid:
             for subspace in self.subspaces:
                 for head in self.heads:
                     for layer in self.layers:
-                        yield Unit(Site(layer, self.component, position, head), subspace)
+                        yield Unit(Site(layer, self.component, position, head), self._of_layer(subspace, layer))
+
+    def _of_layer(self, subspace: Subspace, layer: int) -> Subspace:
+        return subspace if subspace.file is None else replace(subspace, file=self.files[subspace.file, layer])
 
     def __len__(self) -> int:
         return len(self.layers) * len(self.heads) * len(self.positions) * len(self.subspaces)

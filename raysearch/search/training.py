@@ -240,7 +240,9 @@ class Training:
         left = [f for f in fits if not f.had_ended(step) and step not in f.queued]
         if left and step < self._next_rung():
             end = next(e for e in self._plan.ends if e > step)
-            self._ready.append(_Group(left, (step, end)))
+            self._ready.appendleft(
+                _Group(left, (step, end))
+            )  # who has begun is brought to the end, so that verdicts fall early
             for fit in left:
                 fit.queued.add(step)
 
@@ -253,7 +255,7 @@ class Training:
         if any(not f.ended for f in self._racing) or not self._waiting:
             return
         self._racing, self._waiting, self._rung = self._waiting, [], 0
-        for group in _companies(self._racing, self._plan.together):
+        for group in reversed(_companies(self._racing, self._plan.together)):
             self._go_on(group, 0)
 
     def _close_rung(self, notes: list[Note]) -> None:
@@ -266,7 +268,7 @@ class Training:
             for fit in self._hopeless(left):
                 self._conclude(fit, "dropped", notes)
             self._rung += 1
-            for group in _companies([f for f in left if not f.ended], self._plan.together):
+            for group in reversed(_companies([f for f in left if not f.ended], self._plan.together)):
                 self._go_on(group, at)
         self._start_race()
 

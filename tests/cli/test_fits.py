@@ -1,5 +1,6 @@
 """Searches that fit subspaces, by the command line: killed in the middle they go on to the same tensors; controls stand beside."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
@@ -142,3 +145,30 @@ def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(undisturbe
     assert done.returncode == 2
     assert "and the journal says that it was fit; restore it from a copy" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_file(shell: Shell) -> None:
+    """One that codes every coordinate by itself, twice (what is above zero, what is below), is the whole vector."""
+    eye = torch.eye(64)
+    tensors = {"W_enc": torch.cat((eye, -eye), 1), "b_enc": torch.zeros(128), "W_dec": torch.cat((eye, -eye))}
+    save_file({**tensors, "b_dec": torch.zeros(64)}, shell.folder / "layer_1.safetensors")
+    chosen = [
+        {"sae": {"path": "layer_{layer}.safetensors"}},
+        {"sae": {"path": "layer_{layer}.safetensors", "features": [0]}},
+    ]
+    space = {**JOB["space"], "variables": ["c"], "subspaces": ["full", *chosen]}
+    job = shell.folder / "sae.yaml"
+    job.write_text(yaml.safe_dump({**JOB, "space": space, "controls": []}))
+    done = shell("run", str(job), *LOCAL, "-q")
+    assert done.returncode == 0, done.stderr
+    run = find_run(shell.folder / "runs", "latest").path
+    verdicts = {r["hypothesis"]: r for r in _table(run, "verdicts")}
+    rows = [r | verdicts[r["hypothesis"]] for r in _table(run, "hypotheses")]
+    by_features = {(r["featurizer"], r["features"]): r["verdict"] for r in rows}
+    assert by_features == {("identity", None): "accept", ("sae", None): "accept", ("sae", 1): "reject"}
+    digest = hashlib.sha256((shell.folder / "layer_1.safetensors").read_bytes()).hexdigest()
+    assert all(digest in r["units"] for r in rows if r["featurizer"] == "sae")
+    job.write_text(yaml.safe_dump({**JOB, "space": {**space, "layers": [2]}, "controls": []}))
+    missing = shell("run", str(job), *LOCAL, "-q")
+    assert missing.returncode == 2
+    assert "layer_2.safetensors cannot be read (No such file or directory); give a safetensors file" in missing.stderr

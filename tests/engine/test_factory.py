@@ -248,13 +248,13 @@ SHORT = Input(stimulus=Stimulus.of([0.0] * 5))
             changed(PAIR, base=SHORT),
             (),
             ModelError,
-            r"Recurrent does not run on pair 0: the base, a float32 tensor of shape \[5\]",
+            r"pair 0: the base, a float32 tensor of shape \[5\]: a GRU run step by step is given a tensor",
         ),
         (
             changed(PAIR, sources={ONE_SOURCE: SHORT}),
             (),
             ModelError,
-            r"Recurrent does not run on pair 0: the source, a float32 tensor of shape \[5\]",
+            r"pair 0: the source, a float32 tensor of shape \[5\]: a GRU run",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear import MeanDifference, Random
 from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes, untrained
 from raysearch.engine.featurizers.mask import Mask
-from raysearch.engine.featurizers.rotation import Rotation
+from raysearch.engine.featurizers.rotation import Rotation, orthonormal
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.spans import Span, unevenness
 from raysearch.search.hypothesis import CLOSED_FORM, Subspace
@@ -46,11 +46,28 @@ def test_a_rotation_moves_nothing_outside_of_its_span_and_all_within(
             assert not near(found, y)
 
 
+@given(width=st.integers(1, 12), seed=seeds)
+def test_orthonormal_columns_are_left_as_they_are(width: int, seed: int) -> None:
+    raw = torch.randn((width, width), generator=seeded(seed))
+    directions = orthonormal(raw)
+    assert near(orthonormal(directions), directions)
+    assert near(Rotation(directions).directions.detach(), directions)
+    assert bool(((directions.T @ raw).diagonal() > 0).all())  # each column points where the raw one does
+
+
 def test_random_directions_are_uniform_and_drawn_from_the_generator() -> None:
     shares = torch.stack([Random.draw(8, 2, seeded(seed)).directions.square().sum(1) for seed in range(400)])
     assert near(shares.mean(0), torch.full((8,), 2 / 8), 0.04)  # k/d of any direction lies within
     assert torch.equal(Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(3)).directions)
     assert not torch.allclose(Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(4)).directions)
+
+
+def test_coordinates_are_taken_out_of_the_rest_and_put_in_bit_for_bit() -> None:
+    identity, (x, y) = untrained(Subspace(coordinates=(2, 0)), 4, seeded(0)), pair(4, 0)
+    features, rest = identity(x)
+    assert torch.equal(features, x[:, [2, 0]])
+    assert torch.equal(rest, x * torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    assert torch.equal(identity.interchange(x, y), torch.stack([y[:, 0], x[:, 1], y[:, 2], x[:, 3]], dim=1))
 
 
 # ---- boundaries
@@ -80,7 +97,7 @@ def test_boundless_is_the_formula_of_the_paper(width: int, seed: int, boundary: 
 def test_boundless_starts_at_half_its_width_falls_from_50_to_a_tenth_and_stays_soft() -> None:
     boundless = untrained(Subspace("boundless"), 6, seeded(0))
     assert isinstance(boundless, Boundless)
-    assert (float(boundless.boundary), boundless.temperature) == (0.5, 50.0)
+    assert (boundless.boundary.item(), boundless.temperature) == (0.5, 50.0)
     boundless.anneal(0.25)
     assert boundless.temperature == pytest.approx(50 - 49.9 / 4)
     boundless.harden()
@@ -99,7 +116,7 @@ def test_a_boundary_beyond_the_width_comes_back() -> None:
         optimiser.zero_grad()
         boundless.penalty().backward()
         optimiser.step()
-    assert float(boundless.boundary) == pytest.approx(0.7)
+    assert boundless.boundary.item() == pytest.approx(0.7)
 
 
 @settings(max_examples=30)
@@ -128,16 +145,17 @@ def test_a_boundary_over_k_directions_is_the_formula_of_causalab(
 def test_a_boundary_over_k_directions_starts_in_their_middle_and_is_put_back_after_a_step() -> None:
     bounded = untrained(Subspace("boundless_rank", 4), 8, seeded(0))
     assert isinstance(bounded, BoundlessRank)
-    assert (float(bounded.boundary), bounded.temperature, bounded.weight) == (0.5, 1.0, 1.0)
+    assert (bounded.boundary.item(), bounded.temperature, bounded.weight) == (0.5, 1.0, 1.0)
     assert bounded.directions.shape == (8, 4)
     for value, wanted in ((1.3, 1.0), (-0.2, 0.0)):
         torch.nn.init.constant_(bounded.boundary, value)
         bounded.anneal(1.0)
-        assert (float(bounded.boundary), bounded.temperature) == (wanted, pytest.approx(0.1))
+        assert (bounded.boundary.item(), bounded.temperature) == (wanted, pytest.approx(0.1))
     bounded.harden()
     x, y = pair(8, 0)
     assert torch.equal(bounded.interchange(x, y), x)
     assert bounded.found() == {"width": 0.0}
+    assert bounded.collapsed
 
 
 # ---- masks

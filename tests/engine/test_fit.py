@@ -9,28 +9,27 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import LlamaConfig, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from raysearch.causal import ONE_SOURCE
+from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.engine.asked import row_of
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
+from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.fit.fits import Asked, DivergedError, Fit, FitFault
 from raysearch.engine.fit.recipe import Recipe, batch_of, divided
-from raysearch.engine.fit.start import started
 from raysearch.engine.fit.trainer import Trainer
 from raysearch.engine.interchange import oracle
 from raysearch.engine.kinds import Featurized
 from raysearch.engine.memory import Limit
-from raysearch.engine.network import Stimulus
 from raysearch.engine.paths import Batched, Path, Plain, Replayed
 from raysearch.engine.rows import Row
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import JobError, NotYetError, ResumeError
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
-from tests.engine.worlds import VOCAB, World, encoded_pairs, model_of, residual, shared_world, world_of
+from tests.engine.worlds import VOCAB, World, encoded_pairs, model_from, model_of, residual, shared_world, world_of
 
 RECIPE = Recipe(steps=6, batch=8, learning_rate=1e-2, evaluate=3)
 PAIRS = encoded_pairs(0, 20, shortest=6, longest=6)
@@ -110,7 +109,7 @@ def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str) -> N
     pairs = PAIRS[:6]
     targets = rows_of(asked, pairs)
     for one, fit in zip(asked, fits(trainer_on(world, recipe, path), asked, 0, 1, pairs), strict=True):
-        before = started(one.intervention.units[0].subspace, fit_width(fit), 3)
+        before = untrained(one.intervention.units[0].subspace, fit_width(fit), torch.Generator().manual_seed(3))
         wanted = gradient_by_hooks(world, one, before, pairs, targets[one.intervention.id])
         got = (before.raw.detach() - raw(fit)) / 0.5
         assert (got - wanted).norm() <= 1e-5 * wanted.norm() + 1e-7, one
@@ -124,7 +123,7 @@ def fit_width(fit: Fit) -> int:
 def test_gradients_through_featurized_rows_are_those_through_plain_hooks(family: str) -> None:
     world, pairs, one = shared_world(family), PAIRS[:5], Asked(das(1, 4), 0)
     wanted = rows_of([one], pairs)[one.intervention.id]
-    featurizer = started(Subspace("das", 4), 32, 1)
+    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(1))
     by_hooks = gradient_by_hooks(world, one, featurizer, pairs, wanted)
     for path in world.fast():
         whole = [row_of(pair, residual((1, "here")), world.taps) for pair in pairs]
@@ -182,21 +181,21 @@ def test_seeds_begin_and_go_on_differently() -> None:
     assert not torch.allclose(directions(one), directions(other), atol=1e-2)
 
 
-def test_micro_batches_change_nothing() -> None:
-    whole = fits(trainer_on(shared_world("llama")), COMPANY)
-    for rows in (1, 3):
-        for fit, wanted in zip(fits(trainer_on(shared_world("llama"), rows=rows), COMPANY), whole, strict=True):
-            assert torch.allclose(raw(fit), raw(wanted), atol=1e-4)
-
-
-def test_what_memory_does_not_hold_is_halved() -> None:
-    world, rows = shared_world("llama"), Limit(64)
+def trainer_holding(held: int, rows: Limit) -> Trainer:
+    """One whose device holds `held` rows at once."""
+    world = shared_world("llama")
     captures = world.captures(keys=True)
-    path = _Small(Replayed(world.network, world.taps, captures), 5)
-    trainer = Trainer(world.network, world.taps, path, captures, RECIPE, 0.0, rows)
-    for fit, wanted in zip(fits(trainer, COMPANY), fits(trainer_on(world), COMPANY), strict=True):
+    path = _Small(Replayed(world.network, world.taps, captures), held)
+    return Trainer(world.network, world.taps, path, captures, RECIPE, 0.0, rows)
+
+
+@pytest.mark.parametrize(("rows", "held"), [(1, 1), (5, 5), (64, 5)])
+def test_micro_batches_change_nothing_and_what_memory_does_not_hold_is_halved(rows: int, held: int) -> None:
+    limit = Limit(rows)
+    whole = fits(trainer_on(shared_world("llama")), COMPANY)
+    for fit, wanted in zip(fits(trainer_holding(held, limit), COMPANY), whole, strict=True):
         assert torch.allclose(raw(fit), raw(wanted), atol=1e-4)
-    assert rows.rows <= 5
+    assert limit.rows == rows if rows == held else limit.rows <= held
 
 
 class _Small:
@@ -253,7 +252,7 @@ def test_rows_that_change_nothing_are_not_run_and_count_with_the_bases_loss() ->
     recipe = replace(RECIPE, steps=1, batch=99, validation=0, evaluate=1)
     (fit,) = fits(trainer_on(world, recipe), [asked], 0, 1, pairs)
     targets = rows_of([asked], pairs)[asked.intervention.id]
-    featurizer = started(Subspace("das", 4), 32, 0)
+    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     losses = []
     for pair in pairs:
         (patch,) = row_of(pair, residual((1, "first")), world.taps).patches
@@ -293,7 +292,7 @@ def test_what_cannot_be_fit_is_said_and_the_others_go_on() -> None:
     done = trainer_on(shared_world("llama")).fit(asked, PAIRS, rows_of(asked), 0, 6)
     assert [type(one) for one in done] == [FitFault, Fit, FitFault, FitFault, FitFault]
     said = [str(one.error) for one in done if isinstance(one, FitFault)]
-    assert "33 features of a unit that has 32" in said[0]
+    assert "33 features of a vector of 32" in said[0]
     assert "2 units" in said[1]
     assert isinstance(done[2].error, NotYetError)
     assert done[1] == fits(trainer_on(shared_world("llama")), [COMPANY[0]])[0]
@@ -324,11 +323,18 @@ def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer) -> None
     assert torch.allclose(raw(good), raw(alone), atol=1e-4)
 
 
-def test_a_learning_rate_beyond_all_measure_is_a_fault() -> None:
-    recipe = replace(RECIPE, schedule="constant", warmup=0.0, learning_rate=1e39)
-    (bad,) = trainer_on(shared_world("llama"), recipe).fit(COMPANY[:1], PAIRS, rows_of(COMPANY[:1]), 0, 6)
+def test_a_fit_whose_rows_raise_takes_nobody_with_it() -> None:
+    """An answer that the model does not have: the fit's rows fail, and with them every batch that they are in."""
+    asked = [COMPANY[0], Asked(das(1, 3), 0), COMPANY[4]]
+    targets = rows_of(asked)
+    targets[asked[1].intervention.id][PAIRS[3].index] = (VOCAB + 7,)
+    good, bad, too = trainer_on(shared_world("llama"), replace(RECIPE, validation=0.0)).fit(asked, PAIRS, targets, 0, 6)
     assert isinstance(bad, FitFault)
-    assert isinstance(bad.error, DivergedError)
+    assert isinstance(bad.error, IndexError)
+    for one, fit in ((COMPANY[0], good), (COMPANY[4], too)):
+        (alone,) = fits(trainer_on(shared_world("llama"), replace(RECIPE, validation=0.0)), [one])
+        assert isinstance(fit, Fit)
+        assert torch.allclose(raw(fit), raw(alone), atol=1e-4)
 
 
 def test_a_unit_of_several_tokens_is_one_vector() -> None:
@@ -380,8 +386,9 @@ def test_networks_on_tensors_are_trained_on() -> None:
     taps = Taps(network)
     captures = Captures(network, taps, Limit(8), 0.0, 2**20)
     asked = [Asked(das(1, 3, "all"), 0)]
+    targets = {asked[0].intervention.id: {pair.index: pair.counterfactual["x"] for pair in pairs}}
     both = [
-        fits(Trainer(network, taps, path, captures, RECIPE, 0.0, Limit(8)), asked, pairs=pairs)[0]
+        Trainer(network, taps, path, captures, RECIPE, 0.0, Limit(8)).fit(asked, pairs, targets, 0, 6)[0]
         for path in (Batched(network, taps, captures), Plain(network, taps))
     ]
     assert torch.allclose(*(raw(fit) for fit in both), atol=1e-4)
@@ -439,7 +446,7 @@ def test_activations_of_distinct_inputs_with_the_labels_of_sources() -> None:
 
 def test_a_featurizer_that_takes_no_steps_is_validated() -> None:
     trainer, asked = trainer_on(shared_world("llama")), COMPANY[:1]
-    featurizer = started(Subspace("das", 4), 32, 0)
+    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     (fit,) = trainer.validated([(asked[0].intervention, featurizer)], PAIRS, rows_of(asked))
     still = trainer_on(shared_world("llama"), replace(RECIPE, learning_rate=0.0))
     (trained,) = fits(still, asked)
@@ -480,31 +487,44 @@ def test_batches_take_every_pair_once_an_epoch_and_depend_on_the_step_alone() ->
     assert divided(list(reversed(indices)), 0.2) == (train, held)
 
 
-def test_a_planted_subspace_is_found() -> None:
-    """The counterfactual is what the model itself says under a swap of a random subspace of 8 dimensions."""
-    world = shared_world("llama")
-    pairs = encoded_pairs(5, PLANTED_PAIRS, shortest=4, longest=4)
-    planted = Rotation.random(32, 8, torch.Generator().manual_seed(1))
-    rows = {}
+def planted_world() -> tuple[World, Rotation, list[Encoded], dict[int, int]]:
+    """A random transformer, a random subspace of 8 of its residual's 16 dimensions, pairs, and what is said under its swap.
+
+    Pairs whose two best answers are close are left out: there the outcome hangs on the last digits of the subspace.
+    """
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=32,
+        initializer_range=0.4,
+    )  # fmt: skip
+    model = model_from(config)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(4.0)
+    world, planted = world_of(model), Rotation.random(16, 8, torch.Generator().manual_seed(1))
+    pairs, rows = encoded_pairs(5, 1200, shortest=3, longest=3), {}
     for pair in pairs:
-        (patch,) = row_of(pair, residual((1, "last")), world.taps).patches
-        rows[pair.index] = Row(pair.base, (replace(patch, kind=Featurized("planted", planted)),))
-    path, said = world.replayed(), {}
+        (patch,) = row_of(pair, residual((0, "last")), world.taps).patches
+        rows[Row(pair.base, (replace(patch, kind=Featurized("planted", planted)),))] = pair
+    sure, said, path = [], {}, world.replayed()
     with torch.inference_mode():
-        for batch in path.batches(list(dict.fromkeys(rows.values()))):
-            said.update(zip(batch, path.logits(batch).argmax(-1).tolist(), strict=True))
-    pairs = [replace(p, answers={"base": (int(world.plain(p.base).argmax()),)}) for p in pairs]
-    asked = [Asked(das(1, k, "last"), 0) for k in (8, 1)]
-    targets = {a.intervention.id: {i: (said[row],) for i, row in rows.items()} for a in asked}
-    recipe = Recipe(steps=300, batch=64, learning_rate=2e-2)
-    eight, one = trainer_on(world, recipe, rows=128).fit(asked, pairs, targets, 0, 300)
+        for batch in path.batches(list(rows)):
+            for row, logits in zip(batch, path.logits(batch), strict=True):
+                pair, two = rows[row], logits.topk(2)
+                if float(two.values[0] - two.values[1]) > 0.8:
+                    said[pair.index] = int(two.indices[0])
+                    sure.append(replace(pair, answers={"base": (int(world.plain(pair.base).argmax()),)}))
+    return world, planted, sure, said
+
+
+def test_a_planted_subspace_is_found() -> None:
+    world, planted, pairs, said = planted_world()
+    asked = [Asked(das(0, k, "last"), 0) for k in (8, 1)]
+    targets = {one.intervention.id: {index: (answer,) for index, answer in said.items()} for one in asked}
+    recipe = Recipe(steps=200, batch=64, learning_rate=5e-2)
+    eight, one = trainer_on(world, recipe, rows=128).fit(asked, pairs, targets, 0, 200)
     assert isinstance(eight, Fit)
     assert isinstance(one, Fit)
     cosines = torch.linalg.svdvals(planted.directions.detach().T @ directions(eight))
-    print(eight.points, one.points, cosines)
+    assert eight.validation_n > 100
     assert eight.validation_iia >= 0.95
     assert float(cosines.mean()) >= 0.95
-    assert one.validation_iia < eight.validation_iia - 0.1
-
-
-PLANTED_PAIRS = 800
+    assert one.validation_iia < 0.8

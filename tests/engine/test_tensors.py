@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
+from raysearch.causal import Stimulus
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.interchange import oracle
 from raysearch.engine.kinds import Zero
 from raysearch.engine.memory import Limit
-from raysearch.engine.network import Stimulus
 from raysearch.engine.paths import Batched
 from raysearch.engine.rows import Patch, Point, Row, Source
 from raysearch.engine.tensors import TensorNetwork
@@ -33,6 +33,43 @@ class Recurrent(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
         seen, _ = self.rnn(given if self.rnn.batch_first else given.transpose(0, 1))
         return self.out(seen[:, -1] if self.rnn.batch_first else seen[-1])
+
+
+class Cells(nn.Module):
+    """A loop of its own over cells, in a list or alone."""
+
+    def __init__(self, kind: type[nn.RNNCellBase], listed: bool) -> None:
+        super().__init__()
+        cells = [kind(WIDTH, HIDDEN), kind(HIDDEN, HIDDEN)]
+        if listed:
+            self.cells = nn.ModuleList(cells)
+        else:
+            self.one, self.two = cells
+        self.out = nn.Linear(HIDDEN, 3)
+
+    def forward(self, given: Tensor) -> Tensor:
+        cells = [m for m in self.modules() if isinstance(m, nn.RNNCellBase)]
+        states: list[object] = [None for _ in cells]
+        for now in given.transpose(0, 1):
+            for at, cell in enumerate(cells):
+                states[at] = cell(now, states[at])
+                now = states[at][0] if isinstance(states[at], tuple) else states[at]
+        return self.out(now)
+
+
+class Again(nn.Module):
+    """The same blocks, three times over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()) for _ in range(2))
+        self.out = nn.Linear(WIDTH, 3)
+
+    def forward(self, given: Tensor) -> Tensor:
+        for _ in range(3):
+            for block in self.blocks:
+                given = block(given)
+        return self.out(given.mean(1))
 
 
 def still(model: nn.Module) -> nn.Module:
@@ -185,6 +222,79 @@ def by_cells(model: Recurrent, base: Tensor, source: Tensor, layer: int, tokens:
     return run(base, {token: theirs[token] for token in tokens})[1]
 
 
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell, nn.RNNCell])
+def test_a_networks_own_loop_over_cells_is_the_same_as_the_network_of_torch(
+    kind: type[nn.RNNCellBase], listed: bool
+) -> None:
+    whole = {nn.GRUCell: nn.GRU, nn.LSTMCell: nn.LSTM, nn.RNNCell: nn.RNN}[kind]
+    model, inputs = still(Cells(kind, listed)), torch.randn(4, TIMES, WIDTH)
+    like = still(Recurrent(whole))
+    cells = [m for m in model.modules() if isinstance(m, kind)]
+    like.rnn.load_state_dict({f"{n}_l{at}": w for at, cell in enumerate(cells) for n, w in cell.state_dict().items()})
+    like.out.load_state_dict(model.out.state_dict())
+    network = TensorNetwork(model, inputs[0])
+    base, source = Stimulus.of(inputs[0]), Stimulus.of(inputs[1])
+    assert (len(network.blocks), network.tokens(base)) == (2, TIMES)
+    assert network.firings(network.blocks[0], Stimulus.of(inputs[0][:2])) == 2
+    places = [(layer, tokens) for layer in (0, 1) for tokens in ((0,), (2,), (3,), (0, 2))]
+    rows = [swap(base, source, layer, tokens) for layer, tokens in places]
+    for (layer, tokens), logits in zip(places, said(network, rows), strict=True):
+        wanted = by_cells(like, inputs[0], inputs[1], layer, tokens)
+        assert all(torch.allclose(ours, wanted, atol=1e-6) for ours in logits)
+
+
+def test_the_tokens_of_a_block_that_runs_again_are_those_of_its_runs_in_turn() -> None:
+    model, inputs = still(Again()), torch.randn(2, TIMES, WIDTH)
+    network = TensorNetwork(model, inputs[0])
+    base, source = Stimulus.of(inputs[0]), Stimulus.of(inputs[1])
+    assert network.tokens(base) == 3 * TIMES
+    places = [(layer, run, token) for layer in (0, 1) for run in range(3) for token in (0, 2)]
+    rows = [swap(base, source, layer, (run * TIMES + token,)) for layer, run, token in places]
+    for (layer, run, token), logits in zip(places, said(network, rows), strict=True):
+        wanted = in_one_run(model, model.blocks[layer], inputs[0], inputs[1], run, token)
+        assert all(torch.allclose(ours, wanted, atol=1e-6) for ours in logits)
+
+
+@torch.inference_mode()
+def in_one_run(model: nn.Module, block: nn.Module, base: Tensor, source: Tensor, run: int, token: int) -> Tensor:
+    """Class logits, with what the source has at a token of the block's output in one of its runs."""
+    kept: list[Tensor] = []
+    runs = 0
+
+    def read(out: Tensor) -> None:
+        kept.append(out[0, token].clone())
+
+    def write(out: Tensor) -> Tensor | None:
+        nonlocal runs
+        runs += 1
+        if runs - 1 != run:
+            return None
+        out = out.clone()
+        out[0, token] = kept[run]
+        return out
+
+    with hook(block, read):
+        model(source[None])
+    with hook(block, write):
+        logits: Tensor = model(base[None])[0]
+    return logits
+
+
+def test_a_module_that_never_runs_cannot_be_patched() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3)])
+
+        def forward(self, given: Tensor) -> Tensor:
+            return self.layers[0](given)
+
+    network = TensorNetwork(still(Idle()), torch.zeros(6))
+    with pytest.raises(ModelError, match="a hook on Linear fired 0 times; it should 1"):
+        Taps(network).of("residual")
+
+
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
 def test_a_recurrent_network_is_as_it_was_and_a_self_swap_changes_no_bit(kind: type[nn.RNNBase]) -> None:
     model, inputs = still(Recurrent(kind)), torch.randn(3, TIMES, WIDTH)
@@ -225,5 +335,7 @@ def test_blocks_can_be_named() -> None:
     model = still(nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.Sequential(nn.Linear(6, 3))))
     assert len(TensorNetwork(model, torch.zeros(6), blocks="").blocks) == 2
     assert len(TensorNetwork(model, torch.zeros(6), blocks="0").blocks) == 2
+    cell = still(Cells(nn.GRUCell, False))
+    assert TensorNetwork(cell, torch.zeros(TIMES, WIDTH), blocks="two").blocks == [cell.two]
     with pytest.raises(ModelError, match="no blocks at 'nowhere'"):
         TensorNetwork(model, torch.zeros(6), blocks="nowhere")

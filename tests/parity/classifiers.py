@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raysearch.causal import Stimulus
 from raysearch.engine.components import Taps
 from raysearch.engine.interchange import collect
 from raysearch.engine.kinds import Add, Collect, Interchange, Kind, Subtract, Zero
-from raysearch.engine.network import Stimulus
 from raysearch.engine.rows import Features, Patch, Point, Row, Source
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.search.events import Ids

@@ -68,7 +68,7 @@ def test_boundless_is_that_of_pyvene_at_every_temperature(boundary: float, progr
     theirs_found = theirs(x, y)
     assert float((found - theirs_found).detach().abs().max()) <= TOLERANCE
     assert float((theirs_found - x).detach().abs().max()) > 0.1
-    assert float(ours.penalty()) == pytest.approx(float(theirs.get_boundary_parameters().sum()))
+    assert ours.penalty().item() == pytest.approx(theirs.get_boundary_parameters().sum().item())
     if progress == 1.0:
         ours.harden()
         assert far(ours.interchange(x, y), theirs_found, x) <= TOLERANCE
@@ -91,7 +91,7 @@ def test_the_gradient_of_the_boundary_is_that_of_pyvene(progress: float) -> None
 def test_a_mask_over_rotated_features_is_that_of_pyvene() -> None:
     theirs = pyvene.SigmoidMaskRotatedSpaceIntervention(embed_dim=16)
     ours, (x, y) = Rotation(theirs.rotate_layer.weight), pair(16)
-    assert (float(theirs.masks[0]), float(theirs.temperature)) == (100.0, 50.0)
+    assert (theirs.masks[0].item(), theirs.temperature.item()) == (100.0, 50.0)
     theirs.masks.data = 100 * torch.randn(16)
     mask = torch.sigmoid(theirs.masks / 50.0)
     assert far(ours.mix(x, y, mask), theirs(x, y), x) <= TOLERANCE

@@ -7,7 +7,7 @@ shown to be one function. Of recurrent networks pyvene 0.1.8 gets little right; 
 import pytest
 import torch
 
-from raysearch.engine.network import Stimulus
+from raysearch.causal import Stimulus
 from raysearch.engine.rows import Features, Row
 from raysearch.search.events import Ids
 from tests.parity.classifiers import (

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
+from raysearch.causal import Stimulus
 from raysearch.errors import JobError, NotYetError, PairsError
 from raysearch.problems import load_problem, read_pairs
 
@@ -91,7 +94,6 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_line_and_field(tmp_path:
     [
         (_line(sources={"a": {}}), "line 1: sources: not yet supported"),
         (_line(choices=[" A"]), "line 1: choices: not yet supported"),
-        (_line(base={"tensor": "x#y"}), "line 1: base.tensor: not yet supported"),
         (_line(base={"text": "a b", "positions": {"x": {"tokens": [1]}}}), "line 1: base.positions: token indices"),
     ],
 )
@@ -151,3 +153,84 @@ def test_a_problem_that_cannot_be_made_is_one_line(
     use = use.format(mine=tmp_path / "mine.py", syntax=tmp_path / "syntax.py")
     with pytest.raises(JobError, match=says):
         load_problem(use, options)
+
+
+def _tensors(tmp_path: Path) -> Path:
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3) / 2
+    kinds = {
+        "ids": np.arange(4),
+        "half": np.ones(2, np.float16),
+        "odd[1]": np.zeros(2, np.float32),
+        "one": np.float32([7]),
+    }
+    save_file({"rows": rows, **kinds, "truth": np.array([True, False])}, tmp_path / "t.safetensors")
+    return tmp_path
+
+
+def _given(name: str, **positions: list[int]) -> dict[str, object]:
+    return {"tensor": name, "positions": {p: {"tokens": at} for p, at in positions.items()}}
+
+
+def _of_tensors(base: dict[str, object], source: dict[str, object], **changes: object) -> dict[str, object]:
+    return _line(base=base, source=source, answers={"base": "0", "source": "1"}, counterfactual={"v": "1"}, **changes)
+
+
+def test_tensors_lie_beside_the_file_whole_or_row_by_row(tmp_path: Path) -> None:
+    line = _of_tensors(_given("t.safetensors#rows[2]", p=[1, 2]), _given("t.safetensors#rows"), split="test")
+    path = _jsonl(_tensors(tmp_path), line)
+    (pair,) = read_pairs(path, COUNTS, 0)
+    assert pair.base.stimulus == Stimulus.of([3.0, 3.5, 4.0])
+    assert (pair.base.tokens, pair.base.positions, pair.base.text) == ({"p": (1, 2)}, ("p",), "")
+    assert pair.sources["source"].stimulus == Stimulus.of([[n / 2 for n in range(r, r + 3)] for r in (0, 3, 6, 9)])
+    parquet = tmp_path / "pairs.parquet"
+    pq.write_table(pa.Table.from_pylist([{**line, "source": _given("t.safetensors#rows[0]", p=[0])}]), parquet)
+    assert read_pairs(parquet, COUNTS, 0)[0].base == pair.base
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [
+        ("ids", Stimulus.of([0, 1, 2, 3])),
+        ("half", Stimulus.of([1.0, 1.0])),
+        ("truth", Stimulus.of([1, 0])),
+        ("odd[1]", Stimulus.of([0.0, 0.0])),
+    ],
+)
+def test_floats_become_float32_and_whole_numbers_stay_whole(tmp_path: Path, key: str, wanted: Stimulus) -> None:
+    given = _given(f"t.safetensors#{key}")
+    (pair,) = read_pairs(_jsonl(_tensors(tmp_path), _of_tensors(given, given)), {"test": 1}, 0)
+    assert pair.base.stimulus == wanted
+
+
+def test_a_tensor_by_another_name_is_the_same_tensor(tmp_path: Path) -> None:
+    save_file({"again": np.float32([0, 0.5, 1])}, tmp_path / "u.safetensors")
+    names = ("t.safetensors#rows[0]", "u.safetensors#again")
+    lines = [_of_tensors(_given(n), _given(n), split=s) for n, s in zip(names, ("fit", "test"), strict=True)]
+    with pytest.raises(PairsError, match="line 2: split: its base and source stand in line 1 too"):
+        read_pairs(_jsonl(_tensors(tmp_path), *lines), COUNTS, 0)
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        (_given("t.safetensors"), "line 1: base.tensor: 't.safetensors' names no tensor; write file.safetensors#key"),
+        (_given("t.npy#x"), "line 1: base.tensor: 't.npy#x' names no tensor"),
+        (_given("absent.safetensors#x"), "line 1: base.tensor: there is no file .*absent.safetensors"),
+        (_given("broken.safetensors#x"), "line 1: base.tensor: .*broken.safetensors: cannot be read as safetensors"),
+        (_given("t.safetensors#row"), "line 1: base.tensor: .*has no tensor 'row'; it has half, ids, odd"),
+        (_given("t.safetensors#rows[4]"), r"base.tensor: .*rows has shape \[4, 3\] and so rows 0 to 3; got row 4"),
+        (_given("t.safetensors#one[0]"), r"base.tensor: .*one has shape \[1\] and so no rows; got row 0"),
+        (_given("t.safetensors#rows", p=[]), "line 1: position 'p': .* are no token indices"),
+        (_given("t.safetensors#rows", p=[-1]), "line 1: base.positions.p.tokens.0: .*greater than or equal to 0"),
+        ({"tensor": "t.safetensors#rows", "positions": {"p": [0, 1]}}, "line 1: base.positions.p: "),
+        ({"tensor": "t.safetensors#rows", "text": "abc"}, "line 1: base.text: unknown field"),
+        (_given("t.safetensors#rows", last=[0]), "line 1: position 'last' is every input's last token"),
+    ],
+)
+def test_a_tensor_that_is_not_there_is_refused_with_line_and_field(
+    tmp_path: Path, base: dict[str, object], says: str
+) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(PairsError, match=says) as refused:
+        read_pairs(_jsonl(_tensors(tmp_path), _of_tensors(base, _given("t.safetensors#rows"))), COUNTS, 0)
+    assert "\n" not in str(refused.value)

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.causal import Input, Pair
+from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
 from raysearch.search.events import Encoded, PairScreened
 from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
@@ -21,6 +23,10 @@ NAMES = st.text("abcxyz", min_size=1, max_size=3)
 
 @st.composite
 def inputs(draw: st.DrawFn) -> Input:
+    if draw(st.booleans()):
+        numbers = draw(st.lists(st.floats(width=32, allow_nan=False) | st.integers(-9, 9), min_size=1, max_size=4))
+        names = draw(st.lists(NAMES, max_size=2, unique=True))
+        return Input(stimulus=Stimulus.of([numbers]), tokens=dict.fromkeys(names, (0, 2)))
     text = draw(WORDS)
     start = draw(st.integers(0, len(text) - 1))
     return Input(text, dict.fromkeys(draw(st.lists(NAMES, max_size=3)), (start, len(text))))
@@ -40,9 +46,9 @@ def kept(draw: st.DrawFn) -> KeptPairs:
         encoded.append(
             Encoded(
                 index=index,
-                base=draw(IDS),
-                sources={s: draw(IDS) for s in sources},
-                base_positions={p: draw(IDS) for p in (*base.spans, "last")},
+                base=base.stimulus or draw(IDS),
+                sources={s: i.stimulus or draw(IDS) for s, i in sources.items()},
+                base_positions={p: draw(IDS) for p in (*base.positions, "last")},
                 source_positions={s: {p: draw(IDS) for p in (*i.spans, "last")} for s, i in sources.items()},
                 answers={name: draw(IDS) for name in answers},
                 counterfactual={v: draw(IDS) for v in variables},
@@ -95,3 +101,30 @@ def test_the_digest_names_the_content(tmp_path: Path) -> None:
     write_pairs(tmp_path / "p.parquet", PAIRS)
     assert pairs_digest(PAIRS) == pairs_digest(read_pairs(tmp_path / "p.parquet").pairs)
     assert pairs_digest(PAIRS) != pairs_digest(PAIRS[:-1])
+
+
+def test_tensors_can_be_read_by_any_script(tmp_path: Path) -> None:
+    given = Input(stimulus=Stimulus.of([[1.5, 2.0]]), tokens={"p": (0,)})
+    write_pairs(tmp_path / "p.parquet", [Pair(0, given, {"source": given}, {"base": "1"}, {"v": "0"}, "test")])
+    (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert (row["base_text"], row["sources"][0]["text"]) == (None, None)
+    tensor = row["base_tensor"]
+    assert np.frombuffer(tensor["data"], tensor["dtype"]).reshape(tensor["shape"]).tolist() == [[1.5, 2.0]]
+
+
+def test_pairs_of_a_run_from_before_tensors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    write_pairs(path, PAIRS, ENCODED)
+    table = pq.read_table(path)
+    sources = [[{k: v for k, v in s.items() if k != "tensor"} for s in row] for row in table["sources"].to_pylist()]
+    old = table.drop_columns(["base_tensor", "sources"]).append_column("sources", pa.array(sources))
+    pq.write_table(old.replace_schema_metadata(table.schema.metadata), path)
+    assert read_pairs(path).encoded == ENCODED
+
+
+def test_the_digest_of_tensors_names_their_numbers_and_positions() -> None:
+    def digest(values: list[float], **tokens: tuple[int, ...]) -> str:
+        given = Input(stimulus=Stimulus.of(values), tokens=tokens)
+        return pairs_digest([Pair(0, given, {}, {}, {}, "test")])
+
+    assert len({digest([1.0]), digest([2.0]), digest([1.0], p=(0,)), digest([1.0], p=(1,))}) == 4

@@ -5,7 +5,9 @@
     x <- x + ((y - x) W * m) Wᵀ,    m_i = σ(i/T) σ((β d - i)/T),    i = 0 .. d-1,
 
 β one number, clamped to [1e-3, 1], at first 0.5; T from 50 to 0.1; weight * β is added to the loss. m_0 never exceeds 0.5, and the
-mask stays soft in evaluation (at T = 0.1).
+mask stays soft in evaluation (at T = 0.1). T = 50 is for widths of thousands (4096 in the paper): in a vector of 16, β falls below its
+clamp within the first steps, whatever the weight, and no gradient brings it back (measured; from T = 2 it finds its width). Another
+`cooling` may be set before training.
 
 `BoundlessRank` (causalab, 2026): the same over R of shape (width, k),
 
@@ -88,6 +90,11 @@ class Boundless(_Bounded):
         """The width β d, which need not be whole."""
         return {"width": float(self.boundary.detach().clamp(1e-3, 1.0)) * self.raw.shape[1]}
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether β lies at its lower clamp, from where no gradient brings it back."""
+        return float(self.boundary.detach()) <= 1e-3
+
 
 class BoundlessRank(_Bounded):
     """As in causalab: a boundary over k directions, soft in training, a prefix in evaluation."""
@@ -113,6 +120,11 @@ class BoundlessRank(_Bounded):
     def found(self) -> dict[str, float]:
         """The width ⌈β⌉: 0 where nothing is interchanged."""
         return {"width": float(self._prefix())}
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether nothing is interchanged."""
+        return self._prefix() == 0
 
     def _prefix(self) -> int:
         return math.ceil(float(self.boundary.detach().clamp(0.0, 1.0) * self.raw.shape[1]))

@@ -70,6 +70,11 @@ class Featurizer(nn.Module):
         """What training found, to be told: for instance the width of a learned boundary."""
         return {}
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether training found no place: nothing is interchanged, or where a choice was to be made everything."""
+        return False
+
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """All that is needed to compute it again, on the CPU and contiguous: what is saved."""

@@ -82,7 +82,7 @@ class Mask(Featurizer):
 
     @property
     def collapsed(self) -> bool:
-        """Whether it keeps nothing or everything: then it has found no place."""
+        """Whether it keeps nothing or everything."""
         return int(self._kept().sum()) in (0, self.total)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -18,6 +18,10 @@ class DivergedError(ArithmeticError):
     """Training that came to numbers which are not finite."""
 
 
+class CollapsedError(ArithmeticError):
+    """Training that came to a subspace of nothing, or of everything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A fit: of the intervention's unit, for its variable, begun by `seed`, or gone on with from `state`."""

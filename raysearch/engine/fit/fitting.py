@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.fit.fits import Asked, DivergedError, Fit
+from raysearch.engine.featurizers.featurizer import Cooling
+from raysearch.engine.featurizers.make import to_bytes
+from raysearch.engine.fit.fits import Asked, CollapsedError, DivergedError, Fit
 from raysearch.engine.fit.progress import Progress, Validation
 from raysearch.engine.fit.recipe import Recipe, set_rates
 from raysearch.engine.fit.rows import Ask, Outcome
-from raysearch.engine.fit.start import to_bytes
 from raysearch.engine.fit.unit import Captured
 
 
@@ -79,6 +80,23 @@ class Fitting:
         return DivergedError(
             f"{unit.subspace.featurizer}{size} in layer {unit.site.layer} at {unit.site.position!r}, seed {self.asked.seed}: "
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
+        )
+
+    def has_collapsed(self, recipe: Recipe) -> bool:
+        """Whether training is over and the best of it interchanges nothing, or everything."""
+        return (self.progress.stopped or self.progress.step >= recipe.steps) and self.progress.collapsed
+
+    def collapse(self) -> CollapsedError:
+        """The error that says so."""
+        (unit,) = self.asked.intervention.units
+        start = getattr(self.progress.featurizer, "cooling", Cooling(0.0, 0.0)).start
+        found = ", ".join(f"{name} {value:g}" for name, value in (self.progress.found or {}).items())
+        what = (
+            f"{unit.subspace.featurizer} in layer {unit.site.layer} at {unit.site.position!r}, seed {self.asked.seed}"
+        )
+        return CollapsedError(
+            f"{what}: collapsed ({found}), it interchanges nothing, or everything; try another fit.temperature "
+            f"(it began at {start:g}), fit.penalty or fit.boundary_learning_rate"
         )
 
     def fit(self, recipe: Recipe) -> Fit:

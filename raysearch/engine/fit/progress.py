@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from raysearch.engine.featurizers.featurizer import Featurizer
+from raysearch.engine.featurizers.make import to_bytes
 from raysearch.engine.fit.recipe import Recipe
-from raysearch.engine.fit.start import to_bytes
 from raysearch.errors import ResumeError
 from raysearch.search.hypothesis import canonical_json
 
@@ -44,7 +44,7 @@ class Validation:
 @dataclass(slots=True)
 class Progress:
     """`name`: which intervention and seed. `optimizer`: None where nothing is trained. `losses`: of the steps since the last point.
-    `waited`: looks since the best.
+    `waited`: looks since the best. `collapsed`: whether the best interchanges nothing, or everything.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Progress:
     best: bytes | None = None
     waited: int = 0
     stopped: bool = False
+    collapsed: bool = False
 
     def look(self, seen: Validation, patience: int) -> None:
         """Takes notice of a validation. The featurizer is hardened."""
@@ -65,7 +66,7 @@ class Progress:
         self.losses = ()
         if self.best is None or seen.is_better_than(self.validation):
             self.validation, self.best, self.found = seen, to_bytes(self.featurizer), self.featurizer.found()
-            self.waited = 0
+            self.waited, self.collapsed = 0, self.featurizer.collapsed
         else:
             self.waited += 1
             self.stopped = 0 < patience <= self.waited
@@ -88,6 +89,7 @@ class Progress:
             "found": self.found,
             "waited": self.waited,
             "stopped": self.stopped,
+            "collapsed": self.collapsed,
         }
         return safetensors.torch.save(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"fit": canonical_json(facts)}
@@ -97,7 +99,7 @@ class Progress:
         """Becomes what `to_bytes` was made of. Raises: ResumeError where that was another fit, or asked for otherwise."""
         assert self.optimizer is not None, "what is not trained is not gone on with"
         tensors, facts = _read(state)
-        if (facts["name"], facts["recipe"]) != (self.name, asdict(recipe)):
+        if (facts["name"], facts["recipe"]) != (self.name, json.loads(canonical_json(asdict(recipe)))):
             what = "recipe" if facts["name"] == self.name else f"fit ({facts['name']})"
             raise ResumeError(f"{self.name}: the state is that of another {what}; begin anew without it")
         self.featurizer.load_state_dict(_under("featurizer", tensors))
@@ -108,7 +110,8 @@ class Progress:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         best = tensors.get("best")
         self.best = None if best is None else best.numpy().tobytes()
-        self.step, self.waited, self.stopped = facts["step"], facts["waited"], facts["stopped"]
+        self.step, self.waited = facts["step"], facts["waited"]
+        self.stopped, self.collapsed = facts["stopped"], facts["collapsed"]
         self.losses = tuple(facts["losses"])
         self.points = tuple((step, loss, iia) for step, loss, iia in facts["points"])
         self.validation, self.found = Validation(**facts["validation"]), facts["found"]

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -25,8 +26,10 @@ class Recipe:
     """The defaults are the field's usual ones.
 
     `warmup`: share of the steps in which the learning rate rises from 0. `validation`: share of the fit pairs that is not trained on.
-    `evaluate`: how often they are looked at over the whole training. `patience`: stop after so many looks without improvement (0: never).
-    `boundary_learning_rate`: of parameters that are a boundary. `weight_decay`: of adamw.
+    `evaluate`: how often they are looked at over the whole training; `rungs`: steps at which seeds are compared, so that they are looked
+    at there too. `patience`: stop after so many looks without improvement (0: never). `boundary_learning_rate`: of parameters that are a
+    boundary. `weight_decay`: of adamw. `temperature`: from which a soft boundary or mask is cooled, `penalty`: the weight of its width in
+    the loss (None: as the method's authors have it).
     """
 
     steps: int = 400
@@ -41,6 +44,9 @@ class Recipe:
     patience: int = 0
     boundary_learning_rate: float = 1e-2
     weight_decay: float = 0.0
+    temperature: float | None = None
+    penalty: float | None = None
+    rungs: tuple[int, ...] = ()
 
     def factor(self, step: int) -> float:
         """By what the learning rates are multiplied in `step` (from 0): as transformers' schedules do."""
@@ -88,13 +94,20 @@ def batch_of(indices: Sequence[int], size: int, seed: int, step: int) -> list[in
     """
     if len(indices) <= size:
         return list(indices)
-    first, drawn = step * size, []
+    first = step * size
+    drawn: list[int] = []
     for epoch in range(first // len(indices), (first + size - 1) // len(indices) + 1):
-        order = list(indices)
-        random.Random(f"{seed}.{epoch}.batches").shuffle(order)
+        order = _order(tuple(indices), seed, epoch)
         start = first - epoch * len(indices)
         drawn += order[max(start, 0) : max(start + size, 0)]
     return drawn
+
+
+@lru_cache(maxsize=256)
+def _order(indices: tuple[int, ...], seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(indices)
+    random.Random(f"{seed}.{epoch}.batches").shuffle(order)
+    return tuple(order)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -147,7 +147,7 @@ class Rows:
         for company in companies.values():
             company.sort(key=lambda at: asks[at].lane.joins)
             start = 0
-            for rows in self._captures.fitting([asks[at].lane.row for at in company]):
+            for rows in self._captures.fitting([asks[at].lane.row for at in company], self._limit.rows):
                 part = company[start : start + len(rows)]
                 start += len(rows)
                 yield from self._done([at for at in part if asks[at].owner not in faults], asks, do, faults)

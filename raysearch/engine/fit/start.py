@@ -3,17 +3,18 @@
 import torch
 
 from raysearch.engine.components import Taps
-from raysearch.engine.featurizers.featurizer import Featurizer
-from raysearch.engine.featurizers.make import to_bytes, untrained
+from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
+from raysearch.engine.featurizers.featurizer import Cooling, Featurizer
+from raysearch.engine.featurizers.make import untrained
+from raysearch.engine.featurizers.mask import Mask
+from raysearch.engine.fit.recipe import Recipe
 from raysearch.engine.fit.unit import Captured
 from raysearch.engine.rows import Point
 from raysearch.errors import JobError
 from raysearch.search.hypothesis import TRAINED, Unit
 
-__all__ = ["started", "to_bytes"]
 
-
-def started(unit: Unit, captured: Captured, taps: Taps, seed: int) -> Featurizer:
+def started(unit: Unit, captured: Captured, taps: Taps, seed: int, recipe: Recipe) -> Featurizer:
     """An untrained featurizer for `unit`; principal components that a mask lies over are those of what it was captured as.
 
     Raises: JobError for what cannot be had, such as more features than the unit has.
@@ -26,4 +27,10 @@ def started(unit: Unit, captured: Captured, taps: Taps, seed: int) -> Featurizer
     )
     activations = torch.cat((captured.base, captured.source)) if subspace.basis == "pca" else None
     generator = torch.Generator().manual_seed(seed)
-    return untrained(subspace, captured.width, generator, heads, activations=activations)
+    featurizer = untrained(subspace, captured.width, generator, heads, activations=activations)
+    if isinstance(featurizer, Boundless | BoundlessRank | Mask):
+        if recipe.temperature is not None:
+            featurizer.cooling = Cooling(recipe.temperature, featurizer.cooling.end)
+        if recipe.penalty is not None:
+            featurizer.weight = recipe.penalty
+    return featurizer

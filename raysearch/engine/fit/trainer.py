@@ -7,6 +7,7 @@ Invariants: fits do not influence each other (beyond float rounding; the same co
 captured are constants; a fit that fails takes nobody with it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -114,6 +115,7 @@ class Trainer:
     ) -> Group:
         """The fits as they stand at step `first`; the bases of rows that are not run are looked at."""
         group, known = Group(), _Known()
+        self._captures.decisions([pair.base for pair in pairs if "base" not in pair.answers])  # all at once, for `_own`
         for at, (one, featurizer) in enumerate(zip(asked, given, strict=True)):
             try:
                 wanted = targets[one.intervention.id]
@@ -136,7 +138,7 @@ class Trainer:
 
     def _progress(self, asked: Asked, unit: Captured, given: Featurizer | None, first: int) -> Progress:
         (asked_unit,) = asked.intervention.units
-        featurizer = started(asked_unit, unit, self._taps, asked.seed) if given is None else given
+        featurizer = started(asked_unit, unit, self._taps, asked.seed, self._recipe) if given is None else given
         featurizer.to(self._network.device)
         name = f"intervention {asked.intervention.id}, seed {asked.seed}"
         progress = Progress(name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None)
@@ -158,7 +160,7 @@ class Trainer:
         for at, fitting in group.going.items():
             indices = batch_of(fitting.train, recipe.batch, fitting.asked.seed, step)
             try:
-                fitting.progress.featurizer.anneal(step / recipe.steps)
+                fitting.progress.featurizer.anneal(step / max(1, recipe.steps - 1))
                 vectors, own = fitting.asks(at, fitting.live(indices))
             except Exception as error:  # noqa: BLE001  as in measure.py
                 group.fail({at: error})
@@ -172,7 +174,11 @@ class Trainer:
             if at in group.alive:
                 fitting, zero = group.alive[at], vectors.detach()  # of no rows, where none is run
                 gradient = torch.stack([gradients[row] for row in rows]) / len(indices) if rows else zero
-                fitting.learn(vectors, gradient, recipe.factor(step))
+                try:
+                    fitting.learn(vectors, gradient, recipe.factor(step))
+                except Exception as error:  # noqa: BLE001  as in measure.py
+                    group.fail({at: error})
+                    continue
                 free = sum(self._alone(fitting, index).loss for index in fitting.free(indices))
                 loss = torch.stack([losses[row] for row in rows]).sum() if rows else zero.sum()
                 said[at] = (loss + free) / len(indices), fitting.is_finite
@@ -188,11 +194,14 @@ class Trainer:
             progress = group.alive[at].progress
             if not (finite and is_good):
                 what = "parameters are" if is_good else "loss is"
-                rate = self._recipe.learning_rate * self._recipe.factor(step)
-                group.fail({at: group.alive[at].diverged(what, step, rate)})
+                group.fail({at: group.alive[at].diverged(what, *self._rate(step))})
                 continue
             progress.step = step + 1
             progress.losses += (loss,)
+
+    def _rate(self, step: int) -> tuple[int, float]:
+        """The step, and its learning rate."""
+        return step, self._recipe.learning_rate * self._recipe.factor(step)
 
     @torch.no_grad()
     def _look(self, group: Group) -> None:
@@ -210,12 +219,19 @@ class Trainer:
             ran = iter([outcomes[row] for row in rows[at]])
             free = set(fitting.free(fitting.held))
             seen = [self._alone(fitting, index) if index in free else next(ran) for index in fitting.held]
-            fitting.progress.look(fitting.validation(seen), self._recipe.patience)
+            validation = fitting.validation(seen)
+            if validation.loss is not None and not math.isfinite(validation.loss):
+                group.fail({at: fitting.diverged("validation loss is", *self._rate(fitting.progress.step))})
+                continue
+            fitting.progress.look(validation, self._recipe.patience)
 
     def _alone(self, fitting: Fitting, index: int) -> Outcome:
         return self._rows.alone(fitting.unit.lanes[index].row.base, *fitting.answers[index])
 
     def _ended(self, asked: Sequence[Asked], group: Group) -> list[Fit | FitFault]:
+        for at, fitting in list(group.alive.items()):
+            if fitting.has_collapsed(self._recipe):
+                group.fail({at: fitting.collapse()})
         return [
             FitFault(one.intervention.id, one.seed, group.faults[at])
             if at in group.faults

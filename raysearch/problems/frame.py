@@ -1,0 +1,23 @@
+"""Frames: texts with gaps, and the spans of the words that fill them.
+
+Invariants: a span cuts out exactly the word that filled its gap, no blank beside it.
+"""
+
+from collections.abc import Mapping
+from string import Formatter
+
+from raysearch.causal import Span
+
+
+def fill(frame: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
+    """The text of `frame`, each gap such as "{country}" filled with its word, and the span [start, end) of each gap.
+
+    Spans stand in the order of the gaps. Words that the frame has no gap for are not looked at.
+    """
+    text, spans = "", {}
+    for before, gap, _, _ in Formatter().parse(frame):
+        text += before
+        if gap is not None:
+            spans[gap] = (len(text), len(text) + len(words[gap]))
+            text += words[gap]
+    return text, spans

@@ -1,0 +1,146 @@
+"""Multiple choice: a question whose choices carry random letters; the slot of the right one and its letter are told apart.
+
+"The ball is red. What color is the ball?\\nQ. blue\\nX. red\\nB. green\\nK. white\\nAnswer:" -> " X"
+
+Invariants: every span cuts out exactly its own word; base and source offer the same colors in an order of their own,
+and no letter stands in both, so that each variable has a counterfactual on every pair.
+"""
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from string import ascii_uppercase
+
+from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
+from raysearch.errors import CausalModelError
+from raysearch.problems.frame import fill
+from raysearch.problems.options import share, words
+
+CHOICES = 4
+"""How many choices a question offers, if the job does not say."""
+
+LETTERS = tuple(ascii_uppercase)
+
+COLORS = ("red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "purple", "gray", "gold")
+
+THINGS = ("ball", "car", "house", "box", "book", "cup", "hat", "door", "shirt", "chair", "bag", "bird")
+
+OTHER_SLOT = 0.75
+"""The share of pairs whose source has its right choice in another slot: only there does `answer_pointer` change anything."""
+
+
+def problem(
+    choices: int = CHOICES,
+    letters: Sequence[str] = LETTERS,
+    colors: Sequence[str] = COLORS,
+    things: Sequence[str] = THINGS,
+    other_slot: float = OTHER_SLOT,
+) -> Problem:
+    """The problem with `choices` (2 to 8) lettered choices, made of `letters`, `colors` and `things`.
+
+    Variables: the inputs `thing`, `color` (the right one), `choices` (the colors, in the order of the slots) and
+    `letters` (of the slots); `answer_pointer`, the slot of the right color, 1 to `choices`; the output `answer_token`,
+    the letter of that slot. `other_slot` in [0, 1] is the share of pairs whose source has the right color in another
+    slot. A pair's set is "same_slot" or "other_slot". Positions: "color" (in the first sentence), "letter1",
+    "choice1", ... (of each slot), "right_letter" and "right_choice" (of the right one).
+
+    Raises: CausalModelError for a number of choices out of range, too few letters (twice `choices`) or colors
+    (`choices`), a word with a blank, a share out of range.
+    """
+    if not isinstance(choices, int) or isinstance(choices, bool) or not 2 <= choices <= 8:
+        raise CausalModelError(
+            f"multiple_choice: choices: got {choices!r}; it must be a whole number from 2 to 8, such as {CHOICES}"
+        )
+    signs = words("multiple_choice", "letters", letters, 2 * choices, LETTERS[: 2 * choices])
+    hues = words("multiple_choice", "colors", colors, choices, COLORS[:choices])
+    named = words("multiple_choice", "things", things, 1, THINGS[:2])
+    apart = share("multiple_choice", "other_slot", other_slot, OTHER_SLOT)
+    slots = tuple(range(1, choices + 1))
+    return Problem(
+        name="multiple_choice",
+        model=_causal_model(slots, signs, hues, named),
+        sample=partial(_sample, slots, signs, hues, named, apart),
+        render=_render,
+        answer=_write,
+        positions=("color", *(f"{kind}{slot}" for slot in slots for kind in ("letter", "choice")), *_RIGHT),
+        set_of=_set_of,
+    )
+
+
+_RIGHT = ("right_letter", "right_choice")
+
+
+def _causal_model(
+    slots: tuple[int, ...], letters: tuple[str, ...], colors: tuple[str, ...], things: tuple[str, ...]
+) -> CausalModel:
+    return CausalModel(
+        variables=(
+            Variable("thing", things),
+            Variable("color", colors),
+            Variable("choices"),  # any order of any of the colors
+            Variable("letters"),  # as many of the letters, in any order
+            Variable("answer_pointer", slots),
+            Variable("answer_token", letters),
+        ),
+        parents={"answer_pointer": ("color", "choices"), "answer_token": ("answer_pointer", "letters")},
+        mechanisms={"answer_pointer": _slot_of, "answer_token": _letter_at},
+        output="answer_token",
+    )
+
+
+def _slot_of(color: str, choices: tuple[str, ...]) -> Value:
+    return 1 + choices.index(color)
+
+
+def _letter_at(answer_pointer: int, letters: tuple[str, ...]) -> Value:
+    return letters[answer_pointer - 1]
+
+
+def _sample(
+    slots: tuple[int, ...],
+    letters: tuple[str, ...],
+    colors: tuple[str, ...],
+    things: tuple[str, ...],
+    other_slot: float,
+    rng: random.Random,
+) -> tuple[Setting, Setting]:
+    """A base and a source: the same colors, other letters; the base's slot uniformly, the source's as `other_slot` says."""
+    count = len(slots)
+    offered, signs = rng.sample(colors, count), rng.sample(letters, 2 * count)
+    slot = rng.choice(slots)
+    moved = rng.choice([s for s in slots if s != slot]) if rng.random() < other_slot else slot
+    base = _question(rng.choice(things), rng.sample(offered, count), signs[:count], slot)
+    return base, _question(rng.choice(things), rng.sample(offered, count), signs[count:], moved)
+
+
+def _question(thing: str, choices: Sequence[str], letters: Sequence[str], slot: int) -> Setting:
+    return {"thing": thing, "color": choices[slot - 1], "choices": tuple(choices), "letters": tuple(letters)}
+
+
+def _render(values: Setting) -> Input:
+    """The question and its choices, with the span of each position."""
+    choices, letters = values["choices"], values["letters"]
+    assert isinstance(choices, tuple)
+    assert isinstance(letters, tuple)
+    lines = "".join(f"\n{{letter{slot}}}. {{choice{slot}}}" for slot in range(1, len(choices) + 1))
+    said = {"thing": str(values["thing"]), "again": str(values["thing"]), "color": str(values["color"])}
+    for slot, (letter, choice) in enumerate(zip(letters, choices, strict=True), start=1):
+        said |= {f"letter{slot}": letter, f"choice{slot}": choice}
+    text, spans = fill(f"The {{thing}} is {{color}}. What color is the {{again}}?{lines}\nAnswer:", said)
+    right = values["answer_pointer"]
+    spans |= {"right_letter": spans[f"letter{right}"], "right_choice": spans[f"choice{right}"]}
+    return Input(text, {name: span for name, span in spans.items() if name not in ("thing", "again")}, dict(values))
+
+
+def _write(letter: Value) -> str:
+    return f" {letter}"
+
+
+def _set_of(base: Setting, source: Setting) -> str:
+    return "same_slot" if _slot(base) == _slot(source) else "other_slot"
+
+
+def _slot(values: Setting) -> Value:
+    choices, color = values["choices"], values["color"]
+    assert isinstance(choices, tuple)
+    return 1 + choices.index(color)

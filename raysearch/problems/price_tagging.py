@@ -1,0 +1,139 @@
+"""Price tagging: does a price lie between a lower and an upper bound? The problem of Boundless DAS, with its two boundary variables.
+
+"Please say yes only if it costs between 2.00 and 5.00 dollars, otherwise no. 3.50 dollars:" -> " yes"
+
+Wu et al., 2023, "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca", section 4; the words are our own, shorter.
+
+Invariants: money is whole cents; lower < upper; bounds are part of what lies between; every span cuts out exactly its own word;
+base and source are drawn independently, each below, between or above its bounds with equal chance.
+"""
+
+import random
+from functools import partial
+from typing import Literal
+
+from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
+from raysearch.errors import CausalModelError
+
+POSITIONS = ("lower", "and", "upper", "dollars", "price", "unit")
+"""The two bounds and the word after each, the price and the "dollars" after it; the ":" is the built-in position "last"."""
+
+State = Literal["below", "between", "above"]
+STATES: tuple[State, ...] = ("below", "between", "above")
+"""Where a price can lie. Both boundary variables are never false at once."""
+
+
+HIGHEST, STEP = 975, 25
+"""In cents: forty prices, each one token of the model that lies in jobs/models."""
+
+
+def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
+    """The problem over the prices 0, `step`, ... `highest`, in cents.
+
+    Variables: lower, upper, price; lower_bound_ok = lower <= price, upper_bound_ok = price <= upper; answer = both. A pair's set
+    is the states of base and source, such as "below_above".
+
+    Raises: CausalModelError where there are not at least three such prices, so that each can lie below, between and above.
+    """
+    for name, given in (("highest", highest), ("step", step)):
+        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+            raise CausalModelError(
+                f"price_tagging: {name}: got {given!r}; it must be a whole number of cents, at least 1"
+            )
+    prices = tuple(range(0, highest + 1, step))
+    if len(prices) < 3:
+        raise CausalModelError(
+            f"price_tagging: highest {highest} and step {step} leave {len(prices)} prices; need at least 3, "
+            f"such as highest {2 * step}"
+        )
+    return Problem(
+        name="price_tagging",
+        model=_causal_model(prices),
+        sample=partial(_sample, prices),
+        render=_render,
+        answer=_write,
+        positions=POSITIONS,
+        set_of=_set_of,
+    )
+
+
+def dollars(cents: int) -> str:
+    """Such as "3.50" for 350."""
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def state_of(values: Setting) -> State:
+    """Where the price of a setting lies."""
+    lower, upper, price = (_cents(values[name]) for name in ("lower", "upper", "price"))
+    return "below" if price < lower else "above" if price > upper else "between"
+
+
+def _causal_model(prices: tuple[int, ...]) -> CausalModel:
+    inputs = [Variable(name, prices) for name in ("lower", "upper", "price")]
+    found = [Variable(name, (False, True)) for name in ("lower_bound_ok", "upper_bound_ok", "answer")]
+    return CausalModel(
+        variables=(*inputs, *found),
+        parents={
+            "lower_bound_ok": ("lower", "price"),
+            "upper_bound_ok": ("price", "upper"),
+            "answer": ("lower_bound_ok", "upper_bound_ok"),
+        },
+        mechanisms={"lower_bound_ok": _in_order, "upper_bound_ok": _in_order, "answer": _both},
+        output="answer",
+    )
+
+
+def _in_order(smaller: int, larger: int) -> Value:
+    return smaller <= larger
+
+
+def _both(lower_ok: bool, upper_ok: bool) -> Value:
+    return lower_ok and upper_ok
+
+
+def _sample(prices: tuple[int, ...], rng: random.Random) -> tuple[Setting, Setting]:
+    """A base and a source, independent of each other."""
+    return _draw(prices, rng), _draw(prices, rng)
+
+
+def _draw(prices: tuple[int, ...], rng: random.Random) -> Setting:
+    """Bounds and price, uniformly among those of a state that is drawn first."""
+    state = rng.choice(STATES)
+    while True:
+        lower, upper = sorted(rng.sample(prices, 2))
+        values: Setting = {"lower": lower, "upper": upper, "price": rng.choice(prices)}
+        if state_of(values) == state:
+            return values
+
+
+def _render(values: Setting) -> Input:
+    """The text with the span of each of POSITIONS."""
+    lower, upper, price = (dollars(_cents(values[name])) for name in ("lower", "upper", "price"))
+    text, spans = "Please say yes only if it costs between", {}
+    for name, word in (
+        ("lower", lower),
+        ("and", "and"),
+        ("upper", upper),
+        ("dollars", "dollars"),
+        (None, ", otherwise no."),
+        ("price", price),
+        ("unit", "dollars"),
+    ):
+        start = len(text) + (name is not None)
+        text += f" {word}" if name else word
+        if name:
+            spans[name] = (start, len(text))
+    return Input(text + ":", spans, dict(values))
+
+
+def _write(answer: Value) -> str:
+    return " yes" if answer else " no"
+
+
+def _set_of(base: Setting, source: Setting) -> str:
+    return f"{state_of(base)}_{state_of(source)}"
+
+
+def _cents(value: Value) -> int:
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,136 @@
+"""Addition of two numbers of two digits, one digit of the sum asked at a time: a problem with a carry.
+
+"47+35=" -> "8" asks the tens of the sum;  "47+35=8" -> "2" asks its ones.
+
+Invariants: every span cuts out exactly its own digit; the numbers are 10 to 49, so that no sum exceeds 99 whatever is
+put in from another one, and the digit after "=" is always that of the tens; base and source ask the same digit.
+"""
+
+import random
+from functools import partial
+from itertools import product
+
+from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
+from raysearch.problems.frame import fill
+from raysearch.problems.options import share
+
+POSITIONS = ("a_tens", "a_ones", "plus", "b_tens", "b_ones", "equals")
+"""The characters of the text in their order; where the ones are asked, the tens after the "=" are "last"."""
+
+DIGITS = ("tens", "ones")
+"""Which digit of the sum is asked: the values of `asked`."""
+
+ASKS_ONES = 0.5
+"""The share of pairs that ask the ones; `carry` and `tens` change answers only where the tens are asked."""
+
+OTHER_CARRY = 0.5
+"""The share of pairs whose source has the other carry."""
+
+_TWO_TENS = tuple(product(range(1, 5), range(1, 5)))
+_TWO_ONES = tuple(product(range(10), range(10)))
+
+
+def problem(asks_ones: float = ASKS_ONES, other_carry: float = OTHER_CARRY) -> Problem:
+    """The problem over all sums of two numbers from 10 to 49.
+
+    Variables: the inputs `asked` and the four digits `a_tens`, `a_ones`, `b_tens`, `b_ones`; `carry` (0 or 1), `ones`
+    and `tens` of the sum, `total` (the sum itself) and the output `digit`, the one that is asked. `asks_ones` and
+    `other_carry`, both in [0, 1], are the shares of pairs that ask the ones, and whose source has the other carry. A
+    pair's set names what is asked and whether the carries agree: "tens, other carry".
+
+    Raises: CausalModelError for a share out of range.
+    """
+    return Problem(
+        name="two_digit_addition",
+        model=_causal_model(),
+        sample=partial(
+            _sample,
+            share("two_digit_addition", "asks_ones", asks_ones, ASKS_ONES),
+            share("two_digit_addition", "other_carry", other_carry, OTHER_CARRY),
+        ),
+        render=_render,
+        answer=str,
+        positions=POSITIONS,
+        set_of=_set_of,
+    )
+
+
+def _causal_model() -> CausalModel:
+    digits, tens = tuple(range(10)), tuple(range(1, 5))
+    return CausalModel(
+        variables=(
+            Variable("asked", DIGITS),
+            *(Variable("a_tens", tens), Variable("a_ones", digits)),
+            *(Variable("b_tens", tens), Variable("b_ones", digits)),
+            *(Variable("carry", (0, 1)), Variable("ones", digits), Variable("tens", tuple(range(2, 10)))),
+            *(Variable("total", tuple(range(20, 100))), Variable("digit", digits)),
+        ),
+        parents={
+            "carry": ("a_ones", "b_ones"),
+            "ones": ("a_ones", "b_ones"),
+            "tens": ("a_tens", "b_tens", "carry"),
+            "total": ("tens", "ones"),
+            "digit": ("total", "asked"),
+        },
+        mechanisms={
+            "carry": _carry,
+            "ones": _ones,
+            "tens": _tens,
+            "total": _total,
+            "digit": _digit,
+        },
+        output="digit",
+    )
+
+
+def _carry(a_ones: int, b_ones: int) -> Value:
+    return (a_ones + b_ones) // 10
+
+
+def _ones(a_ones: int, b_ones: int) -> Value:
+    return (a_ones + b_ones) % 10
+
+
+def _tens(a_tens: int, b_tens: int, carry: int) -> Value:
+    return a_tens + b_tens + carry
+
+
+def _total(tens: int, ones: int) -> Value:
+    return 10 * tens + ones
+
+
+def _digit(total: int, asked: str) -> Value:
+    return total // 10 if asked == "tens" else total % 10
+
+
+def _sample(asks_ones: float, other_carry: float, rng: random.Random) -> tuple[Setting, Setting]:
+    """A base and a source that ask the same digit; tens of both and ones of the base uniformly."""
+    asked = "ones" if rng.random() < asks_ones else "tens"
+    ones = rng.choice(_TWO_ONES)
+    differ = rng.random() < other_carry
+    others = [o for o in _TWO_ONES if (_carry(*o) != _carry(*ones)) == differ]
+    return _sum(asked, rng.choice(_TWO_TENS), ones), _sum(asked, rng.choice(_TWO_TENS), rng.choice(others))
+
+
+def _sum(asked: str, tens: tuple[int, int], ones: tuple[int, int]) -> Setting:
+    return {"asked": asked, "a_tens": tens[0], "a_ones": ones[0], "b_tens": tens[1], "b_ones": ones[1]}
+
+
+def _render(values: Setting) -> Input:
+    """The text such as "47+35=" or "47+35=8", with the span of each of POSITIONS."""
+    digits = {name: str(values[name]) for name in ("a_tens", "a_ones", "b_tens", "b_ones")}
+    given = str(values["tens"]) if values["asked"] == "ones" else ""
+    frame = "{a_tens}{a_ones}{plus}{b_tens}{b_ones}{equals}" + given
+    return Input(*fill(frame, {**digits, "plus": "+", "equals": "="}), dict(values))
+
+
+def _set_of(base: Setting, source: Setting) -> str:
+    same = _carry_of(base) == _carry_of(source)
+    return f"{base['asked']}, {'same' if same else 'other'} carry"
+
+
+def _carry_of(values: Setting) -> Value:
+    a, b = values["a_ones"], values["b_ones"]
+    assert isinstance(a, int)
+    assert isinstance(b, int)
+    return _carry(a, b)
