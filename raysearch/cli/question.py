@@ -5,6 +5,7 @@ written down, hashed and resumed names them.
 """
 
 import difflib
+import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -228,7 +229,6 @@ def _counts(job: Job, spare: int) -> dict[Split, int]:
 
 
 def _fit_plan(job: Job) -> FitPlan:
-    """Who trains together fills a forward pass."""
     keys = job.fit
     return FitPlan(
         steps=keys.steps,
@@ -237,7 +237,7 @@ def _fit_plan(job: Job) -> FitPlan:
         rungs=keys.rungs,
         keep=keys.keep,
         enough=job.test.threshold / 2,
-        together=max(1, job.resources.rows // keys.batch),
+        together=keys.together,
     )
 
 
@@ -259,7 +259,7 @@ def _file_digests(job: Job) -> dict[str, str]:
             digests[key] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
     for path in job.space.sae_paths:
         whole = hashlib.sha256()
-        for found in sorted(Path(path).parent.glob(Path(path).name.replace("{layer}", "*"))):
-            whole.update(hashlib.sha256(found.read_bytes()).digest())
+        for found in sorted(glob.glob(glob.escape(path).replace("{layer}", "*"))):
+            whole.update(hashlib.sha256(Path(found).read_bytes()).digest())
         digests[f"sae {path}"] = whole.hexdigest()
     return digests

@@ -285,7 +285,7 @@ def _work(question: Question) -> Work:
         factory=job.model.is_factory,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
         files=job.space.sae_paths,
-        recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves"}),
+        recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves", "together"}),
     )
 
 
@@ -342,6 +342,11 @@ def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Ope
         raise ResumeError(
             f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, {question.job.model.path} has {here[:12]}: "
             "their outputs do not mix; put the old model back, or submit the job again"
+        )
+    if question.job.space.sae_paths and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
+        raise ResumeError(
+            f"run {run.info.id}: a sparse autoencoder that the job names ({', '.join(question.job.space.sae_paths)}), or another of its "
+            "files, was changed since it began; put the old file back, or submit the job again"
         )
     if kept.encoded is not None and kept.encoded != opened.encoded:
         raise ResumeError(

@@ -7,6 +7,7 @@ replica.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -34,9 +35,12 @@ class Featurizers:
 
     def take(self, tensors: Mapping[str, bytes], wanted: Iterable[str]) -> None:
         """Makes ready what a task brings: the digests that it wants. Raises: StoreError for a content that is no featurizer."""
-        for digest in wanted:
-            if digest not in self._ready:
-                self._keep(digest, from_bytes(tensors[digest]))
+        needed = list(dict.fromkeys(wanted))
+        for digest in needed:
+            if digest in self._ready:
+                self._ready.move_to_end(digest)
+            else:
+                self._keep(digest, from_bytes(tensors[digest]), least=len(needed))
 
     def kind_of(self, intervention: Intervention, unit: Unit, width: int) -> Kind:
         """What is done at `unit`, all tokens of which are one vector of `width` numbers. Raises: JobError for what cannot be had."""
@@ -83,9 +87,10 @@ class Featurizers:
             f"{', '.join(self._files)}: none is the file of digest {wanted[:12]} with which the run began; put it back"
         )
 
-    def _keep(self, digest: str, featurizer: Featurizer) -> None:
+    def _keep(self, digest: str, featurizer: Featurizer, least: int = 0) -> None:
+        """Lets go of those used longest ago, but never of the `least` that a task has just brought."""
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
-        while len(self._ready) > KEPT:
+        while len(self._ready) > max(KEPT, least):
             self._ready.popitem(last=False)
 
 
@@ -96,4 +101,5 @@ def drawn(intervention: Intervention, unit: Unit, width: int, file: bytes | None
 
 
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:
-    return content_id([intervention.id, intervention.units.index(unit), width])
+    """The unit and its width alone, so that beside an estimate the same subspace is read; another one for the control of that name."""
+    return content_id([asdict(unit), intervention.control == "random_subspace", width])

@@ -150,7 +150,8 @@ class Replica:
     def _fitted(self, task: Task, seed: Seed, fit: Fit, seconds: float) -> Fitted:
         first, last = task.steps
         points = [p for p in fit.points if p[0] > first]
-        tensors = {hashlib.sha256(content).hexdigest(): content for content in (fit.content, fit.state)}
+        contents = (fit.content, fit.state) if last else (fit.content,)  # what takes no steps is not gone on with
+        tensors = {hashlib.sha256(content).hexdigest(): content for content in contents}
         digest, *state = tensors
         return Fitted(
             task=task.id,
@@ -166,7 +167,7 @@ class Replica:
             validation_n=fit.validation_n,
             found=dict(fit.found),
             fit=digest,
-            state=state[0] if state and last else None,
+            state=state[0] if state else None,
             stopped=fit.stopped,
             seconds=seconds,
             device=self.opened.facts.device,

@@ -95,8 +95,8 @@ class FitKeys(Keys):
     (0: never). `temperature`: from which a boundary or mask is cooled, `penalty`: the weight of its width in the loss (null: as the
     method's authors have it; from 50, theirs, a boundary collapses on vectors of a few dozen numbers). `seeds`: attempts at each
     subspace; the best by validation is tested. At each of the steps `rungs`, those that are not among the best `keep` of their variable,
-    and match less than half of the threshold, go no further. `saves`: how often the state is kept, so that no more is lost with a
-    worker.
+    and match less than half of the threshold, go no further. `together`: so many seeds are trained in one batch, which is part of their
+    numbers. `saves`: how often the state is kept, so that no more is lost with a worker.
     """
 
     steps: Positive = 400
@@ -116,6 +116,7 @@ class FitKeys(Keys):
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     rungs: tuple[Positive, ...] = ()
     keep: Rate = 0.5
+    together: Positive = 4
     saves: Positive = 4
 
     @model_validator(mode="after")

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from raysearch.report.results import results
 from raysearch.report.units import words
 
 READ = {"no_intervention": "base_match_unfiltered", "self_swap": "self_swap_iia", "random_source": "random_source_iia"}
 """The controls that stand in the hypothesis's own row, by the column they stand in."""
+
+ON_CHANGE_PAIRS = ("self_swap", "random_source")
+"""Those of them that are of change pairs, as the IIA is: without intervention no change pair matches, and keep pairs do."""
 
 TESTED = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
 """Those that are hypotheses of their own."""
@@ -46,14 +51,23 @@ def beside(run: str | Path) -> list[Beside]:
     rows = results(run, controls=True).to_pylist()
     controls = [row for row in rows if row["control"] is not None]
     accepted = [row for row in rows if row["control"] is None and row["verdict"] == "accept"]
-    return [_beside(row, controls) for row in accepted]
+    widths = _widths(Path(run))
+    return [_beside(row, controls, widths) for row in accepted]
 
 
-def _beside(row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> Beside:
+def _widths(run: Path) -> dict[str, int]:
+    """The width that each fit found, by its digest, of those that found one."""
+    parts = sorted((run / "tables" / "fits").glob("*.parquet"))
+    rows = [row for part in parts for row in pq.ParquetFile(part).read(["fit", "found"]).to_pylist()]
+    found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}
+    return {fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values}
+
+
+def _beside(row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]], widths: Mapping[str, int]) -> Beside:
     iia: dict[str, float | None] = {name: row[column] for name, column in READ.items()}
-    as_well = [name for name, value in iia.items() if value is not None and value >= row["low"]]
+    as_well = [name for name in ON_CHANGE_PAIRS if (iia[name] or 0.0) >= row["low"]]
     for name in TESTED:
-        found = next((c for c in controls if c["control"] == name and _belongs(c, row)), None)
+        found = next((c for c in controls if c["control"] == name and _belongs(c, row, widths)), None)
         if found is None:
             continue
         iia[name] = found["iia"]
@@ -62,13 +76,12 @@ def _beside(row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> Be
     return Beside(row, iia, tuple(as_well))
 
 
-def _belongs(control: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _belongs(control: Mapping[str, Any], row: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
     if control["variable"] != row["variable"]:
         return False
     if control["control"] != "random_subspace":
         return bool(control["units"] == row["units"])
-    size = row["features"]
-    return _sites(control) == _sites(row) and (size is None or control["features"] == size)
+    return _sites(control) == _sites(row) and control["features"] == widths.get(row["fit"], row["features"])
 
 
 def _sites(row: Mapping[str, Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.search.events import Ids
-from raysearch.search.hypothesis import FITTED, Hypothesis, Intervention, Subspace, Unit
+from raysearch.search.hypothesis import FITTED, TRAINED, Hypothesis, Intervention, Subspace, Unit
 
 READ = ("self_swap", "random_source")
 """Read beside every estimate."""
@@ -51,7 +51,7 @@ def arbitrary_labels(counterfactuals: Iterable[Ids], seed: int = 0) -> Mapping[I
 
 
 def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Intervention | None:
-    """None where it makes no sense: a random subspace of the whole vector is the whole, and only what is fit can be fit to labels."""
+    """None where it makes no sense: a random subspace of the whole vector is the whole, and labels are for what is trained."""
     intervention = replace(hypothesis.intervention, fit=None)
     if name == "random_subspace":
         units = tuple(_random_subspace(unit, size) for unit in intervention.units)
@@ -60,7 +60,8 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
             return None
         return Intervention(tuple(sized), intervention.kind, name)
     if name == "arbitrary_labels":
-        return replace(intervention, control=name) if intervention.is_fitted else None
+        is_trained = any(unit.subspace.featurizer in TRAINED for unit in intervention.units)
+        return replace(intervention, control=name) if is_trained else None
     assert name in ASKED, name
     return replace(intervention, control=name)
 

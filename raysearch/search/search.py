@@ -40,7 +40,7 @@ from raysearch.search.sequential import SequentialTest
 from raysearch.search.standards import Standards
 from raysearch.search.training import FitPlan, Training
 
-EVIDENCE_VERSION = 3
+EVIDENCE_VERSION = 4
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
 
 
@@ -85,7 +85,7 @@ class Search:
         self._generations = 0
         self._silent = False
         self._next_task = 0
-        self._alive = 0
+        self._alive = self._controls_alive = 0
         self._pairs_seen = 0
         self._conflicts = 0
         self._at_most = 0
@@ -143,7 +143,7 @@ class Search:
         """Where the search stands."""
         return Snapshot(
             stage=self._stage,
-            alive=self._alive,
+            alive=self._alive - self._controls_alive,
             accepted=self._tally["accept"],
             rejected=self._tally["reject"],
             undecided=self._tally["undecided"],
@@ -162,7 +162,7 @@ class Search:
             return "done"
         if self._standards is None:
             return "screening"
-        return "searching" if self._alive else "estimating"
+        return "searching" if self._alive > self._controls_alive else "estimating"
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
@@ -233,7 +233,9 @@ class Search:
             notes.append(Proposed(hypothesis, by, generation))
         fitted = {i: found for i, found in by_intervention.items() if found[0].is_fitted}
         self._fitting.update(fitted)
-        self._alive += sum(len(cases) for _, cases in by_intervention.values())
+        new = [case.hypothesis for _, cases in by_intervention.values() for case in cases]
+        self._alive += len(new)
+        self._controls_alive += sum(h.intervention.control is not None for h in new)
         self._at_most += len(fitted) * self._test_pairs
         self._training.add([intervention for intervention, _ in fitted.values()])
         for name, (intervention, cases) in by_intervention.items():
@@ -316,7 +318,7 @@ class Search:
 
     def _look(self, line: Line, notes: list[Note]) -> None:
         for case in tuple(line.cases):
-            verdict = self._known.tests[case.hypothesis.variable].verdict(case.evidence)
+            verdict = self._known.test_of(case.hypothesis).verdict(case.evidence)
             if verdict is not None:
                 self._decide(line, case, verdict, None, notes)
 
@@ -332,12 +334,15 @@ class Search:
         self, line: Line | None, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]
     ) -> None:
         variable, fit = case.hypothesis.variable, None if line is None else line.intervention.fit
-        decided = case.decided(verdict, self._known.tests[variable], self._known.base_match[variable], reason, fit)
+        decided = case.decided(
+            verdict, self._known.test_of(case.hypothesis), self._known.base_match[variable], reason, fit
+        )
         notes.append(decided)
         self._decided[case.hypothesis.id] = decided
         control = case.hypothesis.intervention.control is not None
         self._tally[verdict] += not control
         self._alive -= 1
+        self._controls_alive -= control
         if line is not None:
             self._drop(line, case)
         if verdict == "accept" and line is not None:

@@ -5,9 +5,11 @@ killed goes on to the same tensors. At a *rung* all seeds that have come so far 
 2016) and the hopeless ones go no further; what they have become is tested like every other, so that no verdict is guessed.
 
 Invariants: who is trained in whose company, and who is dropped, follows from what closed rungs have shown, never from the order of
-arrival; every seed ends in `Concluded` or in a failure; the first answer for a stretch wins.
+arrival or the loss of nodes (what fails, or takes workers with it, goes on in smaller company); every seed ends in `Concluded` or in a
+failure; the first answer for a stretch wins; strikes are counted from the events alone, so that a replay counts the same.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +84,7 @@ class _Fit:
         """The lower the better: validation IIA first, then its loss, then the seed."""
         assert self.last is not None
         iia, loss = self.last.validation_iia, self.last.validation_loss
-        return (-1.0 if iia is None else -iia, 0.0 if loss is None else loss, self.seed)
+        return (1.0 if iia is None else -iia, math.inf if loss is None else loss, self.seed)
 
 
 @dataclass
@@ -169,29 +171,35 @@ class Training:
 
     def lost(self, event: Lost) -> list[Note]:
         """A task whose worker went away goes out again; in halves where it took two with it. Node losses never count."""
-        group = self._out.pop(event.task, None)
         notes: list[Note] = []
+        counts = event.cause != "node"
+        if counts and len(event.group) == 1:
+            self._strike(event.group[0], f"{event.message} ({event.cause})", notes)
+        group = self._out.pop(event.task, None)
         if group is not None:
-            counts = event.cause != "node"
             group.losses += counts
-            self._again(group, f"{event.message} ({event.cause})" if counts else None, group.losses >= 2, notes)
+            self._again(group, group.losses >= 2)
         return notes
 
     def failed(self, event: Failed) -> list[Note]:
         """Of a single seed: it goes out again by itself, three times in all. Of a whole task: it goes out in halves."""
         notes: list[Note] = []
+        reason = f"{event.error_type}: {event.message}"
+        if event.intervention is not None:
+            self._strike(event.intervention, reason, notes)
+        elif len(event.group) == 1:
+            self._strike(event.group[0], reason, notes)
         group = self._out.get(event.task)
         if group is None:
             return notes
-        reason = f"{event.error_type}: {event.message}"
         if event.intervention is None:
             del self._out[event.task]
-            self._again(group, reason, True, notes)
+            self._again(group, True)
             return notes
         fit = self._fits[event.intervention]
         group.fits.remove(fit)
         self._settle(event.task)
-        self._again(_Group([fit], group.steps, group.attempt), reason, True, notes)
+        self._again(_Group([fit], group.steps, group.attempt), True)
         return notes
 
     def best(self, intervention: str) -> Fitted | None:
@@ -211,16 +219,18 @@ class Training:
         """Why nothing came of an intervention."""
         return next(f.failure for f in self._of[intervention] if f.failure is not None)
 
-    def _again(self, group: _Group, reason: str | None, halve: bool, notes: list[Note]) -> None:
-        """`reason`: why it did not do, where that counts against it."""
+    def _strike(self, key: str, reason: str, notes: list[Note]) -> None:
+        """Counts a failed attempt of a single seed, of whatever driver: after three in a row it has failed."""
+        fit = self._fits.get(key)
+        if fit is None or fit.ended:
+            return
+        fit.strikes += 1
+        if fit.strikes >= ATTEMPTS:
+            fit.failure = reason
+            self._close_rung(notes)
+
+    def _again(self, group: _Group, halve: bool) -> None:
         group.attempt += 1
-        if len(group.fits) == 1:
-            (fit,) = group.fits
-            fit.strikes += reason is not None
-            if reason is not None and fit.strikes >= ATTEMPTS and not fit.ended:
-                fit.failure = reason
-                self._close_rung(notes)
-                return
         if len(group.fits) == 1 or not halve:
             self._ready.append(group)
             return

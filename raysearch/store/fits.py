@@ -4,7 +4,7 @@ Invariants: a file is written whole, before the event that names it is journalle
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from raysearch.errors import StoreError
@@ -45,6 +45,18 @@ class Fits:
         if hashlib.sha256(content).hexdigest() != digest:
             raise StoreError(f"{path}: is not what was written (its name is its SHA-256); restore it from a copy")
         return content
+
+    def keep_only(self, digests: Iterable[str]) -> None:
+        """Lets go of all others: where training stood, once it is over. Raises: StoreError if the disk refuses."""
+        kept = {self._path(digest) for digest in digests}
+        for path in self._folder.glob("*.safetensors") if self._folder.is_dir() else ():
+            if path not in kept:
+                try:
+                    path.unlink()
+                except OSError as e:
+                    raise StoreError(
+                        f"{path}: cannot be removed ({e.strerror or e}); the driver must be able to write there"
+                    ) from e
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.safetensors"

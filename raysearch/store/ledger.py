@@ -93,6 +93,7 @@ class Ledger:
         self._replaying = False
         self._to_replay = self.past > 0
         self._fits = Fits(run.interventions)
+        self._concluded: set[str] = set()
         self._journal = Journal(run.journal)
         self._cut_from: dict[str, int] = {}
         self._journal.append([_started(run)])
@@ -157,6 +158,8 @@ class Ledger:
             self._accepted.clear()
             for table in self._tables.values():
                 table.check_whole()
+        if status == "done":
+            self._fits.keep_only(self._concluded)
         if not self._to_replay:
             for table in self._tables.values():
                 table.flush()
@@ -207,6 +210,7 @@ class Ledger:
             case Trained():
                 self._add("fits", course_rows(note))
             case Concluded():
+                self._concluded.add(note.event.fit)
                 self._add("fits", [fit_row(note)])
             case Decided(verdict="accept"):
                 self._accepted[note.hypothesis.id] = note

@@ -134,7 +134,7 @@ def _bad_line(folder: Path) -> dict[str, Any]:
 
 
 def _not_yet(folder: Path) -> dict[str, Any]:
-    return _quickstart(space__subspaces=[{"das": [4]}])
+    return _quickstart(test__use="fixed")
 
 
 def _too_many_replicas(folder: Path) -> dict[str, Any]:
@@ -160,7 +160,7 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_never_changes, "'a' never changes the answer"),
     (_span_named_last, "line 1: position 'last' is every text's last token"),
     (_bad_line, "pairs.jsonl: line 2: base"),
-    (_not_yet, "space.subspaces: not yet supported by this version"),
+    (_not_yet, "test.use: not yet supported by this version"),
     (_too_many_replicas, "resources.replicas: 2 need Ray; --pool local has one replica"),
 ]
 

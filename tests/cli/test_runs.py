@@ -19,6 +19,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
@@ -28,8 +29,8 @@ VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
     verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered self_swap_iia random_source_iia
-    holdout_n holdout_iia evidence claim
-""".split()  # noqa: SIM905  (a list of 28 strings is no easier to read)
+    holdout_n holdout_iia evidence claim fit reason
+""".split()  # noqa: SIM905  (a list of 30 strings is no easier to read)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +264,7 @@ def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path,
 
     info = json.loads((undisturbed / "run.json").read_text())
     refused("run.json", info["model_digest"], "0" * 64, "began with a model of digest 000000000000")
-    refused("run.json", '"evidence_version": 2', '"evidence_version": 99', "evidence version 99")
+    refused("run.json", f'"evidence_version": {EVIDENCE_VERSION}', '"evidence_version": 99', "evidence version 99")
     refused("job.yaml", "threshold: 0.8", "threshold: 0.05", "was edited since the run began")
 
 
@@ -296,10 +297,10 @@ BROKEN = """
 import raysearch.engine.replica as replica
 from raysearch.cli.main import main
 real = replica.row_of
-def row_of(pair, intervention, sizes):
+def row_of(pair, intervention, *more):
     if intervention.units[0].site.layer == 3:
         raise OverflowError("this layer cannot be written")
-    return real(pair, intervention, sizes)
+    return real(pair, intervention, *more)
 replica.row_of = row_of
 main()
 """

@@ -33,7 +33,7 @@ def _table(*sets: tuple[Unit, ...]) -> list[str]:
         (((RESIDUAL,), (HEAD,)), ["variable", "layer", "component", "head", "position"]),
         (((HEAD,), (Unit(Site(4, "head", "a", 8)),)), ["variable", "layer", "head", "position"]),
         (((RESIDUAL,), (RESIDUAL, Unit(Site(4, "residual", "a")))), ["variable", "layer", "position", "units"]),
-        (((Unit(RESIDUAL.site, Subspace(coordinates=(1, 2))),),), ["variable", "layer", "position", "units"]),
+        (((Unit(RESIDUAL.site, Subspace(coordinates=(1, 2))),),), ["variable", "layer", "position", "subspace"]),
         (((Unit(RESIDUAL.site, source_site=HEAD.site),),), ["variable", "layer", "position", "units"]),
     ],
 )

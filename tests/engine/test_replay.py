@@ -193,7 +193,7 @@ def test_every_family_is_measured_as_by_the_oracle(
     record_property("path", replica.opened.facts.path)
     print(f"{family}, {dtype}, {attention or 'its own attention'}: {replica.opened.facts.path}")
     assert replica.opened.facts.path == "replay"
-    path = replica._measurer._path
+    path = replica._machine.path
     places = [residual((layer, at)) for layer in range(len(layers_of(model))) for at in (*POSITIONS, "last")]
     items, _ = replica._items(Task(1, "measure", tuple(places), blocks_of(pairs, 8)))
     asked = list(dict.fromkeys(item.row for item in items if not path.is_free(item.row)))
@@ -202,7 +202,7 @@ def test_every_family_is_measured_as_by_the_oracle(
     for batch in path.batches(asked):
         for row, ours in zip(batch, path.logits(batch), strict=True):
             assert (ours - wanted[row]).abs().max() <= allowed
-    decided = replica._measurer.measure(items)
+    decided = replica._machine.measurer.measure(items)
     assert not decided.faults
     for item, decision in decided.decisions.items():
         ((reference),) = decide(wanted.get(item.row, world_of(model).plain(item.row.base))[None])

@@ -15,7 +15,7 @@ from raysearch.engine.factory import FactorySource
 from raysearch.errors import CausalModelError
 from raysearch.problems.hierarchical_equality import NEAREST, problem, vectors
 from raysearch.search.blocks import expected
-from raysearch.search.events import Decided, Estimated, Event, Note
+from raysearch.search.events import Decided, Estimated, Event, Note, Task
 from raysearch.search.hypothesis import Subspace
 from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
@@ -36,6 +36,9 @@ class Kept:
         self.said: list[Note] = []
 
     def events(self, events: Sequence[Event]) -> None: ...
+
+    def tensors(self, task: Task) -> dict[str, bytes]:
+        return {}
 
     def notes(self, notes: Sequence[Note]) -> None:
         self.said += notes

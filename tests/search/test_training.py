@@ -1,5 +1,6 @@
 """Training and controls: who is fit in whose company does not depend on the cluster; what is lost is a stretch; controls stand apart."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -164,6 +165,59 @@ def test_a_seed_that_always_fails_leaves_the_others_and_without_any_the_hypothes
     assert sum(isinstance(n, Decided) for n in notes) == len(world.space)
 
 
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1))
+def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(seed: int, cut: float) -> None:
+    world = _world(seed % 5, layers=3)
+    bad = {f"{h.intervention.id}#0" for i, h in enumerate(world.space) if i % 3 == 0}
+    bad |= {f"{h.intervention.id}#1" for i, h in enumerate(world.space) if i % 6 == 0}
+
+    class Failing(Watched):
+        def _answer(self, task: Task, rng: random.Random, late: list[Event]) -> list[Event]:
+            events = super()._answer(task, rng, late)
+            kept = [e for e in events if not (isinstance(e, Fitted) and f"{e.intervention}#{e.seed}" in bad)]
+            return kept + [raising(task, key, 0) for key in task.keys if key in bad and len(kept) < len(events)]
+
+    whole = Failing(world, 3, seed, lost=0.2)
+    done = whole.drive(world.search())
+    failed = {d.hypothesis.intervention.id for d in done.verdicts.values() if d.verdict == "failed"}
+    assert failed == {h.intervention.id for i, h in enumerate(world.space) if i % 6 == 0}
+    resumed = world.search()
+    for event in whole.told[: int(cut * len(whole.told))]:
+        resumed.tell([event])
+        resumed.validate()
+    Failing(world, 2, seed + 1).drive(resumed)
+    assert _verdicts(resumed) == _verdicts(done)
+
+
+def test_what_was_never_looked_at_is_the_first_to_be_dropped() -> None:
+    world = _world(1, layers=2, rungs=(5,))
+    search = world.search()
+    ended: list[Concluded] = []
+    while not search.done:
+        for task in search.ask(4):
+            events = [
+                replace(e, validation_iia=None, validation_loss=None) if isinstance(e, Fitted) and e.seed else e
+                for e in world.run(task)
+            ]
+            ended += [n for n in search.tell(events) if isinstance(n, Concluded)]
+    dropped = {n.event.seed for n in ended if n.status == "dropped"}
+    assert dropped == {1}
+
+
+def test_labels_that_are_arbitrary_make_other_pairs_change_pairs() -> None:
+    """With most pairs keep pairs, more are change pairs after relabelling than before."""
+    world = _world(2, layers=6, these_pairs=True, controls=("arbitrary_labels",))
+    world.pairs = {
+        i: replace(e, counterfactual={"v": (10,) if i % 3 == 0 else (0,), "w": e.counterfactual["w"]})
+        for i, e in world.pairs.items()
+    }
+    search = Cluster(world, 2, 0).drive(world.search())
+    controls = [d for d in search.verdicts.values() if d.hypothesis.intervention.control]
+    assert controls
+    assert all(d.n + d.keep_n <= 120 for d in controls)
+
+
 def test_a_task_of_fits_that_takes_two_workers_with_it_goes_out_in_halves() -> None:
     world = _world(4)
     search = world.search()
@@ -206,6 +260,7 @@ def test_arbitrary_labels_are_a_relabelling_in_which_nobody_keeps_his_own() -> N
     [
         (Subspace(), ["placebo", "random_model"]),
         (Subspace(coordinates=(1, 5)), ["placebo", "random_model", "random_subspace"]),
+        (Subspace("pca", 4), ["placebo", "random_model", "random_subspace"]),
         (Subspace("das", 4), ["arbitrary_labels", "placebo", "random_model", "random_subspace"]),
     ],
 )
@@ -219,7 +274,7 @@ def test_controls_that_make_no_sense_are_not_tested(subspace: Subspace, wanted: 
     sizes = [
         u.subspace.features for c in found if c.intervention.control == "random_subspace" for u in c.intervention.units
     ]
-    assert sizes == [4 if subspace.featurizer == "das" else 2][: len(sizes)]
+    assert sizes == [2 if subspace.coordinates else 4][: len(sizes)]
 
 
 def test_the_course_of_training_is_told_stretch_by_stretch() -> None:

@@ -77,8 +77,9 @@ class Mask(Featurizer):
         return self.weight * self._groups().mean()
 
     def found(self) -> dict[str, float]:
-        """The width: how many features are kept (of tied ones: how many groups)."""
-        return {"width": float(self._kept().sum())}
+        """The width: how many features are kept; and where they are tied, how many groups."""
+        kept = float(self._kept().sum())
+        return {"width": kept * self.tied, "groups": kept} if self.tied > 1 else {"width": kept}
 
     @property
     def collapsed(self) -> bool:

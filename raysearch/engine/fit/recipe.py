@@ -60,7 +60,8 @@ class Recipe:
 
     def is_looked_at(self, step: int) -> bool:
         """Whether the validation part is run once `step` steps are done."""
-        return step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
+        regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
+        return regular or step in self.rungs
 
     def optimizer_of(self, featurizer: Featurizer) -> torch.optim.Optimizer:
         """A new one, on the featurizer's parameters; its groups' rates are those that `factor` multiplies."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from raysearch.engine.featurizers.make import closed_form
 from raysearch.engine.fit.fits import Asked, Fit, FitFault, Targets
 from raysearch.engine.fit.trainer import Trainer
+from raysearch.errors import JobError
 from raysearch.search.controls import arbitrary_labels
 from raysearch.search.events import Encoded, Ids, Seed
 from raysearch.search.hypothesis import CLOSED_FORM, Intervention
@@ -55,9 +56,27 @@ def _computed(
         named = [at for at, label in enumerate(labels) if label is not None]
         subspace = intervention.units[0].subspace
         if subspace.featurizer == "mean_difference":
+            _check_classes(intervention, pairs)
             vectors, labels = vectors[named], tuple(labels[at] for at in named)
         featurizer = closed_form(subspace, vectors, labels)
     except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
         return FitFault(intervention.id, 0, error)
     (fit,) = trainer.validated([(intervention, featurizer)], pairs, targets)
     return fit
+
+
+def _check_classes(intervention: Intervention, pairs: Sequence[Encoded]) -> None:
+    """Raises: JobError where the pairs do not tell which class a source is of.
+
+    A replica knows answers, not the variable's values. Where the counterfactual is the source's own answer it is the class of the source;
+    else it hangs on the base too, and means over it would be of mixed classes.
+    """
+    variable = intervention.variable or ""
+    mixed = next(
+        (p for p in pairs if p.counterfactual[variable] not in [p.answers.get(name) for name in p.sources]), None
+    )
+    if mixed is not None:
+        raise JobError(
+            f"mean_difference: the classes of {variable!r} are not told by the pairs: in pair {mixed.index} its counterfactual is not the "
+            "source's own answer, so it hangs on the base too; use it for a variable that is the answer, or use das"
+        )

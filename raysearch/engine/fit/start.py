@@ -1,5 +1,7 @@
 """How a fit begins: an untrained featurizer, a function of the subspace, the unit and the seed."""
 
+from collections.abc import Sequence
+
 import torch
 
 from raysearch.engine.components import Taps
@@ -14,8 +16,8 @@ from raysearch.errors import JobError
 from raysearch.search.hypothesis import TRAINED, Unit
 
 
-def started(unit: Unit, captured: Captured, taps: Taps, seed: int, recipe: Recipe) -> Featurizer:
-    """An untrained featurizer for `unit`; principal components that a mask lies over are those of what it was captured as.
+def started(unit: Unit, captured: Captured, train: Sequence[int], taps: Taps, seed: int, recipe: Recipe) -> Featurizer:
+    """An untrained featurizer for `unit`; principal components that a mask lies over are those of the pairs to `train` on.
 
     Raises: JobError for what cannot be had, such as more features than the unit has.
     """
@@ -25,7 +27,8 @@ def started(unit: Unit, captured: Captured, taps: Taps, seed: int, recipe: Recip
     heads = (
         captured.tokens * taps.at(Point(unit.site.layer, unit.site.component)).heads if unit.site.head is None else 0
     )
-    activations = torch.cat((captured.base, captured.source)) if subspace.basis == "pca" else None
+    at = torch.tensor([captured.lanes[index].at for index in train], device=captured.base.device)
+    activations = torch.cat((captured.base[at], captured.source[at])) if subspace.basis == "pca" else None
     generator = torch.Generator().manual_seed(seed)
     featurizer = untrained(subspace, captured.width, generator, heads, activations=activations)
     if isinstance(featurizer, Boundless | BoundlessRank | Mask):

@@ -126,7 +126,9 @@ class Trainer:
                     raise JobError(f"{one.intervention.variable}: no pairs to fit on, besides those to validate on")
                 answers = {pair.index: (_id(wanted[pair.index], pair), self._own(pair)) for pair in used}
                 unit = self._captured(one.intervention, used, known)
-                group.alive[at] = Fitting(one, unit, train, held, answers, self._progress(one, unit, featurizer, first))
+                group.alive[at] = Fitting(
+                    one, unit, train, held, answers, self._progress(one, unit, train, featurizer, first)
+                )
             except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
                 group.fail({at: error})
         self._rows.look(
@@ -136,9 +138,11 @@ class Trainer:
         )
         return group
 
-    def _progress(self, asked: Asked, unit: Captured, given: Featurizer | None, first: int) -> Progress:
+    def _progress(
+        self, asked: Asked, unit: Captured, train: Sequence[int], given: Featurizer | None, first: int
+    ) -> Progress:
         (asked_unit,) = asked.intervention.units
-        featurizer = started(asked_unit, unit, self._taps, asked.seed, self._recipe) if given is None else given
+        featurizer = started(asked_unit, unit, train, self._taps, asked.seed, self._recipe) if given is None else given
         featurizer.to(self._network.device)
         name = f"intervention {asked.intervention.id}, seed {asked.seed}"
         progress = Progress(name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None)
