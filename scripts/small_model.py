@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +104,28 @@ def rate(model: PreTrainedModel, examples: Examples) -> float:
     return float(examples.weights[right].sum() / examples.weights.sum())
 
 
-def train(model: LlamaForCausalLM, examples: Examples, tested: Examples, steps: int, rows: int, seed: int) -> None:
-    """Trains the model in place on the answers alone; `tested` is looked at, never learned from."""
+def answers_alone(model: LlamaForCausalLM, examples: Examples, rows: int, generator: torch.Generator) -> Tensor:
+    """The cross entropy of the answers to so many drawn texts."""
+    drawn = draw(examples, rows, generator)
+    logits = model(examples.ids[drawn], use_cache=False, logits_to_keep=1).logits[:, -1]
+    return cross_entropy(logits, examples.answers[drawn])
+
+
+def draw(examples: Examples, rows: int, generator: torch.Generator) -> Tensor:
+    """The places of so many texts, drawn by their weights, [row]."""
+    return torch.multinomial(examples.weights, rows, replacement=True, generator=generator)
+
+
+def train(
+    model: LlamaForCausalLM,
+    examples: Examples,
+    tested: Examples,
+    steps: int,
+    rows: int,
+    seed: int,
+    loss_of: Callable[[LlamaForCausalLM, Examples, int, torch.Generator], Tensor] = answers_alone,
+) -> None:
+    """Trains the model in place, on the answers alone or by another loss; `tested` is looked at, never learned from."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -113,9 +133,7 @@ def train(model: LlamaForCausalLM, examples: Examples, tested: Examples, steps: 
     )
     start = time.perf_counter()
     for step in range(1, steps + 1):
-        drawn = torch.multinomial(examples.weights, rows, replacement=True, generator=generator)
-        logits = model(examples.ids[drawn], use_cache=False, logits_to_keep=1).logits[:, -1]
-        loss = cross_entropy(logits, examples.answers[drawn])
+        loss = loss_of(model, examples, rows, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""Price tagging: the texts, the boundary variables, the drawn pairs; the small model that was trained on it."""
+"""Price tagging: the texts, the boundary variables, the drawn pairs; the small model that was trained to have them at a known place."""
 
 import random
 import re
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
-from raysearch.causal import draw_pairs
+from raysearch.causal import Pair, draw_pairs
 from raysearch.engine.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.price_tagging import POSITIONS, STATES, problem, state_of
@@ -19,6 +21,8 @@ VARIABLES = ("lower_bound_ok", "upper_bound_ok", "answer")
 BELOW = {"lower": 200, "upper": 500, "price": 75}
 BETWEEN = {"lower": 125, "upper": 825, "price": 825}
 ABOVE = {"lower": 0, "upper": 25, "price": 975}
+LAYER, PRICE, LAST = 1, 16, 18
+"""Where the boundary variables are: after the second block, at the price; and the colon."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,6 +36,16 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def small() -> Small:
     return Small("price_tagging")
+
+
+@pytest.fixture(scope="module")
+def directions(small: Small) -> dict[str, Tensor]:
+    return load_file(small.folder / "planted.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[Pair, ...]:
+    return draw_pairs(problem(), VARIABLES, {"test": 600}, seed=11)
 
 
 def test_every_span_cuts_out_its_own_word() -> None:
@@ -118,3 +132,71 @@ def test_every_word_of_a_text_is_one_token_and_answers_leave_them_alone(small: S
         ]
         assert small.tokenizer.decode(encoded.base) == pair.base.text
         assert small.tokenizer.decode(encoded.answers["base"]) == pair.answers["base"]
+
+
+def test_the_directions_are_four_for_each_boundary_and_one_for_the_answer(directions: dict[str, Tensor]) -> None:
+    assert {name: columns.shape for name, columns in directions.items()} == {
+        "lower_bound_ok": (64, 4),
+        "upper_bound_ok": (64, 4),
+        "answer": (64, 1),
+    }
+    every = torch.cat(list(directions.values()), dim=1)
+    torch.testing.assert_close(every.T @ every, torch.eye(9), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("variable", VARIABLES[:2])
+def test_a_swap_in_the_directions_of_a_boundary_gives_its_counterfactual(
+    small: Small, directions: dict[str, Tensor], pairs: tuple[Pair, ...], variable: str
+) -> None:
+    said = small.answers(small.swapped(pairs, LAYER, PRICE, directions[variable]))
+    right = {True: [0, 0], False: [0, 0]}
+    for answer, pair in zip(said, pairs, strict=True):
+        wanted = pair.counterfactual[variable]
+        right[wanted != pair.answers["base"]][answer == wanted] += 1
+    assert all(hits / (hits + misses) >= 0.95 for misses, hits in right.values()), "where it changes and where not"
+
+
+def test_the_whole_vector_carries_both_boundaries_and_so_neither(small: Small, pairs: tuple[Pair, ...]) -> None:
+    assert small.iia(pairs, "answer", LAYER, PRICE) >= 0.95
+    for variable in VARIABLES[:2]:
+        assert small.iia(pairs, variable, LAYER, PRICE) < 0.75
+
+
+def test_the_directions_of_one_boundary_do_not_carry_the_other(
+    small: Small, directions: dict[str, Tensor], pairs: tuple[Pair, ...]
+) -> None:
+    lower, upper = VARIABLES[:2]
+    assert small.iia(pairs, lower, LAYER, PRICE, directions[upper]) < 0.2
+    assert small.iia(pairs, upper, LAYER, PRICE, directions[lower]) < 0.2
+
+
+def test_beside_the_directions_a_swap_changes_no_answer(
+    small: Small, directions: dict[str, Tensor], pairs: tuple[Pair, ...]
+) -> None:
+    plain = small.answers(small.plain([pair.base for pair in pairs]))
+    for layer, token, names in ((LAYER, PRICE, VARIABLES[:2]), (2, LAST, VARIABLES[2:])):
+        rest = _complement(torch.cat([directions[name] for name in names], dim=1))
+        kept = small.answers(small.swapped(pairs, layer, token, rest))
+        assert sum(map(str.__eq__, kept, plain)) / len(pairs) >= 0.95
+
+
+def test_later_the_answer_alone_is_carried_in_one_direction_at_the_colon(
+    small: Small, directions: dict[str, Tensor], pairs: tuple[Pair, ...]
+) -> None:
+    assert small.iia(pairs, "answer", 2, LAST, directions["answer"]) >= 0.95
+    for variable in VARIABLES[:2]:
+        assert small.iia(pairs, variable, 2, LAST, directions["answer"]) < 0.75
+
+
+@pytest.mark.parametrize("variable", VARIABLES[:2])
+def test_no_whole_vector_elsewhere_carries_a_boundary(small: Small, pairs: tuple[Pair, ...], variable: str) -> None:
+    few = pairs[:200]
+    for layer in range(4):
+        for token in (8, 9, 10, 11, 16, 17, 18):
+            assert small.iia(few, variable, layer, token) < 0.8
+
+
+def _complement(directions: Tensor) -> Tensor:
+    """Orthonormal columns that are orthogonal to these."""
+    q, _ = torch.linalg.qr(directions, mode="complete")
+    return q[:, directions.shape[1] :]
