@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 
-LOCAL = ("--pool", "local", "--tracking-uri", "none")
+LOCAL = ("--pool", "local", "--tracking-uri", "none", "--fail-on-error", "0.1")
 JOB: dict[str, Any] = {
     "name": "fits",
     "model": {"path": str(ROOT / "jobs/planted/model")},
@@ -62,10 +62,13 @@ def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) 
     real = [r for r in rows if r["control"] is None]
     assert len(real) == 2 * 6
     accepted = [r for r in real if r["verdict"] == "accept"]
-    assert {r["featurizer"] for r in accepted} >= {"identity", "mean_difference"}
+    assert {r["featurizer"] for r in accepted} >= {"identity", "pca"}
+    (failed,) = [r for r in real if r["verdict"] == "failed"]
+    assert (failed["variable"], failed["featurizer"]) == ("c", "mean_difference")
+    assert "the classes of 'c' are not told by the pairs" in failed["reason"]
     assert all(r["self_swap_iia"] == 0 and r["random_source_iia"] < 0.5 for r in accepted)
     controls = [r for r in rows if r["control"] is not None]
-    assert {r["control"] for r in controls} == set(JOB["controls"])
+    assert {r["control"] for r in controls} == {"random_subspace", "random_model", "placebo"}
     assert all(r["verdict"] == "reject" for r in controls)
     said = (undisturbed.parents[1] / "said.txt").read_text()
     assert "Controls (IIA)" in said
@@ -76,10 +79,12 @@ def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(shell: Shell) ->
     from mlflow import MlflowClient
 
     tracking = f"sqlite:///{shell.folder}/mlflow.db"
-    done = shell("run", _job(shell.folder), "--pool", "local", "--tracking-uri", tracking, "-q")
+    done = shell(
+        "run", _job(shell.folder), "--pool", "local", "--tracking-uri", tracking, "-q", "--fail-on-error", "0.1"
+    )
     assert done.returncode == 0, done.stderr
     run = find_run(shell.folder / "runs", "latest").path
-    again = shell("resume", str(run), "--pool", "local", "-q")
+    again = shell("resume", str(run), "--pool", "local", "-q", "--fail-on-error", "0.1")
     assert again.returncode == 0, again.stderr
     mlflow = MlflowClient(tracking)
     (experiment,) = [e for e in mlflow.search_experiments() if e.name == "raysearch/fits"]
@@ -113,7 +118,7 @@ def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
     undisturbed: Path, shell: Shell, after: int
 ) -> None:
     run = _killed(shell, after)
-    done = shell("resume", str(run), "--pool", "local")
+    done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1")
     assert done.returncode == 0, done.stderr
     assert _table(run, "fits") == _table(undisturbed, "fits")
     assert _table(run, "verdicts") == _table(undisturbed, "verdicts")
@@ -143,7 +148,7 @@ def _killed(shell: Shell, after: int) -> Path:
 def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(undisturbed: Path, shell: Shell) -> None:
     run = _killed(shell, 1)
     shutil.rmtree(run / "interventions")
-    done = shell("resume", str(run), "--pool", "local")
+    done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1")
     assert done.returncode == 2
     assert "and the journal says that it was fit; restore it from a copy" in done.stderr
     assert "Traceback" not in done.stderr

@@ -195,7 +195,7 @@ def test_every_family_is_measured_as_by_the_oracle(
     assert replica.opened.facts.path == "replay"
     path = replica._machine.path
     places = [residual((layer, at)) for layer in range(len(layers_of(model))) for at in (*POSITIONS, "last")]
-    items, _ = replica._items(Task(1, "measure", tuple(places), blocks_of(pairs, 8)))
+    items, _ = replica._items(replica._machine, Task(1, "measure", tuple(places), blocks_of(pairs, 8)))
     asked = list(dict.fromkeys(item.row for item in items if not path.is_free(item.row)))
     allowed = 1e-4 if dtype == "float32" else NEAR_TIE[dtype] / 2
     wanted = {row: world_of(model).oracle(row) for row in asked}
