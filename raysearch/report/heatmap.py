@@ -204,6 +204,8 @@ def _title(panel: Panel) -> str:
     asked = f"Where is “{panel.variable}”?"
     if not panel.of:
         return asked
+    if len(panel.of) == 1:
+        return f"{asked}  {panel.of[0]}"
     component, position, *rest = panel.of
     return f"{asked}  {', '.join([f'{component} at {position}', *rest])}"
 

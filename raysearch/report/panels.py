@@ -1,7 +1,7 @@
 """Which pictures a variable has, and which hypothesis stands in which cell of them.
 
 Invariants: a hypothesis stands in exactly one cell of one panel, or is counted as left out; each head of a per-head component has a
-column in the panel of its component and position, everything else one in the panel of sites.
+column in the panel of its component and position, everything else one in a panel of sites, of which each featurizer and size has one.
 """
 
 import textwrap
@@ -17,7 +17,8 @@ Columns = tuple[tuple[Place, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Cells by (layer, column), as places in `layers` and `labels`. `of`: what all columns share, e.g. ("head", "last"); none for sites.
+    """Cells by (layer, column), as places in `layers` and `labels`. `of`: what all columns share, e.g. ("head", "last") or, of sites, the
+    subspace, ("das 4",); none for whole vectors.
 
     `axis`: what the columns are. `left_out`: hypotheses of the variable that lie in no single layer, said in one panel.
     """
@@ -37,8 +38,10 @@ class Panel:
 
 
 def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
-    """The panels of a variable: that of sites first, where there are any, then one for each per-head component, position and subspace."""
+    """The panels of a variable: that of sites first, where there are any, then the same for each featurizer and size, then one for each
+    per-head component, position and subspace."""
     sites: list[tuple[tuple[Place, ...], Row]] = []
+    featurized: dict[str, list[tuple[tuple[Place, ...], Row]]] = {}
     heads: dict[Place, list[tuple[tuple[Place, ...], Row]]] = {}
     left_out = 0
     for row in rows:
@@ -49,9 +52,14 @@ def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
             left_out += 1
         elif len(column) == 1 and column[0].head is not None:
             heads.setdefault(replace(column[0], head=None), []).append((column, row))
+        elif len(column) == 1 and column[0].is_featurized:
+            featurized.setdefault(column[0].subspace, []).append((column, row))
         else:
             sites.append((column, row))
-    made = [_panel(variable, None, sites)] if sites or not heads else []
+    made = [_panel(variable, None, sites)] if sites or not (heads or featurized) else []
+    for subspace, cells in featurized.items():
+        bare = [((replace(column[0], subspace=""),), row) for column, row in cells]
+        made.append(replace(_panel(variable, None, bare), of=(subspace,)))
     made += [_panel(variable, shared, cells) for shared, cells in heads.items()]
     return (replace(made[0], left_out=left_out), *made[1:])
 

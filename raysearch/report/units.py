@@ -19,6 +19,11 @@ class Place:
     lender: str = ""
 
     @property
+    def is_featurized(self) -> bool:
+        """Whether its subspace is one of a featurizer, not coordinates or the whole vector."""
+        return bool(self.subspace) and not self.subspace.startswith("coordinates")
+
+    @property
     def extra(self) -> tuple[str, ...]:
         """What there is to say beside component, head and position."""
         return tuple(w for w in (self.subspace, self.lender) if w)

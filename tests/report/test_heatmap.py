@@ -62,13 +62,18 @@ def test_every_variable_has_a_png_that_grows_with_its_cells(tmp_path: Path, laye
     assert width >= len(positions) * 130
 
 
-def test_subspaces_have_columns_of_their_own(tmp_path: Path) -> None:
+def test_coordinates_have_columns_and_what_is_featurized_a_picture_for_each_size(tmp_path: Path) -> None:
     one = heatmaps(a_run(tmp_path, 3, ["a", "b", "c"], [Subspace()]).path, tmp_path / "one")
-    three = heatmaps(
-        a_run(tmp_path, 3, ["a", "b", "c"], [Subspace(), Subspace("das", 1), Subspace("das", 16)]).path,
-        tmp_path / "three",
-    )
-    assert size(three[0])[0] > size(one[0])[0] * 1.4
+    chosen = [Subspace(), Subspace(coordinates=(0, 1)), Subspace("das", 1), Subspace("das", 16)]
+    more = heatmaps(a_run(tmp_path, 3, ["a", "b", "c"], chosen).path, tmp_path / "more")
+    variable = one[0].stem
+    assert [p.stem for p in more if p.stem.startswith(variable)] == [
+        variable,
+        f"{variable}-das_1",
+        f"{variable}-das_16",
+    ]
+    assert size(more[0])[0] > size(one[0])[0] * 1.2
+    assert size(more[1]) == size(one[0])
 
 
 def _row(layer: int | None, *units: Unit) -> dict[str, object]:
