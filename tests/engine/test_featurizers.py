@@ -160,6 +160,10 @@ def test_a_boundary_that_starts_too_hot_collapses_and_says_so() -> None:
         optimiser.step()
     assert boundless.collapsed
     assert boundless.found() == {"width": pytest.approx(0.016)}
+    torch.nn.init.constant_(boundless.boundary, 0.95)
+    assert boundless.collapsed, "within one of the whole width nothing is localised"
+    torch.nn.init.constant_(boundless.boundary, 0.9)
+    assert not boundless.collapsed
 
 
 def test_a_mask_finds_the_planted_coordinates() -> None:

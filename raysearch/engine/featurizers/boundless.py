@@ -6,8 +6,8 @@
 
 β one number, clamped to [1e-3, 1], at first 0.5; T from 50 to 0.1; weight * β is added to the loss. m_0 never exceeds 0.5, and the
 mask stays soft in evaluation (at T = 0.1). T = 50 is for widths of thousands (4096 in the paper): in a vector of 16, β falls below its
-clamp within the first steps, whatever the weight, and no gradient brings it back (measured; from T = 2 it finds its width). Another
-`cooling` may be set before training.
+clamp within the first steps, whatever the weight, and no gradient brings it back; in one of 64 it goes to the whole width (both
+measured, the latter in pyvene too). From T = 2 it finds a width: `cooling` may be set before training (fit.temperature in a job).
 
 `BoundlessRank` (causalab, 2026): the same over R of shape (width, k),
 
@@ -92,8 +92,9 @@ class Boundless(_Bounded):
 
     @property
     def collapsed(self) -> bool:
-        """Whether β lies at its lower clamp, from where no gradient brings it back."""
-        return float(self.boundary.detach()) <= 1e-3
+        """Whether β lies at its lower clamp, from where no gradient brings it back, or within one of the whole width."""
+        width = self.raw.shape[1]
+        return not 1e-3 < float(self.boundary.detach()) < (1.0 - 1.0 / width if width > 1 else math.inf)
 
 
 class BoundlessRank(_Bounded):
