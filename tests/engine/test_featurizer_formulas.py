@@ -189,7 +189,7 @@ def test_heads_are_kept_or_left_whole() -> None:
     assert near(mask.interchange(x, y).detach(), (1 - m) * x + m * y)
     mask.harden()
     assert torch.equal(mask.interchange(x, y), torch.cat([y[:, :4], x[:, 4:8], y[:, 8:]], dim=1))
-    assert mask.found() == {"width": 2.0}
+    assert mask.found() == {"width": 8.0, "groups": 2.0}
 
 
 @pytest.mark.parametrize("basis", ["coordinates", "heads", "pca", "sae"])
@@ -200,7 +200,8 @@ def test_a_mask_that_keeps_nothing_or_everything_says_so(basis: str, theta: floa
     torch.nn.init.constant_(mask.theta, theta)
     mask.harden()
     assert mask.collapsed
-    assert mask.found() == {"width": len(mask.theta) if width is None else width}
+    kept = len(mask.theta) if width is None else width
+    assert mask.found() == ({"width": 4 * kept, "groups": kept} if basis == "heads" else {"width": kept})
     read = from_bytes(to_bytes(mask))
     assert isinstance(read, Mask)
     assert read.collapsed
