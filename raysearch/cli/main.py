@@ -30,7 +30,8 @@ def main() -> None:
     except RaysearchError as e:
         click.echo(f"raysearch: {e}", err=True)
         code = e.exit_code
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # what click makes of Ctrl-C before a search has begun
+        click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
         e.show()

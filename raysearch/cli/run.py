@@ -108,12 +108,14 @@ def _search(
     run: RunFolder, search: Search, pool: _Pool, watch: Watch, where: Where, mirror: MlflowMirror | None
 ) -> int:
     """Drives the search to its end, or to an interrupt; the exit code."""
-    ledger = Ledger(run, mirror)
-    for line in ledger.said:
-        watch.say(line)
-    watch.say(f"run       {run.path}")
-    began = time.monotonic()
-    with Interrupt() as interrupt:
+    with (
+        Interrupt() as interrupt
+    ):  # before there is a journal, so that whoever sees it and interrupts is told how to go on
+        ledger = Ledger(run, mirror)
+        for line in ledger.said:
+            watch.say(line)
+        watch.say(f"run       {run.path}")
+        began = time.monotonic()
         screening = True
 
         def show(snapshot: Snapshot) -> None:
