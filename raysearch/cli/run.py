@@ -108,9 +108,8 @@ def _search(
     run: RunFolder, search: Search, pool: _Pool, watch: Watch, where: Where, mirror: MlflowMirror | None
 ) -> int:
     """Drives the search to its end, or to an interrupt; the exit code."""
-    with (
-        Interrupt() as interrupt
-    ):  # before there is a journal, so that whoever sees it and interrupts is told how to go on
+    # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
+    with Interrupt() as interrupt:
         ledger = Ledger(run, mirror)
         for line in ledger.said:
             watch.say(line)

@@ -77,7 +77,7 @@ def check_answers(task: Task, events: Sequence[Event]) -> None:
         assert got == wanted, (task.id, got, wanted)
         return
     if task.kind == "fit":
-        trained = {f"{e.intervention}#{e.seed}" for e in events if isinstance(e, Fitted) and e.first == task.steps[0]}
+        trained = {e.key for e in events if isinstance(e, Fitted) and e.first == task.steps[0]}
         assert trained | failed == set(task.keys), (task.id, trained, failed)
         return
     done = {(e.intervention, e.block) for e in events if isinstance(e, Measured)}

@@ -161,9 +161,9 @@ class Replica:
             last=last,
             steps=tuple(step for step, _, _ in points),
             losses=tuple(loss for _, loss, _ in points),
-            iias=tuple(math.nan if iia is None else iia for _, _, iia in points),
+            iias=tuple(iia for _, _, iia in points),
             validation_iia=fit.validation_iia,
-            validation_loss=fit.validation_loss,
+            validation_loss=_finite(fit.validation_loss),
             validation_n=fit.validation_n,
             found=dict(fit.found),
             fit=digest,
@@ -307,6 +307,11 @@ class Replica:
 
 def _output(decision: Decision) -> Ids:
     return (decision.id,)
+
+
+def _finite(loss: float | None) -> float | None:
+    """None for a loss that is infinite: a model may rule an answer out, and a journal holds numbers."""
+    return None if loss is None or not math.isfinite(loss) else loss
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from raysearch.report.results import results
+from raysearch.report.results import FITS, read_table, results
 from raysearch.report.units import words
 
 READ = {"no_intervention": "base_match_unfiltered", "self_swap": "self_swap_iia", "random_source": "random_source_iia"}
@@ -57,8 +55,7 @@ def beside(run: str | Path) -> list[Beside]:
 
 def _widths(run: Path) -> dict[str, int]:
     """The width that each fit found, by its digest, of those that found one."""
-    parts = sorted((run / "tables" / "fits").glob("*.parquet"))
-    rows = [row for part in parts for row in pq.ParquetFile(part).read(["fit", "found"]).to_pylist()]
+    rows = read_table(run, "fits", FITS).to_pylist()
     found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}
     return {fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values}
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from raysearch.report.beside import beside
+from raysearch.report.results import FITS, read_table
 from raysearch.report.units import words
 
 _PARAMS = ("variable", "layer", "component", "head", "position", "featurizer", "features", "units", "claim", "fit")
@@ -33,7 +31,7 @@ class Accepted:
 
 def accepted(run: Path, most: int) -> list[Accepted]:
     """The first `most` of the alignment, in the order of `results`. Raises: StoreError if there is nothing to read."""
-    fits = _fits(run)
+    fits = read_table(run, "fits", FITS).to_pylist()
     found = []
     for b in beside(run)[:most]:
         row = b.row
@@ -61,8 +59,3 @@ def _course(fits: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int, float], 
         for name in ("loss", "validation_iia")
         if fit[name] is not None
     )
-
-
-def _fits(run: Path) -> list[dict[str, Any]]:
-    parts = sorted((run / "tables" / "fits").glob("*.parquet"))
-    return pa.concat_tables(pq.ParquetFile(p).read() for p in parts).to_pylist() if parts else []

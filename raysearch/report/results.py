@@ -54,6 +54,18 @@ VERDICTS = pa.schema(
         ("reason", _STRING),
     ]
 )
+FITS = pa.schema(
+    [
+        ("intervention", _STRING),
+        ("seed", _INT),
+        ("step", _INT),
+        ("loss", _FLOAT),
+        ("validation_iia", _FLOAT),
+        ("fit", _STRING),
+        ("status", _STRING),
+        ("found", _STRING),
+    ]
+)
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
 )

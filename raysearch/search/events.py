@@ -191,10 +191,11 @@ class Measured:
 class Fitted:
     """One seed of an intervention after the steps [first, last), or where it stopped early (`stopped`).
 
-    `steps`, `losses`, `iias`: the course of this stretch, as validation saw it (`losses` are of training). `validation_iia`: in [0, 1],
-    on `validation_n` change pairs of the validation part, of the best so far: `fit` is its digest; None where there are no such pairs.
-    `state`: the digest of all that is needed to go on, None where nothing is trained in steps. `found`: what training found, by name (a
-    boundary's width). `tensors`: the contents by digest, which travel with the event and are kept beside the journal, not in it.
+    `steps`, `losses`, `iias`: the course of this stretch, as validation saw it (`losses`: of training, in nats; an IIA is None where there
+    are no change pairs to see). `validation_iia`: in [0, 1], on `validation_n` change pairs of the validation part, of the best so far:
+    `fit` is its digest; None where there are no such pairs. `state`: the digest of all that is needed to go on, None where nothing is
+    trained in steps. `found`: what training found, by name (a boundary's width). `tensors`: the contents by digest, which travel with the
+    event and are kept beside the journal, not in it.
     """
 
     task: int
@@ -204,7 +205,7 @@ class Fitted:
     last: int
     steps: tuple[int, ...]
     losses: tuple[float, ...]
-    iias: tuple[float, ...]
+    iias: tuple[float | None, ...]
     validation_iia: float | None
     validation_loss: float | None
     validation_n: int
@@ -219,9 +220,9 @@ class Fitted:
     tensors: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """What it answers; the first that is journalled under a key wins."""
-        return self.intervention, self.seed, self.first
+    def key(self) -> str:
+        """Its seed's name in events; the first that is journalled for a seed and a first step wins."""
+        return f"{self.intervention}#{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)

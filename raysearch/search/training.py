@@ -155,7 +155,7 @@ class Training:
 
     def tell(self, event: Fitted) -> tuple[list[Note], bool]:
         """What follows from an answer, and whether it contradicts the first one."""
-        fit = self._fits[event.key[0] + f"#{event.seed}"]
+        fit = self._fits[event.key]
         notes: list[Note] = []
         first = fit.seen.get(event.first)
         if first is None and not fit.ended:

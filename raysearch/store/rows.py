@@ -3,7 +3,6 @@
 Invariants: a row is a pure function of the note or event, so that a replay writes the same.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -97,9 +96,7 @@ def course_rows(note: Trained) -> list[dict[str, Any]]:
     """Rows of `fits`: the course of one stretch of training."""
     event = note.event
     points = zip(event.steps, event.losses, event.iias, strict=True)
-    return [
-        _fit_row(event, note.rung, step=s, loss=finite(loss), validation_iia=finite(iia)) for s, loss, iia in points
-    ]
+    return [_fit_row(event, note.rung, step=s, loss=loss, validation_iia=iia) for s, loss, iia in points]
 
 
 def fit_row(note: Concluded) -> dict[str, Any]:
@@ -195,11 +192,6 @@ def _failure(
         "node": node,
         "actor": actor,
     }
-
-
-def finite(value: float) -> float | None:
-    """None in the place of what is not a finite number."""
-    return value if math.isfinite(value) else None
 
 
 def share(part: int, whole: int) -> float | None:

@@ -145,6 +145,20 @@ def _killed(shell: Shell, after: int) -> Path:
     return run
 
 
+def test_fit_pairs_that_leave_nothing_to_validate_on_are_trained_on_all_the_same(shell: Shell) -> None:
+    """Two pairs: none is held back, so there is no IIA to journal."""
+    job = shell.folder / "two.yaml"
+    space = {**JOB["space"], "subspaces": [{"das": [8]}]}
+    job.write_text(yaml.safe_dump({**JOB, "space": space, "pairs": {**JOB["pairs"], "fit": 2}, "controls": []}))
+    done = shell("run", str(job), *LOCAL, "-q")
+    assert done.returncode == 0, done.stderr
+    run = find_run(shell.folder / "runs", "latest").path
+    course = [r for r in _table(run, "fits") if r["status"] is None]
+    assert course
+    assert all(r["validation_iia"] is None and r["loss"] is not None for r in course)
+    assert len(_table(run, "verdicts")) == 2
+
+
 def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(undisturbed: Path, shell: Shell) -> None:
     run = _killed(shell, 1)
     shutil.rmtree(run / "interventions")
