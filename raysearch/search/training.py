@@ -146,9 +146,8 @@ class Training:
                 self._go_on(group.fits, group.steps[1])
                 continue
             self._out[task] = group
-            seeds = tuple(
-                f.seed_at(group.steps[0]) for f in group.fits
-            )  # those already told too: company is part of the numbers
+            # Those already told too: company is part of the numbers.
+            seeds = tuple(f.seed_at(group.steps[0]) for f in group.fits)
             distinct = tuple(dict.fromkeys(f.intervention for f in group.fits))
             return Task(task, "fit", distinct, self._blocks, group.attempt, seeds, group.steps)
         return None
