@@ -171,6 +171,14 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"model": {"path": "one:two:three"}},
             "model.path: 'one:two:three' names no function; give my_file.py:factory",
         ),
+        (
+            {"model": {"path": "owner/name", "trust_remote_code": True}},
+            "model.trust_remote_code: true would run whatever owner/name holds on the day it is loaded; pin it",
+        ),
+        (
+            {"model": {"path": "a.b:net", "trust_remote_code": True}},
+            "model: trust_remote_code is for a language model;",
+        ),
         ({"model": {"path": "a.b:net", "device_map": "auto"}}, "model: device_map is for a language model; a.b:net is"),
         ({"name": "a b"}, "name: .*got 'a b'"),
         ({"resources": {"replicas": 0}}, r"resources.replicas: .*greater than or equal to 1 \(got 0\)"),

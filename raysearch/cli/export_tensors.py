@@ -61,6 +61,9 @@ def width_at(job: Job, unit: Unit) -> int:
         raise ModelError(
             f"{job.model.path}: is a function, and the width of {site.component} is not known without calling it"
         )
-    looked = look(ModelSource(job.model.path, job.model.revision, job.model.dtype), (site.component,))
+    looked = look(
+        ModelSource(job.model.path, job.model.revision, job.model.dtype, trust_remote_code=job.model.trust_remote_code),
+        (site.component,),
+    )
     width = looked.components[0].width_in(site.layer)
     return width if site.head is None else width // looked.components[0].heads

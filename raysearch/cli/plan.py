@@ -99,7 +99,10 @@ def _look(question: Question) -> Looked:
     model = question.job.model
     if model.is_factory:
         return look_at(FactorySource(model.path, model.dtype), question.pairs, question.components)
-    return look(ModelSource(model.path, model.revision, model.dtype), question.components)
+    return look(
+        ModelSource(model.path, model.revision, model.dtype, trust_remote_code=model.trust_remote_code),
+        question.components,
+    )
 
 
 def _model_facts(looked: Looked, dtype: str) -> ModelFacts:

@@ -251,7 +251,7 @@ def _file_digests(job: Job) -> dict[str, str]:
     """Digests of the files that the job names, by key: contents count, paths do not."""
     digests = {}
     if Path(job.model.path).exists():
-        digests["model.path"] = digest_of(job.model.path)
+        digests["model.path"] = digest_of(job.model.path, job.model.trust_remote_code)
     named = {"problem.use": job.problem.use or "", "model.path": job.model.path if job.model.is_factory else ""}
     for key, function in named.items():
         if ".py:" in function:

@@ -284,6 +284,7 @@ def _work(question: Question) -> Work:
         components=question.components,
         device_map=job.model.device_map,
         factory=job.model.is_factory,
+        trust_remote_code=job.model.trust_remote_code,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
         files=job.space.sae_paths,
         recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves", "together"}),
@@ -329,6 +330,8 @@ def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
     slower = {"batched": "rows are run whole, not from the patch on", "plain": "each row is run by itself"}
     path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
     width = f" of width {facts.width}" if facts.width else ""
+    if question.job.model.trust_remote_code:
+        watch.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
     watch.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts)
     watch.say(

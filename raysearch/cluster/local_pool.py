@@ -62,7 +62,7 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
     """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
     capture_bytes = None if work.memory is None else int(work.memory * 2**30)
     device_map = work.device_map if device == "cuda" else None
-    source: NetworkSource = ModelSource(work.model, work.revision, work.dtype, device_map)
+    source: NetworkSource = ModelSource(work.model, work.revision, work.dtype, device_map, work.trust_remote_code)
     if work.factory:
         source = FactorySource(work.model, work.dtype)
     return Replica.open(

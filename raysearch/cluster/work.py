@@ -20,7 +20,8 @@ NOTHING: Mapping[str, bytes] = MappingProxyType({})
 class Work:
     """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward pass.
 
-    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole. `factory`: `model` names a
+    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a whole. `trust_remote_code`: run the code
+    that lies beside the weights. `factory`: `model` names a
     function that makes it, and the pairs are of tensors.
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
@@ -39,6 +40,7 @@ class Work:
     memory: float | None = None
     device_map: str | None = None
     factory: bool = False
+    trust_remote_code: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 

@@ -11,10 +11,11 @@ from raysearch.errors import ModelError
 SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".json", ".model", ".txt"})
 
 
-def digest_of(path: str | Path) -> str:
+def digest_of(path: str | Path, code: bool = False) -> str:
     """The SHA-256 (64 hex digits) over names and contents of the model files of a folder, or of one .gguf file.
 
-    Of a folder, the files directly in it count (transformers reads no others). The name of a .gguf file does not count.
+    Of a folder, the files directly in it count (transformers reads no others), .py files where its `code` is run. The name of a .gguf
+    file does not count.
 
     Raises: ModelError where there is no such file or folder, it holds no model file, or one cannot be read.
     """
@@ -24,7 +25,7 @@ def digest_of(path: str | Path) -> str:
             return _file_digest(path)
         if not path.is_dir():
             raise ModelError(f"{path}: no such file or folder; name a model's folder or a .gguf file")
-        files = sorted((p for p in path.iterdir() if _counts(p)), key=lambda p: p.name)
+        files = sorted((p for p in path.iterdir() if _counts(p, code)), key=lambda p: p.name)
         if not files:
             raise ModelError(f"{path}: holds no model file; a model's folder has config.json and *.safetensors")
         whole = hashlib.sha256()
@@ -35,8 +36,9 @@ def digest_of(path: str | Path) -> str:
         raise ModelError(f"{path}: cannot be read ({e.strerror or e}); check its rights and the disk") from e
 
 
-def _counts(file: Path) -> bool:
-    if file.name.startswith((".", "README", "LICENSE")) or file.suffix not in SUFFIXES:
+def _counts(file: Path, code: bool) -> bool:
+    suffixes = SUFFIXES | {".py"} if code else SUFFIXES
+    if file.name.startswith((".", "README", "LICENSE")) or file.suffix not in suffixes:
         return False
     return file.is_file()
 

@@ -1,7 +1,7 @@
 """Loading a model and its tokenizer, quietly: a local folder, a .gguf file or a hub id.
 
-Invariants: code from a model's folder is never run; a model with weights missing is refused, never filled with random
-ones; the model comes in evaluation mode, without gradients, in the dtype that was asked.
+Invariants: code from a model's folder is run only where the source says so in so many words; a model with weights missing is
+refused, never filled with random ones; the model comes in evaluation mode, without gradients, in the dtype that was asked.
 """
 
 import copy
@@ -34,12 +34,14 @@ class ModelSource:
     """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of `DTYPES`.
 
     `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto"); None: all on one device.
+    `trust_remote_code`: run the code that lies beside the weights.
     """
 
     path: str
     revision: str | None = None
     dtype: str = "float32"
     device_map: str | None = None
+    trust_remote_code: bool = False
 
     def load(self, device: str = "cpu") -> "Loaded":
         return load(self, device)
@@ -104,7 +106,12 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
         read: Any = AutoModelForCausalLM.from_pretrained
         try:
             model, info = read(
-                where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **spread, **options
+                where,
+                dtype=dtype,
+                trust_remote_code=source.trust_remote_code,
+                output_loading_info=True,
+                **spread,
+                **options,
             )
         except Exception as e:  # likewise: OSError, SafetensorError, UnpicklingError, ...
             raise _unloadable(source, "model", e) from e
@@ -133,10 +140,10 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
     with _quiet(gguf="gguf_file" in options):
         tokenizer = _tokenizer(source, where, options)
         try:
-            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+            config = AutoConfig.from_pretrained(where, trust_remote_code=source.trust_remote_code, **options)
             build: Any = AutoModelForCausalLM.from_config
             with torch.device("meta"):
-                model = build(config, dtype=dtype, trust_remote_code=False)
+                model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
         except Exception as e:
             raise _unloadable(source, "configuration", e) from e
     network = LanguageModel(model)
@@ -183,7 +190,9 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
 
 def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=source.trust_remote_code, **options
+        )
     except Exception as e:  # the call is all theirs, and `tokenizers` raises bare Exception for a broken file
         raise _unloadable(source, "tokenizer", e) from e
     return tokenizer
@@ -192,10 +201,10 @@ def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreT
 def _digest(source: ModelSource) -> str:
     path = Path(source.path).expanduser()
     if path.exists():
-        return digest_of(path)
+        return digest_of(path, source.trust_remote_code)
     config = cached_file(source.path, "config.json", revision=source.revision)
     assert config is not None, "a model that was loaded from the hub has its config.json in the cache"
-    return digest_of(Path(config).parent)
+    return digest_of(Path(config).parent, source.trust_remote_code)
 
 
 def _check_whole(source: ModelSource, info: Any) -> None:
@@ -213,7 +222,12 @@ def _check_whole(source: ModelSource, info: Any) -> None:
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
     return ModelError(
         f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {_line(error)}); "
-        f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads without remote code"
+        f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"
+        + (
+            ""
+            if source.trust_remote_code
+            else " without remote code (model.trust_remote_code: true runs the model's own)"
+        )
     )
 
 

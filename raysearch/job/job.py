@@ -91,6 +91,11 @@ class Job(Keys):
 
 def _absolute(job: Job, folder: Path, where: str) -> Job:
     model = job.model.model_copy(update={"path": _model_path(job.model, folder, where)})
+    if model.trust_remote_code and model.revision is None and not Path(model.path).is_absolute():
+        raise JobError(
+            f"{where}: model.trust_remote_code: true would run whatever {model.path} holds on the day it is loaded; pin it: give "
+            "model.revision a commit"
+        )
     problem = job.problem
     if problem.pairs is not None:
         problem = problem.model_copy(update={"pairs": str((folder / problem.pairs).resolve())})

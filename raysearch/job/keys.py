@@ -26,13 +26,15 @@ class ModelKeys(Keys):
     """Which network. `path`: a local folder, a .gguf file, a hub id (then `revision` may pin it); or "module:factory" or
     "my_file.py:factory", a function that returns a torch.nn.Module on tensors.
 
-    `device_map`: how accelerate spreads one replica over the GPUs of its actor.
+    `device_map`: how accelerate spreads one replica over the GPUs of its actor. `trust_remote_code`: run the code that lies in the
+    model's folder or repository, on the driver's machine and on every node; of a hub id only with a pinned `revision`.
     """
 
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+    trust_remote_code: bool = False
 
     @property
     def is_factory(self) -> bool:
@@ -47,8 +49,8 @@ class ModelKeys(Keys):
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelKeys":
-        for key in ("revision", "device_map"):
-            if self.is_factory and getattr(self, key) is not None:
+        for key in ("revision", "device_map", "trust_remote_code"):
+            if self.is_factory and getattr(self, key):
                 raise ValueError(
                     f"{key} is for a language model; {self.path} is a function that makes one: leave it out"
                 )

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from raysearch.engine.digest import digest_of
-from raysearch.engine.load import ModelSource, load
+from raysearch.engine.load import ModelSource, load, look
 from raysearch.errors import ModelError
 from tests.engine.worlds import VOCAB, model_of, word_tokenizer
 
@@ -229,6 +229,33 @@ def test_code_from_a_models_folder_is_never_run(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     assert "without remote code" in refused(ModelSource(str(folder)))
     assert not ran.exists()
+
+
+OWN = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = {sign} * out.logits
+        return out
+"""
+
+
+def test_code_from_a_models_folder_is_run_where_it_is_trusted_and_its_text_is_in_the_digest(folder: Path) -> None:
+    (folder / "own.py").write_text(OWN.format(sign="-1"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    trusted = ModelSource(str(folder), trust_remote_code=True)
+    loaded = load(trusted)
+    ids = torch.tensor([[1, 4, 5]])
+    assert torch.equal(loaded.model(ids).logits, -model_of("llama")(ids).logits)
+    assert look(trusted).layers == 4
+    (folder / "own.py").write_text(OWN.format(sign="1"))
+    assert loaded.digest != digest_of(folder, code=True)
 
 
 def test_an_unknown_dtype_or_device_is_one_line(saved: Path) -> None:
