@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install install-bench demo quickstart test check clean
+.PHONY: help install install-bench demo quickstart test check audit clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
 	@echo "make test     set up, then the whole test suite"
-	@echo "make check    ruff and mypy"
+	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make install  the set-up alone; make install-bench adds what benchmarks/ needs"
 
 install: $(INSTALLED) $(MODEL)
@@ -45,6 +45,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/audit.py
+
+audit: $(INSTALLED)
+	$(BIN)/python scripts/audit.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
