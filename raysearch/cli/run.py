@@ -57,6 +57,8 @@ class Where:
 class _Pool(driver.Pool, Protocol):
     def open(self) -> Opened: ...
 
+    def show(self, run: str, snapshot: Snapshot) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -120,6 +122,7 @@ def _search(
         def show(snapshot: Snapshot) -> None:
             nonlocal screening
             ledger.snapshot(snapshot)
+            pool.show(run.info.id, snapshot)
             if screening and snapshot.stage != "screening":
                 screening = False
                 _tell_screening(search, watch)
@@ -247,6 +250,7 @@ def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
         watch.say(f"loading   {question.job.model.path}")
         yield LocalPool(work, device_here(resources.gpus))
         return
+    from raysearch.cluster.metrics import Metrics, Watched
     from raysearch.cluster.ray_pool import RayPool, Shape
     from raysearch.cluster.session import check_fits, ray_session, replicas_that_fit
 
@@ -263,7 +267,8 @@ def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
         if session.embedded:
             check_fits(session.resources, replicas, resources.cpus, gpus)
         watch.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
-        pool = RayPool(work, f"raysearch-{question.job.name}-{os.getpid()}", Shape(replicas, resources.cpus, gpus))
+        name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
+        pool = Watched(RayPool(work, name, Shape(replicas, resources.cpus, gpus), metrics.usage), metrics)
         try:
             yield pool
         finally:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole
+from raysearch.cluster.work import NOTHING, OnUsage, Work, check_answers, failed_whole, unheard
 from raysearch.engine.factory import FactorySource
 from raysearch.engine.fit.recipe import Recipe
 from raysearch.engine.load import ModelSource
@@ -16,7 +16,7 @@ from raysearch.engine.machine import Settings
 from raysearch.engine.network import NetworkSource
 from raysearch.engine.replica import Replica
 from raysearch.errors import ResourcesError
-from raysearch.search.events import Event, Opened, Task
+from raysearch.search.events import Event, Opened, Snapshot, Task
 
 WORKER = "local-0"
 
@@ -24,8 +24,9 @@ WORKER = "local-0"
 class LocalPool:
     """One replica in this process."""
 
-    def __init__(self, work: Work, device: str = "cpu") -> None:
+    def __init__(self, work: Work, device: str = "cpu", on_usage: OnUsage = unheard) -> None:
         self._work = work
+        self._on_usage = on_usage
         self._device = device
         self._replica: Replica | None = None
         self._waiting: list[tuple[Task, Mapping[str, bytes]]] = []
@@ -33,6 +34,7 @@ class LocalPool:
     def open(self) -> Opened:
         """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
         self._replica = open_replica(self._work, WORKER, self._device)
+        self._on_usage(WORKER, None, self._replica.usage())
         return self._replica.opened
 
     @property
@@ -51,8 +53,12 @@ class LocalPool:
             events = self._replica.do(task, tensors)
         except Exception as e:  # noqa: BLE001  (whatever a task raises is told to the search, which splits it)
             return [failed_whole(task, e, WORKER)]
+        self._on_usage(WORKER, task, self._replica.usage())
         check_answers(task, events)
         return events
+
+    def show(self, run: str, snapshot: Snapshot) -> None:
+        """There is no port to show it at."""
 
     def close(self) -> None:
         self._replica = None

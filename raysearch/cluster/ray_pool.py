@@ -14,7 +14,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole, lost
+from raysearch.cluster.work import NOTHING, OnUsage, Work, check_answers, failed_whole, lost, unheard
 from raysearch.cluster.worker import Ready, Worker
 from raysearch.errors import ClusterError, RaysearchError, ResourcesError
 from raysearch.search.events import Event, Opened, Task
@@ -63,9 +63,10 @@ class _Slot:
 class RayPool:
     """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names."""
 
-    def __init__(self, work: Work, run: str, shape: Shape) -> None:
+    def __init__(self, work: Work, run: str, shape: Shape, on_usage: OnUsage = unheard) -> None:
         self._run = run
         self._shape = shape
+        self._on_usage = on_usage
         self._work_ref = ray.put(work)
         self._slots = [_Slot(i) for i in range(shape.replicas)]
         self._opened: Opened | None = None
@@ -87,6 +88,11 @@ class RayPool:
     @property
     def free(self) -> int:
         return sum(slot.ready and slot.task is None for slot in self._slots)
+
+    @property
+    def ready(self) -> tuple[str, ...]:
+        """The replicas that have loaded and are there, by name."""
+        return tuple(slot.name for slot in self._slots if slot.ready)
 
     @property
     def workers(self) -> list[tuple[str, int]]:
@@ -141,11 +147,14 @@ class RayPool:
             yield from self._died(slot, "node" if _node_is_dead(slot.node) else "worker", _first_line(e))
             return
         if task is None:
+            self._on_usage(slot.name, None, result.usage)
             self._join(slot, result)
             return
         slot.task = None
-        check_answers(task, result)
-        yield from result
+        events, usage = result
+        self._on_usage(slot.name, task, usage)
+        check_answers(task, events)
+        yield from events
 
     def _join(self, slot: _Slot, ready: Ready) -> None:
         """Admits a replica that has loaded."""

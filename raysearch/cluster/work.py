@@ -4,16 +4,24 @@ Invariants: a pool answers each task with events for all its items, or with one 
 """
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from raysearch.causal import Pair
+from raysearch.engine.meter import Usage
 from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 """What was fit that a task needs, where it needs nothing."""
+
+OnUsage = Callable[[str, Task | None, Usage], None]
+"""Is told what a worker (by name) has used for a task, or (None) until it was ready."""
+
+
+def unheard(worker: str, task: Task | None, usage: Usage) -> None:
+    """Where nobody asks what workers use."""
 
 
 @dataclass(frozen=True)

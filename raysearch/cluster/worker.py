@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysearch.cluster.work import Work
+from raysearch.engine.meter import Usage
 from raysearch.search.events import Event, Opened, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A replica that has loaded: what it knows, the `digest` of model and encoding (equal for all), the node it stands on."""
+    """A replica that has loaded: what it knows, the `digest` of model and encoding (equal for all), the node it stands on,
+    what loading took."""
 
     opened: Opened
     digest: str
     node: str
+    usage: Usage
 
 
 class Worker:
@@ -26,6 +29,10 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    def __repr__(self) -> str:
+        """What Ray puts before its log lines, and beside its name on the dashboard."""
+        return self._name
 
     def open(self, work: Work) -> Ready:
         """Loads the model, encodes the pairs. Raises: ModelError, PairsError."""
@@ -39,11 +46,12 @@ class Worker:
         self._replica = open_replica(work, self._name, device, node)
         opened = self._replica.opened
         digest = hashlib.sha256(f"{opened.facts.digest} {encoding_digest(opened.encoded)}".encode()).hexdigest()
-        return Ready(opened, digest, node)
+        return Ready(opened, digest, node, self._replica.usage())
 
-    def do(self, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
-        """The events of a task. `tensors`: what was fit that it needs, by digest."""
-        return self._replica.do(task, tensors)
+    def do(self, task: Task, tensors: Mapping[str, bytes]) -> tuple[list[Event], Usage]:
+        """The events of a task, and what it took. `tensors`: what was fit that it needs, by digest."""
+        events = self._replica.do(task, tensors)
+        return events, self._replica.usage()
 
     def pid(self) -> int:
         """The process id."""

@@ -23,7 +23,8 @@ from raysearch.engine.decide import Decision, decide, near_ties
 from raysearch.engine.edits import edits_of, sources_of
 from raysearch.engine.hooks import Hook, Moment, owned_hooks
 from raysearch.engine.memory import Limit, halving
-from raysearch.engine.network import Given, LanguageModel, Network, batches
+from raysearch.engine.meter import Meter
+from raysearch.engine.network import Given, LanguageModel, Network, batches, tokens_of
 from raysearch.engine.rows import Point, Row
 
 Layers = Tensor | Sequence[Tensor]
@@ -51,7 +52,7 @@ class Captures:
     """The runs of a network, at most `limit.rows` inputs a forward pass, `max_bytes` of them kept.
 
     `tolerance` (logits): a decision closer than this is taken again at batch one. With `plain`, all are taken there.
-    `keys`: keep keys and values too, for `replay`.
+    `keys`: keep keys and values too, for `replay`. `meter`: of the replica; who works with captures counts there too.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Captures:
         max_bytes: int,
         plain: bool = False,
         keys: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         assert not keys or isinstance(network, LanguageModel)
         self._network = network
@@ -72,6 +74,7 @@ class Captures:
         self._max_bytes = max_bytes
         self._plain = plain
         self.keys = keys
+        self.meter = Meter() if meter is None else meter
         self._bytes = 0
         self._last_bytes = 0
         self._wanted: dict[str, None] = {}  # components, in the order in which they were first wanted
@@ -83,8 +86,9 @@ class Captures:
         """The decision for each input without intervention; those not seen before are run."""
         unseen = [g for g in dict.fromkeys(givens) if g not in self._decisions]
         if self._plain:
-            for given in unseen:
-                self._decisions[given] = self._decide_plainly(given)
+            with self.meter.phase("capture"):
+                for given in unseen:
+                    self._decisions[given] = self._decide_plainly(given)
         else:
             self._run_all([Row(given) for given in unseen])
         return [self._decisions[g] for g in givens]
@@ -136,9 +140,10 @@ class Captures:
     def _run_all(self, rows: Sequence[Row]) -> dict[Row, Run]:
         made: dict[Row, Run] = {}
         at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
-        for batch in batches(rows, lambda row: self._network.company(row.base), at_once):
-            for part in halving(batch, self._run, self._limit):
-                made.update(part)
+        with self.meter.phase("capture"):
+            for batch in batches(rows, lambda row: self._network.company(row.base), at_once):
+                for part in halving(batch, self._run, self._limit):
+                    made.update(part)
         return made
 
     def _run(self, batch: Sequence[Row]) -> dict[Row, Run]:
@@ -156,6 +161,7 @@ class Captures:
         cache = DynamicCache() if self.keys else None
         with owned_hooks(hooks):
             logits = self._logits([row.base for row in batch], cache)
+        self.meter.ran(sum(tokens_of(row.base) for row in batch))
         self._keep_decisions(batch, decide(logits))
         kept = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers]) for component, of_layers in seen.items()
@@ -184,6 +190,7 @@ class Captures:
                 self._decisions[row.base] = self._decide_plainly(row.base) if at in again else decisions[at]
 
     def _decide_plainly(self, given: Given) -> Decision:
+        self.meter.ran(tokens_of(given))
         return decide(self._network.plain(given)[None])[0]
 
     def _keep(self, row: Row, run: Run) -> None:

@@ -14,6 +14,7 @@ from raysearch.engine.fit.recipe import Recipe
 from raysearch.engine.fit.trainer import Trainer
 from raysearch.engine.measure import Measurer
 from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.meter import Meter
 from raysearch.engine.network import Network
 from raysearch.engine.paths import Path, Plain, fastest, trial_rows
 from raysearch.search.events import Encoded
@@ -40,10 +41,16 @@ AS_THEY_COME = Settings()
 
 
 class Machine:
-    """One network at work on the encoded pairs. Raises: ModelError for a component that it lacks."""
+    """One network at work on the encoded pairs, all its parts on one `meter`. Raises: ModelError for a component that it lacks."""
 
     def __init__(
-        self, network: Network, dtype: str, encoded: Sequence[Encoded], components: Sequence[str], settings: Settings
+        self,
+        network: Network,
+        dtype: str,
+        encoded: Sequence[Encoded],
+        components: Sequence[str],
+        settings: Settings,
+        meter: Meter,
     ) -> None:
         self.network = network
         self.taps = Taps(network)
@@ -51,11 +58,12 @@ class Machine:
         self.tolerance = NEAR_TIE[dtype]
         plain, limit = Plain(network, self.taps), Limit(settings.rows)
         self.path: Path = plain
-        self.captures = Captures(network, self.taps, Limit(1), self.tolerance, 0, plain=True)
+        self.captures = Captures(network, self.taps, Limit(1), self.tolerance, 0, plain=True, meter=meter)
         if not settings.plain:
             layers = len(network.blocks)
             rows = trial_rows(trials(encoded, self.taps, layers, components), layers)
             kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
-            self.path, self.captures = fastest(network, self.taps, rows, limit, kept, self.tolerance)
+            with meter.phase("check"):
+                self.path, self.captures = fastest(network, self.taps, rows, limit, kept, self.tolerance, meter)
         self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
         self.trainer = Trainer(network, self.taps, self.path, self.captures, settings.recipe, self.tolerance, limit)

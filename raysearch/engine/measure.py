@@ -12,6 +12,7 @@ import torch
 from raysearch.engine.captures import Captures
 from raysearch.engine.decide import Decision, checked, decide, near_ties
 from raysearch.engine.memory import Limit, halving
+from raysearch.engine.network import tokens_of
 from raysearch.engine.paths import Path, cancels
 from raysearch.engine.rows import Row
 
@@ -92,11 +93,18 @@ class Measurer:
 
     @torch.inference_mode()
     def _decide(self, rows: Sequence[Row]) -> list[Decision]:
-        decisions = decide(self._path.logits(rows))
+        decisions = self._decided(self._path, rows)
         if self._path is not self._oracle:
             brittle = {at for at, row in enumerate(rows) if cancels(row)}
             for at in sorted(brittle | set(near_ties(decisions, self._tolerance))):
-                decisions[at] = decide(self._oracle.logits([rows[at]]))[0]
+                decisions[at] = self._decided(self._oracle, [rows[at]])[0]
+        return decisions
+
+    def _decided(self, path: Path, rows: Sequence[Row]) -> list[Decision]:
+        meter = self._captures.meter
+        with meter.phase(path.name):  # deciding waits for the device, so its time is in
+            decisions = decide(path.logits(rows))
+        meter.ran(sum(tokens_of(row.base) for row in rows))
         return decisions
 
 

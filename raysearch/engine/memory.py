@@ -1,19 +1,25 @@
-"""Keeping within memory: how much may be kept, and halving what did not fit.
+"""Keeping within memory: how much may be kept, how much is in use, and halving what did not fit.
 
 Invariants: work that does not fit is split, never refused, unless it is a single item; a size that did not fit is not tried again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import torch
 
+from raysearch.engine.meter import Memory
+
 SHARE = 0.5
 """Of the memory that is free once the model is loaded, so much may hold captures, where the job does not say how much."""
 MOST_ON_CPU = 2 * 2**30
 """Bytes; on a CPU the memory is everybody's, and a run is soon made again."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container is told what it may use (version 2; elsewhere the machine's figures stand)."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +38,37 @@ def capture_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(SHARE * free)
     return min(MOST_ON_CPU, int(SHARE * psutil.virtual_memory().available))
+
+
+def memory_in_use() -> Memory:
+    """Of this process and its GPUs, now. Shares are those by which workers are killed: Ray does so at 95 % of a machine's memory."""
+    # Asking a GPU that nobody uses yet would take half a GiB of it.
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
+    free = [torch.cuda.mem_get_info(device) for device in devices]
+    return Memory(
+        process=psutil.Process().memory_info().rss,
+        gpu=sum(torch.cuda.memory_reserved(device) for device in devices),
+        host=_share_of_host(),
+        device=max((1 - left / total for left, total in free), default=0.0),
+    )
+
+
+def _share_of_host(cgroup: Path = CGROUP) -> float:
+    """Of the memory of this machine, or of the container where that is less; what files are cached in, and would be given back, is free."""
+    machine = psutil.virtual_memory()
+    limit = _number(cgroup / "memory.max")
+    if limit is None or limit >= machine.total:
+        return 1 - machine.available / machine.total
+    stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    used = int((cgroup / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+    return max(used, 0) / limit
+
+
+def _number(file: Path) -> int | None:
+    """What a file of the kernel says; None where there is no such file, or no limit ("max")."""
+    text = file.read_text().strip() if file.is_file() else ""
+    return int(text) if text.isdigit() else None
 
 
 def halving(items: Sequence[Item], do: Callable[[Sequence[Item]], Result], limit: Limit) -> Iterator[Result]:

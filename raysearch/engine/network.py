@@ -28,6 +28,11 @@ WIDTH_STEP = 4
 Item = TypeVar("Item")
 
 
+def tokens_of(given: Given) -> int:
+    """How many tokens there are in it; a tensor counts as one."""
+    return len(given) if isinstance(given, tuple) else 1
+
+
 class Network(Protocol):
     """A model with blocks."""
 

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from raysearch.engine.hooks import owned_hooks
 from raysearch.engine.interchange import oracle
 from raysearch.engine.kinds import Add, Featurized, Interchange, Resample, Subtract
 from raysearch.engine.memory import Limit
+from raysearch.engine.meter import Meter
 from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.replay import Replay
 from raysearch.engine.rows import Patch, Point, Row, Source
@@ -28,10 +29,13 @@ from raysearch.engine.rows import Patch, Point, Row, Source
 log = logging.getLogger(__name__)
 
 
+Name = Literal["replay", "batched", "plain"]
+
+
 class Path(Protocol):
     """A way to run rows."""
 
-    name: str
+    name: Name
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """The rows in the companies in which they are to be run."""
@@ -61,7 +65,7 @@ class Path(Protocol):
 class Plain:
     """One by one, by the oracle."""
 
-    name = "plain"
+    name: Name = "plain"
 
     def __init__(self, network: Network, taps: Taps) -> None:
         self._network = network
@@ -87,7 +91,7 @@ class Plain:
 class Batched:
     """Full forward passes of rows of one company."""
 
-    name = "batched"
+    name: Name = "batched"
 
     def __init__(self, network: Network, taps: Taps, captures: Captures) -> None:
         self._network = network
@@ -126,7 +130,7 @@ class Replayed:
     """Waves of rows that begin at one token, on what the bases' runs have left; rows that are patched outside of
     the blocks are run whole. Needs captures with keys."""
 
-    name = "replay"
+    name: Name = "replay"
 
     def __init__(self, network: LanguageModel, taps: Taps, captures: Captures) -> None:
         assert captures.keys, "waves travel on the keys and values of the bases' runs"
@@ -169,7 +173,13 @@ class Replayed:
 
 @torch.inference_mode()
 def fastest(
-    network: Network, taps: Taps, rows: Sequence[Row], limit: Limit, max_bytes: int, tolerance: float
+    network: Network,
+    taps: Taps,
+    rows: Sequence[Row],
+    limit: Limit,
+    max_bytes: int,
+    tolerance: float,
+    meter: Meter | None = None,
 ) -> tuple[Path, Captures]:
     """The fastest path that gives for `rows` what the oracle gives, and captures that keep what it needs; says why not a faster one.
 
@@ -177,16 +187,16 @@ def fastest(
     """
     name, plain = network.name, Plain(network, taps)
     wanted = dict(zip(rows, plain.logits(rows), strict=True)) if rows else {}
-    captures = Captures(network, taps, limit, tolerance, max_bytes)
+    captures = Captures(network, taps, limit, tolerance, max_bytes, meter=meter)
     batched = Batched(network, taps, captures)
     if not _holds(name, batched, wanted, tolerance, "each row is run by itself, slowly"):
-        return plain, Captures(network, taps, Limit(1), tolerance, 0, plain=True)
+        return plain, Captures(network, taps, Limit(1), tolerance, 0, plain=True, meter=meter)
     if not isinstance(network, LanguageModel):
         return batched, captures
     if not network.can_replay:
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", name)
         return batched, captures
-    keeping = Captures(network, taps, limit, tolerance, max_bytes, keys=True)
+    keeping = Captures(network, taps, limit, tolerance, max_bytes, keys=True, meter=meter)
     replayed = Replayed(network, taps, keeping)
     if not _holds(name, replayed, wanted, tolerance, "rows are run whole, not from the patch on"):
         return batched, captures

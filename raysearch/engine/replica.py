@@ -22,6 +22,8 @@ from raysearch.engine.fit.fits import Fit, FitFault
 from raysearch.engine.fit.seeds import fit_seeds, targets_of
 from raysearch.engine.machine import AS_THEY_COME, Machine, Settings
 from raysearch.engine.measure import Fault, Item
+from raysearch.engine.memory import memory_in_use
+from raysearch.engine.meter import Meter, Usage
 from raysearch.engine.network import LoadedNetwork, NetworkSource
 from raysearch.engine.rows import Row
 from raysearch.search.events import (
@@ -44,7 +46,7 @@ from raysearch.search.hypothesis import Intervention
 class Replica:
     """A loaded model with its pairs encoded, checked against the oracle. `worker`, `node`: who it says it is in events.
 
-    `components`: those that will be asked for; the fast path is checked on them.
+    `components`: those that will be asked for; the fast path is checked on them. `meter`: where what it uses is counted.
 
     Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose blocks are not
     found, that is too short for the longest pair, or does not take them.
@@ -60,15 +62,18 @@ class Replica:
         node: str = "",
         settings: Settings = AS_THEY_COME,
         components: Sequence[str] = ("residual",),
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = Meter() if meter is None else meter
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        network, encode = loaded.open(pairs)
+        with self._meter.phase("load"):
+            network, encode = loaded.open(pairs)
+            encoded = encode(pairs, positions, variables)
         self._worker, self._node = worker, node
         self._loaded, self._raw, self._settings, self._components = loaded, pairs, settings, components
-        encoded = encode(pairs, positions, variables)
         self._pairs = {e.index: e for e in encoded}
-        self._machine = Machine(network, loaded.dtype, encoded, components, settings)
+        self._machine = Machine(network, loaded.dtype, encoded, components, settings, self._meter)
         self._random: Machine | None = None
         self._featurizers = Featurizers(network.device, settings.files)
         self.opened = Opened(
@@ -99,7 +104,10 @@ class Replica:
         components: Sequence[str] = ("residual",),
     ) -> "Replica":
         """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as above."""
-        return cls(source.load(device), pairs, positions, variables, worker, node, settings, components)
+        meter = Meter()
+        with meter.phase("load"):
+            loaded = source.load(device)
+        return cls(loaded, pairs, positions, variables, worker, node, settings, components, meter)
 
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
         """The events of `task`. `tensors`: what was fit that it needs, by digest.
@@ -107,12 +115,17 @@ class Replica:
         Screening: one `Screened` for each block, or one `Failed` of the whole task. A fit: for each seed one `Fitted` or one `Failed`.
         Else, for each intervention, one `Measured` for each block; or, for one that fails, for the blocks before, and one `Failed`.
         """
-        if task.kind == "screen":
-            return self._screen(task)
-        if task.kind == "fit":
-            return [event for part in self._by_machine(task) for event in self._fit(*part, tensors)]
-        self._featurizers.take(tensors, [i.fit for i in task.interventions if i.fit is not None])
-        return [event for part in self._by_machine(task) for event in self._measure(*part)]
+        with self._meter.phase("other"):
+            if task.kind == "screen":
+                return self._screen(task)
+            if task.kind == "fit":
+                return [event for part in self._by_machine(task) for event in self._fit(*part, tensors)]
+            self._featurizers.take(tensors, [i.fit for i in task.interventions if i.fit is not None])
+            return [event for part in self._by_machine(task) for event in self._measure(*part)]
+
+    def usage(self) -> Usage:
+        """What it has used since it was last asked: of its opening, at first."""
+        return self._meter.take(memory_in_use())
 
     def _by_machine(self, task: Task) -> Iterator[tuple[Machine, Task]]:
         """The parts of a task for the model, and for the one with re-initialised weights; a group for each."""
@@ -126,17 +139,19 @@ class Replica:
     def _random_machine(self) -> Machine:
         """Made when it is first asked for: it takes as much memory as the model."""
         if self._random is None:
-            loaded = self._loaded.reinitialised()
-            network, _ = loaded.open(self._raw)
+            with self._meter.phase("load"):
+                loaded = self._loaded.reinitialised()
+                network, _ = loaded.open(self._raw)
             encoded = tuple(self._pairs.values())
-            self._random = Machine(network, loaded.dtype, encoded, self._components, self._settings)
+            self._random = Machine(network, loaded.dtype, encoded, self._components, self._settings, self._meter)
         return self._random
 
     def _fit(self, machine: Machine, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
         began = time.perf_counter()
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
         targets = targets_of(task.interventions, pairs, self._pairs.values())
-        found = fit_seeds(machine.trainer, task.seeds, task.steps, pairs, targets, tensors)
+        with self._meter.phase("fit"):
+            found = fit_seeds(machine.trainer, task.seeds, task.steps, pairs, targets, tensors)
         seconds = (time.perf_counter() - began) / len(task.seeds)
         events: list[Event] = []
         for seed in task.seeds:

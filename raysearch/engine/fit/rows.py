@@ -23,7 +23,7 @@ from raysearch.engine.fit.recipe import Loss
 from raysearch.engine.fit.unit import Lane
 from raysearch.engine.interchange import oracle
 from raysearch.engine.memory import Limit, halving
-from raysearch.engine.network import Given, Network, batches
+from raysearch.engine.network import Given, Network, batches, tokens_of
 from raysearch.engine.paths import Path
 
 Result = TypeVar("Result")
@@ -105,6 +105,7 @@ class Rows:
 
     @torch.inference_mode()
     def _lines(self, givens: Sequence[Given]) -> Float[Tensor, "row answer"]:
+        self._count(givens)
         return self._network.batch(givens)
 
     def _gradients(self, asks: Sequence[Ask]) -> tuple[Float[Tensor, "row"], tuple[Tensor, ...]]:
@@ -113,11 +114,13 @@ class Rows:
             logits = self._path.logits([ask.lane.row for ask in asks], lent)
             losses = losses_of(self._loss, logits, *self._answers(asks, logits.device))
             gradients = torch.autograd.grad(losses.sum(), lent)
+        self._count(ask.lane.row.base for ask in asks)
         return losses.detach(), tuple(gradient.flatten().float() for gradient in gradients)
 
     @torch.inference_mode()
     def _outcomes(self, asks: Sequence[Ask]) -> list[Outcome]:
         logits = self._path.logits([ask.lane.row for ask in asks], [self._lent(ask) for ask in asks])
+        self._count(ask.lane.row.base for ask in asks)
         outcomes = self._seen(logits, [ask.wanted for ask in asks], [ask.own for ask in asks])
         if self._path.name != "plain":
             for at in near_ties(decide(logits), self._tolerance):
@@ -132,6 +135,9 @@ class Rows:
 
     def _lent(self, ask: Ask) -> Float[Tensor, "token feature"]:
         return ask.vector.to(self._dtype).view(ask.tokens, -1)
+
+    def _count(self, givens: Iterable[Given]) -> None:
+        self._captures.meter.ran(sum(map(tokens_of, givens)))
 
     def _answers(self, asks: Sequence[Ask], device: torch.device) -> tuple[Tensor, Tensor]:
         both = torch.tensor([(ask.wanted, ask.own) for ask in asks], device=device)
