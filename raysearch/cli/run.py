@@ -286,7 +286,7 @@ def _work(question: Question) -> Work:
         factory=job.model.is_factory,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
         files=job.space.sae_paths,
-        recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves", "together"}),
+        recipe=job.fit.recipe,
     )
 
 
