@@ -13,7 +13,7 @@ begins by itself, a random rotation of its own for each seed; with `--start shar
 
 What remains apart is how rotations are parametrized: QR in ours, Householder (low rank) and matrix exponential in pyvene, so that one
 learning rate does not turn them equally fast: a step from an orthonormal start moves a direction twice as far by Householder as by the
-others, and the matrix of which ours is the Q grows under Adam, whose steps then turn it less. `--rate-ratio` is for seeing that.
+others (ours is put back to its Q before each step, so that it does not grow). `--rate-ratio` is for seeing that.
 
 Ours runs by tasks of a replica, as in a search; pyvene as its documentation trains. Where a boundary collapses (it falls to its clamp, from
 where no gradient brings it back), ours fails and gives nothing to score; pyvene's is counted, and scored as it is. The last line is the
@@ -39,6 +39,7 @@ from raysearch.engine.fit.recipe import Recipe, batch_of, set_rates
 from raysearch.engine.load import ModelSource, load
 from raysearch.engine.machine import Settings
 from raysearch.engine.replica import Replica
+from raysearch.job.keys import FitKeys
 from raysearch.problems.add_three import POSITIONS, problem
 from raysearch.search.events import Block, Encoded, Failed, Fitted, Measured, Seed, Task
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
@@ -95,7 +96,8 @@ class Pairs:
 def main() -> None:
     asked = _asked()
     torch.set_num_threads(asked.threads)
-    recipe = Recipe(
+    recipe = replace(
+        Recipe(**FitKeys().recipe),
         steps=asked.steps,
         batch=asked.batch,
         learning_rate=asked.learning_rate,

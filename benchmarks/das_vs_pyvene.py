@@ -36,6 +36,7 @@ from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.paths import Replayed
+from raysearch.job.keys import FitKeys
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 
@@ -72,8 +73,14 @@ def main() -> None:
     loaded = load(ModelSource(str(MODEL)))
     network, grid = LanguageModel(loaded.model), _grid(loaded, asked)
     pairs = _pairs(network, grid)
-    recipe = Recipe(
-        steps=asked.steps + WARM, batch=asked.batch, schedule="constant", warmup=0.0, validation=0.0, evaluate=10**9
+    recipe = replace(
+        Recipe(**FitKeys().recipe),
+        steps=asked.steps + WARM,
+        batch=asked.batch,
+        schedule="constant",
+        warmup=0.0,
+        validation=0.0,
+        evaluate=10**9,
     )
     every = list(itertools.product(grid.layers, grid.tokens, asked.sizes))
     middle = grid.layers[len(grid.layers) // 2], grid.tokens[1], asked.sizes[len(asked.sizes) // 2]

@@ -138,8 +138,9 @@ def _training_words(facts: "_Facts", job: Job) -> list[str]:
     if not facts.fits:
         return []
     rungs = f", the hopeless dropped at {', '.join(map(str, job.fit.rungs))}" if job.fit.rungs else ""
+    warm = ", smaller das within larger" if job.fit.warm_start else ""
     return [
-        f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with {job.fit.batch} pairs each{rungs}; "
+        f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with {job.fit.batch} pairs each{rungs}{warm}; "
         f"{facts.pairs['fit']} fit pairs at hand, {job.pairs.fit} wanted"
     ]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from raysearch.causal import LAST, Pair, Problem, Split, differing_shares, draw_pairs
 from raysearch.cli.space import space_of
 from raysearch.engine.digest import digest_of
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem, read_pairs
@@ -238,6 +239,7 @@ def _fit_plan(job: Job) -> FitPlan:
         keep=keys.keep,
         enough=job.test.threshold / 2,
         together=keys.together,
+        warm_start=keys.warm_start,
     )
 
 
@@ -260,6 +262,6 @@ def _file_digests(job: Job) -> dict[str, str]:
     for path in job.space.sae_paths:
         whole = hashlib.sha256()
         for found in sorted(glob.glob(glob.escape(path).replace("{layer}", "*"))):
-            whole.update(hashlib.sha256(Path(found).read_bytes()).digest())
+            whole.update(bytes.fromhex(SaeFile.at(Path(found)).digest))
         digests[f"sae {path}"] = whole.hexdigest()
     return digests

@@ -292,7 +292,7 @@ def _work(question: Question) -> Work:
         trust_remote_code=job.model.trust_remote_code,
         memory=None if job.resources.memory == "auto" else job.resources.memory,
         files=job.space.sae_paths,
-        recipe=job.fit.model_dump(exclude={"seeds", "keep", "saves", "together"}),
+        recipe=job.fit.recipe,
     )
 
 

@@ -3,11 +3,11 @@
 Invariants: nothing is left out silently: a layer, head or coordinate that the model lacks is an error that says what it has.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
 from raysearch.job.space import in_order
@@ -120,15 +120,17 @@ def _grid(
 
 
 def _file_digest(path: str, layer: int) -> str:
-    """Of the sparse autoencoder of a layer. Raises: JobError where there is none."""
+    """Of the sparse autoencoder of a layer. Raises: JobError where there is none, or its cfg.json says what is not read."""
     file = Path(of_layer(path, layer))
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        found = SaeFile.at(file)
     except OSError as e:
         raise JobError(
             f"space.subspaces: sae.path: {file} cannot be read ({e.strerror or e}); give a safetensors file, {{layer}} in its path "
             "where each layer has its own"
         ) from e
+    found.says()
+    return found.digest
 
 
 def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:

@@ -130,7 +130,7 @@ class FakePool:
 def faked_fit(task: Task, seed: Seed, iia: float) -> Fitted:
     """A seed that was taken through the steps of its task, to a validation IIA. What was fit is its name."""
     first, last = task.steps
-    content = f"{seed.key} at {last} after {seed.state}".encode()
+    content = f"{seed.key} at {last} after {seed.state or seed.start}".encode()
     digest = hashlib.sha256(content).hexdigest()
     return Fitted(
         task=task.id,

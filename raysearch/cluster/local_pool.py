@@ -79,7 +79,9 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
         worker=worker,
         device=device,
         node=node,
-        settings=Settings(work.rows, capture_bytes, work.cpus, recipe=Recipe(**work.recipe), files=work.files),
+        settings=Settings(
+            work.rows, capture_bytes, work.cpus, recipe=Recipe(**work.recipe) if work.recipe else None, files=work.files
+        ),
         components=work.components,
     )
 

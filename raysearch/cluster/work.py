@@ -33,7 +33,8 @@ class Work:
     function that makes it, and the pairs are of tensors.
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
-    `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe`. `files`: of sparse autoencoders, as on every node.
+    `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe` (empty: not at all).
+    `files`: of sparse autoencoders, as on every node.
     """
 
     model: str

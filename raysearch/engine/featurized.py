@@ -4,7 +4,6 @@ Invariants: what was fit goes by the digest of its content; a random subspace is
 replica.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import torch
 
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.kinds import KINDS, Featurized, Interchange, Kind, Placebo
 from raysearch.errors import JobError, StoreError
 from raysearch.search.hypothesis import FITTED, Intervention, Unit, content_id, of_layer
@@ -73,18 +73,19 @@ class Featurizers:
         self._ready.move_to_end(digest)
         return Featurized(digest, featurizer)
 
-    def _file(self, unit: Unit) -> bytes | None:
-        """What the file holds that the unit's subspace names by its digest. Raises: StoreError where none of the files is that one."""
+    def _file(self, unit: Unit) -> SaeFile | None:
+        """The file that the unit's subspace names by its digest. Raises: StoreError where none of the files is that one."""
         wanted = unit.subspace.file
         if wanted is None:
             return None
         for path in self._files:
-            file = Path(of_layer(path, unit.site.layer))
-            content = file.read_bytes() if file.is_file() else b""
-            if hashlib.sha256(content).hexdigest() == wanted:
-                return content
+            place = Path(of_layer(path, unit.site.layer))
+            file = SaeFile.at(place) if place.is_file() else None
+            if file is not None and file.digest == wanted:
+                return file
         raise StoreError(
-            f"{', '.join(self._files)}: none is the file of digest {wanted[:12]} with which the run began; put it back"
+            f"{', '.join(self._files)}: none is the file (with the cfg.json beside it, if any) of digest {wanted[:12]} with which the "
+            "run began; put it back"
         )
 
     def _keep(self, digest: str, featurizer: Featurizer, least: int = 0) -> None:
@@ -94,8 +95,8 @@ class Featurizers:
             self._ready.popitem(last=False)
 
 
-def drawn(intervention: Intervention, unit: Unit, width: int, file: bytes | None = None) -> Featurizer:
-    """What nobody fits: a function of the intervention, the unit and its width; of an autoencoder, what `file` holds. Raises: JobError."""
+def drawn(intervention: Intervention, unit: Unit, width: int, file: SaeFile | None = None) -> Featurizer:
+    """What nobody fits: a function of the intervention, the unit and its width; of an autoencoder, that of `file`. Raises: JobError."""
     seed = int(_drawn_from(intervention, unit, width), 16) % 2**63
     return untrained(unit.subspace, width, torch.Generator().manual_seed(seed), file=file)
 

@@ -4,7 +4,8 @@ Invariants: whatever path is taken gives what the oracle gives; that was tried o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from raysearch.engine.asked import trials
 from raysearch.engine.captures import Captures
@@ -26,14 +27,14 @@ class Settings:
 
     `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
     `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch. `recipe`: how
-    subspaces are trained. `files`: of sparse autoencoders.
+    subspaces are trained (None: they are not). `files`: of sparse autoencoders.
     """
 
     rows: int = 64
     capture_bytes: int | None = None
     threads: int | None = None
     plain: bool = False
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe | None = None
     files: tuple[str, ...] = ()
 
 
@@ -66,4 +67,10 @@ class Machine:
             with meter.phase("check"):
                 self.path, self.captures = fastest(network, self.taps, rows, limit, kept, self.tolerance, meter)
         self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
-        self.trainer = Trainer(network, self.taps, self.path, self.captures, settings.recipe, self.tolerance, limit)
+        self._recipe, self._limit = settings.recipe, limit
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Who trains subspaces, where the settings say how."""
+        assert self._recipe is not None, "a replica that fits is given a recipe"
+        return Trainer(self.network, self.taps, self.path, self.captures, self._recipe, self.tolerance, self._limit)

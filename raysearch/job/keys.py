@@ -98,7 +98,10 @@ class FitKeys(Keys):
     method's authors have it; from 50, theirs, a boundary collapses on vectors of a few dozen numbers). `seeds`: attempts at each
     subspace; the best by validation is tested. At each of the steps `rungs`, those that are not among the best `keep` of their variable,
     and match less than half of the threshold, go no further. `together`: so many seeds are trained in one batch, which is part of their
-    numbers. `saves`: how often the state is kept, so that no more is lost with a worker.
+    numbers. `saves`: how often the state is kept, so that no more is lost with a worker. `warm_start`: `das` of several sizes at one site,
+    for one variable, are trained from the largest downwards: each begins within the next larger one of its seed, in the directions along
+    which sources differ most from bases (at random where that one failed). Sizes then wait for each other, so that fewer fits are on
+    the way at once, and rungs compare those that are.
     """
 
     steps: Positive = 400
@@ -120,6 +123,12 @@ class FitKeys(Keys):
     keep: Rate = 0.5
     together: Positive = 4
     saves: Positive = 4
+    warm_start: bool = False
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a trainer is told; the other keys are the search's."""
+        return self.model_dump(exclude={"seeds", "keep", "saves", "together", "warm_start"})
 
     @model_validator(mode="after")
     def _in_order(self) -> "FitKeys":

@@ -105,7 +105,7 @@ class MaskKeys(Keys):
 
 class SaeKeys(Keys):
     """A sparse autoencoder in safetensors, one file for each layer (`{layer}` in the path stands for it), or one for all; and which of
-    its features (None: all)."""
+    its features (None: all). A cfg.json in the folder of the file, as SAELens writes it, is read too and belongs to it."""
 
     path: str
     features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None

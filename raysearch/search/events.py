@@ -98,11 +98,15 @@ TaskKind = Literal["screen", "fit", "measure", "estimate"]
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One way of fitting an intervention. `state`: the digest of where it stands, None before its first step."""
+    """One way of fitting an intervention. `state`: the digest of where it stands, None before its first step.
+
+    `start`: before its first step, the digest of the larger rotation within which it begins; None where it begins at random.
+    """
 
     intervention: Intervention
     seed: int
     state: str | None = None
+    start: str | None = None
 
     @property
     def key(self) -> str:
@@ -133,7 +137,7 @@ class Task:
     @property
     def digests(self) -> tuple[str, ...]:
         """Of the tensors that a replica needs for it."""
-        kept = [i.fit for i in self.interventions] + [s.state for s in self.seeds]
+        kept = [i.fit for i in self.interventions] + [d for s in self.seeds for d in (s.state, s.start)]
         return tuple(dict.fromkeys(digest for digest in kept if digest is not None))
 
     @property
@@ -371,11 +375,15 @@ FitStatus = Literal["done", "stopped", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """A seed's training has ended: at its last step, early (no better any more), or as hopeless at a rung. `event.fit` came of it."""
+    """A seed's training has ended: at its last step, early (no better any more), or as hopeless at a rung. `event.fit` came of it.
+
+    `start`: the digest of what it began within; None where it began at random.
+    """
 
     event: Fitted
     rung: int
     status: FitStatus
+    start: str | None = None
 
 
 Note = Proposed | Blocked | Trained | Concluded | Counted | Conflicted | Decided | Estimated

@@ -38,8 +38,8 @@ class Subspace:
     """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector.
 
     `coordinates`: with "identity", only these coordinates of the vector (of the head, where the site names one), from 0; with "sae",
-    only these of its features. `basis`: over which features a "mask" lies (coordinates, pca, sae, heads). `file`: the SHA-256 of a
-    sparse autoencoder's safetensors, never its path.
+    only these of its features. `basis`: over which features a "mask" lies (coordinates, pca, sae, heads). `file`: the digest of a
+    sparse autoencoder's safetensors (with the cfg.json beside it), never its path.
     """
 
     featurizer: str = "identity"

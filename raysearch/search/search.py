@@ -38,9 +38,9 @@ from raysearch.search.proposers import Known, Proposer
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.standards import Standards
-from raysearch.search.training import FitPlan, Training
+from raysearch.search.training import NOTHING, FitPlan, Training
 
-EVIDENCE_VERSION = 4
+EVIDENCE_VERSION = 5
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
 
 
@@ -73,7 +73,7 @@ class Search:
         self._screening_out: dict[int, Block] = {}
         self._dispatch = Dispatch(rows)
         self._fit = fit
-        self._training = Training(fit or FitPlan(0), ())
+        self._training = Training(fit or NOTHING, ())
         self._fitting: dict[str, tuple[Intervention, list[Case]]] = {}
         self._controls = tuple(controls)
         self._uncontrolled: list[Hypothesis] = []

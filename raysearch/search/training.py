@@ -4,6 +4,9 @@ A fit is done in stretches of steps. After each, its state is kept, so that what
 killed goes on to the same tensors. At a *rung* all seeds that have come so far are compared (successive halving: Jamieson & Talwalkar,
 2016) and the hopeless ones go no further; what they have become is tested like every other, so that no verdict is guessed.
 
+By a warm start a rotation begins within the next larger one of its unit, variable and seed: sizes then race one after the other, from the
+largest downwards, each against its like. Where the larger one has failed, the smaller one begins at random.
+
 Invariants: who is trained in whose company, and who is dropped, follows from what closed rungs have shown, never from the order of
 arrival or the loss of nodes (what fails, or takes workers with it, goes on in smaller company); every seed ends in `Concluded` or in a
 failure; the first answer for a stretch wins; strikes are counted from the events alone, so that a replay counts the same.
@@ -12,7 +15,7 @@ failure; the first answer for a stretch wins; strikes are counted from the event
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from raysearch.search.events import Block, Concluded, Failed, FitStatus, Fitted, Lost, Note, Seed, Task, Trained
@@ -27,16 +30,17 @@ class FitPlan:
     """`steps` of training for each of `seeds`, state kept `saves` times; at `rungs` steps the hopeless are dropped.
 
     A seed is hopeless where it is not among the best `keep` of its variable's, by validation IIA, and below `enough`. `together`: so many
-    train in one batch.
+    train in one batch. `warm_start`: smaller rotations begin within larger ones.
     """
 
     steps: int
-    seeds: tuple[int, ...] = (0,)
-    saves: int = 4
-    rungs: tuple[int, ...] = ()
-    keep: float = 0.5
-    enough: float = 0.4
-    together: int = 2
+    seeds: tuple[int, ...]
+    saves: int
+    rungs: tuple[int, ...]
+    keep: float
+    enough: float
+    together: int
+    warm_start: bool
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -45,9 +49,13 @@ class FitPlan:
         return tuple(sorted((saves | set(self.rungs) | {self.steps}) - {0}))
 
 
+NOTHING = FitPlan(steps=0, seeds=(), saves=0, rungs=(), keep=1.0, enough=0.0, together=1, warm_start=False)
+"""Where no subspace is fit."""
+
+
 @dataclass
 class _Fit:
-    """A seed on its way."""
+    """A seed on its way. `larger`: the rotation within which it begins, once that has ended."""
 
     intervention: Intervention
     seed: int
@@ -57,6 +65,7 @@ class _Fit:
     strikes: int = 0
     seen: dict[int, Fitted] = field(default_factory=dict)
     queued: set[int] = field(default_factory=set)
+    larger: "_Fit | None" = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -74,8 +83,20 @@ class _Fit:
     def step(self) -> int:
         return 0 if self.last is None else self.last.last
 
+    @property
+    def may_start(self) -> bool:
+        return self.larger is None or self.larger.ended
+
+    @property
+    def start(self) -> str | None:
+        """The digest of what it begins within; None where it begins at random."""
+        larger = self.larger
+        return None if larger is None or larger.status is None or larger.last is None else larger.last.fit
+
     def seed_at(self, step: int) -> Seed:
         """As it is to be taken on from `step`."""
+        if step == 0:
+            return Seed(self.intervention, self.seed, start=self.start)
         before = next((e for e in self.seen.values() if e.last == step), None)
         return Seed(self.intervention, self.seed, None if before is None else before.state)
 
@@ -110,6 +131,7 @@ class Training:
         self._racing: list[_Fit] = []
         self._waiting: list[_Fit] = []
         self._rung = 0
+        self._sizes: dict[tuple[Intervention, int], list[_Fit]] = {}
 
     @property
     def going(self) -> int:
@@ -132,10 +154,20 @@ class Training:
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
             self._of.setdefault(fit.intervention.id, []).append(fit)
+        if self._plan.warm_start:
+            self._link([fit for fit in trained if _is_rotation(fit.intervention)])
         for group in _companies(closed, self._plan.together):
             self._ready.append(_Group(group, (0, 0)))
         self._waiting += trained
         self._start_race()
+
+    def _link(self, rotations: Sequence[_Fit]) -> None:
+        """Each to the next larger of its unit, variable and seed, of this generation or one before."""
+        for fit in rotations:
+            self._sizes.setdefault((_of_any_size(fit.intervention), fit.seed), []).append(fit)
+        for fit in rotations:
+            alike = self._sizes[_of_any_size(fit.intervention), fit.seed]
+            fit.larger = min((f for f in alike if _size(f) > _size(fit)), key=_size, default=None)
 
     def ask(self, task: int) -> Task | None:
         """The next task, under the id `task`."""
@@ -260,10 +292,12 @@ class Training:
         return rungs[min(self._rung, len(rungs) - 1)]
 
     def _start_race(self) -> None:
-        """Those that wait start together, once nobody is on the way: a race is closed before the next begins."""
+        """Those that wait and may start do so together, once nobody is on the way: a race is closed before the next begins."""
         if any(not f.ended for f in self._racing) or not self._waiting:
             return
-        self._racing, self._waiting, self._rung = self._waiting, [], 0
+        self._racing = [f for f in self._waiting if f.may_start]
+        self._waiting, self._rung = [f for f in self._waiting if not f.may_start], 0
+        assert self._racing, "the largest of those that wait may start"
         for group in reversed(_companies(self._racing, self._plan.together)):
             self._go_on(group, 0)
 
@@ -296,7 +330,7 @@ class Training:
     def _conclude(self, fit: _Fit, status: FitStatus, notes: list[Note]) -> None:
         assert fit.last is not None
         fit.status = status
-        notes.append(Concluded(fit.last, 0 if _is_closed(fit.intervention) else self._rung, status))
+        notes.append(Concluded(fit.last, 0 if _is_closed(fit.intervention) else self._rung, status, fit.start))
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
@@ -305,12 +339,30 @@ class Training:
         for fit in self._fits.values():
             held = fit.ended or fit in self._waiting or fit.step >= self._next_rung()
             assert fit.key in places or held, (fit.key, "is nowhere")
+            assert fit.may_start or (fit in self._waiting and fit.last is None), (
+                fit.key,
+                "did not wait for the larger",
+            )
 
 
 def _is_closed(intervention: Intervention) -> bool:
     """Whether it is computed, without steps."""
     names = {unit.subspace.featurizer for unit in intervention.units}
     return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
+
+
+def _is_rotation(intervention: Intervention) -> bool:
+    """Whether it is of one unit, whose trained directions are a subspace of any that are more."""
+    return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
+
+
+def _of_any_size(rotation: Intervention) -> Intervention:
+    (unit,) = rotation.units
+    return replace(rotation, units=(replace(unit, subspace=replace(unit.subspace, features=None)),))
+
+
+def _size(fit: _Fit) -> int:
+    return fit.intervention.units[0].subspace.features or 0
 
 
 def _companies(fits: Sequence[_Fit], size: int) -> list[list[_Fit]]:

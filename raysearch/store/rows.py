@@ -104,7 +104,7 @@ def fit_row(note: Concluded) -> dict[str, Any]:
     event = note.event
     found = canonical_json(dict(event.found)) if event.found else None
     said = {"validation_iia": event.validation_iia, "fit": event.fit, "found": found, "status": note.status}
-    return _fit_row(event, note.rung, step=event.last, **said)
+    return _fit_row(event, note.rung, step=event.last, start=note.start, **said)
 
 
 def seed_rows(note: Estimated) -> list[dict[str, Any]]:
@@ -134,6 +134,7 @@ _FIT_COLUMNS = (
     "fit",
     "status",
     "found",
+    "start",
     "holdout_n",
     "holdout_iia",
 )

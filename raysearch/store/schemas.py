@@ -162,6 +162,12 @@ FITS = _schema(
         "name",
     ),
     ("found", pa.string(), "what training found, such as the width of a boundary; null where there is nothing", "JSON"),
+    (
+        "start",
+        pa.string(),
+        "at the end, the digest of the larger rotation within which it began (fit.warm_start); null where it began at random",
+        "digest",
+    ),
     ("holdout_n", pa.int32(), "change pairs of the holdout; null but in rows of status holdout", "pairs"),
     ("holdout_iia", pa.float64(), "IIA of this seed on the holdout; null but in rows of status holdout", "share"),
 )

@@ -1,6 +1,7 @@
 """Searches that fit subspaces, by the command line: killed in the middle they go on to the same tensors; controls stand beside."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,8 @@ from safetensors.torch import save_file
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 
+pytestmark = pytest.mark.timeout(1200)  # whole searches, on machines that do other things too
+
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "--fail-on-error", "0.1")
 JOB: dict[str, Any] = {
     "name": "fits",
@@ -36,16 +39,24 @@ JOB: dict[str, Any] = {
 }
 
 
-def _job(folder: Path) -> str:
+WARM: dict[str, Any] = {
+    **JOB,
+    "space": {**JOB["space"], "variables": ["total"], "subspaces": [{"das": [2, 8, 4]}]},
+    "fit": {**JOB["fit"], "warm_start": True},
+    "controls": [],
+}
+
+
+def _job(folder: Path, job: dict[str, Any] = JOB) -> str:
     path = folder / "fits.yaml"
-    path.write_text(yaml.safe_dump(JOB))
+    path.write_text(yaml.safe_dump(job))
     return str(path)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", _job(folder), *LOCAL)
+    done = Shell(folder)("run", _job(folder), *LOCAL, seconds=600)
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stderr + done.stdout)
     return find_run(folder / "runs", "latest").path
@@ -118,7 +129,7 @@ def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
     undisturbed: Path, shell: Shell, after: int
 ) -> None:
     run = _killed(shell, after)
-    done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1")
+    done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1", seconds=600)
     assert done.returncode == 0, done.stderr
     assert _table(run, "fits") == _table(undisturbed, "fits")
     assert _table(run, "verdicts") == _table(undisturbed, "verdicts")
@@ -128,11 +139,34 @@ def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
         assert (run / "interventions" / kept.name).read_bytes() == kept.read_bytes()
 
 
-def _killed(shell: Shell, after: int) -> Path:
+def test_warm_starts_that_were_killed_resume_to_the_same_tensors(
+    shell: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Killed once where the largest size has ended, 5 stretches of 2 seeds, and the next has begun within it."""
+    folder = tmp_path_factory.mktemp("warm")
+    whole = Shell(folder)("run", _job(folder, WARM), *LOCAL, "-q", seconds=600)
+    assert whole.returncode == 0, whole.stderr
+    undisturbed = find_run(folder / "runs", "latest").path
+    sizes = {r["intervention"]: r["features"] for r in _table(undisturbed, "hypotheses")}
+    ends = [r for r in _table(undisturbed, "fits") if r["status"] in ("done", "stopped", "dropped")]
+    fits = {(sizes[r["intervention"]], r["seed"]): r["fit"] for r in ends}
+    assert {(sizes[r["intervention"]], r["seed"]): r["start"] for r in ends} == {
+        (size, seed): fits.get((2 * size, seed)) for size in (2, 4, 8) for seed in (0, 1)
+    }
+    run = _killed(shell, 11, WARM)
+    done = shell("resume", str(run), "--pool", "local", "-q", seconds=600)
+    assert done.returncode == 0, done.stderr
+    assert _table(run, "fits") == _table(undisturbed, "fits")
+    assert _table(run, "verdicts") == _table(undisturbed, "verdicts")
+    for kept in (undisturbed / "interventions").glob("*.safetensors"):
+        assert (run / "interventions" / kept.name).read_bytes() == kept.read_bytes()
+
+
+def _killed(shell: Shell, after: int, job: dict[str, Any] = JOB) -> Path:
     """A run whose driver was killed once so many fits were journalled."""
-    command = [*shell.command, "run", _job(shell.folder), *LOCAL, "-q"]
+    command = [*shell.command, "run", _job(shell.folder, job), *LOCAL, "-q"]
     driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         journals = [f.read_bytes() for f in shell.folder.glob("runs/*/journal/*/*.jsonl")]
         if sum(j.count(b'"type":"fitted"') for j in journals) >= after:
@@ -189,6 +223,13 @@ def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_fi
     assert by_features == {("identity", None): "accept", ("sae", None): "accept", ("sae", 1): "reject"}
     digest = hashlib.sha256((shell.folder / "layer_1.safetensors").read_bytes()).hexdigest()
     assert all(digest in r["units"] for r in rows if r["featurizer"] == "sae")
+    config = {"architecture": "standard", "apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}
+    (shell.folder / "cfg.json").write_text(json.dumps(config))
+    refused = shell("run", str(job), *LOCAL, "-q")
+    assert refused.returncode == 2
+    assert 'cfg.json says normalize_activations: "layer_norm"; read is only "none"' in refused.stderr
+    changed = shell("resume", str(run), "--pool", "local", "-q")
+    assert changed.returncode == 2
     job.write_text(yaml.safe_dump({**JOB, "space": {**space, "layers": [2]}, "controls": []}))
     missing = shell("run", str(job), *LOCAL, "-q")
     assert missing.returncode == 2

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import closed_form, untrained
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Subspace
 
 ITEMS, HEADS = 5, 2
@@ -46,7 +47,7 @@ def made(name: str, width: int, seed: int) -> Featurizer:
     vectors = torch.randn((20, width), generator=generator) * torch.linspace(0.2, 3, width) + 1
     if subspace.featurizer in CLOSED_FORM:
         return closed_form(subspace, vectors, [i % 3 for i in range(20)])
-    file = safetensors.torch.save(autoencoder(width, 2 * width + 1, generator, jump=bool(seed % 2)))
+    file = SaeFile(safetensors.torch.save(autoencoder(width, 2 * width + 1, generator, jump=bool(seed % 2))))
     featurizer = untrained(subspace, width, generator, HEADS, file, vectors)
     with torch.no_grad():
         for parameter in featurizer.parameters():

@@ -18,6 +18,7 @@ from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes,
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation, orthonormal
 from raysearch.engine.featurizers.sae import Sae
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.featurizers.spans import Span, unevenness
 from raysearch.search.hypothesis import CLOSED_FORM, Subspace
 from tests.engine.featurizer_worlds import autoencoder, made, near, pair, seeded
@@ -222,12 +223,12 @@ def test_a_mask_over_components_leaves_what_lies_outside_of_their_span() -> None
 
 
 def test_of_an_autoencoder_only_the_features_that_a_mask_keeps_are_saved() -> None:
-    file = safetensors.torch.save(autoencoder(8, 500, seeded(0)))
+    file = SaeFile(safetensors.torch.save(autoencoder(8, 500, seeded(0))))
     mask = untrained(Subspace("mask", basis="sae"), 8, seeded(0), file=file)
     assert isinstance(mask, Mask)
     torch.nn.init.constant_(mask.theta, -1.0)
     mask.theta.data[[3, 77]] = 1.0
-    assert len(to_bytes(mask)) < len(file) / 20
+    assert len(to_bytes(mask)) < len(file.weights) / 20
 
 
 # ---- closed forms
@@ -318,7 +319,7 @@ def test_an_autoencoder_swaps_features_and_keeps_the_error_of_the_base(
     jump: bool, chosen: tuple[int, ...] | None
 ) -> None:
     weights, (x, y) = autoencoder(6, 9, seeded(2), jump), pair(6, 2)
-    sae = untrained(Subspace("sae", coordinates=chosen), 6, seeded(0), file=safetensors.torch.save(weights))
+    sae = untrained(Subspace("sae", coordinates=chosen), 6, seeded(0), file=SaeFile(safetensors.torch.save(weights)))
 
     def encode(vectors: Tensor) -> Tensor:
         before = vectors @ weights["W_enc"] + weights["b_enc"]
@@ -355,20 +356,20 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 def test_layouts_of_a_file_are_one_autoencoder(layout: str, dtype: torch.dtype) -> None:
     weights, (x, y) = autoencoder(5, 8, seeded(0)), pair(5, 0)
     kept = {name: tensor.to(dtype).contiguous() for name, tensor in LAYOUTS[layout](weights).items()}
-    one, other = (Sae.read(safetensors.torch.save(w), 5) for w in (weights, kept))
+    one, other = (Sae.read(SaeFile(safetensors.torch.save(w)), 5) for w in (weights, kept))
     assert torch.equal(one.interchange(x, y), other.interchange(x, y))
 
 
 def test_a_square_autoencoder_is_read_as_its_names_say() -> None:
     weights, (x, y) = autoencoder(5, 5, seeded(0)), pair(5, 0)
     linear = {name: tensor.contiguous() for name, tensor in _linear(weights).items()}
-    one, other = (Sae.read(safetensors.torch.save(w), 5) for w in (weights, linear))
+    one, other = (Sae.read(SaeFile(safetensors.torch.save(w)), 5) for w in (weights, linear))
     assert torch.equal(one.interchange(x, y), other.interchange(x, y))
 
 
 def test_an_encoder_that_takes_the_vector_less_the_decoders_bias_says_so() -> None:
     weights, (x, _) = autoencoder(5, 8, seeded(0)), pair(5, 0)
-    sae = Sae.read(safetensors.torch.save(weights, {"apply_b_dec_to_input": "true"}), 5)
+    sae = Sae.read(SaeFile(safetensors.torch.save(weights, {"apply_b_dec_to_input": "true"})), 5)
     wanted = torch.relu((x - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"])
     assert near(sae.encode(x), wanted)
-    assert not near(Sae.read(safetensors.torch.save(weights), 5).encode(x), wanted)
+    assert not near(Sae.read(SaeFile(safetensors.torch.save(weights)), 5).encode(x), wanted)

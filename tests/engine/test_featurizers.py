@@ -10,7 +10,7 @@ from raysearch.engine.featurizers.featurizer import Cooling
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.make import FEATURIZERS, untrained
 from raysearch.engine.featurizers.mask import Mask
-from raysearch.engine.featurizers.rotation import orthonormal
+from raysearch.engine.featurizers.rotation import Rotation, orthonormal
 from raysearch.engine.featurizers.spans import Span, unevenness
 from raysearch.engine.kinds import Featurized
 from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Subspace
@@ -202,3 +202,17 @@ def test_training_goes_on_after_a_pause_to_validate(name: str) -> None:
             parameter += torch.randn(parameter.shape, generator=seeded(2)) if parameter.ndim == 2 else -2 * parameter
     featurizer.harden()
     assert not torch.allclose(featurizer.interchange(x, y), paused)
+
+
+@settings(max_examples=20)
+@given(seed=seeds, k=st.integers(1, 5), pairs=st.integers(1, 12))
+def test_a_rotation_within_another_keeps_more_of_the_change_than_any_other_of_its_size(
+    seed: int, k: int, pairs: int
+) -> None:
+    larger, changes = Rotation.random(12, 6, seeded(seed)), torch.randn(pairs, 12, generator=seeded(seed + 1))
+    within = Rotation.within(larger, changes, k).directions.detach()
+    inside = changes @ larger.directions.detach()
+    best = torch.linalg.svdvals(inside)[:k].square().sum()
+    assert unevenness(within) <= 1e-5
+    assert torch.allclose(larger.directions @ (larger.directions.T @ within), within, atol=1e-5)
+    assert torch.allclose((changes @ within).square().sum(), best, rtol=1e-4)

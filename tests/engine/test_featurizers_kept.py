@@ -4,6 +4,8 @@ import hashlib
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation
+from raysearch.engine.featurizers.sae import Sae
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, ModelError, StoreError
 from raysearch.search.hypothesis import Subspace
 from tests.engine.featurizer_worlds import NAMED, autoencoder, made, near, pair, seeded
@@ -49,9 +53,23 @@ def test_equal_content_is_equal_bytes_and_another_is_others(name: str) -> None:
 # ---- what cannot be had
 
 
-SAE = safetensors.torch.save(autoencoder(6, 9, seeded(0)))
-GATED = safetensors.torch.save(autoencoder(6, 9, seeded(0)) | {"r_mag": torch.zeros(9)})
-BENT = safetensors.torch.save(autoencoder(6, 9, seeded(0)) | {"W_dec": torch.zeros(9, 5)})
+SAE = SaeFile(safetensors.torch.save(autoencoder(6, 9, seeded(0))))
+GATED = SaeFile(safetensors.torch.save(autoencoder(6, 9, seeded(0)) | {"r_mag": torch.zeros(9)}))
+BENT = SaeFile(safetensors.torch.save(autoencoder(6, 9, seeded(0)) | {"W_dec": torch.zeros(9, 5)}))
+JUMPING = SaeFile(safetensors.torch.save(autoencoder(6, 9, seeded(0), jump=True)))
+
+
+def said(file: SaeFile = SAE, **more: object) -> SaeFile:
+    """With the cfg.json that SAELens writes, but for `more`."""
+    usual = {
+        "architecture": "standard",
+        "activation_fn_str": "relu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "hook_head_index": None,
+        "activation_fn_kwargs": {},
+    }
+    return replace(file, config=json.dumps(usual | more).encode())
 
 
 @pytest.mark.parametrize(
@@ -77,11 +95,28 @@ BENT = safetensors.torch.save(autoencoder(6, 9, seeded(0)) | {"W_dec": torch.zer
         (Subspace("mask", basis="sae"), {}, "sae: the file of the sparse autoencoder is not named"),
         (Subspace("sae"), {"file": SAE}, "sae: the autoencoder is for vectors of 6, the unit has 8"),
         (Subspace("mask", basis="sae"), {"file": SAE}, "for vectors of 6, the unit has 8"),
-        (Subspace("sae"), {"file": b"PK"}, "sae: the file is no safetensors"),
-        (Subspace("sae"), {"file": b""}, "sae: the file is no safetensors"),
-        (Subspace("sae"), {"file": safetensors.torch.save({"x": torch.ones(1)})}, "has no W_enc, b_enc, W_dec, b_dec"),
+        (Subspace("sae"), {"file": SaeFile(b"PK")}, "sae: the file is no safetensors"),
+        (Subspace("sae"), {"file": SaeFile(b"")}, "sae: the file is no safetensors"),
+        (
+            Subspace("sae"),
+            {"file": SaeFile(safetensors.torch.save({"x": torch.ones(1)}))},
+            "has no W_enc, b_enc, W_dec, b_dec",
+        ),
         (Subspace("sae"), {"file": GATED}, "has r_mag, which we do not know"),
         (Subspace("sae"), {"file": BENT}, r"W_dec has shape \(9, 5\)"),
+        (Subspace("sae"), {"file": replace(SAE, config=b"{")}, "cfg.json beside the file is no JSON"),
+        (Subspace("sae"), {"file": replace(SAE, config=b'{"k": 32}')}, "does not say apply_b_dec_to_input"),
+        (
+            Subspace("sae"),
+            {"file": said(architecture="topk")},
+            'architecture: "topk"; read is only "standard" or "jumprelu"',
+        ),
+        (Subspace("sae"), {"file": said(activation_fn_str="topk")}, 'activation_fn_str: "topk"; read is only "relu"'),
+        (Subspace("sae"), {"file": said(normalize_activations="layer_norm")}, "says normalize_activations"),
+        (Subspace("sae"), {"file": said(normalize_activations=True)}, "says normalize_activations: true"),
+        (Subspace("sae"), {"file": said(finetuning_scaling_factor=True)}, "says finetuning_scaling_factor"),
+        (Subspace("sae"), {"file": said(JUMPING)}, "has a threshold, as of jumprelu"),
+        (Subspace("sae"), {"file": said(architecture="jumprelu")}, "has no threshold"),
     ],
 )
 def test_what_a_subspace_asks_and_cannot_be_had_is_one_line(
@@ -156,3 +191,29 @@ def test_bytes_that_are_no_featurizer_are_refused_in_one_line(content: bytes, sa
     with pytest.raises(StoreError, match=says) as refused:
         from_bytes(content)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("jump", [False, True])
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_file_of_saelens_is_read_as_the_cfg_beside_it_says(tmp_path: Path, jump: bool, applied: bool) -> None:
+    weights, (x, _) = autoencoder(6, 9, seeded(0), jump), pair(6, 0)
+    (tmp_path / "sae_weights.safetensors").write_bytes(safetensors.torch.save(weights))
+    config = said(architecture="jumprelu" if jump else "standard", apply_b_dec_to_input=applied).config
+    (tmp_path / "cfg.json").write_bytes(config or b"")
+    sae = Sae.read(SaeFile.at(tmp_path / "sae_weights.safetensors"), 6)
+    before = (x - weights["b_dec"] if applied else x) @ weights["W_enc"] + weights["b_enc"]
+    wanted = torch.relu(before) * (before > weights["threshold"] if jump else 1)
+    assert near(sae.encode(x), wanted)
+    assert not torch.allclose(sae.encode(x), torch.zeros(()))
+
+
+def test_the_cfg_beside_an_autoencoder_is_part_of_its_digest(tmp_path: Path) -> None:
+    file = tmp_path / "sae.safetensors"
+    file.write_bytes(SAE.weights)
+    alone = SaeFile.at(file).digest
+    assert alone == hashlib.sha256(SAE.weights).hexdigest()
+    digests = {alone}
+    for applied in (False, True):
+        (tmp_path / "cfg.json").write_bytes(said(apply_b_dec_to_input=applied).config or b"")
+        digests.add(SaeFile.at(file).digest)
+    assert len(digests) == 3

@@ -27,11 +27,13 @@ from raysearch.engine.paths import Batched, Path, Plain, Replayed
 from raysearch.engine.rows import Row
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import JobError, NotYetError, ResumeError
+from raysearch.job.keys import FitKeys
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 from tests.engine.worlds import VOCAB, World, encoded_pairs, model_from, model_of, residual, shared_world, world_of
 
-RECIPE = Recipe(steps=6, batch=8, learning_rate=1e-2, evaluate=3)
+USUAL = Recipe(**FitKeys().recipe)
+RECIPE = replace(USUAL, steps=6, batch=8, learning_rate=1e-2, evaluate=3)
 PAIRS = encoded_pairs(0, 20, shortest=6, longest=6)
 
 
@@ -102,8 +104,16 @@ PLACES = (
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str) -> None:
     world = shared_world(family)
-    recipe = Recipe(
-        steps=1, batch=99, learning_rate=0.5, optimizer="sgd", schedule="constant", warmup=0, validation=0, evaluate=1
+    recipe = replace(
+        USUAL,
+        steps=1,
+        batch=99,
+        learning_rate=0.5,
+        optimizer="sgd",
+        schedule="constant",
+        warmup=0,
+        validation=0,
+        evaluate=1,
     )
     asked = [Asked(p, 3) for p in PLACES if p.units[0].site.layer < world.layers]
     pairs = PAIRS[:6]
@@ -225,6 +235,16 @@ def test_a_pause_leaves_no_trace(optimizer, schedule) -> None:
         on = [replace(asked, state=fit.state) for asked, fit in zip(COMPANY, first, strict=False)]
         assert [fit.step for fit in first] == [pause] * 3
         assert fits(trainer_on(shared_world("llama"), recipe), on, pause, 6) == through
+
+
+@pytest.mark.parametrize("name", ["das", "boundless_rank", "boundless"])
+def test_a_rotation_is_orthonormal_before_each_step_so_that_late_steps_turn_it_as_far_as_early_ones(name) -> None:
+    subspace = Subspace(name, None if name == "boundless" else 4)
+    asked = [Asked(Intervention((Unit(Site(1, "residual", "here"), subspace),), variable="x"), 0)]
+    recipe = replace(RECIPE, steps=40, schedule="constant", warmup=0.0, evaluate=4)
+    (late,) = fits(trainer_on(shared_world("llama"), recipe), asked, 0, 40)
+    off = (raw(late).norm(dim=0) - 1).abs().max()
+    assert off <= recipe.learning_rate * fit_width(late) ** 0.5, "no more than the length of one step"
 
 
 def test_a_state_of_another_fit_is_refused() -> None:
@@ -458,7 +478,7 @@ def test_a_featurizer_that_takes_no_steps_is_validated() -> None:
 
 def test_rates_are_those_of_the_schedules_of_transformers() -> None:
     for schedule, theirs in (("linear", get_linear_schedule_with_warmup), ("cosine", get_cosine_schedule_with_warmup)):
-        recipe = Recipe(steps=50, warmup=0.2, schedule=schedule)
+        recipe = replace(USUAL, steps=50, warmup=0.2, schedule=schedule)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         wanted = theirs(optimizer, 10, 50)
         for step in range(50):
@@ -469,7 +489,7 @@ def test_rates_are_those_of_the_schedules_of_transformers() -> None:
 
 def test_validation_is_run_as_often_as_asked_and_at_the_end() -> None:
     for steps, evaluate in ((400, 10), (7, 3), (3, 10), (5, 0)):
-        recipe = Recipe(steps=steps, evaluate=evaluate)
+        recipe = replace(USUAL, steps=steps, evaluate=evaluate)
         looks = [step for step in range(1, steps + 1) if recipe.is_looked_at(step)]
         assert len(looks) == min(steps, evaluate)
         assert steps in looks or not evaluate
@@ -519,7 +539,7 @@ def test_a_planted_subspace_is_found() -> None:
     world, planted, pairs, said = planted_world()
     asked = [Asked(das(0, k, "last"), 0) for k in (8, 1)]
     targets = {one.intervention.id: {index: (answer,) for index, answer in said.items()} for one in asked}
-    recipe = Recipe(steps=200, batch=64, learning_rate=5e-2)
+    recipe = replace(USUAL, steps=200, batch=64, learning_rate=5e-2)
     eight, one = trainer_on(world, recipe, rows=128).fit(asked, pairs, targets, 0, 200)
     assert isinstance(eight, Fit)
     assert isinstance(one, Fit)
@@ -528,3 +548,35 @@ def test_a_planted_subspace_is_found() -> None:
     assert eight.validation_iia >= 0.95
     assert float(cosines.mean()) >= 0.95
     assert one.validation_iia < 0.8
+
+
+def test_within_a_larger_rotation_a_smaller_one_begins_far_better_than_at_random() -> None:
+    """The larger one has found the 8 planted directions, and 4 more; of the smaller ones, neither has turned."""
+    world, _, pairs, said = planted_world()
+    large, small = das(0, 12, "last"), das(0, 8, "last")
+    targets = {one.id: {index: (answer,) for index, answer in said.items()} for one in (large, small)}
+    recipe = replace(USUAL, steps=60, batch=64, learning_rate=5e-2)
+    (found,) = trainer_on(world, recipe, rows=128).fit([Asked(large, 0)], pairs, targets, 0, 60)
+    assert isinstance(found, Fit)
+    still = replace(recipe, learning_rate=0.0, evaluate=60)
+    begun = [Asked(small, 0), Asked(small, 0, start=found.content), Asked(small, 1, start=found.content)]
+    cold, warm, other = trainer_on(world, still, rows=128).fit(begun, pairs, targets, 0, 1)
+    assert isinstance(cold, Fit)
+    assert isinstance(warm, Fit)
+    assert isinstance(other, Fit)
+    assert warm.validation_n > 100
+    assert warm.validation_iia >= cold.validation_iia + 0.2
+    assert torch.equal(directions(warm), directions(other)), (
+        "where it begins is for the larger one to say, not for the seed"
+    )
+    inside = torch.linalg.svdvals(directions(found).T @ directions(warm))
+    assert torch.allclose(inside, torch.ones(8), atol=1e-4)
+
+
+def test_what_began_within_another_goes_on_after_a_pause_as_if_there_had_been_none() -> None:
+    (larger,) = fits(trainer_on(shared_world("llama")), [Asked(das(1, 8), 0)])
+    begun = [Asked(das(1, 4), 0, start=larger.content), Asked(das(1, 4), 1)]
+    through = fits(trainer_on(shared_world("llama")), begun)
+    first = fits(trainer_on(shared_world("llama")), begun, 0, 2)
+    on = [Asked(one.intervention, one.seed, fit.state) for one, fit in zip(begun, first, strict=True)]
+    assert fits(trainer_on(shared_world("llama")), on, 2, 6) == through

@@ -14,7 +14,7 @@ from raysearch.search.controls import arbitrary_labels, controls_of
 from raysearch.search.events import Concluded, Decided, Event, Fitted, Proposed, Task, Trained
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.search.search import Search
-from raysearch.search.training import FitPlan
+from raysearch.search.training import NOTHING
 from tests.search.worlds import Cluster, World, lost, raising
 
 DAS = (Subspace("das", 2), Subspace("das", 4))
@@ -35,7 +35,7 @@ def _without_reasons(search: Search) -> Mapping[str, object]:
 
 def _companies(tasks: list[Task]) -> set[tuple[object, ...]]:
     """Who went out with whom, from which states, for which steps."""
-    return {(task.steps, tuple((s.key, s.state) for s in task.seeds)) for task in tasks if task.kind == "fit"}
+    return {(task.steps, tuple((s.key, s.state, s.start) for s in task.seeds)) for task in tasks if task.kind == "fit"}
 
 
 class Watched(Cluster):
@@ -55,19 +55,21 @@ class Watched(Cluster):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), workers=st.integers(1, 9), controls=st.booleans())
-def test_verdicts_of_what_is_fit_do_not_depend_on_the_cluster(seed: int, workers: int, controls: bool) -> None:
+@given(seed=st.integers(0, 10_000), workers=st.integers(1, 9), controls=st.booleans(), warm=st.booleans())
+def test_verdicts_of_what_is_fit_do_not_depend_on_the_cluster(
+    seed: int, workers: int, controls: bool, warm: bool
+) -> None:
     asked = ("random_subspace", "random_model", "arbitrary_labels", "placebo") if controls else ()
-    world = _world(seed % 5, controls=asked)
+    world = _world(seed % 5, controls=asked, warm_start=warm)
     still = Cluster(world, 1, 0).drive(world.search())
     wild = Cluster(world, workers, seed, lost=0.3, twice=0.3).drive(world.search())
     assert _verdicts(wild) == _verdicts(still)
 
 
 @settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_who_trains_in_whose_company_does_not_depend_on_who_is_lost_with_a_node(seed: int) -> None:
-    world = _world(seed % 5)
+@given(seed=st.integers(0, 10_000), warm=st.booleans())
+def test_who_trains_in_whose_company_does_not_depend_on_who_is_lost_with_a_node(seed: int, warm: bool) -> None:
+    world = _world(seed % 5, warm_start=warm)
     still, wild = Watched(world, 1, 0), Watched(world, 5, seed, twice=0.3)
     still.drive(world.search())
     wild.drive(world.search())
@@ -75,9 +77,9 @@ def test_who_trains_in_whose_company_does_not_depend_on_who_is_lost_with_a_node(
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1))
-def test_a_search_that_goes_on_from_a_journal_fits_on_in_the_same_company(seed: int, cut: float) -> None:
-    world = _world(seed % 5)
+@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), warm=st.booleans())
+def test_a_search_that_goes_on_from_a_journal_fits_on_in_the_same_company(seed: int, cut: float, warm: bool) -> None:
+    world = _world(seed % 5, warm_start=warm)
     whole = Watched(world, 3, seed)
     done = whole.drive(world.search())
     told: list[Event] = whole.told[: int(cut * len(whole.told))]
@@ -171,9 +173,9 @@ def test_a_seed_that_always_fails_leaves_the_others_and_without_any_the_hypothes
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1))
-def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(seed: int, cut: float) -> None:
-    world = _world(seed % 5, layers=3)
+@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), warm=st.booleans())
+def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(seed: int, cut: float, warm: bool) -> None:
+    world = _world(seed % 5, layers=3, warm_start=warm)
     bad = {f"{h.intervention.id}#0" for i, h in enumerate(world.space) if i % 3 == 0}
     bad |= {f"{h.intervention.id}#1" for i, h in enumerate(world.space) if i % 6 == 0}
 
@@ -193,6 +195,57 @@ def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(seed: 
         resumed.validate()
     Failing(world, 2, seed + 1).drive(resumed)
     assert _without_reasons(resumed) == _without_reasons(done), "which of three attempts was the last is the cluster's"
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), lost=st.sampled_from([0.0, 0.3]))
+def test_warm_a_rotation_begins_within_the_next_larger_of_its_seed_once_that_has_ended(seed: int, lost: float) -> None:
+    sizes = (Subspace("das", 2), Subspace("das", 8), Subspace("boundless_rank", 4), Subspace("das", 4))
+    world = replace(_world(seed % 5, layers=3, warm_start=True, steps=20, rungs=(10,)), subspaces=sizes)
+    cluster = Watched(world, 4, seed, lost=lost, twice=lost)
+    search = cluster.drive(world.search())
+    ends = {(n.event.intervention, n.event.seed): n for n in cluster.notes if isinstance(n, Concluded)}
+    assert len(ends) == 3 * 2 * 4 * 2
+    for (name, number), end in ends.items():
+        intervention = _intervention(search, name)
+        larger = {2: 4, 4: 8}.get(_features(intervention)) if intervention.units[0].subspace in DAS else None
+        if larger is None:
+            assert end.start is None
+        else:
+            assert end.start == ends[_resized(intervention, larger).id, number].event.fit
+    asked = [s for task in cluster.asked if task.kind == "fit" and task.steps[0] == 0 for s in task.seeds]
+    assert {s.start for s in asked} == {end.start for end in ends.values()}
+    assert all(s.start in task.digests for task in cluster.asked for s in task.seeds if s.start)
+
+
+def test_warm_where_the_larger_has_failed_the_smaller_begins_at_random_and_others_do_not() -> None:
+    world = _world(4, layers=2, warm_start=True)
+    larger = [h.intervention for h in world.space if _features(h.intervention) == 4]
+    bad = {f"{larger[0].id}#1"}
+    search = world.search()
+    ends: dict[str, Concluded] = {}
+    while not search.done:
+        for task in search.ask(4):
+            events = [e for e in world.run(task) if not (isinstance(e, Fitted) and e.key in bad)]
+            events += [raising(task, key, 0) for key in task.keys if key in bad]
+            ends |= {n.event.key: n for n in search.tell(events) if isinstance(n, Concluded)}
+            search.validate()
+    warm = {f"{_resized(i, 2).id}#{seed}": f"{i.id}#{seed}" for i in larger for seed in world.seeds}
+    cold = next(small for small, of in warm.items() if of in bad)
+    assert ends[cold].start is None
+    assert all(ends[small].start == ends[of].event.fit for small, of in warm.items() if small != cold)
+
+
+def test_cold_sizes_race_together_and_warm_one_after_the_other() -> None:
+    def sizes_at_once(warm: bool) -> list[set[int | None]]:
+        world = _world(1, warm_start=warm, rungs=())
+        cluster = Watched(world, 100, 0)
+        cluster.drive(world.search())
+        first = [t for t in cluster.asked if t.kind == "fit" and t.steps[0] == 0]
+        return [{_features(s.intervention) for s in t.seeds} for t in first]
+
+    assert any(sizes == {2, 4} for sizes in sizes_at_once(False))
+    assert all(len(sizes) == 1 for sizes in sizes_at_once(True))
 
 
 def test_what_was_never_looked_at_is_the_first_to_be_dropped() -> None:
@@ -248,8 +301,8 @@ def test_without_solved_fit_pairs_nothing_can_be_fit() -> None:
 
 
 def test_stretches_end_where_state_is_kept_at_rungs_and_at_the_end() -> None:
-    assert FitPlan(100, saves=2, rungs=(30,)).ends == (30, 50, 100)
-    assert FitPlan(3, saves=10).ends == (1, 2, 3)
+    assert replace(NOTHING, steps=100, saves=2, rungs=(30,)).ends == (30, 50, 100)
+    assert replace(NOTHING, steps=3, saves=10).ends == (1, 2, 3)
 
 
 def test_arbitrary_labels_are_a_relabelling_in_which_nobody_keeps_his_own() -> None:
@@ -293,6 +346,15 @@ def test_the_course_of_training_is_told_stretch_by_stretch() -> None:
     for course in by_seed.values():
         assert course[0][0] == 0
         assert all(before[1] == after[0] for before, after in pairwise(course))
+
+
+def _features(intervention: Intervention) -> int | None:
+    return intervention.units[0].subspace.features
+
+
+def _resized(intervention: Intervention, features: int) -> Intervention:
+    (unit,) = intervention.units
+    return replace(intervention, units=(replace(unit, subspace=replace(unit.subspace, features=features)),))
 
 
 def _intervention(search: Search, name: str) -> Intervention:

@@ -45,6 +45,7 @@ class World:
     controls: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1)
     rungs: tuple[int, ...] = (10, 20)
+    warm_start: bool = False
     pairs: Mapping[int, Expected] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +69,16 @@ class World:
         wanted: dict[Split, int] = {"test": self.wanted or self.test, "holdout": self.holdout, "fit": self.fit}
         plan = Plan(wanted, self.max_pairs, solved_only=True)
         fit = (
-            FitPlan(self.steps, self.seeds, rungs=self.rungs, enough=self.threshold / 2, together=3)
+            FitPlan(
+                self.steps,
+                self.seeds,
+                saves=4,
+                rungs=self.rungs,
+                keep=0.5,
+                enough=self.threshold / 2,
+                together=3,
+                warm_start=self.warm_start,
+            )
             if self.fit
             else None
         )

@@ -18,6 +18,7 @@ from raysearch.engine.featurizers.linear import MeanDifference, Pca, Random, Svd
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.featurizers.sae import Sae
+from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.featurizers.spans import Span, unevenness
 from raysearch.errors import JobError, StoreError
 from raysearch.search.hypothesis import CLOSED_FORM, Subspace, canonical_json
@@ -43,12 +44,12 @@ def untrained(
     width: int,
     generator: torch.Generator,
     heads: int = 0,
-    file: bytes | None = None,
+    file: SaeFile | None = None,
     activations: Vectors | None = None,
 ) -> Featurizer:
     """The featurizer of `subspace` for vectors of `width`, before training; or as it is, where nothing trains it.
 
-    `heads`: how many of equal width lie in the vector (0: none). `file`: what a sparse autoencoder's file holds. `activations`: from
+    `heads`: how many of equal width lie in the vector (0: none). `file`: of a sparse autoencoder. `activations`: from
     which the components are computed that a mask lies over.
 
     Raises: JobError for what cannot be had.
@@ -153,7 +154,7 @@ def _checked(subspace: Subspace, width: int) -> str:
     return name
 
 
-def _mask(subspace: Subspace, width: int, heads: int, file: bytes | None, activations: Vectors | None) -> Mask:
+def _mask(subspace: Subspace, width: int, heads: int, file: SaeFile | None, activations: Vectors | None) -> Mask:
     basis = subspace.basis or "coordinates"
     if basis == "coordinates":
         return Mask(Identity(width))
@@ -172,7 +173,7 @@ def _mask(subspace: Subspace, width: int, heads: int, file: bytes | None, activa
     raise JobError(f"mask: {basis!r} is no basis; use {', '.join(BASES)}")
 
 
-def _sae(file: bytes | None, width: int) -> Sae:
+def _sae(file: SaeFile | None, width: int) -> Sae:
     if file is None:
         raise JobError("sae: the file of the sparse autoencoder is not named; give its path")
     return Sae.read(file, width)

@@ -13,11 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raysearch.engine.featurizers.featurizer import held
-from raysearch.engine.featurizers.spans import Span, matrix
+from raysearch.engine.featurizers.spans import Span, matrix, unevenness
+
+_ORTHONORMAL = 1e-5
+"""What `unevenness` may be of what is: about what a QR in float32 leaves."""
 
 
 class Learned(Span):
     """Directions that are trained through the Q of a QR decomposition of `raw`, so that they stay orthonormal.
+
+    Before each step `raw` is put back to that Q (a retraction): left to itself it grows under Adam, and the same learning rate turns
+    the directions less and less. Adam's moments stay as they are: the entries of `raw` move by as little as in the step before.
 
     While it is hardened the directions are computed once and kept; `anneal` goes on with training.
     """
@@ -40,6 +46,8 @@ class Learned(Span):
 
     def anneal(self, progress: float) -> None:
         self.fixed = None
+        with torch.no_grad():  # by torch.where, for no device is waited for; what is orthonormal stays, bit for bit
+            self.raw.copy_(torch.where(unevenness(self.raw) > _ORTHONORMAL, orthonormal(self.raw), self.raw))
 
     def harden(self) -> None:
         self.fixed = held(orthonormal(self.raw.detach()))
@@ -55,6 +63,21 @@ class Rotation(Learned):
     """`directions`: (width, k), orthonormal; all k features are interchanged."""
 
     name: ClassVar[str] = "das"
+
+    @classmethod
+    def within(cls, larger: Span, changes: Float[Tensor, "pair width"], features: int) -> Self:
+        """The `features` directions in the span of `larger` along which `changes` (source minus base) are greatest.
+
+        Of all subspaces of that size this one keeps most of what the larger one puts in (Eckart and Young, 1936). The columns of the
+        larger one tell nothing: turned within their span they are the same map, so that training prefers none of them.
+        """
+        assert 0 < features < larger.directions.shape[1], "a rotation begins within a larger one"
+        directions = larger.directions.detach().cpu().double()
+        inside = changes.detach().cpu().double() @ directions
+        _, axes = torch.linalg.eigh(
+            inside.T @ inside
+        )  # in ascending order; whole even where the changes do not span it
+        return cls(orthonormal(directions @ axes.flip(1)[:, :features]))
 
 
 def orthonormal(raw: Float[Tensor, "width k"]) -> Float[Tensor, "width k"]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from raysearch.engine.featurizers import tensor_file
 from raysearch.engine.featurizers.featurizer import Features, Featurizer, Vectors, held, own
+from raysearch.engine.featurizers.sae_file import CONFIG, SaeFile
 from raysearch.errors import JobError
 
 PLACES = {
@@ -59,24 +60,31 @@ class Sae(Featurizer):
         self.register_buffer("threshold", None if threshold is None else held(threshold))
 
     @classmethod
-    def read(cls, content: bytes, width: int) -> Self:
+    def read(cls, file: SaeFile, width: int) -> Self:
         """From a safetensors file, for vectors of `width`.
 
-        Where the encoder takes x - b_dec, the file's metadata must say so ("apply_b_dec_to_input": "true"), or b_enc hold it.
+        Where the encoder takes x - b_dec, the cfg.json beside the file or its metadata must say so (apply_b_dec_to_input: true), or
+        b_enc hold it.
 
         Raises: JobError where it is no sparse autoencoder of a form we know, or of another width.
         """
         try:
-            tensors, texts = tensor_file.read(content)
+            tensors, texts = tensor_file.read(file.weights)
         except ValueError as e:
             raise JobError(f"sae: the file is {e}; name a sparse autoencoder in safetensors") from e
         parts = _parts(tensors)
+        said, has = file.says(), "jumprelu" if "threshold" in parts else "standard"
+        if (said.get("architecture") or has) != has:
+            wrong = "a threshold, as of jumprelu" if has == "jumprelu" else "no threshold"
+            raise JobError(
+                f"sae: {CONFIG} says architecture: {said['architecture']}, the file has {wrong}; put back the one that came with it"
+            )
         if len(parts["decoder_bias"]) != width:
             raise JobError(
                 f"sae: the autoencoder is for vectors of {len(parts['decoder_bias'])}, the unit has {width}; "
                 "name one that was trained at this site"
             )
-        if texts.get("apply_b_dec_to_input", "false").lower() == "true":
+        if said.get("apply_b_dec_to_input", texts.get("apply_b_dec_to_input", "").lower() == "true"):
             parts["encoder_bias"] = parts["encoder_bias"] - parts["decoder_bias"] @ parts["encoder"]
         return cls(**parts)
 

@@ -67,7 +67,7 @@ def matrix(directions: Tensor) -> Tensor:
     return directions
 
 
-def unevenness(directions: Float[Tensor, "width k"]) -> float:
+def unevenness(directions: Float[Tensor, "width k"]) -> Float[Tensor, ""]:
     """The largest entry of |RᵀR - 1|."""
     found = directions.T @ directions - torch.eye(directions.shape[1], device=directions.device)
-    return float(found.abs().max())
+    return found.abs().max()

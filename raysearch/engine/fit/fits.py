@@ -24,11 +24,15 @@ class CollapsedError(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A fit: of the intervention's unit, for its variable, begun by `seed`, or gone on with from `state`."""
+    """A fit: of the intervention's unit, for its variable, begun by `seed`, or gone on with from `state`.
+
+    `start`: the content of a larger rotation of the same unit, within which it is begun.
+    """
 
     intervention: Intervention
     seed: int
     state: bytes | None = field(default=None, repr=False)
+    start: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ Loss = Literal["cross_entropy", "logit_difference"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The defaults are the field's usual ones.
+    """The defaults of all of it are those of a job's `fit`.
 
     `warmup`: share of the steps in which the learning rate rises from 0. `validation`: share of the fit pairs that is not trained on.
     `evaluate`: how often they are looked at over the whole training; `rungs`: steps at which seeds are compared, so that they are looked
@@ -32,21 +32,21 @@ class Recipe:
     the loss (None: as the method's authors have it).
     """
 
-    steps: int = 400
-    batch: int = 32
-    learning_rate: float = 1e-3
-    optimizer: Optimizer = "adam"
-    schedule: Schedule = "linear"
-    warmup: float = 0.1
-    loss: Loss = "cross_entropy"
-    validation: float = 0.2
-    evaluate: int = 10
-    patience: int = 0
-    boundary_learning_rate: float = 1e-2
-    weight_decay: float = 0.0
-    temperature: float | None = None
-    penalty: float | None = None
-    rungs: tuple[int, ...] = ()
+    steps: int
+    batch: int
+    learning_rate: float
+    optimizer: Optimizer
+    schedule: Schedule
+    warmup: float
+    loss: Loss
+    validation: float
+    evaluate: int
+    patience: int
+    boundary_learning_rate: float
+    weight_decay: float
+    temperature: float | None
+    penalty: float | None
+    rungs: tuple[int, ...]
 
     def factor(self, step: int) -> float:
         """By what the learning rates are multiplied in `step` (from 0): as transformers' schedules do."""

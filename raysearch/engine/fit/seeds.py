@@ -23,10 +23,10 @@ def fit_seeds(
     targets: Targets,
     tensors: Mapping[str, bytes],
 ) -> dict[str, Fit | FitFault]:
-    """What comes of each seed, by its key, after the steps [first, last). `tensors`: the states that they go on from, by digest."""
+    """What comes of each seed, by its key, after the steps [first, last). `tensors`: what they go on from or begin within, by digest."""
     closed = [seed for seed in seeds if seed.intervention.units[0].subspace.featurizer in CLOSED_FORM]
     trained = [seed for seed in seeds if seed not in closed]
-    asked = [Asked(s.intervention, s.seed, None if s.state is None else tensors[s.state]) for s in trained]
+    asked = [Asked(s.intervention, s.seed, *(_named(d, tensors) for d in (s.state, s.start))) for s in trained]
     fits = trainer.fit(asked, pairs, targets, *steps) if asked else []
     found = dict(zip((seed.key for seed in trained), fits, strict=True))
     return found | {seed.key: _computed(trainer, seed.intervention, pairs, targets) for seed in closed}
@@ -46,6 +46,10 @@ def _wanted(intervention: Intervention, pairs: Sequence[Encoded], every: Sequenc
         return wanted
     labels = arbitrary_labels(pair.counterfactual[variable] for pair in every)
     return {index: labels[ids] for index, ids in wanted.items()}
+
+
+def _named(digest: str | None, tensors: Mapping[str, bytes]) -> bytes | None:
+    return None if digest is None else tensors[digest]
 
 
 def _computed(

@@ -1,4 +1,4 @@
-"""How a fit begins: an untrained featurizer, a function of the subspace, the unit and the seed."""
+"""How a fit begins: a featurizer that is a function of the subspace, the unit and the seed, or of a larger rotation of the unit."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,23 @@ import torch
 from raysearch.engine.components import Taps
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
 from raysearch.engine.featurizers.featurizer import Cooling, Featurizer
-from raysearch.engine.featurizers.make import untrained
+from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.mask import Mask
+from raysearch.engine.featurizers.rotation import Rotation
+from raysearch.engine.fit.fits import Asked
 from raysearch.engine.fit.recipe import Recipe
 from raysearch.engine.fit.unit import Captured
 from raysearch.engine.rows import Point
 from raysearch.errors import JobError
-from raysearch.search.hypothesis import TRAINED, Unit
+from raysearch.search.hypothesis import TRAINED
 
 
-def started(unit: Unit, captured: Captured, train: Sequence[int], taps: Taps, seed: int, recipe: Recipe) -> Featurizer:
-    """An untrained featurizer for `unit`; principal components that a mask lies over are those of the pairs to `train` on.
+def started(asked: Asked, captured: Captured, train: Sequence[int], taps: Taps, recipe: Recipe) -> Featurizer:
+    """A featurizer before its first step; principal components that a mask lies over are those of the pairs to `train` on.
 
     Raises: JobError for what cannot be had, such as more features than the unit has.
     """
+    (unit,) = asked.intervention.units
     subspace = unit.subspace
     if subspace.featurizer not in TRAINED:
         raise JobError(f"{subspace.featurizer} is not trained; those that are: {', '.join(TRAINED)}")
@@ -28,8 +31,12 @@ def started(unit: Unit, captured: Captured, train: Sequence[int], taps: Taps, se
         captured.tokens * taps.at(Point(unit.site.layer, unit.site.component)).heads if unit.site.head is None else 0
     )
     at = torch.tensor([captured.lanes[index].at for index in train], device=captured.base.device)
+    if asked.start is not None:
+        larger = from_bytes(asked.start)
+        assert isinstance(larger, Rotation), "what is begun within is a rotation"
+        return Rotation.within(larger, captured.source[at] - captured.base[at], subspace.features or 0)
     activations = torch.cat((captured.base[at], captured.source[at])) if subspace.basis == "pca" else None
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(asked.seed)
     featurizer = untrained(subspace, captured.width, generator, heads, activations=activations)
     if isinstance(featurizer, Boundless | BoundlessRank | Mask):
         if recipe.temperature is not None:

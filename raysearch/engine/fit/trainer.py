@@ -141,8 +141,7 @@ class Trainer:
     def _progress(
         self, asked: Asked, unit: Captured, train: Sequence[int], given: Featurizer | None, first: int
     ) -> Progress:
-        (asked_unit,) = asked.intervention.units
-        featurizer = started(asked_unit, unit, train, self._taps, asked.seed, self._recipe) if given is None else given
+        featurizer = started(asked, unit, train, self._taps, self._recipe) if given is None else given
         featurizer.to(self._network.device)
         name = f"intervention {asked.intervention.id}, seed {asked.seed}"
         progress = Progress(name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None)
