@@ -16,6 +16,8 @@ from raysearch.errors import PairsError, RaysearchError
 
 MISSES = 1_000
 """Draws in a row that fall into other splits before a split is said to be empty: so many times its share."""
+MOST_MISSES = 300_000
+"""However rare a split may be: some ten seconds of drawing."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,34 @@ class Problem:
 
 
 def draw_pairs(
-    problem: Problem, variables: tuple[str, ...], counts: Mapping[Split, int], seed: int
+    problem: Problem,
+    variables: tuple[str, ...],
+    counts: Mapping[Split, int],
+    seed: int,
+    disjoint: Sequence[str] = (),
 ) -> tuple[Pair, ...]:
     """Pairs of every split, `counts[split]` each, with the counterfactual of each of `variables`.
 
+    `disjoint`: variables of which no value stands in two splits, in base or source; pairs whose values belong to several are passed over.
     Raises: PairsError where a split's part of the domain seems to be empty.
     """
     rng = random.Random(f"{seed}.pairs.{problem.name}")
     missing = dict(counts)
     pairs: list[Pair] = []
     misses = 0
-    patience = MISSES * max(1, sum(counts.values()) // min(n for n in counts.values() if n))
+    rarest = max(1, sum(counts.values()) // min(n for n in counts.values() if n))
+    patience = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
     while any(missing.values()):
         pair = _draw(problem, variables, len(pairs), rng)
-        split = split_of((pair.base.content, *(s.content for s in pair.sources.values())), counts, seed)
-        if not missing[split]:
+        split = _split_by_values(pair, disjoint, counts, seed) if disjoint else _split_by_content(pair, counts, seed)
+        if split is None or not missing[split]:
             misses += 1
             if misses > patience:
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
                     f"problem {problem.name!r}: no pair fell to split {lacking!r} in {patience} draws; "
                     f"its domain is too small for splits {dict(counts)}; ask for fewer splits (pairs.{lacking}: 0)"
+                    + (f", or name less in pairs.disjoint ({', '.join(disjoint)})" if disjoint else "")
                 )
             continue
         misses = 0
@@ -109,6 +118,18 @@ def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: S
         split="test",
         set=problem.set_of(base, source) if problem.set_of else None,
     )
+
+
+def _split_by_content(pair: Pair, counts: Mapping[Split, int], seed: int) -> Split:
+    return split_of((pair.base.content, *(s.content for s in pair.sources.values())), counts, seed)
+
+
+def _split_by_values(pair: Pair, variables: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split | None:
+    """The split that all values of `variables` belong to; None where they belong to several."""
+    inputs = (pair.base, *pair.sources.values())
+    values = {(v, repr(i.values[v])) for i in inputs for v in variables}
+    splits = {split_of((f"{v}={value}",), counts, seed) for v, value in values}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:

@@ -123,9 +123,9 @@ def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tupl
     """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair."""
     job = question.job
     used = min(job.pairs.test, test_pairs)
-    last = min(job.test.max_pairs, used)
+    last = min(job.test.most_pairs, used)
     test = replace(question.test(space), population=used if question.these_pairs else None)
-    return tuple(power(test, iia, last) for iia in GRID)
+    return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 
 def _fits(space: HypothesisSpace, job: Job) -> int:

@@ -25,6 +25,7 @@ from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import HypothesisSpace
+from raysearch.search.standards import Rule
 from raysearch.search.training import FitPlan
 
 SPARE = 4
@@ -67,7 +68,7 @@ class Question:
     def test(self, space: HypothesisSpace) -> SequentialTest:
         """The test, with K = the hypotheses of `space`."""
         keys = self.job.test
-        return SequentialTest(keys.threshold, keys.false_accept, keys.miss, hypotheses=len(space))
+        return SequentialTest(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
 
     def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
         """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
@@ -75,7 +76,8 @@ class Question:
         expecteds = self.expected(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
-        plan = Plan(_counts(job, 1), job.test.max_pairs, job.pairs.solved_only)
+        at_end = job.test.use == "fixed"
+        plan = Plan(_counts(job, 1), job.test.most_pairs, job.pairs.solved_only, at_looks=not at_end)
         return Search(
             Exhaustive(space),
             self.test(space),
@@ -85,12 +87,13 @@ class Question:
             job.resources.rows,
             _fit_plan(job) if job.space.is_fitted else None,
             job.controls,
+            Rule(job.pairs.kinds, job.test.keep_threshold, at_end),
         )
 
     def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
         """What outputs are held against, by pair."""
-        splits = {p.index: p.split for p in self.pairs}
-        return {e.index: expected(e, splits[e.index]) for e in encoded}
+        pairs = {p.index: p for p in self.pairs}
+        return {e.index: expected(e, pairs[e.index].split, pairs[e.index].set) for e in encoded}
 
     def test_pairs(self, pairs: Mapping[int, Expected]) -> tuple[list[Expected], str]:
         """The test pairs among `pairs`, and how they are called in an error."""
@@ -105,6 +108,11 @@ class Question:
 def ask(job: Job) -> Question:
     """The question of a job: pairs drawn or read. Raises: JobError, PairsError in one line."""
     _check_answer(job)
+    if job.test.keep_threshold is not None and job.pairs.kinds != "both":
+        raise JobError(
+            f"test.keep_threshold: is of the pairs that a variable leaves alone, which do not decide under pairs.kinds: {job.pairs.kinds}; "
+            "use both"
+        )
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
 
 
@@ -121,7 +129,10 @@ def _from_problem(job: Job) -> Question:
     known = (*problem.positions, LAST)
     positions = _grid_positions(job, known)
     _check_positions(job, positions, known, problem.name)
-    pairs = draw_pairs(problem, variables, _counts(job, SPARE if job.pairs.solved_only else 1), job.pairs.seed)
+    for name in job.pairs.disjoint:
+        _check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
+    counts = _counts(job, SPARE if job.pairs.solved_only else 1)
+    pairs = draw_pairs(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
     question = Question(_resolved(job, variables, positions, "sampler"), pairs)
     _check_rendered(problem, pairs, question.positions)
     _check_sources(job, pairs, problem.name)
@@ -130,6 +141,11 @@ def _from_problem(job: Job) -> Question:
 
 def _from_file(job: Job) -> Question:
     path = Path(job.problem.pairs or "")
+    if job.pairs.disjoint:
+        raise JobError(
+            f"pairs.disjoint: {path.name} does not say the values of {', '.join(job.pairs.disjoint)}; leave it out, and give its lines "
+            "a split"
+        )
     pairs = read_pairs(path, _counts(job, 1), job.pairs.seed)
     if not any(p.split == "test" for p in pairs):
         raise PairsError(

@@ -74,13 +74,19 @@ class ProblemKeys(Keys):
 
 
 class PairsKeys(Keys):
-    """How many pairs of each split, after screening; the seed of drawing and of order; only those that the model solves."""
+    """How many pairs of each split, after screening; the seed of drawing and of order; only those that the model solves.
+
+    `kinds`: which pairs decide. change: those whose counterfactual differs from the base's answer; both: those that it leaves alone too
+    (specificity); unfiltered: all alike. `disjoint`: variables of which no value stands in two splits.
+    """
 
     test: Positive = 512
     fit: Count = 512
     holdout: Count = 128
     seed: int = 0
     solved_only: bool = True
+    kinds: Literal["change", "both", "unfiltered"] = "change"
+    disjoint: tuple[str, ...] = ()
 
 
 class AnswerKeys(Keys):
@@ -140,14 +146,42 @@ class FitKeys(Keys):
 
 
 class TestKeys(Keys):
-    """When to believe it. `false_accept`: chance of any false accept in the search; `miss`: of rejecting one true hypothesis."""
+    """When to believe it. `false_accept`: chance of any false accept in the search; `miss`: of rejecting one true hypothesis.
 
-    use: Literal["sequential"] = "sequential"
+    `use`: sequential stops at a verdict, after at most `max_pairs`; fixed measures `pairs` pairs for every hypothesis, for estimates that
+    no stopping has bent. `indifference`: half the width of a band around the threshold in which neither error is counted.
+    `keep_threshold`: of the pairs that should stay as they are, with pairs.kinds: both (null: as `threshold`).
+    """
+
+    use: Literal["sequential", "fixed"] = "sequential"
     claim: Literal["auto", "sampler", "these_pairs"] = "auto"
     threshold: Rate = 0.8
     false_accept: Rate = 0.05
     miss: Rate = 0.05
+    indifference: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    keep_threshold: Rate | None = None
     max_pairs: Positive = 512
+    pairs: Positive | None = None
+
+    @property
+    def most_pairs(self) -> int:
+        """Of a hypothesis."""
+        return self.max_pairs if self.pairs is None else self.pairs
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TestKeys":
+        if not self.indifference < self.threshold < 1 - self.indifference:
+            raise ValueError(
+                f"threshold {self.threshold:g} and indifference {self.indifference:g}: the band around the threshold must lie "
+                "between 0 and 1"
+            )
+        if self.use == "fixed" and self.pairs is None:
+            raise ValueError(
+                "use: fixed measures a fixed number of pairs for every hypothesis; give it, such as pairs: 128"
+            )
+        if self.use == "sequential" and self.pairs is not None:
+            raise ValueError("pairs is for use: fixed; the sequential test has max_pairs")
+        return self
 
 
 class ProposeKeys(Keys):

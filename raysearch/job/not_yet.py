@@ -10,13 +10,8 @@ from raysearch.errors import NotYetError
 
 NOT_YET_KEYS = (
     "model.prompt",
-    "pairs.kinds",
-    "pairs.disjoint",
     "answer.aliases",
     "answer.scores",
-    "test.indifference",
-    "test.keep_threshold",
-    "test.pairs",
 )
 """Keys of the job format that this version refuses."""
 
@@ -24,7 +19,6 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "answer.compare": ("sequence", "choices"),
     "space.positions": ("all",),
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
-    "test.use": ("fixed",),
     "propose.use": ("refine", "smallest_subspace", "attribution"),
 }  # fmt: skip
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
@@ -33,7 +27,6 @@ SUPPORTED = {
     "answer.compare": "first_token or class",
     "space.positions": "the names of positions",
     "space.units.subspace": "full or coordinates",
-    "test.use": "sequential",
     "propose.use": "exhaustive",
 }
 """What this version takes in their place."""

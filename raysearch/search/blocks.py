@@ -17,27 +17,30 @@ EVEN_BLOCK = 32
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an output of one pair is held against: the answers of base and sources, and each variable's counterfactual."""
+    """What an output of one pair is held against: the answers of base and sources, and each variable's counterfactual.
+
+    `set`: the kind of the pair, where kinds are told apart.
+    """
 
     split: Split
     base: Ids
     sources: Mapping[str, Ids]
     counterfactual: Mapping[str, Ids]
+    set: str | None = None
 
     def changes(self, variable: str) -> bool:
         """Whether it is a change pair for `variable`: its counterfactual differs from the base's answer."""
         return self.counterfactual[variable] != self.base
 
 
-def expected(encoded: Encoded, split: Split) -> Expected:
+def expected(encoded: Encoded, split: Split, kind: str | None = None) -> Expected:
     """What the outputs of an encoded pair are held against."""
     sources = {name: ids for name, ids in encoded.answers.items() if name != "base"}
-    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual)
+    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual, kind)
 
 
-def cut_at_looks(pairs: Sequence[int], max_pairs: int) -> tuple[Block, ...]:
-    """The first `max_pairs` of `pairs`, cut at the looks."""
-    pairs = pairs[:max_pairs]
+def cut_at_looks(pairs: Sequence[int]) -> tuple[Block, ...]:
+    """Test `pairs`, cut at the looks."""
     ends = looks(len(pairs))
     starts = (0, *ends[:-1])
     return tuple(Block("test", i, tuple(pairs[a:b])) for i, (a, b) in enumerate(zip(starts, ends, strict=False)))

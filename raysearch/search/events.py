@@ -317,11 +317,21 @@ VerdictName = Literal["accept", "reject", "undecided", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class SetCount:
+    """Evidence on the pairs of one kind (Pair.set)."""
+
+    name: str
+    n: int
+    matches: int
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
-    """A verdict. Counts are over change pairs unless said; `low`, `high`: the 95 % interval valid at the stopping time.
+    """A verdict. Counts are over change pairs (or all, where the rule is so) unless said; `low`, `high`: the 95 % interval valid at the
+    stopping time.
 
     `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the two). `fit`: the digest of what
-    was fit and then tested, None where nothing was.
+    was fit and then tested, None where nothing was. `sets`: the same counts by kind of pair, where kinds are told apart.
     """
 
     hypothesis: Hypothesis
@@ -338,6 +348,7 @@ class Decided:
     claim: str
     reason: str | None = None
     fit: str | None = None
+    sets: tuple[SetCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

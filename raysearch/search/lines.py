@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from raysearch.causal import Split
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Block, Counted, Decided, Ids, Measured, Reading, VerdictName
+from raysearch.search.events import Block, Counted, Decided, Ids, Measured, Reading, SetCount, VerdictName
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis, Intervention
-from raysearch.search.sequential import SequentialTest
+from raysearch.search.standards import Standard
 
 LineKey = tuple[Split, str]
 """(split, key of the intervention)."""
@@ -23,6 +23,7 @@ class Case:
     """A hypothesis that is being judged, or read on the holdout: its evidence on change pairs, and what is reported beside.
 
     `labels`: what a counterfactual is called instead, where labels are arbitrary. `reading`: what it is read as beside the estimate.
+    `unfiltered`: keep pairs count as evidence too. `sets`: the evidence on each kind of pair, where kinds are told apart.
     """
 
     hypothesis: Hypothesis
@@ -31,6 +32,8 @@ class Case:
     copies: int = 0
     labels: Mapping[Ids, Ids] = field(default_factory=dict)
     reading: Reading | None = None
+    unfiltered: bool = False
+    sets: dict[str, Evidence] = field(default_factory=dict)
 
     def count(self, observation: Measured, pairs: Sequence[Expected]) -> None:
         """Adds one block. `pairs` are what the outputs are held against, in the observation's order."""
@@ -38,23 +41,26 @@ class Case:
         n = matches = keep_n = keep_matches = 0
         for output, pair in zip(observation.outputs, pairs, strict=True):
             wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
-            match = output == wanted
-            if wanted != pair.base:
-                n += 1
-                matches += match
+            match, changes = output == wanted, wanted != pair.base
+            if changes:
                 self.copies += output in pair.sources.values()
             else:
                 keep_n += 1
                 keep_matches += match
+            if changes or self.unfiltered:
+                n += 1
+                matches += match
+                if pair.set is not None:
+                    self.sets[pair.set] = self.sets.get(pair.set, Evidence()).plus(1, match)
         self.evidence = self.evidence.plus(n, matches)
         self.keep = self.keep.plus(keep_n, keep_matches)
 
     def decided(
-        self, verdict: VerdictName, test: SequentialTest, base_match: float | None, reason: str | None, fit: str | None
+        self, verdict: VerdictName, standard: Standard, base_match: float | None, reason: str | None, fit: str | None
     ) -> Decided:
         """The verdict, with all that is told beside it."""
-        low, high = test.interval(self.evidence)
-        up, down = test.log_evidence(self.evidence)
+        low, high = standard.change.interval(self.evidence)
+        up, down = standard.log_evidence(self.evidence, self.keep)
         return Decided(
             hypothesis=self.hypothesis,
             verdict=verdict,
@@ -67,9 +73,10 @@ class Case:
             copies=self.copies,
             base_match_unfiltered=base_match,
             log_evidence=up if verdict == "accept" else down if verdict == "reject" else max(up, down),
-            claim=test.claim,
+            claim=standard.change.claim,
             reason=reason,
             fit=fit,
+            sets=tuple(SetCount(name, e.n, e.matches) for name, e in sorted(self.sets.items())),
         )
 
 

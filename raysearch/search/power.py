@@ -27,15 +27,15 @@ class Power:
     pairs: float
 
 
-def power(test: SequentialTest, iia: float, last: int) -> Power:
-    """The chances of each verdict for a hypothesis of true IIA `iia` in [0, 1], looking up to `last` pairs.
+def power(test: SequentialTest, iia: float, last: int, at_end: bool = False) -> Power:
+    """The chances of each verdict for a hypothesis of true IIA `iia` in [0, 1], looking up to `last` pairs, or (`at_end`) only then.
 
     With a population, `iia` is rounded to the nearest share that the population can have.
     """
     alive = np.ones(1)
     seen = 0
     accept = reject = pairs = 0.0
-    for look in looks(last):
+    for look in (last,) if at_end else looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
         matches = np.arange(look + 1)

@@ -17,11 +17,15 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many solved pairs each split wants, how many of the test pairs the sequential test may use; only solved pairs or all."""
+    """How many solved pairs each split wants, how many of the test pairs the test may use; only solved pairs or all.
+
+    `at_looks`: test pairs are cut where the sequential test looks; else evenly.
+    """
 
     wanted: Mapping[Split, int]
     max_pairs: int
     solved_only: bool
+    at_looks: bool = True
 
 
 @dataclass
@@ -108,10 +112,10 @@ class Screening:
         if split not in self._blocks:
             assert self.done
             pairs = self.usable(split)
-            at_looks = split == "test"
-            self._blocks[split] = (
-                cut_at_looks(pairs, self._plan.max_pairs) if at_looks else even_blocks(split, pairs, EVEN_BLOCK)
-            )
+            if split == "test":
+                pairs = pairs[: self._plan.max_pairs]
+            at_looks = split == "test" and self._plan.at_looks
+            self._blocks[split] = cut_at_looks(pairs) if at_looks else even_blocks(split, pairs, EVEN_BLOCK)
         return self._blocks[split]
 
     def usable(self, split: Split) -> tuple[int, ...]:

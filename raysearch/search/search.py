@@ -37,7 +37,7 @@ from raysearch.search.lines import Case, Line, LineKey
 from raysearch.search.proposers import Known, Proposer
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
-from raysearch.search.standards import Standards
+from raysearch.search.standards import Rule, Standards
 from raysearch.search.training import NOTHING, FitPlan, Training
 
 EVIDENCE_VERSION = 5
@@ -52,6 +52,7 @@ class Search:
     - `rows`: size of a task in pairs x interventions, about what a replica runs in a second or a few.
     - `fit`: how subspaces are fit, where the proposer proposes such.
     - `controls`: which are tested beside every accepted hypothesis.
+    - `rule`: which pairs decide, and when evidence is looked at.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Search:
         rows: int = 64,
         fit: FitPlan | None = None,
         controls: Sequence[str] = (),
+        rule: Rule = Rule(),
     ) -> None:
         self._proposer = proposer
         self._test = test
@@ -76,6 +78,7 @@ class Search:
         self._training = Training(fit or NOTHING, ())
         self._fitting: dict[str, tuple[Intervention, list[Case]]] = {}
         self._controls = tuple(controls)
+        self._rule = rule
         self._uncontrolled: list[Hypothesis] = []
         self._standards: Standards | None = None
         self._lines: dict[LineKey, Line] = {}
@@ -197,7 +200,7 @@ class Search:
             return
         notes.append(self.screening.blocked())
         self._standards = Standards(
-            self.screening, self._pairs, self._test, self.these_pairs, fitting=self._fit is not None
+            self.screening, self._pairs, self._test, self.these_pairs, self._fit is not None, self._rule
         )
         if self._fit is not None:
             self._training = Training(self._fit, self.screening.blocks("fit"))
@@ -245,7 +248,7 @@ class Search:
     def _case(self, hypothesis: Hypothesis, reading: Reading | None = None) -> Case:
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
         labels = self._known.labels[hypothesis.variable] if arbitrary else {}
-        return Case(hypothesis, labels=labels, reading=reading)
+        return Case(hypothesis, labels=labels, reading=reading, unfiltered=self._rule.kinds == "unfiltered")
 
     def _size_of(self, hypothesis: Hypothesis) -> int | None:
         """How many features the subspace has that was found, where training found it."""
@@ -317,8 +320,10 @@ class Search:
                 self._finish(line, notes)
 
     def _look(self, line: Line, notes: list[Note]) -> None:
+        if self._rule.at_end and not line.exhausted:
+            return
         for case in tuple(line.cases):
-            verdict = self._known.test_of(case.hypothesis).verdict(case.evidence)
+            verdict = self._known.of(case.hypothesis).verdict(case.evidence, case.keep)
             if verdict is not None:
                 self._decide(line, case, verdict, None, notes)
 
@@ -334,9 +339,7 @@ class Search:
         self, line: Line | None, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]
     ) -> None:
         variable, fit = case.hypothesis.variable, None if line is None else line.intervention.fit
-        decided = case.decided(
-            verdict, self._known.test_of(case.hypothesis), self._known.base_match[variable], reason, fit
-        )
+        decided = case.decided(verdict, self._known.of(case.hypothesis), self._known.base_match[variable], reason, fit)
         notes.append(decided)
         self._decided[case.hypothesis.id] = decided
         control = case.hypothesis.intervention.control is not None

@@ -157,6 +157,8 @@ def _log_sequence(population: int, m: NDArray[np.int64], n: int, s: NDArray[np.i
 
 def _fixed_log_evidence(population: int, null: int, n: int, matches: NDArray[np.int64], upward: bool) -> Floats:
     assert n <= population, (n, population)
+    if population == 0:
+        return np.zeros(len(matches))  # of no pairs nothing can be said
     alternative = np.arange(null + 1, population + 1) if upward else np.arange(null)
     prior = _log_prior(population, alternative)
     total = logsumexp(prior)

@@ -4,15 +4,60 @@ Invariants: fixed before the first intervention is measured; a function of the p
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from raysearch.errors import PairsError
 from raysearch.search.blocks import Expected, check_variables
 from raysearch.search.controls import arbitrary_labels
 from raysearch.search.events import Ids
+from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis
 from raysearch.search.screening import Screening
 from raysearch.search.sequential import SequentialTest
+
+Kinds = Literal["change", "both", "unfiltered"]
+"""Which pairs decide: those whose counterfactual differs from the base's answer; keep pairs too; or all alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How verdicts are come to. `keep_threshold`: of keep pairs, where both `kinds` decide (None: as of change pairs).
+
+    `at_end`: evidence is looked at once, after the last pair, and every hypothesis sees them all.
+    """
+
+    kinds: Kinds = "change"
+    keep_threshold: float | None = None
+    at_end: bool = False
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What one hypothesis is judged by: a test of the pairs that count, and one of keep pairs where both kinds decide.
+
+    With both, a hypothesis is accepted when both tests accept, and rejected when either does, each at half the chance of a miss: one
+    that meets both thresholds is still rejected with a chance of at most `miss`.
+    """
+
+    change: SequentialTest
+    keep: SequentialTest | None = None
+
+    def verdict(self, change: Evidence, keep: Evidence) -> Literal["accept", "reject"] | None:
+        """Accept, reject, or None: go on."""
+        first = self.change.verdict(change)
+        if self.keep is None or first == "reject":
+            return first
+        second = self.keep.verdict(keep)
+        return second if second == "reject" or first == "accept" else None
+
+    def log_evidence(self, change: Evidence, keep: Evidence) -> tuple[float, float]:
+        """Log e-values: of the weaker case to accept, of the stronger one to reject."""
+        up, down = self.change.log_evidence(change)
+        if self.keep is None:
+            return up, down
+        keep_up, keep_down = self.keep.log_evidence(keep)
+        return min(up, keep_up), max(down, keep_down)
 
 
 class Standards:
@@ -31,28 +76,48 @@ class Standards:
         test: SequentialTest,
         these_pairs: bool,
         fitting: bool,
+        rule: Rule = Rule(),
     ) -> None:
         _check_solved(screening, fitting)
         used = [pairs[p] for p in screening.usable("test")]
         check_variables(used, f"{len(used)} test pairs that the model solves")
         screened = [(e, out) for p, e in pairs.items() if e.split == "test" and (out := screening.output(p))]
-        self._tests: dict[str, SequentialTest] = {}
-        self._relabelled: dict[str, SequentialTest] = {}
+        self.kinds = rule.kinds
+        self._standards: dict[str, Standard] = {}
+        self._relabelled: dict[str, Standard] = {}
         self.base_match: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
         for v in used[0].counterfactual:
-            population = sum(e.changes(v) for e in used)
-            self._tests[v] = replace(test, population=population) if these_pairs else test
+            changing = sum(e.changes(v) for e in used)
+            if rule.kinds == "both" and changing == len(used):
+                raise PairsError(
+                    f"pairs.kinds: both needs pairs that {v!r} leaves alone, and on all {len(used)} test pairs that the model solves its "
+                    "counterfactual differs from the base's answer; give such pairs, or use change"
+                )
+            self._standards[v] = _standard(test, rule, changing, len(used), these_pairs)
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
             self.labels[v] = labels = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
             relabelled = sum(labels[e.counterfactual[v]] != e.base for e in used)
-            self._relabelled[v] = replace(test, population=relabelled) if these_pairs else test
+            self._relabelled[v] = _standard(test, rule, relabelled, len(used), these_pairs)
 
-    def test_of(self, hypothesis: Hypothesis) -> SequentialTest:
-        """The test of its variable; under arbitrary labels other pairs are change pairs."""
+    def of(self, hypothesis: Hypothesis) -> Standard:
+        """That of its variable; under arbitrary labels other pairs are change pairs."""
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        return (self._relabelled if arbitrary else self._tests)[hypothesis.variable]
+        return (self._relabelled if arbitrary else self._standards)[hypothesis.variable]
+
+
+def _standard(test: SequentialTest, rule: Rule, changing: int, pairs: int, these_pairs: bool) -> Standard:
+    """`changing` of the `pairs` are change pairs."""
+
+    def of(test: SequentialTest, population: int) -> SequentialTest:
+        return replace(test, population=population) if these_pairs else test
+
+    if rule.kinds != "both" or changing == pairs:
+        return Standard(of(test, changing if rule.kinds == "change" else pairs))
+    half = replace(test, miss=test.miss / 2)
+    keep = half if rule.keep_threshold is None else replace(half, threshold=rule.keep_threshold)
+    return Standard(of(half, changing), of(keep, pairs - changing))
 
 
 def _check_solved(screening: Screening, fitting: bool) -> None:

@@ -46,6 +46,7 @@ from raysearch.store.rows import (
     hypothesis_row,
     observation_row,
     seed_rows,
+    set_rows,
     verdict_row,
 )
 from raysearch.store.run_folder import RunFolder, installed_versions
@@ -212,10 +213,12 @@ class Ledger:
             case Concluded():
                 self._concluded.add(note.event.fit)
                 self._add("fits", [fit_row(note)])
-            case Decided(verdict="accept"):
-                self._accepted[note.hypothesis.id] = note
             case Decided():
-                self._tables["verdicts"].add(verdict_row(note, None))
+                self._add("sets", set_rows(note))
+                if note.verdict == "accept":
+                    self._accepted[note.hypothesis.id] = note
+                else:
+                    self._tables["verdicts"].add(verdict_row(note, None))
             case Estimated():
                 self._tables["verdicts"].add(verdict_row(self._accepted.pop(note.hypothesis.id), note))
                 self._add("fits", seed_rows(note))

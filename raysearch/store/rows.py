@@ -92,6 +92,14 @@ def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
     }
 
 
+def set_rows(note: Decided) -> list[dict[str, Any]]:
+    """Rows of `sets`: the evidence on each kind of pair."""
+    return [
+        {"hypothesis": note.hypothesis.id, "set": s.name, "n": s.n, "matches": s.matches, "iia": share(s.matches, s.n)}
+        for s in note.sets
+    ]
+
+
 def course_rows(note: Trained) -> list[dict[str, Any]]:
     """Rows of `fits`: the course of one stretch of training."""
     event = note.event

@@ -172,6 +172,15 @@ FITS = _schema(
     ("holdout_iia", pa.float64(), "IIA of this seed on the holdout; null but in rows of status holdout", "share"),
 )
 
+SETS = _schema(
+    "sets",
+    ("hypothesis", pa.string(), "id of the hypothesis", "id"),
+    ("set", pa.string(), "kind of pair, as the problem or the file of pairs names it", "name"),
+    ("n", pa.int32(), "pairs of that kind among those that count, at the stopping time", "pairs"),
+    ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
+    ("iia", pa.float64(), "matches / n", "share"),
+)
+
 FAILURES = _schema(
     "failures",
     ("intervention", pa.string(), "id of the intervention; null where the whole task failed", "id"),
@@ -216,6 +225,7 @@ TABLES: dict[str, pa.Schema] = {
     "hypotheses": HYPOTHESES,
     "observations": OBSERVATIONS,
     "fits": FITS,
+    "sets": SETS,
     "verdicts": VERDICTS,
     "failures": FAILURES,
 }

@@ -95,6 +95,25 @@ def test_no_base_and_source_stand_in_two_splits() -> None:
     assert {s for v in places.values() for s in v} == {"test", "fit", "holdout"}
 
 
+def test_no_value_of_a_disjoint_variable_stands_in_two_splits_and_others_may() -> None:
+    pairs = draw_pairs(_problem(4), ("a",), {"test": 200, "holdout": 100}, 1, disjoint=("ab",))
+    places: dict[object, set[str]] = {}
+    others: dict[object, set[str]] = {}
+    for p in pairs:
+        for side in (p.base, *p.sources.values()):
+            places.setdefault(side.values["ab"], set()).add(p.split)
+            others.setdefault(side.values["c"], set()).add(p.split)
+    assert {len(v) for v in places.values()} == {1}
+    assert {s for v in places.values() for s in v} == {"test", "holdout"}
+    assert max(len(v) for v in others.values()) == 2
+    assert [sum(p.split == s for p in pairs) for s in ("test", "holdout")] == [200, 100]
+
+
+def test_disjoint_variables_that_leave_a_split_empty_are_named() -> None:
+    with pytest.raises(PairsError, match=r"or name less in pairs.disjoint \(a, b, c\)"):
+        draw_pairs(_problem(1), ("a",), {"test": 5, "holdout": 5}, 0, disjoint=("a", "b", "c"))
+
+
 def test_a_domain_too_small_for_its_splits_is_refused() -> None:
     with pytest.raises(PairsError, match="domain is too small"):
         draw_pairs(_problem(1), ("a",), {"test": 5, "fit": 5, "holdout": 5}, 0)

@@ -134,7 +134,15 @@ def _bad_line(folder: Path) -> dict[str, Any]:
 
 
 def _not_yet(folder: Path) -> dict[str, Any]:
-    return _quickstart(test__use="fixed")
+    return _quickstart(propose__use="refine")
+
+
+def _threshold_of_pairs_that_do_not_decide(folder: Path) -> dict[str, Any]:
+    return _quickstart(test__keep_threshold=0.9)
+
+
+def _disjoint_values_of_a_file(folder: Path) -> dict[str, Any]:
+    return _with_pairs(folder, _pair((1, 2, 3), (3, 2, 1))) | {"pairs": {"disjoint": ["a"]}}
 
 
 def _too_many_replicas(folder: Path) -> dict[str, Any]:
@@ -160,7 +168,9 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_never_changes, "'a' never changes the answer"),
     (_span_named_last, "line 1: position 'last' is every text's last token"),
     (_bad_line, "pairs.jsonl: line 2: base"),
-    (_not_yet, "test.use: not yet supported by this version"),
+    (_not_yet, "propose.use: not yet supported by this version"),
+    (_threshold_of_pairs_that_do_not_decide, "test.keep_threshold: is of the pairs that a variable leaves alone"),
+    (_disjoint_values_of_a_file, "pairs.disjoint: pairs.jsonl does not say the values of a"),
     (_too_many_replicas, "resources.replicas: 2 need Ray; --pool local has one replica"),
 ]
 

@@ -16,6 +16,7 @@ from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import Grid, HypothesisSpace
+from raysearch.search.standards import Rule
 from raysearch.search.training import FitPlan
 
 VARIABLES = ("v", "w")
@@ -25,7 +26,10 @@ COUNTERFACTUAL = {"v": 10, "w": 20}
 
 @dataclass
 class World:
-    """What every intervention would answer: variable v with rate rates[layer], else w, else the base's answer."""
+    """What every intervention would answer: variable v with rate rates[layer], else w, else the base's answer.
+
+    `spares`: with what rate a pair that v leaves alone gets the base's answer for certain.
+    """
 
     seed: int = 0
     layers: int = 6
@@ -46,6 +50,8 @@ class World:
     seeds: tuple[int, ...] = (0, 1)
     rungs: tuple[int, ...] = (10, 20)
     warm_start: bool = False
+    rule: Rule = Rule()
+    spares: Callable[[int], float] = lambda layer: 0.0
     pairs: Mapping[int, Expected] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +63,8 @@ class World:
         rng = random.Random(f"{self.seed}.pair.{pair}")
         w = COUNTERFACTUAL["w"] if rng.random() < 0.5 else BASE
         v = COUNTERFACTUAL["v"] if rng.random() < 0.9 else BASE
-        return Expected(split, (BASE,), {"source": (SOURCE,)}, {"v": (v,), "w": (w,)})
+        kind = (None, "near", "far")[pair % 3]
+        return Expected(split, (BASE,), {"source": (SOURCE,)}, {"v": (v,), "w": (w,)}, kind)
 
     @property
     def space(self) -> HypothesisSpace:
@@ -67,7 +74,7 @@ class World:
     def search(self) -> Search:
         test = SequentialTest(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {"test": self.wanted or self.test, "holdout": self.holdout, "fit": self.fit}
-        plan = Plan(wanted, self.max_pairs, solved_only=True)
+        plan = Plan(wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end)
         fit = (
             FitPlan(
                 self.steps,
@@ -82,13 +89,17 @@ class World:
             if self.fit
             else None
         )
-        return Search(Exhaustive(self.space), test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls)
+        asked = (test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls, self.rule)
+        return Search(Exhaustive(self.space), *asked)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""
         rng = random.Random(f"{self.seed}.{intervention.id}.{pair}")
         rate = self.rates(intervention.units[0].site.layer)
         draw = rng.random()
+        kept = self.spares(intervention.units[0].site.layer)
+        if self.pairs[pair].counterfactual["v"] == (BASE,) and kept:
+            return (BASE,) if rng.random() < kept else (SOURCE,)
         if draw < rate:
             return self.pairs[pair].counterfactual["v"]
         return self.pairs[pair].counterfactual["w"] if draw < rate + (1 - rate) / 2 else (BASE,)

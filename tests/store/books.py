@@ -26,13 +26,14 @@ from raysearch.search.events import (
     PairScreened,
     Proposed,
     Screened,
+    SetCount,
 )
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.store.ledger import Ledger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder
 
-TABLES = ("hypotheses", "observations", "verdicts", "failures")
+TABLES = ("hypotheses", "observations", "sets", "verdicts", "failures")
 HYPOTHESES = tuple(
     Hypothesis(variable, Intervention((Unit(Site(layer, "residual", "last"), Subspace()),)))
     for layer in range(4)
@@ -147,7 +148,8 @@ class Brain:
 def decided(h: Hypothesis) -> Decided:
     layer = h.intervention.units[0].site.layer
     verdict, matches = ("reject", 1) if layer % 2 else ("accept", 11 - layer)
-    return Decided(h, verdict, 12, matches, 0.1, 0.9, 0, 0, 2, None, 3.5, "sampler")  # type: ignore[arg-type]
+    sets = (SetCount("near", 5, min(matches, 4)),)
+    return Decided(h, verdict, 12, matches, 0.1, 0.9, 0, 0, 2, None, 3.5, "sampler", sets=sets)  # type: ignore[arg-type]
 
 
 def go_on(ledger: Ledger, brain: Brain, batches: Sequence[Sequence[Event]]) -> None:

@@ -118,6 +118,11 @@ def test_rows_say_what_was_seen_and_null_where_a_column_does_not_apply(tmp_path:
     observation = rows["observations"][0]
     assert (observation["fit"], observation["scores"], observation["split"]) == (None, None, "test")
     assert observation["outputs"][1] == []
+    assert len(rows["sets"]) == len(HYPOTHESES)
+    assert {(s["set"], s["n"], s["matches"], s["iia"]) for s in rows["sets"]} == {
+        ("near", 5, 4, 0.8),
+        ("near", 5, 1, 0.2),
+    }
     accepted = [v for v in rows["verdicts"] if v["verdict"] == "accept"]
     assert {(v["holdout_n"], v["holdout_iia"]) for v in accepted} == {(1, 1.0)}
     assert {v["holdout_n"] for v in rows["verdicts"] if v["verdict"] == "reject"} == {None}
