@@ -14,6 +14,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from raysearch.cluster.parcel import pack_task, unpack_events
 from raysearch.cluster.work import NOTHING, Work, check_answers, failed_whole, lost
 from raysearch.cluster.worker import Ready, Worker
 from raysearch.errors import ClusterError, RaysearchError, ResourcesError
@@ -61,10 +62,14 @@ class _Slot:
 
 
 class RayPool:
-    """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names."""
+    """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names.
 
-    def __init__(self, work: Work, run: str, shape: Shape) -> None:
+    `worker`: the class of the actors.
+    """
+
+    def __init__(self, work: Work, run: str, shape: Shape, worker: type[Worker] = Worker) -> None:
         self._run = run
+        self._worker = worker
         self._shape = shape
         self._work_ref = ray.put(work)
         self._slots = [_Slot(i) for i in range(shape.replicas)]
@@ -97,7 +102,7 @@ class RayPool:
     def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
         slot = next(s for s in self._slots if s.ready and s.task is None)
         slot.task, slot.since = task, time.monotonic()
-        slot.ref = slot.actor.do.options(name=f"{task.kind} {task.id}").remote(task, dict(tensors))
+        slot.ref = slot.actor.run.options(name=f"{task.kind} {task.id}").remote(pack_task(task, tensors))
 
     def wait(self) -> list[Event]:
         return self._collect()
@@ -144,8 +149,9 @@ class RayPool:
             self._join(slot, result)
             return
         slot.task = None
-        check_answers(task, result)
-        yield from result
+        events = unpack_events(result)
+        check_answers(task, events)
+        yield from events
 
     def _join(self, slot: _Slot, ready: Ready) -> None:
         """Admits a replica that has loaded."""
@@ -224,7 +230,7 @@ class RayPool:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
-        slot.actor = ray.remote(Worker).options(**options).remote(slot.name)
+        slot.actor = ray.remote(self._worker).options(**options).remote(slot.name)
         slot.ref = slot.actor.open.options(name=f"load {slot.name}").remote(self._work_ref)
 
 

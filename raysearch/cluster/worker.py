@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raysearch.cluster.parcel import Parcel, pack_events, unpack_task
 from raysearch.cluster.work import Work
 from raysearch.search.events import Event, Opened, Task
 
@@ -44,6 +45,10 @@ class Worker:
     def do(self, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
         """The events of a task. `tensors`: what was fit that it needs, by digest."""
         return self._replica.do(task, tensors)
+
+    def run(self, parcel: Parcel) -> Parcel:
+        """`do`, as it is called from another process."""
+        return pack_events(self.do(*unpack_task(parcel)))
 
     def pid(self) -> int:
         """The process id."""

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from raysearch.errors import PairsError
 from raysearch.search.controls import arbitrary_labels, controls_of
-from raysearch.search.events import Concluded, Decided, Event, Fitted, Proposed, Task, Trained
+from raysearch.search.events import Event, Fitted, Task
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Concluded, Decided, Proposed, Trained
 from raysearch.search.search import Search
 from raysearch.search.training import FitPlan
 from tests.search.worlds import Cluster, World, lost, raising
