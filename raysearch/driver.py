@@ -6,7 +6,8 @@ Invariants: the search hears of an event only after the ledger has made it durab
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from raysearch.search.events import Event, Note, Snapshot, Task
+from raysearch.search.events import Event, Task
+from raysearch.search.notes import Note, Snapshot
 from raysearch.search.search import Search
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from raysearch.search.events import Snapshot
+from raysearch.search.notes import Snapshot
 
 LINE_SECONDS = 30.0
 

@@ -29,7 +29,8 @@ from raysearch.report.beside import beside
 from raysearch.report.children import accepted as accepted_ones
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.results import results
-from raysearch.search.events import Opened, Snapshot
+from raysearch.search.events import Opened
+from raysearch.search.notes import Snapshot
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
 from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten

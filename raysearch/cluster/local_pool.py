@@ -16,7 +16,8 @@ from raysearch.engine.machine import Settings
 from raysearch.engine.network import NetworkSource
 from raysearch.engine.replica import Replica
 from raysearch.errors import ResourcesError
-from raysearch.search.events import Event, Opened, Snapshot, Task
+from raysearch.search.events import Event, Opened, Task
+from raysearch.search.notes import Snapshot
 
 WORKER = "local-0"
 

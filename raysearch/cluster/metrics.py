@@ -16,7 +16,8 @@ from ray.util import metrics as ray_metrics
 from raysearch.cluster import figures
 from raysearch.cluster.figures import RUN, Figure
 from raysearch.engine.meter import Memory, Usage
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Opened, Screened, Snapshot, Task
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Opened, Screened, Task
+from raysearch.search.notes import Snapshot
 
 EVERY = 1.0
 """Seconds. Ray reports every ten."""

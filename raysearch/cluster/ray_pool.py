@@ -61,10 +61,16 @@ class _Slot:
 
 
 class RayPool:
-    """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names."""
+    """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names.
 
-    def __init__(self, work: Work, run: str, shape: Shape, on_usage: OnUsage = unheard) -> None:
+    `worker`: the class of the actors; `on_usage` hears what each task took.
+    """
+
+    def __init__(
+        self, work: Work, run: str, shape: Shape, on_usage: OnUsage = unheard, worker: type[Worker] = Worker
+    ) -> None:
         self._run = run
+        self._worker = worker
         self._shape = shape
         self._on_usage = on_usage
         self._work_ref = ray.put(work)
@@ -233,7 +239,7 @@ class RayPool:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
-        slot.actor = ray.remote(Worker).options(**options).remote(slot.name)
+        slot.actor = ray.remote(self._worker).options(**options).remote(slot.name)
         slot.ref = slot.actor.open.options(name=f"load {slot.name}").remote(self._work_ref)
 
 

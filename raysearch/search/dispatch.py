@@ -134,7 +134,7 @@ class Dispatch:
         while self._again:
             group = self._again.popleft()
             kept = [line for line in group.lines if not line.closed]
-            useful = [line for line in kept if any(b.index not in line.seen for b in group.blocks)]
+            useful = [line for line in kept if not all(line.has_seen(b.index) for b in group.blocks)]
             for line in kept:
                 if line not in useful:
                     self.add(line)
@@ -170,7 +170,7 @@ def _ahead(blocks: tuple[Block, ...], others: Sequence[tuple[Block, ...]], rows:
 
 def _yet_to_see(lines: Sequence[Line], blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     """Those of `blocks` that some line has yet to see; the first of them where one of the lines is careful."""
-    left = tuple(b for b in blocks if any(b.index not in line.seen for line in lines))
+    left = tuple(b for b in blocks if not all(line.has_seen(b.index) for line in lines))
     return left[:1] if any(line.careful for line in lines) else left
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from raysearch.search.controls import READ, read_beside
-from raysearch.search.events import Estimated, Fitted, Reading
+from raysearch.search.events import Fitted
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis, Intervention
 from raysearch.search.lines import Case
+from raysearch.search.notes import Estimated, Reading
 
 
 @dataclass

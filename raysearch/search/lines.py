@@ -6,19 +6,29 @@ observation of a block wins.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
 
 from raysearch.causal import Split
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Block, Counted, Decided, Ids, Measured, Reading, SetCount, VerdictName
+from raysearch.search.events import Block, Ids, Measured
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis, Intervention
+from raysearch.search.notes import Counted, Decided, Reading, SetCount, VerdictName
 from raysearch.search.standards import Standard
 
 LineKey = tuple[Split, str]
 """(split, key of the intervention)."""
 
+Taken = Literal["first", "repeat", "conflict"]
+"""What an observation is to its block: the first, the same once more, or one that says otherwise and is counted as a conflict."""
 
-@dataclass
+
+AS_THEY_ARE: Mapping[Ids, Ids] = MappingProxyType({})
+"""Labels where none are arbitrary."""
+
+
+@dataclass(slots=True, eq=False)
 class Case:
     """A hypothesis that is being judged, or read on the holdout: its evidence on change pairs, and what is reported beside.
 
@@ -30,7 +40,7 @@ class Case:
     evidence: Evidence = Evidence()
     keep: Evidence = Evidence()
     copies: int = 0
-    labels: Mapping[Ids, Ids] = field(default_factory=dict)
+    labels: Mapping[Ids, Ids] = field(default_factory=lambda: AS_THEY_ARE)
     reading: Reading | None = None
     unfiltered: bool = False
     sets: dict[str, Evidence] = field(default_factory=dict)
@@ -80,12 +90,13 @@ class Case:
         )
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Line:
     """An intervention on the blocks of a split. `cases` are the hypotheses on it that are still open; without any it is closed.
 
     `strikes`: failed attempts at the next block, in a row. `careful`: it has failed, and goes out one block at a time, so that
-    what fails far ahead takes nothing from the blocks before.
+    what fails far ahead takes nothing from the blocks before. `counted`: so many blocks are. `read`: what was counted, on the holdout,
+    where a reading may still join.
     """
 
     intervention: Intervention
@@ -95,12 +106,16 @@ class Line:
     counted: int = 0
     strikes: int = 0
     careful: bool = False
-    seen: dict[int, Measured] = field(default_factory=dict)
-    conflicts: dict[int, int] = field(default_factory=dict)
+    read: list[Measured] = field(default_factory=list)
+    key: LineKey = field(init=False)
+    _first: list[int | None] = field(init=False, default_factory=list)
+    """Of each block that was seen, the hash of its first outputs: what is needed to know a repeat that says otherwise."""
+    _ahead: dict[int, Measured] = field(init=False, default_factory=dict)
+    """What was seen and is not counted yet. Nothing else is kept of the outputs: a million lines live as long as the search."""
+    _conflicts: dict[int, int] = field(init=False, default_factory=dict)
 
-    @property
-    def key(self) -> LineKey:
-        return self.split, self.intervention.key
+    def __post_init__(self) -> None:
+        self.key = self.split, self.intervention.key
 
     @property
     def closed(self) -> bool:
@@ -116,31 +131,46 @@ class Line:
         """Pairs that may still be counted on it."""
         return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
 
+    def has_seen(self, block: int) -> bool:
+        return block < len(self._first) and self._first[block] is not None
+
     def unseen(self) -> tuple[Block, ...]:
         """The run of blocks from the first that is not seen to the next that is."""
         start = self.counted
         end = start
-        while end < len(self.blocks) and end not in self.seen:
+        while end < len(self.blocks) and not self.has_seen(end):
             end += 1
         return self.blocks[start:end]
 
-    def take(self, observation: Measured) -> bool:
-        """Keeps an observation; False where its block was seen before, and then a different one is counted as a conflict."""
-        block = self.blocks[observation.block]
-        assert block.pairs == observation.pairs, (block, observation.pairs)
-        first = self.seen.get(observation.block)
-        if first is None:
-            self.seen[observation.block] = observation
+    def take(self, observation: Measured) -> Taken:
+        """Takes note of an observation; keeps it where it is the first of its block."""
+        at = observation.block
+        assert self.blocks[at].pairs == observation.pairs, (self.blocks[at], observation.pairs)
+        said = hash(observation.outputs)
+        if self.has_seen(at):
+            if self._first[at] == said:
+                return "repeat"
+            self._conflicts[at] = self._conflicts.get(at, 0) + 1
+            return "conflict"
+        self._first += [None] * (at + 1 - len(self._first))
+        self._first[at] = said
+        if not self.closed:
+            self._ahead[at] = observation
             self.strikes = 0
-            return True
-        if first.outputs != observation.outputs:
-            self.conflicts[observation.block] = self.conflicts.get(observation.block, 0) + 1
-        return False
+        return "first"
 
     def next_counted(self) -> Counted | None:
         """The next block's observation, in block order, if it is there and somebody still asks for it."""
-        observation = None if self.closed else self.seen.get(self.counted)
+        observation = self._ahead.pop(self.counted, None)
         if observation is None:
             return None
+        if self.split == "holdout":
+            self.read.append(observation)
         self.counted += 1
-        return Counted(observation, self.conflicts.get(observation.block, 0))
+        return Counted(observation, self._conflicts.get(observation.block, 0))
+
+    def drop(self, case: Case) -> None:
+        """A hypothesis on it is decided. With the last one it is closed, and lets go of what it need not know any more."""
+        self.cases.remove(case)
+        if self.closed:
+            self._ahead = {}

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from raysearch.search.events import Decided
 from raysearch.search.hypothesis import Hypothesis
+from raysearch.search.notes import Decided
 from raysearch.search.space import HypothesisSpace
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from raysearch.causal import SPLITS, Split
 from raysearch.errors import SearchFailedError
 from raysearch.search.blocks import EVEN_BLOCK, Expected, cut_at_looks, even_blocks
-from raysearch.search.events import Block, Blocked, Failed, Ids, Lost, PairScreened, Screened
+from raysearch.search.events import Block, Failed, Ids, Lost, Screened, Task
+from raysearch.search.notes import Blocked, PairScreened
 
 ATTEMPTS = 3
 
@@ -41,7 +42,7 @@ class _Part:
 
 
 class Screening:
-    """A small brain: blocks out, Screened in, Blocked at the end."""
+    """A small brain: tasks out, Screened in, Blocked at the end."""
 
     def __init__(self, pairs: Mapping[int, Expected], plan: Plan) -> None:
         self._pairs = pairs
@@ -52,6 +53,7 @@ class Screening:
         ]
         self._waiting: dict[tuple[Split, int], Block] = {}
         self._queue: list[Block] = []
+        self._out: dict[int, Block] = {}
         self._blocks: dict[Split, tuple[Block, ...]] = {}
         self._seen: dict[int, tuple[Ids, dict[str, Ids]]] = {}
         self._attempts: dict[tuple[Split, int], int] = {}
@@ -65,12 +67,21 @@ class Screening:
     def queued(self) -> int:
         return len(self._queue)
 
-    def ask(self) -> Block | None:
-        """A block to be screened, if one is ready to go out."""
-        return self._queue.pop(0) if self._queue else None
+    @property
+    def out(self) -> int:
+        """Tasks that are out."""
+        return len(self._out)
+
+    def ask(self, task: int) -> Task | None:
+        """The next task, under the id `task`, if a block is ready to go out."""
+        if not self._queue:
+            return None
+        block = self._out[task] = self._queue.pop(0)
+        return Task(task, "screen", (), (block,))
 
     def tell(self, event: Screened) -> bool:
         """Takes the outputs of a block; False where they were known already."""
+        self._out.pop(event.task, None)
         block = self._waiting.get((event.split, event.block))
         if block is None or block.pairs != event.pairs:
             return False
@@ -82,14 +93,15 @@ class Screening:
             self._next_round()
         return True
 
-    def again(self, block: Block, event: Lost | Failed) -> None:
-        """The block's task was lost or raised: it goes out once more. Raises: SearchFailedError after three attempts.
+    def again(self, event: Lost | Failed) -> None:
+        """A task was lost or raised: if it was of ours, its block goes out once more. Raises: SearchFailedError after three attempts.
 
         The loss of a node is no attempt.
         """
-        key = block.split, block.index
-        if key not in self._waiting:
+        block = self._out.pop(event.task, None)
+        if block is None or (block.split, block.index) not in self._waiting:
             return
+        key = block.split, block.index
         self._queue.append(block)
         if isinstance(event, Lost) and event.cause == "node":
             return

@@ -6,39 +6,22 @@ losses and the repeats; evidence is counted in block order; a decided hypothesis
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from raysearch.causal import Split
 from raysearch.search.blocks import Expected
-from raysearch.search.controls import controls_of
 from raysearch.search.dispatch import QUARANTINE, Dispatch
 from raysearch.search.estimates import Estimates
-from raysearch.search.events import (
-    Block,
-    Conflicted,
-    Decided,
-    Estimated,
-    Event,
-    Failed,
-    Fitted,
-    Lost,
-    Measured,
-    Note,
-    Proposed,
-    Reading,
-    Screened,
-    Snapshot,
-    Stage,
-    Task,
-    VerdictName,
-)
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
+from raysearch.search.fitting import Fitting
+from raysearch.search.generations import Generation, Generations
 from raysearch.search.hypothesis import Hypothesis, Intervention
-from raysearch.search.lines import Case, Line, LineKey
-from raysearch.search.proposers import Known, Proposer
+from raysearch.search.lines import AS_THEY_ARE, Case, Line, LineKey
+from raysearch.search.notes import Conflicted, Decided, Estimated, Note, Proposed, Reading, Snapshot, Stage, VerdictName
+from raysearch.search.proposers import Proposer
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.standards import Rule, Standards
-from raysearch.search.training import NOTHING, FitPlan, Training
+from raysearch.search.training import NOTHING, FitPlan
 
 EVIDENCE_VERSION = 5
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
@@ -67,26 +50,20 @@ class Search:
         controls: Sequence[str] = (),
         rule: Rule = Rule(),
     ) -> None:
-        self._proposer = proposer
+        self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
         self._test = test
         self._pairs = pairs
         self.these_pairs = these_pairs
         self.screening = Screening(pairs, plan)
-        self._screening_out: dict[int, Block] = {}
         self._dispatch = Dispatch(rows)
         self._fit = fit
-        self._training = Training(fit or NOTHING, ())
-        self._fitting: dict[str, tuple[Intervention, list[Case]]] = {}
-        self._controls = tuple(controls)
+        self._fitting = Fitting(fit or NOTHING, ())
         self._rule = rule
-        self._uncontrolled: list[Hypothesis] = []
         self._standards: Standards | None = None
         self._lines: dict[LineKey, Line] = {}
         self._decided: dict[str, Decided] = {}
         self._estimates = Estimates()
         self._tally: Counter[VerdictName] = Counter()
-        self._generations = 0
-        self._silent = False
         self._next_task = 0
         self._alive = self._controls_alive = 0
         self._pairs_seen = 0
@@ -96,7 +73,7 @@ class Search:
     @property
     def done(self) -> bool:
         """Whether every proposed hypothesis has its verdict, every accepted one its estimate, and nothing more is proposed."""
-        return self._silent and not self._alive and not self._estimates.open
+        return self._generations.over and not self._alive and not self._estimates.open
 
     @property
     def verdicts(self) -> Mapping[str, Decided]:
@@ -121,8 +98,8 @@ class Search:
 
     def _next(self, idle: int) -> Task | None:
         if self._standards is None:
-            return self._ask_screening()
-        return self._training.ask(self._next_task) or self._dispatch.ask(self._next_task, idle)
+            return self.screening.ask(self._next_task)
+        return self._fitting.training.ask(self._next_task) or self._dispatch.ask(self._next_task, idle)
 
     def tell(self, events: Sequence[Event]) -> list[Note]:
         """Takes what was seen. Raises: SearchFailedError where screening cannot be done."""
@@ -144,6 +121,7 @@ class Search:
 
     def snapshot(self) -> Snapshot:
         """Where the search stands."""
+        training = self._fitting.training
         return Snapshot(
             stage=self._stage,
             alive=self._alive - self._controls_alive,
@@ -153,10 +131,10 @@ class Search:
             failed=self._tally["failed"],
             pairs=self._pairs_seen,
             at_most=self._at_most,
-            queued=self._dispatch.queued + self._training.queued + self.screening.queued,
-            out=self._dispatch.out + self._training.out + len(self._screening_out),
+            queued=self._dispatch.queued + training.queued + self.screening.queued,
+            out=self._dispatch.out + training.out + self.screening.out,
             conflicts=self._conflicts,
-            fitting=self._training.going,
+            fitting=training.going,
         )
 
     @property
@@ -176,34 +154,28 @@ class Search:
             assert all(c.hypothesis.id not in self._decided or line.split == "holdout" for c in line.cases), key
             assert not line.blocks or line.counted <= len(line.blocks), key
         measuring = [line for line in self._lines.values() if line.split == "test"]
-        waiting = [len(cases) for _, cases in self._fitting.values()]
-        assert self._alive == sum(len(line.cases) for line in measuring) + sum(waiting)
+        assert self._alive == sum(len(line.cases) for line in measuring) + self._fitting.cases
         judged = [d for d in self._decided.values() if d.hypothesis.intervention.control is None]
         assert sum(self._tally.values()) == len(judged)
-        assert self._at_most == sum(line.at_most for line in self._lines.values()) + len(waiting) * self._test_pairs
+        assert (
+            self._at_most == sum(line.at_most for line in self._lines.values()) + len(self._fitting) * self._test_pairs
+        )
         closed = all(line.closed for line in self._lines.values()) and not self._fitting
-        assert self.done == (self._silent and closed)
-        self._training.validate()
+        assert self.done == (self._generations.over and closed)
+        self._fitting.training.validate()
 
     # --- screening
 
-    def _ask_screening(self) -> Task | None:
-        block = self.screening.ask()
-        if block is None:
-            return None
-        self._screening_out[self._next_task] = block
-        return Task(self._next_task, "screen", (), (block,))
-
     def _on_screened(self, event: Screened, notes: list[Note]) -> None:
-        self._screening_out.pop(event.task, None)
-        if self._standards is not None or not self.screening.tell(event) or not self.screening.done:
+        news = self.screening.tell(event)
+        if self._standards is not None or not news or not self.screening.done:
             return
         notes.append(self.screening.blocked())
         self._standards = Standards(
             self.screening, self._pairs, self._test, self.these_pairs, self._fit is not None, self._rule
         )
         if self._fit is not None:
-            self._training = Training(self._fit, self.screening.blocks("fit"))
+            self._fitting = Fitting(self._fit, self.screening.blocks("fit"))
         self._propose(notes)
 
     @property
@@ -214,49 +186,33 @@ class Search:
     # --- measuring
 
     def _propose(self, notes: list[Note]) -> None:
-        """Asks for the next generations until one has something new, or the proposer is silent: first the controls of what was accepted."""
-        while not self._alive and (self._uncontrolled or not self._silent):
-            if self._uncontrolled:
-                controls = [c for h in self._uncontrolled for c in controls_of(h, self._controls, self._size_of(h))]
-                self._uncontrolled = []
-                self._enter(controls, "control", self._generations - 1, notes)
-                continue
-            judged = {k: d for k, d in self._decided.items() if d.hypothesis.intervention.control is None}
-            proposals = list(self._proposer.propose(Known(self._generations, judged)))
-            self._silent = all(h.id in self._decided for h in proposals)
-            self._generations += 1
-            self._enter(proposals, self._proposer.name, self._generations - 1, notes)
+        """Asks for the next generations until one has something new, or there are none."""
+        while not self._alive:
+            generation = self._generations.next(self._decided, self._fitting.size_of)
+            if generation is None:
+                return
+            self._enter(generation, notes)
 
-    def _enter(self, proposals: Sequence[Hypothesis], by: str, generation: int, notes: list[Note]) -> None:
+    def _enter(self, generation: Generation, notes: list[Note]) -> None:
         """Each new hypothesis once; what is to be fit first is."""
         by_intervention: dict[str, tuple[Intervention, list[Case]]] = {}
-        for hypothesis in {h.id: h for h in proposals if h.id not in self._decided}.values():
+        for hypothesis in {h.id: h for h in generation.hypotheses if h.id not in self._decided}.values():
             cases = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
             cases.append(self._case(hypothesis))
-            notes.append(Proposed(hypothesis, by, generation))
-        fitted = {i: found for i, found in by_intervention.items() if found[0].is_fitted}
-        self._fitting.update(fitted)
-        new = [case.hypothesis for _, cases in by_intervention.values() for case in cases]
-        self._alive += len(new)
-        self._controls_alive += sum(h.intervention.control is not None for h in new)
+            notes.append(Proposed(hypothesis, generation.by, generation.number))
+            self._alive += 1
+            self._controls_alive += hypothesis.intervention.control is not None
+        fitted = [found for found in by_intervention.values() if found[0].is_fitted]
         self._at_most += len(fitted) * self._test_pairs
-        self._training.add([intervention for intervention, _ in fitted.values()])
-        for name, (intervention, cases) in by_intervention.items():
-            if name not in fitted:
+        self._fitting.add(fitted)
+        for intervention, cases in by_intervention.values():
+            if not intervention.is_fitted:
                 self._open(intervention, "test", cases, notes)
 
     def _case(self, hypothesis: Hypothesis, reading: Reading | None = None) -> Case:
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        labels = self._known.labels[hypothesis.variable] if arbitrary else {}
+        labels = self._known.labels[hypothesis.variable] if arbitrary else AS_THEY_ARE
         return Case(hypothesis, labels=labels, reading=reading, unfiltered=self._rule.kinds == "unfiltered")
-
-    def _size_of(self, hypothesis: Hypothesis) -> int | None:
-        """How many features the subspace has that was found, where training found it."""
-        if not hypothesis.intervention.is_fitted:
-            return None
-        best = self._training.best(hypothesis.intervention.id)
-        width = best.found.get("width") if best is not None else None
-        return None if width is None else max(1, round(width))
 
     @property
     def _test_pairs(self) -> int:
@@ -265,7 +221,7 @@ class Search:
     # --- fitting
 
     def _on_fitted(self, event: Fitted, notes: list[Note]) -> None:
-        told, contradicts = self._training.tell(event)
+        told, contradicts = self._fitting.training.tell(event)
         notes += told
         if contradicts:
             self._conflicts += 1
@@ -274,15 +230,13 @@ class Search:
 
     def _open_fitted(self, notes: list[Note]) -> None:
         """Those whose training has ended are measured with what came of it."""
-        for name in [name for name in self._fitting if self._training.has_ended(name)]:
-            intervention, cases = self._fitting.pop(name)
+        for through in self._fitting.through():
             self._at_most -= self._test_pairs
-            best = self._training.best(name)
-            if best is not None:
-                self._open(replace(intervention, fit=best.fit), "test", cases, notes)
+            if through.failure is None:
+                self._open(through.intervention, "test", through.cases, notes)
                 continue
-            for case in cases:
-                self._decide(None, case, "failed", self._training.failure(name), notes)
+            for case in through.cases:
+                self._decide(None, case, "failed", through.failure, notes)
 
     def _open(self, intervention: Intervention, split: Split, cases: list[Case], notes: list[Note]) -> None:
         line = Line(intervention, split, self.screening.blocks(split), cases)
@@ -296,9 +250,10 @@ class Search:
 
     def _on_measured(self, event: Measured, notes: list[Note]) -> None:
         line = self._lines[event.split, event.intervention]
-        if line.take(event):
+        taken = line.take(event)
+        if taken == "first":
             self._pairs_seen += len(event.pairs)
-        elif line.seen[event.block].outputs != event.outputs:
+        elif taken == "conflict":
             self._conflicts += 1
             notes.append(Conflicted(event))
         self._count(line, notes)
@@ -349,7 +304,7 @@ class Search:
         if line is not None:
             self._drop(line, case)
         if verdict == "accept" and line is not None:
-            self._uncontrolled += [] if control else [case.hypothesis]
+            self._generations.accepted(case.hypothesis)
             self._open_readings(case.hypothesis, line.intervention, notes)
         if not self._alive:
             self._propose(notes)
@@ -357,7 +312,7 @@ class Search:
     # --- estimating
 
     def _open_readings(self, hypothesis: Hypothesis, intervention: Intervention, notes: list[Note]) -> None:
-        seeds = self._training.seeds(intervention.id) if intervention.is_fitted else []
+        seeds = self._fitting.seeds(intervention)
         for reading, read in self._estimates.begin(hypothesis, intervention, seeds):
             self._open_reading(self._case(hypothesis, reading), read, notes)
 
@@ -366,8 +321,7 @@ class Search:
         if line is None:
             self._open(intervention, "holdout", [case], notes)
             return
-        for block in range(line.counted):
-            seen = line.seen[block]
+        for seen in line.read:
             case.count(seen, [self._pairs[p] for p in seen.pairs])
         if line.exhausted or line.strikes >= QUARANTINE:
             line.cases.append(case)
@@ -386,7 +340,7 @@ class Search:
 
     def _drop(self, line: Line, case: Case) -> None:
         before = line.at_most
-        line.cases.remove(case)
+        line.drop(case)
         self._at_most += line.at_most - before
         if line.closed:
             self._dispatch.remove(line)
@@ -399,26 +353,22 @@ class Search:
     # --- losses and failures
 
     def _on_lost(self, event: Lost, notes: list[Note]) -> None:
-        block = self._screening_out.pop(event.task, None)
-        if block is not None:
-            self.screening.again(block, event)
+        self.screening.again(event)
         if event.cause != "node" and len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, f"{event.message} ({event.cause})", notes)
         self._release(self._dispatch.lost(event))
-        notes += self._training.lost(event)
+        notes += self._fitting.training.lost(event)
         self._open_fitted(notes)
 
     def _on_failed(self, event: Failed, notes: list[Note]) -> None:
-        block = self._screening_out.pop(event.task, None)
-        if block is not None:
-            self.screening.again(block, event)
+        self.screening.again(event)
         reason = f"{event.error_type}: {event.message}"
         if event.intervention is not None and event.block is not None:
             self._strike(event, event.intervention, (event.block,), reason, notes)
         elif len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, reason, notes)
         self._release(self._dispatch.failed(event))
-        notes += self._training.failed(event)
+        notes += self._fitting.training.failed(event)
         self._open_fitted(notes)
 
     def _strike(

@@ -103,10 +103,7 @@ class SequentialTest:
 
     def interval(self, evidence: Evidence, level: float = 0.95) -> tuple[float, float]:
         """A two-sided confidence interval for theta in [0, 1], valid at any stopping time (prior-posterior ratio < 1/(1 - level))."""
-        bound = -math.log1p(-level)
-        if self.population is None:
-            return _sampler_interval(evidence, bound)
-        return _fixed_interval(self.population, evidence, bound)
+        return _interval(self.population, evidence, -math.log1p(-level))
 
     @cached_property
     def _low(self) -> Fraction:
@@ -126,6 +123,11 @@ def _exact(x: float) -> Fraction:
 def _log_evidence(test: SequentialTest, n: int, matches: int) -> tuple[float, float]:
     s = np.array([matches], dtype=np.int64)
     return float(test.log_evidence_to_accept(n, s)[0]), float(test.log_evidence_to_reject(n, s)[0])
+
+
+@lru_cache(maxsize=1 << 16)
+def _interval(population: int | None, evidence: Evidence, bound: float) -> tuple[float, float]:
+    return _sampler_interval(evidence, bound) if population is None else _fixed_interval(population, evidence, bound)
 
 
 def _mixture(n: int, s: NDArray[np.int64]) -> Floats:

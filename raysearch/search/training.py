@@ -9,7 +9,8 @@ largest downwards, each against its like. Where the larger one has failed, the s
 
 Invariants: who is trained in whose company, and who is dropped, follows from what closed rungs have shown, never from the order of
 arrival or the loss of nodes (what fails, or takes workers with it, goes on in smaller company); every seed ends in `Concluded` or in a
-failure; the first answer for a stretch wins; strikes are counted from the events alone, so that a replay counts the same.
+failure; the first answer for a stretch wins; strikes are counted from the events alone, so that a replay counts the same; an event costs
+what its own task has of seeds, and only the close of a rung looks at all that race.
 """
 
 import math
@@ -18,8 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from raysearch.search.events import Block, Concluded, Failed, FitStatus, Fitted, Lost, Note, Seed, Task, Trained
+from raysearch.search.events import Block, Failed, Fitted, Lost, Seed, Task
 from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Intervention
+from raysearch.search.notes import Concluded, FitStatus, Note, Trained
 
 ATTEMPTS = 3
 """That a single seed gets for a stretch."""
@@ -53,7 +55,7 @@ NOTHING = FitPlan(steps=0, seeds=(), saves=0, rungs=(), keep=1.0, enough=0.0, to
 """Where no subspace is fit."""
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class _Fit:
     """A seed on its way. `larger`: the rotation within which it begins, once that has ended."""
 
@@ -70,6 +72,10 @@ class _Fit:
     @property
     def key(self) -> str:
         return Seed(self.intervention, self.seed).key
+
+    @property
+    def size(self) -> int:
+        return size_of_rotation(self.intervention)
 
     @property
     def ended(self) -> bool:
@@ -128,15 +134,18 @@ class Training:
         self._of: dict[str, list[_Fit]] = {}
         self._ready: deque[_Group] = deque()
         self._out: dict[int, _Group] = {}
-        self._racing: list[_Fit] = []
+        self._racing: dict[str, _Fit] = {}
+        self._behind: set[str] = set()
         self._waiting: list[_Fit] = []
         self._rung = 0
         self._sizes: dict[tuple[Intervention, int], list[_Fit]] = {}
+        self._going = 0
+        self._ended: list[str] = []
 
     @property
     def going(self) -> int:
         """Seeds that have not ended."""
-        return sum(not fit.ended for fit in self._fits.values())
+        return self._going
 
     @property
     def queued(self) -> int:
@@ -154,8 +163,9 @@ class Training:
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
             self._of.setdefault(fit.intervention.id, []).append(fit)
+            self._going += 1
         if self._plan.warm_start:
-            self._link([fit for fit in trained if _is_rotation(fit.intervention)])
+            self._link([fit for fit in trained if is_rotation(fit.intervention)])
         for group in _companies(closed, self._plan.together):
             self._ready.append(_Group(group, (0, 0)))
         self._waiting += trained
@@ -164,10 +174,11 @@ class Training:
     def _link(self, rotations: Sequence[_Fit]) -> None:
         """Each to the next larger of its unit, variable and seed, of this generation or one before."""
         for fit in rotations:
-            self._sizes.setdefault((_of_any_size(fit.intervention), fit.seed), []).append(fit)
+            self._sizes.setdefault((of_any_size(fit.intervention), fit.seed), []).append(fit)
         for fit in rotations:
-            alike = self._sizes[_of_any_size(fit.intervention), fit.seed]
-            fit.larger = min((f for f in alike if _size(f) > _size(fit)), key=_size, default=None)
+            alike = self._sizes[of_any_size(fit.intervention), fit.seed]
+            above = [f for f in alike if f.size > fit.size]
+            fit.larger = min(above, key=lambda f: f.size, default=None)
 
     def ask(self, task: int) -> Task | None:
         """The next task, under the id `task`."""
@@ -187,6 +198,9 @@ class Training:
     def tell(self, event: Fitted) -> tuple[list[Note], bool]:
         """What follows from an answer, and whether it contradicts the first one."""
         fit = self._fits[event.key]
+        event = replace(
+            event, tensors={}
+        )  # they are kept beside the journal; all that was fit does not fit into memory
         notes: list[Note] = []
         first = fit.seen.get(event.first)
         if first is None and not fit.ended:
@@ -196,6 +210,8 @@ class Training:
             notes.append(Trained(event, 0 if _is_closed(fit.intervention) else self._rung))
             if event.stopped or event.last >= self._plan.steps or _is_closed(fit.intervention):
                 self._conclude(fit, "stopped" if event.stopped else "done", notes)
+            elif fit.step >= self._next_rung():
+                self._behind.discard(fit.key)
         self._settle(event.task)
         self._close_rung(notes)
         return notes, first is not None and first.fit != event.fit
@@ -242,9 +258,10 @@ class Training:
         """What came of each seed that did not fail."""
         return [f.last for f in self._of[intervention] if f.status is not None and f.last is not None]
 
-    def has_ended(self, intervention: str) -> bool:
-        """Whether all seeds of an intervention have."""
-        return all(f.ended for f in self._of[intervention])
+    def ended(self) -> list[str]:
+        """The ids of the interventions all of whose seeds have ended since this was asked last, in that order."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def failure(self, intervention: str) -> str:
         """Why nothing came of an intervention."""
@@ -258,6 +275,7 @@ class Training:
         fit.strikes += 1
         if fit.strikes >= ATTEMPTS:
             fit.failure = reason
+            self._end(fit)
             self._close_rung(notes)
 
     def _again(self, group: _Group, halve: bool) -> None:
@@ -293,25 +311,26 @@ class Training:
 
     def _start_race(self) -> None:
         """Those that wait and may start do so together, once nobody is on the way: a race is closed before the next begins."""
-        if any(not f.ended for f in self._racing) or not self._waiting:
+        if self._racing or not self._waiting:
             return
-        self._racing = [f for f in self._waiting if f.may_start]
+        self._racing = {f.key: f for f in self._waiting if f.may_start}
         self._waiting, self._rung = [f for f in self._waiting if not f.may_start], 0
+        self._behind = set(self._racing)
         assert self._racing, "the largest of those that wait may start"
-        for group in reversed(_companies(self._racing, self._plan.together)):
+        for group in reversed(_companies(list(self._racing.values()), self._plan.together)):
             self._go_on(group, 0)
 
     def _close_rung(self, notes: list[Note]) -> None:
         """Once all that race have come to the rung: drops the hopeless, and lets the others go on."""
-        left = [f for f in self._racing if not f.ended]
-        if any(f.step < self._next_rung() for f in left):
+        if self._behind:
             return
-        if left:
+        if self._racing:
             at = self._next_rung()
-            for fit in self._hopeless(left):
+            for fit in self._hopeless(self._racing.values()):
                 self._conclude(fit, "dropped", notes)
             self._rung += 1
-            for group in reversed(_companies([f for f in left if not f.ended], self._plan.together)):
+            self._behind = {key for key, fit in self._racing.items() if fit.step < self._next_rung()}
+            for group in reversed(_companies(list(self._racing.values()), self._plan.together)):
                 self._go_on(group, at)
         self._start_race()
 
@@ -331,11 +350,23 @@ class Training:
         assert fit.last is not None
         fit.status = status
         notes.append(Concluded(fit.last, 0 if _is_closed(fit.intervention) else self._rung, status, fit.start))
+        self._end(fit)
+
+    def _end(self, fit: _Fit) -> None:
+        """It has ended just now: what is counted of those that go on is without it."""
+        self._going -= 1
+        self._racing.pop(fit.key, None)
+        self._behind.discard(fit.key)
+        if all(f.ended for f in self._of[fit.intervention.id]):
+            self._ended.append(fit.intervention.id)
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
         places = [f.key for g in (*self._ready, *self._out.values()) for f in g.fits]
         assert all(a < b for a, b in pairwise(self._plan.ends)), self._plan
+        assert self._going == sum(not fit.ended for fit in self._fits.values())
+        assert not any(fit.ended for fit in self._racing.values())
+        assert self._behind == {key for key, fit in self._racing.items() if fit.step < self._next_rung()}
         for fit in self._fits.values():
             held = fit.ended or fit in self._waiting or fit.step >= self._next_rung()
             assert fit.key in places or held, (fit.key, "is nowhere")
@@ -351,18 +382,20 @@ def _is_closed(intervention: Intervention) -> bool:
     return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
 
 
-def _is_rotation(intervention: Intervention) -> bool:
+def is_rotation(intervention: Intervention) -> bool:
     """Whether it is of one unit, whose trained directions are a subspace of any that are more."""
     return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
 
 
-def _of_any_size(rotation: Intervention) -> Intervention:
+def of_any_size(rotation: Intervention) -> Intervention:
+    """What it shares with smaller and larger rotations of its unit."""
     (unit,) = rotation.units
-    return replace(rotation, units=(replace(unit, subspace=replace(unit.subspace, features=None)),))
+    return replace(rotation, units=(replace(unit, subspace=replace(unit.subspace, features=None)),), fit=None)
 
 
-def _size(fit: _Fit) -> int:
-    return fit.intervention.units[0].subspace.features or 0
+def size_of_rotation(rotation: Intervention) -> int:
+    """How many directions it has."""
+    return rotation.units[0].subspace.features or 0
 
 
 def _companies(fits: Sequence[_Fit], size: int) -> list[list[_Fit]]:

@@ -112,7 +112,7 @@ def _decoder(hint: Any) -> Decoder:
         inner = _decoder(next(a for a in args if a is not NoneType))
         return lambda value: None if value is None else inner(value)
     if origin is tuple:
-        return _many(_decoder(args[0]))
+        return _run_of(args[0]) if args[0] in (int, str) else _many(_decoder(args[0]))
     if origin is Mapping:
         return _mapping(_decoder(args[1]))
     return _plain({float: (float, int)}.get(hint, (hint,)), hint)
@@ -136,11 +136,25 @@ def _one_of(allowed: Sequence[Any]) -> Decoder:
     return read
 
 
+def _run_of(kind: type) -> Decoder:
+    """As `_many` of plain values of one kind, a look at all of them at once: most of a journal is runs of ids."""
+    only = {kind}
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise TypeError("need a list")
+        if not only.issuperset(map(type, value)):
+            raise TypeError(f"need {kind.__name__}")
+        return tuple(value)
+
+    return read
+
+
 def _many(inner: Decoder) -> Decoder:
     def read(value: Any) -> tuple[Any, ...]:
         if type(value) is not list:
             raise TypeError("need a list")
-        return tuple(inner(v) for v in value)
+        return tuple([inner(v) for v in value])
 
     return read
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.errors import StoreError
-from raysearch.search.hypothesis import canonical_json, content_id
+from raysearch.search.hypothesis import canonical_json, content_id_of_text
 from raysearch.store.codec import JournalEntry, encode
 from raysearch.whole_file import fsync_folder, make_folder
 
@@ -143,17 +143,28 @@ def _read_file(file: Path, driver: str, expected: int, last: bool, say: Callable
 def _parse(text: bytes, driver: str, expected: int) -> Line | None:
     """The line, or None if it is not whole or not the next one."""
     try:
+        text = text.removesuffix(b"\n")
+        if text != _sealed(text[:-_SEAL] + b"}"):
+            return None
         raw = json.loads(text)
-        checksum = raw.pop("sum")
-        whole = content_id(raw) == checksum and raw["seq"] == expected
-        return Line(driver, raw["seq"], raw["batch"], raw["entry"]) if whole else None
+        return Line(driver, raw["seq"], raw["batch"], raw["entry"]) if raw["seq"] == expected else None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None  # not "swallowed": the caller says it or raises, by where the line stands
 
 
 def _line(seq: int, batch: int, entry: JournalEntry) -> bytes:
-    payload = {"seq": seq, "batch": batch, "entry": encode(entry)}
-    return (canonical_json({**payload, "sum": content_id(payload)}) + "\n").encode("ascii")
+    return _sealed(canonical_json({"seq": seq, "batch": batch, "entry": encode(entry)}).encode("ascii")) + b"\n"
+
+
+def _sealed(payload: bytes) -> bytes:
+    """A line: the payload's canonical JSON with its checksum in it, as the last of its keys.
+
+    Writing and checking bytes, not values, saves making the same text again: half the time of reading a journal.
+    """
+    return b'%b,"sum":"%b"}' % (payload[:-1], content_id_of_text(payload).encode("ascii"))
+
+
+_SEAL = len(_sealed(b"{}")) - len(b"{")
 
 
 def _drivers(folder: Path) -> list[str]:

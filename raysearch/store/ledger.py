@@ -15,23 +15,17 @@ from datetime import UTC, datetime
 from itertools import groupby, takewhile
 from typing import Any, Protocol
 
-from raysearch.search.events import (
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
+from raysearch.search.notes import (
     Blocked,
     Concluded,
     Conflicted,
     Counted,
     Decided,
     Estimated,
-    Event,
-    Failed,
-    Fitted,
-    Lost,
-    Measured,
     Note,
     Proposed,
-    Screened,
     Snapshot,
-    Task,
     Trained,
 )
 from raysearch.store.codec import Cut, Ended, Started, decode

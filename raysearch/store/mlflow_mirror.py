@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysearch.search.events import Decided, Note, Snapshot
+from raysearch.search.notes import Decided, Note, Snapshot
 from raysearch.store.places import without_credentials
 from raysearch.store.rows import shared_layer
 

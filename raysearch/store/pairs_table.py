@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
-from raysearch.search.events import Encoded, Given, Ids, PairScreened
+from raysearch.search.events import Encoded, Given, Ids
 from raysearch.search.hypothesis import content_id
+from raysearch.search.notes import PairScreened
 from raysearch.store.schemas import PAIRS
 from raysearch.whole_file import write_whole
 

@@ -4,22 +4,11 @@ Invariants: a row is a pure function of the note or event, so that a replay writ
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any, TypeVar
 
-from raysearch.search.events import (
-    Concluded,
-    Conflicted,
-    Counted,
-    Decided,
-    Estimated,
-    Failed,
-    Fitted,
-    Lost,
-    Proposed,
-    Trained,
-)
-from raysearch.search.hypothesis import Intervention, Subspace, canonical_json, split_key
+from raysearch.search.events import Failed, Fitted, Lost
+from raysearch.search.hypothesis import Intervention, Subspace, as_plain, canonical_json, split_key
+from raysearch.search.notes import Concluded, Conflicted, Counted, Decided, Estimated, Proposed, Trained
 
 T = TypeVar("T")
 
@@ -38,7 +27,7 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
         "position": _shared(u.site.position for u in units),
         "featurizer": _shared(u.subspace.featurizer for u in units),
         "features": _shared(_size(u.subspace) for u in units),
-        "units": canonical_json([asdict(u) for u in units]),
+        "units": canonical_json(as_plain(units)),
         "control": intervention.control,
         "proposed_by": note.proposed_by,
         "generation": note.generation,

@@ -21,6 +21,8 @@ from raysearch.whole_file import TEMPORARY, write_whole
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
+PACK_ROWS = 1_000
+"""So many rows wait as Python objects (about 2 KiB each), the others of their part as Arrow."""
 _PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}\.parquet$")
 
 
@@ -50,43 +52,54 @@ class TableWriter:
         self._max_rows = max_rows
         self._max_seconds = max_seconds
         self._rows: list[dict[str, Any]] = []
+        self._packed: list[pa.RecordBatch] = []
+        self._count = 0
         self._since = 0.0
         _make_clean(folder, {c.part for c in self._journalled})
 
     def add(self, row: dict[str, Any]) -> None:
         """Keeps a row; writes a part if it is full. Raises: StoreError if it cannot be written."""
-        if not self._rows:
+        if not self._count:
             self._since = self._clock()
         self._rows.append(row)
+        self._count += 1
+        if len(self._rows) == PACK_ROWS:
+            self._pack()
         if self._journalled:
-            if len(self._rows) == self._journalled[0].rows:
+            if self._count == self._journalled[0].rows:
                 self._write(self._journalled.popleft())
-        elif len(self._rows) >= self._max_rows:
+        elif self._count >= self._max_rows:
             self.flush()
 
     def tick(self) -> None:
         """Closes a part whose first row is `max_seconds` old. Raises: StoreError if it cannot be written."""
-        if self._rows and self._clock() - self._since >= self._max_seconds:
+        if self._count and self._clock() - self._since >= self._max_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Closes the part begun, unless a journalled cut still waits for its rows. Raises: StoreError as `add`."""
-        if self._rows and not self._journalled:
-            self._write(self._cut(self.table, len(self._rows)))
+        if self._count and not self._journalled:
+            self._write(self._cut(self.table, self._count))
 
     def check_whole(self) -> None:
         """Raises: StoreError if a journalled part did not get its rows: then this search does not repeat the journal's."""
         if self._journalled:
             cut = self._journalled[0]
             raise StoreError(
-                f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its replay gave {len(self._rows)}; "
+                f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its replay gave {self._count}; "
                 "the search of this version does not repeat that run: resume it with the version that began it"
             )
 
     def _write(self, cut: Cut) -> None:
-        table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        self._pack()
+        table = pa.Table.from_batches(self._packed, schema=self._schema)
         write_whole(self._folder / f"{cut.part}.parquet", lambda temporary: pq.write_table(table, temporary))
-        self._rows = []
+        self._packed, self._count = [], 0
+
+    def _pack(self) -> None:
+        if self._rows:
+            self._packed.append(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
 
 
 def _make_clean(folder: Path, parts: set[str]) -> None:

@@ -6,7 +6,7 @@ from io import StringIO
 from rich.console import Console
 
 from raysearch.cli.progress import Watch
-from raysearch.search.events import Snapshot
+from raysearch.search.notes import Snapshot
 
 START = Snapshot("screening", 0, 0, 0, 0, 0, pairs=0, at_most=0, queued=3, out=2)
 MIDDLE = replace(START, stage="searching", alive=70, accepted=7, rejected=20, undecided=3, pairs=0, at_most=6000)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from raysearch.cli.show import print_table
 from raysearch.report.results import HYPOTHESES, VERDICTS
-from raysearch.search.events import Proposed
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Proposed
 from raysearch.store.rows import hypothesis_row
 
 RESIDUAL = Unit(Site(3, "residual", "last"))

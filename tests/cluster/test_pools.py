@@ -19,8 +19,9 @@ from raysearch.cluster.ray_pool import RayPool, Shape
 from raysearch.cluster.session import GIB, Session, check_fits, replicas_that_fit
 from raysearch.cluster.work import Work
 from raysearch.errors import ModelError, PositionError, ResourcesError
-from raysearch.search.events import Block, Encoded, Event, Ids, Note, Task
+from raysearch.search.events import Block, Encoded, Event, Ids, Task
 from raysearch.search.hypothesis import Intervention
+from raysearch.search.notes import Note
 from raysearch.search.search import Search
 from tests.cluster.contract import PoolContract, answers, at, lost
 from tests.cluster.worlds import planted_search, planted_work, true_cells

@@ -15,8 +15,9 @@ from raysearch.engine.factory import FactorySource
 from raysearch.errors import CausalModelError
 from raysearch.problems.hierarchical_equality import NEAREST, problem, vectors
 from raysearch.search.blocks import expected
-from raysearch.search.events import Decided, Estimated, Event, Note, Task
+from raysearch.search.events import Event, Task
 from raysearch.search.hypothesis import Subspace
+from raysearch.search.notes import Decided, Estimated, Note
 from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search

@@ -13,8 +13,8 @@ from raysearch.report.chart_facts import chart_facts
 from raysearch.report.heatmap import faded, heatmaps
 from raysearch.report.panels import panels
 from raysearch.report.units import words
-from raysearch.search.events import Blocked, Decided, Note, PairScreened, Proposed
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit, canonical_json
+from raysearch.search.notes import Blocked, Decided, Note, PairScreened, Proposed
 from raysearch.store.ledger import Ledger
 from raysearch.store.run_folder import RunFolder
 from tests.store.books import new_run

@@ -7,8 +7,8 @@ import pytest
 from raysearch.errors import JobError, StoreError
 from raysearch.report import results as module
 from raysearch.report.results import results
-from raysearch.search.events import Decided, Estimated, Note, Proposed
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Decided, Estimated, Note, Proposed
 from raysearch.store.ledger import Ledger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import HYPOTHESES, VERDICTS

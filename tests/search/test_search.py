@@ -1,5 +1,6 @@
 """The search: verdicts that do not depend on the cluster, poison that is found, work that is never asked for twice."""
 
+import gc
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,18 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysearch.errors import PairsError, SearchFailedError
-from raysearch.search.events import (
-    Blocked,
-    Conflicted,
-    Counted,
-    Decided,
-    Estimated,
-    Event,
-    Measured,
-    Proposed,
-    Screened,
-    Task,
-)
+from raysearch.search.events import Event, Measured, Screened, Task
+from raysearch.search.notes import Blocked, Conflicted, Counted, Decided, Estimated, Proposed
 from raysearch.search.search import Search
 from tests.search.worlds import Cluster, World, lost, raising
 
@@ -311,3 +302,43 @@ def test_variables_are_checked_again_on_the_pairs_that_the_model_solves() -> Non
     wrong = [replace(e, base=tuple((99,) if p in changing else (0,) for p in e.pairs)) for e in screened]
     with pytest.raises(PairsError, match=r"'w' never changes the answer: on all \d+ test pairs that the model solves"):
         search.tell(wrong)
+
+
+def test_of_outputs_that_are_counted_nothing_is_kept_but_what_tells_a_repeat_from_a_conflict() -> None:
+    world = World(2)
+    cluster = Cluster(world, 1, 0)
+    search = cluster.drive(world.search())
+    told = [e for e in cluster.told if isinstance(e, Measured) and e.split == "test"]
+    assert told
+    holders = [r for e in told for r in gc.get_referrers(e)]
+    assert not [r for line in search._lines.values() for r in holders if r is line._ahead or r is line.read]
+    before = search.snapshot().conflicts
+    assert search.tell(told) == []
+    other = replace(told[0], outputs=tuple((o[0] + 1,) for o in told[0].outputs))
+    assert search.tell([other]) == [Conflicted(other)]
+    assert search.snapshot().conflicts == before + 1
+
+
+def test_an_observation_that_comes_after_the_verdict_is_not_kept() -> None:
+    """A closed line keeps nothing, even of what comes late."""
+    world = World(2)
+    search = Cluster(world, 1, 0).drive(world.search())
+    line = next(line for line in search._lines.values() if line.split == "test" and not line.exhausted)
+    block = line.blocks[-1]
+    late = Measured(
+        10**6,
+        line.intervention.key,
+        "test",
+        block.index,
+        block.pairs,
+        ((1,),) * len(block.pairs),
+        0,
+        1,
+        0.0,
+        "cpu",
+        "w",
+        0,
+    )
+    assert search.tell([late]) == []
+    assert not line._ahead
+    search.validate()

@@ -11,8 +11,8 @@ from scipy.stats import binom
 
 from raysearch.errors import PairsError
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Decided
 from raysearch.search.evidence import Evidence
+from raysearch.search.notes import Decided
 from raysearch.search.power import power
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest

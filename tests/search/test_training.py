@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from raysearch.errors import PairsError
 from raysearch.search.controls import arbitrary_labels, controls_of
-from raysearch.search.events import Concluded, Decided, Event, Fitted, Proposed, Task, Trained
+from raysearch.search.events import Event, Fitted, Task
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Concluded, Decided, Proposed, Trained
 from raysearch.search.search import Search
 from raysearch.search.training import NOTHING
 from tests.search.worlds import Cluster, World, lost, raising
@@ -234,6 +235,21 @@ def test_warm_where_the_larger_has_failed_the_smaller_begins_at_random_and_other
     cold = next(small for small, of in warm.items() if of in bad)
     assert ends[cold].start is None
     assert all(ends[small].start == ends[of].event.fit for small, of in warm.items() if small != cold)
+
+
+def test_warm_the_controls_of_what_is_accepted_begin_within_those_of_the_larger_as_it_did() -> None:
+    rates = {"rates": lambda layer: (0.2, 0.95)[layer % 2]}
+    world = replace(_world(2, layers=2, warm_start=True, controls=("arbitrary_labels",), rungs=()), **rates)
+    cluster = Watched(world, 3, 0)
+    search = cluster.drive(world.search())
+    ends = {(n.event.intervention, n.event.seed): n for n in cluster.notes if isinstance(n, Concluded)}
+    controls = [
+        d.hypothesis for d in search.verdicts.values() if d.hypothesis.intervention.control == "arbitrary_labels"
+    ]
+    small = [h.intervention for h in controls if _features(h.intervention) == 2]
+    assert small
+    for control in small:
+        assert all(ends[control.id, s].start == ends[_resized(control, 4).id, s].event.fit for s in world.seeds)
 
 
 def test_cold_sizes_race_together_and_warm_one_after_the_other() -> None:

@@ -9,8 +9,9 @@ from typing import Literal
 from raysearch.causal import Split
 from raysearch.cluster.fake_pool import faked_fit
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Note, Screened, Seed, Task
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Seed, Task
 from raysearch.search.hypothesis import Intervention, Subspace
+from raysearch.search.notes import Note
 from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search

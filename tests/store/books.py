@@ -12,23 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from raysearch.causal import Input, Pair
-from raysearch.search.events import (
-    Blocked,
-    Counted,
-    Decided,
-    Encoded,
-    Estimated,
-    Event,
-    Failed,
-    Lost,
-    Measured,
-    Note,
-    PairScreened,
-    Proposed,
-    Screened,
-    SetCount,
-)
+from raysearch.search.events import Encoded, Event, Failed, Lost, Measured, Screened
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Blocked, Counted, Decided, Estimated, Note, PairScreened, Proposed, SetCount
 from raysearch.store.ledger import Ledger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder

@@ -1,5 +1,6 @@
 """The journal on local disk: durable in batches, read in order, and honest about a tail that is half there."""
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.errors import StoreError
+from raysearch.search.hypothesis import canonical_json, content_id
 from raysearch.store.codec import Ended, JournalEntry, decode
 from raysearch.store.journal import Journal, read_journal
 from tests.store.books import screened, script
@@ -102,6 +104,26 @@ def test_a_garbled_last_line_is_dropped_and_said(tmp_path: Path, garbage: bytes)
     entries, said = read(folder)
     assert entries == EVENTS
     assert len(said) == 1
+
+
+def test_a_line_is_the_canonical_json_of_its_content_with_the_checksum_over_the_rest(tmp_path: Path) -> None:
+    """What the format says, made here from values: lines are written and checked as bytes."""
+    folder = tmp_path / "journal"
+    write(folder, [EVENTS])
+    for text in only_file(folder).read_text().splitlines():
+        raw = json.loads(text)
+        assert text == canonical_json(raw)
+        assert raw.pop("sum") == content_id(raw)
+
+
+def test_a_line_whose_bytes_were_changed_is_damage_even_where_its_content_was_not(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    write(folder, [EVENTS])
+    file = only_file(folder)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0].replace(b'"seq":', b'"seq": '), *lines[1:]]))
+    with pytest.raises(StoreError, match=r"jsonl:1: this line is damaged"):
+        read(folder)
 
 
 def test_a_bad_line_with_good_ones_after_it_is_damage_and_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysearch.errors import StoreError
-from raysearch.search.events import Note, Proposed, Snapshot
+from raysearch.search.notes import Note, Proposed, Snapshot
 from raysearch.store.ledger import Ledger
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder

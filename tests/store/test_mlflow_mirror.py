@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.search.events import Snapshot
+from raysearch.search.notes import Snapshot
 from raysearch.store.mlflow_mirror import MlflowMirror, flatten
 from tests.store.books import HYPOTHESES, decided
 

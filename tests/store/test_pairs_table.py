@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
-from raysearch.search.events import Encoded, PairScreened
+from raysearch.search.events import Encoded
+from raysearch.search.notes import PairScreened
 from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
 from tests.store.books import ENCODED, PAIRS
 

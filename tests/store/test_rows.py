@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from raysearch.search.events import Proposed
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Proposed
 from raysearch.store.rows import hypothesis_row
 
 SIXTEEN = Subspace(coordinates=tuple(range(16)))

@@ -1,0 +1,169 @@
+"""Notes: what the search says of what it was told, for tables and mirrors; and a snapshot of where it stands.
+
+Invariants: every type is a frozen value; a note follows from the events so far alone, so that a replay says the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from raysearch.causal import Split
+from raysearch.search.events import Fitted, Ids, Measured
+from raysearch.search.hypothesis import Hypothesis
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A hypothesis enters the search."""
+
+    hypothesis: Hypothesis
+    proposed_by: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairScreened:
+    """What screening decided for one pair: the model's own outputs, whether both are right, its block (None: not used)."""
+
+    pair: int
+    base_output: Ids | None
+    source_outputs: Mapping[str, Ids] | None
+    solved: bool | None
+    split: Split
+    block: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Screening is over: which pairs are solved, and the blocks they were cut into."""
+
+    pairs: tuple[PairScreened, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An observation entered the evidence of at least one hypothesis. `conflicts`: repeats that had said otherwise by then."""
+
+    observation: Measured
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    """A repeat of an observation said otherwise, and was not counted."""
+
+    repeat: Measured | Fitted
+
+
+VerdictName = Literal["accept", "reject", "undecided", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetCount:
+    """Evidence on the pairs of one kind (Pair.set)."""
+
+    name: str
+    n: int
+    matches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A verdict. Counts are over change pairs (or all, where the rule is so) unless said; `low`, `high`: the 95 % interval valid at the
+    stopping time.
+
+    `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the two). `fit`: the digest of what
+    was fit and then tested, None where nothing was. `sets`: the same counts by kind of pair, where kinds are told apart.
+    """
+
+    hypothesis: Hypothesis
+    verdict: VerdictName
+    n: int
+    matches: int
+    low: float
+    high: float
+    keep_n: int
+    keep_matches: int
+    copies: int
+    base_match_unfiltered: float | None
+    log_evidence: float
+    claim: str
+    reason: str | None = None
+    fit: str | None = None
+    sets: tuple[SetCount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A count on holdout change pairs, beside or instead of the estimate itself: of a control ("self_swap", "random_source"), or of a
+    seed (`fit`: its digest)."""
+
+    name: str
+    n: int
+    matches: int
+    seed: int | None = None
+    fit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """An accepted hypothesis on the holdout pairs, and what was read beside."""
+
+    hypothesis: Hypothesis
+    n: int
+    matches: int
+    beside: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A stretch of training was taken note of. `rung`: how many rungs its seed had passed."""
+
+    event: Fitted
+    rung: int
+
+
+FitStatus = Literal["done", "stopped", "dropped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """A seed's training has ended: at its last step, early (no better any more), or as hopeless at a rung. `event.fit` came of it.
+
+    `start`: the digest of what it began within; None where it began at random.
+    """
+
+    event: Fitted
+    rung: int
+    status: FitStatus
+    start: str | None = None
+
+
+Note = Proposed | Blocked | Trained | Concluded | Counted | Conflicted | Decided | Estimated
+
+
+Stage = Literal["screening", "searching", "estimating", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a search stands. `pairs`: evaluations so far (pairs x interventions); `at_most`: those that may still come.
+
+    `fitting`: seeds still in training. Controls count nowhere but in `pairs`, `at_most` and `fitting`."""
+
+    stage: Stage
+    alive: int
+    accepted: int
+    rejected: int
+    undecided: int
+    failed: int
+    pairs: int
+    at_most: int
+    queued: int
+    out: int
+    conflicts: int = 0
+    fitting: int = 0
+
+    @property
+    def decided(self) -> int:
+        return self.accepted + self.rejected + self.undecided + self.failed

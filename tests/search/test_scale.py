@@ -1,0 +1,100 @@
+"""What an event costs does not grow with the hypotheses that live: counted in bytecodes, for a clock would tell of the machine."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from raysearch.search.events import Event, Task
+from raysearch.search.hypothesis import Subspace
+from raysearch.search.search import Search
+from tests.search.worlds import World, lost, raising
+
+Answer = Callable[[World, Task, int], list[Event]]
+
+TURNS = 60
+WORKERS = 4
+
+
+@dataclass
+class Count:
+    bytecodes: int = 0
+
+
+@contextmanager
+def counting(count: Count) -> Iterator[None]:
+    """Counts the bytecodes that Python runs inside, loops of comprehensions and generators among them."""
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        count.bytecodes += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def answered(world: World, task: Task, turn: int) -> list[Event]:
+    return world.run(task)
+
+
+def troubled(world: World, task: Task, turn: int) -> list[Event]:
+    """Every third task is lost, every third raises."""
+    return [world.run(task), [lost(task, "worker" if turn % 2 else "node")], [raising(task, None)]][turn % 3]
+
+
+def cost(world: World, answer: Answer, look: Callable[[Search], object] = Search.snapshot) -> float:
+    """Bytecodes of `ask`, `tell` and `look` for each event, once all hypotheses of a world live."""
+    search = world.search()
+    while search.snapshot().stage == "screening":
+        for task in search.ask(1):
+            search.tell(world.run(task))
+    alive = search.snapshot().alive
+    assert alive == 2 * world.layers
+    count, events = Count(), 0
+    out: list[Task] = []
+    for turn in range(TURNS):
+        with counting(count):
+            out += search.ask(WORKERS - len(out))
+        told = answer(world, out.pop(0), turn)
+        events += len(told)
+        with counting(count):
+            search.tell(told)
+            look(search)
+            assert not search.done
+    assert search.snapshot().alive > alive / 2, "few were decided meanwhile: the rest lived all the time"
+    search.validate()
+    return count.bytecodes / events
+
+
+@pytest.mark.parametrize("answer", [answered, troubled])
+def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_hypotheses(answer: Answer) -> None:
+    few, many = (cost(World(1, layers=n // 2), answer) for n in (1_000, 10_000))
+    assert many == pytest.approx(few, rel=0.02)
+
+
+@pytest.mark.parametrize("answer", [answered, troubled])
+def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_seeds_in_training(answer: Answer) -> None:
+    few, many = (
+        cost(World(1, layers=n // 4, fit=40, subspaces=(Subspace("das", 1),), seeds=(0, 1)), answer)
+        for n in (1_000, 10_000)
+    )
+    assert many == pytest.approx(few, rel=0.02)
+
+
+def test_a_scan_over_the_living_would_be_counted() -> None:
+    """The measure itself: one pass over what lives, a turn, is seen."""
+
+    def scan(search: Search) -> int:
+        return sum(not line.closed for line in search._lines.values())
+
+    few, many = (cost(World(1, layers=n // 2), answered, scan) for n in (1_000, 10_000))
+    assert many > 2 * few
