@@ -186,6 +186,21 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"model": {"path": "a.b:net", "device_map": "auto"}}, "model: device_map is for a language model; a.b:net is"),
         ({"name": "a b"}, "name: .*got 'a b'"),
         ({"resources": {"replicas": 0}}, r"resources.replicas: .*greater than or equal to 1 \(got 0\)"),
+        (
+            {"resources": {"replicas": 2, "max_replicas": 4}},
+            "resources: max_replicas is for replicas: auto; replicas says 2",
+        ),
+        (
+            {"resources": {"gpus": 1.5}},
+            "resources: gpus: 1.5 cannot be given; it may be a part of one, or a whole number",
+        ),
+        ({"resources": {"custom": {"spot": 2.5}}}, "resources: spot: 2.5 cannot be given"),
+        (
+            {"resources": {"custom": {"GPU": 1}}},
+            "resources: custom: GPU is not a custom resource; resources.gpus asks for it",
+        ),
+        ({"resources": {"labels": {"accelerator": "H 100"}}}, "resources.labels.accelerator: .*got 'H 100'"),
+        ({"resources": {"deadline": 0}}, "resources.deadline: .*greater than 0"),
     ],
 )
 def test_a_mistake_gets_one_line_that_says_where_and_what(
@@ -298,10 +313,17 @@ def test_a_resolved_job_reads_back_as_itself(tmp_path: Path) -> None:
 def test_the_hash_covers_what_changes_an_answer_and_nothing_else(tmp_path: Path) -> None:
     job = _load(tmp_path, {})
     whole = job.hash({}, "p")
-    assert (
-        _load(tmp_path, {"name": "other", "resources": {"rows": 8, "replicas": 2, "memory": 1.5}}).hash({}, "p")
-        == whole
-    )
+    elsewhere = {
+        "rows": 8,
+        "max_replicas": 2,
+        "memory": 1.5,
+        "gpus": 0.5,
+        "labels": {"ray.io/accelerator-type": "in(H100, A100)"},
+        "custom": {"spot": 1},
+        "deadline": 60,
+        "wait": 1800,
+    }
+    assert _load(tmp_path, {"name": "other", "resources": elsewhere}).hash({}, "p") == whole
     assert _load(tmp_path, {"test": {"threshold": 0.7}}).hash({}, "p") != whole
     assert _load(tmp_path, {"pairs": {"seed": 1}}).hash({}, "p") != whole
     assert _load(tmp_path, {"space": {"heads": "joint"}}).hash({}, "p") != whole

@@ -21,6 +21,7 @@ from raysearch.causal import SPLITS, Pair
 from raysearch.cli.interrupt import INTERRUPTED, Interrupt
 from raysearch.cli.progress import Watch
 from raysearch.cli.question import Question, ask
+from raysearch.cli.resources import shape_of
 from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.work import Work
 from raysearch.errors import JobError, ResumeError, StoreError
@@ -252,24 +253,21 @@ def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
         yield LocalPool(work, device_here(resources.gpus))
         return
     from raysearch.cluster.metrics import Metrics, Watched
-    from raysearch.cluster.ray_pool import RayPool, Shape
-    from raysearch.cluster.session import check_fits, ray_session, replicas_that_fit
+    from raysearch.cluster.ray_pool import RayPool
+    from raysearch.cluster.session import check_fits, ray_session
+    from raysearch.cluster.shape import first_replicas
 
     watch.say("ray       starting" if where.address is None else f"ray       connecting to {where.address}")
     with ray_session(where.address) as session:
         if session.dashboard:
             watch.say(f"dashboard {session.dashboard}")
-        gpus = min(1.0, session.resources.get("GPU", 0.0)) if resources.gpus == "auto" else resources.gpus
-        replicas = (
-            replicas_that_fit(session.resources, resources.cpus, gpus, _size(question.job.model.path))
-            if resources.replicas == "auto"
-            else resources.replicas
-        )
+        shape = shape_of(question.job, session.gpus, watch.say)
         if session.embedded:
-            check_fits(session.resources, replicas, resources.cpus, gpus)
+            check_fits(session, shape)
+        replicas = first_replicas(session.nodes, shape)
         watch.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
         name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
-        pool = Watched(RayPool(work, name, Shape(replicas, resources.cpus, gpus), metrics.usage), metrics)
+        pool = Watched(RayPool(work, name, shape, metrics.usage), metrics)
         try:
             yield pool
         finally:
@@ -301,12 +299,6 @@ def _bare(pair: Pair) -> Pair:
     """The pair without the causal model's values: they stay at home, and may be of types that no worker knows."""
     sources = {name: replace(source, values={}) for name, source in pair.sources.items()}
     return replace(pair, base=replace(pair.base, values={}), sources=sources)
-
-
-def _size(model: str) -> int:
-    path = Path(model)
-    files = path.glob("*") if path.is_dir() else [path] if path.is_file() else []
-    return sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".bin", ".gguf"))
 
 
 def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str, uri: str | None) -> MlflowMirror | None:

@@ -1,4 +1,4 @@
-"""Where Ray comes from: one of our own on this machine, or one that is there already; and how many replicas fit.
+"""Where Ray comes from: one of our own on this machine, or one that is there already; and whether it can do what is asked.
 
 Invariants: nothing here stops a Ray that we did not start (`ray stop` ends everybody's).
 """
@@ -6,24 +6,29 @@ Invariants: nothing here stops a Ray that we did not start (`ray stop` ends ever
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
+from raysearch.cluster.nodes import nodes
+from raysearch.cluster.shape import Node, Shape, room_in
 from raysearch.errors import ClusterError, ResourcesError
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Session:
-    """A connection to Ray. `dashboard`: its address, where it has one; `embedded`: whether it ends with us."""
+    """A connection to Ray. `dashboard`: its address, where it has one; `embedded`: whether it ends with us; its nodes at first."""
 
     embedded: bool
     dashboard: str | None
-    resources: Mapping[str, float]
+    nodes: tuple[Node, ...]
+
+    @property
+    def gpus(self) -> float:
+        """The most that a node has."""
+        return max((n.resources.get("GPU", 0.0) for n in self.nodes), default=0.0)
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
         ) from e
     try:
         url = context.dashboard_url or None
-        yield Session(address is None, f"http://{url}" if url else None, ray.cluster_resources())
+        yield Session(address is None, f"http://{url}" if url else None, tuple(nodes()))
     finally:
         ray.shutdown()
 
@@ -73,25 +78,18 @@ def _check_reachable(address: str) -> None:
         ) from e
 
 
-def replicas_that_fit(resources: Mapping[str, float], cpus: int, gpus: float, model_bytes: int) -> int:
-    """How many replicas of `model_bytes` (files, in bytes) fit into `resources`, as Ray tells them: at least 1.
-
-    A replica on CPU is reckoned at twice its files and 3 GiB: weights, the activations that it keeps (2 GiB), the libraries.
-    """
-    room = [resources.get("CPU", 1.0) // cpus]
-    if gpus > 0:
-        room.append(resources.get("GPU", 0.0) // gpus)
-    elif "memory" in resources:
-        room.append(resources["memory"] // (2 * model_bytes + 3 * GIB))
-    return max(1, int(min(room)))
-
-
-def check_fits(resources: Mapping[str, float], replicas: int, cpus: int, gpus: float) -> None:
-    """Raises: ResourcesError where a Ray that cannot grow lacks what `replicas` ask."""
-    for name, each in (("CPU", cpus), ("GPU", gpus)):
-        have = resources.get(name, 0.0)
-        if replicas * each > have:
+def check_fits(session: Session, shape: Shape) -> None:
+    """Raises: ResourcesError where a Ray that cannot grow lacks what `shape` asks."""
+    replicas = 1 if shape.replicas == "auto" else shape.replicas
+    here = {name: sum(n.resources.get(name, 0.0) for n in session.nodes) for name in shape.each}
+    for name, each in shape.each.items():
+        if replicas * each > here[name]:
             raise ResourcesError(
-                f"resources: {replicas} replicas of {each:g} {name} need {replicas * each:g} {name}s, this Ray has {have:g}; "
-                "lower resources.replicas (auto takes what fits), or use a larger cluster (raysearch run --address)"
+                f"resources: {replicas} replica{'s' * (replicas > 1)} of {each:g} {name} need {replicas * each:g} {name}s, this Ray has "
+                f"{here[name]:g}; lower it (resources.replicas: auto takes what fits), or use a larger cluster (raysearch run --address)"
             )
+    if shape.labels and not room_in(session.nodes, replace(shape, bytes=0)):
+        raise ResourcesError(
+            f"resources.labels: {dict(shape.labels)} asked, and this machine's own Ray has no such node; leave them out, or use a "
+            "cluster that has (raysearch run --address)"
+        )

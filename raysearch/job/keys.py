@@ -193,14 +193,45 @@ class ProposeKeys(Keys):
 Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
 
 
+Seconds = Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LabelKey = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?$")]
+LabelSelector = Annotated[str, Field(pattern=r"^!?(in\([\w., -]+\)|[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)$")]
+OWN_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
+
+
 class ResourcesKeys(Keys):
     """What each replica may use, and how many there are. Changes no answer.
 
-    `rows`: rows of one forward pass, and of a task. `memory`: GiB of a replica for activations that it keeps (auto: as there is room).
+    `replicas`: so many, or as many as the cluster has room for, as it grows and shrinks; up to `max_replicas` a cluster that has an
+    autoscaler is asked for more while there is work for them (null: what is there is used). `gpus`: of each replica, parts of one (0.5)
+    or several (2, with `model.device_map`); auto takes one where there is one, else the CPU; a number is a requirement. `labels`: of
+    the nodes that may hold replicas, as Ray's label selectors have them ("H100", "!H100", "in(H100, A100)"); `custom`: resources of a
+    node that each replica takes, by name. `rows`: rows of one forward pass, and of a task. `memory`: GiB of a replica for activations
+    that it keeps (auto: as there is room). `deadline`: seconds that a task may take at most (auto: ten minutes); less where tasks prove
+    to be quicker. `wait`: seconds that a run goes on without any replica, and that one may load (auto: ten minutes).
     """
 
     replicas: Literal["auto"] | Positive = "auto"
-    gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    max_replicas: Positive | None = None
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "auto"
     cpus: Positive = 1
+    labels: dict[LabelKey, LabelSelector] = {}
+    custom: dict[str, Amount] = {}
     rows: Positive = 64
-    memory: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
+    memory: Literal["auto"] | Amount = "auto"
+    deadline: Seconds = "auto"
+    wait: Seconds = "auto"
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "ResourcesKeys":
+        if self.max_replicas is not None and self.replicas != "auto":
+            raise ValueError(
+                f"max_replicas is for replicas: auto; replicas says {self.replicas}: leave one of them out"
+            )
+        for name, amount in (*self.custom.items(), ("gpus", self.gpus)):
+            if name in OWN_KEYS:
+                raise ValueError(f"custom: {name} is not a custom resource; resources.{OWN_KEYS[name]} asks for it")
+            if amount != "auto" and amount > 1 and amount != int(amount):
+                raise ValueError(f"{name}: {amount:g} cannot be given; it may be a part of one, or a whole number")
+        return self

@@ -1,4 +1,4 @@
-"""One Ray for all tests of this folder: it takes some seconds to start."""
+"""One Ray for all tests of a file: it takes some seconds to start, and a process stands in one at a time."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import ray
 from raysearch.cluster.session import Session, ray_session
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     """An embedded Ray of our own, without a dashboard."""
     with ray_session(None, dashboard=False) as here:

@@ -16,7 +16,8 @@ from raysearch import driver
 from raysearch.cluster.fake_pool import FakePool, World
 from raysearch.cluster.local_pool import LocalPool, device_here
 from raysearch.cluster.ray_pool import RayPool, Shape
-from raysearch.cluster.session import GIB, Session, check_fits, replicas_that_fit
+from raysearch.cluster.session import Session, check_fits
+from raysearch.cluster.shape import GIB, Node, bytes_on_cpu, room_in, room_on
 from raysearch.cluster.work import Work
 from raysearch.errors import ModelError, PositionError, ResourcesError
 from raysearch.search.events import Block, Encoded, Event, Ids, Task
@@ -158,18 +159,21 @@ def test_a_worker_that_hangs_is_lost_at_its_deadline_and_replaced(session: Sessi
         pool.close()
 
 
-def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_without_any_says_so(
+def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_that_can_have_no_other_says_so_at_once(
     session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(SMALL.model, model)
-    pool = RayPool(replace(SMALL, model=str(model)), "changed", Shape(replicas=1, start_seconds=20.0))
+    pool = RayPool(replace(SMALL, model=str(model)), "changed", Shape(replicas=1))
     pool.open()
     try:
         config = model / "config.json"
         config.write_text(config.read_text() + " ")
         os.kill(pool.workers[0][1], signal.SIGKILL)
-        with caplog.at_level(logging.WARNING), pytest.raises(ResourcesError, match="no replica was ready for 20 s"):
+        with (
+            caplog.at_level(logging.WARNING),
+            pytest.raises(ResourcesError, match=r"no replica is left.*replica-0.1 on node .* has another model"),
+        ):
             _wait_for_ever(pool)
     finally:
         pool.close()
@@ -193,12 +197,29 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(se
     pool.close()
 
 
+def test_a_replica_that_dies_while_it_loads_is_tried_again_and_then_told(session: Session, tmp_path: Path) -> None:
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text("import os, signal\n\n\ndef model():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    pool = RayPool(replace(SMALL, model=f"{deadly}:model", factory=True), "deadly", Shape(replicas=2))
+    with pytest.raises(
+        ResourcesError, match=r"no replica started, [34] attempts: replica-\S+ did not start on node \w+: "
+    ):
+        pool.open()
+    pool.close()
+
+
 def test_a_cluster_without_room_is_said(session: Session) -> None:
     pool = RayPool(SMALL, "no-room", Shape(replicas=1, gpus=64, start_seconds=2.0))
     with pytest.raises(ResourcesError, match="64 GPUs"):
         pool.open()
-    with pytest.raises(ResourcesError, match="need 100 CPUs"):
-        check_fits(session.resources, 100, 1, 0)
+    pool.close()
+    with pytest.raises(ResourcesError, match="100 replicas of 1 CPU need 100 CPUs"):
+        check_fits(session, Shape(replicas=100))
+    with pytest.raises(ResourcesError, match="1 replica of 1 spot need 1 spots, this Ray has 0"):
+        check_fits(session, Shape("auto", custom={"spot": 1}))
+    with pytest.raises(ResourcesError, match=r"resources.labels: {'accelerator': 'H100'}"):
+        check_fits(session, Shape(replicas=1, labels={"accelerator": "H100"}))
+    check_fits(session, Shape("auto"))
     with pytest.raises(ResourcesError, match="no GPU"):
         device_here(1)
 
@@ -208,9 +229,26 @@ def test_actors_are_named_for_the_dashboard(pool: RayPool) -> None:
     assert len([n for n in ray.util.list_named_actors() if n.startswith("killed-") and ":replica-" in n]) == 2
 
 
-def test_replicas_fill_the_machine_but_not_its_memory() -> None:
-    here = {"CPU": 16.0, "memory": 30.0 * GIB}
-    assert replicas_that_fit(here, cpus=2, gpus=0, model_bytes=0) == 8
-    assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=2 * GIB) == 4
-    assert replicas_that_fit(here, cpus=1, gpus=0, model_bytes=50 * GIB) == 1
-    assert replicas_that_fit({**here, "GPU": 4.0}, cpus=1, gpus=0.5, model_bytes=50 * GIB) == 8
+def test_replicas_fill_a_node_but_not_its_memory() -> None:
+    node = Node("n", {"CPU": 16.0, "memory": 30.0 * GIB})
+    assert room_on(node, Shape("auto", cpus=2, bytes=bytes_on_cpu(0))) == 8
+    assert room_on(node, Shape("auto", bytes=bytes_on_cpu(2 * GIB))) == 4
+    assert room_on(node, Shape("auto", bytes=bytes_on_cpu(50 * GIB))) == 0
+    gpus = Node("g", {**node.resources, "GPU": 4.0, "spot": 3.0}, {"accelerator": "H100"})
+    assert room_on(gpus, Shape("auto", gpus=0.5, bytes=bytes_on_cpu(50 * GIB))) == 8
+    assert room_on(gpus, Shape("auto", gpus=0.1)) == 16
+    assert room_on(gpus, Shape("auto", gpus=2)) == 2
+    assert room_on(gpus, Shape("auto", custom={"spot": 1})) == 3
+    assert room_on(node, Shape("auto", custom={"spot": 1})) == 0
+
+
+def test_room_is_reckoned_node_by_node() -> None:
+    assert room_in([Node("a", {"CPU": 3.0}), Node("b", {"CPU": 3.0})], Shape("auto", cpus=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("selector", "room"), [("H100", 1), ("!H100", 0), ("in(A100, H100)", 1), ("!in(A100)", 1), ("A100", 0)]
+)
+def test_only_nodes_with_the_label_have_room(selector: str, room: int) -> None:
+    node = Node("n", {"CPU": 1.0}, {"accelerator": "H100"})
+    assert room_on(node, Shape("auto", labels={"accelerator": selector})) == room
