@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install install-bench demo quickstart test check audit clean
+.PHONY: help install install-bench demo quickstart test check audit render clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
@@ -40,6 +40,13 @@ test: install
 
 install-bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]' -c constraints.txt
+
+# The plain files in deploy/ are what the templates give for the quickstart; a test holds them to it.
+render: $(INSTALLED)
+	$(BIN)/raysearch deploy render slurm jobs/quickstart.yaml --to deploy
+	$(BIN)/raysearch deploy render kuberay jobs/quickstart.yaml --model-path /opt/raysearch/jobs/planted/model --to deploy
+	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
+	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -33,6 +33,7 @@ from raysearch.cluster.fake_pool import FakePool
 from raysearch.cluster.ray_pool import RayPool, Shape
 from raysearch.cluster.work import Work
 from raysearch.cluster.worker import Ready, Worker
+from raysearch.engine.meter import Memory, Usage
 from raysearch.problems import load_problem
 from raysearch.report.results import results
 from raysearch.search.blocks import even_blocks
@@ -48,6 +49,7 @@ PLANTED = Path(__file__).parents[1] / "jobs/planted/model"
 POSITIONS = ("a", "plus1", "b", "plus2", "c", "last")
 VARIABLES = ("sum_ab", "total")
 MIB = 2**20
+NO_USAGE = Usage({}, 0, Memory(0, 0, 0.0, 0.0))
 
 
 class Instant(Worker):
@@ -55,11 +57,11 @@ class Instant(Worker):
 
     def open(self, work: Work) -> Ready:
         self._pool = FakePool(Simulated(int(work.model)).world())
-        return Ready(self._pool.open(), "simulated", "here")
+        return Ready(self._pool.open(), "simulated", NO_USAGE)
 
-    def do(self, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
+    def do(self, task: Task, tensors: Mapping[str, bytes]) -> tuple[list[Event], Usage]:
         self._pool.submit(task)
-        return self._pool.wait()
+        return self._pool.wait(), NO_USAGE
 
 
 @dataclass
@@ -225,7 +227,7 @@ def _ray(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _pool(work: Work, count: int, worker: type[Worker] = Worker) -> Iterator[RayPool]:
-    pool = RayPool(work, f"scale-{worker.__name__}", Shape(count), worker)
+    pool = RayPool(work, f"scale-{worker.__name__}", Shape(count), worker=worker)
     pool.open()
     _all_ready(pool, count)
     try:

@@ -22,9 +22,22 @@ ROOMS = {
     "store": {"search", "causal", "errors", "whole_file"},
     "report": {"search", "causal", "errors"},
     "driver": {"search"},
+    "deploy": {"job", "errors", "whole_file"},
     "cluster": {"engine", "search", "causal", "errors"},
     "notebook": {"engine", "report", "search", "errors"},
-    "cli": {"cluster", "engine", "store", "report", "problems", "job", "driver", "search", "causal", "errors"},
+    "cli": {
+        "deploy",
+        "cluster",
+        "engine",
+        "store",
+        "report",
+        "problems",
+        "job",
+        "driver",
+        "search",
+        "causal",
+        "errors",
+    },
 }
 """What each room may import of raysearch, itself aside."""
 
@@ -39,6 +52,7 @@ HOMES = {
     "click": ["cli/"],
     "rich": ["cli/"],
     "duckdb": ["report/"],
+    "jinja2": ["deploy/"],
     "matplotlib": ["report/", "notebook/"],
     "scipy": ["search/"],
     "numpy": ["search/", "engine/", "report/"],

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from raysearch import __version__
+from raysearch.cli.deploy import deploy
 from raysearch.cli.interrupt import INTERRUPTED
 from raysearch.errors import RaysearchError
 
@@ -319,6 +320,9 @@ def import_(folder: Path, to: Path, **flags: Any) -> int:
     for path in import_mib(folder, to):
         click.echo(str(path))
     return 0
+
+
+cli.add_command(deploy)
 
 
 def _set_verbosity(flags: dict[str, Any]) -> None:

@@ -1,0 +1,192 @@
+"""What the templates are filled in with: what a job says, and what is said of the place where it is to run.
+
+Invariants: a default stands once, in a dataclass here; nothing in here is a secret; a file of the job that would not be there on the
+cluster is refused, in one line, before anything is written.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raysearch import __version__
+from raysearch.errors import JobError
+from raysearch.job import Job
+
+CONFIG_MAP_LIMIT = 2**20
+"""Bytes that Kubernetes takes in one ConfigMap."""
+
+
+BESIDE = "base/files/"
+"""Where files of the job go, below the target's folder."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Flags that every place has. `model_path`: where the model lies on the nodes, if elsewhere than the job says."""
+
+    sets: tuple[str, ...] = ()
+    model_path: str | None = None
+    workers: int | None = None
+    cpus: int = 8
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Slurm(Place):
+    """An allocation. `grace`: seconds before the time limit at which the driver is told to stop; `patience`: to wait for nodes."""
+
+    store: str = "./runs"
+    tracking_uri: str = "sqlite:///mlflow.db"
+    time: str = "08:00:00"
+    grace: int = 120
+    patience: int = 120
+    partition: str = ""
+    account: str = ""
+    setup: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kuberay(Place):
+    """A namespace of Kubernetes with KubeRay's operator. `endpoint`: of an S3 store that is not Amazon's."""
+
+    store: str = "s3://raysearch/runs"
+    tracking_uri: str = "http://raysearch-mlflow:5000"
+    image: str = f"raysearch:{__version__}"
+    memory: int = 16
+    endpoint: str = ""
+    region: str = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Compose(Place):
+    """One machine with Docker. GPUs are asked for where `gpus` is more than 0."""
+
+    store: str = "/runs"
+    tracking_uri: str = "http://mlflow:5000"
+    image: str = f"raysearch:{__version__}"
+
+
+@dataclass(frozen=True)
+class RayUp(Place):
+    """Machines of one's own, reached by ssh. `head`, `hosts`: their addresses; `user`: who logs in."""
+
+    head: str = "head.example"
+    hosts: tuple[str, ...] = ("worker-1.example", "worker-2.example")
+    user: str = "raysearch"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One job in one place. `job`: the job file as it is called there; `options`: what is put behind it; `beside`: files to add."""
+
+    name: str
+    slug: str
+    job: str
+    options: tuple[str, ...]
+    workers: int
+    cpus: int
+    gpus: int
+    place: Place
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+def for_slurm(job_file: Path, place: Slurm) -> Settings:
+    """`job_file` stays where it is: the nodes share a file system with the machine that submits."""
+    return _settings(Job.load(job_file, place.sets), str(job_file), place)
+
+
+def for_kuberay(job_file: Path, place: Kuberay) -> Settings:
+    """The job file, and text files that it names in its folder, travel in a ConfigMap. Raises: JobError for what cannot travel."""
+    job = Job.load(job_file, place.sets)
+    if os.path.exists(job.model.path) and place.model_path is None:
+        raise JobError(
+            f"{job_file}: model.path: pods have no {job.model.path}; put the model into the image or on a volume and say where it lies "
+            "there with --model-path, or name a model of the hub"
+        )
+    folder = job_file.resolve().parent
+    beside = {}
+    for path in [job_file.resolve(), *_named_files(job)]:
+        if not path.is_relative_to(folder):
+            raise JobError(f"{job_file}: {path} does not lie in the job's folder {folder}; move it there")
+        beside[path.relative_to(folder).as_posix()] = _text(path, job_file)
+    if (size := sum(len(t.encode()) for t in beside.values())) > CONFIG_MAP_LIMIT:
+        raise JobError(
+            f"{job_file}: the job's files have {size} bytes, a ConfigMap holds {CONFIG_MAP_LIMIT}; `raysearch submit --address` takes more"
+        )
+    files = {BESIDE + name: text for name, text in beside.items()}
+    return _settings(job, f"/etc/raysearch/{job_file.name}", place, beside=files)
+
+
+def for_compose(job_file: Path, place: Compose, to: Path | None) -> Settings:
+    """The job's folder and its model are mounted; their paths are relative to `to`/compose where that is given."""
+    job = Job.load(job_file, place.sets)
+    folder = job_file.resolve().parent
+    mounts = {_seen_from(to, folder): "/job"}
+    model = Path(job.model.path)
+    if model.exists() and place.model_path is None:
+        mounts[_seen_from(to, model.resolve())] = "/model"
+    for path in _named_files(job):
+        if not path.is_relative_to(folder):
+            raise JobError(f"{job_file}: {path} does not lie in the job's folder {folder}; move it there")
+    on_nodes = place.model_path or ("/model" if model.exists() else None)
+    return _settings(job, f"/job/{job_file.name}", place, mounts=mounts, model_path=on_nodes)
+
+
+def for_ray(job_file: Path, place: RayUp) -> Settings:
+    """Of the job only its size counts: it is submitted to the cluster when that is up."""
+    return _settings(Job.load(job_file, place.sets), str(job_file), place)
+
+
+def _settings(
+    job: Job,
+    name: str,
+    place: Place,
+    mounts: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None,
+    model_path: str | None = None,
+) -> Settings:
+    resources = job.resources
+    each = 1.0 if resources.gpus == "auto" else resources.gpus
+    gpus = math.ceil(each) if place.gpus is None else place.gpus
+    on_a_node = max(1, int(gpus // each)) if each else max(1, place.cpus // resources.cpus)
+    asked = 2 if resources.replicas == "auto" else math.ceil(resources.replicas / on_a_node)
+    sets = list(place.sets)
+    if model_path or place.model_path:
+        sets.append(f"model.path={model_path or place.model_path}")
+    return Settings(
+        name=job.name,
+        slug=re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40].strip("-"),
+        job=name,
+        options=tuple(word for s in sets for word in ("--set", s)),
+        workers=place.workers or asked,
+        cpus=max(place.cpus, resources.cpus + 1),
+        gpus=gpus,
+        place=place,
+        mounts=mounts or {},
+        beside=beside or {},
+    )
+
+
+def _named_files(job: Job) -> Sequence[Path]:
+    """The files that the driver reads: a problem of the user's own, a file of pairs."""
+    named = []
+    if job.problem.pairs is not None:
+        named.append(Path(job.problem.pairs))
+    elif job.problem.use is not None and ".py:" in job.problem.use:
+        named.append(Path(job.problem.use.rpartition(":")[0]))
+    return named
+
+
+def _text(path: Path, job_file: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise JobError(f"{job_file}: {path} is no text that a ConfigMap could hold ({e}); give pairs as JSONL") from e
+
+
+def _seen_from(to: Path | None, path: Path) -> str:
+    return str(path) if to is None else os.path.relpath(path, to.resolve() / "compose")
