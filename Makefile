@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install install-bench demo quickstart test check audit render clean
+.PHONY: help install install-bench demo quickstart test chaos check audit render clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
 	@echo "make test     set up, then the whole test suite"
+	@echo "make chaos    500 faults on a Ray of three nodes (make test has 50); about an hour"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make install  the set-up alone; make install-bench adds what benchmarks/ needs"
 
@@ -37,6 +38,9 @@ quickstart: $(INSTALLED)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: install
+	$(BIN)/python -m tests.cluster.chaos --faults 500
 
 install-bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]' -c constraints.txt

@@ -22,7 +22,8 @@ from raysearch.cluster.ray_pool import RayPool, Shape
 from raysearch.cluster.session import Session
 from raysearch.cluster.work import failed_whole, lost
 from raysearch.engine.meter import Memory, Usage
-from raysearch.search.events import Block, Event, Failed, Note, Snapshot, Task
+from raysearch.search.events import Block, Event, Failed, Task
+from raysearch.search.notes import Note, Snapshot
 from tests.cluster.contract import at
 from tests.cluster.worlds import planted_search, planted_work
 

@@ -1,6 +1,7 @@
 """The search: verdicts that do not depend on the cluster, poison that is found, work that is never asked for twice."""
 
 import gc
+import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from raysearch.errors import PairsError, SearchFailedError
 from raysearch.search.events import Event, Measured, Screened, Task
 from raysearch.search.notes import Blocked, Conflicted, Counted, Decided, Estimated, Proposed
 from raysearch.search.search import Search
-from tests.search.worlds import Cluster, World, lost, raising
+from tests.search.worlds import Cluster, World, contradicted, lost, raising
 
 
 def _verdicts(search: Search) -> Mapping[str, object]:
@@ -165,6 +166,50 @@ def test_a_replay_of_the_events_gives_the_same_notes_and_can_go_on() -> None:
     replayed = world.search()
     assert replayed.tell(cluster.told) == cluster.notes
     assert replayed.done
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), began=st.floats(0, 1), ended=st.floats(0, 1))
+def test_two_drivers_at_once_cannot_spoil_a_run(seed: int, began: float, ended: float) -> None:
+    """The second begins with what the first has journalled by then; both go on; a third reads one after the other."""
+    world = World(seed % 7, rates=_near_threshold, solved=0.9)
+    still = Cluster(world, 1, 0).drive(world.search())
+    first = Cluster(world, 3, seed, lost=0.2, twice=0.2)
+    first.drive(world.search())
+    known = round(began * len(first.told))
+    search = world.search()
+    search.tell(first.told[:known])
+    second = Cluster(world, 2, seed + 1, lost=0.2, twice=0.2, in_a_row=first.in_a_row)
+    assert _verdicts(second.drive(search)) == _verdicts(still)
+    merged = [*first.told[: max(known, round(ended * len(first.told)))], *second.told]
+    third = world.search()
+    counted = [n.observation.key for n in third.tell(merged) if isinstance(n, Counted)]
+    assert third.done
+    assert _verdicts(third) == _verdicts(still)
+    assert len(set(counted)) == len(counted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), rows=st.sampled_from([32, 500]))
+def test_an_answer_that_comes_twice_at_any_place_counts_once(seed: int, rows: int) -> None:
+    """Ahead of blocks that are yet to be counted too, and where the second says otherwise, which is told each time."""
+    rng = random.Random(seed)
+    world = World(seed % 7, rates=_near_threshold, rows=rows)
+    still = Cluster(world, 3, seed)
+    still.drive(world.search())
+    told, repeats = list(still.told), 0
+    for at in reversed(range(len(told))):
+        if isinstance(told[at], Measured) and rng.random() < 0.3:
+            otherwise = rng.random() < 0.7
+            later = at + 1 if rng.random() < 0.7 else rng.randint(at + 1, len(told))
+            told.insert(later, contradicted(told[at]) if otherwise else told[at])
+            repeats += otherwise
+    search = world.search()
+    notes = search.tell(told)
+    counted = [n.observation for n in notes if isinstance(n, Counted)]
+    assert counted == [n.observation for n in still.notes if isinstance(n, Counted)]
+    assert search.verdicts == {n.hypothesis.id: n for n in still.notes if isinstance(n, Decided)}
+    assert sum(isinstance(n, Conflicted) for n in notes) == search.snapshot().conflicts == repeats
 
 
 def test_new_tasks_after_a_replay_have_new_ids() -> None:

@@ -195,7 +195,7 @@ class Cluster:
         events = self.world.run(task)
         rng.shuffle(events)
         if rng.random() < self.twice:
-            late += [_contradicted(e) if rng.random() < 0.5 else e for e in events]
+            late += [contradicted(e) if rng.random() < 0.5 else e for e in events]
         return events
 
 
@@ -222,7 +222,8 @@ def raising(task: Task, intervention: str | None, block: int | None = None) -> F
     )
 
 
-def _contradicted(event: Event) -> Event:
+def contradicted(event: Event) -> Event:
+    """An answer that says otherwise, where there is anything to say."""
     if isinstance(event, Measured):
         return replace(event, outputs=tuple((o[0] + 1,) for o in event.outputs))
     if isinstance(event, Fitted):
