@@ -126,11 +126,11 @@ def search(sim: Simulated, workers: int, folder: Path) -> None:
         del ledger, brain, pool
         gc.collect()
         _resume(sim, run)
-        for name in ("journal", "tables", *sorted(f"tables/{p.name}" for p in run.tables.iterdir())):
+        for name in ("journal", "tables", *(f"tables/{name}" for name in run.tables.folders())):
             print(f"{name:24} {_size(run.path / name) / MIB:.1f} MiB")
         for what, wanted in (("all", {}), ("accepted", {"accepted": True}), ("top 100", {"top": 100})):
             watch = Stopwatch()
-            rows = results(run.path, **wanted).num_rows
+            rows = results(run.place, **wanted).num_rows
             print(f"results, {what:15} {watch.read()[0]:.2f} s, {rows} rows")
 
 
@@ -249,7 +249,7 @@ def _run(sim: Simulated, folder: Path | None = None) -> Iterator[RunFolder]:
             job_text="{}\n",
             evidence_version=EVIDENCE_VERSION,
         )
-        write_pairs(run.pairs, sim.pairs, sim.encoded)
+        write_pairs(run.folder, sim.pairs, sim.encoded)
         yield run
     finally:
         shutil.rmtree(store)

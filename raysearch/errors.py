@@ -8,6 +8,7 @@
     │       └── PositionError      a named position that matches no token, or half a token            2
     ├── ModelError                 the model cannot be loaded, or lacks what the job asks             2
     ├── StoreError                 a store or folder cannot be read or written, or is not whole       2
+    │   └── TakenOverError         another driver has gone on with the run: this one ends           2
     ├── ResumeError                a run that cannot be gone on with, and why                         2
     ├── SearchFailedError          the search itself cannot go on                                     1
     ├── HubError                   the Hugging Face hub is out of reach, refuses, or lacks it         4
@@ -62,6 +63,10 @@ class StoreError(RaysearchError):
     """A store or folder that cannot be read or written; a run folder or a saved intervention that is not whole."""
 
     exit_code = 2
+
+
+class TakenOverError(StoreError):
+    """Another driver has gone on with the run, and this one must not write to it any more."""
 
 
 class ResumeError(RaysearchError):

@@ -1,10 +1,17 @@
-"""A migrated MLflow database, made once: a new one costs its migrations each time."""
+"""What is costly and made once: a migrated MLflow database, an S3 server."""
 
 import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from raysearch.folders.folder import Folder
+from raysearch.folders.local import LocalFolder
+from raysearch.folders.where import folder_at
+from tests.s3 import S3, s3_server
 
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
 settings.load_profile("raysearch")
@@ -24,3 +31,18 @@ def tracking(migrated_db: Path, tmp_path: Path) -> str:
     """The URI of an MLflow store of this test's own."""
     shutil.copy(migrated_db, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server with a bucket; each test takes a prefix of its own."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """An empty store of each kind: what is said of one holds for the other."""
+    if request.param == "disk":
+        return LocalFolder(tmp_path / "store")
+    return folder_at(request.getfixturevalue("s3").uri(f"test-{uuid.uuid4().hex}"))

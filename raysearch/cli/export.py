@@ -20,7 +20,7 @@ from raysearch.errors import JobError, StoreError
 from raysearch.job import Job
 from raysearch.report.results import results
 from raysearch.search.hypothesis import Intervention
-from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_folder import JOB_FILE, RunFolder
 
 
 def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
@@ -53,14 +53,14 @@ def push(folder: Path, hub_id: str, private: bool | None) -> str:
 
 def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
     """The one row of the results whose hypothesis begins so. Raises: JobError, StoreError."""
-    rows: list[dict[str, Any]] = results(run.path, controls=True).to_pylist()
+    rows: list[dict[str, Any]] = results(run.folder, controls=True).to_pylist()
     found = [row for row in rows if row["hypothesis"].startswith(hypothesis)]
     if len(found) == 1:
         return found[0]
     if not found:
         example = f"such as {rows[0]['hypothesis']}" if rows else "none yet"
         raise JobError(
-            f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results {run.path} -o json` "
+            f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results {run.place} -o json` "
             f"has their ids, {example}"
         )
     shown = ", ".join(row["hypothesis"] for row in found[:3])
@@ -69,7 +69,7 @@ def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
 
 def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
     """The intervention of a row; the table has all of it but its kind, and the id tells whether the kind is another."""
-    where = f"{run.path}: hypothesis {row['hypothesis']}"
+    where = f"{run.place}: hypothesis {row['hypothesis']}"
     intervention = read_intervention({"units": json.loads(row["units"]), "control": row["control"]}, where)
     if intervention.is_fitted:
         intervention = replace(intervention, variable=row["variable"], fit=row["fit"])
@@ -89,14 +89,14 @@ def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
 def job_of(run: RunFolder) -> Job:
     """The job as the run has kept it. Not `Job.load`: the model and the problem's files may lie elsewhere by now."""
     try:
-        job = Job.model_validate(yaml.safe_load(run.job_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError, ValidationError) as e:
+        job = Job.model_validate(yaml.safe_load(run.job_text))
+    except (ValueError, yaml.YAMLError, ValidationError) as e:
         raise StoreError(
-            f"{run.job_file}: cannot be read ({str(e).splitlines()[0]}); it is written by raysearch"
+            f"{run.folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is written by raysearch"
         ) from e
     if job.digest() != run.info.job_digest:
         raise StoreError(
-            f"{run.job_file}: was edited since the run began, so its model and test may be others; put it back"
+            f"{run.folder.shown(JOB_FILE)}: was edited since the run began, so its model and test may be others; put it back"
         )
     return job
 

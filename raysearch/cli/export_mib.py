@@ -62,7 +62,7 @@ def import_mib(folder: Path, to: Path) -> Iterator[Path]:
 
 
 def _accepted(run: RunFolder) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = results(run.path, accepted=True).to_pylist()
+    rows: list[dict[str, Any]] = results(run.folder, accepted=True).to_pylist()
     if not rows:
         raise JobError(
             f"run {run.info.id}: has accepted nothing, so there is no alignment; name a HYPOTHESIS to export it all the same"

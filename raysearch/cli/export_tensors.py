@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysearch.engine.featurized import PLAIN, drawn
 from raysearch.engine.featurizers.make import from_bytes
 from raysearch.engine.load import ModelSource, look
 from raysearch.engine.saved_subspace import tensors_of
 from raysearch.errors import JobError, ModelError, StoreError
+from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
 from raysearch.search.hypothesis import Intervention, Unit
 from raysearch.store.fits import Fits
+from raysearch.store.pairs_table import FILE
 from raysearch.store.run_folder import RunFolder
 
 
@@ -43,13 +44,15 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
     """How many tokens the unit's position has in the run's pairs. Raises: StoreError where that is not one number."""
     name = unit.site.position
     try:
-        column = pq.read_table(run.pairs, columns=["base_positions"])["base_positions"].to_pylist()
+        column = from_parquet(run.folder.read(FILE), ["base_positions"])["base_positions"].to_pylist()
     except (OSError, pa.ArrowException) as e:
-        raise StoreError(f"{run.pairs}: cannot be read ({str(e).splitlines()[0]}); restore it from a copy") from e
+        raise StoreError(
+            f"{run.folder.shown(FILE)}: cannot be read ({str(e).splitlines()[0]}); restore it from a copy"
+        ) from e
     counts = {len(p["tokens"]) for positions in column for p in positions or () if p["name"] == name}
     if len(counts) != 1:
         raise StoreError(
-            f"{run.pairs}: position {name!r} has {sorted(counts) or 'no'} tokens; it should have one number of them"
+            f"{run.folder.shown(FILE)}: position {name!r} has {sorted(counts) or 'no'} tokens; it should have one number of them"
         )
     return counts.pop()
 

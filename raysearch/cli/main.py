@@ -69,7 +69,12 @@ _sets = click.option(
     help="Set a key of the job, typed as YAML. Repeatable.",
 )
 _store = click.option(
-    "--store", envvar="RAYSEARCH_STORE", default="./runs", show_default=True, help="Where runs are kept: a folder."
+    "--store",
+    envvar="RAYSEARCH_STORE",
+    default="./runs",
+    show_default=True,
+    metavar="URI",
+    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX, gs://..., abfs://....",
 )
 _tracking = click.option(
     "--tracking-uri",
@@ -178,7 +183,7 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flag
 @_verbose
 @_no_color
 def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, retry_failed: bool, **flags: Any) -> int:
-    """Go on where the journal of RUN ends (a folder, its name in the store, or "latest")."""
+    """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
     from raysearch.errors import NotYetError
 
     if retry_failed:
@@ -232,7 +237,7 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
     from raysearch.store.run_folder import find_run
 
     _set_verbosity({"verbose": verbose})
-    show_results(find_run(store, run).path, output, no_color, **choice)
+    show_results(find_run(store, run).folder, output, no_color, **choice)
     return 0
 
 
@@ -331,6 +336,13 @@ def _set_verbosity(flags: dict[str, Any]) -> None:
 
 
 def _complete_runs(context: click.Context, text: str) -> list[str]:
+    from raysearch.folders.patience import Patience
+    from raysearch.folders.where import folder_at
     from raysearch.store.run_folder import run_names
 
-    return [n for n in [*run_names(context.params.get("store") or "./runs"), "latest"] if n.startswith(text)]
+    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or "./runs"
+    try:
+        names = run_names(folder_at(store, Patience(seconds=0)))
+    except RaysearchError:  # a shell that completes has no place to say it; the command itself will
+        names = []
+    return [n for n in [*names, "latest"] if n.startswith(text)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from rich.console import Console
@@ -24,7 +25,8 @@ from raysearch.cli.question import Question, ask
 from raysearch.cli.resources import shape_of
 from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.work import Work
-from raysearch.errors import JobError, ResumeError, StoreError
+from raysearch.errors import JobError, ResumeError, StoreError, TakenOverError
+from raysearch.folders.fetch import on_this_machine
 from raysearch.job import Job
 from raysearch.report.beside import beside
 from raysearch.report.children import accepted as accepted_ones
@@ -36,8 +38,8 @@ from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
 from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
 from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
-from raysearch.store.places import store_path, tracking_uri, without_credentials
-from raysearch.store.run_folder import RunFolder, find_run
+from raysearch.store.places import tracking_uri, without_credentials, writable_store
+from raysearch.store.run_folder import JOB_FILE, RunFolder, find_run
 
 FAILED_TOO_MANY = 3
 
@@ -67,7 +69,7 @@ class _Pool(driver.Pool, Protocol):
 def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
     """A new run of a job; the exit code. Raises: RaysearchError in one line."""
     question = ask(Job.load(job_file, sets))
-    root = _writable(where.store)
+    root = writable_store(where.store)
     with Watch(where.quiet, where.no_color) as watch, _pool(question, where, watch) as pool:
         opened = pool.open()
         search = question.search(opened.facts, opened.encoded)
@@ -85,7 +87,7 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
         )
         with run.lock():
             run.update(model_digest=opened.facts.digest)
-            write_pairs(run.pairs, question.pairs, opened.encoded)
+            write_pairs(run.folder, question.pairs, opened.encoded)
             return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest, uri))
 
 
@@ -98,7 +100,7 @@ def go_on(name: str, where: Where) -> int:
                 f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch has {EVIDENCE_VERSION}: their "
                 "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
             )
-        kept = read_pairs(run.pairs)
+        kept = read_pairs(run.folder)
         question = Question(_kept_job(run), kept.pairs)
         with _pool(question, where, watch) as pool:
             opened = pool.open()
@@ -117,7 +119,7 @@ def _search(
         ledger = Ledger(run, mirror)
         for line in ledger.said:
             watch.say(line)
-        watch.say(f"run       {run.path}")
+        watch.say(f"run       {run.place}")
         began = time.monotonic()
         screening = True
 
@@ -137,6 +139,8 @@ def _search(
                 watch.say(f"replayed  {ledger.past} events: {watch.words(search.snapshot())}")
             driver.drive(search, pool, ledger, show)
             ledger.snapshot(search.snapshot())
+            seconds = time.monotonic() - began
+            ledger.close("done")
         except KeyboardInterrupt:
             watch.stop()
             ledger.close("interrupted")
@@ -146,12 +150,13 @@ def _search(
         except BaseException as e:
             watch.stop()
             _end_badly(e, ledger, run, where)
-            _close(mirror, "failed", run, watch, where)
+            if isinstance(e, StoreError) and mirror is not None:
+                mirror.close("failed")  # and no files: the store would only refuse once more
+            else:
+                _close(mirror, "failed", run, watch, where)
             raise
         watch.stop()
-        seconds = time.monotonic() - began
-        ledger.close("done")
-        pictures = heatmaps(run.path, run.heatmaps)
+        pictures = heatmaps(run.folder, run.heatmaps)
         code = _summary(run, search.snapshot(), seconds, watch, where, search.these_pairs)
         _close(mirror, "done", run, watch, where, pictures)
         return code
@@ -163,34 +168,48 @@ def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, where: Wher
         ledger.abandon()
     else:
         ledger.close("failed")
-    if not isinstance(error, JobError):
+    if not isinstance(error, JobError | TakenOverError):
         _say_resume("failed", run, where)
 
 
 def _close(
-    mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, where: Where, pictures: Sequence[Path] = ()
+    mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, where: Where, pictures: Sequence[str] = ()
 ) -> None:
     """Gives the mirror what the run has left, and waits for it (a bounded time)."""
     if mirror is None:
         return
-    artifacts: list[Path | tuple[Path, str]] = [run.job_file, run.path / "run.json"]
-    artifacts += [(p, "heatmaps") for p in pictures]
     tables = {}
     children: list[Child] = []
-    if status == "done":
-        shown = accepted_ones(run.path, where.mlflow_children)
-        children = [Child(a.hypothesis, a.title, a.params, a.metrics, a.course, a.files) for a in shown]
-        artifacts += [(p, f"tables/{p.parent.name}") for p in sorted(run.tables.glob("*/*.parquet"))]
-        tables = {"alignment": results(run.path, accepted=True).to_pydict(), "results": results(run.path).to_pydict()}
-    watch.say("mlflow    finishing")
-    mirror.close(status, artifacts, tables, children=children)
+    with TemporaryDirectory(prefix="raysearch-") as folder:
+        scratch = Path(folder)
+        artifacts = _artifacts(run, status, pictures, scratch)
+        if status == "done":
+            for a in accepted_ones(run.folder, where.mlflow_children):
+                files = on_this_machine(run.interventions, a.files, scratch)
+                children.append(Child(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
+            alignment, everything = results(run.folder, accepted=True), results(run.folder)
+            tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
+        watch.say("mlflow    finishing")
+        mirror.close(status, artifacts, tables, children=children)
     if mirror.run_id:  # a short search can end before MLflow has made its run
         run.update(mlflow_run_id=mirror.run_id)
 
 
+def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Path) -> list[Path | tuple[Path, str]]:
+    """The files that MLflow is given, each with the folder of its run to put it in; copied to `scratch` where the run is on no disk."""
+    artifacts: list[Path | tuple[Path, str]] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
+    artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
+    if status == "done":
+        for name in run.tables.folders():
+            table = run.tables.at(name)
+            parts = [part for part in table.names() if part.endswith(".parquet")]
+            artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
+    return artifacts
+
+
 def _say_resume(status: str, run: RunFolder, where: Where) -> None:
     flags = " --pool local" if where.pool == "local" else f" --address {where.address}" if where.address else ""
-    print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(str(run.path))}{flags}", file=sys.stderr)
+    print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(run.place)}{flags}", file=sys.stderr)
 
 
 def _tell_screening(search: Search, watch: Watch) -> None:
@@ -212,28 +231,28 @@ def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where:
     )
     if end.conflicts:
         watch.say(
-            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables / 'failures'}"
+            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables.at('failures').place}"
         )
     if not where.quiet:
         order = [(c, "ascending") for c in ("variable", "component", "position", "layer", "head")]
-        accepted = results(run.path, accepted=True).sort_by(order)
+        accepted = results(run.folder, accepted=True).sort_by(order)
         claim = (
             "of the test pairs at hand, not of others like them" if these_pairs else "of pairs that the problem draws"
         )
         console = Console(width=None if sys.stdout.isatty() else 160, no_color=where.no_color or None)
         if accepted.num_rows:
             print_table(accepted, console, title=f"Alignment: accepted hypotheses (IIA {claim})")
-            print_controls(beside(run.path), console)
+            print_controls(beside(run.folder), console)
         else:
             console.print("Alignment: no hypothesis was accepted.")
         if end.undecided:
-            watch.say(f"undecided raysearch results {shlex.quote(str(run.path))} --where \"verdict = 'undecided'\"")
-        watch.say(f"heat maps {run.heatmaps}")
-        watch.say(f"more      raysearch results {shlex.quote(str(run.path))}")
+            watch.say(f"undecided raysearch results {shlex.quote(run.place)} --where \"verdict = 'undecided'\"")
+        watch.say(f"heat maps {run.heatmaps.place}")
+        watch.say(f"more      raysearch results {shlex.quote(run.place)}")
     if end.failed > where.fail_on_error * end.decided:
         print(
             f"raysearch: {end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
-            f"see {run.tables / 'failures'}",
+            f"see {run.tables.at('failures').place}",
             file=sys.stderr,
         )
         return FAILED_TOO_MANY
@@ -359,24 +378,11 @@ def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Ope
 
 def _kept_job(run: RunFolder) -> Job:
     """The job that the run began with. Raises: ResumeError where job.yaml was edited since, in what changes an answer."""
-    job = Job.load(run.job_file)
+    where = run.folder.shown(JOB_FILE)
+    job = Job.read(run.job_text, where)
     if job.digest() != run.info.job_digest:
         raise ResumeError(
-            f"{run.job_file}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
+            f"{where}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
             "(only name and resources may change), or submit it as a new job"
         )
     return job
-
-
-def _writable(store: str) -> Path:
-    root = store_path(store)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".raysearch-probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as e:
-        raise StoreError(
-            f"store {root}: cannot be written ({e.strerror or e}); give --store a folder that you may write"
-        ) from e
-    return root

@@ -7,13 +7,13 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from raysearch.folders.where import Place
 from raysearch.report.beside import READ, TESTED, Beside
 from raysearch.report.results import results
 from raysearch.report.units import is_plain, places, words
@@ -26,7 +26,7 @@ _WORDS = ("variable", "component", "position", "subspace", "units", "verdict")
 """Columns of words; the others are numbers."""
 
 
-def show_results(run: Path, output: str, no_color: bool = False, **choice: Any) -> None:
+def show_results(run: Place, output: str, no_color: bool = False, **choice: Any) -> None:
     """Writes the chosen results of a run to stdout. Raises: StoreError, JobError for a bad condition."""
     table = results(run, **choice)
     match output:

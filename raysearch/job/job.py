@@ -24,7 +24,7 @@ from raysearch.job.keys import (
 from raysearch.job.mistakes import first_error
 from raysearch.job.not_yet import refuse_not_yet
 from raysearch.job.space import SpaceKeys, SubspaceChoice, SubspaceKeys
-from raysearch.job.text import assign, read_mapping
+from raysearch.job.text import assign, parse_mapping, read_mapping
 from raysearch.search.hypothesis import canonical_json
 
 
@@ -51,6 +51,11 @@ class Job(Keys):
         for assignment in sets:
             assign(raw, assignment)
         return cls.parse(raw, where=str(path), folder=path.resolve().parent)
+
+    @classmethod
+    def read(cls, text: str, where: str) -> "Job":
+        """The job of a YAML text, of which `where` is said to be wrong. Raises: JobError in one line."""
+        return cls.parse(parse_mapping(text, where, tuple(cls.model_fields)), where=where)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None) -> "Job":

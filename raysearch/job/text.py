@@ -16,15 +16,22 @@ from raysearch.errors import JobError
 def read_mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """The mapping in a YAML file. `keys`: those that it may have, for the error. Raises: JobError in one line."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as e:
         raise JobError(f"{path}: cannot be read ({e.strerror}); give the path of a job file") from e
     except UnicodeDecodeError as e:
         raise JobError(f"{path}: is no text in UTF-8 (byte {e.start}); a job file is YAML") from e
+    return parse_mapping(text, str(path), keys)
+
+
+def parse_mapping(text: str, where: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The mapping of a YAML text; `where` is said to be wrong. Raises: JobError in one line."""
+    try:
+        raw = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
-        raise JobError(f"{path}: {_one_line(e)}") from e
+        raise JobError(f"{where}: {_one_line(e)}") from e
     if not isinstance(raw, dict):
-        raise JobError(f"{path}: holds {_kind(raw)}; a job file is a mapping with the keys {', '.join(keys)}")
+        raise JobError(f"{where}: holds {_kind(raw)}; a job file is a mapping with the keys {', '.join(keys)}")
     return raw
 
 

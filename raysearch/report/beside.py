@@ -7,9 +7,9 @@ difference: a control that was accepted, or that matches no less often than the 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from raysearch.folders.where import Place
 from raysearch.report.results import FITS, read_table, results
 from raysearch.report.units import words
 
@@ -44,16 +44,16 @@ class Beside:
         )
 
 
-def beside(run: str | Path) -> list[Beside]:
+def beside(run: Place) -> list[Beside]:
     """The accepted hypotheses of a run, in the order of `results`. Raises: StoreError if there is nothing to read."""
     rows = results(run, controls=True).to_pylist()
     controls = [row for row in rows if row["control"] is not None]
     accepted = [row for row in rows if row["control"] is None and row["verdict"] == "accept"]
-    widths = _widths(Path(run))
+    widths = _widths(run)
     return [_beside(row, controls, widths) for row in accepted]
 
 
-def _widths(run: Path) -> dict[str, int]:
+def _widths(run: Place) -> dict[str, int]:
     """The width that each fit found, by its digest, of those that found one."""
     rows = read_table(run, "fits", FITS).to_pylist()
     found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}

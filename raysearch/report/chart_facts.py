@@ -7,11 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
+
+from raysearch.folders.folder import Folder
+from raysearch.folders.parquet import from_parquet
+from raysearch.folders.where import Place, folder_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +28,29 @@ class ChartFacts:
     pairs: Mapping[str, int] = field(default_factory=dict)
 
 
-def chart_facts(run: Path) -> ChartFacts:
-    """The facts that the run folder holds. Raises: OSError, ValueError or pyarrow's for a file that is damaged."""
-    info = json.loads(_text(run / "run.json") or "{}")
-    job = yaml.safe_load(_text(run / "job.yaml") or "{}") or {}
+def chart_facts(run: Place) -> ChartFacts:
+    """The facts that the run folder holds. Raises: StoreError, ValueError or pyarrow's for a file that is damaged."""
+    folder = folder_at(run)
+    info = json.loads(_text(folder, "run.json") or "{}")
+    job = yaml.safe_load(_text(folder, "job.yaml") or "{}") or {}
     model, test = job.get("model") or {}, job.get("test") or {}
     return ChartFacts(
-        run=str(info.get("id") or run.name),
+        run=str(info.get("id") or folder.name),
         model=model.get("path") if isinstance(model, dict) else str(model),
         threshold=test.get("threshold"),
         claim=test.get("claim"),
         fixed=test.get("use") == "fixed",
-        pairs=_change_pairs(run / "pairs.parquet"),
+        pairs=_change_pairs(folder),
     )
 
 
-def _change_pairs(path: Path) -> dict[str, int]:
+def _change_pairs(run: Folder) -> dict[str, int]:
     """Change pairs by variable: the counterfactual's ids differ from those of the base's answer."""
     counts: Counter[str] = Counter()
-    if not path.is_file():
+    if not run.exists("pairs.parquet"):
         return counts
     columns = ["split", "block", "base_answer_ids", "counterfactual"]
-    for row in pq.ParquetFile(path).read(columns=columns).to_pylist():
+    for row in from_parquet(run.read("pairs.parquet"), columns).to_pylist():
         if row["split"] == "test" and row["block"] is not None:
             counts.update(c["variable"] for c in row["counterfactual"] if _differs(c, row))
     return dict(counts)
@@ -57,5 +60,5 @@ def _differs(counterfactual: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return bool(counterfactual["ids"] != row["base_answer_ids"])
 
 
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+def _text(run: Folder, name: str) -> str | None:
+    return run.read(name).decode() if run.exists(name) else None

@@ -6,9 +6,9 @@ Invariants: read from the tables alone, so that a replay shows the same.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from raysearch.folders.where import Place, folder_at
 from raysearch.report.beside import beside
 from raysearch.report.results import FITS, read_table
 from raysearch.report.units import words
@@ -19,25 +19,26 @@ _METRICS = ("iia", "low", "high", "n", "matches", "holdout_iia", "holdout_n", "k
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An accepted hypothesis. `course`: (metric, step, value), of the seeds of what was fit; `files`: its tensors."""
+    """An accepted hypothesis. `course`: (metric, step, value), of the seeds of what was fit; `files`: its tensors, in `interventions`."""
 
     hypothesis: str
     title: str
     params: Mapping[str, object]
     metrics: Mapping[str, float]
     course: tuple[tuple[str, int, float], ...]
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
 
 
-def accepted(run: Path, most: int) -> list[Accepted]:
+def accepted(run: Place, most: int) -> list[Accepted]:
     """The first `most` of the alignment, in the order of `results`. Raises: StoreError if there is nothing to read."""
     fits = read_table(run, "fits", FITS).to_pylist()
+    interventions = folder_at(run).at("interventions")
     found = []
     for b in beside(run)[:most]:
         row = b.row
         figures = {name: row[name] for name in _METRICS} | {f"control/{name}": iia for name, iia in b.iia.items()}
         params = {name: row[name] for name in _PARAMS if row[name] is not None}
-        file = run / "interventions" / f"{row['fit']}.safetensors"
+        file = f"{row['fit']}.safetensors"
         found.append(
             Accepted(
                 row["hypothesis"],
@@ -45,7 +46,7 @@ def accepted(run: Path, most: int) -> list[Accepted]:
                 params,
                 {name: float(v) for name, v in figures.items() if v is not None and math.isfinite(v)},
                 _course([f for f in fits if f["intervention"] == row["intervention"]]),
-                (file,) if row["fit"] and file.is_file() else (),
+                (file,) if row["fit"] and interventions.exists(file) else (),
             )
         )
     return found

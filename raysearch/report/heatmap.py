@@ -9,6 +9,7 @@ that no global figure or backend of the user's is touched.
 import re
 import textwrap
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -19,6 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.folders.where import Place, folder_at
 from raysearch.report.chart_facts import ChartFacts, chart_facts
 from raysearch.report.panels import Panel, Row, panels
 from raysearch.report.results import HYPOTHESES, read_table, results
@@ -45,28 +48,25 @@ _CLAIMS = {
 }
 
 
-def heatmaps(run: str | Path, out_dir: str | Path) -> list[Path]:
-    """Draws the PNGs of each variable of the run into `out_dir`; their paths, in order of the variables' first appearance.
+def heatmaps(run: Place, out: Place) -> list[str]:
+    """Draws the PNGs of each variable of the run into the folder `out`; their names, in order of the variables' first appearance.
 
     Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot be written.
     """
-    run, out = Path(run), Path(out_dir)
+    run, out = folder_at(run), folder_at(out)
     rows = _in_order_proposed(run)
     facts = chart_facts(run)
-    paths: list[Path] = []
+    names: list[str] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
         for panel in panels(variable, rows):
-            path = out / f"{_file_name('-'.join([variable, *panel.of]), paths)}.png"
-            figure = _draw(panel, facts)
+            names.append(f"{_file_name('-'.join([variable, *panel.of]), names)}.png")
+            png = BytesIO()
+            _draw(panel, facts).savefig(png, dpi=130)
             try:
-                out.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, dpi=130)
-            except OSError as e:
-                raise StoreError(
-                    f"{path}: cannot be written ({e.strerror or e}); the verdicts are safe, make room for pictures"
-                ) from e
-            paths.append(path)
-    return paths
+                out.write(names[-1], png.getvalue())
+            except StoreError as e:
+                raise StoreError(f"{e}; the verdicts are safe, make room for pictures") from e
+    return names
 
 
 def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
@@ -220,7 +220,7 @@ def _caption(panel: Panel, width: float) -> str:
     return textwrap.fill(text, int(width * 16))
 
 
-def _in_order_proposed(run: Path) -> list[Row]:
+def _in_order_proposed(run: Folder) -> list[Row]:
     """All rows, in the order of the table of hypotheses, which is the order in which positions were named."""
     place = {h: i for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())}
     rows: list[Row] = results(run).to_pylist()
@@ -232,6 +232,6 @@ def _short(share: float | None) -> str:
     return "?" if share is None else f"{share:.2f}".removeprefix("0")
 
 
-def _file_name(variable: str, taken: Sequence[Path]) -> str:
+def _file_name(variable: str, taken: Sequence[str]) -> str:
     name = re.sub(r"[^\w\-]", "_", variable)[:80] or "variable"
-    return name if all(p.stem != name for p in taken) else f"{name}_{len(taken)}"
+    return name if f"{name}.png" not in taken else f"{name}_{len(taken)}"

@@ -5,13 +5,13 @@ user's is SQL over these columns alone: it can reach no file, no network, no oth
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysearch.errors import JobError, StoreError
+from raysearch.folders.parquet import from_parquet
+from raysearch.folders.where import Place, folder_at
 
 _STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
 HYPOTHESES = pa.schema(
@@ -79,7 +79,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 
 
 def results(
-    run: str | Path,
+    run: Place,
     accepted: bool = False,
     variable: str | None = None,
     where: str | None = None,
@@ -95,7 +95,9 @@ def results(
     """
     hypotheses = read_table(run, "hypotheses", HYPOTHESES)
     if not hypotheses.num_rows:
-        raise StoreError(f"{Path(run)}: there are no hypotheses in its tables yet; let the run go on, or `resume` it")
+        raise StoreError(
+            f"{folder_at(run).place}: there are no hypotheses in its tables yet; let the run go on, or `resume` it"
+        )
     con = duckdb.connect(":memory:", config=_CONFIG)
     try:
         con.register("hypotheses", hypotheses)
@@ -119,20 +121,21 @@ def results(
         con.close()
 
 
-def read_table(run: str | Path, table: str, schema: pa.Schema) -> pa.Table:
+def read_table(run: Place, table: str, schema: pa.Schema) -> pa.Table:
     """All parts of a table, in their order; empty, with the columns of `schema`, where there are none yet.
 
     Raises: StoreError for a part that cannot be read.
     """
-    folder = Path(run) / "tables" / table
+    folder = folder_at(run).at("tables").at(table)
+    names = [name for name in folder.names() if name.endswith(".parquet") and not name.startswith("_")]
     parts = []
-    for path in sorted(folder.glob("[!._]*.parquet")):
+    for name, content in zip(names, folder.each(names), strict=True):
         try:
-            parts.append(pq.ParquetFile(path).read())
+            parts.append(from_parquet(content))
         except (pa.ArrowException, OSError) as e:
             first = str(e).splitlines()[0]
             raise StoreError(
-                f"{path}: cannot be read ({first}); delete it and `resume` the run: it is written again"
+                f"{folder.shown(name)}: cannot be read ({first}); delete it and `resume` the run: it is written again"
             ) from e
     return pa.concat_tables(parts, promote_options="default") if parts else schema.empty_table()
 

@@ -1,4 +1,4 @@
-"""Journal entries to plain JSON values and back: events, and the three entries of the journal's own.
+"""Journal entries to plain JSON values and back: events, and the four entries of the journal's own.
 
 Invariants: decode(encode(x)) == x; tuples come back as tuples; what is not exactly of this form is a StoreError, never a
 guess. Nothing is pickled, so that a journal of today is read by tomorrow's version or refused in one line.
@@ -25,6 +25,13 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Follows:
+    """A driver goes on from what those before it had written: of each so many entries (`read`). What they write later does not count."""
+
+    read: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """The next `rows` rows of `table` make the part named `part`. Counted in rows, not in time, so that a replay agrees."""
 
@@ -40,10 +47,11 @@ class Ended:
     status: str
 
 
-JournalEntry = Event | Started | Cut | Ended
+JournalEntry = Event | Started | Follows | Cut | Ended
 
 _TYPES: dict[str, type] = {
     "started": Started,
+    "follows": Follows,
     "screened": Screened,
     "fitted": Fitted,
     "measured": Measured,

@@ -8,55 +8,40 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from raysearch.errors import StoreError
-from raysearch.whole_file import make_folder, write_bytes_whole
+from raysearch.folders.folder import Folder
+from raysearch.folders.where import folder_at
+
+_SUFFIX = ".safetensors"
 
 
 class Fits:
     """The folder of a run's fitted subspaces, and of where their training stood."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder | Path) -> None:
+        self._folder = folder_at(folder)
 
     def keep(self, tensors: Mapping[str, bytes]) -> None:
-        """Each content is on disk when this returns. Raises: StoreError if the disk refuses."""
+        """Each content is durable when this returns. Raises: StoreError if the store refuses."""
         for digest, content in tensors.items():
             assert hashlib.sha256(content).hexdigest() == digest, "a content goes by its own digest"
-            path = self._path(digest)
-            if path.exists():
-                continue
-            if not self._folder.exists():
-                try:
-                    make_folder(self._folder)
-                except OSError as e:
-                    raise StoreError(
-                        f"{self._folder}: cannot be made ({e.strerror or e}); free the disk, then `resume`"
-                    ) from e
-            write_bytes_whole(path, content)
+            if not self._folder.exists(digest + _SUFFIX):
+                self._folder.write(digest + _SUFFIX, content)
 
     def read(self, digest: str) -> bytes:
         """The content. Raises: StoreError where the file is missing, or is not what was written."""
-        path = self._path(digest)
         try:
-            content = path.read_bytes()
-        except OSError as e:
-            raise StoreError(
-                f"{path}: cannot be read ({e.strerror or e}), and the journal says that it was fit; restore it from a copy"
-            ) from e
+            content = self._folder.read(digest + _SUFFIX)
+        except StoreError as e:
+            raise StoreError(f"{e}, and the journal says that it was fit; restore it from a copy") from e
         if hashlib.sha256(content).hexdigest() != digest:
-            raise StoreError(f"{path}: is not what was written (its name is its SHA-256); restore it from a copy")
+            raise StoreError(
+                f"{self._folder.shown(digest + _SUFFIX)}: is not what was written (its name is its SHA-256); restore it from a copy"
+            )
         return content
 
     def keep_only(self, digests: Iterable[str]) -> None:
-        """Lets go of all others: where training stood, once it is over. Raises: StoreError if the disk refuses."""
-        kept = {self._path(digest) for digest in digests}
-        for path in self._folder.glob("*.safetensors") if self._folder.is_dir() else ():
-            if path not in kept:
-                try:
-                    path.unlink()
-                except OSError as e:
-                    raise StoreError(
-                        f"{path}: cannot be removed ({e.strerror or e}); the driver must be able to write there"
-                    ) from e
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest}.safetensors"
+        """Lets go of all others: where training stood, once it is over. Raises: StoreError if the store refuses."""
+        kept = {digest + _SUFFIX for digest in digests}
+        for name in self._folder.names():
+            if name.endswith(_SUFFIX) and name not in kept:
+                self._folder.delete(name)

@@ -4,15 +4,17 @@ Invariants:
 - an event is in the journal when `events` returns; tables and mirror follow from the journal and can be lost;
 - replay gives the journal's events in their order and batches; the same search then says the same notes, and the same rows
   fill the same parts, so that fresh runs and resumed ones are written by the same lines of code;
+- of two drivers at once the earlier one writes nothing but its journal once the later one has begun, and ends;
 - an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
 
 Not for two threads at once.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any, Protocol
 
 from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
@@ -28,9 +30,9 @@ from raysearch.search.notes import (
     Snapshot,
     Trained,
 )
-from raysearch.store.codec import Cut, Ended, Started, decode
+from raysearch.store.codec import Cut, Ended, Follows, Started, decode
 from raysearch.store.fits import Fits
-from raysearch.store.journal import Journal, Line, read_journal
+from raysearch.store.journal import Journal, Line, history, read_journal
 from raysearch.store.pairs_table import read_pairs, write_pairs
 from raysearch.store.rows import (
     conflict_row,
@@ -65,7 +67,7 @@ class Ledger:
     `said`: one line for each truncated tail that the journal had. `past`: how many events it holds from drivers before.
     `ended`: the status with which the last driver closed it, None if it was killed (or the run is new).
 
-    Raises: StoreError if the journal is damaged or the folder cannot be written.
+    Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if a later driver is there.
     """
 
     def __init__(
@@ -81,20 +83,32 @@ class Ledger:
         self.past = 0
         self.ended: str | None = None
         self.starts: list[Started] = []
+        self._journal = Journal(run.journal)
+        self._journal.append(
+            [_started(run)]
+        )  # before those before are read: whichever driver is later, the other sees it
+        self._read: Counter[str] = Counter()
         said: list[str] = []
         cuts = self._look_back(said)
         self.said = tuple(said)
+        if self._read:
+            self._journal.append([Follows(dict(self._read))])
+        self._journal.check_latest()
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
         self._to_replay = self.past > 0
         self._fits = Fits(run.interventions)
         self._concluded: set[str] = set()
-        self._journal = Journal(run.journal)
         self._cut_from: dict[str, int] = {}
-        self._journal.append([_started(run)])
         self._tables = {
             name: TableWriter(
-                run.tables / name, schema, [c for c in cuts if c.table == name], self._cut, clock, max_rows, max_seconds
+                run.tables.at(name),
+                schema,
+                [c for c in cuts if c.table == name],
+                self._cut,
+                clock,
+                max_rows,
+                max_seconds,
             )
             for name, schema in TABLES.items()
         }
@@ -115,7 +129,7 @@ class Ledger:
         self._replaying = self._to_replay = False
 
     def events(self, events: Sequence[Event]) -> None:
-        """Makes the events durable, together. Raises: StoreError if the disk refuses."""
+        """Makes the events durable, together. Raises: StoreError if the store refuses."""
         assert not self._to_replay, "replay the journal first: the search must know what was seen"
         for event in events:
             if isinstance(event, Fitted):
@@ -129,7 +143,7 @@ class Ledger:
         return {digest: self._fits.read(digest) for digest in task.digests}
 
     def notes(self, notes: Sequence[Note]) -> None:
-        """Projects what the search says to the tables and the mirror. Raises: StoreError if the disk refuses."""
+        """Projects what the search says to the tables and the mirror. Raises: StoreError if the store refuses; TakenOverError."""
         for note in notes:
             self._keep(note)
         if self._mirror is not None and notes:
@@ -145,8 +159,9 @@ class Ledger:
     def close(self, status: str) -> None:
         """Writes what is left and journals the end. `status`: "done", or e.g. "interrupted", "failed": `resume` goes on.
 
-        Raises: StoreError if the disk refuses, or at "done" if a replay did not repeat the journal's rows.
+        Raises: StoreError if the store refuses, or at "done" if a replay did not repeat the journal's rows; TakenOverError.
         """
+        self._journal.check_latest()
         if status == "done":
             for note in self._accepted.values():
                 self._tables["verdicts"].add(verdict_row(note, None))
@@ -165,14 +180,14 @@ class Ledger:
     def abandon(self) -> None:
         """Lets go of the journal and writes nothing more: after an error of the store, which `resume` will find as after a crash."""
         self._journal.close()
-        self._remember_mirror()
 
     def _look_back(self, said: list[str]) -> list[Cut]:
-        """The cuts that the journal holds; counts its events; reads every line, so that damage shows before work begins."""
+        """The cuts that the journal holds; counts its lines and events; reads every line, so that damage shows before work begins."""
         cuts: list[Cut] = []
-        for line in read_journal(self._run.journal, said.append):
+        for line in read_journal(self._run.journal, said.append, history(self._run.journal, self._journal.driver)):
+            self._read[line.driver] += 1
             kind = line.raw.get("type")
-            if kind not in ("started", "cut", "ended"):
+            if kind not in ("started", "follows", "cut", "ended"):
                 self.past += 1
                 continue
             entry = decode(line.raw)
@@ -186,8 +201,8 @@ class Ledger:
         return cuts
 
     def _lines_before(self) -> Iterator[Line]:
-        """The journal without our own entries, which come last."""
-        return takewhile(lambda line: line.driver != self._journal.driver, read_journal(self._run.journal))
+        """The journal as it was when we started."""
+        return read_journal(self._run.journal, until=self._read)
 
     def _project(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -217,8 +232,8 @@ class Ledger:
                 self._tables["verdicts"].add(verdict_row(self._accepted.pop(note.hypothesis.id), note))
                 self._add("fits", seed_rows(note))
             case Blocked():
-                kept = read_pairs(self._run.pairs)
-                write_pairs(self._run.pairs, kept.pairs, kept.encoded, note.pairs)
+                kept = read_pairs(self._run.folder)
+                write_pairs(self._run.folder, kept.pairs, kept.encoded, note.pairs)
 
     def _add(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
@@ -229,6 +244,7 @@ class Ledger:
         seq = self._journal.next_seq
         cut = Cut(table, f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}", rows)
         self._journal.append([cut])
+        self._journal.check_latest()  # before the part is written: a later driver may not have read of this cut
         self._cut_from[table] = seq + 1
         return cut
 

@@ -6,19 +6,20 @@ Invariants: what is read back equals what was written, so that resume never draw
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.folders.parquet import from_parquet, to_parquet
 from raysearch.search.events import Encoded, Given, Ids
 from raysearch.search.hypothesis import content_id
 from raysearch.search.notes import PairScreened
 from raysearch.store.schemas import PAIRS
-from raysearch.whole_file import write_whole
+
+FILE = "pairs.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +32,27 @@ class KeptPairs:
 
 
 def write_pairs(
-    path: Path,
+    run: Folder,
     pairs: Sequence[Pair],
     encoded: Sequence[Encoded] | None = None,
     screened: Sequence[PairScreened] | None = None,
 ) -> None:
-    """The file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
+    """The run's file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
     encoded_by = {e.index: e for e in encoded or ()}
     screened_by = {s.pair: s for s in screened or ()}
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
     told = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
     schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **told})
-    table = pa.Table.from_pylist(rows, schema=schema)
-    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+    run.write(FILE, to_parquet(pa.Table.from_pylist(rows, schema=schema)))
 
 
-def read_pairs(path: Path) -> KeptPairs:
+def read_pairs(run: Folder) -> KeptPairs:
     """The pairs of a run. Raises: StoreError if the file is missing or not of this form."""
-    if not path.is_file():
+    path = run.shown(FILE)
+    if not run.exists(FILE):
         raise StoreError(f"{path}: is missing, so the run never got as far as its pairs; submit the job again")
     try:
-        table = pq.ParquetFile(path).read()
+        table = from_parquet(run.read(FILE))
         told = table.schema.metadata or {}
         rows = table.to_pylist()
         return KeptPairs(

@@ -3,24 +3,50 @@
 Invariants: a relative place is resolved once, when a run starts, so that `resume` finds it from any folder.
 """
 
+import os
 import re
+import socket
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Literal
 
-from raysearch.errors import NotYetError
+from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.folders.where import folder_at, is_uri, without_credentials
 
+__all__ = ["kind_of", "tracking_uri", "without_credentials", "writable_store"]
+
+IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 
-def store_path(uri: str | Path) -> Path:
-    """The absolute folder that a store URI names. Raises: NotYetError for object stores and other schemes."""
-    text = str(uri)
-    if text.startswith("file://"):
-        text = urlsplit(text).path
-    elif match := _SCHEME.match(text):
-        shown = without_credentials(text)
-        raise NotYetError(f"store {shown}: this version keeps runs on local disk, not on {match[0]}//; give a folder")
-    return Path(text).expanduser().absolute()
+def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
+    """What a store is to a driver that may stand on another machine.
+
+    relative: a folder below wherever the driver stands, so that in a Ray job it dies with the job's own folder; local: an absolute path
+    (or file://), which outlives a job and is another folder on another machine, unless the disk is shared; remote: an object store,
+    the same from everywhere.
+    """
+    if is_uri(store):
+        return "local" if str(store).startswith("file://") else "remote"
+    return "local" if Path(store).expanduser().is_absolute() else "relative"
+
+
+def writable_store(store: str) -> Folder:
+    """The store's folder, where a file could be written. Raises: StoreError where it could not, or would die with a Ray job."""
+    if IN_A_RAY_JOB in os.environ and kind_of(store) == "relative":
+        raise StoreError(
+            f"store {store}: is relative, and this driver is a Ray job, whose folder Ray removes with all that is in it; "
+            "give --store s3://... or the absolute path of a disk that outlives the job"
+        )
+    root = folder_at(store)
+    probe = f"raysearch-probe-{socket.gethostname()}-{os.getpid()}"
+    try:
+        root.write(probe, b"")
+        root.delete(probe)
+    except StoreError as e:
+        raise StoreError(f"store {root.place}: cannot be written: {e}; give --store a place that you may write") from e
+    return root
 
 
 def tracking_uri(uri: str, base: Path | None = None) -> str:
@@ -32,11 +58,3 @@ def tracking_uri(uri: str, base: Path | None = None) -> str:
     if _SCHEME.match(uri) or uri in ("databricks", "databricks-uc"):
         return uri
     return str((base / uri).absolute())
-
-
-def without_credentials(uri: str) -> str:
-    """`uri` without user:password@, to be written down or shown."""
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri

@@ -1,17 +1,14 @@
-"""The folder of one run: STORE/<name>-<UTC time>-<job hash 8>/, its run.json, job.yaml and lock.
+"""The folder of one run: STORE/<name>-<UTC time>-<job hash 8>/, its run.json, job.yaml and lock; on a disk or an object store.
 
-Invariants: run.json is replaced whole, never edited in place; it holds no credentials; one driver at a time works on a
-run (flock, which the kernel lets go of when a driver dies, however it dies).
+Invariants: run.json is replaced whole, never edited in place; it holds no credentials; on a disk one driver at a time works on a
+run (flock, which the kernel lets go of when a driver dies, however it dies); on an object store the later one counts (journal.py).
 """
 
 import difflib
-import fcntl
 import json
-import os
 import re
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -19,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.errors import StoreError
-from raysearch.store.places import store_path, without_credentials
-from raysearch.whole_file import make_folder, write_text_whole
+from raysearch.folders.folder import Folder
+from raysearch.folders.local import LocalFolder
+from raysearch.folders.where import folder_at, is_uri, without_credentials
 
 SCHEMA_VERSION = 1
 """Of run.json, the journal and the tables."""
 PACKAGES = ("raysearch", "torch", "transformers", "ray")
+JOB_FILE = "job.yaml"
+_INFO_FILE = "run.json"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
@@ -48,25 +48,31 @@ class RunInfo:
 
 
 class RunFolder:
-    """A run on local disk. Make one with `create`, `open` or `find_run`.
+    """A run. Make one with `create`, `open` or `find_run`. `place`: its path or URI, as shown and as `resume` takes it.
 
-    Places in it: `journal`, `pairs`, `tables`, `job_file`, `heatmaps` (paths; not all exist at first).
+    Folders in it: `journal`, `tables`, `interventions`, `heatmaps` (not all exist at first).
     """
 
-    def __init__(self, path: Path, info: RunInfo) -> None:
-        self.path = path
+    def __init__(self, folder: Folder, info: RunInfo) -> None:
+        self.folder = folder
+        self.place = folder.place
         self.info = info
-        self.journal = path / "journal"
-        self.pairs = path / "pairs.parquet"
-        self.tables = path / "tables"
-        self.interventions = path / "interventions"
-        self.job_file = path / "job.yaml"
-        self.heatmaps = path / "heatmaps"
+        self.journal = folder.at("journal")
+        self.tables = folder.at("tables")
+        self.interventions = folder.at("interventions")
+        self.heatmaps = folder.at("heatmaps")
+
+    @property
+    def path(self) -> Path:
+        """Where a run on local disk is. Raises: StoreError for one on an object store."""
+        if not isinstance(self.folder, LocalFolder):
+            raise StoreError(f"{self.place}: is no folder of this machine; copy the run to one")
+        return self.folder.path
 
     @classmethod
     def create(
         cls,
-        store: str | Path,
+        store: str | Path | Folder,
         *,
         name: str,
         job_hash: str,
@@ -78,46 +84,44 @@ class RunFolder:
     ) -> "RunFolder":
         """A new run folder with run.json and job.yaml. A second run in the same second takes the next free second.
 
-        Raises: StoreError if the store cannot be written; NotYetError for object stores.
+        Raises: StoreError if the store cannot be written.
         """
-        root = store_path(store)
+        root = folder_at(store)
         at = (now or _utc_now)()
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            path, at = _make_free_folder(root, re.sub(r"[^A-Za-z0-9._-]+", "-", name), job_hash, at)
-            make_folder(path / "tables")
-        except OSError as e:
-            raise StoreError(
-                f"store {root}: cannot be written ({e.strerror or e}); give --store a folder that you may write"
-            ) from e
+        folder, at = _claim_free(root, re.sub(r"[^A-Za-z0-9._-]+", "-", name), job_hash, at)
         info = RunInfo(
-            id=path.name,
+            id=folder.name,
             name=name,
             job_hash=job_hash,
             job_digest=job_digest,
             evidence_version=evidence_version,
             created=at.isoformat(),
-            store_uri=str(root),
+            store_uri=root.place,
             tracking_uri=without_credentials(tracking_uri) if tracking_uri else None,
             versions=installed_versions(),
         )
-        run = cls(path, info)
-        write_text_whole(run.job_file, job_text)
+        run = cls(folder, info)
+        folder.write(JOB_FILE, job_text.encode())
         run._write_info(info)
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
-        """The run at `path`. Raises: StoreError if it is none, naming what is missing."""
-        path = Path(path).absolute()
-        if not path.is_dir():
-            raise StoreError(f"{path}: there is no such folder; `ls` the store for its runs")
-        for needed in ("run.json", "job.yaml"):
-            if not (path / needed).is_file():
-                raise StoreError(
-                    f"{path}: this is no run folder, {needed} is missing; give a folder <name>-<time>-<hash> of the store"
-                )
-        return cls(path, _read_info(path / "run.json"))
+    def open(cls, place: str | Path | Folder) -> "RunFolder":
+        """The run at a path or URI. Raises: StoreError if it is none, naming what is missing."""
+        folder = folder_at(place)
+        missing = [needed for needed in (_INFO_FILE, JOB_FILE) if not folder.exists(needed)]
+        if not missing:
+            return cls(folder, _read_info(folder))
+        if not folder.names() and not folder.folders():
+            raise StoreError(f"{folder.place}: there is no such folder; `ls` the store for its runs")
+        raise StoreError(
+            f"{folder.place}: this is no run folder, {missing[0]} is missing; give a folder <name>-<time>-<hash> of the store"
+        )
+
+    @property
+    def job_text(self) -> str:
+        """job.yaml. Raises: StoreError if it cannot be read."""
+        return self.folder.read(JOB_FILE).decode("utf-8", errors="replace")
 
     def update(self, **changes: Any) -> None:
         """Replaces fields of run.json, e.g. `model_digest`, `mlflow_run_id`. Raises: StoreError if it cannot be written."""
@@ -126,62 +130,40 @@ class RunFolder:
             self._write_info(info)
             self.info = info
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """This driver alone works on the run while inside. Raises: StoreError if another one does."""
-        path = self.path / "lock"
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as e:
-            raise StoreError(
-                f"{path}: cannot be opened ({e.strerror or e}); a driver must be able to write the run folder"
-            ) from e
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                holder = os.read(handle, 200).decode(errors="replace").strip() or "another driver"
-                raise StoreError(
-                    f"run {self.info.id}: {holder} works on it now; wait for its end or stop it, then `resume`"
-                ) from e
-            except OSError as e:
-                raise StoreError(
-                    f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local folder"
-                ) from e
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            yield
-        finally:
-            os.close(handle)
+    def lock(self) -> AbstractContextManager[None]:
+        """This driver alone works on the run while inside, on a disk. Raises: StoreError if another one does."""
+        return self.folder.lock(f"run {self.info.id}")
 
     def _write_info(self, info: RunInfo) -> None:
-        write_text_whole(self.path / "run.json", json.dumps(asdict(info), indent=2, sort_keys=True) + "\n")
+        self.folder.write(_INFO_FILE, (json.dumps(asdict(info), indent=2, sort_keys=True) + "\n").encode())
 
 
-def find_run(store: str | Path, name_or_path: str | Path) -> RunFolder:
-    """The run at a path; else the one of that name in the store; else, for "latest", the newest of the store.
+def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder:
+    """The run at a path or URI; else the one of that name in the store; else, for "latest", the newest of the store.
 
     Raises: StoreError if there is none, naming the nearest.
     """
-    text = str(name_or_path)
-    if Path(text).is_dir():
+    text = str(name_or_place)
+    if is_uri(text) or Path(text).is_dir():
         return RunFolder.open(text)
-    root = store_path(store)
+    root = folder_at(store)
     names = run_names(root)
     if text == "latest" and names:
-        return RunFolder.open(root / names[-1])
+        return RunFolder.open(root.at(names[-1]))
     if text in names:
-        return RunFolder.open(root / text)
+        return RunFolder.open(root.at(text))
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.4) or names[-1:]
     hint = f"did you mean {near[0]!r}?" if near else "that store holds no runs; is --store right?"
-    raise StoreError(f"there is no run {text!r}, neither as a path nor in store {root}; {hint}")
+    raise StoreError(f"there is no run {text!r}, neither as a path nor in store {root.place}; {hint}")
 
 
-def run_names(store: str | Path) -> list[str]:
+def run_names(store: str | Path | Folder) -> list[str]:
     """The names of the runs in a store, oldest first."""
-    root = store_path(store)
-    found = [(m[1], p.name) for p in root.glob("*/run.json") for p in [p.parent] if (m := _RUN_NAME.search(p.name))]
-    return [name for _, name in sorted(found)]
+    root = folder_at(store)
+    found = sorted((m[1], name) for name in root.folders() if (m := _RUN_NAME.search(name)))
+    while found and not root.at(found[-1][1]).exists(_INFO_FILE):
+        found.pop()  # being made this moment, or given up while it was; older ones are not asked about, one request each
+    return [name for _, name in found]
 
 
 def installed_versions() -> dict[str, str]:
@@ -200,20 +182,18 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _make_free_folder(root: Path, name: str, job_hash: str, at: datetime) -> tuple[Path, datetime]:
+def _claim_free(root: Folder, name: str, job_hash: str, at: datetime) -> tuple[Folder, datetime]:
     while True:
-        path = root / f"{name}-{at.strftime(_STAMP)}-{job_hash[:8]}"
-        try:
-            make_folder(path)
-        except FileExistsError:
-            at += timedelta(seconds=1)
-        else:
-            return path, at
+        folder = root.claim(f"{name}-{at.strftime(_STAMP)}-{job_hash[:8]}")
+        if folder is not None:
+            return folder, at
+        at += timedelta(seconds=1)
 
 
-def _read_info(path: Path) -> RunInfo:
+def _read_info(folder: Folder) -> RunInfo:
+    path = folder.shown(_INFO_FILE)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(folder.read(_INFO_FILE))
         known = {f.name for f in fields(RunInfo)}
         found = raw.get("schema_version")
         if found != SCHEMA_VERSION:
@@ -221,7 +201,7 @@ def _read_info(path: Path) -> RunInfo:
                 f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}; use the raysearch that made it"
             )
         return RunInfo(**{k: v for k, v in raw.items() if k in known})
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+    except (ValueError, TypeError, AttributeError) as e:
         raise StoreError(f"{path}: cannot be read ({e}); it is written by raysearch and holds one JSON object") from e
 
 

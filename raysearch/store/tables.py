@@ -9,15 +9,14 @@ Invariants:
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.folders.parquet import to_parquet
 from raysearch.store.codec import Cut
-from raysearch.whole_file import TEMPORARY, write_whole
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
@@ -35,7 +34,7 @@ class TableWriter:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         schema: pa.Schema,
         journalled: Iterable[Cut],
         cut: Callable[[str, int], Cut],
@@ -93,7 +92,7 @@ class TableWriter:
     def _write(self, cut: Cut) -> None:
         self._pack()
         table = pa.Table.from_batches(self._packed, schema=self._schema)
-        write_whole(self._folder / f"{cut.part}.parquet", lambda temporary: pq.write_table(table, temporary))
+        self._folder.write(f"{cut.part}.parquet", to_parquet(table))
         self._packed, self._count = [], 0
 
     def _pack(self) -> None:
@@ -102,16 +101,9 @@ class TableWriter:
             self._rows = []
 
 
-def _make_clean(folder: Path, parts: set[str]) -> None:
-    """The folder exists; half-written files and parts that no cut of the journal names are gone from it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            half = path.name.startswith(".") and path.name.endswith(TEMPORARY)
-            orphan = bool(_PART_NAME.match(path.name)) and path.stem not in parts
-            if half or orphan:
-                path.unlink()
-    except OSError as e:
-        raise StoreError(
-            f"{folder}: cannot be written ({e.strerror or e}); the driver must be able to write the run folder"
-        ) from e
+def _make_clean(folder: Folder, parts: set[str]) -> None:
+    """Half-written files and parts that no cut of the journal names are gone from the folder."""
+    folder.sweep()
+    for name in folder.names():
+        if _PART_NAME.match(name) and name.removesuffix(".parquet") not in parts:
+            folder.delete(name)

@@ -241,7 +241,7 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
 def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(undisturbed: Path, shell: Shell) -> None:
     done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (find_run(shell.folder / "runs", "latest").heatmaps).iterdir())[:2] == [
+    assert sorted(p.name for p in (find_run(shell.folder / "runs", "latest").path / "heatmaps").iterdir())[:2] == [
         "a.png",
         "b.png",
     ]
@@ -266,6 +266,19 @@ def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path,
     refused("run.json", info["model_digest"], "0" * 64, "began with a model of digest 000000000000")
     refused("run.json", f'"evidence_version": {EVIDENCE_VERSION}', '"evidence_version": 99', "evidence version 99")
     refused("job.yaml", "threshold: 0.8", "threshold: 0.05", "was edited since the run began")
+    refused("job.yaml", "dtype: float32", "dtype: bfloat16", "was edited since the run began")
+
+
+def test_another_patch_release_and_another_machine_may_go_on_with_a_run(shell: Shell, undisturbed: Path) -> None:
+    """A copy of the run in another folder, begun by other versions of everything."""
+    copy = shell.folder / undisturbed.name
+    shutil.copytree(undisturbed, copy)
+    info = json.loads((copy / "run.json").read_text())
+    versions = dict.fromkeys(info["versions"], "0.0.1")
+    (copy / "run.json").write_text(json.dumps({**info, "versions": versions}))
+    done = shell("resume", str(copy), "--pool", "local", "-q")
+    assert done.returncode == 0, done.stderr
+    assert _verdicts(shell, copy) == _verdicts(shell, undisturbed)
 
 
 def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: Shell) -> None:

@@ -112,13 +112,13 @@ def test_a_run_without_hypotheses_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_broken_part_is_named(run: RunFolder) -> None:
-    part = next((run.tables / "verdicts").glob("*.parquet"))
+    part = next((run.path / "tables/verdicts").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-8])
     with pytest.raises(StoreError, match=part.name):
         results(run.path)
 
 
 def test_what_is_being_written_is_not_read(run: RunFolder) -> None:
-    (run.tables / "verdicts" / ".x.parquet.tmp").write_bytes(b"PAR1")
-    (run.tables / "verdicts" / ".x.parquet").write_bytes(b"PAR1")
+    (run.path / "tables/verdicts" / ".x.parquet.tmp").write_bytes(b"PAR1")
+    (run.path / "tables/verdicts" / ".x.parquet").write_bytes(b"PAR1")
     assert results(run.path).num_rows == 4

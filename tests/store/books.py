@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from raysearch.causal import Input, Pair
+from raysearch.folders.folder import Folder
+from raysearch.folders.parquet import from_parquet
 from raysearch.search.events import Encoded, Event, Failed, Lost, Measured, Screened
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.search.notes import Blocked, Counted, Decided, Estimated, Note, PairScreened, Proposed, SetCount
@@ -51,7 +51,7 @@ ENCODED = tuple(
 )
 
 
-def new_run(store: Path) -> RunFolder:
+def new_run(store: Path | Folder) -> RunFolder:
     """A run with its pairs, as a driver leaves it before the first event."""
     run = RunFolder.create(
         store,
@@ -61,7 +61,7 @@ def new_run(store: Path) -> RunFolder:
         job_text="model: {path: planted}\ntest: {use: sequential, threshold: 0.8}\n",
         evidence_version=1,
     )
-    write_pairs(run.pairs, PAIRS, ENCODED)
+    write_pairs(run.folder, PAIRS, ENCODED)
     return run
 
 
@@ -159,8 +159,8 @@ def tables(run: RunFolder) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [
             row
-            for part in sorted((run.tables / name).glob("*.parquet"))
-            for row in pq.ParquetFile(part).read().to_pylist()
+            for part in run.tables.at(name).names()
+            for row in from_parquet(run.tables.at(name).read(part)).to_pylist()
         ]
         for name in TABLES
     }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysearch.errors import StoreError
 from raysearch.search.events import Failed, Lost, Measured, Screened
 from raysearch.search.hypothesis import canonical_json
-from raysearch.store.codec import Cut, Ended, JournalEntry, Started, decode, encode
+from raysearch.store.codec import Cut, Ended, Follows, JournalEntry, Started, decode, encode
 from tests.store.books import failure, screened
 
 TEXT = st.text(max_size=20)
@@ -37,6 +37,7 @@ ENTRIES = st.one_of(
     st.builds(Lost, INT, st.sampled_from(["worker", "node", "deadline"]), TEXT, TEXT),
     st.builds(Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT),
     st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
+    st.builds(Follows, st.dictionaries(TEXT, INT)),
     st.builds(Cut, TEXT, TEXT, INT),
     st.builds(Ended, TEXT),
 )

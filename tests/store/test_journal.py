@@ -1,7 +1,8 @@
-"""The journal on local disk: durable in batches, read in order, and honest about a tail that is half there."""
+"""The journal: durable in batches, read in order, honest about a tail that is half there; on a disk and on an object store."""
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.errors import StoreError
+from raysearch.errors import StoreError, TakenOverError
+from raysearch.folders.folder import Folder
 from raysearch.search.hypothesis import canonical_json, content_id
-from raysearch.store.codec import Ended, JournalEntry, decode
-from raysearch.store.journal import Journal, read_journal
+from raysearch.store.codec import Ended, Follows, JournalEntry, decode
+from raysearch.store.journal import Journal, history, read_journal
 from tests.store.books import screened, script
 
 EVENTS: list[JournalEntry] = [e for batch in script(1) for e in batch][:12]
 
 
-def write(folder: Path, batches: list[list[JournalEntry]], max_file_bytes: int = 2**20) -> Journal:
+def write(folder: Folder | Path, batches: list[list[JournalEntry]], max_file_bytes: int = 2**20) -> Journal:
     journal = Journal(folder, max_file_bytes=max_file_bytes)
     for batch in batches:
         journal.append(batch)
@@ -26,42 +28,49 @@ def write(folder: Path, batches: list[list[JournalEntry]], max_file_bytes: int =
     return journal
 
 
-def read(folder: Path) -> tuple[list[JournalEntry], list[str]]:
+def read(folder: Folder | Path) -> tuple[list[JournalEntry], list[str]]:
     said: list[str] = []
     return [decode(line.raw) for line in read_journal(folder, said.append)], said
 
 
-def only_file(folder: Path) -> Path:
-    (file,) = folder.glob("*/*.jsonl")
-    return file
+def files(folder: Folder) -> list[tuple[Folder, str]]:
+    """Those of all drivers, in order, each with the folder that it is in."""
+    return [(folder.at(driver), name) for driver in folder.folders() for name in folder.at(driver).names()]
 
 
-def test_entries_come_back_in_the_order_of_drivers_and_of_writing(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
+def change(file: tuple[Folder, str], to: Callable[[bytes], bytes]) -> None:
+    folder, name = file
+    folder.write(name, to(folder.read(name)))
+
+
+def test_entries_come_back_in_the_order_of_drivers_and_of_writing(store: Folder) -> None:
+    folder = store.at("journal")
     write(folder, [EVENTS[:3], EVENTS[3:4]])
     write(folder, [EVENTS[4:]], max_file_bytes=1)
     assert read(folder) == (EVENTS, [])
     assert [line.batch for line in read_journal(folder)][:4] == [0, 0, 0, 1]
 
 
-def test_a_driver_goes_on_in_a_new_file_when_one_is_full(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
+def test_a_driver_goes_on_in_a_new_file_when_one_is_full(store: Folder) -> None:
+    folder = store.at("journal")
     write(folder, [[e] for e in EVENTS], max_file_bytes=600)
-    assert len(list(folder.glob("*/*.jsonl"))) > 3
+    assert len(files(folder)) > 3
     assert read(folder) == (EVENTS, [])
 
 
-def test_a_journal_that_was_never_begun_is_empty(tmp_path: Path) -> None:
-    assert read(tmp_path / "journal") == ([], [])
+def test_a_journal_that_was_never_begun_is_empty(store: Folder) -> None:
+    assert read(store.at("journal")) == ([], [])
 
 
-def test_drivers_sort_by_start_even_where_the_clock_goes_back(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
+def test_drivers_sort_by_start_even_where_the_clock_goes_back(store: Folder) -> None:
+    folder = store.at("journal")
     late, early = datetime(2027, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
-    first = Journal(folder, now=lambda: late)
-    second = Journal(folder, now=lambda: early)
-    third = Journal(folder, now=lambda: early)
-    assert first.driver < second.driver < third.driver
+    names = []
+    for now in (late, early, early):
+        journal = Journal(folder, now=lambda now=now: now)
+        journal.append([Ended("done")])
+        names.append(journal.driver)
+    assert names == sorted(set(names))
 
 
 def test_one_batch_is_one_write_and_one_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +90,7 @@ def test_a_tail_cut_at_any_byte_is_dropped_and_said(
 ) -> None:
     folder = tmp_path_factory.mktemp("cut") / "journal"
     write(folder, [EVENTS])
-    file = only_file(folder)
+    (file,) = folder.glob("*/*.jsonl")
     text = file.read_bytes()
     at = data.draw(st.integers(0, len(text)))
     file.write_bytes(text[:at])
@@ -95,64 +104,83 @@ def test_a_tail_cut_at_any_byte_is_dropped_and_said(
     assert clean or f"{file.name}:{whole + 1}" in said[0]
 
 
+def test_what_a_driver_writes_after_a_later_one_has_read_it_does_not_count(store: Folder) -> None:
+    first = Journal(store)
+    first.append(EVENTS[:2])
+    second = Journal(store)
+    second.append([Ended("begun")])
+    assert history(store, second.driver) == {first.driver: None}
+    second.append([Follows({first.driver: 2})])
+    first.append(EVENTS[2:4])
+    with pytest.raises(TakenOverError, match=r"another driver .* has gone on with this run"):
+        first.check_latest()
+    second.append(EVENTS[4:])
+    second.check_latest()
+    third = Journal(store)
+    counts = history(store, third.driver)
+    assert counts == {first.driver: 2, second.driver: None}
+    entries = [decode(line.raw) for line in read_journal(store, until=counts)]
+    assert entries == [*EVENTS[:2], Ended("begun"), Follows({first.driver: 2}), *EVENTS[4:]]
+
+
 @pytest.mark.parametrize("garbage", [b"\x00\x00\x00", b'{"seq":3}\n', b"[]\n", b"\xff\xfe\n"])
-def test_a_garbled_last_line_is_dropped_and_said(tmp_path: Path, garbage: bytes) -> None:
-    folder = tmp_path / "journal"
-    write(folder, [EVENTS])
-    with only_file(folder).open("ab") as f:
-        f.write(garbage)
-    entries, said = read(folder)
+def test_a_garbled_last_line_is_dropped_and_said(store: Folder, garbage: bytes) -> None:
+    write(store, [EVENTS])
+    change(files(store)[0], lambda text: text + garbage)
+    entries, said = read(store)
     assert entries == EVENTS
     assert len(said) == 1
 
 
-def test_a_line_is_the_canonical_json_of_its_content_with_the_checksum_over_the_rest(tmp_path: Path) -> None:
+def test_a_line_is_the_canonical_json_of_its_content_with_the_checksum_over_the_rest(store: Folder) -> None:
     """What the format says, made here from values: lines are written and checked as bytes."""
-    folder = tmp_path / "journal"
-    write(folder, [EVENTS])
-    for text in only_file(folder).read_text().splitlines():
+    write(store, [EVENTS])
+    folder, name = files(store)[0]
+    for text in folder.read(name).decode().splitlines():
         raw = json.loads(text)
         assert text == canonical_json(raw)
         assert raw.pop("sum") == content_id(raw)
 
 
-def test_a_line_whose_bytes_were_changed_is_damage_even_where_its_content_was_not(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
-    write(folder, [EVENTS])
-    file = only_file(folder)
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join([lines[0].replace(b'"seq":', b'"seq": '), *lines[1:]]))
+def test_a_line_whose_bytes_were_changed_is_damage_even_where_its_content_was_not(store: Folder) -> None:
+    write(store, [EVENTS])
+    change(files(store)[0], lambda text: text.replace(b'"seq":', b'"seq": ', 1))
     with pytest.raises(StoreError, match=r"jsonl:1: this line is damaged"):
-        read(folder)
+        read(store)
 
 
-def test_a_bad_line_with_good_ones_after_it_is_damage_and_named(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
-    write(folder, [EVENTS])
-    file = only_file(folder)
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join([lines[0], lines[1].replace(b'"block":', b'"block":1'), *lines[2:]]))
+def test_a_bad_line_with_good_ones_after_it_is_damage_and_named(store: Folder) -> None:
+    write(store, [EVENTS])
+
+    def damaged(text: bytes) -> bytes:
+        lines = text.splitlines(keepends=True)
+        return b"".join([lines[0], lines[1].replace(b'"block":', b'"block":1'), *lines[2:]])
+
+    change(files(store)[0], damaged)
     with pytest.raises(StoreError, match=r"00000000\.jsonl:2: this line is damaged"):
-        read(folder)
+        read(store)
 
 
-def test_a_lost_line_is_damage(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
-    write(folder, [EVENTS])
-    file = only_file(folder)
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join([*lines[:4], *lines[5:]]))
+def test_a_lost_line_is_damage(store: Folder) -> None:
+    write(store, [EVENTS])
+    change(files(store)[0], lambda text: b"".join(line for i, line in enumerate(text.splitlines(True)) if i != 4))
     with pytest.raises(StoreError, match=r"jsonl:5: "):
-        read(folder)
+        read(store)
 
 
-def test_a_bad_end_of_a_file_that_another_follows_is_damage(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
-    write(folder, [[e] for e in EVENTS], max_file_bytes=600)
-    first = min(folder.glob("*/*.jsonl"))
-    first.write_bytes(first.read_bytes()[:-9])
+def test_a_lost_file_is_damage(store: Folder) -> None:
+    write(store, [[e] for e in EVENTS], max_file_bytes=1)
+    folder, name = files(store)[3]
+    folder.delete(name)
+    with pytest.raises(StoreError, match="this line is damaged"):
+        read(store)
+
+
+def test_a_bad_end_of_a_file_that_another_follows_is_damage(store: Folder) -> None:
+    write(store, [[e] for e in EVENTS], max_file_bytes=600)
+    change(files(store)[0], lambda text: text[:-9])
     with pytest.raises(StoreError, match=r"00000000\.jsonl:\d+: "):
-        read(folder)
+        read(store)
 
 
 def test_nothing_follows_half_a_line_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

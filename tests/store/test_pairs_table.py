@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.folders.local import LocalFolder
 from raysearch.search.events import Encoded
 from raysearch.search.notes import PairScreened
 from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
@@ -67,20 +69,20 @@ def kept(draw: st.DrawFn) -> KeptPairs:
 
 @given(kept())
 def test_pairs_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, what: KeptPairs) -> None:
-    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
-    write_pairs(path, what.pairs, what.encoded, what.screened)
-    assert read_pairs(path) == what
+    run = LocalFolder(tmp_path_factory.mktemp("pairs"))
+    write_pairs(run, what.pairs, what.encoded, what.screened)
+    assert read_pairs(run) == what
 
 
 def test_the_setting_behind_an_input_is_not_kept(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "p.parquet", PAIRS)
+    write_pairs(LocalFolder(tmp_path), PAIRS)
     assert PAIRS[0].base.values
-    assert read_pairs(tmp_path / "p.parquet").pairs[0].base.values == {}
+    assert read_pairs(LocalFolder(tmp_path)).pairs[0].base.values == {}
 
 
 def test_an_outside_script_finds_its_way(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
-    write_pairs(path, PAIRS, ENCODED)
+    write_pairs(LocalFolder(tmp_path), PAIRS, ENCODED)
     schema = pq.read_schema(path)
     assert schema.metadata[b"schema_version"] == b"1"
     assert all(f.metadata[b"meaning"] for f in schema)
@@ -90,37 +92,43 @@ def test_an_outside_script_finds_its_way(tmp_path: Path) -> None:
     assert duckdb.sql(query).fetchall() == [([10], "source", [2], None, None)]
 
 
-def test_a_missing_or_broken_file_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="is missing"):
-        read_pairs(tmp_path / "pairs.parquet")
-    (tmp_path / "pairs.parquet").write_bytes(b"PAR1")
-    with pytest.raises(StoreError, match="cannot be read as pairs"):
-        read_pairs(tmp_path / "pairs.parquet")
+def test_a_missing_or_broken_file_is_one_clear_line(store: Folder) -> None:
+    with pytest.raises(StoreError, match=r"pairs\.parquet.*: is missing"):
+        read_pairs(store)
+    store.write("pairs.parquet", b"PAR1")
+    with pytest.raises(StoreError, match=r"pairs\.parquet.*: cannot be read as pairs"):
+        read_pairs(store)
+
+
+def test_pairs_come_back_from_any_store(store: Folder) -> None:
+    write_pairs(store, PAIRS, ENCODED)
+    kept = read_pairs(store)
+    assert ([p.index for p in kept.pairs], kept.encoded, kept.screened) == ([0, 1, 2, 3], ENCODED, None)
 
 
 def test_the_digest_names_the_content(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "p.parquet", PAIRS)
-    assert pairs_digest(PAIRS) == pairs_digest(read_pairs(tmp_path / "p.parquet").pairs)
+    write_pairs(LocalFolder(tmp_path), PAIRS)
+    assert pairs_digest(PAIRS) == pairs_digest(read_pairs(LocalFolder(tmp_path)).pairs)
     assert pairs_digest(PAIRS) != pairs_digest(PAIRS[:-1])
 
 
 def test_tensors_can_be_read_by_any_script(tmp_path: Path) -> None:
     given = Input(stimulus=Stimulus.of([[1.5, 2.0]]), tokens={"p": (0,)})
-    write_pairs(tmp_path / "p.parquet", [Pair(0, given, {"source": given}, {"base": "1"}, {"v": "0"}, "test")])
-    (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    write_pairs(LocalFolder(tmp_path), [Pair(0, given, {"source": given}, {"base": "1"}, {"v": "0"}, "test")])
+    (row,) = pq.read_table(tmp_path / "pairs.parquet").to_pylist()
     assert (row["base_text"], row["sources"][0]["text"]) == (None, None)
     tensor = row["base_tensor"]
     assert np.frombuffer(tensor["data"], tensor["dtype"]).reshape(tensor["shape"]).tolist() == [[1.5, 2.0]]
 
 
 def test_pairs_of_a_run_from_before_tensors_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    write_pairs(path, PAIRS, ENCODED)
+    path = tmp_path / "pairs.parquet"
+    write_pairs(LocalFolder(tmp_path), PAIRS, ENCODED)
     table = pq.read_table(path)
     sources = [[{k: v for k, v in s.items() if k != "tensor"} for s in row] for row in table["sources"].to_pylist()]
     old = table.drop_columns(["base_tensor", "sources"]).append_column("sources", pa.array(sources))
     pq.write_table(old.replace_schema_metadata(table.schema.metadata), path)
-    assert read_pairs(path).encoded == ENCODED
+    assert read_pairs(LocalFolder(tmp_path)).encoded == ENCODED
 
 
 def test_the_digest_of_tensors_names_their_numbers_and_positions() -> None:

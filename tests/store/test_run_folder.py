@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.errors import NotYetError, StoreError
-from raysearch.store.places import store_path, tracking_uri, without_credentials
+from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.folders.where import folder_at
+from raysearch.store.places import IN_A_RAY_JOB, kind_of, tracking_uri, without_credentials, writable_store
 from raysearch.store.run_folder import RunFolder, find_run, run_names
+from tests.s3 import BUCKET, S3, SECRET
 
 NOON = datetime(2026, 11, 4, 12, 0, 0, tzinfo=UTC)
 
 
-def make(store: Path | str, name: str = "capitals", tracking: str | None = None, at: datetime = NOON) -> RunFolder:
+def make(
+    store: Folder | Path | str, name: str = "capitals", tracking: str | None = None, at: datetime = NOON
+) -> RunFolder:
     return RunFolder.create(
         store,
         name=name,
@@ -29,33 +34,35 @@ def make(store: Path | str, name: str = "capitals", tracking: str | None = None,
     )
 
 
-def test_a_run_is_named_by_name_time_and_job_hash(tmp_path: Path) -> None:
-    run = make(tmp_path / "deep" / "store")
-    assert run.path.name == "capitals-20261104T120000Z-01234567"
-    assert run.job_file.read_text() == "a: 1\n"
-    raw = json.loads((run.path / "run.json").read_text())
-    assert raw["id"] == run.path.name
+def test_a_run_is_named_by_name_time_and_job_hash(store: Folder) -> None:
+    run = make(store.at("deep").at("store"))
+    assert run.folder.name == "capitals-20261104T120000Z-01234567"
+    assert run.job_text == "a: 1\n"
+    raw = json.loads(run.folder.read("run.json"))
+    assert raw["id"] == run.folder.name
     assert (raw["schema_version"], raw["evidence_version"]) == (1, 3)
     assert set(raw["versions"]) == {"raysearch", "torch", "transformers", "ray"}
-    assert raw["store_uri"] == str(tmp_path / "deep" / "store")
+    assert raw["store_uri"] == store.at("deep").at("store").place
 
 
-def test_a_second_run_in_the_same_second_has_its_own_folder(tmp_path: Path) -> None:
-    assert make(tmp_path).path != make(tmp_path).path
+def test_a_second_run_in_the_same_second_has_its_own_folder(store: Folder) -> None:
+    assert make(store).place != make(store).place
 
 
-def test_what_run_json_says_comes_back(tmp_path: Path) -> None:
-    run = make(tmp_path)
+def test_what_run_json_says_comes_back(store: Folder) -> None:
+    run = make(store)
     run.update(model_digest="abc", mlflow_run_id="r1")
-    assert RunFolder.open(run.path).info == run.info
+    assert RunFolder.open(run.folder).info == run.info
     assert run.info.model_digest == "abc"
-    assert sorted(p.name for p in run.path.iterdir()) == ["job.yaml", "run.json", "tables"]
+    assert run.folder.names() == ["job.yaml", "run.json"]
 
 
-def test_credentials_are_never_written_down(tmp_path: Path) -> None:
-    run = make(tmp_path, tracking="postgresql://me:secret@db:5432/mlflow?sslmode=require")
-    text = (run.path / "run.json").read_text()
+def test_credentials_are_never_written_down(s3: S3) -> None:
+    run = make(s3.uri("credentials"), tracking="postgresql://me:secret@db:5432/mlflow?sslmode=require")
+    text = run.folder.read("run.json").decode()
     assert "secret" not in text
+    assert SECRET not in text + run.place
+    assert run.info.store_uri == s3.uri("credentials", credentials="")
     assert "postgresql://db:5432/mlflow?sslmode=require" in text
 
 
@@ -67,6 +74,8 @@ def test_credentials_are_never_written_down(tmp_path: Path) -> None:
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("databricks", "databricks"),
         ("http://u:p@ss@host:5000", "http://host:5000"),
+        ("s3://key:secret@bucket/runs?region=eu&scheme=http", "s3://bucket/runs?region=eu&scheme=http"),
+        ("abfs://account/runs?client_secret=x&tenant_id=t&sig=s", "abfs://account/runs?tenant_id=t"),
     ],
 )
 def test_a_uri_is_shown_without_user_and_password(uri: str, shown: str) -> None:
@@ -77,53 +86,94 @@ def test_relative_places_are_made_absolute_once(tmp_path: Path) -> None:
     assert tracking_uri("sqlite:///mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     assert tracking_uri("sqlite:////x/mlflow.db", tmp_path) == "sqlite:////x/mlflow.db"
     assert tracking_uri("http://host:5000", tmp_path) == "http://host:5000"
-    assert store_path("file:///x/runs") == Path("/x/runs")
-    assert store_path("runs").is_absolute()
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/runs", "gs://bucket/runs"])
-def test_object_stores_are_not_yet_there(uri: str) -> None:
-    with pytest.raises(NotYetError, match=uri):
+def test_a_folder_is_found_by_path_or_uri(tmp_path: Path, s3: S3) -> None:
+    assert folder_at("file:///x/runs%20here").place == "/x/runs here"
+    assert Path(folder_at("runs").place).is_absolute()
+    assert folder_at(f"{tmp_path}/a:b").place == f"{tmp_path}/a:b"
+    assert folder_at(s3.uri("runs/")).at("x").place == s3.uri("runs/x", credentials="")
+    assert folder_at(s3.uri("runs")).shown("run.json") == f"s3://{BUCKET}/runs/run.json"
+
+
+@pytest.mark.parametrize(
+    ("store", "kind"),
+    [
+        ("./runs", "relative"),
+        ("runs", "relative"),
+        ("/data/runs", "local"),
+        ("~/runs", "local"),
+        ("file:///data/runs", "local"),
+        ("s3://bucket/runs", "remote"),
+        ("gs://bucket", "remote"),
+        ("abfs://account/runs", "remote"),
+    ],
+)
+def test_a_store_is_relative_local_or_remote(store: str, kind: str) -> None:
+    assert kind_of(store) == kind
+
+
+@pytest.mark.parametrize("uri", [f"ftp://me:{SECRET}@host/runs", f"s3://me:{SECRET}@bucket/runs?colour=red"])
+def test_a_store_that_nobody_knows_is_one_clear_line_without_credentials(uri: str) -> None:
+    with pytest.raises(StoreError, match="s3://BUCKET/PREFIX") as e:
         make(uri)
+    assert SECRET not in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_a_bucket_that_is_not_there_is_said_at_once(s3: S3) -> None:
+    with pytest.raises(StoreError, match=r"NO_SUCH_BUCKET.*check bucket, rights and credentials") as e:
+        make(s3.uri("runs").replace(BUCKET, "nobody"))
+    assert SECRET not in str(e.value)
 
 
 def test_a_store_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be written") as e:
+    with pytest.raises(StoreError, match="cannot be made") as e:
         make(tmp_path / "file" / "store")
     assert "\n" not in str(e.value)
 
 
-def test_a_folder_that_is_no_run_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_refused_with_what_is_missing(store: Folder) -> None:
+    run = make(store)
     with pytest.raises(StoreError, match=r"run\.json is missing"):
-        RunFolder.open(tmp_path)
-    run = make(tmp_path)
-    run.job_file.unlink()
+        RunFolder.open(store)
+    run.folder.delete("job.yaml")
     with pytest.raises(StoreError, match=r"job\.yaml is missing"):
-        RunFolder.open(run.path)
+        RunFolder.open(run.folder)
     with pytest.raises(StoreError, match="no such folder"):
-        RunFolder.open(tmp_path / "nowhere")
+        RunFolder.open(store.at("nowhere"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 9}', '{"schema_version": 1}'])
-def test_a_run_json_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None:
-    run = make(tmp_path)
-    (run.path / "run.json").write_text(text)
-    with pytest.raises(StoreError, match=r"run\.json: "):
-        RunFolder.open(run.path)
+def test_a_run_json_that_is_not_ours_is_refused(store: Folder, text: str) -> None:
+    run = make(store)
+    run.folder.write("run.json", text.encode())
+    with pytest.raises(StoreError, match=r"run\.json.*: "):
+        RunFolder.open(run.folder)
 
 
-def test_a_run_is_found_by_path_by_name_and_as_the_latest(tmp_path: Path) -> None:
-    new = make(tmp_path, "aaa", at=NOON.replace(hour=13))
-    old = make(tmp_path, "zzz")
-    assert find_run(tmp_path, old.path).path == old.path
-    assert find_run(tmp_path, old.path.name).path == old.path
-    assert find_run(tmp_path, "latest").path == new.path
-    assert run_names(tmp_path) == [old.path.name, new.path.name]
-    with pytest.raises(StoreError, match=f"did you mean '{old.path.name}'"):
-        find_run(tmp_path, old.path.name[:-1])
+def test_a_run_is_found_by_place_by_name_and_as_the_latest(store: Folder) -> None:
+    new = make(store, "aaa", at=NOON.replace(hour=13))
+    old = make(store, "zzz")
+    assert find_run(store, old.folder.name).place == old.place
+    assert find_run(store, "latest").place == new.place
+    assert run_names(store) == [old.folder.name, new.folder.name]
+    with pytest.raises(StoreError, match=f"did you mean '{old.folder.name}'"):
+        find_run(store, old.folder.name[:-1])
     with pytest.raises(StoreError, match="holds no runs"):
-        find_run(tmp_path / "empty", "latest")
+        find_run(store.at("empty"), "latest")
+    new.folder.delete("run.json")
+    assert find_run(store, "latest").place == old.place
+
+
+def test_a_run_is_found_by_its_path_and_by_its_uri(tmp_path: Path, s3: S3) -> None:
+    run = make(tmp_path)
+    assert find_run("nowhere", run.path).path == run.path
+    far = make(s3.uri("by-uri"))
+    assert find_run("nowhere", s3.uri(f"by-uri/{far.folder.name}")).info == far.info
+    with pytest.raises(StoreError, match="is no folder of this machine"):
+        _ = far.path
 
 
 def test_a_second_driver_is_refused_while_the_first_works(tmp_path: Path) -> None:
@@ -145,3 +195,14 @@ def test_a_killed_driver_leaves_no_lock_behind(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(run.path)], check=False).returncode == -9
     with run.lock():
         pass
+
+
+def test_a_relative_store_is_refused_in_a_ray_job_whose_folder_dies_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert writable_store("runs").place == str(tmp_path / "runs")
+    monkeypatch.setenv(IN_A_RAY_JOB, "{}")
+    with pytest.raises(StoreError, match=r"store \./runs: is relative, and this driver is a Ray job"):
+        writable_store("./runs")
+    assert writable_store(str(tmp_path / "runs")).names() == []

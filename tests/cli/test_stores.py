@@ -1,0 +1,182 @@
+"""Whole runs on an object store by the command line: killed, watched, cut off from it for a while; and on a disk that is full."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raysearch.folders.folder import Folder
+from raysearch.folders.parquet import from_parquet
+from raysearch.folders.where import folder_at
+from raysearch.store.run_folder import RunFolder, find_run, run_names
+from tests.cli.conftest import QUICKSTART, Shell
+from tests.cli.test_runs import LOCAL, VOLATILE
+from tests.s3 import BUCKET, S3, SECRET, proxy_before
+
+pytestmark = pytest.mark.timeout(900)  # a run is some tens of seconds, on a machine that has nothing else to do
+SLOWLY = ("--set", "resources.rows=8")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The quick start on a local disk, run once without disturbance."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = Shell(folder)("run", str(QUICKSTART), *LOCAL, seconds=280)
+    assert done.returncode == 0, done.stderr
+    return find_run(folder / "runs", "latest")
+
+
+@pytest.fixture
+def store(s3: S3, tmp_path: Path) -> Folder:
+    """The folder of this test's own store, s3://bucket/<its name>."""
+    return folder_at(s3.uri(tmp_path.name))
+
+
+def table(run: RunFolder, name: str) -> pa.Table:
+    """A table without what depends on who did the work, in an order that does not either."""
+    folder = run.tables.at(name)
+    whole = pa.concat_tables(from_parquet(folder.read(part)) for part in folder.names())
+    kept = whole.drop_columns([c for c in VOLATILE if c in whole.column_names])
+    order = [c for c in ("intervention", "split", "block", "hypothesis") if c in kept.column_names]
+    return kept.sort_by([(c, "ascending") for c in order])
+
+
+def assert_same(run: RunFolder, other: RunFolder) -> None:
+    for name in ("hypotheses", "observations", "verdicts"):
+        assert table(run, name).equals(table(other, name)), name
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def segments(store: Folder) -> int:
+    journals = [store.at(run).at("journal") for run in store.folders()]
+    return sum(len(journal.at(driver).names()) for journal in journals for driver in journal.folders())
+
+
+def start(shell: Shell, s3: S3, *arguments: str) -> subprocess.Popen[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_", "AWS_"))}
+    command = [*shell.command, *arguments]
+    return subprocess.Popen(
+        command, cwd=shell.folder, env={**clean, **s3.environment}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_undisturbed_one(
+    undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
+) -> None:
+    uri = f"s3://{BUCKET}/{shell.folder.name}"
+    driver = start(shell, s3, "submit", str(QUICKSTART), "--store", uri, "--tracking-uri", "none", "-q", *SLOWLY)
+    wait_for(lambda: segments(store) > 6, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    (name,) = run_names(store)
+    done = shell("resume", f"{uri}/{name}", "--pool", "local", seconds=280, **s3.environment)
+    assert done.returncode == 0, done.stderr
+    assert "replayed" in done.stderr
+    run = find_run(store, "latest")
+    assert_same(run, undisturbed)
+    assert "sum_ab.png" in run.heatmaps.names()
+    shown = shell("results", f"{uri}/{name}", "-o", "json", **s3.environment)
+    local = shell("results", undisturbed.place, "-o", "json")
+    assert json.loads(shown.stdout) == json.loads(local.stdout)
+    latest = shell("results", "latest", "--store", uri, "--accepted", "-o", "jsonl", **s3.environment)
+    assert len(latest.stdout.splitlines()) == 7
+    completion = {"_RAYSEARCH_COMPLETE": "bash_complete", "COMP_WORDS": "raysearch results ", "COMP_CWORD": "2"}
+    assert name in shell(RAYSEARCH_STORE=uri, **completion, **s3.environment).stdout
+    assert not list(shell.folder.iterdir())
+
+
+def test_of_two_drivers_on_one_run_the_later_one_ends_it_and_the_earlier_one_says_so(
+    undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
+) -> None:
+    uri = f"s3://{BUCKET}/{shell.folder.name}"
+    first = start(shell, s3, "run", str(QUICKSTART), "--store", uri, *LOCAL, "--set", "resources.rows=2")
+    wait_for(lambda: segments(store) > 4, first)
+    first.send_signal(signal.SIGSTOP)
+    second = start(shell, s3, "resume", "latest", "--store", uri, "--pool", "local", "-q")
+    (name,) = run_names(store)
+    wait_for(lambda: len(store.at(name).at("journal").folders()) == 2, second)
+    first.send_signal(signal.SIGCONT)
+    _, stderr = second.communicate(timeout=280)
+    assert second.returncode == 0, stderr
+    _, stderr = first.communicate(timeout=280)
+    run = find_run(store, "latest")
+    assert_same(run, undisturbed)
+    assert first.returncode == 2, stderr
+    (line,) = stderr.splitlines()
+    assert "has gone on with this run; this one ends" in line
+    again = shell("resume", "latest", "--store", uri, "--pool", "local", "-q", seconds=280, **s3.environment)
+    assert again.returncode == 0, again.stderr
+    assert_same(run, undisturbed)
+
+
+def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lost(
+    undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
+) -> None:
+    with proxy_before(s3) as proxy:
+        uri = f"s3://{BUCKET}/{shell.folder.name}"
+        driver = start(shell, proxy.front, "run", str(QUICKSTART), "--store", uri, *LOCAL, *SLOWLY)
+        wait_for(lambda: segments(store) > 4, driver)
+        proxy.down = True
+        assert driver.stderr is not None
+        line = driver.stderr.readline()  # it is said once, while the store is away
+        proxy.down = False
+        _, more = driver.communicate(timeout=280)
+        assert (driver.returncode, more) == (0, "")
+    assert proxy.refused > 1
+    assert f"raysearch: s3://{BUCKET}/{shell.folder.name}" in line
+    assert "does not answer" in line
+    assert "trying again for up to 120 s" in line
+    assert SECRET not in line
+    assert_same(find_run(store, "latest"), undisturbed)
+
+
+def test_credentials_in_a_store_uri_are_seen_nowhere(shell: Shell, s3: S3, store: Folder, tracking: str) -> None:
+    sets = ("--set", "pairs.test=32", "--set", "test.max_pairs=32", "--set", "space.layers=[0]")
+    uri = s3.uri(shell.folder.name)
+    done = shell(
+        "run", str(QUICKSTART), "--store", uri, "--pool", "local", "--tracking-uri", tracking, *sets,
+        seconds=280, AWS_EC2_METADATA_DISABLED="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = find_run(store, "latest")
+    assert run.info.mlflow_run_id
+    assert SECRET not in done.stdout + done.stderr
+    assert run.place in done.stderr
+    for folder in _all_folders(run.folder):
+        assert not [name for name in folder.names() if SECRET.encode() in folder.read(name)]
+    kept = [p for p in shell.folder.rglob("*") if p.is_file()]
+    assert any(p.name == "run.json" for p in kept), "MLflow has its copies"
+    assert not [p for p in kept if SECRET.encode() in p.read_bytes()]
+
+
+def _all_folders(folder: Folder) -> Iterator[Folder]:
+    yield folder
+    for name in folder.folders():
+        yield from _all_folders(folder.at(name))
+
+
+def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(undisturbed: RunFolder, shell: Shell) -> None:
+    """A limit on the size of a file stands for a disk that is full: there is room for the pairs (59 kB), not for all of the journal."""
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 64; exec "$@"', "-"]
+    command = [*limited, *shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=2"]
+    full = subprocess.run(command, cwd=shell.folder, capture_output=True, text=True, timeout=280, check=False)
+    assert full.returncode == 2, full.stderr
+    hint, line = full.stderr.splitlines()
+    assert hint.startswith("raysearch: failed; go on with: raysearch resume /")
+    assert "cannot be written (File too large)" in line
+    done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q", seconds=280)
+    assert done.returncode == 0, done.stderr
+    assert_same(find_run(shell.folder / "runs", "latest"), undisturbed)
