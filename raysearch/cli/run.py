@@ -156,9 +156,15 @@ def _search(
                 _close(mirror, "failed", run, watch, where)
             raise
         watch.stop()
-        pictures = heatmaps(run.folder, run.heatmaps)
-        code = _summary(run, search.snapshot(), seconds, watch, where, search.these_pairs)
-        _close(mirror, "done", run, watch, where, pictures)
+        try:
+            pictures = heatmaps(run.folder, run.heatmaps)
+            code = _summary(run, search.snapshot(), seconds, watch, where, search.these_pairs)
+            _close(mirror, "done", run, watch, where, pictures)
+        except BaseException:
+            if mirror is not None:
+                mirror.close("done")  # the search is, whatever became of its pictures
+            _say_resume("the search is done, its pictures and summary are not", run, where)
+            raise
         return code
 
 

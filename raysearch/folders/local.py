@@ -177,5 +177,8 @@ def _take(handle: int, path: Path, what: str) -> None:
         raise StoreError(
             f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local folder"
         ) from e
-    os.ftruncate(handle, 0)
-    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as e:
+        raise StoreError(f"{path}: cannot be written ({e.strerror or e}); free the disk, then `resume`") from e

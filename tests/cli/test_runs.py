@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -318,23 +317,3 @@ replica.row_of = row_of
 main()
 """
 """The command with an engine that cannot write one layer: an error of ours, as a bug would make it."""
-
-
-def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(shell: Shell) -> None:
-    """The shell's limit on file sizes stands in for the disk: the journal cannot grow past it."""
-    small = ("--set", "pairs.solved_only=false", "--set", "pairs.holdout=0")
-    run = [*shell.command, "run", str(QUICKSTART), *LOCAL, *small]
-    limited = f"trap '' XFSZ; ulimit -f 30; exec {shlex.join(run)}"
-    done = subprocess.run(
-        ["bash", "-c", limited], cwd=shell.folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("raysearch: ")]
-    assert len(lines) == 2, done.stderr
-    assert "go on with" in lines[0]
-    assert "cannot be written (File too large)" in lines[1]
-    resumed = shell("resume", "latest", "--pool", "local", "-q")
-    assert resumed.returncode == 0, resumed.stderr
-    rows = shell.json("results", "latest", "--accepted", "-o", "json")
-    assert {(r["variable"], r["layer"], r["position"]) for r in rows} == true_cells()
