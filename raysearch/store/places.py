@@ -5,6 +5,7 @@ Invariants: a relative place is resolved once, when a run starts, so that `resum
 
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from raysearch.errors import NotYetError
@@ -21,6 +22,24 @@ def store_path(uri: str | Path) -> Path:
         shown = without_credentials(text)
         raise NotYetError(f"store {shown}: this version keeps runs on local disk, not on {match[0]}//; give a folder")
     return Path(text).expanduser().absolute()
+
+
+def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
+    """What a store is to a driver that may stand on another machine.
+
+    relative: a folder below wherever the driver stands, so that in a Ray job it dies with the job's own folder; local: an absolute path
+    (or file://), which outlives a job and is another folder on another machine, unless the disk is shared; remote: an object store.
+    """
+    if _SCHEME.match(str(store)):
+        return "local" if str(store).startswith("file:") else "remote"
+    return "local" if Path(store).expanduser().is_absolute() else "relative"
+
+
+def tracking_kind(uri: str) -> Literal["relative", "local", "remote"]:
+    """The same of a tracking URI; "none" is no place, and so the same everywhere."""
+    if uri.startswith("sqlite:"):
+        return "local" if uri.startswith("sqlite:////") else "relative"
+    return "remote" if uri in ("none", "databricks", "databricks-uc") else kind_of(uri)
 
 
 def tracking_uri(uri: str, base: Path | None = None) -> str:
