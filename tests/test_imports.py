@@ -45,6 +45,7 @@ ROOMS = {
 
 HOMES = {
     "ray": ["cluster/"],
+    "ray.job_submission": ["cluster/jobs.py"],
     "mlflow": ["store/mlflow_mirror.py"],
     "torch": ["engine/", "cluster/", "notebook/"],
     "transformers": ["engine/"],

@@ -1,19 +1,20 @@
-"""`raysearch`: the commands and their flags. What they do stands in the files beside; nothing heavy is imported before it is needed.
+"""`raysearch`: the commands of a search and their flags. What they do, and more commands, stand in the files beside.
 
-Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit code, ours a full traceback.
+Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit code, ours a full traceback; nothing
+heavy is imported before it is needed.
 """
 
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from raysearch import __version__
+from raysearch.cli import flags, sharing, watching
 from raysearch.cli.deploy import deploy
 from raysearch.cli.interrupt import INTERRUPTED
 from raysearch.errors import RaysearchError
@@ -47,66 +48,6 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _flags(*flags: Callable[..., Any]) -> Callable[..., Any]:
-    """Several decorators as one, in the order given."""
-
-    def decorate(function: Any) -> Any:
-        for flag in reversed(flags):
-            function = flag(function)
-        return function
-
-    return decorate
-
-
-_job = click.argument("job", type=click.Path(path_type=Path))
-_run = click.argument("run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text))
-_sets = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    allow_from_autoenv=False,
-    metavar="KEY=VALUE",
-    help="Set a key of the job, typed as YAML. Repeatable.",
-)
-_store = click.option(
-    "--store",
-    envvar="RAYSEARCH_STORE",
-    default="./runs",
-    show_default=True,
-    metavar="URI",
-    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX, gs://..., abfs://....",
-)
-_tracking = click.option(
-    "--tracking-uri",
-    envvar="RAYSEARCH_TRACKING_URI",
-    default="sqlite:///mlflow.db",
-    show_default=True,
-    help='MLflow tracking URI; "none" keeps MLflow out.',
-)
-_errors = click.option(
-    "--fail-on-error",
-    envvar="RAYSEARCH_FAIL_ON_ERROR",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    show_default=True,
-    help="Exit with 3 if more than this share of the hypotheses failed.",
-)
-_children = click.option(
-    "--mlflow-children",
-    envvar="RAYSEARCH_MLFLOW_CHILDREN",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="At most so many accepted hypotheses get an MLflow run of their own, below the search's.",
-)
-_quiet = click.option("-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary.")
-_verbose = click.option(
-    "-v", "--verbose", is_flag=True, envvar="RAYSEARCH_VERBOSE", help="Tell of every loss and retry."
-)
-_no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
-_searching = _flags(_store, _tracking, _errors, _children, _quiet, _verbose, _no_color)
-
-
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="raysearch")
 def cli() -> None:
@@ -117,103 +58,123 @@ def cli() -> None:
 
 
 @cli.command()
-@_job
-@_sets
-@click.option("--address", envvar="RAY_API_SERVER_ADDRESS", help="A Ray cluster's job server (not yet supported).")
-@_searching
-def submit(job: Path, sets: tuple[str, ...], address: str | None, **flags: Any) -> int:
-    """Run a search on this machine, on a Ray of its own, and follow it to its end."""
-    from raysearch.cli.run import Where, begin
-    from raysearch.errors import NotYetError
-
+@flags.job
+@flags.sets
+@click.option(
+    "--address",
+    envvar="RAY_API_SERVER_ADDRESS",
+    metavar="URL",
+    help="A Ray cluster's job server, http://HEAD:8265. Default: a Ray of its own, on this machine.",
+)
+@flags.sent
+@click.option(
+    "--include",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Of a Ray job: send this file or folder too, which the job's own code reads. Repeatable.",
+)
+@click.option(
+    "--on-nodes",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Of a Ray job: the nodes have this folder at this path; what the job names in it is not sent. Repeatable.",
+)
+@flags.searching
+def submit(
+    job: Path,
+    sets: tuple[str, ...],
+    address: str | None,
+    include: tuple[Path, ...],
+    on_nodes: tuple[Path, ...],
+    **given: Any,
+) -> int:
+    """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow it to its end."""
     if address:
-        raise NotYetError(
-            f"--address {address}: submitting to a cluster is not yet supported by this version; "
-            "leave it out (and unset RAY_API_SERVER_ADDRESS) to search on this machine, or use `raysearch run --address`"
-        )
-    _set_verbosity(flags)
-    return begin(job, sets, Where(pool="ray", address=None, **flags))
+        from raysearch.cli.send import Sending, submit_job
+
+        return submit_job(job, sets, include, on_nodes, Sending(address=address, **given))
+    given = flags.without_job(given)
+    from raysearch.cli.run import Where, begin
+
+    flags.set_verbosity(given)
+    return begin(job, sets, Where(pool="ray", address=None, **given))
 
 
 @cli.command()
-@_job
-@_sets
+@flags.job
+@flags.sets
 @click.option(
     "--address",
     envvar="RAYSEARCH_ADDRESS",
     help="The Ray cluster to use. Default: the one this stands in, else its own.",
 )
-@click.option(
-    "--pool",
-    type=click.Choice(["ray", "local"]),
-    envvar="RAYSEARCH_POOL",
-    default="ray",
-    show_default=True,
-    help="ray: actors; local: one replica in this process, without Ray.",
-)
-@_searching
-def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flags: Any) -> int:
+@flags.pool
+@flags.searching
+def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **given: Any) -> int:
     """Run the driver itself, in the foreground."""
     from raysearch.cli.run import Where, begin
 
     if pool == "local" and address:
         raise click.UsageError(f"--pool local uses no Ray, so --address {address} has no meaning; give one of the two")
-    _set_verbosity(flags)
-    return begin(job, sets, Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **flags))
+    flags.set_verbosity(given)
+    return begin(job, sets, Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **given))
 
 
 @cli.command()
-@_run
+@flags.run
 @click.option(
     "--address",
     envvar="RAYSEARCH_ADDRESS",
-    help="The Ray cluster to use. Default: the one this stands in, else its own.",
+    help="The Ray cluster to use; http://HEAD:8265 makes it a Ray job there. Default: the one this stands in, else its own.",
 )
-@click.option("--pool", type=click.Choice(["ray", "local"]), envvar="RAYSEARCH_POOL", default="ray", show_default=True)
+@flags.pool
+@flags.sent
 @click.option(
     "--tracking-uri",
     envvar="RAYSEARCH_TRACKING_URI",
     help="Credentials for the run's own tracking server, which run.json does not keep: its URI with user:password@.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try failed hypotheses again (not yet supported).")
-@_store
-@_errors
-@_children
-@_quiet
-@_verbose
-@_no_color
-def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, retry_failed: bool, **flags: Any) -> int:
+@flags.store
+@flags.errors
+@flags.children
+@flags.loudness
+def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, retry_failed: bool, **given: Any) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
     from raysearch.errors import NotYetError
 
     if retry_failed:
         raise NotYetError("--retry-failed: not yet supported by this version; submit the job again")
+    if address and address.startswith(("http://", "https://")):
+        from raysearch.cli.send import Sending, resume_job
+
+        return resume_job(run, Sending(address=address, tracking_uri=tracking_uri, **given))
+    given = flags.without_job(given)
     from raysearch.cli.run import Where, go_on
 
-    _set_verbosity(flags)
-    where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri=tracking_uri or "", **flags)
+    flags.set_verbosity(given)
+    where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri=tracking_uri or "", **given)
     return go_on(run, where)
 
 
 @cli.command()
-@_job
-@_sets
+@flags.job
+@flags.sets
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@_quiet
-@_verbose
-@_no_color
-def plan(job: Path, sets: tuple[str, ...], output: str, **flags: Any) -> int:
+@flags.loudness
+def plan(job: Path, sets: tuple[str, ...], output: str, **given: Any) -> int:
     """Check a job and say what it would do: hypotheses, expected pairs, chances. Runs no search."""
     from raysearch.cli.plan import plan_job
 
-    _set_verbosity(flags)
+    flags.set_verbosity(given)
     click.echo(plan_job(job, sets, output))
     return 0
 
 
 @cli.command()
-@_run
-@_store
+@flags.run
+@flags.store
 @click.option("--accepted", is_flag=True, help="Only the alignment: accepted hypotheses.")
 @click.option("--variable", metavar="V", help="Only this variable.")
 @click.option("--where", metavar="EXPR", help='A condition in SQL, such as "layer > 10 and iia >= 0.9".')
@@ -226,9 +187,7 @@ def plan(job: Path, sets: tuple[str, ...], output: str, **flags: Any) -> int:
     default="table",
     show_default=True,
 )
-@_quiet
-@_verbose
-@_no_color
+@flags.loudness
 def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_color: bool, **choice: Any) -> int:
     """The hypotheses of RUN and their verdicts, on stdout."""
     from raysearch.cli.show import show_results
@@ -236,113 +195,10 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `results ... | head` ends as other tools of the shell do
     from raysearch.store.run_folder import find_run
 
-    _set_verbosity({"verbose": verbose})
+    flags.set_verbosity({"verbose": verbose})
     show_results(find_run(store, run).folder, output, no_color, **choice)
     return 0
 
 
-@cli.command()
-@_run
-@click.argument("hypothesis", required=False)
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["raysearch", "mib", "pyvene"]),
-    default="raysearch",
-    show_default=True,
-    help="mib: a submission of MIB's causal-variable track, of the whole alignment where no HYPOTHESIS is named; "
-    "pyvene: what pyvene 0.1.8 loads.",
-)
-@click.option("--task", metavar="NAME", help="With mib: the task, as MIB calls it. Default: the job's problem.")
-@click.option(
-    "--model-name", metavar="NAME", help="With mib: the model's class, as MIB has it. Default: the model's folder."
-)
-@click.option("--push-to-hub", metavar="OWNER/NAME", help="Put it on the Hugging Face hub too, in this repository.")
-@click.option(
-    "--private/--public", default=None, help="Of a repository that is made. Default: as its owner's settings say."
-)
-@_store
-@_quiet
-@_verbose
-@_no_color
-def export(
-    run: str,
-    hypothesis: str | None,
-    to: Path,
-    form: str,
-    task: str | None,
-    model_name: str | None,
-    push_to_hub: str | None,
-    private: bool | None,
-    store: str,
-    **flags: Any,
-) -> int:
-    """Write the intervention of HYPOTHESIS (its id, or the beginning of it) in RUN to a folder that can be shared."""
-    if private is not None and push_to_hub is None:
-        raise click.UsageError("--private and --public are about --push-to-hub OWNER/NAME; give it too")
-    if form != "raysearch" and push_to_hub is not None:
-        raise click.UsageError("--push-to-hub puts one hypothesis there, in our own format; leave --format out")
-    if form != "mib" and (task or model_name):
-        raise click.UsageError("--task and --model-name are about --format mib; give it too")
-    if form != "mib" and hypothesis is None:
-        raise click.UsageError("Missing argument 'HYPOTHESIS': `raysearch results RUN -o json` has their ids")
-    from raysearch.store.run_folder import find_run
-
-    _set_verbosity(flags)
-    if form == "mib":
-        from raysearch.cli.export_mib import export_mib
-
-        for unit in export_mib(find_run(store, run), hypothesis, to, task, model_name):
-            click.echo(str(to / unit))
-        return 0
-    from raysearch.cli.export import export as write
-    from raysearch.cli.export import push
-    from raysearch.cli.export_mib import export_pyvene
-
-    assert hypothesis is not None
-    if form == "pyvene":
-        export_pyvene(find_run(store, run), hypothesis, to)
-    else:
-        write(find_run(store, run), hypothesis, to)
-    click.echo(str(to))
-    if push_to_hub is not None:
-        click.echo(f"{push_to_hub}@{push(to, push_to_hub, private)}")
-    return 0
-
-
-@cli.command("import")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
-@_quiet
-@_verbose
-@_no_color
-def import_(folder: Path, to: Path, **flags: Any) -> int:
-    """Read a submission FOLDER of MIB's causal-variable track; each unit becomes a folder that raysearch loads."""
-    from raysearch.cli.export_mib import import_mib
-
-    _set_verbosity(flags)
-    for path in import_mib(folder, to):
-        click.echo(str(path))
-    return 0
-
-
-cli.add_command(deploy)
-
-
-def _set_verbosity(flags: dict[str, Any]) -> None:
-    if flags.pop("verbose"):
-        logging.getLogger("raysearch").setLevel(logging.INFO)
-
-
-def _complete_runs(context: click.Context, text: str) -> list[str]:
-    from raysearch.folders.patience import Patience
-    from raysearch.folders.where import folder_at
-    from raysearch.store.run_folder import run_names
-
-    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or "./runs"
-    try:
-        names = run_names(folder_at(store, Patience(seconds=0)))
-    except RaysearchError:  # a shell that completes has no place to say it; the command itself will
-        names = []
-    return [n for n in [*names, "latest"] if n.startswith(text)]
+for command in (watching.status, watching.logs, watching.stop, watching.jobs, sharing.export, sharing.import_, deploy):
+    cli.add_command(command)

@@ -20,14 +20,17 @@ from rich.console import Console
 from raysearch import driver
 from raysearch.causal import SPLITS, Pair
 from raysearch.cli.interrupt import INTERRUPTED, Interrupt
+from raysearch.cli.kept import check_same, files_of, keep_files, kept_job, sent_with, tracking_of
 from raysearch.cli.progress import Watch
 from raysearch.cli.question import Question, ask
 from raysearch.cli.resources import shape_of
 from raysearch.cli.show import print_controls, print_table
+from raysearch.cluster.inside import inside
 from raysearch.cluster.work import Work
 from raysearch.errors import JobError, ResumeError, StoreError, TakenOverError
 from raysearch.folders.fetch import on_this_machine
 from raysearch.job import Job
+from raysearch.job.files import kept_beside
 from raysearch.report.beside import beside
 from raysearch.report.children import accepted as accepted_ones
 from raysearch.report.heatmap import heatmaps
@@ -37,8 +40,8 @@ from raysearch.search.notes import Snapshot
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
 from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
-from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
-from raysearch.store.places import tracking_uri, without_credentials, writable_store
+from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
+from raysearch.store.places import tracking_uri, writable_store
 from raysearch.store.run_folder import JOB_FILE, RunFolder, find_run
 
 FAILED_TOO_MANY = 3
@@ -70,7 +73,9 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
     """A new run of a job; the exit code. Raises: RaysearchError in one line."""
     question = ask(Job.load(job_file, sets))
     root = writable_store(where.store)
-    with Watch(where.quiet, where.no_color) as watch, _pool(question, where, watch) as pool:
+    sent = sent_with(job_file)
+    kept = question.job if sent is None else kept_beside(question.job, sent)
+    with Watch(where.quiet, where.no_color) as watch, _pool(question, where, watch, sent) as pool:
         opened = pool.open()
         search = question.search(opened.facts, opened.encoded)
         _tell_model(opened, question, watch)
@@ -80,12 +85,14 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
             root,
             name=question.job.name,
             job_hash=question.hash(digest),
-            job_digest=question.job.digest(),
-            job_text=question.job.to_yaml(),
+            job_digest=kept.digest(),
+            job_text=kept.to_yaml(),
             evidence_version=EVIDENCE_VERSION,
             tracking_uri=uri,
         )
         with run.lock():
+            if sent is not None:
+                keep_files(sent, run)
             run.update(model_digest=opened.facts.digest)
             write_pairs(run.folder, question.pairs, opened.encoded)
             return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest, uri))
@@ -101,13 +108,14 @@ def go_on(name: str, where: Where) -> int:
                 "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
             )
         kept = read_pairs(run.folder)
-        question = Question(_kept_job(run), kept.pairs)
-        with _pool(question, where, watch) as pool:
-            opened = pool.open()
-            _check_same(run, question, kept, opened)
-            search = question.search(opened.facts, opened.encoded)
-            mirror = _mirror(run, question, opened, pairs_digest(kept.pairs), _tracking_of(run, where))
-            return _search(run, search, pool, watch, where, mirror)
+        with files_of(run) as files:
+            question = Question(kept_job(run, files), kept.pairs)
+            with _pool(question, where, watch, files, send=True) as pool:
+                opened = pool.open()
+                check_same(run, question, kept, opened)
+                search = question.search(opened.facts, opened.encoded)
+                mirror = _mirror(run, question, opened, pairs_digest(kept.pairs), tracking_of(run, where.tracking_uri))
+                return _search(run, search, pool, watch, where, mirror)
 
 
 def _search(
@@ -214,7 +222,9 @@ def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Pa
 
 
 def _say_resume(status: str, run: RunFolder, where: Where) -> None:
-    flags = " --pool local" if where.pool == "local" else f" --address {where.address}" if where.address else ""
+    here = inside()
+    address = here.address if here is not None else where.address
+    flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
     print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(run.place)}{flags}", file=sys.stderr)
 
 
@@ -266,8 +276,13 @@ def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where:
 
 
 @contextmanager
-def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
-    work = _work(question)
+def _pool(
+    question: Question, where: Where, watch: Watch, files: Path | None = None, send: bool = False
+) -> Iterator[_Pool]:
+    """`files`: the folder with the job's files beside which workers on other nodes stand; `send`: it must be brought to them first."""
+    if where.pool == "local" or where.address is None:
+        files = None
+    work = _work(question, question.job if files is None else kept_beside(question.job, files))
     resources = question.job.resources
     if where.pool == "local":
         from raysearch.cluster.local_pool import LocalPool, device_here
@@ -283,7 +298,7 @@ def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
     from raysearch.cluster.shape import first_replicas
 
     watch.say("ray       starting" if where.address is None else f"ray       connecting to {where.address}")
-    with ray_session(where.address) as session:
+    with ray_session(where.address, files=files if send else None) as session:
         if session.dashboard:
             watch.say(f"dashboard {session.dashboard}")
         shape = shape_of(question.job, session.gpus, watch.say)
@@ -299,8 +314,7 @@ def _pool(question: Question, where: Where, watch: Watch) -> Iterator[_Pool]:
             pool.close()
 
 
-def _work(question: Question) -> Work:
-    job = question.job
+def _work(question: Question, job: Job) -> Work:
     return Work(
         model=job.model.path,
         revision=job.model.revision,
@@ -336,16 +350,10 @@ def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str, uri
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
     }
+    if (here := inside()) is not None:
+        tags["raysearch.submission_id"] = here.submission_id
     experiment = f"raysearch/{question.job.name}"
     return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id)
-
-
-def _tracking_of(run: RunFolder, where: Where) -> str | None:
-    """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or its variable) has for it."""
-    if run.info.tracking_uri is None or not where.tracking_uri or where.tracking_uri == "none":
-        return run.info.tracking_uri
-    given = tracking_uri(where.tracking_uri)
-    return given if without_credentials(given) == run.info.tracking_uri else run.info.tracking_uri
 
 
 def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
@@ -360,35 +368,3 @@ def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
     watch.say(
         f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
     )
-
-
-def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Opened) -> None:
-    """Raises: ResumeError where the model here is not the one that the run began with."""
-    here, there = opened.facts.digest, run.info.model_digest
-    if here != there:
-        raise ResumeError(
-            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, {question.job.model.path} has {here[:12]}: "
-            "their outputs do not mix; put the old model back, or submit the job again"
-        )
-    if question.job.space.sae_paths and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
-        raise ResumeError(
-            f"run {run.info.id}: a sparse autoencoder that the job names ({', '.join(question.job.space.sae_paths)}), or another of its "
-            "files, was changed since it began; put the old file back, or submit the job again"
-        )
-    if kept.encoded is not None and kept.encoded != opened.encoded:
-        raise ResumeError(
-            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it began (its tokenizer, or its positions); "
-            "use the transformers version of its run.json, or submit the job again"
-        )
-
-
-def _kept_job(run: RunFolder) -> Job:
-    """The job that the run began with. Raises: ResumeError where job.yaml was edited since, in what changes an answer."""
-    where = run.folder.shown(JOB_FILE)
-    job = Job.read(run.job_text, where)
-    if job.digest() != run.info.job_digest:
-        raise ResumeError(
-            f"{where}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
-            "(only name and resources may change), or submit it as a new job"
-        )
-    return job

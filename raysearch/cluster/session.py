@@ -5,10 +5,14 @@ Invariants: nothing here stops a Ray that we did not start (`ray stop` ends ever
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -32,15 +36,16 @@ class Session:
 
 
 @contextmanager
-def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session]:
+def ray_session(address: str | None, dashboard: bool = True, files: Path | None = None) -> Iterator[Session]:
     """Connects to `address`, or starts a Ray on this machine that ends with us (None).
 
-    Raises: ClusterError where `address` cannot be reached.
+    `files`: a folder whose `files/` the workers find where they stand. Raises: ClusterError where `address` cannot be reached.
     """
     # Workers without a GPU keep the device variables as they are; Ray warns of another default otherwise.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
         _check_reachable(address)
+    term = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             context = ray.init(
@@ -51,18 +56,32 @@ def ray_session(address: str | None, dashboard: bool = True) -> Iterator[Session
                 configure_logging=False,
             )
         else:
-            context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            context = ray.init(
+                address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                runtime_env=None if files is None else _with_files(files),
+            )
     except Exception as e:  # Ray raises what it likes here, bare Exception for a start that took too long among it
         where = address or "this machine"
         raise ClusterError(
             f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up? "
             "Where it asks for a token, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN, if it was started on another machine)"
         ) from e
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, term)  # Ray's own ends a driver with 15, before it has said anything
     try:
         url = context.dashboard_url or None
         yield Session(address is None, f"http://{url}" if url else None, tuple(nodes()))
     finally:
         ray.shutdown()
+
+
+def _with_files(folder: Path) -> dict[str, Any]:
+    """The runtime environment of workers that stand in a copy of `folder`, of which there is `files/` alone."""
+    others = [f"/{path.name}" for path in folder.iterdir() if path.name != "files"]  # Ray takes no "all but"
+    return {"working_dir": str(folder), "excludes": others}
 
 
 def _check_reachable(address: str) -> None:

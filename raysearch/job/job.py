@@ -1,14 +1,16 @@
 """The job itself: read, checked, written down, hashed."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
-from raysearch.errors import JobError
+from raysearch.errors import JobError, NotYetError
+from raysearch.job.files import MODEL, NamedFile, placed
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
@@ -23,9 +25,16 @@ from raysearch.job.keys import (
 )
 from raysearch.job.mistakes import first_error
 from raysearch.job.not_yet import refuse_not_yet
-from raysearch.job.space import SpaceKeys, SubspaceChoice, SubspaceKeys
+from raysearch.job.space import SpaceKeys
 from raysearch.job.text import assign, parse_mapping, read_mapping
 from raysearch.search.hypothesis import canonical_json
+
+Away = Callable[[NamedFile], bool]
+"""Whether a file, its path as written, is on other machines."""
+
+
+def _nothing(_: NamedFile) -> bool:
+    return False
 
 
 class Job(Keys):
@@ -44,28 +53,38 @@ class Job(Keys):
     resources: ResourcesKeys = ResourcesKeys()
 
     @classmethod
-    def load(cls, path: str | Path, sets: Sequence[str] = ()) -> "Job":
-        """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError in one line."""
+    def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = _nothing) -> "Job":
+        """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError in one line.
+
+        `away`: which files are on other machines; their paths stay as written, and are not looked for.
+        """
         path = Path(path)
         raw = read_mapping(path, tuple(cls.model_fields))
         for assignment in sets:
             assign(raw, assignment)
-        return cls.parse(raw, where=str(path), folder=path.resolve().parent)
+        return cls.parse(raw, where=str(path), folder=path.resolve().parent, away=away)
 
     @classmethod
-    def read(cls, text: str, where: str) -> "Job":
-        """The job of a YAML text, of which `where` is said to be wrong. Raises: JobError in one line."""
-        return cls.parse(parse_mapping(text, where, tuple(cls.model_fields)), where=where)
+    def read(cls, text: str, where: str, folder: Path | None = None) -> "Job":
+        """The job of a YAML text; `where` and `folder` as of `parse`. Raises: JobError in one line."""
+        return cls.parse(parse_mapping(text, where, tuple(cls.model_fields)), where=where, folder=folder)
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None) -> "Job":
+    def parse(
+        cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None, away: Away = _nothing
+    ) -> "Job":
         """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
         refuse_not_yet(raw, where)
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:
             raise JobError(f"{where}: {first_error(e, cls)}") from e
-        return _absolute(job, folder or Path.cwd(), where)
+        folder = folder or Path.cwd()
+        if not job.model.is_factory and not away(NamedFile(MODEL, job.model.path)):
+            _check_model(job.model.path, folder, where)
+        job = placed(job, lambda file: file.path if away(file) else _absolute(file, job.model, folder, where))
+        _check_trust(job.model, where)
+        return job
 
     def to_yaml(self) -> str:
         """The job as resolved: every key, paths absolute."""
@@ -94,45 +113,36 @@ class Job(Keys):
         return hashlib.sha256(canonical_json({"job": content, "pairs": pairs}).encode()).hexdigest()
 
 
-def _absolute(job: Job, folder: Path, where: str) -> Job:
-    model = job.model.model_copy(update={"path": _model_path(job.model, folder, where)})
+def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> str:
+    """Raises: JobError for a function of a file that is not there, NotYetError for a place that is not read from."""
+    local = (folder / Path(file.path).expanduser()).resolve()
+    if file.key == MODEL:
+        if not model.is_factory:
+            return str(local) if local.exists() else file.path
+        if not local.is_file():
+            raise JobError(
+                f"{where}: model.path: there is no file {local}; give my_file.py:factory with a file beside the job"
+            )
+    elif "://" in file.path:
+        shown = re.sub(r"//[^/]*@", "//", file.path)
+        raise NotYetError(f"{where}: {file.key}: {shown}: this version reads such files from disk only; give a path")
+    return str(local)
+
+
+def _check_trust(model: ModelKeys, where: str) -> None:
+    """Raises: JobError for code of a hub that may be another tomorrow."""
     if model.trust_remote_code and model.revision is None and not Path(model.path).is_absolute():
         raise JobError(
             f"{where}: model.trust_remote_code: true would run whatever {model.path} holds on the day it is loaded; pin it: give "
             "model.revision a commit"
         )
-    problem = job.problem
-    if problem.pairs is not None:
-        problem = problem.model_copy(update={"pairs": str((folder / problem.pairs).resolve())})
-    elif problem.use is not None and ".py:" in problem.use:
-        file, _, name = problem.use.rpartition(":")
-        problem = problem.model_copy(update={"use": f"{(folder / file).resolve()}:{name}"})
-    subspaces = tuple(_absolute_subspace(keys, folder) for keys in job.space.subspaces)
-    space = job.space.model_copy(update={"subspaces": subspaces})
-    return job.model_copy(update={"model": model, "problem": problem, "space": space})
 
 
-def _absolute_subspace(keys: SubspaceKeys, folder: Path) -> SubspaceKeys:
-    if not isinstance(keys, SubspaceChoice) or keys.sae is None:
-        return keys
-    path = str((folder / Path(keys.sae.path).expanduser()).resolve())
-    return keys.model_copy(update={"sae": keys.sae.model_copy(update={"path": path})})
-
-
-def _model_path(model: ModelKeys, folder: Path, where: str) -> str:
-    path = model.path
+def _check_model(path: str, folder: Path, where: str) -> None:
+    """Raises: JobError for what is neither there nor a hub id."""
     local = folder / Path(path).expanduser()
     if local.exists():
-        return str(local.resolve())
-    if model.factory_file is not None:
-        file = (folder / Path(model.factory_file).expanduser()).resolve()
-        if not file.is_file():
-            raise JobError(
-                f"{where}: model.path: there is no file {file}; give my_file.py:factory with a file beside the job"
-            )
-        return f"{file}:{path.rpartition(':')[2]}"
-    if model.is_factory:
-        return path
+        return
     if ":" in path and not Path(path).is_absolute():
         raise JobError(
             f"{where}: model.path: {path!r} names no function; give my_file.py:factory or package.module:factory, with one colon"
@@ -141,4 +151,3 @@ def _model_path(model: ModelKeys, folder: Path, where: str) -> str:
         raise JobError(
             f"{where}: model.path: there is no {local}; give a folder with a model, a .gguf file or a hub id"
         )
-    return path

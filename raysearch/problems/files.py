@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Split, split_of
 from raysearch.errors import JobError, NotYetError, PairsError
-from raysearch.problems.tensor_file import TensorFiles
+from raysearch.problems.tensor_file import TensorFiles, file_of
 
 NOT_YET_FIELDS = ("sources", "choices")
 
@@ -86,11 +86,8 @@ class _Read:
 
 def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair, ...]:
     """All pairs of a file, in the order of the run. Raises: PairsError with line and field; JobError where it cannot be read."""
-    if not path.is_file():
-        raise JobError(f"problem.pairs: there is no file {path}; give a JSONL or Parquet file of pairs")
-    rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
     tensors = TensorFiles(path.parent)
-    lines = [_read(path, number, _parse(path, number, raw), tensors) for number, raw in rows]
+    lines = [_read(path, number, _parse(path, number, raw), tensors) for number, raw in _rows(path)]
     if not lines:
         raise PairsError(f"{path}: holds no pairs; a search needs at least one line")
     _check_variables(path, lines)
@@ -98,6 +95,22 @@ def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair
     dealt = [(read, read.line.split or split_of(read.contents, counts, seed)) for read in lines]
     random.Random(f"{seed}.order").shuffle(dealt)
     return tuple(_pair(i, read, split) for i, (read, split) in enumerate(dealt))
+
+
+def tensor_names(path: Path) -> tuple[str, ...]:
+    """The files of tensors that a file of pairs names, as written there. Raises: JobError, PairsError where it cannot be read."""
+    names: dict[str, None] = {}
+    for _, raw in _rows(path):
+        sides = [raw.get(side) for side in ("base", "source")] if isinstance(raw, dict) else []
+        named = [side["tensor"] for side in sides if isinstance(side, dict) and isinstance(side.get("tensor"), str)]
+        names |= {file: None for file in map(file_of, named) if file is not None}
+    return tuple(names)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    if not path.is_file():
+        raise JobError(f"problem.pairs: there is no file {path}; give a JSONL or Parquet file of pairs")
+    return _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:

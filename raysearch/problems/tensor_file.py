@@ -14,6 +14,12 @@ _NAME = re.compile(r"(?P<file>.+\.safetensors)#(?P<key>.+)")
 _ROW = re.compile(r"(?P<key>.+)\[(?P<row>\d+)\]")
 
 
+def file_of(name: str) -> str | None:
+    """The file of "file.safetensors#key"; None where `name` is not of that form."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else found["file"]
+
+
 class TensorFiles:
     """The tensors of the files that lie in `folder`, or are named from there. Each file is opened once."""
 

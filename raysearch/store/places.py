@@ -13,7 +13,7 @@ from raysearch.errors import StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.where import folder_at, is_uri, without_credentials
 
-__all__ = ["kind_of", "tracking_uri", "without_credentials", "writable_store"]
+__all__ = ["kind_of", "tracking_kind", "tracking_uri", "without_credentials", "writable_store"]
 
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
@@ -47,6 +47,13 @@ def writable_store(store: str) -> Folder:
     except StoreError as e:
         raise StoreError(f"store {root.place}: cannot be written: {e}; give --store a place that you may write") from e
     return root
+
+
+def tracking_kind(uri: str) -> Literal["relative", "local", "remote"]:
+    """The same of a tracking URI; "none" is no place, and so the same everywhere."""
+    if uri.startswith("sqlite:"):
+        return "local" if uri.startswith("sqlite:////") else "relative"
+    return "remote" if uri in ("none", "databricks", "databricks-uc") else kind_of(uri)
 
 
 def tracking_uri(uri: str, base: Path | None = None) -> str:

@@ -1,0 +1,135 @@
+"""Flags that several commands share; each is written once.
+
+Invariants: nothing heavy is imported before a flag is used.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from raysearch.errors import RaysearchError
+
+
+def flags(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    """Several decorators as one, in the order given."""
+
+    def decorate(function: Any) -> Any:
+        for flag in reversed(decorators):
+            function = flag(function)
+        return function
+
+    return decorate
+
+
+job = click.argument("job", type=click.Path(path_type=Path))
+run = click.argument("run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text))
+sets = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    allow_from_autoenv=False,
+    metavar="KEY=VALUE",
+    help="Set a key of the job, typed as YAML. Repeatable.",
+)
+store = click.option(
+    "--store",
+    envvar="RAYSEARCH_STORE",
+    default="./runs",
+    show_default=True,
+    metavar="URI",
+    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX, gs://..., abfs://....",
+)
+tracking = click.option(
+    "--tracking-uri",
+    envvar="RAYSEARCH_TRACKING_URI",
+    default="sqlite:///mlflow.db",
+    show_default=True,
+    help='MLflow tracking URI; "none" keeps MLflow out.',
+)
+errors = click.option(
+    "--fail-on-error",
+    envvar="RAYSEARCH_FAIL_ON_ERROR",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Exit with 3 if more than this share of the hypotheses failed.",
+)
+children = click.option(
+    "--mlflow-children",
+    envvar="RAYSEARCH_MLFLOW_CHILDREN",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="At most so many accepted hypotheses get an MLflow run of their own, below the search's.",
+)
+quiet = click.option("-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary.")
+verbose = click.option(
+    "-v", "--verbose", is_flag=True, envvar="RAYSEARCH_VERBOSE", help="Tell of every loss and retry."
+)
+no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
+loudness = flags(quiet, verbose, no_color)
+searching = flags(store, tracking, errors, children, loudness)
+pool = click.option(
+    "--pool",
+    type=click.Choice(["ray", "local"]),
+    envvar="RAYSEARCH_POOL",
+    default="ray",
+    show_default=True,
+    help="ray: actors; local: one replica in this process, without Ray.",
+)
+wait = click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Of a Ray job: follow its log to its end."
+)
+sent = flags(
+    wait,
+    click.option(
+        "--runtime",
+        type=click.Choice(["tree", "installed", "pip"]),
+        envvar="RAYSEARCH_RUNTIME",
+        default="tree",
+        show_default=True,
+        help="Of a Ray job: the raysearch that it runs. tree: this one, sent along; installed: what the nodes have; "
+        "pip: this version, installed there with all that it needs.",
+    ),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME",
+        help="Of a Ray job: hand this variable of the environment on. Whoever may read the job can read it. Repeatable.",
+    ),
+)
+
+
+def set_verbosity(given: dict[str, Any]) -> None:
+    """Takes `verbose` out of the flags that were given, and heeds it."""
+    if given.pop("verbose"):
+        logging.getLogger("raysearch").setLevel(logging.INFO)
+
+
+def without_job(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags but for those of a Ray job. Raises: UsageError where one of these was given, and there is none."""
+    context = click.get_current_context()
+    of_a_job = ("wait", "runtime", "env", "include", "on_nodes")
+    for name in of_a_job:
+        if name in context.params and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = "no-wait" if name == "wait" else name.replace("_", "-")
+            raise click.UsageError(f"--{flag} is about a Ray job; give --address http://HEAD:8265 too, or leave it out")
+    return {name: value for name, value in given.items() if name not in of_a_job}
+
+
+def _complete_runs(context: click.Context, text: str) -> list[str]:
+    from raysearch.folders.patience import Patience
+    from raysearch.folders.where import folder_at
+    from raysearch.store.run_folder import run_names
+
+    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or "./runs"
+    try:
+        names = run_names(folder_at(store, Patience(seconds=0)))
+    except RaysearchError:  # a shell that completes has no place to say it; the command itself will
+        names = []
+    return [n for n in [*names, "latest"] if n.startswith(text)]

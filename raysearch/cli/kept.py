@@ -1,0 +1,95 @@
+"""What a run keeps of its job: the files that came along, and the checks before it is gone on with.
+
+Invariants: verdicts of another model, another job or another encoding do not mix with those that are there; what a job brought to a
+cluster is in its run folder too, for the job's own folder ends with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from raysearch.cli.question import Question
+from raysearch.cluster.inside import inside
+from raysearch.errors import ResumeError
+from raysearch.folders.folder import Folder
+from raysearch.folders.local import LocalFolder
+from raysearch.job import Job
+from raysearch.job.files import FILES, kept_beside
+from raysearch.search.events import Opened
+from raysearch.store.pairs_table import KeptPairs, pairs_digest
+from raysearch.store.places import tracking_uri, without_credentials
+from raysearch.store.run_folder import JOB_FILE, RunFolder
+
+
+def sent_with(job_file: Path) -> Path | None:
+    """The folder that was sent along with a job on a cluster, and lies where the driver and its workers stand."""
+    folder = job_file.resolve().parent
+    return folder if inside() is not None and (folder / FILES).is_dir() else None
+
+
+def keep_files(sent: Path, run: RunFolder) -> None:
+    """Copies what was sent along into the run folder. Raises: StoreError where that cannot be written."""
+    for path in sorted(p for p in (sent / FILES).rglob("*") if p.is_file()):
+        run.folder.at(path.parent.relative_to(sent).as_posix()).write(path.name, path.read_bytes())
+
+
+@contextmanager
+def files_of(run: RunFolder) -> Iterator[Path | None]:
+    """The folder on this machine with the files that came along with the run's job, if any did; while inside. Raises: StoreError."""
+    if FILES not in run.folder.folders():
+        yield None
+    elif isinstance(run.folder, LocalFolder):
+        yield run.folder.path
+    else:
+        with TemporaryDirectory(prefix="raysearch-") as scratch:
+            _fetch(run.folder.at(FILES), LocalFolder(Path(scratch) / FILES))
+            yield Path(scratch)
+
+
+def kept_job(run: RunFolder, files: Path | None) -> Job:
+    """The job that the run began with, its paths from `files`. Raises: ResumeError where job.yaml was edited since, in what changes an
+    answer."""
+    where = run.folder.shown(JOB_FILE)
+    job = Job.read(run.job_text, where, files)
+    if (job if files is None else kept_beside(job, files)).digest() != run.info.job_digest:
+        raise ResumeError(
+            f"{where}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
+            "(only name and resources may change), or submit it as a new job"
+        )
+    return job
+
+
+def check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Opened) -> None:
+    """Raises: ResumeError where the model here is not the one that the run began with."""
+    here, there = opened.facts.digest, run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, {question.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+    if question.job.space.sae_paths and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
+        raise ResumeError(
+            f"run {run.info.id}: a sparse autoencoder that the job names ({', '.join(question.job.space.sae_paths)}), or another of its "
+            "files, was changed since it began; put the old file back, or submit the job again"
+        )
+    if kept.encoded is not None and kept.encoded != opened.encoded:
+        raise ResumeError(
+            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it began (its tokenizer, or its positions); "
+            "use the transformers version of its run.json, or submit the job again"
+        )
+
+
+def tracking_of(run: RunFolder, given: str) -> str | None:
+    """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or its variable) has for it."""
+    if run.info.tracking_uri is None or given in ("", "none"):
+        return run.info.tracking_uri
+    uri = tracking_uri(given)
+    return uri if without_credentials(uri) == run.info.tracking_uri else run.info.tracking_uri
+
+
+def _fetch(folder: Folder, to: LocalFolder) -> None:
+    for name in folder.names():
+        to.write(name, folder.read(name))
+    for name in folder.folders():
+        _fetch(folder.at(name), to.at(name))
