@@ -11,7 +11,7 @@ from raysearch.search.controls import controls_of
 from raysearch.search.hypothesis import Hypothesis
 from raysearch.search.notes import Decided
 from raysearch.search.proposers import Known, Proposer
-from raysearch.search.training import is_rotation, of_any_size, size_of_rotation
+from raysearch.search.rotations import is_rotation, of_any_size, size_of_rotation
 
 
 @dataclass(frozen=True, slots=True)

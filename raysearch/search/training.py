@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from raysearch.search.events import Block, Failed, Fitted, Lost, Seed, Task
-from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Intervention
+from raysearch.search.hypothesis import Intervention
 from raysearch.search.notes import Concluded, FitStatus, Note, Trained
+from raysearch.search.rotations import is_closed, is_rotation, of_any_size, size_of_rotation
 
 ATTEMPTS = 3
 """That a single seed gets for a stretch."""
@@ -157,8 +158,8 @@ class Training:
 
     def add(self, interventions: Sequence[Intervention]) -> None:
         """Those of one generation. What has no steps has no seeds either."""
-        closed = [_Fit(i, 0) for i in interventions if _is_closed(i)]
-        trained = [_Fit(i, seed) for i in interventions if not _is_closed(i) for seed in self._plan.seeds]
+        closed = [_Fit(i, 0) for i in interventions if is_closed(i)]
+        trained = [_Fit(i, seed) for i in interventions if not is_closed(i) for seed in self._plan.seeds]
         for fit in (*closed, *trained):
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
@@ -207,8 +208,8 @@ class Training:
             assert event.first == fit.step, (fit.key, "goes on from", fit.step, "not", event.first)
             fit.last = fit.seen[event.first] = event
             fit.strikes = 0
-            notes.append(Trained(event, 0 if _is_closed(fit.intervention) else self._rung))
-            if event.stopped or event.last >= self._plan.steps or _is_closed(fit.intervention):
+            notes.append(Trained(event, 0 if is_closed(fit.intervention) else self._rung))
+            if event.stopped or event.last >= self._plan.steps or is_closed(fit.intervention):
                 self._conclude(fit, "stopped" if event.stopped else "done", notes)
             elif fit.step >= self._next_rung():
                 self._behind.discard(fit.key)
@@ -349,7 +350,7 @@ class Training:
     def _conclude(self, fit: _Fit, status: FitStatus, notes: list[Note]) -> None:
         assert fit.last is not None
         fit.status = status
-        notes.append(Concluded(fit.last, 0 if _is_closed(fit.intervention) else self._rung, status, fit.start))
+        notes.append(Concluded(fit.last, 0 if is_closed(fit.intervention) else self._rung, status, fit.start))
         self._end(fit)
 
     def _end(self, fit: _Fit) -> None:
@@ -374,28 +375,6 @@ class Training:
                 fit.key,
                 "did not wait for the larger",
             )
-
-
-def _is_closed(intervention: Intervention) -> bool:
-    """Whether it is computed, without steps."""
-    names = {unit.subspace.featurizer for unit in intervention.units}
-    return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
-
-
-def is_rotation(intervention: Intervention) -> bool:
-    """Whether it is of one unit, whose trained directions are a subspace of any that are more."""
-    return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
-
-
-def of_any_size(rotation: Intervention) -> Intervention:
-    """What it shares with smaller and larger rotations of its unit."""
-    (unit,) = rotation.units
-    return replace(rotation, units=(replace(unit, subspace=replace(unit.subspace, features=None)),), fit=None)
-
-
-def size_of_rotation(rotation: Intervention) -> int:
-    """How many directions it has."""
-    return rotation.units[0].subspace.features or 0
 
 
 def _companies(fits: Sequence[_Fit], size: int) -> list[list[_Fit]]:
