@@ -174,13 +174,13 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     assert f"{id} goes on" in stderr
 
     run = find_run(store, "latest")
-    while not list(run.journal.rglob("*.jsonl")):
+    while not list((run.path / "journal").rglob("*.jsonl")):
         time.sleep(0.05)
     stopped = client.on(nodes, "stop", id)
     assert stopped.returncode == 0, stopped.stderr
     hint = stopped.stderr.strip().splitlines()[-1]
     assert f"{id} is stopped; go on with: raysearch resume {run.path} --address {nodes.address}" in hint
-    assert any('"interrupted"' in p.read_text() for p in run.journal.rglob("*.jsonl"))
+    assert any('"interrupted"' in p.read_text() for p in (run.path / "journal").rglob("*.jsonl"))
     mirrored = _mlflow_run(f"sqlite:///{database}", find_run(store, "latest").info.mlflow_run_id)
     assert (mirrored.info.status, mirrored.data.tags["raysearch.submission_id"]) == ("KILLED", id)
     assert client.on(nodes, "logs", "-f", id).returncode == 130

@@ -125,7 +125,7 @@ def test_at_its_time_limit_a_search_is_requeued_and_comes_to_the_same_verdicts(
     assert slow.facts["JobState"] == "COMPLETED", slow.log
     assert slow.facts["Restarts"] == "1"
     assert "the time limit is near" in slow.log
-    drivers = sorted(p.name for p in slow.run.journal.iterdir())
+    drivers = sorted(p.name for p in (slow.run.path / "journal").iterdir())
     assert len(drivers) == 2, "one run, which a second driver has gone on with"
     assert shell("run", str(HANDCRAFTED), "--pool", "local", "--tracking-uri", "none", "-q").returncode == 0
     undisturbed = shell.json("results", "latest", "-o", "json")
