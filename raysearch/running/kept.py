@@ -1,0 +1,62 @@
+"""What a run keeps of its job, and the checks before it is gone on with.
+
+Invariants: verdicts of another model, another job or another encoding do not mix with those that are there.
+"""
+
+from raysearch.errors import ResumeError
+from raysearch.job import Job
+from raysearch.running.question import Question
+from raysearch.search.events import Opened
+from raysearch.search.search import EVIDENCE_VERSION
+from raysearch.store.pairs_table import KeptPairs, pairs_digest
+from raysearch.store.places import tracking_uri, without_credentials
+from raysearch.store.run_folder import JOB_FILE, RunFolder
+
+
+def check_version(run: RunFolder) -> None:
+    """Raises: ResumeError where the run was begun by a raysearch whose verdicts are not ours."""
+    if run.info.evidence_version != EVIDENCE_VERSION:
+        raise ResumeError(
+            f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch has {EVIDENCE_VERSION}: their "
+            "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
+        )
+
+
+def kept_job(run: RunFolder) -> Job:
+    """The job that the run began with. Raises: ResumeError where job.yaml was edited since, in what changes an answer."""
+    where = run.folder.shown(JOB_FILE)
+    job = Job.read(run.job_text, where)
+    if job.digest() != run.info.job_digest:
+        raise ResumeError(
+            f"{where}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
+            "(only name and resources may change), or submit it as a new job"
+        )
+    return job
+
+
+def check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Opened) -> None:
+    """Raises: ResumeError where the model here is not the one that the run began with."""
+    here, there = opened.facts.digest, run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, {question.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+    if question.job.space.sae_paths and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
+        raise ResumeError(
+            f"run {run.info.id}: a sparse autoencoder that the job names ({', '.join(question.job.space.sae_paths)}), or another of its "
+            "files, was changed since it began; put the old file back, or submit the job again"
+        )
+    if kept.encoded is not None and kept.encoded != opened.encoded:
+        raise ResumeError(
+            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it began (its tokenizer, or its positions); "
+            "use the transformers version of its run.json, or submit the job again"
+        )
+
+
+def tracking_of(run: RunFolder, given: str) -> str | None:
+    """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or its variable) has for it."""
+    if run.info.tracking_uri is None or given in ("", "none"):
+        return run.info.tracking_uri
+    uri = tracking_uri(given)
+    return uri if without_credentials(uri) == run.info.tracking_uri else run.info.tracking_uri
