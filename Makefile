@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install install-bench demo quickstart test chaos check audit render clean
+.PHONY: help install install-bench demo quickstart notebook test chaos check audit render clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
@@ -35,6 +35,10 @@ demo: install
 
 quickstart: $(INSTALLED)
 	$(BIN)/raysearch submit jobs/quickstart.yaml
+
+# docs/notebook.ipynb from docs/notebook.py, executed; a test holds its outputs to what they are today.
+notebook: $(INSTALLED)
+	$(BIN)/python scripts/make_notebook.py
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

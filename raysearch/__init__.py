@@ -11,33 +11,44 @@ if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.engine.generate import Sampling
     from raysearch.engine.mib import load_mib, save_mib
     from raysearch.engine.saved import SavedIntervention, load_intervention, push_intervention, save_intervention
+    from raysearch.job import Job
     from raysearch.notebook.model import Model
+    from raysearch.notebook.run import Run
+    from raysearch.notebook.search import resume, run
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Finding",
+    "Job",
     "Model",
     "ModelOrigin",
+    "Run",
     "Sampling",
     "SavedIntervention",
     "__version__",
     "load_intervention",
     "load_mib",
     "push_intervention",
+    "resume",
+    "run",
     "save_intervention",
     "save_mib",
 ]
 
 _HOMES = {
     "Finding": "raysearch.engine.card",
+    "Job": "raysearch.job",
     "Model": "raysearch.notebook.model",
     "ModelOrigin": "raysearch.engine.card",
+    "Run": "raysearch.notebook.run",
     "Sampling": "raysearch.engine.generate",
     "SavedIntervention": "raysearch.engine.saved",
     "load_intervention": "raysearch.engine.saved",
     "load_mib": "raysearch.engine.mib",
     "push_intervention": "raysearch.engine.saved",
+    "resume": "raysearch.notebook.search",
+    "run": "raysearch.notebook.search",
     "save_intervention": "raysearch.engine.saved",
     "save_mib": "raysearch.engine.mib",
 }

@@ -24,8 +24,9 @@ def test_the_notebook_lines_run_and_print_what_the_readme_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = README.split("## Look first")[1].split("\n## ")[0]
-    first, second = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    (tmp_path / "models").symlink_to(ROOT / "models")
+    first, second, third = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    for beside in ("models", "jobs"):
+        (tmp_path / beside).symlink_to(ROOT / beside)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     printed = io.StringIO()
@@ -41,6 +42,8 @@ def test_the_notebook_lines_run_and_print_what_the_readme_shows(
         layer: [t for t, new in enumerate(tokens) if new == " Rome"] for layer, tokens in enumerate(scan.next_tokens)
     }
     assert changed == {layer: [3] if layer <= 22 else [4] for layer in range(30)}  # as the text beneath says
+    exec(third, names)
+    assert len(names["run"].alignment) == 7
 
 
 def _jobs(folder: Path) -> list[Job]:

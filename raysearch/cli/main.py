@@ -16,8 +16,8 @@ import click
 from raysearch import __version__
 from raysearch.cli import flags, sharing, watching
 from raysearch.cli.deploy import deploy
-from raysearch.cli.interrupt import INTERRUPTED
 from raysearch.errors import RaysearchError
+from raysearch.running.interrupt import INTERRUPTED
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
 """Every flag is also a variable, such as RAYSEARCH_RESULTS_TOP; --set alone is not, for no variable may change an answer."""

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import Split
-from raysearch.cli.question import Question, ask, differing
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.job import Job
+from raysearch.running.question import Question, ask, differing
 from raysearch.search.blocks import check_variables
 from raysearch.search.events import ModelFacts
 from raysearch.search.hypothesis import TRAINED

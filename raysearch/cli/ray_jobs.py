@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from raysearch.cli.interrupt import INTERRUPTED
 from raysearch.cluster.jobs import NAME_KEY, JobServer, RayJob
 from raysearch.errors import ClusterError
+from raysearch.running.interrupt import INTERRUPTED
 
 HASH_KEY, RUN_KEY, STORE_KEY = "raysearch.job", "raysearch.run", "raysearch.store"
 """Of a job's metadata: the digest of what was asked, the run that is gone on with, the store."""

@@ -1,370 +1,102 @@
-"""A run from its job to its results: pool, run folder, ledger, mirror; begun anew or gone on with.
+"""A run as the command line shows it: words on stderr, the alignment on stdout, an exit code.
 
-Invariants: no run folder is made before the model is loaded and the job has proved to fit it; whatever ends a search early, the
-command that goes on with it is said, where going on can help.
+Invariants: whatever ends a search early, the command that goes on with it is said, where going on can help.
 """
 
-import os
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from rich.console import Console
 
-from raysearch import driver
-from raysearch.causal import SPLITS, Pair
-from raysearch.cli.interrupt import INTERRUPTED, Interrupt
-from raysearch.cli.kept import check_same, files_of, keep_files, kept_job, sent_with, tracking_of
-from raysearch.cli.progress import Watch
-from raysearch.cli.question import Question, ask
-from raysearch.cli.resources import shape_of
 from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.inside import inside
-from raysearch.cluster.work import Work
-from raysearch.errors import JobError, ResumeError, StoreError, TakenOverError
-from raysearch.folders.fetch import on_this_machine
 from raysearch.job import Job
-from raysearch.job.files import kept_beside
 from raysearch.report.beside import beside
-from raysearch.report.children import accepted as accepted_ones
-from raysearch.report.heatmap import heatmaps
 from raysearch.report.results import results
-from raysearch.search.events import Opened
-from raysearch.search.notes import Snapshot
-from raysearch.search.search import EVIDENCE_VERSION, Search
-from raysearch.store.ledger import Ledger
-from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
-from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
-from raysearch.store.places import tracking_uri, writable_store
-from raysearch.store.run_folder import JOB_FILE, RunFolder, find_run
+from raysearch.running import front, run
+from raysearch.running.front import Ended
+from raysearch.running.interrupt import INTERRUPTED, Interrupt
+from raysearch.running.kept import sent_with
+from raysearch.running.progress import Watch
+from raysearch.store.run_folder import RunFolder
 
 FAILED_TOO_MANY = 3
 
 
-@dataclass(frozen=True)
-class Where:
+@dataclass(frozen=True, kw_only=True)
+class Where(front.Where):
     """What flags say: only where and how loud, never what."""
 
-    store: str
-    tracking_uri: str
-    pool: str
-    address: str | None
     fail_on_error: float
     quiet: bool
     no_color: bool
-    mlflow_children: int = 20
-
-
-class _Pool(driver.Pool, Protocol):
-    def open(self) -> Opened: ...
-
-    def show(self, run: str, snapshot: Snapshot) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
     """A new run of a job; the exit code. Raises: RaysearchError in one line."""
-    question = ask(Job.load(job_file, sets))
-    root = writable_store(where.store)
-    sent = sent_with(job_file)
-    kept = question.job if sent is None else kept_beside(question.job, sent)
-    with Watch(where.quiet, where.no_color) as watch, _pool(question, where, watch, sent) as pool:
-        opened = pool.open()
-        search = question.search(opened.facts, opened.encoded)
-        _tell_model(opened, question, watch)
-        digest = pairs_digest(question.pairs)
-        uri = None if where.tracking_uri == "none" else tracking_uri(where.tracking_uri)
-        run = RunFolder.create(
-            root,
-            name=question.job.name,
-            job_hash=question.hash(digest),
-            job_digest=kept.digest(),
-            job_text=kept.to_yaml(),
-            evidence_version=EVIDENCE_VERSION,
-            tracking_uri=uri,
-        )
-        with run.lock():
-            if sent is not None:
-                keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest)
-            write_pairs(run.folder, question.pairs, opened.encoded)
-            return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest, uri))
+    job = Job.load(job_file, sets)
+    with _Terminal(where) as terminal:
+        return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
 def go_on(name: str, where: Where) -> int:
     """The run `name` from where its journal ends; the exit code. Raises: RaysearchError in one line."""
-    run = find_run(where.store, name)
-    with run.lock(), Watch(where.quiet, where.no_color) as watch:
-        if run.info.evidence_version != EVIDENCE_VERSION:
-            raise ResumeError(
-                f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch has {EVIDENCE_VERSION}: their "
-                "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
-            )
-        kept = read_pairs(run.folder)
-        with files_of(run) as files:
-            question = Question(kept_job(run, files), kept.pairs)
-            with _pool(question, where, watch, files, send=True) as pool:
-                opened = pool.open()
-                check_same(run, question, kept, opened)
-                search = question.search(opened.facts, opened.encoded)
-                mirror = _mirror(run, question, opened, pairs_digest(kept.pairs), tracking_of(run, where.tracking_uri))
-                return _search(run, search, pool, watch, where, mirror)
+    with _Terminal(where) as terminal:
+        return _code(run.go_on(name, where, terminal), where)
 
 
-def _search(
-    run: RunFolder, search: Search, pool: _Pool, watch: Watch, where: Where, mirror: MlflowMirror | None
-) -> int:
-    """Drives the search to its end, or to an interrupt; the exit code."""
-    # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
-    with Interrupt() as interrupt:
-        ledger = Ledger(run, mirror)
-        for line in ledger.said:
-            watch.say(line)
-        watch.say(f"run       {run.place}")
-        began = time.monotonic()
-        screening = True
+class _Terminal(Watch):
+    """Follows a run for the command line."""
 
-        def show(snapshot: Snapshot) -> None:
-            nonlocal screening
-            ledger.snapshot(snapshot)
-            pool.show(run.info.id, snapshot)
-            if screening and snapshot.stage != "screening":
-                screening = False
-                _tell_screening(search, watch)
-            watch(snapshot)
-            interrupt.check()
+    def __init__(self, where: Where) -> None:
+        super().__init__(where.quiet, where.no_color)
+        self._where = where
 
-        try:
-            driver.replay(search, ledger.replay(), ledger)
-            if ledger.past:
-                watch.say(f"replayed  {ledger.past} events: {watch.words(search.snapshot())}")
-            driver.drive(search, pool, ledger, show)
-            ledger.snapshot(search.snapshot())
-            seconds = time.monotonic() - began
-            ledger.close("done")
-        except KeyboardInterrupt:
-            watch.stop()
-            ledger.close("interrupted")
-            _say_resume("interrupted", run, where)
-            _close(mirror, "interrupted", run, watch, where)
-            return INTERRUPTED
-        except BaseException as e:
-            watch.stop()
-            _end_badly(e, ledger, run, where)
-            if isinstance(e, StoreError) and mirror is not None:
-                mirror.close("failed")  # and no files: the store would only refuse once more
-            else:
-                _close(mirror, "failed", run, watch, where)
-            raise
-        watch.stop()
-        try:
-            pictures = heatmaps(run.folder, run.heatmaps)
-            code = _summary(run, search.snapshot(), seconds, watch, where, search.these_pairs)
-            _close(mirror, "done", run, watch, where, pictures)
-        except BaseException:
-            if mirror is not None:
-                mirror.close("done")  # the search is, whatever became of its pictures
-            _say_resume("the search is done, its pictures and summary are not", run, where)
-            raise
-        return code
+    def interrupt(self) -> Interrupt:
+        return Interrupt()
 
+    def left(self, status: str, run: RunFolder) -> None:
+        where = self._where
+        here = inside()
+        address = here.address if here is not None else where.address
+        flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
+        print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(run.place)}{flags}", file=sys.stderr)
 
-def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, where: Where) -> None:
-    """Closes the books as far as that can be done. An error that a resume would only meet again gets no hint to resume."""
-    if isinstance(error, StoreError):
-        ledger.abandon()
-    else:
-        ledger.close("failed")
-    if not isinstance(error, JobError | TakenOverError):
-        _say_resume("failed", run, where)
-
-
-def _close(
-    mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, where: Where, pictures: Sequence[str] = ()
-) -> None:
-    """Gives the mirror what the run has left, and waits for it (a bounded time)."""
-    if mirror is None:
-        return
-    tables = {}
-    children: list[Child] = []
-    with TemporaryDirectory(prefix="raysearch-") as folder:
-        scratch = Path(folder)
-        artifacts = _artifacts(run, status, pictures, scratch)
-        if status == "done":
-            for a in accepted_ones(run.folder, where.mlflow_children):
-                files = on_this_machine(run.interventions, a.files, scratch)
-                children.append(Child(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
-            alignment, everything = results(run.folder, accepted=True), results(run.folder)
-            tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
-        watch.say("mlflow    finishing")
-        mirror.close(status, artifacts, tables, children=children)
-    if mirror.run_id:  # a short search can end before MLflow has made its run
-        run.update(mlflow_run_id=mirror.run_id)
-
-
-def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Path) -> list[Path | tuple[Path, str]]:
-    """The files that MLflow is given, each with the folder of its run to put it in; copied to `scratch` where the run is on no disk."""
-    artifacts: list[Path | tuple[Path, str]] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
-    artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
-    if status == "done":
-        for name in run.tables.folders():
-            table = run.tables.at(name)
-            parts = [part for part in table.names() if part.endswith(".parquet")]
-            artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
-    return artifacts
-
-
-def _say_resume(status: str, run: RunFolder, where: Where) -> None:
-    here = inside()
-    address = here.address if here is not None else where.address
-    flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
-    print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(run.place)}{flags}", file=sys.stderr)
-
-
-def _tell_screening(search: Search, watch: Watch) -> None:
-    """How many pairs the model solves, and what is missing."""
-    for split in SPLITS:
-        screened, solved, wanted = search.screening.counts(split)
-        if screened:
-            used = len(search.screening.usable(split))
-            short = f"; {wanted} were wanted" if used < wanted else ""
-            watch.say(
-                f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}, {used} are used{short}"
-            )
-
-
-def _summary(run: RunFolder, end: Snapshot, seconds: float, watch: Watch, where: Where, these_pairs: bool) -> int:
-    watch.say(
-        f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
-        f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
-    )
-    if end.conflicts:
-        watch.say(
-            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables.at('failures').place}"
-        )
-    if not where.quiet:
+    def ended(self, ended: Ended) -> None:
+        if self._where.quiet:
+            return
+        run = ended.run
         order = [(c, "ascending") for c in ("variable", "component", "position", "layer", "head")]
         accepted = results(run.folder, accepted=True).sort_by(order)
         claim = (
-            "of the test pairs at hand, not of others like them" if these_pairs else "of pairs that the problem draws"
+            "of the test pairs at hand, not of others like them"
+            if ended.these_pairs
+            else "of pairs that the problem draws"
         )
-        console = Console(width=None if sys.stdout.isatty() else 160, no_color=where.no_color or None)
+        console = Console(width=None if sys.stdout.isatty() else 160, no_color=self._where.no_color or None)
         if accepted.num_rows:
             print_table(accepted, console, title=f"Alignment: accepted hypotheses (IIA {claim})")
             print_controls(beside(run.folder), console)
         else:
             console.print("Alignment: no hypothesis was accepted.")
-        if end.undecided:
-            watch.say(f"undecided raysearch results {shlex.quote(run.place)} --where \"verdict = 'undecided'\"")
-        watch.say(f"heat maps {run.heatmaps.place}")
-        watch.say(f"more      raysearch results {shlex.quote(run.place)}")
+        if ended.snapshot.undecided:
+            self.say(f"undecided raysearch results {shlex.quote(run.place)} --where \"verdict = 'undecided'\"")
+        self.say(f"heat maps {run.heatmaps.place}")
+        self.say(f"more      raysearch results {shlex.quote(run.place)}")
+
+
+def _code(ended: Ended, where: Where) -> int:
+    if ended.status == "interrupted":
+        return INTERRUPTED
+    end = ended.snapshot
     if end.failed > where.fail_on_error * end.decided:
         print(
             f"raysearch: {end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
-            f"see {run.tables.at('failures').place}",
+            f"see {ended.run.tables.at('failures').place}",
             file=sys.stderr,
         )
         return FAILED_TOO_MANY
     return 0
-
-
-@contextmanager
-def _pool(
-    question: Question, where: Where, watch: Watch, files: Path | None = None, send: bool = False
-) -> Iterator[_Pool]:
-    """`files`: the folder with the job's files beside which workers on other nodes stand; `send`: it must be brought to them first."""
-    if where.pool == "local" or where.address is None:
-        files = None
-    work = _work(question, question.job if files is None else kept_beside(question.job, files))
-    resources = question.job.resources
-    if where.pool == "local":
-        from raysearch.cluster.local_pool import LocalPool, device_here
-
-        if resources.replicas not in ("auto", 1):
-            raise JobError(f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica")
-        watch.say(f"loading   {question.job.model.path}")
-        yield LocalPool(work, device_here(resources.gpus))
-        return
-    from raysearch.cluster.metrics import Metrics, Watched
-    from raysearch.cluster.ray_pool import RayPool
-    from raysearch.cluster.session import check_fits, ray_session
-    from raysearch.cluster.shape import first_replicas
-
-    watch.say("ray       starting" if where.address is None else f"ray       connecting to {where.address}")
-    with ray_session(where.address, files=files if send else None) as session:
-        if session.dashboard:
-            watch.say(f"dashboard {session.dashboard}")
-        shape = shape_of(question.job, session.gpus, watch.say)
-        if session.embedded:
-            check_fits(session, shape)
-        replicas = first_replicas(session.nodes, shape)
-        watch.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
-        name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
-        pool = Watched(RayPool(work, name, shape, metrics.usage), metrics)
-        try:
-            yield pool
-        finally:
-            pool.close()
-
-
-def _work(question: Question, job: Job) -> Work:
-    return Work(
-        model=job.model.path,
-        revision=job.model.revision,
-        dtype=job.model.dtype,
-        pairs=tuple(_bare(p) for p in question.pairs),
-        positions=question.positions,
-        variables=question.variables,
-        rows=job.resources.rows,
-        cpus=job.resources.cpus,
-        components=question.components,
-        device_map=job.model.device_map,
-        factory=job.model.is_factory,
-        trust_remote_code=job.model.trust_remote_code,
-        memory=None if job.resources.memory == "auto" else job.resources.memory,
-        files=job.space.sae_paths,
-        recipe=job.fit.recipe,
-    )
-
-
-def _bare(pair: Pair) -> Pair:
-    """The pair without the causal model's values: they stay at home, and may be of types that no worker knows."""
-    sources = {name: replace(source, values={}) for name, source in pair.sources.items()}
-    return replace(pair, base=replace(pair.base, values={}), sources=sources)
-
-
-def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str, uri: str | None) -> MlflowMirror | None:
-    if uri is None:
-        return None
-    job = question.job.model_dump(mode="json", by_alias=True)
-    params = {**flatten(job), "model_digest": opened.facts.digest, "pairs_digest": digest}
-    tags = {
-        "raysearch.run": run.info.id,
-        "raysearch.job_hash": run.info.job_hash,
-        "raysearch.store": run.info.store_uri,
-    }
-    if (here := inside()) is not None:
-        tags["raysearch.submission_id"] = here.submission_id
-    experiment = f"raysearch/{question.job.name}"
-    return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id)
-
-
-def _tell_model(opened: Opened, question: Question, watch: Watch) -> None:
-    facts = opened.facts
-    slower = {"batched": "rows are run whole, not from the patch on", "plain": "each row is run by itself"}
-    path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
-    width = f" of width {facts.width}" if facts.width else ""
-    if question.job.model.trust_remote_code:
-        watch.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
-    watch.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
-    space = question.space(facts)
-    watch.say(
-        f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
-    )

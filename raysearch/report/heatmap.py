@@ -9,21 +9,20 @@ that no global figure or backend of the user's is touched.
 import re
 import textwrap
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from raysearch.errors import StoreError
+from raysearch.errors import JobError, StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.where import Place, folder_at
 from raysearch.report.chart_facts import ChartFacts, chart_facts
 from raysearch.report.panels import Panel, Row, panels
+from raysearch.report.picture import Picture
 from raysearch.report.results import HYPOTHESES, read_table, results
 
 _COLOURS = colormaps["viridis"]
@@ -60,13 +59,30 @@ def heatmaps(run: Place, out: Place) -> list[str]:
     for variable in dict.fromkeys(r["variable"] for r in rows):
         for panel in panels(variable, rows):
             names.append(f"{_file_name('-'.join([variable, *panel.of]), names)}.png")
-            png = BytesIO()
-            _draw(panel, facts).savefig(png, dpi=130)
             try:
-                out.write(names[-1], png.getvalue())
+                out.write(names[-1], _draw(panel, facts).png())
             except StoreError as e:
                 raise StoreError(f"{e}; the verdicts are safe, make room for pictures") from e
     return names
+
+
+def heatmap(run: Place, variable: str | None = None, of: str = "") -> Picture:
+    """One picture of `heatmaps`, not written anywhere: the first of `variable` (None: of the run's first), or the one that shows `of`,
+    such as "das 4" or "head last".
+
+    Raises: StoreError if the run has no hypotheses yet; JobError for a variable or panel that it lacks.
+    """
+    run = folder_at(run)
+    rows = _in_order_proposed(run)
+    variables = list(dict.fromkeys(r["variable"] for r in rows))
+    chosen = variables[0] if variable is None else variable
+    if chosen not in variables:
+        raise JobError(f"{chosen!r} is no variable of this run; it has {', '.join(variables)}")
+    drawn = panels(chosen, rows)
+    named = {" ".join(panel.of): panel for panel in reversed(drawn)}
+    if of and of not in named:
+        raise JobError(f"{of!r} is no heat map of {chosen}; it has {', '.join(repr(n) for n in reversed(named))}")
+    return _draw(named[of] if of else drawn[0], chart_facts(run))
 
 
 def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
@@ -76,7 +92,7 @@ def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
     return tuple(1 - strength * (1 - c) for c in colour[:3])
 
 
-def _draw(panel: Panel, facts: ChartFacts) -> Figure:
+def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
     height = rows * max(_CELL[1], 1.3 / rows)
     width = columns * min(max(_CELL[0], 4.4 / columns), 1.6)
@@ -86,7 +102,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Figure:
     caption = _caption(panel, inches)
     below += _LINE * caption.count("\n")
     size = inches, height + above + below
-    figure = Figure(figsize=size)
+    figure = Picture(figsize=size)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
     reach = facts.pairs.get(panel.variable) or panel.reach
@@ -169,7 +185,7 @@ def _draw_bar(axes: Axes, threshold: float | None) -> None:
         axes.axhline(threshold, color=_ACCEPT, linewidth=2)
 
 
-def _draw_words(figure: Figure, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
+def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
     width, height = figure.get_size_inches()
     figure.text(0.12 / width, 1 - 0.3 / height, _title(panel), fontsize=12.5, weight="bold")
     about = [facts.model and "/".join(Path(facts.model).parts[-2:]), f"run {facts.run}"]

@@ -13,8 +13,9 @@ from raysearch.errors import StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.where import folder_at, is_uri, without_credentials
 
-__all__ = ["kind_of", "tracking_kind", "tracking_uri", "without_credentials", "writable_store"]
+__all__ = ["DEFAULT_STORE", "kind_of", "tracking_kind", "tracking_uri", "without_credentials", "writable_store"]
 
+DEFAULT_STORE = "./runs"
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from raysearch.cli.question import ask
-from raysearch.cli.run import _work
 from raysearch.cluster.local_pool import LocalPool
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
+from raysearch.running.pools import work_of
+from raysearch.running.question import ask
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 
@@ -219,7 +219,7 @@ CASES: list[tuple[Callable[[Path], Path], str]] = [
 def _open(job: Path) -> None:
     """As the command does before it searches, in this process: one of its own for each case would take a minute."""
     question = ask(Job.load(job))
-    opened = LocalPool(_work(question)).open()
+    opened = LocalPool(work_of(question)).open()
     question.search(opened.facts, opened.encoded)
 
 

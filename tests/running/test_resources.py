@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from raysearch.cli.resources import shape_of
 from raysearch.cluster.shape import DEADLINE_SECONDS, GIB, Node, Shape, first_replicas
 from raysearch.job import Job
+from raysearch.running.resources import shape_of
 
 
 def _shape(gpus_there: float, device_map: str | None = None, **resources: Any) -> tuple[Shape, str]:

@@ -9,17 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from raysearch.cli.question import Question
 from raysearch.cluster.inside import inside
 from raysearch.errors import ResumeError
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.job import Job
 from raysearch.job.files import FILES, kept_beside
+from raysearch.running.question import Question
 from raysearch.search.events import Opened
+from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.pairs_table import KeptPairs, pairs_digest
 from raysearch.store.places import tracking_uri, without_credentials
 from raysearch.store.run_folder import JOB_FILE, RunFolder
+
+
+def check_version(run: RunFolder) -> None:
+    """Raises: ResumeError where the run was begun by a raysearch whose verdicts are not ours."""
+    if run.info.evidence_version != EVIDENCE_VERSION:
+        raise ResumeError(
+            f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch has {EVIDENCE_VERSION}: their "
+            "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
+        )
 
 
 def sent_with(job_file: Path) -> Path | None:

@@ -6,6 +6,7 @@ Invariants: says only what the search knows; "at most" is an upper bound (as if 
 import sys
 import time
 from collections.abc import Callable
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -29,7 +30,7 @@ class Watch:
         self._first_pairs: tuple[float, int] | None = None
         self._bar: Progress | None = None
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         if self._console.is_terminal and not self._quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),

@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from raysearch.cli.progress import Watch
+from raysearch.running.progress import Watch
 from raysearch.search.notes import Snapshot
 
 START = Snapshot("screening", 0, 0, 0, 0, 0, pairs=0, at_most=0, queued=3, out=2)

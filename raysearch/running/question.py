@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysearch.causal import LAST, Pair, Problem, Split, differing_shares, draw_pairs
-from raysearch.cli.space import space_of
 from raysearch.engine.digest import digest_of
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem, read_pairs
+from raysearch.running.space import space_of
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.proposers import Exhaustive

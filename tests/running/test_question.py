@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.cli.question import Question, ask
-from raysearch.cli.run import _work
 from raysearch.errors import JobError
 from raysearch.job import Job
+from raysearch.running.pools import work_of
+from raysearch.running.question import Question, ask
 from raysearch.search.events import ComponentFacts, ModelFacts
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.search.space import Grid, HypothesisSpace
@@ -110,14 +110,14 @@ def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the
     assert len(space) == 4
     assert question.components == ("head", "residual", "mlp_output", "embedding")
     assert question.positions == ("b", "a", "plus2", "last")
-    work = _work(question)
+    work = work_of(question)
     assert (work.components, work.positions, work.memory) == (question.components, question.positions, None)
 
 
 def test_memory_goes_to_the_replicas_in_gib() -> None:
     job = _job()
     wanted = job.model_copy(update={"resources": job.resources.model_copy(update={"memory": 1.5})})
-    assert _work(ask(wanted)).memory == 1.5
+    assert work_of(ask(wanted)).memory == 1.5
 
 
 def test_a_unit_of_the_grid_counts_once_and_so_does_one_that_names_the_only_source() -> None:

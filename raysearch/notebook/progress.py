@@ -1,0 +1,95 @@
+"""Progress in a notebook: one output that is written anew in place; on a terminal, the bar of the command line.
+
+Invariants: an interrupt is granted between two turns, and never ends the process: a kernel is the user's.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+from raysearch.running.front import Ended
+from raysearch.running.interrupt import Interrupt
+from raysearch.running.progress import Watch
+from raysearch.search.notes import Snapshot
+from raysearch.store.run_folder import RunFolder
+
+SECONDS = 0.5
+"""How often the output is written anew: more often nobody reads, and each time goes over the kernel's wire."""
+
+
+class Follow(Watch):
+    """Follows a run from Python: a bar on a terminal, a line every 30 seconds elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__(quiet, no_color=False)
+
+    def interrupt(self) -> Interrupt:
+        """Only Ctrl-C, and only where it is heard: the main thread."""
+        heard = threading.current_thread() is threading.main_thread()
+        return Interrupt((signal.SIGINT,) if heard else (), ours=False)
+
+    def left(self, status: str, run: RunFolder) -> None:
+        self.say(f"{status}; go on with: rs.resume({run.place!r})")
+
+    def ended(self, ended: Ended) -> None:
+        """The run itself is shown, once it is returned."""
+
+
+class Cell(Follow):
+    """The same in a notebook's cell: what was said so far, and where the search stands."""
+
+    def __init__(self, quiet: bool, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(quiet)
+        self._show = show
+        self._clock_here = clock
+        self._said: list[str] = []
+        self._now = self._text = ""
+        self._shown = clock() - SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        if self._first_pairs is None and snapshot.stage != "screening":
+            self._first_pairs = self._clock(), snapshot.pairs
+        self._now = f"{snapshot.stage:9} {self.words(snapshot)}"
+        if self._clock_here() - self._shown >= SECONDS:
+            self._write()
+
+    def stop(self) -> None:
+        self._now = ""
+        self._write()
+
+    def say(self, text: str) -> None:
+        self._said.append(text)
+        self._write()
+
+    def _write(self) -> None:
+        text = "\n".join([*self._said, *([self._now] if self._now else [])])
+        self._shown = self._clock_here()
+        if text != self._text and not self._quiet:
+            self._text = text
+            self._show(text)
+
+
+def follow(quiet: bool) -> Follow:
+    """Who follows a run that is begun here."""
+    ipython = sys.modules.get("IPython")  # not imported: where there is a notebook, it is there
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return Follow(quiet)
+    from IPython.display import display
+
+    handle: Any = None
+
+    def show(text: str) -> None:
+        nonlocal handle
+        if handle is None:
+            handle = display({"text/plain": text}, raw=True, display_id=True)
+        else:
+            handle.update({"text/plain": text}, raw=True)
+
+    return Cell(quiet, show)

@@ -1,0 +1,112 @@
+"""A run to look into, on its way or done: its alignment, its results, heat maps, pairs.
+
+Invariants: everything is read from the run folder when it is asked for, so that a run on its way shows its verdicts so far; nothing is
+written; no model is loaded.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysearch.errors import RaysearchError
+from raysearch.folders.parquet import from_parquet
+from raysearch.job import Job
+from raysearch.notebook.frames import frame
+from raysearch.notebook.summary import Summary, html
+from raysearch.report.beside import beside
+from raysearch.report.results import results
+from raysearch.store.pairs_table import FILE
+from raysearch.store.places import DEFAULT_STORE
+from raysearch.store.run_folder import JOB_FILE, RunFolder, RunInfo, find_run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from raysearch.report.picture import Picture
+
+
+class Run:
+    """One time that a job was asked. `rs.run` gives one; `Run.open` finds one again."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @classmethod
+    def open(cls, run: str = "latest", store: str = DEFAULT_STORE) -> "Run":
+        """The run at a path or URI, or of that name in `store`, or its "latest". Raises: StoreError, naming the nearest."""
+        return cls(find_run(store, str(run)))
+
+    @property
+    def place(self) -> str:
+        """Its path or URI, as every command takes it."""
+        return self._folder.place
+
+    @property
+    def info(self) -> RunInfo:
+        """Its run.json: versions, digests, when it began."""
+        return self._folder.info
+
+    @cached_property
+    def job(self) -> Job:
+        """What it asked, with what the job left open filled in."""
+        return Job.read(self._folder.job_text, self._folder.folder.shown(JOB_FILE))
+
+    @property
+    def alignment(self) -> "DataFrame":
+        """The accepted hypotheses. Raises: StoreError where nothing was proposed yet."""
+        return self.results(accepted=True)
+
+    def results(
+        self,
+        accepted: bool = False,
+        variable: str | None = None,
+        where: str | None = None,
+        top: int | None = None,
+        controls: bool = False,
+    ) -> "DataFrame":
+        """The hypotheses with their verdicts, accepted ones first, then by IIA. `where`: an SQL condition over the columns.
+
+        Raises: StoreError where nothing was proposed yet; JobError for a variable or condition that is none.
+        """
+        return frame(results(self._folder.folder, accepted, variable, where, top, controls))
+
+    def to_pandas(self) -> "DataFrame":
+        """Every hypothesis with its verdict, as `results`."""
+        return self.results()
+
+    def to_arrow(self) -> pa.Table:
+        """Every hypothesis with its verdict."""
+        return results(self._folder.folder)
+
+    @property
+    def pairs(self) -> "DataFrame":
+        """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
+        return frame(from_parquet(self._folder.folder.read(FILE)))
+
+    def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
+        """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as
+        "das 4" or "head last".
+
+        Raises: StoreError where nothing was proposed yet; JobError for what the run does not have.
+        """
+        from raysearch.report.heatmap import heatmap  # matplotlib, asked for here alone
+
+        return heatmap(self._folder.folder, variable, of)
+
+    def _summary(self) -> Summary:
+        folder = self._folder.folder
+        warnings = tuple(b.warning for b in beside(folder) if b.warning is not None)
+        return Summary(self.info.id, self.place, self.job, results(folder), warnings)
+
+    def __repr__(self) -> str:
+        try:
+            return str(self._summary())
+        except RaysearchError as e:  # a run of which nothing can be shown yet is still a run
+            return f"Run {self.info.id}: {e}"
+
+    def _repr_html_(self) -> str:
+        try:
+            return self._summary().html()
+        except RaysearchError as e:
+            return html("p", f"Run {self.info.id}: {e}")

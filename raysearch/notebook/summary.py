@@ -1,0 +1,103 @@
+"""A run at a glance: what was asked, how it ended, the alignment with its intervals; as text and as HTML.
+
+Invariants: every value is escaped; an accept is never shown without its interval, nor the alignment without what it claims.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import pyarrow as pa
+
+from raysearch.job import Job
+from raysearch.report.units import words
+
+_COLUMNS = "variable", "layer: site", "IIA", "95 %", "n", "holdout IIA", "n"
+_VERDICTS = {"accept": "accepted", "reject": "rejected", "undecided": "undecided", "failed": "failed"}
+_CLAIMS = {"these_pairs": "the pairs at hand, not others like them", "sampler": "pairs that the problem draws"}
+_LEFT = "text-align: left"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`results`: the hypotheses as report.results gives them. `warnings`: of accepted ones that a control does as well as."""
+
+    run: str
+    place: str
+    job: Job
+    results: pa.Table
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """What was asked, in one line."""
+        variables = self.results["variable"].unique().to_pylist()
+        return f"{self.results.num_rows} hypotheses on {', '.join(variables)} in {self.job.model.path}"
+
+    @property
+    def counts(self) -> str:
+        """The verdicts so far."""
+        found = Counter(self.results["verdict"].to_pylist())
+        said = [f"{found[verdict]} {word}" for verdict, word in _VERDICTS.items()]
+        return ", ".join(said + ([f"{found[None]} not yet decided"] if found[None] else []))
+
+    @property
+    def claim(self) -> str:
+        """What an accept says, and what it does not."""
+        test = self.job.test
+        of = _CLAIMS.get(test.claim)
+        return (
+            f"Accepted: sufficient under interchange, IIA above {test.threshold - test.indifference:g}"
+            f"{f' on {of}' if of else ''}; the chance of any false accept is at most {test.false_accept:g}. "
+            "It does not say that the variable lives there and nowhere else."
+        )
+
+    @property
+    def alignment(self) -> list[tuple[str, ...]]:
+        """A row of words for each accepted hypothesis."""
+        rows = [row for row in self.results.to_pylist() if row["verdict"] == "accept"]
+        return [_cells(row) for row in sorted(rows, key=lambda r: (r["variable"], r["layer"] is None, r["layer"]))]
+
+    def html(self) -> str:
+        """For a notebook."""
+        lines = [html("b", self.run), html("span", self.asked), html("span", self.counts)]
+        head = html("p", "<br>".join(lines), raw=True)
+        foot = [html("p", self.claim), *(html("p", f"Warning: {w}") for w in self.warnings), html("code", self.place)]
+        return html("div", head + _table(self.alignment) + "".join(foot), raw=True)
+
+    def __str__(self) -> str:
+        rows = [_COLUMNS, *self.alignment] if self.alignment else []
+        wide = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))] if rows else []
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+        warnings = [f"Warning: {w}" for w in self.warnings]
+        return "\n".join([f"Run {self.run}", self.asked, self.counts, *table, self.claim, *warnings, self.place])
+
+
+def html(tag: str, content: str, style: str = "", raw: bool = False) -> str:
+    """An element. `raw`: its content is HTML already."""
+    inside = content if raw else escape(content)
+    return f'<{tag} style="{style}">{inside}</{tag}>' if style else f"<{tag}>{inside}</{tag}>"
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = f"{_number(row['low'])} to {_number(row['high'])}"
+    holdout = _number(row["holdout_iia"]), str(row["holdout_n"] or "-")
+    return row["variable"], words(row["units"]), _number(row["iia"]), interval, str(row["n"]), *holdout
+
+
+def _number(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> str:
+    body = "".join(_row("td", row) for row in rows)
+    if not body:
+        return html("p", "No hypothesis was accepted.")
+    return html("table", html("thead", _row("th", _COLUMNS), raw=True) + html("tbody", body, raw=True), raw=True)
+
+
+def _row(tag: str, cells: tuple[str, ...]) -> str:
+    made = [html(tag, cell, _LEFT if i < 2 else "") for i, cell in enumerate(cells)]
+    return html("tr", "".join(made), raw=True)

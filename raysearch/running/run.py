@@ -1,0 +1,156 @@
+"""A run from its job to its results: pool, run folder, ledger, mirror; begun anew or gone on with.
+
+Invariants: no run folder is made before the model is loaded and the job has proved to fit it; whatever ends a search early, who asked
+is told that it can be gone on with, where that can help.
+"""
+
+import time
+from pathlib import Path
+
+from raysearch import driver
+from raysearch.errors import JobError, StoreError, TakenOverError
+from raysearch.job import Job
+from raysearch.job.files import kept_beside
+from raysearch.report.heatmap import heatmaps
+from raysearch.running.front import Ended, Front, Where
+from raysearch.running.interrupt import Interrupt
+from raysearch.running.kept import check_same, check_version, files_of, keep_files, kept_job, tracking_of
+from raysearch.running.mirror import close_mirror, mirror_of
+from raysearch.running.pools import Pool, pool_of
+from raysearch.running.question import Question, ask
+from raysearch.running.told import tell_end, tell_model, tell_screening
+from raysearch.search.notes import Snapshot
+from raysearch.search.search import EVIDENCE_VERSION, Search
+from raysearch.store.ledger import Ledger
+from raysearch.store.mlflow_mirror import MlflowMirror
+from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
+from raysearch.store.places import tracking_uri, writable_store
+from raysearch.store.run_folder import RunFolder, find_run
+
+
+def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> Ended:
+    """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent along with it (kept.sent_with).
+
+    Raises: RaysearchError in one line.
+    """
+    question = ask(job)
+    root = writable_store(where.store)
+    kept = question.job if sent is None else kept_beside(question.job, sent)
+    with pool_of(question, where, front, sent) as pool:
+        opened = pool.open()
+        search = question.search(opened.facts, opened.encoded)
+        tell_model(opened, question, front)
+        digest = pairs_digest(question.pairs)
+        uri = None if where.tracking_uri == "none" else tracking_uri(where.tracking_uri)
+        run = RunFolder.create(
+            root,
+            name=question.job.name,
+            job_hash=question.hash(digest),
+            job_digest=kept.digest(),
+            job_text=kept.to_yaml(),
+            evidence_version=EVIDENCE_VERSION,
+            tracking_uri=uri,
+        )
+        with run.lock():
+            if sent is not None:
+                keep_files(sent, run)
+            run.update(model_digest=opened.facts.digest)
+            write_pairs(run.folder, question.pairs, opened.encoded)
+            return _search(run, search, pool, where, front, mirror_of(run, question, opened, digest, uri))
+
+
+def go_on(name: str, where: Where, front: Front) -> Ended:
+    """The run `name` from where its journal ends. Raises: RaysearchError in one line."""
+    run = find_run(where.store, name)
+    with run.lock():
+        check_version(run)
+        kept = read_pairs(run.folder)
+        with files_of(run) as files:
+            question = Question(kept_job(run, files), kept.pairs)
+            with pool_of(question, where, front, files, send=True) as pool:
+                opened = pool.open()
+                check_same(run, question, kept, opened)
+                search = question.search(opened.facts, opened.encoded)
+                uri = tracking_of(run, where.tracking_uri)
+                mirror = mirror_of(run, question, opened, pairs_digest(kept.pairs), uri)
+                return _search(run, search, pool, where, front, mirror)
+
+
+def _search(
+    run: RunFolder, search: Search, pool: Pool, where: Where, front: Front, mirror: MlflowMirror | None
+) -> Ended:
+    """Drives the search to its end, or to an interrupt."""
+    # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
+    with front.interrupt() as interrupt:
+        ledger = Ledger(run, mirror)
+        for line in ledger.said:
+            front.say(line)
+        front.say(f"run       {run.place}")
+        try:
+            seconds = _drive(run, search, pool, ledger, front, interrupt)
+            ledger.close("done")
+        except KeyboardInterrupt:
+            front.stop()
+            ledger.close("interrupted")
+            front.left("interrupted", run)
+            close_mirror(mirror, "interrupted", run, front, where.mlflow_children)
+            return Ended(run, "interrupted", search.snapshot(), search.these_pairs)
+        except BaseException as e:
+            front.stop()
+            _end_badly(e, ledger, run, front)
+            if isinstance(e, StoreError) and mirror is not None:
+                mirror.close("failed")  # and no files: the store would only refuse once more
+            else:
+                close_mirror(mirror, "failed", run, front, where.mlflow_children)
+            raise
+        front.stop()
+        return _conclude(Ended(run, "done", search.snapshot(), search.these_pairs), seconds, where, front, mirror)
+
+
+def _drive(run: RunFolder, search: Search, pool: Pool, ledger: Ledger, front: Front, interrupt: Interrupt) -> float:
+    """From what is journalled to the end; the seconds that took."""
+    began = time.monotonic()
+    screening = True
+
+    def show(snapshot: Snapshot) -> None:
+        nonlocal screening
+        ledger.snapshot(snapshot)
+        pool.show(run.info.id, snapshot)
+        if screening and snapshot.stage != "screening":
+            screening = False
+            tell_screening(search, front)
+        front(snapshot)
+        interrupt.check()
+
+    driver.replay(search, ledger.replay(), ledger)
+    if ledger.past:
+        front.say(f"replayed  {ledger.past} events: {front.words(search.snapshot())}")
+    driver.drive(search, pool, ledger, show)
+    ledger.snapshot(search.snapshot())
+    return time.monotonic() - began
+
+
+def _conclude(ended: Ended, seconds: float, where: Where, front: Front, mirror: MlflowMirror | None) -> Ended:
+    """Pictures and summary of a search that is done."""
+    run = ended.run
+    try:
+        pictures = heatmaps(run.folder, run.heatmaps)
+        tell_end(run, ended.snapshot, seconds, front)
+        front.ended(ended)
+        close_mirror(mirror, "done", run, front, where.mlflow_children, pictures)
+    except BaseException:
+        if mirror is not None:
+            mirror.close("done")  # the search is, whatever became of its pictures
+        front.left("the search is done, its pictures and summary are not", run)
+        raise
+    return ended
+
+
+def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, front: Front) -> None:
+    """Closes the books as far as that can be done. An error that a resume would only meet again gets no hint to resume."""
+    if isinstance(error, StoreError):
+        ledger.abandon()
+    else:
+        ledger.close("failed")
+    if not isinstance(error, JobError | TakenOverError):
+        front.left("failed", run)

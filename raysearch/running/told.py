@@ -1,0 +1,48 @@
+"""What is said of a search on its way: the model, what is asked, what screening showed, how it ended."""
+
+from raysearch.causal import SPLITS
+from raysearch.running.front import Front
+from raysearch.running.question import Question
+from raysearch.search.events import Opened
+from raysearch.search.notes import Snapshot
+from raysearch.search.search import Search
+from raysearch.store.run_folder import RunFolder
+
+
+def tell_model(opened: Opened, question: Question, front: Front) -> None:
+    """The model as it is here, and how many hypotheses there are."""
+    facts = opened.facts
+    slower = {"batched": "rows are run whole, not from the patch on", "plain": "each row is run by itself"}
+    path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
+    width = f" of width {facts.width}" if facts.width else ""
+    if question.job.model.trust_remote_code:
+        front.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
+    front.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
+    space = question.space(facts)
+    front.say(
+        f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
+    )
+
+
+def tell_screening(search: Search, front: Front) -> None:
+    """How many pairs the model solves, and what is missing."""
+    for split in SPLITS:
+        screened, solved, wanted = search.screening.counts(split)
+        if screened:
+            used = len(search.screening.usable(split))
+            short = f"; {wanted} were wanted" if used < wanted else ""
+            front.say(
+                f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}, {used} are used{short}"
+            )
+
+
+def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Front) -> None:
+    """The verdicts by kind."""
+    front.say(
+        f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
+        f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
+    )
+    if end.conflicts:
+        front.say(
+            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables.at('failures').place}"
+        )
