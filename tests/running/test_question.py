@@ -110,7 +110,7 @@ def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the
     assert len(space) == 4
     assert question.components == ("head", "residual", "mlp_output", "embedding")
     assert question.positions == ("b", "a", "plus2", "last")
-    work = work_of(question)
+    work = work_of(question, question.job)
     assert (work.components, work.positions, work.memory) == (question.components, question.positions, None)
 
 
