@@ -16,6 +16,7 @@ import click
 from raysearch import __version__
 from raysearch.cli.deploy import deploy
 from raysearch.cli.interrupt import INTERRUPTED
+from raysearch.cli.report import report
 from raysearch.errors import RaysearchError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
@@ -328,6 +329,7 @@ def import_(folder: Path, to: Path, **flags: Any) -> int:
 
 
 cli.add_command(deploy)
+cli.add_command(report)
 
 
 def _set_verbosity(flags: dict[str, Any]) -> None:

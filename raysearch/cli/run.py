@@ -31,6 +31,8 @@ from raysearch.job import Job
 from raysearch.report.beside import beside
 from raysearch.report.children import accepted as accepted_ones
 from raysearch.report.heatmap import heatmaps
+from raysearch.report.page import FILE as PAGE
+from raysearch.report.page import write_page
 from raysearch.report.results import results
 from raysearch.search.events import Opened
 from raysearch.search.notes import Snapshot
@@ -181,7 +183,9 @@ def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, where: Wher
 def _close(
     mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, where: Where, pictures: Sequence[str] = ()
 ) -> None:
-    """Gives the mirror what the run has left, and waits for it (a bounded time)."""
+    """Writes the page of a run that is done; gives the mirror what the run has left, and waits for it (a bounded time)."""
+    if status == "done":
+        write_page(run.folder)
     if mirror is None:
         return
     tables = {}
@@ -206,6 +210,7 @@ def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Pa
     artifacts: list[Path | tuple[Path, str]] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
     artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
     if status == "done":
+        artifacts += on_this_machine(run.folder, (PAGE,), scratch)
         for name in run.tables.folders():
             table = run.tables.at(name)
             parts = [part for part in table.names() if part.endswith(".parquet")]
