@@ -16,6 +16,7 @@ import click
 from raysearch import __version__
 from raysearch.cli import flags, sharing, watching
 from raysearch.cli.deploy import deploy
+from raysearch.cli.report import report
 from raysearch.errors import RaysearchError
 from raysearch.running.interrupt import INTERRUPTED
 
@@ -200,5 +201,8 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
     return 0
 
 
-for command in (watching.status, watching.logs, watching.stop, watching.jobs, sharing.export, sharing.import_, deploy):
+for command in (
+    *(watching.status, watching.logs, watching.stop, watching.jobs),
+    *(report, sharing.export, sharing.import_, deploy),
+):
     cli.add_command(command)

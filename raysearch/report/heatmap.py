@@ -20,6 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from raysearch.errors import JobError, StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.where import Place, folder_at
+from raysearch.report.cells import interval_width, lightness, stopped_early, strength
 from raysearch.report.chart_facts import ChartFacts, chart_facts
 from raysearch.report.panels import Panel, Row, panels
 from raysearch.report.picture import Picture
@@ -35,10 +36,6 @@ _LINE = 0.14
 """Height of a line of the caption, in inches."""
 _BAR = 0.42
 """Width of the legend of colours, in inches."""
-_FULL, _FAINT = 0.15, 0.8
-"""An interval as narrow as the first has the full colour, one as wide as the second the faintest. At threshold 0.8, 4 pairs without a
-match leave an interval of 0.68, 8 of 0.48, 60 of 0.11."""
-_FAINTEST = 0.08
 
 
 _CLAIMS = {
@@ -87,9 +84,8 @@ def heatmap(run: Place, variable: str | None = None, of: str = "") -> Picture:
 
 def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
     """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has none)."""
-    strength = (_FAINT - (1.0 if width is None else width)) / (_FAINT - _FULL)
-    strength = min(max(strength, _FAINTEST), 1.0)
-    return tuple(1 - strength * (1 - c) for c in colour[:3])
+    kept = strength(width)
+    return tuple(1 - kept * (1 - c) for c in colour[:3])
 
 
 def _draw(panel: Panel, facts: ChartFacts) -> Picture:
@@ -107,7 +103,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
     reach = facts.pairs.get(panel.variable) or panel.reach
     for (y, x), row in panel.cells.items():
-        _draw_cell(axes, x, y, row, early=_stopped_early(row, facts, reach))
+        _draw_cell(axes, x, y, row, early=stopped_early(row, facts, reach))
     _draw_axes(axes, panel)
     bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1]))
     _draw_bar(bar, facts.threshold)
@@ -115,17 +111,12 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     return figure
 
 
-def _stopped_early(row: Row, facts: ChartFacts, reach: int) -> bool:
-    """A verdict before the last pair; what failed did not stop, it broke."""
-    return not facts.fixed and row["verdict"] in ("accept", "reject") and row["n"] < reach
-
-
 def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
     iia, verdict = row["iia"], row["verdict"]
-    shown = faded(_COLOURS(iia or 0.0), _width(row))
+    shown = faded(_COLOURS(iia or 0.0), interval_width(row))
     colour = _WAITING if verdict is None else _FAILED if verdict == "failed" or iia is None else shown
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    ink = "black" if verdict == "failed" or iia is None or _lightness(shown) > 0.5 else "white"
+    ink = "black" if verdict == "failed" or iia is None or lightness(shown) > 0.5 else "white"
     if verdict is None:
         axes.text(x, y, "…", ha="center", va="center", fontsize=8, color="#777777")
         return
@@ -145,15 +136,6 @@ def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
         axes.text(x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=ink, weight="bold")
     if early:
         axes.plot([x + 0.36], [y + 0.2], marker="o", markersize=3.4, color=ink, linestyle="none")
-
-
-def _width(row: Row) -> float | None:
-    return None if row["low"] is None or row["high"] is None else float(row["high"] - row["low"])
-
-
-def _lightness(colour: Sequence[float]) -> float:
-    """In [0, 1], as the eye weighs red, green and blue."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def _draw_axes(axes: Axes, panel: Panel) -> None:

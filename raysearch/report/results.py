@@ -4,7 +4,7 @@ Invariants: column names and order are those of the tables `hypotheses` and `ver
 user's is SQL over these columns alone: it can reach no file, no network, no other table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -126,18 +126,26 @@ def read_table(run: Place, table: str, schema: pa.Schema) -> pa.Table:
 
     Raises: StoreError for a part that cannot be read.
     """
+    parts = list(each_part(run, table))
+    return pa.concat_tables(parts, promote_options="default") if parts else schema.empty_table()
+
+
+def each_part(run: Place, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The parts of a table, in their order, or some columns of them; none where there are none yet.
+
+    Raises: StoreError for a part that cannot be read.
+    """
     folder = folder_at(run).at("tables").at(table)
     names = [name for name in folder.names() if name.endswith(".parquet") and not name.startswith("_")]
-    parts = []
     for name, content in zip(names, folder.each(names), strict=True):
         try:
-            parts.append(from_parquet(content))
+            part = from_parquet(content, columns)
         except (pa.ArrowException, OSError) as e:
             first = str(e).splitlines()[0]
             raise StoreError(
                 f"{folder.shown(name)}: cannot be read ({first}); delete it and `resume` the run: it is written again"
             ) from e
-    return pa.concat_tables(parts, promote_options="default") if parts else schema.empty_table()
+        yield part
 
 
 def _check_variable(variable: str, hypotheses: pa.Table) -> None:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from raysearch.cluster.inside import inside
 from raysearch.folders.fetch import on_this_machine
 from raysearch.report.children import accepted as accepted_ones
+from raysearch.report.page import FILE as PAGE
 from raysearch.report.results import results
 from raysearch.running.front import Front
 from raysearch.running.question import Question
@@ -68,6 +69,7 @@ def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Pa
     artifacts: list[Path | tuple[Path, str]] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
     artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
     if status == "done":
+        artifacts += on_this_machine(run.folder, (PAGE,), scratch)
         for name in run.tables.folders():
             table = run.tables.at(name)
             parts = [part for part in table.names() if part.endswith(".parquet")]

@@ -12,6 +12,7 @@ from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.files import kept_beside
 from raysearch.report.heatmap import heatmaps
+from raysearch.report.page import write_page
 from raysearch.running.front import Ended, Front, Where
 from raysearch.running.interrupt import Interrupt
 from raysearch.running.kept import check_same, check_version, files_of, keep_files, kept_job, tracking_of
@@ -136,6 +137,7 @@ def _conclude(ended: Ended, seconds: float, where: Where, front: Front, mirror: 
     try:
         pictures = heatmaps(run.folder, run.heatmaps)
         tell_end(run, ended.snapshot, seconds, front)
+        write_page(run.folder)
         front.ended(ended)
         close_mirror(mirror, "done", run, front, where.mlflow_children, pictures)
     except BaseException:

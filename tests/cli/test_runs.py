@@ -234,7 +234,9 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
     assert {a.path for a in client.list_artifacts(kept.info.run_id, "heatmaps")} == {
         f"heatmaps/{v}.png" for v in ("a", "b", "c", "sum_ab", "total")
     }
-    assert {"job.yaml", "tables", "alignment.json"} <= {a.path for a in client.list_artifacts(kept.info.run_id)}
+    assert {"job.yaml", "report.html", "tables", "alignment.json"} <= {
+        a.path for a in client.list_artifacts(kept.info.run_id)
+    }
 
 
 def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(undisturbed: Path, shell: Shell) -> None:

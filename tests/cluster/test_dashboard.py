@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from raysearch.cluster.figures import FAILURES, FIGURES, LOSSES
+from tests.browser import browser
 from tests.cluster.test_metrics import DASHBOARD, PROMETHEUS, at_the_port
 
 ROOT = Path(__file__).parents[2]
@@ -145,40 +146,23 @@ def _wait_for(look: Callable[[], Found | None], process: subprocess.Popen[bytes]
     raise AssertionError(f"not seen within {PATIENCE:.0f} s; the search said:\n{said.read_text()}")
 
 
-def _browser() -> Any:
-    """A headless one, with a profile of its own."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = "headless no-sandbox disable-gpu disable-background-networking no-first-run disable-component-update disable-sync"
-    for flag in [*quiet.split(), "disable-dev-shm-usage", "window-size=1700,760"]:
-        options.add_argument(f"--{flag}")
-    return webdriver.Chrome(options, webdriver.ChromeService(driver))  # chromedriver makes a fresh profile each time
-
-
 def test_rays_dashboard_shows_each_replica_by_its_name(searching: Searching, tmp_path: Path) -> None:
     _wait_for(
         lambda: len([a for a in searching.actors() if a["state"] == "ALIVE"]) == 2, searching.process, searching.said
     )
     picture = Path(os.environ.get("RAYSEARCH_SCREENSHOT") or tmp_path / "actors.png")
-    browser = _browser()
-    try:
-        browser.get(searching.dashboard)  # a cookie needs a page of its own site
-        browser.add_cookie({"name": "ray-authentication-token", "value": TOKEN})
-        browser.get(f"{searching.dashboard}/#/actors")
-        browser.refresh()
+    with browser(1700, 760) as opened:
+        opened.get(searching.dashboard)  # a cookie needs a page of its own site
+        opened.add_cookie({"name": "ray-authentication-token", "value": TOKEN})
+        opened.get(f"{searching.dashboard}/#/actors")
+        opened.refresh()
 
         def shown() -> str | None:
-            text: str = browser.find_element("tag name", "body").text
+            text: str = opened.find_element("tag name", "body").text
             return text if all(f"replica-{n}" in text for n in (0, 1)) else None
 
         text = _wait_for(shown, searching.process, searching.said)
-        assert browser.save_screenshot(str(picture))
-    finally:
-        browser.quit()
+        assert opened.save_screenshot(str(picture))
     names = [f"raysearch-quickstart-{searching.process.pid}:replica-{n}" for n in (0, 1)]
     assert all(name in text for name in names)
     assert text.count("ALIVE") >= 2

@@ -1,0 +1,41 @@
+"""`raysearch report`: the page of a run, in its folder or in a file of one's own."""
+
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raysearch.cli import flags
+
+
+@click.command()
+@flags.run
+@click.option(
+    "--to", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there, not into the run."
+)
+@click.option("--open", "show", is_flag=True, help="Show it in a browser.")
+@flags.store
+@flags.loudness
+def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **given: Any) -> int:
+    """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost, provenance."""
+    from raysearch.folders.local import LocalFolder
+    from raysearch.report.page import page, write_page
+    from raysearch.store.run_folder import find_run
+
+    flags.set_verbosity(given)
+    folder = find_run(store, run).folder
+    if show and to is None and not isinstance(folder, LocalFolder):
+        raise click.UsageError(f"--open: {folder.place} is no folder of this machine; give --to FILE too")
+    if to is not None and not to.absolute().parent.is_dir():
+        raise click.UsageError(f"--to {to}: there is no folder {to.parent}; make it first, or choose another one")
+    if to is None:
+        place = folder.shown(write_page(folder))
+    else:
+        LocalFolder(to.absolute().parent).write(to.name, page(folder).encode())
+        place = str(to)
+    if not quiet:
+        click.echo(place)
+    if show:
+        webbrowser.open(Path(place).absolute().as_uri())
+    return 0

@@ -1,0 +1,58 @@
+"""A chart of a page: a figure of plotly in the page's own look.
+
+Invariants: readable as it is, on white; what a dark page changes is named in `meta` (templates/script.js); nothing can be dragged.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+
+ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
+SAYS = {
+    "accept": "accepted",
+    "reject": "rejected",
+    "undecided": "undecided",
+    "failed": "failed",
+    None: "not decided yet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`figure`: JSON that stands safely in HTML (no "<", ">" or "/"). `width`: pixels at most; `note`: said below it."""
+
+    title: str
+    figure: str
+    width: int
+    note: str = ""
+
+
+def figure_of(*traces: Any) -> go.Figure:
+    figure = go.Figure(list(traces), go.Layout(template=go.layout.Template()))
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        margin={"l": 10, "r": 10, "t": 12, "b": 10},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#1f2328"},
+        hoverlabel={"align": "left", "bgcolor": "#24292f", "font": {"color": "#fff", "size": 12}},
+        dragmode=False,
+    )
+    for axes in (figure.update_xaxes, figure.update_yaxes):
+        axes(
+            automargin=True,
+            zeroline=False,
+            showline=False,
+            ticks="",
+            gridcolor="rgba(128,128,128,0.22)",
+            fixedrange=True,
+        )
+    return figure
+
+
+def as_json(figure: go.Figure) -> str:
+    text: str = plotly.io.to_json(figure, validate=False)
+    assert "<" not in text, "plotly no longer writes JSON that stands safely in HTML"
+    return text

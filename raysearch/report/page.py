@@ -1,0 +1,151 @@
+"""The page of a run: one HTML file that holds all it needs, and asks no network.
+
+Invariants: whatever comes from a user is escaped (autoescape; figures as JSON without "<"); the only scripts that a browser may run are
+the two that stand in the page, named by their SHA-256 in its Content-Security-Policy, which also forbids every request; long tables
+show their first rows and say so.
+"""
+
+import base64
+import hashlib
+import statistics
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from raysearch import __version__
+from raysearch.folders.where import Place, folder_at
+from raysearch.report.account import Account, Row, account
+from raysearch.report.beside import READ, TESTED
+from raysearch.report.charts import courses, intervals, stops
+from raysearch.report.heat_charts import heat_maps
+from raysearch.report.units import words
+from raysearch.report.wording import NOT_SAID, claim, question, title
+
+FILE = "report.html"
+MOST_ACCEPTED = 200
+MOST_OTHERS = 50
+MOST_SETS = 400
+MOST_WORKERS = 64
+"""Rows of the tables."""
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(run: Place) -> str:
+    """Writes report.html into the run folder; its name. Raises: StoreError as `page`, or if it cannot be written."""
+    folder = folder_at(run)
+    folder.write(FILE, page(folder).encode())
+    return FILE
+
+
+def page(run: Place) -> str:
+    """The page of a run as it is now. Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read."""
+    found = account(run)
+    scripts = {"plotly": get_plotlyjs(), "script": _text("script.js")}
+    return _environment().get_template("page.html.j2").render(
+        account=found,
+        version=__version__,
+        policy=_policy(scripts.values()),
+        **{name: Markup(text) for name, text in scripts.items()},
+        style=Markup(_text("style.css")),
+        title=title(found),
+        question=question(found),
+        claim=claim(found),
+        not_said=NOT_SAID,
+        heat_maps=heat_maps(found),
+        charts={"intervals": intervals(found), "stops": stops(found), "courses": courses(found)},
+        controls=_controls(found),
+        by_variable=_by_variable(found),
+        others=_others(found),
+        sets=_sets(found),
+        seeds=_seeds(found),
+        most={"accepted": MOST_ACCEPTED, "others": MOST_OTHERS, "sets": MOST_SETS, "seeds": MOST_SETS, "workers": MOST_WORKERS},
+    )  # fmt: skip
+
+
+def _controls(found: Account) -> list[str]:
+    """The names of those that some accepted hypothesis has, in the order of `results`."""
+    return [name for name in (*READ, *TESTED) if any(name in b.iia for b in found.beside)]
+
+
+def _by_variable(found: Account) -> list[dict[str, Any]]:
+    """Of each variable, how many hypotheses came to which verdict, and after how many pairs half of the rejected ones were."""
+    told = []
+    for variable in dict.fromkeys(row["variable"] for row in found.proposed):
+        rows = [row for row in found.rows if row["variable"] == variable]
+        counts = {
+            v: sum(row["verdict"] == v for row in rows) for v in ("accept", "reject", "undecided", "failed", None)
+        }
+        gone = sorted(row["n"] for row in rows if row["verdict"] == "reject")
+        told.append(
+            {
+                "variable": variable,
+                "hypotheses": len(rows),
+                "counts": counts,
+                "median": statistics.median_low(gone) if gone else None,
+                "last": gone[-1] if gone else None,
+                "pairs": found.facts.pairs.get(variable),
+            }
+        )
+    return told
+
+
+def _others(found: Account) -> list[tuple[str, Sequence[Row], int]]:
+    """(what they are, the first of them, how many there are): those that were not accepted, by verdict, the highest IIA first."""
+    kinds = (("undecided", "Undecided"), ("failed", "Failed"), ("reject", "Rejected, the highest IIA first"))
+    told: list[tuple[str, Sequence[Row], int]] = []
+    for verdict, name in kinds:
+        rows = [row for row in found.rows if row["verdict"] == verdict]
+        if rows:
+            told.append((name, rows[:MOST_OTHERS], len(rows)))
+    return told
+
+
+def _sets(found: Account) -> list[tuple[Row, Row]]:
+    """(accepted hypothesis, one of its sets)."""
+    of: dict[str, list[Row]] = {}
+    for row in found.sets:
+        of.setdefault(row["hypothesis"], []).append(row)
+    return [(b.row, row) for b in found.beside for row in of.get(b.row["hypothesis"], ())]
+
+
+def _seeds(found: Account) -> list[tuple[Row, Row, Row | None]]:
+    """(accepted hypothesis, the end of one of its fits, the holdout estimate of that seed), trained or computed."""
+    ends = {(f["intervention"], f["seed"]): f for f in found.fits if f["status"] not in (None, "holdout")}
+    holdout = {(f["intervention"], f["seed"]): f for f in found.fits if f["status"] == "holdout"}
+    told = []
+    for b in found.beside:
+        own = sorted(key for key in ends if key[0] == b.row["intervention"])
+        told += [(b.row, ends[key], holdout.get(key)) for key in own]
+    return told
+
+
+def _policy(scripts: Any) -> str:
+    """No request at all, and no script but these."""
+    sums = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{sum_}'" for sum_ in sums)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
+
+
+def _text(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["or_dash"] = lambda value: "–" if value is None else value
+    environment.filters["units"] = words
+    environment.filters["figure"] = Markup
+    return environment

@@ -1,0 +1,396 @@
+"""The page of a run: what it says is what the tables say, nothing in it runs or asks but what it brought, and a browser shows it.
+
+docs/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/report.png python -m pytest tests/report/test_page.py -k browser
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from raysearch.errors import StoreError
+from raysearch.folders.folder import Folder
+from raysearch.report.heat_charts import MOST_CELLS, MOST_PANELS
+from raysearch.report.page import FILE, MOST_ACCEPTED, MOST_OTHERS, page, write_page
+from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.search.notes import Decided, Estimated, Note, Proposed, SetCount
+from raysearch.store.ledger import Ledger
+from raysearch.store.pairs_table import write_pairs
+from raysearch.store.run_folder import RunFolder, find_run
+from tests.browser import browser, requested
+from tests.cli.conftest import QUICKSTART, Shell
+from tests.store.books import ENCODED, PAIRS, new_run
+
+PICTURE_BYTES = 300_000
+pytestmark = pytest.mark.timeout(900)  # whole searches, on machines that do other things too
+HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)><b>&'
+
+
+class Page(HTMLParser):
+    """A page as text, tables by id, and scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text = ""
+        self.data: dict[str, Any] = {}
+        self.scripts = 0
+        self.tags: set[str] = set()
+        self._table = self._script = ""
+        self._cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.add(tag)
+        if tag == "script":
+            self._script = given.get("id") or "code"
+            self.scripts += "type" not in given
+        if tag == "table":
+            self._table = given.get("id") or f"table {len(self.tables)}"
+            self.tables[self._table] = []
+        if tag == "tr":
+            self.tables[self._table].append([])
+        if tag in ("td", "th"):
+            self.tables[self._table][-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._script = ""
+        if tag in ("td", "th"):
+            self._cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._script and self._script != "code":
+            self.data[self._script] = json.loads(data)
+        elif not self._script:
+            self.text += data
+            if self._cell:
+                self.tables[self._table][-1][-1] += data
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A run, its page, and what `results` says of it."""
+
+    run: RunFolder
+    html: str
+    page: Page
+    rows: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """The quick start, as it is, in this process; its page as the run has left it."""
+    shell = Shell(tmp_path_factory.mktemp("quickstart"))
+    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", seconds=280)
+    assert done.returncode == 0, done.stderr
+    run = find_run(shell.folder / "runs", "latest")
+    html = run.folder.read(FILE).decode()
+    return Searched(run, html, Page(html), shell.json("results", str(run.path), "-o", "json"))
+
+
+def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
+    head, *body = searched.page.tables["alignment-table"]
+    accepted = [row for row in searched.rows if row["verdict"] == "accept"]
+    assert len(body) == len(accepted) == 7
+    for row, cells in zip(accepted, body, strict=True):
+        shown = dict(zip(head, cells, strict=True))
+        assert shown["variable"] == row["variable"]
+        assert shown["layer: where"] == f"{row['layer']}: residual at {row['position']}"
+        assert shown["95 % interval"] == f"{row['low']:.3f} – {row['high']:.3f}"
+        figures = ("iia", "holdout_iia", "keep_iia")
+        assert [shown[n] for n in ("IIA", "holdout IIA", "keep IIA")] == [f"{row[n]:.3f}" for n in figures]
+        assert [shown[n] for n in ("n", "holdout n", "copies")] == [str(row[n]) for n in ("n", "holdout_n", "copies")]
+        controls = ("base_match_unfiltered", "self_swap_iia", "random_source_iia")
+        seen = [shown[name] for name in ("no intervention", "self swap", "random source")]
+        assert seen == [f"{row[name]:.3f}" for name in controls]
+        assert row["hypothesis"].startswith(shown["id"])
+
+
+def test_each_hypothesis_is_one_cell_of_a_heat_map_with_its_figures_under_the_pointer(searched: Searched) -> None:
+    maps = [figure for name, figure in searched.page.data.items() if name.startswith("map-")]
+    assert len(maps) == 5
+    hovers = [cell for m in maps for line in m["data"][0]["hovertext"] for cell in line]
+    assert len(hovers) == len(searched.rows) == 120
+    for row in searched.rows:
+        (cell,) = [
+            c
+            for c in hovers
+            if c.startswith(f"<b>{row['variable']}</b><br>{row['layer']}: residual at {row['position']}<")
+        ]
+        assert f"IIA {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs" in cell
+        assert f"95 % interval {row['low']:.3f} to {row['high']:.3f}" in cell
+        assert f"{row['verdict']}ed early, after {row['n']} of " in cell
+    values = sorted(v for m in maps for line in m["data"][0]["z"] for v in line)
+    assert values == pytest.approx(sorted(row["iia"] for row in searched.rows))
+    assert sum(len(m["layout"]["shapes"]) for m in maps) == 7
+
+
+def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
+    head, *body = searched.page.tables["by-variable"]
+    for cells in body:
+        shown = dict(zip(head, cells, strict=True))
+        gone = sorted(r["n"] for r in searched.rows if r["variable"] == shown["variable"] and r["verdict"] == "reject")
+        assert (int(shown["rejected"]), int(shown["last rejected at"])) == (len(gone), gone[-1])
+        assert sum(n <= int(shown["half rejected within"]) for n in gone) >= len(gone) / 2
+    bars = {bar["name"]: sum(bar["y"]) for bar in searched.page.data["stops-data"]["data"]}
+    assert bars == {"rejected": 113, "accepted": 7}
+
+
+def test_question_claim_cost_and_provenance_are_those_of_the_run(searched: Searched) -> None:
+    text = " ".join(searched.page.text.split())
+    assert "Where are a, b, c, sum_ab and total in planted/model?" in text
+    assert (
+        "120 hypotheses: 4 layers (0, 1, 2, 3); 1 component (residual); 6 positions (a, plus1, b, plus2, c, last)."
+        in text
+    )
+    assert "Accepted: 7 of 120." in text
+    assert "on at least 0.8 of the pairs that the problem draws" in text
+    assert "is at most 5 %, over all K = 120 hypotheses together" in text
+    assert "test: 256 used of 256 drawn, of which the model solves 100%; holdout: 128 used of 128 drawn" in text
+    observations = ds.dataset(searched.run.path / "tables/observations").to_table().to_pylist()
+    assert f"{sum(len(o['pairs']) for o in observations)} (interventions × pairs" in text
+    assert f"local-0: {sum(o['seconds'] for o in observations):.2f} s" in text
+    info = json.loads(searched.run.folder.read("run.json"))
+    assert all(str(info[key]) in text for key in ("job_hash", "model_digest", "created", "store_uri"))
+    assert all(v in text for v in info["versions"].values())
+    assert " ".join(searched.run.job_text.split()) in text
+    assert "is not done" not in text
+    pair = searched.page.tables["table 0"]
+    assert re.fullmatch(r"\d\+\d\+\d=", pair[1][1])
+    assert eval(pair[1][1].rstrip("=")) == int(pair[1][2])
+
+
+def test_one_folder_gives_one_page(searched: Searched) -> None:
+    assert page(searched.run.folder) == searched.html
+
+
+def test_the_command_writes_where_it_is_told_and_opens_what_it_wrote(searched: Searched, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    script = tmp_path / "browser.sh"
+    script.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "opened"}\n')
+    script.chmod(0o755)
+    done = shell("report", str(searched.run.path), "--to", "own.html", "--open", BROWSER=f"{script} %s")
+    assert (done.returncode, done.stdout) == (0, "own.html\n"), done.stderr
+    assert (tmp_path / "own.html").read_text() == searched.html
+    assert (tmp_path / "opened").read_text().strip() == (tmp_path / "own.html").as_uri()
+    nowhere = shell("report", str(searched.run.path), "--to", "own.html/own.html")
+    assert (nowhere.returncode, nowhere.stdout) == (2, "")
+    assert "--to own.html/own.html: there is no folder own.html" in nowhere.stderr
+    assert shell("report", "latest").returncode != 0
+
+
+def _hypothesis(variable: str, layer: int, position: str = "last", control: str | None = None) -> Hypothesis:
+    return Hypothesis(variable, Intervention((Unit(Site(layer, "residual", position), Subspace()),), control=control))
+
+
+def _decided(h: Hypothesis, verdict: str, matches: int, **more: Any) -> Decided:
+    return Decided(h, verdict, 20, matches, 0.3, 1.0, 5, 4, 1, 0.25, 6.5, "these_pairs", **more)  # type: ignore[arg-type]
+
+
+def _kept(run: RunFolder, notes: Sequence[Note], status: str = "done") -> RunFolder:
+    ledger = Ledger(run)
+    ledger.notes(list(notes))
+    ledger.close(status)  # type: ignore[arg-type]
+    return run
+
+
+def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None:
+    h = [_hypothesis("a", layer) for layer in range(2)]
+    notes = [*(Proposed(x, "exhaustive", 0) for x in h), _decided(h[0], "reject", 3), _decided(h[1], "undecided", 15)]
+    run = _kept(new_run(store), notes)
+    write_page(run.folder)
+    seen = Page(run.folder.read(FILE).decode())
+    assert "No hypothesis was accepted." in seen.text
+    assert "Undecided (1)" in seen.text
+    assert "is not done" not in seen.text
+    assert "alignment-table" not in seen.tables
+    assert "intervals-data" not in seen.data
+
+
+def test_an_undone_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    h = [_hypothesis("a", layer) for layer in range(3)]
+    run = _kept(
+        new_run(tmp_path), [*(Proposed(x, "exhaustive", 0) for x in h), _decided(h[0], "reject", 3)], "interrupted"
+    )
+    seen = Page(page(run.folder))
+    assert "This run is not done. 2 hypotheses" in seen.text
+    assert f"raysearch resume {run.info.id}" in seen.text
+    assert "No hypothesis has been accepted yet." in seen.text
+    with pytest.raises(StoreError, match="there are no hypotheses in its tables yet"):
+        page(new_run(tmp_path / "new").folder)
+
+
+def test_sets_and_controls_that_do_as_well_are_shown(tmp_path: Path) -> None:
+    real, control = _hypothesis("a", 1), _hypothesis("a", 1, control="placebo")
+    sets = (SetCount("near", 12, 12), SetCount("far", 8, 7))
+    notes = [
+        Proposed(real, "exhaustive", 0),
+        Proposed(control, "exhaustive", 1),
+        _decided(real, "accept", 19, sets=sets),
+        _decided(control, "accept", 20),
+        Estimated(real, 8, 7),
+    ]
+    seen = Page(page(_kept(new_run(tmp_path), notes).folder))
+    rows = [row for table in seen.tables.values() for row in table if "1: residual at last" in row]
+    assert ["a", "1: residual at last", "near", "1.000", "12", "12"] in rows
+    assert ["a", "1: residual at last", "far", "0.875", "7", "8"] in rows
+    assert "but a control does as well: placebo (1.00)" in seen.text
+    assert "1 control was tested beside them, outside K" in seen.text
+
+
+def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    space = ("subspaces=[{das: [32]}]", "layers=[1]", "positions=[plus2]", "variables=[sum_ab]")
+    rest = (
+        "fit.steps=120",
+        "fit.learning_rate=0.01",
+        "fit.seeds=[0, 1]",
+        "pairs.fit=256",
+        "controls=[random_subspace]",
+    )
+    sets = [f for s in (*(f"space.{s}" for s in space), *rest) for f in ("--set", s)]
+    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", *sets, seconds=280)
+    assert done.returncode == 0, done.stderr
+    run = find_run(tmp_path / "runs", "latest")
+    seen = Page(run.folder.read(FILE).decode())
+    fits = ds.dataset(run.path / "tables/fits").to_table().to_pylist()
+    ends = sorted((f for f in fits if f["status"] not in (None, "holdout")), key=lambda f: f["seed"])
+    head, *body = seen.tables["seeds"]
+    told = [dict(zip(head, cells, strict=True)) for cells in body]
+    assert [(t["seed"], t["validation IIA"]) for t in told] == [
+        (str(f["seed"]), f"{f['validation_iia']:.3f}") for f in ends
+    ]
+    assert [t["tested"] for t in told].count("yes") == 1
+    courses = seen.data["courses-data"]["data"]
+    for f, line in zip(ends, courses, strict=True):
+        own = sorted((r["step"], r["validation_iia"]) for r in fits if r["seed"] == f["seed"] and r["status"] is None)
+        assert list(zip(line["x"], line["y"], strict=True)) == [(s, v) for s, v in own if v is not None]
+    assert "random subspace" in seen.tables["alignment-table"][0]
+    assert [name for name in seen.data if name.startswith("map-")] == ["map-1-data"]
+    assert "sum_ab · das 32" in seen.text
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> RunFolder:
+    """A run in which every text of a user's would like to be a script."""
+    h = [_hypothesis(HOSTILE, layer, HOSTILE) for layer in range(3)]
+    run = RunFolder.create(
+        tmp_path,
+        name="hostile",
+        job_hash="0123456789abcdef",
+        job_digest="89abcdef",
+        job_text=json.dumps({"model": {"path": HOSTILE}, "problem": {"use": HOSTILE}, "test": {"threshold": 0.8}}),
+        evidence_version=1,
+    )
+    texts = [
+        replace(p, base=replace(p.base, text=HOSTILE), set=HOSTILE, counterfactual={HOSTILE: HOSTILE}) for p in PAIRS
+    ]
+    write_pairs(run.folder, texts, [replace(e, counterfactual={HOSTILE: (1,)}) for e in ENCODED])
+    notes = [*(Proposed(x, HOSTILE, 0) for x in h), _decided(h[0], "accept", 20, sets=(SetCount(HOSTILE, 4, 4),))]
+    return _kept(run, [*notes, _decided(h[1], "failed", 0, reason=HOSTILE), _decided(h[2], "undecided", 16)])
+
+
+def test_no_text_of_a_user_is_markup(hostile: RunFolder, searched: Searched) -> None:
+    html = page(hostile.folder)
+    seen = Page(html)
+    assert HOSTILE not in html
+    assert seen.text.count(HOSTILE) > 8
+    assert seen.scripts == searched.page.scripts == 2
+    assert seen.tags <= searched.page.tags
+    assert "img" not in seen.tags
+
+
+def _many(run: RunFolder) -> RunFolder:
+    """10^4 hypotheses and some: more than any table or map of a page takes."""
+    h = [_hypothesis(f"v{v}", layer, f"p{p}") for v in range(4) for layer in range(40) for p in range(70)]
+    notes: list[Note] = [Proposed(x, "exhaustive", 0) for x in h]
+    verdicts = ("accept", "reject", "undecided", "failed")
+    notes += [_decided(x, verdicts[i % 40 % 9] if i % 40 % 9 < 4 else "reject", i % 21) for i, x in enumerate(h)]
+    return _kept(run, notes)
+
+
+def test_ten_thousand_hypotheses_make_a_page_that_says_what_it_leaves_out(tmp_path: Path) -> None:
+    html = page(_many(new_run(tmp_path)).folder)
+    seen = Page(html)
+    accepted = sum(i % 40 % 9 == 0 for i in range(11_200))
+    assert len(seen.tables["alignment-table"]) == MOST_ACCEPTED + 1
+    assert f"The first {MOST_ACCEPTED} of {accepted}; all: raysearch results" in seen.text
+    assert f"The first {MOST_OTHERS} of " in seen.text
+    drawn = [m for name, m in seen.data.items() if name.startswith("map-")]
+    assert len(drawn) <= MOST_PANELS
+    assert sum(len(m["data"][0]["z"]) * len(m["data"][0]["z"][0]) for m in drawn) == 11_200 <= MOST_CELLS
+    assert len(html) < 12_000_000
+
+
+def _shown(opened: Any, path: Path) -> None:
+    """Opens the page and lets it draw. Fails on any word in the console, and on any request but for the file itself."""
+    opened.get(path.as_uri())
+    assert _drawn(opened) == "light"
+    assert opened.get_log("browser") == []
+    assert requested(opened) == {path.as_uri()}
+
+
+def test_a_browser_shows_it_without_errors_or_requests(searched: Searched, hostile: RunFolder, tmp_path: Path) -> None:
+    picture = Path(os.environ.get("RAYSEARCH_SCREENSHOT") or tmp_path / "report.png")
+    (tmp_path / "hostile.html").write_text(page(hostile.folder))
+    with browser(1240, 1500) as opened:
+        _shown(opened, tmp_path / "hostile.html")
+        assert opened.title == f"{hostile.info.id} · raysearch"
+        assert opened.find_elements("css selector", "img, b b") == []
+        _shown(opened, searched.run.path / FILE)
+        assert len(opened.find_elements("css selector", "#maps .main-svg .heatmaplayer image")) >= 5
+        cell = opened.find_element("css selector", "#map-1")
+        opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+        _point_at(opened, cell, x=0, y=0)
+        hover = opened.find_element("css selector", "#map-1 .hoverlayer").text
+        assert "0: residual at a" in hover
+        assert "IIA 1.000: " in hover
+        assert "95 % interval 0.88" in hover
+        opened.execute_script("document.querySelector('#alignment').scrollIntoView()")
+        _point_at(opened, opened.find_element("css selector", "#map-1"), x=0, y=0)
+        assert opened.save_screenshot(str(picture))
+        opened.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        )
+        _wait(opened, lambda: _drawn(opened) == "dark")
+        opened.execute_script(
+            "addEventListener('beforeprint', () => {window.printed = document.documentElement.dataset.drawn})"
+        )
+        opened.execute_cdp_cmd("Page.printToPDF", {})
+        assert opened.execute_script("return window.printed") == "light"
+        _wait(opened, lambda: _drawn(opened) == "dark")
+        assert opened.get_log("browser") == []
+    assert 10_000 < picture.stat().st_size < PICTURE_BYTES
+
+
+def _wait(opened: Any, look: Callable[[], object]) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(opened, 60).until(lambda _: look())
+
+
+def _drawn(opened: Any) -> str:
+    ground: str = opened.execute_script("return document.documentElement.dataset.drawn")
+    return ground
+
+
+def _point_at(opened: Any, chart: Any, x: int, y: int) -> None:
+    """Moves the pointer to a cell of a heat map, and waits for what it finds there."""
+    from selenium.webdriver import ActionChains
+
+    script = "const l = arguments[0]._fullLayout; return [l.xaxis.c2p(arguments[1]) + l._size.l, l.yaxis.c2p(arguments[2]) + l._size.t]"
+    right, down = opened.execute_script(script, chart, x, y)
+    box = chart.rect
+    to = ActionChains(opened).move_to_element_with_offset(chart, right - box["width"] / 2, down - box["height"] / 2)
+    to.perform()
+    _wait(opened, lambda: chart.find_element("css selector", ".hoverlayer").text)
