@@ -46,6 +46,7 @@ ROOMS = {
 HOMES = {
     "ray": ["cluster/"],
     "mlflow": ["store/mlflow_mirror.py"],
+    "packaging": ["cli/doctor.py"],
     "torch": ["engine/", "cluster/", "notebook/"],
     "transformers": ["engine/"],
     "safetensors": ["engine/", "problems/tensor_file.py"],

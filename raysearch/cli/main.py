@@ -7,15 +7,29 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from raysearch import __version__
+from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
+from raysearch.cli.doctor import doctor
+from raysearch.cli.flags import children as _children
+from raysearch.cli.flags import errors as _errors
+from raysearch.cli.flags import job as _job
+from raysearch.cli.flags import no_color as _no_color
+from raysearch.cli.flags import quiet as _quiet
+from raysearch.cli.flags import run as _run
+from raysearch.cli.flags import searching as _searching
+from raysearch.cli.flags import set_verbosity
+from raysearch.cli.flags import sets as _sets
+from raysearch.cli.flags import store as _store
+from raysearch.cli.flags import verbose as _verbose
 from raysearch.cli.interrupt import INTERRUPTED
+from raysearch.cli.schema import schema
+from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
@@ -47,66 +61,6 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _flags(*flags: Callable[..., Any]) -> Callable[..., Any]:
-    """Several decorators as one, in the order given."""
-
-    def decorate(function: Any) -> Any:
-        for flag in reversed(flags):
-            function = flag(function)
-        return function
-
-    return decorate
-
-
-_job = click.argument("job", type=click.Path(path_type=Path))
-_run = click.argument("run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text))
-_sets = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    allow_from_autoenv=False,
-    metavar="KEY=VALUE",
-    help="Set a key of the job, typed as YAML. Repeatable.",
-)
-_store = click.option(
-    "--store",
-    envvar="RAYSEARCH_STORE",
-    default="./runs",
-    show_default=True,
-    metavar="URI",
-    help="Where runs are kept: a folder, or s3://BUCKET/PREFIX, gs://..., abfs://....",
-)
-_tracking = click.option(
-    "--tracking-uri",
-    envvar="RAYSEARCH_TRACKING_URI",
-    default="sqlite:///mlflow.db",
-    show_default=True,
-    help='MLflow tracking URI; "none" keeps MLflow out.',
-)
-_errors = click.option(
-    "--fail-on-error",
-    envvar="RAYSEARCH_FAIL_ON_ERROR",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    show_default=True,
-    help="Exit with 3 if more than this share of the hypotheses failed.",
-)
-_children = click.option(
-    "--mlflow-children",
-    envvar="RAYSEARCH_MLFLOW_CHILDREN",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="At most so many accepted hypotheses get an MLflow run of their own, below the search's.",
-)
-_quiet = click.option("-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary.")
-_verbose = click.option(
-    "-v", "--verbose", is_flag=True, envvar="RAYSEARCH_VERBOSE", help="Tell of every loss and retry."
-)
-_no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
-_searching = _flags(_store, _tracking, _errors, _children, _quiet, _verbose, _no_color)
-
-
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="raysearch")
 def cli() -> None:
@@ -131,7 +85,7 @@ def submit(job: Path, sets: tuple[str, ...], address: str | None, **flags: Any) 
             f"--address {address}: submitting to a cluster is not yet supported by this version; "
             "leave it out (and unset RAY_API_SERVER_ADDRESS) to search on this machine, or use `raysearch run --address`"
         )
-    _set_verbosity(flags)
+    set_verbosity(flags)
     return begin(job, sets, Where(pool="ray", address=None, **flags))
 
 
@@ -158,7 +112,7 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **flag
 
     if pool == "local" and address:
         raise click.UsageError(f"--pool local uses no Ray, so --address {address} has no meaning; give one of the two")
-    _set_verbosity(flags)
+    set_verbosity(flags)
     return begin(job, sets, Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **flags))
 
 
@@ -190,7 +144,7 @@ def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, r
         raise NotYetError("--retry-failed: not yet supported by this version; submit the job again")
     from raysearch.cli.run import Where, go_on
 
-    _set_verbosity(flags)
+    set_verbosity(flags)
     where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri=tracking_uri or "", **flags)
     return go_on(run, where)
 
@@ -206,7 +160,7 @@ def plan(job: Path, sets: tuple[str, ...], output: str, **flags: Any) -> int:
     """Check a job and say what it would do: hypotheses, expected pairs, chances. Runs no search."""
     from raysearch.cli.plan import plan_job
 
-    _set_verbosity(flags)
+    set_verbosity(flags)
     click.echo(plan_job(job, sets, output))
     return 0
 
@@ -236,7 +190,7 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `results ... | head` ends as other tools of the shell do
     from raysearch.store.run_folder import find_run
 
-    _set_verbosity({"verbose": verbose})
+    set_verbosity({"verbose": verbose})
     show_results(find_run(store, run).folder, output, no_color, **choice)
     return 0
 
@@ -289,7 +243,7 @@ def export(
         raise click.UsageError("Missing argument 'HYPOTHESIS': `raysearch results RUN -o json` has their ids")
     from raysearch.store.run_folder import find_run
 
-    _set_verbosity(flags)
+    set_verbosity(flags)
     if form == "mib":
         from raysearch.cli.export_mib import export_mib
 
@@ -321,28 +275,14 @@ def import_(folder: Path, to: Path, **flags: Any) -> int:
     """Read a submission FOLDER of MIB's causal-variable track; each unit becomes a folder that raysearch loads."""
     from raysearch.cli.export_mib import import_mib
 
-    _set_verbosity(flags)
+    set_verbosity(flags)
     for path in import_mib(folder, to):
         click.echo(str(path))
     return 0
 
 
+cli.add_command(compact)
 cli.add_command(deploy)
-
-
-def _set_verbosity(flags: dict[str, Any]) -> None:
-    if flags.pop("verbose"):
-        logging.getLogger("raysearch").setLevel(logging.INFO)
-
-
-def _complete_runs(context: click.Context, text: str) -> list[str]:
-    from raysearch.folders.patience import Patience
-    from raysearch.folders.where import folder_at
-    from raysearch.store.run_folder import run_names
-
-    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or "./runs"
-    try:
-        names = run_names(folder_at(store, Patience(seconds=0)))
-    except RaysearchError:  # a shell that completes has no place to say it; the command itself will
-        names = []
-    return [n for n in [*names, "latest"] if n.startswith(text)]
+cli.add_command(doctor)
+cli.add_command(schema)
+cli.add_command(sync)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from rich.console import Console
@@ -20,26 +19,26 @@ from rich.console import Console
 from raysearch import driver
 from raysearch.causal import SPLITS, Pair
 from raysearch.cli.interrupt import INTERRUPTED, Interrupt
+from raysearch.cli.mirrored import give, mirror_of
 from raysearch.cli.progress import Watch
 from raysearch.cli.question import Question, ask
+from raysearch.cli.replayed import kept_question, plain_facts
 from raysearch.cli.resources import shape_of
 from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.work import Work
 from raysearch.errors import JobError, ResumeError, StoreError, TakenOverError
-from raysearch.folders.fetch import on_this_machine
 from raysearch.job import Job
 from raysearch.report.beside import beside
-from raysearch.report.children import accepted as accepted_ones
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.results import results
-from raysearch.search.events import Opened
+from raysearch.search.events import ModelFacts, Opened
 from raysearch.search.notes import Snapshot
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
-from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
-from raysearch.store.pairs_table import KeptPairs, pairs_digest, read_pairs, write_pairs
+from raysearch.store.mlflow_mirror import CLOSE_SECONDS, MlflowMirror
+from raysearch.store.pairs_table import KeptPairs, pairs_digest, write_pairs
 from raysearch.store.places import tracking_uri, without_credentials, writable_store
-from raysearch.store.run_folder import JOB_FILE, RunFolder, find_run
+from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
 
@@ -86,27 +85,22 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
             tracking_uri=uri,
         )
         with run.lock():
-            run.update(model_digest=opened.facts.digest)
+            run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded)
-            return _search(run, search, pool, watch, where, _mirror(run, question, opened, digest, uri))
+            return _search(run, search, pool, watch, where, _mirror(run, question, opened.facts, digest, uri))
 
 
 def go_on(name: str, where: Where) -> int:
     """The run `name` from where its journal ends; the exit code. Raises: RaysearchError in one line."""
     run = find_run(where.store, name)
     with run.lock(), Watch(where.quiet, where.no_color) as watch:
-        if run.info.evidence_version != EVIDENCE_VERSION:
-            raise ResumeError(
-                f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch has {EVIDENCE_VERSION}: their "
-                "verdicts do not mix; resume it with the raysearch that began it, or submit the job again"
-            )
-        kept = read_pairs(run.folder)
-        question = Question(_kept_job(run), kept.pairs)
+        kept, question = kept_question(run)
         with _pool(question, where, watch) as pool:
             opened = pool.open()
             _check_same(run, question, kept, opened)
+            run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack
             search = question.search(opened.facts, opened.encoded)
-            mirror = _mirror(run, question, opened, pairs_digest(kept.pairs), _tracking_of(run, where))
+            mirror = _mirror(run, question, opened.facts, pairs_digest(kept.pairs), _tracking_of(run, where))
             return _search(run, search, pool, watch, where, mirror)
 
 
@@ -182,35 +176,16 @@ def _close(
     mirror: MlflowMirror | None, status: str, run: RunFolder, watch: Watch, where: Where, pictures: Sequence[str] = ()
 ) -> None:
     """Gives the mirror what the run has left, and waits for it (a bounded time)."""
-    if mirror is None:
-        return
-    tables = {}
-    children: list[Child] = []
-    with TemporaryDirectory(prefix="raysearch-") as folder:
-        scratch = Path(folder)
-        artifacts = _artifacts(run, status, pictures, scratch)
-        if status == "done":
-            for a in accepted_ones(run.folder, where.mlflow_children):
-                files = on_this_machine(run.interventions, a.files, scratch)
-                children.append(Child(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
-            alignment, everything = results(run.folder, accepted=True), results(run.folder)
-            tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
-        watch.say("mlflow    finishing")
-        mirror.close(status, artifacts, tables, children=children)
-    if mirror.run_id:  # a short search can end before MLflow has made its run
-        run.update(mlflow_run_id=mirror.run_id)
-
-
-def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Path) -> list[Path | tuple[Path, str]]:
-    """The files that MLflow is given, each with the folder of its run to put it in; copied to `scratch` where the run is on no disk."""
-    artifacts: list[Path | tuple[Path, str]] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
-    artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
-    if status == "done":
-        for name in run.tables.folders():
-            table = run.tables.at(name)
-            parts = [part for part in table.names() if part.endswith(".parquet")]
-            artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
-    return artifacts
+    if mirror is not None:
+        give(
+            mirror,
+            status,
+            run,
+            where.mlflow_children,
+            pictures,
+            CLOSE_SECONDS,
+            lambda: watch.say("mlflow    finishing"),
+        )
 
 
 def _say_resume(status: str, run: RunFolder, where: Where) -> None:
@@ -326,18 +301,8 @@ def _bare(pair: Pair) -> Pair:
     return replace(pair, base=replace(pair.base, values={}), sources=sources)
 
 
-def _mirror(run: RunFolder, question: Question, opened: Opened, digest: str, uri: str | None) -> MlflowMirror | None:
-    if uri is None:
-        return None
-    job = question.job.model_dump(mode="json", by_alias=True)
-    params = {**flatten(job), "model_digest": opened.facts.digest, "pairs_digest": digest}
-    tags = {
-        "raysearch.run": run.info.id,
-        "raysearch.job_hash": run.info.job_hash,
-        "raysearch.store": run.info.store_uri,
-    }
-    experiment = f"raysearch/{question.job.name}"
-    return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id)
+def _mirror(run: RunFolder, question: Question, facts: ModelFacts, digest: str, uri: str | None) -> MlflowMirror | None:
+    return None if uri is None else mirror_of(run, question, facts, digest, uri)
 
 
 def _tracking_of(run: RunFolder, where: Where) -> str | None:
@@ -380,15 +345,3 @@ def _check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Ope
             f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it began (its tokenizer, or its positions); "
             "use the transformers version of its run.json, or submit the job again"
         )
-
-
-def _kept_job(run: RunFolder) -> Job:
-    """The job that the run began with. Raises: ResumeError where job.yaml was edited since, in what changes an answer."""
-    where = run.folder.shown(JOB_FILE)
-    job = Job.read(run.job_text, where)
-    if job.digest() != run.info.job_digest:
-        raise ResumeError(
-            f"{where}: was edited since the run began, and its verdicts would not mix with those to come; put it back "
-            "(only name and resources may change), or submit it as a new job"
-        )
-    return job

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from raysearch.errors import JobError, StoreError
-from raysearch.folders.parquet import from_parquet
+from raysearch.folders.parquet import from_parquet, parts_that_count
 from raysearch.folders.where import Place, folder_at
 
 _STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
@@ -127,7 +127,7 @@ def read_table(run: Place, table: str, schema: pa.Schema) -> pa.Table:
     Raises: StoreError for a part that cannot be read.
     """
     folder = folder_at(run).at("tables").at(table)
-    names = [name for name in folder.names() if name.endswith(".parquet") and not name.startswith("_")]
+    names = parts_that_count(folder.names())
     parts = []
     for name, content in zip(names, folder.each(names), strict=True):
         try:
