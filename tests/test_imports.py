@@ -61,6 +61,7 @@ HOMES = {
     "ray": ["cluster/"],
     "ray.job_submission": ["cluster/jobs.py"],
     "mlflow": ["store/mlflow_mirror.py"],
+    "packaging": ["cli/doctor.py"],
     "torch": ["engine/", "cluster/", "notebook/"],
     "transformers": ["engine/"],
     "safetensors": ["engine/", "problems/tensor_file.py"],

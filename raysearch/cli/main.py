@@ -15,8 +15,12 @@ import click
 
 from raysearch import __version__
 from raysearch.cli import flags, sharing, watching
+from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
+from raysearch.cli.doctor import doctor
 from raysearch.cli.report import report
+from raysearch.cli.schema import schema
+from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 from raysearch.running.interrupt import INTERRUPTED
 
@@ -203,6 +207,6 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
 
 for command in (
     *(watching.status, watching.logs, watching.stop, watching.jobs),
-    *(report, sharing.export, sharing.import_, deploy),
+    *(report, sharing.export, sharing.import_, compact, sync, deploy, doctor, schema),
 ):
     cli.add_command(command)

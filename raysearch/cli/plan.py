@@ -63,7 +63,7 @@ def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
 
 def _facts(question: Question) -> _Facts:
     job = question.job
-    looked = _look(question)
+    looked = looked_at(question)
     space = question.space(_model_facts(looked, job.model.dtype))
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     expected = question.expected(encoded)
@@ -95,7 +95,8 @@ def _facts(question: Question) -> _Facts:
     )
 
 
-def _look(question: Question) -> Looked:
+def looked_at(question: Question) -> Looked:
+    """The model of the job, as far as it is known without its weights. Raises: ModelError."""
     model = question.job.model
     if model.is_factory:
         return look_at(FactorySource(model.path, model.dtype), question.pairs, question.components)

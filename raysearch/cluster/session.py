@@ -44,7 +44,7 @@ def ray_session(address: str | None, dashboard: bool = True, files: Path | None 
     # Workers without a GPU keep the device variables as they are; Ray warns of another default otherwise.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
-        _check_reachable(address)
+        check_reachable(address)
     term = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
@@ -84,13 +84,13 @@ def _with_files(folder: Path) -> dict[str, Any]:
     return {"working_dir": str(folder), "excludes": others}
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself tries a dead address for a minute and more, and talks of its inner servers."""
+def check_reachable(address: str, seconds: float = 5) -> None:
+    """Raises: ClusterError where nothing answers. Ray itself tries a dead address for a minute and more, and talks of its inner servers."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return  # "auto", "local": Ray knows what to do
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=seconds).close()
     except OSError as e:
         raise ClusterError(
             f"Ray at {address} cannot be reached ({e.strerror or e}); is it up? `ray start --head` prints its address"

@@ -98,6 +98,27 @@ class LocalFolder:
         finally:
             os.close(handle)  # which lets go of the lock, as the kernel does for a process that dies
 
+    def holder(self) -> str | None:
+        """Who holds the lock now, in words; None where nobody does. Takes it from nobody."""
+        path = self.path / _LOCK
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise StoreError(f"{path}: cannot be read ({e.strerror or e}); check its rights") from e
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(handle)
+        except OSError as e:
+            raise StoreError(
+                f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local folder"
+            ) from e
+        finally:
+            os.close(handle)
+        return None
+
     def sweep(self) -> None:
         for path in self._entries():
             if path.name.startswith(".") and path.name.endswith(TEMPORARY):
@@ -171,8 +192,9 @@ def _take(handle: int, path: Path, what: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "another driver"
-        raise StoreError(f"{what}: {holder} works on it now; wait for its end or stop it, then `resume`") from e
+        raise StoreError(
+            f"{what}: {_holder(handle)} works on it now; wait for its end or stop it, then `resume`"
+        ) from e
     except OSError as e:
         raise StoreError(
             f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local folder"
@@ -182,3 +204,7 @@ def _take(handle: int, path: Path, what: str) -> None:
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     except OSError as e:
         raise StoreError(f"{path}: cannot be written ({e.strerror or e}); free the disk, then `resume`") from e
+
+
+def _holder(handle: int) -> str:
+    return os.read(handle, 200).decode(errors="replace").strip() or "another driver"

@@ -1,9 +1,17 @@
-"""Arrow tables as the bytes of Parquet files, and back: what is written is whole before it goes anywhere."""
+"""Arrow tables as the bytes of Parquet files, and back; and which files of a folder make its table.
 
-from collections.abc import Sequence
+Invariants: what is written is whole before it goes anywhere; a part that others were merged into stands for all that sort before it, so
+that each row counts once, whether those are still there or not.
+"""
+
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+PART = ".parquet"
+MERGED = ".merged.parquet"
+"""How the name of a part ends that others were merged into; what stands before is the name of the last of them."""
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -16,3 +24,15 @@ def to_parquet(table: pa.Table) -> bytes:
 def from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The table of a Parquet file, or some columns of it. Raises: pyarrow's errors, KeyError for a file that is damaged."""
     return pq.ParquetFile(pa.BufferReader(content)).read(columns=None if columns is None else list(columns))
+
+
+def parts_that_count(names: Iterable[str]) -> list[str]:
+    """Of the files of a table's folder those that make the table, in the order of its rows."""
+    parts = sorted(n.removesuffix(PART) for n in names if n.endswith(PART) and not n.startswith("_"))
+    merged = max((p for p in parts if is_merged(f"{p}{PART}")), default="")
+    return [f"{p}{PART}" for p in parts if p >= merged]
+
+
+def is_merged(name: str) -> bool:
+    """Whether a file is a part that others were merged into."""
+    return name.endswith(MERGED)

@@ -38,9 +38,11 @@ def _nothing(_: NamedFile) -> bool:
 
 
 class Job(Keys):
-    """One search."""
+    """One search. Everything that changes an answer is here; flags say only where and how loud."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
+        description="Names the runs; the MLflow experiment is `raysearch/NAME`."
+    )
     model: ModelKeys
     problem: ProblemKeys
     pairs: PairsKeys = PairsKeys()
@@ -49,7 +51,11 @@ class Job(Keys):
     fit: FitKeys = FitKeys()
     test: TestKeys = TestKeys()
     propose: ProposeKeys = ProposeKeys()
-    controls: tuple[Control, ...] = ()
+    controls: tuple[Control, ...] = Field(
+        default=(),
+        description="What proves nothing, put beside what is found, as hypotheses of their own: a random subspace, a model of random "
+        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among the hypotheses.",
+    )
     resources: ResourcesKeys = ResourcesKeys()
 
     @classmethod

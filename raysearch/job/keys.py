@@ -1,6 +1,7 @@
-"""The keys of a job, room by room, `space` aside: types, ranges, defaults.
+"""The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else; nothing but `resources` and `name` can change without changing an answer.
+Invariants: a default stands here and nowhere else, and so do the words on a key (docs/job-file.md and editors have them from the
+schema); nothing but `resources` and `name` can change without changing an answer.
 """
 
 import re
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Keys(BaseModel):
@@ -23,18 +26,25 @@ _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_
 
 
 class ModelKeys(Keys):
-    """Which network. `path`: a local folder, a .gguf file, a hub id (then `revision` may pin it); or "module:factory" or
-    "my_file.py:factory", a function that returns a torch.nn.Module on tensors.
+    """Which network."""
 
-    `device_map`: how accelerate spreads one replica over the GPUs of its actor. `trust_remote_code`: run the code that lies in the
-    model's folder or repository, on the driver's machine and on every node; of a hub id only with a pinned `revision`.
-    """
-
-    path: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
-    trust_remote_code: bool = False
+    path: str = Field(
+        description="A local folder, a .gguf file, or a hub id; or `module:factory` or `my_file.py:factory`, a function that returns a "
+        "torch.nn.Module on tensors."
+    )
+    revision: str | None = Field(default=None, description="The commit, tag or branch of a hub id.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="Of weights and activations. Only in float32 is the same answer promised on every cluster.",
+    )
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        default=None, description="How accelerate spreads one replica over the GPUs of its actor."
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run the code that lies in the model's folder or repository, on the driver's machine and on every node; of a hub id "
+        "only with a pinned `revision`.",
+    )
 
     @property
     def is_factory(self) -> bool:
@@ -58,11 +68,13 @@ class ModelKeys(Keys):
 
 
 class ProblemKeys(Keys):
-    """Which problem: `use` names a ready one or "my_file.py:problem"; or `pairs` names a file of pairs."""
+    """Which problem: one of `use` and `pairs`."""
 
-    use: str | None = None
-    pairs: str | None = None
-    options: dict[str, Any] = {}
+    use: str | None = Field(
+        default=None, description="A ready problem, such as `raysearch.problems.capitals`, or `my_file.py:problem`."
+    )
+    pairs: str | None = Field(default=None, description="A file of pairs: JSONL or Parquet.")
+    options: dict[str, Any] = Field(default={}, description="Keyword arguments of the problem that `use` names.")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "ProblemKeys":
@@ -74,62 +86,86 @@ class ProblemKeys(Keys):
 
 
 class PairsKeys(Keys):
-    """How many pairs of each split, after screening; the seed of drawing and of order; only those that the model solves.
+    """How many pairs of each split, after screening, and which of them decide."""
 
-    `kinds`: which pairs decide. change: those whose counterfactual differs from the base's answer; both: those that it leaves alone too
-    (specificity); unfiltered: all alike. `disjoint`: variables of which no value stands in two splits.
-    """
-
-    test: Positive = 512
-    fit: Count = 512
-    holdout: Count = 128
-    seed: int = 0
-    solved_only: bool = True
-    kinds: Literal["change", "both", "unfiltered"] = "change"
-    disjoint: tuple[str, ...] = ()
+    test: Positive = Field(default=512, description="Pairs that hypotheses are tested on.")
+    fit: Count = Field(default=512, description="Pairs that subspaces are fit to, where any are.")
+    holdout: Count = Field(default=128, description="Pairs that accepted hypotheses are estimated on again.")
+    seed: int = Field(default=0, description="Of drawing the pairs, and of their order.")
+    solved_only: bool = Field(default=True, description="Only pairs that the model solves without any intervention.")
+    kinds: Literal["change", "both", "unfiltered"] = Field(
+        default="change",
+        description="Which pairs decide. change: those whose counterfactual differs from the base's answer; both: those that it leaves "
+        "alone too (specificity); unfiltered: all alike.",
+    )
+    disjoint: tuple[str, ...] = Field(default=(), description="Variables of which no value stands in two splits.")
 
 
 class AnswerKeys(Keys):
-    """What of an answer is compared: its first token (a language model's), or the class (of a network on tensors)."""
+    """What of an answer is compared."""
 
-    compare: Literal["first_token", "class"] = "first_token"
+    compare: Literal["first_token", "class"] = Field(
+        default="first_token",
+        description="first_token: the first token of a language model's answer; class: the class of a network on tensors.",
+    )
 
 
 class FitKeys(Keys):
-    """How subspaces are trained: on the fit pairs, by the cross entropy (or another loss) of the counterfactual answer.
+    """How subspaces are trained, on the fit pairs."""
 
-    `boundary_learning_rate`: of the boundary of a boundless subspace. `warmup`: share of the steps. `validation`: share of the fit pairs
-    that is held back to choose by; `evaluate`: how often it is looked at; `patience`: looks without improvement before training stops
-    (0: never). `temperature`: from which a boundary or mask is cooled, `penalty`: the weight of its width in the loss (null: as the
-    method's authors have it; from 50, theirs, a boundary collapses on vectors of a few dozen numbers). `seeds`: attempts at each
-    subspace; the best by validation is tested. At each of the steps `rungs`, those that are not among the best `keep` of their variable,
-    and match less than half of the threshold, go no further. `together`: so many seeds are trained in one batch, which is part of their
-    numbers. `saves`: how often the state is kept, so that no more is lost with a worker. `warm_start`: `das` of several sizes at one site,
-    for one variable, are trained from the largest downwards: each begins within the next larger one of its seed, in the directions along
-    which sources differ most from bases (at random where that one failed). Sizes then wait for each other, so that fewer fits are on
-    the way at once, and rungs compare those that are.
-    """
-
-    steps: Positive = 400
-    batch: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    boundary_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-2
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    schedule: Literal["linear", "constant", "cosine"] = "linear"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    loss: Literal["cross_entropy", "logit_difference"] = "cross_entropy"
-    validation: Rate = 0.2
-    evaluate: Positive = 10
-    patience: Count = 0
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
-    rungs: tuple[Positive, ...] = ()
-    keep: Rate = 0.5
-    together: Positive = 4
-    saves: Positive = 4
-    warm_start: bool = False
+    steps: Positive = Field(default=400, description="Steps of training.")
+    batch: Positive = Field(default=32, description="Pairs of a step.")
+    learning_rate: Amount = Field(
+        default=1e-3, description="Of what is trained, the boundary of a boundless subspace aside."
+    )
+    boundary_learning_rate: Amount = Field(default=1e-2, description="Of the boundary of a boundless subspace.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Which optimiser takes the steps.")
+    weight_decay: Weight = Field(default=0.0, description="Of the optimiser.")
+    schedule: Literal["linear", "constant", "cosine"] = Field(
+        default="linear",
+        description="How the learning rate goes on after the warm-up: down to nothing (linear, cosine), or as it is.",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="Share of the steps in which the learning rate rises."
+    )
+    loss: Literal["cross_entropy", "logit_difference"] = Field(
+        default="cross_entropy", description="Of the counterfactual answer: what is made small."
+    )
+    validation: Rate = Field(default=0.2, description="Share of the fit pairs that is held back to choose by.")
+    evaluate: Positive = Field(default=10, description="How often in a training the held back pairs are looked at.")
+    patience: Count = Field(
+        default=0, description="Looks at them without improvement before training stops; 0: it never does."
+    )
+    temperature: Amount | None = Field(
+        default=None,
+        description="From which a boundary or mask is cooled; null: as the method's authors have it (from 50, theirs, a boundary "
+        "collapses on vectors of a few dozen numbers).",
+    )
+    penalty: Weight | None = Field(
+        default=None,
+        description="Weight of the width of a boundary or mask in the loss; null: as the method's authors have it.",
+    )
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        default=(0,), description="Attempts at each subspace; the best by validation is tested."
+    )
+    rungs: tuple[Positive, ...] = Field(
+        default=(),
+        description="Steps at each of which those that are not among the best `keep` of their variable, and match less than half of the "
+        "threshold, go no further.",
+    )
+    keep: Rate = Field(default=0.5, description="Share that goes on from a rung whatever it matches.")
+    together: Positive = Field(
+        default=4, description="So many seeds are trained in one batch, which is part of their numbers."
+    )
+    saves: Positive = Field(
+        default=4, description="How often in a training its state is kept, so that no more is lost with a worker."
+    )
+    warm_start: bool = Field(
+        default=False,
+        description="`das` of several sizes at one site, for one variable, are trained from the largest downwards: each begins within the "
+        "next larger one of its seed, in the directions along which sources differ most from bases (at random where that one failed). "
+        "Sizes then wait for each other, so that fewer fits are on the way at once, and rungs compare those that are.",
+    )
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -146,22 +182,30 @@ class FitKeys(Keys):
 
 
 class TestKeys(Keys):
-    """When to believe it. `false_accept`: chance of any false accept in the search; `miss`: of rejecting one true hypothesis.
+    """When to believe it."""
 
-    `use`: sequential stops at a verdict, after at most `max_pairs`; fixed measures `pairs` pairs for every hypothesis, for estimates that
-    no stopping has bent. `indifference`: half the width of a band around the threshold in which neither error is counted.
-    `keep_threshold`: of the pairs that should stay as they are, with pairs.kinds: both (null: as `threshold`).
-    """
-
-    use: Literal["sequential", "fixed"] = "sequential"
-    claim: Literal["auto", "sampler", "these_pairs"] = "auto"
-    threshold: Rate = 0.8
-    false_accept: Rate = 0.05
-    miss: Rate = 0.05
-    indifference: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    keep_threshold: Rate | None = None
-    max_pairs: Positive = 512
-    pairs: Positive | None = None
+    use: Literal["sequential", "fixed"] = Field(
+        default="sequential",
+        description="sequential: stops at a verdict, after at most `max_pairs`; fixed: measures `pairs` pairs for every hypothesis, for "
+        "estimates that no stopping has bent.",
+    )
+    claim: Literal["auto", "sampler", "these_pairs"] = Field(
+        default="auto",
+        description="What an IIA is of. sampler: of all pairs that the problem draws; these_pairs: of the test pairs at hand; auto: the "
+        "first for a problem, the second for a file of pairs.",
+    )
+    threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
+    false_accept: Rate = Field(default=0.05, description="Chance of any false accept in the whole search, at most.")
+    miss: Rate = Field(default=0.05, description="Chance of rejecting a true hypothesis, at most, for each by itself.")
+    indifference: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.0, description="Half the width of a band around the threshold in which neither error is counted."
+    )
+    keep_threshold: Rate | None = Field(
+        default=None,
+        description="The threshold of the pairs that should stay as they are, with pairs.kinds: both; null: as `threshold`.",
+    )
+    max_pairs: Positive = Field(default=512, description="Pairs after which a sequential test ends undecided.")
+    pairs: Positive | None = Field(default=None, description="Pairs of every hypothesis, with use: fixed.")
 
     @property
     def most_pairs(self) -> int:
@@ -187,41 +231,53 @@ class TestKeys(Keys):
 class ProposeKeys(Keys):
     """Which hypotheses to test next."""
 
-    use: Literal["exhaustive"] = "exhaustive"
+    use: Literal["exhaustive"] = Field(default="exhaustive", description="exhaustive: all of the space.")
 
 
 Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
 
 
-Seconds = Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Literal["auto"] | Amount
 LabelKey = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?$")]
 LabelSelector = Annotated[str, Field(pattern=r"^!?(in\([\w., -]+\)|[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)$")]
 OWN_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
 
 
 class ResourcesKeys(Keys):
-    """What each replica may use, and how many there are. Changes no answer.
+    """What each replica may use, and how many there are. Changes no answer."""
 
-    `replicas`: so many, or as many as the cluster has room for, as it grows and shrinks; up to `max_replicas` a cluster that has an
-    autoscaler is asked for more while there is work for them (null: what is there is used). `gpus`: of each replica, parts of one (0.5)
-    or several (2, with `model.device_map`); auto takes one where there is one, else the CPU; a number is a requirement. `labels`: of
-    the nodes that may hold replicas, as Ray's label selectors have them ("H100", "!H100", "in(H100, A100)"); `custom`: resources of a
-    node that each replica takes, by name. `rows`: rows of one forward pass, and of a task. `memory`: GiB of a replica for activations
-    that it keeps (auto: as there is room). `deadline`: seconds that a task may take at most (auto: ten minutes); less where tasks prove
-    to be quicker. `wait`: seconds that a run goes on without any replica, and that one may load (auto: ten minutes).
-    """
-
-    replicas: Literal["auto"] | Positive = "auto"
-    max_replicas: Positive | None = None
-    gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "auto"
-    cpus: Positive = 1
-    labels: dict[LabelKey, LabelSelector] = {}
-    custom: dict[str, Amount] = {}
-    rows: Positive = 64
-    memory: Literal["auto"] | Amount = "auto"
-    deadline: Seconds = "auto"
-    wait: Seconds = "auto"
+    replicas: Literal["auto"] | Positive = Field(
+        default="auto",
+        description="So many; auto: as many as the cluster has room for, as it grows and shrinks.",
+    )
+    max_replicas: Positive | None = Field(
+        default=None,
+        description="With replicas: auto, a cluster that has an autoscaler is asked for more, up to so many, while there is work for "
+        "them; null: what is there is used.",
+    )
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default="auto",
+        description="Of each replica, parts of one (0.5) or several (2, with `model.device_map`), as a requirement; auto: one where there "
+        "is one, else the CPU.",
+    )
+    cpus: Positive = Field(default=1, description="CPUs of each replica.")
+    labels: dict[LabelKey, LabelSelector] = Field(
+        default={},
+        description="Of the nodes that may hold replicas, as Ray's label selectors have them (`H100`, `!H100`, `in(H100, A100)`).",
+    )
+    custom: dict[str, Amount] = Field(default={}, description="Resources of a node that each replica takes, by name.")
+    rows: Positive = Field(default=64, description="Rows of one forward pass, and of a task.")
+    memory: Literal["auto"] | Amount = Field(
+        default="auto", description="GiB of a replica for activations that it keeps; auto: as there is room."
+    )
+    deadline: Seconds = Field(
+        default="auto",
+        description="Seconds that a task may take at most (auto: ten minutes); less where tasks prove to be quicker.",
+    )
+    wait: Seconds = Field(
+        default="auto",
+        description="Seconds that a run goes on without any replica, and that one may load (auto: ten minutes).",
+    )
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> "ResourcesKeys":

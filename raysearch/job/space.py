@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -40,13 +42,19 @@ def _known_component(name: str) -> str:
     return name
 
 
-Component = Annotated[str, AfterValidator(_known_component)]
+Component = Annotated[
+    str,
+    AfterValidator(_known_component),
+    WithJsonSchema(
+        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": r"^[\w{}]+(\.[\w{}]+)+$"}]},
+    ),
+]
 
 
 class _Range(Keys):
     _holds: ClassVar[str]
-    from_: Count = Field(alias="from")
-    to: Count
+    from_: Count = Field(alias="from", description="The first.")
+    to: Count = Field(description="The last, itself included.")
 
     @model_validator(mode="after")
     def _rises(self) -> "_Range":
@@ -59,7 +67,7 @@ class LayerRange(_Range):
     """Layers from `from` to `to`, both included, every `step`."""
 
     _holds = "layer"
-    step: Positive = 1
+    step: Positive = Field(default=1, description="Every so many.")
 
 
 class CoordinateRange(_Range):
@@ -71,7 +79,9 @@ class CoordinateRange(_Range):
 class CoordinatesKeys(Keys):
     """These coordinates of the vector, of the head where the site has one."""
 
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange
+    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange = Field(
+        description="Which, counted from 0."
+    )
 
     @field_validator("coordinates")
     @classmethod
@@ -89,10 +99,12 @@ class NoKeys(Keys):
 
 
 class MaskKeys(Keys):
-    """`over`: whose coordinates are masked, one by one; `size`: how many principal components there are, with pca."""
+    """What a mask chooses from."""
 
-    over: Literal["coordinates", "heads", "pca"] = "coordinates"
-    size: Positive | None = None
+    over: Literal["coordinates", "heads", "pca"] = Field(
+        default="coordinates", description="Whose coordinates are masked, one by one."
+    )
+    size: Positive | None = Field(default=None, description="How many principal components there are, with pca.")
 
     @model_validator(mode="after")
     def _sized(self) -> "MaskKeys":
@@ -104,30 +116,32 @@ class MaskKeys(Keys):
 
 
 class SaeKeys(Keys):
-    """A sparse autoencoder in safetensors, one file for each layer (`{layer}` in the path stands for it), or one for all; and which of
-    its features (None: all). A cfg.json in the folder of the file, as SAELens writes it, is read too and belongs to it."""
+    """A sparse autoencoder in safetensors. A cfg.json in the folder of the file, as SAELens writes it, is read too and belongs to it."""
 
-    path: str
-    features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    path: str = Field(description="One file for each layer (`{layer}` in the path stands for it), or one for all.")
+    features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Which of its features; null: all."
+    )
 
 
 class SubspaceChoice(CoordinatesKeys):
-    """One kind of subspace, by its only key; of those that come in sizes, these sizes.
+    """One kind of subspace, by its only key; of those that come in sizes, these sizes."""
 
-    `coordinates`: these of the vector. `das`: a trained rotation. `boundless`: a rotation of the whole vector with a learned boundary;
-    `boundless_rank`: within so many directions. `mask`: a learned choice. `pca`, `svd`: principal and singular directions of activations.
-    `random`: random ones, as a control. `sae`: features of a sparse autoencoder.
-    """
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = None  # type: ignore[assignment]
-    das: Sizes | None = None
-    boundless: NoKeys | None = None
-    boundless_rank: Sizes | None = None
-    mask: MaskKeys | None = None
-    pca: Sizes | None = None
-    svd: Sizes | None = None
-    random: Sizes | None = None
-    sae: SaeKeys | None = None
+    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = Field(  # type: ignore[assignment]
+        default=None, description="These of the vector, of the head where the site has one."
+    )
+    das: Sizes | None = Field(default=None, description="A trained rotation: so many of its directions.")
+    boundless: NoKeys | None = Field(
+        default=None, description="A rotation of the whole vector with a learned boundary."
+    )
+    boundless_rank: Sizes | None = Field(default=None, description="The same within so many directions.")
+    mask: MaskKeys | None = Field(default=None, description="A learned choice.")
+    pca: Sizes | None = Field(default=None, description="So many principal directions of activations.")
+    svd: Sizes | None = Field(default=None, description="So many singular directions of activations.")
+    random: Sizes | None = Field(default=None, description="So many random directions, as a control.")
+    sae: SaeKeys | None = Field(default=None, description="Features of a sparse autoencoder.")
 
     @model_validator(mode="after")
     def _one(self) -> "SubspaceChoice":
@@ -179,10 +193,10 @@ def coordinates_of(given: tuple[int, ...] | CoordinateRange) -> Subspace:
 class SourceSiteKeys(Keys):
     """The site of the source that a unit is taken from; what is left out is as in the unit's own."""
 
-    layer: Count | None = None
-    component: Component | None = None
-    head: Count | None = None
-    position: str | None = None
+    layer: Count | None = Field(default=None, description="Its layer.")
+    component: Component | None = Field(default=None, description="Its component.")
+    head: Count | None = Field(default=None, description="Its head.")
+    position: str | None = Field(default=None, description="Its position.")
 
     def site(self, own: Site) -> Site:
         """The site, for a unit at `own`."""
@@ -194,15 +208,19 @@ class SourceSiteKeys(Keys):
 
 
 class UnitKeys(Keys):
-    """One unit of an explicit set. `layer` may be left out for a component that the model has once."""
+    """One unit of an explicit set."""
 
-    layer: Count | None = None
-    component: Component = "residual"
-    head: Count | None = None
-    position: str
-    subspace: PlainSubspaceKeys = "full"
-    source_site: SourceSiteKeys | None = None
-    source: str | None = None
+    layer: Count | None = Field(
+        default=None, description="Counted from 0; left out for a component that the model has once."
+    )
+    component: Component = Field(default="residual", description="Which activation, as in `space.components`.")
+    head: Count | None = Field(default=None, description="Of a component that has heads; null: all of it.")
+    position: str = Field(description="A position of the problem, or last.")
+    subspace: PlainSubspaceKeys = Field(default="full", description="Which part of the vector; full: all of it.")
+    source_site: SourceSiteKeys | None = Field(
+        default=None, description="Where the source lends it from, if that is another site."
+    )
+    source: str | None = Field(default=None, description="Which source lends it, of pairs that have several.")
 
     @model_validator(mode="after")
     def _has_layer(self) -> "UnitKeys":
@@ -218,15 +236,35 @@ class UnitKeys(Keys):
 
 
 class SpaceKeys(Keys):
-    """Where to look: a grid, and explicit sets of units. None: all variables of the causal model, all positions of the problem."""
+    """Where to look: a grid (all that it names is tried in every combination), and explicit sets of units. With `units` and no key of the
+    grid, only the units are searched."""
 
-    variables: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    layers: Literal["all"] | Annotated[tuple[Count, ...], Field(min_length=1)] | LayerRange = "all"
-    components: tuple[Component, ...] = ("residual",)
-    heads: Literal["all", "joint"] | Annotated[tuple[Count, ...], Field(min_length=1)] = "all"
-    positions: tuple[str, ...] | None = None
-    subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = ("full",)
-    units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = ()
+    variables: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Which variables of the causal model; null: all."
+    )
+    layers: Literal["all"] | Annotated[tuple[Count, ...], Field(min_length=1)] | LayerRange = Field(
+        default="all", description="Counted from 0: a list, or a range."
+    )
+    components: tuple[Component, ...] = Field(
+        default=("residual",),
+        description="Which activations of a layer: residual is the block's output; a dotted module path names any module's output, or "
+        "its input with `.input` at its end, `{layer}` standing for the layer.",
+    )
+    heads: Literal["all", "joint"] | Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        default="all",
+        description="Of components that have heads. all: each by itself; joint: those of a layer at once; or a list.",
+    )
+    positions: tuple[str, ...] | None = Field(
+        default=None, description="Positions of the problem, and last; null: all."
+    )
+    subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = Field(
+        default=("full",),
+        description="Which part of the vector; full: all of it; mean_difference: the span of the "
+        "differences between the means of the values.",
+    )
+    units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = Field(
+        default=(), description="Sets of units, each set interchanged at once."
+    )
 
     @property
     def meant_subspaces(self) -> tuple[Subspace, ...]:

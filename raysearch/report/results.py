@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from raysearch.errors import JobError, StoreError
-from raysearch.folders.parquet import from_parquet
+from raysearch.folders.parquet import from_parquet, parts_that_count
 from raysearch.folders.where import Place, folder_at
 
 _STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
@@ -136,7 +136,7 @@ def each_part(run: Place, table: str, columns: Sequence[str] | None = None) -> I
     Raises: StoreError for a part that cannot be read.
     """
     folder = folder_at(run).at("tables").at(table)
-    names = [name for name in folder.names() if name.endswith(".parquet") and not name.startswith("_")]
+    names = parts_that_count(folder.names())
     for name, content in zip(names, folder.each(names), strict=True):
         try:
             part = from_parquet(content, columns)

@@ -1,30 +1,31 @@
-"""What MLflow is given of a run: at its beginning and at its end.
+"""A run as MLflow gets it: params and tags when it begins, files, tables and child runs when it ends.
 
-Invariants: a file of a run that is on no disk is copied for MLflow, which reads nothing but disks.
+Invariants: what is given is read from the run folder, so that a live run and a replay give the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from raysearch.cluster.inside import inside
 from raysearch.folders.fetch import on_this_machine
-from raysearch.report.children import accepted as accepted_ones
+from raysearch.folders.parquet import parts_that_count
+from raysearch.report.children import accepted
 from raysearch.report.page import FILE as PAGE
 from raysearch.report.results import results
-from raysearch.running.front import Front
 from raysearch.running.question import Question
-from raysearch.search.events import Opened
+from raysearch.search.events import ModelFacts
 from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 
 
-def mirror_of(run: RunFolder, question: Question, opened: Opened, digest: str, uri: str | None) -> MlflowMirror | None:
-    """The run's mirror at `uri`; None where there is to be none."""
-    if uri is None:
-        return None
+def mirror_of(
+    run: RunFolder, question: Question, facts: ModelFacts, pairs_digest: str, uri: str, **more: Any
+) -> MlflowMirror:
+    """The mirror of a run at `uri`. `more`: of a replay (MlflowMirror has it)."""
     job = question.job.model_dump(mode="json", by_alias=True)
-    params = {**flatten(job), "model_digest": opened.facts.digest, "pairs_digest": digest}
+    params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
     tags = {
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
@@ -33,35 +34,39 @@ def mirror_of(run: RunFolder, question: Question, opened: Opened, digest: str, u
     if (here := inside()) is not None:
         tags["raysearch.submission_id"] = here.submission_id
     experiment = f"raysearch/{question.job.name}"
-    return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id)
+    return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id, **more)
 
 
-def close_mirror(
-    mirror: MlflowMirror | None,
+def give(
+    mirror: MlflowMirror,
     status: str,
     run: RunFolder,
-    front: Front,
-    children_at_most: int,
-    pictures: Sequence[str] = (),
-) -> None:
-    """Gives the mirror what the run has left, and waits for it (a bounded time)."""
-    if mirror is None:
-        return
+    children: int,
+    pictures: Sequence[str],
+    seconds: float,
+    say: Callable[[], None] = lambda: None,
+    remember: bool = True,
+) -> bool:
+    """Gives the mirror what the run has left, and waits for it up to `seconds`; whether all arrived. At most so many `children`.
+
+    `say`: called before the wait. `remember`: write the id of MLflow's run into run.json.
+    """
     tables = {}
-    children: list[Child] = []
+    given: list[Child] = []
     with TemporaryDirectory(prefix="raysearch-") as folder:
         scratch = Path(folder)
         artifacts = _artifacts(run, status, pictures, scratch)
         if status == "done":
-            for a in accepted_ones(run.folder, children_at_most):
+            for a in accepted(run.folder, children):
                 files = on_this_machine(run.interventions, a.files, scratch)
-                children.append(Child(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
+                given.append(Child(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
             alignment, everything = results(run.folder, accepted=True), results(run.folder)
             tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
-        front.say("mlflow    finishing")
-        mirror.close(status, artifacts, tables, children=children)
-    if mirror.run_id:  # a short search can end before MLflow has made its run
+        say()
+        arrived = mirror.close(status, artifacts, tables, seconds, given)
+    if mirror.run_id and remember:  # a short search can end before MLflow has made its run
         run.update(mlflow_run_id=mirror.run_id)
+    return arrived
 
 
 def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Path) -> list[Path | tuple[Path, str]]:
@@ -72,6 +77,6 @@ def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Pa
         artifacts += on_this_machine(run.folder, (PAGE,), scratch)
         for name in run.tables.folders():
             table = run.tables.at(name)
-            parts = [part for part in table.names() if part.endswith(".parquet")]
+            parts = parts_that_count(table.names())
             artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
     return artifacts

@@ -5,6 +5,7 @@ is told that it can be gone on with, where that can help.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch import driver
@@ -16,14 +17,16 @@ from raysearch.report.page import write_page
 from raysearch.running.front import Ended, Front, Where
 from raysearch.running.interrupt import Interrupt
 from raysearch.running.kept import check_same, check_version, files_of, keep_files, kept_job, tracking_of
-from raysearch.running.mirror import close_mirror, mirror_of
+from raysearch.running.mirror import give, mirror_of
 from raysearch.running.pools import Pool, pool_of
 from raysearch.running.question import Question, ask
+from raysearch.running.replayed import plain_facts
 from raysearch.running.told import tell_end, tell_model, tell_screening
+from raysearch.search.events import ModelFacts
 from raysearch.search.notes import Snapshot
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
-from raysearch.store.mlflow_mirror import MlflowMirror
+from raysearch.store.mlflow_mirror import CLOSE_SECONDS, MlflowMirror
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.places import tracking_uri, writable_store
 from raysearch.store.run_folder import RunFolder, find_run
@@ -55,9 +58,9 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest)
+            run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded)
-            return _search(run, search, pool, where, front, mirror_of(run, question, opened, digest, uri))
+            return _search(run, search, pool, where, front, _mirror(run, question, opened.facts, digest, uri))
 
 
 def go_on(name: str, where: Where, front: Front) -> Ended:
@@ -71,9 +74,10 @@ def go_on(name: str, where: Where, front: Front) -> Ended:
             with pool_of(question, where, front, files, send=True) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
+                run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack
                 search = question.search(opened.facts, opened.encoded)
                 uri = tracking_of(run, where.tracking_uri)
-                mirror = mirror_of(run, question, opened, pairs_digest(kept.pairs), uri)
+                mirror = _mirror(run, question, opened.facts, pairs_digest(kept.pairs), uri)
                 return _search(run, search, pool, where, front, mirror)
 
 
@@ -94,7 +98,7 @@ def _search(
             front.stop()
             ledger.close("interrupted")
             front.left("interrupted", run)
-            close_mirror(mirror, "interrupted", run, front, where.mlflow_children)
+            _give(mirror, "interrupted", run, where, front)
             return Ended(run, "interrupted", search.snapshot(), search.these_pairs)
         except BaseException as e:
             front.stop()
@@ -102,7 +106,7 @@ def _search(
             if isinstance(e, StoreError) and mirror is not None:
                 mirror.close("failed")  # and no files: the store would only refuse once more
             else:
-                close_mirror(mirror, "failed", run, front, where.mlflow_children)
+                _give(mirror, "failed", run, where, front)
             raise
         front.stop()
         return _conclude(Ended(run, "done", search.snapshot(), search.these_pairs), seconds, where, front, mirror)
@@ -139,7 +143,7 @@ def _conclude(ended: Ended, seconds: float, where: Where, front: Front, mirror: 
         tell_end(run, ended.snapshot, seconds, front)
         write_page(run.folder)
         front.ended(ended)
-        close_mirror(mirror, "done", run, front, where.mlflow_children, pictures)
+        _give(mirror, "done", run, where, front, pictures)
     except BaseException:
         if mirror is not None:
             mirror.close("done")  # the search is, whatever became of its pictures
@@ -156,3 +160,19 @@ def _end_badly(error: BaseException, ledger: Ledger, run: RunFolder, front: Fron
         ledger.close("failed")
     if not isinstance(error, JobError | TakenOverError):
         front.left("failed", run)
+
+
+def _mirror(run: RunFolder, question: Question, facts: ModelFacts, digest: str, uri: str | None) -> MlflowMirror | None:
+    return None if uri is None else mirror_of(run, question, facts, digest, uri)
+
+
+def _give(
+    mirror: MlflowMirror | None, status: str, run: RunFolder, where: Where, front: Front, pictures: Sequence[str] = ()
+) -> None:
+    """Gives the mirror what the run has left, and waits for it (a bounded time)."""
+    if mirror is not None:
+
+        def say() -> None:
+            front.say("mlflow    finishing")
+
+        give(mirror, status, run, where.mlflow_children, pictures, CLOSE_SECONDS, say)

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any, Protocol
 
 from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
@@ -32,6 +31,7 @@ from raysearch.search.notes import (
 )
 from raysearch.store.codec import Cut, Ended, Follows, Started, decode
 from raysearch.store.fits import Fits
+from raysearch.store.history import batches
 from raysearch.store.journal import Journal, Line, history, read_journal
 from raysearch.store.pairs_table import read_pairs, write_pairs
 from raysearch.store.rows import (
@@ -120,8 +120,7 @@ class Ledger:
         """
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
-        for _, lines in groupby(self._lines_before(), key=lambda line: (line.driver, line.batch)):
-            entries = [decode(line.raw) for line in lines]
+        for entries in batches(self._lines_before()):
             batch = tuple(e for e in entries if isinstance(e, Screened | Fitted | Measured | Lost | Failed))
             if batch:
                 self._project(batch)

@@ -37,7 +37,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 _STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
-_THREAD = "mlflow-mirror"
+THREAD = "mlflow-mirror"
+"""Of the threads that ask MLflow: what its libraries log there is not ours to show."""
 _HYPOTHESIS = "raysearch.hypothesis"
 _log = logging.getLogger("raysearch.mlflow")
 
@@ -74,7 +75,9 @@ class MlflowMirror:
     """One run of the experiment `experiment` ("raysearch/<name>"); reopened where `run_id` is given.
 
     `params`: flattened, written once (MLflow's params cannot change). `tags`: e.g. raysearch.run, raysearch.job_hash.
-    `run_id` is None until MLflow has made the run. Starts at once; never raises.
+    `run_id` is None until MLflow has made the run. Starts at once; never raises. `at`: the time of what is told, in seconds of the epoch.
+    `again`: the search was before, and MLflow may know part of it: its run is found by the tag raysearch.run, points that are there are
+    not sent again, and what fails stands in `why` instead of the log.
     """
 
     def __init__(
@@ -86,7 +89,13 @@ class MlflowMirror:
         run_id: str | None = None,
         run_name: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        at: Callable[[], float] = time.time,
+        again: bool = False,
     ) -> None:
+        self.why: str | None = None
+        self._at = at
+        self._again = again
+        self._steps: dict[str, int] = {}
         self._uri = tracking_uri
         self._experiment = experiment
         self._params = params
@@ -102,7 +111,7 @@ class MlflowMirror:
         self._new_best: set[str] = set()
         self._lock = threading.Lock()
         self._made_run_id: str | None = None
-        self._thread = threading.Thread(target=self._mirror, name=_THREAD, daemon=True)
+        self._thread = threading.Thread(target=self._mirror, name=THREAD, daemon=True)
         self._thread.start()
 
     @property
@@ -136,6 +145,12 @@ class MlflowMirror:
         if self._last is None or self._clock() - self._last[0] >= METRICS_EVERY:
             self._send(snapshot)
 
+    def replayed(self, snapshot: Snapshot) -> None:
+        """Where the search stood, at `at`; sent unless it was already, without a rate, of which a journal says nothing."""
+        self._latest = snapshot
+        if self._last is None or self._last[1] != snapshot:
+            self._send(snapshot, rate=False)
+
     def close(
         self,
         status: str,
@@ -158,18 +173,18 @@ class MlflowMirror:
             self._give_up(f"did not finish within {timeout:.0f} s")
         return not self._stopped.is_set()
 
-    def _send(self, snapshot: Snapshot) -> None:
+    def _send(self, snapshot: Snapshot, rate: bool = True) -> None:
         now = self._clock()
         values = {
             name: float(getattr(snapshot, name)) for name in ("alive", "accepted", "rejected", "undecided", "failed")
         }
-        if self._last is not None and now > self._last[0]:
+        if rate and self._last is not None and now > self._last[0]:
             values["pairs_per_second"] = (snapshot.pairs - self._last[1].pairs) / (now - self._last[0])
         values.update((name, self._best[name]) for name in sorted(self._new_best))
         self._new_best.clear()
         self._last = now, snapshot
         if not self._stopped.is_set():
-            at = int(time.time() * 1000)
+            at = int(self._at() * 1000)
             self._queue.put([_Point(name, value, at, snapshot.pairs) for name, value in values.items()])
 
     def _mirror(self) -> None:
@@ -184,13 +199,16 @@ class MlflowMirror:
                 self._log_points(client, item)
         except Exception as e:  # noqa: BLE001  (the documented boundary: said once, then silence)
             _log.debug("the mirror's exception", exc_info=True)
-            self._give_up(_one_line(e))
+            self._give_up(one_line(e))
 
     def _give_up(self, why: str) -> None:
         with self._lock:
             if self._stopped.is_set():
                 return
             self._stopped.set()
+        self.why = why
+        if self._again:
+            return
         _log.warning(
             "MLflow at %s: %s; the search goes on without it; the run folder has everything",
             without_credentials(self._uri),
@@ -198,20 +216,18 @@ class MlflowMirror:
         )
 
     def _connect(self) -> Any:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-
-        for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)  # the same one each time: added once
-        client = MlflowClient(tracking_uri=self._uri)
+        client = connect(self._uri)
+        if self._again:
+            self._run_id = self._found(client)
         if self._run_id is None:
             made = client.create_run(self._experiment_id(client), run_name=self._run_name, tags=self._chopped_tags())
             self._made_run_id = made.info.run_id
             known: Mapping[str, str] = {}
         else:
-            known = client.get_run(self._run_id).data.params
+            there = client.get_run(self._run_id).data
+            known = there.params
+            if self._again:
+                self._steps = {name: self._last_step(client, name) for name in there.metrics}
             client.update_run(self._run_id, status="RUNNING")
             for key, value in self._chopped_tags().items():
                 client.set_tag(self._run_id, key, value)
@@ -230,6 +246,15 @@ class MlflowMirror:
             location = (folder / "mlartifacts" / self._experiment).as_uri()
         return str(client.create_experiment(self._experiment, artifact_location=location))
 
+    def _found(self, client: Any) -> str | None:
+        """The id of the run that was mirrored before; None where there is none, or it was deleted."""
+        wanted = f"tags.`raysearch.run` = '{self._tags['raysearch.run']}'"
+        found = client.search_runs([self._experiment_id(client)], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _last_step(self, client: Any, name: str) -> int:
+        return max((point.step for point in client.get_metric_history(self._run_id, name)), default=-1)
+
     def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
@@ -241,7 +266,8 @@ class MlflowMirror:
     def _log_points(self, client: Any, points: list[_Point]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in points]
+        new = [p for p in points if p.step > self._steps.get(p.name, -1)]
+        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in new]
         for start in range(0, len(metrics), _METRICS_A_BATCH):
             client.log_batch(self._made_run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
 
@@ -268,7 +294,7 @@ class MlflowMirror:
                 continue
             tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
             made = client.create_run(experiment, run_name=child.title, tags=tags).info.run_id
-            at = int(time.time() * 1000)
+            at = int(self._at() * 1000)
             metrics = [Metric(_key(name), value, at, 0) for name, value in child.metrics.items()]
             metrics += [Metric(_key(name), value, at, step) for name, step, value in child.course]
             params = [Param(_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
@@ -281,6 +307,18 @@ class MlflowMirror:
 
     def _chopped_tags(self) -> dict[str, str]:
         return {_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}
+
+
+def connect(uri: str) -> Any:
+    """A client of the MLflow at `uri`, which nothing is asked of yet; it is quiet, and does not wait for a dead server for long."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)  # the same one each time: added once
+    return MlflowClient(tracking_uri=uri)
 
 
 def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -317,7 +355,7 @@ def _word(name: str) -> str:
     return re.sub(r"[^\w\-]", "_", name, flags=re.ASCII)[:100]
 
 
-def _one_line(e: BaseException) -> str:
+def one_line(e: BaseException) -> str:
     """What went wrong, without credentials: the system's own word where there is one under the libraries' wrappings."""
     root = e
     while (inner := root.__cause__ or root.__context__) is not None:
@@ -330,4 +368,4 @@ def _one_line(e: BaseException) -> str:
 
 def _not_ours(record: logging.LogRecord) -> bool:
     """For urllib3's log: its word on each retry of ours would say twice what is said once."""
-    return record.threadName != _THREAD
+    return record.threadName != THREAD

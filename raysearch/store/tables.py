@@ -3,7 +3,8 @@
 Invariants:
 - a cut counts rows, and rows come in the same order in every replay: so a replay fills the same parts, under the same
   names, wherever the driver died, and whenever the rows come (a part that is there already is overwritten by its equal);
-- parts are written whole; the names of a table's parts sort in the order of its rows.
+- parts are written whole; the names of a table's parts sort in the order of its rows;
+- what was merged (compact.py) is served until a replay has written the parts anew that it was merged from, and then goes.
 """
 
 import re
@@ -15,14 +16,14 @@ import pyarrow as pa
 
 from raysearch.errors import StoreError
 from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import to_parquet
+from raysearch.folders.parquet import MERGED, PART, is_merged, to_parquet
 from raysearch.store.codec import Cut
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
 PACK_ROWS = 1_000
 """So many rows wait as Python objects (about 2 KiB each), the others of their part as Arrow."""
-_PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}\.parquet$")
+_PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.merged)?\.parquet$")
 
 
 class TableWriter:
@@ -67,6 +68,8 @@ class TableWriter:
         if self._journalled:
             if self._count == self._journalled[0].rows:
                 self._write(self._journalled.popleft())
+                if not self._journalled:
+                    _drop_merged(self._folder)
         elif self._count >= self._max_rows:
             self.flush()
 
@@ -105,5 +108,12 @@ def _make_clean(folder: Folder, parts: set[str]) -> None:
     """Half-written files and parts that no cut of the journal names are gone from the folder."""
     folder.sweep()
     for name in folder.names():
-        if _PART_NAME.match(name) and name.removesuffix(".parquet") not in parts:
+        if _PART_NAME.match(name) and name.removesuffix(MERGED).removesuffix(PART) not in parts:
+            folder.delete(name)
+
+
+def _drop_merged(folder: Folder) -> None:
+    """The parts that it was merged from are all there again, and others may follow that it does not hold."""
+    for name in folder.names():
+        if is_merged(name):
             folder.delete(name)

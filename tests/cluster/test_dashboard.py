@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import pytest
 import yaml
+from ray import __version__ as ray_version
 
 from raysearch.cluster.figures import FAILURES, FIGURES, LOSSES
 from tests.browser import browser
@@ -231,3 +232,26 @@ def test_prometheus_has_something_to_show_in_every_panel_of_the_dashboard(
         return float(found[0]["value"][1]) if found else 0.0
 
     assert _wait_for(rate, searching.process, searching.said) > 0
+
+
+def test_the_doctor_is_let_in_with_the_token_and_says_what_is_wrong_with_another(searching: Searching) -> None:
+    def ask(token: str) -> dict[str, Any]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_"))}
+        asked = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_API_SERVER_ADDRESS": searching.dashboard}
+        command = [str(Path(sys.executable).with_name("raysearch")), "doctor", "-o", "json", "--tracking-uri", "none"]
+        done = subprocess.run(
+            command,
+            cwd=searching.said.parent,
+            env=clean | asked,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert token not in done.stdout
+        return next(f for f in json.loads(done.stdout) if f["check"] == "ray jobs")
+
+    assert ask(TOKEN) == {"check": "ray jobs", "ok": True, "said": f"{searching.dashboard} answers, Ray {ray_version}"}
+    other = ask("not-the-token")
+    assert not other["ok"]
+    assert "asks for another token" in other["said"]

@@ -1,0 +1,217 @@
+"""`raysearch doctor`: what a search will need here, each thing tried; one line each, with what would mend it.
+
+Invariants: a check ends within seconds whatever is down, and one that fails does not keep the others from being tried; no secret is told.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raysearch.cli.flags import no_color, store, tracking
+from raysearch.errors import RaysearchError
+
+SHARED_MEMORY = 2**30
+"""Bytes of /dev/shm below which Ray's object store goes to the disk: Docker gives 64 MiB."""
+ROOM = 2 * 2**30
+"""Bytes of disk, below which the logs of Ray and a run soon do not fit."""
+FULL = 0.95
+"""Share of a disk, from which Ray makes no more objects on it (its local_fs_capacity_threshold)."""
+
+TOLD = ("raysearch", "torch", "transformers", "ray", "mlflow", "pyarrow")
+"""Packages of which the version is told, whatever it is."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. `said`: what is there; of what is not well, what would mend it too."""
+
+    check: str
+    ok: bool
+    said: str
+
+
+@click.command()
+@click.option("--address", envvar="RAYSEARCH_ADDRESS", help="The Ray cluster that `run` would join.")
+@click.option("--job", type=click.Path(path_type=Path), help="A job: whether its model can be read.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@store
+@tracking
+@no_color
+def doctor(**flags: Any) -> int:
+    """Try what a search needs here: versions, GPUs, Ray, MLflow, the store, room. Exits with 1 if something is not well."""
+    findings = []
+    for check, ask in checks(**flags):
+        findings.append(_tried(check, ask))
+        if flags["output"] == "text":
+            _print(findings[-1], flags["no_color"])
+    if flags["output"] == "json":
+        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
+    return 0 if all(f.ok for f in findings) else 1
+
+
+def checks(
+    address: str | None, job: Path | None, store: str, tracking_uri: str, **_: Any
+) -> list[tuple[str, Callable[[], str]]]:
+    """(name, what says in words that it is well, or raises), in the order in which they are tried."""
+    asked: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("devices", _devices),
+        ("memory", _memory),
+        ("/dev/shm", _shared_memory),
+        ("disk", _disk),
+        ("store", lambda: _store(store)),
+        ("ray", lambda: _cluster(address)),
+        ("ray token", _token),
+        ("ray jobs", _job_server),
+        ("mlflow", lambda: _tracking(tracking_uri)),
+    ]
+    return asked if job is None else [*asked, ("model", lambda: _model(job))]
+
+
+def _tried(check: str, ask: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, True, ask())
+    except RaysearchError as e:
+        return Finding(check, False, str(e))
+    except ImportError as e:
+        return Finding(check, False, f"cannot be tried ({e}); install raysearch anew")
+
+
+def _print(finding: Finding, no_color: bool) -> None:
+    shown = sys.stdout.isatty()
+    mark = ("✓" if finding.ok else "✗") if shown else ("ok" if finding.ok else "WRONG")
+    colour = ("green" if finding.ok else "red") if shown and not no_color else None
+    click.echo(f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {finding.said}")
+
+
+def _python() -> str:
+    from packaging.specifiers import SpecifierSet
+
+    here = platform.python_version()
+    wanted = SpecifierSet(_metadata().metadata["Requires-Python"])
+    if not wanted.contains(here, prereleases=True):
+        raise RaysearchError(f"{here}, and raysearch needs {wanted}; make an environment of such a Python")
+    return f"{here} in {sys.prefix}"
+
+
+def _packages() -> str:
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(text) for text in _metadata().requires or ()]
+    needed = [r for r in needed if r.marker is None or r.marker.evaluate()]
+    found = {r.name: _version(r.name) for r in needed}
+    wrong = [
+        f"{r.name} is {found[r.name] or 'missing'}, needed is {r.specifier}"
+        for r in needed
+        if not r.specifier.contains(found[r.name] or "", prereleases=True)
+    ]
+    if wrong:
+        raise RaysearchError(f"{', '.join(wrong)}; pip install -U raysearch")
+    told = ", ".join(f"{name} {_version(name)}" for name in TOLD)
+    return f"{told}; all {len(needed)} that are needed are new enough"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _metadata() -> Any:
+    try:
+        return distribution("raysearch")
+    except PackageNotFoundError as e:
+        raise RaysearchError("raysearch runs from its sources and is not installed; pip install -e .") from e
+
+
+def _devices() -> str:
+    from raysearch.engine.devices import gpus
+
+    return gpus()
+
+
+def _memory() -> str:
+    from raysearch.engine.devices import memory
+
+    return memory()
+
+
+def _shared_memory() -> str:
+    path = Path("/dev/shm")
+    if not path.is_dir():
+        return "this system has none, and Ray needs none on it"
+    total = shutil.disk_usage(path).total
+    if total < SHARED_MEMORY:
+        raise RaysearchError(
+            f"{total / 2**30:.2f} GiB, too little for Ray's objects; in a container: --shm-size=2g, or an emptyDir of medium Memory"
+        )
+    return f"{total / 2**30:.1f} GiB"
+
+
+def _disk() -> str:
+    said = []
+    for path in dict.fromkeys((os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.cwd()))):
+        if not Path(path).is_dir():
+            raise RaysearchError(f"{path}: there is no such folder; RAY_TMPDIR must name one")
+        usage = shutil.disk_usage(path)
+        if usage.free < ROOM or 1 - usage.free / usage.total > FULL:
+            raise RaysearchError(
+                f"{path}: {usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.0f}; free some, or name another (RAY_TMPDIR, --store)"
+            )
+        said.append(f"{path}: {usage.free / 2**30:.0f} GiB free")
+    return ", ".join(said)
+
+
+def _store(uri: str) -> str:
+    from raysearch.store.places import writable_store
+
+    return f"{writable_store(uri).place} can be written"
+
+
+def _cluster(address: str | None) -> str:
+    from raysearch.cluster.reach import cluster
+
+    return cluster(address or os.environ.get("RAY_ADDRESS"))
+
+
+def _token() -> str:
+    from raysearch.cluster.reach import token
+
+    return token()
+
+
+def _job_server() -> str:
+    from raysearch.cluster.reach import job_server
+
+    return job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
+
+
+def _tracking(uri: str) -> str:
+    if uri == "none":
+        return "kept out (--tracking-uri none)"
+    from raysearch.store.mlflow_reach import reach
+    from raysearch.store.places import tracking_uri
+
+    return reach(tracking_uri(uri))
+
+
+def _model(job: Path) -> str:
+    from raysearch.cli.plan import looked_at
+    from raysearch.job import Job
+    from raysearch.running.question import ask
+
+    question = ask(Job.load(job))
+    looked = looked_at(question)
+    return f"{question.job.model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"

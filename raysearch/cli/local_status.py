@@ -1,0 +1,70 @@
+"""How a run stands that a folder or an object store holds: by its journal, told to a new search, without the model.
+
+Invariants: nothing is written; a run that is being driven is read as far as its journal goes.
+"""
+
+from datetime import UTC, datetime
+
+from raysearch.folders.local import LocalFolder
+from raysearch.running.replayed import kept_facts, kept_question
+from raysearch.search.events import Failed, Fitted, Lost, Measured, Screened
+from raysearch.search.notes import Snapshot
+from raysearch.store.history import Standing, entries, standing
+from raysearch.store.run_folder import RunFolder
+
+
+def local_status(run: RunFolder) -> list[str]:
+    """Lines on how `run` stands. Raises: StoreError, ResumeError where its journal cannot be told to a search of this version."""
+    stands = standing(run)
+    lines = [f"run       {run.place}", f"status    {_status(run, stands)}"]
+    lines += [f"started   {start.at}" for start in stands.starts[-1:]]
+    if (last := _last_written(run)) is not None:
+        lines.append(f"last      event at {last}")
+    if stands.events:
+        lines += _search_words(_snapshot(run))
+    if run.info.mlflow_run_id is not None:
+        lines.append(f"mlflow    run {run.info.mlflow_run_id} at {run.info.tracking_uri}")
+    elif run.info.tracking_uri is not None:
+        lines.append(f"mlflow    {run.info.tracking_uri} was not told of it: `raysearch sync {run.info.id}`")
+    return lines
+
+
+def _status(run: RunFolder, stands: Standing) -> str:
+    if isinstance(run.folder, LocalFolder):
+        holder = run.folder.holder()
+        if holder is not None:
+            return f"{holder} works on it"
+    elif stands.ended is None and stands.starts:
+        return "its driver works, or was killed (an object store cannot say which)"
+    if stands.ended == "done":
+        return "done"
+    return f"{stands.ended or 'its driver was killed'}; go on with: raysearch resume {run.place}"
+
+
+def _snapshot(run: RunFolder) -> Snapshot:
+    kept, question = kept_question(run)
+    search = question.search(kept_facts(run), kept.encoded or ())
+    for batch in entries(run):
+        search.tell([e for e in batch if isinstance(e, Screened | Fitted | Measured | Lost | Failed)])
+    return search.snapshot()
+
+
+def _search_words(now: Snapshot) -> list[str]:
+    counts = ", ".join(
+        f"{getattr(now, name)} {name}" for name in ("alive", "accepted", "rejected", "undecided", "failed")
+    )
+    fitting = f", {now.fitting} fits in training" if now.fitting else ""
+    return [
+        f"stage     {now.stage}",
+        f"verdicts  {counts}{fitting}",
+        f"pairs     {now.pairs} evaluated, at most {now.at_most} to come",
+    ]
+
+
+def _last_written(run: RunFolder) -> str | None:
+    """When the journal was last written, where its disk says so."""
+    if not isinstance(run.folder, LocalFolder):
+        return None
+    files = (run.folder.path / "journal").glob("*/*.jsonl")
+    newest = max((file.stat().st_mtime for file in files), default=None)
+    return None if newest is None else datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,83 @@
+"""Merging: each table of a finished run as one part.
+
+Invariants:
+- the merged part is whole, and was read again, before the first of the parts that it holds is removed. From then on it stands for them
+  (`folders.parquet`), so that a crash at any moment loses no row and counts none twice; merging again finishes the work;
+- the journal is not touched: a `resume` writes the parts anew from it, then removes the merged one (`tables.py`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raysearch.errors import StoreError, TakenOverError
+from raysearch.folders.folder import Folder
+from raysearch.folders.parquet import MERGED, PART, from_parquet, is_merged, parts_that_count, to_parquet
+from raysearch.store.history import standing
+from raysearch.store.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What became of a table: its rows, and how many parts hold them before and after."""
+
+    table: str
+    rows: int
+    before: int
+    after: int = 1
+
+
+def compact(run: RunFolder) -> Iterator[Merged]:
+    """Merges the parts of each table, table by table, each in memory; hold `run.lock()`.
+
+    Raises: StoreError for a run that is not done, a part that cannot be read, a store that refuses; TakenOverError.
+    """
+    status = standing(run).ended
+    if status != "done":
+        raise StoreError(
+            f"run {run.info.id}: is not done ({status or 'its driver works, or was killed'}), and only what is done is merged; "
+            "`resume` it to its end first"
+        )
+    drivers = run.journal.folders()
+    for name in run.tables.folders():
+        folder = run.tables.at(name)
+        names = folder.names()
+        parts = parts_that_count(names)
+        if not parts:
+            continue
+        whole = _read(folder, parts)
+        kept = parts[0] if len(parts) == 1 else _write_merged(folder, parts[-1], whole)
+        if run.journal.folders() != drivers:  # an object store cannot lock; that driver writes the parts anew
+            raise TakenOverError(f"run {run.info.id}: a driver has gone on with it; merge when that is done")
+        folder.sweep()
+        if is_merged(kept):
+            for old in names:
+                if old != kept and old.endswith(PART) and not old.startswith("_"):
+                    folder.delete(old)
+        yield Merged(name, whole.num_rows, len(parts))
+
+
+def _write_merged(folder: Folder, last: str, whole: pa.Table) -> str:
+    """The name of the part that holds `whole`, once it is there and was read again."""
+    name = f"{last.removesuffix(MERGED).removesuffix(PART)}{MERGED}"
+    folder.write(name, to_parquet(whole))
+    if not _read(folder, [name]).equals(whole, check_metadata=True):
+        folder.delete(name)
+        raise StoreError(f"{folder.shown(name)}: came back otherwise than it was written; see to the disk or store")
+    return name
+
+
+def _read(folder: Folder, parts: list[str]) -> pa.Table:
+    tables = []
+    for name, content in zip(parts, folder.each(parts), strict=True):
+        try:
+            tables.append(from_parquet(content))
+        except (pa.ArrowException, KeyError, OSError) as e:
+            raise StoreError(
+                f"{folder.shown(name)}: cannot be read as Parquet ({e}); `resume` writes the tables anew from the journal"
+            ) from e
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowException as e:
+        raise StoreError(f"{folder.place}: its parts are not of one form ({e}); `resume` writes them anew") from e

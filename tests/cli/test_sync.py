@@ -1,0 +1,169 @@
+"""`raysearch sync`: what MLflow missed is told it by the journal, once."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from raysearch.cli.local_status import local_status
+from raysearch.store.run_folder import find_run
+from tests.cli.conftest import QUICKSTART, Shell
+
+SMALL = ("--set", "pairs.test=64", "--set", "test.max_pairs=64", "--set", "space.layers=[0, 1]")
+RUN = ("run", str(QUICKSTART), *SMALL, "--pool", "local", "-q")
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Shell:
+    """A folder with a run that MLflow was told of as it went."""
+    shell = Shell(tmp_path_factory.mktemp("live"))
+    shutil.copy(migrated_db, shell.folder / "mlflow.db")
+    done = shell(*RUN, "--tracking-uri", "sqlite:///mlflow.db", seconds=280)
+    assert done.returncode == 0, done.stderr
+    return shell
+
+
+@pytest.fixture
+def run(live: Shell, shell: Shell) -> Path:
+    """The same run in a folder of this test's own, as if MLflow had been kept out of it."""
+    shutil.copytree(live.folder / "runs", shell.folder / "runs")
+    found = find_run(shell.folder / "runs", "latest")
+    found.update(tracking_uri=None, mlflow_run_id=None)
+    return found.path
+
+
+def runs(uri: str) -> tuple[Run, list[Run]]:
+    """The one run of a search, and its children in the order of their names."""
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("raysearch/")]
+    found = client.search_runs([experiment.experiment_id])
+    children = sorted((r for r in found if "mlflow.parentRunId" in r.data.tags), key=lambda r: r.info.run_name)
+    (parent,) = [r for r in found if r not in children]
+    return parent, children
+
+
+def histories(uri: str) -> dict[str, list[tuple[int, float]]]:
+    client, (parent, _) = MlflowClient(tracking_uri=uri), runs(uri)
+    return {
+        name: [(p.step, p.value) for p in client.get_metric_history(parent.info.run_id, name)]
+        for name in parent.data.metrics
+    }
+
+
+def files(uri: str, run_id: str, folder: str = "") -> list[str]:
+    client = MlflowClient(tracking_uri=uri)
+    found: list[str] = []
+    for entry in client.list_artifacts(run_id, folder):
+        found += files(uri, run_id, entry.path) if entry.is_dir else [entry.path]
+    return sorted(found)
+
+
+def figures(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in run.data.metrics.items() if name != "pairs_per_second"}
+
+
+def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
+    live: Shell, shell: Shell, run: Path, tracking: str
+) -> None:
+    done = shell("sync", "latest", "--tracking-uri", tracking, seconds=280)
+    assert done.returncode == 0, done.stderr
+    there = f"sqlite:///{live.folder / 'mlflow.db'}"
+    (parent, children), (wanted, wanted_children) = runs(tracking), runs(there)
+    assert f"run {parent.info.run_id} of experiment raysearch/" in done.stderr
+    assert parent.data.params == wanted.data.params
+    ours = {k: v for k, v in parent.data.tags.items() if k.startswith("raysearch.")}
+    assert ours == {k: v for k, v in wanted.data.tags.items() if k.startswith("raysearch.")}
+    assert (parent.info.status, parent.info.run_name) == (wanted.info.status, wanted.info.run_name)
+    assert figures(parent) == figures(wanted)
+    assert files(tracking, parent.info.run_id) == files(there, wanted.info.run_id)
+    assert [c.info.run_name for c in children] == [c.info.run_name for c in wanted_children] != []
+    assert [c.data.metrics for c in children] == [c.data.metrics for c in wanted_children]
+    points = histories(tracking)["alive"]
+    assert len(points) > 3
+    assert points == sorted(points, key=lambda p: p[0])
+    assert len(points) == len(set(points))
+    info = json.loads((run / "run.json").read_text())
+    assert (info["mlflow_run_id"], info["tracking_uri"]) == (parent.info.run_id, tracking)
+
+
+def test_said_twice_it_makes_one_run_and_no_point_twice(shell: Shell, run: Path, tracking: str) -> None:
+    said = shell("sync", str(run), "--tracking-uri", tracking, seconds=280)
+    assert said.returncode == 0, said.stderr
+    first, (parent, children) = histories(tracking), runs(tracking)
+    find_run(run.parent, "latest").update(mlflow_run_id=None)  # as after a crash before it was written down
+    again = shell("sync", str(run), seconds=280)
+    assert again.returncode == 0, again.stderr
+    assert histories(tracking) == first
+    after, children_after = runs(tracking)
+    assert after.info.run_id == parent.info.run_id
+    assert [c.info.run_id for c in children_after] == [c.info.run_id for c in children]
+
+
+def test_a_run_that_mlflow_knows_already_gets_what_it_lacks_and_no_more(live: Shell) -> None:
+    uri = f"sqlite:///{live.folder / 'mlflow.db'}"
+    before, (parent, _) = histories(uri), runs(uri)
+    done = live("sync", "latest", seconds=280)
+    assert done.returncode == 0, done.stderr
+    assert histories(uri) == before
+    assert runs(uri)[0].info.run_id == parent.info.run_id
+
+
+def test_without_an_mlflow_it_is_one_line_and_exit_code_4(shell: Shell, run: Path) -> None:
+    kept_out = shell("sync", "latest")
+    assert kept_out.returncode == 4
+    assert "MLflow was kept out of it; give --tracking-uri" in kept_out.stderr
+    dead = shell("sync", "latest", "--tracking-uri", "http://user:secret@127.0.0.1:1", seconds=280)
+    assert dead.returncode == 4
+    (line,) = dead.stderr.splitlines()
+    assert "say it again when that is mended" in line
+    assert "secret" not in line
+    assert json.loads((run / "run.json").read_text())["tracking_uri"] is None
+
+
+def test_a_run_of_a_version_that_kept_no_facts_says_what_would_do(shell: Shell, run: Path, tracking: str) -> None:
+    find_run(run.parent, "latest").update(facts=None)
+    done = shell("sync", "latest", "--tracking-uri", tracking)
+    assert done.returncode == 2
+    assert "`raysearch resume` it once" in done.stderr
+
+
+def test_a_run_compacted_by_the_command_line_has_the_same_results(shell: Shell, run: Path) -> None:
+    before = shell("results", "latest", "-o", "json").stdout
+    done = shell("compact", "latest")
+    assert done.returncode == 0, done.stderr
+    assert "-> 1 part" in done.stderr
+    assert shell("results", "latest", "-o", "json").stdout == before
+
+
+def test_a_status_says_what_the_search_said_at_its_end_and_who_works_on_it(live: Shell) -> None:
+    run = find_run(live.folder / "runs", "latest")
+    said = dict(line.split(maxsplit=1) for line in local_status(run))
+    rows = live.json("results", "latest", "-o", "json")
+    accepted = sum(row["verdict"] == "accept" for row in rows)
+    rejected = sum(row["verdict"] == "reject" for row in rows)
+    assert said["status"] == "done"
+    assert said["stage"] == "done"
+    assert said["verdicts"].startswith(f"0 alive, {accepted} accepted, {rejected} rejected, ")
+    assert said["mlflow"] == f"run {run.info.mlflow_run_id} at {run.info.tracking_uri}"
+    assert said["last"].startswith("event at 20")
+    with run.lock():
+        assert dict(line.split(maxsplit=1) for line in local_status(run))["status"].startswith(
+            f"process {os.getpid()} on "
+        )
+    assert local_status(run)[1] == "status    done"
+
+
+def test_a_status_of_a_run_that_was_killed_says_how_to_go_on(shell: Shell, run: Path) -> None:
+    (journal,) = (run / "journal").glob("*/*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    said = dict(line.split(maxsplit=1) for line in local_status(find_run(run.parent, "latest")))
+    assert said["status"] == f"its driver was killed; go on with: raysearch resume {run}"
+    assert said["stage"] in ("screening", "searching", "estimating")
+    assert not said["verdicts"].startswith("0 alive")
