@@ -3,11 +3,17 @@
 Invariants: what they do stands in `ray_jobs.py`; nothing heavy is imported before it is needed.
 """
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from raysearch.cli import flags
+
+if TYPE_CHECKING:
+    from raysearch.store.run_folder import RunFolder
 
 _address = click.option(
     "--address",
@@ -32,14 +38,40 @@ _id = click.argument("id", metavar="ID", shell_complete=_complete)
 @click.command()
 @click.argument("id", metavar="[ID]", default="latest", shell_complete=_complete)
 @_address
+@flags.store
 @_output
 @flags.loudness
-def status(id: str, address: str, output: str, **given: Any) -> int:
-    """How the Ray job ID stands (the beginning of its id will do; default: the newest), and where its run is."""
+def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
+    """How the Ray job ID stands (the beginning of its id will do; default: the newest), and where its run is.
+
+    Without an --address, ID may be a run of this machine too: a folder or URI, its name in the store, or "latest".
+    """
+    flags.set_verbosity(given)
+    run = None if _is_given("address") else _run(id, store)
+    if run is not None:
+        from raysearch.cli.local_status import local_status
+
+        lines = local_status(run)
+        click.echo(json.dumps(dict(line.split(maxsplit=1) for line in lines)) if output == "json" else "\n".join(lines))
+        return 0
     from raysearch.cli.ray_jobs import show_status
 
-    flags.set_verbosity(given)
     return show_status(address, id, output)
+
+
+def _is_given(flag: str) -> bool:
+    return click.get_current_context().get_parameter_source(flag) is not ParameterSource.DEFAULT
+
+
+def _run(name: str, store: str) -> "RunFolder | None":
+    """The run of that name, if there is one."""
+    from raysearch.folders.where import is_uri
+    from raysearch.store.run_folder import find_run, run_names
+
+    known = (
+        is_uri(name) or Path(name).is_dir() or name in (*(names := run_names(store)), *(["latest"] if names else []))
+    )
+    return find_run(store, name) if known else None
 
 
 @click.command()
