@@ -194,8 +194,12 @@ def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, make: Callable[[Pat
     [
         (("run", "absent.yaml"), 2, "absent.yaml: cannot be read (No such file or directory)"),
         (("run", str(QUICKSTART), "--store", "/proc/nothing"), 2, "store /proc/nothing: cannot be written"),
-        (("run", str(QUICKSTART), "--store", "s3://bucket/x"), 2, "this version keeps runs on local disk"),
-        (("submit", str(QUICKSTART), "--address", "http://head:8265"), 2, "not yet supported"),
+        (
+            ("run", str(QUICKSTART), "--store", "ftp://bucket/x"),
+            2,
+            "give a folder, s3://BUCKET/PREFIX, gs:// or abfs://",
+        ),
+        (("submit", str(QUICKSTART), "--address", "http://head:8265"), 2, "--store ./runs: dies with the job's folder"),
         (("run", str(QUICKSTART), "--address", "127.0.0.1:1"), 4, "Ray at 127.0.0.1:1 cannot be reached"),
         (
             ("run", str(QUICKSTART), "--set", "test.threshold=2"),

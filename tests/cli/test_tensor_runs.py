@@ -219,7 +219,7 @@ CASES: list[tuple[Callable[[Path], Path], str]] = [
 def _open(job: Path) -> None:
     """As the command does before it searches, in this process: one of its own for each case would take a minute."""
     question = ask(Job.load(job))
-    opened = LocalPool(work_of(question)).open()
+    opened = LocalPool(work_of(question, question.job)).open()
     question.search(opened.facts, opened.encoded)
 
 

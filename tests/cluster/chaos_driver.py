@@ -13,10 +13,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from raysearch.cli import main, run
+from raysearch.cli import main
 from raysearch.cluster import ray_pool
 from raysearch.cluster.ray_pool import RayPool, Shape
-from raysearch.cluster.work import Work
+from raysearch.cluster.work import OnUsage, Work, unheard
+from raysearch.running import run
 from raysearch.search.events import Event, Fitted, Measured, Screened
 from raysearch.store.ledger import Ledger
 
@@ -27,8 +28,10 @@ PART_SECONDS = 1.0
 class Stuttering(RayPool):
     """A pool that tells an event a second time, as it was or otherwise, at once or a turn later."""
 
-    def __init__(self, orders: Path, deadline: float, work: Work, name: str, shape: Shape) -> None:
-        super().__init__(work, name, replace(shape, deadline_seconds=deadline))
+    def __init__(
+        self, orders: Path, deadline: float, work: Work, name: str, shape: Shape, on_usage: OnUsage = unheard
+    ) -> None:
+        super().__init__(work, name, replace(shape, deadline_seconds=deadline), on_usage)
         self._orders = orders
         self._later: list[tuple[Path, Event]] = []
 

@@ -193,11 +193,18 @@ def test_a_running_search_is_at_the_metrics_port_which_tells_no_secret(searching
     targets = [target for of in searching.get("/api/prometheus/sd") for target in of["targets"]]
     wanted = {series for figure in FIGURES if figure is not FAILURES for series in figure.series}
 
+    missing: set[str] = set()
+
     def shown() -> set[str] | None:
         names = {name for target in targets for name, _ in at_the_port(target, searching.run)}
-        return names if wanted <= names else None
+        missing.clear()
+        missing.update(wanted - names)
+        return names if not missing else None
 
-    assert LOSSES.series[0] in _wait_for(shown, searching.process, searching.said)
+    try:
+        assert LOSSES.series[0] in _wait_for(shown, searching.process, searching.said)
+    except AssertionError as e:
+        raise AssertionError(f"never at the port: {sorted(missing)}") from e
     for target in targets:
         with urllib.request.urlopen(f"http://{target}/metrics", timeout=30) as answer:
             assert TOKEN not in answer.read().decode()

@@ -117,7 +117,8 @@ def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the
 def test_memory_goes_to_the_replicas_in_gib() -> None:
     job = _job()
     wanted = job.model_copy(update={"resources": job.resources.model_copy(update={"memory": 1.5})})
-    assert work_of(asked := ask(wanted), asked.job).memory == 1.5
+    question = ask(wanted)
+    assert work_of(question, question.job).memory == 1.5
 
 
 def test_a_unit_of_the_grid_counts_once_and_so_does_one_that_names_the_only_source() -> None:
