@@ -41,7 +41,7 @@ notebook: $(INSTALLED)
 	$(BIN)/python scripts/make_notebook.py
 
 test: install
-	$(BIN)/python -m pytest -n 3 --dist loadfile  # on two cores: much of a test of a cluster is waiting
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 chaos: install
 	$(BIN)/python -m tests.cluster.chaos --faults 500

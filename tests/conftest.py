@@ -1,5 +1,6 @@
 """What is costly and made once: a migrated MLflow database, an S3 server."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.folders.where import folder_at
 from tests.s3 import S3, s3_server
+
+# Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
+os.environ["RAY_worker_niceness"] = "0"
 
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
 settings.load_profile("raysearch")

@@ -21,7 +21,11 @@ class Shell:
     folder: Path
 
     def __call__(self, *arguments: str, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_"))}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("RAYSEARCH_", "RAY_")) or k == "RAY_worker_niceness"
+        }
         return subprocess.run(
             [*self.command, *arguments],
             cwd=self.folder,

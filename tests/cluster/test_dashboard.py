@@ -67,7 +67,9 @@ def searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searching]:
     """The quick start on two replicas, with so much to ask, and so surely, that it is not over before we are."""
     folder = tmp_path_factory.mktemp("searching")
     (folder / "job.yaml").write_text(yaml.safe_dump(_job()))
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_"))}
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_")) or k == "RAY_worker_niceness"
+    }
     command = [str(Path(sys.executable).with_name("raysearch")), "run", "job.yaml", "--tracking-uri", "none"]
     said = folder / "said.txt"
     with said.open("wb") as stream:
@@ -243,7 +245,11 @@ def test_prometheus_has_something_to_show_in_every_panel_of_the_dashboard(
 
 def test_the_doctor_is_let_in_with_the_token_and_says_what_is_wrong_with_another(searching: Searching) -> None:
     def ask(token: str) -> dict[str, Any]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_"))}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("RAYSEARCH_", "RAY_")) or k == "RAY_worker_niceness"
+        }
         asked = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_API_SERVER_ADDRESS": searching.dashboard}
         command = [str(Path(sys.executable).with_name("raysearch")), "doctor", "-o", "json", "--tracking-uri", "none"]
         done = subprocess.run(

@@ -49,7 +49,11 @@ class Client(Shell):
         return self(*arguments, seconds=600, **{**self.variables(nodes), **environment})
 
     def begun(self, nodes: TwoNodes, *arguments: str) -> subprocess.Popen[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_"))}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("RAYSEARCH_", "RAY_")) or k == "RAY_worker_niceness"
+        }
         command = [*self.command, *arguments]
         env = {**clean, **self.variables(nodes)}
         return subprocess.Popen(
