@@ -15,7 +15,7 @@ from raysearch.folders.where import folder_at
 from tests.s3 import S3, s3_server
 
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
 settings.load_profile("raysearch")
