@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from raysearch.errors import RaysearchError
+from raysearch.store.places import DEFAULT_STORE
 
 
 def flags(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,7 +40,7 @@ sets = click.option(
 store = click.option(
     "--store",
     envvar="RAYSEARCH_STORE",
-    default="./runs",
+    default=DEFAULT_STORE,
     show_default=True,
     metavar="URI",
     help="Where runs are kept: a folder, or s3://BUCKET/PREFIX, gs://..., abfs://....",
@@ -127,7 +128,7 @@ def _complete_runs(context: click.Context, text: str) -> list[str]:
     from raysearch.folders.where import folder_at
     from raysearch.store.run_folder import run_names
 
-    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or "./runs"
+    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or DEFAULT_STORE
     try:
         names = run_names(folder_at(store, Patience(seconds=0)))
     except RaysearchError:  # a shell that completes has no place to say it; the command itself will

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Place = str | Path | Folder
 """A folder, or its path or URI."""
-_SECRET = re.compile(r"(^|[_-])(secret|password|passwd|token|sig|signature|(access|account|secret|api)[_-]?key)$", re.I)
+_SECRET = re.compile(r"secret|password|passwd|token|(^|[_-])sig(nature)?$|(access|account|api)[_-]?key", re.I)
 
 
 def folder_at(place: Place, patience: "Patience | None" = None) -> Folder:

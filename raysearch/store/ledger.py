@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
+from raysearch.search.events import Event, Failed, Fitted, Lost, Task
 from raysearch.search.notes import (
     Blocked,
     Concluded,
@@ -121,7 +121,7 @@ class Ledger:
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
         for entries in batches(self._lines_before()):
-            batch = tuple(e for e in entries if isinstance(e, Screened | Fitted | Measured | Lost | Failed))
+            batch = tuple(e for e in entries if isinstance(e, Event))
             if batch:
                 self._project(batch)
                 yield batch
@@ -167,7 +167,6 @@ class Ledger:
             self._accepted.clear()
             for table in self._tables.values():
                 table.check_whole()
-        if status == "done":
             self._fits.keep_only(self._concluded)
         if not self._to_replay:
             for table in self._tables.values():
