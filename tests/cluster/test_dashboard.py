@@ -190,17 +190,25 @@ def test_tasks_are_named_by_kind(searching: Searching) -> None:
 def test_a_running_search_is_at_the_metrics_port_which_tells_no_secret(searching: Searching) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         searching.get("/api/prometheus/sd", token=None)
-    victim = next(a for a in searching.actors() if a["state"] == "ALIVE")
-    os.kill(victim["pid"], signal.SIGKILL)
     targets = [target for of in searching.get("/api/prometheus/sd") for target in of["targets"]]
     wanted = {series for figure in FIGURES if figure is not FAILURES for series in figure.series}
 
     missing: set[str] = set()
+    kills: list[float] = []
+
+    def kill_one() -> None:
+        """Now and then, until a task is lost: a replica that is killed between two tasks loses none."""
+        alive = [a for a in searching.actors() if a["state"] == "ALIVE"]
+        if len(alive) == 2 and (not kills or time.monotonic() - kills[-1] > 15):
+            os.kill(alive[0]["pid"], signal.SIGKILL)
+            kills.append(time.monotonic())
 
     def shown() -> set[str] | None:
         names = {name for target in targets for name, _ in at_the_port(target, searching.run)}
         missing.clear()
         missing.update(wanted - names)
+        if LOSSES.series[0] in missing:
+            kill_one()
         return names if not missing else None
 
     try:
