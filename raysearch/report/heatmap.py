@@ -1,37 +1,39 @@
 """Heat maps of a run: for each variable one PNG of its sites, layers upward, positions across, colour = IIA; and one with the heads
 across for each per-head component and position.
 
-Invariants: a cell shows its IIA and its interval, never the colour alone; its colour fades as its interval widens, so that a mean of
-few pairs does not look like one of many; what stopped early is marked, for a mean at a stopping time is biased; drawn without pyplot, so
-that no global figure or backend of the user's is touched.
+Invariants: a cell shows its IIA and its interval, never the colour alone, unless there are too many to read (`heat_cells`); its colour
+fades as its interval widens, so that a mean of few pairs does not look like one of many; what stopped early is marked, for a mean at a
+stopping time is biased; drawn without pyplot, so that no global figure or backend of the user's is touched.
 """
 
 import re
 import textwrap
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from raysearch.errors import JobError, StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.where import Place, folder_at
-from raysearch.report.cells import interval_width, lightness, stopped_early, strength
 from raysearch.report.chart_facts import ChartFacts, chart_facts
+from raysearch.report.heat_cells import ACCEPTED, COLOURS, FAILED, WAITING, draw_dense, draw_worded, faded, is_worded
 from raysearch.report.panels import Panel, Row, panels
 from raysearch.report.picture import Picture
 from raysearch.report.results import HYPOTHESES, read_table, results
 
-_COLOURS = colormaps["viridis"]
-_ACCEPT, _FAILED, _WAITING = "#e8112d", "#b5b5b5", "#f3f3f3"
 _CELL = 1.0, 0.40
 """Width and height of a cell in inches, at least: room for two lines of text."""
-_NARROWEST = 6.4
-"""Inches that title and legend need."""
+_DENSE = 0.05, 0.2
+"""The same, of a cell without words."""
+_NARROWEST, _WIDEST = 6.4, 48.0
+"""Inches that title and legend need, and that a picture may have at most: PNG viewers, and matplotlib, end at 2^16 dots."""
+_LABEL = 0.22
+"""Inches across that a label of a dense picture needs."""
 _LINE = 0.14
 """Height of a line of the caption, in inches."""
 _BAR = 0.42
@@ -82,66 +84,47 @@ def heatmap(run: Place, variable: str | None = None, of: str = "") -> Picture:
     return _draw(named[of] if of else drawn[0], chart_facts(run))
 
 
-def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
-    """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has none)."""
-    kept = strength(width)
-    return tuple(1 - kept * (1 - c) for c in colour[:3])
-
-
 def _draw(panel: Panel, facts: ChartFacts) -> Picture:
-    rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
-    height = rows * max(_CELL[1], 1.3 / rows)
-    width = columns * min(max(_CELL[0], 4.4 / columns), 1.6)
+    worded = is_worded(panel)
+    width, height = _extent(panel, worded)
     above, left, right = 0.95, 0.75, 1.55
     below = 1.05 + 0.17 * max((label.count("\n") + 1 for label in panel.labels), default=1)
+    if not worded:
+        below = 1.25 + 0.075 * max(len(_in_one_line(label)) for label in panel.labels)
     inches = max(width + left + right, _NARROWEST)
-    caption = _caption(panel, inches)
+    caption = _caption(panel, inches, worded)
     below += _LINE * caption.count("\n")
     size = inches, height + above + below
     figure = Picture(figsize=size)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
     reach = facts.pairs.get(panel.variable) or panel.reach
-    for (y, x), row in panel.cells.items():
-        _draw_cell(axes, x, y, row, early=stopped_early(row, facts, reach))
-    _draw_axes(axes, panel)
+    if worded:
+        draw_worded(axes, panel, facts, reach)
+    else:
+        draw_dense(axes, panel)
+    _draw_axes(axes, panel, 1 if worded else ceil(len(panel.labels) * _LABEL / width), worded)
     bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1]))
     _draw_bar(bar, facts.threshold)
     _draw_words(figure, panel, facts, reach, caption)
     return figure
 
 
-def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
-    iia, verdict = row["iia"], row["verdict"]
-    shown = faded(_COLOURS(iia or 0.0), interval_width(row))
-    colour = _WAITING if verdict is None else _FAILED if verdict == "failed" or iia is None else shown
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    ink = "black" if verdict == "failed" or iia is None or lightness(shown) > 0.5 else "white"
-    if verdict is None:
-        axes.text(x, y, "…", ha="center", va="center", fontsize=8, color="#777777")
-        return
-    if iia is None:
-        axes.text(x, y, "failed" if verdict == "failed" else "no pairs", ha="center", va="center", fontsize=7.5)
-        return
-    weight = "bold" if verdict == "accept" else "normal"
-    axes.text(x, y + 0.18, f"{iia:.2f}", ha="center", va="center", fontsize=8.5, color=ink, weight=weight)
-    interval = f"{_short(row['low'])}–{_short(row['high'])}  n={row['n']}"
-    axes.text(x, y - 0.24, interval, ha="center", va="center", fontsize=6.3, color=ink)
-    if verdict == "accept":
-        frame = Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=_ACCEPT, linewidth=2.4, zorder=3)
-        axes.add_patch(frame)
-    if verdict == "undecided":
-        axes.text(x - 0.38, y + 0.2, "?", ha="center", va="center", fontsize=9, color=ink, weight="bold")
-    if verdict == "failed":
-        axes.text(x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=ink, weight="bold")
-    if early:
-        axes.plot([x + 0.36], [y + 0.2], marker="o", markersize=3.4, color=ink, linestyle="none")
+def _extent(panel: Panel, worded: bool) -> tuple[float, float]:
+    """Width and height of all cells together, in inches."""
+    rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
+    if not worded:
+        return min(max(columns * _DENSE[0], _NARROWEST), _WIDEST), min(max(rows * _DENSE[1], 1.3), _WIDEST)
+    return columns * min(max(_CELL[0], 4.4 / columns), 1.6), rows * max(_CELL[1], 1.3 / rows)
 
 
-def _draw_axes(axes: Axes, panel: Panel) -> None:
+def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
+    """`every`: of so many columns one has its label."""
+    labels = panel.labels if worded else tuple(_in_one_line(label) for label in panel.labels)
     axes.set_xlim(-0.5, max(len(panel.labels), 1) - 0.5)
     axes.set_ylim(-0.5, max(len(panel.layers), 1) - 0.5)
-    axes.set_xticks(range(len(panel.labels)), panel.labels, fontsize=8.5)
+    turned = 0 if worded else 90
+    axes.set_xticks(range(0, len(labels), every), labels[::every], fontsize=8.5, rotation=turned)
     axes.set_yticks(range(len(panel.layers)), [str(layer) for layer in panel.layers], fontsize=8.5)
     axes.set_xlabel(panel.axis, fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
@@ -153,7 +136,7 @@ def _draw_axes(axes: Axes, panel: Panel) -> None:
 def _draw_bar(axes: Axes, threshold: float | None) -> None:
     """The legend of colours: IIA upward, the interval from wide to narrow across."""
     widths = [1 - (x + 0.5) / 24 for x in range(24)]
-    colours = [[faded(_COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
+    colours = [[faded(COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
     axes.imshow(colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest")
     axes.set_xticks([0, 1], ["1", "0"], fontsize=6.5)
     axes.set_xlabel("interval\nwidth", fontsize=7, labelpad=1)
@@ -164,7 +147,7 @@ def _draw_bar(axes: Axes, threshold: float | None) -> None:
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
     if threshold is not None:
-        axes.axhline(threshold, color=_ACCEPT, linewidth=2)
+        axes.axhline(threshold, color=ACCEPTED, linewidth=2)
 
 
 def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
@@ -179,11 +162,11 @@ def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, ca
     ]
     figure.text(0.12 / width, 1 - 0.71 / height, " · ".join(b for b in bound if b), fontsize=7.5, color="#444444")
     marks = [
-        Patch(facecolor="none", edgecolor=_ACCEPT, linewidth=2.2, label="accepted"),
+        Patch(facecolor="none", edgecolor=ACCEPTED, linewidth=2.2, label="accepted"),
         Line2D([], [], color="black", marker="$?$", markersize=6, linestyle="none", label="undecided"),
         Line2D([], [], color="black", marker="o", markersize=4, linestyle="none", label="stopped early"),
-        Patch(facecolor=_FAILED, label="failed"),
-        Patch(facecolor=_WAITING, edgecolor="#cccccc", label="not decided yet"),
+        Patch(facecolor=FAILED, label="failed"),
+        Patch(facecolor=WAITING, edgecolor="#cccccc", label="not decided yet"),
     ]
     figure.legend(
         handles=marks,
@@ -208,11 +191,19 @@ def _title(panel: Panel) -> str:
     return f"{asked}  {', '.join([f'{component} at {position}', *rest])}"
 
 
-def _caption(panel: Panel, width: float) -> str:
-    text = (
-        "In a cell: IIA, its 95 % interval (valid at the stopping time), pairs counted. Colours fade as the interval widens: what is "
-        "pale was seen on few pairs. A cell with a dot stopped early: its mean is biased away from the threshold; go by the interval."
+def _in_one_line(label: str) -> str:
+    return " ".join(label.split("\n"))
+
+
+def _caption(panel: Panel, width: float, worded: bool) -> str:
+    said = (
+        "In a cell: IIA, its 95 % interval (valid at the stopping time), pairs counted. "
+        if worded
+        else "So many cells that their figures are left to the report, which shows them under the pointer. "
     )
+    text = said + ("Colours fade as the interval widens: what is pale was seen on few pairs.")
+    if worded:
+        text += " A cell with a dot stopped early: its mean is biased away from the threshold; go by the interval."
     if panel.left_out:
         text += f" Not shown: {panel.left_out} hypotheses over several layers."
     return textwrap.fill(text, int(width * 16))
@@ -223,11 +214,6 @@ def _in_order_proposed(run: Folder) -> list[Row]:
     place = {h: i for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())}
     rows: list[Row] = results(run).to_pylist()
     return sorted(rows, key=lambda r: place[r["hypothesis"]])
-
-
-def _short(share: float | None) -> str:
-    """.87 for 0.87: a cell is narrow."""
-    return "?" if share is None else f"{share:.2f}".removeprefix("0")
 
 
 def _file_name(variable: str, taken: Sequence[str]) -> str:

@@ -1,0 +1,97 @@
+"""The cells of a heat map as matplotlib draws them: each with its words, or, where there are too many to read, as one image of colours.
+
+Invariants: both ways give a cell the same colour (`faded`), frame an accepted one and mark what is undecided or broke.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from raysearch.report.cells import interval_width, lightness, stopped_early, strength
+from raysearch.report.chart_facts import ChartFacts
+from raysearch.report.panels import Panel, Row
+
+COLOURS = colormaps["viridis"]
+ACCEPTED, FAILED, WAITING = "#e8112d", "#b5b5b5", "#f3f3f3"
+_GREYS = {colour: tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)) for colour in (FAILED, WAITING)}
+_MOST_WORDED = 1500
+"""Cells; a picture of more with words in each takes minutes, and nobody reads it."""
+_WIDEST_WORDED = 48
+"""Columns, of an inch or more."""
+
+
+def is_worded(panel: Panel) -> bool:
+    """Whether each cell says its IIA and interval in words."""
+    return len(panel.labels) <= _WIDEST_WORDED and len(panel.labels) * len(panel.layers) <= _MOST_WORDED
+
+
+def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
+    """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has none)."""
+    kept = strength(width)
+    return tuple(1 - kept * (1 - c) for c in colour[:3])
+
+
+def draw_worded(axes: Axes, panel: Panel, facts: ChartFacts, reach: int) -> None:
+    """A rectangle for each cell, and in it its IIA, its interval and its pairs. `reach`: the pairs that a cell could have."""
+    for (y, x), row in panel.cells.items():
+        _draw_cell(axes, x, y, row, early=stopped_early(row, facts, reach))
+
+
+def draw_dense(axes: Axes, panel: Panel) -> None:
+    """One pixel for each cell, with the accepted framed and the undecided and broken marked."""
+    image = np.ones((max(len(panel.layers), 1), max(len(panel.labels), 1), 3))
+    for (y, x), row in panel.cells.items():
+        image[y, x] = _colour(row)
+    axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest")
+    for verdict, marker in (("accept", "s"), ("undecided", "$?$"), ("failed", "x")):
+        at = [(x, y) for (y, x), row in panel.cells.items() if row["verdict"] == verdict]
+        edge, face = (ACCEPTED, "none") if verdict == "accept" else ("black", "black")
+        axes.plot(
+            *zip(*at, strict=True) if at else ((), ()),
+            marker=marker,
+            markersize=6 if verdict == "accept" else 4,
+            markeredgecolor=edge,
+            markerfacecolor=face,
+            linestyle="none",
+        )
+
+
+def _colour(row: Row) -> tuple[float, ...]:
+    if row["verdict"] is None:
+        return _GREYS[WAITING]
+    if row["verdict"] == "failed" or row["iia"] is None:
+        return _GREYS[FAILED]
+    return faded(COLOURS(float(row["iia"])), interval_width(row))
+
+
+def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
+    iia, verdict, colour = row["iia"], row["verdict"], _colour(row)
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+    ink = "black" if verdict == "failed" or iia is None or lightness(colour) > 0.5 else "white"
+    if verdict is None:
+        axes.text(x, y, "…", ha="center", va="center", fontsize=8, color="#777777")
+        return
+    if iia is None:
+        axes.text(x, y, "failed" if verdict == "failed" else "no pairs", ha="center", va="center", fontsize=7.5)
+        return
+    weight = "bold" if verdict == "accept" else "normal"
+    axes.text(x, y + 0.18, f"{iia:.2f}", ha="center", va="center", fontsize=8.5, color=ink, weight=weight)
+    interval = f"{_short(row['low'])}–{_short(row['high'])}  n={row['n']}"
+    axes.text(x, y - 0.24, interval, ha="center", va="center", fontsize=6.3, color=ink)
+    if verdict == "accept":
+        frame = Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=ACCEPTED, linewidth=2.4, zorder=3)
+        axes.add_patch(frame)
+    if verdict == "undecided":
+        axes.text(x - 0.38, y + 0.2, "?", ha="center", va="center", fontsize=9, color=ink, weight="bold")
+    if verdict == "failed":
+        axes.text(x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=ink, weight="bold")
+    if early:
+        axes.plot([x + 0.36], [y + 0.2], marker="o", markersize=3.4, color=ink, linestyle="none")
+
+
+def _short(share: float | None) -> str:
+    """.87 for 0.87: a cell is narrow."""
+    return "?" if share is None else f"{share:.2f}".removeprefix("0")
