@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from raysearch.cluster.auth import authorise
 from raysearch.errors import ClusterError
 
 PREFIX = "raysearch-"
@@ -95,7 +96,7 @@ class JobServer:
     def __init__(self, address: str) -> None:
         self.address = _address(address)
         _check_reachable(self.address)
-        _authorise()
+        authorise()
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray lets this one win over what its client is given
         with self._told():
             from ray.job_submission import JobSubmissionClient
@@ -288,10 +289,3 @@ def _check_reachable(address: str) -> None:
         raise ClusterError(
             f"Ray's job server at {address} cannot be reached ({reason}); is it up? `ray start --head` prints its address"
         ) from e
-
-
-def _authorise() -> None:
-    """Lets Ray's client send a token where there is one: it looks for it only when the mode says so (Ray 2.60)."""
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or file.is_file()):
-        os.environ["RAY_AUTH_MODE"] = "token"

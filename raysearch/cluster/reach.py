@@ -4,13 +4,12 @@ Invariants: no token is told, only where it comes from.
 """
 
 import json
-import os
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 from ray import __version__ as ray_version
 
+from raysearch.cluster.auth import find_token, mode, token_for_jobs
 from raysearch.cluster.session import check_reachable
 from raysearch.errors import ClusterError
 
@@ -29,10 +28,13 @@ def cluster(address: str | None) -> str:
 
 def token() -> str:
     """How this shell shows itself to a Ray, in words. Raises: ClusterError for a token that is asked for and not there."""
-    mode = os.environ.get("RAY_AUTH_MODE", "")
-    if mode.lower() != "token":
-        return f"RAY_AUTH_MODE is {mode or 'not set'}: no token is shown; a cluster that asks for one needs RAY_AUTH_MODE=token"
-    where, found = _token()
+    where, found = find_token()
+    if mode() != "token":
+        sends = f"sends the one from {where}" if token_for_jobs() else "sends none"
+        said = (
+            f"RAY_AUTH_MODE is {mode() or 'not set'}: `submit` {sends}, a driver that joins a cluster here shows none"
+        )
+        return f"{said}; one that asks for it needs RAY_AUTH_MODE=token"
     if not found:
         raise ClusterError(
             f"RAY_AUTH_MODE=token, and there is no token in {where}; set RAY_AUTH_TOKEN to the cluster's, or copy it to that file"
@@ -46,9 +48,9 @@ def job_server(url: str | None) -> str:
         return "no job server is named (RAY_API_SERVER_ADDRESS): `submit` searches on this machine"
     if not url.startswith(("http://", "https://")):
         raise ClusterError(f"{url}: is no address of a job server; give http://HEAD:8265")
-    _, secret = _token()
+    secret = token_for_jobs()
     request = urllib.request.Request(f"{url.rstrip('/')}/api/version")
-    if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and secret:
+    if secret:
         request.add_header(_TOKEN_HEADER, f"Bearer {secret}")
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
@@ -66,15 +68,3 @@ def job_server(url: str | None) -> str:
     if there != ray_version:
         return f"{url} answers; it has Ray {there}, here is {ray_version}: a job runs with what is there"
     return f"{url} answers, Ray {there}"
-
-
-def _token() -> tuple[str, str]:
-    """Where Ray takes its token from (its own order), and the token, empty where there is none."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return "RAY_AUTH_TOKEN", os.environ["RAY_AUTH_TOKEN"]
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    try:
-        return str(path), path.read_text().strip() if path.is_file() else ""
-    except OSError as e:
-        raise ClusterError(f"{path}: cannot be read ({e.strerror or e}); it holds Ray's token") from e
