@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from raysearch.engine.meter import Phase
-from raysearch.search.events import TaskKind
+from raysearch.search.events import LossCause, TaskKind
 
 PREFIX = "ray_"
 """Ray puts it before every name."""
@@ -87,9 +87,7 @@ PHASE_SECONDS = Figure(
     "that replicas worked, by what they did; all phases together are all their work",
     {"phase": get_args(Phase)},
 )
-LOSSES = Figure(
-    "raysearch_losses", "counter", "tasks", "whose worker went away", {"cause": ("worker", "node", "deadline")}
-)
+LOSSES = Figure("raysearch_losses", "counter", "tasks", "whose worker went away", {"cause": get_args(LossCause)})
 FAILURES = Figure(
     "raysearch_failures",
     "counter",

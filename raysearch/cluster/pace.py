@@ -3,6 +3,8 @@
 Invariants: never under a minute (the first task of a replica warms it up) nor over what the job allows, whichever is less.
 """
 
+import math
+
 from raysearch.search.events import Task
 
 TIMES = 20.0
@@ -25,13 +27,13 @@ class Pace:
         old = self._seconds.get(task.kind, each)
         self._seconds[task.kind] = old + _SHARE * (each - old)
 
+    def expected(self, task: Task) -> float:
+        """Seconds that `task` will take; infinite before any of its kind was answered."""
+        return self._seconds.get(task.kind, math.inf) * weight(task)
+
     def deadline(self, task: Task) -> float:
         """Seconds that `task` may take; twice as many for each attempt before, in case it was the estimate that was wrong."""
-        each = self._seconds.get(task.kind)
-        if each is None:
-            return self._most
-        wanted = TIMES * each * weight(task) * 2.0**task.attempt
-        return min(max(wanted, LEAST_SECONDS), self._most)
+        return min(max(TIMES * self.expected(task) * 2.0**task.attempt, LEAST_SECONDS), self._most)
 
 
 def weight(task: Task) -> int:

@@ -1,11 +1,13 @@
 """A pool of Ray actors, one replica each: raw named actors, our own wait loop. What to do is decided in slots.py; this is what Ray is told.
 
-Invariants: an actor runs one call at a time and is never restarted by Ray (max_restarts=0, max_task_retries=0): what is lost is told
-as Lost, and the search decides; of an actor that was ended nothing more is heard, so a late answer is no answer.
+Invariants: an actor runs one call at a time, in the order in which it was called, and is never restarted by Ray (max_restarts=0,
+max_task_retries=0): what is lost is told as Lost, and the search decides; of an actor that was ended nothing more is heard, so a late
+answer is no answer.
 """
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, assert_never
@@ -50,7 +52,7 @@ class RayPool:
         self._slots = Slots(shape, time.monotonic())
         self._actors: dict[int, Any] = {}
         self._methods: dict[int, dict[str, Any]] = {}
-        self._calls: dict[int, Any] = {}
+        self._calls: dict[int, deque[Any]] = {}
         self._places: dict[int, Place] = {}
         self._opened: Opened | None = None
         self._events: list[Event] = []
@@ -81,7 +83,7 @@ class RayPool:
 
     def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
         number = self._slots.given(task, time.monotonic())
-        self._calls[number] = self._named(number, task.kind).remote(task, dict(tensors))
+        self._call(number, self._named(number, task.kind).remote(task, dict(tensors)))
 
     def wait(self) -> list[Event]:
         return self._collect()
@@ -114,16 +116,23 @@ class RayPool:
 
     def _hear(self) -> None:
         """Calls that came back; waits for one, but not longer than until there may be something else to do."""
-        calls = {ref: number for number, ref in self._calls.items()}
+        calls = {ref: number for number, refs in self._calls.items() for ref in refs}
         done, _ = ray.wait(list(calls), num_returns=1, timeout=POLL_SECONDS)
         if done:
             done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
         self._heard_at = time.monotonic()
-        for ref in done:
-            number = calls[ref]
-            if self._calls.get(number) is ref:  # not of an actor that was ended a moment ago
-                del self._calls[number]
+        back = set(done)
+        for number in dict.fromkeys(calls[ref] for ref in done):
+            while (refs := self._calls.get(number)) and refs[
+                0
+            ] in back:  # none: of an actor that was ended a moment ago
+                ref = refs.popleft()
+                if not refs:
+                    del self._calls[number]
                 self._do(self._finished(number, ref))
+
+    def _call(self, number: int, ref: Any) -> None:
+        self._calls.setdefault(number, deque()).append(ref)
 
     def _finished(self, number: int, ref: Any) -> Iterable[Instruction]:
         """What a call of a slot's actor has come to."""
@@ -143,6 +152,7 @@ class RayPool:
         ) as e:  # the actor died, its node did, it is out of reach, its answer was lost or did not come in time
             if self._looked_at < self._heard_at:  # once for all that died together
                 self._look()
+            self._calls.pop(number, None)  # those behind it
             certain = not isinstance(e, (ActorUnavailableError, GetTimeoutError))
             return self._slots.died(number, _one_line(e), time.monotonic(), certain=certain)
         return self._answered(number, task, result)
@@ -183,9 +193,9 @@ class RayPool:
                     self._start(it)
                 case Load(slot):
                     call = self._actors[slot].open.options(name=f"load {self._slots[slot].name}")
-                    self._calls[slot] = call.remote(self._work_ref)
+                    self._call(slot, call.remote(self._work_ref))
                 case Ask(slot):
-                    self._calls[slot] = self._actors[slot].place.remote()
+                    self._call(slot, self._actors[slot].place.remote())
                 case End(slot):
                     self._calls.pop(slot, None)
                     self._methods.pop(slot, None)
@@ -219,7 +229,7 @@ class RayPool:
         }
         actor = ray.remote(self._worker).options(**options).remote(start.name, shape.or_cpu)
         self._actors[start.slot] = actor
-        self._calls[start.slot] = actor.place.options(name=f"place {start.name}").remote()
+        self._call(start.slot, actor.place.options(name=f"place {start.name}").remote())
 
 
 def _cause(error: RayTaskError) -> BaseException:

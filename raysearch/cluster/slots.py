@@ -6,6 +6,8 @@ A slot is a worker's place:
              ^           |         |          |         |        |        |            |
              +-----------+---------+----------+---------+--------+--------+------------+
 
+A replica whose tasks take less than `AHEAD_SECONDS` is given the next one before it has answered: it would wait for the driver otherwise.
+
 Invariants: a task that was given is either answered or told as Lost, once; a slot is started only after its last actor was ended; on a node
 that no replica has loaded on yet, one loads while the others wait; a node that drains is given nothing; without any replica for too
 long, or when none can come any more, it raises ResourcesError.
@@ -29,6 +31,8 @@ SILENT_SECONDS = 30.0
 """Without any replica, before that is said."""
 PARDON_SECONDS = 600.0
 """After which nodes on which replicas did not start are tried again."""
+AHEAD_SECONDS = 0.05
+"""A replica is given a task ahead while the one that it has is expected to take less: some ten times what a call costs."""
 LINGER_SECONDS = 300.0
 """After which a replica without work is given back, where the pool asked the cluster to grow for it."""
 
@@ -80,13 +84,15 @@ Instruction = Start | Load | Ask | End | Say | Lost
 
 @dataclass(slots=True)
 class Slot:
-    """A worker's place. `since`: when it came into its state; `until`: when it goes on; `falls`: deaths since it last answered."""
+    """A worker's place. `since`: when it came into its state, or began its task; `until`: when it goes on; `falls`: deaths since it
+    last answered; `ahead`: a task that it was given on top of `task`."""
 
     number: int
     state: State = "out"
     life: int = -1
     node: str = ""
     task: Task | None = None
+    ahead: Task | None = None
     since: float = 0.0
     until: float = 0.0
     falls: int = 0
@@ -103,6 +109,7 @@ class Slots:
         self._shape = shape
         self._slots: list[Slot] = []
         self._idle: dict[int, Slot] = {}
+        self._quick: dict[int, Slot] = {}
         self._standing = Standing(shape)
         self._pace = Pace(shape.deadline_seconds)
         self._digest: str | None = None
@@ -113,7 +120,7 @@ class Slots:
     @property
     def free(self) -> int:
         """How many tasks may be given."""
-        return len(self._idle)
+        return len(self._idle) + len(self._quick)
 
     def ready(self) -> list[Slot]:
         """The slots whose replicas have loaded."""
@@ -131,10 +138,14 @@ class Slots:
         return not self._standing.is_gone(node)
 
     def given(self, task: Task, now: float) -> int:
-        """The slot that takes `task`; there must be one (`free`). It is the one that was idle last, so that what is too many lingers."""
-        slot = self._idle[next(reversed(self._idle))]
-        self._become(slot, "busy", now)
-        slot.task, slot.until = task, now + self._pace.deadline(task)
+        """The slot that takes `task`; there must be one (`free`). It is the one that was idle last, so that what is too many lingers;
+        where none is idle, the one whose turn to be given a task ahead came first."""
+        if self._idle:
+            slot = self._idle[next(reversed(self._idle))]
+            self._take(slot, task, now)
+        else:
+            slot = self._quick.pop(next(iter(self._quick)))
+            slot.ahead = task
         return slot.number
 
     def placed(self, number: int, node: str, now: float) -> list[Instruction]:
@@ -166,30 +177,35 @@ class Slots:
         return self._rejoin(slot, now)
 
     def answered(self, number: int, now: float, *, whole: bool = True) -> list[Instruction]:
-        """A slot's task was answered; not `whole` where it raised."""
+        """A slot's task was answered; not `whole` where it raised. It goes on with the one that it was given ahead."""
         slot = self._slots[number]
         assert slot.task is not None, slot
         if whole:
             self._pace.took(slot.task, now - slot.since)
-        slot.task, slot.falls = None, 0
-        return self._rejoin(slot, now)
+        ahead, slot.task, slot.ahead, slot.falls = slot.ahead, None, None, 0
+        if ahead is None:
+            return self._rejoin(slot, now)
+        self._take(slot, ahead, now)
+        return []
 
     def there(self, number: int, now: float) -> list[Instruction]:
         """A worker whose connection broke is still there; what it answered is not."""
         slot = self._slots[number]
         assert slot.task is not None, slot
+        assert slot.ahead is None, slot
         told = lost(slot.task, "node", slot.name, "the connection to the worker broke, and its answer is lost")
         slot.task = None
         return [told, *self._rejoin(slot, now)]
 
     def died(self, number: int, said: str, now: float, *, certain: bool = True) -> list[Instruction]:
-        """A call to the actor of a slot came to nothing. Not `certain`: the actor could not be reached, which tells neither why nor
-        whether it is dead. (Ray takes many seconds to see that a node is dead, and says this of its actors until then.)"""
+        """A call to the actor of a slot came to nothing, and all calls behind it. Not `certain`: the actor could not be reached, which
+        tells neither why nor whether it is dead. (Ray takes many seconds to see that a node is dead, and says this until then.)"""
         slot = self._slots[number]
         gone = bool(slot.node) and self._standing.is_going(slot.node)
         if not certain and not gone and slot.task is not None:
             slot.state = "doubtful"  # `since` and `until` stay those of the task
-            return []
+            self._quick.pop(number, None)
+            return self._drop_ahead(slot)
         return self._fall(slot, "node" if gone else "worker", said, now)
 
     def tick(self, now: float) -> list[Instruction]:
@@ -209,9 +225,24 @@ class Slots:
         """Forgets all slots."""
         self._slots.clear()
         self._idle.clear()
+        self._quick.clear()
+
+    def _take(self, slot: Slot, task: Task, now: float) -> None:
+        self._become(slot, "busy", now)
+        slot.task, slot.until = task, now + self._pace.deadline(task)
+        if self._pace.expected(task) < AHEAD_SECONDS and not self._standing.is_going(slot.node):
+            self._quick[slot.number] = slot
+
+    def _drop_ahead(self, slot: Slot) -> list[Instruction]:
+        """What is told of the task that a slot was given ahead, when its actor is gone."""
+        ahead, slot.ahead = slot.ahead, None
+        if ahead is None:
+            return []
+        return [lost(ahead, "queued", slot.name, "its worker was lost with the task before it")]
 
     def _become(self, slot: Slot, state: State, now: float) -> None:
         slot.state, slot.since = state, now
+        self._quick.pop(slot.number, None)
         if state == "idle":
             self._idle[slot.number] = slot
         else:
@@ -227,6 +258,7 @@ class Slots:
     def _leave(self, slot: Slot, now: float, rest: float = 0.0, state: State = "resting") -> list[Instruction]:
         """Ends the actor of a slot, which begins anew after `rest` seconds; at nobody's count."""
         assert slot.task is None, slot
+        assert slot.ahead is None, slot
         had = slot.state not in ("out", "resting")
         self._become(slot, state, now)
         slot.node, slot.until = "", now + rest
@@ -235,8 +267,8 @@ class Slots:
     def _fall(
         self, slot: Slot, cause: Literal["worker", "node", "deadline"], said: str, now: float
     ) -> list[Instruction]:
-        did: list[Instruction] = []
         node, task, state, name = slot.node, slot.task, slot.state, slot.name
+        did = self._drop_ahead(slot)
         slot.task = None
         slot.falls += 1
         blameless = cause == "node" and state in READY
@@ -248,7 +280,7 @@ class Slots:
             line = self._standing.fell(node, f"{name} did not start {where}: {said}", self._held()[node])
             did += [Say(line)] if line else []
         if task is not None:
-            did.append(lost(task, cause, name, said))
+            did.insert(0, lost(task, cause, name, said))
         return did
 
     def _pardon(self, now: float) -> Iterator[Instruction]:
@@ -276,6 +308,8 @@ class Slots:
         """Off the nodes that drain, are gone, or take no more; tasks that are out there are finished, or will be heard to be lost."""
         held = self._held()
         for slot in self._slots:
+            if self._standing.is_going(slot.node):
+                self._quick.pop(slot.number, None)
             off = slot.state == "idle" and self._standing.is_going(slot.node)
             if off or (slot.state in ("placed", "loading") and not self._standing.takes(slot.node, held[slot.node])):
                 yield from self._leave(slot, now)

@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from raysearch.causal import Pair
 from raysearch.engine.meter import Usage
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
+from raysearch.search.events import Event, Failed, Fitted, LossCause, Lost, Measured, Screened, Task
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 """What was fit that a task needs, where it needs nothing."""
@@ -72,7 +72,7 @@ def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") 
     )
 
 
-def lost(task: Task, cause: Literal["worker", "node", "deadline"], worker: str, message: str) -> Lost:
+def lost(task: Task, cause: LossCause, worker: str, message: str) -> Lost:
     """The event of a task whose worker went away."""
     return Lost(task.id, cause, worker, message, task.keys, task.blocks[0].split, tuple(b.index for b in task.blocks))
 

@@ -88,14 +88,14 @@ class Dispatch:
         return self._settle(event.task, {(event.intervention, event.block)})
 
     def lost(self, event: Lost) -> list[Line]:
-        """A task whose worker went away goes out again; in halves where it took two with it. Node losses never count."""
+        """A task whose worker went away goes out again; in halves where it took two with it. Not every loss counts."""
         out = self._out.pop(event.task, None)
         if out is None:
             return []
         group = out.group
         group.attempt += 1
-        group.losses += event.cause != "node"
-        if event.cause == "node" or len(group.lines) == 1 or group.losses < 2:
+        group.losses += event.counts
+        if not event.counts or len(group.lines) == 1 or group.losses < 2:
             self._again.append(group)
         else:
             self._again.extend(_halves(group))

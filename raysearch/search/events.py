@@ -94,6 +94,7 @@ class Block:
 
 
 TaskKind = Literal["screen", "fit", "measure", "estimate"]
+LossCause = Literal["worker", "node", "deadline", "queued"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,18 +232,24 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A task whose worker went away. Only "worker" and "deadline" count against the task; "node" never does.
+    """A task whose worker went away. Only "worker" and "deadline" count against the task; not "node", nor "queued": its worker had not
+    begun it.
 
     `group`: the keys of the task's parts (empty for screening); `split` and `blocks`: the blocks it was about.
     """
 
     task: int
-    cause: Literal["worker", "node", "deadline"]
+    cause: LossCause
     worker: str
     message: str
     group: tuple[str, ...]
     split: Split
     blocks: tuple[int, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the task may be at fault."""
+        return self.cause in ("worker", "deadline")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Screening:
             return
         key = block.split, block.index
         self._queue.append(block)
-        if isinstance(event, Lost) and event.cause == "node":
+        if isinstance(event, Lost) and not event.counts:
             return
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if self._attempts[key] >= ATTEMPTS:

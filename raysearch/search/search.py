@@ -354,7 +354,7 @@ class Search:
 
     def _on_lost(self, event: Lost, notes: list[Note]) -> None:
         self.screening.again(event)
-        if event.cause != "node" and len(event.group) == 1:
+        if event.counts and len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, f"{event.message} ({event.cause})", notes)
         self._release(self._dispatch.lost(event))
         notes += self._fitting.training.lost(event)

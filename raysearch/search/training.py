@@ -218,14 +218,13 @@ class Training:
         return notes, first is not None and first.fit != event.fit
 
     def lost(self, event: Lost) -> list[Note]:
-        """A task whose worker went away goes out again; in halves where it took two with it. Node losses never count."""
+        """A task whose worker went away goes out again; in halves where it took two with it. Not every loss counts."""
         notes: list[Note] = []
-        counts = event.cause != "node"
-        if counts and len(event.group) == 1:
+        if event.counts and len(event.group) == 1:
             self._strike(event.group[0], f"{event.message} ({event.cause})", notes)
         group = self._out.pop(event.task, None)
         if group is not None:
-            group.losses += counts
+            group.losses += event.counts
             self._again(group, group.losses >= 2)
         return notes
 

@@ -86,8 +86,14 @@ class Cluster:
     def check(self) -> None:
         busy = {s.number for s in self.slots.ready() if s.task is not None}
         assert busy == set(self.out.values())
+        has = {t.id: s.number for s in self.slots.ready() for t in (s.task, s.ahead) if t is not None}
+        assert has == self.out
         free = [s for s in self.slots.ready() if s.task is None]
-        assert len(free) == self.slots.free
+        ahead = [s for s in self.slots.ready() if s.state == "busy" and s.ahead is None]
+        assert len(free) <= self.slots.free
+        assert self.slots.free <= len(free) + sum(
+            not self.living[s.node].draining for s in ahead if s.node in self.living
+        )
         for slot in free:
             assert not self.living[slot.node].draining, "a replica on a node that drains may be given a task"
         if self.shape.replicas == "auto":
@@ -136,6 +142,10 @@ class Cluster:
         self.out[number] = self.slots.given(task(number), self.now)
         return number
 
+    def begun(self) -> list[int]:
+        """The tasks that are not behind another."""
+        return [s.task.id for s in self.slots.ready() if s.task is not None]
+
     def answer(self, number: int) -> None:
         self.do(self.slots.answered(self.out.pop(number), self.now))
 
@@ -173,7 +183,7 @@ def _act(cluster: Cluster, action: str, which: int) -> None:
             cluster.load("other")
         case "give" if cluster.slots.free:
             cluster.give()
-        case "answer" if (number := one(cluster.out)) is not None:
+        case "answer" if (number := one(cluster.begun())) is not None:
             if not cluster.actors[cluster.out[number]].asked:
                 cluster.answer(number)
         case "die" if (
@@ -327,6 +337,61 @@ def test_a_draining_node_finishes_its_task_and_gets_no_other() -> None:
     cluster.settle()
     assert cluster.nodes_held() == {"b": 2}
     assert not cluster.lost
+
+
+def test_a_replica_that_is_quick_is_given_a_task_ahead_and_what_it_had_not_begun_does_not_count() -> None:
+    cluster = Cluster(replace(AUTO, replicas=1))
+    cluster.settle()
+    cluster.answer(cluster.give())  # at once
+    first, second = cluster.give(), cluster.give()
+    assert cluster.slots.free == 0
+    cluster.answer(first)
+    third = cluster.give()
+    cluster.tick(0.2)
+    cluster.die(cluster.out[second])
+    assert [(e.task, e.cause, e.counts) for e in cluster.lost] == [
+        (second, "worker", True),
+        (third, "queued", False),
+    ]
+
+
+def test_a_replica_that_takes_its_time_has_one_task_and_none_behind_it() -> None:
+    cluster = Cluster(replace(AUTO, replicas=1))
+    cluster.settle()
+    assert cluster.slots.free == 1
+    number = cluster.give()
+    assert cluster.slots.free == 0, "nobody knows yet how long it takes"
+    cluster.tick(1.0)
+    cluster.answer(number)
+    cluster.give()
+    assert cluster.slots.free == 0
+
+
+def test_a_replica_whose_node_drains_finishes_both_its_tasks() -> None:
+    cluster = Cluster(replace(AUTO, replicas=1), ("a", "b"))
+    cluster.settle()
+    cluster.answer(cluster.give())
+    first, second = cluster.give(), cluster.give()
+    cluster.drain(cluster.slots[cluster.out[first]].node)
+    cluster.tick()
+    cluster.answer(first)
+    assert cluster.slots.free == 0
+    cluster.answer(second)
+    assert not cluster.lost
+    assert not cluster.slots.ready()
+
+
+def test_of_an_actor_out_of_reach_the_task_behind_is_told_at_once() -> None:
+    cluster = Cluster(replace(AUTO, replicas=1))
+    cluster.settle()
+    cluster.answer(cluster.give())
+    first, second = cluster.give(), cluster.give()
+    cluster.die(cluster.out[first], certain=False)
+    assert [(e.task, e.cause) for e in cluster.lost] == [(second, "queued")]
+    cluster.tick()
+    cluster.do(cluster.slots.there(cluster.out[first], cluster.now))
+    assert [e.task for e in cluster.lost] == [second, first]
+    assert cluster.slots.free == 1
 
 
 def test_a_task_that_dies_with_a_draining_node_does_not_count() -> None:
