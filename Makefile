@@ -41,7 +41,7 @@ notebook: $(INSTALLED)
 	$(BIN)/python scripts/make_notebook.py
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
 chaos: install
 	$(BIN)/python -m tests.cluster.chaos --faults 500

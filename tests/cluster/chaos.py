@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.cluster.chaos_faults import FAULTS, Broken, Scene
@@ -191,7 +191,7 @@ def main() -> int:
     for line in tally.told:
         _say(line)
     _say(f"seed {arguments.seed}: {tally.times.total()} faults in {time.monotonic() - began:.0f} s")
-    print(json.dumps(asdict(tally)) if arguments.json else tally.table())
+    print(json.dumps(vars(tally)) if arguments.json else tally.table())
     return 1 if tally.told or tally.lost.total() + tally.twice.total() + tally.other.total() else 0
 
 
