@@ -17,7 +17,7 @@ ROOMS = {
     "user_code": {"errors"},
     "causal": {"errors"},
     "search": {"causal", "errors"},
-    "job": {"search", "errors"},
+    "job": {"search", "errors", "folders"},
     "problems": {"causal", "errors", "user_code"},
     "engine": {"search", "causal", "errors", "whole_file", "user_code"},
     "store": {"search", "causal", "errors", "folders"},

@@ -70,7 +70,8 @@ def pack(job_file: Path, sets: Sequence[str], on_nodes: Sequence[Path], include:
         return file.key in away
 
     job = Job.load(job_file, sets, is_away)
-    named = [f for f in named_files(job) if f.key not in away and (f.key != MODEL or Path(f.path).exists())]
+    here = (f for f in named_files(job) if f.key not in away and not f.is_remote)
+    named = [f for f in here if f.key != MODEL or Path(f.path).exists()]
     packing = _Packing(job_file.resolve().parent)
     for file in named:
         packing.add_named(file)

@@ -14,6 +14,7 @@ from pathlib import Path
 from raysearch import __version__
 from raysearch.errors import JobError
 from raysearch.job import Job
+from raysearch.job.files import PAIRS, PROBLEM, named_files
 
 CONFIG_MAP_LIMIT = 2**20
 """Bytes that Kubernetes takes in one ConfigMap."""
@@ -173,12 +174,7 @@ def _settings(
 
 def _named_files(job: Job) -> Sequence[Path]:
     """The files that the driver reads: a problem of the user's own, a file of pairs."""
-    named = []
-    if job.problem.pairs is not None:
-        named.append(Path(job.problem.pairs))
-    elif job.problem.use is not None and ".py:" in job.problem.use:
-        named.append(Path(job.problem.use.rpartition(":")[0]))
-    return named
+    return [Path(f.path) for f in named_files(job) if f.key in (PAIRS, PROBLEM) and not f.is_remote]
 
 
 def _text(path: Path, job_file: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raysearch.folders.where import is_uri
 from raysearch.job.space import SpaceKeys, SubspaceChoice, SubspaceKeys
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class NamedFile:
     def is_code(self) -> bool:
         """Whether it is Python, of which a function is named."""
         return self.path.endswith(".py")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return is_uri(self.path)
 
 
 def placed(job: "Job", place: Callable[[NamedFile], str]) -> "Job":

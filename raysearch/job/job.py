@@ -1,7 +1,6 @@
 """The job itself: read, checked, written down, hashed."""
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +8,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from raysearch.errors import JobError, NotYetError
-from raysearch.job.files import MODEL, NamedFile, placed
+from raysearch.errors import JobError
+from raysearch.folders.where import without_credentials
+from raysearch.job.files import MODEL, PAIRS, NamedFile, placed
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
@@ -120,7 +120,7 @@ class Job(Keys):
 
 
 def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> str:
-    """Raises: JobError for a function of a file that is not there, NotYetError for a place that is not read from."""
+    """Raises: JobError for a function of a file that is not there."""
     local = (folder / Path(file.path).expanduser()).resolve()
     if file.key == MODEL:
         if not model.is_factory:
@@ -129,10 +129,24 @@ def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> st
             raise JobError(
                 f"{where}: model.path: there is no file {local}; give my_file.py:factory with a file beside the job"
             )
-    elif "://" in file.path:
-        shown = re.sub(r"//[^/]*@", "//", file.path)
-        raise NotYetError(f"{where}: {file.key}: {shown}: this version reads such files from disk only; give a path")
+    elif file.is_remote:
+        return _remote(file, where)
     return str(local)
+
+
+def _remote(file: NamedFile, where: str) -> str:
+    """Raises: JobError for what is read from disk alone, and for a password, which all who see the job would read."""
+    shown = without_credentials(file.path)
+    if file.key != PAIRS:
+        raise JobError(
+            f"{where}: {file.key}: {shown}: only problem.pairs is read from an object store; give a path here"
+        )
+    if shown != file.path:
+        raise JobError(
+            f"{where}: {file.key}: {shown}: held a password, which all who see the job would read; leave it out, and give the rights to "
+            "whoever runs the job by its environment or role"
+        )
+    return file.path
 
 
 def _check_trust(model: ModelKeys, where: str) -> None:

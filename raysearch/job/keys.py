@@ -73,7 +73,10 @@ class ProblemKeys(Keys):
     use: str | None = Field(
         default=None, description="A ready problem, such as `raysearch.problems.capitals`, or `my_file.py:problem`."
     )
-    pairs: str | None = Field(default=None, description="A file of pairs: JSONL or Parquet.")
+    pairs: str | None = Field(
+        default=None,
+        description="A file of pairs: JSONL or Parquet; a path, or s3://BUCKET/pairs.jsonl (gs://, abfs://).",
+    )
     options: dict[str, Any] = Field(default={}, description="Keyword arguments of the problem that `use` names.")
 
     @model_validator(mode="after")

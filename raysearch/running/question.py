@@ -16,7 +16,8 @@ from raysearch.engine.digest import digest_of
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
-from raysearch.problems import load_problem, read_pairs
+from raysearch.problems import load_problem
+from raysearch.running.remote_pairs import pairs_at
 from raysearch.running.space import space_of
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
@@ -146,7 +147,7 @@ def _from_file(job: Job) -> Question:
             f"pairs.disjoint: {path.name} does not say the values of {', '.join(job.pairs.disjoint)}; leave it out, and give its lines "
             "a split"
         )
-    pairs = read_pairs(path, _counts(job, 1), job.pairs.seed)
+    pairs = pairs_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed)
     if not any(p.split == "test" for p in pairs):
         raise PairsError(
             f'{path}: has no test pairs; give some lines the split "test", or none a split and they are dealt out'

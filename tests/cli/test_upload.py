@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from raysearch.cli.upload import LIMIT, Upload, pack
-from raysearch.errors import JobError, NotYetError, PairsError
+from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.files import kept_beside, named_files
 from tests.cli.conftest import QUICKSTART, ROOT
@@ -125,9 +125,32 @@ def test_all_layers_of_an_autoencoder_go_along(tmp_path: Path) -> None:
     assert upload.job.space.sae_paths == ("files/layer_{layer}.safetensors",)
 
 
-def test_pairs_in_a_bucket_are_refused_without_their_password(tmp_path: Path) -> None:
-    with pytest.raises(NotYetError, match=r"problem\.pairs: s3://bucket/pairs\.jsonl: .*disk only"):
-        pack(_job(tmp_path, problem={"pairs": "s3://me:hidden@bucket/pairs.jsonl"}), [], [], [])
+def test_pairs_in_a_bucket_stay_there(tmp_path: Path) -> None:
+    upload = pack(_job(tmp_path, problem={"pairs": "s3://bucket/pairs.jsonl?region=eu"}), [], [], [])
+    assert not upload.files
+    assert upload.job.problem.pairs == "s3://bucket/pairs.jsonl?region=eu"
+    assert _unpacked(upload, tmp_path).problem.pairs == upload.job.problem.pairs
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"problem": {"pairs": "s3://me:hidden@bucket/pairs.jsonl"}},
+            r"problem\.pairs: s3://bucket/pairs\.jsonl: held a password",
+        ),
+        (
+            {"space": {"subspaces": [{"sae": {"path": "s3://bucket/sae.safetensors"}}]}},
+            r"subspaces\.0\.sae\.path: .*only problem\.pairs",
+        ),
+    ],
+)
+def test_of_what_lies_in_a_bucket_only_pairs_are_read_and_no_password(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(JobError, match=said) as refused:
+        pack(_job(tmp_path, **changes), [], [], [])
+    assert "hidden" not in str(refused.value)
 
 
 def test_equal_contents_make_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
