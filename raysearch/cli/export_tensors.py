@@ -37,7 +37,8 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
             f"intervention {intervention.id}: has {len(intervention.units)} units, one with a {given[0].subspace.featurizer} subspace; "
             "only a single one can be exported"
         )
-    return tensors_of(drawn(intervention, given[0], tokens_at(run, given[0]) * width_at(job, given[0])))
+    width = tokens_at(run, given[0]) * width_at(job, given[0])
+    return tensors_of(drawn(intervention, given[0], width, job.space.sae_paths))
 
 
 def tokens_at(run: RunFolder, unit: Unit) -> int:

@@ -63,7 +63,7 @@ class Featurizers:
         else:
             digest = _drawn_from(intervention, unit, width)
             if digest not in self._ready:
-                self._keep(digest, drawn(intervention, unit, width, self._file(unit)))
+                self._keep(digest, drawn(intervention, unit, width, self._files))
         featurizer = self._ready[digest]
         if featurizer.width != width:
             raise JobError(
@@ -73,21 +73,6 @@ class Featurizers:
         self._ready.move_to_end(digest)
         return Featurized(digest, featurizer)
 
-    def _file(self, unit: Unit) -> SaeFile | None:
-        """The file that the unit's subspace names by its digest. Raises: StoreError where none of the files is that one."""
-        wanted = unit.subspace.file
-        if wanted is None:
-            return None
-        for path in self._files:
-            place = Path(of_layer(path, unit.site.layer))
-            file = SaeFile.at(place) if place.is_file() else None
-            if file is not None and file.digest == wanted:
-                return file
-        raise StoreError(
-            f"{', '.join(self._files)}: none is the file (with the cfg.json beside it, if any) of digest {wanted[:12]} with which the "
-            "run began; put it back"
-        )
-
     def _keep(self, digest: str, featurizer: Featurizer, least: int = 0) -> None:
         """Lets go of those used longest ago, but never of the `least` that a task has just brought."""
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
@@ -95,10 +80,27 @@ class Featurizers:
             self._ready.popitem(last=False)
 
 
-def drawn(intervention: Intervention, unit: Unit, width: int, file: SaeFile | None = None) -> Featurizer:
-    """What nobody fits: a function of the intervention, the unit and its width; of an autoencoder, that of `file`. Raises: JobError."""
+def drawn(intervention: Intervention, unit: Unit, width: int, files: Sequence[str] = ()) -> Featurizer:
+    """What nobody fits: a function of the intervention, the unit and its width; of an autoencoder, that of the one of `files` (paths, with
+    `{layer}`) that the unit names. Raises: JobError; StoreError where none of them is that one."""
     seed = int(_drawn_from(intervention, unit, width), 16) % 2**63
-    return untrained(unit.subspace, width, torch.Generator().manual_seed(seed), file=file)
+    return untrained(unit.subspace, width, torch.Generator().manual_seed(seed), file=_file(unit, files))
+
+
+def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
+    """The file that the unit's subspace names by its digest."""
+    wanted = unit.subspace.file
+    if wanted is None:
+        return None
+    for path in files:
+        place = Path(of_layer(path, unit.site.layer))
+        file = SaeFile.at(place) if place.is_file() else None
+        if file is not None and file.digest == wanted:
+            return file
+    raise StoreError(
+        f"{', '.join(files)}: none is the file (with the cfg.json beside it, if any) of digest {wanted[:12]} with which the run began; "
+        "put it back"
+    )
 
 
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:

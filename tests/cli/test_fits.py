@@ -17,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from raysearch import load_intervention
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 
@@ -223,6 +224,10 @@ def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_fi
     assert by_features == {("identity", None): "accept", ("sae", None): "accept", ("sae", 1): "reject"}
     digest = hashlib.sha256((shell.folder / "layer_1.safetensors").read_bytes()).hexdigest()
     assert all(digest in r["units"] for r in rows if r["featurizer"] == "sae")
+    accepted = next(r["hypothesis"] for r in rows if (r["featurizer"], r["features"]) == ("sae", None))
+    exported = shell("export", str(run), accepted, "--to", "exported")
+    assert exported.returncode == 0, exported.stderr
+    assert load_intervention(shell.folder / "exported").intervention.units[0].subspace.file == digest
     config = {"architecture": "standard", "apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}
     (shell.folder / "cfg.json").write_text(json.dumps(config))
     refused = shell("run", str(job), *LOCAL, "-q")
