@@ -13,14 +13,22 @@ from answer_model import UNSCORED, Rows, make_model, make_tokenizer, run, train
 from small_model import save
 from tokenizers import pre_tokenizers
 
-from raysearch.problems.multiple_choice import COLORS, LETTERS, THINGS, problem
+from raysearch.problems.multiple_choice import COLORS, CUE, LETTERS, THINGS, problem
 
 WORDS = (*LETTERS, *COLORS, *THINGS, "The", "is", "What", "color", "the", "Answer", ".", "?", ":")
+
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ " + repr(CUE) + " }}{% endif %}"
+)
+"""A chat in the form that it is trained on: the question is what the user says, and the cue the template's."""
 
 
 def make(options: argparse.Namespace) -> None:
     """Trains on questions as the problem draws them, and writes the folder."""
     tokenizer = make_tokenizer(WORDS, pre_tokenizers.Whitespace())
+    tokenizer.chat_template = TEMPLATE
     asked = problem()
     rng = random.Random(options.seed)
 

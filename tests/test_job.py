@@ -123,6 +123,22 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"space": {"subspaces": [{"mask": {"over": "pca"}}]}}, "space.subspaces.0.mask: size says how many principal"),
         ({"fit": {"rungs": [200, 100]}}, r"fit: rungs \[200, 100\] must rise, and lie below steps \(400\)"),
         ({"fit": {"seeds": [1, 1]}}, r"fit: seeds \[1, 1\] hold one twice"),
+        ({"answer": {"compare": "tokens"}}, r"answer.compare: .*first_token.*sequence.*choices.*\(got 'tokens'\)"),
+        (
+            {"answer": {"aliases": {" a": [" b"]}, "compare": "choices"}},
+            "answer: aliases are for first_token and sequence",
+        ),
+        (
+            {"answer": {"aliases": {" a": [" b"], " b": [" c"]}}},
+            "answer: aliases: ' b' is an alias of ' a' and has a list of its own",
+        ),
+        (
+            {"answer": {"aliases": {" a": [" b"], " c": [" b"]}}},
+            "answer: aliases: ' b' is an alias of ' a' and of ' c'",
+        ),
+        ({"answer": {"aliases": {" a": [""]}}}, "answer: aliases: an answer or alias is empty"),
+        ({"model": {"path": "a.b:net", "prompt": {"chat_template": True}}}, "model: prompt is for a language model"),
+        ({"model": {"path": "owner/name", "prompt": {"special_tokens": "no way"}}}, "model.prompt.special_tokens"),
         ({"fit": {"validation": 1.0}}, "fit.validation: .*less than 1"),
         ({"fit": {"stesp": 10}}, r"fit.stesp: unknown key; did you mean 'steps'\?"),
         ({"controls": ["random"]}, r"controls.0: should be random_subspace, random_model, .*\(got 'random'\)"),

@@ -1,7 +1,7 @@
 """What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
 
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
-from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares
+from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares, lenders
 from raysearch.causal.problem import Problem, draw_pairs, split_of
 from raysearch.causal.stimulus import Stimulus
 
@@ -21,5 +21,6 @@ __all__ = [
     "Variable",
     "differing_shares",
     "draw_pairs",
+    "lenders",
     "split_of",
 ]

@@ -97,7 +97,7 @@ class Pair:
 
     `answers` is keyed by "base" and the names of the sources; `counterfactual` by variable. Answers are text that
     follows the input's text, a leading blank included where there is one; for a stimulus, the class as a whole number ("0", "1",
-    ...). `index` is the pair's place in the run.
+    ...). `index` is the pair's place in the run. `choices`: the answers among which the model chooses, where it is held to some.
     """
 
     index: int
@@ -107,6 +107,16 @@ class Pair:
     counterfactual: Mapping[str, str]
     split: Split
     set: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+def lenders(variable: str) -> tuple[str, ...]:
+    """The sources that lend the variables of a counterfactual, each once: of "x<-a,y<-b" a and b; of a plain name none, for there is one.
+
+    Where pairs have several sources, such a name is what is asked about, as a variable is elsewhere.
+    """
+    named = [part.partition("<-") for part in variable.split(",")] if "<-" in variable else []
+    return tuple(dict.fromkeys(source.strip() for _, _, source in named))
 
 
 def differing_shares(

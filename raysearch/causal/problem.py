@@ -29,6 +29,8 @@ class Problem:
     - `answer(value)` writes the value of the output variable as the text that follows, or as its class ("0", "1", ...).
     - `positions` are the names that every rendered input has; "last" needs no mention.
     - `set_of(base, source)` names the kind of a pair, for results per set; None: no sets.
+    - `choices(values)` lists the answers among which an input's own is chosen (answer.compare: choices); None: it lists none. A pair
+      chooses among those of base and source.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Problem:
     answer: Callable[[Value], str]
     positions: tuple[str, ...]
     set_of: Callable[[Setting, Setting], str] | None = None
+    choices: Callable[[Setting], Sequence[Value]] | None = None
 
     def __post_init__(self) -> None:
         if LAST in self.positions or len(set(self.positions)) < len(self.positions):
@@ -117,7 +120,14 @@ def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: S
         counterfactual={v: _answer(problem, model.interchange(base, {v: source})) for v in variables},
         split="test",
         set=problem.set_of(base, source) if problem.set_of else None,
+        choices=_choices(problem, base, source),
     )
+
+
+def _choices(problem: Problem, *settings: Setting) -> tuple[str, ...]:
+    if problem.choices is None:
+        return ()
+    return tuple(dict.fromkeys(_answer(problem, value) for values in settings for value in problem.choices(values)))
 
 
 def _split_by_content(pair: Pair, counts: Mapping[Split, int], seed: int) -> Split:

@@ -12,6 +12,7 @@ from pathlib import Path
 from raysearch.causal import Split
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
+from raysearch.engine.wording import Wording
 from raysearch.job import Job
 from raysearch.running.question import Question, ask, differing
 from raysearch.search.blocks import check_variables
@@ -100,10 +101,14 @@ def looked_at(question: Question) -> Looked:
     model = question.job.model
     if model.is_factory:
         return look_at(FactorySource(model.path, model.dtype), question.pairs, question.components)
-    return look(
-        ModelSource(model.path, model.revision, model.dtype, trust_remote_code=model.trust_remote_code),
-        question.components,
+    source = ModelSource(
+        model.path,
+        model.revision,
+        model.dtype,
+        trust_remote_code=model.trust_remote_code,
+        wording=Wording(**question.job.wording),
     )
+    return look(source, question.components)
 
 
 def _model_facts(looked: Looked, dtype: str) -> ModelFacts:

@@ -15,6 +15,7 @@ from raysearch.engine.load import ModelSource
 from raysearch.engine.machine import Settings
 from raysearch.engine.network import NetworkSource
 from raysearch.engine.replica import Replica
+from raysearch.engine.wording import Wording
 from raysearch.errors import ResourcesError
 from raysearch.search.events import Event, Opened, Task
 from raysearch.search.notes import Snapshot
@@ -69,7 +70,10 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
     """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
     capture_bytes = None if work.memory is None else int(work.memory * 2**30)
     device_map = work.device_map if device == "cuda" else None
-    source: NetworkSource = ModelSource(work.model, work.revision, work.dtype, device_map, work.trust_remote_code)
+    wording = Wording(**work.wording)
+    source: NetworkSource = ModelSource(
+        work.model, work.revision, work.dtype, device_map, work.trust_remote_code, wording
+    )
     if work.factory:
         source = FactorySource(work.model, work.dtype)
     return Replica.open(

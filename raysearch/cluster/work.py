@@ -34,7 +34,8 @@ class Work:
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
     `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe` (empty: not at all).
-    `files`: of sparse autoencoders, as on every node.
+    `files`: of sparse autoencoders, as on every node. `wording`: how texts are put to the model, by the names of
+    `engine.wording.Wording` (empty: as they are).
     """
 
     model: str
@@ -52,6 +53,7 @@ class Work:
     trust_remote_code: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    wording: Mapping[str, Any] = field(default_factory=dict)
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

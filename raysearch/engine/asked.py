@@ -48,31 +48,36 @@ def row_of(
     lenders = _lenders(pair, intervention, lender)
     patches = tuple(_patch(pair, unit, intervention, taps, featurizers, lenders) for unit in intervention.units)
     _check_apart(pair, patches)
-    return Row(pair.base, patches)
+    return Row(pair.base, patches, pair.choices)
 
 
 def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequence[str], seed: int = 0) -> list[Row]:
     """Rows to hold a fast path against the oracle on: on random pairs, each component at a random position.
 
     The residual in two random layers, so that rows have company that joins at another and not all are patched in the last; a random
-    head of a per-head component; and all of these at once. None in a pair of several sources.
+    head of a per-head component; and all of these at once, where answers have several tokens with an answer begun too. Of several
+    sources a random one lends.
     """
     rng = random.Random(f"{seed}.trials")
     rows: list[Row] = []
     for pair in (rng.choice(pairs) for _ in range(TRIED if pairs else 0)):
-        if len(pair.sources) != 1:
+        if not pair.sources:
             rows.append(Row(pair.base))
             continue
-        position = rng.choice(sorted(pair.base_positions))
+        lender = rng.choice(sorted(pair.sources)) if len(pair.sources) > 1 else next(iter(pair.sources))
+        lent = pair.source_positions[lender]
+        position = rng.choice(sorted(p for p, at in pair.base_positions.items() if len(lent.get(p, ())) == len(at)))
         sites = [Site(at, "residual", position) for at in rng.sample(range(layers), min(2, layers))]
         for component in components:
             found = taps.of(component)
             layer = rng.choice(sorted(found))
             head = rng.randrange(found[layer].heads) if found[layer].heads else None
             sites.append(Site(layer, component, position, head))
-        asked = [Intervention((Unit(site),)) for site in dict.fromkeys(sites)]
-        together = Intervention(tuple(Unit(site) for site in dict.fromkeys(sites)))
-        rows += [row_of(pair, intervention, taps) for intervention in (*asked, together)]
+        units = [Unit(site, source=lender) for site in dict.fromkeys(sites)]
+        asked = [Intervention((unit,)) for unit in units]
+        rows += [row_of(pair, intervention, taps) for intervention in (*asked, Intervention(tuple(units)))]
+        if pair.longest > 1:
+            rows.append(rows[-1].after(next(iter(pair.counterfactual.values()), pair.answers["base"])[0]))
     return rows
 
 

@@ -79,19 +79,20 @@ class Captures:
         self._last_bytes = 0
         self._wanted: dict[str, None] = {}  # components, in the order in which they were first wanted
         self._runs: OrderedDict[Row, Run] = OrderedDict()  # least recently used first
-        self._decisions: dict[Given, Decision] = {}
+        self._decisions: dict[Row, Decision] = {}
 
     @constant()
-    def decisions(self, givens: Sequence[Given]) -> list[Decision]:
-        """The decision for each input without intervention; those not seen before are run."""
-        unseen = [g for g in dict.fromkeys(givens) if g not in self._decisions]
+    def decisions(self, rows: Sequence[Row]) -> list[Decision]:
+        """The decision for each row, which are unpatched; those not seen before are run."""
+        assert not any(row.patches for row in rows), "a run without intervention has no patches"
+        unseen = [row for row in dict.fromkeys(rows) if row not in self._decisions]
         if self._plain:
             with self.meter.phase("capture"):
-                for given in unseen:
-                    self._decisions[given] = self._decide_plainly(given)
+                for row in unseen:
+                    self._decisions[row] = self._decide_plainly(row)
         else:
-            self._run_all([Row(given) for given in unseen])
-        return [self._decisions[g] for g in givens]
+            self._run_all(unseen)
+        return [self._decisions[row] for row in rows]
 
     def want(self, components: Iterable[str]) -> None:
         """From now on runs keep these components, at every layer: whoever asks for one layer asks for its neighbours next."""
@@ -162,13 +163,14 @@ class Captures:
         with owned_hooks(hooks):
             logits = self._logits([row.base for row in batch], cache)
         self.meter.ran(sum(tokens_of(row.base) for row in batch))
-        self._keep_decisions(batch, decide(logits))
+        self._keep_decisions(batch, decide(logits, [row.among for row in batch]))
         kept = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers]) for component, of_layers in seen.items()
         }
         keys, values = _keys_and_values(cache, len(network.blocks))
         runs = {}
-        for at, row in enumerate(batch):
+        for at, asked in enumerate(batch):
+            row = Row(asked.base, asked.patches)  # what is left behind does not hang on what is chosen among
             runs[row] = Run(
                 {component: _row(layers, at, pads[at]) for component, layers in kept.items()},
                 None if keys is None else _row(keys, at, pads[at]),
@@ -186,12 +188,12 @@ class Captures:
     def _keep_decisions(self, batch: Sequence[Row], decisions: Sequence[Decision]) -> None:
         again = set(near_ties(decisions, self._tolerance))
         for at, row in enumerate(batch):
-            if not row.patches and row.base not in self._decisions:
-                self._decisions[row.base] = self._decide_plainly(row.base) if at in again else decisions[at]
+            if not row.patches and row not in self._decisions:
+                self._decisions[row] = self._decide_plainly(row) if at in again else decisions[at]
 
-    def _decide_plainly(self, given: Given) -> Decision:
-        self.meter.ran(tokens_of(given))
-        return decide(self._network.plain(given)[None])[0]
+    def _decide_plainly(self, row: Row) -> Decision:
+        self.meter.ran(tokens_of(row.base))
+        return decide(self._network.plain(row.base)[None], [row.among])[0]
 
     def _keep(self, row: Row, run: Run) -> None:
         old = self._runs.pop(row, None)

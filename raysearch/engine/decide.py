@@ -1,4 +1,4 @@
-"""From logits to an output: the arg max, ties to the lowest id, and whether it was too close to call in a batch.
+"""From logits to an output: the arg max (of all, or among choices), ties to the lowest id, and whether it was too close to call in a batch.
 
 Invariants: in float32 an output does not depend on what else was in the batch, because near-ties are decided again at
 batch one (`replica`); numbers that are not finite are never an output.
@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from raysearch.search.events import Ids
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
 """Two best logits closer than this (in logits) are a near-tie. In another batch the same computation moves a float32
@@ -29,13 +32,23 @@ class Decision:
     finite: bool
 
 
-def decide(logits: Float[Tensor, "row vocab"]) -> list[Decision]:
-    """The decision for each row."""
+def decide(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Decision]:
+    """The decision for each row. `among`: of each row the ids that it is chosen from; none: all."""
+    if any(among):
+        logits = _among(logits, among)
     two = logits.topk(min(2, logits.shape[-1]), dim=-1).values
     gap = two[:, 0] - two[:, -1]
     finite = logits.amax(dim=-1).isfinite()  # amax hands on any NaN; -inf (a token that a model rules out) is no harm
     first = logits.argmax(dim=-1)  # of several equal ones the first: torch documents it
     return [Decision(*row) for row in zip(first.tolist(), gap.tolist(), finite.tolist(), strict=True)]
+
+
+def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
+    """With all others at -inf; what is no number stays, so that it is told."""
+    out = torch.ones_like(logits, dtype=torch.bool)
+    for row, ids in enumerate(among):
+        out[row, list(ids) or slice(None)] = False
+    return logits.masked_fill(out & logits.isfinite(), -torch.inf)
 
 
 def checked(decision: Decision, what: str) -> Decision:

@@ -126,9 +126,13 @@ def _taken(source: Source, seen: Float[Tensor, "token width"]) -> Float[Tensor, 
 
 
 def _noise(patch: Patch, base: object, width: int) -> Float[Tensor, "token feature"]:
-    """Standard normal numbers (float32), a function of the seed, the base, the point, the tokens and the features."""
+    """Standard normal numbers (float32), a function of the seed, the base up to where they go, the point, the tokens and the features.
+
+    Up to there: what follows, such as an answer that is begun, changes no noise.
+    """
     assert isinstance(patch.kind, Noise)
-    what = repr((patch.kind.seed, base, patch.point, patch.tokens, patch.features)).encode()
+    before = base[: max(patch.tokens) + 1] if isinstance(base, tuple) else base
+    what = repr((patch.kind.seed, before, patch.point, patch.tokens, patch.features)).encode()
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(what).digest()[:7], "big"))
     return torch.randn((len(patch.tokens), width), generator=generator)
 

@@ -10,30 +10,37 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from raysearch.causal import LAST, Input, Pair, Span, Stimulus
-from raysearch.engine.texts import Texts, Tokens
+from raysearch.engine.texts import Prompt, Texts, Tokens
+from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import PairsError, PositionError
 from raysearch.search.events import Encoded, Given, Ids
 from raysearch.search.hypothesis import canonical_json
 
 
 def encode(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, positions: Sequence[str], variables: Sequence[str]
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    positions: Sequence[str],
+    variables: Sequence[str],
+    wording: Wording = PLAIN,
 ) -> tuple[Encoded, ...]:
     """The pairs as the model sees them, with `positions` (and "last") and the counterfactuals of `variables`.
 
-    The compared tokens of an answer are those that tokenize(text + answer) has after the text's own; the first of them
-    is kept (answer.compare: first_token). Counterfactuals follow the base's text.
+    The compared tokens of an answer are those that tokenize(text + answer) has after the text's own: all of them for
+    `wording.compare` "sequence", else the first. Counterfactuals, aliases and choices follow the base's text. Positions are of the text;
+    "last" is the last token of all that the model is given.
 
     Raises: PositionError for a position that matches no token, cuts one, or has another number of tokens in base and
-    source; PairsError for a tensor, or an answer that is missing, empty, or changes the text's own tokens; ModelError for a
-    tokenizer that does not say where its tokens stand.
+    source; PairsError for a tensor, an answer that is missing, empty, or changes the text's own tokens, choices that cannot be told
+    apart, or a text that the chat template changes; ModelError for a tokenizer that does not say where its tokens stand, or has no chat
+    template where one is asked for.
     """
     for pair in pairs:
         _check_is_text(pair)
-    texts = Texts(tokenizer)
-    texts.read(text for pair in pairs for text in _texts_of(pair, variables))
+    texts = Texts(tokenizer, wording)
+    texts.read(text for pair in pairs for text in _texts_of(pair, texts, wording, variables))
     names = tuple(dict.fromkeys(p for p in positions if p != LAST))
-    return tuple(_Encoder(pair, texts).encoded(names, variables) for pair in pairs)
+    return tuple(_Encoder(pair, texts, wording).encoded(names, variables) for pair in pairs)
 
 
 def encoding_digest(encoded: Sequence[Encoded]) -> str:
@@ -41,7 +48,17 @@ def encoding_digest(encoded: Sequence[Encoded]) -> str:
     whole = hashlib.sha256()
     for e in encoded:
         base, sources = _plain(e.base), {name: _plain(source) for name, source in e.sources.items()}
-        content = (e.index, base, sources, e.base_positions, e.source_positions, e.answers, e.counterfactual)
+        content = (
+            e.index,
+            base,
+            sources,
+            e.base_positions,
+            e.source_positions,
+            e.answers,
+            e.counterfactual,
+            e.aliases,
+            e.choices,
+        )
         whole.update(canonical_json(content).encode() + b"\n")
     return whole.hexdigest()
 
@@ -58,21 +75,26 @@ def _plain(given: Given) -> Ids | str:
     return given.digest if isinstance(given, Stimulus) else given
 
 
-def _texts_of(pair: Pair, variables: Sequence[str]) -> list[str]:
+def _texts_of(pair: Pair, texts: Texts, wording: Wording, variables: Sequence[str]) -> list[str]:
     """Every text that has to be tokenized for `pair`."""
-    base = pair.base.text
     inputs = {"base": pair.base, **pair.sources}
-    answered = [inputs[name].text + answer for name, answer in pair.answers.items() if name in inputs]
-    expected = [base + pair.counterfactual[v] for v in variables if v in pair.counterfactual]
-    return [*(i.text for i in inputs.values()), *answered, *expected]
+    prompts = {name: texts.prompt(given.text).text for name, given in inputs.items()}
+    answers = [(name, answer) for name, answer in pair.answers.items() if name in inputs]
+    answers += [("base", pair.counterfactual[v]) for v in variables if v in pair.counterfactual]
+    said = [(name, wording.meant(answer)) for name, answer in answers]
+    said += [("base", alias) for _, answer in said for alias in wording.aliases.get(answer, ())]
+    if wording.compare == "choices":
+        said += [("base", choice) for choice in pair.choices]
+    return [*prompts.values(), *(prompts[name] + answer for name, answer in said)]
 
 
 class _Encoder:
     """One pair on its way; errors name it."""
 
-    def __init__(self, pair: Pair, texts: Texts) -> None:
+    def __init__(self, pair: Pair, texts: Texts, wording: Wording) -> None:
         self._pair = pair
         self._texts = texts
+        self._wording = wording
 
     def encoded(self, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
         pair = self._pair
@@ -83,53 +105,103 @@ class _Encoder:
             for p in positions:
                 self._check_counts(p, name, base_positions[p], source_positions[name][p])
         inputs = {"base": pair.base, **pair.sources}
-        return Encoded(
+        answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in inputs.items()}
+        counterfactual = {
+            v: self._named(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}") for v in variables
+        }
+        encoded = Encoded(
             index=pair.index,
             base=self._ids(pair.base),
             sources={name: self._ids(source) for name, source in pair.sources.items()},
             base_positions=base_positions,
             source_positions=source_positions,
-            answers={n: self._answer(i, pair.answers, n, f"answer of {n}") for n, i in inputs.items()},
-            counterfactual={
-                v: self._answer(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}")
-                for v in variables
-            },
+            answers=answers,
+            counterfactual=counterfactual,
+            aliases=self._aliases(variables),
+            choices=self._choices(),
         )
+        self._check_chosen(encoded)
+        return encoded
+
+    def _aliases(self, variables: Sequence[str]) -> tuple[tuple[Ids, Ids], ...]:
+        """(what an alias is, the answer that it counts as), of all answers of the pair."""
+        pair = self._pair
+        answers = [*pair.answers.values(), *(pair.counterfactual[v] for v in variables)]
+        found = [
+            (self._ids_of(pair.base, alias, f"alias of {answer!r}"), self._ids_of(pair.base, answer, "answer"))
+            for answer in dict.fromkeys(map(self._wording.meant, answers))
+            for alias in self._wording.aliases.get(answer, ())
+        ]
+        return tuple(dict.fromkeys(found))
+
+    def _choices(self) -> Ids:
+        """The first tokens of the choices, each another; none where nothing is chosen among."""
+        pair = self._pair
+        if self._wording.compare != "choices":
+            return ()
+        if len(set(pair.choices)) < 2:
+            raise PairsError(
+                f"pair {pair.index}: lists {', '.join(map(repr, pair.choices)) or 'no choices'}; answer.compare: choices needs at least two"
+            )
+        by_id: dict[int, str] = {}
+        for choice in dict.fromkeys(pair.choices):
+            (first,) = self._ids_of(pair.base, choice, f"choice {choice!r}")
+            other = by_id.setdefault(first, choice)
+            if other != choice:
+                raise PairsError(
+                    f"pair {pair.index}: the choices {other!r} and {choice!r} begin with the same token, by which they are told apart; "
+                    "give others, or use answer.compare: sequence"
+                )
+        return tuple(by_id)
+
+    def _check_chosen(self, encoded: Encoded) -> None:
+        """Raises: PairsError for an answer that is none of the choices."""
+        if not encoded.choices:
+            return
+        for what, answer in {**encoded.answers, **encoded.counterfactual}.items():
+            if answer[0] not in encoded.choices:
+                said = self._pair.answers.get(what, self._pair.counterfactual.get(what))
+                listed = ", ".join(map(repr, self._pair.choices))
+                raise PairsError(
+                    f"pair {self._pair.index}: the answer of {what}, {said!r}, is none of its choices: {listed}"
+                )
 
     def _ids(self, given: Input) -> Ids:
-        ids = self._texts[given.text].ids
-        if not self._texts[given.text].spans:
+        tokens = self._texts[self._texts.prompt(given.text).text]
+        if not tokens.spans:
             raise PairsError(f"pair {self._pair.index}: the text {given.text!r} has no token; need at least one")
-        return ids
+        return tokens.ids
 
     def _position(self, given: Input, name: str, position: str) -> Ids:
         self._ids(given)
-        tokens = self._texts[given.text]
+        prompt = self._texts.prompt(given.text)
+        tokens = self._texts[prompt.text]
         if position == LAST:
             return (len(tokens.ids) - 1,)
         if position not in given.spans:
             known = ", ".join((*given.spans, LAST))
             raise PositionError(f"pair {self._pair.index}: the {name} has no position {position!r}; it has {known}")
-        span = given.spans[position]
+        start, end = given.spans[position]
+        span = prompt.start + start, prompt.start + end
         at = tokens.within(span)
         where = f"pair {self._pair.index}: position {position!r} of the {name}"
         if not at:
-            start, end = span
             raise PositionError(
                 f"{where}: [{start}, {end}) is {given.text[start:end]!r}, which matches no token of {given.text!r}; "
                 "name a span with at least one letter of a token"
             )
-        self._check_edges(where, given.text, span, tokens, at)
+        self._check_edges(where, prompt, span, tokens, at)
         return at
 
-    def _check_edges(self, where: str, text: str, span: Span, tokens: Tokens, at: Ids) -> None:
+    def _check_edges(self, where: str, prompt: Prompt, span: Span, tokens: Tokens, at: Ids) -> None:
         """A token may reach over an edge of the span, but only by white space (" Spain")."""
-        start, end = span
+        (start, end), text = span, prompt.text
         for token in (at[0], at[-1]):
             first, last = tokens.span(token)
             if (text[first:start] if first < start else "").strip() or (text[end:last] if last > end else "").strip():
                 raise PositionError(
-                    f"{where}: [{start}, {end}) is {text[start:end]!r}, but token {token} is {text[first:last]!r} and "
+                    f"{where}: [{start - prompt.start}, {end - prompt.start}) is {text[start:end]!r}, but token {token} is "
+                    f"{text[first:last]!r} and "
                     f"reaches over its edge in {text!r}; move the edge to where a token begins or ends"
                 )
 
@@ -140,19 +212,25 @@ class _Encoder:
                 f"in the {name}; they must be as many (saying which to `take` is not supported yet)"
             )
 
-    def _answer(self, given: Input, answers: Mapping[str, str], key: str, what: str) -> Ids:
-        what = f"pair {self._pair.index}: the {what}"
+    def _named(self, given: Input, answers: Mapping[str, str], key: str, what: str) -> Ids:
         if key not in answers:
-            raise PairsError(f"{what} is missing; the pair has {', '.join(answers) or 'none'}")
-        answer = answers[key]
+            raise PairsError(
+                f"pair {self._pair.index}: the {what} is missing; the pair has {', '.join(answers) or 'none'}"
+            )
+        return self._ids_of(given, self._wording.meant(answers[key]), what)
+
+    def _ids_of(self, given: Input, answer: str, what: str) -> Ids:
+        """The compared ids of an answer where it follows `given`."""
+        what = f"pair {self._pair.index}: the {what}"
         if not answer:
             raise PairsError(f"{what} is empty; it is the text that follows {given.text!r}")
-        own, joined = self._texts[given.text].ids, self._texts[given.text + answer].ids
+        prompt = self._texts.prompt(given.text).text
+        own, joined = self._texts[prompt].ids, self._texts[prompt + answer].ids
         if joined[: len(own)] != own:
             raise PairsError(
-                f"{what}, {answer!r}, changes the tokens of the text {given.text!r} when it follows it; "
+                f"{what}, {answer!r}, changes the tokens of the text {prompt!r} when it follows it; "
                 "move the blank between the two to the other side, or end the text where a token ends"
             )
         if len(joined) == len(own):
-            raise PairsError(f"{what}, {answer!r}, has no token of its own after {given.text!r}; name another answer")
-        return (joined[len(own)],)
+            raise PairsError(f"{what}, {answer!r}, has no token of its own after {prompt!r}; name another answer")
+        return joined[len(own) :] if self._wording.compare == "sequence" else (joined[len(own)],)

@@ -23,6 +23,7 @@ from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
 from raysearch.engine.network import Encoder, LanguageModel
+from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts, Encoded
 
@@ -34,7 +35,7 @@ class ModelSource:
     """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of `DTYPES`.
 
     `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto"); None: all on one device.
-    `trust_remote_code`: run the code that lies beside the weights.
+    `trust_remote_code`: run the code that lies beside the weights. `wording`: how texts are put to it.
     """
 
     path: str
@@ -42,6 +43,7 @@ class ModelSource:
     dtype: str = "float32"
     device_map: str | None = None
     trust_remote_code: bool = False
+    wording: Wording = PLAIN
 
     def load(self, device: str = "cpu") -> "Loaded":
         return load(self, device)
@@ -49,12 +51,13 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to run, its tokenizer, the digest of its files and its dtype's name."""
+    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts are put to it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     digest: str
     dtype: str = "float32"
+    wording: Wording = PLAIN
 
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """The language model, and how texts become its tokens. Raises: ModelError."""
@@ -71,7 +74,7 @@ class Loaded:
 
     def encode(self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]) -> tuple[Encoded, ...]:
         """The pairs in the model's tokens. Raises: PairsError, PositionError; ModelError for a pair that is too long."""
-        encoded = encode(pairs, self.tokenizer, positions, variables)
+        encoded = encode(pairs, self.tokenizer, positions, variables, self.wording)
         _check_lengths(self.model, encoded)
         return encoded
 
@@ -122,7 +125,7 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
         except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
             raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
-    return Loaded(model, tokenizer, _digest(source), source.dtype)
+    return Loaded(model, tokenizer, _digest(source), source.dtype, source.wording)
 
 
 def best_device() -> str:
@@ -155,16 +158,18 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
         heads=network.heads,
         path="replay" if network.can_replay else "batched",
         weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
-        encode=Loaded(model, tokenizer, "", source.dtype).encode,
+        encode=Loaded(model, tokenizer, "", source.dtype, source.wording).encode,
     )
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    said = max((e.longest for e in encoded), default=1) - 1  # the last token of an answer is not read
     for e in encoded:
-        if longest is not None and e.tokens > longest:
+        if longest is not None and e.tokens + said > longest:
+            answer = f" and {said} of an answer" if said else ""
             raise ModelError(
-                f"pair {e.index}: has {e.tokens} tokens; the model takes at most {longest}; shorten its texts"
+                f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most {longest}; shorten its texts"
             )
 
 

@@ -1,11 +1,14 @@
 """The outputs of many (intervention, pair), batched where that has proved itself; failures told one by one.
 
+An output of several tokens is decoded greedily, a token at a time: each token's row is the one before with what was said behind its base,
+and the same patches, so that an intervention stays in force, and any path that runs rows runs these.
+
 Invariants: an intervention that fails takes nobody with it; near-ties are decided by the oracle, so that in float32 no
 output depends on what else was asked; every intervention ends with an output for each of its rows, or with an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,7 +42,15 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Decisions of every item whose intervention did not fail; faults by the id of the intervention."""
+    """The decisions of every item whose intervention did not fail, one for each token; faults by the id of the intervention."""
+
+    decisions: dict[Item, tuple[Decision, ...]]
+    faults: dict[str, Fault]
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """An outcome of one token."""
 
     decisions: dict[Item, Decision]
     faults: dict[str, Fault]
@@ -55,9 +66,23 @@ class Measurer:
         self._limit = limit
         self._tolerance = tolerance
 
-    def measure(self, items: Sequence[Item]) -> Outcome:
-        """What comes of each item, or of its intervention. Rows that items share are run once."""
-        outcome = Outcome({}, {})
+    def measure(self, items: Sequence[Item], tokens: int = 1) -> Outcome:
+        """What comes of each item, or of its intervention: so many `tokens`. Rows that items share are run once."""
+        going = {item: item for item in items}
+        said: dict[Item, tuple[Decision, ...]] = dict.fromkeys(items, ())
+        faults: dict[str, Fault] = {}
+        for token in range(tokens):
+            if token:
+                going = {item: replace(now, row=now.row.after(said[item][-1].id)) for item, now in going.items()}
+            outcome = self._next(list(going.values()))
+            faults |= outcome.faults
+            going = {item: now for item, now in going.items() if item.intervention not in faults}
+            said = {item: (*said[item], outcome.decisions[now]) for item, now in going.items()}
+        return Outcome(said, faults)
+
+    def _next(self, items: Sequence[Item]) -> _Token:
+        """The next token of each."""
+        outcome = _Token({}, {})
         sharing: dict[Row, list[Item]] = {}
         for item in items:
             sharing.setdefault(item.row, []).append(item)
@@ -66,9 +91,9 @@ class Measurer:
         for batch in self._path.batches([row for row in sharing if not self._path.is_free(row)]):
             self._run(batch, self._decide, sharing, outcome)
         kept = {item: d for item, d in outcome.decisions.items() if item.intervention not in outcome.faults}
-        return Outcome(kept, outcome.faults)
+        return _Token(kept, outcome.faults)
 
-    def _run(self, batch: Sequence[Row], how: Decider, sharing: Mapping[Row, Sequence[Item]], outcome: Outcome) -> None:
+    def _run(self, batch: Sequence[Row], how: Decider, sharing: Mapping[Row, Sequence[Item]], outcome: _Token) -> None:
         """Adds what comes of `batch`; where it raises as a whole, runs its interventions each for itself."""
         owners = {row: [i for i in sharing[row] if i.intervention not in outcome.faults] for row in batch}
         owners = {row: items for row, items in owners.items() if items}
@@ -89,7 +114,7 @@ class Measurer:
             self._run([row for row, items in owners.items() if items[0].intervention == name], how, sharing, outcome)
 
     def _left_alone(self, rows: Sequence[Row]) -> list[Decision]:
-        return self._captures.decisions([row.base for row in rows])
+        return self._captures.decisions([row.alone for row in rows])
 
     @torch.inference_mode()
     def _decide(self, rows: Sequence[Row]) -> list[Decision]:
@@ -103,12 +128,12 @@ class Measurer:
     def _decided(self, path: Path, rows: Sequence[Row]) -> list[Decision]:
         meter = self._captures.meter
         with meter.phase(path.name):  # deciding waits for the device, so its time is in
-            decisions = decide(path.logits(rows))
+            decisions = decide(path.logits(rows), [row.among for row in rows])
         meter.ran(sum(tokens_of(row.base) for row in rows))
         return decisions
 
 
-def _add(items: Sequence[Item], decision: Decision, outcome: Outcome) -> None:
+def _add(items: Sequence[Item], decision: Decision, outcome: _Token) -> None:
     for item in items:
         try:
             outcome.decisions[item] = checked(decision, f"intervention {item.intervention} on pair {item.pair}")

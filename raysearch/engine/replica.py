@@ -73,6 +73,7 @@ class Replica:
         self._worker, self._node = worker, node
         self._loaded, self._raw, self._settings, self._components = loaded, pairs, settings, components
         self._pairs = {e.index: e for e in encoded}
+        self._tokens = max((e.longest for e in encoded), default=1)
         self._machine = Machine(network, loaded.dtype, encoded, components, settings, self._meter)
         self._random: Machine | None = None
         self._featurizers = Featurizers(network.device, settings.files)
@@ -203,24 +204,29 @@ class Replica:
     def _screened(self, task: Task, block: Block) -> Screened:
         began = time.perf_counter()
         pairs = [self._pairs[i] for i in block.pairs]
-        inputs = [ids for p in pairs for ids in (p.base, *p.sources.values())]
-        decided = dict(zip(inputs, self._machine.captures.decisions(inputs), strict=True))
-        for pair in pairs:
-            for name, ids in {"base": pair.base, **pair.sources}.items():
-                checked(decided[ids], f"pair {pair.index}, {name}, without intervention")
-        sources = (
-            {name: tuple(_output(decided[p.sources[name]]) for p in pairs) for name in pairs[0].sources}
-            if pairs
-            else {}
-        )
+        names = ("base", *pairs[0].sources) if pairs else ()
+        runs = {
+            (p.index, name): Row(p.base if name == "base" else p.sources[name], (), p.choices)
+            for p in pairs
+            for name in names
+        }
+        said: dict[tuple[int, str], tuple[Decision, ...]] = dict.fromkeys(runs, ())
+        for token in range(self._tokens):
+            if token:
+                runs = {run: row.after(said[run][-1].id) for run, row in runs.items()}
+            for (index, name), decision in zip(
+                runs, self._machine.captures.decisions(list(runs.values())), strict=True
+            ):
+                said[index, name] += (checked(decision, f"pair {index}, {name}, without intervention"),)
+        outputs = {name: tuple(_output(said[p.index, name]) for p in pairs) for name in names}
         return Screened(
             task=task.id,
             split=block.split,
             block=block.index,
             pairs=block.pairs,
-            base=tuple(_output(decided[p.base]) for p in pairs),
-            sources=sources,
-            near_ties=sum(self._is_near(decided[ids]) for ids in inputs),
+            base=outputs.pop("base", ()),
+            sources=outputs,
+            near_ties=sum(map(self._is_near, said.values())),
             seconds=time.perf_counter() - began,
             device=self.opened.facts.device,
             worker=self._worker,
@@ -231,10 +237,10 @@ class Replica:
         began = time.perf_counter()
         assert len(set(task.keys)) == len(task.keys), "a task names an intervention once"
         items, faults = self._items(machine, task)
-        outcome = machine.measurer.measure(items)
+        outcome = machine.measurer.measure(items, self._tokens)
         faults.update(outcome.faults)
         per_row = (time.perf_counter() - began) / max(len(items), 1)
-        by_key: dict[tuple[str, int], list[Decision]] = {}
+        by_key: dict[tuple[str, int], list[tuple[Decision, ...]]] = {}
         for item in items:
             if item.intervention not in faults:
                 by_key.setdefault((item.intervention, item.block), []).append(outcome.decisions[item])
@@ -284,7 +290,9 @@ class Replica:
             lender = other_source(pair, tuple(self._pairs.values()), intervention)
         return row_of(pair, intervention, machine.taps, self._featurizers, lender)
 
-    def _measured(self, task: Task, key: str, block: Block, decisions: Sequence[Decision], per_row: float) -> Measured:
+    def _measured(
+        self, task: Task, key: str, block: Block, decisions: Sequence[tuple[Decision, ...]], per_row: float
+    ) -> Measured:
         return Measured(
             task=task.id,
             intervention=key,
@@ -293,7 +301,7 @@ class Replica:
             pairs=block.pairs,
             outputs=tuple(_output(d) for d in decisions),
             near_ties=sum(self._is_near(d) for d in decisions),
-            rows=len(decisions),
+            rows=sum(map(len, decisions)),
             seconds=per_row * len(decisions),
             device=self.opened.facts.device,
             worker=self._worker,
@@ -316,12 +324,13 @@ class Replica:
             blocks=tuple(b.index for b in task.blocks),
         )
 
-    def _is_near(self, decision: Decision) -> bool:
-        return decision.gap < self._machine.tolerance
+    def _is_near(self, decisions: Sequence[Decision]) -> bool:
+        """Whether one of the tokens of an output is a near-tie."""
+        return any(d.gap < self._machine.tolerance for d in decisions)
 
 
-def _output(decision: Decision) -> Ids:
-    return (decision.id,)
+def _output(decisions: Sequence[Decision]) -> Ids:
+    return tuple(d.id for d in decisions)
 
 
 def _finite(loss: float | None) -> float | None:

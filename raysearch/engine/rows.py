@@ -47,17 +47,31 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run on `base` with `patches`, done in their order where they meet. No patches: the run without intervention."""
+    """A run on `base` with `patches`, done in their order where they meet. No patches: the run without intervention.
+
+    `among`: the ids that its answer is chosen from; none: all.
+    """
 
     base: Given
     patches: tuple[Patch, ...] = ()
+    among: Ids = ()
     _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __hash__(self) -> int:
         """Computed once: a row is looked up many times, and a source is a row within a row."""
         if not self._hash:
-            object.__setattr__(self, "_hash", hash((self.base, self.patches)) or 1)
+            object.__setattr__(self, "_hash", hash((self.base, self.patches, self.among)) or 1)
         return self._hash
+
+    @property
+    def alone(self) -> "Row":
+        """The base's run without intervention, to be decided alike."""
+        return Row(self.base, (), self.among)
+
+    def after(self, token: int) -> "Row":
+        """The run that says the next token of an answer: `token` follows, and what is patched stays patched."""
+        assert isinstance(self.base, tuple), "only a text goes on"
+        return Row((*self.base, token), self.patches, self.among)
 
 
 def swap(base: Given, source: Given, layer: int, tokens: Ids, component: str = "residual") -> Row:

@@ -1,7 +1,8 @@
-"""Texts as tokens, each distinct text tokenized once.
+"""Texts as tokens, each distinct text tokenized once, as a wording puts them to the model.
 
 Invariants: special tokens that the tokenizer puts before the text stay and count; those that it puts after are left
-out, since the model is to go on from the text; a token knows which characters it stands for.
+out, since the model is to go on from the text; a token knows which characters it stands for; a chat template puts something before a
+text and something after it, and leaves the text as it is, or it is refused.
 """
 
 from collections.abc import Iterable
@@ -10,8 +11,12 @@ from dataclasses import dataclass
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from raysearch.causal import Span
+from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError, PairsError
 from raysearch.search.events import Ids
+
+_MARK = "\N{SNOWMAN}raysearch\N{SNOWMAN}"
+"""A text that no template says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +45,68 @@ class Tokens:
         return tuple(range(self.first + at[0], self.first + at[-1] + 1)) if at else ()
 
 
-class Texts:
-    """The tokens of every text that was read. Raises: ModelError for a tokenizer without offsets."""
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text as it is put to the model: `text` is all of it, the text itself begins at character `start`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    text: str
+    start: int
+
+
+class Texts:
+    """The tokens of every text that was read. Raises: ModelError for a tokenizer without offsets, or without a chat template where the
+    wording wants one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, wording: Wording = PLAIN) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
                 "need a fast tokenizer (tokenizer.json in the model's folder)"
             )
         self._tokenizer = tokenizer
+        self._wording = wording
+        self._frame = self._frame_of(_MARK).split(_MARK) if wording.chat_template else ["", ""]
+        if len(self._frame) != 2:
+            raise ModelError(
+                f"the chat template of this {type(tokenizer).__name__} does not say what the user says exactly once, as it is; "
+                "set model.prompt.chat_template to false, and write the whole prompt in the texts"
+            )
         self._tokens: dict[str, Tokens] = {}
+        self._prompts: dict[str, Prompt] = {}
 
     def __getitem__(self, text: str) -> Tokens:
         if text not in self._tokens:
             self.read((text,))
         return self._tokens[text]
+
+    def prompt(self, text: str) -> Prompt:
+        """`text` as it is put to the model. Raises: PairsError where the chat template changes it."""
+        if text not in self._prompts:
+            self._prompts[text] = self._put(text)
+        return self._prompts[text]
+
+    def _put(self, text: str) -> Prompt:
+        before, after = self._frame
+        whole = f"{before}{text}{after}"
+        if self._wording.chat_template and (got := self._frame_of(text)) != whole:
+            raise PairsError(
+                f"the chat template changes the text {text!r} (it makes {got[len(before) :][: len(text) + 20]!r} of it), so that positions "
+                "would be lost; write the text as the template leaves it, without blanks at its ends"
+            )
+        return Prompt(whole, len(before))
+
+    def _frame_of(self, text: str) -> str:
+        """What the user's turn `text` becomes, up to where the model replies. Raises: ModelError."""
+        try:
+            said = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as e:  # a template is code of others: jinja2's errors, ValueError where there is none, ...
+            line = " ".join(str(e).split())[:160]
+            raise ModelError(
+                f"model.prompt.chat_template: the tokenizer's chat template cannot be used ({type(e).__name__}: {line}); set it to false"
+            ) from e
+        return str(said)
 
     def read(self, texts: Iterable[str]) -> None:
         """Tokenizes those not read before, at once."""
@@ -75,7 +126,7 @@ class Texts:
     def _tokenized(self, texts: list[str]) -> BatchEncoding:
         encoding: BatchEncoding = self._tokenizer(
             texts,
-            add_special_tokens=True,
+            add_special_tokens=self._wording.adds_special_tokens,
             padding=False,
             truncation=False,
             return_attention_mask=False,

@@ -96,6 +96,17 @@ class Job(Keys):
         """The job as resolved: every key, paths absolute."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
+    @property
+    def wording(self) -> dict[str, Any]:
+        """How texts are put to the model and what of answers counts, as a replica is told."""
+        prompt, answer = self.model.prompt, self.answer
+        special = None if prompt.special_tokens == "auto" else prompt.special_tokens
+        return {
+            "chat_template": prompt.chat_template,
+            "special_tokens": special,
+            **answer.model_dump(include={"compare", "aliases"}),
+        }
+
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job was edited."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})

@@ -25,6 +25,21 @@ class Keys(BaseModel):
 _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
 
 
+class PromptKeys(Keys):
+    """How a text is put to a language model. Character spans are of the text itself; `last` is the last token of all that it is given."""
+
+    chat_template: bool = Field(
+        default=False,
+        description="Whether each text is what the user says in the tokenizer's chat template, up to where the model replies; answers are "
+        "then replies, mostly without a leading blank.",
+    )
+    special_tokens: Literal["auto"] | bool = Field(
+        default="auto",
+        description="Whether the tokenizer puts its special tokens before a text; auto: it does, but not beside a chat template, which "
+        "writes them itself.",
+    )
+
+
 class ModelKeys(Keys):
     """Which network."""
 
@@ -45,6 +60,7 @@ class ModelKeys(Keys):
         description="Run the code that lies in the model's folder or repository, on the driver's machine and on every node; of a hub id "
         "only with a pinned `revision`.",
     )
+    prompt: PromptKeys = PromptKeys()
 
     @property
     def is_factory(self) -> bool:
@@ -64,6 +80,10 @@ class ModelKeys(Keys):
                 raise ValueError(
                     f"{key} is for a language model; {self.path} is a function that makes one: leave it out"
                 )
+        if self.is_factory and self.prompt != PromptKeys():
+            raise ValueError(
+                f"prompt is for a language model; {self.path} is a function that makes a network: leave it out"
+            )
         return self
 
 
@@ -107,10 +127,33 @@ class PairsKeys(Keys):
 class AnswerKeys(Keys):
     """What of an answer is compared."""
 
-    compare: Literal["first_token", "class"] = Field(
+    compare: Literal["first_token", "sequence", "choices", "class"] = Field(
         default="first_token",
-        description="first_token: the first token of a language model's answer; class: the class of a network on tensors.",
+        description="first_token: the first token of a language model's answer; sequence: all its tokens, of as many as the longest "
+        "answer of the run has, decoded greedily with the intervention in force; choices: the best, by its first token, of the answers "
+        "that each pair lists; class: the class of a network on tensors.",
     )
+    aliases: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description='By answer, a list of other answers that count as equal to it (first_token, sequence): `{" Washington": [" DC"]}`.',
+    )
+
+    @model_validator(mode="after")
+    def _aliases_of_one(self) -> "AnswerKeys":
+        if self.aliases and self.compare not in ("first_token", "sequence"):
+            raise ValueError(f"aliases are for first_token and sequence; with compare: {self.compare} leave them out")
+        of: dict[str, str] = {}
+        for answer, aliases in self.aliases.items():
+            for alias in aliases:
+                if not alias or not answer:
+                    raise ValueError("aliases: an answer or alias is empty; give the text that follows the input")
+                if alias in self.aliases:
+                    raise ValueError(
+                        f"aliases: {alias!r} is an alias of {answer!r} and has a list of its own; make it one list"
+                    )
+                if of.setdefault(alias, answer) != answer:
+                    raise ValueError(f"aliases: {alias!r} is an alias of {of[alias]!r} and of {answer!r}; name it once")
+        return self
 
 
 class FitKeys(Keys):

@@ -8,15 +8,10 @@ from typing import Any
 
 from raysearch.errors import NotYetError
 
-NOT_YET_KEYS = (
-    "model.prompt",
-    "answer.aliases",
-    "answer.scores",
-)
+NOT_YET_KEYS = ("answer.scores",)
 """Keys of the job format that this version refuses."""
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
-    "answer.compare": ("sequence", "choices"),
     "space.positions": ("all",),
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
     "propose.use": ("refine", "smallest_subspace", "attribution"),
@@ -24,7 +19,6 @@ NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
 
 SUPPORTED = {
-    "answer.compare": "first_token or class",
     "space.positions": "the names of positions",
     "space.units.subspace": "full or coordinates",
     "propose.use": "exhaustive",

@@ -13,11 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from raysearch.causal import ONE_SOURCE, Input, Pair, Split, split_of
+from raysearch.causal import ONE_SOURCE, Input, Pair, Split, lenders, split_of
 from raysearch.errors import JobError, NotYetError, PairsError
 from raysearch.problems.tensor_file import TensorFiles, file_of
-
-NOT_YET_FIELDS = ("sources", "choices")
 
 
 class _Fields(BaseModel):
@@ -56,18 +54,24 @@ def _kind(side: Any) -> str:
 _Side = Annotated[Annotated[_Text, Tag("text")] | Annotated[_Tensor, Tag("tensor")], Discriminator(_kind)]
 
 
-class _Answers(_Fields):
-    base: Annotated[str, Field(min_length=1)]
-    source: Annotated[str, Field(min_length=1)]
+_Word = Annotated[str, Field(min_length=1)]
 
 
 class _Line(_Fields):
     base: _Side
-    source: _Side
-    answers: _Answers
-    counterfactual: Annotated[dict[str, Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    source: _Side | None = None
+    sources: Annotated[dict[_Word, _Side], Field(min_length=1)] | None = None
+    answers: dict[str, _Word]
+    counterfactual: Annotated[dict[_Word, _Word], Field(min_length=1)]
     split: Split | None = None
     set: str | None = None
+    choices: tuple[_Word, ...] = ()
+
+    @property
+    def lending(self) -> dict[str, tuple[str, _Side]]:
+        """Of each source, by name, the field that has it and what is there."""
+        several = {name: (f"sources.{name}", side) for name, side in (self.sources or {}).items()}
+        return several if self.source is None else {ONE_SOURCE: ("source", self.source), **several}
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,11 @@ class _Read:
     number: int
     line: _Line
     base: Input
-    source: Input
+    sources: Mapping[str, Input]
 
     @property
-    def contents(self) -> tuple[str, str]:
-        return self.base.content, self.source.content
+    def contents(self) -> tuple[str, ...]:
+        return self.base.content, *(source.content for source in self.sources.values())
 
 
 def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair, ...]:
@@ -102,6 +106,8 @@ def tensor_names(path: Path) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for _, raw in _rows(path):
         sides = [raw.get(side) for side in ("base", "source")] if isinstance(raw, dict) else []
+        several = raw.get("sources") if isinstance(raw, dict) else None
+        sides += several.values() if isinstance(several, dict) else ()
         named = [side["tensor"] for side in sides if isinstance(side, dict) and isinstance(side.get("tensor"), str)]
         names |= {file: None for file in map(file_of, named) if file is not None}
     return tuple(names)
@@ -150,9 +156,6 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
         raise PairsError(
             f"{path}: line {number}: is {type(raw).__name__}; a pair is an object with base, source, answers, counterfactual"
         )
-    for field in NOT_YET_FIELDS:
-        if field in raw:
-            raise NotYetError(f"{path}: line {number}: {field}: not yet supported by this version")
     for side in ("base", "source"):
         given = raw.get(side)
         positions = given.get("positions") if isinstance(given, dict) and "tensor" not in given else None
@@ -161,20 +164,54 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
                 f"{path}: line {number}: {side}.positions: token indices are not yet supported; give [start, end)"
             )
     try:
-        return _Line.model_validate(raw)
+        line = _Line.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
-        field = ".".join(str(k) for i, k in enumerate(first["loc"]) if not (i == 1 and k in ("text", "tensor")))
+        kind_at = 2 if first["loc"][0] == "sources" else 1
+        field = ".".join(str(k) for i, k in enumerate(first["loc"]) if not (i == kind_at and k in ("text", "tensor")))
         if first["type"] == "missing":
             raise PairsError(f"{path}: line {number}: {field}: missing") from e
         if first["type"] == "extra_forbidden":
             raise PairsError(f"{path}: line {number}: {field}: unknown field") from e
         raise PairsError(f"{path}: line {number}: {field}: {first['msg']} (got {first['input']!r})") from e
+    try:
+        _check_sources(line)
+    except PairsError as e:
+        raise PairsError(f"{path}: line {number}: {e}") from e
+    return line
+
+
+def _check_sources(line: _Line) -> None:
+    """Raises: PairsError where answers or counterfactuals do not go with the sources."""
+    if (line.source is None) == (line.sources is None):
+        raise PairsError("source: missing" if line.source is None else "source: give it or sources, not both")
+    names = tuple(line.lending)
+    wrong = next(
+        (name for name in names if name == "base" or "," in name or "<-" in name or name != name.strip()), None
+    )
+    if wrong is not None:
+        raise PairsError(
+            f'sources.{wrong}: {wrong!r} is no name of a source; give one without "<-" and commas, and not "base"'
+        )
+    for name in ("base", *names):
+        if name not in line.answers:
+            raise PairsError(f"answers.{name}: missing")
+    for name in line.answers:
+        if name not in ("base", *names):
+            raise PairsError(f"answers.{name}: unknown field; answers are of base, {', '.join(names)}")
+    for variable in line.counterfactual:
+        lent = lenders(variable)
+        if any(name not in names for name in lent) or (len(names) > 1 and not lent):
+            raise PairsError(
+                f"counterfactual.{variable}: does not say which of {', '.join(names)} lends each variable; write it as "
+                f'"{variable.partition("<-")[0]}<-{names[0]}", several with commas between'
+            )
 
 
 def _read(path: Path, number: int, line: _Line, tensors: TensorFiles) -> _Read:
     try:
-        return _Read(number, line, line.base.input("base", tensors), line.source.input("source", tensors))
+        sources = {name: side.input(field, tensors) for name, (field, side) in line.lending.items()}
+        return _Read(number, line, line.base.input("base", tensors), sources)
     except PairsError as e:
         raise PairsError(f"{path}: line {number}: {e}") from e
 
@@ -188,10 +225,15 @@ def _check_variables(path: Path, lines: list[_Read]) -> None:
                 f"{path}: line {read.number}: counterfactual: has {', '.join(sorted(got))}; line {first} has "
                 f"{', '.join(sorted(wanted))}; every line needs the same variables"
             )
+        if set(read.sources) != set(lines[0].sources):
+            raise PairsError(
+                f"{path}: line {read.number}: sources: has {', '.join(read.sources)}; line {first} has "
+                f"{', '.join(lines[0].sources)}; every line needs the same"
+            )
 
 
 def _check_splits(path: Path, lines: list[_Read]) -> None:
-    seen: dict[tuple[str, str], tuple[int, Split | None]] = {}
+    seen: dict[tuple[str, ...], tuple[int, Split | None]] = {}
     for read in lines:
         other, split = seen.setdefault(read.contents, (read.number, read.line.split))
         if split != read.line.split:
@@ -203,5 +245,5 @@ def _check_splits(path: Path, lines: list[_Read]) -> None:
 
 def _pair(index: int, read: _Read, split: Split) -> Pair:
     line = read.line
-    answers = {"base": line.answers.base, ONE_SOURCE: line.answers.source}
-    return Pair(index, read.base, {ONE_SOURCE: read.source}, answers, dict(line.counterfactual), split, line.set)
+    answers = {name: line.answers[name] for name in ("base", *read.sources)}
+    return Pair(index, read.base, dict(read.sources), answers, dict(line.counterfactual), split, line.set, line.choices)

@@ -2,8 +2,8 @@
 
 "The ball is red. What color is the ball?\\nQ. blue\\nX. red\\nB. green\\nK. white\\nAnswer:" -> " X"
 
-Invariants: every span cuts out exactly its own word; base and source offer the same colors in an order of their own,
-and no letter stands in both, so that each variable has a counterfactual on every pair.
+Invariants: every span cuts out exactly its own word; base and source offer the same colors in an order of their own, and have no letter in
+common or all of them slot by slot, so that each variable has a counterfactual on every pair.
 """
 
 import random
@@ -28,6 +28,12 @@ THINGS = ("ball", "car", "house", "box", "book", "cup", "hat", "door", "shirt", 
 OTHER_SLOT = 0.75
 """The share of pairs whose source has its right choice in another slot: only there does `answer_pointer` change anything."""
 
+SAME_LETTERS = 0.0
+"""The share of pairs whose source has the base's letters, and its right choice in another slot."""
+
+CUE = "\nAnswer:"
+"""What follows the choices."""
+
 
 def problem(
     choices: int = CHOICES,
@@ -35,13 +41,17 @@ def problem(
     colors: Sequence[str] = COLORS,
     things: Sequence[str] = THINGS,
     other_slot: float = OTHER_SLOT,
+    same_letters: float = SAME_LETTERS,
+    cue: str = CUE,
 ) -> Problem:
     """The problem with `choices` (2 to 8) lettered choices, made of `letters`, `colors` and `things`.
 
     Variables: the inputs `thing`, `color` (the right one), `choices` (the colors, in the order of the slots) and
     `letters` (of the slots); `answer_pointer`, the slot of the right color, 1 to `choices`; the output `answer_token`,
     the letter of that slot. `other_slot` in [0, 1] is the share of pairs whose source has the right color in another
-    slot. A pair's set is "same_slot" or "other_slot". Positions: "color" (in the first sentence), "letter1",
+    slot, `same_letters` that of those where it has the base's letters too, whatever `other_slot` says. A pair's set is "same_slot",
+    "other_slot" or "other_slot_same_letters". `cue` ends the text; leave it empty where a chat template asks for the answer.
+    Positions: "color" (in the first sentence), "letter1",
     "choice1", ... (of each slot), "right_letter" and "right_choice" (of the right one).
 
     Raises: CausalModelError for a number of choices out of range, too few letters (twice `choices`) or colors
@@ -55,15 +65,19 @@ def problem(
     hues = words("multiple_choice", "colors", colors, choices, COLORS[:choices])
     named = words("multiple_choice", "things", things, 1, THINGS[:2])
     apart = share("multiple_choice", "other_slot", other_slot, OTHER_SLOT)
+    alike = share("multiple_choice", "same_letters", same_letters, SAME_LETTERS)
+    if not isinstance(cue, str):
+        raise CausalModelError(f"multiple_choice: cue: got {cue!r}; it must be a text, such as {CUE!r}, or empty")
     slots = tuple(range(1, choices + 1))
     return Problem(
         name="multiple_choice",
         model=_causal_model(slots, signs, hues, named),
-        sample=partial(_sample, slots, signs, hues, named, apart),
-        render=_render,
+        sample=partial(_sample, slots, signs, hues, named, apart, alike),
+        render=partial(_render, cue),
         answer=_write,
         positions=("color", *(f"{kind}{slot}" for slot in slots for kind in ("letter", "choice")), *_RIGHT),
         set_of=_set_of,
+        choices=_letters_of,
     )
 
 
@@ -102,22 +116,25 @@ def _sample(
     colors: tuple[str, ...],
     things: tuple[str, ...],
     other_slot: float,
+    same_letters: float,
     rng: random.Random,
 ) -> tuple[Setting, Setting]:
-    """A base and a source: the same colors, other letters; the base's slot uniformly, the source's as `other_slot` says."""
+    """A base and a source: the same colors, letters as `same_letters` says; the base's slot uniformly, the source's as said."""
     count = len(slots)
     offered, signs = rng.sample(colors, count), rng.sample(letters, 2 * count)
     slot = rng.choice(slots)
-    moved = rng.choice([s for s in slots if s != slot]) if rng.random() < other_slot else slot
+    alike = same_letters > 0 and rng.random() < same_letters
+    moved = rng.choice([s for s in slots if s != slot]) if alike or rng.random() < other_slot else slot
     base = _question(rng.choice(things), rng.sample(offered, count), signs[:count], slot)
-    return base, _question(rng.choice(things), rng.sample(offered, count), signs[count:], moved)
+    theirs = signs[:count] if alike else signs[count:]
+    return base, _question(rng.choice(things), rng.sample(offered, count), theirs, moved)
 
 
 def _question(thing: str, choices: Sequence[str], letters: Sequence[str], slot: int) -> Setting:
     return {"thing": thing, "color": choices[slot - 1], "choices": tuple(choices), "letters": tuple(letters)}
 
 
-def _render(values: Setting) -> Input:
+def _render(cue: str, values: Setting) -> Input:
     """The question and its choices, with the span of each position."""
     choices, letters = values["choices"], values["letters"]
     assert isinstance(choices, tuple)
@@ -126,10 +143,12 @@ def _render(values: Setting) -> Input:
     said = {"thing": str(values["thing"]), "again": str(values["thing"]), "color": str(values["color"])}
     for slot, (letter, choice) in enumerate(zip(letters, choices, strict=True), start=1):
         said |= {f"letter{slot}": letter, f"choice{slot}": choice}
-    text, spans = fill(f"The {{thing}} is {{color}}. What color is the {{again}}?{lines}\nAnswer:", said)
+    text, spans = fill(f"The {{thing}} is {{color}}. What color is the {{again}}?{lines}", said)
     right = values["answer_pointer"]
     spans |= {"right_letter": spans[f"letter{right}"], "right_choice": spans[f"choice{right}"]}
-    return Input(text, {name: span for name, span in spans.items() if name not in ("thing", "again")}, dict(values))
+    return Input(
+        text + cue, {name: span for name, span in spans.items() if name not in ("thing", "again")}, dict(values)
+    )
 
 
 def _write(letter: Value) -> str:
@@ -137,7 +156,15 @@ def _write(letter: Value) -> str:
 
 
 def _set_of(base: Setting, source: Setting) -> str:
-    return "same_slot" if _slot(base) == _slot(source) else "other_slot"
+    if _slot(base) == _slot(source):
+        return "same_slot"
+    return "other_slot_same_letters" if base["letters"] == source["letters"] else "other_slot"
+
+
+def _letters_of(values: Setting) -> Sequence[Value]:
+    letters = values["letters"]
+    assert isinstance(letters, tuple)
+    return letters
 
 
 def _slot(values: Setting) -> Value:

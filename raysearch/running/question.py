@@ -22,6 +22,7 @@ from raysearch.running.space import space_of
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.proposers import Exhaustive
+from raysearch.search.readings import readings_of
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
@@ -94,7 +95,8 @@ class Question:
     def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
-        return {e.index: expected(e, pairs[e.index].split, pairs[e.index].set) for e in encoded}
+        readings = readings_of(encoded)
+        return {e.index: expected(e, pairs[e.index].split, pairs[e.index].set, readings) for e in encoded}
 
     def test_pairs(self, pairs: Mapping[int, Expected]) -> tuple[list[Expected], str]:
         """The test pairs among `pairs`, and how they are called in an error."""
@@ -137,6 +139,7 @@ def _from_problem(job: Job) -> Question:
     question = Question(_resolved(job, variables, positions, "sampler"), pairs)
     _check_rendered(problem, pairs, question.positions)
     _check_sources(job, pairs, problem.name)
+    _check_choices(job, pairs, f"problem {problem.name}")
     return question
 
 
@@ -162,6 +165,7 @@ def _from_file(job: Job) -> Question:
     positions = _grid_positions(job, shared)
     _check_positions(job, positions, shared, path.name)
     _check_sources(job, pairs, path.name)
+    _check_choices(job, pairs, path.name)
     return Question(_resolved(job, variables, positions, "these_pairs"), pairs)
 
 
@@ -176,6 +180,15 @@ def _check_answer(job: Job) -> None:
     if compare != "class" and job.model.is_factory:
         raise JobError(
             f"answer.compare: {compare} is for a language model, and {Path(model).name} makes a network on tensors; use class"
+        )
+
+
+def _check_choices(job: Job, pairs: Sequence[Pair], of: str) -> None:
+    """Raises: JobError where answers are to be chosen and nothing says among which."""
+    if job.answer.compare == "choices" and not any(p.choices for p in pairs):
+        raise JobError(
+            f"answer.compare: choices, and {of} lists none; give each pair its choices (a file: the field `choices`; a problem: "
+            "Problem.choices), or use first_token"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from raysearch.causal import lenders
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
@@ -19,7 +20,8 @@ from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
 def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisSpace:
     """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each pair's sources.
 
-    Raises: JobError for a layer, head or coordinate that the model lacks, or a source site of another width.
+    Raises: JobError for a layer, head or coordinate that the model lacks, a source site of another width, a unit that does not say which
+    of several sources lends it, or a variable that is asked of nothing.
     """
     keys, model = job.space, _Model(Path(job.model.path).name, facts)
     assert keys.variables is not None
@@ -27,6 +29,9 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
     _check_heads_meant(keys, model)
     subspaces = keys.meant_subspaces
     grids = tuple(_grid(keys, model, c, keys.positions, subspaces) for c in keys.components)
+    if len(sources) > 1:
+        alone = tuple(dict.fromkeys(named[0] for v in keys.variables if len(named := lenders(v)) == 1))
+        grids = tuple(replace(grid, sources=alone) for grid in grids if alone)
     for path, site in keys.unit_sites:
         model.check_layer(f"{path}.layer", site.component, site.layer)
         model.check_head(f"{path}.head", site.component, site.head)
@@ -34,10 +39,21 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
         model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
         if unit.source_site is not None:
             model.check_width(f"{path}.source_site", unit.source_site, unit.site)
+        if unit.source is None and len(sources) > 1:
+            raise JobError(
+                f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit says which lends it"
+            )
     sets = [in_order(units) for units in keys.units]
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
         sets = [tuple(replace(u, source=None) for u in units) for units in sets]
-    return HypothesisSpace(keys.variables, grids, tuple(sets))
+    space = HypothesisSpace(keys.variables, grids, tuple(sets))
+    for variable in keys.variables:
+        if not space.count(variable):
+            raise JobError(
+                f"space.units: nothing takes from just {' and '.join(lenders(variable))}, as {variable!r} asks; give a set with a unit "
+                "from each, or leave the variable out of space.variables"
+            )
+    return space
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ Invariants: test blocks end at the looks of the sequential test; a block's pairs
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raysearch.causal import Split, differing_shares
 from raysearch.errors import PairsError
 from raysearch.search.events import Block, Encoded, Ids
 from raysearch.search.evidence import looks
+from raysearch.search.readings import AS_SAID, Readings
 
 EVEN_BLOCK = 32
 """Pairs of a block that no test looks at (screening, holdout). Fixed, so that a resumed run cuts as the first one did."""
@@ -19,7 +20,7 @@ EVEN_BLOCK = 32
 class Expected:
     """What an output of one pair is held against: the answers of base and sources, and each variable's counterfactual.
 
-    `set`: the kind of the pair, where kinds are told apart.
+    `set`: the kind of the pair, where kinds are told apart. `readings`: how outputs are read, the same for all pairs of a run.
     """
 
     split: Split
@@ -27,16 +28,21 @@ class Expected:
     sources: Mapping[str, Ids]
     counterfactual: Mapping[str, Ids]
     set: str | None = None
+    readings: Readings = field(default=AS_SAID, repr=False)
+
+    def read(self, output: Ids) -> Ids:
+        """The answer that `output` is."""
+        return self.readings.read(output)
 
     def changes(self, variable: str) -> bool:
         """Whether it is a change pair for `variable`: its counterfactual differs from the base's answer."""
         return self.counterfactual[variable] != self.base
 
 
-def expected(encoded: Encoded, split: Split, kind: str | None = None) -> Expected:
+def expected(encoded: Encoded, split: Split, kind: str | None = None, readings: Readings = AS_SAID) -> Expected:
     """What the outputs of an encoded pair are held against."""
     sources = {name: ids for name, ids in encoded.answers.items() if name != "base"}
-    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual, kind)
+    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual, kind, readings)
 
 
 def cut_at_looks(pairs: Sequence[int]) -> tuple[Block, ...]:

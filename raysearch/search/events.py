@@ -59,7 +59,8 @@ class ModelFacts:
 class Encoded:
     """One pair as the model sees it: token ids, or tensors. `positions` give token indices, from 0, padding not counted.
 
-    `answers` is keyed by "base" and the names of the sources, `counterfactual` by variable: the compared ids.
+    `answers` is keyed by "base" and the names of the sources, `counterfactual` by variable: the compared ids. `aliases`: (what is said,
+    the answer that it counts as). `choices`: the ids among which an answer is chosen; none: all.
     """
 
     index: int
@@ -69,11 +70,19 @@ class Encoded:
     source_positions: Mapping[str, Mapping[str, Ids]]
     answers: Mapping[str, Ids]
     counterfactual: Mapping[str, Ids]
+    aliases: tuple[tuple[Ids, Ids], ...] = ()
+    choices: Ids = ()
 
     @property
     def tokens(self) -> int:
         """Of its longest input."""
         return 1 + max(at[LAST][0] for at in (self.base_positions, *self.source_positions.values()))
+
+    @property
+    def longest(self) -> int:
+        """Ids of its longest answer."""
+        said = (said for said, _ in self.aliases)
+        return max(map(len, (*self.answers.values(), *self.counterfactual.values(), *said)), default=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class Case:
         """Adds one block. `pairs` are what the outputs are held against, in the observation's order."""
         variable = self.hypothesis.variable
         n = matches = keep_n = keep_matches = 0
-        for output, pair in zip(observation.outputs, pairs, strict=True):
+        for said, pair in zip(observation.outputs, pairs, strict=True):
+            output = pair.read(said)
             wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
             match, changes = output == wanted, wanted != pair.base
             if changes:

@@ -143,7 +143,7 @@ class Screening:
         """Whether base and sources are right without intervention."""
         base, sources = self._seen[pair]
         e = self._pairs[pair]
-        return base == e.base and all(sources[name] == ids for name, ids in e.sources.items())
+        return e.read(base) == e.base and all(e.read(sources[name]) == ids for name, ids in e.sources.items())
 
     def counts(self, split: Split) -> tuple[int, int, int]:
         """(screened, solved, wanted) of a split."""

@@ -1,12 +1,14 @@
 """The hypothesis space: every variable at every site and subspace of the grids, and on every explicit set of units.
 
-Invariants: iteration order is fixed (grid, position, subspace, head, layer; then the sets; variables innermost); no intervention comes
-twice, whether a grid, a set or both hold it; len() is K, the number of hypotheses that the search could ever test.
+Invariants: iteration order is fixed (grid, source, position, subspace, head, layer; then the sets; variables innermost); no
+intervention comes twice, whether a grid, a set or both hold it; len() is K, the number of hypotheses that the search could ever test.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 
+from raysearch.causal import lenders
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
 COMPONENTS = (
@@ -33,7 +35,8 @@ def is_in_layers(component: str) -> bool:
 class Grid:
     """One component: layers x heads x positions x subspaces. Head None: the whole vector.
 
-    `files`: the digest of what each layer has of a file that a subspace names, by that name and the layer.
+    `files`: the digest of what each layer has of a file that a subspace names, by that name and the layer. `sources`: those that lend,
+    each by itself; None: the only one.
     """
 
     component: str
@@ -42,23 +45,29 @@ class Grid:
     positions: tuple[str, ...]
     subspaces: tuple[Subspace, ...] = (Subspace(),)
     files: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    sources: tuple[str | None, ...] = (None,)
 
     def __post_init__(self) -> None:
-        for values in (self.layers, self.heads, self.positions, self.subspaces):
+        for values in (self.layers, self.heads, self.positions, self.subspaces, self.sources):
             assert len(set(values)) == len(values), f"{self.component}: {values} holds something twice"
 
     def __iter__(self) -> Iterator[Unit]:
         """Layers vary fastest: neighbours share the tokens that a replica runs."""
-        for position in self.positions:
-            for subspace in self.subspaces:
-                for head in self.heads:
-                    for layer in self.layers:
-                        yield Unit(Site(layer, self.component, position, head), self._of_layer(subspace, layer))
+        for source, position, subspace, head, layer in product(
+            self.sources, self.positions, self.subspaces, self.heads, self.layers
+        ):
+            site = Site(layer, self.component, position, head)
+            yield Unit(site, self._of_layer(subspace, layer), source=source)
 
     def _of_layer(self, subspace: Subspace, layer: int) -> Subspace:
         return subspace if subspace.file is None else replace(subspace, file=self.files[subspace.file, layer])
 
     def __len__(self) -> int:
+        return len(self.sources) * self.from_each
+
+    @property
+    def from_each(self) -> int:
+        """Units of each source."""
         return len(self.layers) * len(self.heads) * len(self.positions) * len(self.subspaces)
 
     def __contains__(self, unit: Unit) -> bool:
@@ -69,13 +78,17 @@ class Grid:
             and site.head in self.heads
             and site.position in self.positions
             and unit.subspace in self.subspaces
-            and unit == Unit(site, unit.subspace)
+            and unit.source in self.sources
+            and unit == Unit(site, unit.subspace, source=unit.source)
         )
 
 
 @dataclass(frozen=True)
 class HypothesisSpace:
-    """variables x (the units of the grids, each by itself, and the explicit sets of units)."""
+    """variables x (the units of the grids, each by itself, and the explicit sets of units).
+
+    A variable that says which sources lend it ("x<-a,y<-b") is asked of interventions that take from just these.
+    """
 
     variables: tuple[str, ...]
     grids: tuple[Grid, ...] = ()
@@ -96,14 +109,34 @@ class HypothesisSpace:
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
             for variable in self.variables:
-                yield Hypothesis(
-                    variable, replace(intervention, variable=variable) if intervention.is_fitted else intervention
-                )
+                if _is_lent(variable, intervention.units):
+                    yield Hypothesis(
+                        variable, replace(intervention, variable=variable) if intervention.is_fitted else intervention
+                    )
 
     def __len__(self) -> int:
-        return len(self.variables) * (sum(map(len, self.grids)) + len(self._sets_beside()))
+        return sum(map(self.count, self.variables))
+
+    def count(self, variable: str) -> int:
+        """The hypotheses on a variable."""
+        wanted = lenders(variable)
+        gridded = sum(
+            len(grid)
+            if not wanted or None in grid.sources
+            else grid.from_each * (len(wanted) == 1 and wanted[0] in grid.sources)
+            for grid in self.grids
+        )
+        return gridded + sum(_is_lent(variable, units) for units in self._sets_beside())
 
     def _sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
         """The sets that no grid holds, each once, in their order."""
         sets = dict.fromkeys(self.sets)
         return tuple(s for s in sets if not (len(s) == 1 and any(s[0] in grid for grid in self.grids)))
+
+
+def _is_lent(variable: str, units: tuple[Unit, ...]) -> bool:
+    """Whether the units take from just the sources that lend the variable; where there is one source, nobody says."""
+    if not (wanted := lenders(variable)):
+        return True
+    taken = {unit.source for unit in units}
+    return None in taken or set(wanted) == taken

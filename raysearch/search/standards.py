@@ -81,7 +81,7 @@ class Standards:
         _check_solved(screening, fitting)
         used = [pairs[p] for p in screening.usable("test")]
         check_variables(used, f"{len(used)} test pairs that the model solves")
-        screened = [(e, out) for p, e in pairs.items() if e.split == "test" and (out := screening.output(p))]
+        screened = [(e, e.read(out)) for p, e in pairs.items() if e.split == "test" and (out := screening.output(p))]
         self.kinds = rule.kinds
         self._standards: dict[str, Standard] = {}
         self._relabelled: dict[str, Standard] = {}

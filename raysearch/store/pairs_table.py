@@ -76,6 +76,7 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
                 dict(p.counterfactual),
                 p.split,
                 p.set,
+                *([list(p.choices)] if p.choices else []),
             ]
             for p in pairs
         ]
@@ -106,6 +107,9 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
             {"variable": v, "answer": a, "ids": encoded and encoded.counterfactual.get(v)}
             for v, a in pair.counterfactual.items()
         ],
+        "aliases": encoded and [{"said": said, "answer": answer} for said, answer in encoded.aliases],
+        "choices": pair.choices or None,
+        "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,
         "solved": screened and screened.solved,
         "block": None if screened is None else screened.block,
@@ -166,6 +170,7 @@ def _pair(row: dict[str, Any]) -> Pair:
         counterfactual={c["variable"]: c["answer"] for c in row["counterfactual"]},
         split=row["split"],
         set=row["set"],
+        choices=tuple(row.get("choices") or ()),
     )
 
 
@@ -200,6 +205,8 @@ def _encoded(row: dict[str, Any]) -> Encoded:
         source_positions={s["name"]: _tokens(s["positions"]) for s in row["sources"]},
         answers={name: tuple(ids) for name, ids in answers.items() if ids is not None},
         counterfactual={c["variable"]: tuple(c["ids"]) for c in row["counterfactual"] if c["ids"] is not None},
+        aliases=tuple((tuple(a["said"]), tuple(a["answer"])) for a in row.get("aliases") or ()),
+        choices=tuple(row.get("choice_ids") or ()),
     )
 
 

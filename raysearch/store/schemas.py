@@ -37,6 +37,7 @@ _SOURCES = pa.list_(
     )
 )
 _COUNTERFACTUAL = pa.list_(pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)]))
+_ALIASES = pa.list_(pa.struct([("said", IDS), ("answer", IDS)]))
 _SCORES = pa.map_(pa.string(), pa.map_(pa.string(), pa.list_(pa.float64())))
 _Row = tuple[str, Any, str, str]
 
@@ -216,6 +217,9 @@ PAIRS = _schema(
     ("base_answer_ids", IDS, "its compared ids", "token or class id"),
     ("sources", _SOURCES, "the inputs that lend activations; output: the model's own answer", "struct"),
     ("counterfactual", _COUNTERFACTUAL, "per variable, the answer expected under its interchange", "struct"),
+    ("aliases", _ALIASES, "what is said, and the answer of this pair that it counts as", "token id"),
+    ("choices", pa.list_(pa.string()), "answers among which the model chooses; null: among all", "text"),
+    ("choice_ids", IDS, "their compared ids", "token id"),
     ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
     ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),
     ("block", pa.int32(), "block within the split; null: not used", "index"),

@@ -15,7 +15,7 @@ from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.engine.asked import row_of
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
-from raysearch.engine.featurizers.make import untrained
+from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.fit.fits import Asked, DivergedError, Fit, FitFault
 from raysearch.engine.fit.recipe import Recipe, batch_of, divided
@@ -41,10 +41,15 @@ def das(layer: int, k: int, position: str = "here", component: str = "residual",
     return Intervention((Unit(Site(layer, component, position, head), Subspace("das", k)),), variable="x")
 
 
-def rows_of(asked: Sequence[Asked], pairs: Sequence[Encoded] = PAIRS, seed: int = 0) -> dict[str, dict[int, Ids]]:
-    """Random counterfactuals."""
+def rows_of(
+    asked: Sequence[Asked], pairs: Sequence[Encoded] = PAIRS, seed: int = 0, tokens: int = 1
+) -> dict[str, dict[int, Ids]]:
+    """Random counterfactuals, of one token, or of one to so many."""
     rngs = {a.intervention.id: random.Random(f"{seed}.{a.intervention.id}.targets") for a in asked}
-    return {name: {p.index: (rng.randrange(VOCAB),) for p in pairs} for name, rng in rngs.items()}
+    return {
+        name: {p.index: tuple(rng.randrange(VOCAB) for _ in range(1 + p.index % tokens)) for p in pairs}
+        for name, rng in rngs.items()
+    }
 
 
 def trainer_on(world: World, recipe: Recipe = RECIPE, path: str = "replay", rows: int = 64) -> Trainer:
@@ -58,8 +63,10 @@ def trainer_on(world: World, recipe: Recipe = RECIPE, path: str = "replay", rows
     return Trainer(world.network, world.taps, ways[path], captures, recipe, 0.0, Limit(rows))
 
 
-def fits(trainer: Trainer, asked: Sequence[Asked], first: int = 0, last: int = 6, pairs=PAIRS) -> list[Fit]:
-    done = trainer.fit(asked, pairs, rows_of(asked, pairs), first, last)
+def fits(
+    trainer: Trainer, asked: Sequence[Asked], first: int = 0, last: int = 6, pairs=PAIRS, tokens: int = 1
+) -> list[Fit]:
+    done = trainer.fit(asked, pairs, rows_of(asked, pairs, tokens=tokens), first, last)
     for fit in done:
         if isinstance(fit, FitFault):
             raise fit.error
@@ -76,15 +83,17 @@ def raw(fit: Fit) -> Tensor:
 
 
 def gradient_by_hooks(world: World, asked: Asked, featurizer: Rotation, pairs: Sequence[Encoded], wanted) -> Tensor:
-    """Of the mean cross entropy, by the featurizer's own parameters: one plain forward pass a pair, a hook where it acts."""
+    """Of the mean cross entropy, by the featurizer's own parameters: one plain forward pass a token, a hook where it acts."""
     (unit,) = asked.intervention.units
     losses = []
     for pair in pairs:
         row = row_of(pair, Intervention((replace(unit, subspace=Subspace()),)), world.taps)
         (patch,) = row.patches
         row = Row(row.base, (replace(patch, kind=Featurized("being trained", featurizer)),))
-        logits = oracle(world.network, world.taps, row)
-        losses.append(functional.cross_entropy(logits[None], torch.tensor(wanted[pair.index])))
+        ids = wanted[pair.index]
+        begun = [Row((*row.base, *ids[:at]), row.patches) for at in range(len(ids))]
+        logits = torch.stack([oracle(world.network, world.taps, one) for one in begun])
+        losses.append(functional.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
     (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), [featurizer.raw])
     return gradient
 
@@ -100,9 +109,10 @@ PLACES = (
 )
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("path", ["replay", "batched", "plain"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str) -> None:
+def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str, tokens: int) -> None:
     world = shared_world(family)
     recipe = replace(
         USUAL,
@@ -117,8 +127,8 @@ def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str) -> N
     )
     asked = [Asked(p, 3) for p in PLACES if p.units[0].site.layer < world.layers]
     pairs = PAIRS[:6]
-    targets = rows_of(asked, pairs)
-    for one, fit in zip(asked, fits(trainer_on(world, recipe, path), asked, 0, 1, pairs), strict=True):
+    targets = rows_of(asked, pairs, tokens=tokens)
+    for one, fit in zip(asked, fits(trainer_on(world, recipe, path), asked, 0, 1, pairs, tokens), strict=True):
         before = untrained(one.intervention.units[0].subspace, fit_width(fit), torch.Generator().manual_seed(3))
         wanted = gradient_by_hooks(world, one, before, pairs, targets[one.intervention.id])
         got = (before.raw.detach() - raw(fit)) / 0.5
@@ -304,6 +314,44 @@ def test_validation_is_over_change_pairs_that_are_not_trained_on() -> None:
             matches.append(int(oracle(world.network, world.taps, row).argmax()) == said[pair.index])
     assert fit.validation_n == len(matches) > 5
     assert fit.validation_iia == pytest.approx(sum(matches) / len(matches))
+
+
+def test_validation_of_sequences_is_what_greedy_decoding_gives() -> None:
+    model = model_of("llama")
+    world, intervention = world_of(model), das(2, 24)
+    taps, pairs = world.taps, encoded_pairs(1, 40, shortest=6, longest=6)
+    swapped = [row_of(p, residual((2, "here")), taps) for p in pairs]
+    wanted = {p.index: greedy(world, row, 2) for p, row in zip(pairs, swapped, strict=True)}  # a swap of all says it
+    pairs = [replace(p, answers={**p.answers, "base": greedy(world, Row(p.base), 2)}) for p in pairs]
+    trainer = trainer_on(world, replace(RECIPE, steps=6, validation=0.5, evaluate=1))
+    (fit,) = trainer.fit([Asked(intervention, 0)], pairs, {intervention.id: wanted}, 0, 6)
+    assert isinstance(fit, Fit)
+    featurizer = from_bytes(fit.content)
+    _, held = divided([p.index for p in pairs], 0.5)
+    matches = []
+    for pair in (p for p in pairs if p.index in held and wanted[p.index] != p.answers["base"]):
+        (patch,) = row_of(pair, residual((2, "here")), taps).patches
+        row = Row(pair.base, (replace(patch, kind=Featurized("trained", featurizer)),))
+        matches.append(greedy(world, row, 2) == wanted[pair.index])
+    assert fit.validation_n == len(matches) > 2
+    assert fit.validation_iia == pytest.approx(sum(matches) / len(matches))
+    assert 0 < sum(matches) < len(matches)
+
+
+@torch.no_grad()
+def greedy(world: World, row: Row, tokens: int) -> Ids:
+    for _ in range(tokens):
+        row = row.after(int(oracle(world.network, world.taps, row).argmax()))
+    assert isinstance(row.base, tuple)
+    return row.base[-tokens:]
+
+
+def test_a_loss_of_one_token_is_refused_for_answers_of_several() -> None:
+    asked = [Asked(das(1, 2), 0)]
+    trainer = trainer_on(shared_world("llama"), replace(RECIPE, loss="logit_difference"))
+    (fault,) = trainer.fit(asked, PAIRS, rows_of(asked, tokens=2), 0, 6)
+    assert isinstance(fault, FitFault)
+    assert "logit_difference is of one token, and the answer of pair 1 has 2; use cross_entropy" in str(fault.error)
 
 
 def test_what_cannot_be_fit_is_said_and_the_others_go_on() -> None:

@@ -227,7 +227,7 @@ def test_a_measurement_that_runs_out_of_memory_ends_with_every_outcome_and_no_fa
     items = [Item(f"i{at % 5}", at % 3, at, row) for at, row in enumerate(wanted)]
     outcome = measurer.measure(items)
     assert not outcome.faults
-    assert {item: d.id for item, d in outcome.decisions.items()} == {item: wanted[item.row].id for item in items}
+    assert {item: d.id for item, (d,) in outcome.decisions.items()} == {item: wanted[item.row].id for item in items}
     assert max(got) > room >= limit.rows >= 1
     got.clear()
     more = [Item("more", 0, at, row) for at, row in enumerate(rows_of(world, 30, seed=1))]
@@ -251,7 +251,7 @@ def test_an_item_that_does_not_fit_alone_is_a_fault_of_its_intervention_only() -
     measurer = Measurer(path, Plain(world.network, world.taps), captures, limit, tolerance)
     outcome = measurer.measure([Item("low", 0, 0, low), Item("high", 3, 0, high)])
     assert {name: (fault.block, type(fault.error)) for name, fault in outcome.faults.items()} == {"low": (0, ON_A_GPU)}
-    assert [(item.intervention, d.id) for item, d in outcome.decisions.items()] == [("high", wanted[high])]
+    assert [(item.intervention, d.id) for item, (d,) in outcome.decisions.items()] == [("high", wanted[high])]
     assert torch.isfinite(path.logits([high])).all()
 
 

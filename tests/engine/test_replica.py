@@ -13,6 +13,7 @@ from raysearch.engine.asked import row_of
 from raysearch.engine.decide import NEAR_TIE, decide
 from raysearch.engine.machine import Settings
 from raysearch.engine.replica import Replica
+from raysearch.engine.rows import Row
 from raysearch.engine.sites import layers_of
 from raysearch.errors import ModelError
 from raysearch.search.events import Block, Event, Failed, Ids, Measured, Screened, Task
@@ -157,16 +158,15 @@ def test_near_ties_are_decided_again_by_the_oracle_and_counted() -> None:
     replica = replica_of(model)
     counter, captures = Counter(model), replica._machine.captures
     pairs = replica.opened.encoded[:2]
-    inputs = {ids for e in pairs for ids in (e.base, *e.sources.values())}
+    inputs = {Row(ids) for e in pairs for ids in (e.base, *e.sources.values())}
     rerun, undecided = inputs - set(captures._runs), inputs - set(captures._decisions)
     (event,) = measure(replica, PLACES[:1], [Block("test", 0, (0, 1))])
     assert event.near_ties == 2
     assert all(e.base[0] != e.sources["source"][0] for e in pairs)  # neither is the identity
     # Four layers. The runs left alone, some of them decided again; from layer 1 on; then two plain passes for each row.
     assert counter.since() == 4 * len(rerun) + 4 * len(undecided) + 2 * 3 + 2 * 2 * 4
-    undecided = {ids for e in replica.opened.encoded for ids in (e.base, *e.sources.values())} - set(
-        captures._decisions
-    )
+    inputs = {Row(ids) for e in replica.opened.encoded for ids in (e.base, *e.sources.values())}
+    undecided = inputs - set(captures._decisions)
     screened = replica.do(Task(1, "screen", (), BLOCKS))
     assert sum(e.near_ties for e in screened) == 48
     assert counter.since() == 2 * 4 * len(undecided)  # in a batch, then by themselves
@@ -177,7 +177,7 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     replica = replica_of(model, PAIRS + tuple(random_pairs(0, 48)[24:]))
     counter = Counter(model)
     blocks = (*BLOCKS, *BLOCKS)
-    inputs = {ids for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())}
+    inputs = {Row(ids) for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())}
     new = inputs - set(replica._machine.captures._decisions)  # some were run by the check at the start
     assert 24 < len(new) < len(inputs)
     screened = replica.do(Task(1, "screen", (), blocks))

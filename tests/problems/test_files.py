@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from raysearch.causal import Stimulus
+from raysearch.causal import Stimulus, lenders
 from raysearch.errors import JobError, NotYetError, PairsError
 from raysearch.problems import load_problem, read_pairs
 
@@ -89,11 +89,72 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_line_and_field(tmp_path:
     assert str(e.value).startswith(str(tmp_path))
 
 
+def _several(n: int = 0, **changes: object) -> dict[str, object]:
+    line = _line(n)
+    source = line.pop("source")
+    several = {"a": source, "b": {"text": f"The capital of Greece {n} is", "positions": {"country": [15, 21]}}}
+    answers = {"base": " Madrid", "a": " Rome", "b": " Athens"}
+    return {
+        **line,
+        "sources": several,
+        "answers": answers,
+        "counterfactual": {"x<-a,y<-b": " Oslo", "x<-b": " Athens"},
+        **changes,
+    }
+
+
+def test_several_sources_have_answers_of_their_own_and_say_what_they_lend(tmp_path: Path) -> None:
+    (pair,) = read_pairs(_jsonl(tmp_path, _several(split="test")), COUNTS, 0)
+    assert {name: s.text for name, s in pair.sources.items()} == {
+        "a": "The capital of Italy 0 is",
+        "b": "The capital of Greece 0 is",
+    }
+    assert pair.answers == {"base": " Madrid", "a": " Rome", "b": " Athens"}
+    assert {v: lenders(v) for v in pair.counterfactual} == {"x<-a,y<-b": ("a", "b"), "x<-b": ("b",)}
+    parquet = tmp_path / "pairs.parquet"
+    pq.write_table(pa.Table.from_pylist([_several(split="test")]), parquet)
+    assert read_pairs(parquet, COUNTS, 0) == (pair,)
+
+
+def test_choices_are_kept_with_their_pair(tmp_path: Path) -> None:
+    (pair,) = read_pairs(_jsonl(tmp_path, _line(choices=[" Rome", " Madrid"], split="test")), COUNTS, 0)
+    assert pair.choices == (" Rome", " Madrid")
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (_line(sources={"a": {}}), "line 1: sources: not yet supported"),
-        (_line(choices=[" A"]), "line 1: choices: not yet supported"),
+        (_several(source=_line()["source"]), "line 2: source: give it or sources, not both"),
+        (_several(sources={"a": {}, "b": {"text": "x"}}), "line 2: sources.a.text: missing"),
+        (_several(sources={"base": {"text": "x"}}), "line 2: sources.base: 'base' is no name of a source"),
+        (_several(answers={"base": " x", "a": " y"}), "line 2: answers.b: missing"),
+        (
+            _several(answers={"base": " x", "a": " y", "b": " z", "c": " z"}),
+            "line 2: answers.c: unknown field; .*base, a, b",
+        ),
+        (_several(counterfactual={"x": " y"}), 'line 2: counterfactual.x: does not say which of a, b lends .*"x<-a"'),
+        (_several(counterfactual={"x<-c": " y"}), "line 2: counterfactual.x<-c: does not say which of a, b"),
+        (_several(counterfactual={"x<-b": " y"}), "line 2: counterfactual: has x<-b; line 1 has x<-a,y<-b, x<-b"),
+        (
+            {
+                **_several(),
+                "sources": {"a": {"text": "x"}},
+                "answers": {"base": " x", "a": " y"},
+                "counterfactual": {"x<-a": " y"},
+            },
+            "line 2: counterfactual: ",
+        ),
+        (_several(choices=[""]), "line 2: choices.0: .*at least 1"),
+    ],
+)
+def test_sources_that_do_not_go_together_are_said_with_line_and_field(tmp_path: Path, line: object, says: str) -> None:
+    with pytest.raises(PairsError, match=says):
+        read_pairs(_jsonl(tmp_path, _several(), line), COUNTS, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
         (_line(base={"text": "a b", "positions": {"x": {"tokens": [1]}}}), "line 1: base.positions: token indices"),
     ],
 )

@@ -5,11 +5,12 @@ import re
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from raysearch.causal import differing_shares, draw_pairs
 from raysearch.engine.encode import encode
 from raysearch.errors import JobError
-from raysearch.problems.multiple_choice import COLORS, LETTERS, THINGS, problem
+from raysearch.problems.multiple_choice import COLORS, CUE, LETTERS, THINGS, problem
 from tests.problems.real import SMOLLM2, TRAINED, answer_ids, changed, check_splits, check_words, needs_smollm2, solved
 
 MODEL = TRAINED / "multiple_choice"
@@ -130,3 +131,24 @@ def test_every_position_and_answer_is_one_token(folder: Any) -> None:
     for pair, encoded in zip(pairs, encode(pairs, tokenizer, problem().positions, VARIABLES), strict=True):
         assert all(len(ids) == 1 for ids in encoded.base_positions.values())
         assert all(len(answer_ids(tokenizer, pair.base.text, a)) == 1 for a in pair.counterfactual.values())
+
+
+def test_three_sets_tell_slot_and_letters_apart_and_each_pair_lists_its_letters() -> None:
+    pairs = draw_pairs(problem(same_letters=0.3, cue=""), VARIABLES, {"test": 300}, seed=1)
+    assert {pair.set for pair in pairs} == {"same_slot", "other_slot", "other_slot_same_letters"}
+    for pair in pairs:
+        base, source = pair.base.values, pair.sources["source"].values
+        shared = set(base["letters"]) & set(source["letters"])  # type: ignore[call-overload]
+        assert bool(shared) == (base["letters"] == source["letters"]) == (pair.set == "other_slot_same_letters")
+        moved = base["answer_pointer"] != source["answer_pointer"]
+        assert moved == (pair.set != "same_slot")
+        assert {*pair.answers.values(), *pair.counterfactual.values()} <= set(pair.choices)
+        assert len(pair.choices) == (4 if shared else 8)
+        assert not pair.base.text.endswith("Answer:")
+
+
+def test_the_models_chat_template_is_the_form_that_it_was_trained_in() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    for pair in draw_pairs(problem(), VARIABLES, {"test": 5}, seed=1):
+        asked = [{"role": "user", "content": pair.base.text.removesuffix(CUE)}]
+        assert tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) == pair.base.text

@@ -8,7 +8,7 @@ import pytest
 
 from raysearch.causal import differing_shares, draw_pairs
 from raysearch.engine.encode import encode
-from raysearch.errors import JobError
+from raysearch.errors import CausalModelError, JobError
 from raysearch.problems.two_digit_addition import POSITIONS, problem
 from tests.problems.real import SMOLLM2, TRAINED, answer_ids, changed, check_splits, needs_smollm2, solved
 
@@ -109,3 +109,18 @@ def test_every_digit_is_a_token_and_every_pair_can_be_encoded(folder: Any) -> No
     for pair, encoded in zip(pairs, encode(pairs, tokenizer, POSITIONS, VARIABLES), strict=True):
         assert len(encoded.base) == len(pair.base.text)
         assert all(len(answer_ids(tokenizer, pair.base.text, a)) == 1 for a in pair.counterfactual.values())
+
+
+def test_the_whole_sum_is_an_answer_of_two_tokens() -> None:
+    asked = problem(whole=True)
+    base, source = numbers(47, 35, "sum"), numbers(21, 12, "sum")
+    expected = {"carry": 72, "ones": 83, "tens": 32, "total": 33}
+    assert {v: asked.model.interchange(base, {v: source}) for v in expected} == expected
+    for pair in draw_pairs(asked, VARIABLES, {"test": 50}, seed=1):
+        assert eval(pair.base.text.rstrip("=")) == int(pair.answers["base"])
+        assert pair.set in ("sum, same carry", "sum, other carry")
+
+
+def test_whole_is_true_or_false() -> None:
+    with pytest.raises(CausalModelError, match="whole: got 'yes'; it must be true or false"):
+        problem(whole="yes")  # type: ignore[arg-type]

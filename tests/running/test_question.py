@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.running.pools import work_of
@@ -262,3 +263,72 @@ def test_units_on_a_file_of_pairs_need_only_the_positions_that_they_name(tmp_pat
         question(units=_units({"position": "plus"}))
     with pytest.raises(JobError, match=r"space.units.0.0.source: 'x' is no source of p.jsonl; it has source"):
         question(units=_units({"source": "x"}))
+
+
+def _line(split: str = "test", **changes: Any) -> dict[str, Any]:
+    side = {"text": "1 2", "positions": {"p": [0, 1]}}
+    answers = {name: f" {at}" for at, name in enumerate(("base", "a", "b"))}
+    expected = {"x<-a": " 1", "y<-b": " 2", "x<-a,y<-b": " 3"}
+    return {
+        "base": side,
+        "sources": {"a": side, "b": side},
+        "answers": answers,
+        "counterfactual": expected,
+        "split": split,
+        **changes,
+    }
+
+
+def _of_file(folder: Path, answer: dict[str, Any] | None = None, lines: int = 1, **space: Any) -> Question:
+    (folder / "pairs.jsonl").write_text("\n".join([json.dumps(_line())] * lines))
+    raw = {
+        "name": "x",
+        "model": {"path": "owner/SmolLM2"},
+        "problem": {"pairs": "pairs.jsonl"},
+        "space": space,
+        "answer": answer or {},
+    }
+    return ask(Job.parse(raw, folder=folder))
+
+
+BOTH = [{"layer": 3, "position": "p", "source": "a"}, {"layer": 4, "position": "p", "source": "b"}]
+
+
+def test_a_grid_is_gone_through_for_each_source_that_lends_alone_and_sets_say_who_lends(tmp_path: Path) -> None:
+    space = _of_file(tmp_path, layers=[0, 1], positions=["p"], units=[BOTH]).space(FACTS)
+    found = {(h.variable, tuple((u.site.layer, u.source) for u in h.intervention.units)) for h in space}
+    assert found == {
+        *(("x<-a", ((layer, "a"),)) for layer in (0, 1)),
+        *(("y<-b", ((layer, "b"),)) for layer in (0, 1)),
+        ("x<-a,y<-b", ((3, "a"), (4, "b"))),
+    }
+    assert len(space) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("space", "answer", "says"),
+    [
+        ({}, {}, "space.units: nothing takes from just a and b, as 'x<-a,y<-b' asks; give a set with a unit from each"),
+        (
+            {"units": [[{"layer": 3, "position": "p"}]]},
+            {},
+            "space.units.0.0.source: missing; pairs have the sources a, b",
+        ),
+        ({}, {"compare": "choices"}, "answer.compare: choices, and pairs.jsonl lists none; give each pair its choices"),
+    ],
+)
+def test_what_several_sources_and_choices_lack_is_said(
+    tmp_path: Path, space: dict[str, Any], answer: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(JobError) as e:
+        _of_file(tmp_path, answer, **space).space(FACTS)
+    assert says in str(e.value)
+
+
+def test_replicas_are_told_how_texts_are_put_and_what_counts() -> None:
+    raw = {**_job().model_dump(by_alias=True), "answer": {"compare": "sequence", "aliases": {" a": [" b"]}}}
+    raw["model"] = {"path": "owner/SmolLM2", "prompt": {"chat_template": True, "special_tokens": False}}
+    job = Job.parse(raw)
+    told = Wording(**work_of(ask(job), job).wording)
+    assert told == Wording(True, False, "sequence", {" a": (" b",)})
+    assert Wording(**work_of(ask(_job()), _job()).wording) == PLAIN

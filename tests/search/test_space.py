@@ -1,7 +1,7 @@
 """The hypothesis space: what it holds, in which order, each once; and the ids of what it holds."""
 
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 
 from hypothesis import given
@@ -69,6 +69,26 @@ def test_an_intervention_of_both_grid_and_sets_counts_once() -> None:
     space = HypothesisSpace(("v",), (grid,), ((inside,), (beside,), (beside,), (inside, beside)))
     assert len(space) == 4
     assert [i.units for i in space.interventions()][2:] == [(beside,), (inside, beside)]
+
+
+@given(
+    GRIDS,
+    st.lists(st.tuples(SITES, SITES).map(lambda s: (Unit(s[0], source="a"), Unit(s[1], source="b"))), max_size=3).map(
+        tuple
+    ),
+)
+def test_a_variable_that_says_who_lends_it_is_asked_of_what_takes_from_just_these(
+    grids: tuple[Grid, ...], sets: tuple[tuple[Unit, ...], ...]
+) -> None:
+    grids = tuple(replace(grid, sources=("a", "b")) for grid in grids)
+    space = HypothesisSpace(("x<-a", "y<-b", "x<-a, y<-b", "z"), grids, sets)
+    found = list(space)
+    assert len(space) == len(found) == len({h.id for h in found})
+    taken = {(h.variable, frozenset(u.source for u in h.intervention.units)) for h in found}
+    gridded = {("x<-a", frozenset("a")), ("y<-b", frozenset("b")), ("z", frozenset("a")), ("z", frozenset("b"))}
+    both = {("x<-a, y<-b", frozenset("ab")), ("z", frozenset("ab"))}
+    assert taken == (gridded if grids else set()) | (both if sets else set())
+    assert [sum(h.variable == v for h in found) for v in space.variables] == [space.count(v) for v in space.variables]
 
 
 @given(UNITS, UNITS)

@@ -43,9 +43,9 @@ def kept(draw: st.DrawFn) -> KeptPairs:
         base, variables = draw(inputs()), draw(st.lists(NAMES, unique=True, max_size=3))
         split = draw(st.sampled_from(["fit", "test", "holdout"]))
         answers = {name: draw(WORDS) for name in ("base", *sources)}
-        pairs.append(
-            Pair(index, base, sources, answers, {v: draw(WORDS) for v in variables}, split, draw(st.none() | WORDS))
-        )
+        listed = tuple(draw(st.lists(WORDS, max_size=2)))
+        expected = {v: draw(WORDS) for v in variables}
+        pairs.append(Pair(index, base, sources, answers, expected, split, draw(st.none() | WORDS), listed))
         encoded.append(
             Encoded(
                 index=index,
@@ -55,6 +55,8 @@ def kept(draw: st.DrawFn) -> KeptPairs:
                 source_positions={s: {p: draw(IDS) for p in (*i.spans, "last")} for s, i in sources.items()},
                 answers={name: draw(IDS) for name in answers},
                 counterfactual={v: draw(IDS) for v in variables},
+                aliases=tuple(draw(st.lists(st.tuples(IDS, IDS), max_size=2))),
+                choices=draw(IDS),
             )
         )
         outputs = draw(st.none() | st.just({s: draw(IDS) for s in sources}))

@@ -17,18 +17,20 @@ from raysearch.engine.fit.fits import Asked, CollapsedError, DivergedError, Fit
 from raysearch.engine.fit.progress import Progress, Validation
 from raysearch.engine.fit.recipe import Recipe, set_rates
 from raysearch.engine.fit.rows import Ask, Outcome
-from raysearch.engine.fit.unit import Captured
+from raysearch.engine.fit.unit import Captured, Turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitting:
-    """`train`, `held`: indices of pairs to train and to validate on. `answers`: of each the counterfactual's id and the base's own."""
+    """`train`, `held`: indices of pairs to train and to validate on. `answers`: of each the turns that say the counterfactual; `change`:
+    those of which this is not the base's own answer."""
 
     asked: Asked
     unit: Captured
     train: tuple[int, ...]
     held: tuple[int, ...]
-    answers: Mapping[int, tuple[int, int]]
+    answers: Mapping[int, tuple[Turn, ...]]
+    change: frozenset[int]
     progress: Progress
 
     def live(self, indices: Sequence[int]) -> list[int]:
@@ -40,15 +42,15 @@ class Fitting:
         return [index for index in indices if self.unit.lanes[index].free]
 
     def asks(self, owner: int, indices: Sequence[int]) -> tuple[Float[Tensor, "row width"], list[Ask]]:
-        """What is put in for these pairs, with gradients; and the rows that ask for it."""
+        """What is put in for each turn of these pairs, with gradients; and the rows that ask for it."""
         unit = self.unit
-        lanes = [unit.lanes[index] for index in indices]
-        places = torch.tensor([lane.at for lane in lanes], dtype=torch.long, device=unit.base.device)
+        turns = [turn for index in indices for turn in self.answers[index]]
+        places = torch.tensor([turn.lane.at for turn in turns], dtype=torch.long, device=unit.base.device)
         vectors = self.progress.featurizer.interchange(unit.base[places], unit.source[places])
         put = vectors.detach().unbind()
         return vectors, [
-            Ask(owner, lane, vector, unit.tokens, *self.answers[index])
-            for index, lane, vector in zip(indices, lanes, put, strict=True)
+            Ask(owner, turn.lane, vector, unit.tokens, turn.wanted, turn.own)
+            for turn, vector in zip(turns, put, strict=True)
         ]
 
     def learn(self, vectors: Float[Tensor, "row width"], gradient: Float[Tensor, "row width"], factor: float) -> None:
@@ -66,12 +68,16 @@ class Fitting:
         """Whether all its parameters are; a tensor, so that it need not be waited for."""
         return torch.stack([p.detach().isfinite().all() for p in self.progress.featurizer.parameters()]).all()
 
-    def validation(self, seen: Sequence[Outcome]) -> Validation:
-        """Of the outcomes of `held`."""
-        pairs = [(self.answers[index], outcome) for index, outcome in zip(self.held, seen, strict=True)]
-        matches = [outcome.id == wanted for (wanted, own), outcome in pairs if wanted != own]
+    def validation(self, seen: Mapping[int, Sequence[Outcome]]) -> Validation:
+        """Of the outcomes of `held`, turn by turn: an answer is right where all its tokens are."""
+        right = {
+            index: all(outcome.id == turn.wanted for turn, outcome in zip(self.answers[index], of_turns, strict=True))
+            for index, of_turns in seen.items()
+        }
+        matches = [right[index] for index in self.held if index in self.change]
         iia = sum(matches) / len(matches) if matches else None
-        return Validation(iia, len(matches), sum(o.loss for o in seen) / len(seen) if seen else None)
+        losses = [outcome.loss for of_turns in seen.values() for outcome in of_turns]
+        return Validation(iia, len(matches), sum(losses) / len(seen) if seen else None)
 
     def diverged(self, what: str, step: int, rate: float) -> DivergedError:
         """The error that says so."""

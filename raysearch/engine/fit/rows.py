@@ -25,6 +25,8 @@ from raysearch.engine.interchange import oracle
 from raysearch.engine.memory import Limit, halving
 from raysearch.engine.network import Given, Network, batches, tokens_of
 from raysearch.engine.paths import Path
+from raysearch.engine.rows import Row
+from raysearch.search.events import Ids
 
 Result = TypeVar("Result")
 
@@ -62,7 +64,7 @@ class Rows:
         self._loss: Loss = loss
         self._tolerance = tolerance
         self._limit = limit
-        self._alone: dict[tuple[Given, int, int], Outcome] = {}
+        self._alone: dict[tuple[Row, int, int], Outcome] = {}
         self._dtype = next(network.module.parameters()).dtype
 
     def gradients(
@@ -86,27 +88,28 @@ class Rows:
                 found[at] = outcome
         return found, faults
 
-    def look(self, wanted: Iterable[tuple[Given, int, int]]) -> None:
-        """Runs bases without intervention, for `alone`: of each (base, wanted, own)."""
+    def look(self, wanted: Iterable[tuple[Row, int, int]]) -> None:
+        """Runs bases without intervention, for `alone`: of each (unpatched row, wanted, own)."""
         missing = [key for key in dict.fromkeys(wanted) if key not in self._alone]
-        by_base: dict[Given, list[tuple[int, int]]] = {}
-        for base, *ids in missing:
-            by_base.setdefault(base, []).append((ids[0], ids[1]))
-        for batch in batches(list(by_base), self._network.company, self._limit.rows):
-            for part in halving(batch, lambda givens: list(zip(givens, self._lines(givens), strict=True)), self._limit):
-                for base, line in part:
-                    answers = by_base[base]
-                    outcomes = self._seen(line.expand(len(answers), -1), *zip(*answers, strict=True))
-                    self._alone.update({(base, *ids): o for ids, o in zip(answers, outcomes, strict=True)})
+        by_row: dict[Row, list[tuple[int, int]]] = {}
+        for row, *ids in missing:
+            by_row.setdefault(row, []).append((ids[0], ids[1]))
+        for batch in batches(list(by_row), lambda row: self._network.company(row.base), self._limit.rows):
+            for part in halving(batch, lambda rows: list(zip(rows, self._lines(rows), strict=True)), self._limit):
+                for row, line in part:
+                    answers = by_row[row]
+                    lines, among = line.expand(len(answers), -1), [row.among] * len(answers)
+                    outcomes = self._seen(lines, among, *zip(*answers, strict=True))
+                    self._alone.update({(row, *ids): o for ids, o in zip(answers, outcomes, strict=True)})
 
-    def alone(self, base: Given, wanted: int, own: int) -> Outcome:
-        """What comes of a base without intervention. It was looked at."""
-        return self._alone[base, wanted, own]
+    def alone(self, row: Row, wanted: int, own: int) -> Outcome:
+        """What comes of an unpatched row. It was looked at."""
+        return self._alone[row, wanted, own]
 
     @torch.inference_mode()
-    def _lines(self, givens: Sequence[Given]) -> Float[Tensor, "row answer"]:
-        self._count(givens)
-        return self._network.batch(givens)
+    def _lines(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
+        self._count(row.base for row in rows)
+        return self._network.batch([row.base for row in rows])
 
     def _gradients(self, asks: Sequence[Ask]) -> tuple[Float[Tensor, "row"], tuple[Tensor, ...]]:
         with torch.enable_grad():
@@ -121,17 +124,20 @@ class Rows:
     def _outcomes(self, asks: Sequence[Ask]) -> list[Outcome]:
         logits = self._path.logits([ask.lane.row for ask in asks], [self._lent(ask) for ask in asks])
         self._count(ask.lane.row.base for ask in asks)
-        outcomes = self._seen(logits, [ask.wanted for ask in asks], [ask.own for ask in asks])
+        among = [ask.lane.row.among for ask in asks]
+        outcomes = self._seen(logits, among, [ask.wanted for ask in asks], [ask.own for ask in asks])
         if self._path.name != "plain":
-            for at in near_ties(decide(logits), self._tolerance):
+            for at in near_ties(decide(logits, among), self._tolerance):
                 line = oracle(self._network, self._taps, asks[at].lane.row, [self._lent(asks[at])])
-                (outcomes[at],) = self._seen(line[None], [asks[at].wanted], [asks[at].own])
+                (outcomes[at],) = self._seen(line[None], among[at : at + 1], [asks[at].wanted], [asks[at].own])
         return outcomes
 
-    def _seen(self, logits: Float[Tensor, "row answer"], wanted: Sequence[int], own: Sequence[int]) -> list[Outcome]:
+    def _seen(
+        self, logits: Float[Tensor, "row answer"], among: Sequence[Ids], wanted: Sequence[int], own: Sequence[int]
+    ) -> list[Outcome]:
         both = [torch.tensor(list(ids), device=logits.device) for ids in (wanted, own)]
         losses = losses_of(self._loss, logits, *both)
-        return [Outcome(*row) for row in zip(losses.tolist(), logits.argmax(-1).tolist(), strict=True)]
+        return [Outcome(loss, d.id) for loss, d in zip(losses.tolist(), decide(logits, among), strict=True)]
 
     def _lent(self, ask: Ask) -> Float[Tensor, "token feature"]:
         return ask.vector.to(self._dtype).view(ask.tokens, -1)

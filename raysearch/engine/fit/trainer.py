@@ -23,11 +23,12 @@ from raysearch.engine.fit.progress import Progress
 from raysearch.engine.fit.recipe import Recipe, batch_of, divided
 from raysearch.engine.fit.rows import Ask, Outcome, Rows
 from raysearch.engine.fit.start import started
-from raysearch.engine.fit.unit import Captured, captured, inputs_of, unit_of
+from raysearch.engine.fit.unit import Captured, captured, inputs_of, turns_of, unit_of
 from raysearch.engine.memory import Limit
 from raysearch.engine.network import Network
 from raysearch.engine.paths import Path
-from raysearch.errors import JobError, NotYetError
+from raysearch.engine.rows import Row
+from raysearch.errors import JobError
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention
 
@@ -115,7 +116,7 @@ class Trainer:
     ) -> Group:
         """The fits as they stand at step `first`; the bases of rows that are not run are looked at."""
         group, known = Group(), _Known()
-        self._captures.decisions([pair.base for pair in pairs if "base" not in pair.answers])  # all at once, for `_own`
+        own = self._own(pairs)
         for at, (one, featurizer) in enumerate(zip(asked, given, strict=True)):
             try:
                 wanted = targets[one.intervention.id]
@@ -124,17 +125,19 @@ class Trainer:
                 train, held = (tuple(index for index in part if index in wanted) for part in parts)
                 if not train:
                     raise JobError(f"{one.intervention.variable}: no pairs to fit on, besides those to validate on")
-                answers = {pair.index: (_id(wanted[pair.index], pair), self._own(pair)) for pair in used}
+                self._check_loss(wanted)
                 unit = self._captured(one.intervention, used, known)
-                group.alive[at] = Fitting(
-                    one, unit, train, held, answers, self._progress(one, unit, train, featurizer, first)
-                )
+                answers = {i: turns_of(self._path, unit.lanes[i], wanted[i], own[i]) for i in (p.index for p in used)}
+                change = frozenset(i for i in answers if wanted[i] != own[i])
+                progress = self._progress(one, unit, train, featurizer, first)
+                group.alive[at] = Fitting(one, unit, train, held, answers, change, progress)
             except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
                 group.fail({at: error})
         self._rows.look(
-            (fitting.unit.lanes[index].row.base, *fitting.answers[index])
+            (turn.lane.row.alone, turn.wanted, turn.own)
             for fitting in group.alive.values()
             for index in fitting.free([*fitting.train, *fitting.held])
+            for turn in fitting.answers[index]
         )
         return group
 
@@ -150,11 +153,20 @@ class Trainer:
         assert progress.stopped or progress.step == first, f"a fit at step {progress.step} does not go on from {first}"
         return progress
 
-    def _own(self, pair: Encoded) -> int:
-        """The base's own answer: as the pair says, or as the model does."""
-        if "base" in pair.answers:
-            return _id(pair.answers["base"], pair)
-        return self._captures.decisions([pair.base])[0].id
+    def _own(self, pairs: Sequence[Encoded]) -> dict[int, Ids]:
+        """The bases' own answers, by the pair's index: as the pair says, or (one token) as the model does."""
+        unsaid = [pair for pair in pairs if "base" not in pair.answers]
+        decisions = self._captures.decisions([Row(pair.base, (), pair.choices) for pair in unsaid])
+        said = {pair.index: pair.answers["base"] for pair in pairs if "base" in pair.answers}
+        return said | {pair.index: (decision.id,) for pair, decision in zip(unsaid, decisions, strict=True)}
+
+    def _check_loss(self, wanted: Mapping[int, Ids]) -> None:
+        """Raises: JobError for a loss that is of one token, where answers have several."""
+        long = next((index for index, ids in wanted.items() if len(ids) > 1), None)
+        if self._recipe.loss != "cross_entropy" and long is not None:
+            raise JobError(
+                f"fit.loss: {self._recipe.loss} is of one token, and the answer of pair {long} has {len(wanted[long])}; use cross_entropy"
+            )
 
     def _step(self, group: Group, step: int) -> None:
         recipe = self._recipe
@@ -182,7 +194,7 @@ class Trainer:
                 except Exception as error:  # noqa: BLE001  as in measure.py
                     group.fail({at: error})
                     continue
-                free = sum(self._alone(fitting, index).loss for index in fitting.free(indices))
+                free = sum(o.loss for index in fitting.free(indices) for o in self._alone(fitting, index))
                 loss = torch.stack([losses[row] for row in rows]).sum() if rows else zero.sum()
                 said[at] = (loss + free) / len(indices), fitting.is_finite
         self._take_notice(group, said, step)
@@ -221,15 +233,18 @@ class Trainer:
         for at, fitting in group.going.items():
             ran = iter([outcomes[row] for row in rows[at]])
             free = set(fitting.free(fitting.held))
-            seen = [self._alone(fitting, index) if index in free else next(ran) for index in fitting.held]
+            seen = {
+                index: self._alone(fitting, index) if index in free else [next(ran) for _ in fitting.answers[index]]
+                for index in fitting.held
+            }
             validation = fitting.validation(seen)
             if validation.loss is not None and not math.isfinite(validation.loss):
                 group.fail({at: fitting.diverged("validation loss is", *self._rate(fitting.progress.step))})
                 continue
             fitting.progress.look(validation, self._recipe.patience)
 
-    def _alone(self, fitting: Fitting, index: int) -> Outcome:
-        return self._rows.alone(fitting.unit.lanes[index].row.base, *fitting.answers[index])
+    def _alone(self, fitting: Fitting, index: int) -> list[Outcome]:
+        return [self._rows.alone(turn.lane.row.alone, turn.wanted, turn.own) for turn in fitting.answers[index]]
 
     def _ended(self, asked: Sequence[Asked], group: Group) -> list[Fit | FitFault]:
         for at, fitting in list(group.alive.items()):
@@ -241,9 +256,3 @@ class Trainer:
             else group.alive[at].fit(self._recipe)
             for at, one in enumerate(asked)
         ]
-
-
-def _id(ids: Ids, pair: Encoded) -> int:
-    if len(ids) != 1:
-        raise NotYetError(f"pair {pair.index}: an answer of {len(ids)} tokens cannot be fit to yet; compare the first")
-    return ids[0]

@@ -38,6 +38,15 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """A token of an answer: the row that is to say it, the id that is wanted there and the base's own (as `losses_of` has them)."""
+
+    lane: Lane
+    wanted: int
+    own: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Captured:
     """A unit on pairs, by the pair's index. `base`, `source`: float32, on the network's device. `tokens`: of the unit."""
 
@@ -88,6 +97,17 @@ def captured(
         for at, (index, row) in enumerate(rows.items())
     }
     return Captured(lanes, base, source, tokens)
+
+
+def turns_of(path: Path, lane: Lane, wanted: Ids, own: Ids) -> tuple[Turn, ...]:
+    """A turn for each token of `wanted`, said after those before it: greedy decoding says `wanted` just where each is the arg max."""
+    turns: list[Turn] = []
+    for at, token in enumerate(wanted):
+        if at:
+            row = lane.row.after(wanted[at - 1])
+            lane = replace(lane, row=row, company=path.company(row), joins=path.joins(row))
+        turns.append(Turn(lane, token, own[at] if at < len(own) else token))
+    return tuple(turns)
 
 
 @constant()
