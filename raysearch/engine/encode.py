@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import LAST, Input, Pair, Span, Stimulus
+from raysearch.causal import LAST, Input, Pair, Span, Stimulus, index_of
+from raysearch.engine.positions import Side, located
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import PairsError, PositionError
 from raysearch.search.events import Encoded, Given, Ids
@@ -32,8 +33,7 @@ def encode(
         _check_is_text(pair)
     texts = Texts(tokenizer)
     texts.read(text for pair in pairs for text in _texts_of(pair, variables))
-    names = tuple(dict.fromkeys(p for p in positions if p != LAST))
-    return tuple(_Encoder(pair, texts).encoded(names, variables) for pair in pairs)
+    return tuple(_Encoder(pair, texts).encoded(positions, variables) for pair in pairs)
 
 
 def encoding_digest(encoded: Sequence[Encoded]) -> str:
@@ -76,19 +76,15 @@ class _Encoder:
 
     def encoded(self, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
         pair = self._pair
-        base_positions = {p: self._position(pair.base, "base", p) for p in (*positions, LAST)}
-        source_positions: dict[str, Mapping[str, Ids]] = {}
-        for name, source in pair.sources.items():
-            source_positions[name] = {p: self._position(source, name, p) for p in (*positions, LAST)}
-            for p in positions:
-                self._check_counts(p, name, base_positions[p], source_positions[name][p])
+        sides = [self._side(name, given) for name, given in {"base": pair.base, **pair.sources}.items()]
+        base_positions, *theirs = located(pair.index, sides, positions)
         inputs = {"base": pair.base, **pair.sources}
         return Encoded(
             index=pair.index,
             base=self._ids(pair.base),
             sources={name: self._ids(source) for name, source in pair.sources.items()},
             base_positions=base_positions,
-            source_positions=source_positions,
+            source_positions=dict(zip(pair.sources, theirs, strict=True)),
             answers={n: self._answer(i, pair.answers, n, f"answer of {n}") for n, i in inputs.items()},
             counterfactual={
                 v: self._answer(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}")
@@ -102,13 +98,19 @@ class _Encoder:
             raise PairsError(f"pair {self._pair.index}: the text {given.text!r} has no token; need at least one")
         return ids
 
-    def _position(self, given: Input, name: str, position: str) -> Ids:
-        self._ids(given)
+    def _side(self, name: str, given: Input) -> Side:
+        ids, tokens = self._ids(given), self._texts[given.text]
+        own = range(tokens.first, len(ids))
+        return Side(name, given.positions, lambda position: self._position(given, name, position, own), own)
+
+    def _position(self, given: Input, name: str, position: str, own: range) -> Ids:
+        index = index_of(position)
+        if position in given.tokens or (index is not None and position not in given.spans):
+            chosen = given.tokens.get(position, (index or 0,))
+            return self._indexed(f"pair {self._pair.index}: position {position!r} of the {name}", given, chosen, own)
         tokens = self._texts[given.text]
-        if position == LAST:
-            return (len(tokens.ids) - 1,)
         if position not in given.spans:
-            known = ", ".join((*given.spans, LAST))
+            known = ", ".join((*given.positions, LAST))
             raise PositionError(f"pair {self._pair.index}: the {name} has no position {position!r}; it has {known}")
         span = given.spans[position]
         at = tokens.within(span)
@@ -122,6 +124,13 @@ class _Encoder:
         self._check_edges(where, given.text, span, tokens, at)
         return at
 
+    def _indexed(self, where: str, given: Input, chosen: Ids, own: range) -> Ids:
+        if max(chosen) >= len(own):
+            raise PositionError(
+                f"{where}: there is no token {max(chosen)} (from 0, special tokens not counted); {given.text!r} has {len(own)}"
+            )
+        return tuple(own[i] for i in chosen)
+
     def _check_edges(self, where: str, text: str, span: Span, tokens: Tokens, at: Ids) -> None:
         """A token may reach over an edge of the span, but only by white space (" Spain")."""
         start, end = span
@@ -132,13 +141,6 @@ class _Encoder:
                     f"{where}: [{start}, {end}) is {text[start:end]!r}, but token {token} is {text[first:last]!r} and "
                     f"reaches over its edge in {text!r}; move the edge to where a token begins or ends"
                 )
-
-    def _check_counts(self, position: str, name: str, base: Ids, source: Ids) -> None:
-        if len(base) != len(source):
-            raise PositionError(
-                f"pair {self._pair.index}: position {position!r} has {len(base)} tokens in the base and {len(source)} "
-                f"in the {name}; they must be as many (saying which to `take` is not supported yet)"
-            )
 
     def _answer(self, given: Input, answers: Mapping[str, str], key: str, what: str) -> Ids:
         what = f"pair {self._pair.index}: the {what}"

@@ -17,17 +17,15 @@ NOT_YET_KEYS = (
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "answer.compare": ("sequence", "choices"),
-    "space.positions": ("all",),
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
-    "propose.use": ("refine", "smallest_subspace", "attribution"),
+    "propose.use": ("attribution",),
 }  # fmt: skip
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
 
 SUPPORTED = {
     "answer.compare": "first_token or class",
-    "space.positions": "the names of positions",
     "space.units.subspace": "full or coordinates",
-    "propose.use": "exhaustive",
+    "propose.use": "exhaustive, refine, smallest_subspace or my_file.py:Proposer",
 }
 """What this version takes in their place."""
 
@@ -65,10 +63,6 @@ def _is_not_yet(path: str, value: Any) -> bool:
         return True
     words = NOT_YET_VALUES.get(path, ())
     values = value if isinstance(value, list) else [value]
-    if path == "propose.use" and isinstance(value, str) and ":" in value:
-        return True
-    if path == "space.positions" and any(isinstance(v, dict) for v in values):
-        return True
     return any(
         (next(iter(v), None) if isinstance(v, dict) else v) in words for v in values if isinstance(v, (str, dict))
     )
