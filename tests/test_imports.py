@@ -17,7 +17,7 @@ ROOMS = {
     "user_code": {"errors"},
     "causal": {"errors"},
     "search": {"causal", "errors"},
-    "job": {"search", "errors", "folders"},
+    "job": {"search", "causal", "errors", "folders"},
     "problems": {"causal", "errors", "user_code"},
     "engine": {"search", "causal", "errors", "whole_file", "user_code"},
     "store": {"search", "causal", "errors", "folders"},
@@ -37,6 +37,7 @@ ROOMS = {
         "search",
         "causal",
         "errors",
+        "user_code",
     },
     "notebook": {"running", "engine", "store", "folders", "report", "job", "search", "errors"},
     "cli": {

@@ -89,6 +89,29 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"space": {"components": ["head", "head"]}}, "space: components names 'head' twice"),
         ({"space": {"components": []}}, "space: there is nowhere to look: name one of components, or give units"),
         ({"space": {"positions": []}}, "space: positions names none, and the grid needs one"),
+        ({"space": {"positions": "every"}}, r"space.positions: should be all, or a list such as .*\(got 'every'\)"),
+        ({"space": {"positions": [3]}}, r"space.positions.0: should be a name, {country: .*\(got 3\)"),
+        (
+            {"space": {"positions": [{"a": {"take": "left"}}]}},
+            r"space.positions.0: take should be first, last, align_r",
+        ),
+        ({"space": {"positions": [{"a": {"tokens": [1, 1]}}]}}, "space.positions.0: tokens names 1 twice"),
+        ({"space": {"positions": [{"a": {"tokens": []}}]}}, r"space.positions.0: tokens should be indices .*got \[\]"),
+        ({"space": {"positions": [{"last": {"tokens": [1]}}]}}, "space.positions.0: 'last' has its tokens already"),
+        ({"space": {"positions": ["a.last", {"a": {"take": "last"}}]}}, "space: positions names 'a.last' twice"),
+        (
+            {
+                "space": {
+                    "positions": [{"a": {"tokens": [1]}}],
+                    "units": [[{"layer": 0, "position": {"a": {"tokens": [2]}}}]],
+                }
+            },
+            r"space: position 'a' is tokens \[1\] and \[2\]; give it one meaning",
+        ),
+        (
+            {"propose": {"use": "refined"}},
+            r"propose.use: 'refined' is no proposer; did you mean 'refine'\? it may be exh",
+        ),
         ({"space": {"heads": "each"}}, r"space.heads: should be all \(each head by itself\), joint .*\(got 'each'\)"),
         ({"space": {"heads": 3}}, r"space.heads: should be all .*\(got 3\)"),
         ({"space": {"heads": [1, 1]}}, "space: heads names 1 twice"),
@@ -255,12 +278,7 @@ def test_keys_of_later_versions_are_refused_not_ignored(tmp_path: Path, key: str
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
-    [(path, value) for path, values in NOT_YET_VALUES.items() for value in values]
-    + [
-        ("space.positions", [{"x": {"take": "last"}}]),
-        ("propose.use", "my_file.py:Proposer"),
-    ],
+    ("path", "value"), [(path, value) for path, values in NOT_YET_VALUES.items() for value in values]
 )
 def test_values_of_later_versions_are_refused_not_ignored(tmp_path: Path, path: str, value: object) -> None:
     room, _, name = path.partition(".")
@@ -318,6 +336,7 @@ def test_paths_are_taken_from_the_folder_of_the_job(tmp_path: Path) -> None:
     assert job.model.path == str(tmp_path / "m")
     assert job.problem.pairs == str(tmp_path / "p.jsonl")
     assert _load(tmp_path, {"problem": {"use": "mine.py:make"}}).problem.use == f"{tmp_path / 'mine.py'}:make"
+    assert _load(tmp_path, {"propose": {"use": "mine.py:Proposer"}}).propose.use == f"{tmp_path / 'mine.py'}:Proposer"
     assert _load(tmp_path, {}).model.path == "owner/model"
 
 
@@ -343,7 +362,10 @@ def test_the_hash_covers_what_changes_an_answer_and_nothing_else(tmp_path: Path)
     assert _load(tmp_path, {"test": {"threshold": 0.7}}).hash({}, "p") != whole
     assert _load(tmp_path, {"pairs": {"seed": 1}}).hash({}, "p") != whole
     assert _load(tmp_path, {"space": {"heads": "joint"}}).hash({}, "p") != whole
+    assert _load(tmp_path, {"propose": {"use": "refine"}}).hash({}, "p") != whole
     assert job.hash({}, "q") != whole
+    mine = _load(tmp_path, {"propose": {"use": "mine.py:Proposer"}})
+    assert mine.hash({"propose.use": "d"}, "p") != mine.hash({"propose.use": "e"}, "p")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     a, b = (_load(tmp_path, {"model": {"path": folder}}) for folder in "ab")
@@ -360,7 +382,9 @@ SITE_KEYS = {
     "component": st.sampled_from(["residual", "head", "embedding", "model.layers.{layer}.mlp.input"]),
     "head": st.none() | st.integers(0, 8),
     "layer": st.integers(0, 29),
-    "position": st.sampled_from(["country", "last"]),
+    "position": st.sampled_from(
+        ["country", "last", "token_3", {"country": {"take": "last"}}, {"x": {"tokens": [12, 13]}}]
+    ),
 }
 UNITS = st.fixed_dictionaries(
     {"layer": SITE_KEYS["layer"], "position": SITE_KEYS["position"]},
@@ -378,7 +402,7 @@ SPACES = st.fixed_dictionaries(
         "components": st.lists(SITE_KEYS["component"], unique=True, max_size=3),
         "heads": st.sampled_from(["all", "joint", [0, 4]]),
         "layers": st.sampled_from(["all", [0, 3], {"from": 1, "to": 5}]),
-        "positions": st.sampled_from([["country"], ["country", "last"]]),
+        "positions": st.just("all") | st.lists(SITE_KEYS["position"], min_size=1, max_size=3),
         "subspaces": st.lists(SUBSPACES, min_size=1, max_size=2),
     },
 )

@@ -2,13 +2,16 @@
 
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares, lenders
+from raysearch.causal.positions import EVERY, TAKES, Take, index_of, taken, token
 from raysearch.causal.problem import Problem, draw_pairs, split_of
 from raysearch.causal.stimulus import Stimulus
 
 __all__ = [
+    "EVERY",
     "LAST",
     "ONE_SOURCE",
     "SPLITS",
+    "TAKES",
     "CausalModel",
     "Input",
     "Pair",
@@ -17,10 +20,14 @@ __all__ = [
     "Span",
     "Split",
     "Stimulus",
+    "Take",
     "Value",
     "Variable",
     "differing_shares",
     "draw_pairs",
+    "index_of",
     "lenders",
     "split_of",
+    "taken",
+    "token",
 ]

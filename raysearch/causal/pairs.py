@@ -1,7 +1,7 @@
 """Inputs and pairs: what is put to a model, and what the causal model predicts under each interchange.
 
-Invariants: an input is a text or a stimulus; positions are character spans [start, end) inside the text, token indices of the
-stimulus; a pair's counterfactuals are answers (text), one for each variable that is asked about.
+Invariants: an input is a text or a stimulus; positions are character spans [start, end) inside the text, or token indices; a pair's
+counterfactuals are answers (text), one for each variable that is asked about.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ ONE_SOURCE = "source"
 class Input:
     """A text or a stimulus, with named positions; and the causal model's setting behind it.
 
-    Positions of a text are `spans`, each [start, end) in characters. Those of a stimulus are `tokens`, each the indices of what
-    the network has as tokens (time steps, patches; 0 alone where it has none). The position "last" always exists and is not
-    listed. `values` is empty for pairs from a file.
+    Positions of a text are `spans`, each [start, end) in characters, or `tokens`, each indices of its tokens, special ones not
+    counted. Those of a stimulus are `tokens`: of what the network has as such (time steps, patches; 0 alone where it has none). The
+    position "last" always exists and is not listed. `values` is empty for pairs from a file.
 
     Raises: PairsError for neither or both, a span that is empty or outside the text, token indices that are none or below 0.
     """
@@ -48,10 +48,14 @@ class Input:
                 if self.stimulus is None
                 else f"position {LAST!r} is every input's last token and cannot be given others; name it otherwise"
             )
+        twice = next((name for name in self.spans if name in self.tokens), None)
+        if twice is not None:
+            raise PairsError(f"position {twice!r} is given as a span and as token indices; give one of them")
         if self.stimulus is None:
             self._check_text()
         else:
             self._check_stimulus()
+        self._check_tokens()
 
     @property
     def positions(self) -> tuple[str, ...]:
@@ -71,8 +75,6 @@ class Input:
     def _check_text(self) -> None:
         if not self.text:
             raise PairsError("an input's text is empty; a model needs at least one token")
-        if self.tokens:
-            raise PairsError(f"position {next(iter(self.tokens))!r}: positions of a text are character spans (spans)")
         for name, (start, end) in self.spans.items():
             if not 0 <= start < end <= len(self.text):
                 raise PairsError(
@@ -84,6 +86,8 @@ class Input:
             raise PairsError(f"an input is a text or a tensor; got {self.text!r} and {self.shown}")
         if self.spans:
             raise PairsError(f"position {next(iter(self.spans))!r}: positions of a tensor are token indices (tokens)")
+
+    def _check_tokens(self) -> None:
         for name, tokens in self.tokens.items():
             if not tokens or min(tokens) < 0 or len(set(tokens)) < len(tokens):
                 raise PairsError(

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from raysearch.causal import Split
+from raysearch.causal import EVERY, Split
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
+from raysearch.engine.positions import every
 from raysearch.engine.wording import Wording
 from raysearch.job import Job
 from raysearch.running.question import Question, ask, differing
@@ -65,8 +66,9 @@ def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
 def _facts(question: Question) -> _Facts:
     job = question.job
     looked = looked_at(question)
-    space = question.space(_model_facts(looked, job.model.dtype))
     encoded = looked.encode(question.pairs, question.positions, question.variables)
+    tokens = every(encoded) if EVERY in question.positions else 0
+    space = question.space(_model_facts(looked, job.model.dtype, tokens))
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
     check_variables(test, called)
@@ -111,9 +113,9 @@ def looked_at(question: Question) -> Looked:
     return look(source, question.components)
 
 
-def _model_facts(looked: Looked, dtype: str) -> ModelFacts:
+def _model_facts(looked: Looked, dtype: str, tokens: int) -> ModelFacts:
     """What can be known of the model before it runs."""
-    return ModelFacts(looked.layers, looked.width, looked.heads, "", dtype, "", looked.path, looked.components)
+    return ModelFacts(looked.layers, looked.width, looked.heads, "", dtype, "", looked.path, looked.components, tokens)
 
 
 def _sites_words(grid: Grid) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import LAST, Input, Pair, Span, Stimulus
+from raysearch.causal import LAST, Input, Pair, Span, Stimulus, index_of
+from raysearch.engine.positions import Side, located
 from raysearch.engine.texts import Prompt, Texts, Tokens
 from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import PairsError, PositionError
@@ -39,8 +40,7 @@ def encode(
         _check_is_text(pair)
     texts = Texts(tokenizer, wording)
     texts.read(text for pair in pairs for text in _texts_of(pair, texts, wording, variables))
-    names = tuple(dict.fromkeys(p for p in positions if p != LAST))
-    return tuple(_Encoder(pair, texts, wording).encoded(names, variables) for pair in pairs)
+    return tuple(_Encoder(pair, texts, wording).encoded(positions, variables) for pair in pairs)
 
 
 def encoding_digest(encoded: Sequence[Encoded]) -> str:
@@ -98,12 +98,8 @@ class _Encoder:
 
     def encoded(self, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
         pair = self._pair
-        base_positions = {p: self._position(pair.base, "base", p) for p in (*positions, LAST)}
-        source_positions: dict[str, Mapping[str, Ids]] = {}
-        for name, source in pair.sources.items():
-            source_positions[name] = {p: self._position(source, name, p) for p in (*positions, LAST)}
-            for p in positions:
-                self._check_counts(p, name, base_positions[p], source_positions[name][p])
+        sides = [self._side(name, given) for name, given in {"base": pair.base, **pair.sources}.items()]
+        base_positions, *theirs = located(pair.index, sides, positions)
         inputs = {"base": pair.base, **pair.sources}
         answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in inputs.items()}
         counterfactual = {
@@ -114,7 +110,7 @@ class _Encoder:
             base=self._ids(pair.base),
             sources={name: self._ids(source) for name, source in pair.sources.items()},
             base_positions=base_positions,
-            source_positions=source_positions,
+            source_positions=dict(zip(pair.sources, theirs, strict=True)),
             answers=answers,
             counterfactual=counterfactual,
             aliases=self._aliases(variables),
@@ -172,14 +168,24 @@ class _Encoder:
             raise PairsError(f"pair {self._pair.index}: the text {given.text!r} has no token; need at least one")
         return tokens.ids
 
-    def _position(self, given: Input, name: str, position: str) -> Ids:
-        self._ids(given)
+    def _side(self, name: str, given: Input) -> Side:
+        ids, prompt = self._ids(given), self._texts.prompt(given.text)
+        tokens = self._texts[prompt.text]
+        at = tokens.within((prompt.start, prompt.start + len(given.text)))
+        own = range(at[0], at[-1] + 1) if self._wording.chat_template else range(tokens.first, len(ids))
+        return Side(
+            name, given.positions, lambda position: self._position(given, name, position, own), own, last=len(ids) - 1
+        )
+
+    def _position(self, given: Input, name: str, position: str, own: range) -> Ids:
+        index = index_of(position)
+        if position in given.tokens or (index is not None and position not in given.spans):
+            chosen = given.tokens.get(position, (index or 0,))
+            return self._indexed(f"pair {self._pair.index}: position {position!r} of the {name}", given, chosen, own)
         prompt = self._texts.prompt(given.text)
         tokens = self._texts[prompt.text]
-        if position == LAST:
-            return (len(tokens.ids) - 1,)
         if position not in given.spans:
-            known = ", ".join((*given.spans, LAST))
+            known = ", ".join((*given.positions, LAST))
             raise PositionError(f"pair {self._pair.index}: the {name} has no position {position!r}; it has {known}")
         start, end = given.spans[position]
         span = prompt.start + start, prompt.start + end
@@ -193,6 +199,13 @@ class _Encoder:
         self._check_edges(where, prompt, span, tokens, at)
         return at
 
+    def _indexed(self, where: str, given: Input, chosen: Ids, own: range) -> Ids:
+        if max(chosen) >= len(own):
+            raise PositionError(
+                f"{where}: there is no token {max(chosen)} (from 0, special tokens not counted); {given.text!r} has {len(own)}"
+            )
+        return tuple(own[i] for i in chosen)
+
     def _check_edges(self, where: str, prompt: Prompt, span: Span, tokens: Tokens, at: Ids) -> None:
         """A token may reach over an edge of the span, but only by white space (" Spain")."""
         (start, end), text = span, prompt.text
@@ -204,13 +217,6 @@ class _Encoder:
                     f"{text[first:last]!r} and "
                     f"reaches over its edge in {text!r}; move the edge to where a token begins or ends"
                 )
-
-    def _check_counts(self, position: str, name: str, base: Ids, source: Ids) -> None:
-        if len(base) != len(source):
-            raise PositionError(
-                f"pair {self._pair.index}: position {position!r} has {len(base)} tokens in the base and {len(source)} "
-                f"in the {name}; they must be as many (saying which to `take` is not supported yet)"
-            )
 
     def _named(self, given: Input, answers: Mapping[str, str], key: str, what: str) -> Ids:
         if key not in answers:

@@ -5,7 +5,8 @@ Invariants: equal pairs, equal encoding, whatever the network's weights; an answ
 
 from collections.abc import Mapping, Sequence
 
-from raysearch.causal import LAST, Input, Pair, Stimulus
+from raysearch.causal import LAST, Input, Pair, Stimulus, index_of
+from raysearch.engine.positions import Side, located
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import ModelError, PairsError, PositionError
 from raysearch.search.events import Encoded, Ids
@@ -20,9 +21,8 @@ def encode_tensors(
     there, beyond the tokens that the network has, or of another number of tokens in base and source; ModelError for a tensor that
     the network does not take.
     """
-    names = tuple(dict.fromkeys(p for p in positions if p != LAST))
     encoder = _Encoder(network)
-    return tuple(encoder.encoded(pair, names, variables) for pair in pairs)
+    return tuple(encoder.encoded(pair, positions, variables) for pair in pairs)
 
 
 def stimulus_of(given: Input, what: str) -> Stimulus:
@@ -40,41 +40,41 @@ class _Encoder:
 
     def encoded(self, pair: Pair, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
         what = f"pair {pair.index}: the "
-        base_positions = self._positions(pair.base, f"{what}base", positions)
-        source_positions: dict[str, Mapping[str, Ids]] = {}
-        for name, source in pair.sources.items():
-            source_positions[name] = self._positions(source, what + name, positions)
-            for p in positions:
-                ours, theirs = len(base_positions[p]), len(source_positions[name][p])
-                if ours != theirs:
-                    raise PositionError(
-                        f"pair {pair.index}: position {p!r} has {ours} tokens in the base and {theirs} in the {name}; they must be as many"
-                    )
+        sides = [self._side(name, given, what + name) for name, given in {"base": pair.base, **pair.sources}.items()]
+        base_positions, *theirs = located(pair.index, sides, positions)
         expected = {v: (pair.counterfactual, v, f"{what}counterfactual of variable {v!r}") for v in variables}
         return Encoded(
             index=pair.index,
             base=stimulus_of(pair.base, f"{what}base"),
             sources={name: stimulus_of(source, what + name) for name, source in pair.sources.items()},
             base_positions=base_positions,
-            source_positions=source_positions,
+            source_positions=dict(zip(pair.sources, theirs, strict=True)),
             answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in ("base", *pair.sources)},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
         )
 
-    def _positions(self, given: Input, what: str, positions: Sequence[str]) -> dict[str, Ids]:
+    def _side(self, name: str, given: Input, what: str) -> Side:
         count = self._count(stimulus_of(given, what), what)
-        found: dict[str, Ids] = {}
-        for name in positions:
-            if name not in given.tokens:
-                known = ", ".join((*given.tokens, LAST))
-                raise PositionError(f"{what} has no position {name!r}; it has {known}")
-            found[name] = given.tokens[name]
-            if max(found[name]) >= count:
-                raise PositionError(
-                    f"{what}: position {name!r} has token {max(found[name])}, and {self._network.name} has {count} (from 0) on "
-                    f"{given.shown}; name one that it has"
-                )
-        return {**found, LAST: (count - 1,)}
+        return Side(
+            name,
+            given.positions,
+            lambda position: self._position(given, what, position, count),
+            range(count),
+            last=count - 1,
+        )
+
+    def _position(self, given: Input, what: str, position: str, count: int) -> Ids:
+        index = index_of(position)
+        if position not in given.tokens and index is None:
+            known = ", ".join((*given.tokens, LAST))
+            raise PositionError(f"{what} has no position {position!r}; it has {known}")
+        at = given.tokens.get(position, (index or 0,))
+        if max(at) >= count:
+            raise PositionError(
+                f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has {count} (from 0) on "
+                f"{given.shown}; name one that it has"
+            )
+        return at
 
     def _count(self, stimulus: Stimulus, what: str) -> int:
         """How many tokens the network has on tensors of this shape."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import torch
 
-from raysearch.causal import Pair
+from raysearch.causal import EVERY, Pair
 from raysearch.engine.asked import other_source, row_of
 from raysearch.engine.decide import Decision, checked
 from raysearch.engine.featurized import Featurizers
@@ -25,6 +25,7 @@ from raysearch.engine.measure import Fault, Item
 from raysearch.engine.memory import memory_in_use
 from raysearch.engine.meter import Meter, Usage
 from raysearch.engine.network import LoadedNetwork, NetworkSource
+from raysearch.engine.positions import every
 from raysearch.engine.rows import Row
 from raysearch.search.events import (
     Block,
@@ -70,6 +71,7 @@ class Replica:
         with self._meter.phase("load"):
             network, encode = loaded.open(pairs)
             encoded = encode(pairs, positions, variables)
+        tokens = every(encoded) if EVERY in positions else 0
         self._worker, self._node = worker, node
         self._loaded, self._raw, self._settings, self._components = loaded, pairs, settings, components
         self._pairs = {e.index: e for e in encoded}
@@ -87,6 +89,7 @@ class Replica:
                 device=_device_name(network.device),
                 path=self._machine.path.name,
                 components=self._machine.facts,
+                tokens=tokens,
             ),
             encoded,
         )

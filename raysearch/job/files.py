@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MODEL = "model.path"
 PROBLEM = "problem.use"
 PAIRS = "problem.pairs"
+PROPOSER = "propose.use"
 FILES = "files"
 """The folder beside a job.yaml that was sent or kept with its files."""
 LAYER = "{layer}"
@@ -52,7 +53,10 @@ def placed(job: "Job", place: Callable[[NamedFile], str]) -> "Job":
         problem = problem.model_copy(update={"pairs": place(NamedFile(PAIRS, problem.pairs))})
     elif problem.use is not None and ".py:" in problem.use:
         problem = problem.model_copy(update={"use": _function(PROBLEM, problem.use, place)})
-    return job.model_copy(update={"model": model, "problem": problem, "space": _space(job.space, place)})
+    propose, space = job.propose, _space(job.space, place)
+    if propose.file is not None:
+        propose = propose.model_copy(update={"use": _function(PROPOSER, propose.use, place)})
+    return job.model_copy(update={"model": model, "problem": problem, "space": space, "propose": propose})
 
 
 def named_files(job: "Job") -> tuple[NamedFile, ...]:

@@ -115,15 +115,15 @@ class Job(Keys):
     def hash(self, files: Mapping[str, str], pairs: str) -> str:
         """SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
 
-        `files`: digest of each file or folder that the job names, by key ("model.path", "problem.use", "sae PATH"); `pairs`: digest of
-        the pairs.
+        `files`: digest of each file or folder that the job names, by key ("model.path", "problem.use", "propose.use", "sae PATH");
+        `pairs`: digest of the pairs.
         """
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         content["problem"].pop("pairs")
         for keys in content["space"]["subspaces"]:
             if isinstance(keys, dict) and "sae" in keys:
                 keys["sae"]["path"] = files[f"sae {keys['sae']['path']}"]
-        for key in ("model.path", "problem.use"):
+        for key in ("model.path", "problem.use", "propose.use"):
             if key in files:
                 room, name = key.split(".")
                 content[room][name] = files[key]

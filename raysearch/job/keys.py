@@ -4,10 +4,11 @@ Invariants: a default stands here and nowhere else, and so do the words on a key
 schema); nothing but `resources` and `name` can change without changing an answer.
 """
 
+import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -274,10 +275,42 @@ class TestKeys(Keys):
         return self
 
 
+PROPOSERS = ("exhaustive", "refine", "smallest_subspace")
+"""Those that are ready."""
+
+
+def _known_proposer(name: str) -> str:
+    if name not in PROPOSERS and _FACTORY.fullmatch(name) is None:
+        near = difflib.get_close_matches(name, PROPOSERS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or my_file.py:Proposer")
+    return name
+
+
+ProposerName = Annotated[
+    str,
+    AfterValidator(_known_proposer),
+    WithJsonSchema({"anyOf": [{"enum": [*PROPOSERS]}, {"type": "string", "pattern": ":"}]}),
+]
+
+
 class ProposeKeys(Keys):
     """Which hypotheses to test next."""
 
-    use: Literal["exhaustive"] = Field(default="exhaustive", description="exhaustive: all of the space.")
+    use: ProposerName = Field(
+        default="exhaustive",
+        description="exhaustive: all of the space; refine: layers from coarse to fine, where there is something to see between two; "
+        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; or `my_file.py:Proposer`.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of the proposer, such as `step` of refine."
+    )
+
+    @property
+    def file(self) -> str | None:
+        """The file of a proposer that stands in one."""
+        place, _, _ = self.use.rpartition(":")
+        return place if place.endswith(".py") else None
 
 
 Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]

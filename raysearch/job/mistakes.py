@@ -23,6 +23,7 @@ WORDS = {
     "name": "should be letters, digits, dots, dashes and underscores, such as capitals-2",
     "space.layers": "should be all, a list such as [0, 4, 8], or {from: 0, to: 11, step: 2}",
     "space.heads": "should be all (each head by itself), joint (the heads of a layer at once), or a list such as [0, 4]",
+    "space.positions": "should be all, or a list such as [country, {country: {take: last}}, {x: {tokens: [12, 13]}}]",
     "space.subspaces": "should be a list such as [full, {das: [1, 4]}]",
     "space.subspaces.#": _SUBSPACE,
     "controls": "should be a list such as [random_subspace, arbitrary_labels]",

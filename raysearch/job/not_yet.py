@@ -12,16 +12,14 @@ NOT_YET_KEYS = ("answer.scores",)
 """Keys of the job format that this version refuses."""
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
-    "space.positions": ("all",),
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
-    "propose.use": ("refine", "smallest_subspace", "attribution"),
+    "propose.use": ("attribution",),
 }  # fmt: skip
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
 
 SUPPORTED = {
-    "space.positions": "the names of positions",
     "space.units.subspace": "full or coordinates",
-    "propose.use": "exhaustive",
+    "propose.use": "exhaustive, refine, smallest_subspace or my_file.py:Proposer",
 }
 """What this version takes in their place."""
 
@@ -59,10 +57,6 @@ def _is_not_yet(path: str, value: Any) -> bool:
         return True
     words = NOT_YET_VALUES.get(path, ())
     values = value if isinstance(value, list) else [value]
-    if path == "propose.use" and isinstance(value, str) and ":" in value:
-        return True
-    if path == "space.positions" and any(isinstance(v, dict) for v in values):
-        return True
     return any(
         (next(iter(v), None) if isinstance(v, dict) else v) in words for v in values if isinstance(v, (str, dict))
     )

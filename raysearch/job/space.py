@@ -20,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from raysearch.causal import EVERY
 from raysearch.job.keys import Count, Keys, Positive
+from raysearch.job.positions import Position, declared, position_name
 from raysearch.search.hypothesis import FITTED, Site, Subspace, Unit, canonical_json
 from raysearch.search.space import COMPONENTS, is_in_layers
 
@@ -196,7 +198,7 @@ class SourceSiteKeys(Keys):
     layer: Count | None = Field(default=None, description="Its layer.")
     component: Component | None = Field(default=None, description="Its component.")
     head: Count | None = Field(default=None, description="Its head.")
-    position: str | None = Field(default=None, description="Its position.")
+    position: Position | None = Field(default=None, description="Its position.")
 
     def site(self, own: Site) -> Site:
         """The site, for a unit at `own`."""
@@ -204,7 +206,7 @@ class SourceSiteKeys(Keys):
         inherited = own.layer if is_in_layers(component) else 0
         layer = inherited if self.layer is None else self.layer
         head = own.head if self.head is None else self.head
-        return Site(layer, component, own.position if self.position is None else self.position, head)
+        return Site(layer, component, own.position if self.position is None else position_name(self.position), head)
 
 
 class UnitKeys(Keys):
@@ -215,7 +217,7 @@ class UnitKeys(Keys):
     )
     component: Component = Field(default="residual", description="Which activation, as in `space.components`.")
     head: Count | None = Field(default=None, description="Of a component that has heads; null: all of it.")
-    position: str = Field(description="A position of the problem, or last.")
+    position: Position = Field(description="A position, as in `space.positions`.")
     subspace: PlainSubspaceKeys = Field(default="full", description="Which part of the vector; full: all of it.")
     source_site: SourceSiteKeys | None = Field(
         default=None, description="Where the source lends it from, if that is another site."
@@ -230,7 +232,7 @@ class UnitKeys(Keys):
 
     def unit(self) -> Unit:
         """The unit. A source site that is its own site is none."""
-        own = Site(self.layer or 0, self.component, self.position, self.head)
+        own = Site(self.layer or 0, self.component, position_name(self.position), self.head)
         lender = None if self.source_site is None else self.source_site.site(own)
         return Unit(own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source)
 
@@ -254,8 +256,11 @@ class SpaceKeys(Keys):
         default="all",
         description="Of components that have heads. all: each by itself; joint: those of a layer at once; or a list.",
     )
-    positions: tuple[str, ...] | None = Field(
-        default=None, description="Positions of the problem, and last; null: all."
+    positions: Literal["all"] | tuple[Position, ...] | None = Field(
+        default=None,
+        description="Positions of the problem, and last; null: all of these. `{x: {take: last}}` (or first, align_right) takes tokens of "
+        "one that has not as many in every input, and is called x.last; `{x: {tokens: [12, 13]}}` names tokens by index, token_12 is a "
+        "single one; all: every token, where all inputs have as many.",
     )
     subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = Field(
         default=("full",),
@@ -265,6 +270,21 @@ class SpaceKeys(Keys):
     units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = Field(
         default=(), description="Sets of units, each set interchanged at once."
     )
+
+    @property
+    def position_names(self) -> tuple[str, ...] | None:
+        """Those of the grid, as the engine is asked for them; None: all that the problem names."""
+        if self.positions is None:
+            return None
+        return (EVERY,) if self.positions == "all" else tuple(map(position_name, self.positions))
+
+    @property
+    def declared(self) -> dict[str, tuple[int, ...]]:
+        """The positions that the job itself gives tokens, by index."""
+        written = list(self.positions) if isinstance(self.positions, tuple) else []
+        for keys in (keys for units in self.units for keys in units):
+            written += [p for p in (keys.position, keys.source_site and keys.source_site.position) if p]
+        return declared(written)
 
     @property
     def meant_subspaces(self) -> tuple[Subspace, ...]:
@@ -307,14 +327,19 @@ class SpaceKeys(Keys):
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "SpaceKeys":
-        for key in ("variables", "layers", "components", "heads", "positions"):
-            value = getattr(self, key)
+        keys = {key: getattr(self, key) for key in ("variables", "layers", "components", "heads")}
+        for key, value in {**keys, "positions": self.position_names}.items():
             if isinstance(value, tuple) and len(set(value)) < len(value):
                 twice = next(v for v in value if value.count(v) > 1)
                 raise ValueError(f"{key} names {twice!r} twice; name each once")
         meant = self.meant_subspaces
         if len(set(meant)) < len(meant):
             raise ValueError("subspaces names the same one twice; name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> "SpaceKeys":
+        assert self.declared is not None
         return self
 
     @model_validator(mode="after")

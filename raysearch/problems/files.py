@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Split, lenders, split_of
-from raysearch.errors import JobError, NotYetError, PairsError
+from raysearch.errors import JobError, PairsError
 from raysearch.problems.tensor_file import TensorFiles, file_of
 
 
@@ -22,16 +22,24 @@ class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Text(_Fields):
-    text: str
-    positions: dict[str, tuple[int, int]] = {}
-
-    def input(self, _side: str, _tensors: TensorFiles) -> Input:
-        return Input(self.text, self.positions)
-
-
 class _Tokens(_Fields):
     tokens: tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class _Text(_Fields):
+    text: str
+    positions: dict[
+        str,
+        Annotated[
+            Annotated[tuple[int, int], Tag("span")] | Annotated[_Tokens, Tag("tokens")],
+            Discriminator(lambda at: "tokens" if isinstance(at, dict) else "span"),
+        ],
+    ] = {}
+
+    def input(self, _side: str, _tensors: TensorFiles) -> Input:
+        spans = {name: at for name, at in self.positions.items() if isinstance(at, tuple)}
+        tokens = {name: at.tokens for name, at in self.positions.items() if isinstance(at, _Tokens)}
+        return Input(self.text, spans, tokens=tokens)
 
 
 class _Tensor(_Fields):
@@ -156,19 +164,14 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
         raise PairsError(
             f"{path}: line {number}: is {type(raw).__name__}; a pair is an object with base, source, answers, counterfactual"
         )
-    for side in ("base", "source"):
-        given = raw.get(side)
-        positions = given.get("positions") if isinstance(given, dict) and "tensor" not in given else None
-        if isinstance(positions, dict) and any(isinstance(p, dict) for p in positions.values()):
-            raise NotYetError(
-                f"{path}: line {number}: {side}.positions: token indices are not yet supported; give [start, end)"
-            )
     try:
         line = _Line.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
-        kind_at = 2 if first["loc"][0] == "sources" else 1
-        field = ".".join(str(k) for i, k in enumerate(first["loc"]) if not (i == kind_at and k in ("text", "tensor")))
+        branches = {1: ("text", "tensor"), 4: ("span", "tokens") if "text" in first["loc"][1:2] else ()}
+        if first["loc"][0] == "sources":
+            branches = {2: ("text", "tensor"), 5: ("span", "tokens") if "text" in first["loc"][2:3] else ()}
+        field = ".".join(str(k) for i, k in enumerate(first["loc"]) if k not in branches.get(i, ()))
         if first["type"] == "missing":
             raise PairsError(f"{path}: line {number}: {field}: missing") from e
         if first["type"] == "extra_forbidden":

@@ -78,9 +78,10 @@ def check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Open
             f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, {question.job.model.path} has {here[:12]}: "
             "their outputs do not mix; put the old model back, or submit the job again"
         )
-    if question.job.space.sae_paths and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
+    named = [*question.job.space.sae_paths, *([question.job.propose.use] if question.job.propose.file else [])]
+    if named and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
         raise ResumeError(
-            f"run {run.info.id}: a sparse autoencoder that the job names ({', '.join(question.job.space.sae_paths)}), or another of its "
+            f"run {run.info.id}: a sparse autoencoder or proposer that the job names ({', '.join(named)}), or another of its "
             "files, was changed since it began; put the old file back, or submit the job again"
         )
     if kept.encoded is not None and kept.encoded != opened.encoded:

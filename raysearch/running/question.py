@@ -4,7 +4,6 @@ Invariants: what is left open in the job (all variables, all positions, which cl
 written down, hashed and resumed names them.
 """
 
-import difflib
 import glob
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,14 @@ from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem
+from raysearch.running.known import check_known
+from raysearch.running.positions import check_positions, owned, with_tokens
+from raysearch.running.proposers import proposer_of
 from raysearch.running.remote_pairs import pairs_at
 from raysearch.running.space import space_of
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
-from raysearch.search.proposers import Exhaustive
+from raysearch.search.proposers import Proposer
 from raysearch.search.readings import readings_of
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
@@ -49,9 +51,9 @@ class Question:
     @property
     def positions(self) -> tuple[str, ...]:
         """Those of the grid, then what the units name besides."""
-        assert self.job.space.positions is not None
+        assert self.job.space.position_names is not None
         named = (site.position for _, site in self.job.space.unit_sites)
-        return tuple(dict.fromkeys((*self.job.space.positions, *named)))
+        return tuple(dict.fromkeys((*self.job.space.position_names, *named)))
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -67,21 +69,26 @@ class Question:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it lacks."""
         return space_of(self.job, facts, _shared_sources(self.pairs))
 
+    def proposer(self, space: HypothesisSpace, facts: ModelFacts) -> Proposer:
+        """Which hypotheses come next. Raises: JobError."""
+        return proposer_of(self.job, space, facts, self.positions)
+
     def test(self, space: HypothesisSpace) -> SequentialTest:
-        """The test, with K = the hypotheses of `space`."""
+        """The test, with K = the hypotheses of `space` (of an open-ended proposer: what the first ones spend is the search's to say)."""
         keys = self.job.test
         return SequentialTest(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
 
     def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
         """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
         space = self.space(facts)
+        proposer = self.proposer(space, facts)
         expecteds = self.expected(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
         plan = Plan(_counts(job, 1), job.test.most_pairs, job.pairs.solved_only, at_looks=not at_end)
         return Search(
-            Exhaustive(space),
+            proposer,
             self.test(space),
             expecteds,
             plan,
@@ -128,16 +135,15 @@ def _from_problem(job: Job) -> Question:
     problem = load_problem(job.problem.use or "", job.problem.options)
     variables = job.space.variables or problem.model.names
     for name in variables:
-        _check_known("space.variables", "variable", name, problem.model.names, problem.name)
-    known = (*problem.positions, LAST)
-    positions = _grid_positions(job, known)
-    _check_positions(job, positions, known, problem.name)
+        check_known("space.variables", "variable", name, problem.model.names, problem.name)
+    check_positions(job, problem.positions, problem.name)
     for name in job.pairs.disjoint:
-        _check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
+        check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = _counts(job, SPARE if job.pairs.solved_only else 1)
     pairs = draw_pairs(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
-    question = Question(_resolved(job, variables, positions, "sampler"), pairs)
-    _check_rendered(problem, pairs, question.positions)
+    known = (*problem.positions, LAST)
+    question = Question(_resolved(job, variables, known, "sampler"), with_tokens(pairs, job.space.declared))
+    _check_rendered(problem, pairs, owned(question.positions, problem.positions))
     _check_sources(job, pairs, problem.name)
     _check_choices(job, pairs, f"problem {problem.name}")
     return question
@@ -158,15 +164,15 @@ def _from_file(job: Job) -> Question:
     known = tuple(pairs[0].counterfactual)
     variables = job.space.variables or known
     for name in variables:
-        _check_known("space.variables", "variable", name, known, path.name)
+        check_known("space.variables", "variable", name, known, path.name)
     if job.space.positions is None and job.space.components:
         _check_all_shared(path, pairs)
-    shared = (*_shared_positions(pairs), LAST)
-    positions = _grid_positions(job, shared)
-    _check_positions(job, positions, shared, path.name)
+    shared = _shared_positions(pairs)
+    check_positions(job, shared, path.name)
     _check_sources(job, pairs, path.name)
     _check_choices(job, pairs, path.name)
-    return Question(_resolved(job, variables, positions, "these_pairs"), pairs)
+    known = (*shared, LAST)
+    return Question(_resolved(job, variables, known, "these_pairs"), with_tokens(pairs, job.space.declared))
 
 
 def _check_answer(job: Job) -> None:
@@ -192,24 +198,10 @@ def _check_choices(job: Job, pairs: Sequence[Pair], of: str) -> None:
         )
 
 
-def _grid_positions(job: Job, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The positions of the grid: none where there is no grid, all that are known where the job leaves them open."""
-    if not job.space.components:
-        return ()
-    return known if job.space.positions is None else job.space.positions
-
-
-def _check_positions(job: Job, grid: Sequence[str], known: Sequence[str], of: str) -> None:
-    for name in grid:
-        _check_known("space.positions", "position", name, known, of)
-    for path, site in job.space.unit_sites:
-        _check_known(f"{path}.position", "position", site.position, known, of)
-
-
 def _check_sources(job: Job, pairs: Sequence[Pair], of: str) -> None:
     for path, unit in job.space.named_units:
         if unit.source is not None:
-            _check_known(f"{path}.source", "source", unit.source, _shared_sources(pairs), of)
+            check_known(f"{path}.source", "source", unit.source, _shared_sources(pairs), of)
 
 
 def _shared_sources(pairs: Sequence[Pair]) -> tuple[str, ...]:
@@ -240,17 +232,10 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
     for pair in pairs:
         for one in (pair.base, *pair.sources.values()):
             for position in positions:
-                if position != LAST and position not in one.positions:
+                if position not in one.positions:
                     raise JobError(
                         f"problem {problem.name!r}: {one.shown} has no position {position!r}, though the problem declares it"
                     )
-
-
-def _check_known(key: str, kind: str, name: str, known: Sequence[str], of: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise JobError(f"{key}: {name!r} is no {kind} of {of}; {hint}it has {', '.join(known) or 'none'}")
 
 
 def _counts(job: Job, spare: int) -> dict[Split, int]:
@@ -273,8 +258,11 @@ def _fit_plan(job: Job) -> FitPlan:
     )
 
 
-def _resolved(job: Job, variables: Sequence[str], positions: Sequence[str], default_claim: str) -> Job:
-    space = job.space.model_copy(update={"variables": tuple(variables), "positions": tuple(positions)})
+def _resolved(job: Job, variables: Sequence[str], positions: tuple[str, ...], default_claim: str) -> Job:
+    """`positions`: all that are known, for a grid where the job leaves them open."""
+    meant = positions if job.space.positions is None else job.space.positions
+    found = meant if job.space.components else ()
+    space = job.space.model_copy(update={"variables": tuple(variables), "positions": found})
     claim = default_claim if job.test.claim == "auto" else job.test.claim
     return job.model_copy(update={"space": space, "test": job.test.model_copy(update={"claim": claim})})
 
@@ -284,7 +272,11 @@ def _file_digests(job: Job) -> dict[str, str]:
     digests = {}
     if Path(job.model.path).exists():
         digests["model.path"] = digest_of(job.model.path, job.model.trust_remote_code)
-    named = {"problem.use": job.problem.use or "", "model.path": job.model.path if job.model.is_factory else ""}
+    named = {
+        "problem.use": job.problem.use or "",
+        "model.path": job.model.path if job.model.is_factory else "",
+        "propose.use": job.propose.use,
+    }
     for key, function in named.items():
         if ".py:" in function:
             file, _, name = function.rpartition(":")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysearch.causal import lenders
+from raysearch.causal import lenders, token
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
 from raysearch.job.space import in_order
 from raysearch.search.events import ComponentFacts, ModelFacts
-from raysearch.search.hypothesis import Site, Subspace, of_layer
+from raysearch.search.hypothesis import Site, Subspace, Unit, of_layer
 from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
 
 
@@ -25,10 +25,11 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
     """
     keys, model = job.space, _Model(Path(job.model.path).name, facts)
     assert keys.variables is not None
-    assert keys.positions is not None
+    assert keys.position_names is not None
+    positions = tuple(map(token, range(facts.tokens))) if keys.positions == "all" else keys.position_names
     _check_heads_meant(keys, model)
     subspaces = keys.meant_subspaces
-    grids = tuple(_grid(keys, model, c, keys.positions, subspaces) for c in keys.components)
+    grids = tuple(_grid(keys, model, c, positions, subspaces) for c in keys.components)
     if len(sources) > 1:
         alone = tuple(dict.fromkeys(named[0] for v in keys.variables if len(named := lenders(v)) == 1))
         grids = tuple(replace(grid, sources=alone) for grid in grids if alone)
@@ -54,6 +55,29 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
                 "from each, or leave the variable out of space.variables"
             )
     return space
+
+
+def check_units(job: Job, facts: ModelFacts, units: Sequence[Unit], positions: Sequence[str]) -> None:
+    """Raises: JobError for units that the replicas of a job cannot interchange: of a site that nobody told them of, or none there."""
+    model = _Model(Path(job.model.path).name, facts)
+    if not units:
+        raise JobError("it proposed an intervention without units; name at least one")
+    components = [c.name for c in facts.components]
+    for i, unit in enumerate(units):
+        for site in (unit.site, unit.source_site or unit.site):
+            if site.component not in components:
+                raise JobError(
+                    f"unit {i}: {site.component!r} is no component of the job; it has {', '.join(components)} (space.components)"
+                )
+            if site.position not in positions:
+                raise JobError(
+                    f"unit {i}: {site.position!r} is no position of the job; it has {', '.join(positions)} (space.positions)"
+                )
+            model.check_layer(f"unit {i}", site.component, site.layer)
+            model.check_head(f"unit {i}", site.component, site.head)
+        model.check_subspace(f"unit {i}", unit.site, unit.subspace)
+        if unit.source_site is not None:
+            model.check_width(f"unit {i}", unit.source_site, unit.site)
 
 
 @dataclass(frozen=True)

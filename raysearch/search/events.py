@@ -42,7 +42,7 @@ class ModelFacts:
     """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or "plain", the first that held.
 
     `width`: of the residual, 0 where layers may differ. `heads`: attention heads of a layer. `components`: those that the job names
-    (the residual, where it names none).
+    (the residual, where it names none). `tokens`: of every input, where the job asks for all positions.
     """
 
     layers: int
@@ -53,6 +53,7 @@ class ModelFacts:
     device: str
     path: str
     components: tuple[ComponentFacts, ...] = ()
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

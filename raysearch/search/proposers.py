@@ -1,13 +1,15 @@
 """Proposers: which hypotheses to test next, from what closed generations have shown.
 
 Invariants: pure; the same knowledge gives the same proposals; a proposer never sees a generation that is still open, so that
-what it proposes does not depend on the order in which results arrive.
+what it proposes does not depend on the order in which results arrive. What is not fit is proposed for all variables at once, since one
+intervened run serves them all.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from raysearch.errors import SearchFailedError
 from raysearch.search.hypothesis import Hypothesis
 from raysearch.search.notes import Decided
 from raysearch.search.space import HypothesisSpace
@@ -29,6 +31,11 @@ class Proposer(Protocol):
         """What `proposed_by` says in the tables."""
         ...
 
+    @property
+    def most(self) -> int | None:
+        """K: how many hypotheses there are in the set, fixed before the first pair, that all proposals are from. None: no such set."""
+        ...
+
     def propose(self, known: Known) -> Iterable[Hypothesis]:
         """The next generation. Hypotheses that are already known are left out by the search."""
         ...
@@ -41,5 +48,38 @@ class Exhaustive:
     space: HypothesisSpace
     name: str = "exhaustive"
 
+    @property
+    def most(self) -> int:
+        return len(self.space)
+
     def propose(self, known: Known) -> Iterable[Hypothesis]:
         return () if known.generations else self.space
+
+
+class Spending:
+    """How the chance of a false accept is spent where proposals are from no set fixed before: the j-th spends its 1/(j(j+1)).
+
+    j counts in order of (generation, id), so that it depends on no order of arrival. Controls spend nothing; one is judged as the
+    latest proposal was. Raises: SearchFailedError for more proposals than a proposer said there could be.
+    """
+
+    def __init__(self, proposer: Proposer) -> None:
+        self._proposer = proposer
+        self._proposed = 0
+        self._of: dict[str, int] = {}
+
+    def enter(self, hypotheses: Iterable[Hypothesis]) -> None:
+        """Those of a generation that are new."""
+        for hypothesis in sorted(hypotheses, key=lambda h: h.id):
+            self._proposed += hypothesis.intervention.control is None
+            if self._proposer.most is None:
+                self._of[hypothesis.id] = self._proposed * (self._proposed + 1)
+        if self._proposer.most is not None and self._proposed > self._proposer.most:
+            raise SearchFailedError(
+                f"propose.use: {self._proposer.name} says that its proposals are from {self._proposer.most} hypotheses (most), and has "
+                f"made {self._proposed}; let most say how many there are, or be None"
+            )
+
+    def of(self, hypothesis: Hypothesis) -> int | None:
+        """At which K it is judged; None: at the one that all share."""
+        return self._of.get(hypothesis.id)

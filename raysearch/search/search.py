@@ -17,10 +17,10 @@ from raysearch.search.generations import Generation, Generations
 from raysearch.search.hypothesis import Hypothesis, Intervention
 from raysearch.search.lines import AS_THEY_ARE, Case, Line, LineKey
 from raysearch.search.notes import Conflicted, Decided, Estimated, Note, Proposed, Reading, Snapshot, Stage, VerdictName
-from raysearch.search.proposers import Proposer
+from raysearch.search.proposers import Proposer, Spending
 from raysearch.search.screening import Plan, Screening
 from raysearch.search.sequential import SequentialTest
-from raysearch.search.standards import Rule, Standards
+from raysearch.search.standards import Rule, Standard, Standards
 from raysearch.search.training import NOTHING, FitPlan
 
 EVIDENCE_VERSION = 5
@@ -51,6 +51,7 @@ class Search:
         rule: Rule = Rule(),
     ) -> None:
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
+        self._spending = Spending(proposer)
         self._test = test
         self._pairs = pairs
         self.these_pairs = these_pairs
@@ -157,9 +158,8 @@ class Search:
         assert self._alive == sum(len(line.cases) for line in measuring) + self._fitting.cases
         judged = [d for d in self._decided.values() if d.hypothesis.intervention.control is None]
         assert sum(self._tally.values()) == len(judged)
-        assert (
-            self._at_most == sum(line.at_most for line in self._lines.values()) + len(self._fitting) * self._test_pairs
-        )
+        may_come = sum(line.at_most for line in self._lines.values()) + len(self._fitting) * self._test_pairs
+        assert self._at_most == may_come
         closed = all(line.closed for line in self._lines.values()) and not self._fitting
         assert self.done == (self._generations.over and closed)
         self._fitting.training.validate()
@@ -196,7 +196,9 @@ class Search:
     def _enter(self, generation: Generation, notes: list[Note]) -> None:
         """Each new hypothesis once; what is to be fit first is."""
         by_intervention: dict[str, tuple[Intervention, list[Case]]] = {}
-        for hypothesis in {h.id: h for h in generation.hypotheses if h.id not in self._decided}.values():
+        new = {h.id: h for h in generation.hypotheses if h.id not in self._decided}.values()
+        self._spending.enter(new)
+        for hypothesis in new:
             cases = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
             cases.append(self._case(hypothesis))
             notes.append(Proposed(hypothesis, generation.by, generation.number))
@@ -213,6 +215,10 @@ class Search:
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
         labels = self._known.labels[hypothesis.variable] if arbitrary else AS_THEY_ARE
         return Case(hypothesis, labels=labels, reading=reading, unfiltered=self._rule.kinds == "unfiltered")
+
+    def _standard(self, hypothesis: Hypothesis) -> Standard:
+        standard, among = self._known.of(hypothesis), self._spending.of(hypothesis)
+        return standard if among is None else standard.among(among)
 
     @property
     def _test_pairs(self) -> int:
@@ -278,7 +284,7 @@ class Search:
         if self._rule.at_end and not line.exhausted:
             return
         for case in tuple(line.cases):
-            verdict = self._known.of(case.hypothesis).verdict(case.evidence, case.keep)
+            verdict = self._standard(case.hypothesis).verdict(case.evidence, case.keep)
             if verdict is not None:
                 self._decide(line, case, verdict, None, notes)
 
@@ -294,7 +300,7 @@ class Search:
         self, line: Line | None, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]
     ) -> None:
         variable, fit = case.hypothesis.variable, None if line is None else line.intervention.fit
-        decided = case.decided(verdict, self._known.of(case.hypothesis), self._known.base_match[variable], reason, fit)
+        decided = case.decided(verdict, self._standard(case.hypothesis), self._known.base_match[variable], reason, fit)
         notes.append(decided)
         self._decided[case.hypothesis.id] = decided
         control = case.hypothesis.intervention.control is not None

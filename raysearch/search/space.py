@@ -103,16 +103,20 @@ class HypothesisSpace:
         for grid in self.grids:
             for unit in grid:
                 yield Intervention((unit,))
-        for units in self._sets_beside():
+        for units in self.sets_beside():
             yield Intervention(units)
 
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
-            for variable in self.variables:
-                if _is_lent(variable, intervention.units):
-                    yield Hypothesis(
-                        variable, replace(intervention, variable=variable) if intervention.is_fitted else intervention
-                    )
+            yield from self.on(intervention)
+
+    def on(self, intervention: Intervention) -> Iterator[Hypothesis]:
+        """The hypotheses on it, one for each variable that its units' sources lend; what is fit, is fit to each by itself."""
+        for variable in self.variables:
+            if _is_lent(variable, intervention.units):
+                yield Hypothesis(
+                    variable, replace(intervention, variable=variable) if intervention.is_fitted else intervention
+                )
 
     def __len__(self) -> int:
         return sum(map(self.count, self.variables))
@@ -126,9 +130,9 @@ class HypothesisSpace:
             else grid.from_each * (len(wanted) == 1 and wanted[0] in grid.sources)
             for grid in self.grids
         )
-        return gridded + sum(_is_lent(variable, units) for units in self._sets_beside())
+        return gridded + sum(_is_lent(variable, units) for units in self.sets_beside())
 
-    def _sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
+    def sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
         """The sets that no grid holds, each once, in their order."""
         sets = dict.fromkeys(self.sets)
         return tuple(s for s in sets if not (len(s) == 1 and any(s[0] in grid for grid in self.grids)))

@@ -43,6 +43,11 @@ class Standard:
     change: SequentialTest
     keep: SequentialTest | None = None
 
+    def among(self, hypotheses: int) -> "Standard":
+        """The same at another K."""
+        keep = None if self.keep is None else replace(self.keep, hypotheses=hypotheses)
+        return Standard(replace(self.change, hypotheses=hypotheses), keep)
+
     def verdict(self, change: Evidence, keep: Evidence) -> Literal["accept", "reject"] | None:
         """Accept, reject, or None: go on."""
         first = self.change.verdict(change)

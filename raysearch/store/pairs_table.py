@@ -147,14 +147,16 @@ def _token_ids(given: Given) -> Ids | None:
 
 
 def _positions(of: Input, tokens: Mapping[str, Ids] | None) -> list[dict[str, Any]]:
-    """Named positions: those with a span first, then those that only the encoded text has ("last")."""
-    names = [*of.spans, *(n for n in tokens or {} if n not in of.spans)]
+    """Named positions: those of a text's own first, then those that only the encoded one has ("last")."""
+    own = of.positions if of.stimulus is None else ()
+    names = [*own, *(n for n in tokens or {} if n not in own)]
     return [
         {
             "name": name,
             "start": of.spans[name][0] if name in of.spans else None,
             "end": of.spans[name][1] if name in of.spans else None,
             "tokens": tokens.get(name) if tokens else None,
+            "indices": of.tokens.get(name) if name in own else None,
         }
         for name in names
     ]
@@ -180,7 +182,10 @@ def _input(text: str | None, positions: list[dict[str, Any]], tensor: dict[str, 
         return Input(stimulus=_stimulus(tensor), tokens=tokens)
     if text is None:
         raise TypeError("an input is a text or a tensor, and this is neither")
-    return Input(text, {p["name"]: (p["start"], p["end"]) for p in positions if p["start"] is not None})
+    spans = {p["name"]: (p["start"], p["end"]) for p in positions if p["start"] is not None}
+    return Input(
+        text, spans, tokens={p["name"]: tuple(p["indices"]) for p in positions if p.get("indices") is not None}
+    )
 
 
 def _stimulus(tensor: dict[str, Any]) -> Stimulus:

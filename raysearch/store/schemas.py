@@ -12,7 +12,15 @@ from raysearch.store.run_folder import SCHEMA_VERSION
 
 IDS = pa.list_(pa.int32())
 _POSITIONS = pa.list_(
-    pa.struct([("name", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("tokens", pa.list_(pa.int32()))])
+    pa.struct(
+        [
+            ("name", pa.string()),
+            ("start", pa.int32()),
+            ("end", pa.int32()),
+            ("tokens", pa.list_(pa.int32())),
+            ("indices", pa.list_(pa.int32())),
+        ]
+    )
 )
 _TENSOR = pa.struct(
     [
@@ -212,7 +220,12 @@ PAIRS = _schema(
         "struct",
     ),
     ("base_ids", IDS, "its tokens, as the model sees them; null where it is a tensor", "token id"),
-    ("base_positions", _POSITIONS, "named positions: span [start, end) and token indices", "character; token index"),
+    (
+        "base_positions",
+        _POSITIONS,
+        "named positions: span [start, end) or indices (special tokens not counted) as given; token indices",
+        "character; token index",
+    ),
     ("base_answer", pa.string(), "right answer without intervention", "text"),
     ("base_answer_ids", IDS, "its compared ids", "token or class id"),
     ("sources", _SOURCES, "the inputs that lend activations; output: the model's own answer", "struct"),

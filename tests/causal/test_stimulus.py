@@ -44,11 +44,12 @@ def test_an_input_is_a_text_or_a_tensor_with_positions_of_its_own_kind() -> None
     stimulus = Stimulus.of([[1.0], [2.0]])
     given = Input(stimulus=stimulus, tokens={"first": (0,), "both": (0, 1)})
     assert (given.positions, given.content) == (("first", "both"), stimulus.digest)
-    assert Input("abc", {"x": (0, 1)}).positions == ("x",)
+    assert Input("abc", {"x": (0, 1)}, tokens={"y": (2,)}).positions == ("x", "y")
     for wrong, says in [
         ({"text": "abc", "stimulus": stimulus}, r"a text or a tensor; got 'abc' and the tensor of shape \[2, 1\]"),
         ({"stimulus": stimulus, "spans": {"x": (0, 1)}}, "positions of a tensor are token indices"),
-        ({"text": "abc", "tokens": {"x": (0,)}}, "positions of a text are character spans"),
+        ({"text": "abc", "tokens": {"x": ()}}, "are no token indices"),
+        ({"text": "abc", "tokens": {"x": (0,)}, "spans": {"x": (0, 1)}}, "'x' is given as a span and as token indices"),
         ({"stimulus": stimulus, "tokens": {"x": ()}}, "are no token indices"),
         ({"stimulus": stimulus, "tokens": {"x": (-1,)}}, "are no token indices"),
         ({"stimulus": stimulus, "tokens": {"x": (1, 1)}}, "are no token indices"),

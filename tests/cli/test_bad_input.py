@@ -134,7 +134,7 @@ def _bad_line(folder: Path) -> dict[str, Any]:
 
 
 def _not_yet(folder: Path) -> dict[str, Any]:
-    return _quickstart(propose__use="refine")
+    return _quickstart(propose__use="attribution")
 
 
 def _threshold_of_pairs_that_do_not_decide(folder: Path) -> dict[str, Any]:

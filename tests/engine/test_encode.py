@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import ONE_SOURCE, Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair
 from raysearch.engine.encode import encode, encoding_digest
+from raysearch.engine.positions import every
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import POSITIONS, letter_tokenizer, random_pairs, word_tokenizer, words_input
 
@@ -115,6 +117,63 @@ def test_a_position_that_an_input_lacks_is_refused_and_says_which_there_are() ->
 def test_last_exists_without_being_named() -> None:
     e = encode_letters(plain_letters(letters("abc"), letters("abcde")), positions=())
     assert (e.base_positions, e.source_positions) == ({"last": (2,)}, {"source": {"last": (4,)}})
+
+
+@pytest.mark.parametrize(
+    ("take", "base", "source"),
+    [("first", (1,), (2,)), ("last", (2,), (4,)), ("align_right", (1, 2), (3, 4))],
+)
+def test_tokens_can_be_taken_of_a_span_that_has_more_in_one_input(
+    take: str, base: tuple[int, ...], source: tuple[int, ...]
+) -> None:
+    pair = plain_letters(letters("abcd", p=(1, 3)), letters("abcdef", p=(2, 5)))
+    e = encode_letters(pair, positions=(f"p.{take}",))
+    assert (e.base_positions[f"p.{take}"], e.source_positions["source"][f"p.{take}"]) == (base, source)
+    back = encode_letters(plain_letters(pair.sources["source"], pair.base), positions=(f"p.{take}",))
+    assert (back.source_positions["source"][f"p.{take}"], back.base_positions[f"p.{take}"]) == (base, source)
+
+
+def test_what_is_aligned_has_as_many_tokens_as_the_shortest_of_all_inputs() -> None:
+    one = plain_letters(letters("abcd", p=(0, 4)), letters("abcd", p=(1, 4)))
+    pair = replace(one, sources={**one.sources, "b": letters("abcd", p=(2, 4))}, answers={**one.answers, "b": "z"})
+    e = encode_letters(pair, positions=("p.align_right",))
+    at = [e.base_positions, *e.source_positions.values()]
+    assert [a["p.align_right"] for a in at] == [(2, 3), (2, 3), (2, 3)]
+
+
+def test_a_name_of_an_inputs_own_comes_before_what_it_could_be_read_as() -> None:
+    e = encode_letters(plain_letters(Input("abcd", {"p": (0, 2), "p.last": (3, 4)})), positions=("p.last",))
+    assert e.base_positions["p.last"] == (3,)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_token_indices_count_from_the_first_of_the_text(before: bool) -> None:
+    base = Input("abcd", {}, tokens={"two": (1, 3)})
+    e = encode_letters(plain_letters(base), positions=("two", "token_0"), before=before)
+    assert e.base_positions == {"two": (1 + before, 3 + before), "token_0": (before,), "last": (3 + before,)}
+
+
+@pytest.mark.parametrize("position", ["token_4", "two"])
+def test_a_token_index_beyond_the_text_is_refused_and_says_how_many_there_are(position: str) -> None:
+    pair = plain_letters(Input("abcdef", {}, tokens={"two": (0, 4)}), Input("abcd", {}, tokens={"two": (0, 4)}))
+    with pytest.raises(
+        PositionError, match=rf"pair 3: position '{position}' of the source: .* no token 4 .*'abcd' has 4"
+    ):
+        encode_letters(pair, positions=(position,))
+
+
+def test_all_positions_are_the_tokens_one_by_one_but_special_ones() -> None:
+    e = encode_letters(plain_letters(letters("abc", p=(0, 1)), letters("bca")), positions=(EVERY,), before=True)
+    assert e.base_positions == {"token_0": (1,), "token_1": (2,), "token_2": (3,), "last": (3,)}
+    assert every([e, e]) == 3
+
+
+def test_all_positions_of_inputs_that_are_not_as_long_are_refused_with_both_counts() -> None:
+    with pytest.raises(PositionError, match=r"pair 3: positions: all needs .* the base has 3, the source 4; name"):
+        encode_letters(plain_letters(letters("abc"), letters("abcd")), positions=(EVERY,))
+    short, long = (replace(plain_letters(letters(text)), index=i) for i, text in ((1, "abc"), (2, "abcd")))
+    with pytest.raises(PositionError, match=r"pair 2: positions: all needs .* it has 4, pair 1 3; name"):
+        every(encode([short, long], letter_tokenizer(), (EVERY,), ["x"]))
 
 
 def test_the_compared_token_is_the_first_that_the_answer_adds() -> None:

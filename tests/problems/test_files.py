@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from raysearch.causal import Stimulus, lenders
-from raysearch.errors import JobError, NotYetError, PairsError
+from raysearch.errors import JobError, PairsError
 from raysearch.problems import load_problem, read_pairs
 
 COUNTS = {"test": 3, "fit": 0, "holdout": 1}
@@ -51,6 +51,12 @@ def test_parquet_gives_the_same_pairs(tmp_path: Path) -> None:
     assert read_pairs(path, COUNTS, 0) == read_pairs(_jsonl(tmp_path, *lines), COUNTS, 0)
 
 
+def test_positions_of_a_text_may_be_spans_or_token_indices(tmp_path: Path) -> None:
+    base = {"text": "The capital of Spain is", "positions": {"country": [15, 20], "two": {"tokens": [0, 3]}}}
+    (pair,) = read_pairs(_jsonl(tmp_path, _line(base=base, split="test")), COUNTS, 0)
+    assert (pair.base.spans, pair.base.tokens) == ({"country": (15, 20)}, {"two": (0, 3)})
+
+
 def test_a_file_without_splits_is_dealt_out_by_the_ratio_and_no_pair_goes_to_two(tmp_path: Path) -> None:
     path = _jsonl(tmp_path, *(_line(n % 200) for n in range(400)))
     pairs = read_pairs(path, COUNTS, 0)
@@ -80,6 +86,15 @@ def test_a_file_without_splits_is_dealt_out_by_the_ratio_and_no_pair_goes_to_two
             r"line 2: position 'x': \[2, 9\) is no span of 'abc'",
         ),
         (_line(base={"text": "", "positions": {}}), "line 2: .*text is empty"),
+        (_line(base={"text": "a b", "positions": {"x": {"token": [1]}}}), "line 2: base.positions.x.tokens: missing"),
+        (
+            _line(base={"text": "a b", "positions": {"x": {"tokens": [-1]}}}),
+            "line 2: base.positions.x.tokens.0: Input sh",
+        ),
+        (
+            _line(base={"text": "a b", "positions": {"x": {"tokens": []}}}),
+            "line 2: position 'x': .* are no token indices",
+        ),
         (_line(split="fit"), "line 2: split: its base and source stand in line 1 too"),
     ],
 )
@@ -150,17 +165,6 @@ def test_choices_are_kept_with_their_pair(tmp_path: Path) -> None:
 def test_sources_that_do_not_go_together_are_said_with_line_and_field(tmp_path: Path, line: object, says: str) -> None:
     with pytest.raises(PairsError, match=says):
         read_pairs(_jsonl(tmp_path, _several(), line), COUNTS, 0)
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        (_line(base={"text": "a b", "positions": {"x": {"tokens": [1]}}}), "line 1: base.positions: token indices"),
-    ],
-)
-def test_what_later_versions_read_is_refused_not_ignored(tmp_path: Path, line: object, says: str) -> None:
-    with pytest.raises(NotYetError, match=says):
-        read_pairs(_jsonl(tmp_path, line), COUNTS, 0)
 
 
 def test_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From a job to its question: the space on a model, what a replica must know of, and each mistake in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,40 @@ def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the
     assert question.positions == ("b", "a", "plus2", "last")
     work = work_of(question, question.job)
     assert (work.components, work.positions, work.memory) == (question.components, question.positions, None)
+
+
+def test_positions_may_be_tokens_of_a_named_one_and_tokens_by_index() -> None:
+    positions = [{"a": {"take": "first"}}, "b", {"x": {"tokens": [0, 2]}}, "token_4"]
+    question = ask(_job(layers=[3], positions=positions, units=_units({"position": "x"}, {"position": "a.first"})))
+    names = ("a.first", "b", "x", "token_4")
+    assert question.positions == names
+    assert question.space(FACTS).grids == (Grid("residual", (3,), (None,), names),)
+    assert all(i.tokens == {"x": (0, 2)} for p in question.pairs for i in (p.base, *p.sources.values()))
+    assert {i.stimulus for p in question.pairs for i in (p.base,)} == {None}
+
+
+def test_all_positions_are_as_many_as_the_replicas_say_there_are_tokens() -> None:
+    question = ask(_job(layers=[3], positions="all", units=_units({"position": "b"})))
+    assert question.positions == ("token_*", "b")
+    assert question.job.space.positions == "all"
+    (grid,) = question.space(replace(FACTS, tokens=3)).grids
+    assert grid.positions == ("token_0", "token_1", "token_2")
+
+
+@pytest.mark.parametrize(
+    ("positions", "says"),
+    [
+        (["a.lst"], "space.positions: 'a.lst' is no position of add_three; .*it has a, plus1"),
+        ([{"plus": {"take": "last"}}], "space.positions: 'plus.last' is no position of add_three"),
+        (
+            [{"a": {"tokens": [1]}}],
+            "space.positions: 'a' is a position of add_three already; name these tokens otherwise",
+        ),
+    ],
+)
+def test_a_position_that_nothing_has_is_refused_by_name(positions: list[Any], says: str) -> None:
+    with pytest.raises(JobError, match=says):
+        ask(_job(positions=positions))
 
 
 def test_memory_goes_to_the_replicas_in_gib() -> None:

@@ -12,7 +12,7 @@ from raysearch.search.blocks import Expected
 from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Seed, Task
 from raysearch.search.hypothesis import Intervention, Subspace
 from raysearch.search.notes import Note
-from raysearch.search.proposers import Exhaustive
+from raysearch.search.proposers import Exhaustive, Proposer
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
@@ -72,7 +72,7 @@ class World:
         grid = Grid("residual", tuple(range(self.layers)), (None,), ("last",), self.subspaces)
         return HypothesisSpace(VARIABLES, (grid,))
 
-    def search(self) -> Search:
+    def search(self, proposer: Proposer | None = None) -> Search:
         test = SequentialTest(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {"test": self.wanted or self.test, "holdout": self.holdout, "fit": self.fit}
         plan = Plan(wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end)
@@ -91,7 +91,7 @@ class World:
             else None
         )
         asked = (test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls, self.rule)
-        return Search(Exhaustive(self.space), *asked)
+        return Search(proposer or Exhaustive(self.space), *asked)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""

@@ -32,7 +32,11 @@ def inputs(draw: st.DrawFn) -> Input:
         return Input(stimulus=Stimulus.of([numbers]), tokens=dict.fromkeys(names, (0, 2)))
     text = draw(WORDS)
     start = draw(st.integers(0, len(text) - 1))
-    return Input(text, dict.fromkeys(draw(st.lists(NAMES, max_size=3)), (start, len(text))))
+    names = draw(st.lists(NAMES, max_size=3, unique=True))
+    by_index = draw(st.integers(0, len(names)))
+    return Input(
+        text, dict.fromkeys(names[by_index:], (start, len(text))), tokens=dict.fromkeys(names[:by_index], (0, 3))
+    )
 
 
 @st.composite
@@ -52,7 +56,9 @@ def kept(draw: st.DrawFn) -> KeptPairs:
                 base=base.stimulus or draw(IDS),
                 sources={s: i.stimulus or draw(IDS) for s, i in sources.items()},
                 base_positions={p: draw(IDS) for p in (*base.positions, "last")},
-                source_positions={s: {p: draw(IDS) for p in (*i.spans, "last")} for s, i in sources.items()},
+                source_positions={
+                    s: {p: draw(IDS) for p in (*(i.spans or i.positions), "last")} for s, i in sources.items()
+                },
                 answers={name: draw(IDS) for name in answers},
                 counterfactual={v: draw(IDS) for v in variables},
                 aliases=tuple(draw(st.lists(st.tuples(IDS, IDS), max_size=2))),
