@@ -34,7 +34,7 @@ class Work:
 
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
     `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe` (empty: not at all).
-    `files`: of sparse autoencoders, as on every node.
+    `files`: of sparse autoencoders, as on every node. `scores`: that are measured beside outputs.
     """
 
     model: str
@@ -52,6 +52,7 @@ class Work:
     trust_remote_code: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

@@ -5,11 +5,14 @@ batch one (`replica`); numbers that are not finite are never an output.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from jaxtyping import Float
 from torch import Tensor
+
+from raysearch.engine.network import Given
+from raysearch.engine.scores import Heard, Scoring, hear
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
 """Two best logits closer than this (in logits) are a near-tie. In another batch the same computation moves a float32
@@ -22,11 +25,15 @@ class NonFiniteLogitsError(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The lowest id with the highest logit; how far that stands above the second (>= 0); whether it is finite."""
+    """The lowest id with the highest logit; how far that stands above the second (>= 0); whether it is finite.
+
+    `heard`: what its scores are made of, where any are asked for (`with_scores`).
+    """
 
     id: int
     gap: float
     finite: bool
+    heard: Heard | None = None
 
 
 def decide(logits: Float[Tensor, "row vocab"]) -> list[Decision]:
@@ -36,6 +43,16 @@ def decide(logits: Float[Tensor, "row vocab"]) -> list[Decision]:
     finite = logits.amax(dim=-1).isfinite()  # amax hands on any NaN; -inf (a token that a model rules out) is no harm
     first = logits.argmax(dim=-1)  # of several equal ones the first: torch documents it
     return [Decision(*row) for row in zip(first.tolist(), gap.tolist(), finite.tolist(), strict=True)]
+
+
+def with_scores(
+    decisions: list[Decision], logits: Float[Tensor, "row vocab"], scoring: Scoring, bases: Sequence[Given]
+) -> list[Decision]:
+    """`decisions`, taken of `logits`, with what `scoring` reads of them beside. `bases`: of the rows, in their order."""
+    if not scoring.names:
+        return decisions
+    heard = hear(logits, scoring.of_bases(bases))
+    return [replace(d, heard=h) for d, h in zip(decisions, heard, strict=True)]
 
 
 def checked(decision: Decision, what: str) -> Decision:

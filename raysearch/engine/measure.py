@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from raysearch.engine.captures import Captures
-from raysearch.engine.decide import Decision, checked, decide, near_ties
+from raysearch.engine.decide import Decision, checked, decide, near_ties, with_scores
 from raysearch.engine.memory import Limit, halving
 from raysearch.engine.network import tokens_of
 from raysearch.engine.paths import Path, cancels
@@ -103,7 +103,8 @@ class Measurer:
     def _decided(self, path: Path, rows: Sequence[Row]) -> list[Decision]:
         meter = self._captures.meter
         with meter.phase(path.name):  # deciding waits for the device, so its time is in
-            decisions = decide(path.logits(rows))
+            logits = path.logits(rows)
+            decisions = with_scores(decide(logits), logits, self._captures.scoring, [row.base for row in rows])
         meter.ran(sum(tokens_of(row.base) for row in rows))
         return decisions
 

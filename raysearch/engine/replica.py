@@ -225,6 +225,7 @@ class Replica:
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
+            scores=self._machine.scoring.scores(pairs, [decided[p.base].heard for p in pairs]),
         )
 
     def _measure(self, machine: Machine, task: Task) -> list[Event]:
@@ -248,7 +249,7 @@ class Replica:
                 events.append(self._failed(task, key, faults[key]))
                 continue
             for place, block in enumerate(task.blocks):
-                events.append(self._measured(task, key, block, by_key.get((key, place), []), per_row))
+                events.append(self._measured(task, intervention, block, by_key.get((key, place), []), per_row))
         return events
 
     def _block_by_block(self, machine: Machine, task: Task, intervention: Intervention) -> list[Event]:
@@ -284,10 +285,13 @@ class Replica:
             lender = other_source(pair, tuple(self._pairs.values()), intervention)
         return row_of(pair, intervention, machine.taps, self._featurizers, lender)
 
-    def _measured(self, task: Task, key: str, block: Block, decisions: Sequence[Decision], per_row: float) -> Measured:
+    def _measured(
+        self, task: Task, intervention: Intervention, block: Block, decisions: Sequence[Decision], per_row: float
+    ) -> Measured:
+        pairs = [self._pairs[index] for index in block.pairs]
         return Measured(
             task=task.id,
-            intervention=key,
+            intervention=intervention.key,
             split=block.split,
             block=block.index,
             pairs=block.pairs,
@@ -298,6 +302,7 @@ class Replica:
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
+            scores=self._machine.scoring.scores(pairs, [d.heard for d in decisions], intervention),
         )
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from raysearch.search.scores import Judged, ScoreName
+
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -108,6 +110,13 @@ class AnswerKeys(Keys):
         default="first_token",
         description="first_token: the first token of a language model's answer; class: the class of a network on tensors.",
     )
+    scores: tuple[ScoreName, ...] = Field(
+        default=(),
+        description="Numbers that are measured beside each output, for each pair and variable. probability: of the counterfactual; "
+        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of the probability; squared_error: from "
+        "the counterfactual alone, summed over all answers. A test may be on the first two (test.score); the others are told and never "
+        "decide.",
+    )
 
 
 class FitKeys(Keys):
@@ -188,6 +197,13 @@ class TestKeys(Keys):
         default="sequential",
         description="sequential: stops at a verdict, after at most `max_pairs`; fixed: measures `pairs` pairs for every hypothesis, for "
         "estimates that no stopping has bent.",
+    )
+    score: Judged = Field(
+        default="matches",
+        description="What is held against the threshold. matches: the share of outputs that are the counterfactual; probability: the "
+        "mean probability of the counterfactual; logit_difference: the mean logit difference, on one scale from fit pairs, where 0 is as "
+        "far for the base's answer as the model goes by itself, and 1 as far for the counterfactual. The last two by betting; `iia`, `low` "
+        "and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",

@@ -11,7 +11,6 @@ from raysearch.errors import NotYetError
 NOT_YET_KEYS = (
     "model.prompt",
     "answer.aliases",
-    "answer.scores",
 )
 """Keys of the job format that this version refuses."""
 

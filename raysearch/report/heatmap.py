@@ -95,7 +95,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     above, left, right = 0.95, 0.75, 1.55
     below = 1.05 + 0.17 * max((label.count("\n") + 1 for label in panel.labels), default=1)
     inches = max(width + left + right, _NARROWEST)
-    caption = _caption(panel, inches)
+    caption = _caption(panel, facts, inches)
     below += _LINE * caption.count("\n")
     size = inches, height + above + below
     figure = Picture(figsize=size)
@@ -106,7 +106,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
         _draw_cell(axes, x, y, row, early=stopped_early(row, facts, reach))
     _draw_axes(axes, panel)
     bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1]))
-    _draw_bar(bar, facts.threshold)
+    _draw_bar(bar, facts)
     _draw_words(figure, panel, facts, reach, caption)
     return figure
 
@@ -150,8 +150,8 @@ def _draw_axes(axes: Axes, panel: Panel) -> None:
         spine.set_color("#cccccc")
 
 
-def _draw_bar(axes: Axes, threshold: float | None) -> None:
-    """The legend of colours: IIA upward, the interval from wide to narrow across."""
+def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
+    """The legend of colours: IIA (or what else the test was on) upward, the interval from wide to narrow across."""
     widths = [1 - (x + 0.5) / 24 for x in range(24)]
     colours = [[faded(_COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
     axes.imshow(colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest")
@@ -159,12 +159,12 @@ def _draw_bar(axes: Axes, threshold: float | None) -> None:
     axes.set_xlabel("interval\nwidth", fontsize=7, labelpad=1)
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_ylabel("IIA (matches / change pairs)", fontsize=8.5)
+    axes.set_ylabel("IIA (matches / change pairs)" if facts.judged.counted else facts.judged.name, fontsize=8.5)
     axes.tick_params(labelsize=7.5)
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
-    if threshold is not None:
-        axes.axhline(threshold, color=_ACCEPT, linewidth=2)
+    if facts.threshold is not None:
+        axes.axhline(facts.threshold, color=_ACCEPT, linewidth=2)
 
 
 def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
@@ -208,10 +208,11 @@ def _title(panel: Panel) -> str:
     return f"{asked}  {', '.join([f'{component} at {position}', *rest])}"
 
 
-def _caption(panel: Panel, width: float) -> str:
+def _caption(panel: Panel, facts: ChartFacts, width: float) -> str:
     text = (
-        "In a cell: IIA, its 95 % interval (valid at the stopping time), pairs counted. Colours fade as the interval widens: what is "
-        "pale was seen on few pairs. A cell with a dot stopped early: its mean is biased away from the threshold; go by the interval."
+        f"In a cell: {facts.judged.name}, its 95 % interval (valid at the stopping time), pairs counted. Colours fade as the interval "
+        "widens: what is pale was seen on few pairs. A cell with a dot stopped early: its mean is biased away from the threshold; go by "
+        "the interval."
     )
     if panel.left_out:
         text += f" Not shown: {panel.left_out} hypotheses over several layers."

@@ -100,6 +100,7 @@ def work_of(question: Question, job: Job) -> Work:
         memory=None if job.resources.memory == "auto" else job.resources.memory,
         files=job.space.sae_paths,
         recipe=job.fit.recipe,
+        scores=job.answer.scores,
     )
 
 

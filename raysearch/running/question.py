@@ -16,8 +16,11 @@ from raysearch.engine.digest import digest_of
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
+from raysearch.job.files import LAYER, MODEL, PAIRS, PROBLEM, named_files
 from raysearch.problems import load_problem, read_pairs
 from raysearch.running.space import space_of
+from raysearch.search.anytime import AnytimeTest
+from raysearch.search.betting import BettingTest
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.proposers import Exhaustive
@@ -65,10 +68,11 @@ class Question:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it lacks."""
         return space_of(self.job, facts, _shared_sources(self.pairs))
 
-    def test(self, space: HypothesisSpace) -> SequentialTest:
+    def test(self, space: HypothesisSpace) -> AnytimeTest:
         """The test, with K = the hypotheses of `space`."""
         keys = self.job.test
-        return SequentialTest(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
+        kind = SequentialTest if keys.score == "matches" else BettingTest
+        return kind(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
 
     def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
         """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
@@ -87,7 +91,7 @@ class Question:
             job.resources.rows,
             _fit_plan(job) if job.space.is_fitted else None,
             job.controls,
-            Rule(job.pairs.kinds, job.test.keep_threshold, at_end),
+            Rule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
         )
 
     def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
@@ -113,6 +117,7 @@ def ask(job: Job) -> Question:
             f"test.keep_threshold: is of the pairs that a variable leaves alone, which do not decide under pairs.kinds: {job.pairs.kinds}; "
             "use both"
         )
+    _check_score(job)
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
 
 
@@ -178,6 +183,21 @@ def _check_answer(job: Job) -> None:
         )
 
 
+def _check_score(job: Job) -> None:
+    """Raises: JobError where a test on the logit difference has nothing to compare, or nothing to take its scale from."""
+    if job.test.score != "logit_difference":
+        return
+    if job.pairs.kinds != "change":
+        raise JobError(
+            "test.score: logit_difference compares the counterfactual with the base's answer, which are one on pairs that a variable "
+            f"leaves alone, and those decide under pairs.kinds: {job.pairs.kinds}; use change, or test the probability"
+        )
+    if not job.pairs.fit:
+        raise JobError(
+            "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; give it some"
+        )
+
+
 def _grid_positions(job: Job, known: tuple[str, ...]) -> tuple[str, ...]:
     """The positions of the grid: none where there is no grid, all that are known where the job leaves them open."""
     if not job.space.components:
@@ -240,8 +260,9 @@ def _check_known(key: str, kind: str, name: str, known: Sequence[str], of: str) 
 
 
 def _counts(job: Job, spare: int) -> dict[Split, int]:
-    """How many pairs of each split; none to fit where nothing is fit."""
-    fit: dict[Split, int] = {"fit": spare * job.pairs.fit} if job.space.is_fitted else {}
+    """How many pairs of each split; none to fit where nothing is fit, and no scale is taken."""
+    is_used = job.space.is_fitted or job.test.score == "logit_difference"
+    fit: dict[Split, int] = {"fit": spare * job.pairs.fit} if is_used else {}
     return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
 
 
@@ -262,22 +283,32 @@ def _fit_plan(job: Job) -> FitPlan:
 def _resolved(job: Job, variables: Sequence[str], positions: Sequence[str], default_claim: str) -> Job:
     space = job.space.model_copy(update={"variables": tuple(variables), "positions": tuple(positions)})
     claim = default_claim if job.test.claim == "auto" else job.test.claim
-    return job.model_copy(update={"space": space, "test": job.test.model_copy(update={"claim": claim})})
+    judged = () if job.test.score == "matches" else (job.test.score,)
+    answer = job.answer.model_copy(update={"scores": tuple(dict.fromkeys((*job.answer.scores, *judged)))})
+    return job.model_copy(
+        update={"space": space, "answer": answer, "test": job.test.model_copy(update={"claim": claim})}
+    )
 
 
 def _file_digests(job: Job) -> dict[str, str]:
-    """Digests of the files that the job names, by key: contents count, paths do not."""
+    """Digests of the files that the job names, as `Job.hash` takes them: contents count, paths do not. Pairs count as pairs."""
     digests = {}
-    if Path(job.model.path).exists():
-        digests["model.path"] = digest_of(job.model.path, job.model.trust_remote_code)
-    named = {"problem.use": job.problem.use or "", "model.path": job.model.path if job.model.is_factory else ""}
-    for key, function in named.items():
-        if ".py:" in function:
-            file, _, name = function.rpartition(":")
-            digests[key] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
-    for path in job.space.sae_paths:
-        whole = hashlib.sha256()
-        for found in sorted(glob.glob(glob.escape(path).replace("{layer}", "*"))):
-            whole.update(bytes.fromhex(SaeFile.at(Path(found)).digest))
-        digests[f"sae {path}"] = whole.hexdigest()
+    functions = {MODEL: job.model.path, PROBLEM: job.problem.use or ""}
+    for file in named_files(job):
+        if file.is_code:
+            content = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+            digests[file.key] = f"{content}:{functions[file.key].rpartition(':')[2]}"
+        elif file.key == MODEL:
+            if Path(file.path).exists():
+                digests[MODEL] = digest_of(file.path, job.model.trust_remote_code)
+        elif file.key != PAIRS:
+            digests[f"sae {file.path}"] = _layers_digest(file.path)
     return digests
+
+
+def _layers_digest(path: str) -> str:
+    """Of a sparse autoencoder, of all layers that there are."""
+    whole = hashlib.sha256()
+    for found in sorted(glob.glob(glob.escape(path).replace(LAYER, "*"))):
+        whole.update(bytes.fromhex(SaeFile.at(Path(found)).digest))
+    return whole.hexdigest()
