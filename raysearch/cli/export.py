@@ -41,6 +41,7 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
         run=run.info.id,
         threshold=job.test.threshold,
         false_accept=job.test.false_accept,
+        score=None if job.test.score == "matches" else job.test.score,
         **{name: _finite(row[name]) for name in kept},
     )
     return SavedIntervention(intervention, tensors(run, job, intervention), model, row["variable"], finding)

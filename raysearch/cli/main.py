@@ -185,6 +185,7 @@ def plan(job: Path, sets: tuple[str, ...], output: str, **given: Any) -> int:
 @click.option("--where", metavar="EXPR", help='A condition in SQL, such as "layer > 10 and iia >= 0.9".')
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N.")
 @click.option("--controls", is_flag=True, help="Controls too.")
+@click.option("--sets", is_flag=True, help="A row for each set of pairs of a hypothesis.")
 @click.option(
     "-o",
     "--output",

@@ -6,7 +6,7 @@ is run; what is printed is computed for this job's K and looks.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raysearch.causal import EVERY, Split
@@ -20,6 +20,7 @@ from raysearch.search.blocks import check_variables
 from raysearch.search.events import ModelFacts
 from raysearch.search.hypothesis import TRAINED
 from raysearch.search.power import Power, power
+from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import Grid, HypothesisSpace
 
 GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -128,11 +129,16 @@ def _sites_words(grid: Grid) -> str:
 
 
 def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
-    """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair."""
+    """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair.
+
+    Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread most, and so are told latest.
+    """
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    test = replace(question.test(space), population=used if question.these_pairs else None)
+    asked = question.test(space)
+    rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
+    test = SequentialTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 
@@ -157,6 +163,19 @@ def _sets_words(sets: int) -> list[str]:
     return [f"{sets} explicit set{'s' * (sets > 1)} of units"] if sets else []
 
 
+def _judged_words(job: Job) -> str:
+    return "" if job.test.score == "matches" else f"of the mean {job.test.score.replace('_', ' ')}, by betting; "
+
+
+def _powers_words(job: Job) -> str:
+    if job.test.score == "matches":
+        return "if every pair is solved and changes the answer:"
+    return (
+        "if every pair is solved and changes the answer, and every score is 0 or 1 (which needs the most pairs; scores between are told "
+        "sooner):"
+    )
+
+
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
@@ -168,8 +187,8 @@ def _text(facts: _Facts, job: Job) -> str:
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
         f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
         *_training_words(facts, job),
-        f"  claim       {facts.claim}; threshold {job.test.threshold:g}, false accept {job.test.false_accept:g} over all "
-        f"{facts.hypotheses}, miss {job.test.miss:g} each",
+        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
+        f"false accept {job.test.false_accept:g} over all {facts.hypotheses}, miss {job.test.miss:g} each",
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
@@ -177,8 +196,10 @@ def _text(facts: _Facts, job: Job) -> str:
     if facts.apart:
         lines += ["", "share of test pairs that tell two variables apart"]
         lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
-    lines += ["", "if every pair is solved and changes the answer:"]
-    lines += ["true IIA   P(accept)  P(reject)  P(undecided)  expected pairs"]
+    lines += ["", _powers_words(job)]
+    lines += [
+        f"{'true IIA  ' if job.test.score == 'matches' else 'true mean '} P(accept)  P(reject)  P(undecided)  expected pairs"
+    ]
     lines += [
         f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  {p.pairs:14.0f}" for p in facts.powers
     ]

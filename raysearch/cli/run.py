@@ -15,6 +15,7 @@ from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.inside import inside
 from raysearch.job import Job
 from raysearch.report.beside import beside
+from raysearch.report.chart_facts import chart_facts
 from raysearch.report.results import results
 from raysearch.running import front, run
 from raysearch.running.front import Ended
@@ -78,7 +79,8 @@ class _Terminal(Watch):
         )
         console = Console(width=None if sys.stdout.isatty() else 160, no_color=self._where.no_color or None)
         if accepted.num_rows:
-            print_table(accepted, console, title=f"Alignment: accepted hypotheses (IIA {claim})")
+            judged = chart_facts(run.folder).judged
+            print_table(accepted, console, title=f"Alignment: accepted hypotheses ({judged.name} {claim})")
             print_controls(beside(run.folder), console)
         else:
             console.print("Alignment: no hypothesis was accepted.")

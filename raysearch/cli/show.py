@@ -20,10 +20,12 @@ from raysearch.report.units import is_plain, places, words
 
 SHOWN = (
     "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "iia", "low", "high", "n", "holdout_iia", "keep_iia",
+    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia",
 )  # fmt: skip
-_WORDS = ("variable", "component", "position", "subspace", "units", "verdict")
+_WORDS = ("variable", "component", "position", "subspace", "units", "verdict", "set")
 """Columns of words; the others are numbers."""
+_SAID = ("subspace", "units")
+"""Columns that `_said` makes."""
 
 
 def show_results(run: Place, output: str, no_color: bool = False, **choice: Any) -> None:
@@ -53,8 +55,8 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
     left_out = {c for c in ("component", "verdict") if len({row[c] for row in rows}) == 1}
-    left_out |= {c for c in ("head", "subspace", "units") if all(row[c] is None for row in rows)}
-    columns = [name for name in SHOWN if name not in left_out]
+    left_out |= {c for c in ("head", *_SAID) if all(row[c] is None for row in rows)}
+    columns = [name for name in SHOWN if name not in left_out and (name in table.column_names or name in _SAID)]
     for name in columns:
         shown.add_column(name, justify="left" if name in _WORDS else "right")
     for row in rows:

@@ -85,7 +85,12 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
         device=device,
         node=node,
         settings=Settings(
-            work.rows, capture_bytes, work.cpus, recipe=Recipe(**work.recipe) if work.recipe else None, files=work.files
+            work.rows,
+            capture_bytes,
+            work.cpus,
+            recipe=Recipe(**work.recipe) if work.recipe else None,
+            files=work.files,
+            scores=work.scores,
         ),
         components=work.components,
     )

@@ -35,7 +35,7 @@ class Work:
     `components`: those that interventions may name. `memory`: GiB of a replica for activations that it keeps (None: as there is room).
     `recipe`: how subspaces are trained, by the names of `engine.fit.recipe.Recipe` (empty: not at all).
     `files`: of sparse autoencoders, as on every node. `wording`: how texts are put to the model, by the names of
-    `engine.wording.Wording` (empty: as they are).
+    `engine.wording.Wording` (empty: as they are). `scores`: that are measured beside outputs.
     """
 
     model: str
@@ -54,6 +54,7 @@ class Work:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     wording: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

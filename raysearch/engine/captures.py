@@ -19,13 +19,14 @@ from transformers import DynamicCache
 
 from raysearch.engine.components import Tap, Taps, hook_at
 from raysearch.engine.constant import constant
-from raysearch.engine.decide import Decision, decide, near_ties
+from raysearch.engine.decide import Decision, decide, near_ties, with_scores
 from raysearch.engine.edits import edits_of, sources_of
 from raysearch.engine.hooks import Hook, Moment, owned_hooks
 from raysearch.engine.memory import Limit, halving
 from raysearch.engine.meter import Meter
 from raysearch.engine.network import Given, LanguageModel, Network, batches, tokens_of
 from raysearch.engine.rows import Point, Row
+from raysearch.engine.scores import Scoring
 
 Layers = Tensor | Sequence[Tensor]
 """Of each layer a tensor: stacked where they are alike."""
@@ -52,7 +53,8 @@ class Captures:
     """The runs of a network, at most `limit.rows` inputs a forward pass, `max_bytes` of them kept.
 
     `tolerance` (logits): a decision closer than this is taken again at batch one. With `plain`, all are taken there.
-    `keys`: keep keys and values too, for `replay`. `meter`: of the replica; who works with captures counts there too.
+    `keys`: keep keys and values too, for `replay`. `meter`: of the replica; who works with captures counts there too. `scoring`: the scores
+    that are read beside decisions.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Captures:
         plain: bool = False,
         keys: bool = False,
         meter: Meter | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         assert not keys or isinstance(network, LanguageModel)
         self._network = network
@@ -75,6 +78,7 @@ class Captures:
         self._plain = plain
         self.keys = keys
         self.meter = Meter() if meter is None else meter
+        self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
         self._last_bytes = 0
         self._wanted: dict[str, None] = {}  # components, in the order in which they were first wanted
@@ -163,7 +167,8 @@ class Captures:
         with owned_hooks(hooks):
             logits = self._logits([row.base for row in batch], cache)
         self.meter.ran(sum(tokens_of(row.base) for row in batch))
-        self._keep_decisions(batch, decide(logits, [row.among for row in batch]))
+        decisions = decide(logits, [row.among for row in batch])
+        self._keep_decisions(batch, with_scores(decisions, logits, self.scoring, [row.base for row in batch]))
         kept = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers]) for component, of_layers in seen.items()
         }
@@ -193,7 +198,8 @@ class Captures:
 
     def _decide_plainly(self, row: Row) -> Decision:
         self.meter.ran(tokens_of(row.base))
-        return decide(self._network.plain(row.base)[None], [row.among])[0]
+        logits = self._network.plain(row.base)[None]
+        return with_scores(decide(logits, [row.among]), logits, self.scoring, [row.base])[0]
 
     def _keep(self, row: Row, run: Run) -> None:
         old = self._runs.pop(row, None)

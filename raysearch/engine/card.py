@@ -32,7 +32,8 @@ class ModelOrigin:
 class Finding:
     """What a search found for it, in the words of the table `verdicts`. None: not known; numbers are finite.
 
-    `threshold`, `false_accept`: of the test that gave the verdict. `run`: the run's id; `hypothesis`: its id in that run.
+    `threshold`, `false_accept`: of the test that gave the verdict. `score`: what this was on, and so `iia`, `low`, `high` and
+    `holdout_iia` are the mean of; None: matches. `run`: the run's id; `hypothesis`: its id in that run.
     """
 
     run: str | None = None
@@ -48,6 +49,7 @@ class Finding:
     claim: str | None = None
     threshold: float | None = None
     false_accept: float | None = None
+    score: str | None = None
 
 
 @dataclass(frozen=True)

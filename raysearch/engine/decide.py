@@ -5,13 +5,15 @@ batch one (`replica`); numbers that are not finite are never an output.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raysearch.engine.network import Given
+from raysearch.engine.scores import Heard, Scoring, hear
 from raysearch.search.events import Ids
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
@@ -25,11 +27,15 @@ class NonFiniteLogitsError(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The lowest id with the highest logit; how far that stands above the second (>= 0); whether it is finite."""
+    """The lowest id with the highest logit; how far that stands above the second (>= 0); whether it is finite.
+
+    `heard`: what its scores are made of, where any are asked for (`with_scores`).
+    """
 
     id: int
     gap: float
     finite: bool
+    heard: Heard | None = None
 
 
 def decide(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Decision]:
@@ -49,6 +55,16 @@ def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Te
     for row, ids in enumerate(among):
         out[row, list(ids) or slice(None)] = False
     return logits.masked_fill(out & logits.isfinite(), -torch.inf)
+
+
+def with_scores(
+    decisions: list[Decision], logits: Float[Tensor, "row vocab"], scoring: Scoring, bases: Sequence[Given]
+) -> list[Decision]:
+    """`decisions`, taken of `logits`, with what `scoring` reads of them beside. `bases`: of the rows, in their order."""
+    if not scoring.names:
+        return decisions
+    heard = hear(logits, scoring.of_bases(bases))
+    return [replace(d, heard=h) for d, h in zip(decisions, heard, strict=True)]
 
 
 def checked(decision: Decision, what: str) -> Decision:

@@ -18,6 +18,7 @@ from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.meter import Meter
 from raysearch.engine.network import Network
 from raysearch.engine.paths import Path, Plain, fastest, trial_rows
+from raysearch.engine.scores import Scoring
 from raysearch.search.events import Encoded
 
 
@@ -27,7 +28,7 @@ class Settings:
 
     `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
     `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch. `recipe`: how
-    subspaces are trained (None: they are not). `files`: of sparse autoencoders.
+    subspaces are trained (None: they are not). `files`: of sparse autoencoders. `scores`: that are read beside outputs.
     """
 
     rows: int = 64
@@ -36,6 +37,7 @@ class Settings:
     plain: bool = False
     recipe: Recipe | None = None
     files: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
 
 AS_THEY_COME = Settings()
@@ -57,15 +59,19 @@ class Machine:
         self.taps = Taps(network)
         self.facts = tuple(self.taps.facts(component) for component in components)
         self.tolerance = NEAR_TIE[dtype]
+        self.scoring = Scoring(settings.scores, encoded)
         plain, limit = Plain(network, self.taps), Limit(settings.rows)
         self.path: Path = plain
-        self.captures = Captures(network, self.taps, Limit(1), self.tolerance, 0, plain=True, meter=meter)
+        self.captures = Captures(
+            network, self.taps, Limit(1), self.tolerance, 0, plain=True, meter=meter, scoring=self.scoring
+        )
         if not settings.plain:
             layers = len(network.blocks)
             rows = trial_rows(trials(encoded, self.taps, layers, components), layers)
             kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
             with meter.phase("check"):
-                self.path, self.captures = fastest(network, self.taps, rows, limit, kept, self.tolerance, meter)
+                settled = limit, kept, self.tolerance, meter, self.scoring
+                self.path, self.captures = fastest(network, self.taps, rows, *settled)
         self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
         self._recipe, self._limit = settings.recipe, limit
 

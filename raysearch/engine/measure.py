@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from raysearch.engine.captures import Captures
-from raysearch.engine.decide import Decision, checked, decide, near_ties
+from raysearch.engine.decide import Decision, checked, decide, near_ties, with_scores
 from raysearch.engine.memory import Limit, halving
 from raysearch.engine.network import tokens_of
 from raysearch.engine.paths import Path, cancels
@@ -128,7 +128,9 @@ class Measurer:
     def _decided(self, path: Path, rows: Sequence[Row]) -> list[Decision]:
         meter = self._captures.meter
         with meter.phase(path.name):  # deciding waits for the device, so its time is in
-            decisions = decide(path.logits(rows), [row.among for row in rows])
+            logits = path.logits(rows)
+            decisions = decide(logits, [row.among for row in rows])
+            decisions = with_scores(decisions, logits, self._captures.scoring, [row.base for row in rows])
         meter.ran(sum(tokens_of(row.base) for row in rows))
         return decisions
 

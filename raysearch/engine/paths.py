@@ -25,6 +25,7 @@ from raysearch.engine.meter import Meter
 from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.replay import Replay
 from raysearch.engine.rows import Patch, Point, Row, Source
+from raysearch.engine.scores import Scoring
 
 log = logging.getLogger(__name__)
 
@@ -180,23 +181,24 @@ def fastest(
     max_bytes: int,
     tolerance: float,
     meter: Meter | None = None,
+    scoring: Scoring | None = None,
 ) -> tuple[Path, Captures]:
     """The fastest path that gives for `rows` what the oracle gives, and captures that keep what it needs; says why not a faster one.
 
-    `rows`: as `trial_rows` makes them.
+    `rows`: as `trial_rows` makes them. `scoring`: the scores that captures read.
     """
     name, plain = network.name, Plain(network, taps)
     wanted = dict(zip(rows, plain.logits(rows), strict=True)) if rows else {}
-    captures = Captures(network, taps, limit, tolerance, max_bytes, meter=meter)
+    captures = Captures(network, taps, limit, tolerance, max_bytes, meter=meter, scoring=scoring)
     batched = Batched(network, taps, captures)
     if not _holds(name, batched, wanted, tolerance, "each row is run by itself, slowly"):
-        return plain, Captures(network, taps, Limit(1), tolerance, 0, plain=True, meter=meter)
+        return plain, Captures(network, taps, Limit(1), tolerance, 0, plain=True, meter=meter, scoring=scoring)
     if not isinstance(network, LanguageModel):
         return batched, captures
     if not network.can_replay:
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", name)
         return batched, captures
-    keeping = Captures(network, taps, limit, tolerance, max_bytes, keys=True, meter=meter)
+    keeping = Captures(network, taps, limit, tolerance, max_bytes, keys=True, meter=meter, scoring=scoring)
     replayed = Replayed(network, taps, keeping)
     if not _holds(name, replayed, wanted, tolerance, "rows are run whole, not from the patch on"):
         return batched, captures

@@ -92,9 +92,10 @@ def _claim(finding: Finding | None) -> str:
         said.append(f"On {finding.matches} of {finding.n} pairs the output was the predicted one{_figures(finding)}.")
     if finding.holdout_iia is not None:
         pairs = f" (n = {finding.holdout_n})" if finding.holdout_n is not None else ""
-        said.append(f"On pairs held out{pairs} it was so on a share of {finding.holdout_iia:.3f}.")
+        what = "it was so on a share of" if finding.score is None else f"the {_measured(finding)} was"
+        said.append(f"On pairs held out{pairs} {what} {finding.holdout_iia:.3f}.")
     if finding.threshold is not None:
-        said.append(f"The threshold was {finding.threshold:g}.")
+        said.append(f"The threshold of the {_measured(finding)} was {finding.threshold:g}.")
     if finding.false_accept is not None:
         said.append(f"The chance that its search accepted any false hypothesis was at most {finding.false_accept:g}.")
     if finding.verdict == "accept":
@@ -106,10 +107,15 @@ def _claim(finding: Finding | None) -> str:
 
 
 def _figures(finding: Finding) -> str:
-    shown = [f"IIA {finding.iia:.3f}"] if finding.iia is not None else []
+    shown = [f"{_measured(finding)} {finding.iia:.3f}"] if finding.iia is not None else []
     if finding.low is not None and finding.high is not None:
         shown.append(f"95 % interval {finding.low:.3f} to {finding.high:.3f}")
     return f" ({', '.join(shown)})" if shown else ""
+
+
+def _measured(finding: Finding) -> str:
+    """What the verdict is about."""
+    return "IIA" if finding.score is None else f"mean {_plain(finding.score.replace('_', ' '))}"
 
 
 def _units(units: tuple[Unit, ...]) -> str:

@@ -234,6 +234,7 @@ class Replica:
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
+            scores=self._machine.scoring.scores(pairs, [said[p.index, "base"][0].heard for p in pairs]),
         )
 
     def _measure(self, machine: Machine, task: Task) -> list[Event]:
@@ -257,7 +258,7 @@ class Replica:
                 events.append(self._failed(task, key, faults[key]))
                 continue
             for place, block in enumerate(task.blocks):
-                events.append(self._measured(task, key, block, by_key.get((key, place), []), per_row))
+                events.append(self._measured(task, intervention, block, by_key.get((key, place), []), per_row))
         return events
 
     def _block_by_block(self, machine: Machine, task: Task, intervention: Intervention) -> list[Event]:
@@ -294,11 +295,17 @@ class Replica:
         return row_of(pair, intervention, machine.taps, self._featurizers, lender)
 
     def _measured(
-        self, task: Task, key: str, block: Block, decisions: Sequence[tuple[Decision, ...]], per_row: float
+        self,
+        task: Task,
+        intervention: Intervention,
+        block: Block,
+        decisions: Sequence[tuple[Decision, ...]],
+        per_row: float,
     ) -> Measured:
+        pairs = [self._pairs[index] for index in block.pairs]
         return Measured(
             task=task.id,
-            intervention=key,
+            intervention=intervention.key,
             split=block.split,
             block=block.index,
             pairs=block.pairs,
@@ -309,6 +316,7 @@ class Replica:
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
+            scores=self._machine.scoring.scores(pairs, [d[0].heard for d in decisions], intervention),
         )
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:

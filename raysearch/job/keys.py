@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from raysearch.search.scores import Judged, ScoreName
+
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -156,6 +158,14 @@ class AnswerKeys(Keys):
                     raise ValueError(f"aliases: {alias!r} is an alias of {of[alias]!r} and of {answer!r}; name it once")
         return self
 
+    scores: tuple[ScoreName, ...] = Field(
+        default=(),
+        description="Numbers that are measured beside each output, for each pair and variable. probability: of the counterfactual; "
+        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of the probability; squared_error: from "
+        "the counterfactual alone, summed over all answers. A test may be on the first two (test.score); the others are told and never "
+        "decide.",
+    )
+
 
 class FitKeys(Keys):
     """How subspaces are trained, on the fit pairs."""
@@ -235,6 +245,13 @@ class TestKeys(Keys):
         default="sequential",
         description="sequential: stops at a verdict, after at most `max_pairs`; fixed: measures `pairs` pairs for every hypothesis, for "
         "estimates that no stopping has bent.",
+    )
+    score: Judged = Field(
+        default="matches",
+        description="What is held against the threshold. matches: the share of outputs that are the counterfactual; probability: the "
+        "mean probability of the counterfactual; logit_difference: the mean logit difference, on one scale from fit pairs, where 0 is as "
+        "far for the base's answer as the model goes by itself, and 1 as far for the counterfactual. The last two by betting; `iia`, `low` "
+        "and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",

@@ -8,7 +8,7 @@ from typing import Any
 
 from raysearch.errors import NotYetError
 
-NOT_YET_KEYS = ("answer.scores",)
+NOT_YET_KEYS: tuple[str, ...] = ()
 """Keys of the job format that this version refuses."""
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
+from raysearch.report.judged import Judged, judged_of
+from raysearch.report.said import SAYS
 from raysearch.report.units import words
 
-_COLUMNS = "variable", "layer: site", "IIA", "95 %", "n", "holdout IIA", "n"
-_VERDICTS = {"accept": "accepted", "reject": "rejected", "undecided": "undecided", "failed": "failed"}
 _CLAIMS = {"these_pairs": "the pairs at hand, not others like them", "sampler": "pairs that the problem draws"}
 _LEFT = "text-align: left"
 
@@ -31,6 +31,16 @@ class Summary:
     warnings: tuple[str, ...] = ()
 
     @property
+    def judged(self) -> Judged:
+        """What the test was on."""
+        return judged_of(self.job.model_dump())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The heads of `alignment`."""
+        return "variable", "layer: site", self.judged.name, "95 %", "n", f"holdout {self.judged.name}", "n"
+
+    @property
     def asked(self) -> str:
         """What was asked, in one line."""
         variables = self.results["variable"].unique().to_pylist()
@@ -40,8 +50,7 @@ class Summary:
     def counts(self) -> str:
         """The verdicts so far."""
         found = Counter(self.results["verdict"].to_pylist())
-        said = [f"{found[verdict]} {word}" for verdict, word in _VERDICTS.items()]
-        return ", ".join(said + ([f"{found[None]} not yet decided"] if found[None] else []))
+        return ", ".join(f"{found[verdict]} {word}" for verdict, word in SAYS.items() if verdict or found[verdict])
 
     @property
     def claim(self) -> str:
@@ -49,7 +58,7 @@ class Summary:
         test = self.job.test
         of = _CLAIMS.get(test.claim)
         return (
-            f"Accepted: sufficient under interchange, IIA above {test.threshold - test.indifference:g}"
+            f"Accepted: sufficient under interchange, {self.judged.name} above {test.threshold - test.indifference:g}"
             f"{f' on {of}' if of else ''}; the chance of any false accept is at most {test.false_accept:g}. "
             "It does not say that the variable lives there and nowhere else."
         )
@@ -65,11 +74,11 @@ class Summary:
         lines = [html("b", self.run), html("span", self.asked), html("span", self.counts)]
         head = html("p", "<br>".join(lines), raw=True)
         foot = [html("p", self.claim), *(html("p", f"Warning: {w}") for w in self.warnings), html("code", self.place)]
-        return html("div", head + _table(self.alignment) + "".join(foot), raw=True)
+        return html("div", head + _table(self.columns, self.alignment) + "".join(foot), raw=True)
 
     def __str__(self) -> str:
-        rows = [_COLUMNS, *self.alignment] if self.alignment else []
-        wide = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))] if rows else []
+        rows = [self.columns, *self.alignment] if self.alignment else []
+        wide = [max(len(row[i]) for row in rows) for i in range(len(self.columns))] if rows else []
         table = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
         warnings = [f"Warning: {w}" for w in self.warnings]
         return "\n".join([f"Run {self.run}", self.asked, self.counts, *table, self.claim, *warnings, self.place])
@@ -91,11 +100,11 @@ def _number(share: float | None) -> str:
     return "-" if share is None else f"{share:.3f}"
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
+def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     body = "".join(_row("td", row) for row in rows)
     if not body:
         return html("p", "No hypothesis was accepted.")
-    return html("table", html("thead", _row("th", _COLUMNS), raw=True) + html("tbody", body, raw=True), raw=True)
+    return html("table", html("thead", _row("th", columns), raw=True) + html("tbody", body, raw=True), raw=True)
 
 
 def _row(tag: str, cells: tuple[str, ...]) -> str:

@@ -20,19 +20,10 @@ from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
 from raysearch.report.beside import Beside, beside
 from raysearch.report.chart_facts import ChartFacts, chart_facts
-from raysearch.report.results import FITS, HYPOTHESES, each_part, read_table, results
+from raysearch.report.results import FITS, HYPOTHESES, SETS, each_part, read_table, results
 
 Row = Mapping[str, Any]
 
-SETS = pa.schema(
-    [
-        ("hypothesis", pa.string()),
-        ("set", pa.string()),
-        ("n", pa.int32()),
-        ("matches", pa.int32()),
-        ("iia", pa.float64()),
-    ]
-)
 FAILURES = pa.schema([(name, pa.string()) for name in ("intervention", "error_type", "message")])
 _COST = ("split", "pairs", "near_ties", "conflicts", "rows", "seconds", "device", "worker")
 _PAIRS = ("split", "base_text", "base_answer", "base_answer_ids", "sources", "counterfactual", "solved", "block")

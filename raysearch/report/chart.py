@@ -10,13 +10,6 @@ import plotly.graph_objects as go
 import plotly.io
 
 ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
-SAYS = {
-    "accept": "accepted",
-    "reject": "rejected",
-    "undecided": "undecided",
-    "failed": "failed",
-    None: "not decided yet",
-}
 
 
 @dataclass(frozen=True, slots=True)

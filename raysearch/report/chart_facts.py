@@ -14,6 +14,7 @@ import yaml
 from raysearch.folders.folder import Folder
 from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
+from raysearch.report.judged import MATCHES, Judged, judged_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class ChartFacts:
     threshold: float | None = None
     claim: str | None = None
     fixed: bool = False
+    judged: Judged = MATCHES
     pairs: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -40,6 +42,7 @@ def chart_facts(run: Place) -> ChartFacts:
         threshold=test.get("threshold"),
         claim=test.get("claim"),
         fixed=test.get("use") == "fixed",
+        judged=judged_of(job),
         pairs=_change_pairs(folder),
     )
 

@@ -11,7 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from raysearch.report.account import Account
-from raysearch.report.chart import ACCEPT, REJECT, SAYS, UNDECIDED, Chart, as_json, figure_of
+from raysearch.report.chart import ACCEPT, REJECT, UNDECIDED, Chart, as_json, figure_of
+from raysearch.report.said import SAYS
 from raysearch.report.units import words
 
 _CONTROL = "#8c959f"
@@ -37,16 +38,17 @@ def intervals(account: Account) -> Chart | None:
     rows = [b.row for b in shown]
     high, low = ([abs(row[end] - row["iia"]) for row in rows] for end in ("high", "low"))
     bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 2, "width": 4}
+    judged = account.facts.judged.name
     seen = sorted({name for b in shown for name, iia in b.iia.items() if iia is not None})
     figure = figure_of(
-        _points("IIA, 95 % interval", [r["iia"] for r in rows], names, ACCEPT, "circle", error_x=bars),
-        _points("holdout IIA", [r["holdout_iia"] for r in rows], names, "#2f81f7", "diamond-open", lower=0.24),
+        _points(f"{judged}, 95 % interval", [r["iia"] for r in rows], names, ACCEPT, "circle", error_x=bars),
+        _points(f"holdout {judged}", [r["holdout_iia"] for r in rows], names, "#2f81f7", "diamond-open", lower=0.24),
         *(
             _points(f"control: {name.replace('_', ' ')}", [b.iia.get(name) for b in shown], names, _CONTROL, symbol)
             for name, symbol in zip(seen, cycle(_SYMBOLS))
         ),
     )
-    figure.update_xaxes(range=[-0.02, 1.02], title_text="share of pairs whose output is the counterfactual")
+    figure.update_xaxes(range=[-0.02, 1.02], title_text=account.facts.judged.of)
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4], showgrid=False
     )

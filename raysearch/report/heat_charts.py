@@ -15,8 +15,11 @@ from plotly.colors import sample_colorscale
 
 from raysearch.report.account import Account, Row
 from raysearch.report.cells import interval_width, lightness, stopped_early, strength
-from raysearch.report.chart import ACCEPT, SAYS, Chart, as_json, figure_of
+from raysearch.report.chart import ACCEPT, Chart, as_json, figure_of
+from raysearch.report.chart_facts import ChartFacts
+from raysearch.report.judged import Judged
 from raysearch.report.panels import Panel, panels
+from raysearch.report.said import SAYS
 from raysearch.report.units import words
 
 MOST_CELLS = 20_000
@@ -58,14 +61,14 @@ def _heat_map(panel: Panel, account: Account) -> Chart:
     marks = _Marks(numbers=width <= _WITH_NUMBERS)
     for (y, x), row in panel.cells.items():
         early = stopped_early(row, account.facts, reach)
-        hover[y][x] = _hover(row, early, reach)
+        hover[y][x] = _hover(row, early, reach, account.facts.judged)
         if row["verdict"] in (None, "failed") or row["iia"] is None:
             other[y][x] = 0 if row["verdict"] is None else 1
         else:
             iia[y][x], veil[y][x] = row["iia"], round(1 - strength(interval_width(row)), 3)
         marks.add(x, y, row, early)
     figure = figure_of(
-        _layer(z=iia, hovertext=hover, colorscale="Viridis", colorbar=_bar(account.facts.threshold)),
+        _layer(z=iia, hovertext=hover, colorscale="Viridis", colorbar=_bar(account.facts)),
         _layer(z=other, hovertext=hover, colorscale=[[0, _WAITING], [1, _FAILED]], showscale=False),
         _layer(z=veil, hoverinfo="skip", colorscale=_veil("255,255,255"), showscale=False, meta={"veil": True}),
         marks.trace(),
@@ -135,15 +138,16 @@ def _viridis() -> tuple[tuple[float, ...], ...]:
     return tuple(sample_colorscale("Viridis", [i / 100 for i in range(101)], colortype="tuple"))
 
 
-def _hover(row: Row, early: bool, reach: int) -> str:
+def _hover(row: Row, early: bool, reach: int, judged: Judged) -> str:
     lines = [f"<b>{escape(row['variable'], quote=False)}</b>", escape(words(row["units"]), quote=False)]
     if row["iia"] is not None:
-        lines.append(f"IIA {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs")
+        matches = "" if judged.counted else " match"
+        lines.append(f"{judged.name} {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs{matches}")
     if row["low"] is not None:
         lines.append(f"95 % interval {row['low']:.3f} to {row['high']:.3f}")
     lines.append(SAYS[row["verdict"]] + (f" early, after {row['n']} of {reach} pairs" if early else ""))
     if row["holdout_iia"] is not None:
-        lines.append(f"holdout IIA {row['holdout_iia']:.3f}: n = {row['holdout_n']}")
+        lines.append(f"holdout {judged.name} {row['holdout_iia']:.3f}: n = {row['holdout_n']}")
     if row["reason"]:
         lines.append(escape(row["reason"][:120], quote=False))
     return "<br>".join(lines)
@@ -155,7 +159,8 @@ def _layer(**look: Any) -> go.Heatmap:
     )
 
 
-def _bar(threshold: float | None) -> dict[str, Any]:
+def _bar(facts: ChartFacts) -> dict[str, Any]:
+    threshold = facts.threshold
     ticks = sorted({0.0, 0.5, 1.0} | ({threshold} if threshold is not None else set()))
     names = [f"{t:g}" + (" τ" if t == threshold else "") for t in ticks]
     return {
@@ -163,7 +168,7 @@ def _bar(threshold: float | None) -> dict[str, Any]:
         "outlinewidth": 0,
         "tickvals": ticks,
         "ticktext": names,
-        "title": {"text": "IIA", "side": "top"},
+        "title": {"text": facts.judged.name, "side": "top"},
     }
 
 

@@ -92,7 +92,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     if not worded:
         below = 1.25 + 0.075 * max(len(_in_one_line(label)) for label in panel.labels)
     inches = max(width + left + right, _NARROWEST)
-    caption = _caption(panel, inches, worded)
+    caption = _caption(panel, facts, inches, worded)
     below += _LINE * caption.count("\n")
     size = inches, height + above + below
     figure = Picture(figsize=size)
@@ -105,7 +105,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
         draw_dense(axes, panel)
     _draw_axes(axes, panel, 1 if worded else ceil(len(panel.labels) * _LABEL / width), worded)
     bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1]))
-    _draw_bar(bar, facts.threshold)
+    _draw_bar(bar, facts)
     _draw_words(figure, panel, facts, reach, caption)
     return figure
 
@@ -133,8 +133,8 @@ def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
         spine.set_color("#cccccc")
 
 
-def _draw_bar(axes: Axes, threshold: float | None) -> None:
-    """The legend of colours: IIA upward, the interval from wide to narrow across."""
+def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
+    """The legend of colours: IIA (or what else the test was on) upward, the interval from wide to narrow across."""
     widths = [1 - (x + 0.5) / 24 for x in range(24)]
     colours = [[faded(COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
     axes.imshow(colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest")
@@ -142,12 +142,12 @@ def _draw_bar(axes: Axes, threshold: float | None) -> None:
     axes.set_xlabel("interval\nwidth", fontsize=7, labelpad=1)
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_ylabel("IIA (matches / change pairs)", fontsize=8.5)
+    axes.set_ylabel("IIA (matches / change pairs)" if facts.judged.counted else facts.judged.name, fontsize=8.5)
     axes.tick_params(labelsize=7.5)
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
-    if threshold is not None:
-        axes.axhline(threshold, color=ACCEPTED, linewidth=2)
+    if facts.threshold is not None:
+        axes.axhline(facts.threshold, color=ACCEPTED, linewidth=2)
 
 
 def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
@@ -195,9 +195,9 @@ def _in_one_line(label: str) -> str:
     return " ".join(label.split("\n"))
 
 
-def _caption(panel: Panel, width: float, worded: bool) -> str:
+def _caption(panel: Panel, facts: ChartFacts, width: float, worded: bool) -> str:
     said = (
-        "In a cell: IIA, its 95 % interval (valid at the stopping time), pairs counted. "
+        f"In a cell: {facts.judged.name}, its 95 % interval (valid at the stopping time), pairs counted. "
         if worded
         else "So many cells that their figures are left to the report, which shows them under the pointer. "
     )

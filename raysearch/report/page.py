@@ -7,6 +7,7 @@ show their first rows and say so.
 
 import base64
 import hashlib
+import json
 import statistics
 from collections.abc import Sequence
 from functools import cache
@@ -48,6 +49,8 @@ def page(run: Place) -> str:
     scripts = {"plotly": get_plotlyjs(), "script": _text("script.js")}
     return _environment().get_template("page.html.j2").render(
         account=found,
+        judged=found.facts.judged,
+        scores=_scores(found),
         version=__version__,
         policy=_policy(scripts.values()),
         **{name: Markup(text) for name, text in scripts.items()},
@@ -95,8 +98,12 @@ def _by_variable(found: Account) -> list[dict[str, Any]]:
 
 
 def _others(found: Account) -> list[tuple[str, Sequence[Row], int]]:
-    """(what they are, the first of them, how many there are): those that were not accepted, by verdict, the highest IIA first."""
-    kinds = (("undecided", "Undecided"), ("failed", "Failed"), ("reject", "Rejected, the highest IIA first"))
+    """(what they are, the first of them, how many there are): those that were not accepted, by verdict, the highest first."""
+    kinds = (
+        ("undecided", "Undecided"),
+        ("failed", "Failed"),
+        ("reject", f"Rejected, the highest {found.facts.judged.name} first"),
+    )
     told: list[tuple[str, Sequence[Row], int]] = []
     for verdict, name in kinds:
         rows = [row for row in found.rows if row["verdict"] == verdict]
@@ -111,6 +118,12 @@ def _sets(found: Account) -> list[tuple[Row, Row]]:
     for row in found.sets:
         of.setdefault(row["hypothesis"], []).append(row)
     return [(b.row, row) for b in found.beside for row in of.get(b.row["hypothesis"], ())]
+
+
+def _scores(found: Account) -> dict[str, Any] | None:
+    """The declared scores, and of each accepted hypothesis their means; None where none is declared."""
+    rows = [(b.row, json.loads(b.row["scores"])) for b in found.beside if b.row.get("scores")]
+    return {"names": sorted(rows[0][1]), "rows": rows} if rows else None
 
 
 def _seeds(found: Account) -> list[tuple[Row, Row, Row | None]]:
@@ -145,6 +158,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["share"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["capital"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["or_dash"] = lambda value: "–" if value is None else value
     environment.filters["units"] = words
     environment.filters["figure"] = Markup

@@ -52,6 +52,7 @@ VERDICTS = pa.schema(
         ("claim", _STRING),
         ("fit", _STRING),
         ("reason", _STRING),
+        ("scores", _STRING),
     ]
 )
 FITS = pa.schema(
@@ -66,9 +67,22 @@ FITS = pa.schema(
         ("found", _STRING),
     ]
 )
+SETS = pa.schema(
+    [
+        ("hypothesis", _STRING),
+        ("set", _STRING),
+        ("n", _INT),
+        ("matches", _INT),
+        ("iia", _FLOAT),
+        ("low", _FLOAT),
+        ("high", _FLOAT),
+    ]
+)
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
 )
+_JOINED = "SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)"
+_BY_SET = "SELECT * FROM hypotheses JOIN (SELECT hypothesis, verdict FROM verdicts) USING (hypothesis) JOIN sets USING (hypothesis)"
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -85,13 +99,16 @@ def results(
     where: str | None = None,
     top: int | None = None,
     controls: bool = False,
+    sets: bool = False,
 ) -> pa.Table:
     """The hypotheses of a run, accepted ones first, then by IIA; verdict columns are null for those not yet decided.
 
     `where`: an SQL condition over the columns, e.g. "layer < 10 and iia > 0.9". `top`: at most so many rows.
-    `controls`: the interventions that stand for a control too. "verdicts so far" while a run goes on: up to its last part.
+    `controls`: the interventions that stand for a control too. `sets`: a row for each kind of pair (Pair.set) of each hypothesis, its
+    figures those of that kind alone. "verdicts so far" while a run goes on: up to its last part.
 
-    Raises: StoreError if there are no hypotheses to read; JobError for a bad condition, naming the columns.
+    Raises: StoreError if there are no hypotheses to read; JobError for a bad condition, naming the columns, and for sets where there are
+    none.
     """
     hypotheses = read_table(run, "hypotheses", HYPOTHESES)
     if not hypotheses.num_rows:
@@ -102,7 +119,9 @@ def results(
     try:
         con.register("hypotheses", hypotheses)
         con.register("verdicts", read_table(run, "verdicts", VERDICTS))
-        joined = con.sql("SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)").to_arrow_table()
+        if sets:
+            con.register("sets", _sets(run))
+        joined = con.sql(_BY_SET if sets else _JOINED).to_arrow_table()
         con.register("results", joined)
         conditions = [c for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls)) if on]
         if variable is not None:
@@ -113,12 +132,20 @@ def results(
             conditions.append(f"({where}\n)")  # the line's end closes a comment
         limit = "" if top is None else f"LIMIT {int(top)}"
         try:
-            query = f"SELECT * FROM results WHERE {' AND '.join(conditions) or 'true'} ORDER BY {_ORDER} {limit}"
+            query = f"SELECT * FROM results WHERE {' AND '.join(conditions) or 'true'} ORDER BY {_ORDER}{', set' * sets} {limit}"
             return con.sql(query).to_arrow_table()
         except duckdb.Error as e:
             raise _bad_condition(where or "", joined.column_names, e) from e
     finally:
         con.close()
+
+
+def _sets(run: Place) -> pa.Table:
+    """Raises: JobError where no pair of the run says its set."""
+    found = read_table(run, "sets", SETS)
+    if not found.num_rows:
+        raise JobError('--sets: the pairs of this run name no sets; give pairs a "set", or leave --sets out')
+    return found
 
 
 def read_table(run: Place, table: str, schema: pa.Schema) -> pa.Table:

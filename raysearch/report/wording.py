@@ -39,7 +39,7 @@ def question(account: Account) -> list[str]:
         f"{f' ({options})' if options else ''}. Variables of its causal model: {', '.join(variables)}.",
         f"A hypothesis says: “{variables[0]} is at this site”. It is tested by interchange: the model reads the base, but at the site "
         "it is given the activation of its run on the source. Then the answer should become the counterfactual: what the causal model "
-        f"answers when {variables[0]} comes from the source. The share of pairs on which it does is the IIA.",
+        f"answers when {variables[0]} comes from the source. The share of pairs on which it does is the IIA.{_scored(account)}",
         f"{_n(len(account.rows), 'hypothesis', 'hypotheses')}: {'; '.join(filter(None, where))}.",
     ]
 
@@ -52,7 +52,7 @@ def claim(account: Account) -> list[str]:
     kinds = (account.job.get("pairs") or {}).get("kinds", "change")
     said = [
         f"Accepted: {account.count('accept')} of {len(account.rows)}. An accept says that putting this activation in is sufficient under "
-        f"interchange: the answer becomes the predicted one on at least {_share(tau, -band)} {_about(account)}",
+        f"interchange: {_becomes(account)} at least {_share(tau, -band)} {_about(account)}",
         f"Error level: the chance that any accept of the whole search is false is at most {_percent(delta)}, {_family(account)}. "
         f"A hypothesis whose true share is at least {_share(tau, band)} is rejected with a chance of at most {_percent(miss)}, each "
         "one separately. Undecided says that the pairs were not enough for either; failed, that it could not be measured.",
@@ -71,8 +71,23 @@ NOT_SAID = (
     "It does not say that the causal model is the only one that fits: another one with the same counterfactuals is accepted alike.",
     "It does not say that a rejected site carries nothing: only that an interchange of this subspace there does not do it.",
     "Of a trained subspace it does not say that it is the best one, only that the one that was found does it on pairs not trained on.",
-    "IIA at a stopping time is biased away from the threshold: go by the interval, and by the holdout.",
+    "A mean at a stopping time, an IIA too, is biased away from the threshold: go by the interval, and by the holdout.",
 )
+
+
+def _scored(account: Account) -> str:
+    judged = account.facts.judged
+    if judged.counted:
+        return ""
+    return (
+        f" This search judges by a number of each pair in [0, 1] instead, the {judged.of.removeprefix('mean ')}: where a share is spoken "
+        "of, its mean is meant."
+    )
+
+
+def _becomes(account: Account) -> str:
+    judged = account.facts.judged
+    return "the answer becomes the predicted one on" if judged.counted else f"the {judged.of} is"
 
 
 def _family(account: Account) -> str:
@@ -83,9 +98,10 @@ def _family(account: Account) -> str:
 
 
 def _about(account: Account) -> str:
+    over = "of" if account.facts.judged.counted else "over"
     if account.facts.claim == "these_pairs":
-        return "of the test pairs at hand: the claim is about these pairs alone; that it holds for others rests on the holdout."
-    return "of the pairs that the problem draws: the claim is about its sampler, not about other texts."
+        return f"{over} the test pairs at hand: the claim is about these pairs alone; that it holds for others rests on the holdout."
+    return f"{over} the pairs that the problem draws: the claim is about its sampler, not about other texts."
 
 
 def _stopping(test: Mapping[str, Any]) -> str:

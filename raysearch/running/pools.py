@@ -101,6 +101,7 @@ def work_of(question: Question, job: Job) -> Work:
         files=job.space.sae_paths,
         recipe=job.fit.recipe,
         wording=job.wording,
+        scores=job.answer.scores,
     )
 
 

@@ -15,12 +15,15 @@ from raysearch.engine.digest import digest_of
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
+from raysearch.job.files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER, named_files
 from raysearch.problems import load_problem
 from raysearch.running.known import check_known
 from raysearch.running.positions import check_positions, owned, with_tokens
 from raysearch.running.proposers import proposer_of
 from raysearch.running.remote_pairs import pairs_at
 from raysearch.running.space import space_of
+from raysearch.search.anytime import AnytimeTest
+from raysearch.search.betting import BettingTest
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.proposers import Proposer
@@ -73,10 +76,11 @@ class Question:
         """Which hypotheses come next. Raises: JobError."""
         return proposer_of(self.job, space, facts, self.positions)
 
-    def test(self, space: HypothesisSpace) -> SequentialTest:
+    def test(self, space: HypothesisSpace) -> AnytimeTest:
         """The test, with K = the hypotheses of `space` (of an open-ended proposer: what the first ones spend is the search's to say)."""
         keys = self.job.test
-        return SequentialTest(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
+        kind = SequentialTest if keys.score == "matches" else BettingTest
+        return kind(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
 
     def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
         """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
@@ -96,7 +100,7 @@ class Question:
             job.resources.rows,
             _fit_plan(job) if job.space.is_fitted else None,
             job.controls,
-            Rule(job.pairs.kinds, job.test.keep_threshold, at_end),
+            Rule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
         )
 
     def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
@@ -123,6 +127,7 @@ def ask(job: Job) -> Question:
             f"test.keep_threshold: is of the pairs that a variable leaves alone, which do not decide under pairs.kinds: {job.pairs.kinds}; "
             "use both"
         )
+    _check_score(job)
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
 
 
@@ -198,6 +203,27 @@ def _check_choices(job: Job, pairs: Sequence[Pair], of: str) -> None:
         )
 
 
+def _check_score(job: Job) -> None:
+    """Raises: JobError where a score has no meaning: of several tokens; where a test on the logit difference has nothing to compare, or
+    nothing to take its scale from."""
+    if job.answer.compare == "sequence" and (job.answer.scores or job.test.score != "matches"):
+        raise JobError(
+            "answer.compare: sequence is all right or wrong, and scores are of answers of one token; leave answer.scores and test.score "
+            "out, or use first_token"
+        )
+    if job.test.score != "logit_difference":
+        return
+    if job.pairs.kinds != "change":
+        raise JobError(
+            "test.score: logit_difference compares the counterfactual with the base's answer, which are one on pairs that a variable "
+            f"leaves alone, and those decide under pairs.kinds: {job.pairs.kinds}; use change, or test the probability"
+        )
+    if not job.pairs.fit:
+        raise JobError(
+            "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; give it some"
+        )
+
+
 def _check_sources(job: Job, pairs: Sequence[Pair], of: str) -> None:
     for path, unit in job.space.named_units:
         if unit.source is not None:
@@ -239,8 +265,9 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
 
 
 def _counts(job: Job, spare: int) -> dict[Split, int]:
-    """How many pairs of each split; none to fit where nothing is fit."""
-    fit: dict[Split, int] = {"fit": spare * job.pairs.fit} if job.space.is_fitted else {}
+    """How many pairs of each split; none to fit where nothing is fit, and no scale is taken."""
+    is_used = job.space.is_fitted or job.test.score == "logit_difference"
+    fit: dict[Split, int] = {"fit": spare * job.pairs.fit} if is_used else {}
     return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
 
 
@@ -264,26 +291,32 @@ def _resolved(job: Job, variables: Sequence[str], positions: tuple[str, ...], de
     found = meant if job.space.components else ()
     space = job.space.model_copy(update={"variables": tuple(variables), "positions": found})
     claim = default_claim if job.test.claim == "auto" else job.test.claim
-    return job.model_copy(update={"space": space, "test": job.test.model_copy(update={"claim": claim})})
+    judged = () if job.test.score == "matches" else (job.test.score,)
+    answer = job.answer.model_copy(update={"scores": tuple(dict.fromkeys((*job.answer.scores, *judged)))})
+    return job.model_copy(
+        update={"space": space, "answer": answer, "test": job.test.model_copy(update={"claim": claim})}
+    )
 
 
 def _file_digests(job: Job) -> dict[str, str]:
-    """Digests of the files that the job names, by key: contents count, paths do not."""
+    """Digests of the files that the job names, as `Job.hash` takes them: contents count, paths do not. Pairs count as pairs."""
     digests = {}
-    if Path(job.model.path).exists():
-        digests["model.path"] = digest_of(job.model.path, job.model.trust_remote_code)
-    named = {
-        "problem.use": job.problem.use or "",
-        "model.path": job.model.path if job.model.is_factory else "",
-        "propose.use": job.propose.use,
-    }
-    for key, function in named.items():
-        if ".py:" in function:
-            file, _, name = function.rpartition(":")
-            digests[key] = f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}:{name}"
-    for path in job.space.sae_paths:
-        whole = hashlib.sha256()
-        for found in sorted(glob.glob(glob.escape(path).replace("{layer}", "*"))):
-            whole.update(bytes.fromhex(SaeFile.at(Path(found)).digest))
-        digests[f"sae {path}"] = whole.hexdigest()
+    functions = {MODEL: job.model.path, PROBLEM: job.problem.use or "", PROPOSER: job.propose.use}
+    for file in named_files(job):
+        if file.is_code:
+            content = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+            digests[file.key] = f"{content}:{functions[file.key].rpartition(':')[2]}"
+        elif file.key == MODEL:
+            if Path(file.path).exists():
+                digests[MODEL] = digest_of(file.path, job.model.trust_remote_code)
+        elif file.key != PAIRS:
+            digests[f"sae {file.path}"] = _layers_digest(file.path)
     return digests
+
+
+def _layers_digest(path: str) -> str:
+    """Of a sparse autoencoder, of all layers that there are."""
+    whole = hashlib.sha256()
+    for found in sorted(glob.glob(glob.escape(path).replace(LAYER, "*"))):
+        whole.update(bytes.fromhex(SaeFile.at(Path(found)).digest))
+    return whole.hexdigest()

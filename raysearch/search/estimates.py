@@ -59,10 +59,12 @@ class Estimates:
         if case.reading is None:
             found.main = case.evidence
         else:
-            found.beside.append(replace(case.reading, n=case.evidence.n, matches=case.evidence.matches))
+            n, matches, score = case.evidence.n, case.evidence.matches, case.evidence.score
+            found.beside.append(replace(case.reading, n=n, matches=matches, score=score))
         if found.waiting:
             return None
         del self._open[name]
         beside = sorted(found.beside, key=lambda r: (r.name, r.seed or 0))
-        self._done[name] = Estimated(case.hypothesis, found.main.n, found.main.matches, tuple(beside))
+        main = found.main
+        self._done[name] = Estimated(case.hypothesis, main.n, main.matches, tuple(beside), main.score)
         return self._done[name]

@@ -14,6 +14,9 @@ from raysearch.search.hypothesis import Intervention
 Ids = tuple[int, ...]
 """Token or class ids of one answer."""
 
+Scores = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""By score and variable, a number for each pair."""
+
 Given = Ids | Stimulus
 """What is put into a network: token ids, or a tensor."""
 
@@ -159,7 +162,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """The outputs without intervention: for each pair of `pairs` the base's, and each source's by name."""
+    """The outputs without intervention: for each pair of `pairs` the base's, and each source's by name.
+
+    `scores`: of the base's own run, where the job declares any.
+    """
 
     task: int
     split: Split
@@ -172,6 +178,7 @@ class Screened:
     device: str
     worker: str
     attempt: int
+    scores: Scores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,7 @@ class Measured:
 
     `intervention`: its key, which says too what was fit.
     `near_ties`: outputs decided again at batch one, their two best logits being too close to call in a batch.
-    `rows`: rows that the model ran; `seconds`: this intervention's share of the task's time.
+    `rows`: rows that the model ran; `seconds`: this intervention's share of the task's time. `scores`: where the job declares any.
     """
 
     task: int
@@ -195,6 +202,7 @@ class Measured:
     device: str
     worker: str
     attempt: int
+    scores: Scores | None = None
 
     @property
     def key(self) -> tuple[str, Split, int]:

@@ -4,6 +4,7 @@ Invariants: blocks are counted in order, each once; a block is counted for a hyp
 observation of a block wins.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from raysearch.search.events import Block, Ids, Measured
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis, Intervention
 from raysearch.search.notes import Counted, Decided, Reading, SetCount, VerdictName
+from raysearch.search.scores import Scored
 from raysearch.search.standards import Standard
 
 LineKey = tuple[Split, str]
@@ -34,6 +36,7 @@ class Case:
 
     `labels`: what a counterfactual is called instead, where labels are arbitrary. `reading`: what it is read as beside the estimate.
     `unfiltered`: keep pairs count as evidence too. `sets`: the evidence on each kind of pair, where kinds are told apart.
+    `scored`: what the test is on (None: matches). `sums`: of every score that was measured, over the pairs that count.
     """
 
     hypothesis: Hypothesis
@@ -44,27 +47,35 @@ class Case:
     reading: Reading | None = None
     unfiltered: bool = False
     sets: dict[str, Evidence] = field(default_factory=dict)
+    scored: Scored | None = None
+    sums: dict[str, float] = field(default_factory=dict)
 
     def count(self, observation: Measured, pairs: Sequence[Expected]) -> None:
         """Adds one block. `pairs` are what the outputs are held against, in the observation's order."""
         variable = self.hypothesis.variable
-        n = matches = keep_n = keep_matches = 0
-        for said, pair in zip(observation.outputs, pairs, strict=True):
+        scores = () if self.scored is None else self.scored.of(observation, variable)
+        counted: list[int] = []
+        kept: list[int] = []
+        matches = keep_matches = 0
+        for at, (said, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
             output = pair.read(said)
             wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
             match, changes = output == wanted, wanted != pair.base
             if changes:
                 self.copies += output in pair.sources.values()
             else:
-                keep_n += 1
+                kept.append(at)
                 keep_matches += match
             if changes or self.unfiltered:
-                n += 1
+                counted.append(at)
                 matches += match
                 if pair.set is not None:
-                    self.sets[pair.set] = self.sets.get(pair.set, Evidence()).plus(1, match)
-        self.evidence = self.evidence.plus(n, matches)
-        self.keep = self.keep.plus(keep_n, keep_matches)
+                    before = self.sets.get(pair.set, Evidence())
+                    self.sets[pair.set] = before.plus(1, match, scores[at : at + 1])
+        self.evidence = self.evidence.plus(len(counted), matches, _at(scores, counted))
+        self.keep = self.keep.plus(len(kept), keep_matches, _at(scores, kept))
+        for name, of in (observation.scores or {}).items():
+            self.sums[name] = self.sums.get(name, 0.0) + math.fsum(of[variable][at] for at in counted)
 
     def decided(
         self, verdict: VerdictName, standard: Standard, base_match: float | None, reason: str | None, fit: str | None
@@ -87,8 +98,20 @@ class Case:
             claim=standard.change.claim,
             reason=reason,
             fit=fit,
-            sets=tuple(SetCount(name, e.n, e.matches) for name, e in sorted(self.sets.items())),
+            sets=tuple(
+                SetCount(name, e.n, e.matches, *standard.interval_of(name, e), e.score)
+                for name, e in sorted(self.sets.items())
+            ),
+            score=self.evidence.score,
+            keep_score=self.keep.score,
+            means=tuple(
+                (name, total / self.evidence.n) for name, total in sorted(self.sums.items()) if self.evidence.n
+            ),
         )
+
+
+def _at(scores: tuple[float, ...], places: Sequence[int]) -> tuple[float, ...]:
+    return tuple(scores[at] for at in places) if scores else ()
 
 
 @dataclass(slots=True, eq=False)

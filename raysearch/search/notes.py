@@ -60,11 +60,15 @@ VerdictName = Literal["accept", "reject", "undecided", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class SetCount:
-    """Evidence on the pairs of one kind (Pair.set)."""
+    """Evidence on the pairs of one kind (Pair.set). `low`, `high`: its own 95 % interval, valid at the stopping time. `score`: their
+    mean score, where the test is on one."""
 
     name: str
     n: int
     matches: int
+    low: float
+    high: float
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,9 @@ class Decided:
     stopping time.
 
     `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the two). `fit`: the digest of what
-    was fit and then tested, None where nothing was. `sets`: the same counts by kind of pair, where kinds are told apart.
+    was fit and then tested, None where nothing was. `sets`: the same counts by kind of pair, where kinds are told apart. `score`,
+    `keep_score`: mean scores, where the test is on one: then `low` and `high` are of that mean. `means`: of every score that the job
+    declares, over the pairs that count.
     """
 
     hypothesis: Hypothesis
@@ -91,28 +97,33 @@ class Decided:
     reason: str | None = None
     fit: str | None = None
     sets: tuple[SetCount, ...] = ()
+    score: float | None = None
+    keep_score: float | None = None
+    means: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A count on holdout change pairs, beside or instead of the estimate itself: of a control ("self_swap", "random_source"), or of a
-    seed (`fit`: its digest)."""
+    seed (`fit`: its digest). `score`: their mean score, where the test is on one."""
 
     name: str
     n: int
     matches: int
     seed: int | None = None
     fit: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """An accepted hypothesis on the holdout pairs, and what was read beside."""
+    """An accepted hypothesis on the holdout pairs, and what was read beside. `score`: their mean score, where the test is on one."""
 
     hypothesis: Hypothesis
     n: int
     matches: int
     beside: tuple[Reading, ...] = ()
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Screening:
         self._out: dict[int, Block] = {}
         self._blocks: dict[Split, tuple[Block, ...]] = {}
         self._seen: dict[int, tuple[Ids, dict[str, Ids]]] = {}
+        self._differences: dict[int, dict[str, float]] = {}
         self._attempts: dict[tuple[Split, int], int] = {}
         self._next_round()
 
@@ -89,6 +90,10 @@ class Screening:
         self._queue = [b for b in self._queue if b is not block]
         for i, pair in enumerate(event.pairs):
             self._seen[pair] = event.base[i], {name: ids[i] for name, ids in event.sources.items()}
+        if event.split == "fit" and event.scores is not None:
+            differences = event.scores.get("logit_difference", {})
+            for i, pair in enumerate(event.pairs):
+                self._differences[pair] = {variable: values[i] for variable, values in differences.items()}
         if not self._waiting:
             self._next_round()
         return True
@@ -138,6 +143,10 @@ class Screening:
     def output(self, pair: int) -> Ids | None:
         """The model's own output on a pair's base; None where it was not screened."""
         return self._seen[pair][0] if pair in self._seen else None
+
+    def differences(self, pair: int) -> Mapping[str, float]:
+        """The logit differences of a fit pair's base without intervention, by variable, where the job declares them."""
+        return self._differences.get(pair, {})
 
     def solved(self, pair: int) -> bool:
         """Whether base and sources are right without intervention."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from raysearch.causal import Split
+from raysearch.search.anytime import AnytimeTest
 from raysearch.search.blocks import Expected
 from raysearch.search.dispatch import QUARANTINE, Dispatch
 from raysearch.search.estimates import Estimates
@@ -18,8 +19,8 @@ from raysearch.search.hypothesis import Hypothesis, Intervention
 from raysearch.search.lines import AS_THEY_ARE, Case, Line, LineKey
 from raysearch.search.notes import Conflicted, Decided, Estimated, Note, Proposed, Reading, Snapshot, Stage, VerdictName
 from raysearch.search.proposers import Proposer, Spending
+from raysearch.search.scores import Scored, scored
 from raysearch.search.screening import Plan, Screening
-from raysearch.search.sequential import SequentialTest
 from raysearch.search.standards import Rule, Standard, Standards
 from raysearch.search.training import NOTHING, FitPlan
 
@@ -41,7 +42,7 @@ class Search:
     def __init__(
         self,
         proposer: Proposer,
-        test: SequentialTest,
+        test: AnytimeTest,
         pairs: Mapping[int, Expected],
         plan: Plan,
         these_pairs: bool = False,
@@ -61,6 +62,7 @@ class Search:
         self._fitting = Fitting(fit or NOTHING, ())
         self._rule = rule
         self._standards: Standards | None = None
+        self.scored: Scored | None = None
         self._lines: dict[LineKey, Line] = {}
         self._decided: dict[str, Decided] = {}
         self._estimates = Estimates()
@@ -174,6 +176,7 @@ class Search:
         self._standards = Standards(
             self.screening, self._pairs, self._test, self.these_pairs, self._fit is not None, self._rule
         )
+        self.scored = scored(self._rule.score, self.screening, self._pairs)
         if self._fit is not None:
             self._fitting = Fitting(self._fit, self.screening.blocks("fit"))
         self._propose(notes)
@@ -214,7 +217,8 @@ class Search:
     def _case(self, hypothesis: Hypothesis, reading: Reading | None = None) -> Case:
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
         labels = self._known.labels[hypothesis.variable] if arbitrary else AS_THEY_ARE
-        return Case(hypothesis, labels=labels, reading=reading, unfiltered=self._rule.kinds == "unfiltered")
+        unfiltered = self._rule.kinds == "unfiltered"
+        return Case(hypothesis, labels=labels, reading=reading, unfiltered=unfiltered, scored=self.scored)
 
     def _standard(self, hypothesis: Hypothesis) -> Standard:
         standard, among = self._known.of(hypothesis), self._spending.of(hypothesis)

@@ -7,17 +7,14 @@ For s matches in the first n pairs, f = n - s, and a prior Beta(a, b) with a = b
 
 `population=None` (claim "sampler"): pairs are independent draws, theta is the sampler's rate. `population=N` (claim
 "these_pairs"): theta is the share of matches among N fixed pairs, drawn without replacement in a random order (Waudby-Smith
-and Ramdas 2020, "Confidence sequences for sampling without replacement": the prior-posterior-ratio martingale). Accept at
-E >= K / false_accept: by Ville's inequality and a union bound over K hypotheses the chance of any false accept is at most
-`false_accept`. Reject at E >= 1 / miss.
+and Ramdas 2020, "Confidence sequences for sampling without replacement": the prior-posterior-ratio martingale).
 
 Invariants: pure; a state that is impossible under a null decides against it by set logic, before any logarithm.
 """
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -26,6 +23,7 @@ from scipy.optimize import brentq
 from scipy.special import betaln, gammaln, logsumexp
 from scipy.stats import beta
 
+from raysearch.search.anytime import LEVEL, AnytimeTest
 from raysearch.search.evidence import Evidence
 
 Verdict = Literal["accept", "reject", "undecided"]
@@ -35,49 +33,8 @@ _A = _B = 1.0
 
 
 @dataclass(frozen=True)
-class SequentialTest:
-    """A test of IIA against `threshold`.
-
-    - threshold: in (0, 1); indifference: half the width of the band around it in which neither error is counted.
-    - false_accept: in (0, 1), chance of *any* false accept among `hypotheses` (K).
-    - miss: in (0, 1), chance that one hypothesis at or above the threshold is rejected.
-    - population: number of fixed pairs, for claim "these_pairs"; None for claim "sampler".
-    """
-
-    threshold: float
-    false_accept: float
-    miss: float
-    hypotheses: int = 1
-    indifference: float = 0.0
-    population: int | None = None
-
-    def __post_init__(self) -> None:
-        assert 0 < self._low <= self._high < 1, (self.threshold, self.indifference)
-        assert 0 < self.false_accept < 1, self.false_accept
-        assert 0 < self.miss < 1, self.miss
-        assert self.hypotheses >= 1, self.hypotheses
-
-    @property
-    def claim(self) -> str:
-        """What theta is: "sampler" or "these_pairs"."""
-        return "sampler" if self.population is None else "these_pairs"
-
-    @property
-    def accept_at(self) -> float:
-        """The log e-value at which a hypothesis is accepted."""
-        return math.log(self.hypotheses / self.false_accept)
-
-    @property
-    def reject_at(self) -> float:
-        """The log e-value at which a hypothesis is rejected."""
-        return -math.log(self.miss)
-
-    def verdict(self, evidence: Evidence) -> Literal["accept", "reject"] | None:
-        """Accept, reject, or None: go on."""
-        up, down = _log_evidence(self, evidence.n, evidence.matches)
-        if up >= self.accept_at:
-            return "accept"
-        return "reject" if down >= self.reject_at else None
+class SequentialTest(AnytimeTest):
+    """A test of IIA, by matches: theta is the sampler's rate, or the share of matches among the fixed pairs."""
 
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
         """Log e-values (to accept, to reject); +inf where the null is impossible, -inf where the alternative is."""
@@ -86,37 +43,24 @@ class SequentialTest:
     def log_evidence_to_accept(self, n: int, matches: NDArray[np.int64]) -> Floats:
         """Log e-values against theta <= threshold - indifference, for each of `matches` of `n`."""
         if self.population is not None:
-            null = math.floor(self._low * self.population)
+            null = math.floor(self.low * self.population)
             return _fixed_log_evidence(self.population, null, n, matches, upward=True)
-        edge = float(self._low)
+        edge = float(self.low)
         tail = beta.logsf(edge, _A + matches, _B + n - matches) - beta.logsf(edge, _A, _B)
         return np.asarray(_mixture(n, matches) + tail - _log_likelihood(edge, n, matches), dtype=np.float64)
 
     def log_evidence_to_reject(self, n: int, matches: NDArray[np.int64]) -> Floats:
         """Log e-values against theta >= threshold + indifference, for each of `matches` of `n`."""
         if self.population is not None:
-            null = math.ceil(self._high * self.population)
+            null = math.ceil(self.high * self.population)
             return _fixed_log_evidence(self.population, null, n, matches, upward=False)
-        edge = float(self._high)
+        edge = float(self.high)
         tail = beta.logcdf(edge, _A + matches, _B + n - matches) - beta.logcdf(edge, _A, _B)
         return np.asarray(_mixture(n, matches) + tail - _log_likelihood(edge, n, matches), dtype=np.float64)
 
-    def interval(self, evidence: Evidence, level: float = 0.95) -> tuple[float, float]:
+    def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
         """A two-sided confidence interval for theta in [0, 1], valid at any stopping time (prior-posterior ratio < 1/(1 - level))."""
         return _interval(self.population, evidence, -math.log1p(-level))
-
-    @cached_property
-    def _low(self) -> Fraction:
-        return _exact(self.threshold) - _exact(self.indifference)
-
-    @cached_property
-    def _high(self) -> Fraction:
-        return _exact(self.threshold) + _exact(self.indifference)
-
-
-def _exact(x: float) -> Fraction:
-    """The decimal that the user wrote: 0.8 is 4/5, so that 0.8 of 10 pairs are 8 and not 8.000000000000002."""
-    return Fraction(repr(x))
 
 
 @lru_cache(maxsize=1 << 16)

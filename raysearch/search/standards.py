@@ -3,18 +3,20 @@
 Invariants: fixed before the first intervention is measured; a function of the pairs and of the model's own outputs alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raysearch.errors import PairsError
+from raysearch.search.anytime import AnytimeTest
 from raysearch.search.blocks import Expected, check_variables
 from raysearch.search.controls import arbitrary_labels
 from raysearch.search.events import Ids
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis
+from raysearch.search.scores import Judged
 from raysearch.search.screening import Screening
-from raysearch.search.sequential import SequentialTest
 
 Kinds = Literal["change", "both", "unfiltered"]
 """Which pairs decide: those whose counterfactual differs from the base's answer; keep pairs too; or all alike."""
@@ -24,12 +26,13 @@ Kinds = Literal["change", "both", "unfiltered"]
 class Rule:
     """How verdicts are come to. `keep_threshold`: of keep pairs, where both `kinds` decide (None: as of change pairs).
 
-    `at_end`: evidence is looked at once, after the last pair, and every hypothesis sees them all.
+    `at_end`: evidence is looked at once, after the last pair, and every hypothesis sees them all. `score`: what the test is on.
     """
 
     kinds: Kinds = "change"
     keep_threshold: float | None = None
     at_end: bool = False
+    score: Judged = "matches"
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,15 @@ class Standard:
     that meets both thresholds is still rejected with a chance of at most `miss`.
     """
 
-    change: SequentialTest
-    keep: SequentialTest | None = None
+    change: AnytimeTest
+    keep: AnytimeTest | None = None
+    sets: Mapping[str | None, int] = field(default_factory=dict)
+    """Of each kind of pair how many count, in all."""
+
+    def interval_of(self, name: str, evidence: Evidence) -> tuple[float, float]:
+        """The interval of one kind of pair alone: its pairs come in the order of all, so they are draws of their own kind."""
+        population = None if self.change.population is None else self.sets[name]
+        return replace(self.change, population=population).interval(evidence)
 
     def among(self, hypotheses: int) -> "Standard":
         """The same at another K."""
@@ -78,7 +88,7 @@ class Standards:
         self,
         screening: Screening,
         pairs: Mapping[int, Expected],
-        test: SequentialTest,
+        test: AnytimeTest,
         these_pairs: bool,
         fitting: bool,
         rule: Rule = Rule(),
@@ -99,12 +109,12 @@ class Standards:
                     f"pairs.kinds: both needs pairs that {v!r} leaves alone, and on all {len(used)} test pairs that the model solves its "
                     "counterfactual differs from the base's answer; give such pairs, or use change"
                 )
-            self._standards[v] = _standard(test, rule, changing, len(used), these_pairs)
+            self._standards[v] = _standard(test, rule, used, [e.changes(v) for e in used], these_pairs)
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
             self.labels[v] = labels = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
-            relabelled = sum(labels[e.counterfactual[v]] != e.base for e in used)
-            self._relabelled[v] = _standard(test, rule, relabelled, len(used), these_pairs)
+            relabelled = [labels[e.counterfactual[v]] != e.base for e in used]
+            self._relabelled[v] = _standard(test, rule, used, relabelled, these_pairs)
 
     def of(self, hypothesis: Hypothesis) -> Standard:
         """That of its variable; under arbitrary labels other pairs are change pairs."""
@@ -112,17 +122,22 @@ class Standards:
         return (self._relabelled if arbitrary else self._standards)[hypothesis.variable]
 
 
-def _standard(test: SequentialTest, rule: Rule, changing: int, pairs: int, these_pairs: bool) -> Standard:
-    """`changing` of the `pairs` are change pairs."""
+def _standard(
+    test: AnytimeTest, rule: Rule, used: Sequence[Expected], changes: Sequence[bool], these_pairs: bool
+) -> Standard:
+    """`changes`: which of the `used` pairs are change pairs."""
+    changing, pairs = sum(changes), len(used)
+    counting = (e.set for e, change in zip(used, changes, strict=True) if change or rule.kinds == "unfiltered")
 
-    def of(test: SequentialTest, population: int) -> SequentialTest:
+    def of(test: AnytimeTest, population: int) -> AnytimeTest:
         return replace(test, population=population) if these_pairs else test
 
+    sets = Counter(counting)
     if rule.kinds != "both" or changing == pairs:
-        return Standard(of(test, changing if rule.kinds == "change" else pairs))
+        return Standard(of(test, changing if rule.kinds == "change" else pairs), sets=sets)
     half = replace(test, miss=test.miss / 2)
     keep = half if rule.keep_threshold is None else replace(half, threshold=rule.keep_threshold)
-    return Standard(of(half, changing), of(keep, pairs - changing))
+    return Standard(of(half, changing), of(keep, pairs - changing), sets)
 
 
 def _check_solved(screening: Screening, fitting: bool) -> None:

@@ -64,6 +64,8 @@ _OTHER_VERSION = "read it with the version that wrote it"
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 _BESIDE = ("tensors",)
 """Fields that are kept beside the journal."""
+_SPARSE = ("scores",)
+"""Fields that are written only where there is something in them."""
 _FIELDS = {cls: tuple(f.name for f in fields(cls) if f.name not in _BESIDE) for cls in _NAMES}
 
 
@@ -72,6 +74,8 @@ def encode(entry: JournalEntry) -> dict[str, Any]:
     raw: dict[str, Any] = {"type": _NAMES[type(entry)]}
     for name in _FIELDS[type(entry)]:
         value = getattr(entry, name)
+        if value is None and name in _SPARSE:
+            continue
         raw[name] = dict(value) if isinstance(value, Mapping) else value
     return raw
 

@@ -82,7 +82,6 @@ class Ledger:
         self._mirror = mirror
         self.past = 0
         self.ended: str | None = None
-        self.starts: list[Started] = []
         self._journal = Journal(run.journal)
         self._journal.append(
             [_started(run)]
@@ -192,7 +191,6 @@ class Ledger:
             if isinstance(entry, Cut):
                 cuts.append(entry)
             elif isinstance(entry, Started):
-                self.starts.append(entry)
                 self.ended = None
             elif isinstance(entry, Ended):
                 self.ended = entry.status

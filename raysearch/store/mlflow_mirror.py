@@ -21,7 +21,7 @@ from typing import Any
 
 from raysearch.search.notes import Decided, Note, Snapshot
 from raysearch.store.places import without_credentials
-from raysearch.store.rows import shared_layer
+from raysearch.store.rows import iia_of, shared_layer
 
 METRICS_EVERY = 2.0
 """Seconds between two points of a metric, at least."""
@@ -133,8 +133,8 @@ class MlflowMirror:
             if layer is None:
                 continue
             name = f"best_iia/{_word(note.hypothesis.variable)}/layer_{layer}"
-            iia = note.matches / note.n
-            if iia > self._best.get(name, -1.0):
+            iia = iia_of(note)
+            if iia is not None and iia > self._best.get(name, -1.0):
                 self._best[name] = iia
                 if not replayed:
                     self._new_best.add(name)

@@ -8,7 +8,17 @@ from typing import Any, TypeVar
 
 from raysearch.search.events import Failed, Fitted, Lost
 from raysearch.search.hypothesis import Intervention, Subspace, as_plain, canonical_json, split_key
-from raysearch.search.notes import Concluded, Conflicted, Counted, Decided, Estimated, Proposed, Trained
+from raysearch.search.notes import (
+    Concluded,
+    Conflicted,
+    Counted,
+    Decided,
+    Estimated,
+    Proposed,
+    Reading,
+    SetCount,
+    Trained,
+)
 
 T = TypeVar("T")
 
@@ -45,7 +55,7 @@ def observation_row(note: Counted) -> dict[str, Any]:
         "block": seen.block,
         "pairs": seen.pairs,
         "outputs": seen.outputs,
-        "scores": None,
+        "scores": seen.scores,
         "near_ties": seen.near_ties,
         "conflicts": note.conflicts,
         "rows": seen.rows,
@@ -63,28 +73,37 @@ def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
         "verdict": note.verdict,
         "n": note.n,
         "matches": note.matches,
-        "iia": share(note.matches, note.n),
+        "iia": iia_of(note),
         "low": note.low,
         "high": note.high,
         "keep_n": note.keep_n,
-        "keep_iia": share(note.keep_matches, note.keep_n),
+        "keep_iia": share(note.keep_matches, note.keep_n) if note.keep_score is None else note.keep_score,
         "copies": note.copies,
         "base_match_unfiltered": note.base_match_unfiltered,
         "self_swap_iia": _beside(holdout, "self_swap"),
         "random_source_iia": _beside(holdout, "random_source"),
         "holdout_n": holdout.n if holdout else None,
-        "holdout_iia": share(holdout.matches, holdout.n) if holdout else None,
+        "holdout_iia": iia_of(holdout) if holdout else None,
         "evidence": note.log_evidence,
         "claim": note.claim,
         "fit": note.fit,
         "reason": note.reason,
+        "scores": canonical_json(dict(note.means)) if note.means else None,
     }
 
 
 def set_rows(note: Decided) -> list[dict[str, Any]]:
     """Rows of `sets`: the evidence on each kind of pair."""
     return [
-        {"hypothesis": note.hypothesis.id, "set": s.name, "n": s.n, "matches": s.matches, "iia": share(s.matches, s.n)}
+        {
+            "hypothesis": note.hypothesis.id,
+            "set": s.name,
+            "n": s.n,
+            "matches": s.matches,
+            "iia": iia_of(s),
+            "low": s.low,
+            "high": s.high,
+        }
         for s in note.sets
     ]
 
@@ -114,7 +133,7 @@ def seed_rows(note: Estimated) -> list[dict[str, Any]]:
             "fit": r.fit,
             "status": "holdout",
             "holdout_n": r.n,
-            "holdout_iia": share(r.matches, r.n),
+            "holdout_iia": iia_of(r),
         }
         for r in note.beside
         if r.name == "seed"
@@ -144,7 +163,12 @@ def _fit_row(event: Fitted, rung: int, **said: Any) -> dict[str, Any]:
 
 def _beside(holdout: Estimated | None, name: str) -> float | None:
     found = next((r for r in holdout.beside if r.name == name), None) if holdout else None
-    return share(found.matches, found.n) if found else None
+    return iia_of(found) if found else None
+
+
+def iia_of(count: Decided | SetCount | Estimated | Reading) -> float | None:
+    """Matches / n; the mean score, where the test is on one."""
+    return share(count.matches, count.n) if count.score is None else count.score
 
 
 def failure_row(event: Failed | Lost) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What run.json says. `store_uri` and `tracking_uri` are absolute and without credentials. `facts`: what was known of the model, so
-    that the search can be made again without it."""
+    that the search can be made again without it. `scale`: of logit differences, once a test on them has one (search/scores.py)."""
 
     id: str
     name: str
@@ -45,6 +45,7 @@ class RunInfo:
     model_digest: str | None = None
     mlflow_run_id: str | None = None
     facts: Mapping[str, Any] | None = None
+    scale: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

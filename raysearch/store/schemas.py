@@ -97,7 +97,13 @@ OBSERVATIONS = _schema(
     ("block", pa.int32(), "block of pairs within the split, counted from 0", "index"),
     ("pairs", pa.list_(pa.int32()), "the pairs of the block, as in pairs.parquet", "index"),
     ("outputs", pa.list_(IDS), "per pair, the ids that the model answered under the intervention", "token or class id"),
-    ("scores", _SCORES, "per score and variable, one number a pair; null where none is declared", "as the score"),
+    (
+        "scores",
+        _SCORES,
+        "per score and variable, one number a pair, as the engine saw it (what a test on the logit difference reads: "
+        "clip((d + scale) / (2 scale), 0, 1), scale in run.json); null where none is declared",
+        "logit_difference: logits; probability: share; kl: nats; squared_error: share^2",
+    ),
     (
         "near_ties",
         pa.int32(),
@@ -123,14 +129,24 @@ VERDICTS = _schema(
     ("verdict", pa.string(), "accept, reject, undecided or failed", "name"),
     ("n", pa.int32(), "change pairs counted at the stopping time", "pairs"),
     ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
-    ("iia", pa.float64(), "matches / n, at a stopping time (biased); null where n is 0", "share"),
-    ("low", pa.float64(), "lower end of the two-sided 95 % interval valid at the stopping time", "share"),
+    (
+        "iia",
+        pa.float64(),
+        "matches / n, or the mean score where the test is on one; at a stopping time (biased); null where n is 0",
+        "share",
+    ),
+    (
+        "low",
+        pa.float64(),
+        "lower end of the two-sided 95 % interval of what iia is, valid at the stopping time",
+        "share",
+    ),
     ("high", pa.float64(), "upper end of the two-sided 95 % interval valid at the stopping time", "share"),
     ("keep_n", pa.int32(), "keep pairs counted: the counterfactual equals the base's answer", "pairs"),
     (
         "keep_iia",
         pa.float64(),
-        "share of keep pairs whose output is the base's answer; null where keep_n is 0",
+        "share of keep pairs whose output is the base's answer, or their mean score; null where keep_n is 0",
         "share",
     ),
     ("copies", pa.int32(), "change pairs whose output is the source's own answer", "pairs"),
@@ -148,6 +164,12 @@ VERDICTS = _schema(
     ("claim", pa.string(), "what the verdict is about: these_pairs or sampler", "name"),
     ("fit", pa.string(), "digest of the fitted subspace that was tested; null where nothing is fit", "digest"),
     ("reason", pa.string(), "why it failed; null else", "text"),
+    (
+        "scores",
+        pa.string(),
+        "mean of each declared score over the n pairs; null where none is declared",
+        "JSON; as the score",
+    ),
 )
 
 FITS = _schema(
@@ -187,7 +209,9 @@ SETS = _schema(
     ("set", pa.string(), "kind of pair, as the problem or the file of pairs names it", "name"),
     ("n", pa.int32(), "pairs of that kind among those that count, at the stopping time", "pairs"),
     ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
-    ("iia", pa.float64(), "matches / n", "share"),
+    ("iia", pa.float64(), "matches / n, or the mean score where the test is on one", "share"),
+    ("low", pa.float64(), "lower end of the 95 % interval of this kind alone, valid at the stopping time", "share"),
+    ("high", pa.float64(), "upper end of the 95 % interval of this kind alone, valid at the stopping time", "share"),
 )
 
 FAILURES = _schema(

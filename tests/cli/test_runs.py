@@ -28,7 +28,7 @@ VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
     verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered self_swap_iia random_source_iia
-    holdout_n holdout_iia evidence claim fit reason
+    holdout_n holdout_iia evidence claim fit reason scores
 """.split()  # noqa: SIM905  (a list of 30 strings is no easier to read)
 
 

@@ -232,7 +232,7 @@ def test_an_undone_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
 
 def test_sets_and_controls_that_do_as_well_are_shown(tmp_path: Path) -> None:
     real, control = _hypothesis("a", 1), _hypothesis("a", 1, control="placebo")
-    sets = (SetCount("near", 12, 12), SetCount("far", 8, 7))
+    sets = (SetCount("near", 12, 12, 0.7, 1.0), SetCount("far", 8, 7, 0.4, 1.0))
     notes = [
         Proposed(real, "exhaustive", 0),
         Proposed(control, "exhaustive", 1),
@@ -242,8 +242,8 @@ def test_sets_and_controls_that_do_as_well_are_shown(tmp_path: Path) -> None:
     ]
     seen = Page(page(_kept(new_run(tmp_path), notes).folder))
     rows = [row for table in seen.tables.values() for row in table if "1: residual at last" in row]
-    assert ["a", "1: residual at last", "near", "1.000", "12", "12"] in rows
-    assert ["a", "1: residual at last", "far", "0.875", "7", "8"] in rows
+    assert ["a", "1: residual at last", "near", "1.000", "0.700 – 1.000", "12", "12"] in rows
+    assert ["a", "1: residual at last", "far", "0.875", "0.400 – 1.000", "7", "8"] in rows
     assert "but a control does as well: placebo (1.00)" in seen.text
     assert "1 control was tested beside them, outside K" in seen.text
 
@@ -296,7 +296,10 @@ def hostile(tmp_path: Path) -> RunFolder:
         replace(p, base=replace(p.base, text=HOSTILE), set=HOSTILE, counterfactual={HOSTILE: HOSTILE}) for p in PAIRS
     ]
     write_pairs(run.folder, texts, [replace(e, counterfactual={HOSTILE: (1,)}) for e in ENCODED])
-    notes = [*(Proposed(x, HOSTILE, 0) for x in h), _decided(h[0], "accept", 20, sets=(SetCount(HOSTILE, 4, 4),))]
+    notes = [
+        *(Proposed(x, HOSTILE, 0) for x in h),
+        _decided(h[0], "accept", 20, sets=(SetCount(HOSTILE, 4, 4, 0.4, 1.0),)),
+    ]
     return _kept(run, [*notes, _decided(h[1], "failed", 0, reason=HOSTILE), _decided(h[2], "undecided", 16)])
 
 

@@ -15,8 +15,10 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.running.pools import work_of
 from raysearch.running.question import Question, ask
+from raysearch.search.betting import BettingTest
 from raysearch.search.events import ComponentFacts, ModelFacts
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import Grid, HypothesisSpace
 
 EVERY = tuple(range(30))
@@ -367,3 +369,41 @@ def test_replicas_are_told_how_texts_are_put_and_what_counts() -> None:
     told = Wording(**work_of(ask(job), job).wording)
     assert told == Wording(True, False, "sequence", {" a": (" b",)})
     assert Wording(**work_of(ask(_job()), _job()).wording) == PLAIN
+
+
+def _scored(**rooms: Any) -> Job:
+    return Job.parse({**_job().model_dump(by_alias=True), **rooms})
+
+
+def test_a_test_on_a_score_measures_it_and_takes_fit_pairs_for_its_scale() -> None:
+    question = ask(
+        _scored(
+            test={"score": "logit_difference"}, answer={"scores": ["kl"]}, pairs={"test": 4, "fit": 3, "holdout": 2}
+        )
+    )
+    assert question.job.answer.scores == ("kl", "logit_difference")
+    assert work_of(question, question.job).scores == ("kl", "logit_difference")
+    assert sum(p.split == "fit" for p in question.pairs) == 12
+    assert isinstance(question.test(question.space(FACTS)), BettingTest)
+    by_probability = ask(_scored(test={"score": "probability"}))
+    assert by_probability.job.answer.scores == ("probability",)
+    assert not any(p.split == "fit" for p in by_probability.pairs)
+    bare = ask(_job())
+    assert (bare.job.answer.scores, work_of(bare, bare.job).scores) == ((), ())
+    assert isinstance(bare.test(bare.space(FACTS)), SequentialTest)
+
+
+@pytest.mark.parametrize(
+    ("rooms", "said"),
+    [
+        ({"pairs": {"test": 4, "holdout": 2, "kinds": "both"}}, "test.score: logit_difference compares"),
+        ({"pairs": {"test": 4, "holdout": 2, "kinds": "unfiltered"}}, "test.score: logit_difference compares"),
+        ({"pairs": {"test": 4, "holdout": 2, "fit": 0}}, "pairs.fit: 0 leaves no pairs"),
+        ({"answer": {"compare": "sequence"}}, "answer.compare: sequence is all right or wrong"),
+    ],
+)
+def test_a_logit_difference_that_cannot_be_judged_is_said_before_anything_runs(
+    rooms: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(JobError, match=said):
+        ask(_scored(test={"score": "logit_difference"}, **rooms))

@@ -146,3 +146,55 @@ def test_the_chances_of_a_test_at_the_end_are_those_of_one_binomial(iia: float) 
 
 def test_of_no_pairs_nothing_is_said() -> None:
     assert replace(TEST, population=0).verdict(Evidence()) is None
+
+
+@pytest.mark.parametrize("these_pairs", [False, True])
+@pytest.mark.parametrize("kinds", ["change", "both", "unfiltered"])
+def test_every_verdict_follows_from_its_counts_by_the_tests_written_out_here(kinds: str, these_pairs: bool) -> None:
+    """Populations, halves of the miss and intervals, for hypotheses near both thresholds."""
+    thresholds = {"change": 0.8, "keep": 0.6}
+    seen: set[str] = set()
+    for seed in range(4):
+        rule = Rule(kinds, keep_threshold=0.6 if kinds == "both" else None)  # type: ignore[arg-type]
+        world = World(
+            seed, rule=rule, these_pairs=these_pairs, rates=lambda at: 0.7 + 0.06 * at, spares=lambda at: 0.2 * at
+        )
+        search = _run(world)
+        used = [world.pairs[p] for p in search.screening.usable("test")]
+        for d in search.verdicts.values():
+            changing = sum(e.changes(d.hypothesis.variable) for e in used)
+            counts = {"change": Evidence(d.n, d.matches), "keep": Evidence(d.keep_n, d.keep_matches)}
+            population = {"change": len(used) if kinds == "unfiltered" else changing, "keep": len(used) - changing}
+            judged = ("change", "keep") if kinds == "both" else ("change",)
+            tests = {
+                of: SequentialTest(
+                    thresholds[of],
+                    0.05,
+                    0.05 / len(judged),
+                    len(world.space),
+                    population=population[of] if these_pairs else None,
+                )
+                for of in judged
+            }
+            said = [tests[of].verdict(counts[of]) for of in judged]
+            rejected, accepted = "reject" in said, set(said) == {"accept"}
+            assert d.verdict == ("reject" if rejected else "accept" if accepted else "undecided"), (d, said)
+            assert (d.low, d.high) == tests["change"].interval(counts["change"])
+            ups, downs = zip(*(tests[of].log_evidence(counts[of]) for of in judged), strict=True)
+            told = {"accept": min(ups), "reject": max(downs), "undecided": max(min(ups), max(downs))}
+            assert d.log_evidence == told[d.verdict]
+            seen.add(d.verdict)
+    assert "reject" in seen
+
+
+@pytest.mark.parametrize("these_pairs", [False, True])
+@pytest.mark.parametrize("kinds", ["change", "unfiltered"])
+def test_the_interval_of_a_kind_of_pair_is_that_of_its_pairs_alone(kinds: str, these_pairs: bool) -> None:
+    world = World(rule=Rule(kinds), these_pairs=these_pairs)  # type: ignore[arg-type]
+    search = _run(world)
+    used = [world.pairs[p] for p in search.screening.usable("test")]
+    for d in search.verdicts.values():
+        counting = Counter(e.set for e in used if kinds == "unfiltered" or e.changes(d.hypothesis.variable))
+        for s in d.sets:
+            test = replace(TEST, population=counting[s.name] if these_pairs else None)
+            assert (s.low, s.high) == test.interval(Evidence(s.n, s.matches))

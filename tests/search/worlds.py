@@ -2,14 +2,15 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raysearch.causal import Split
 from raysearch.cluster.fake_pool import faked_fit
+from raysearch.search.betting import BettingTest
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Seed, Task
+from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Scores, Screened, Seed, Task
 from raysearch.search.hypothesis import Intervention, Subspace
 from raysearch.search.notes import Note
 from raysearch.search.proposers import Exhaustive, Proposer
@@ -29,7 +30,8 @@ COUNTERFACTUAL = {"v": 10, "w": 20}
 class World:
     """What every intervention would answer: variable v with rate rates[layer], else w, else the base's answer.
 
-    `spares`: with what rate a pair that v leaves alone gets the base's answer for certain.
+    `spares`: with what rate a pair that v leaves alone gets the base's answer for certain. `scores`: that are told beside outputs;
+    `lead`: the mean logit by which the base's own answer is ahead without intervention.
     """
 
     seed: int = 0
@@ -53,6 +55,8 @@ class World:
     warm_start: bool = False
     rule: Rule = Rule()
     spares: Callable[[int], float] = lambda layer: 0.0
+    scores: tuple[str, ...] = ()
+    lead: float = 4.0
     pairs: Mapping[int, Expected] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +77,8 @@ class World:
         return HypothesisSpace(VARIABLES, (grid,))
 
     def search(self, proposer: Proposer | None = None) -> Search:
-        test = SequentialTest(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
+        kind = SequentialTest if self.rule.score == "matches" else BettingTest
+        test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {"test": self.wanted or self.test, "holdout": self.holdout, "fit": self.fit}
         plan = Plan(wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end)
         fit = (
@@ -105,6 +110,22 @@ class World:
             return self.pairs[pair].counterfactual["v"]
         return self.pairs[pair].counterfactual["w"] if draw < rate + (1 - rate) / 2 else (BASE,)
 
+    def score(self, name: str, variable: str, pair: int, output: tuple[int, ...] | None) -> float:
+        """Of an output, or of none: without intervention. A match scores a little less than a sure one, anything else a little more."""
+        noise = random.Random(f"{self.seed}.{name}.{variable}.{pair}.{output}").random()
+        if name == "logit_difference":
+            return -self.lead * (0.5 + noise) if output is None else self.lead * (4 * noise - 2)
+        if name == "probability":
+            return 1 - 0.1 * noise if output == self.pairs[pair].counterfactual[variable] else 0.1 * noise
+        return 7 * noise
+
+    def told(self, pairs: Sequence[int], outputs: Sequence[tuple[int, ...] | None]) -> Scores | None:
+        """The scores of outputs, pair by pair; None where none are told."""
+        return {
+            name: {v: tuple(self.score(name, v, p, o) for p, o in zip(pairs, outputs, strict=True)) for v in VARIABLES}
+            for name in self.scores
+        } or None
+
     def fit_iia(self, seed: Seed, step: int) -> float:
         """Validation IIA, in twentieths: it rises with the steps to the layer's rate, a little otherwise for each seed."""
         rng = random.Random(f"{self.seed}.{seed.key}")
@@ -122,7 +143,7 @@ class World:
             block = task.blocks[0]
             base = tuple((BASE,) if self.solves(p) else (99,) for p in block.pairs)
             sources = {"source": tuple((SOURCE,) for _ in block.pairs)}
-            at = (0, 0.0, "cpu", "worker", task.attempt)
+            at = (0, 0.0, "cpu", "worker", task.attempt, self.told(block.pairs, [None] * len(block.pairs)))
             return [Screened(task.id, block.split, block.index, block.pairs, base, sources, *at)]
         return [
             Measured(
@@ -138,6 +159,7 @@ class World:
                 device="cpu",
                 worker="worker",
                 attempt=task.attempt,
+                scores=self.told(b.pairs, [self.output(i, p) for p in b.pairs]),
             )
             for i in task.interventions
             for b in task.blocks

@@ -134,7 +134,7 @@ class Brain:
 def decided(h: Hypothesis) -> Decided:
     layer = h.intervention.units[0].site.layer
     verdict, matches = ("reject", 1) if layer % 2 else ("accept", 11 - layer)
-    sets = (SetCount("near", 5, min(matches, 4)),)
+    sets = (SetCount("near", 5, min(matches, 4), 0.0, 1.0),)
     return Decided(h, verdict, 12, matches, 0.1, 0.9, 0, 0, 2, None, 3.5, "sampler", sets=sets)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """Entries survive the way to JSON and back; what is not an entry is refused, never guessed."""
 
 import json
+from dataclasses import replace
 from types import MappingProxyType
 from typing import get_args
 
@@ -18,6 +19,7 @@ TEXT = st.text(max_size=20)
 INT = st.integers(0, 2**31 - 1)
 IDS = st.lists(INT, max_size=4).map(tuple)
 FLOAT = st.floats(0, 1e6)
+SCORES = st.none() | st.dictionaries(TEXT, st.dictionaries(TEXT, st.lists(st.floats(-1e6, 1e6)).map(tuple)))
 SPLIT = st.sampled_from(["fit", "test", "holdout"])
 ENTRIES = st.one_of(
     st.builds(
@@ -33,8 +35,9 @@ ENTRIES = st.one_of(
         TEXT,
         TEXT,
         INT,
+        SCORES,
     ),
-    st.builds(Measured, INT, TEXT, SPLIT, INT, IDS, st.lists(IDS).map(tuple), INT, INT, FLOAT, TEXT, TEXT, INT),
+    st.builds(Measured, INT, TEXT, SPLIT, INT, IDS, st.lists(IDS).map(tuple), INT, INT, FLOAT, TEXT, TEXT, INT, SCORES),
     st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),
     st.builds(Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT),
     st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
@@ -47,6 +50,11 @@ ENTRIES = st.one_of(
 @given(ENTRIES)
 def test_every_entry_comes_back_equal_from_its_json(entry: JournalEntry) -> None:
     assert decode(json.loads(canonical_json(encode(entry)))) == entry
+
+
+def test_where_there_are_no_scores_the_journal_has_no_word_of_them() -> None:
+    assert "scores" not in encode(screened())
+    assert "scores" in encode(replace(screened(), scores={}))
 
 
 def test_a_mapping_of_any_kind_can_be_written() -> None:
