@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Split, split_of
 from raysearch.errors import JobError, NotYetError, PairsError
+from raysearch.in_words import brief, in_words
+from raysearch.problems.json_line import json_of
 from raysearch.problems.tensor_file import TensorFiles, file_of
 
 NOT_YET_FIELDS = ("sources", "choices")
@@ -116,14 +118,22 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise PairsError(f"{path}: cannot be read as text in UTF-8: {e}") from e
+    except UnicodeDecodeError as e:
+        raise PairsError(
+            f"{path}: is no text in UTF-8 (byte {e.start}); give JSON lines, or name a .parquet file"
+        ) from e
+    except OSError as e:
+        raise PairsError(f"{path}: cannot be read ({e.strerror}); give a file of pairs") from e
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, json_of(line)
             except json.JSONDecodeError as e:
-                raise PairsError(f"{path}: line {number}: is no JSON: {e.msg} at column {e.colno}") from e
+                raise PairsError(
+                    f"{path}: line {number}: is no JSON: {e.msg} at column {e.colno}; give an object a line"
+                ) from e
+            except ValueError as e:
+                raise PairsError(f"{path}: line {number}: {e}") from e
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -166,10 +176,22 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
         first = e.errors()[0]
         field = ".".join(str(k) for i, k in enumerate(first["loc"]) if not (i == 1 and k in ("text", "tensor")))
         if first["type"] == "missing":
-            raise PairsError(f"{path}: line {number}: {field}: missing") from e
+            raise PairsError(f"{path}: line {number}: {field}: missing; a pair needs it") from e
         if first["type"] == "extra_forbidden":
-            raise PairsError(f"{path}: line {number}: {field}: unknown field") from e
-        raise PairsError(f"{path}: line {number}: {field}: {first['msg']} (got {first['input']!r})") from e
+            raise PairsError(f"{path}: line {number}: {_shown(field)}: unknown field; leave it out") from e
+        what = in_words(first)
+        raise PairsError(f"{path}: line {number}: {_shown(field)}: {what} (got {brief(first['input'])})") from e
+
+
+def _shown(field: str) -> str:
+    return field if len(field) <= 100 else f"{field[:96]} ..."
+
+
+def line_of(path: Path, index: int, seed: int) -> int:
+    """The line on which the pair `index` of `read_pairs` stands."""
+    numbers = [number for number, _ in _rows(path)]
+    random.Random(f"{seed}.order").shuffle(numbers)
+    return numbers[index]
 
 
 def _read(path: Path, number: int, line: _Line, tensors: TensorFiles) -> _Read:

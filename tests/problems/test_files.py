@@ -72,7 +72,7 @@ def test_a_file_without_splits_is_dealt_out_by_the_ratio_and_no_pair_goes_to_two
         (_line(base={"positions": {}}), "line 2: base.text: missing"),
         (_line(bse=1), "line 2: bse: unknown field"),
         (_line(split="train"), r"line 2: split: .*\(got 'train'\)"),
-        (_line(answers={"base": "", "source": "x"}), "line 2: answers.base: .*at least 1"),
+        (_line(answers={"base": "", "source": "x"}), "line 2: answers.base: should not be empty"),
         (_line(counterfactual={}), "line 2: counterfactual: "),
         (_line(counterfactual={"relation": "x"}), "line 2: counterfactual: has relation; line 1 has country"),
         (
