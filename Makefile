@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install install-bench demo quickstart notebook test chaos check audit render clean
+.PHONY: help install install-bench demo quickstart notebook test fuzz chaos docs check audit render clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
 	@echo "make test     set up, then the whole test suite"
 	@echo "make chaos    500 faults on a Ray of three nodes (make test has 50); about an hour"
+	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
+	@echo "make docs     the pages of docs/ as HTML, in build/docs"
 	@echo "make install  the set-up alone; make install-bench adds what benchmarks/ needs"
 
 install: $(INSTALLED) $(MODEL)
@@ -43,6 +45,9 @@ notebook: $(INSTALLED)
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
+
 chaos: install
 	$(BIN)/python -m tests.cluster.chaos --faults 500
 
@@ -55,6 +60,11 @@ render: $(INSTALLED)
 	$(BIN)/raysearch deploy render kuberay jobs/quickstart.yaml --model-path /opt/raysearch/jobs/planted/model --to deploy
 	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
+
+# Warnings are errors, and a link that leads nowhere is one.
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -q -c docs -b html -W --keep-going . build/docs
+	@echo build/docs/docs/README.html
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from tests.s3 import S3, s3_server
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
+settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
 
 

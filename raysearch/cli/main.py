@@ -167,13 +167,18 @@ def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, r
 @flags.job
 @flags.sets
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Load the model here, time a few tasks, and say how long the search would take.",
+)
 @flags.loudness
-def plan(job: Path, sets: tuple[str, ...], output: str, **given: Any) -> int:
-    """Check a job and say what it would do: hypotheses, expected pairs, chances. Runs no search."""
+def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given: Any) -> int:
+    """Check a job and say what it would do: hypotheses, expected pairs, chances, memory. Runs no search."""
     from raysearch.cli.plan import plan_job
 
     flags.set_verbosity(given)
-    click.echo(plan_job(job, sets, output))
+    click.echo(plan_job(job, sets, output, calibrate))
     return 0
 
 

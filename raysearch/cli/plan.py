@@ -1,23 +1,27 @@
 """`raysearch plan`: checks a job as far as it can be without running it, and says what it would do.
 
-Invariants: no weights of a language model are read (a factory is called, as there is no other way to see what it makes) and no search
-is run; what is printed is computed for this job's K and looks.
+Invariants: without `--calibrate` no weights of a language model are read (a factory is called, as there is no other way to see what it
+makes); no search is run; what is printed is computed for this job's K and looks.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import EVERY, Split
+from raysearch.cli.plan_cost import calibration_words, duration, memory_words
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.engine.positions import every
 from raysearch.engine.wording import Wording
 from raysearch.job import Job
+from raysearch.running.calibrate import Calibration, calibrate
+from raysearch.running.footprint import Footprint, footprint
+from raysearch.running.naming import named
 from raysearch.running.question import Question, ask, differing
 from raysearch.search.blocks import check_variables
-from raysearch.search.events import ModelFacts
+from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.hypothesis import TRAINED
 from raysearch.search.power import Power, power
 from raysearch.search.sequential import SequentialTest
@@ -55,12 +59,22 @@ class _Facts:
     change: dict[str, float]
     apart: dict[str, float]
     powers: tuple[Power, ...]
+    memory: Footprint
+    calibration: Calibration | None
+    seconds: tuple[float, ...] | None
 
 
-def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
-    """What the job would do, as text or JSON. Raises: JobError, PairsError, ModelError in one line."""
-    question = ask(Job.load(path, sets))
-    facts = _facts(question)
+def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = False) -> str:
+    """What the job would do, as text or JSON; `with_trial`: and how long it would take, by a trial on this machine.
+
+    Raises: JobError, PairsError, ModelError in one line; SearchFailedError where the trial fails.
+    """
+    job = Job.load(path, sets)
+    with named(path, job):
+        question = ask(job)
+        facts = _facts(question)
+        if with_trial:
+            facts = _with_seconds(facts, question.job, calibrate(question))
     return json.dumps(asdict(facts), indent=2) if output == "json" else _text(facts, question.job)
 
 
@@ -73,8 +87,8 @@ def _facts(question: Question) -> _Facts:
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
     check_variables(test, called)
-    inputs = {ids for e in encoded for ids in (e.base, *e.sources.values())}
     splits: tuple[Split, ...] = ("fit", "test", "holdout")
+    used = _used(question, encoded)
     return _Facts(
         name=job.name,
         model="/".join(Path(job.model.path).parts[-2:]),
@@ -91,12 +105,44 @@ def _facts(question: Question) -> _Facts:
         fits=_fits(space, job),
         claim=job.test.claim,
         pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
-        inputs=len(inputs),
+        inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
         powers=_powers(question, space, len(test)),
+        memory=_footprint(job, looked, used, [p.index for p in question.pairs if p.split == "test"], len(space)),
+        calibration=None,
+        seconds=None,
     )
+
+
+def _used(question: Question, encoded: Sequence[Encoded]) -> list[Encoded]:
+    """Of each split as many as are wanted, from the front: those that are run if the model solves them."""
+    keys, found = question.job.pairs, {e.index: e for e in encoded}
+    wanted = {"fit": keys.fit, "test": keys.test, "holdout": keys.holdout}
+    return [found[p.index] for s, n in wanted.items() for p in [p for p in question.pairs if p.split == s][:n]]
+
+
+def _footprint(job: Job, looked: Looked, used: Sequence[Encoded], test: Sequence[int], hypotheses: int) -> Footprint:
+    memory = None if job.resources.memory == "auto" else job.resources.memory
+    most = min(job.pairs.test, job.test.most_pairs)
+    models = 2 if "random_model" in job.controls else 1
+    return footprint(looked, used, test[:most], job.resources.rows, memory, models, hypotheses)
+
+
+def _mixed(facts: _Facts) -> float:
+    """Seconds where one site in ten is true and the others are not."""
+    at = dict(zip(GRID, facts.seconds or (0.0,) * len(GRID), strict=True))
+    return 0.9 * at[0.1] + 0.1 * at[0.95]
+
+
+def _with_seconds(facts: _Facts, job: Job, found: Calibration) -> _Facts:
+    """Of all replicas together, by what one here took."""
+    replicas = 1 if job.resources.replicas == "auto" else job.resources.replicas
+    steps = job.fit.steps * facts.fits if found.steps else 0
+    holdout = min(job.pairs.holdout, facts.pairs["holdout"])
+    each = [found.seconds(p, facts.inputs, facts.interventions, steps, holdout) for p in facts.powers]
+    return replace(facts, calibration=found, seconds=tuple(found.load + seconds / replicas for seconds in each))
 
 
 def looked_at(question: Question) -> Looked:
@@ -197,15 +243,19 @@ def _text(facts: _Facts, job: Job) -> str:
         lines += ["", "share of test pairs that tell two variables apart"]
         lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
     lines += ["", _powers_words(job)]
+    took = [""] * len(facts.powers) if facts.seconds is None else [f"  {duration(s):>14}" for s in facts.seconds]
+    truth = "true IIA  " if job.test.score == "matches" else "true mean "
+    lines += [f"{truth} P(accept)  P(reject)  P(undecided)  expected pairs" + "  if all are so" * any(took)]
     lines += [
-        f"{'true IIA  ' if job.test.score == 'matches' else 'true mean '} P(accept)  P(reject)  P(undecided)  expected pairs"
-    ]
-    lines += [
-        f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  {p.pairs:14.0f}" for p in facts.powers
+        f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  {p.pairs:14.0f}{time}"
+        for p, time in zip(facts.powers, took, strict=True)
     ]
     low, high = (facts.interventions * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs)))
     lines += [
         "",
         f"model runs: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",
+        "",
+        *memory_words(facts.memory, job),
+        *calibration_words(facts.calibration, job, _mixed(facts)),
     ]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from raysearch.running import front, run
 from raysearch.running.front import Ended
 from raysearch.running.interrupt import INTERRUPTED, Interrupt
 from raysearch.running.kept import sent_with
+from raysearch.running.naming import named
 from raysearch.running.progress import Watch
 from raysearch.store.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ class Where(front.Where):
 def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
     """A new run of a job; the exit code. Raises: RaysearchError in one line."""
     job = Job.load(job_file, sets)
-    with _Terminal(where) as terminal:
+    with named(job_file, job), _Terminal(where) as terminal:
         return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from raysearch.causal import Pair
 from raysearch.engine.components import Taps
 from raysearch.engine.encode_tensors import encode_tensors, stimulus_of, untaken
-from raysearch.engine.load import DTYPES, Looked
+from raysearch.engine.load import DTYPES, Looked, widest_of
 from raysearch.engine.network import Encoder
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
@@ -101,6 +101,10 @@ def look_at(source: FactorySource, pairs: Sequence[Pair], components: Sequence[s
         heads=network.heads,
         path="batched",
         weight_bytes=sum(p.numel() * p.itemsize for p in loaded.module.parameters()),
+        item_bytes=DTYPES[source.dtype].itemsize,
+        keys=0,
+        widest=widest_of(network.blocks),
+        logits=len(network.plain(network.example())),
         encode=encode,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
@@ -83,7 +84,9 @@ class Loaded:
 class Looked:
     """What is known of a model before it runs. `path`: how it is expected to be evaluated; each replica proves it.
 
-    `weight_bytes`: in the dtype that was asked. `encode`: how it sees pairs.
+    `weight_bytes`: in the dtype that was asked; `item_bytes`: of one number in it. `keys`: numbers that the keys and values of a token
+    are, all layers together (0: none are kept); `widest`: the widest vector of a block; `logits`: how many there are at an answer.
+    `encode`: how it sees pairs.
     """
 
     components: tuple[ComponentFacts, ...]
@@ -92,6 +95,10 @@ class Looked:
     heads: int
     path: str
     weight_bytes: int
+    item_bytes: int
+    keys: int
+    widest: int
+    logits: int
     encode: Encoder
 
 
@@ -158,8 +165,26 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
         heads=network.heads,
         path="replay" if network.can_replay else "batched",
         weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
+        item_bytes=dtype.itemsize,
+        keys=_keys(model, len(network.blocks)) if network.can_replay else 0,
+        widest=widest_of(network.blocks),
+        logits=int(model.config.get_text_config().vocab_size),
         encode=Loaded(model, tokenizer, "", source.dtype, source.wording).encode,
     )
+
+
+def widest_of(blocks: Sequence[nn.Module]) -> int:
+    """The widest vector that a block makes or takes, by the shapes of its weights."""
+    return max((max(p.shape) for block in blocks for p in block.parameters() if p.shape), default=0)
+
+
+def _keys(model: PreTrainedModel, layers: int) -> int:
+    """Numbers in the keys and values of a token, all layers together; an upper bound for families that compress them."""
+    config = model.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    each = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 2 * layers * shared * each
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:

@@ -117,7 +117,7 @@ class Texts:
             batch = self._tokenized(new)
         except Exception as e:  # `tokenizers` raises bare Exception, and does not say for which text
             raise PairsError(
-                f"the tokenizer cannot read {self._unreadable(new)!r} ({e}); give texts of its vocabulary"
+                f"the tokenizer cannot read {_shown(self._unreadable(new))} ({e}); give texts of its vocabulary"
             ) from e
         columns = batch["input_ids"], batch["offset_mapping"], batch["special_tokens_mask"]
         for text, ids, spans, special in zip(new, *columns, strict=True):
@@ -144,6 +144,10 @@ class Texts:
             except Exception:  # noqa: BLE001  (as above; the caller tells it)
                 return text
         return texts[0]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 200 else f"{text[:196]} ...")
 
 
 def _tokens(ids: list[int], spans: list[Span], special: list[int]) -> Tokens:

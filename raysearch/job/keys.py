@@ -10,11 +10,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from raysearch.in_words import brief
 from raysearch.search.scores import Judged, ScoreName
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+
+
+def at_most(most: int) -> AfterValidator:
+    """Refuses a number beyond reason, which would end in an overflow, or in a machine that draws or lists for hours."""
+
+    def check(given: float) -> float:
+        if given > most:
+            raise ValueError(f"should be at most {most:,} (got {brief(given)})")
+        return given
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, Field(ge=0), at_most(2**31 - 1)]
+Positive = Annotated[int, Field(ge=1), at_most(2**31 - 1)]
+MOST_PAIRS = 10**7
+"""Of a split: they are drawn, encoded and kept by one driver."""
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -114,9 +130,15 @@ class ProblemKeys(Keys):
 class PairsKeys(Keys):
     """How many pairs of each split, after screening, and which of them decide."""
 
-    test: Positive = Field(default=512, description="Pairs that hypotheses are tested on.")
-    fit: Count = Field(default=512, description="Pairs that subspaces are fit to, where any are.")
-    holdout: Count = Field(default=128, description="Pairs that accepted hypotheses are estimated on again.")
+    test: Annotated[Positive, at_most(MOST_PAIRS)] = Field(
+        default=512, description="Pairs that hypotheses are tested on."
+    )
+    fit: Annotated[Count, at_most(MOST_PAIRS)] = Field(
+        default=512, description="Pairs that subspaces are fit to, where any are."
+    )
+    holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
+        default=128, description="Pairs that accepted hypotheses are estimated on again."
+    )
     seed: int = Field(default=0, description="Of drawing the pairs, and of their order.")
     solved_only: bool = Field(default=True, description="Only pairs that the model solves without any intervention.")
     kinds: Literal["change", "both", "unfiltered"] = Field(
@@ -356,14 +378,14 @@ class ResourcesKeys(Keys):
         description="Of each replica, parts of one (0.5) or several (2, with `model.device_map`), as a requirement; auto: one where there "
         "is one, else the CPU.",
     )
-    cpus: Positive = Field(default=1, description="CPUs of each replica.")
+    cpus: Annotated[Positive, at_most(4096)] = Field(default=1, description="CPUs of each replica.")
     labels: dict[LabelKey, LabelSelector] = Field(
         default={},
         description="Of the nodes that may hold replicas, as Ray's label selectors have them (`H100`, `!H100`, `in(H100, A100)`).",
     )
     custom: dict[str, Amount] = Field(default={}, description="Resources of a node that each replica takes, by name.")
     rows: Positive = Field(default=64, description="Rows of one forward pass, and of a task.")
-    memory: Literal["auto"] | Amount = Field(
+    memory: Literal["auto"] | Annotated[Amount, at_most(2**20)] = Field(
         default="auto", description="GiB of a replica for activations that it keeps; auto: as there is room."
     )
     deadline: Seconds = Field(

@@ -10,8 +10,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from raysearch.in_words import brief, in_words
 from raysearch.job.keys import Keys
-from raysearch.job.not_yet import NOT_YET_KEYS, brief
+from raysearch.job.not_yet import NOT_YET_KEYS
 
 _PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
 _SUBSPACE = (
@@ -35,6 +36,8 @@ WORDS = {
 }
 """What would do, where pydantic's own words do not help; # stands for a place in a list."""
 
+_KEY = 60
+"""Characters of a key that are shown: one that is longer is no key of ours."""
 _OURS = ("value_error", "extra_forbidden")
 _RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
@@ -43,7 +46,7 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
     """One line for the first error: key path, what it got, what would do. `job`: the model of a whole job."""
     first = _most_telling(error.errors())
     keys = _key_path(first)
-    path = ".".join(keys) or "job"
+    path = ".".join(k if len(k) <= _KEY else f"{k[:_KEY]} ..." for k in keys) or "job"
     if first["type"] == "extra_forbidden":
         known = keys_at(keys[:-1], job)
         near = difflib.get_close_matches(keys[-1], known, 1)
@@ -54,8 +57,8 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return f"{path}: {message[:1].lower() + message[1:]}"
-    message = WORDS.get(".".join("#" if k.isdigit() else k for k in keys), first["msg"])
-    return f"{path}: {message[:1].lower() + message[1:]} (got {brief(first['input'])})"
+    message = WORDS.get(".".join("#" if k.isdigit() else k for k in keys), in_words(first))
+    return f"{path}: {message} (got {brief(first['input'])})"
 
 
 def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:

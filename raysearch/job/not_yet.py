@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raysearch.errors import NotYetError
+from raysearch.in_words import brief
 
 NOT_YET_KEYS: tuple[str, ...] = ()
 """Keys of the job format that this version refuses."""
@@ -30,12 +31,6 @@ def refuse_not_yet(raw: Mapping[str, Any], where: str) -> None:
         if _is_not_yet(kind, value):
             instead = f"use {SUPPORTED[kind]}" if kind in SUPPORTED else "leave it out"
             raise NotYetError(f"{where}: {path}: not yet supported by this version (got {brief(value)}); {instead}")
-
-
-def brief(value: Any) -> str:
-    """A value as it is told in an error."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
 def _flat(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from raysearch.causal import EVERY
-from raysearch.job.keys import Count, Keys, Positive
+from raysearch.job.keys import Count, Keys, Positive, at_most
 from raysearch.job.positions import Position, declared, position_name
 from raysearch.search.hypothesis import FITTED, Site, Subspace, Unit, canonical_json
 from raysearch.search.space import COMPONENTS, is_in_layers
@@ -53,10 +53,14 @@ Component = Annotated[
 ]
 
 
+MOST_OF_A_KIND = 10**6
+"""Layers or coordinates in a range: no network has as many, and they are listed."""
+
+
 class _Range(Keys):
     _holds: ClassVar[str]
     from_: Count = Field(alias="from", description="The first.")
-    to: Count = Field(description="The last, itself included.")
+    to: Annotated[Count, at_most(MOST_OF_A_KIND)] = Field(description="The last, itself included.")
 
     @model_validator(mode="after")
     def _rises(self) -> "_Range":

@@ -4,7 +4,7 @@ Invariants: a key given twice is an error; what cannot be read is said in one li
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,7 @@ def read_mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def parse_mapping(text: str, where: str, keys: Sequence[str]) -> dict[str, Any]:
     """The mapping of a YAML text; `where` is said to be wrong. Raises: JobError in one line."""
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as e:
-        raise JobError(f"{where}: {_one_line(e)}") from e
+    raw = _loaded(text, where)
     if not isinstance(raw, dict):
         raise JobError(f"{where}: holds {_kind(raw)}; a job file is a mapping with the keys {', '.join(keys)}")
     return raw
@@ -46,10 +43,21 @@ def assign(raw: dict[str, Any], assignment: str) -> None:
         place = place.setdefault(folder, {})
         if not isinstance(place, dict):
             raise JobError(f"--set {assignment}: {folder} is no mapping in the job file")
+    place[last] = _loaded(text, f"--set {assignment}")
+
+
+def _loaded(text: str, where: str) -> Any:
+    """Raises: JobError for what is no YAML, or nothing that a job could hold."""
     try:
-        place[last] = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
-        raise JobError(f"--set {assignment}: {_one_line(e)}") from e
+        raise JobError(f"{where}: {_one_line(e)}") from e
+    except RecursionError as e:
+        raise JobError(f"{where}: line 1: is nested too deep to be read; a job has three or four levels") from e
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as e:  # of PyYAML's own constructors
+        raise JobError(
+            f"{where}: holds a value that cannot be read ({' '.join(str(e).split())[:200]}); put it in quotes"
+        ) from e
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,7 +68,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, (list, dict)):
+        if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(
@@ -81,6 +89,8 @@ def _kind(raw: Any) -> str:
 
 
 def _one_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position}: {chr(error.character)!r} may not stand in YAML; take it out"
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error)
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -13,14 +13,18 @@ POSITIONS = ("a", "plus1", "b", "plus2", "c")
 """The words of the text in their order; the "=" after them is the built-in position "last"."""
 
 
+MOST = 9_999
+"""The causal model lists the values of its variables."""
+
+
 def problem(highest: int = 9) -> Problem:
     """The problem over the numbers 0 to `highest`, both included: variables a, b, c, sum_ab = a + b, total = sum_ab + c.
 
-    Raises: CausalModelError where `highest` is no whole number of at least 1.
+    Raises: CausalModelError where `highest` is no whole number from 1 to MOST.
     """
-    if not isinstance(highest, int) or isinstance(highest, bool) or highest < 1:
+    if not isinstance(highest, int) or isinstance(highest, bool) or not 1 <= highest <= MOST:
         raise CausalModelError(
-            f"add_three: highest: got {highest!r}; it must be a whole number of at least 1, such as 9"
+            f"add_three: highest: got {highest!r}; it must be a whole number from 1 to {MOST}, such as 9"
         )
     return Problem(
         name="add_three",

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Split, lenders, split_of
 from raysearch.errors import JobError, PairsError
+from raysearch.in_words import brief, in_words
+from raysearch.problems.json_line import json_of
 from raysearch.problems.tensor_file import TensorFiles, file_of
 
 
@@ -130,14 +132,22 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise PairsError(f"{path}: cannot be read as text in UTF-8: {e}") from e
+    except UnicodeDecodeError as e:
+        raise PairsError(
+            f"{path}: is no text in UTF-8 (byte {e.start}); give JSON lines, or name a .parquet file"
+        ) from e
+    except OSError as e:
+        raise PairsError(f"{path}: cannot be read ({e.strerror}); give a file of pairs") from e
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, json_of(line)
             except json.JSONDecodeError as e:
-                raise PairsError(f"{path}: line {number}: is no JSON: {e.msg} at column {e.colno}") from e
+                raise PairsError(
+                    f"{path}: line {number}: is no JSON: {e.msg} at column {e.colno}; give an object a line"
+                ) from e
+            except ValueError as e:
+                raise PairsError(f"{path}: line {number}: {e}") from e
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -173,10 +183,11 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
             branches = {2: ("text", "tensor"), 5: ("span", "tokens") if "text" in first["loc"][2:3] else ()}
         field = ".".join(str(k) for i, k in enumerate(first["loc"]) if k not in branches.get(i, ()))
         if first["type"] == "missing":
-            raise PairsError(f"{path}: line {number}: {field}: missing") from e
+            raise PairsError(f"{path}: line {number}: {field}: missing; a pair needs it") from e
         if first["type"] == "extra_forbidden":
-            raise PairsError(f"{path}: line {number}: {field}: unknown field") from e
-        raise PairsError(f"{path}: line {number}: {field}: {first['msg']} (got {first['input']!r})") from e
+            raise PairsError(f"{path}: line {number}: {_shown(field)}: unknown field; leave it out") from e
+        what = in_words(first)
+        raise PairsError(f"{path}: line {number}: {_shown(field)}: {what} (got {brief(first['input'])})") from e
     try:
         _check_sources(line)
     except PairsError as e:
@@ -187,28 +198,41 @@ def _parse(path: Path, number: int, raw: Any) -> _Line:
 def _check_sources(line: _Line) -> None:
     """Raises: PairsError where answers or counterfactuals do not go with the sources."""
     if (line.source is None) == (line.sources is None):
-        raise PairsError("source: missing" if line.source is None else "source: give it or sources, not both")
+        raise PairsError(
+            "source: missing; a pair needs it" if line.source is None else "source: give it or sources, not both"
+        )
     names = tuple(line.lending)
     wrong = next(
         (name for name in names if name == "base" or "," in name or "<-" in name or name != name.strip()), None
     )
     if wrong is not None:
         raise PairsError(
-            f'sources.{wrong}: {wrong!r} is no name of a source; give one without "<-" and commas, and not "base"'
+            f'sources.{_shown(wrong)}: is no name of a source; give one without "<-" and commas, and not "base"'
         )
     for name in ("base", *names):
         if name not in line.answers:
-            raise PairsError(f"answers.{name}: missing")
+            raise PairsError(f"answers.{_shown(name)}: missing; a pair needs it")
     for name in line.answers:
         if name not in ("base", *names):
-            raise PairsError(f"answers.{name}: unknown field; answers are of base, {', '.join(names)}")
+            raise PairsError(f"answers.{_shown(name)}: unknown field; answers are of base, {', '.join(names)}")
     for variable in line.counterfactual:
         lent = lenders(variable)
         if any(name not in names for name in lent) or (len(names) > 1 and not lent):
             raise PairsError(
-                f"counterfactual.{variable}: does not say which of {', '.join(names)} lends each variable; write it as "
-                f'"{variable.partition("<-")[0]}<-{names[0]}", several with commas between'
+                f"counterfactual.{_shown(variable)}: does not say which of {', '.join(names)} lends each variable; write it as "
+                f'"{_shown(variable.partition("<-")[0])}<-{names[0]}", several with commas between'
             )
+
+
+def _shown(field: str) -> str:
+    return field if len(field) <= 100 else f"{field[:96]} ..."
+
+
+def line_of(path: Path, index: int, seed: int) -> int:
+    """The line on which the pair `index` of `read_pairs` stands."""
+    numbers = [number for number, _ in _rows(path)]
+    random.Random(f"{seed}.order").shuffle(numbers)
+    return numbers[index]
 
 
 def _read(path: Path, number: int, line: _Line, tensors: TensorFiles) -> _Read:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from raysearch.causal import SPLITS
 from raysearch.cluster.inside import inside
 from raysearch.folders.fetch import on_this_machine
 from raysearch.folders.parquet import parts_that_count
@@ -16,8 +17,16 @@ from raysearch.report.page import FILE as PAGE
 from raysearch.report.results import results
 from raysearch.running.question import Question
 from raysearch.search.events import ModelFacts
-from raysearch.store.mlflow_mirror import Child, MlflowMirror, flatten
+from raysearch.store.mlflow_mirror import Child, MlflowMirror, PairsInput
+from raysearch.store.mlflow_names import flatten
+from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
+from raysearch.store.schemas import PAIRS
+
+MOST_PARTS = 40
+"""Of a table that MLflow is given; of one with more it is told where it is. A part is at most 50,000 rows."""
+_MLFLOW_TYPES = {"int32": "integer", "int64": "long", "bool": "boolean", "double": "double"}
+"""Of a column that is no text and no list of something."""
 
 
 def mirror_of(
@@ -34,7 +43,21 @@ def mirror_of(
     if (here := inside()) is not None:
         tags["raysearch.submission_id"] = here.submission_id
     experiment = f"raysearch/{question.job.name}"
-    return MlflowMirror(uri, experiment, params, tags, run_id=run.info.mlflow_run_id, run_name=run.info.id, **more)
+    pairs = _pairs(run, question, pairs_digest)
+    name, known = run.info.id, run.info.mlflow_run_id
+    return MlflowMirror(uri, experiment, params, tags, run_id=known, run_name=name, pairs=pairs, **more)
+
+
+def _pairs(run: RunFolder, question: Question, digest: str) -> PairsInput:
+    """What the run was asked about: its pairs as they are kept, by the name of what drew or held them."""
+    problem = question.job.problem
+    return PairsInput(
+        name=Path(problem.use or problem.pairs or "").name,
+        digest=digest,
+        place=run.folder.shown(PAIRS_FILE),
+        columns={field.name: _MLFLOW_TYPES.get(str(field.type), "string") for field in PAIRS},
+        counts={split: sum(p.split == split for p in question.pairs) for split in SPLITS},
+    )
 
 
 def give(
@@ -78,5 +101,9 @@ def _artifacts(run: RunFolder, status: str, pictures: Sequence[str], scratch: Pa
         for name in run.tables.folders():
             table = run.tables.at(name)
             parts = parts_that_count(table.names())
-            artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
+            if len(parts) > MOST_PARTS:
+                (told := scratch / f"{name}.txt").write_text(f"{len(parts)} parts at {table.place}\n")
+                artifacts.append((told, "tables"))
+            else:
+                artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
     return artifacts

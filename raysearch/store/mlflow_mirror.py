@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.search.notes import Decided, Note, Snapshot
+from raysearch.store.mlflow_names import as_key, as_word, one_line
 from raysearch.store.places import without_credentials
 from raysearch.store.rows import iia_of, shared_layer
 
@@ -28,7 +28,7 @@ METRICS_EVERY = 2.0
 CLOSE_SECONDS = 60.0
 """A new SQLite file costs MLflow up to 20 s of migrations, a server some seconds for the artifacts."""
 _PARAM_CHARS = 500
-_KEY_CHARS = 250
+_DATASET_CHARS = 500
 _PARAMS_A_BATCH = 100
 _METRICS_A_BATCH = 1000
 _ENVIRONMENT = {
@@ -64,6 +64,20 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
+class PairsInput:
+    """The pairs of a search, as MLflow shows a dataset that a run has used.
+
+    `place`: of pairs.parquet; `columns`: its names, with MLflow's types; `counts`: of each split.
+    """
+
+    name: str
+    digest: str
+    place: str
+    columns: Mapping[str, str]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class _End:
     status: str
     artifacts: tuple[tuple[Path, str | None], ...]
@@ -75,6 +89,7 @@ class MlflowMirror:
     """One run of the experiment `experiment` ("raysearch/<name>"); reopened where `run_id` is given.
 
     `params`: flattened, written once (MLflow's params cannot change). `tags`: e.g. raysearch.run, raysearch.job_hash.
+    `pairs`: shown as the run's dataset.
     `run_id` is None until MLflow has made the run. Starts at once; never raises. `at`: the time of what is told, in seconds of the epoch.
     `again`: the search was before, and MLflow may know part of it: its run is found by the tag raysearch.run, points that are there are
     not sent again, and what fails stands in `why` instead of the log.
@@ -88,6 +103,7 @@ class MlflowMirror:
         tags: Mapping[str, str],
         run_id: str | None = None,
         run_name: str | None = None,
+        pairs: PairsInput | None = None,
         clock: Callable[[], float] = time.monotonic,
         at: Callable[[], float] = time.time,
         again: bool = False,
@@ -101,6 +117,7 @@ class MlflowMirror:
         self._params = params
         self._tags = {**tags, "raysearch.status": "running"}
         self._run_name = run_name
+        self._pairs = pairs
         self._run_id = run_id
         self._clock = clock
         self._queue: queue.SimpleQueue[list[_Point] | _End] = queue.SimpleQueue()
@@ -132,7 +149,7 @@ class MlflowMirror:
             layer = shared_layer(note.hypothesis.intervention)
             if layer is None:
                 continue
-            name = f"best_iia/{_word(note.hypothesis.variable)}/layer_{layer}"
+            name = f"best_iia/{as_word(note.hypothesis.variable)}/layer_{layer}"
             iia = iia_of(note)
             if iia is not None and iia > self._best.get(name, -1.0):
                 self._best[name] = iia
@@ -233,6 +250,8 @@ class MlflowMirror:
                 client.set_tag(self._run_id, key, value)
             self._made_run_id = self._run_id
         self._log_params(client, known)
+        if self._pairs is not None:
+            _log_pairs(client, self._made_run_id, self._pairs)
         return client
 
     def _experiment_id(self, client: Any) -> str:
@@ -258,7 +277,7 @@ class MlflowMirror:
     def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        wanted = {_key(name): str(value)[:_PARAM_CHARS] for name, value in self._params.items()}
+        wanted = {as_key(name): str(value)[:_PARAM_CHARS] for name, value in self._params.items()}
         missing = [Param(name, value) for name, value in wanted.items() if name not in known]
         for start in range(0, len(missing), _PARAMS_A_BATCH):
             client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
@@ -295,9 +314,9 @@ class MlflowMirror:
             tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
             made = client.create_run(experiment, run_name=child.title, tags=tags).info.run_id
             at = int(self._at() * 1000)
-            metrics = [Metric(_key(name), value, at, 0) for name, value in child.metrics.items()]
-            metrics += [Metric(_key(name), value, at, step) for name, step, value in child.course]
-            params = [Param(_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
+            metrics = [Metric(as_key(name), value, at, 0) for name, value in child.metrics.items()]
+            metrics += [Metric(as_key(name), value, at, step) for name, step, value in child.course]
+            params = [Param(as_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
             client.log_batch(made, params=params[:_PARAMS_A_BATCH])
             for start in range(0, len(metrics), _METRICS_A_BATCH):
                 client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
@@ -306,7 +325,7 @@ class MlflowMirror:
             client.set_terminated(made, "FINISHED")
 
     def _chopped_tags(self) -> dict[str, str]:
-        return {_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}
+        return {as_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}
 
 
 def connect(uri: str) -> Any:
@@ -321,16 +340,21 @@ def connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested keys as `a.b.c`; lists and empty mappings as JSON."""
-    flat: dict[str, object] = {}
-    for key, value in job.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{name}."))
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
+def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
+    """Said twice, MLflow keeps it once: a dataset goes by its name and digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
+    columns = [{"name": name, "type": kind, "required": True} for name, kind in pairs.columns.items()]
+    dataset = Dataset(
+        name=pairs.name[:_DATASET_CHARS],
+        digest=pairs.digest,
+        source_type=scheme,
+        source=json.dumps({"uri": pairs.place}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"num_rows": sum(pairs.counts.values()), **pairs.counts}),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "interchange")])])
 
 
 def _log_table(client: Any, run_id: str | None, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -343,27 +367,6 @@ def _log_table(client: Any, run_id: str | None, name: str, columns: Mapping[str,
     entry = {"path": file, "type": "table"}
     if entry not in listed:
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*listed, entry]))
-
-
-def _key(name: str) -> str:
-    """A name that MLflow allows: letters, digits, _ - . : / and blanks."""
-    return re.sub(r"[^\w\-.:/ ]", "_", name, flags=re.ASCII)[:_KEY_CHARS]
-
-
-def _word(name: str) -> str:
-    """A name that may stand between slashes, which MLflow reads as a path."""
-    return re.sub(r"[^\w\-]", "_", name, flags=re.ASCII)[:100]
-
-
-def one_line(e: BaseException) -> str:
-    """What went wrong, without credentials: the system's own word where there is one under the libraries' wrappings."""
-    root = e
-    while (inner := root.__cause__ or root.__context__) is not None:
-        root = inner
-    if isinstance(root, OSError) and root.strerror and not root.filename:
-        return f"cannot be reached ({root.strerror})"
-    text = re.sub(r"//[^/\s@]+@", "//", " ".join(str(e).split()))
-    return f"{type(e).__name__}: {text[:300]}"
 
 
 def _not_ours(record: logging.LogRecord) -> bool:

@@ -5,7 +5,8 @@ import threading
 from pathlib import Path
 
 from raysearch.errors import TrackingError
-from raysearch.store.mlflow_mirror import THREAD, connect, one_line
+from raysearch.store.mlflow_mirror import THREAD, connect
+from raysearch.store.mlflow_names import one_line
 from raysearch.store.places import without_credentials
 
 SECONDS = 60.0

@@ -159,7 +159,7 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_unknown_position, "space.positions: 'plus3' is no position of add_three; did you mean 'plus2'? it has a, plus1"),
     (_unknown_variable, "space.variables: 'sum_bc' is no variable of add_three; did you mean 'sum_ab'?"),
     (_unreadable_text, "the tokenizer cannot read 'one+2+3='"),
-    (_span_cuts_a_token, "pair 0: position 'a'"),
+    (_span_cuts_a_token, "pairs.jsonl: line 1: position 'a' of the base: [0, 1) is '1', but token"),
     (_empty_pairs, "pairs.jsonl: holds no pairs; a search needs at least one line"),
     (_never_solved, "the model solves 0 of the 5 test pairs"),
     (_unreadable_model, "the tokenizer cannot be loaded"),

@@ -94,7 +94,7 @@ def test_the_pairs_tell_every_two_variables_apart(pairs):
 
 @pytest.mark.parametrize("highest", [0, -1, 2.5, "9", True])
 def test_a_highest_number_that_is_none_is_refused(highest):
-    with pytest.raises(CausalModelError, match="whole number of at least 1"):
+    with pytest.raises(CausalModelError, match="whole number from 1 to 9999"):
         problem(highest)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from raysearch.search.notes import Snapshot
-from raysearch.store.mlflow_mirror import MlflowMirror, flatten
+from raysearch.store.mlflow_mirror import MlflowMirror, PairsInput
+from raysearch.store.mlflow_names import flatten
 from tests.store.books import HYPOTHESES, decided
 
 TAGS = {"raysearch.run": "capitals-1", "raysearch.job_hash": "0123", "raysearch.store": "/runs"}
@@ -105,6 +106,26 @@ def test_a_resumed_run_is_the_same_run_and_repeats_no_point(tracking: str, caplo
     assert len(mlflow.get_metric_history(first.run_id, "best_iia/country/layer_0")) == 1
     assert [m.step for m in mlflow.get_metric_history(first.run_id, "alive")] == [10, 20]
     assert json.loads(_text(mlflow, first.run_id))["data"] == [[1], [2]]
+    assert warnings_of(caplog) == []
+
+
+def test_the_pairs_are_the_dataset_of_the_run_once(tracking: str, caplog: pytest.LogCaptureFixture) -> None:
+    pairs = PairsInput(
+        "capitals", "0123456789abcdef", "/runs/x/pairs.parquet", {"index": "long"}, {"test": 3, "fit": 0}
+    )
+    first = MlflowMirror(tracking, "raysearch/capitals", {}, TAGS, pairs=pairs)
+    assert first.close("interrupted")
+    again = MlflowMirror(tracking, "raysearch/capitals", {}, TAGS, run_id=first.run_id, pairs=pairs)
+    assert again.close("done")
+    (used,) = client(tracking).get_run(first.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest, used.dataset.source_type) == (
+        "capitals",
+        "0123456789abcdef",
+        "local",
+    )
+    assert json.loads(used.dataset.source) == {"uri": "/runs/x/pairs.parquet"}
+    assert json.loads(used.dataset.profile) == {"num_rows": 3, "test": 3, "fit": 0}
+    assert [(t.key, t.value) for t in used.tags] == [("mlflow.data.context", "interchange")]
     assert warnings_of(caplog) == []
 
 
