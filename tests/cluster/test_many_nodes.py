@@ -115,7 +115,9 @@ def test_a_pool_follows_nodes_that_come_drain_and_are_lost(cluster: Cluster, poo
     _drain(cluster, first.node_id)
     working.until(lambda: working.at_work == {"replica-1"}, "no more work on a node that drains")
     assert not lost(working.events)
-    working.until(lambda: len(pool.workers) == 1, "the last answers", work=False)  # `free` counts places ahead of tasks, too
+    working.until(
+        lambda: len(pool.workers) == 1, "the last answers", work=False
+    )  # `free` counts places ahead of tasks, too
 
     ((_, pid),) = pool.workers
     os.kill(pid, signal.SIGSTOP)  # so that its task is out when the node dies
