@@ -24,7 +24,7 @@ from raysearch.search.screening import Plan, Screening
 from raysearch.search.standards import Rule, Standard, Standards
 from raysearch.search.training import NOTHING, FitPlan
 
-EVIDENCE_VERSION = 5
+EVIDENCE_VERSION = 6
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
 
 
