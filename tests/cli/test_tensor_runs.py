@@ -235,7 +235,8 @@ def test_the_command_says_it_in_one_line_too(shell: Shell) -> None:
     done = shell("run", str(_no_factory(shell.folder)), *LOCAL)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("raysearch: model.path: ")
+    assert line.startswith("raysearch: ")
+    assert "job.yaml: model.path: " in line
 
 
 def test_the_hash_of_a_job_counts_the_content_of_the_factorys_file(tmp_path: Path) -> None:

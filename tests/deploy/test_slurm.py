@@ -31,6 +31,9 @@ HANDCRAFTED = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
 SLOW = f"""
 import importlib.util
 import time
+from pathlib import Path
+
+HURRY = Path(__file__).with_name("hurry")
 
 def slow():
     "The network of {HANDCRAFTED.name}, in no hurry, so that a time limit can come in the middle of its search."
@@ -38,7 +41,7 @@ def slow():
     networks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(networks)
     model = networks.handcrafted()
-    model.score.register_forward_pre_hook(lambda *_: time.sleep(0.08))
+    model.score.register_forward_pre_hook(lambda *_: time.sleep(float(HURRY.read_text())))
     return model
 """
 
@@ -78,6 +81,7 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The quickstart over two nodes, and the slow search, whose time limit is set when it has begun to search."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "slow.py").write_text(SLOW)
+    _takes(folder, 0.08)
     shell = Shell(folder)
     few = (
         "--cpus",
@@ -98,9 +102,11 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     slow = _submit(cluster, shell, job, *few, *slow_sets, "--workers", "1", "--gpus", "0", "--grace", "90")
     wait_until(lambda: _measured(folder, slow) > 3 or _over(cluster, slow), 600, lambda: _logs(folder))
     assert not _over(cluster, slow), _logs(folder)
+    _takes(folder, 1.0)  # it cannot be through before its limit comes
     hours, minutes, _ = cluster.job(slow)["RunTime"].split(":")
     cluster.call("scontrol", "update", f"JobId={slow}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}")
-    wait_until(lambda: cluster.job(slow)["Restarts"] == "1", 150, lambda: _logs(folder))
+    wait_until(lambda: cluster.job(slow)["Restarts"] == "1", 300, lambda: _logs(folder))
+    _takes(folder, 0.0)
     cluster.call("scontrol", "update", f"JobId={slow}", "TimeLimit=15")
     for number in (quick, slow):
         wait_until(lambda n=number: _over(cluster, n), 600, lambda: _logs(folder))
@@ -153,6 +159,12 @@ def _submit(cluster: Slurm, shell: Shell, job: Path, *flags: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def _takes(folder: Path, seconds: float) -> None:
+    """How long a forward pass of the slow network takes from now on."""
+    (folder / "next").write_text(str(seconds))
+    (folder / "next").replace(folder / "hurry")
 
 
 def _over(cluster: Slurm, number: str) -> bool:

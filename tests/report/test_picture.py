@@ -1,0 +1,25 @@
+"""Figures while another thread is in the middle of an import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SLOW = "import time\ntime.sleep(1.0)\nversion_info = (9, 0)\nget_ipython = lambda: None\n"
+
+DRAW = """
+import sys, threading, time
+from raysearch.report.picture import Picture
+assert "IPython" not in sys.modules
+threading.Thread(target=__import__, args=("IPython",)).start()
+while "IPython" not in sys.modules:
+    time.sleep(0.001)
+assert not hasattr(sys.modules["IPython"], "version_info")
+print(len(Picture().png()) > 0)
+"""
+
+
+def test_a_picture_is_drawn_while_a_thread_is_in_the_middle_of_importing_ipython(tmp_path: Path) -> None:
+    (tmp_path / "IPython.py").write_text(SLOW)
+    (tmp_path / "draw.py").write_text(DRAW)  # its folder comes first on the path
+    done = subprocess.run([sys.executable, "draw.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
