@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from grid import MODEL, Agreement, Cell, Engine, Grid, best_size, flags, memory, now, template_grid
+from grid import Agreement, Cell, Engine, Grid, best_size, memory, now, on_template
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.load import ModelSource, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.paths import Replayed
@@ -185,14 +184,7 @@ class Measured:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = flags(__doc__)
-    parser.add_argument(
-        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
-    )
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    loaded = load(ModelSource(str(MODEL)))
-    network, grid = LanguageModel(loaded.model), template_grid(loaded, asked, asked.half)
+    asked, _, network, grid = on_template(__doc__)
     table = sampled(network, grid, NEAR_TIE["float32"])
     right = table[0].agreement.right
     middles = Grid(grid.pairs, grid.layers, grid.tokens[1::3] if len(grid.tokens) % 3 == 0 else grid.tokens)

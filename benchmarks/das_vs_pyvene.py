@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import pyvene
 import torch
-from grid import MODEL, Grid, flags, spread, template_grid
+from grid import MODEL, Grid, flags, half, spread, template_grid
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -112,15 +112,12 @@ def main() -> None:
 
 
 def _asked() -> argparse.Namespace:
-    parser = flags(__doc__, rows=64)
+    parser = half(flags(__doc__, rows=64))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20, help="that are timed, after a warm-up")
     parser.add_argument("--train", type=int, default=400, help="steps that are extrapolated to")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tiny", action="store_true", help="few of everything, for a test of the script")
-    parser.add_argument(
-        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
-    )
     parser.set_defaults(layers=5, positions=4)
     asked = parser.parse_args()
     if asked.tiny:

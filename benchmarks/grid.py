@@ -25,7 +25,7 @@ from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import Decision, decide
 from raysearch.engine.edits import sources_of
-from raysearch.engine.load import Loaded
+from raysearch.engine.load import Loaded, ModelSource, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.paths import Replayed
@@ -98,6 +98,22 @@ def flags(doc: str | None, rows: int = 64) -> argparse.ArgumentParser:
     parser.add_argument("--positions", type=int, help="likewise")
     parser.add_argument("--pairs", type=int, default=64)
     return parser
+
+
+def half(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The flag of those that run on the template."""
+    parser.add_argument(
+        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
+    )
+    return parser
+
+
+def on_template(doc: str | None) -> tuple[argparse.Namespace, Loaded, LanguageModel, Grid]:
+    """What a benchmark of plain interchanges on the template begins with: flags, the model, and the grid that they ask for."""
+    asked = half(flags(doc)).parse_args()
+    torch.set_num_threads(asked.threads)
+    loaded = load(ModelSource(str(MODEL)))
+    return asked, loaded, LanguageModel(loaded.model), template_grid(loaded, asked, asked.half)
 
 
 def template_grid(loaded: Loaded, asked: argparse.Namespace, half: bool = False) -> Grid:
@@ -176,7 +192,7 @@ class Engine:
         runs = dict.fromkeys(run for wave in self.todo for row in wave for run in (Row(row.base), *sources_of([row])))
         captures.runs(runs)
         self.capturing = now(self.network.device) - capturing
-        self.left_alone = dict(zip(free, captures.decisions([row.base for row in free]), strict=True))
+        self.left_alone = dict(zip(free, captures.decisions([row.alone for row in free]), strict=True))
         if self.shuffled:
             random.Random("0.waves").shuffle(self.todo)
         self.seconds += now(self.network.device) - began

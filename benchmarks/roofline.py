@@ -19,12 +19,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from grid import MODEL, Engine, flags, now, template_grid
+from grid import Engine, now, on_template
 from torch import nn
 
 from raysearch.engine.decide import NEAR_TIE
 from raysearch.engine.edits import sources_of
-from raysearch.engine.load import ModelSource, load
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.replay import Replay
 from raysearch.engine.rows import Row
@@ -225,14 +224,7 @@ class Stopwatch:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = flags(__doc__)
-    parser.add_argument(
-        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
-    )
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    loaded = load(ModelSource(str(MODEL)))
-    network, grid = LanguageModel(loaded.model), template_grid(loaded, asked, asked.half)
+    asked, _, network, grid = on_template(__doc__)
     engine = Engine(network, grid, asked.rows, NEAR_TIE["float32"])
     work = work_of(engine, engine.prepare())
     rates, watch = Rates(network, work.shapes), Stopwatch(network)

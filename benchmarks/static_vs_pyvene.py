@@ -14,25 +14,16 @@ from collections.abc import Sequence
 
 import pyvene
 import torch
-from grid import MODEL, Agreement, Cell, Engine, Grid, best_size, flags, template_grid
+from grid import Agreement, Cell, Engine, Grid, best_size, on_template
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.load import ModelSource, load
-from raysearch.engine.network import LanguageModel
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = flags(__doc__)
-    parser.add_argument(
-        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
-    )
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    loaded = load(ModelSource(str(MODEL)))
-    network, grid = LanguageModel(loaded.model), template_grid(loaded, asked, asked.half)
+    asked, loaded, network, grid = on_template(__doc__)
     engine = Engine(network, grid, asked.rows, NEAR_TIE["float32"])
     bases = grid.ids(0)
     size = best_size(lambda s: [loaded.model(part) for part in bases[:s].split(s)], len(bases))
