@@ -24,6 +24,7 @@ from raysearch.search.blocks import check_variables
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.hypothesis import TRAINED
 from raysearch.search.power import Power, power
+from raysearch.search.proposers import Proposer
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import Grid, HypothesisSpace
 
@@ -46,6 +47,8 @@ class _Facts:
     weight_bytes: int
     hypotheses: int
     interventions: int
+    proposer: str
+    k: int | None
     variables: tuple[str, ...]
     positions: tuple[str, ...]
     components: tuple[str, ...]
@@ -83,7 +86,9 @@ def _facts(question: Question) -> _Facts:
     looked = looked_at(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     tokens = every(encoded) if EVERY in question.positions else 0
-    space = question.space(_model_facts(looked, job.model.dtype, tokens))
+    model = _model_facts(looked, job.model.dtype, tokens)
+    space = question.space(model)
+    proposer = question.proposer(space, model)
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
     check_variables(test, called)
@@ -97,19 +102,21 @@ def _facts(question: Question) -> _Facts:
         weight_bytes=looked.weight_bytes,
         hypotheses=len(space),
         interventions=len(space) // len(question.variables),
+        proposer=proposer.name,
+        k=proposer.most,
         variables=question.variables,
         positions=question.positions,
         components=question.components,
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
-        fits=_fits(space, job),
+        fits=_fits(space, job, proposer.most),
         claim=job.test.claim,
         pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
-        powers=_powers(question, space, len(test)),
+        powers=_powers(question, proposer, space, len(test)),
         memory=_footprint(job, looked, used, [p.index for p in question.pairs if p.split == "test"], len(space)),
         calibration=None,
         seconds=None,
@@ -141,7 +148,7 @@ def _with_seconds(facts: _Facts, job: Job, found: Calibration) -> _Facts:
     replicas = 1 if job.resources.replicas == "auto" else job.resources.replicas
     steps = job.fit.steps * facts.fits if found.steps else 0
     holdout = min(job.pairs.holdout, facts.pairs["holdout"])
-    each = [found.seconds(p, facts.inputs, facts.interventions, steps, holdout) for p in facts.powers]
+    each = [found.seconds(p, facts.inputs, _at_most(facts), steps, holdout) for p in facts.powers]
     return replace(facts, calibration=found, seconds=tuple(found.load + seconds / replicas for seconds in each))
 
 
@@ -174,7 +181,7 @@ def _sites_words(grid: Grid) -> str:
     return f"{grid.component}{' ' * bool(heads)}{which} at {', '.join(grid.positions)}{subspaces}"
 
 
-def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
+def _powers(question: Question, proposer: Proposer, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
     """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread most, and so are told latest.
@@ -182,16 +189,17 @@ def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tupl
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = question.test(space)
+    asked = question.test(proposer, space)
     rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
     test = SequentialTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 
-def _fits(space: HypothesisSpace, job: Job) -> int:
-    """How many subspaces are trained or computed, seeds counted."""
+def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:
+    """How many subspaces are trained or computed at most, seeds counted, where so many hypotheses are proposed."""
     fitted = [h.intervention for h in space if h.intervention.is_fitted]
-    return sum(len(job.fit.seeds) if any(u.subspace.featurizer in TRAINED for u in i.units) else 1 for i in fitted)
+    seeds = [len(job.fit.seeds) if any(u.subspace.featurizer in TRAINED for u in i.units) else 1 for i in fitted]
+    return sum(sorted(seeds, reverse=True)[:most])
 
 
 def _training_words(facts: "_Facts", job: Job) -> list[str]:
@@ -203,6 +211,21 @@ def _training_words(facts: "_Facts", job: Job) -> list[str]:
         f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with {job.fit.batch} pairs each{rungs}{warm}; "
         f"{facts.pairs['fit']} fit pairs at hand, {job.pairs.fit} wanted"
     ]
+
+
+def _proposed_words(facts: "_Facts") -> list[str]:
+    """Where K is not the whole space."""
+    if facts.k == facts.hypotheses:
+        return []
+    if facts.k is None:
+        said = f"says no K: the j-th is tested at K = j(j + 1), what follows is for {facts.hypotheses}"
+        return [f"  proposed    by {facts.proposer}, which {said}"]
+    return [f"  proposed    {facts.k} of them, by {facts.proposer}: K = {facts.k}"]
+
+
+def _at_most(facts: "_Facts") -> int:
+    """Interventions that are run, where every proposal is of another."""
+    return facts.interventions if facts.k is None else min(facts.interventions, facts.k)
 
 
 def _sets_words(sets: int) -> list[str]:
@@ -229,12 +252,13 @@ def _text(facts: _Facts, job: Job) -> str:
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
+        *_proposed_words(facts),
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
         f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
         *_training_words(facts, job),
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
-        f"false accept {job.test.false_accept:g} over all {facts.hypotheses}, miss {job.test.miss:g} each",
+        f"false accept {job.test.false_accept:g} over all {facts.k or facts.hypotheses}, miss {job.test.miss:g} each",
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
@@ -250,7 +274,7 @@ def _text(facts: _Facts, job: Job) -> str:
         f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  {p.pairs:14.0f}{time}"
         for p, time in zip(facts.powers, took, strict=True)
     ]
-    low, high = (facts.interventions * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs)))
+    low, high = (_at_most(facts) * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs)))
     lines += [
         "",
         f"model runs: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",

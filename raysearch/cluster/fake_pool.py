@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from raysearch.cluster.work import NOTHING, failed_whole
 from raysearch.search.events import (
+    Attributed,
     ComponentFacts,
     Encoded,
     Event,
@@ -22,7 +23,7 @@ from raysearch.search.events import (
     Seed,
     Task,
 )
-from raysearch.search.hypothesis import Intervention
+from raysearch.search.hypothesis import Intervention, Unit
 
 FACTS = ModelFacts(
     layers=4,
@@ -40,7 +41,8 @@ FACTS = ModelFacts(
 class World:
     """What a model would answer: `alone` without intervention (base or source, by name), `under` an intervention.
 
-    `fit`: validation IIA in [0, 1] of a seed after so many steps.
+    `fit`: validation IIA in [0, 1] of a seed after so many steps. `effect`: in [0, 1], of a unit's interchange on a
+    variable's answer on a pair, to first order.
     """
 
     encoded: Sequence[Encoded]
@@ -48,6 +50,7 @@ class World:
     under: Callable[[Encoded, Intervention], Ids]
     facts: ModelFacts = FACTS
     fit: Callable[[Seed, int], float] = lambda seed, step: 1.0
+    effect: Callable[[Encoded, Unit, str], float] = lambda pair, unit, variable: 0.0
 
 
 class FakePool:
@@ -74,7 +77,8 @@ class FakePool:
         assert self._waiting, "nothing is out"
         task = self._waiting.popleft()
         try:
-            return {"screen": self._screen, "fit": self._fit}.get(task.kind, self._measure)(task)
+            ways = {"screen": self._screen, "attribute": self._attribute, "fit": self._fit}
+            return ways.get(task.kind, self._measure)(task)
         except Exception as e:  # noqa: BLE001  (the contract: what a task raises is told)
             return [failed_whole(task, e, "fake-0")]
 
@@ -102,6 +106,32 @@ class FakePool:
                 )
             )
         return events
+
+    def _attribute(self, task: Task) -> list[Event]:
+        return [
+            Attributed(
+                task=task.id,
+                split=block.split,
+                block=block.index,
+                pairs=block.pairs,
+                effects=self._effects(task, [self._pairs[p] for p in block.pairs]),
+                seconds=0.0,
+                device=self._world.facts.device,
+                worker="fake-0",
+                attempt=task.attempt,
+            )
+            for block in task.blocks
+        ]
+
+    def _effects(self, task: Task, pairs: Sequence[Encoded]) -> dict[str, tuple[float, ...]]:
+        """Sums over the change pairs of each variable."""
+        return {
+            v: tuple(
+                sum(self._world.effect(p, unit, v) for p in pairs if p.counterfactual[v] != p.answers["base"])
+                for unit in task.units
+            )
+            for v in (pairs[0].counterfactual if pairs else ())
+        }
 
     def _fit(self, task: Task) -> list[Event]:
         return [faked_fit(task, seed, self._world.fit(seed, task.steps[1])) for seed in task.seeds]

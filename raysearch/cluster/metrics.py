@@ -16,7 +16,7 @@ from ray.util import metrics as ray_metrics
 from raysearch.cluster import figures
 from raysearch.cluster.figures import RUN, Figure
 from raysearch.engine.meter import Memory, Usage
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Opened, Screened, Task
+from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Opened, Screened, Task
 from raysearch.search.notes import Snapshot
 
 EVERY = 1.0
@@ -55,7 +55,7 @@ class Metrics:
                     self._count(figures.LOSSES, 1, cause=event.cause)
                 case Failed():
                     self._count(figures.FAILURES, 1, of="task" if event.intervention is None else "intervention")
-                case Screened() | Fitted():
+                case Screened() | Attributed() | Fitted():
                     pass  # how long they took, `usage` knows
                 case _:
                     assert_never(event)

@@ -11,7 +11,7 @@ from typing import Any
 
 from raysearch.causal import Pair
 from raysearch.engine.meter import Usage
-from raysearch.search.events import Event, Failed, Fitted, LossCause, Lost, Measured, Screened, Task
+from raysearch.search.events import Attributed, Event, Failed, Fitted, LossCause, Lost, Measured, Screened, Task
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 """What was fit that a task needs, where it needs nothing."""
@@ -85,8 +85,8 @@ def check_answers(task: Task, events: Sequence[Event]) -> None:
     if any(isinstance(e, Failed) and e.intervention is None for e in events):
         return
     failed = {e.intervention for e in events if isinstance(e, Failed)}
-    if task.kind == "screen":
-        got = {(e.split, e.block) for e in events if isinstance(e, Screened)}
+    if task.kind in ("screen", "attribute"):
+        got = {(e.split, e.block) for e in events if isinstance(e, Screened | Attributed)}
         wanted = {(b.split, b.index) for b in task.blocks}
         assert got == wanted, (task.id, got, wanted)
         return

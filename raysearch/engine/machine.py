@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raysearch.engine.asked import trials
+from raysearch.engine.attribution import Attributor
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE
@@ -74,6 +75,13 @@ class Machine:
                 self.path, self.captures = fastest(network, self.taps, rows, *settled)
         self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
         self._recipe, self._limit = settings.recipe, limit
+        self._meter = meter
+
+    @cached_property
+    def attributor(self) -> Attributor:
+        """Who tells what interchanges would do to first order. What memory a backward pass wants says nothing of other rows."""
+        plain = self.path.name == "plain"
+        return Attributor(self.network, self.taps, plain, Limit(self._limit.rows), self.tolerance, self._meter)
 
     @cached_property
     def trainer(self) -> Trainer:

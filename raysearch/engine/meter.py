@@ -12,7 +12,8 @@ from typing import Literal
 
 Phase = Literal["load", "check", "capture", "replay", "batched", "plain", "fit", "other"]
 """`load`: model and pairs; `check`: paths against the oracle; `capture`: runs that are kept, and screening; `replay`, `batched`, `plain`:
-intervened rows, by the path that was taken; `fit`: training, but for its captures; `other`: all else of a task."""
+intervened rows, by the path that was taken; `fit`: training, but for its captures, and the
+gradients of attribution; `other`: all else of a task."""
 
 
 @dataclass(frozen=True, slots=True)

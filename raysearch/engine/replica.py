@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -28,6 +28,7 @@ from raysearch.engine.network import LoadedNetwork, NetworkSource
 from raysearch.engine.positions import every
 from raysearch.engine.rows import Row
 from raysearch.search.events import (
+    Attributed,
     Block,
     Encoded,
     Event,
@@ -116,12 +117,15 @@ class Replica:
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
         """The events of `task`. `tensors`: what was fit that it needs, by digest.
 
-        Screening: one `Screened` for each block, or one `Failed` of the whole task. A fit: for each seed one `Fitted` or one `Failed`.
+        Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of the whole task. A fit: for each seed one
+        `Fitted` or one `Failed`.
         Else, for each intervention, one `Measured` for each block; or, for one that fails, for the blocks before, and one `Failed`.
         """
         with self._meter.phase("other"):
             if task.kind == "screen":
-                return self._screen(task)
+                return self._by_block(task, self._screened)
+            if task.kind == "attribute":
+                return self._by_block(task, self._attributed)
             if task.kind == "fit":
                 return [event for part in self._by_machine(task) for event in self._fit(*part, tensors)]
             self._featurizers.take(tensors, [i.fit for i in task.interventions if i.fit is not None])
@@ -195,11 +199,11 @@ class Replica:
             tensors=tensors,
         )
 
-    def _screen(self, task: Task) -> list[Event]:
+    def _by_block(self, task: Task, do: Callable[[Task, Block], Event]) -> list[Event]:
         events: list[Event] = []
         for place, block in enumerate(task.blocks):
             try:
-                events.append(self._screened(task, block))
+                events.append(do(task, block))
             except Exception as error:  # noqa: BLE001  without interventions there is only the task to blame, and it must be told
                 return [self._failed(task, None, Fault(place, error))]
         return events
@@ -235,6 +239,22 @@ class Replica:
             worker=self._worker,
             attempt=task.attempt,
             scores=self._machine.scoring.scores(pairs, [said[p.index, "base"][0].heard for p in pairs]),
+        )
+
+    def _attributed(self, task: Task, block: Block) -> Attributed:
+        began = time.perf_counter()
+        with self._meter.phase("fit"):
+            effects = self._machine.attributor.effects([self._pairs[i] for i in block.pairs], task.units)
+        return Attributed(
+            task=task.id,
+            split=block.split,
+            block=block.index,
+            pairs=block.pairs,
+            effects=effects,
+            seconds=time.perf_counter() - began,
+            device=self.opened.facts.device,
+            worker=self._worker,
+            attempt=task.attempt,
         )
 
     def _measure(self, machine: Machine, task: Task) -> list[Event]:

@@ -134,7 +134,9 @@ class PairsKeys(Keys):
         default=512, description="Pairs that hypotheses are tested on."
     )
     fit: Annotated[Count, at_most(MOST_PAIRS)] = Field(
-        default=512, description="Pairs that subspaces are fit to, where any are."
+        default=512,
+        description="Pairs that subspaces are fit to, where any are; and that `propose.use: attribution` chooses by (at most its option "
+        "`pairs`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=128, description="Pairs that accepted hypotheses are estimated on again."
@@ -314,7 +316,7 @@ class TestKeys(Keys):
         return self
 
 
-PROPOSERS = ("exhaustive", "refine", "smallest_subspace")
+PROPOSERS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 """Those that are ready."""
 
 
@@ -339,10 +341,11 @@ class ProposeKeys(Keys):
     use: ProposerName = Field(
         default="exhaustive",
         description="exhaustive: all of the space; refine: layers from coarse to fine, where there is something to see between two; "
-        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; or `my_file.py:Proposer`.",
+        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; attribution: of each variable the best share of "
+        "the space, by gradients on fit pairs; or `my_file.py:Proposer`.",
     )
     options: dict[str, Any] = Field(
-        default={}, description="Keyword arguments of the proposer, such as `step` of refine."
+        default={}, description="Keyword arguments of the proposer, such as `step` of refine, `share` of attribution."
     )
 
     @property

@@ -14,13 +14,11 @@ NOT_YET_KEYS: tuple[str, ...] = ()
 
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
-    "propose.use": ("attribution",),
 }  # fmt: skip
 """Values of the job format that this version refuses; a mapping among them is told by its only key."""
 
 SUPPORTED = {
     "space.units.subspace": "full or coordinates",
-    "propose.use": "exhaustive, refine, smallest_subspace or my_file.py:Proposer",
 }
 """What this version takes in their place."""
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from raysearch.running.front import Ended
 from raysearch.running.interrupt import Interrupt
-from raysearch.running.progress import Watch
+from raysearch.running.progress import BEFORE, Watch
 from raysearch.search.notes import Snapshot
 from raysearch.store.run_folder import RunFolder
 
@@ -53,7 +53,7 @@ class Cell(Follow):
         return self
 
     def __call__(self, snapshot: Snapshot) -> None:
-        if self._first_pairs is None and snapshot.stage != "screening":
+        if self._first_pairs is None and snapshot.stage not in BEFORE:
             self._first_pairs = self._clock(), snapshot.pairs
         self._now = f"{snapshot.stage:9} {self.words(snapshot)}"
         if self._clock_here() - self._shown >= SECONDS:

@@ -91,9 +91,12 @@ def _becomes(account: Account) -> str:
 
 
 def _family(account: Account) -> str:
-    """Over how many hypotheses: those proposed are all that could be only where the space is gone through whole."""
-    if (account.job.get("propose") or {}).get("use") == "exhaustive":
+    """Over how many hypotheses: those proposed are all that could be only where all proposals come at once."""
+    use = (account.job.get("propose") or {}).get("use")
+    if use == "exhaustive":
         return f"over all K = {len(account.rows)} hypotheses together"
+    if use == "attribution":
+        return f"over all K = {len(account.rows)} hypotheses together that attribution chose on fit pairs; what it left out was not tested"
     return f"over all hypotheses that the job could have tested, of which these {len(account.rows)} were"
 
 

@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from raysearch.search.notes import Snapshot
+from raysearch.search.notes import Snapshot, Stage
 
 LINE_SECONDS = 30.0
+BEFORE: tuple[Stage, ...] = ("screening", "attributing")
+"""Stages in which no pair is evaluated yet."""
 
 
 class Watch:
@@ -60,7 +62,7 @@ class Watch:
         if self._quiet:
             return
         now = self._clock()
-        if self._first_pairs is None and snapshot.stage != "screening":
+        if self._first_pairs is None and snapshot.stage not in BEFORE:
             self._first_pairs = now, snapshot.pairs
         words = self.words(snapshot)
         if self._bar is not None:
@@ -82,6 +84,8 @@ class Watch:
         """One line: counts, rate, and at most how long it may take still."""
         if snapshot.stage == "screening":
             return f"{snapshot.queued + snapshot.out} blocks of pairs are left to be run without intervention"
+        if snapshot.stage == "attributing":
+            return f"{snapshot.queued + snapshot.out} blocks of fit pairs are left to choose hypotheses by"
         counts = f"{snapshot.alive} alive, {snapshot.accepted} accepted, {snapshot.rejected} rejected, {snapshot.undecided} undecided"
         if snapshot.failed:
             counts += f", {snapshot.failed} failed"

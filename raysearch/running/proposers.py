@@ -14,6 +14,7 @@ from raysearch.causal import token
 from raysearch.errors import JobError, RaysearchError, SearchFailedError
 from raysearch.job import Job
 from raysearch.running.space import check_units
+from raysearch.search.attribution import PAIRS, Attribution
 from raysearch.search.events import ModelFacts
 from raysearch.search.hypothesis import Hypothesis
 from raysearch.search.proposers import Exhaustive, Known, Proposer
@@ -26,8 +27,21 @@ READY: dict[str, Callable[..., Proposer]] = {
     "exhaustive": Exhaustive,
     "refine": Refine,
     "smallest_subspace": SmallestSubspace,
+    "attribution": Attribution,
 }
 """By the name that a job gives them."""
+
+
+def fit_pairs_of(job: Job) -> int:
+    """How many fit pairs the proposer of a job makes use of; most of none. Raises: JobError for options that are wrong, or no fit pairs."""
+    if job.propose.use != "attribution":
+        return 0
+    made: Attribution = _made(job.propose.use, Attribution, HypothesisSpace(()), job.propose.options)
+    if not job.pairs.fit:
+        raise JobError(
+            f"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: attribution does; give it some, such as {PAIRS}"
+        )
+    return min(made.pairs, job.pairs.fit)
 
 
 def proposer_of(job: Job, space: HypothesisSpace, facts: ModelFacts, positions: Sequence[str]) -> Proposer:

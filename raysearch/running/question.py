@@ -19,10 +19,11 @@ from raysearch.job.files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER, named_fi
 from raysearch.problems import load_problem
 from raysearch.running.known import check_known
 from raysearch.running.positions import check_positions, owned, with_tokens
-from raysearch.running.proposers import proposer_of
+from raysearch.running.proposers import fit_pairs_of, proposer_of
 from raysearch.running.remote_pairs import pairs_at
 from raysearch.running.space import space_of
 from raysearch.search.anytime import AnytimeTest
+from raysearch.search.attribution import Attribution
 from raysearch.search.betting import BettingTest
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
@@ -76,11 +77,11 @@ class Question:
         """Which hypotheses come next. Raises: JobError."""
         return proposer_of(self.job, space, facts, self.positions)
 
-    def test(self, space: HypothesisSpace) -> AnytimeTest:
-        """The test, with K = the hypotheses of `space` (of an open-ended proposer: what the first ones spend is the search's to say)."""
+    def test(self, proposer: Proposer, space: HypothesisSpace) -> AnytimeTest:
+        """The test, at the proposer's K (an open-ended one has none: at that of `space`, and what is spent is the search's to say)."""
         keys = self.job.test
         kind = SequentialTest if keys.score == "matches" else BettingTest
-        return kind(keys.threshold, keys.false_accept, keys.miss, len(space), keys.indifference)
+        return kind(keys.threshold, keys.false_accept, keys.miss, proposer.most or len(space), keys.indifference)
 
     def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
         """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
@@ -93,7 +94,7 @@ class Question:
         plan = Plan(_counts(job, 1), job.test.most_pairs, job.pairs.solved_only, at_looks=not at_end)
         return Search(
             proposer,
-            self.test(space),
+            self.test(proposer, space),
             expecteds,
             plan,
             self.these_pairs,
@@ -101,6 +102,7 @@ class Question:
             _fit_plan(job) if job.space.is_fitted else None,
             job.controls,
             Rule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
+            proposer.plan if isinstance(proposer, Attribution) else None,
         )
 
     def expected(self, encoded: Sequence[Encoded]) -> dict[int, Expected]:
@@ -128,6 +130,7 @@ def ask(job: Job) -> Question:
             "use both"
         )
     _check_score(job)
+    fit_pairs_of(job)
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
 
 
@@ -265,9 +268,9 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
 
 
 def _counts(job: Job, spare: int) -> dict[Split, int]:
-    """How many pairs of each split; none to fit where nothing is fit, and no scale is taken."""
-    is_used = job.space.is_fitted or job.test.score == "logit_difference"
-    fit: dict[Split, int] = {"fit": spare * job.pairs.fit} if is_used else {}
+    """How many pairs of each split; of fit pairs only what the proposer uses, where nothing is fit and no scale is taken."""
+    used = job.pairs.fit if job.space.is_fitted or job.test.score == "logit_difference" else fit_pairs_of(job)
+    fit: dict[Split, int] = {"fit": spare * used} if used else {}
     return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
 
 

@@ -124,8 +124,8 @@ def _drive(run: RunFolder, search: Search, pool: Pool, ledger: Ledger, front: Fr
         if screening and snapshot.stage != "screening":
             screening = False
             tell_screening(search, front)
-            if search.scored is not None:
-                run.update(scale=search.scored.scale)
+            if search.ground.scored is not None:
+                run.update(scale=search.ground.scored.scale)
         front(snapshot)
         interrupt.check()
 

@@ -19,8 +19,10 @@ def tell_model(opened: Opened, question: Question, front: Front) -> None:
         front.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
     front.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts)
+    most = question.proposer(space, facts).most
+    some = f"{most} of " if most is not None and most < len(space) else ""
     front.say(
-        f"asking    {len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
+        f"asking    {some}{len(space)} hypotheses: {len(question.variables)} variables at {len(space) // len(question.variables)} sites"
     )
 
 

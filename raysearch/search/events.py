@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raysearch.causal import LAST, Split, Stimulus
-from raysearch.search.hypothesis import Intervention
+from raysearch.search.hypothesis import Intervention, Unit
 
 Ids = tuple[int, ...]
 """Token or class ids of one answer."""
@@ -106,7 +106,7 @@ class Block:
     pairs: tuple[int, ...]
 
 
-TaskKind = Literal["screen", "fit", "measure", "estimate"]
+TaskKind = Literal["screen", "attribute", "fit", "measure", "estimate"]
 LossCause = Literal["worker", "node", "deadline", "queued"]
 
 
@@ -130,9 +130,10 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of blocks x a group of interventions, for one replica. A screening task has no interventions.
+    """A run of blocks x a group of interventions, for one replica. A task of screening or attribution has no interventions.
 
-    A fit task takes its `seeds` through the steps [first, last) of training, on all of its blocks.
+    A fit task takes its `seeds` through the steps [first, last) of training, on all of its blocks. One of attribution tells what
+    interchanges of its `units`, whole vectors all, would do to first order.
     """
 
     id: int
@@ -142,6 +143,7 @@ class Task:
     attempt: int = 0
     seeds: tuple[Seed, ...] = ()
     steps: tuple[int, int] = (0, 0)
+    units: tuple[Unit, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -179,6 +181,26 @@ class Screened:
     worker: str
     attempt: int
     scores: Scores | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """What interchanges would do on one block of fit pairs, to first order: `effects` by variable, one for each unit of the task.
+
+    An effect is the sum, over the block's pairs whose counterfactual the variable changes, of a number in [0, 1]: how much of the lead of
+    the base's answer over the counterfactual would be moved, either way, at most all of it. To six digits; None for a unit that cannot
+    be interchanged on one of the pairs.
+    """
+
+    task: int
+    split: Split
+    block: int
+    pairs: tuple[int, ...]
+    effects: Mapping[str, tuple[float | None, ...]]
+    seconds: float
+    device: str
+    worker: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +275,7 @@ class Lost:
     """A task whose worker went away. Only "worker" and "deadline" count against the task; not "node", nor "queued": its worker had not
     begun it.
 
-    `group`: the keys of the task's parts (empty for screening); `split` and `blocks`: the blocks it was about.
+    `group`: the keys of the task's parts (empty for screening and attribution); `split` and `blocks`: the blocks it was about.
     """
 
     task: int
@@ -292,4 +314,4 @@ class Failed:
     blocks: tuple[int, ...]
 
 
-Event = Screened | Fitted | Measured | Lost | Failed
+Event = Screened | Attributed | Fitted | Measured | Lost | Failed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from raysearch.search.controls import controls_of
 from raysearch.search.hypothesis import Hypothesis
 from raysearch.search.notes import Decided
-from raysearch.search.proposers import Known, Proposer
+from raysearch.search.proposers import NOT_ASKED, Effects, Known, Proposer
 from raysearch.search.rotations import is_rotation, of_any_size, size_of_rotation
 
 
@@ -48,7 +48,12 @@ class Generations:
         if hypothesis.intervention.control is None:
             self._uncontrolled.append(hypothesis)
 
-    def next(self, decided: Mapping[str, Decided], size_of: Callable[[Hypothesis], int | None]) -> Generation | None:
+    def next(
+        self,
+        decided: Mapping[str, Decided],
+        size_of: Callable[[Hypothesis], int | None],
+        effects: Effects = NOT_ASKED,
+    ) -> Generation | None:
         """The next generation, now that all before are `decided`. `size_of`: how many features the subspace has that training found."""
         if self._uncontrolled:
             controls = [c for h in self._uncontrolled for c in controls_of(h, self._controls, size_of(h))]
@@ -61,7 +66,7 @@ class Generations:
         if self._silent:
             return None
         judged = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
-        proposals = list(self._proposer.propose(Known(self._count, judged)))
+        proposals = list(self._proposer.propose(Known(self._count, judged, effects)))
         self._silent = all(h.id in decided for h in proposals)
         self._count += 1
         return Generation(proposals, self._proposer.name, self._count - 1)

@@ -153,7 +153,7 @@ class Concluded:
 Note = Proposed | Blocked | Trained | Concluded | Counted | Conflicted | Decided | Estimated
 
 
-Stage = Literal["screening", "searching", "estimating", "done"]
+Stage = Literal["screening", "attributing", "searching", "estimating", "done"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,37 @@
 """Proposers: which hypotheses to test next, from what closed generations have shown.
 
 Invariants: pure; the same knowledge gives the same proposals; a proposer never sees a generation that is still open, so that
-what it proposes does not depend on the order in which results arrive. What is not fit is proposed for all variables at once, since one
-intervened run serves them all.
+what it proposes does not depend on the order in which results arrive. What is not fit is proposed once, for all variables that are to be
+asked of it, since one intervened run serves them all.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from raysearch.errors import SearchFailedError
-from raysearch.search.hypothesis import Hypothesis
+from raysearch.search.hypothesis import Hypothesis, Unit
 from raysearch.search.notes import Decided
 from raysearch.search.space import HypothesisSpace
+
+Effects = Mapping[str, Mapping[Unit, float | None]]
+"""By variable and unit (the whole vector) what its interchange would do on fit pairs; None where it cannot be interchanged on one."""
+
+NOT_ASKED: Effects = MappingProxyType({})
+"""Where nobody asked for effects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What closed generations have shown: how many there were, and the verdict of each hypothesis by its id."""
+    """What closed generations have shown: how many there were, and the verdict of each hypothesis by its id.
+
+    `effects`: from fit pairs alone, made before the first generation, for a proposer that asks for them.
+    """
 
     generations: int
     decided: Mapping[str, Decided]
+    effects: Effects = field(default_factory=lambda: NOT_ASKED)
 
 
 class Proposer(Protocol):

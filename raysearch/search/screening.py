@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raysearch.causal import SPLITS, Split
-from raysearch.errors import SearchFailedError
+from raysearch.search.block_queue import BlockQueue
 from raysearch.search.blocks import EVEN_BLOCK, Expected, cut_at_looks, even_blocks
-from raysearch.search.events import Block, Failed, Ids, Lost, Screened, Task
+from raysearch.search.events import Block, Ids, Screened, Task
 from raysearch.search.notes import Blocked, PairScreened
-
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class _Part:
 
 
 class Screening:
-    """A small brain: tasks out, Screened in, Blocked at the end."""
+    """A small brain: tasks out, Screened in, Blocked at the end. `queue`: of the blocks that are to be screened."""
 
     def __init__(self, pairs: Mapping[int, Expected], plan: Plan) -> None:
         self._pairs = pairs
@@ -51,72 +49,34 @@ class Screening:
             _Part(split, tuple(i for i, e in pairs.items() if e.split == split), plan.wanted.get(split, 0))
             for split in SPLITS
         ]
-        self._waiting: dict[tuple[Split, int], Block] = {}
-        self._queue: list[Block] = []
-        self._out: dict[int, Block] = {}
+        self.queue = BlockQueue("screening")
         self._blocks: dict[Split, tuple[Block, ...]] = {}
         self._seen: dict[int, tuple[Ids, dict[str, Ids]]] = {}
         self._differences: dict[int, dict[str, float]] = {}
-        self._attempts: dict[tuple[Split, int], int] = {}
         self._next_round()
 
     @property
     def done(self) -> bool:
-        return not self._waiting
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue)
-
-    @property
-    def out(self) -> int:
-        """Tasks that are out."""
-        return len(self._out)
+        return self.queue.empty
 
     def ask(self, task: int) -> Task | None:
         """The next task, under the id `task`, if a block is ready to go out."""
-        if not self._queue:
-            return None
-        block = self._out[task] = self._queue.pop(0)
-        return Task(task, "screen", (), (block,))
+        block = self.queue.ask(task)
+        return None if block is None else Task(task, "screen", (), (block,))
 
     def tell(self, event: Screened) -> bool:
         """Takes the outputs of a block; False where they were known already."""
-        self._out.pop(event.task, None)
-        block = self._waiting.get((event.split, event.block))
-        if block is None or block.pairs != event.pairs:
+        if not self.queue.told(event.task, event.split, event.block, event.pairs):
             return False
-        del self._waiting[event.split, event.block]
-        self._queue = [b for b in self._queue if b is not block]
         for i, pair in enumerate(event.pairs):
             self._seen[pair] = event.base[i], {name: ids[i] for name, ids in event.sources.items()}
         if event.split == "fit" and event.scores is not None:
             differences = event.scores.get("logit_difference", {})
             for i, pair in enumerate(event.pairs):
                 self._differences[pair] = {variable: values[i] for variable, values in differences.items()}
-        if not self._waiting:
+        if self.done:
             self._next_round()
         return True
-
-    def again(self, event: Lost | Failed) -> None:
-        """A task was lost or raised: if it was of ours, its block goes out once more. Raises: SearchFailedError after three attempts.
-
-        The loss of a node is no attempt.
-        """
-        block = self._out.pop(event.task, None)
-        if block is None or (block.split, block.index) not in self._waiting:
-            return
-        key = block.split, block.index
-        self._queue.append(block)
-        if isinstance(event, Lost) and not event.counts:
-            return
-        self._attempts[key] = self._attempts.get(key, 0) + 1
-        if self._attempts[key] >= ATTEMPTS:
-            what = f"lost its worker ({event.cause})" if isinstance(event, Lost) else f"raised {event.error_type}"
-            raise SearchFailedError(
-                f"screening cannot be done: block {block.index} of the {block.split} pairs {what} {ATTEMPTS} times, "
-                f"the last time on {event.worker}: {event.message}"
-            )
 
     def blocked(self) -> Blocked:
         """Which pairs are solved and which block each came to."""
@@ -168,8 +128,7 @@ class Screening:
             part.asked += len(chunk)
             new = even_blocks(part.split, chunk, EVEN_BLOCK, part.blocks)
             part.blocks += len(new)
-            self._queue += new
-            self._waiting.update({(b.split, b.index): b for b in new})
+            self.queue.add(new)
 
     def _collect(self, part: _Part) -> None:
         screened = part.order[: part.asked]

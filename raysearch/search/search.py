@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 
 from raysearch.causal import Split
 from raysearch.search.anytime import AnytimeTest
+from raysearch.search.attributing import AttributionPlan
 from raysearch.search.blocks import Expected
 from raysearch.search.dispatch import QUARANTINE, Dispatch
 from raysearch.search.estimates import Estimates
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened, Task
+from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Screened, Task
 from raysearch.search.fitting import Fitting
 from raysearch.search.generations import Generation, Generations
+from raysearch.search.groundwork import Groundwork
 from raysearch.search.hypothesis import Hypothesis, Intervention
 from raysearch.search.lines import AS_THEY_ARE, Case, Line, LineKey
 from raysearch.search.notes import Conflicted, Decided, Estimated, Note, Proposed, Reading, Snapshot, Stage, VerdictName
 from raysearch.search.proposers import Proposer, Spending
-from raysearch.search.scores import Scored, scored
-from raysearch.search.screening import Plan, Screening
-from raysearch.search.standards import Rule, Standard, Standards
+from raysearch.search.screening import Plan
+from raysearch.search.standards import Rule, Standard
 from raysearch.search.training import NOTHING, FitPlan
 
 EVIDENCE_VERSION = 6
@@ -37,6 +38,7 @@ class Search:
     - `fit`: how subspaces are fit, where the proposer proposes such.
     - `controls`: which are tested beside every accepted hypothesis.
     - `rule`: which pairs decide, and when evidence is looked at.
+    - `attribution`: what is estimated before anything is proposed, for a proposer that asks for it.
     """
 
     def __init__(
@@ -50,19 +52,18 @@ class Search:
         fit: FitPlan | None = None,
         controls: Sequence[str] = (),
         rule: Rule = Rule(),
+        attribution: AttributionPlan | None = None,
     ) -> None:
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
         self._spending = Spending(proposer)
-        self._test = test
         self._pairs = pairs
         self.these_pairs = these_pairs
-        self.screening = Screening(pairs, plan)
+        self.ground = Groundwork(pairs, plan, test, these_pairs, fit is not None, rule, attribution)
+        self.screening = self.ground.screening
         self._dispatch = Dispatch(rows)
         self._fit = fit
         self._fitting = Fitting(fit or NOTHING, ())
         self._rule = rule
-        self._standards: Standards | None = None
-        self.scored: Scored | None = None
         self._lines: dict[LineKey, Line] = {}
         self._decided: dict[str, Decided] = {}
         self._estimates = Estimates()
@@ -100,8 +101,8 @@ class Search:
         return tasks
 
     def _next(self, idle: int) -> Task | None:
-        if self._standards is None:
-            return self.screening.ask(self._next_task)
+        if not self.ground.done:
+            return self.ground.ask(self._next_task)
         return self._fitting.training.ask(self._next_task) or self._dispatch.ask(self._next_task, idle)
 
     def tell(self, events: Sequence[Event]) -> list[Note]:
@@ -110,8 +111,8 @@ class Search:
         for event in events:
             self._next_task = max(self._next_task, event.task + 1)
             match event:
-                case Screened():
-                    self._on_screened(event, notes)
+                case Screened() | Attributed():
+                    self._on_ground(event, notes)
                 case Fitted():
                     self._on_fitted(event, notes)
                 case Measured():
@@ -134,8 +135,8 @@ class Search:
             failed=self._tally["failed"],
             pairs=self._pairs_seen,
             at_most=self._at_most,
-            queued=self._dispatch.queued + training.queued + self.screening.queued,
-            out=self._dispatch.out + training.out + self.screening.out,
+            queued=self._dispatch.queued + training.queued + self.ground.queued,
+            out=self._dispatch.out + training.out + self.ground.out,
             conflicts=self._conflicts,
             fitting=training.going,
         )
@@ -144,8 +145,8 @@ class Search:
     def _stage(self) -> Stage:
         if self.done:
             return "done"
-        if self._standards is None:
-            return "screening"
+        if not self.ground.done:
+            return self.ground.stage
         return "searching" if self._alive > self._controls_alive else "estimating"
 
     def validate(self) -> None:
@@ -166,32 +167,23 @@ class Search:
         assert self.done == (self._generations.over and closed)
         self._fitting.training.validate()
 
-    # --- screening
+    # --- groundwork
 
-    def _on_screened(self, event: Screened, notes: list[Note]) -> None:
-        news = self.screening.tell(event)
-        if self._standards is not None or not news or not self.screening.done:
+    def _on_ground(self, event: Screened | Attributed, notes: list[Note]) -> None:
+        was_done = self.ground.done
+        notes += self.ground.tell(event)
+        if was_done or not self.ground.done:
             return
-        notes.append(self.screening.blocked())
-        self._standards = Standards(
-            self.screening, self._pairs, self._test, self.these_pairs, self._fit is not None, self._rule
-        )
-        self.scored = scored(self._rule.score, self.screening, self._pairs)
         if self._fit is not None:
             self._fitting = Fitting(self._fit, self.screening.blocks("fit"))
         self._propose(notes)
-
-    @property
-    def _known(self) -> Standards:
-        assert self._standards is not None, "screening comes first"
-        return self._standards
 
     # --- measuring
 
     def _propose(self, notes: list[Note]) -> None:
         """Asks for the next generations until one has something new, or there are none."""
         while not self._alive:
-            generation = self._generations.next(self._decided, self._fitting.size_of)
+            generation = self._generations.next(self._decided, self._fitting.size_of, self.ground.effects)
             if generation is None:
                 return
             self._enter(generation, notes)
@@ -216,17 +208,17 @@ class Search:
 
     def _case(self, hypothesis: Hypothesis, reading: Reading | None = None) -> Case:
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        labels = self._known.labels[hypothesis.variable] if arbitrary else AS_THEY_ARE
+        labels = self.ground.standards.labels[hypothesis.variable] if arbitrary else AS_THEY_ARE
         unfiltered = self._rule.kinds == "unfiltered"
-        return Case(hypothesis, labels=labels, reading=reading, unfiltered=unfiltered, scored=self.scored)
+        return Case(hypothesis, labels=labels, reading=reading, unfiltered=unfiltered, scored=self.ground.scored)
 
     def _standard(self, hypothesis: Hypothesis) -> Standard:
-        standard, among = self._known.of(hypothesis), self._spending.of(hypothesis)
+        standard, among = self.ground.standards.of(hypothesis), self._spending.of(hypothesis)
         return standard if among is None else standard.among(among)
 
     @property
     def _test_pairs(self) -> int:
-        return sum(len(b.pairs) for b in self.screening.blocks("test")) if self._standards is not None else 0
+        return sum(len(b.pairs) for b in self.screening.blocks("test")) if self.ground.done else 0
 
     # --- fitting
 
@@ -304,7 +296,9 @@ class Search:
         self, line: Line | None, case: Case, verdict: VerdictName, reason: str | None, notes: list[Note]
     ) -> None:
         variable, fit = case.hypothesis.variable, None if line is None else line.intervention.fit
-        decided = case.decided(verdict, self._standard(case.hypothesis), self._known.base_match[variable], reason, fit)
+        decided = case.decided(
+            verdict, self._standard(case.hypothesis), self.ground.standards.base_match[variable], reason, fit
+        )
         notes.append(decided)
         self._decided[case.hypothesis.id] = decided
         control = case.hypothesis.intervention.control is not None
@@ -363,7 +357,7 @@ class Search:
     # --- losses and failures
 
     def _on_lost(self, event: Lost, notes: list[Note]) -> None:
-        self.screening.again(event)
+        self.ground.again(event)
         if event.counts and len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, f"{event.message} ({event.cause})", notes)
         self._release(self._dispatch.lost(event))
@@ -371,7 +365,7 @@ class Search:
         self._open_fitted(notes)
 
     def _on_failed(self, event: Failed, notes: list[Note]) -> None:
-        self.screening.again(event)
+        self.ground.again(event)
         reason = f"{event.error_type}: {event.message}"
         if event.intervention is not None and event.block is not None:
             self._strike(event, event.intervention, (event.block,), reason, notes)

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from raysearch.errors import StoreError
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Screened
+from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Screened
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ _TYPES: dict[str, type] = {
     "started": Started,
     "follows": Follows,
     "screened": Screened,
+    "attributed": Attributed,
     "fitted": Fitted,
     "measured": Measured,
     "lost": Lost,

@@ -134,7 +134,7 @@ def _bad_line(folder: Path) -> dict[str, Any]:
 
 
 def _not_yet(folder: Path) -> dict[str, Any]:
-    return _quickstart(propose__use="attribution")
+    return _quickstart(space__units=[[{"layer": 0, "position": "a", "subspace": {"das": 2}}]])
 
 
 def _threshold_of_pairs_that_do_not_decide(folder: Path) -> dict[str, Any]:
@@ -168,7 +168,7 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_never_changes, "'a' never changes the answer"),
     (_span_named_last, "line 1: position 'last' is every text's last token"),
     (_bad_line, "pairs.jsonl: line 2: base"),
-    (_not_yet, "propose.use: not yet supported by this version"),
+    (_not_yet, "space.units.0.0.subspace: not yet supported by this version"),
     (_threshold_of_pairs_that_do_not_decide, "test.keep_threshold: is of the pairs that a variable leaves alone"),
     (_disjoint_values_of_a_file, "pairs.disjoint: pairs.jsonl does not say the values of a"),
     (_too_many_replicas, "resources.replicas: 2 need Ray; --pool local has one replica"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raysearch.search.events import Block, Event, Failed, Lost, Measured, Opened, Screened, Task
+from raysearch.search.events import Attributed, Block, Event, Failed, Lost, Measured, Opened, Screened, Task
 from raysearch.search.hypothesis import Intervention, Site, Unit
 
 
@@ -43,6 +43,16 @@ class PoolContract:
             (7, b.index, b.pairs) for b in blocks
         ]
         assert all(len(e.base) == len(e.pairs) == len(e.sources["source"]) for e in events if isinstance(e, Screened))
+
+    def test_attribution_tells_each_block_of_each_unit_and_variable(self, pool: Any, opened: Opened) -> None:
+        blocks = (self._block(opened, 0, 3), self._block(opened, 1, 4))
+        units = tuple(at(layer).units[0] for layer in (0, 3))
+        pool.submit(Task(6, "attribute", (), blocks, units=units))
+        events = [e for e in answers(pool, 1) if isinstance(e, Attributed)]
+        assert [(e.task, e.block, e.pairs) for e in events] == [(6, b.index, b.pairs) for b in blocks]
+        variables = set(opened.encoded[0].counterfactual)
+        assert all(set(e.effects) == variables for e in events)
+        assert all(len(of) == len(units) for e in events for of in e.effects.values())
 
     def test_measuring_tells_every_intervention_on_every_block(self, pool: Any, opened: Opened) -> None:
         blocks = (self._block(opened, 0, 3), self._block(opened, 1, 4))

@@ -39,6 +39,19 @@ def test_elsewhere_a_line_every_30_seconds_says_where_it_stands() -> None:
     assert last == "done [and] dusted"
 
 
+def test_choosing_by_attribution_is_said_and_its_time_is_in_no_rate() -> None:
+    now, out = 0.0, StringIO()
+    choosing = replace(START, stage="attributing", queued=1, out=1)
+    with Watch(False, True, lambda: now, Console(file=out, width=200)) as watch:
+        for seconds, snapshot in ((35.0, choosing), (1000.0, MIDDLE), (1010.0, replace(MIDDLE, pairs=500))):
+            now = seconds
+            watch(snapshot)
+        assert watch.rate(replace(MIDDLE, pairs=500)) == 50
+    assert (
+        out.getvalue().splitlines()[0] == "   35 s  attributing: 2 blocks of fit pairs are left to choose hypotheses by"
+    )
+
+
 def test_on_a_terminal_a_bar_shows_it_and_goes_away_before_anything_is_printed() -> None:
     text = _run(terminal=True)
     assert "searching" in text

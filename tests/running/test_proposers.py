@@ -7,7 +7,8 @@ import pytest
 
 from raysearch.errors import JobError, SearchFailedError
 from raysearch.job import Job
-from raysearch.running.question import ask
+from raysearch.running.question import Question, ask
+from raysearch.search.attribution import Attribution
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.search.notes import Decided
 from raysearch.search.proposers import Known, Proposer
@@ -40,16 +41,22 @@ def proposer(folder: Path, code: str = MINE, space: dict[str, Any] | None = None
 
 
 def _of(propose: dict[str, Any], space: dict[str, Any] | None = None, folder: Path | None = None) -> Proposer:
+    question = _asked(propose, space, folder)
+    return question.proposer(question.space(FACTS), FACTS)
+
+
+def _asked(
+    propose: dict[str, Any], space: dict[str, Any] | None = None, folder: Path | None = None, fit: int = 6
+) -> Question:
     raw = {
         "name": "x",
         "model": {"path": "owner/SmolLM2"},
         "problem": {"use": "raysearch.problems.add_three", "options": {"highest": 9}},
-        "pairs": {"test": 4, "holdout": 2},
+        "pairs": {"test": 4, "holdout": 2, "fit": fit},
         "space": {"variables": ["a", "b"], "components": ["head"], "positions": ["b"], **(space or {})},
         "propose": propose,
     }
-    question = ask(Job.parse(raw, folder=folder))
-    return question.proposer(question.space(FACTS), FACTS)
+    return ask(Job.parse(raw, folder=folder))
 
 
 def first(proposer: Proposer) -> list[Hypothesis]:
@@ -66,6 +73,52 @@ def test_those_that_are_ready_are_made_with_their_options_and_have_the_space_as_
     ]:
         with pytest.raises(JobError, match=says):
             _of({"use": "refine", "options": options})
+
+
+def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> None:
+    asked = _asked({"use": "attribution", "options": {"share": 0.1, "pairs": 5}})
+    space = asked.space(FACTS)
+    made = asked.proposer(space, FACTS)
+    assert isinstance(made, Attribution)
+    assert (made.most, made.plan.pairs, len(made.plan.units)) == (2 * 27, 5, 30 * 9)
+    assert asked.test(made, space).hypotheses == 54
+    assert sum(p.split == "fit" for p in asked.pairs) == 4 * 5
+    assert not any(p.split == "fit" for p in _asked({"use": "refine"}).pairs)
+
+
+@pytest.mark.parametrize(
+    ("options", "fit", "says"),
+    [
+        ({"share": 0}, 6, r"propose.options: attribution: share is 0; it must be a share of the space above 0, to 1"),
+        ({"pairs": 0}, 6, r"propose.options: attribution: pairs is 0; it must be a whole number of pairs from 1"),
+        (
+            {"part": 1},
+            6,
+            r"propose.options: attribution: got an unexpected keyword argument 'part'; it takes share, pairs",
+        ),
+        (
+            {},
+            0,
+            r"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: attribution does; give it some",
+        ),
+    ],
+)
+def test_attribution_without_fit_pairs_or_with_wrong_options_is_refused_before_anything_is_loaded(
+    options: dict[str, Any], fit: int, says: str
+) -> None:
+    with pytest.raises(JobError, match=says) as e:
+        _asked({"use": "attribution", "options": options}, fit=fit)
+    assert "\n" not in str(e.value)
+
+
+def test_the_k_of_ones_own_is_what_it_says_not_the_size_of_the_space(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE.replace("most = None", "most = 7_000"))
+    asked = _asked({"use": "mine.py:Proposer"}, folder=tmp_path)
+    space = asked.space(FACTS)
+    assert asked.test(asked.proposer(space, FACTS), space).hypotheses == 7_000 > len(space)
+    (tmp_path / "mine.py").write_text(MINE)
+    open_ended = _asked({"use": "mine.py:Proposer"}, folder=tmp_path)
+    assert open_ended.test(open_ended.proposer(space, FACTS), space).hypotheses == len(space)
 
 
 def test_ones_own_proposes_for_all_variables_what_lies_outside_the_grid_too(tmp_path: Path) -> None:

@@ -384,13 +384,14 @@ def test_a_test_on_a_score_measures_it_and_takes_fit_pairs_for_its_scale() -> No
     assert question.job.answer.scores == ("kl", "logit_difference")
     assert work_of(question, question.job).scores == ("kl", "logit_difference")
     assert sum(p.split == "fit" for p in question.pairs) == 12
-    assert isinstance(question.test(question.space(FACTS)), BettingTest)
+    space = question.space(FACTS)
+    assert isinstance(question.test(question.proposer(space, FACTS), space), BettingTest)
     by_probability = ask(_scored(test={"score": "probability"}))
     assert by_probability.job.answer.scores == ("probability",)
     assert not any(p.split == "fit" for p in by_probability.pairs)
     bare = ask(_job())
     assert (bare.job.answer.scores, work_of(bare, bare.job).scores) == ((), ())
-    assert isinstance(bare.test(bare.space(FACTS)), SequentialTest)
+    assert isinstance(bare.test(bare.proposer(space, FACTS), space), SequentialTest)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Watched:
 
     def propose(self, known: Known) -> list[Hypothesis]:
         proposed = list(self.inner.propose(known))
-        self.said.append((Known(known.generations, dict(known.decided)), proposed))
+        self.said.append((Known(known.generations, dict(known.decided), known.effects), proposed))
         return proposed
 
 

@@ -73,8 +73,8 @@ def test_a_logit_difference_is_read_on_the_scale_that_fit_pairs_have_without_int
         if e.split == "fit" and e.changes(v)
     ]
     scale = sum(leads) / len(leads)
-    assert search.scored is not None
-    assert search.scored.scale == pytest.approx(scale)
+    assert search.ground.scored is not None
+    assert search.ground.scored.scale == pytest.approx(scale)
     for d in search.verdicts.values():
         wanted = [min(max((x + scale) / (2 * scale), 0), 1) for x in read(world, d, "logit_difference")]
         assert d.score == pytest.approx(sum(wanted) / d.n)
@@ -160,5 +160,5 @@ def test_the_scale_follows_from_what_is_journalled() -> None:
     again = world.search()
     again.tell(cluster.told)
     assert any(isinstance(e, Screened) and e.scores for e in cluster.told)
-    assert again.scored == search.scored
+    assert again.ground.scored == search.ground.scored
     assert again.verdicts == search.verdicts

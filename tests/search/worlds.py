@@ -8,10 +8,11 @@ from typing import Literal
 
 from raysearch.causal import Split
 from raysearch.cluster.fake_pool import faked_fit
+from raysearch.search.attribution import Attribution
 from raysearch.search.betting import BettingTest
 from raysearch.search.blocks import Expected
-from raysearch.search.events import Event, Failed, Fitted, Lost, Measured, Scores, Screened, Seed, Task
-from raysearch.search.hypothesis import Intervention, Subspace
+from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Scores, Screened, Seed, Task
+from raysearch.search.hypothesis import Intervention, Subspace, Unit
 from raysearch.search.notes import Note
 from raysearch.search.proposers import Exhaustive, Proposer
 from raysearch.search.screening import Plan
@@ -31,7 +32,7 @@ class World:
     """What every intervention would answer: variable v with rate rates[layer], else w, else the base's answer.
 
     `spares`: with what rate a pair that v leaves alone gets the base's answer for certain. `scores`: that are told beside outputs;
-    `lead`: the mean logit by which the base's own answer is ahead without intervention.
+    `lead`: the mean logit by which the base's own answer is ahead without intervention. `effects`: of an interchange to first order, about.
     """
 
     seed: int = 0
@@ -57,6 +58,7 @@ class World:
     spares: Callable[[int], float] = lambda layer: 0.0
     scores: tuple[str, ...] = ()
     lead: float = 4.0
+    effects: Callable[[Unit, str], float | None] = lambda unit, variable: float(unit.site.layer)
     pairs: Mapping[int, Expected] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +98,9 @@ class World:
             else None
         )
         asked = (test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls, self.rule)
-        return Search(proposer or Exhaustive(self.space), *asked)
+        wants = getattr(proposer, "inner", proposer)  # of one that is watched
+        attribution = wants.plan if isinstance(wants, Attribution) else None
+        return Search(proposer or Exhaustive(self.space), *asked, attribution)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""
@@ -126,6 +130,12 @@ class World:
             for name in self.scores
         } or None
 
+    def effect(self, unit: Unit, variable: str, pairs: Sequence[int]) -> float | None:
+        """The sum over the change pairs, each with noise of its own that is small beside one logit."""
+        mean = self.effects(unit, variable)
+        noise = (random.Random(f"{self.seed}.{unit}.{p}").random() for p in pairs if self.pairs[p].changes(variable))
+        return None if mean is None else float(f"{sum(mean + 0.1 * n for n in noise):.6g}")
+
     def fit_iia(self, seed: Seed, step: int) -> float:
         """Validation IIA, in twentieths: it rises with the steps to the layer's rate, a little otherwise for each seed."""
         rng = random.Random(f"{self.seed}.{seed.key}")
@@ -139,8 +149,11 @@ class World:
         """What a good worker answers."""
         if task.kind == "fit":
             return [faked_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
+        block = task.blocks[0]
+        if task.kind == "attribute":
+            told = {v: tuple(self.effect(unit, v, block.pairs) for unit in task.units) for v in VARIABLES}
+            return [Attributed(task.id, "fit", block.index, block.pairs, told, 0.0, "cpu", "worker", task.attempt)]
         if task.kind == "screen":
-            block = task.blocks[0]
             base = tuple((BASE,) if self.solves(p) else (99,) for p in block.pairs)
             sources = {"source": tuple((SOURCE,) for _ in block.pairs)}
             at = (0, 0.0, "cpu", "worker", task.attempt, self.told(block.pairs, [None] * len(block.pairs)))
@@ -250,4 +263,6 @@ def contradicted(event: Event) -> Event:
         return replace(event, outputs=tuple((o[0] + 1,) for o in event.outputs))
     if isinstance(event, Fitted):
         return replace(event, fit="another")
+    if isinstance(event, Attributed):
+        return replace(event, effects={v: tuple(-(e or 0.0) for e in of) for v, of in event.effects.items()})
     return event

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.errors import StoreError
-from raysearch.search.events import Failed, LossCause, Lost, Measured, Screened
+from raysearch.search.events import Attributed, Failed, LossCause, Lost, Measured, Screened
 from raysearch.search.hypothesis import canonical_json
 from raysearch.store.codec import Cut, Ended, Follows, JournalEntry, Started, decode, encode
 from tests.store.books import failure, screened
@@ -36,6 +36,18 @@ ENTRIES = st.one_of(
         TEXT,
         INT,
         SCORES,
+    ),
+    st.builds(
+        Attributed,
+        INT,
+        SPLIT,
+        INT,
+        IDS,
+        st.dictionaries(TEXT, st.lists(st.none() | st.floats(-1e6, 1e6)).map(tuple)),
+        FLOAT,
+        TEXT,
+        TEXT,
+        INT,
     ),
     st.builds(Measured, INT, TEXT, SPLIT, INT, IDS, st.lists(IDS).map(tuple), INT, INT, FLOAT, TEXT, TEXT, INT, SCORES),
     st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),

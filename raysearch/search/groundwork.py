@@ -1,0 +1,103 @@
+"""Groundwork: what is known before the first hypothesis is proposed: which pairs are solved, what hypotheses are judged by, effects.
+
+Invariants: screening comes first, and attribution, where the proposer asks for it, right after; nothing of it is ever done again.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from raysearch.search.anytime import AnytimeTest
+from raysearch.search.attributing import Attributing, AttributionPlan
+from raysearch.search.block_queue import BlockQueue
+from raysearch.search.blocks import Expected
+from raysearch.search.events import Attributed, Failed, Lost, Screened, Task
+from raysearch.search.notes import Note
+from raysearch.search.proposers import NOT_ASKED, Effects
+from raysearch.search.scores import Scored, scored
+from raysearch.search.screening import Plan, Screening
+from raysearch.search.standards import Rule, Standards
+
+
+class Groundwork:
+    """Tasks out, `Screened` and `Attributed` in. `fitting`: whether subspaces are to be fit; `attribution`: where effects are wanted.
+
+    Raises: as `Standards` and `Attributing`, when screening is over.
+    """
+
+    def __init__(
+        self,
+        pairs: Mapping[int, Expected],
+        plan: Plan,
+        test: AnytimeTest,
+        these_pairs: bool,
+        fitting: bool,
+        rule: Rule,
+        attribution: AttributionPlan | None,
+    ) -> None:
+        self._pairs = pairs
+        self._test = test
+        self._these_pairs = these_pairs
+        self._fitting = fitting
+        self._rule = rule
+        self._plan = attribution
+        self.screening = Screening(pairs, plan)
+        self.scored: Scored | None = None
+        self._standards: Standards | None = None
+        self._attributing: Attributing | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._standards is not None and (self._attributing is None or self._attributing.done)
+
+    @property
+    def stage(self) -> Literal["screening", "attributing"]:
+        """While it is not done."""
+        return "screening" if self._standards is None else "attributing"
+
+    @property
+    def queued(self) -> int:
+        return sum(queue.queued for queue in self._queues)
+
+    @property
+    def out(self) -> int:
+        """Tasks that are out."""
+        return sum(queue.out for queue in self._queues)
+
+    @property
+    def standards(self) -> Standards:
+        assert self._standards is not None, "screening comes first"
+        return self._standards
+
+    @property
+    def effects(self) -> Effects:
+        """Those of attribution, once it is done; none where nobody asked."""
+        return NOT_ASKED if self._attributing is None else self._attributing.effects
+
+    def ask(self, task: int) -> Task | None:
+        """The next task, under the id `task`."""
+        return self.screening.ask(task) if self._attributing is None else self._attributing.ask(task)
+
+    def tell(self, event: Screened | Attributed) -> list[Note]:
+        """Takes what was seen."""
+        if isinstance(event, Attributed):
+            assert self._attributing is not None, "screening comes first"
+            self._attributing.tell(event)
+            return []
+        if not self.screening.tell(event) or not self.screening.done:
+            return []
+        self._standards = Standards(
+            self.screening, self._pairs, self._test, self._these_pairs, self._fitting, self._rule
+        )
+        self.scored = scored(self._rule.score, self.screening, self._pairs)
+        if self._plan is not None:
+            self._attributing = Attributing(self._plan, self.screening.usable("fit"), self._pairs)
+        return [self.screening.blocked()]
+
+    def again(self, event: Lost | Failed) -> None:
+        """A task was lost or raised: if it was of ours, it goes out once more. Raises: SearchFailedError after three attempts."""
+        for queue in self._queues:
+            queue.again(event)
+
+    @property
+    def _queues(self) -> list[BlockQueue]:
+        return [self.screening.queue, *([] if self._attributing is None else [self._attributing.queue])]

@@ -1,0 +1,80 @@
+"""A search that chooses by attribution, by the command line: a smaller K, the true places, and the same again from its journal."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysearch as rs
+from raysearch.cli.plan import plan_job
+from raysearch.store.run_folder import find_run
+from tests.cli.conftest import QUICKSTART, Shell
+from tests.cluster.worlds import true_cells
+
+pytestmark = pytest.mark.timeout(600)
+
+VARIABLES = ("sum_ab", "total")
+SETS = (
+    "space.variables=[sum_ab, total]",
+    "pairs={test: 80, fit: 40, holdout: 8}",
+    "test.max_pairs=80",
+    "propose={use: attribution, options: {share: 0.2}}",
+)
+
+
+def _table(run: Path, name: str) -> list[dict[str, Any]]:
+    table = pa.concat_tables(pq.ParquetFile(p).read() for p in sorted((run / "tables" / name).glob("*.parquet")))
+    return sorted(table.to_pylist(), key=repr)
+
+
+def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> None:
+    planned = json.loads(plan_job(QUICKSTART, SETS, "json"))
+    whole = json.loads(plan_job(QUICKSTART, [s for s in SETS if not s.startswith("propose")], "json"))
+    assert (planned["hypotheses"], planned["k"], planned["proposer"]) == (48, 10, "attribution")
+    assert (whole["hypotheses"], whole["k"], whole["proposer"]) == (48, 48, "exhaustive")
+    at_nine_in_ten = [{p["iia"]: p["accept"] for p in plan["powers"]}[0.95] for plan in (planned, whole)]
+    assert at_nine_in_ten[0] > at_nine_in_ten[1] > 0
+    words = plan_job(QUICKSTART, SETS, "text")
+    assert "proposed    10 of them, by attribution: K = 10" in words
+    assert "false accept 0.05 over all 10," in words
+    assert "proposed" not in plan_job(QUICKSTART, SETS[:1], "text")
+
+
+def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_the_same(shell: Shell) -> None:
+    sets = [flag for s in SETS for flag in ("--set", s)]
+    done = shell("run", str(QUICKSTART), *sets, "--pool", "local", "--tracking-uri", "none", seconds=300)
+    assert done.returncode == 0, done.stderr
+    assert "asking    10 of 48 hypotheses" in done.stderr
+    run = find_run(shell.folder / "runs", "latest").path
+    accepted = {h["hypothesis"] for h in _table(run, "verdicts") if h["verdict"] == "accept"}
+    proposed = _table(run, "hypotheses")
+    found = {(r["variable"], r["layer"], r["position"]) for r in proposed if r["hypothesis"] in accepted}
+    assert found == {cell for cell in true_cells() if cell[0] in VARIABLES}
+    assert (len(proposed), {r["proposed_by"] for r in proposed}) == (10, {"attribution"})
+    verdicts, observations = _table(run, "verdicts"), _table(run, "observations")
+    _cut_behind_the_first_effects(run)
+    again = rs.resume(run, quiet=True)
+    assert _table(run, "hypotheses") == proposed
+    assert _table(run, "verdicts") == verdicts
+    volatile = ("worker", "seconds", "attempt")
+    assert [_without(r, volatile) for r in _table(run, "observations")] == [_without(r, volatile) for r in observations]
+    assert len(again.alignment) == len(found)
+
+
+def _cut_behind_the_first_effects(run: Path) -> None:
+    """As if its driver had died when one of two blocks of fit pairs was told: later entries, tables and pictures are gone."""
+    (journal,) = (run / "journal").glob("*/*.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    at = [i for i, line in enumerate(lines) if '"type":"attributed"' in line]
+    assert len(at) == 2
+    journal.write_text("".join(lines[: at[0] + 1]))
+    for name in ("tables", "heatmaps"):
+        shutil.rmtree(run / name)
+
+
+def _without(row: dict[str, Any], names: tuple[str, ...]) -> str:
+    return repr({k: v for k, v in row.items() if k not in names})
