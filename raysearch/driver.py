@@ -6,7 +6,7 @@ Invariants: the search hears of an event only after the ledger has made it durab
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from raysearch.search.events import Event, Task
+from raysearch.search.events import Event, Task, Told
 from raysearch.search.notes import Note, Snapshot
 from raysearch.search.search import Search
 
@@ -59,7 +59,7 @@ def drive(search: Search, pool: Pool, ledger: Ledger, watch: Callable[[Snapshot]
         watch(search.snapshot())
 
 
-def replay(search: Search, history: Iterable[Sequence[Event]], ledger: Ledger) -> None:
+def replay(search: Search, history: Iterable[Sequence[Told]], ledger: Ledger) -> None:
     """Tells a new `search` what drivers before this one have journalled."""
     for events in history:
         ledger.notes(search.tell(events))

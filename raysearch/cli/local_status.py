@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from raysearch.folders.local import LocalFolder
 from raysearch.running.replayed import kept_facts, kept_question
-from raysearch.search.events import Event
+from raysearch.search.events import Told
 from raysearch.search.notes import Snapshot
 from raysearch.store.history import Standing, entries, standing
 from raysearch.store.run_folder import RunFolder
@@ -45,7 +45,7 @@ def _snapshot(run: RunFolder) -> Snapshot:
     kept, question = kept_question(run)
     search = question.search(kept_facts(run), kept.encoded or ())
     for batch in entries(run):
-        search.tell([e for e in batch if isinstance(e, Event)])
+        search.tell([e for e in batch if isinstance(e, Told)])
     return search.snapshot()
 
 

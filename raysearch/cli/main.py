@@ -140,27 +140,25 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **give
     envvar="RAYSEARCH_TRACKING_URI",
     help="Credentials for the run's own tracking server, which run.json does not keep: its URI with user:password@.",
 )
-@click.option("--retry-failed", is_flag=True, help="Try failed hypotheses again (not yet supported).")
+@click.option(
+    "--retry-failed", is_flag=True, help="Try the hypotheses that failed again; whatever else was seen stays as it is."
+)
 @flags.store
 @flags.errors
 @flags.children
 @flags.loudness
 def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, retry_failed: bool, **given: Any) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
-    from raysearch.errors import NotYetError
-
-    if retry_failed:
-        raise NotYetError("--retry-failed: not yet supported by this version; submit the job again")
     if address and address.startswith(("http://", "https://")):
         from raysearch.cli.send import Sending, resume_job
 
-        return resume_job(run, Sending(address=address, tracking_uri=tracking_uri, **given))
+        return resume_job(run, Sending(address=address, tracking_uri=tracking_uri, **given), retry_failed)
     given = flags.without_job(given)
     from raysearch.cli.run import Where, go_on
 
     flags.set_verbosity(given)
     where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri=tracking_uri or "", **given)
-    return go_on(run, where)
+    return go_on(run, where, retry_failed)
 
 
 @cli.command()

@@ -9,7 +9,7 @@ from datetime import datetime
 from raysearch.errors import TrackingError
 from raysearch.running.mirror import give, mirror_of
 from raysearch.running.replayed import kept_facts, kept_question
-from raysearch.search.events import Event
+from raysearch.search.events import Told
 from raysearch.search.search import Search
 from raysearch.store.codec import Started
 from raysearch.store.history import Standing, entries, standing
@@ -62,7 +62,7 @@ def _tell(run: RunFolder, stands: Standing, search: Search, mirror: MlflowMirror
         for entry in batch:
             if isinstance(entry, Started):
                 time.set(entry.at)
-        events = [e for e in batch if isinstance(e, Event)]
+        events = [e for e in batch if isinstance(e, Told)]
         mirror.notes(search.tell(events))
         seen += len(events)
         if events and seen >= due:

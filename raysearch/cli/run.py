@@ -23,7 +23,8 @@ from raysearch.running.interrupt import INTERRUPTED, Interrupt
 from raysearch.running.kept import sent_with
 from raysearch.running.naming import named
 from raysearch.running.progress import Watch
-from raysearch.store.run_folder import RunFolder
+from raysearch.running.retry import nothing_failed
+from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
 
@@ -44,10 +45,19 @@ def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
         return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
-def go_on(name: str, where: Where) -> int:
-    """The run `name` from where its journal ends; the exit code. Raises: RaysearchError in one line."""
+def go_on(name: str, where: Where, retry: bool = False) -> int:
+    """The run `name` from where its journal ends; the exit code. `retry`: what failed is tried again.
+
+    Raises: RaysearchError in one line.
+    """
+    if retry and nothing_failed(found := find_run(where.store, name)):
+        print(
+            f"raysearch: run {found.info.id} is done and nothing in it failed: there is nothing to try again",
+            file=sys.stderr,
+        )
+        return 0
     with _Terminal(where) as terminal:
-        return _code(run.go_on(name, where, terminal), where)
+        return _code(run.go_on(name, where, terminal, retry), where)
 
 
 class _Terminal(Watch):
@@ -61,11 +71,7 @@ class _Terminal(Watch):
         return Interrupt()
 
     def left(self, status: str, run: RunFolder) -> None:
-        where = self._where
-        here = inside()
-        address = here.address if here is not None else where.address
-        flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
-        print(f"raysearch: {status}; go on with: raysearch resume {shlex.quote(run.place)}{flags}", file=sys.stderr)
+        print(f"raysearch: {status}; go on with: {_resume(run, self._where)}", file=sys.stderr)
 
     def ended(self, ended: Ended) -> None:
         if self._where.quiet:
@@ -98,8 +104,16 @@ def _code(ended: Ended, where: Where) -> int:
     if end.failed > where.fail_on_error * end.decided:
         print(
             f"raysearch: {end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
-            f"see {ended.run.tables.at('failures').place}",
+            f"see {ended.run.tables.at('failures').place}; when that is mended: {_resume(ended.run, where, ' --retry-failed')}",
             file=sys.stderr,
         )
         return FAILED_TOO_MANY
     return 0
+
+
+def _resume(run: RunFolder, where: Where, how: str = "") -> str:
+    """The command that goes on with a run, from where its driver was begun."""
+    here = inside()
+    address = here.address if here is not None else where.address
+    flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
+    return f"raysearch resume {shlex.quote(run.place)}{how}{flags}"

@@ -62,8 +62,11 @@ def submit_job(
         return _send(server, order, sending, _words(upload))
 
 
-def resume_job(run: str, sending: Sending) -> int:
-    """Goes on with a run as a job of a cluster that reaches its store; the driver's exit code. Raises: RaysearchError in one line."""
+def resume_job(run: str, sending: Sending, retry: bool = False) -> int:
+    """Goes on with a run as a job of a cluster that reaches its store; the driver's exit code. `retry`: what failed is tried again.
+
+    Raises: RaysearchError in one line.
+    """
     run = _whole_name(run, sending.store).rstrip("/")
     folder, is_path, name = run.rpartition("/")
     if not is_path:
@@ -74,11 +77,16 @@ def resume_job(run: str, sending: Sending) -> int:
     found = _RUN_NAME.fullmatch(name)
     if found is None:
         raise StoreError(f"{run}: is no name of a run; it is <name>-<time>-<hash>, and `ls` of the store shows it")
-    command = ["resume", run, *_flags(sending, with_store=not is_path)]
+    command = resume_command(run, sending, retry)
     server = JobServer(sending.address)
     metadata = {NAME_KEY: found["name"], RUN_KEY: name, STORE_KEY: folder or sending.store, ADDRESS_KEY: server.address}
     order = _order(sending, _id(found["name"], found["hash"]), command, metadata)
     return _send(server, order, sending, f"resume {name}")
+
+
+def resume_command(run: str, sending: Sending, retry: bool) -> list[str]:
+    """What the driver is called with on the cluster; the store too, where `run` is a name in it. Raises: JobError, StoreError."""
+    return ["resume", run, *(["--retry-failed"] if retry else []), *_flags(sending, with_store="/" not in run)]
 
 
 def _order(

@@ -50,17 +50,18 @@ def resume(
     address: str | None = None,
     tracking_uri: str | None = None,
     quiet: bool = False,
+    retry_failed: bool = False,
 ) -> Run:
     """Goes on where the journal of a run ends: one that was opened, its path or URI, its name in `store`, or "latest".
 
-    `tracking_uri`: credentials for the run's own tracking server, which run.json does not keep.
+    `tracking_uri`: credentials for the run's own tracking server, which run.json does not keep. `retry_failed`: what failed is tried again.
 
     Raises: RaysearchError in one line; KeyboardInterrupt.
     """
     name = run.place if isinstance(run, Run) else str(run)
     where = _where(store, pool, address, tracking_uri)
     with follow(quiet) as front:
-        return _run(running.go_on(name, where, front))
+        return _run(running.go_on(name, where, front, retry_failed))
 
 
 def _where(store: str | Path, pool: PoolName, address: str | None, tracking_uri: str | None) -> Where:

@@ -21,6 +21,7 @@ from raysearch.running.mirror import give, mirror_of
 from raysearch.running.pools import Pool, pool_of
 from raysearch.running.question import Question, ask
 from raysearch.running.replayed import plain_facts
+from raysearch.running.retry import retry_failed
 from raysearch.running.told import tell_end, tell_model, tell_screening
 from raysearch.search.events import ModelFacts
 from raysearch.search.notes import Snapshot
@@ -63,8 +64,8 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
             return _search(run, search, pool, where, front, _mirror(run, question, opened.facts, digest, uri))
 
 
-def go_on(name: str, where: Where, front: Front) -> Ended:
-    """The run `name` from where its journal ends. Raises: RaysearchError in one line."""
+def go_on(name: str, where: Where, front: Front, retry: bool = False) -> Ended:
+    """The run `name` from where its journal ends; `retry`: what failed is tried again. Raises: RaysearchError in one line."""
     run = find_run(where.store, name)
     with run.lock():
         check_version(run)
@@ -78,13 +79,20 @@ def go_on(name: str, where: Where, front: Front) -> Ended:
                 search = question.search(opened.facts, opened.encoded)
                 uri = tracking_of(run, where.tracking_uri)
                 mirror = _mirror(run, question, opened.facts, pairs_digest(kept.pairs), uri)
-                return _search(run, search, pool, where, front, mirror)
+                before = question.search(opened.facts, opened.encoded) if retry else None
+                return _search(run, search, pool, where, front, mirror, before)
 
 
 def _search(
-    run: RunFolder, search: Search, pool: Pool, where: Where, front: Front, mirror: MlflowMirror | None
+    run: RunFolder,
+    search: Search,
+    pool: Pool,
+    where: Where,
+    front: Front,
+    mirror: MlflowMirror | None,
+    before: Search | None = None,
 ) -> Ended:
-    """Drives the search to its end, or to an interrupt."""
+    """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is tried again (`retry_failed`)."""
     # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
     with front.interrupt() as interrupt:
         ledger = Ledger(run, mirror)
@@ -92,6 +100,8 @@ def _search(
             front.say(line)
         front.say(f"run       {run.place}")
         try:
+            if before is not None:
+                retry_failed(ledger, before, front)
             seconds = _drive(run, search, pool, ledger, front, interrupt)
             ledger.close("done")
         except KeyboardInterrupt:

@@ -54,6 +54,11 @@ class Dispatch:
         """Tasks that are out."""
         return len(self._out)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no line stands in a group: nothing is out, nor waits to go out again."""
+        return not self._out and not self._again
+
     def add(self, line: Line) -> None:
         """Files an open line under the blocks it has counted; again, where it has moved on."""
         self.remove(line)

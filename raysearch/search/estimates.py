@@ -1,6 +1,6 @@
 """Estimates: what an accepted hypothesis is read as on the holdout, and what is read beside it.
 
-Invariants: an estimate is whole when all of its readings are; the cheap controls and all seeds stand beside each.
+Invariants: an estimate is whole when all of its readings are, or have broken off; the cheap controls and all seeds stand beside each.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,17 +10,18 @@ from raysearch.search.controls import READ, read_beside
 from raysearch.search.events import Fitted
 from raysearch.search.evidence import Evidence
 from raysearch.search.hypothesis import Hypothesis, Intervention
-from raysearch.search.lines import Case
+from raysearch.search.lines import Case, Line
 from raysearch.search.notes import Estimated, Reading
 
 
 @dataclass
 class _Open:
-    """An estimate under way: how many readings are still to come."""
+    """An estimate under way, or broken off: how many readings are still to come, and which have broken off, on which line."""
 
     waiting: int
     main: Evidence = Evidence()
     beside: list[Reading] = field(default_factory=list)
+    short: list[tuple[Line, Case]] = field(default_factory=list)
 
 
 class Estimates:
@@ -29,6 +30,12 @@ class Estimates:
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
         self._done: dict[str, Estimated] = {}
+        self._short: dict[str, _Open] = {}
+
+    @property
+    def short(self) -> list[str]:
+        """The ids of hypotheses some of whose readings have broken off."""
+        return sorted([*self._short, *(name for name, found in self._open.items() if found.short)])
 
     @property
     def open(self) -> int:
@@ -51,11 +58,25 @@ class Estimates:
         self._open[hypothesis.id] = _Open(len(readings))
         yield from readings
 
-    def take(self, case: Case) -> Estimated | None:
-        """A reading is done; the estimate, where it was the last."""
+    def again(self, name: str) -> list[tuple[Line, Case]]:
+        """The readings of a hypothesis that broke off, each with its line, are to come once more."""
+        if name in self._short:
+            self._open[name] = self._short.pop(name)
+            del self._done[name]
+        found = self._open[name]
+        short, found.short = found.short, []
+        found.waiting += len(short)
+        anew = [_whose(case.reading) for _, case in short]
+        found.beside = [r for r in found.beside if _whose(r) not in anew]
+        return short
+
+    def take(self, case: Case, line: Line) -> Estimated | None:
+        """A reading is done, or breaks off; the estimate, where it was the last."""
         name = case.hypothesis.id
         found = self._open[name]
         found.waiting -= 1
+        if not line.exhausted:
+            found.short.append((line, case))
         if case.reading is None:
             found.main = case.evidence
         else:
@@ -64,7 +85,13 @@ class Estimates:
         if found.waiting:
             return None
         del self._open[name]
+        if found.short:
+            self._short[name] = found
         beside = sorted(found.beside, key=lambda r: (r.name, r.seed or 0))
         main = found.main
         self._done[name] = Estimated(case.hypothesis, main.n, main.matches, tuple(beside), main.score)
         return self._done[name]
+
+
+def _whose(reading: Reading | None) -> tuple[str, int | None] | None:
+    return None if reading is None else (reading.name, reading.seed)

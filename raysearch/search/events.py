@@ -315,3 +315,25 @@ class Failed:
 
 
 Event = Screened | Attributed | Fitted | Measured | Lost | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What failed is tried again: verdicts are withdrawn, strikes forgotten. Somebody asked for it; no pool tells it.
+
+    `hypotheses`: ids of those whose verdict was `failed`. `fits`: ids of the interventions, among theirs, of which no fit came.
+    `estimates`: ids of accepted hypotheses whose readings on the holdout broke off.
+    """
+
+    hypotheses: tuple[str, ...]
+    fits: tuple[str, ...]
+    estimates: tuple[str, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing failed."""
+        return not (self.hypotheses or self.estimates)
+
+
+Told = Event | Retried
+"""What a search is told, and a journal keeps of it."""

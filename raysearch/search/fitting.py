@@ -42,6 +42,11 @@ class Fitting:
         self._waiting.update({intervention.id: (intervention, cases) for intervention, cases in found})
         self.training.add([intervention for intervention, _ in found])
 
+    def again(self, found: Sequence[tuple[Intervention, list[Case]]]) -> None:
+        """Those of which no fit came wait once more, for fits that begin anew."""
+        self._waiting.update({intervention.id: (intervention, cases) for intervention, cases in found})
+        self.training.again([intervention.id for intervention, _ in found])
+
     def through(self) -> Iterator[Through]:
         """Those whose training has ended since."""
         for name in self.training.ended():

@@ -1,7 +1,7 @@
 """Generations: which hypotheses enter the search next; the controls of what was accepted come before new proposals.
 
-Invariants: the proposer is asked only once the generation before is closed, and never again after it has proposed nothing new; a
-control has no controls of its own; what is fit warm has controls that are fit warm, too.
+Invariants: the proposer is asked only once the generation before is closed, and never again after it has proposed nothing new, unless
+failures are tried again; a control has no controls of its own; what is fit warm has controls that are fit warm, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +47,13 @@ class Generations:
         """Its controls are in the next generation."""
         if hypothesis.intervention.control is None:
             self._uncontrolled.append(hypothesis)
+
+    def again(self) -> None:
+        """Failures are tried again: a proposer that has fallen silent is asked for the same generation once more when that is over, for
+        it may have something to say now."""
+        if self._silent:
+            self._silent = False
+            self._count -= 1
 
     def next(
         self,

@@ -193,6 +193,12 @@ class Line:
         self.counted += 1
         return Counted(observation, self._conflicts.get(observation.block, 0))
 
+    def again(self) -> None:
+        """As if it had never failed: what is not counted is to be seen anew, for nothing of it was kept when the line was closed."""
+        del self._first[self.counted :]
+        self._ahead, self._conflicts = {}, {}
+        self.strikes, self.careful = 0, False
+
     def drop(self, case: Case) -> None:
         """A hypothesis on it is decided. With the last one it is closed, and lets go of what it need not know any more."""
         self.cases.remove(case)

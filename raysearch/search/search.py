@@ -4,26 +4,27 @@ Invariants (`validate` checks them): verdicts are a function of the job and the 
 losses and the repeats; evidence is counted in block order; a decided hypothesis is never asked about again; nothing is cancelled.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from raysearch.causal import Split
 from raysearch.search.anytime import AnytimeTest
 from raysearch.search.attributing import AttributionPlan
 from raysearch.search.blocks import Expected
-from raysearch.search.dispatch import QUARANTINE, Dispatch
+from raysearch.search.dispatch import QUARANTINE
 from raysearch.search.estimates import Estimates
-from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Screened, Task
+from raysearch.search.events import Attributed, Failed, Fitted, Lost, Measured, Retried, Screened, Task, Told
 from raysearch.search.fitting import Fitting
 from raysearch.search.generations import Generation, Generations
 from raysearch.search.groundwork import Groundwork
 from raysearch.search.hypothesis import Hypothesis, Intervention
-from raysearch.search.lines import AS_THEY_ARE, Case, Line, LineKey
+from raysearch.search.lines import AS_THEY_ARE, Case, Line
+from raysearch.search.measuring import Measuring
 from raysearch.search.notes import Conflicted, Decided, Estimated, Note, Proposed, Reading, Snapshot, Stage, VerdictName
 from raysearch.search.proposers import Proposer, Spending
 from raysearch.search.screening import Plan
 from raysearch.search.standards import Rule, Standard
 from raysearch.search.training import NOTHING, FitPlan
+from raysearch.search.verdicts import Verdicts
 
 EVIDENCE_VERSION = 6
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
@@ -60,29 +61,31 @@ class Search:
         self.these_pairs = these_pairs
         self.ground = Groundwork(pairs, plan, test, these_pairs, fit is not None, rule, attribution)
         self.screening = self.ground.screening
-        self._dispatch = Dispatch(rows)
+        self._measuring = Measuring(rows)
         self._fit = fit
         self._fitting = Fitting(fit or NOTHING, ())
         self._rule = rule
-        self._lines: dict[LineKey, Line] = {}
-        self._decided: dict[str, Decided] = {}
+        self._verdicts = Verdicts()
         self._estimates = Estimates()
-        self._tally: Counter[VerdictName] = Counter()
         self._next_task = 0
-        self._alive = self._controls_alive = 0
         self._pairs_seen = 0
         self._conflicts = 0
-        self._at_most = 0
 
     @property
     def done(self) -> bool:
         """Whether every proposed hypothesis has its verdict, every accepted one its estimate, and nothing more is proposed."""
-        return self._generations.over and not self._alive and not self._estimates.open
+        return self._generations.over and not self._verdicts.alive and not self._estimates.open
 
     @property
     def verdicts(self) -> Mapping[str, Decided]:
         """The verdicts so far, by hypothesis id."""
-        return self._decided
+        return self._verdicts.decided
+
+    @property
+    def failed(self) -> Retried:
+        """What may be tried again, controls too: the event to journal, and to tell a search that was told all before it."""
+        verdicts = self._verdicts
+        return Retried(tuple(verdicts.failed), tuple(verdicts.unfit), tuple(self._estimates.short))
 
     @property
     def estimates(self) -> Mapping[str, Estimated]:
@@ -103,12 +106,15 @@ class Search:
     def _next(self, idle: int) -> Task | None:
         if not self.ground.done:
             return self.ground.ask(self._next_task)
-        return self._fitting.training.ask(self._next_task) or self._dispatch.ask(self._next_task, idle)
+        return self._fitting.training.ask(self._next_task) or self._measuring.dispatch.ask(self._next_task, idle)
 
-    def tell(self, events: Sequence[Event]) -> list[Note]:
+    def tell(self, events: Sequence[Told]) -> list[Note]:
         """Takes what was seen. Raises: SearchFailedError where screening cannot be done."""
         notes: list[Note] = []
         for event in events:
+            if isinstance(event, Retried):
+                self._on_retried(event)
+                continue
             self._next_task = max(self._next_task, event.task + 1)
             match event:
                 case Screened() | Attributed():
@@ -125,18 +131,18 @@ class Search:
 
     def snapshot(self) -> Snapshot:
         """Where the search stands."""
-        training = self._fitting.training
+        training, dispatch, verdicts = self._fitting.training, self._measuring.dispatch, self._verdicts
         return Snapshot(
             stage=self._stage,
-            alive=self._alive - self._controls_alive,
-            accepted=self._tally["accept"],
-            rejected=self._tally["reject"],
-            undecided=self._tally["undecided"],
-            failed=self._tally["failed"],
+            alive=verdicts.asked_alive,
+            accepted=verdicts.count("accept"),
+            rejected=verdicts.count("reject"),
+            undecided=verdicts.count("undecided"),
+            failed=verdicts.count("failed"),
             pairs=self._pairs_seen,
-            at_most=self._at_most,
-            queued=self._dispatch.queued + training.queued + self.ground.queued,
-            out=self._dispatch.out + training.out + self.ground.out,
+            at_most=self._measuring.at_most + len(self._fitting) * self._test_pairs,
+            queued=dispatch.queued + training.queued + self.ground.queued,
+            out=dispatch.out + training.out + self.ground.out,
             conflicts=self._conflicts,
             fitting=training.going,
         )
@@ -147,24 +153,14 @@ class Search:
             return "done"
         if not self.ground.done:
             return self.ground.stage
-        return "searching" if self._alive > self._controls_alive else "estimating"
+        return "searching" if self._verdicts.asked_alive else "estimating"
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
-        places = Counter(line.key for line in self._dispatch.places() if not line.closed)
-        for key, line in self._lines.items():
-            assert places[key] == (not line.closed), (key, "stands in", places[key], "places")
-            assert line.closed or not line.exhausted, (key, "has seen everything and is not decided")
-            assert all(c.hypothesis.id not in self._decided or line.split == "holdout" for c in line.cases), key
-            assert not line.blocks or line.counted <= len(line.blocks), key
-        measuring = [line for line in self._lines.values() if line.split == "test"]
-        assert self._alive == sum(len(line.cases) for line in measuring) + self._fitting.cases
-        judged = [d for d in self._decided.values() if d.hypothesis.intervention.control is None]
-        assert sum(self._tally.values()) == len(judged)
-        may_come = sum(line.at_most for line in self._lines.values()) + len(self._fitting) * self._test_pairs
-        assert self._at_most == may_come
-        closed = all(line.closed for line in self._lines.values()) and not self._fitting
-        assert self.done == (self._generations.over and closed)
+        self._measuring.validate(self.verdicts)
+        self._verdicts.validate()
+        assert self._verdicts.alive == self._measuring.cases + self._fitting.cases
+        assert self.done == (self._generations.over and self._measuring.closed and not self._fitting)
         self._fitting.training.validate()
 
     # --- groundwork
@@ -182,8 +178,8 @@ class Search:
 
     def _propose(self, notes: list[Note]) -> None:
         """Asks for the next generations until one has something new, or there are none."""
-        while not self._alive:
-            generation = self._generations.next(self._decided, self._fitting.size_of, self.ground.effects)
+        while not self._verdicts.alive:
+            generation = self._generations.next(self.verdicts, self._fitting.size_of, self.ground.effects)
             if generation is None:
                 return
             self._enter(generation, notes)
@@ -191,17 +187,14 @@ class Search:
     def _enter(self, generation: Generation, notes: list[Note]) -> None:
         """Each new hypothesis once; what is to be fit first is."""
         by_intervention: dict[str, tuple[Intervention, list[Case]]] = {}
-        new = {h.id: h for h in generation.hypotheses if h.id not in self._decided}.values()
+        new = {h.id: h for h in generation.hypotheses if h.id not in self.verdicts}.values()
         self._spending.enter(new)
         for hypothesis in new:
             cases = by_intervention.setdefault(hypothesis.intervention.id, (hypothesis.intervention, []))[1]
             cases.append(self._case(hypothesis))
             notes.append(Proposed(hypothesis, generation.by, generation.number))
-            self._alive += 1
-            self._controls_alive += hypothesis.intervention.control is not None
-        fitted = [found for found in by_intervention.values() if found[0].is_fitted]
-        self._at_most += len(fitted) * self._test_pairs
-        self._fitting.add(fitted)
+            self._verdicts.enter(hypothesis)
+        self._fitting.add([found for found in by_intervention.values() if found[0].is_fitted])
         for intervention, cases in by_intervention.values():
             if not intervention.is_fitted:
                 self._open(intervention, "test", cases, notes)
@@ -233,7 +226,6 @@ class Search:
     def _open_fitted(self, notes: list[Note]) -> None:
         """Those whose training has ended are measured with what came of it."""
         for through in self._fitting.through():
-            self._at_most -= self._test_pairs
             if through.failure is None:
                 self._open(through.intervention, "test", through.cases, notes)
                 continue
@@ -242,16 +234,13 @@ class Search:
 
     def _open(self, intervention: Intervention, split: Split, cases: list[Case], notes: list[Note]) -> None:
         line = Line(intervention, split, self.screening.blocks(split), cases)
-        assert line.key not in self._lines, "an intervention is proposed once, with all its variables"
-        self._lines[line.key] = line
-        self._at_most += line.at_most
+        self._measuring.open(line)
         if line.exhausted:
             self._finish(line, notes)
-        else:
-            self._dispatch.add(line)
 
     def _on_measured(self, event: Measured, notes: list[Note]) -> None:
-        line = self._lines[event.split, event.intervention]
+        line = self._measuring.line((event.split, event.intervention))
+        assert line is not None, (event.key, "was never asked for")
         taken = line.take(event)
         if taken == "first":
             self._pairs_seen += len(event.pairs)
@@ -259,15 +248,12 @@ class Search:
             self._conflicts += 1
             notes.append(Conflicted(event))
         self._count(line, notes)
-        if self._dispatch.is_ready(line):  # told of a block that nobody here had asked for: a replay, or a late repeat
-            self._dispatch.remove(line)
-            self._release([line])
-        self._release(self._dispatch.measured(event))
+        self._measuring.settle(line, event)
 
     def _count(self, line: Line, notes: list[Note]) -> None:
         while (counted := line.next_counted()) is not None:
             notes.append(counted)
-            self._at_most -= len(counted.observation.pairs)
+            self._measuring.counted(counted.observation)
             pairs = [self._pairs[p] for p in counted.observation.pairs]
             for case in line.cases:
                 case.count(counted.observation, pairs)
@@ -300,17 +286,13 @@ class Search:
             verdict, self._standard(case.hypothesis), self.ground.standards.base_match[variable], reason, fit
         )
         notes.append(decided)
-        self._decided[case.hypothesis.id] = decided
-        control = case.hypothesis.intervention.control is not None
-        self._tally[verdict] += not control
-        self._alive -= 1
-        self._controls_alive -= control
+        self._verdicts.decide(decided, case, line)
         if line is not None:
-            self._drop(line, case)
+            self._measuring.drop(line, case)
         if verdict == "accept" and line is not None:
             self._generations.accepted(case.hypothesis)
             self._open_readings(case.hypothesis, line.intervention, notes)
-        if not self._alive:
+        if not self._verdicts.alive:
             self._propose(notes)
 
     # --- estimating
@@ -321,7 +303,7 @@ class Search:
             self._open_reading(self._case(hypothesis, reading), read, notes)
 
     def _open_reading(self, case: Case, intervention: Intervention, notes: list[Note]) -> None:
-        line = self._lines.get(("holdout", intervention.key))
+        line = self._measuring.line(("holdout", intervention.key))
         if line is None:
             self._open(intervention, "holdout", [case], notes)
             return
@@ -331,28 +313,14 @@ class Search:
             line.cases.append(case)
             self._read(line, case, notes)
             return
-        self._at_most -= line.at_most
-        line.cases.append(case)
-        self._at_most += line.at_most
+        self._measuring.join(line, case)
 
     def _read(self, line: Line, case: Case, notes: list[Note]) -> None:
         """A reading is done; the last of a hypothesis makes its estimate."""
-        self._drop(line, case)
-        estimated = self._estimates.take(case)
+        self._measuring.drop(line, case)
+        estimated = self._estimates.take(case, line)
         if estimated is not None:
             notes.append(estimated)
-
-    def _drop(self, line: Line, case: Case) -> None:
-        before = line.at_most
-        line.drop(case)
-        self._at_most += line.at_most - before
-        if line.closed:
-            self._dispatch.remove(line)
-
-    def _release(self, lines: Sequence[Line]) -> None:
-        for line in lines:
-            if not line.closed:
-                self._dispatch.add(line)
 
     # --- losses and failures
 
@@ -360,7 +328,7 @@ class Search:
         self.ground.again(event)
         if event.counts and len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, f"{event.message} ({event.cause})", notes)
-        self._release(self._dispatch.lost(event))
+        self._measuring.release(self._measuring.dispatch.lost(event))
         notes += self._fitting.training.lost(event)
         self._open_fitted(notes)
 
@@ -371,7 +339,7 @@ class Search:
             self._strike(event, event.intervention, (event.block,), reason, notes)
         elif len(event.group) == 1:
             self._strike(event, event.group[0], event.blocks, reason, notes)
-        self._release(self._dispatch.failed(event))
+        self._measuring.release(self._measuring.dispatch.failed(event))
         notes += self._fitting.training.failed(event)
         self._open_fitted(notes)
 
@@ -383,7 +351,7 @@ class Search:
         What fails further ahead, or in a run of several blocks, only makes it careful: whether it is reached at all is for the
         blocks before to say, so that no verdict depends on how far ahead a task was taken.
         """
-        line = self._lines.get((event.split, intervention))
+        line = self._measuring.line((event.split, intervention))
         if line is None or line.closed:
             return
         line.careful = True
@@ -396,3 +364,20 @@ class Search:
                     self._decide(line, case, "failed", reason, notes)
                 else:
                     self._read(line, case, notes)
+
+    def _on_retried(self, event: Retried) -> None:
+        """What failed is alive again: measured on after the last block that was counted, or fit from the beginning."""
+        assert not event.nothing, "nothing is tried again"
+        unfit: dict[str, tuple[Intervention, list[Case]]] = {}
+        for failure in self._verdicts.withdraw(event.hypotheses):
+            intervention = failure.case.hypothesis.intervention
+            if failure.line is not None:
+                self._measuring.again(failure.line, failure.case)
+            else:
+                unfit.setdefault(intervention.id, (intervention, []))[1].append(failure.case)
+        self._fitting.again(list(unfit.values()))
+        for name in event.estimates:
+            for line, case in self._estimates.again(name):
+                self._measuring.again(line, case)
+        if event.hypotheses:
+            self._generations.again()

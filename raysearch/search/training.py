@@ -13,16 +13,16 @@ failure; the first answer for a stretch wins; strikes are counted from the event
 what its own task has of seeds, and only the close of a rung looks at all that race.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from raysearch.search.events import Block, Failed, Fitted, Lost, Seed, Task
+from raysearch.search.events import Block, Failed, Fitted, Lost, Task
+from raysearch.search.fits import Fit, Group, companies
 from raysearch.search.hypothesis import Intervention
 from raysearch.search.notes import Concluded, FitStatus, Note, Trained
-from raysearch.search.rotations import is_closed, is_rotation, of_any_size, size_of_rotation
+from raysearch.search.rotations import is_closed, is_rotation, of_any_size
 
 ATTEMPTS = 3
 """That a single seed gets for a stretch."""
@@ -56,90 +56,22 @@ NOTHING = FitPlan(steps=0, seeds=(), saves=0, rungs=(), keep=1.0, enough=0.0, to
 """Where no subspace is fit."""
 
 
-@dataclass(eq=False, slots=True)
-class _Fit:
-    """A seed on its way. `larger`: the rotation within which it begins, once that has ended."""
-
-    intervention: Intervention
-    seed: int
-    last: Fitted | None = None
-    status: FitStatus | None = None
-    failure: str | None = None
-    strikes: int = 0
-    seen: dict[int, Fitted] = field(default_factory=dict)
-    queued: set[int] = field(default_factory=set)
-    larger: "_Fit | None" = field(default=None, compare=False, repr=False)
-
-    @property
-    def key(self) -> str:
-        return Seed(self.intervention, self.seed).key
-
-    @property
-    def size(self) -> int:
-        return size_of_rotation(self.intervention)
-
-    @property
-    def ended(self) -> bool:
-        return self.status is not None or self.failure is not None
-
-    def had_ended(self, step: int) -> bool:
-        """Whether it had at `step`: a replay may know already what came after."""
-        return self.failure is not None or (self.status is not None and self.step <= step)
-
-    @property
-    def step(self) -> int:
-        return 0 if self.last is None else self.last.last
-
-    @property
-    def may_start(self) -> bool:
-        return self.larger is None or self.larger.ended
-
-    @property
-    def start(self) -> str | None:
-        """The digest of what it begins within; None where it begins at random."""
-        larger = self.larger
-        return None if larger is None or larger.status is None or larger.last is None else larger.last.fit
-
-    def seed_at(self, step: int) -> Seed:
-        """As it is to be taken on from `step`."""
-        if step == 0:
-            return Seed(self.intervention, self.seed, start=self.start)
-        before = next((e for e in self.seen.values() if e.last == step), None)
-        return Seed(self.intervention, self.seed, None if before is None else before.state)
-
-    @property
-    def merit(self) -> tuple[float, float, int]:
-        """The lower the better: validation IIA first, then its loss, then the seed."""
-        assert self.last is not None
-        iia, loss = self.last.validation_iia, self.last.validation_loss
-        return (1.0 if iia is None else -iia, math.inf if loss is None else loss, self.seed)
-
-
-@dataclass
-class _Group:
-    """Fits that train together through one stretch."""
-
-    fits: list[_Fit]
-    steps: tuple[int, int]
-    attempt: int = 0
-    losses: int = 0
-
-
 class Training:
     """Interventions in; tasks out; what came of each in `best`."""
 
     def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
         self._plan = plan
         self._blocks = blocks
-        self._fits: dict[str, _Fit] = {}
-        self._of: dict[str, list[_Fit]] = {}
-        self._ready: deque[_Group] = deque()
-        self._out: dict[int, _Group] = {}
-        self._racing: dict[str, _Fit] = {}
+        self._fits: dict[str, Fit] = {}
+        self._of: dict[str, list[Fit]] = {}
+        self._ready: deque[Group] = deque()
+        self._out: dict[int, Group] = {}
+        self._racing: dict[str, Fit] = {}
         self._behind: set[str] = set()
-        self._waiting: list[_Fit] = []
+        self._waiting: list[Fit] = []
+        self._later: list[Fit] = []
         self._rung = 0
-        self._sizes: dict[tuple[Intervention, int], list[_Fit]] = {}
+        self._sizes: dict[tuple[Intervention, int], list[Fit]] = {}
         self._going = 0
         self._ended: list[str] = []
 
@@ -158,8 +90,8 @@ class Training:
 
     def add(self, interventions: Sequence[Intervention]) -> None:
         """Those of one generation. What has no steps has no seeds either."""
-        closed = [_Fit(i, 0) for i in interventions if is_closed(i)]
-        trained = [_Fit(i, seed) for i in interventions if not is_closed(i) for seed in self._plan.seeds]
+        closed = [Fit(i, 0) for i in interventions if is_closed(i)]
+        trained = [Fit(i, seed) for i in interventions if not is_closed(i) for seed in self._plan.seeds]
         for fit in (*closed, *trained):
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
@@ -167,12 +99,31 @@ class Training:
             self._going += 1
         if self._plan.warm_start:
             self._link([fit for fit in trained if is_rotation(fit.intervention)])
-        for group in _companies(closed, self._plan.together):
-            self._ready.append(_Group(group, (0, 0)))
+        self._queue_closed(closed)
         self._waiting += trained
         self._start_race()
 
-    def _link(self, rotations: Sequence[_Fit]) -> None:
+    def again(self, interventions: Sequence[str]) -> None:
+        """Those of which nothing came, by id, begin anew: in races of their own, once nobody else waits, so that no company changes."""
+        again = {fit.key: fit for name in interventions for fit in self._of[name]}
+        for group in self._ready:
+            group.fits = [f for f in group.fits if f.key not in again]
+        for fit in self._fits.values():
+            if fit.larger is not None and fit.larger.key in again and fit.key not in again and fit not in self._waiting:
+                fit.larger = None  # it has begun at random
+        for fit in again.values():
+            assert fit.failure is not None, (fit.key, "has not failed")
+            fit.begin_anew()
+            self._going += 1
+        self._queue_closed([f for f in again.values() if is_closed(f.intervention)])
+        self._later += [f for f in again.values() if not is_closed(f.intervention)]
+        self._start_race()
+
+    def _queue_closed(self, fits: Sequence[Fit]) -> None:
+        for group in companies(fits, self._plan.together):
+            self._ready.append(Group(group, (0, 0)))
+
+    def _link(self, rotations: Sequence[Fit]) -> None:
         """Each to the next larger of its unit, variable and seed, of this generation or one before."""
         for fit in rotations:
             self._sizes.setdefault((of_any_size(fit.intervention), fit.seed), []).append(fit)
@@ -246,7 +197,7 @@ class Training:
         fit = self._fits[event.intervention]
         group.fits.remove(fit)
         self._settle(event.task)
-        self._again(_Group([fit], group.steps, group.attempt), True)
+        self._again(Group([fit], group.steps, group.attempt), True)
         return notes
 
     def best(self, intervention: str) -> Fitted | None:
@@ -278,14 +229,14 @@ class Training:
             self._end(fit)
             self._close_rung(notes)
 
-    def _again(self, group: _Group, halve: bool) -> None:
+    def _again(self, group: Group, halve: bool) -> None:
         group.attempt += 1
         if len(group.fits) == 1 or not halve:
             self._ready.append(group)
             return
         middle = len(group.fits) // 2
         for half in (group.fits[:middle], group.fits[middle:]):
-            self._ready.append(_Group(half, group.steps, group.attempt, min(group.losses, 1)))
+            self._ready.append(Group(half, group.steps, group.attempt, min(group.losses, 1)))
 
     def _settle(self, task: int) -> None:
         """A task all of whose seeds have answered is over; those that have more of this rung before them go on together."""
@@ -294,13 +245,13 @@ class Training:
             del self._out[task]
             self._go_on(group.fits, group.steps[1])
 
-    def _go_on(self, fits: Sequence[_Fit], step: int) -> None:
+    def _go_on(self, fits: Sequence[Fit], step: int) -> None:
         """Queues the stretch from `step` on, once, unless a rung is to be waited for."""
         left = [f for f in fits if not f.had_ended(step) and step not in f.queued]
         if left and step < self._next_rung():
             end = next(e for e in self._plan.ends if e > step)
             self._ready.appendleft(
-                _Group(left, (step, end))
+                Group(left, (step, end))
             )  # who has begun is brought to the end, so that verdicts fall early
             for fit in left:
                 fit.queued.add(step)
@@ -311,13 +262,14 @@ class Training:
 
     def _start_race(self) -> None:
         """Those that wait and may start do so together, once nobody is on the way: a race is closed before the next begins."""
-        if self._racing or not self._waiting:
+        if self._racing or not (self._waiting or self._later):
             return
-        self._racing = {f.key: f for f in self._waiting if f.may_start}
-        self._waiting, self._rung = [f for f in self._waiting if not f.may_start], 0
+        waiting = self._waiting if any(f.may_start for f in self._waiting) else self._later
+        self._racing, self._rung = {f.key: f for f in waiting if f.may_start}, 0
+        waiting[:] = [f for f in waiting if not f.may_start]
         self._behind = set(self._racing)
         assert self._racing, "the largest of those that wait may start"
-        for group in reversed(_companies(list(self._racing.values()), self._plan.together)):
+        for group in reversed(companies(list(self._racing.values()), self._plan.together)):
             self._go_on(group, 0)
 
     def _close_rung(self, notes: list[Note]) -> None:
@@ -330,13 +282,13 @@ class Training:
                 self._conclude(fit, "dropped", notes)
             self._rung += 1
             self._behind = {key for key, fit in self._racing.items() if fit.step < self._next_rung()}
-            for group in reversed(_companies(list(self._racing.values()), self._plan.together)):
+            for group in reversed(companies(list(self._racing.values()), self._plan.together)):
                 self._go_on(group, at)
         self._start_race()
 
-    def _hopeless(self, left: Iterable[_Fit]) -> list[_Fit]:
+    def _hopeless(self, left: Iterable[Fit]) -> list[Fit]:
         """Of each variable's seeds (controls apart), those beyond the best share and below what is enough."""
-        by_variable: dict[tuple[str | None, str | None], list[_Fit]] = {}
+        by_variable: dict[tuple[str | None, str | None], list[Fit]] = {}
         for fit in left:
             by_variable.setdefault((fit.intervention.variable, fit.intervention.control), []).append(fit)
         hopeless = []
@@ -346,13 +298,13 @@ class Training:
             hopeless += [f for f in ranked[kept:] if -f.merit[0] < self._plan.enough]
         return hopeless
 
-    def _conclude(self, fit: _Fit, status: FitStatus, notes: list[Note]) -> None:
+    def _conclude(self, fit: Fit, status: FitStatus, notes: list[Note]) -> None:
         assert fit.last is not None
         fit.status = status
         notes.append(Concluded(fit.last, 0 if is_closed(fit.intervention) else self._rung, status, fit.start))
         self._end(fit)
 
-    def _end(self, fit: _Fit) -> None:
+    def _end(self, fit: Fit) -> None:
         """It has ended just now: what is counted of those that go on is without it."""
         self._going -= 1
         self._racing.pop(fit.key, None)
@@ -368,27 +320,9 @@ class Training:
         assert not any(fit.ended for fit in self._racing.values())
         assert self._behind == {key for key, fit in self._racing.items() if fit.step < self._next_rung()}
         for fit in self._fits.values():
-            held = fit.ended or fit in self._waiting or fit.step >= self._next_rung()
+            held = fit.ended or fit in self._waiting or fit in self._later or fit.step >= self._next_rung()
             assert fit.key in places or held, (fit.key, "is nowhere")
-            assert fit.may_start or (fit in self._waiting and fit.last is None), (
+            assert fit.may_start or (fit in (*self._waiting, *self._later) and fit.last is None), (
                 fit.key,
                 "did not wait for the larger",
             )
-
-
-def _companies(fits: Sequence[_Fit], size: int) -> list[list[_Fit]]:
-    """Groups of `size`: alike ones together, for they share what is run (position first: rows of one length)."""
-
-    def place(fit: _Fit) -> tuple[object, ...]:
-        site = fit.intervention.units[0].site
-        return (
-            fit.intervention.control or "",
-            site.position,
-            site.component,
-            site.layer,
-            fit.intervention.id,
-            fit.seed,
-        )
-
-    ordered = sorted(fits, key=place)
-    return [ordered[at : at + size] for at in range(0, len(ordered), size)]

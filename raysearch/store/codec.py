@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from raysearch.errors import StoreError
-from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Screened
+from raysearch.search.events import Attributed, Failed, Fitted, Lost, Measured, Retried, Screened, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Ended:
     status: str
 
 
-JournalEntry = Event | Started | Follows | Cut | Ended
+JournalEntry = Told | Started | Follows | Cut | Ended
 
 _TYPES: dict[str, type] = {
     "started": Started,
@@ -58,6 +58,7 @@ _TYPES: dict[str, type] = {
     "measured": Measured,
     "lost": Lost,
     "failed": Failed,
+    "retried": Retried,
     "cut": Cut,
     "ended": Ended,
 }

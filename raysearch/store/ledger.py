@@ -4,6 +4,8 @@ Invariants:
 - an event is in the journal when `events` returns; tables and mirror follow from the journal and can be lost;
 - replay gives the journal's events in their order and batches; the same search then says the same notes, and the same rows
   fill the same parts, so that fresh runs and resumed ones are written by the same lines of code;
+- what is tried again leaves the tables by a replay alone: its `Retried` is journalled before, so whoever dies meanwhile, the next
+  replay does the same;
 - of two drivers at once the earlier one writes nothing but its journal once the later one has begun, and ends;
 - an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
 
@@ -14,9 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Protocol
 
-from raysearch.search.events import Event, Failed, Fitted, Lost, Task
+from raysearch.search.events import Event, Failed, Fitted, Lost, Retried, Task, Told
 from raysearch.search.notes import (
     Blocked,
     Concluded,
@@ -32,7 +35,7 @@ from raysearch.search.notes import (
 from raysearch.store.codec import Cut, Ended, Follows, Started, decode
 from raysearch.store.fits import Fits
 from raysearch.store.history import batches
-from raysearch.store.journal import Journal, Line, history, read_journal
+from raysearch.store.journal import Journal, history, read_journal
 from raysearch.store.pairs_table import read_pairs, write_pairs
 from raysearch.store.rows import (
     conflict_row,
@@ -48,6 +51,7 @@ from raysearch.store.rows import (
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.schemas import TABLES
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
+from raysearch.store.withdrawn import Withdrawn
 
 
 class Mirror(Protocol):
@@ -87,6 +91,8 @@ class Ledger:
             [_started(run)]
         )  # before those before are read: whichever driver is later, the other sees it
         self._read: Counter[str] = Counter()
+        self._retry: Retried | None = None
+        self._withdrawn = Withdrawn()
         said: list[str] = []
         cuts = self._look_back(said)
         self.said = tuple(said)
@@ -105,6 +111,7 @@ class Ledger:
                 schema,
                 [c for c in cuts if c.table == name],
                 self._cut,
+                self._journal.check_latest,
                 clock,
                 max_rows,
                 max_seconds,
@@ -112,18 +119,34 @@ class Ledger:
             for name, schema in TABLES.items()
         }
 
-    def replay(self) -> Iterator[tuple[Event, ...]]:
+    def history(self) -> Iterator[tuple[Told, ...]]:
+        """What the drivers before were told, in batches; to look at only. Raises: StoreError for damage."""
+        for entries in batches(read_journal(self._run.journal, until=self._read)):
+            batch = tuple(e for e in entries if isinstance(e, Told))
+            if batch:
+                yield batch
+
+    def retry(self, retried: Retried) -> None:
+        """Journals that failures of `history` are tried again; before `replay`, which ends with it and leaves their rows out.
+
+        Raises: StoreError if the store refuses; TakenOverError.
+        """
+        assert self._to_replay, "what is written once is not taken back"
+        self._journal.append([retried])
+        self._journal.check_latest()  # a later driver may not have read of it, and writes the same parts otherwise
+        self._withdrawn.ahead(retried)
+        self._retry = retried
+
+    def replay(self) -> Iterator[tuple[Told, ...]]:
         """The events of the drivers before, in batches, for `search.tell`, whose notes belong to `notes` as ever.
 
         A new run has none. Must be used up before the first `events`. Raises: StoreError for damage.
         """
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
-        for entries in batches(self._lines_before()):
-            batch = tuple(e for e in entries if isinstance(e, Event))
-            if batch:
-                self._project(batch)
-                yield batch
+        for batch in chain(self.history(), [(self._retry,)] if self._retry else []):
+            self._project(batch)
+            yield batch
         self._replaying = self._to_replay = False
 
     def events(self, events: Sequence[Event]) -> None:
@@ -186,8 +209,11 @@ class Ledger:
             kind = line.raw.get("type")
             if kind not in ("started", "follows", "cut", "ended"):
                 self.past += 1
-                continue
+                if kind != "retried":
+                    continue
             entry = decode(line.raw)
+            if isinstance(entry, Retried):
+                self._withdrawn.ahead(entry)
             if isinstance(entry, Cut):
                 cuts.append(entry)
             elif isinstance(entry, Started):
@@ -196,16 +222,15 @@ class Ledger:
                 self.ended = entry.status
         return cuts
 
-    def _lines_before(self) -> Iterator[Line]:
-        """The journal as it was when we started."""
-        return read_journal(self._run.journal, until=self._read)
-
-    def _project(self, events: Sequence[Event]) -> None:
+    def _project(self, events: Sequence[Told]) -> None:
         for event in events:
             if isinstance(event, Failed | Lost):
                 self._tables["failures"].add(failure_row(event))
+            elif isinstance(event, Retried):
+                self._withdrawn.passed(event)
 
     def _keep(self, note: Note) -> None:
+        withdrawn = self._withdrawn.has(note)
         match note:
             case Proposed():
                 self._tables["hypotheses"].add(hypothesis_row(note))
@@ -214,26 +239,31 @@ class Ledger:
             case Conflicted():
                 self._tables["failures"].add(conflict_row(note))
             case Trained():
-                self._add("fits", course_rows(note))
+                self._add("fits", course_rows(note), withdrawn)
             case Concluded():
                 self._concluded.add(note.event.fit)
                 self._add("fits", [fit_row(note)])
             case Decided():
-                self._add("sets", set_rows(note))
+                self._add("sets", set_rows(note), withdrawn)
                 if note.verdict == "accept":
                     self._accepted[note.hypothesis.id] = note
                 else:
-                    self._tables["verdicts"].add(verdict_row(note, None))
+                    self._add("verdicts", [verdict_row(note, None)], withdrawn)
             case Estimated():
-                self._tables["verdicts"].add(verdict_row(self._accepted.pop(note.hypothesis.id), note))
-                self._add("fits", seed_rows(note))
+                name = note.hypothesis.id
+                decided = self._accepted[name] if withdrawn else self._accepted.pop(name)
+                self._add("verdicts", [verdict_row(decided, note)], withdrawn)
+                self._add("fits", seed_rows(note), withdrawn)
             case Blocked():
                 kept = read_pairs(self._run.folder)
                 write_pairs(self._run.folder, kept.pairs, kept.encoded, note.pairs)
 
-    def _add(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
         for row in rows:
-            self._tables[table].add(row)
+            if withdrawn:
+                self._tables[table].pass_over()
+            else:
+                self._tables[table].add(row)
 
     def _cut(self, table: str, rows: int) -> Cut:
         """A durable cut, its part named by the entries of this driver's journal that it covers."""

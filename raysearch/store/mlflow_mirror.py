@@ -146,6 +146,8 @@ class MlflowMirror:
         for note in notes:
             if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
                 continue
+            if note.verdict == "failed":  # an IIA of what was seen before it failed, which a retry may take back
+                continue
             layer = shared_layer(note.hypothesis.intervention)
             if layer is None:
                 continue
@@ -300,21 +302,25 @@ class MlflowMirror:
         client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"))
 
     def _log_children(self, client: Any, children: Sequence[Child]) -> None:
-        """Each once: a resumed run finds those that are there by their tag."""
+        """Each once: a resumed run finds those that are there by their tag, and tells them what a retry has changed."""
         if not children:
             return
         from mlflow.entities import Metric, Param
 
         parent, experiment = self._made_run_id, self._experiment_id(client)
         known = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=1000)
-        there = {run.data.tags.get(_HYPOTHESIS) for run in known}
+        there = {run.data.tags.get(_HYPOTHESIS): run for run in known}
         for child in children:
+            at = int(self._at() * 1000)
+            metrics = [Metric(as_key(name), value, at, 0) for name, value in child.metrics.items()]
             if child.name in there:
+                old = there[child.name]
+                changed = [m for m in metrics if old.data.metrics.get(m.key) != m.value]
+                if changed:
+                    client.log_batch(old.info.run_id, metrics=changed)
                 continue
             tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
             made = client.create_run(experiment, run_name=child.title, tags=tags).info.run_id
-            at = int(self._at() * 1000)
-            metrics = [Metric(as_key(name), value, at, 0) for name, value in child.metrics.items()]
             metrics += [Metric(as_key(name), value, at, step) for name, step, value in child.course]
             params = [Param(as_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
             client.log_batch(made, params=params[:_PARAMS_A_BATCH])

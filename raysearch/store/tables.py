@@ -1,8 +1,9 @@
 """Rows on their way to Parquet parts, closed at 50,000 rows or 30 s, each cut journalled before its part is written.
 
 Invariants:
-- a cut counts rows, and rows come in the same order in every replay: so a replay fills the same parts, under the same
-  names, wherever the driver died, and whenever the rows come (a part that is there already is overwritten by its equal);
+- a cut counts rows, those taken back too (withdrawn.py), and rows come in the same order in every replay: so a replay fills the same
+  parts, under the same names, wherever the driver died, and whenever the rows come (a part that is there already is overwritten by its
+  equal, or by what a retry leaves of it);
 - parts are written whole; the names of a table's parts sort in the order of its rows;
 - what was merged (compact.py) is served until a replay has written the parts anew that it was merged from, and then goes.
 """
@@ -30,7 +31,8 @@ class TableWriter:
     """The parts of one table, in `folder`.
 
     `journalled`: the cuts that the journal holds already, which the rows to come fill first. `cut(table, rows)`: makes a
-    cut durable and returns it. `clock`: seconds, from any zero.
+    cut durable and returns it. `clock`: seconds, from any zero. `check`: asked before a journalled part is written, for a later driver
+    may have taken rows back.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class TableWriter:
         schema: pa.Schema,
         journalled: Iterable[Cut],
         cut: Callable[[str, int], Cut],
+        check: Callable[[], None],
         clock: Callable[[], float],
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
@@ -48,6 +51,7 @@ class TableWriter:
         self._schema = schema
         self._journalled = deque(journalled)
         self._cut = cut
+        self._check = check
         self._clock = clock
         self._max_rows = max_rows
         self._max_seconds = max_seconds
@@ -59,14 +63,25 @@ class TableWriter:
 
     def add(self, row: dict[str, Any]) -> None:
         """Keeps a row; writes a part if it is full. Raises: StoreError if it cannot be written."""
-        if not self._count:
-            self._since = self._clock()
         self._rows.append(row)
-        self._count += 1
         if len(self._rows) == PACK_ROWS:
             self._pack()
+        self._counted()
+
+    def pass_over(self) -> None:
+        """Counts a row that was taken back: its cut, made before or after that, has a place for it, and its part does not hold it.
+
+        Raises: StoreError as `add`.
+        """
+        self._counted()
+
+    def _counted(self) -> None:
+        if not self._count:
+            self._since = self._clock()
+        self._count += 1
         if self._journalled:
             if self._count == self._journalled[0].rows:
+                self._check()
                 self._write(self._journalled.popleft())
                 if not self._journalled:
                     _drop_merged(self._folder)

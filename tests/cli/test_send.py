@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raysearch.cli.send import Sending, resume_job, submit_job
+from raysearch.cli.send import Sending, resume_command, resume_job, submit_job
 from raysearch.cluster.inside import Inside, inside
 from raysearch.errors import ClusterError, JobError, RaysearchError, StoreError
 from tests.cli.conftest import QUICKSTART, Shell
@@ -66,6 +66,14 @@ def test_what_cannot_work_or_would_be_seen_is_refused(
 def test_a_run_is_gone_on_with_where_the_cluster_finds_it(run: str, error: type[RaysearchError], says: str) -> None:
     with pytest.raises(error, match=says):
         resume_job(run, _sending(store="./runs", tracking_uri=None))
+
+
+def test_what_failed_is_tried_again_on_the_cluster_too(shell: Shell) -> None:
+    assert resume_command(RUN, _sending(), retry=True)[:4] == ["resume", RUN, "--retry-failed", "--address"]
+    assert "--retry-failed" not in resume_command(RUN, _sending(), retry=False)
+    done = shell("resume", RUN, "--retry-failed", "--address", "http://127.0.0.1:9")
+    assert done.returncode == 4
+    assert "cannot be reached" in done.stderr
 
 
 def test_a_driver_knows_the_job_that_it_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,7 +356,7 @@ def test_of_outputs_that_are_counted_nothing_is_kept_but_what_tells_a_repeat_fro
     told = [e for e in cluster.told if isinstance(e, Measured) and e.split == "test"]
     assert told
     holders = [r for e in told for r in gc.get_referrers(e)]
-    assert not [r for line in search._lines.values() for r in holders if r is line._ahead or r is line.read]
+    assert not [r for line in search._measuring._lines.values() for r in holders if r is line._ahead or r is line.read]
     before = search.snapshot().conflicts
     assert search.tell(told) == []
     other = replace(told[0], outputs=tuple((o[0] + 1,) for o in told[0].outputs))
@@ -368,7 +368,7 @@ def test_an_observation_that_comes_after_the_verdict_is_not_kept() -> None:
     """A closed line keeps nothing, even of what comes late."""
     world = World(2)
     search = Cluster(world, 1, 0).drive(world.search())
-    line = next(line for line in search._lines.values() if line.split == "test" and not line.exhausted)
+    line = next(line for line in search._measuring._lines.values() if line.split == "test" and not line.exhausted)
     block = line.blocks[-1]
     late = Measured(
         10**6,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.errors import StoreError
-from raysearch.search.events import Attributed, Failed, LossCause, Lost, Measured, Screened
+from raysearch.search.events import Attributed, Failed, LossCause, Lost, Measured, Retried, Screened
 from raysearch.search.hypothesis import canonical_json
 from raysearch.store.codec import Cut, Ended, Follows, JournalEntry, Started, decode, encode
 from tests.store.books import failure, screened
@@ -52,6 +52,7 @@ ENTRIES = st.one_of(
     st.builds(Measured, INT, TEXT, SPLIT, INT, IDS, st.lists(IDS).map(tuple), INT, INT, FLOAT, TEXT, TEXT, INT, SCORES),
     st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),
     st.builds(Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT),
+    st.builds(Retried, st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple)),
     st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
     st.builds(Follows, st.dictionaries(TEXT, INT)),
     st.builds(Cut, TEXT, TEXT, INT),

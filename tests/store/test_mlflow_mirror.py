@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raysearch.search.notes import Snapshot
-from raysearch.store.mlflow_mirror import MlflowMirror, PairsInput
+from raysearch.store.mlflow_mirror import Child, MlflowMirror, PairsInput
 from raysearch.store.mlflow_names import flatten
 from tests.store.books import HYPOTHESES, decided
 
@@ -106,6 +107,29 @@ def test_a_resumed_run_is_the_same_run_and_repeats_no_point(tracking: str, caplo
     assert len(mlflow.get_metric_history(first.run_id, "best_iia/country/layer_0")) == 1
     assert [m.step for m in mlflow.get_metric_history(first.run_id, "alive")] == [10, 20]
     assert json.loads(_text(mlflow, first.run_id))["data"] == [[1], [2]]
+    assert warnings_of(caplog) == []
+
+
+def test_what_a_retry_changes_is_told_and_what_failed_before_it_is_no_best(
+    tracking: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = Child(HYPOTHESES[0].id, "country at 0", {"layer": 0}, {"iia": 0.9, "holdout_iia": 0.5})
+    first = MlflowMirror(tracking, "raysearch/x", {}, TAGS)
+    first.notes([replace(decided(HYPOTHESES[0]), verdict="failed")])
+    first.snapshot(snapshot(10))
+    assert first.close("done", children=[child])
+    mlflow = client(tracking)
+    assert "best_iia/country/layer_0" not in mlflow.get_run(first.run_id).data.metrics
+    again = MlflowMirror(tracking, "raysearch/x", {}, TAGS, run_id=first.run_id)
+    again.notes([replace(decided(HYPOTHESES[0]), verdict="failed")], replayed=True)
+    again.notes([replace(decided(HYPOTHESES[0]), matches=9)])
+    again.snapshot(snapshot(20))
+    assert again.close("done", children=[replace(child, metrics={"iia": 0.9, "holdout_iia": 0.75})])
+    run = mlflow.get_run(first.run_id)
+    assert run.data.metrics["best_iia/country/layer_0"] == 0.75
+    (told,) = [r for r in mlflow.search_runs([run.info.experiment_id]) if r.info.run_id != first.run_id]
+    assert told.data.metrics == {"iia": 0.9, "holdout_iia": 0.75}
+    assert len(mlflow.get_metric_history(told.info.run_id, "iia")) == 1
     assert warnings_of(caplog) == []
 
 

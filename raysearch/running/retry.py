@@ -1,0 +1,46 @@
+"""What failed tried again: which hypotheses and estimates that is, said and journalled before the run goes on.
+
+Invariants: what has failed follows from the journal alone; once that it is tried again stands there, the run goes on as after any crash,
+and any `resume` finishes it.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from raysearch.running.front import Front
+from raysearch.running.replayed import kept_facts, kept_question
+from raysearch.search.events import Retried, Told
+from raysearch.search.search import Search
+from raysearch.store.history import entries, standing
+from raysearch.store.ledger import Ledger
+from raysearch.store.run_folder import RunFolder
+
+
+def nothing_failed(run: RunFolder) -> bool:
+    """Whether the run is done and nothing in it failed, by its journal, without the model. Raises: StoreError, ResumeError."""
+    if standing(run).ended != "done":
+        return False
+    kept, question = kept_question(run)
+    search = question.search(kept_facts(run), kept.encoded or ())
+    return _failed(search, ([e for e in batch if isinstance(e, Told)] for batch in entries(run))).nothing
+
+
+def retry_failed(ledger: Ledger, search: Search, front: Front) -> None:
+    """Journals what is tried again. `search`: a new one of the same question, spent on finding out. Raises: StoreError."""
+    failed = _failed(search, ledger.history())
+    if failed.nothing:
+        front.say("retrying  nothing: nothing has failed so far")
+        return
+    controls = sum(search.verdicts[name].hypothesis.intervention.control is not None for name in failed.hypotheses)
+    ledger.retry(failed)
+    said = [f"{len(failed.hypotheses) - controls} failed hypotheses"]
+    said += [f"{controls} failed controls"] if controls else []
+    said += [f"{len(failed.estimates)} estimates that broke off"] if failed.estimates else []
+    anew = f"; {len(failed.fits)} fits begin anew" if failed.fits else ""
+    front.say(f"retrying  {', '.join(said)}{anew}")
+
+
+def _failed(search: Search, history: Iterable[Sequence[Told]]) -> Retried:
+    """What has failed, once `search` was told its history."""
+    for batch in history:
+        search.tell(batch)
+    return search.failed
