@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import EVERY, Split
-from raysearch.cli.plan_cost import calibration_words, duration, memory_words
+from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.engine.positions import every
@@ -19,11 +19,13 @@ from raysearch.job import Job
 from raysearch.running.calibrate import Calibration, calibrate
 from raysearch.running.footprint import Footprint, footprint
 from raysearch.running.naming import named
+from raysearch.running.proposers import READY
 from raysearch.running.question import Question, ask, differing
 from raysearch.search.blocks import check_variables
 from raysearch.search.events import Encoded, ModelFacts
 from raysearch.search.hypothesis import TRAINED
 from raysearch.search.power import Power, power
+from raysearch.search.proposers import Proposer
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.space import Grid, HypothesisSpace
 
@@ -45,6 +47,8 @@ class _Facts:
     path: str
     weight_bytes: int
     hypotheses: int
+    proposer: str
+    k: int | None
     interventions: int
     variables: tuple[str, ...]
     positions: tuple[str, ...]
@@ -83,7 +87,9 @@ def _facts(question: Question) -> _Facts:
     looked = looked_at(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     tokens = every(encoded) if EVERY in question.positions else 0
-    space = question.space(_model_facts(looked, job.model.dtype, tokens))
+    model = _model_facts(looked, job.model.dtype, tokens)
+    space = question.space(model)
+    proposer = question.proposer(space, model)
     expected = question.expected(encoded)
     test, called = question.test_pairs(expected)
     check_variables(test, called)
@@ -96,6 +102,8 @@ def _facts(question: Question) -> _Facts:
         path=looked.path,
         weight_bytes=looked.weight_bytes,
         hypotheses=len(space),
+        proposer=proposer.name,
+        k=proposer.most,
         interventions=len(space) // len(question.variables),
         variables=question.variables,
         positions=question.positions,
@@ -109,7 +117,7 @@ def _facts(question: Question) -> _Facts:
         longest=max(e.tokens for e in encoded),
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
-        powers=_powers(question, space, len(test)),
+        powers=_powers(question, proposer, space, len(test)),
         memory=_footprint(job, looked, used, [p.index for p in question.pairs if p.split == "test"], len(space)),
         calibration=None,
         seconds=None,
@@ -174,7 +182,12 @@ def _sites_words(grid: Grid) -> str:
     return f"{grid.component}{' ' * bool(heads)}{which} at {', '.join(grid.positions)}{subspaces}"
 
 
-def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
+def _judged_at(most: int | None, space: int) -> int:
+    """The K for which chances are told: of an open-ended proposer that of its last proposal, were there as many as in the space."""
+    return space * (space + 1) if most is None else most
+
+
+def _powers(question: Question, proposer: Proposer, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
     """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread most, and so are told latest.
@@ -182,7 +195,7 @@ def _powers(question: Question, space: HypothesisSpace, test_pairs: int) -> tupl
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = question.test(space)
+    asked = replace(question.test(proposer, space), hypotheses=_judged_at(proposer.most, len(space)))
     rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
     test = SequentialTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
@@ -205,6 +218,21 @@ def _training_words(facts: "_Facts", job: Job) -> list[str]:
     ]
 
 
+def _proposer_words(facts: "_Facts", job: Job) -> str:
+    """Who chooses what is tested, and by which K the chance of a false accept is divided."""
+    who, space = job.propose.use, facts.hypotheses
+    if facts.k is None:
+        last = f"the chances below are of proposal {space} (K = {_judged_at(None, space)})"
+        return f"{Path(who).name}, open-ended: its j-th proposal is judged at K = j(j + 1); {last}"
+    if who == "exhaustive":
+        return f"exhaustive: tests all {space}; each is judged at K = {facts.k}"
+    if who in READY and facts.k < space:
+        return f"{who}: tests {facts.k} of the {space}; each is judged at K = {facts.k}"
+    if who in READY:
+        return f"{who}: tests some of the {space}, as it learns; each is judged at K = {facts.k}, whichever it tests"
+    return f"{Path(who).name}: what it proposes is judged at K = {facts.k}, the most that it may propose"
+
+
 def _sets_words(sets: int) -> list[str]:
     return [f"{sets} explicit set{'s' * (sets > 1)} of units"] if sets else []
 
@@ -225,7 +253,7 @@ def _powers_words(job: Job) -> str:
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
-        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {facts.weight_bytes / 2**30:.2f} GiB of weights",
+        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
@@ -233,8 +261,9 @@ def _text(facts: _Facts, job: Job) -> str:
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
         f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
         *_training_words(facts, job),
+        f"  proposer    {_proposer_words(facts, job)}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
-        f"false accept {job.test.false_accept:g} over all {facts.hypotheses}, miss {job.test.miss:g} each",
+        f"false accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
@@ -251,9 +280,10 @@ def _text(facts: _Facts, job: Job) -> str:
         for p, time in zip(facts.powers, took, strict=True)
     ]
     low, high = (facts.interventions * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs)))
+    over = "" if job.propose.use == "exhaustive" else ", were all of the space tested"
     lines += [
         "",
-        f"model runs: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",
+        f"model runs{over}: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",
         "",
         *memory_words(facts.memory, job),
         *calibration_words(facts.calibration, job, _mixed(facts)),

@@ -5,6 +5,7 @@ Invariants: whatever ends a search early, the command that goes on with it is sa
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,5 +102,14 @@ def _code(ended: Ended, where: Where) -> int:
             f"see {ended.run.tables.at('failures').place}",
             file=sys.stderr,
         )
+        _say_why(ended.run)
         return FAILED_TOO_MANY
     return 0
+
+
+def _say_why(run: RunFolder) -> None:
+    """The reason that most of what failed has, and where all are."""
+    reasons = Counter(results(run.folder, where="verdict = 'failed'")["reason"].to_pylist())
+    reason, times = reasons.most_common(1)[0]
+    more = f"; all of them: raysearch results {shlex.quote(run.place)} --where \"verdict = 'failed'\""
+    print(f"raysearch: {times} times: {reason}{more}", file=sys.stderr)
