@@ -240,6 +240,27 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ),
         ({"resources": {"labels": {"accelerator": "H 100"}}}, "resources.labels.accelerator: .*got 'H 100'"),
         ({"resources": {"deadline": 0}}, "resources.deadline: .*greater than 0"),
+        (
+            {"resources": {"replicas": True}},
+            r"resources.replicas: should be auto, or a whole number from 1 \(got True\)",
+        ),
+        (
+            {"resources": {"labels": {"a": "in(x"}}},
+            r"resources.labels.a: should be one value, or in\(one, another\), with",
+        ),
+        ({"resources": {"labels": {"a b": "x"}}}, "is no name of a label; it should be as in ray.io/accelerator-type"),
+        (
+            {"model": {"path": "o/m", "prompt": {"special_tokens": 2}}},
+            "prompt.special_tokens: should be auto, true or false",
+        ),
+        ({"pairs": {"test": True}}, r"pairs.test: should be a number \(got True\)"),
+        ({"fit": {"learning_rate": True}}, r"fit.learning_rate: should be a number \(got True\)"),
+        ({"controls": ["placebo", "placebo"]}, "controls: names 'placebo' twice; name each once"),
+        ({"answer": {"scores": ["kl", "kl"]}}, "answer.scores: names 'kl' twice; name each once"),
+        (
+            {"test": {"keep_threshold": 0.05, "indifference": 0.1}},
+            "test: keep_threshold 0.05 and indifference 0.1: the band around the threshold must lie between 0 and 1",
+        ),
     ],
 )
 def test_a_mistake_gets_one_line_that_says_where_and_what(

@@ -3,6 +3,7 @@
 Invariants: nothing is written; a run that is being driven is read as far as its journal goes.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from raysearch.folders.local import LocalFolder
@@ -12,21 +13,42 @@ from raysearch.search.notes import Snapshot
 from raysearch.store.history import Standing, entries, standing
 from raysearch.store.run_folder import RunFolder
 
+_VERDICTS = ("alive", "accepted", "rejected", "undecided", "failed")
+_COUNTS = (*_VERDICTS, "fitting", "pairs", "at_most")
+"""What is told of a search, as its snapshot has it."""
+
 
 def local_status(run: RunFolder) -> list[str]:
     """Lines on how `run` stands. Raises: StoreError, ResumeError where its journal cannot be told to a search of this version."""
-    stands = standing(run)
-    lines = [f"run       {run.place}", f"status    {_status(run, stands)}"]
-    lines += [f"started   {start.at}" for start in stands.starts[-1:]]
-    if (last := _last_written(run)) is not None:
-        lines.append(f"last      event at {last}")
-    if stands.events:
-        lines += _search_words(_snapshot(run))
-    if run.info.mlflow_run_id is not None:
-        lines.append(f"mlflow    run {run.info.mlflow_run_id} at {run.info.tracking_uri}")
-    elif run.info.tracking_uri is not None:
-        lines.append(f"mlflow    {run.info.tracking_uri} was not told of it: `raysearch sync {run.info.id}`")
+    now = local_facts(run)
+    lines = [f"run       {now['run']}", f"status    {now['status']}"]
+    if now["started"] is not None:
+        lines.append(f"started   {now['started']}")
+    if now["last_event"] is not None:
+        lines.append(f"last      event at {now['last_event']}")
+    if now["stage"] is not None:
+        lines += _search_words(now)
+    if now["mlflow_run_id"] is not None:
+        lines.append(f"mlflow    run {now['mlflow_run_id']} at {now['tracking_uri']}")
+    elif now["tracking_uri"] is not None:
+        lines.append(f"mlflow    {now['tracking_uri']} was not told of it: `raysearch sync {run.info.id}`")
     return lines
+
+
+def local_facts(run: RunFolder) -> dict[str, str | int | None]:
+    """The same for a program. Raises: StoreError, ResumeError."""
+    stands = standing(run)
+    now = _snapshot(run) if stands.events else None
+    return {
+        "run": run.place,
+        "status": _status(run, stands),
+        "started": next((start.at for start in stands.starts[-1:]), None),
+        "last_event": _last_written(run),
+        "stage": None if now is None else now.stage,
+        **{name: None if now is None else getattr(now, name) for name in _COUNTS},
+        "mlflow_run_id": run.info.mlflow_run_id,
+        "tracking_uri": run.info.tracking_uri,
+    }
 
 
 def _status(run: RunFolder, stands: Standing) -> str:
@@ -49,15 +71,13 @@ def _snapshot(run: RunFolder) -> Snapshot:
     return search.snapshot()
 
 
-def _search_words(now: Snapshot) -> list[str]:
-    counts = ", ".join(
-        f"{getattr(now, name)} {name}" for name in ("alive", "accepted", "rejected", "undecided", "failed")
-    )
-    fitting = f", {now.fitting} fits in training" if now.fitting else ""
+def _search_words(now: Mapping[str, str | int | None]) -> list[str]:
+    counts = ", ".join(f"{now[name]} {name}" for name in _VERDICTS)
+    fitting = f", {now['fitting']} fits in training" if now["fitting"] else ""
     return [
-        f"stage     {now.stage}",
+        f"stage     {now['stage']}",
         f"verdicts  {counts}{fitting}",
-        f"pairs     {now.pairs} evaluated, at most {now.at_most} to come",
+        f"pairs     {now['pairs']} evaluated, at most {now['at_most']} to come",
     ]
 
 

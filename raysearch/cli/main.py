@@ -59,6 +59,11 @@ def cli() -> None:
     """Where in this network does that variable live? Alignment search with error control.
 
     Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`.
+
+    Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one command; --set alone is not.
+
+    Exit codes: 0 done; 1 failed; 2 usage or job file; 3 done, but too many hypotheses failed; 4 cannot connect, or not allowed; 5 the
+    cluster cannot give the resources; 130 interrupted: `raysearch resume` goes on.
     """
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import EVERY, Split
-from raysearch.cli.plan_cost import calibration_words, duration, memory_words
+from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.engine.positions import every
@@ -19,6 +19,7 @@ from raysearch.job import Job
 from raysearch.running.calibrate import Calibration, calibrate
 from raysearch.running.footprint import Footprint, footprint
 from raysearch.running.naming import named
+from raysearch.running.proposers import READY
 from raysearch.running.question import Question, ask, differing
 from raysearch.search.blocks import check_variables
 from raysearch.search.events import Encoded, ModelFacts
@@ -46,9 +47,9 @@ class _Facts:
     path: str
     weight_bytes: int
     hypotheses: int
-    interventions: int
     proposer: str
     k: int | None
+    interventions: int
     variables: tuple[str, ...]
     positions: tuple[str, ...]
     components: tuple[str, ...]
@@ -101,9 +102,9 @@ def _facts(question: Question) -> _Facts:
         path=looked.path,
         weight_bytes=looked.weight_bytes,
         hypotheses=len(space),
-        interventions=len(space) // len(question.variables),
         proposer=proposer.name,
         k=proposer.most,
+        interventions=len(space) // len(question.variables),
         variables=question.variables,
         positions=question.positions,
         components=question.components,
@@ -181,6 +182,11 @@ def _sites_words(grid: Grid) -> str:
     return f"{grid.component}{' ' * bool(heads)}{which} at {', '.join(grid.positions)}{subspaces}"
 
 
+def _judged_at(most: int | None, space: int) -> int:
+    """The K for which chances are told: of an open-ended proposer that of its last proposal, were there as many as in the space."""
+    return space * (space + 1) if most is None else most
+
+
 def _powers(question: Question, proposer: Proposer, space: HypothesisSpace, test_pairs: int) -> tuple[Power, ...]:
     """At this job's claim, K and looks, as if the model solved every pair and every pair were a change pair.
 
@@ -189,7 +195,7 @@ def _powers(question: Question, proposer: Proposer, space: HypothesisSpace, test
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = question.test(proposer, space)
+    asked = replace(question.test(proposer, space), hypotheses=_judged_at(proposer.most, len(space)))
     rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
     test = SequentialTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
@@ -213,19 +219,24 @@ def _training_words(facts: "_Facts", job: Job) -> list[str]:
     ]
 
 
-def _proposed_words(facts: "_Facts") -> list[str]:
-    """Where K is not the whole space."""
-    if facts.k == facts.hypotheses:
-        return []
-    if facts.k is None:
-        said = f"says no K: the j-th is tested at K = j(j + 1), what follows is for {facts.hypotheses}"
-        return [f"  proposed    by {facts.proposer}, which {said}"]
-    return [f"  proposed    {facts.k} of them, by {facts.proposer}: K = {facts.k}"]
-
-
 def _at_most(facts: "_Facts") -> int:
     """Interventions that are run, where every proposal is of another."""
     return facts.interventions if facts.k is None else min(facts.interventions, facts.k)
+
+
+def _proposer_words(facts: "_Facts", job: Job) -> str:
+    """Who chooses what is tested, and by which K the chance of a false accept is divided."""
+    who, space = job.propose.use, facts.hypotheses
+    if facts.k is None:
+        last = f"the chances below are of proposal {space} (K = {_judged_at(None, space)})"
+        return f"{Path(who).name}, open-ended: its j-th proposal is judged at K = j(j + 1); {last}"
+    if who == "exhaustive":
+        return f"exhaustive: tests all {space}; each is judged at K = {facts.k}"
+    if who in READY and facts.k < space:
+        return f"{who}: tests {facts.k} of the {space}; each is judged at K = {facts.k}"
+    if who in READY:
+        return f"{who}: tests some of the {space}, as it learns; each is judged at K = {facts.k}, whichever it tests"
+    return f"{Path(who).name}: what it proposes is judged at K = {facts.k}, the most that it may propose"
 
 
 def _sets_words(sets: int) -> list[str]:
@@ -248,17 +259,17 @@ def _powers_words(job: Job) -> str:
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
-        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {facts.weight_bytes / 2**30:.2f} GiB of weights",
+        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
-        *_proposed_words(facts),
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
         f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
         *_training_words(facts, job),
+        f"  proposer    {_proposer_words(facts, job)}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
-        f"false accept {job.test.false_accept:g} over all {facts.k or facts.hypotheses}, miss {job.test.miss:g} each",
+        f"false accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
@@ -275,9 +286,11 @@ def _text(facts: _Facts, job: Job) -> str:
         for p, time in zip(facts.powers, took, strict=True)
     ]
     low, high = (_at_most(facts) * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs)))
+    all_are = job.propose.use == "exhaustive" or facts.k == _at_most(facts)
+    over = "" if all_are else ", were all of the space tested"
     lines += [
         "",
-        f"model runs: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",
+        f"model runs{over}: between {low:.0f} (all sites false) and {high:.0f} (all at the threshold), screening aside",
         "",
         *memory_words(facts.memory, job),
         *calibration_words(facts.calibration, job, _mixed(facts)),

@@ -5,6 +5,7 @@ Invariants: whatever ends a search early, the command that goes on with it is sa
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ def _code(ended: Ended, where: Where) -> int:
             f"see {ended.run.tables.at('failures').place}; when that is mended: {_resume(ended.run, where, ' --retry-failed')}",
             file=sys.stderr,
         )
+        _say_why(ended.run)
         return FAILED_TOO_MANY
     return 0
 
@@ -117,3 +119,11 @@ def _resume(run: RunFolder, where: Where, how: str = "") -> str:
     address = here.address if here is not None else where.address
     flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
     return f"raysearch resume {shlex.quote(run.place)}{how}{flags}"
+
+
+def _say_why(run: RunFolder) -> None:
+    """The reason that most of what failed has, and where all are."""
+    reasons = Counter(results(run.folder, where="verdict = 'failed'")["reason"].to_pylist())
+    reason, times = reasons.most_common(1)[0]
+    more = f"; all of them: raysearch results {shlex.quote(run.place)} --where \"verdict = 'failed'\""
+    print(f"raysearch: {times} times: {reason}{more}", file=sys.stderr)

@@ -20,9 +20,9 @@ from raysearch.report.units import is_plain, places, words
 
 SHOWN = (
     "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia",
+    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
 )  # fmt: skip
-_WORDS = ("variable", "component", "position", "subspace", "units", "verdict", "set")
+_WORDS = ("variable", "component", "position", "subspace", "units", "verdict", "set", "reason")
 """Columns of words; the others are numbers."""
 _SAID = ("subspace", "units")
 """Columns that `_said` makes."""
@@ -51,18 +51,19 @@ def show_results(run: Place, output: str, no_color: bool = False, **choice: Any)
 
 def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
     """The columns that people look at first: component and verdict only where they differ between the rows, head only where there is
-    one, subspace and units only where the columns before do not say them (units: several at once, or another source site)."""
+    one, the reason where one failed, subspace and units only where the columns before do not say them (units: several at once, or another
+    source site)."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
     left_out = {c for c in ("component", "verdict") if len({row[c] for row in rows}) == 1}
-    left_out |= {c for c in ("head", *_SAID) if all(row[c] is None for row in rows)}
+    left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
     columns = [name for name in SHOWN if name not in left_out and (name in table.column_names or name in _SAID)]
     for name in columns:
         shown.add_column(name, justify="left" if name in _WORDS else "right")
     for row in rows:
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.add_row(*(_cell(row[name]) for name in columns), style=style)
-    console.print(shown)
+    console.print(shown if rows else "No hypothesis to show.")
 
 
 def print_controls(found: Sequence[Beside], console: Console) -> None:

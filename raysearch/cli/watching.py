@@ -49,14 +49,19 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     flags.set_verbosity(given)
     run = None if _is_given("address") else _run(id, store)
     if run is not None:
-        from raysearch.cli.local_status import local_status
+        from raysearch.cli.local_status import local_facts, local_status
 
-        lines = local_status(run)
-        click.echo(json.dumps(dict(line.split(maxsplit=1) for line in lines)) if output == "json" else "\n".join(lines))
+        click.echo(json.dumps(local_facts(run), indent=2) if output == "json" else "\n".join(local_status(run)))
         return 0
     from raysearch.cli.ray_jobs import show_status
+    from raysearch.errors import ClusterError
 
-    return show_status(address, id, output)
+    try:
+        return show_status(address, id, output)
+    except ClusterError as e:
+        if _is_given("address"):
+            raise
+        raise ClusterError(f"there is no run {id!r}, neither as a path nor in store {store}; and of jobs: {e}") from e
 
 
 def _is_given(flag: str) -> bool:

@@ -86,6 +86,11 @@ def _with_files(folder: Path) -> dict[str, Any]:
 
 def check_reachable(address: str, seconds: float = 5) -> None:
     """Raises: ClusterError where nothing answers. Ray itself tries a dead address for a minute and more, and talks of its inner servers."""
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{address} is the address of a job server; `raysearch submit --address` takes it, a driver here joins a cluster at HOST:PORT "
+            "(6379, as `ray start --head` prints it)"
+        )
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return  # "auto", "local": Ray knows what to do

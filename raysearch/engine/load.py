@@ -212,7 +212,15 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
             raise ModelError(f"{source.path}: no such file; name a .gguf file, a model's folder or a hub id")
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"{source.path}: has no config.json; name a folder as save_pretrained writes it, a .gguf file or a hub id"
+            )
         return str(path), {}
+    if path.is_file():
+        raise ModelError(
+            f"{source.path}: is a file, and no .gguf; name a model's folder, a .gguf file or a hub id (owner/name)"
+        )
     if path.exists() or path.is_absolute() or source.path.startswith((".", "~")) or source.path.count("/") > 1:
         raise ModelError(f"{source.path}: no such folder; name a model's folder, a .gguf file or a hub id (owner/name)")
     return source.path, {"revision": source.revision} if source.revision else {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from raysearch.errors import JobError
 from raysearch.folders.where import without_credentials
@@ -27,6 +27,7 @@ from raysearch.job.mistakes import first_error
 from raysearch.job.not_yet import refuse_not_yet
 from raysearch.job.space import SpaceKeys
 from raysearch.job.text import assign, parse_mapping, read_mapping
+from raysearch.job.values import each_once
 from raysearch.search.hypothesis import canonical_json
 
 Away = Callable[[NamedFile], bool]
@@ -51,7 +52,7 @@ class Job(Keys):
     fit: FitKeys = FitKeys()
     test: TestKeys = TestKeys()
     propose: ProposeKeys = ProposeKeys()
-    controls: tuple[Control, ...] = Field(
+    controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="What proves nothing, put beside what is found, as hypotheses of their own: a random subspace, a model of random "
         "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among the hypotheses.",

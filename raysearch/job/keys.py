@@ -10,29 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from raysearch.in_words import brief
+from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.search.scores import Judged, ScoreName
 
-Rate = Annotated[float, Field(gt=0, lt=1)]
-
-
-def at_most(most: int) -> AfterValidator:
-    """Refuses a number beyond reason, which would end in an overflow, or in a machine that draws or lists for hours."""
-
-    def check(given: float) -> float:
-        if given > most:
-            raise ValueError(f"should be at most {most:,} (got {brief(given)})")
-        return given
-
-    return AfterValidator(check)
-
-
-Count = Annotated[int, Field(ge=0), at_most(2**31 - 1)]
-Positive = Annotated[int, Field(ge=1), at_most(2**31 - 1)]
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Keys(BaseModel):
@@ -141,7 +123,7 @@ class PairsKeys(Keys):
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=128, description="Pairs that accepted hypotheses are estimated on again."
     )
-    seed: int = Field(default=0, description="Of drawing the pairs, and of their order.")
+    seed: Whole = Field(default=0, description="Of drawing the pairs, and of their order.")
     solved_only: bool = Field(default=True, description="Only pairs that the model solves without any intervention.")
     kinds: Literal["change", "both", "unfiltered"] = Field(
         default="change",
@@ -182,7 +164,7 @@ class AnswerKeys(Keys):
                     raise ValueError(f"aliases: {alias!r} is an alias of {of[alias]!r} and of {answer!r}; name it once")
         return self
 
-    scores: tuple[ScoreName, ...] = Field(
+    scores: Annotated[tuple[ScoreName, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="Numbers that are measured beside each output, for each pair and variable. probability: of the counterfactual; "
         "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of the probability; squared_error: from "
@@ -302,9 +284,11 @@ class TestKeys(Keys):
 
     @model_validator(mode="after")
     def _fits(self) -> "TestKeys":
-        if not self.indifference < self.threshold < 1 - self.indifference:
+        for key, tau in (("threshold", self.threshold), ("keep_threshold", self.keep_threshold)):
+            if tau is None or self.indifference < tau < 1 - self.indifference:
+                continue
             raise ValueError(
-                f"threshold {self.threshold:g} and indifference {self.indifference:g}: the band around the threshold must lie "
+                f"{key} {tau:g} and indifference {self.indifference:g}: the band around the threshold must lie "
                 "between 0 and 1"
             )
         if self.use == "fixed" and self.pairs is None:
@@ -376,7 +360,7 @@ class ResourcesKeys(Keys):
         description="With replicas: auto, a cluster that has an autoscaler is asked for more, up to so many, while there is work for "
         "them; null: what is there is used.",
     )
-    gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    gpus: Literal["auto"] | Weight = Field(
         default="auto",
         description="Of each replica, parts of one (0.5) or several (2, with `model.device_map`), as a requirement; auto: one where there "
         "is one, else the CPU.",

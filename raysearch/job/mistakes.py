@@ -21,6 +21,14 @@ _SUBSPACE = (
 )
 
 WORDS = {
+    "model.prompt.special_tokens": "should be auto, true or false",
+    "resources.replicas": "should be auto, or a whole number from 1",
+    "resources.gpus": "should be auto, or a number from 0, such as 0.5 or 2",
+    "resources.memory": "should be auto, or a number of GiB above 0",
+    "resources.deadline": "should be auto, or a number of seconds above 0",
+    "resources.wait": "should be auto, or a number of seconds above 0",
+    "resources.labels.*": "should be one value, or in(one, another), with or without a ! before it, such as in(H100, A100)",
+    "resources.labels.*.[key]": "is no name of a label; it should be as in ray.io/accelerator-type",
     "name": "should be letters, digits, dots, dashes and underscores, such as capitals-2",
     "space.layers": "should be all, a list such as [0, 4, 8], or {from: 0, to: 11, step: 2}",
     "space.heads": "should be all (each head by itself), joint (the heads of a layer at once), or a list such as [0, 4]",
@@ -34,7 +42,7 @@ WORDS = {
     "space.units.#.#": "should be a unit, such as {layer: 9, position: last}",
     "space.units.#.#.subspace": _PLAIN_SUBSPACE,
 }
-"""What would do, where pydantic's own words do not help; # stands for a place in a list."""
+"""What would do, where pydantic's own words do not help; # stands for a place in a list, * for any key."""
 
 _KEY = 60
 """Characters of a key that are shown: one that is longer is no key of ours."""
@@ -57,8 +65,17 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return f"{path}: {message[:1].lower() + message[1:]}"
-    message = WORDS.get(".".join("#" if k.isdigit() else k for k in keys), in_words(first))
+    ours = None if first["type"] in _RANGES else next((WORDS[kind] for kind in _kinds(keys) if kind in WORDS), None)
+    message = ours or in_words(first)
     return f"{path}: {message} (got {brief(first['input'])})"
+
+
+def _kinds(keys: Sequence[str]) -> Iterator[str]:
+    """A key path as WORDS may have it."""
+    at = ["#" if k.isdigit() else k for k in keys]
+    yield ".".join(at)
+    yield ".".join([*at[:-1], "*"])
+    yield ".".join([*at[:-2], "*", *at[-1:]])
 
 
 def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:
@@ -98,7 +115,7 @@ def _is_branch(key: str) -> bool:
 
 
 def _branches() -> set[str]:
-    models, names = [Keys], {"int", "float", "str"}
+    models, names = [Keys], {"int", "float", "str", "bool"}
     while models:
         below = models.pop().__subclasses__()
         names |= {m.__name__ for m in below}

@@ -21,8 +21,9 @@ from pydantic import (
 )
 
 from raysearch.causal import EVERY
-from raysearch.job.keys import Count, Keys, Positive, at_most
+from raysearch.job.keys import Keys
 from raysearch.job.positions import Position, declared, position_name
+from raysearch.job.values import Count, Positive, at_most
 from raysearch.search.hypothesis import FITTED, Site, Subspace, Unit, canonical_json
 from raysearch.search.space import COMPONENTS, is_in_layers
 

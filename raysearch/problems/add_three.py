@@ -7,7 +7,7 @@ import random
 from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
-from raysearch.errors import CausalModelError
+from raysearch.problems.options import whole
 
 POSITIONS = ("a", "plus1", "b", "plus2", "c")
 """The words of the text in their order; the "=" after them is the built-in position "last"."""
@@ -22,10 +22,7 @@ def problem(highest: int = 9) -> Problem:
 
     Raises: CausalModelError where `highest` is no whole number from 1 to MOST.
     """
-    if not isinstance(highest, int) or isinstance(highest, bool) or not 1 <= highest <= MOST:
-        raise CausalModelError(
-            f"add_three: highest: got {highest!r}; it must be a whole number from 1 to {MOST}, such as 9"
-        )
+    highest = whole("add_three", "highest", highest, 1, MOST, 9)
     return Problem(
         name="add_three",
         model=_causal_model(highest),

@@ -14,12 +14,16 @@ from functools import cache, partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Stimulus, Value, Variable
 from raysearch.errors import CausalModelError
+from raysearch.problems.options import whole
 
 INPUTS = ("w", "x", "y", "z")
 """The four symbols, in the order of their vectors."""
 
 NEAREST = 0.2
 """No two vectors are closer than this, by the sum of absolute differences."""
+
+MOST_SYMBOLS, MOST_DIMENSIONS = 1_000, 100
+"""Every two vectors are held against each other; this many take some seconds."""
 
 _TRIES = 10_000
 """Vectors drawn in a row that are too near to another, before there is said to be no room."""
@@ -29,13 +33,11 @@ def problem(symbols: int = 20, dimensions: int = 4) -> Problem:
     """The problem over so many `symbols`, their vectors of so many `dimensions`: variables w, x, y, z, left_equality, right_equality,
     output. A pair's set says which comparisons differ between base and source: "left", "right", "both" or "neither".
 
-    Raises: CausalModelError for fewer than two symbols, no dimension, or more symbols than have room.
+    Raises: CausalModelError for fewer than two symbols or more than MOST_SYMBOLS, for no dimension or more than MOST_DIMENSIONS, and for
+    more symbols than have room.
     """
-    for name, value, least in (("symbols", symbols, 2), ("dimensions", dimensions, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise CausalModelError(
-                f"hierarchical_equality: {name}: got {value!r}; it must be a whole number of at least {least}"
-            )
+    symbols = whole("hierarchical_equality", "symbols", symbols, 2, MOST_SYMBOLS, 20)
+    dimensions = whole("hierarchical_equality", "dimensions", dimensions, 1, MOST_DIMENSIONS, 4)
     return Problem(
         name="hierarchical_equality",
         model=_causal_model(symbols),

@@ -20,7 +20,9 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
     function that returns one. Raises: JobError.
     """
     place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
-    module = module_of(place, "problem.use", f"one of {', '.join(_ready())}, or my_file.py:problem")
+    ready = _ready()
+    near = next((name for name in ready if name.endswith(f".{place}")), "one of " + ", ".join(ready))
+    module = module_of(place, "problem.use", f"{near}, or my_file.py:problem")
     if not hasattr(module, name):
         raise JobError(
             f"problem.use: {place} has no {name!r}; give file.py:name of a Problem or of a function that returns one"
@@ -63,5 +65,5 @@ def _ready() -> list[str]:
     return [
         f"raysearch.problems.{p.stem}"
         for p in sorted(folder.glob("*.py"))
-        if p.stem not in ("__init__", "files", "frame", "load", "options", "tensor_file")
+        if p.stem not in ("__init__", "files", "frame", "json_line", "load", "options", "tensor_file")
     ]

@@ -14,7 +14,7 @@ from string import ascii_uppercase
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
 from raysearch.problems.frame import fill
-from raysearch.problems.options import share, words
+from raysearch.problems.options import share, whole, words
 
 CHOICES = 4
 """How many choices a question offers, if the job does not say."""
@@ -57,10 +57,7 @@ def problem(
     Raises: CausalModelError for a number of choices out of range, too few letters (twice `choices`) or colors
     (`choices`), a word with a blank, a share out of range.
     """
-    if not isinstance(choices, int) or isinstance(choices, bool) or not 2 <= choices <= 8:
-        raise CausalModelError(
-            f"multiple_choice: choices: got {choices!r}; it must be a whole number from 2 to 8, such as {CHOICES}"
-        )
+    choices = whole("multiple_choice", "choices", choices, 2, 8, CHOICES)
     signs = words("multiple_choice", "letters", letters, 2 * choices, LETTERS[: 2 * choices])
     hues = words("multiple_choice", "colors", colors, choices, COLORS[:choices])
     named = words("multiple_choice", "things", things, 1, THINGS[:2])

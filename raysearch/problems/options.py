@@ -1,4 +1,4 @@
-"""The options of the ready problems, checked: a share, a list of words, a choice of known names; each mistake in one line.
+"""The options of the ready problems, checked: a number, a share, a list of words, a choice of known names; each mistake in one line.
 
 Invariants: an error names the problem and the option, says what it got and what would do.
 """
@@ -8,6 +8,16 @@ from difflib import get_close_matches
 from typing import Any
 
 from raysearch.errors import CausalModelError
+from raysearch.in_words import brief
+
+
+def whole(problem: str, option: str, value: Any, least: int, most: int, usual: int) -> int:
+    """`value`, a whole number from `least` to `most`. Raises: CausalModelError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise CausalModelError(
+            f"{problem}: {option}: got {brief(value)}; it must be a whole number from {least} to {most}, such as {usual}"
+        )
+    return value
 
 
 def share(problem: str, option: str, value: Any, usual: float) -> float:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
+from raysearch.problems.options import whole
 
 POSITIONS = ("lower", "and", "upper", "dollars", "price", "unit")
 """The two bounds and the word after each, the price and the "dollars" after it; the ":" is the built-in position "last"."""
@@ -26,6 +27,9 @@ STATES: tuple[State, ...] = ("below", "between", "above")
 HIGHEST, STEP = 975, 25
 """In cents: forty prices, each one token of the model that lies in jobs/models."""
 
+MOST = 99_999
+"""In cents: the causal model lists the prices."""
+
 
 def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
     """The problem over the prices 0, `step`, ... `highest`, in cents.
@@ -33,13 +37,11 @@ def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
     Variables: lower, upper, price; lower_bound_ok = lower <= price, upper_bound_ok = price <= upper; answer = both. A pair's set
     is the states of base and source, such as "below_above".
 
-    Raises: CausalModelError where there are not at least three such prices, so that each can lie below, between and above.
+    Raises: CausalModelError for cents below 1 or above MOST, and where there are not at least three such prices, so that each can lie
+    below, between and above.
     """
-    for name, given in (("highest", highest), ("step", step)):
-        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-            raise CausalModelError(
-                f"price_tagging: {name}: got {given!r}; it must be a whole number of cents, at least 1"
-            )
+    highest = whole("price_tagging", "highest", highest, 1, MOST, HIGHEST)
+    step = whole("price_tagging", "step", step, 1, MOST, STEP)
     prices = tuple(range(0, highest + 1, step))
     if len(prices) < 3:
         raise CausalModelError(

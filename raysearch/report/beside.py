@@ -1,7 +1,8 @@
 """Each accepted hypothesis beside its controls, and a plain word where a control does as well.
 
 Invariants: a control belongs to a hypothesis of the same variable at the same sites; "as well" is judged by intervals, never by a bare
-difference: a control that was accepted, or that matches no less often than the lower end of the hypothesis's own interval.
+difference: a control that was accepted, or that was not rejected and matches no less often than the lower end of the hypothesis's own
+interval.
 """
 
 import json

@@ -16,6 +16,7 @@ from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER, named_files
+from raysearch.job.keys import PROPOSERS
 from raysearch.problems import load_problem
 from raysearch.running.known import check_known
 from raysearch.running.positions import check_positions, owned, with_tokens
@@ -27,6 +28,7 @@ from raysearch.search.attribution import Attribution
 from raysearch.search.betting import BettingTest
 from raysearch.search.blocks import Expected, check_variables, expected
 from raysearch.search.events import Encoded, ModelFacts
+from raysearch.search.hypothesis import TRAINED, Subspace
 from raysearch.search.proposers import Proposer
 from raysearch.search.readings import readings_of
 from raysearch.search.screening import Plan
@@ -130,6 +132,8 @@ def ask(job: Job) -> Question:
             "use both"
         )
     _check_score(job)
+    _check_counts(job)
+    _check_controls(job)
     fit_pairs_of(job)
     return _from_problem(job) if job.problem.use is not None else _from_file(job)
 
@@ -173,6 +177,8 @@ def _from_file(job: Job) -> Question:
     variables = job.space.variables or known
     for name in variables:
         check_known("space.variables", "variable", name, known, path.name)
+    if job.space.is_fitted and not any(p.split == "fit" for p in pairs):
+        raise PairsError(f'{path}: has no fit pairs, and space.subspaces are fit; give some lines the split "fit"')
     if job.space.positions is None and job.space.components:
         _check_all_shared(path, pairs)
     shared = _shared_positions(pairs)
@@ -224,6 +230,32 @@ def _check_score(job: Job) -> None:
     if not job.pairs.fit:
         raise JobError(
             "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; give it some"
+        )
+
+
+def _check_counts(job: Job) -> None:
+    """Raises: JobError where a split is asked for more pairs than it is given."""
+    if job.space.is_fitted and not job.pairs.fit:
+        raise JobError("pairs.fit: 0 leaves no pairs to fit subspaces to, and space.subspaces names some; give it some")
+    if job.test.pairs is not None and job.test.pairs > job.pairs.test:
+        raise JobError(
+            f"test.pairs: {job.test.pairs} pairs of every hypothesis, and pairs.test gives {job.pairs.test}; raise it, or ask for fewer"
+        )
+
+
+def _check_controls(job: Job) -> None:
+    """Raises: JobError for a control that nothing in this job could have; what a proposer of the user's own makes is not known here."""
+    keys = job.space
+    subspaces = [*(keys.meant_subspaces if keys.components else ()), *(unit.subspace for _, unit in keys.named_units)]
+    if job.propose.use not in PROPOSERS:
+        return
+    if "arbitrary_labels" in job.controls and not any(s.featurizer in TRAINED for s in subspaces):
+        raise JobError(
+            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(TRAINED)}), and the job has none; leave it out"
+        )
+    if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
+        raise JobError(
+            "controls: random_subspace is as large as the subspace it stands beside, and the job has whole vectors alone; leave it out"
         )
 
 

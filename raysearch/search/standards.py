@@ -56,7 +56,7 @@ class Standard:
     def among(self, hypotheses: int) -> "Standard":
         """The same at another K."""
         keep = None if self.keep is None else replace(self.keep, hypotheses=hypotheses)
-        return Standard(replace(self.change, hypotheses=hypotheses), keep)
+        return replace(self, change=replace(self.change, hypotheses=hypotheses), keep=keep)
 
     def verdict(self, change: Evidence, keep: Evidence) -> Literal["accept", "reject"] | None:
         """Accept, reject, or None: go on."""

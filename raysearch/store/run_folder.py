@@ -7,7 +7,7 @@ run (flock, which the kernel lets go of when a driver dies, however it dies); on
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -155,9 +155,19 @@ def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder
         return RunFolder.open(root.at(names[-1]))
     if text in names:
         return RunFolder.open(root.at(text))
-    near = difflib.get_close_matches(text, names, n=1, cutoff=0.4) or names[-1:]
-    hint = f"did you mean {near[0]!r}?" if near else "that store holds no runs; is --store right?"
-    raise StoreError(f"there is no run {text!r}, neither as a path nor in store {root.place}; {hint}")
+    raise StoreError(f"there is no run {text!r}, neither as a path nor in store {root.place}; {_hint(text, names)}")
+
+
+def _hint(text: str, names: Sequence[str]) -> str:
+    """The run that may be meant: the newest whose name begins so, or is much like it."""
+    if not names:
+        return "that store holds no runs; is --store right?"
+    newest_first = names[::-1]
+    begun = [name for name in newest_first if text and name.startswith(text)]
+    by_job = {name.rsplit("-", 2)[0]: name for name in names}
+    alike = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(text, names, n=1)
+    near = begun or [by_job.get(found, found) for found in alike]
+    return f"did you mean {near[0]!r}?" if near else f"its newest is {names[-1]!r}"
 
 
 def run_names(store: str | Path | Folder) -> list[str]:

@@ -39,9 +39,8 @@ def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> No
     at_nine_in_ten = [{p["iia"]: p["accept"] for p in plan["powers"]}[0.95] for plan in (planned, whole)]
     assert at_nine_in_ten[0] > at_nine_in_ten[1] > 0
     words = plan_job(QUICKSTART, SETS, "text")
-    assert "proposed    10 of them, by attribution: K = 10" in words
-    assert "false accept 0.05 over all 10," in words
-    assert "proposed" not in plan_job(QUICKSTART, SETS[:1], "text")
+    assert "attribution: tests 10 of the 48; each is judged at K = 10" in words
+    assert "exhaustive: tests all 48; each is judged at K = 48" in plan_job(QUICKSTART, SETS[:1], "text")
 
 
 def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_the_same(shell: Shell) -> None:

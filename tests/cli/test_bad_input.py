@@ -202,6 +202,12 @@ def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, make: Callable[[Pat
         (("submit", str(QUICKSTART), "--address", "http://head:8265"), 2, "--store ./runs: dies with the job's folder"),
         (("run", str(QUICKSTART), "--address", "127.0.0.1:1"), 4, "Ray at 127.0.0.1:1 cannot be reached"),
         (
+            ("run", str(QUICKSTART), "--address", "http://127.0.0.1:1"),
+            4,
+            "http://127.0.0.1:1 is the address of a job server",
+        ),
+        (("status", "nothing"), 4, "there is no run 'nothing'"),
+        (
             ("run", str(QUICKSTART), "--set", "test.threshold=2"),
             2,
             "test.threshold: input should be less than 1 (got 2)",

@@ -1,10 +1,16 @@
 """The words of a plan."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from raysearch.cli.plan import _sites_words
+from raysearch.cli.plan import _sites_words, plan_job
+from raysearch.errors import JobError
 from raysearch.search.hypothesis import Subspace
 from raysearch.search.space import Grid
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -22,3 +28,47 @@ from raysearch.search.space import Grid
 )
 def test_a_grid_is_told_as_component_heads_and_positions(grid: Grid, words: str) -> None:
     assert _sites_words(grid) == words
+
+
+def planned(output: str, *sets: str) -> str:
+    return plan_job(ROOT / "jobs" / "quickstart.yaml", ("pairs.test=64", *sets), output)
+
+
+def test_a_plan_names_the_proposer_and_what_k_means_for_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        """
+class Some:
+    most = 1000
+    def __init__(self, space): ...
+    def propose(self, known): return []
+class Open(Some):
+    most = None
+"""
+    )
+    said = {"": "proposer    exhaustive: tests all 120; each is judged at K = 120\n"}
+    said["propose.use=refine"] = "refine: tests some of the 120, as it learns; each is judged at K = 120, whichever"
+    said[f"propose.use={mine}:Some"] = "mine.py:Some: what it proposes is judged at K = 1000, the most that it may"
+    said[f"propose.use={mine}:Open"] = (
+        "mine.py:Open, open-ended: its j-th proposal is judged at K = j(j + 1); the chances"
+    )
+    chances = []
+    for use, words in said.items():
+        assert words in planned("text", *filter(None, [use]))
+        facts = json.loads(planned("json", *filter(None, [use])))
+        chances.append((facts["k"], next(p["accept"] for p in facts["powers"] if p["iia"] == 0.95)))
+    assert [k for k, _ in chances] == [120, 120, 1000, None]
+    at_120, refined, at_1000, at_14520 = (accept for _, accept in chances)
+    assert at_120 == refined > at_1000 > at_14520
+
+
+@pytest.mark.parametrize(
+    ("propose", "says"),
+    [
+        ("{use: nowhere.py:Mine}", "propose.use: there is no file .*nowhere.py"),
+        ("{use: refine, options: {stp: 2}}", "propose.options: refine: got an unexpected keyword argument 'stp'"),
+    ],
+)
+def test_a_plan_refuses_a_proposer_that_a_run_would_refuse(propose: str, says: str) -> None:
+    with pytest.raises(JobError, match=says):
+        planned("json", f"propose={propose}")

@@ -292,6 +292,7 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     done = subprocess.run(code, cwd=shell.folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
     assert "of 120 hypotheses failed, more than --fail-on-error 0.05" in done.stderr
+    assert "raysearch: 30 times: OverflowError: " in done.stderr
     rows = shell.json("results", "latest", "-o", "json")
     failed = {(r["layer"], r["position"]) for r in rows if r["verdict"] == "failed"}
     assert failed == {(3, p) for p in ("a", "plus1", "b", "plus2", "c", "last")}

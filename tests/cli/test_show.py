@@ -41,6 +41,19 @@ def test_a_column_is_there_where_it_tells_rows_apart(sets: tuple[tuple[Unit, ...
     assert _table(*sets)[0].split() == [*columns, "iia", "low", "high", "n", "holdout_iia", "keep_iia"]
 
 
+def test_the_reason_stands_beside_what_failed_and_an_empty_table_says_so() -> None:
+    schema = pa.unify_schemas([HYPOTHESES, VERDICTS])
+    row = hypothesis_row(Proposed(Hypothesis("v", Intervention((RESIDUAL,))), "exhaustive", 0))
+    failed = {name: row.get(name) for name in schema.names} | {"verdict": "failed", "reason": "RankError: too large"}
+    console = Console(file=io.StringIO(), width=200, no_color=True)
+    print_table(pa.Table.from_pylist([failed], schema=schema), console)
+    print_table(schema.empty_table(), console)
+    heads, told, empty = map(str.rstrip, console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+    assert heads.endswith("reason")
+    assert told.endswith("RankError: too large")
+    assert empty == "No hypothesis to show."
+
+
 def test_several_units_are_told_one_by_one() -> None:
     lent = Unit(Site(5, "head", "a", 2), Subspace(coordinates=(0, 1, 2, 9)), Site(6, "head", "a", 3))
     assert asdict(lent)["subspace"]["coordinates"] == (0, 1, 2, 9)

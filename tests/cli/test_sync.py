@@ -152,6 +152,10 @@ def test_a_status_says_what_the_search_said_at_its_end_and_who_works_on_it(live:
     assert said["verdicts"].startswith(f"0 alive, {accepted} accepted, {rejected} rejected, ")
     assert said["mlflow"] == f"run {run.info.mlflow_run_id} at {run.info.tracking_uri}"
     assert said["last"].startswith("event at 20")
+    told = live.json("status", "latest", "-o", "json")
+    assert (told["run"], told["status"], told["stage"]) == (said["run"], "done", "done")
+    assert (told["alive"], told["accepted"], told["rejected"], told["at_most"]) == (0, accepted, rejected, 0)
+    assert told["pairs"] == int(said["pairs"].split()[0])
     with run.lock():
         assert dict(line.split(maxsplit=1) for line in local_status(run))["status"].startswith(
             f"process {os.getpid()} on "

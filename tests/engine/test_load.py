@@ -173,8 +173,10 @@ def test_a_hub_id_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyP
     assert "nobody-at-all/no-such-model" in text
 
 
-def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
-    assert "cannot be loaded" in refused(ModelSource(str(tmp_path)))
+def test_an_empty_folder_or_a_file_is_one_line(tmp_path: Path) -> None:
+    assert "has no config.json; name a folder" in refused(ModelSource(str(tmp_path)))
+    (tmp_path / "model.safetensors").touch()
+    assert "is a file, and no .gguf" in refused(ModelSource(str(tmp_path / "model.safetensors")))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])

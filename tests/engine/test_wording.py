@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from raysearch.causal import ONE_SOURCE, Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair, token
 from raysearch.engine.encode import encode, encoding_digest
 from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError, PairsError, PositionError
@@ -69,6 +69,30 @@ def test_special_tokens_are_put_before_a_text_as_asked_and_spans_survive(
     e = encoded(tokenizer, Wording(chat_template=template, special_tokens=special))
     assert tokenizer.convert_ids_to_tokens(list(e.base[:2])) == begins
     assert tokenizer.convert_ids_to_tokens([e.base[t] for t in e.base_positions["p"]]) == ["c", "d"]
+
+
+@pytest.mark.parametrize("wording", [PLAIN, CHAT])
+@pytest.mark.parametrize("before", [False, True])
+def test_tokens_by_index_are_counted_in_the_text_itself_whatever_stands_around_it(
+    wording: Wording, before: bool
+) -> None:
+    """A single token, some of the job's own, every token, a part of a span: none is of the template, none a special token."""
+    tokenizer = chatting(before=before)
+    given = Input("ab cd", {"p": (3, 5)}, tokens={"some": (0, 3)})
+    of = replace(pair(), base=given, sources={ONE_SOURCE: given})
+    own = tokenizer("ab cd", add_special_tokens=False)["input_ids"]
+    (e,) = encode([of], tokenizer, [EVERY, "token_1", "some", "p.last"], ["v"], wording)
+
+    def at(position: str) -> list[int]:
+        assert e.base_positions[position] == e.source_positions[ONE_SOURCE][position]
+        return [e.base[t] for t in e.base_positions[position]]
+
+    assert [at(token(i)) for i in range(len(own))] == [[id] for id in own]
+    assert token(len(own)) not in e.base_positions
+    assert (at("some"), at("p.last")) == ([own[0], own[3]], [own[-1]])
+    assert e.base_positions["token_1"] == (list(e.base).index(own[0]) + 1,)
+    with pytest.raises(PositionError, match=rf"there is no token {len(own)} .*'ab cd' has {len(own)}"):
+        encode([of], tokenizer, [token(len(own))], ["v"], wording)
 
 
 def test_sequences_and_choices_are_of_the_reply() -> None:

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 import raysearch as rs
+from raysearch.causal import Input, Pair
+from raysearch.engine.encode import encode
 from raysearch.engine.network import LanguageModel
+from raysearch.engine.wording import Wording
 from raysearch.errors import ModelError, PairsError, PositionError
+from raysearch.search.hypothesis import Intervention, Site, Unit
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
@@ -37,6 +41,26 @@ def by_hand(model: torch.nn.Module, base: list[int], source: list[int], layer: i
     logits = model(torch.tensor([base])).logits[0, -1]
     handle.remove()
     return logits
+
+
+def test_texts_are_taken_as_they_are_so_a_chat_is_swapped_by_its_whole_prompt() -> None:
+    """As docs/your-own-model.md says: a search with model.prompt.chat_template saw what the template makes of a text."""
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}w6 {{ m.content }} w7{% endfor %}"
+    model = rs.Model(loaded(model_of("llama"), tokenizer), "tiny")
+    assert model.tokens(BASE) == ("w1", " w2", " w3", " w4")
+    of = Pair(
+        0, Input(BASE, {"p": (6, 8)}), {"s": Input(SOURCE, {"p": (6, 8)})}, {"base": " w8", "s": " w9"}, {}, "test"
+    )
+    (seen,) = encode([of], tokenizer, ["p"], [], Wording(chat_template=True))
+    base, source = (
+        tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False) for text in (BASE, SOURCE)
+    )
+    assert (model._texts[base].ids, model._texts[source].ids) == (seen.base, seen.sources["s"])
+    (at,) = seen.base_positions["p"]
+    assert model.swap(base, source, 1, "w3", source_position="w5") == model.swap(base, source, 1, at)
+    saved = rs.SavedIntervention(Intervention((Unit(Site(1, "residual", "p")),)), {}, variable="v")
+    assert model.swap(base, source, saved, {"p": "w3"}, source_position={"p": "w5"}) == model.swap(base, source, 1, at)
 
 
 def test_a_swap_and_every_cell_of_a_scan_are_what_a_hook_by_hand_gives(tiny: rs.Model) -> None:

@@ -122,9 +122,11 @@ def test_the_pairs_tell_the_variables_apart_and_none_stands_in_two_splits(pairs:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"symbols": 1}, "symbols: got 1; it must be a whole number of at least 2"),
+        ({"symbols": 1}, "symbols: got 1; it must be a whole number from 2 to 1000"),
         ({"symbols": 2.5}, "symbols: got 2.5"),
-        ({"dimensions": 0}, "dimensions: got 0; it must be a whole number of at least 1"),
+        ({"symbols": 10**9}, "symbols: got 1000000000; it must be a whole number from 2 to 1000, such as 20"),
+        ({"dimensions": 10**9}, "dimensions: got 1000000000; it must be a whole number from 1 to 100, such as 4"),
+        ({"dimensions": 0}, "dimensions: got 0; it must be a whole number from 1 to 100"),
         ({"symbols": 50, "dimensions": 1}, "symbols: 50 vectors of 1 dimensions have no room 0.2 apart"),
     ],
 )

@@ -15,6 +15,7 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.running.pools import work_of
 from raysearch.running.question import Question, ask
+from raysearch.search.anytime import AnytimeTest
 from raysearch.search.betting import BettingTest
 from raysearch.search.events import ComponentFacts, ModelFacts
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
@@ -371,6 +372,11 @@ def test_replicas_are_told_how_texts_are_put_and_what_counts() -> None:
     assert Wording(**work_of(ask(_job()), _job()).wording) == PLAIN
 
 
+def _test_of(question: Question) -> AnytimeTest:
+    space = question.space(FACTS)
+    return question.test(question.proposer(space, FACTS), space)
+
+
 def _scored(**rooms: Any) -> Job:
     return Job.parse({**_job().model_dump(by_alias=True), **rooms})
 
@@ -384,14 +390,43 @@ def test_a_test_on_a_score_measures_it_and_takes_fit_pairs_for_its_scale() -> No
     assert question.job.answer.scores == ("kl", "logit_difference")
     assert work_of(question, question.job).scores == ("kl", "logit_difference")
     assert sum(p.split == "fit" for p in question.pairs) == 12
-    space = question.space(FACTS)
-    assert isinstance(question.test(question.proposer(space, FACTS), space), BettingTest)
+    assert isinstance(_test_of(question), BettingTest)
     by_probability = ask(_scored(test={"score": "probability"}))
     assert by_probability.job.answer.scores == ("probability",)
     assert not any(p.split == "fit" for p in by_probability.pairs)
     bare = ask(_job())
     assert (bare.job.answer.scores, work_of(bare, bare.job).scores) == ((), ())
-    assert isinstance(bare.test(bare.proposer(space, FACTS), space), SequentialTest)
+    assert isinstance(_test_of(bare), SequentialTest)
+
+
+@pytest.mark.parametrize(
+    ("rooms", "said"),
+    [
+        (
+            {"pairs": {"test": 4, "fit": 0}, "space": {"subspaces": [{"das": [2]}]}},
+            "pairs.fit: 0 leaves no pairs to fit",
+        ),
+        (
+            {"controls": ["arbitrary_labels"]},
+            r"controls: arbitrary_labels is of subspaces that are trained \(das, boundless",
+        ),
+        (
+            {"controls": ["arbitrary_labels"], "space": {"subspaces": [{"pca": [2]}]}, "pairs": {"test": 4, "fit": 9}},
+            "controls: arbitrary_labels is of subspaces that are trained",
+        ),
+        (
+            {"controls": ["placebo", "random_subspace"]},
+            "controls: random_subspace is as large as the subspace it stands",
+        ),
+        (
+            {"test": {"use": "fixed", "pairs": 9}},
+            "test.pairs: 9 pairs of every hypothesis, and pairs.test gives 4; raise",
+        ),
+    ],
+)
+def test_what_a_job_asks_in_vain_is_said_before_anything_is_drawn(rooms: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        ask(_scored(**{"pairs": {"test": 4, "holdout": 2}, **rooms}))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The searches of docs/searches.md in a small form: the files load, run, and find what can be known beforehand."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,25 +70,31 @@ def test_a_gru_keeps_the_sum_so_far_in_the_state_of_each_step_and_nowhere_else()
     assert accepted(kept) == SUMS
 
 
-def test_ones_own_proposer_is_asked_generation_by_generation(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        """
+def steps(folder: Path, most: int | None) -> Kept:
+    """running_sum with a proposer of one's own; `most`: its K."""
+    (folder / "mine.py").write_text(
+        f"""
 class Steps:
     "One time step after the other, until the first sum is found."
-    most = None
+    most = {most}
     def __init__(self, space, until):
         self.space, self.until = space, until
     def propose(self, known):
         found = [d for d in known.decided.values() if d.verdict == "accept" and d.hypothesis.variable == self.until]
-        at = f"token_{known.generations}"
+        at = f"token_{{known.generations}}"
         return [] if found else [h for h in self.space if h.intervention.units[0].site.position == at]
 """
     )
     text = (JOBS / "running_sum.yaml").read_text()
-    for folder in ("models", "problems"):
-        text = text.replace(f" {folder}/running_sum.py", f" {JOBS}/{folder}/running_sum.py")
-    (tmp_path / "job.yaml").write_text(text + "\npropose: {use: mine.py:Steps, options: {until: sum2}}\n")
-    kept, _ = run("", job=tmp_path / "job.yaml")
+    for kind in ("models", "problems"):
+        text = text.replace(f" {kind}/running_sum.py", f" {JOBS}/{kind}/running_sum.py")
+    (folder / "job.yaml").write_text(text + "\npropose: {use: mine.py:Steps, options: {until: sum2}}\n")
+    kept, _ = run("", job=folder / "job.yaml")
+    return kept
+
+
+def test_ones_own_proposer_is_asked_generation_by_generation(tmp_path: Path) -> None:
+    kept = steps(tmp_path, most=None)
     wanted = {cell for cell in SUMS if cell[3] in ("token_0", "token_1")}
     assert accepted(kept) == wanted
     proposed = {
@@ -96,6 +103,15 @@ class Steps:
         if isinstance(n, Proposed)
     }
     assert proposed == {("Steps", 0, "token_0"), ("Steps", 1, "token_1")}
+
+
+def test_what_ones_own_proposer_says_is_its_k_is_what_each_accept_pays_for_even_beyond_the_space(
+    tmp_path: Path,
+) -> None:
+    kept = steps(tmp_path, most=1000)
+    accepts = [n.log_evidence for n in kept.said if isinstance(n, Decided) and n.verdict == "accept"]
+    assert accepts
+    assert min(accepts) >= math.log(1000 / 0.2)
 
 
 def test_a_vision_transformer_holds_symbols_at_their_patches_and_the_answer_at_the_class_token() -> None:

@@ -14,6 +14,7 @@ from raysearch.search.blocks import Expected
 from raysearch.search.evidence import Evidence
 from raysearch.search.notes import Decided
 from raysearch.search.power import power
+from raysearch.search.proposers import Exhaustive
 from raysearch.search.search import Search
 from raysearch.search.sequential import SequentialTest
 from raysearch.search.standards import Rule, Standard
@@ -187,11 +188,20 @@ def test_every_verdict_follows_from_its_counts_by_the_tests_written_out_here(kin
     assert "reject" in seen
 
 
+class OpenEnded(Exhaustive):
+    """The whole space too, but no K: each hypothesis is judged by a standard of its own."""
+
+    most = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("make", [Exhaustive, OpenEnded])
 @pytest.mark.parametrize("these_pairs", [False, True])
 @pytest.mark.parametrize("kinds", ["change", "unfiltered"])
-def test_the_interval_of_a_kind_of_pair_is_that_of_its_pairs_alone(kinds: str, these_pairs: bool) -> None:
+def test_the_interval_of_a_kind_of_pair_is_that_of_its_pairs_alone(
+    kinds: str, these_pairs: bool, make: type[Exhaustive]
+) -> None:
     world = World(rule=Rule(kinds), these_pairs=these_pairs)  # type: ignore[arg-type]
-    search = _run(world)
+    search = Cluster(world, 3, seed=0).drive(world.search(make(world.space)))
     used = [world.pairs[p] for p in search.screening.usable("test")]
     for d in search.verdicts.values():
         counting = Counter(e.set for e in used if kinds == "unfiltered" or e.changes(d.hypothesis.variable))

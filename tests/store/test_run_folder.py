@@ -161,6 +161,10 @@ def test_a_run_is_found_by_place_by_name_and_as_the_latest(store: Folder) -> Non
     assert run_names(store) == [old.folder.name, new.folder.name]
     with pytest.raises(StoreError, match=f"did you mean '{old.folder.name}'"):
         find_run(store, old.folder.name[:-1])
+    with pytest.raises(StoreError, match=f"did you mean '{old.folder.name}'"):
+        find_run(store, "zzz")
+    with pytest.raises(StoreError, match=f"there is no run '0', neither .* its newest is '{new.folder.name}'"):
+        find_run(store, "0")
     with pytest.raises(StoreError, match="holds no runs"):
         find_run(store.at("empty"), "latest")
     new.folder.delete("run.json")
