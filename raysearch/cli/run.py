@@ -105,10 +105,11 @@ def _code(ended: Ended, where: Where) -> int:
     if end.failed > where.fail_on_error * end.decided:
         print(
             f"raysearch: {end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
-            f"see {ended.run.tables.at('failures').place}; when that is mended: {_resume(ended.run, where, ' --retry-failed')}",
+            f"see {ended.run.tables.at('failures').place}",
             file=sys.stderr,
         )
         _say_why(ended.run)
+        print(f"raysearch: when that is mended: {_resume(ended.run, where, ' --retry-failed')}", file=sys.stderr)
         return FAILED_TOO_MANY
     return 0
 
