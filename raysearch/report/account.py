@@ -20,7 +20,7 @@ from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
 from raysearch.report.beside import Beside, beside
 from raysearch.report.chart_facts import ChartFacts, chart_facts
-from raysearch.report.results import FITS, HYPOTHESES, SETS, each_part, read_table, results
+from raysearch.report.results import EFFECTS, FITS, HYPOTHESES, SETS, each_part, read_table, results
 
 Row = Mapping[str, Any]
 
@@ -75,6 +75,7 @@ class Account:
     beside: tuple[Beside, ...]
     sets: tuple[Row, ...]
     fits: tuple[Row, ...]
+    effects: tuple[Row, ...]
     failures: tuple[tuple[str, str, int], ...]
     cost: Cost
     splits: tuple[Split, ...]
@@ -114,6 +115,7 @@ def account(run: Place) -> Account:
         beside=tuple(beside(folder)),
         sets=tuple(read_table(folder, "sets", SETS).to_pylist()),
         fits=tuple(read_table(folder, "fits", FITS).to_pylist()),
+        effects=tuple(read_table(folder, "effects", EFFECTS).to_pylist()),
         failures=_failures(read_table(folder, "failures", FAILURES)),
         cost=_cost(folder),
         splits=_splits(pairs),

@@ -68,11 +68,19 @@ def _heat_map(panel: Panel, account: Account) -> Chart:
             iia[y][x], veil[y][x] = row["iia"], round(1 - strength(interval_width(row)), 3)
         marks.add(x, y, row, early)
     figure = figure_of(
-        _layer(z=iia, hovertext=hover, colorscale="Viridis", colorbar=_bar(account.facts)),
-        _layer(z=other, hovertext=hover, colorscale=[[0, _WAITING], [1, _FAILED]], showscale=False),
-        _layer(z=veil, hoverinfo="skip", colorscale=_veil("255,255,255"), showscale=False, meta={"veil": True}),
+        heat_layer(z=iia, hovertext=hover, colorscale="Viridis", colorbar=_bar(account.facts)),
+        heat_layer(z=other, hovertext=hover, colorscale=[[0, _WAITING], [1, _FAILED]], showscale=False),
+        heat_layer(z=veil, hoverinfo="skip", colorscale=_veil("255,255,255"), showscale=False, meta={"veil": True}),
         marks.trace(),
     )
+    figure.update_layout(shapes=marks.frames)
+    note = f"{panel.left_out} hypotheses over several layers are in the tables, not here." if panel.left_out else ""
+    return chart_of(panel, figure, note)
+
+
+def chart_of(panel: Panel, figure: go.Figure, note: str = "") -> Chart:
+    """The figure, whose cells are those of the panel, with axes and in its size."""
+    height, width = len(panel.layers), len(panel.labels)
     labels = [escape(label, quote=False).replace("\n", "<br>") for label in panel.labels]
     for axis, n, names, title in (
         (figure.update_xaxes, width, labels, panel.axis),
@@ -80,8 +88,7 @@ def _heat_map(panel: Panel, account: Account) -> Chart:
     ):
         axis(tickvals=list(range(n)), ticktext=names, title_text=title, range=[-0.5, n - 0.5], showgrid=False)
     lines = max(label.count("\n") for label in panel.labels) + 1
-    figure.update_layout(height=max(height * 27, 110) + 85 + 16 * lines, shapes=marks.frames)
-    note = f"{panel.left_out} hypotheses over several layers are in the tables, not here." if panel.left_out else ""
+    figure.update_layout(height=max(height * 27, 110) + 85 + 16 * lines)
     return Chart(" · ".join([panel.variable, *panel.of]), as_json(figure), max(340, min(width, 60) * 74 + 160), note)
 
 
@@ -106,8 +113,7 @@ class _Marks:
         if mark:
             self._put(x + (0.37 if iia is not None else 0), y + (0.24 if iia is not None else 0), mark, row)
         if verdict == "accept":
-            box = {"x0": x - 0.46, "x1": x + 0.46, "y0": y - 0.44, "y1": y + 0.44}
-            self.frames.append({"type": "rect", **box, "line": {"color": ACCEPT, "width": 2.2}})
+            self.frames.append(frame(x, y, ACCEPT, 2.2))
 
     def trace(self) -> go.Scatter:
         """All of it, with the ink for a light page; that for a dark one in `meta`."""
@@ -153,7 +159,14 @@ def _hover(row: Row, early: bool, reach: int, judged: Judged) -> str:
     return "<br>".join(lines)
 
 
-def _layer(**look: Any) -> go.Heatmap:
+def frame(x: float, y: float, colour: str, width: float) -> dict[str, Any]:
+    """A frame, `width` pixels strong, around a cell."""
+    box = {"x0": x - 0.46, "x1": x + 0.46, "y0": y - 0.44, "y1": y + 0.44}
+    return {"type": "rect", **box, "line": {"color": colour, "width": width}}
+
+
+def heat_layer(**look: Any) -> go.Heatmap:
+    """Cells with a colour each, of numbers in [0, 1] unless said."""
     return go.Heatmap(
         **{"zmin": 0, "zmax": 1, "xgap": 1.5, "ygap": 1.5, "hoverinfo": "text", "hoverongaps": False, **look}
     )

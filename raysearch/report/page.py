@@ -23,6 +23,7 @@ from raysearch.folders.where import Place, folder_at
 from raysearch.report.account import Account, Row, account
 from raysearch.report.beside import READ, TESTED
 from raysearch.report.charts import courses, intervals, stops
+from raysearch.report.effect_charts import effect_maps
 from raysearch.report.heat_charts import heat_maps
 from raysearch.report.units import words
 from raysearch.report.wording import NOT_SAID, claim, question, title
@@ -60,6 +61,7 @@ def page(run: Place) -> str:
         claim=claim(found),
         not_said=NOT_SAID,
         heat_maps=heat_maps(found),
+        effect_maps=effect_maps(found),
         charts={"intervals": intervals(found), "stops": stops(found), "courses": courses(found)},
         controls=_controls(found),
         by_variable=_by_variable(found),

@@ -78,6 +78,7 @@ SETS = pa.schema(
         ("high", _FLOAT),
     ]
 )
+EFFECTS = pa.schema([("variable", _STRING), ("layer", _INT), ("units", _STRING), ("effect", _FLOAT), ("pairs", _INT)])
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
 )

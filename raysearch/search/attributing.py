@@ -14,6 +14,7 @@ from raysearch.search.block_queue import BlockQueue
 from raysearch.search.blocks import EVEN_BLOCK, Expected, even_blocks
 from raysearch.search.events import Attributed, Task
 from raysearch.search.hypothesis import Unit
+from raysearch.search.notes import Effect, Weighed
 from raysearch.search.proposers import Effects
 
 
@@ -48,17 +49,25 @@ class Attributing:
         block = self.queue.ask(task)
         return None if block is None else Task(task, "attribute", (), (block,), units=self._units)
 
-    def tell(self, event: Attributed) -> None:
-        """Takes the effects of a block, unless they were known already."""
-        if self.queue.told(event.task, event.split, event.block, event.pairs):
+    def tell(self, event: Attributed) -> bool:
+        """Takes the effects of a block; whether they were news."""
+        news = self.queue.told(event.task, event.split, event.block, event.pairs)
+        if news:
             assert all(len(of) == len(self._units) for of in event.effects.values()), "of another space"
             self._told[event.block] = event
+        return news
 
     @property
     def effects(self) -> Effects:
         """Means over the change pairs of each variable, once all blocks are told."""
         assert self.done
         return {v: dict(zip(self._units, self._means(v), strict=True)) for v in self._changing}
+
+    @property
+    def weighed(self) -> Weighed:
+        """`effects`, to be written down."""
+        found = self.effects
+        return Weighed(tuple(Effect(v, u, e, self._changing[v]) for v in found for u, e in found[v].items()))
 
     def _means(self, variable: str) -> list[float | None]:
         blocks = [self._told[at].effects[variable] for at in sorted(self._told)]

@@ -81,8 +81,7 @@ class Groundwork:
         """Takes what was seen."""
         if isinstance(event, Attributed):
             assert self._attributing is not None, "screening comes first"
-            self._attributing.tell(event)
-            return []
+            return [self._attributing.weighed] if self._attributing.tell(event) and self._attributing.done else []
         if not self.screening.tell(event) or not self.screening.done:
             return []
         self._standards = Standards(

@@ -9,7 +9,7 @@ from typing import Literal
 
 from raysearch.causal import Split
 from raysearch.search.events import Fitted, Ids, Measured
-from raysearch.search.hypothesis import Hypothesis
+from raysearch.search.hypothesis import Hypothesis, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,24 @@ class Blocked:
     """Screening is over: which pairs are solved, and the blocks they were cut into."""
 
     pairs: tuple[PairScreened, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an interchange at `unit` would do to first order, for one variable: the mean over `pairs` change pairs of a share in [0, 1];
+    None where it cannot be interchanged on one of them."""
+
+    variable: str
+    unit: Unit
+    effect: float | None
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Attribution is over: the effects that the proposer chooses by, of every variable in every place of the space."""
+
+    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +168,7 @@ class Concluded:
     start: str | None = None
 
 
-Note = Proposed | Blocked | Trained | Concluded | Counted | Conflicted | Decided | Estimated
+Note = Proposed | Blocked | Weighed | Trained | Concluded | Counted | Conflicted | Decided | Estimated
 
 
 Stage = Literal["screening", "attributing", "searching", "estimating", "done"]

@@ -31,6 +31,7 @@ from raysearch.search.notes import (
     Proposed,
     Snapshot,
     Trained,
+    Weighed,
 )
 from raysearch.store.codec import Cut, Ended, Follows, Started, decode
 from raysearch.store.fits import Fits
@@ -40,6 +41,7 @@ from raysearch.store.pairs_table import read_pairs, write_pairs
 from raysearch.store.rows import (
     conflict_row,
     course_rows,
+    effect_rows,
     failure_row,
     fit_row,
     hypothesis_row,
@@ -234,6 +236,8 @@ class Ledger:
         match note:
             case Proposed():
                 self._tables["hypotheses"].add(hypothesis_row(note))
+            case Weighed():
+                self._add("effects", effect_rows(note))
             case Counted():
                 self._tables["observations"].add(observation_row(note))
             case Conflicted():

@@ -18,6 +18,7 @@ from raysearch.search.notes import (
     Reading,
     SetCount,
     Trained,
+    Weighed,
 )
 
 T = TypeVar("T")
@@ -42,6 +43,23 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
         "proposed_by": note.proposed_by,
         "generation": note.generation,
     }
+
+
+def effect_rows(note: Weighed) -> list[dict[str, Any]]:
+    """Rows of `effects`."""
+    return [
+        {
+            "variable": e.variable,
+            "layer": e.unit.site.layer,
+            "component": e.unit.site.component,
+            "head": e.unit.site.head,
+            "position": e.unit.site.position,
+            "units": canonical_json(as_plain((e.unit,))),
+            "effect": e.effect,
+            "pairs": e.pairs,
+        }
+        for e in note.effects
+    ]
 
 
 def observation_row(note: Counted) -> dict[str, Any]:

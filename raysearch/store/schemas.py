@@ -214,6 +214,23 @@ SETS = _schema(
     ("high", pa.float64(), "upper end of the 95 % interval of this kind alone, valid at the stopping time", "share"),
 )
 
+EFFECTS = _schema(
+    "effects",
+    ("variable", pa.string(), "variable of the causal model", "name"),
+    ("layer", pa.int32(), "layer, counted from 0; 0 for what the model has once", "index"),
+    ("component", pa.string(), "which activation of the layer, e.g. residual", "name"),
+    ("head", pa.int32(), "head of a per-head component, counted from 0; null for the whole vector", "index"),
+    ("position", pa.string(), "named position", "name"),
+    ("units", pa.string(), "the unit, a whole vector, with its source site if it has another", "JSON"),
+    (
+        "effect",
+        pa.float64(),
+        "how much of the lead of the base's answer an interchange would move, to first order; null where it cannot be done",
+        "share",
+    ),
+    ("pairs", pa.int32(), "fit pairs, of those that the variable changes, of which it is the mean", "pairs"),
+)
+
 FAILURES = _schema(
     "failures",
     ("intervention", pa.string(), "id of the intervention; null where the whole task failed", "id"),
@@ -265,6 +282,7 @@ PAIRS = _schema(
 TABLES: dict[str, pa.Schema] = {
     "hypotheses": HYPOTHESES,
     "observations": OBSERVATIONS,
+    "effects": EFFECTS,
     "fits": FITS,
     "sets": SETS,
     "verdicts": VERDICTS,

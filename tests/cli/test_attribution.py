@@ -54,14 +54,30 @@ def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_
     found = {(r["variable"], r["layer"], r["position"]) for r in proposed if r["hypothesis"] in accepted}
     assert found == {cell for cell in true_cells() if cell[0] in VARIABLES}
     assert (len(proposed), {r["proposed_by"] for r in proposed}) == (10, {"attribution"})
-    verdicts, observations = _table(run, "verdicts"), _table(run, "observations")
+    verdicts, observations, effects = (_table(run, name) for name in ("verdicts", "observations", "effects"))
+    _check_effects(effects, proposed)
+    assert "What attribution foresaw" in (run / "report.html").read_text()
     _cut_behind_the_first_effects(run)
     again = rs.resume(run, quiet=True)
     assert _table(run, "hypotheses") == proposed
     assert _table(run, "verdicts") == verdicts
+    assert _table(run, "effects") == effects
     volatile = ("worker", "seconds", "attempt")
     assert [_without(r, volatile) for r in _table(run, "observations")] == [_without(r, volatile) for r in observations]
     assert len(again.alignment) == len(found)
+
+
+def _check_effects(effects: list[dict[str, Any]], proposed: list[dict[str, Any]]) -> None:
+    """Of every place of the space one, in [0, 1]; those asked about are the largest of their variable."""
+    assert len(effects) == 48
+    assert {e["pairs"] > 10 for e in effects} == {True}
+    units = {(r["variable"], r["units"]) for r in proposed}
+    for variable in VARIABLES:
+        of = [e for e in effects if e["variable"] == variable]
+        chosen = [e["effect"] for e in of if (variable, e["units"]) in units]
+        others = [e["effect"] for e in of if (variable, e["units"]) not in units]
+        assert (len(chosen), len(others)) == (5, 19)
+        assert 1 >= min(chosen) >= max(others) >= 0
 
 
 def _cut_behind_the_first_effects(run: Path) -> None:

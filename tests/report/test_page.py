@@ -20,7 +20,7 @@ from raysearch.folders.folder import Folder
 from raysearch.report.heat_charts import MOST_CELLS, MOST_PANELS
 from raysearch.report.page import FILE, MOST_ACCEPTED, MOST_OTHERS, page, write_page
 from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
-from raysearch.search.notes import Decided, Estimated, Note, Proposed, SetCount
+from raysearch.search.notes import Decided, Effect, Estimated, Note, Proposed, SetCount, Weighed
 from raysearch.store.ledger import Ledger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
@@ -212,6 +212,7 @@ def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None
     seen = Page(run.folder.read(FILE).decode())
     assert "No hypothesis was accepted." in seen.text
     assert "Undecided (1)" in seen.text
+    assert "attribution" not in seen.text
     assert "is not done" not in seen.text
     assert "alignment-table" not in seen.tables
     assert "intervals-data" not in seen.data
@@ -280,6 +281,27 @@ def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> N
     assert "sum_ab · das 32" in seen.text
 
 
+def test_what_attribution_foresaw_is_a_map_that_frames_what_was_asked_about(tmp_path: Path) -> None:
+    place = [_hypothesis("a", layer).intervention.units[0] for layer in range(3)]
+    taken = replace(place[1], subspace=Subspace(coordinates=(0, 1)))
+    asked = [Hypothesis("a", Intervention((unit,))) for unit in (taken, place[2])]
+    told = [Effect("a", unit, effect, 7) for unit, effect in zip(place, (0.125, None, 0.75), strict=True)]
+    told.append(Effect("not searched", place[0], 1.0, 7))
+    notes = [Weighed(tuple(told)), *(Proposed(h, "attribution", 0) for h in asked)]
+    run = _kept(new_run(tmp_path), [*notes, *(_decided(h, "reject", 3) for h in asked)])
+    seen = Page(page(run.folder))
+    assert [name for name in seen.data if name.startswith("effect-")] == ["effect-1-data"]
+    figure = seen.data["effect-1-data"]
+    (cells,) = figure["data"]
+    assert cells["z"] == [[0.125], [None], [0.75]]
+    hover = [text for (text,) in cells["hovertext"]]
+    assert "0: residual at last<br>effect 0.125, the mean of 7 fit pairs<br>not asked about" in hover[0]
+    assert "cannot be interchanged on some fit pair<br>asked about" in hover[1]
+    assert hover[2].endswith("effect 0.750, the mean of 7 fit pairs<br>asked about")
+    assert [(f["x0"] + f["x1"], f["y0"] + f["y1"]) for f in figure["layout"]["shapes"]] == [(0, 2), (0, 4)]
+    assert "What attribution foresaw" in seen.text
+
+
 @pytest.fixture
 def hostile(tmp_path: Path) -> RunFolder:
     """A run in which every text of a user's would like to be a script."""
@@ -297,6 +319,7 @@ def hostile(tmp_path: Path) -> RunFolder:
     ]
     write_pairs(run.folder, texts, [replace(e, counterfactual={HOSTILE: (1,)}) for e in ENCODED])
     notes = [
+        Weighed(tuple(Effect(HOSTILE, x.intervention.units[0], 0.5, 4) for x in h)),
         *(Proposed(x, HOSTILE, 0) for x in h),
         _decided(h[0], "accept", 20, sets=(SetCount(HOSTILE, 4, 4, 0.4, 1.0),)),
     ]

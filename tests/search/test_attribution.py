@@ -10,7 +10,7 @@ from raysearch.errors import PairsError, SearchFailedError
 from raysearch.search.attribution import Attribution
 from raysearch.search.events import Attributed, Event
 from raysearch.search.hypothesis import Hypothesis, Site, Subspace, Unit
-from raysearch.search.notes import Blocked, Proposed
+from raysearch.search.notes import Blocked, Proposed, Weighed
 from raysearch.search.proposers import Known
 from raysearch.search.search import Search
 from raysearch.search.space import Grid, HypothesisSpace
@@ -133,7 +133,7 @@ def test_effects_come_after_screening_and_before_anything_is_proposed_on_fit_pai
         search.validate()
     assert kinds == sorted(kinds, reverse=True)
     assert kinds.count("attribute") == stages.count("attributing") == 2
-    assert [type(n) for n in notes] == [Blocked, *[Proposed] * Attribution(asked.space).most]
+    assert [type(n) for n in notes] == [Blocked, Weighed, *[Proposed] * Attribution(asked.space).most]
     used = [p for p, e in asked.pairs.items() if e.split == "fit"][:40]
     assert set(search.ground.effects["v"]) == set(map(Unit, HERE))
     changing = [p for p in used if asked.pairs[p].changes("v")]

@@ -1,0 +1,62 @@
+"""Heat maps of what attribution foresaw and the proposer chose by: layers upward, as in those of what was measured then.
+
+Invariants: drawn from the table `effects` alone; the places that were asked about are framed; text of users is escaped, for plotly reads
+a little HTML in every text.
+"""
+
+import json
+from html import escape
+
+from raysearch.report.account import Account, Row
+from raysearch.report.chart import UNDECIDED, Chart, figure_of
+from raysearch.report.heat_charts import MOST_CELLS, MOST_PANELS, HeatMaps, chart_of, frame, heat_layer
+from raysearch.report.panels import Panel, panels
+from raysearch.report.units import words
+
+
+def effect_maps(account: Account) -> HeatMaps:
+    """Of every variable that is searched; none where the proposer asked for no effects."""
+    drawn: list[Chart] = []
+    cells = left_out = 0
+    for variable in dict.fromkeys(row["variable"] for row in account.proposed):
+        asked = {at for row in account.proposed if row["variable"] == variable for at in _places(row)}
+        for panel in panels(variable, account.effects):
+            cells += len(panel.layers) * len(panel.labels)
+            if not panel.cells or cells > MOST_CELLS or len(drawn) == MOST_PANELS:
+                left_out += bool(panel.cells)
+                continue
+            drawn.append(_effect_map(panel, asked))
+    return HeatMaps(tuple(drawn), left_out)
+
+
+def _effect_map(panel: Panel, asked: set[str]) -> Chart:
+    effects: list[list[float | None]] = [[None] * len(panel.labels) for _ in panel.layers]
+    hover = [[""] * len(panel.labels) for _ in panel.layers]
+    frames = []
+    for (y, x), row in panel.cells.items():
+        chosen = not asked.isdisjoint(_places(row))
+        effects[y][x], hover[y][x] = row["effect"], _hover(row, chosen)
+        if chosen:
+            frames.append(frame(x, y, UNDECIDED, 1.8))
+    bar = {"thickness": 10, "outlinewidth": 0, "title": {"text": "effect", "side": "top"}}
+    figure = figure_of(heat_layer(z=effects, hovertext=hover, colorscale="Viridis", colorbar=bar))
+    figure.update_layout(shapes=frames)
+    return chart_of(panel, figure)
+
+
+def _hover(row: Row, chosen: bool) -> str:
+    return "<br>".join(
+        [
+            f"<b>{escape(row['variable'], quote=False)}</b>",
+            escape(words(row["units"]), quote=False),
+            "cannot be interchanged on some fit pair"
+            if row["effect"] is None
+            else f"effect {row['effect']:.3f}, the mean of {row['pairs']} fit pairs",
+            "asked about" if chosen else "not asked about",
+        ]
+    )
+
+
+def _places(row: Row) -> list[str]:
+    """The places of its units, whatever is taken of the vector there."""
+    return [json.dumps({**unit, "subspace": None}, sort_keys=True) for unit in json.loads(row["units"])]
