@@ -219,6 +219,10 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             "model.trust_remote_code: true would run whatever owner/name holds on the day it is loaded; pin it",
         ),
         (
+            {"model": {"path": "owner/name", "trust_remote_code": True, "revision": "main"}},
+            "model.trust_remote_code: true would run whatever owner/name at main holds on the day it is loaded; pin it",
+        ),
+        (
             {"model": {"path": "a.b:net", "trust_remote_code": True}},
             "model: trust_remote_code is for a language model;",
         ),

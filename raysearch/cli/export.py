@@ -18,6 +18,7 @@ from raysearch.engine.card import Finding, ModelOrigin, read_intervention
 from raysearch.engine.saved import SavedIntervention, push_intervention, save_intervention
 from raysearch.errors import JobError, StoreError
 from raysearch.job import Job
+from raysearch.job.files import is_beside
 from raysearch.report.results import results
 from raysearch.search.hypothesis import Intervention
 from raysearch.store.run_folder import JOB_FILE, RunFolder
@@ -35,7 +36,8 @@ def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
 def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
     """The intervention of a row of the run's results, with its tensors and figures. Raises: as `export`."""
     intervention = _intervention(row, run)
-    model = ModelOrigin(job.model.path, job.model.revision, run.info.model_digest, job.model.dtype)
+    path = f"./{job.model.path}" if is_beside(job.model.path) else job.model.path  # of the run's folder: no hub id
+    model = ModelOrigin(path, job.model.revision, run.info.model_digest, job.model.dtype)
     kept = ("hypothesis", "verdict", "n", "matches", "iia", "low", "high", "holdout_n", "holdout_iia", "claim")
     finding = Finding(
         run=run.info.id,

@@ -96,7 +96,7 @@ def _of_one_token(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedInte
     if saved.tensors and (count := tokens_at(run, unit)) != 1:
         raise JobError(f"its subspace is of {count} tokens as one vector, and theirs are of one token each")
     if unit.subspace.coordinates is not None and not saved.tensors:
-        return replace(saved, tensors=tensors_of_width(width_at(job, unit)))
+        return replace(saved, tensors=tensors_of_width(width_at(run, job, unit)))
     return saved
 
 

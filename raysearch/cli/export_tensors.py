@@ -4,7 +4,8 @@ Invariants: a content that is not the run's own, by its SHA-256, is refused; a d
 function of the intervention and of the width of its unit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from raysearch.engine.saved_subspace import tensors_of
 from raysearch.errors import JobError, ModelError, StoreError
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
+from raysearch.job.files import found_beside
+from raysearch.running.kept import files_of
 from raysearch.search.hypothesis import Intervention, Unit
 from raysearch.store.fits import Fits
 from raysearch.store.pairs_table import FILE
@@ -37,8 +40,9 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
             f"intervention {intervention.id}: has {len(intervention.units)} units, one with a {given[0].subspace.featurizer} subspace; "
             "only a single one can be exported"
         )
-    width = tokens_at(run, given[0]) * width_at(job, given[0])
-    return tensors_of(drawn(intervention, given[0], width, job.space.sae_paths))
+    with _found(run, job) as here:
+        width = tokens_at(run, given[0]) * _width(here, given[0])
+        return tensors_of(drawn(intervention, given[0], width, here.space.sae_paths))
 
 
 def tokens_at(run: RunFolder, unit: Unit) -> int:
@@ -58,8 +62,20 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
     return counts.pop()
 
 
-def width_at(job: Job, unit: Unit) -> int:
+def width_at(run: RunFolder, job: Job, unit: Unit) -> int:
     """How many numbers one token has at the unit. Raises: ModelError where the model is not where the job has it."""
+    with _found(run, job) as here:
+        return _width(here, unit)
+
+
+@contextmanager
+def _found(run: RunFolder, job: Job) -> Iterator[Job]:
+    """The job with the paths of what came along with it as they are here; while inside."""
+    with files_of(run) as files:
+        yield job if files is None else found_beside(job, files)
+
+
+def _width(job: Job, unit: Unit) -> int:
     site = unit.site
     if job.model.is_factory:
         raise ModelError(

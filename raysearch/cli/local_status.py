@@ -64,10 +64,10 @@ def _status(run: RunFolder, stands: Standing) -> str:
 
 
 def _snapshot(run: RunFolder) -> Snapshot:
-    kept, question = kept_question(run)
-    search = question.search(kept_facts(run), kept.encoded or ())
-    for batch in entries(run):
-        search.tell([e for e in batch if isinstance(e, Told)])
+    with kept_question(run) as (kept, question):
+        search = question.search(kept_facts(run), kept.encoded or ())
+        for batch in entries(run):
+            search.tell([e for e in batch if isinstance(e, Told)])
     return search.snapshot()
 
 

@@ -39,13 +39,13 @@ class _Time:
 
 def mirror_again(run: RunFolder, uri: str, children: int) -> str:
     """Tells MLflow at `uri` of the run; what to say of it. Raises: TrackingError, ResumeError, StoreError."""
-    kept, question = kept_question(run)
-    facts, stands = kept_facts(run), standing(run)
-    if kept.encoded is None or not stands.events:
-        raise TrackingError(f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first")
-    search, time = question.search(facts, kept.encoded), _Time(stands.starts[0].at)
-    mirror = mirror_of(run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True)
-    _tell(run, stands, search, mirror, time)
+    with kept_question(run) as (kept, question):
+        facts, stands = kept_facts(run), standing(run)
+        if kept.encoded is None or not stands.events:
+            raise TrackingError(f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first")
+        search, time = question.search(facts, kept.encoded), _Time(stands.starts[0].at)
+        mirror = mirror_of(run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True)
+        _tell(run, stands, search, mirror, time)
     shown = without_credentials(uri)
     own = run.info.tracking_uri in (None, shown)
     pictures = run.heatmaps.names() if stands.ended == "done" else []

@@ -42,6 +42,20 @@ class NamedFile:
         return is_uri(self.path)
 
 
+Away = Callable[[NamedFile], bool]
+"""Whether a file, its path as written, is on other machines, so that it is not looked for here."""
+
+
+def none_away(_: NamedFile) -> bool:
+    """Whoever runs a job has all that it names."""
+    return False
+
+
+def model_away(file: NamedFile) -> bool:
+    """Whoever only looks at a run needs all but the model, and may stand where there is none."""
+    return file.key == MODEL
+
+
 def placed(job: "Job", place: Callable[[NamedFile], str]) -> "Job":
     """The job with each path that it names put where `place` says; the name of a function stays behind its file."""
     model, problem = job.model, job.problem
@@ -81,6 +95,20 @@ def kept_beside(job: "Job", folder: Path) -> "Job":
         return str(path.relative_to(folder)) if path.is_relative_to(folder / FILES) else file.path
 
     return placed(job, place)
+
+
+def found_beside(job: "Job", folder: Path) -> "Job":
+    """The same the other way round: what is written from a folder with files/ has its place in `folder`."""
+
+    def place(file: NamedFile) -> str:
+        return str(folder / file.path) if is_beside(file.path) else file.path
+
+    return placed(job, place)
+
+
+def is_beside(path: str) -> bool:
+    """Whether a path is written from a folder with files/."""
+    return Path(path).parts[:1] == (FILES,)
 
 
 def _function(key: str, named: str, place: Callable[[NamedFile], str]) -> str:

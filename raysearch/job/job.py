@@ -1,7 +1,8 @@
 """The job itself: read, checked, written down, hashed."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from raysearch.errors import JobError
 from raysearch.folders.where import without_credentials
-from raysearch.job.files import MODEL, PAIRS, NamedFile, placed
+from raysearch.job.files import MODEL, PAIRS, Away, NamedFile, none_away, placed
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
@@ -30,12 +31,8 @@ from raysearch.job.text import assign, parse_mapping, read_mapping
 from raysearch.job.values import each_once
 from raysearch.search.hypothesis import canonical_json
 
-Away = Callable[[NamedFile], bool]
-"""Whether a file, its path as written, is on other machines."""
-
-
-def _nothing(_: NamedFile) -> bool:
-    return False
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A branch or tag of a hub may be moved."""
 
 
 class Job(Keys):
@@ -60,7 +57,7 @@ class Job(Keys):
     resources: ResourcesKeys = ResourcesKeys()
 
     @classmethod
-    def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = _nothing) -> "Job":
+    def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = none_away) -> "Job":
         """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError in one line.
 
         `away`: which files are on other machines; their paths stay as written, and are not looked for.
@@ -72,13 +69,13 @@ class Job(Keys):
         return cls.parse(raw, where=str(path), folder=path.resolve().parent, away=away)
 
     @classmethod
-    def read(cls, text: str, where: str, folder: Path | None = None) -> "Job":
-        """The job of a YAML text; `where` and `folder` as of `parse`. Raises: JobError in one line."""
-        return cls.parse(parse_mapping(text, where, tuple(cls.model_fields)), where=where, folder=folder)
+    def read(cls, text: str, where: str, folder: Path | None = None, away: Away = none_away) -> "Job":
+        """The job of a YAML text; `where`, `folder` and `away` as of `parse`. Raises: JobError in one line."""
+        return cls.parse(parse_mapping(text, where, tuple(cls.model_fields)), where=where, folder=folder, away=away)
 
     @classmethod
     def parse(
-        cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None, away: Away = _nothing
+        cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None, away: Away = none_away
     ) -> "Job":
         """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
         refuse_not_yet(raw, where)
@@ -87,10 +84,12 @@ class Job(Keys):
         except ValidationError as e:
             raise JobError(f"{where}: {first_error(e, cls)}") from e
         folder = folder or Path.cwd()
-        if not job.model.is_factory and not away(NamedFile(MODEL, job.model.path)):
+        model_here = not away(NamedFile(MODEL, job.model.path))
+        if model_here and not job.model.is_factory:
             _check_model(job.model.path, folder, where)
         job = placed(job, lambda file: file.path if away(file) else _absolute(file, job.model, folder, where))
-        _check_trust(job.model, where)
+        if model_here:
+            _check_trust(job.model, where)
         return job
 
     def to_yaml(self) -> str:
@@ -163,11 +162,13 @@ def _remote(file: NamedFile, where: str) -> str:
 
 def _check_trust(model: ModelKeys, where: str) -> None:
     """Raises: JobError for code of a hub that may be another tomorrow."""
-    if model.trust_remote_code and model.revision is None and not Path(model.path).is_absolute():
-        raise JobError(
-            f"{where}: model.trust_remote_code: true would run whatever {model.path} holds on the day it is loaded; pin it: give "
-            "model.revision a commit"
-        )
+    if not model.trust_remote_code or Path(model.path).is_absolute() or _COMMIT.fullmatch(model.revision or ""):
+        return
+    what = model.path if model.revision is None else f"{model.path} at {model.revision}"
+    raise JobError(
+        f"{where}: model.trust_remote_code: true would run whatever {what} holds on the day it is loaded; pin it: give "
+        "model.revision a commit, 40 hex digits"
+    )
 
 
 def _check_model(path: str, folder: Path, where: str) -> None:

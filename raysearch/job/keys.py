@@ -59,7 +59,7 @@ class ModelKeys(Keys):
     trust_remote_code: bool = Field(
         default=False,
         description="Run the code that lies in the model's folder or repository, on the driver's machine and on every node; of a hub id "
-        "only with a pinned `revision`.",
+        "only with a `revision` that is a commit.",
     )
     prompt: PromptKeys = PromptKeys()
 

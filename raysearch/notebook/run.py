@@ -12,6 +12,7 @@ import pyarrow as pa
 from raysearch.errors import RaysearchError
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
+from raysearch.job.files import model_away
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
@@ -50,7 +51,7 @@ class Run:
     @cached_property
     def job(self) -> Job:
         """What it asked, with what the job left open filled in."""
-        return Job.read(self._folder.job_text, self._folder.folder.shown(JOB_FILE))
+        return Job.read(self._folder.job_text, self._folder.folder.shown(JOB_FILE), away=model_away)
 
     @property
     def alignment(self) -> "DataFrame":

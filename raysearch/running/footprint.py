@@ -17,8 +17,8 @@ MIB = 2**20
 LIBRARIES = 432 * MIB
 """Of a process that has imported what a replica needs and no model (psutil's rss, torch 2.13, transformers 5.23)."""
 DRIVER = 200 * MIB
-A_HYPOTHESIS = 1_600
-"""Bytes of the driver; both measured (docs/scale.md, "What a driver costs")."""
+A_HYPOTHESIS = 2_241
+"""Bytes of the driver; both measured (benchmarks/RESULTS.md, "How far one driver reaches")."""
 COPIES = 3
 """Of what a forward pass keeps, at its peak: as it was seen, stacked, and cut into runs without padding (engine/captures.py)."""
 INSIDE = 4

@@ -14,7 +14,7 @@ from raysearch.errors import ResumeError
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.job import Job
-from raysearch.job.files import FILES, kept_beside
+from raysearch.job.files import FILES, Away, kept_beside, none_away
 from raysearch.running.question import Question
 from raysearch.search.events import Opened
 from raysearch.search.search import EVIDENCE_VERSION
@@ -57,11 +57,11 @@ def files_of(run: RunFolder) -> Iterator[Path | None]:
             yield Path(scratch)
 
 
-def kept_job(run: RunFolder, files: Path | None) -> Job:
-    """The job that the run began with, its paths from `files`. Raises: ResumeError where job.yaml was edited since, in what changes an
-    answer."""
+def kept_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
+    """The job that the run began with, its paths from `files`, but for what is `away`. Raises: ResumeError where job.yaml was edited
+    since, in what changes an answer."""
     where = run.folder.shown(JOB_FILE)
-    job = Job.read(run.job_text, where, files)
+    job = Job.read(run.job_text, where, files, away)
     if (job if files is None else kept_beside(job, files)).digest() != run.info.job_digest:
         raise ResumeError(
             f"{where}: was edited since the run began, and its verdicts would not mix with those to come; put it back "

@@ -3,11 +3,13 @@
 Invariants: only a run of this evidence version and of an untouched job is taken, else its verdicts would not be those that it had.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from raysearch.errors import ResumeError
+from raysearch.job.files import model_away
 from raysearch.running.kept import check_version, files_of, kept_job
 from raysearch.running.question import Question
 from raysearch.search.events import ComponentFacts, ModelFacts
@@ -15,12 +17,16 @@ from raysearch.store.pairs_table import KeptPairs, read_pairs
 from raysearch.store.run_folder import RunFolder
 
 
-def kept_question(run: RunFolder) -> tuple[KeptPairs, Question]:
-    """The pairs that the run keeps, and its question. Raises: ResumeError where another version began it, or its job was edited."""
+@contextmanager
+def kept_question(run: RunFolder) -> Iterator[tuple[KeptPairs, Question]]:
+    """The pairs that the run keeps, and its question; while inside, with the files of which a search is made, whose model may be elsewhere.
+
+    Raises: ResumeError where another version began it, or its job was edited.
+    """
     check_version(run)
     kept = read_pairs(run.folder)
     with files_of(run) as files:
-        return kept, Question(kept_job(run, files), kept.pairs)
+        yield kept, Question(kept_job(run, files, model_away), kept.pairs)
 
 
 def plain_facts(facts: ModelFacts) -> Mapping[str, Any]:

@@ -19,9 +19,9 @@ def nothing_failed(run: RunFolder) -> bool:
     """Whether the run is done and nothing in it failed, by its journal, without the model. Raises: StoreError, ResumeError."""
     if standing(run).ended != "done":
         return False
-    kept, question = kept_question(run)
-    search = question.search(kept_facts(run), kept.encoded or ())
-    return _failed(search, ([e for e in batch if isinstance(e, Told)] for batch in entries(run))).nothing
+    with kept_question(run) as (kept, question):
+        search = question.search(kept_facts(run), kept.encoded or ())
+        return _failed(search, ([e for e in batch if isinstance(e, Told)] for batch in entries(run))).nothing
 
 
 def retry_failed(ledger: Ledger, search: Search, front: Front) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,9 +12,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raysearch.cli.export import export
+from raysearch.cli.local_status import local_status
 from raysearch.folders.folder import Folder
 from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import folder_at
+from raysearch.job import Job
+from raysearch.notebook.progress import follow
+from raysearch.report.results import results
+from raysearch.running.front import Where
+from raysearch.running.run import begin
 from raysearch.store.run_folder import RunFolder, find_run, run_names
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import LOCAL, VOLATILE
@@ -96,6 +104,39 @@ def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_
     completion = {"_RAYSEARCH_COMPLETE": "bash_complete", "COMP_WORDS": "raysearch results ", "COMP_CWORD": "2"}
     assert name in shell(RAYSEARCH_STORE=uri, **completion, **s3.environment).stdout
     assert not list(shell.folder.iterdir())
+
+
+PROPOSER = """class Once:
+    def __init__(self, space):
+        self.space, self.most = space, len(space)
+
+    def propose(self, known):
+        return () if known.generations else self.space
+"""
+
+
+def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_there(s3: S3, tmp_path: Path) -> None:
+    files = tmp_path / "sent" / "files"
+    shutil.copytree(QUICKSTART.parent / "planted" / "model", files / "model")
+    (files / "ours.py").write_text(PROPOSER)
+    small = ("pairs.test=24", "pairs.holdout=4", "test.max_pairs=24", "space.layers=[1]", "space.positions=[plus2]")
+    named = (
+        f"model.path={files / 'model'}",
+        f"propose.use={files / 'ours.py'}:Once",
+        "space.subspaces=[{random: [4]}]",
+    )
+    job = Job.load(QUICKSTART, [*small, *named])
+    where = Where(store=s3.uri(tmp_path.name), tracking_uri="none", pool="local", address=None)
+    begin(job, where, follow(quiet=True), tmp_path / "sent")
+    shutil.rmtree(tmp_path / "sent")
+    run = find_run(folder_at(where.store), "latest")
+    assert "path: files/model" in run.job_text
+    assert "status    done" in local_status(run)
+    saved = export(run, results(run.folder)["hypothesis"][0].as_py(), tmp_path / "out")
+    assert (64, 4) in [tuple(t.shape) for t in saved.tensors.values()]
+    assert saved.model is not None
+    assert saved.model.path == "./files/model"
+    assert "base_model" not in (tmp_path / "out" / "README.md").read_text(), "it is no hub id"
 
 
 def test_of_two_drivers_on_one_run_the_later_one_ends_it_and_the_earlier_one_says_so(

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 import raysearch as rs
+from raysearch.cli.local_status import local_status
 from raysearch.errors import JobError, ResumeError, StoreError
 from raysearch.notebook.progress import Cell
 from raysearch.search.notes import Snapshot
+from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cluster.worlds import true_cells
 from tests.notebook.kernel import kernel
@@ -212,6 +214,20 @@ def test_a_cell_shows_one_output_that_is_written_anew() -> None:
         cell.say("loading")
         cell(start)
     assert silent == []
+
+
+def test_a_run_is_looked_into_where_its_model_is_not(tmp_path: Path) -> None:
+    shutil.copytree(QUICKSTART.parent / "planted" / "model", tmp_path / "model")
+    small = ("pairs.test=24", "pairs.holdout=4", "test.max_pairs=24", "space.layers=[1]", "space.positions=[plus2]")
+    job = rs.Job.load(QUICKSTART, [*small, f"model.path={tmp_path / 'model'}"])
+    run = rs.run(job, store=tmp_path / "runs", quiet=True)
+    there = str(run), local_status(find_run(tmp_path / "runs", "latest"))
+    shutil.rmtree(tmp_path / "model")
+    found = rs.Run.open(store=str(tmp_path / "runs"))
+    assert (str(found), local_status(find_run(tmp_path / "runs", "latest"))) == there
+    assert "status    done" in there[1]
+    with pytest.raises(JobError, match=r"model\.path: there is no"):
+        rs.resume(store=tmp_path / "runs", quiet=True)
 
 
 def test_looking_into_a_run_loads_no_model_and_no_cluster(searched: rs.Run) -> None:

@@ -10,11 +10,12 @@ from raysearch.engine.machine import Machine, Settings
 from raysearch.engine.meter import Meter
 from raysearch.engine.rows import Row
 from raysearch.job import Job
-from raysearch.running.footprint import Footprint, footprint
+from raysearch.running.footprint import A_HYPOTHESIS, Footprint, footprint
 from raysearch.running.question import ask
 from raysearch.search.events import Encoded
 
-QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "jobs" / "quickstart.yaml"
 
 
 def _asked(components: str) -> tuple[Looked, tuple[Encoded, ...], Footprint]:
@@ -50,7 +51,13 @@ def test_a_block_is_its_inputs_and_a_replica_its_parts() -> None:
     assert told.weights == 2 * looked.weight_bytes
     assert told.kept == told.inputs
     assert told.replica > told.weights + told.kept + told.batch
-    assert told.driver == 200 * 2**20 + 160_000
+    assert told.driver == 200 * 2**20 + 100 * A_HYPOTHESIS
+
+
+def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:
+    measured = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    assert f"{A_HYPOTHESIS:,} bytes a hypothesis" in measured
+    assert f"{A_HYPOTHESIS / 1000:.1f} KB a hypothesis" in (ROOT / "docs" / "scale.md").read_text()
 
 
 def test_no_more_is_kept_than_the_job_allows() -> None:
