@@ -37,7 +37,8 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
     """The intervention of a row of the run's results, with its tensors and figures. Raises: as `export`."""
     intervention = _intervention(row, run)
     path = f"./{job.model.path}" if is_beside(job.model.path) else job.model.path  # of the run's folder: no hub id
-    model = ModelOrigin(path, job.model.revision, run.info.model_digest, job.model.dtype)
+    revision = (run.info.facts or {}).get("commit") or job.model.revision
+    model = ModelOrigin(path, revision, run.info.model_digest, job.model.dtype)
     kept = ("hypothesis", "verdict", "n", "matches", "iia", "low", "high", "holdout_n", "holdout_iia", "claim")
     finding = Finding(
         run=run.info.id,

@@ -56,6 +56,7 @@ class LoadedModule:
     module: nn.Module
     digest: str
     dtype: str = "float32"
+    commit: None = None
 
     def open(self, pairs: Sequence[Pair]) -> tuple[TensorNetwork, Encoder]:
         """The network, its shapes looked at on the first base. Raises: ModelError where it does not run on that; PairsError."""

@@ -52,13 +52,14 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts are put to it."""
+    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts are put to it; the hub's commit."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     digest: str
     dtype: str = "float32"
     wording: Wording = PLAIN
+    commit: str | None = None
 
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """The language model, and how texts become its tokens. Raises: ModelError."""
@@ -132,7 +133,9 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
         except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
             raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
-    return Loaded(model, tokenizer, _digest(source), source.dtype, source.wording)
+    folder, commit = _files_of(source)
+    digest = digest_of(folder, source.trust_remote_code)
+    return Loaded(model, tokenizer, digest, source.dtype, source.wording, commit)
 
 
 def best_device() -> str:
@@ -236,13 +239,15 @@ def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreT
     return tokenizer
 
 
-def _digest(source: ModelSource) -> str:
+def _files_of(source: ModelSource) -> tuple[Path, str | None]:
+    """Where the files lie that were loaded; of a hub id the commit too, by which its cache names their folder."""
     path = Path(source.path).expanduser()
     if path.exists():
-        return digest_of(path, source.trust_remote_code)
+        return path, None
     config = cached_file(source.path, "config.json", revision=source.revision)
     assert config is not None, "a model that was loaded from the hub has its config.json in the cache"
-    return digest_of(Path(config).parent, source.trust_remote_code)
+    folder = Path(config).parent
+    return folder, folder.name
 
 
 def _check_whole(source: ModelSource, info: Any) -> None:

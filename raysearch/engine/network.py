@@ -111,6 +111,11 @@ class LoadedNetwork(Protocol):
     @property
     def dtype(self) -> str: ...
 
+    @property
+    def commit(self) -> str | None:
+        """Of the hub's repository that it was read from; None where it is from nowhere such."""
+        ...
+
     def open(self, pairs: Sequence[Pair]) -> tuple[Network, "Encoder"]:
         """The network, and how pairs such as these become what it is given. Raises: ModelError, PairsError."""
         ...

@@ -91,6 +91,7 @@ class Replica:
                 path=self._machine.path.name,
                 components=self._machine.facts,
                 tokens=tokens,
+                commit=loaded.commit,
             ),
             encoded,
         )

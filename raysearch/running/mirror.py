@@ -35,6 +35,8 @@ def mirror_of(
     """The mirror of a run at `uri`. `more`: of a replay (MlflowMirror has it)."""
     job = question.job.model_dump(mode="json", by_alias=True)
     params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
+    if facts.commit is not None:
+        params["model_commit"] = facts.commit
     tags = {
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,

@@ -45,7 +45,8 @@ class ModelFacts:
     """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or "plain", the first that held.
 
     `width`: of the residual, 0 where layers may differ. `heads`: attention heads of a layer. `components`: those that the job names
-    (the residual, where it names none). `tokens`: of every input, where the job asks for all positions.
+    (the residual, where it names none). `tokens`: of every input, where the job asks for all positions. `commit`: of a hub's
+    repository, what was loaded: a revision that is a branch may be another tomorrow.
     """
 
     layers: int
@@ -57,6 +58,7 @@ class ModelFacts:
     path: str
     components: tuple[ComponentFacts, ...] = ()
     tokens: int = 0
+    commit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 import yaml
 
+import raysearch as rs
 from raysearch import Model, load_intervention, load_mib
+from raysearch.cli.export import export
 from raysearch.engine.featurizers.make import to_bytes
+from raysearch.report.results import results
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.engine.hub_stand_in import READER, TOKEN, serve
@@ -62,6 +67,26 @@ def test_an_exported_hypothesis_is_the_one_of_the_run_with_its_figures(run: Path
         assert saved.model.dtype == "float32"
         assert saved.model.digest == json.loads((run / "run.json").read_text())["model_digest"]
         assert f"**Verdict: {row['verdict']}.**" in (shell.folder / "out/it/README.md").read_text()
+
+
+def test_of_a_hub_id_the_commit_that_was_loaded_goes_from_the_run_to_what_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    kept = tmp_path / "cache" / "models--ann--planted"
+    shutil.copytree(ROOT / "jobs/planted/model", kept / "snapshots" / commit)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    sets = ["model.path=ann/planted", "space.variables=[total]", "space.layers=[3]", "pairs={test: 48, holdout: 8}"]
+    rs.run(rs.Job.load(QUICKSTART, sets), store=tmp_path / "runs", quiet=True)
+    run = find_run(tmp_path / "runs", "latest")
+    (row,) = results(run.folder, accepted=True).to_pylist()
+    saved = export(run, row["hypothesis"], tmp_path / "out")
+    assert saved.model is not None
+    assert (saved.model.path, saved.model.revision) == ("ann/planted", commit)
+    assert f"revision `{commit}`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_run_is_exported_wherever_its_model_lies_by_now(run: Path, shell: Shell) -> None:

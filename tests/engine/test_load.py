@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -165,9 +166,23 @@ def test_an_absent_or_broken_gguf_file_is_one_line(tmp_path: Path) -> None:
     assert "cannot be loaded" in refused(ModelSource(str(tmp_path / "broken.gguf")))
 
 
-def test_a_hub_id_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
+def test_of_a_hub_id_the_commit_that_was_loaded_is_known(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    kept = tmp_path / "models--ann--tiny"
+    shutil.copytree(saved, kept / "snapshots" / commit)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for revision in (None, "main", commit):
+        loaded = load(ModelSource("ann/tiny", revision))
+        assert (loaded.commit, loaded.digest) == (commit, digest_of(saved))
+    assert load(ModelSource(str(saved))).commit is None
 
+
+def test_a_hub_id_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     text = refused(ModelSource("nobody-at-all/no-such-model", revision="main"))
     assert "nobody-at-all/no-such-model" in text

@@ -208,10 +208,12 @@ def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None
     h = [_hypothesis("a", layer) for layer in range(2)]
     notes = [*(Proposed(x, "exhaustive", 0) for x in h), _decided(h[0], "reject", 3), _decided(h[1], "undecided", 15)]
     run = _kept(new_run(store), notes)
+    run.update(facts={"commit": "0123abcd"})
     write_page(run.folder)
     seen = Page(run.folder.read(FILE).decode())
     assert "No hypothesis was accepted." in seen.text
     assert "Undecided (1)" in seen.text
+    assert "model commit0123abcd" in seen.text
     assert "attribution" not in seen.text
     assert "is not done" not in seen.text
     assert "alignment-table" not in seen.tables
