@@ -1,7 +1,6 @@
 """An S3 server on loopback (moto), and a proxy before it that can answer 503 for a while."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.ports import free_port
 
 SECRET = "s3cr3t-that-nobody-may-see"
 BUCKET = "bucket"
@@ -48,9 +49,7 @@ class S3:
 @contextmanager
 def s3_server() -> Iterator[S3]:
     """moto, for as long as the context lasts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     quiet = subprocess.DEVNULL
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -77,6 +77,10 @@ class Dispatch:
     def is_ready(self, line: Line) -> bool:
         return line.key in self._levels
 
+    def has_out(self, line: Line) -> bool:
+        """Whether a line stands in a task that is out, or waits to go out again."""
+        return any(line is other for group in self._groups() for other in group.lines)
+
     def ask(self, task: int, idle: int) -> Task | None:
         """The next task, under the id `task`, when `idle` workers wait; None where nothing is ready."""
         group = self._next_again() or self._next_ready(idle)
@@ -122,8 +126,11 @@ class Dispatch:
         """Every place in which a line stands; for the invariants."""
         for lines in self._ready.values():
             yield from lines.values()
-        for group in (*self._again, *(out.group for out in self._out.values())):
+        for group in self._groups():
             yield from group.lines
+
+    def _groups(self) -> Iterable[_Group]:
+        return (*self._again, *(out.group for out in self._out.values()))
 
     def _settle(self, task: int, keys: set[tuple[str, int]]) -> list[Line]:
         out = self._out.get(task)

@@ -119,8 +119,8 @@ class Line:
     """An intervention on the blocks of a split. `cases` are the hypotheses on it that are still open; without any it is closed.
 
     `strikes`: failed attempts at the next block, in a row. `careful`: it has failed, and goes out one block at a time, so that
-    what fails far ahead takes nothing from the blocks before. `counted`: so many blocks are. `read`: what was counted, on the holdout,
-    where a reading may still join.
+    what fails far ahead takes nothing from the blocks before. `counted`: so many blocks are. `read`: what was counted, where somebody may
+    still join: a reading on the holdout, another variable whose control this is.
     """
 
     intervention: Intervention
@@ -188,7 +188,7 @@ class Line:
         observation = self._ahead.pop(self.counted, None)
         if observation is None:
             return None
-        if self.split == "holdout":
+        if self.split == "holdout" or self.intervention.control is not None:
             self.read.append(observation)
         self.counted += 1
         return Counted(observation, self._conflicts.get(observation.block, 0))

@@ -47,7 +47,7 @@ class Measuring:
         before, was_closed = line.at_most, line.closed
         line.cases.append(case)
         self.at_most += line.at_most - before
-        if was_closed:
+        if was_closed and not self.dispatch.has_out(line):
             self.dispatch.add(line)
 
     def drop(self, line: Line, case: Case) -> None:
@@ -77,7 +77,11 @@ class Measuring:
 
     def again(self, line: Line, case: Case) -> None:
         """A hypothesis, or a reading, that failed on a line goes on after the last block that was counted."""
-        assert self.dispatch.idle, "failures are tried again before anything is asked: a line would stand in two places"
+        assert self.dispatch.idle, "failures are tried again before anything is asked"
+        self.reopen(line, case)
+
+    def reopen(self, line: Line, case: Case) -> None:
+        """A hypothesis is measured on a line that others may have left: after the last block that was counted."""
         if line.closed:
             line.again()
         self.join(line, case)

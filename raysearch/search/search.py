@@ -196,7 +196,9 @@ class Search:
             self._verdicts.enter(hypothesis)
         self._fitting.add([found for found in by_intervention.values() if found[0].is_fitted])
         for intervention, cases in by_intervention.values():
-            if not intervention.is_fitted:
+            if (line := self._measuring.line(("test", intervention.key))) is not None:
+                self._reopen(line, cases, notes)
+            elif not intervention.is_fitted:
                 self._open(intervention, "test", cases, notes)
 
     def _case(self, hypothesis: Hypothesis, reading: Reading | None = None) -> Case:
@@ -257,18 +259,30 @@ class Search:
             pairs = [self._pairs[p] for p in counted.observation.pairs]
             for case in line.cases:
                 case.count(counted.observation, pairs)
-            if line.split == "test":
-                self._look(line, notes)
+            for case in tuple(line.cases) if line.split == "test" else ():
+                self._look(line, case, line.counted, notes)
             if line.exhausted and not line.closed:
                 self._finish(line, notes)
 
-    def _look(self, line: Line, notes: list[Note]) -> None:
-        if self._rule.at_end and not line.exhausted:
+    def _reopen(self, line: Line, cases: list[Case], notes: list[Note]) -> None:
+        """A control of one variable turns out, in a later generation, to be that of another: each goes once through what was counted."""
+        for case in cases:
+            self._measuring.reopen(line, case)
+        for case in cases:
+            for blocks, seen in enumerate(line.read, start=1):
+                if case in line.cases:
+                    case.count(seen, [self._pairs[p] for p in seen.pairs])
+                    self._look(line, case, blocks, notes)
+            if case in line.cases and line.exhausted:
+                self._decide(line, case, "undecided", None, notes)
+
+    def _look(self, line: Line, case: Case, blocks: int, notes: list[Note]) -> None:
+        """Judges a case that has seen so many blocks."""
+        if self._rule.at_end and blocks < len(line.blocks):
             return
-        for case in tuple(line.cases):
-            verdict = self._standard(case.hypothesis).verdict(case.evidence, case.keep)
-            if verdict is not None:
-                self._decide(line, case, verdict, None, notes)
+        verdict = self._standard(case.hypothesis).verdict(case.evidence, case.keep)
+        if verdict is not None:
+            self._decide(line, case, verdict, None, notes)
 
     def _finish(self, line: Line, notes: list[Note]) -> None:
         """The line has seen all there is: what is open is undecided, or estimated."""

@@ -132,8 +132,8 @@ def _sampler_interval(evidence: Evidence, bound: float) -> tuple[float, float]:
         return mixture - float(_log_likelihood(theta, n, np.array([s]))[0]) - bound
 
     tiny, best = 1e-12, s / n
-    low = 0.0 if s == 0 else float(brentq(excess, tiny, min(best, 1 - tiny)))
-    high = 1.0 if s == n else float(brentq(excess, max(best, tiny), 1 - tiny))
+    low = 0.0 if s == 0 or excess(tiny) <= 0 else float(brentq(excess, tiny, min(best, 1 - tiny)))
+    high = 1.0 if s == n or excess(1 - tiny) <= 0 else float(brentq(excess, max(best, tiny), 1 - tiny))
     return low, high
 
 

@@ -195,6 +195,8 @@ class Training:
             self._again(group, True)
             return notes
         fit = self._fits[event.intervention]
+        if fit not in group.fits:  # told before: it goes out by itself already
+            return notes
         group.fits.remove(fit)
         self._settle(event.task)
         self._again(Group([fit], group.steps, group.attempt), True)

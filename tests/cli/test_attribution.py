@@ -45,7 +45,7 @@ def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> No
 
 def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_the_same(shell: Shell) -> None:
     sets = [flag for s in SETS for flag in ("--set", s)]
-    done = shell("run", str(QUICKSTART), *sets, "--pool", "local", "--tracking-uri", "none", seconds=300)
+    done = shell("run", str(QUICKSTART), *sets, "--pool", "local", "--tracking-uri", "none")
     assert done.returncode == 0, done.stderr
     assert "asking    10 of 48 hypotheses" in done.stderr
     run = find_run(shell.folder / "runs", "latest").path

@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +53,7 @@ def _job(folder: Path, job: dict[str, Any] = JOB) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", _job(folder), *LOCAL, seconds=600)
+    done = Shell(folder)("run", _job(folder), *LOCAL)
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stderr + done.stdout)
     return find_run(folder / "runs", "latest").path
@@ -130,7 +126,7 @@ def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
     undisturbed: Path, shell: Shell, after: int
 ) -> None:
     run = _killed(shell, after)
-    done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1", seconds=600)
+    done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1")
     assert done.returncode == 0, done.stderr
     assert _table(run, "fits") == _table(undisturbed, "fits")
     assert _table(run, "verdicts") == _table(undisturbed, "verdicts")
@@ -145,7 +141,7 @@ def test_warm_starts_that_were_killed_resume_to_the_same_tensors(
 ) -> None:
     """Killed once where the largest size has ended, 5 stretches of 2 seeds, and the next has begun within it."""
     folder = tmp_path_factory.mktemp("warm")
-    whole = Shell(folder)("run", _job(folder, WARM), *LOCAL, "-q", seconds=600)
+    whole = Shell(folder)("run", _job(folder, WARM), *LOCAL, "-q")
     assert whole.returncode == 0, whole.stderr
     undisturbed = find_run(folder / "runs", "latest").path
     sizes = {r["intervention"]: r["features"] for r in _table(undisturbed, "hypotheses")}
@@ -155,7 +151,7 @@ def test_warm_starts_that_were_killed_resume_to_the_same_tensors(
         (size, seed): fits.get((2 * size, seed)) for size in (2, 4, 8) for seed in (0, 1)
     }
     run = _killed(shell, 11, WARM)
-    done = shell("resume", str(run), "--pool", "local", "-q", seconds=600)
+    done = shell("resume", str(run), "--pool", "local", "-q")
     assert done.returncode == 0, done.stderr
     assert _table(run, "fits") == _table(undisturbed, "fits")
     assert _table(run, "verdicts") == _table(undisturbed, "verdicts")
@@ -165,16 +161,8 @@ def test_warm_starts_that_were_killed_resume_to_the_same_tensors(
 
 def _killed(shell: Shell, after: int, job: dict[str, Any] = JOB) -> Path:
     """A run whose driver was killed once so many fits were journalled."""
-    command = [*shell.command, "run", _job(shell.folder, job), *LOCAL, "-q"]
-    driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 600
-    while time.monotonic() < until:
-        journals = [f.read_bytes() for f in shell.folder.glob("runs/*/journal/*/*.jsonl")]
-        if sum(j.count(b'"type":"fitted"') for j in journals) >= after:
-            break
-        time.sleep(0.005)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    command = ("run", _job(shell.folder, job), *LOCAL, "-q")
+    shell.killed(*command, once=lambda journal: journal.count(b'"type":"fitted"') >= after)
     run = find_run(shell.folder / "runs", "latest").path
     assert not list((run / "tables/verdicts").glob("*.parquet"))
     return run

@@ -22,7 +22,7 @@ NARROWED = (
 
 def test_the_planted_subspace_is_found_where_it_is_in_its_size_and_nowhere_else(shell: Shell) -> None:
     sets = [part for one in NARROWED for part in ("--set", one)]
-    done = shell("run", str(JOB), "--pool", "local", "--tracking-uri", "none", *sets, seconds=400)
+    done = shell("run", str(JOB), "--pool", "local", "--tracking-uri", "none", *sets)
     assert done.returncode == 0, done.stderr
     rows = shell.json("results", "latest", "-o", "json", "--controls")
     real = {(r["position"], r["features"]): r for r in rows if r["control"] is None}

@@ -1,10 +1,6 @@
 """`resume --retry-failed` on a network that really breaks while a file lies beside it, and is mended."""
 
-import os
 import shlex
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -72,15 +68,15 @@ def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_kil
     done = shell("run", str(job), *LOCAL)
     assert done.returncode == 3, done.stderr
     run = find_run(shell.folder / "runs", "latest")
-    hint = done.stderr.strip().splitlines()[-1].partition("when that is mended: raysearch ")[2]
-    assert hint == f"resume {shlex.quote(run.place)} --retry-failed --pool local"
+    hint = f"resume {shlex.quote(run.place)} --retry-failed --pool local"
+    assert f"when that is mended: raysearch {hint}\n" in done.stderr
     before = results(run.folder).to_pylist()
     assert {"failed", "accept", "reject"} <= {r["verdict"] for r in before}
     assert any(r["n"] for r in before if r["verdict"] == "failed")
     assert any(r["self_swap_iia"] is None for r in before if r["verdict"] == "accept"), "a reading broke off, too"
     failures = _tables(run, "failures")
     (shell.folder / "broken").unlink()
-    _kill_once_retried(shell, run, hint)
+    shell.killed(*shlex.split(hint), once=lambda journal: b'"type":"retried"' in journal)
     store = shell.folder / "undisturbed"
     rs.resume(run.place, quiet=True)
     rs.run(job, store=store, quiet=True)
@@ -95,13 +91,3 @@ def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_kil
         f"raysearch: run {run.info.id} is done and nothing in it failed: there is nothing to try again\n",
     )
     assert run.journal.folders() == journal
-
-
-def _kill_once_retried(shell: Shell, run: RunFolder, hint: str) -> None:
-    driver = subprocess.Popen([*shell.command, *shlex.split(hint)], cwd=shell.folder, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 300
-    while not any(b'"type":"retried"' in f.read_bytes() for f in Path(run.place).glob("journal/*/*.jsonl")):
-        assert time.monotonic() < until
-        time.sleep(0.001)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()

@@ -1,7 +1,6 @@
 """Whole runs on an object store by the command line: killed, watched, cut off from it for a while; and on a disk that is full."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from raysearch.report.results import results
 from raysearch.running.front import Where
 from raysearch.running.run import begin
 from raysearch.store.run_folder import RunFolder, find_run, run_names
-from tests.cli.conftest import QUICKSTART, Shell
+from tests.cli.conftest import QUICKSTART, Shell, environment
 from tests.cli.test_runs import LOCAL, VOLATILE
 from tests.s3 import BUCKET, S3, SECRET, proxy_before
 
@@ -35,7 +34,7 @@ SLOWLY = ("--set", "resources.rows=8")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The quick start on a local disk, run once without disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", str(QUICKSTART), *LOCAL, seconds=280)
+    done = Shell(folder)("run", str(QUICKSTART), *LOCAL)
     assert done.returncode == 0, done.stderr
     return find_run(folder / "runs", "latest")
 
@@ -60,11 +59,9 @@ def assert_same(run: RunFolder, other: RunFolder) -> None:
         assert table(run, name).equals(table(other, name)), name
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
-    until = time.monotonic() + seconds
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     while not what():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
         time.sleep(0.02)
 
 
@@ -74,10 +71,10 @@ def segments(store: Folder) -> int:
 
 
 def start(shell: Shell, s3: S3, *arguments: str) -> subprocess.Popen[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_", "AWS_"))}
+    ours = {k: v for k, v in environment().items() if not k.startswith("AWS_")}
     command = [*shell.command, *arguments]
     return subprocess.Popen(
-        command, cwd=shell.folder, env={**clean, **s3.environment}, stderr=subprocess.PIPE, text=True
+        command, cwd=shell.folder, env={**ours, **s3.environment}, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -90,7 +87,7 @@ def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     (name,) = run_names(store)
-    done = shell("resume", f"{uri}/{name}", "--pool", "local", seconds=280, **s3.environment)
+    done = shell("resume", f"{uri}/{name}", "--pool", "local", **s3.environment)
     assert done.returncode == 0, done.stderr
     assert "replayed" in done.stderr
     run = find_run(store, "latest")
@@ -150,15 +147,16 @@ def test_of_two_drivers_on_one_run_the_later_one_ends_it_and_the_earlier_one_say
     (name,) = run_names(store)
     wait_for(lambda: len(store.at(name).at("journal").folders()) == 2, second)
     first.send_signal(signal.SIGCONT)
-    _, stderr = second.communicate(timeout=280)
+    _, stderr = second.communicate()
     assert second.returncode == 0, stderr
-    _, stderr = first.communicate(timeout=280)
+    _, stderr = first.communicate()
     run = find_run(store, "latest")
     assert_same(run, undisturbed)
     assert first.returncode == 2, stderr
-    (line,) = stderr.splitlines()
+    # Stopped in the middle of a request it may say, too, that the store does not answer.
+    (line,) = [line for line in stderr.splitlines() if "does not answer" not in line]
     assert "has gone on with this run; this one ends" in line
-    again = shell("resume", "latest", "--store", uri, "--pool", "local", "-q", seconds=280, **s3.environment)
+    again = shell("resume", "latest", "--store", uri, "--pool", "local", "-q", **s3.environment)
     assert again.returncode == 0, again.stderr
     assert_same(run, undisturbed)
 
@@ -174,7 +172,7 @@ def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lo
         assert driver.stderr is not None
         line = driver.stderr.readline()  # it is said once, while the store is away
         proxy.down = False
-        _, more = driver.communicate(timeout=280)
+        _, more = driver.communicate()
         assert (driver.returncode, more) == (0, "")
     assert proxy.refused > 1
     assert f"raysearch: s3://{BUCKET}/{shell.folder.name}" in line
@@ -189,7 +187,7 @@ def test_credentials_in_a_store_uri_are_seen_nowhere(shell: Shell, s3: S3, store
     uri = s3.uri(shell.folder.name)
     done = shell(
         "run", str(QUICKSTART), "--store", uri, "--pool", "local", "--tracking-uri", tracking, *sets,
-        seconds=280, AWS_EC2_METADATA_DISABLED="true",
+        AWS_EC2_METADATA_DISABLED="true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = find_run(store, "latest")
@@ -213,11 +211,11 @@ def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(undisturbed: Ru
     """A limit on the size of a file stands for a disk that is full: there is room for the pairs (59 kB), not for all of the journal."""
     limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 64; exec "$@"', "-"]
     command = [*limited, *shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=2"]
-    full = subprocess.run(command, cwd=shell.folder, capture_output=True, text=True, timeout=280, check=False)
+    full = subprocess.run(command, cwd=shell.folder, capture_output=True, text=True, check=False)
     assert full.returncode == 2, full.stderr
     hint, line = full.stderr.splitlines()
     assert hint.startswith("raysearch: failed; go on with: raysearch resume /")
     assert "cannot be written (File too large)" in line
-    done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q", seconds=280)
+    done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q")
     assert done.returncode == 0, done.stderr
     assert_same(find_run(shell.folder / "runs", "latest"), undisturbed)

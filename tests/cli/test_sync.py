@@ -24,7 +24,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Shell:
     """A folder with a run that MLflow was told of as it went."""
     shell = Shell(tmp_path_factory.mktemp("live"))
     shutil.copy(migrated_db, shell.folder / "mlflow.db")
-    done = shell(*RUN, "--tracking-uri", "sqlite:///mlflow.db", seconds=280)
+    done = shell(*RUN, "--tracking-uri", "sqlite:///mlflow.db")
     assert done.returncode == 0, done.stderr
     return shell
 
@@ -71,7 +71,7 @@ def figures(run: Run) -> dict[str, Any]:
 def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
     live: Shell, shell: Shell, run: Path, tracking: str
 ) -> None:
-    done = shell("sync", "latest", "--tracking-uri", tracking, seconds=280)
+    done = shell("sync", "latest", "--tracking-uri", tracking)
     assert done.returncode == 0, done.stderr
     there = f"sqlite:///{live.folder / 'mlflow.db'}"
     (parent, children), (wanted, wanted_children) = runs(tracking), runs(there)
@@ -93,11 +93,11 @@ def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
 
 
 def test_said_twice_it_makes_one_run_and_no_point_twice(shell: Shell, run: Path, tracking: str) -> None:
-    said = shell("sync", str(run), "--tracking-uri", tracking, seconds=280)
+    said = shell("sync", str(run), "--tracking-uri", tracking)
     assert said.returncode == 0, said.stderr
     first, (parent, children) = histories(tracking), runs(tracking)
     find_run(run.parent, "latest").update(mlflow_run_id=None)  # as after a crash before it was written down
-    again = shell("sync", str(run), seconds=280)
+    again = shell("sync", str(run))
     assert again.returncode == 0, again.stderr
     assert histories(tracking) == first
     after, children_after = runs(tracking)
@@ -108,7 +108,7 @@ def test_said_twice_it_makes_one_run_and_no_point_twice(shell: Shell, run: Path,
 def test_a_run_that_mlflow_knows_already_gets_what_it_lacks_and_no_more(live: Shell) -> None:
     uri = f"sqlite:///{live.folder / 'mlflow.db'}"
     before, (parent, _) = histories(uri), runs(uri)
-    done = live("sync", "latest", seconds=280)
+    done = live("sync", "latest")
     assert done.returncode == 0, done.stderr
     assert histories(uri) == before
     assert runs(uri)[0].info.run_id == parent.info.run_id
@@ -118,7 +118,7 @@ def test_without_an_mlflow_it_is_one_line_and_exit_code_4(shell: Shell, run: Pat
     kept_out = shell("sync", "latest")
     assert kept_out.returncode == 4
     assert "MLflow was kept out of it; give --tracking-uri" in kept_out.stderr
-    dead = shell("sync", "latest", "--tracking-uri", "http://user:secret@127.0.0.1:1", seconds=280)
+    dead = shell("sync", "latest", "--tracking-uri", "http://user:secret@127.0.0.1:1")
     assert dead.returncode == 4
     (line,) = dead.stderr.splitlines()
     assert "say it again when that is mended" in line

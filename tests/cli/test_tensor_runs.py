@@ -1,10 +1,6 @@
 """Whole runs on networks that take tensors, by the command line: a problem, a file of pairs, resume, and each thing that does not fit."""
 
 import json
-import os
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,15 +94,8 @@ def test_the_pairs_are_kept_as_tensors(undisturbed: Path) -> None:
 
 
 def test_a_killed_search_resumes_to_the_same_verdicts_and_draws_no_pair_again(undisturbed: Path, shell: Shell) -> None:
-    command = [*shell.command, "run", str(HANDCRAFTED), *LOCAL, "--set", "resources.rows=4"]
-    driver = subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 100
-    while time.monotonic() < until:
-        if sum(f.read_bytes().count(b"\n") for f in shell.folder.glob("runs/*/journal/*/*.jsonl")) >= 6:
-            break
-        time.sleep(0.002)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    command = ("run", str(HANDCRAFTED), *LOCAL, "--set", "resources.rows=4")
+    shell.killed(*command, once=lambda journal: journal.count(b"\n") >= 6)
     done = shell("resume", "latest", "--pool", "local")
     assert done.returncode == 0, done.stderr
     assert "replayed" in done.stderr

@@ -8,7 +8,6 @@ import re
 import resource
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DISK_BYTES = 48 * 2**20
@@ -43,14 +44,9 @@ class Nodes:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self, attempts: int = 4) -> None:
-        """One node more. Ray waits 30 s for it, which cannot be set; on a machine that others use too that may not be enough."""
-        try:
-            self._cluster.add_node(num_cpus=1, include_dashboard=False)
-        except Exception as e:  # Ray raises nothing narrower
-            if attempts == 1 or "timed out during startup" not in str(e):
-                raise
-            self.add(attempts - 1)
+    def add(self) -> None:
+        """One node more."""
+        added(self._cluster, num_cpus=1, include_dashboard=False)
 
     def replicas(self) -> list[psutil.Process]:
         """The processes that hold a replica or load one, oldest first."""
@@ -78,9 +74,7 @@ class Mlflow:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -211,6 +205,16 @@ class Closing:
         while self._open:
             what = self._open.pop()
             what.close() if hasattr(what, "close") else what.kill()
+
+
+def added(cluster: Any, attempts: int = 4, **node: Any) -> Any:
+    """A new node of a `ray.cluster_utils.Cluster`. Ray waits 30 s for it, whatever we say; beside other tests that may be too few."""
+    try:
+        return cluster.add_node(**node)
+    except Exception as e:  # Ray raises nothing narrower
+        if attempts == 1 or "timed out during startup" not in str(e):
+            raise
+        return added(cluster, attempts - 1, **node)
 
 
 def _raylet(node: Any) -> psutil.Process:

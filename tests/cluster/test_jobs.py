@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -18,7 +17,7 @@ import yaml
 
 from raysearch.cluster.jobs import clean
 from raysearch.store.run_folder import find_run
-from tests.cli.conftest import QUICKSTART, ROOT, Shell
+from tests.cli.conftest import QUICKSTART, ROOT, Shell, environment
 from tests.cluster.two_nodes import TwoNodes, two_nodes
 
 pytestmark = pytest.mark.timeout(900)
@@ -46,16 +45,11 @@ class Client(Shell):
     """Calls `raysearch` from a folder of its own, with the cluster's address and token, and a secret in the environment."""
 
     def on(self, nodes: TwoNodes, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self(*arguments, seconds=600, **{**self.variables(nodes), **environment})
+        return self(*arguments, **{**self.variables(nodes), **environment})
 
     def begun(self, nodes: TwoNodes, *arguments: str) -> subprocess.Popen[str]:
-        clean = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("RAYSEARCH_", "RAY_")) or k == "RAY_worker_niceness"
-        }
         command = [*self.command, *arguments]
-        env = {**clean, **self.variables(nodes)}
+        env = environment(**self.variables(nodes))
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -97,7 +91,7 @@ def brake(tmp_path: Path) -> Iterator[Path]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The small search, run in this process's own way, without Ray: what every other run must equal."""
     shell = Shell(tmp_path_factory.mktemp("alone"))
-    done = shell("run", str(QUICKSTART), *SMALL, "--pool", "local", "--tracking-uri", "none", "-q", seconds=600)
+    done = shell("run", str(QUICKSTART), *SMALL, "--pool", "local", "--tracking-uri", "none", "-q")
     assert done.returncode == 0, done.stderr
     return shell.json("results", "latest", "-o", "json")  # type: ignore[no-any-return]
 
@@ -160,7 +154,7 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     store, database = client.folder / "store", client.folder / "shared.db"
     shutil.copy(migrated_db, database)
     job = _own_code(client.folder, BRAKE.format(brake=brake))
-    local = client("run", job, "--pool", "local", "--tracking-uri", "none", "-q", seconds=600)
+    local = client("run", job, "--pool", "local", "--tracking-uri", "none", "-q")
     assert local.returncode == 0, local.stderr
     brake.touch()
     where = ("--store", str(store), "--tracking-uri", f"sqlite:///{database}")
@@ -173,7 +167,7 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     while not (line := following.stdout.readline()).startswith("run  "):
         assert line, "the log ended before there was a run"
     following.send_signal(signal.SIGINT)
-    _, stderr = following.communicate(timeout=120)
+    _, stderr = following.communicate()
     assert (following.returncode, "Traceback" in stderr) == (130, False), stderr
     assert f"{id} goes on" in stderr
 
@@ -182,8 +176,8 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
         time.sleep(0.05)
     stopped = client.on(nodes, "stop", id)
     assert stopped.returncode == 0, stopped.stderr
-    hint = stopped.stderr.strip().splitlines()[-1]
-    assert f"{id} is stopped; go on with: raysearch resume {run.path} --address {nodes.address}" in hint
+    (hint,) = [line for line in stopped.stderr.splitlines() if f"{id} is stopped; go on with: " in line]
+    assert f"go on with: raysearch resume {run.path} --address {nodes.address}" in hint
     assert any('"interrupted"' in p.read_text() for p in (run.path / "journal").rglob("*.jsonl"))
     mirrored = _mlflow_run(f"sqlite:///{database}", find_run(store, "latest").info.mlflow_run_id)
     assert (mirrored.info.status, mirrored.data.tags["raysearch.submission_id"]) == ("KILLED", id)

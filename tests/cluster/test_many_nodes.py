@@ -17,6 +17,7 @@ from raysearch.cluster.session import ray_session
 from raysearch.cluster.shape import Shape, first_replicas
 from raysearch.errors import ResourcesError
 from raysearch.search.events import Block, Event, Lost, Measured, Task
+from tests.cluster.chaos_world import added
 from tests.cluster.contract import at, lost
 from tests.cluster.worlds import planted_work
 
@@ -80,8 +81,8 @@ def pools() -> Iterator[list[RayPool]]:
 def test_replicas_take_parts_of_gpus_of_the_nodes_that_are_asked_for(
     cluster: Cluster, pools: list[RayPool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster.add_node(num_cpus=4, num_gpus=1, resources={"gpu_host": 1})
-    chosen = cluster.add_node(num_cpus=4, num_gpus=1, labels={"accelerator": "H100"}, resources={"spot": 2})
+    added(cluster, num_cpus=4, num_gpus=1, resources={"gpu_host": 1})
+    chosen = added(cluster, num_cpus=4, num_gpus=1, labels={"accelerator": "H100"}, resources={"spot": 2})
     shape = Shape("auto", gpus=0.5, labels={"accelerator": "in(H100, A100)"}, custom={"spot": 1}, or_cpu=True)
     assert first_replicas(nodes(), shape) == 2
     pool = RayPool(SMALL, "parts", shape)
@@ -103,13 +104,13 @@ def test_replicas_take_parts_of_gpus_of_the_nodes_that_are_asked_for(
 
 
 def test_a_pool_follows_nodes_that_come_drain_and_are_lost(cluster: Cluster, pools: list[RayPool]) -> None:
-    first = cluster.add_node(num_cpus=2, resources={"room": 1})
+    first = added(cluster, num_cpus=2, resources={"room": 1})
     pool = RayPool(SMALL, "follows", Shape("auto", custom={"room": 1}))
     pools.append(pool)
     working = Working(pool)
     working.until(lambda: working.at_work == {"replica-0"}, "work on the first node")
 
-    second = cluster.add_node(num_cpus=2, resources={"room": 1})
+    second = added(cluster, num_cpus=2, resources={"room": 1})
     working.until(lambda: "replica-1" in working.at_work, "work on a node that came")
 
     _drain(cluster, first.node_id)
@@ -128,7 +129,7 @@ def test_a_pool_follows_nodes_that_come_drain_and_are_lost(cluster: Cluster, poo
     assert [e.cause for e in lost(working.events)] == ["node"]
     assert pool.free == 0
 
-    cluster.add_node(num_cpus=2, resources={"room": 1})
+    added(cluster, num_cpus=2, resources={"room": 1})
     working.until(lambda: bool(working.at_work), "work on a node that came after all were lost")
 
 

@@ -1,9 +1,7 @@
 """A real Ray of two nodes on this machine, with token auth on: own ports, own folders, ended by its own processes alone."""
 
-import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 180.0
+from tests.cli.conftest import environment
+from tests.ports import free_ports
+
+START_SECONDS = 400.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,10 @@ class TwoNodes:
 @contextmanager
 def two_nodes() -> Iterator[TwoNodes]:
     """Each node has a folder of its own, as on two machines: two nodes of one folder take each other's uploads away (Ray 2.60)."""
-    head, dashboard, client, *agents = _free_ports(5)
+    head, dashboard, client, *agents = free_ports(5)
     token = secrets.token_hex(16)
     folders = [tempfile.mkdtemp(prefix="rs", dir="/tmp") for _ in range(2)]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYSEARCH_"))}
-    env = {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "OMP_NUM_THREADS": "1"}
+    env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, OMP_NUM_THREADS="1")
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     env.pop("PYTHONPATH", None)  # the nodes are other machines: what they know of this tree, a job has to bring
     each = "--block --num-cpus=1 --object-store-memory=100000000 --disable-usage-stats --min-worker-port=0 --max-worker-port=0"
@@ -75,13 +75,3 @@ def _until(cluster: TwoNodes, alive: int, node: subprocess.Popen[bytes], log: Pa
         assert node.poll() is None, log.read_text()
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.5)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

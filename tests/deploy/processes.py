@@ -53,7 +53,7 @@ def as_user(user: str | None) -> dict[str, Any]:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, up: Callable[[], bool], seconds: float = 60, **more: Any
+    command: Sequence[str], log: Path, up: Callable[[], bool], seconds: float = 300, **more: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`command` in the foreground, with a group of its own, once `up` says that it is; ended when left."""
     with log.open("wb") as output:
@@ -74,13 +74,6 @@ def wait_until(there: Callable[[], bool], seconds: float, otherwise: Callable[[]
     while not there():
         assert time.monotonic() < end, f"not there after {seconds:g} s: {otherwise()}"
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody had a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.deploy.processes import answers, find, folder_of, free_port, running, wait_until
+from tests.deploy.processes import answers, find, folder_of, running, wait_until
+from tests.ports import free_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 
@@ -40,6 +41,7 @@ MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=120
 KillWait=5
+MinJobAge=3600
 JobRequeue=1
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=8 Gres=gpu:1
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=8 Gres=gpu:1
@@ -56,7 +58,7 @@ class Slurm:
     def call(self, *command: str, cwd: Path | None = None, **more: str) -> str:
         """What a command of Slurm prints."""
         done = subprocess.run(
-            command, cwd=cwd, env=self.environment | more, capture_output=True, text=True, check=False, timeout=60
+            command, cwd=cwd, env=self.environment | more, capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
         return done.stdout
@@ -73,7 +75,7 @@ def slurm(logs: Path) -> Iterator[Slurm]:
     user = "root" if os.geteuid() == 0 else os.environ["USER"]
     with folder_of(None) as folder, ExitStack() as stack:
         folder.chmod(0o755)
-        ports = [free_port() for _ in range(3)]
+        ports = free_ports(3)
         named_ports = dict(zip(("port", "port1", "port2"), ports, strict=True))
         text = _CONF.format(host=socket.gethostname(), folder=folder, user=user, **named_ports)
         conf = folder / "slurm.conf"
@@ -121,13 +123,13 @@ def slurm(logs: Path) -> Iterator[Slurm]:
         cluster = Slurm(environment)
         states = ("sinfo", "--noheader", "--Node", "--format=%N %T")
         wait_until(
-            lambda: cluster.call(*states).split() == ["n1", "idle", "n2", "idle"], 60, lambda: cluster.call(*states)
+            lambda: cluster.call(*states).split() == ["n1", "idle", "n2", "idle"], 300, lambda: cluster.call(*states)
         )
         try:
             yield cluster
         finally:  # what steps have started ends with the jobs, not with the daemons
             cluster.call("scancel", "--full", "--partition=main")
-            wait_until(lambda: not cluster.call("squeue", "--noheader"), 90, lambda: cluster.call("squeue"))
+            wait_until(lambda: not cluster.call("squeue", "--noheader"), 300, lambda: cluster.call("squeue"))
 
 
 def _program(name: str) -> str:

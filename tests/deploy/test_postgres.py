@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
-from tests.deploy.processes import answers, as_user, find, folder_of, free_port, missing, running, servant
+from tests.deploy.processes import answers, as_user, find, folder_of, missing, running, servant
+from tests.ports import free_port
 
 PROGRAMS = ("initdb", "postgres")
 pytestmark = [
     pytest.mark.skipif(
         bool(missing(*PROGRAMS)), reason=f"PostgreSQL is not here (Debian: postgresql): no {missing(*PROGRAMS)}"
     ),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
 
 
@@ -79,9 +80,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         uri = f"http://127.0.0.1:{port}"
-        with running(
-            list(map(str, command)), logs / "mlflow.log", lambda: _healthy(uri), seconds=300, env=environment, cwd=logs
-        ):
+        with running(list(map(str, command)), logs / "mlflow.log", lambda: _healthy(uri), env=environment, cwd=logs):
             yield Server(uri, {"MLFLOW_TRACKING_USERNAME": "raysearch", "MLFLOW_TRACKING_PASSWORD": outside})
 
 
@@ -89,7 +88,7 @@ def test_a_search_is_mirrored_to_mlflow_on_postgresql(
     server: Server, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = ("--pool", "local", "--set", "pairs.test=64", "--set", "space.layers=[1]", "--tracking-uri", server.uri)
-    done = shell("run", str(QUICKSTART), *flags, seconds=300, **server.environment)
+    done = shell("run", str(QUICKSTART), *flags, **server.environment)
     assert done.returncode == 0, done.stderr
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

@@ -4,16 +4,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-SLOW = "import time\ntime.sleep(1.0)\nversion_info = (9, 0)\nget_ipython = lambda: None\n"
+SLOW = """
+import __main__, time
+__main__.about_to_draw.wait()
+time.sleep(1.0)
+version_info = (9, 0)
+get_ipython = lambda: None
+"""
 
 DRAW = """
 import sys, threading, time
 from raysearch.report.picture import Picture
 assert "IPython" not in sys.modules
+about_to_draw = threading.Event()
 threading.Thread(target=__import__, args=("IPython",)).start()
 while "IPython" not in sys.modules:
     time.sleep(0.001)
 assert not hasattr(sys.modules["IPython"], "version_info")
+about_to_draw.set()
 print(len(Picture().png()) > 0)
 """
 

@@ -146,3 +146,10 @@ def test_the_interval_covers_at_every_time_at_once() -> None:
             step[s + 1] = step.get(s + 1, 0) + chance * theta
         alive = {s: c for s, c in step.items() if (i := ALONE.interval(Evidence(n, s)))[0] <= theta <= i[1]}
     assert 0.95 <= sum(alive.values()) < 1
+
+
+def test_an_interval_of_a_million_pairs_of_which_one_matched_has_its_ends() -> None:
+    test = SequentialTest(0.8, 0.05, 0.05)
+    few, many = test.interval(Evidence(1_000_000, 1)), test.interval(Evidence(1_000_000, 999_999))
+    assert 0 == few[0] < few[1] < 1e-4
+    assert 1 - 1e-4 < many[0] < many[1] == 1

@@ -173,6 +173,25 @@ def test_a_seed_that_always_fails_leaves_the_others_and_without_any_the_hypothes
     assert sum(isinstance(n, Decided) for n in notes) == len(world.space)
 
 
+def test_a_failure_of_a_seed_that_is_told_twice_while_its_company_is_out_harms_nobody() -> None:
+    world = _world(1, layers=2)
+    still = Cluster(world, 1, 0).drive(world.search())
+    search = world.search()
+    twice: str | None = None
+    while not search.done:
+        for task in search.ask(1):
+            events = world.run(task)
+            if task.kind == "fit" and len(task.keys) > 1 and twice is None:
+                twice = task.keys[0]
+                failed = raising(task, twice, 0)
+                events = [failed, failed, *(e for e in events if isinstance(e, Fitted) and e.key != twice)]
+            for event in events:
+                search.tell([event])
+                search.validate()
+    assert twice is not None
+    assert _verdicts(search) == _verdicts(still)
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), warm=st.booleans())
 def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(seed: int, cut: float, warm: bool) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from tests.browser import browser
 from tests.cli.conftest import QUICKSTART, Shell
-from tests.deploy.processes import free_port, running
+from tests.deploy.processes import running
+from tests.ports import free_port
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 SMALL = ("--set", "pairs.test=64", "--set", "pairs.holdout=16", "--set", "space.layers=[0, 1]")
 
 
@@ -40,10 +41,10 @@ def told(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Iterato
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    with running(command, folder / "log", lambda: _healthy(uri), seconds=200, env=environment, cwd=folder):
+    with running(command, folder / "log", lambda: _healthy(uri), env=environment, cwd=folder):
         shell = Shell(folder)
         flags = ("--pool", "local", "-q", "--tracking-uri", uri, "--mlflow-children", "2")
-        done = shell("run", str(QUICKSTART), *SMALL, *flags, seconds=280)
+        done = shell("run", str(QUICKSTART), *SMALL, *flags)
         assert done.returncode == 0, done.stderr
         from mlflow import MlflowClient
 
@@ -83,9 +84,11 @@ def test_runs_figures_and_files_of_a_search_are_clicked_through(told: Told, tmp_
 
 
 def _wait(opened: Any, look: Callable[[], object]) -> None:
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(opened, 60).until(lambda _: look())
+    # A page that is drawn anew takes its elements away while they are looked at.
+    WebDriverWait(opened, 240, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: look())
 
 
 def _text(opened: Any, text: str) -> None:
