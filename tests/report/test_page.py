@@ -91,7 +91,7 @@ class Searched:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """The quick start, as it is, in this process; its page as the run has left it."""
     shell = Shell(tmp_path_factory.mktemp("quickstart"))
-    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", seconds=280)
+    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q")
     assert done.returncode == 0, done.stderr
     run = find_run(shell.folder / "runs", "latest")
     html = run.folder.read(FILE).decode()
@@ -262,7 +262,7 @@ def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> N
         "controls=[random_subspace]",
     )
     sets = [f for s in (*(f"space.{s}" for s in space), *rest) for f in ("--set", s)]
-    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", *sets, seconds=280)
+    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", *sets)
     assert done.returncode == 0, done.stderr
     run = find_run(tmp_path / "runs", "latest")
     seen = Page(run.folder.read(FILE).decode())

@@ -181,7 +181,7 @@ class World:
 
 @dataclass
 class Cluster:
-    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some of it contradicting.
+    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some of it `otherwise`.
 
     Losses are of nodes and of workers alike. Only what must hold is left out: a third loss in a row of a worker on one block of one
     intervention (or of screening) is what quarantine calls poison, so there the third loss is a node's.
@@ -192,6 +192,7 @@ class Cluster:
     seed: int
     lost: float = 0.0
     twice: float = 0.0
+    otherwise: bool = True
     told: list[Event] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     in_a_row: Counter[object] = field(default_factory=Counter)
@@ -230,7 +231,7 @@ class Cluster:
         events = self.world.run(task)
         rng.shuffle(events)
         if rng.random() < self.twice:
-            late += [contradicted(e) if rng.random() < 0.5 else e for e in events]
+            late += [contradicted(e) if self.otherwise and rng.random() < 0.5 else e for e in events]
         return events
 
 
