@@ -122,7 +122,7 @@ def _job() -> dict[str, Any]:
     job["model"]["path"] = str(ROOT / "jobs/planted/model")
     job["pairs"] = {"test": 64, "fit": 0, "holdout": 16, "seed": 0}
     job["test"] |= {"max_pairs": 64, "miss": 1e-12}
-    job["space"]["subspaces"] = ["full", *({"coordinates": [i, i + 1 + j]} for j in range(2) for i in range(48))]
+    job["space"]["subspaces"] = ["full", *({"coordinates": [i, i + 1 + j]} for j in range(4) for i in range(48))]
     job["space"]["components"] = ["residual", "attention_output", "mlp_output"]
     job["resources"] = {"replicas": 2, "cpus": 1, "rows": 8}
     return job
