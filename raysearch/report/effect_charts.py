@@ -1,6 +1,6 @@
 """Heat maps of what attribution foresaw and the proposer chose by: layers upward, as in those of what was measured then.
 
-Invariants: drawn from the table `effects` alone; the places that were asked about are framed; text of users is escaped, for plotly reads
+Invariants: drawn from the table `effects` alone; the sites that were asked about are framed; text of users is escaped, for plotly reads
 a little HTML in every text.
 """
 
@@ -9,32 +9,25 @@ from html import escape
 
 from raysearch.report.account import Account, Row
 from raysearch.report.chart import UNDECIDED, Chart, figure_of
-from raysearch.report.heat_charts import MOST_CELLS, MOST_PANELS, HeatMaps, chart_of, frame, heat_layer
-from raysearch.report.panels import Panel, panels
+from raysearch.report.heat_charts import HeatMaps, chart_of, frame, heat_layer, maps_of
+from raysearch.report.panels import Panel
 from raysearch.report.units import words
 
 
 def effect_maps(account: Account) -> HeatMaps:
     """Of every variable that is searched; none where the proposer asked for no effects."""
-    drawn: list[Chart] = []
-    cells = left_out = 0
-    for variable in dict.fromkeys(row["variable"] for row in account.proposed):
-        asked = {at for row in account.proposed if row["variable"] == variable for at in _places(row)}
-        for panel in panels(variable, account.effects):
-            cells += len(panel.layers) * len(panel.labels)
-            if not panel.cells or cells > MOST_CELLS or len(drawn) == MOST_PANELS:
-                left_out += bool(panel.cells)
-                continue
-            drawn.append(_effect_map(panel, asked))
-    return HeatMaps(tuple(drawn), left_out)
+    if not account.effects:
+        return HeatMaps((), 0)
+    asked = {(row["variable"], site) for row in account.proposed for site in _sites(row)}
+    return maps_of(account, account.effects, lambda panel: _effect_map(panel, asked))
 
 
-def _effect_map(panel: Panel, asked: set[str]) -> Chart:
+def _effect_map(panel: Panel, asked: set[tuple[str, str]]) -> Chart:
     effects: list[list[float | None]] = [[None] * len(panel.labels) for _ in panel.layers]
     hover = [[""] * len(panel.labels) for _ in panel.layers]
     frames = []
     for (y, x), row in panel.cells.items():
-        chosen = not asked.isdisjoint(_places(row))
+        chosen = any((row["variable"], site) in asked for site in _sites(row))
         effects[y][x], hover[y][x] = row["effect"], _hover(row, chosen)
         if chosen:
             frames.append(frame(x, y, UNDECIDED, 1.8))
@@ -57,6 +50,6 @@ def _hover(row: Row, chosen: bool) -> str:
     )
 
 
-def _places(row: Row) -> list[str]:
-    """The places of its units, whatever is taken of the vector there."""
+def _sites(row: Row) -> list[str]:
+    """The sites of its units, source sites with them, whatever subspace is taken there."""
     return [json.dumps({**unit, "subspace": None}, sort_keys=True) for unit in json.loads(row["units"])]

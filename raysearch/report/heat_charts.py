@@ -4,7 +4,7 @@ Invariants: the cells, colours and marks of the pictures (heatmap.py, cells.py);
 in every text; a cell without a number still says in its colour and by the pointer what it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -42,15 +42,20 @@ class HeatMaps:
 
 def heat_maps(account: Account) -> HeatMaps:
     """Of every variable, in the order of the pictures."""
+    return maps_of(account, account.proposed, lambda panel: _heat_map(panel, account))
+
+
+def maps_of(account: Account, rows: Sequence[Row], draw: Callable[[Panel], Chart]) -> HeatMaps:
+    """Of every variable that is searched, its panels of `rows`, as many as a page takes."""
     drawn: list[Chart] = []
     cells = left_out = 0
     for variable in dict.fromkeys(row["variable"] for row in account.proposed):
-        for panel in panels(variable, account.proposed):
+        for panel in panels(variable, rows):
             cells += len(panel.layers) * len(panel.labels)
             if not panel.cells or cells > MOST_CELLS or len(drawn) == MOST_PANELS:
                 left_out += bool(panel.cells)
                 continue
-            drawn.append(_heat_map(panel, account))
+            drawn.append(draw(panel))
     return HeatMaps(tuple(drawn), left_out)
 
 

@@ -53,7 +53,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Attribution is over: the effects that the proposer chooses by, of every variable in every place of the space."""
+    """Attribution is over: the effects that the proposer chooses by, of every variable at every site of the space."""
 
     effects: tuple[Effect, ...]
 
