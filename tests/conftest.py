@@ -17,6 +17,8 @@ from tests.s3 import S3, s3_server
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 
+pytest_plugins = ["tests.timing"]
+
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
 settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")

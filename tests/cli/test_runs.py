@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
-from tests.cli.conftest import QUICKSTART, ROOT, Shell, environment
+from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
@@ -171,8 +171,7 @@ def _killed(shell: Shell, after: int) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell, number: int) -> None:
-    command = [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4"]
-    driver = subprocess.Popen(command, cwd=shell.folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    driver = shell.begin("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4")
     while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.01)
@@ -187,12 +186,7 @@ def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell
 
 
 def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
-    first = subprocess.Popen(
-        [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=1"],
-        cwd=shell.folder,
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-    )
+    first = shell.begin("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=1")
     try:
         while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
             assert first.poll() is None, "it ended before there was a journal"
@@ -203,7 +197,7 @@ def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
         assert "works on it now" in second.stderr
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
 
 
 def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
