@@ -12,6 +12,7 @@ import atexit
 import gc
 import multiprocessing
 import os
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
@@ -20,6 +21,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryFile
+
+from raysearch.cli.main import main
 
 NICENESS = "RAY_worker_niceness"
 READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON")
@@ -48,14 +51,14 @@ def program() -> str:
 class Running:
     """A command that was begun in a fork. To be used as a `subprocess.Popen` with a pipe for its stderr."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, env: dict[str, str]) -> None:
-        """Begins it."""
+    def __init__(self, arguments: Sequence[str], folder: Path, env: dict[str, str], script: Path | None = None) -> None:
+        """Begins it. `script`: a Python file to run in place of `raysearch`."""
         self._stdout = TemporaryFile()  # noqa: SIM115  (open until the command has ended)
         read, write = os.pipe()
         self.stderr = os.fdopen(read, encoding="utf-8", errors="replace")
         files = Connection(os.dup(self._stdout.fileno()), readable=False), Connection(write, readable=False)
-        target = (tuple(arguments), str(folder), env, *files)
-        self._process: ForkServerProcess = _SERVER.Process(target=_command, args=target, daemon=False)
+        argv = (program() if script is None else str(script), *arguments)
+        self._process: ForkServerProcess = _SERVER.Process(target=_command, args=(argv, str(folder), env, *files))
         self._process.start()
         for file in files:
             file.close()
@@ -93,11 +96,13 @@ class Running:
         self._process.kill()
 
 
-def forked(arguments: Sequence[str], folder: Path, env: dict[str, str]) -> CompletedProcess[str]:
-    """Runs a command in a fork, to its end."""
-    command = Running(arguments, folder, env)
+def forked(
+    arguments: Sequence[str], folder: Path, env: dict[str, str], script: Path | None = None
+) -> CompletedProcess[str]:
+    """Runs a command in a fork, or a Python file, to its end."""
+    command = Running(arguments, folder, env, script)
     stdout, stderr = command.communicate()
-    return CompletedProcess([program(), *arguments], command.wait(), stdout, stderr)
+    return CompletedProcess(list(arguments), command.wait(), stdout, stderr)
 
 
 def forks_cpu_seconds() -> float:
@@ -109,7 +114,7 @@ def forks_cpu_seconds() -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def _command(arguments: Sequence[str], folder: str, env: dict[str, str], *files: Connection) -> None:
+def _command(argv: Sequence[str], folder: str, env: dict[str, str], *files: Connection) -> None:
     gc.freeze()  # what was imported is looked at no more, so that its memory stays shared
     for number, file in enumerate(files, start=1):
         os.dup2(file.fileno(), number)
@@ -117,19 +122,20 @@ def _command(arguments: Sequence[str], folder: str, env: dict[str, str], *files:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    sys.argv = [program(), *arguments]
-    sys.path[:] = _path_of_a_script(env)
-    from raysearch.cli.main import main
-
+    sys.argv = [*argv]
+    sys.path[:] = _path_of_a_script(Path(argv[0]), env)
     try:
-        main()
+        if argv[0] == program():
+            main()
+        else:
+            runpy.run_path(argv[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # multiprocessing leaves them out
 
 
-def _path_of_a_script(env: dict[str, str]) -> Iterator[str]:
-    """`sys.path` as a new interpreter that runs a script begins with it: without the folder of the tests."""
+def _path_of_a_script(script: Path, env: dict[str, str]) -> Iterator[str]:
+    """`sys.path` as a new interpreter that runs `script` begins with it: without the folder of the tests."""
     library = next(i for i, path in enumerate(sys.path) if path.endswith(".zip"))
-    yield str(Path(program()).parent)
+    yield str(script.parent)
     yield from filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     yield from sys.path[library:]

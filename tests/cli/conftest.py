@@ -29,6 +29,10 @@ class Shell:
             return self.fresh(*arguments, **more)
         return forked(arguments, self.folder, environment(**more))
 
+    def script(self, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A Python file to its end, where torch and the like are imported already."""
+        return forked(arguments, self.folder, environment(), path)
+
     def fresh(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """The command to its end, in a new interpreter."""
         return subprocess.run(

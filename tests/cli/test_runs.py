@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -275,8 +273,7 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     job = str(shell.folder / "jobs" / "quickstart.yaml")
     broken = shell.folder / "broken.py"
     broken.write_text(BROKEN)
-    code = [sys.executable, str(broken), "run", job, *LOCAL]
-    done = subprocess.run(code, cwd=shell.folder, capture_output=True, text=True, check=False)
+    done = shell.script(broken, "run", job, *LOCAL)
     assert done.returncode == 3, done.stderr
     assert "of 120 hypotheses failed, more than --fail-on-error 0.05" in done.stderr
     assert "raysearch: 30 times: OverflowError: " in done.stderr
@@ -289,7 +286,7 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     ).to_pylist()
     assert {f["error_type"] for f in failures} == {"OverflowError"}
     assert all("Traceback" in f["traceback"] for f in failures)
-    tolerant = subprocess.run([*code, "--fail-on-error", "0.5"], cwd=shell.folder, capture_output=True, check=False)
+    tolerant = shell.script(broken, "run", job, *LOCAL, "--fail-on-error", "0.5")
     assert tolerant.returncode == 0
 
 
