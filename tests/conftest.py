@@ -1,4 +1,4 @@
-"""What is costly and made once: a migrated MLflow database, an S3 server."""
+"""What is costly and made once: finished searches, a migrated MLflow database, an S3 server."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from hypothesis import settings
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.folders.where import folder_at
+from tests.once import Once
 from tests.s3 import S3, s3_server
 
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
@@ -25,12 +26,21 @@ settings.load_profile("raysearch")
 
 
 @pytest.fixture(scope="session")
-def migrated_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow import MlflowClient
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes what is costly once for all workers: `once.searched(job, *flags)` is the folder of a finished run, to be read or copied."""
+    return Once.of_session(tmp_path_factory, workers="PYTEST_XDIST_WORKER" in os.environ)
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+
+@pytest.fixture(scope="session")
+def migrated_db(once: Once) -> Path:
+    """An empty MLflow database; to be copied."""
+
+    def migrate(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return once("mlflow", migrate) / "mlflow.db"
 
 
 @pytest.fixture

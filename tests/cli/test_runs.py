@@ -19,6 +19,7 @@ from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
+from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
 VOLATILE = ["worker", "attempt", "seconds", "device"]
@@ -30,12 +31,9 @@ COLUMNS = """
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(once: Once) -> Path:
     """The quick start, run once without disturbance; its run folder."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", str(QUICKSTART), *LOCAL)
-    assert done.returncode == 0, done.stderr
-    return find_run(folder / "runs", "latest").path
+    return once.searched(QUICKSTART)
 
 
 def _verdicts(shell: Shell, run: Path | str = "latest") -> dict[str, tuple[Any, ...]]:

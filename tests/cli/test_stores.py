@@ -25,6 +25,7 @@ from raysearch.store.run_folder import RunFolder, find_run, run_names
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import LOCAL, VOLATILE
 from tests.command import Running
+from tests.once import Once
 from tests.s3 import BUCKET, S3, SECRET, proxy_before
 
 pytestmark = pytest.mark.timeout(900)  # a run is some tens of seconds, on a machine that has nothing else to do
@@ -32,12 +33,9 @@ SLOWLY = ("--set", "resources.rows=8")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def undisturbed(once: Once) -> RunFolder:
     """The quick start on a local disk, run once without disturbance."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", str(QUICKSTART), *LOCAL)
-    assert done.returncode == 0, done.stderr
-    return find_run(folder / "runs", "latest")
+    return RunFolder.open(once.searched(QUICKSTART))
 
 
 @pytest.fixture
