@@ -18,6 +18,9 @@ from tests.s3 import S3, s3_server
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 
+# Small models are slower with more, and two workers have two cores. Before torch is imported; for commands too.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 pytest_plugins = ["tests.timing"]
 
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say

@@ -45,6 +45,7 @@ def test_what_a_command_sets_is_gone_with_it(shell: Shell) -> None:
     assert not any(path in ("", str(Path(__file__).parents[1])) for path in seen[0]["path"][:2])
     assert seen[0]["imported"] == list(IMPORTED), "what cannot be imported, the fork server passes over"
     assert not seen[0]["tests"]
+    assert seen[0]["threads"] == 1, "as tests/conftest.py says"
     assert "LEFT" not in environment()
 
 

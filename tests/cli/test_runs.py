@@ -98,7 +98,6 @@ def test_n_and_matches_are_what_plain_hooks_compute_from_the_pairs_and_the_model
     undisturbed: Path, shell: Shell
 ) -> None:
     """Ten hypotheses at random, by a script that shares nothing with the engine."""
-    torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(ROOT / "jobs/planted/model").eval()
     pairs = [
         p
