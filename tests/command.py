@@ -24,6 +24,7 @@ from tempfile import TemporaryFile
 
 from raysearch.cli.main import main
 
+ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
 READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON")
 """Variables that begin so are read by packages when they are imported."""
@@ -35,6 +36,12 @@ IMPORTED = (
 """What the fork server has imported; it passes over what it cannot import, which tests/test_command.py would see."""
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(list(IMPORTED))
+_AT_FIRST: dict[str, str] = {}
+
+
+def remember_environment() -> None:
+    """The fork server is to begin with the environment of now, whatever a test has set when it first needs one (tests/conftest.py)."""
+    _AT_FIRST.update(os.environ)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -57,6 +64,7 @@ class Running:
         read, write = os.pipe()
         self.stderr = os.fdopen(read, encoding="utf-8", errors="replace")
         files = Connection(os.dup(self._stdout.fileno()), readable=False), Connection(write, readable=False)
+        _serve()
         argv = (program() if script is None else str(script), *arguments)
         self._process: ForkServerProcess = _SERVER.Process(target=_command, args=(argv, str(folder), env, *files))
         self._process.start()
@@ -112,6 +120,22 @@ def forks_cpu_seconds() -> float:
         return 0.0
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _serve() -> None:
+    """Starts the fork server, if there is none yet."""
+    if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
+        return
+    now, here = dict(os.environ), Path.cwd()
+    os.environ.clear()
+    os.environ.update(_AT_FIRST)
+    os.chdir(ROOT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(now)
+        os.chdir(here)
 
 
 def _command(argv: Sequence[str], folder: str, env: dict[str, str], *files: Connection) -> None:

@@ -12,6 +12,7 @@ from hypothesis import settings
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.folders.where import folder_at
+from tests.command import remember_environment
 from tests.once import Once
 from tests.s3 import S3, s3_server
 
@@ -20,6 +21,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 
 # Small models are slower with more, and two workers have two cores. Before torch is imported; for commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
+remember_environment()
 
 pytest_plugins = ["tests.timing"]
 
