@@ -66,7 +66,9 @@ class Running:
         files = Connection(os.dup(self._stdout.fileno()), readable=False), Connection(write, readable=False)
         _serve()
         argv = (program() if script is None else str(script), *arguments)
-        self._process: ForkServerProcess = _SERVER.Process(target=_command, args=(argv, str(folder), env, *files))
+        target = (argv, str(folder), env, *files)
+        # As a daemon it ends with the tests at the latest: one that fails may leave it behind.
+        self._process: ForkServerProcess = _SERVER.Process(target=_command, args=target, daemon=True)
         self._process.start()
         for file in files:
             file.close()
