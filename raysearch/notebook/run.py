@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysearch.errors import RaysearchError
+from raysearch.folders.digests import read_checked
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
 from raysearch.job.files import model_away
@@ -83,7 +84,7 @@ class Run:
     @property
     def pairs(self) -> "DataFrame":
         """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
-        return frame(from_parquet(self._folder.folder.read(FILE)))
+        return frame(from_parquet(read_checked(self._folder.folder, FILE)))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as
