@@ -83,7 +83,7 @@ def _width(job: Job, unit: Unit) -> int:
             f"{job.model.path}: is a function, and the width of {site.component} is not known without calling it"
         )
     looked = look(
-        ModelSource(job.model.path, job.model.revision, job.model.dtype, trust_remote_code=job.model.trust_remote_code),
+        ModelSource(job.model.path, job.model.revision, job.model.dtype),  # never the code that a run's job.yaml names
         (site.component,),
     )
     width = looked.components[0].width_in(site.layer)

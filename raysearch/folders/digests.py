@@ -100,17 +100,40 @@ def each_checked(run: Folder, table: str) -> Iterator[tuple[str, bytes]]:
         yield name, content
 
 
+def wrong_parts(run: Folder) -> list[str]:
+    """The parts of all tables that are lost, or not what was written, by their paths in the run folder. Raises: StoreError."""
+    digests = read_digests(run) or Digests()
+    wrong = []
+    for table in sorted({file.split("/")[1] for file in digests.files if file.startswith(f"{TABLES}/")}):
+        folder = run.at(TABLES).at(table)
+        there = folder.names()
+        merged, due = _parts(folder, digests, parts_that_count(there))
+        bad = (n for n in merged if merged_digest(n) not in (None, digest_of(folder.read(n))))
+        wrong += [f"{TABLES}/{table}/{name}" for name in bad]
+        for name in due:
+            digest = digest_of(folder.read(name)) if name in there else None
+            if not digests.allows(f"{TABLES}/{table}/{name}", digest):
+                wrong.append(f"{TABLES}/{table}/{name}")
+    return wrong
+
+
 def _due(run: Folder, folder: Folder, digests: Digests, there: list[str], counting: list[str]) -> list[str]:
     """The parts that there must be: the merged one that counts, and those behind it of which the digests know."""
+    merged, due = _parts(folder, digests, counting)
+    for name in due:
+        file = f"{TABLES}/{folder.name}/{name}"
+        if name not in there and not digests.allows(file, None):
+            _look_again(run, folder, name, file, None)
+    return merged + [name for name in due if name in there]
+
+
+def _parts(folder: Folder, digests: Digests, counting: list[str]) -> tuple[list[str], list[str]]:
+    """The merged part that counts, if there is one, and the parts behind it."""
     merged = [name for name in counting if is_merged(name)]
     last = base_of(merged[0]) if merged else ""
     prefix = f"{TABLES}/{folder.name}/"
     due = sorted(file.removeprefix(prefix) for file in digests.files if file.startswith(prefix))
-    due = [name for name in due if name.removesuffix(PART) > last]
-    for name in due:
-        if name not in there and not digests.allows(prefix + name, None):
-            _look_again(run, folder, name, prefix + name, None)
-    return merged + [name for name in due if name in there]
+    return merged, [name for name in due if name.removesuffix(PART) > last]
 
 
 def _checked(run: Folder, folder: Folder, name: str, file: str, content: bytes | None, digests: Digests) -> bytes:

@@ -49,13 +49,22 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
+class Suggested:
+    """A user's proposer was asked, and proposed `hypotheses` (JSON of variable and intervention). `by`, `most`: its name, its K."""
+
+    by: str
+    most: int | None
+    hypotheses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A driver closed its books: "done", or why not."""
 
     status: str
 
 
-JournalEntry = Told | Started | Follows | Cut | Sealed | Ended
+JournalEntry = Told | Started | Follows | Cut | Sealed | Suggested | Ended
 
 _TYPES: dict[str, type] = {
     "started": Started,
@@ -69,9 +78,10 @@ _TYPES: dict[str, type] = {
     "retried": Retried,
     "cut": Cut,
     "sealed": Sealed,
+    "suggested": Suggested,
     "ended": Ended,
 }
-OF_DRIVERS = frozenset({"started", "follows", "cut", "sealed", "ended"})
+OF_DRIVERS = frozenset({"started", "follows", "cut", "sealed", "suggested", "ended"})
 """Types of entries that are a driver's own, no event of the search."""
 _OTHER_VERSION = "read it with the version that wrote it"
 _NAMES = {cls: name for name, cls in _TYPES.items()}

@@ -36,7 +36,7 @@ from raysearch.search.notes import (
     Trained,
     Weighed,
 )
-from raysearch.store.codec import OF_DRIVERS, Cut, Ended, Follows, JournalEntry, Sealed, Started, decode
+from raysearch.store.codec import OF_DRIVERS, Cut, Ended, Follows, JournalEntry, Sealed, Started, Suggested, decode
 from raysearch.store.fits import Fits
 from raysearch.store.history import batches
 from raysearch.store.journal import Journal, history, read_journal
@@ -78,6 +78,8 @@ class Ledger:
     `said`: one line for each truncated tail that the journal had. `past`: how many events it holds from drivers before.
     `ended`: the status with which the last driver closed it, None if it was killed (or the run is new).
 
+    `suggested`: grows by what a user's proposer says; what the journal has not yet is added to it.
+
     Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if a later driver is there.
     """
 
@@ -88,6 +90,7 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
+        suggested: Sequence[Suggested] = (),
     ) -> None:
         self._run = run
         self._mirror = mirror
@@ -101,6 +104,7 @@ class Ledger:
         self._retry: Retried | None = None
         self._withdrawn = Withdrawn()
         self._sealed: dict[str, str] = {}
+        self._suggested, self._suggestions = suggested, 0
         said: list[str] = []
         cuts = self._look_back(said)
         self.said = tuple(said)
@@ -175,6 +179,9 @@ class Ledger:
 
     def notes(self, notes: Sequence[Note]) -> None:
         """Projects what the search says to the tables and the mirror. Raises: StoreError if the store refuses; TakenOverError."""
+        if new := self._suggested[self._suggestions :]:
+            self._keep_entries(new)
+            self._suggestions += len(new)
         for note in notes:
             self._keep(note)
         if self._mirror is not None and notes:
@@ -226,6 +233,8 @@ class Ledger:
                 self._withdrawn.ahead(entry)
             if isinstance(entry, Cut):
                 cuts.append(entry)
+            elif isinstance(entry, Suggested):
+                self._suggestions += 1
             elif isinstance(entry, Sealed):
                 self._sealed[entry.file] = entry.digest
             elif isinstance(entry, Started):
