@@ -208,10 +208,12 @@ def _tracking(uri: str) -> str:
 
 
 def _model(job: Path) -> str:
-    from raysearch.cli.plan import looked_at
+    """Looked at, never run: neither the problem's code nor the model's own."""
+    from raysearch.engine.load import ModelSource, look
     from raysearch.job import Job
-    from raysearch.running.question import ask
 
-    question = ask(Job.load(job))
-    looked = looked_at(question)
-    return f"{question.job.model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    model = Job.load(job).model
+    if model.is_factory or model.trust_remote_code:
+        return f"{model.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
+    looked = look(ModelSource(model.path, model.revision, model.dtype), ("residual",))
+    return f"{model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"

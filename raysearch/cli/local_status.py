@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from raysearch.folders.digests import check_parts
 from raysearch.folders.local import LocalFolder
 from raysearch.report.results import HYPOTHESES, VERDICTS, read_table
 from raysearch.running.recorded import UnrecordedError, recorded_search
@@ -42,6 +43,7 @@ def local_status(run: RunFolder) -> list[str]:
 
 def local_facts(run: RunFolder) -> dict[str, str | int | None]:
     """The same for a program. Raises: StoreError, ResumeError."""
+    check_parts(run.folder)
     stands = standing(run)
     now, counts, why = None, dict[str, int | None](), None
     if stands.events:

@@ -8,6 +8,7 @@ theirs.
 from datetime import datetime
 
 from raysearch.errors import TrackingError
+from raysearch.folders.digests import check_parts
 from raysearch.running.mirror import give, mirror_of
 from raysearch.running.recorded import recorded_search
 from raysearch.running.replayed import kept_facts, kept_question
@@ -41,6 +42,7 @@ class _Time:
 
 def mirror_again(run: RunFolder, uri: str, children: int) -> str:
     """Tells MLflow at `uri` of the run; what to say of it. Raises: TrackingError, ResumeError, StoreError."""
+    check_parts(run.folder)
     with kept_question(run) as (kept, question):
         facts, stands = kept_facts(run), standing(run)
         if kept.encoded is None or not stands.events:

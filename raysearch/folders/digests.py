@@ -117,6 +117,14 @@ def wrong_parts(run: Folder) -> list[str]:
     return wrong
 
 
+def check_parts(run: Folder) -> None:
+    """Raises: StoreError that names the first part of a table that is lost, or is not what was written."""
+    for file in wrong_parts(run):
+        _, table, name = file.split("/")
+        folder = run.at(TABLES).at(table)
+        raise _damaged(run, folder, name) if folder.exists(name) else _lost(run, folder, name)
+
+
 def _due(run: Folder, folder: Folder, digests: Digests, there: list[str], counting: list[str]) -> list[str]:
     """The parts that there must be: the merged one that counts, and those behind it of which the digests know."""
     merged, due = _parts(folder, digests, counting)

@@ -14,6 +14,7 @@ from raysearch.job import Job
 from raysearch.job.files import kept_beside
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.page import write_page
+from raysearch.running.code import code_of
 from raysearch.running.front import Ended, Front, Where
 from raysearch.running.interrupt import Interrupt
 from raysearch.running.kept import check_same, check_version, files_of, keep_files, kept_job, tracking_of
@@ -40,6 +41,8 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
 
     Raises: RaysearchError in one line.
     """
+    for line in code_of(job):
+        front.say(line)
     question = ask(job)
     root = writable_store(where.store)
     kept = question.job if sent is None else kept_beside(question.job, sent)
@@ -76,6 +79,8 @@ def go_on(name: str, where: Where, front: Front, retry: bool = False) -> Ended:
         kept = read_pairs(run.folder)
         with files_of(run) as files:
             question = Question(kept_job(run, files), kept.pairs)
+            for line in code_of(question.job, with_problem=False):
+                front.say(line)
             with pool_of(question, where, front, files, send=True) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
