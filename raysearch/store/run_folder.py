@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from raysearch import __version__
 from raysearch.errors import StoreError
 from raysearch.folders.digests import checksum
 from raysearch.folders.folder import Folder
@@ -192,13 +193,11 @@ def installed_versions() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
+    if package == "raysearch":
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:
-        if package == "raysearch":
-            from raysearch import __version__
-
-            return __version__
         return "none"
 
 
