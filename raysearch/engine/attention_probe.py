@@ -52,8 +52,7 @@ def probe(
     edits += [(tap, _reader(seen[at], tap)) for at, tap in heads.items()]
     with owned_hooks([tap.hook(edit, times=None, flat=network.flat) for tap, edit in edits]):
         if isinstance(network, LanguageModel):
-            vocab = network.model.config.get_text_config().vocab_size
-            network.copies(tuple(token % vocab for token in range(tokens)), rows)
+            network.copies(network.some(tokens), rows)
         else:
             network.batch([network.example()] * rows)
     return seen

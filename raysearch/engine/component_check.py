@@ -31,7 +31,9 @@ TOKENS = 6
 AT = 1
 """Where a key or value is turned around: most tokens come after it, for not each of them need look back at it. A query is at the last."""
 SIZES = (1.0, 0.25, 4.0)
-"""Of queries and keys, one after the other, until each has moved something: an attention may be too sharp or too even to show it."""
+"""Of queries and keys, in turn: an attention may be too sharp or too even to show them at one size."""
+ATTEMPTS = 16
+"""With other numbers each time, until each has moved something: of a sharp attention most keys and values move nothing."""
 MOST = 0.75
 """Of a head's columns, what half a query moves at least: of two heads that are taken for one it moves half."""
 
@@ -121,15 +123,15 @@ def _in_proportion(seen: Seen, own: Heads, row: int) -> bool:
 def _check_turns(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
     """Raises: ModelError, at once for what moves and must not, at the end for what never moves."""
     causal = isinstance(network, LanguageModel)
-    tokens = min(TOKENS, _longest(network)) if isinstance(network, LanguageModel) else TOKENS
     count = {part: max(tap.heads for tap in of.values()) for part, of in parts.items() if of}
     turns = [Turn(part, chosen) for part, most in count.items() for chosen in _halves(most)]
     if "query" in count:
         turns.append(Turn("query", torch.ones(count["query"], dtype=torch.bool), half=True))
     still = {_Moves(turn.part, turn.half, layer, head) for turn in turns for layer, tap in parts[turn.part].items()
              for head in range(tap.heads) if not turn.half or tap.width > tap.heads}  # fmt: skip
-    for size in SIZES:
-        for layer, seen in probe(network, tokens, 1 + len(turns), heads, parts, _Background(turns, size)).items():
+    for attempt in range(ATTEMPTS):
+        write = _Background(turns, attempt)
+        for layer, seen in probe(network, TOKENS, 1 + len(turns), heads, parts, write).items():
             if seen.mix.shape[1] <= AT + 1:  # there is no token that could look back
                 return
             still -= set(_moved(layer, seen, turns, causal))
@@ -179,17 +181,18 @@ def _turned_at(part: str, tokens: int) -> int:
 
 
 class _Background:
-    """In all rows the same, but for what its turn turns around. `size`: of queries and keys; of values 1."""
+    """In all rows the same, but for what its turn turns around."""
 
-    def __init__(self, turns: Sequence[Turn], size: float) -> None:
-        self._turns, self._size = turns, size
+    def __init__(self, turns: Sequence[Turn], attempt: int) -> None:
+        self._turns, self._attempt = turns, attempt
 
     def __call__(self, layer: int, part: str, shape: Shape) -> Heads:
         rows, tokens, heads, width = shape
-        made = torch.randn((tokens, heads, width), generator=_generator(f"{part} {layer} {self._size}"))
+        made = torch.randn((tokens, heads, width), generator=_generator(f"{part} {layer} {self._attempt}"))
         if width > 1:
             made = made - made.mean(-1, keepdim=True)
-        written = (made if part == "value" else made * self._size).repeat(rows, 1, 1, 1)
+        size = 1.0 if part == "value" else SIZES[self._attempt % len(SIZES)]
+        written = (made * size).repeat(rows, 1, 1, 1)
         for row, turn in enumerate(self._turns, 1):
             if turn.part == part and tokens > AT:
                 written[row, _turned_at(part, tokens), turn.heads[:heads], : width // 2 if turn.half else width] *= -1
@@ -218,8 +221,3 @@ def _signed(shape: Sequence[int], seed: str) -> Float[Tensor, "head d_head"]:
 
 def _generator(seed: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big"))
-
-
-def _longest(network: LanguageModel) -> int:
-    longest = getattr(network.model.config.get_text_config(), "max_position_embeddings", None)
-    return longest if isinstance(longest, int) else TOKENS

@@ -180,7 +180,13 @@ class LanguageModel:
         return 1
 
     def example(self) -> Given:
-        return tuple(range(min(EXAMPLE, self.model.config.get_text_config().vocab_size)))
+        return self.some(EXAMPLE)
+
+    def some(self, tokens: int) -> Ids:
+        """An input of so many tokens, or as many as it takes, as different as they can be."""
+        config = self.model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None)
+        return tuple(token % config.vocab_size for token in range(min(tokens, most or tokens)))
 
     def copies(self, given: Given, rows: int) -> Float[Tensor, "row vocab"]:
         """As `plain`, on `rows` copies of `given` at once."""
