@@ -119,12 +119,17 @@ def seen(activation: Any, flat: bool = False, shape: tuple[int, int] | None = No
     """
     if isinstance(activation, Tensor) and activation.ndim == 3:
         return activation
-    if isinstance(activation, Tensor) and shape and _is_of(activation.shape[:-1], shape):
+    if isinstance(activation, Tensor) and shape and _is_of(_leading(activation), shape):
         return activation.reshape(*shape, activation.shape[-1])
     if flat and isinstance(activation, Tensor) and activation.ndim == 2:
         return activation[:, None]
     got = tuple(activation.shape) if isinstance(activation, Tensor) else type(activation).__name__
     raise ModelError(f"an activation is {got}; need a tensor (row, token, width), or a tuple that begins with one")
+
+
+def _leading(activation: Any) -> Sequence[int]:
+    """All dimensions but the last."""
+    return activation.shape[:-1] if isinstance(activation, Tensor) else ()
 
 
 def _is_of(given: Sequence[int], shape: tuple[int, int]) -> bool:
@@ -145,8 +150,12 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
     def edited(activation: Any, call: Call) -> Tensor | None:
         nonlocal tokens
         fired[at] += 1
-        shaped = seen(activation, hook.flat, shape)
-        moment = Moment(tokens, fired[at] == hook.times, call, hook.flat, shape)
+        whole = None if shape is None or not hook.first else (shape[0], hook.first + shape[1])
+        if whole is not None and _is_of(_leading(activation), whole):  # what a cache kept of the tokens before is seen again
+            shaped, first = seen(activation, shape=whole), 0
+        else:
+            shaped, first = seen(activation, hook.flat, shape), tokens
+        moment = Moment(first, fired[at] == hook.times, call, hook.flat, shape)
         tokens += shaped.shape[1]
         return hook.edit(shaped, moment)
 
