@@ -63,6 +63,7 @@ render: $(INSTALLED)
 	$(BIN)/raysearch deploy render kuberay jobs/quickstart.yaml --model-path /opt/raysearch/jobs/planted/model --to deploy
 	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
+	rm -f deploy/ray/wheels/*.whl  # made of the code of the day, where it is used
 
 # Warnings are errors, and a link that leads nowhere is one.
 docs: $(INSTALLED)
