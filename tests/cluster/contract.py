@@ -15,7 +15,7 @@ def at(layer: int, position: str = "last") -> Intervention:
 
 
 class PoolContract:
-    """Give a fixture `pool` of a pool that is not open yet. It is opened once for all of these tests: a replica of Ray costs 5 s to load."""
+    """Give a fixture `pool` of a pool that is not open yet. It is opened once for all of these: a replica of Ray costs 5 s to load."""
 
     @pytest.fixture(scope="class")
     @classmethod
