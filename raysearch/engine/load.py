@@ -6,9 +6,9 @@ refused, never filled with random ones; the model comes in evaluation mode, with
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from io import StringIO
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,10 +316,22 @@ def _quiet(gguf: bool) -> Iterator[None]:
     noise.set_verbosity_error()
     noise.disable_progress_bar()
     try:
-        # The bar over a .gguf file's tensors (modeling_gguf_pytorch_utils.py) has no switch.
-        with redirect_stderr(StringIO()) if gguf else nullcontext():
+        with _no_bar_of_gguf() if gguf else nullcontext():
             yield
     finally:
         noise.set_verbosity(level)
         if bars:
             noise.enable_progress_bar()
+
+
+@contextmanager
+def _no_bar_of_gguf() -> Iterator[None]:
+    """No bar over a .gguf file's tensors, which has no switch: on a terminal it goes to stderr, in a notebook it may be a widget."""
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    bar = reading.tqdm
+    reading.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reading.tqdm = bar
