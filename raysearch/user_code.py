@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,12 @@ def _spec(name: str, path: list[str] | None) -> Any:
 def _file_source(path: Path, key: str) -> str:
     if not path.is_file():
         raise JobError(f"{key}: there is no file {path}")
+    here = path.resolve()
+    python = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+    if any(here.is_relative_to(place) for place in python) or {"site-packages", "dist-packages"} & set(here.parts):
+        raise JobError(
+            f"{key}: {path} is of Python or of an installed package; give a file of your own, or package.module:name"
+        )
     return path.read_text(encoding="utf-8", errors="replace")
 
 
