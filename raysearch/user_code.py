@@ -5,7 +5,9 @@ Invariants: whatever is wrong with it is one line that names the key of the job;
 
 import importlib
 import importlib.util
+import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -38,7 +40,11 @@ def _from_file(path: Path, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        with (
+            warnings.catch_warnings()
+        ):  # whose file it is should hear of older import paths (old_paths.py), though it is no __main__
+            warnings.filterwarnings("default", category=DeprecationWarning, module=re.escape(spec.name))
+            spec.loader.exec_module(module)
     except Exception as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module

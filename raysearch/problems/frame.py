@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from string import Formatter
 
 from raysearch.causal import Span
+from raysearch.old_paths import announce
 
 
 def fill(frame: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
@@ -21,3 +22,6 @@ def fill(frame: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
             spans[gap] = (len(text), len(text) + len(words[gap]))
             text += words[gap]
     return text, spans
+
+
+announce(__name__, ("fill",))

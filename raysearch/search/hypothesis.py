@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from raysearch.old_paths import announce
+
 
 @dataclass(frozen=True)
 class Site:
@@ -150,3 +152,6 @@ def _asked(intervention: Intervention) -> dict[str, Any]:
     plain: dict[str, Any] = as_plain(intervention)
     del plain["fit"]
     return plain
+
+
+announce(__name__, ("Hypothesis", "Intervention", "Site", "Subspace", "Unit"))

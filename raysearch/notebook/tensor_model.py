@@ -1,0 +1,3 @@
+"""x."""
+class TensorModel:
+    """A network on tensors to look into."""
