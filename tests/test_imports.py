@@ -41,7 +41,7 @@ ROOMS = {
         "errors",
         "user_code",
     },
-    "notebook": {"running", "engine", "store", "folders", "report", "job", "search", "errors"},
+    "notebook": {"running", "engine", "store", "folders", "report", "job", "search", "causal", "errors"},
     "cli": {
         "running",
         "deploy",
