@@ -12,6 +12,7 @@ One pair shows how a model works, and proves nothing: `raysearch submit` tests a
 Invariants: a swap is run by the oracle, a scan by the fastest path that has proved itself on its own rows; the model stays as it is.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -85,6 +86,8 @@ class Model:
         loaded = load(source, device or best_device())
         model = cls(loaded, name=str(path).rstrip("/").split("/")[-1])
         model.given = read_from(source, loaded)
+        for line in loaded.unused:
+            warnings.warn(f"{path}: left out: {line}", stacklevel=2)
         return model
 
     def __repr__(self) -> str:
