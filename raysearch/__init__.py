@@ -12,6 +12,7 @@
 Invariants: `import raysearch` imports nothing heavy; each public name brings its module when it is first asked for.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,9 @@ if not TYPE_CHECKING:  # hidden from mypy, so that a name that is not there is a
 
     def __getattr__(name):
         if name not in _HOMES:
-            raise AttributeError(f"module 'raysearch' has no attribute {name!r}")
+            near = get_close_matches(name, __all__, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"module 'raysearch' has no attribute {name!r}{hint}")
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value  # asked for once
         return value

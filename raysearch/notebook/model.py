@@ -207,6 +207,8 @@ class Model:
 
         The swap is made at the prompt alone, or (`every`) at every new token too.
         """
+        if isinstance(new_tokens, bool) or not isinstance(new_tokens, int) or new_tokens < 1:
+            raise JobError(f"generate: new_tokens: got {new_tokens!r:.60}; give a whole number from 1")
         row = self._row(base, source, Site(layer, component, _HERE, head), position, source_position)
         return str(self._tokenizer.decode(list(generate(self._network, self._taps, row, new_tokens, every, sampling))))
 
@@ -266,6 +268,8 @@ class Model:
 
     def _at(self, text: str, tokens: Tokens, position: Position) -> Ids:
         count = len(tokens.ids)
+        if not count:
+            raise PositionError(f"{text!r} has no tokens; give a text that has")
         if isinstance(position, int):
             if not -count <= position < count:
                 raise PositionError(
