@@ -37,11 +37,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Job(Keys):
-    """A search, as it is asked: model, problem, where to look, when to believe it. `docs/job-file.md` has every key.
-
-    Everything that changes an answer is here; flags say only where and how loud. Make one with `Job.load` (a file), `Job.read` (its text)
-    or `Job.parse` (a dict). Raises: JobError in one line for what is not right.
-    """
+    """One search, as it is asked. Everything that changes an answer is here; flags say only where and how loud."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
         description="Names the runs; the MLflow experiment is `raysearch/NAME`."

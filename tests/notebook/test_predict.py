@@ -48,13 +48,13 @@ def test_what_stands_in_a_text_is_no_html() -> None:
 
 @pytest.mark.parametrize("text", ["", 3, None, ["w1"], b"w1"])
 def test_what_is_no_text_is_one_line(model: rs.Model, text: Any) -> None:
-    with pytest.raises(rs.RaysearchError, match="predict: got .*; give a text, not empty"):
+    with pytest.raises(rs.RaysearchError, match=r"predict: got .*; give a text, not empty"):
         model.predict(text)
 
 
 @pytest.mark.parametrize("top", [0, -1, 10**6, "5", 2.0, True, None])
 def test_a_top_that_is_no_number_of_tokens_is_one_line(model: rs.Model, top: Any) -> None:
-    with pytest.raises(rs.RaysearchError, match="predict: top: got .*; give a whole number from 1 to 40"):
+    with pytest.raises(rs.RaysearchError, match=r"predict: top: got .*; give a whole number from 1 to 40"):
         model.predict("w1 w2", top)
 
 
