@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import raysearch as rs
-from raysearch.user_code import module_of
+from raysearch.errors import JobError
+from raysearch.problems import load_problem
 
 ROOT = Path(__file__).parents[1]
 OLD = {
@@ -44,22 +45,18 @@ def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:
 
 
 def test_nothing_of_raysearch_itself_takes_an_old_path() -> None:
-    code = (
-        "import pkgutil, importlib, raysearch as rs\n"
-        "[getattr(rs, name) for name in rs.__all__]\n"
-        "for m in pkgutil.walk_packages(rs.__path__, 'raysearch.'):\n"
-        "    if m.name.rpartition('.')[2] != '__main__': importlib.import_module(m.name)"
-    )
+    code = "import raysearch.running.question, raysearch.search.search, raysearch.problems.capitals, raysearch as rs; rs.Problem; rs.Unit; rs.fill"
     done = _python(code, "-W", "error:raysearch:DeprecationWarning")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_users_file_is_told_though_it_is_not_main(tmp_path: Path) -> None:
     file = tmp_path / "drinks.py"
-    file.write_text("from raysearch.causal import Variable\n")
+    file.write_text("from raysearch.causal import Variable\nproblem = 3\n")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")  # as Python does by itself for whatever is no __main__
-        module_of(str(file), "problem.use", "another")
+        with pytest.raises(JobError):  # once the file has run
+            load_problem(f"{file}:problem", {})
     assert [(w.category, w.filename, w.lineno) for w in told] == [(DeprecationWarning, str(file), 1)]
 
 

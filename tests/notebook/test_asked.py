@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import raysearch as rs
 from raysearch.cli.main import cli
+from raysearch.engine.factory import FactorySource
 from raysearch.engine.given import content_digest
 from raysearch.notebook.asked import asked
 from raysearch.problems import add_three, hierarchical_equality
-from raysearch.user_code import module_of
 from tests.cli.conftest import QUICKSTART, ROOT
 from tests.notebook.kernel import kernel
 
@@ -161,7 +161,7 @@ def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that
 
 
 def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: Path) -> None:
-    net = module_of(str(NETS), "model.path", "").trained().train()
+    net = FactorySource(f"{NETS}:trained").load().module.train()
     asks: dict[str, Any] = {
         "problem": hierarchical_equality.problem(symbols=20, dimensions=4),
         "space": {"variables": ["left_equality", "output"], "layers": [0, 2], "positions": ["last"]},
@@ -381,10 +381,10 @@ def test_the_lines_of_the_readme_run(
     ]
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     monkeypatch.chdir(tmp_path)
-    found: list[rs.Run] = []
-    for line in lines:
-        names: dict[str, Any] = {"rs": rs, "problem": problem, "model": model}
-        exec(line, names)
-        found.append(names["run"])
-    assert [run.info.name for run in found] == ["add_three", "quickstart"]
-    assert all(len(run.alignment) for run in found)
+    first, second = lines
+    names: dict[str, Any] = {"rs": rs, "problem": problem, "model": model}
+    exec(first, names)
+    assert len(names["run"].alignment)
+    told: list[Any] = []
+    exec(second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))})
+    assert told[0][0].test.threshold == 0.9

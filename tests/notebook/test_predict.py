@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import raysearch as rs
-from raysearch.user_code import module_of
+from raysearch.engine.factory import FactorySource
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 from tests.notebook.test_asked import NETS
 
@@ -67,7 +67,7 @@ def test_other_looks_refuse_what_is_no_text(model: rs.Model) -> None:
 
 
 def test_a_network_on_tensors_predicts_classes() -> None:
-    net = module_of(str(NETS), "model.path", "").trained().train()
+    net = FactorySource(f"{NETS}:trained").load().module.train()
     numbers = torch.linspace(-1, 1, 16)
     for given in (numbers, numbers.numpy(), numbers.tolist()):
         found = rs.TensorModel(net).predict(given)
