@@ -45,7 +45,10 @@ def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:
 
 
 def test_nothing_of_raysearch_itself_takes_an_old_path() -> None:
-    code = "import raysearch.running.question, raysearch.search.search, raysearch.problems.capitals, raysearch as rs; rs.Problem; rs.Unit; rs.fill"
+    code = (
+        "import raysearch.running.question, raysearch.search.search, raysearch.problems.capitals, raysearch as rs\n"
+        "rs.Problem, rs.Unit, rs.fill"
+    )
     done = _python(code, "-W", "error:raysearch:DeprecationWarning")
     assert done.returncode == 0, done.stderr
 
