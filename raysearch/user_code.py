@@ -14,8 +14,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import sysconfig
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +205,10 @@ def _from_file(path: Path, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        # Whose file it is should hear of older import paths (old_paths.py), though it is no __main__.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("default", category=DeprecationWarning, module=re.escape(spec.name))
+            spec.loader.exec_module(module)
     except Exception as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module

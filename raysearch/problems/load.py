@@ -68,9 +68,7 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     except Exception as e:
         raise JobError(f"problem.use: {use} raised {type(e).__name__}: {e}") from e
     if not isinstance(problem, Problem):
-        raise JobError(
-            f"problem.use: {use} returned {type(problem).__name__}; it must return a raysearch.causal.Problem"
-        )
+        raise JobError(f"problem.use: {use} returned {type(problem).__name__}; it must return a raysearch.Problem")
     return problem
 
 
