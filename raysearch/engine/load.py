@@ -7,6 +7,7 @@ comes in evaluation mode, without gradients, in the dtype that was asked.
 
 import copy
 import hashlib
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -360,7 +361,7 @@ def _quiet(gguf: bool) -> Iterator[None]:
 @contextmanager
 def _no_bar_of_gguf() -> Iterator[None]:
     """No bar over a .gguf file's tensors, which has no switch: on a terminal it goes to stderr, in a notebook it may be a widget."""
-    from transformers import modeling_gguf_pytorch_utils as reading
+    reading: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
 
     bar = reading.tqdm
     reading.tqdm = partial(bar, disable=True)
