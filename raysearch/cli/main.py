@@ -22,6 +22,7 @@ from raysearch.cli.report import report
 from raysearch.cli.schema import schema
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
+from raysearch.literal import OneLine, visible
 from raysearch.running.interrupt import INTERRUPTED
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
@@ -30,7 +31,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "aut
 
 def main() -> None:
     """The entry point: runs the command and turns what is raised into one line and an exit code."""
-    logging.basicConfig(format="raysearch: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("raysearch: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(prog_name="raysearch", standalone_mode=False)
@@ -41,6 +44,9 @@ def main() -> None:
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
+        e.message = visible(
+            e.message
+        )  # holds what was typed, which a completion or a script may have taken from a file
         e.show()
         code = e.exit_code
     except KeyboardInterrupt:  # before a search has begun; later it is asked for between turns (interrupt.py)

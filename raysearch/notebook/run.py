@@ -13,6 +13,7 @@ from raysearch.errors import RaysearchError
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
 from raysearch.job.files import model_away
+from raysearch.literal import visible
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
@@ -104,7 +105,7 @@ class Run:
         try:
             return str(self._summary())
         except RaysearchError as e:  # a run of which nothing can be shown yet is still a run
-            return f"Run {self.info.id}: {e}"
+            return visible(f"Run {self.info.id}: {e}")
 
     def _repr_html_(self) -> str:
         try:
