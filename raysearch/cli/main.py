@@ -4,6 +4,7 @@ Invariants: data on stdout, everything else on stderr; a user's mistake is one l
 heavy is imported before it is needed.
 """
 
+import io
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ from raysearch.cli.report import report
 from raysearch.cli.schema import schema
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
-from raysearch.literal import OneLine, visible
+from raysearch.literal import OneLine, visible_lines
 from raysearch.running.interrupt import INTERRUPTED
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
@@ -44,10 +45,8 @@ def main() -> None:
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
-        e.message = visible(
-            e.message
-        )  # holds what was typed, which a completion or a script may have taken from a file
-        e.show()
+        e.show(shown := io.StringIO())  # holds what was typed, which a script may have taken from anywhere
+        click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
     except KeyboardInterrupt:  # before a search has begun; later it is asked for between turns (interrupt.py)
         click.echo("raysearch: interrupted", err=True)
