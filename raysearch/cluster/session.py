@@ -107,7 +107,7 @@ def _start(dashboard: bool) -> Any:
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             job_config=_job_config(),
-            _system_config=_PATIENT,
+            _system_config=dict(_PATIENT),  # Ray writes into it
             **_QUIET,
         )
     finally:

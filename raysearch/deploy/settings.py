@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from raysearch import __version__
@@ -150,6 +150,7 @@ def _settings(
     beside: Mapping[str, str] | None = None,
     model_path: str | None = None,
 ) -> Settings:
+    _check_texts(name, place)
     resources = job.resources
     each = 1.0 if resources.gpus == "auto" else resources.gpus
     gpus = math.ceil(each) if place.gpus is None else place.gpus
@@ -170,6 +171,21 @@ def _settings(
         mounts=mounts or {},
         beside=beside or {},
     )
+
+
+def _check_texts(job_file: str, place: Place) -> None:
+    """Raises: JobError for a text that would be more than one line, or more than one word of Slurm's own lines, in the files."""
+    given: dict[str, str] = {"JOB": job_file}
+    for key, value in asdict(place).items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                given[f"--{key.replace('_', '-')} {text[:80]}"] = text
+    for flag, text in given.items():
+        if not text.isprintable():
+            raise JobError(f"{flag!r}: holds a character that cannot be seen, or a line end; leave it out")
+    for key in ("partition", "account", "time"):
+        if re.search(r"\s|#", getattr(place, key, "")):
+            raise JobError(f"--{key} {getattr(place, key)!r}: is to be one word")
 
 
 def _named_files(job: Job) -> Sequence[Path]:
