@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysearch import __version__
@@ -174,18 +174,12 @@ def _settings(
 
 
 def _check_texts(job_file: str, place: Place) -> None:
-    """Raises: JobError for a text that would be more than one line, or more than one word of Slurm's own lines, in the files."""
-    given: dict[str, str] = {"JOB": job_file}
-    for key, value in asdict(place).items():
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str):
-                given[f"--{key.replace('_', '-')} {text[:80]}"] = text
-    for flag, text in given.items():
-        if not text.isprintable():
-            raise JobError(f"{flag!r}: holds a character that cannot be seen, or a line end; leave it out")
+    """Raises: JobError for what stands unquoted in a file, in a comment or in a line of Slurm's own, and would be more than that."""
+    if not job_file.isprintable():
+        raise JobError(f"{job_file}: its path holds a character that cannot be seen, or a line end; rename it")
     for key in ("partition", "account", "time"):
-        if re.search(r"\s|#", getattr(place, key, "")):
-            raise JobError(f"--{key} {getattr(place, key)!r}: is to be one word")
+        if not re.fullmatch(r"[\w.:,+-]*", getattr(place, key, "")):
+            raise JobError(f"--{key} {getattr(place, key)!r}: is to be one word of letters, digits and . : , + -")
 
 
 def _named_files(job: Job) -> Sequence[Path]:
