@@ -85,6 +85,11 @@ def test_a_token_that_others_can_read_is_closed_and_a_new_one_is_closed_from_the
 
 
 @pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
 def beside(tmp_path: Path) -> Path:
     """A folder with a problem of the user's, what it imports, and files named like modules that everybody needs."""
     (tmp_path / "mine.py").write_text(PROBLEM)
