@@ -353,7 +353,7 @@ def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
     scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
     columns = [{"name": name, "type": kind, "required": True} for name, kind in pairs.columns.items()]
     dataset = Dataset(
-        name=pairs.name[:_DATASET_CHARS],
+        name=as_value(pairs.name, _DATASET_CHARS),
         digest=pairs.digest,
         source_type=scheme,
         source=json.dumps({"uri": pairs.place}),
