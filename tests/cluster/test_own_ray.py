@@ -104,7 +104,7 @@ def beside(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pool", ["local", "ray"])
 def test_files_named_like_modules_beside_a_job_take_the_place_of_none(beside: Path, shell: Shell, pool: str) -> None:
-    done = shell("run", "job.yaml", "--pool", pool, "--tracking-uri", "none", "--set", "pairs.test=64")
+    done = shell.fresh("run", "job.yaml", "--pool", pool, "--tracking-uri", "none", "--set", "pairs.test=64")
     assert done.returncode == 0, done.stderr
     assert "Alignment: accepted hypotheses" in done.stdout
 
