@@ -22,6 +22,7 @@ from raysearch.deploy.settings import Slurm, for_slurm
 from raysearch.engine.card import ModelOrigin
 from raysearch.engine.saved import save_intervention
 from raysearch.errors import JobError, StoreError
+from raysearch.folders.digests import checksum
 from raysearch.literal import OneLine, visible
 from raysearch.problems import load_problem
 from raysearch.report.heatmap import heatmap
@@ -244,7 +245,8 @@ def test_names_that_mlflow_takes_are_not_taken_for_each_other() -> None:
 def test_a_run_whose_id_is_no_name_is_refused(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     info = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps(info | {"id": "x' OR '1'='1; $(touch y)"}))
+    planted = info | {"id": "x' OR '1'='1; $(touch y)"}
+    (run.path / "run.json").write_text(json.dumps(planted | {"sum": checksum(planted)}))
     with pytest.raises(StoreError, match="its id is"):
         RunFolder.open(run.path)
 

@@ -285,6 +285,6 @@ def test_files_named_like_modules_that_are_sent_along_take_the_place_of_none(nod
     (client.folder / "job.yaml").write_text(yaml.safe_dump(job))
     along = [flag for name in (*names, "helper") for flag in ("--include", f"{name}.py")]
     store = ("--store", str(client.folder / "store"), "--tracking-uri", "none")
-    done = client.on(nodes, "submit", "job.yaml", *SMALL, *along, *store)
+    done = client.fresh("submit", "job.yaml", *SMALL, *along, *store, **client.variables(nodes))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Alignment: accepted hypotheses" in done.stdout
