@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from raysearch.old_paths import announce
+
 
 @dataclass(frozen=True)
 class Site:
-    """Which activation: layer (from 0), component (e.g. "residual": the block's output), named position.
+    """A place in a network where an activation is: layer (from 0), component (e.g. "residual": the block's output), named position.
 
     `head`: one head of a component that has them (from 0); None: the whole vector. A component that the model has once
     (the embedding) has layer 0.
@@ -35,7 +37,9 @@ FITTED = TRAINED + CLOSED_FORM
 
 @dataclass(frozen=True)
 class Subspace:
-    """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector.
+    """A part of the vector at a site: a featurizer, and how many of its features (None: all).
+
+    Identity with all features is the whole vector.
 
     `coordinates`: with "identity", only these coordinates of the vector (of the head, where the site names one), from 0; with "sae",
     only these of its features. `basis`: over which features a "mask" lies (coordinates, pca, sae, heads). `file`: the digest of a
@@ -51,7 +55,7 @@ class Subspace:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source.
+    """One thing that is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source.
 
     `source`: which of the pair's sources lends it, by name (None: the only one).
     """
@@ -64,7 +68,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """The units that are interchanged at once. `control` names the control that it stands for, if any.
+    """An interchange intervention: the units that are interchanged at once. `control` names the control that it stands for, if any.
 
     `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables share it. `fit`: the digest of what
     was fit, once it is; it is no part of what is asked, so not of the id.
@@ -94,7 +98,7 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One variable ~ one intervention."""
+    """The claim that one variable of the causal model lives where one intervention is made."""
 
     variable: str
     intervention: Intervention
@@ -150,3 +154,6 @@ def _asked(intervention: Intervention) -> dict[str, Any]:
     plain: dict[str, Any] = as_plain(intervention)
     del plain["fit"]
     return plain
+
+
+announce(__name__, ("Hypothesis", "Intervention", "Site", "Subspace", "Unit"))
