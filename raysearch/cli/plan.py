@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from raysearch.causal import EVERY, Split
+from raysearch.cli.plain import in_lines
 from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
@@ -303,4 +304,4 @@ def _text(facts: _Facts, job: Job) -> str:
         *memory_words(facts.memory, job),
         *calibration_words(facts.calibration, job, _mixed(facts)),
     ]
-    return "\n".join(lines)
+    return in_lines(lines)

@@ -14,6 +14,7 @@ from raysearch.folders.digests import read_checked
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
 from raysearch.job.files import only_looked_at
+from raysearch.literal import visible
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
@@ -105,7 +106,7 @@ class Run:
         try:
             return str(self._summary())
         except RaysearchError as e:  # a run of which nothing can be shown yet is still a run
-            return f"Run {self.info.id}: {e}"
+            return visible(f"Run {self.info.id}: {e}")
 
     def _repr_html_(self) -> str:
         try:

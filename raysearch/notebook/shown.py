@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysearch.literal import visible
 from raysearch.report.scan_picture import scan_picture
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
+
+    from raysearch.report.picture import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Scan:
         ]
         return pa.Table.from_pylist(rows)
 
-    def heatmap(self) -> "Figure":
+    def heatmap(self) -> "Picture":
         """Layers upward, tokens across, colour = logit difference; where the next token is another, it stands in the cell."""
         title = f"{self.component} of “{self.source}”\nput into “{self.base}”"
         words = [[token if token != self.answers.base else "" for token in tokens] for tokens in self.next_tokens]
@@ -104,7 +106,7 @@ class Scan:
 
     def __str__(self) -> str:
         """The logit differences as a table, starred where the next token is another."""
-        labels = [t.replace("\n", " / ") for t in self.tokens]
+        labels = [visible(t.replace("\n", " / ")) for t in self.tokens]
         wide = [max(len(label), 8) for label in labels]
         head = "layer  " + "  ".join(label.rjust(w) for label, w in zip(labels, wide, strict=True))
         lines = [

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raysearch.literal import shortened
 from raysearch.report.units import Place, places
 
 Row = Mapping[str, Any]
 Columns = tuple[tuple[Place, ...], ...]
+_LONGEST = 84
+"""Characters of a part of a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +91,4 @@ def _site_label(place: Place, component: bool) -> str:
     head = "" if place.head is None else f" {place.head}"
     named = f"{place.component}{head}" if component or head else ""
     parts = [w for w in (place.position, named, *place.extra) if w]
-    return "\n".join(textwrap.fill(part, 14) for part in parts)
+    return "\n".join(textwrap.fill(shortened(part, _LONGEST), 14) for part in parts)

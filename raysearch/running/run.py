@@ -115,6 +115,7 @@ def _search(
         for line in ledger.said:
             front.say(line)
         front.say(f"run       {run.place}")
+        pool.on_lost(lambda: front.left("failed", run))
         try:
             if before is not None:
                 retry_failed(ledger, before, front)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.search.notes import Decided, Note, Snapshot
-from raysearch.store.mlflow_names import as_key, as_word, one_line
+from raysearch.store.mlflow_names import as_key, as_value, as_word, one_line
 from raysearch.store.places import without_credentials
 from raysearch.store.rows import iia_of, shared_layer
 
@@ -279,7 +279,7 @@ class MlflowMirror:
     def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        wanted = {as_key(name): str(value)[:_PARAM_CHARS] for name, value in self._params.items()}
+        wanted = {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._params.items()}
         missing = [Param(name, value) for name, value in wanted.items() if name not in known]
         for start in range(0, len(missing), _PARAMS_A_BATCH):
             client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
@@ -320,9 +320,9 @@ class MlflowMirror:
                     client.log_batch(old.info.run_id, metrics=changed)
                 continue
             tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
-            made = client.create_run(experiment, run_name=child.title, tags=tags).info.run_id
+            made = client.create_run(experiment, run_name=as_value(child.title, _PARAM_CHARS), tags=tags).info.run_id
             metrics += [Metric(as_key(name), value, at, step) for name, step, value in child.course]
-            params = [Param(as_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
+            params = [Param(as_key(name), as_value(value, _PARAM_CHARS)) for name, value in child.params.items()]
             client.log_batch(made, params=params[:_PARAMS_A_BATCH])
             for start in range(0, len(metrics), _METRICS_A_BATCH):
                 client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
@@ -331,7 +331,7 @@ class MlflowMirror:
             client.set_terminated(made, "FINISHED")
 
     def _chopped_tags(self) -> dict[str, str]:
-        return {as_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}
+        return {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._tags.items()}
 
 
 def connect(uri: str) -> Any:
@@ -353,7 +353,7 @@ def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
     scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
     columns = [{"name": name, "type": kind, "required": True} for name, kind in pairs.columns.items()]
     dataset = Dataset(
-        name=pairs.name[:_DATASET_CHARS],
+        name=as_value(pairs.name, _DATASET_CHARS),
         digest=pairs.digest,
         source_type=scheme,
         source=json.dumps({"uri": pairs.place}),
