@@ -26,8 +26,8 @@ from raysearch.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
-READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON")
-"""Variables that begin so are read by packages when they are imported."""
+READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON", "RAY_")
+"""Variables that begin so are read by packages when they are imported; whether Ray asks for a token, for one."""
 IMPORTED = (
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "pandas", "duckdb", "pyarrow.dataset", "pyarrow.parquet"),
     *("torch", "transformers", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"),
@@ -41,7 +41,7 @@ _AT_FIRST: dict[str, str] = {}
 
 def remember_environment() -> None:
     """The fork server is to begin with the environment of now, whatever a test has set when it first needs one (tests/conftest.py)."""
-    _AT_FIRST.update(os.environ)
+    _AT_FIRST.update(environment())
 
 
 def environment(**more: str) -> dict[str, str]:

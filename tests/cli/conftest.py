@@ -41,6 +41,7 @@ class Shell:
 
     def begin(self, *arguments: str, **more: str) -> Running:
         """The command, which runs on."""
+        assert not any(name.startswith(READ_ON_IMPORT) for name in more), "it is forked from what has read that already"
         return Running(arguments, self.folder, environment(**more))
 
     def killed(self, *arguments: str, once: Callable[[bytes], bool]) -> None:
