@@ -214,4 +214,6 @@ def _model(job: Path) -> str:
 
     question = ask(Job.load(job))
     looked = looked_at(question)
-    return f"{question.job.model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    return (
+        f"{question.job.model.path}: {looked.layers or 'no'} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    )

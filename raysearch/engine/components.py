@@ -22,6 +22,7 @@ from raysearch.engine.rows import Point
 from raysearch.engine.sites import module_at
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts
+from raysearch.search.hypothesis import is_in_layers
 from raysearch.search.space import COMPONENTS
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -99,21 +100,30 @@ class Taps:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._layer_of = {id(m): at for at, block in enumerate(network.blocks) for m in block.modules()}
-        self._found: dict[str, dict[int, Tap]] = {}
+        self._found: dict[str, dict[int | None, Tap]] = {}
         self._places_of: dict[Point, int] = {}
 
     def at(self, point: Point) -> Tap:
         """Raises: ModelError for a component or a layer that the network lacks."""
         of_layers = self.of(point.component)
         if point.layer not in of_layers:
-            raise ModelError(
-                f"layer {point.layer} has no {point.component} in {self._network.name}; layers that have it: "
-                f"{_ranges(sorted(of_layers))}"
+            has = [layer for layer in of_layers if layer is not None]
+            of = (
+                f"layers that have it: {_ranges(sorted(has))}"
+                if has
+                else "it has it once, in no layer: leave layer out"
             )
+            raise ModelError(f"layer {point.layer} has no {point.component} in {self._network.name}; {of}")
         return of_layers[point.layer]
 
-    def of(self, component: str) -> Mapping[int, Tap]:
-        """By layer. Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched."""
+    def last(self, point: Point, given: Given) -> int | None:
+        """The last token of the activation there on `given`, from 0; None where that is the input's own. Raises: as `at`."""
+        tap = self.at(point)
+        tokens = self._network.tokens_at(tap.module, tap.side, given)
+        return None if tokens is None else tokens - 1
+
+    def of(self, component: str) -> Mapping[int | None, Tap]:
+        """By layer (None: of no layer). Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched."""
         if component not in self._found:
             self._found[component] = self._look(component)
             self._places_of.update({Point(layer, component): i for i, layer in enumerate(self._found[component])})
@@ -126,14 +136,14 @@ class Taps:
     def facts(self, component: str) -> ComponentFacts:
         """What the driver needs to know of it. Raises: as `of`."""
         taps = self.of(component)
-        layers = tuple(sorted(taps))
+        layers = tuple(sorted(taps, key=lambda layer: layer or 0))
         widths = tuple(taps[layer].width for layer in layers)
         alike = len(set(widths)) == 1
         heads = min(t.heads for t in taps.values())
         return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths)
 
     @constant()
-    def _look(self, component: str) -> dict[int, Tap]:
+    def _look(self, component: str) -> dict[int | None, Tap]:
         places = self._places(component)
         widths = self._widths(component, places)
         taps = {}
@@ -149,21 +159,25 @@ class Taps:
             taps[layer] = Tap(module, side, inside, is_block, columns, width, heads)
         return taps
 
-    def _places(self, component: str) -> dict[int, "_Place"]:
+    def _places(self, component: str) -> dict[int | None, "_Place"]:
         blocks = self._network.blocks
+        if not blocks and is_in_layers(component):
+            raise ModelError(self._network.without_layers(component))
         if component == "residual":
             return {at: (block, "output", None) for at, block in enumerate(blocks)}
         if component == "block_input":
             return {at: (block, "input", None) for at, block in enumerate(blocks)}
         if component == "embedding":
-            return {0: (self._embedding(), "output", None)}
+            return {None: (self._embedding(), "output", None)}
         if "." in component:
             return self._dotted(component)
         if component not in TABLE:
             raise ModelError(
                 f"{component!r} is no component; it may be {', '.join(COMPONENTS)} or a dotted module path"
             )
-        places = {at: place for at, block in enumerate(blocks) if (place := self._in_block(component, block))}
+        places: dict[int | None, _Place] = {
+            at: place for at, block in enumerate(blocks) if (place := self._in_block(component, block))
+        }
         if not places:
             raise ModelError(
                 f"{self._network.name} has no {component}: no block has {_some(self._names(component)[1])}; "
@@ -179,7 +193,15 @@ class Taps:
             return self._no_embedding()
 
     def _no_embedding(self) -> nn.Module:
-        raise ModelError(f"{self._network.name} has no embedding; name a module by its dotted path")
+        """The module of that name, where one has it. Raises: ModelError."""
+        module = self._network.module
+        found = module_at(module, "embedding")
+        if found is None:
+            names = _some(name for name, _ in module.named_children())
+            raise ModelError(
+                f"{self._network.name} does not say what its embedding is; name a module by its dotted path, under one of {names}"
+            )
+        return found
 
     def _names(self, component: str) -> tuple[Side, tuple[str, ...]]:
         kind = getattr(getattr(self._network.module, "config", None), "model_type", "")
@@ -198,7 +220,7 @@ class Taps:
                     return module, "output", self._fused_columns(component, module, grouped)
         return None
 
-    def _dotted(self, component: str) -> dict[int, "_Place"]:
+    def _dotted(self, component: str) -> dict[int | None, "_Place"]:
         path, side = component, "output"
         for ending in ("input", "output"):
             if (
@@ -206,15 +228,16 @@ class Taps:
                 and module_at(self._network.module, component.replace("{layer}", "0")) is None
             ):
                 path, side = component.removesuffix(f".{ending}"), ending
-        layers = range(len(self._network.blocks)) if "{layer}" in path else range(1)
+        layers = range(len(self._network.blocks)) if "{layer}" in path else (None,)
         found = {at: module_at(self._network.module, path.replace("{layer}", str(at))) for at in layers}
-        places: dict[int, _Place] = {
+        places: dict[int | None, _Place] = {
             at: (module, "input" if side == "input" else "output", None)
             for at, module in found.items()
             if module is not None
         }
         if not places:
-            raise ModelError(f"{self._network.name} has no module {path!r}; {self._nearest(path)}")
+            known = "" if "." in path else f", and no component is called so (there are {', '.join(COMPONENTS)})"
+            raise ModelError(f"{self._network.name} has no module {path!r}{known}; {self._nearest(path)}")
         return places
 
     def _nearest(self, path: str) -> str:
@@ -255,19 +278,21 @@ class Taps:
             chosen = heads[first : first + count]
         return (chosen[:, None] * d_head + torch.arange(d_head)).flatten()
 
-    def _widths(self, component: str, places: Mapping[int, "_Place"]) -> dict[int, int]:
+    def _widths(self, component: str, places: Mapping[int | None, "_Place"]) -> dict[int | None, int]:
         """As seen in one forward pass; of a model without weights, as its modules say."""
         if self._network.device.type == "meta":
             return {layer: self._said_width(module, side) for layer, (module, side, _) in places.items()}
-        widths: dict[int, int] = {}
+        widths: dict[int | None, int] = {}
 
-        def look(layer: int) -> Callable[[Tensor, Moment], None]:
+        def look(layer: int | None) -> Callable[[Tensor, Moment], None]:
             def edit(activation: Tensor, _moment: Moment) -> None:
                 widths[layer] = activation.shape[-1]
 
             return edit
 
         network, example = self._network, self._network.example()
+        for module, side, _ in places.values():
+            network.check_patchable(component, module, side)
         hooks = [
             Hook(module, side, look(layer), network.firings(module, example), network.flat)
             for layer, (module, side, _) in places.items()

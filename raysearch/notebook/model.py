@@ -128,7 +128,7 @@ class Model:
                 f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many in both"
             )
         known = self._answers(base, source, answers)
-        chosen = tuple(sorted(self._taps.of(component)) if layers is None else layers)
+        chosen = tuple(self._taps.of(component) if layers is None else layers)
         rows = {
             (layer, at): self._row(base, source, Site(layer, component, _HERE, head), at, at)
             for layer in chosen
@@ -242,7 +242,7 @@ class Model:
         said = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
         ids = said if given is None else [self._answer(base, answer) for answer in given]
         words = self._word(ids[0]), self._word(ids[1])
-        return Answers(*words, *ids, (self._word(said[0]), self._word(said[1])), (said[0], said[1]))
+        return Answers(*words, ids[0], ids[1], (self._word(said[0]), self._word(said[1])), (said[0], said[1]))
 
     def _answer(self, text: str, answer: str) -> int:
         own, joined = self._texts[text].ids, self._texts[text + answer].ids
@@ -283,7 +283,8 @@ def _where(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
     head = "" if site.head is None else f" head {site.head}"
     count = f" of {subspace.features} features" if subspace.features is not None else ""
     which = "" if subspace.featurizer == "identity" else f", {subspace.featurizer}{count}"
-    return f"{site.component}{head}, layer {site.layer}, {_at(at, tokens)}{which}"
+    layer = "" if site.layer is None else f", layer {site.layer}"
+    return f"{site.component}{head}{layer}, {_at(at, tokens)}{which}"
 
 
 def _at(at: Ids, tokens: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """An interchange at every layer and token: of each the next token and the logit difference, by `layers` and tokens.
+    """An interchange at every layer (None: what is of no layer) and token: of each the next token and the logit difference, by both.
 
     `tokens`: the base's, and the source's beneath where it differs. `next_ids`: the ids of `next_tokens`. `path`: how it was run.
     """
@@ -86,7 +86,7 @@ class Scan:
     base: str
     source: str
     component: str
-    layers: tuple[int, ...]
+    layers: tuple[int | None, ...]
     tokens: tuple[str, ...]
     answers: Answers
     before: float
@@ -143,7 +143,10 @@ class Scan:
         ]
         for layer, changes, differences in zip(self.layers, self.changed, self.differences, strict=True):
             cells = [f"{d:+.2f}{'*' if c else ' '}" for c, d in zip(changes, differences, strict=True)]
-            lines.append(f"{layer:5}  " + "  ".join(c.rjust(w) for c, w in zip(cells, wide, strict=True)))
+            lines.append(
+                f"{'-' if layer is None else layer:>5}  "
+                + "  ".join(c.rjust(w) for c, w in zip(cells, wide, strict=True))
+            )
         return "\n".join([*lines, f"* another next token than {self.answers.said[0]!r}", *self.answers.surprises])
 
     __repr__ = __str__

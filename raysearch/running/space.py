@@ -13,8 +13,8 @@ from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
 from raysearch.job.space import in_order
 from raysearch.search.events import ComponentFacts, ModelFacts
-from raysearch.search.hypothesis import Site, Subspace, Unit, of_layer
-from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
+from raysearch.search.hypothesis import Site, Subspace, Unit, is_in_layers, of_layer
+from raysearch.search.space import Grid, HypothesisSpace
 
 
 def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisSpace:
@@ -92,16 +92,19 @@ class _Model:
         assert found is not None, f"the replica was opened without the component {name!r}"
         return found
 
-    def check_layer(self, key: str, component: str, layer: int) -> None:
+    def check_layer(self, key: str, component: str, layer: int | None) -> None:
         """Raises: JobError where the component has no such layer."""
         has = self.component(component).layers
         if layer in has:
             return
-        if not 0 <= layer < self.facts.layers:
-            raise JobError(f"{key}: {layer} is no layer of {self.name}; it has 0..{self.facts.layers - 1}")
         if not is_in_layers(component):
             raise JobError(f"{key}: {layer} is no layer of {component}, which {self.name} has once; leave layer out")
-        raise JobError(f"{key}: {layer} is no layer of {self.name} that has {component}; it is in {_ranges(has)}")
+        of_layers = [at for at in has if at is not None]
+        if layer is None:
+            raise JobError(f"{key}: missing; {component} is of a layer of {self.name}: one of {_ranges(of_layers)}")
+        if not 0 <= layer < self.facts.layers:
+            raise JobError(f"{key}: {layer} is no layer of {self.name}; it has 0..{self.facts.layers - 1}")
+        raise JobError(f"{key}: {layer} is no layer of {self.name} that has {component}; it is in {_ranges(of_layers)}")
 
     def check_head(self, key: str, component: str, head: int | None) -> None:
         """Raises: JobError where the component has no such head."""
@@ -122,7 +125,7 @@ class _Model:
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
                 of = component if site.head is None else "a head" if component == "head" else f"a head of {component}"
-                if self.component(component).widths:
+                if self.component(component).widths and site.layer is not None:
                     of += f" in layer {site.layer}"
                 raise JobError(f"{key}: {coordinate} is no coordinate of {of} in {self.name}; it has 0..{width - 1}")
 
@@ -155,11 +158,13 @@ def _grid(
     for layer in layers if facts.widths else layers[:1]:
         for subspace in subspaces:
             model.check_subspace("space.subspaces", Site(layer, component, "", heads[0]), subspace)
-    files = {(path, layer): _file_digest(path, layer) for path in keys.sae_paths for layer in layers}
+    files: dict[tuple[str, int | None], str] = {
+        (path, layer): _file_digest(path, layer) for path in keys.sae_paths for layer in layers
+    }
     return Grid(component, layers, heads, positions, subspaces, files)
 
 
-def _file_digest(path: str, layer: int) -> str:
+def _file_digest(path: str, layer: int | None) -> str:
     """Of the sparse autoencoder of a layer. Raises: JobError where there is none, or its cfg.json says what is not read."""
     file = Path(of_layer(path, layer))
     try:
@@ -173,7 +178,7 @@ def _file_digest(path: str, layer: int) -> str:
     return found.digest
 
 
-def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:
+def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int | None, ...]:
     """The layers of the grid. A component that the model has once is taken once, whatever the job says of layers."""
     layers = keys.layers
     if layers == "all" or (not is_in_layers(component.name)):
