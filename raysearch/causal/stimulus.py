@@ -77,8 +77,8 @@ def _as_lists(values: Any) -> Any:
     if isinstance(values, Mapping | AbstractSet):
         held = ", ".join(map(str, values)) or "nothing"
         raise PairsError(
-            f"an input is one tensor, and a {type(values).__name__} of {held:.60} is none; join its parts into one tensor, which the network "
-            "takes apart"
+            f"an input is one tensor, and a {type(values).__name__} of {held:.60} is none; join its parts into one tensor, which the "
+            "network takes apart"
         )
     try:
         if hasattr(values, "tolist"):
@@ -86,7 +86,8 @@ def _as_lists(values: Any) -> Any:
         return values.__array__().tolist() if hasattr(values, "__array__") else values
     except Exception as e:  # another library's tensor: of no storage, quantised, on a device that is gone
         raise PairsError(
-            f"a {type(values).__name__} cannot be read as numbers ({type(e).__name__}: {str(e):.120}); give a plain array, a tensor or lists"
+            f"a {type(values).__name__} cannot be read as numbers ({type(e).__name__}: {' '.join(str(e).split()):.120}); give a plain "
+            "array, a tensor or lists"
         ) from e
 
 

@@ -123,7 +123,10 @@ class Taps:
         return None if tokens is None else tokens - 1
 
     def of(self, component: str) -> Mapping[int | None, Tap]:
-        """By layer (None: of no layer). Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched."""
+        """By layer (None: of no layer).
+
+        Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched.
+        """
         if component not in self._found:
             self._found[component] = self._look(component)
             self._places_of.update({Point(layer, component): i for i, layer in enumerate(self._found[component])})
@@ -140,7 +143,9 @@ class Taps:
         widths = tuple(taps[layer].width for layer in layers)
         alike = len(set(widths)) == 1
         heads = min(t.heads for t in taps.values())
-        return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths)
+        example = self._network.example()
+        tokens = min(self._network.tokens_at(t.module, t.side, example) or 0 for t in taps.values())
+        return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths, tokens)
 
     @constant()
     def _look(self, component: str) -> dict[int | None, Tap]:
@@ -181,7 +186,7 @@ class Taps:
         if not places:
             raise ModelError(
                 f"{self._network.name} has no {component}: no block has {_some(self._names(component)[1])}; "
-                f"name a module by its dotted path, such as one of {_some(n for n, _ in blocks[-1].named_modules() if n)}"
+                f"name a module by its path: {_some(self._network.paths())}"
             )
         return places
 
@@ -197,9 +202,8 @@ class Taps:
         module = self._network.module
         found = module_at(module, "embedding")
         if found is None:
-            names = _some(name for name, _ in module.named_children())
             raise ModelError(
-                f"{self._network.name} does not say what its embedding is; name a module by its dotted path, under one of {names}"
+                f"{self._network.name} does not say what its embedding is; name a module by its path: {_some(self._network.paths())}"
             )
         return found
 
@@ -246,7 +250,7 @@ class Taps:
         for end in range(len(names) - 1, -1, -1):
             module = module_at(self._network.module, ".".join(names[:end])) if end else self._network.module
             if module is not None:
-                children = _some(name for name, _ in module.named_children())
+                children = _some(name for name, _ in module.named_children()) or "none inside"
                 return f"{'.'.join(names[:end]) or 'the model'} has {children}"
         raise AssertionError("the model itself is a module")
 

@@ -112,7 +112,9 @@ def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> Mo
     said = " ".join(str(error).split())[:200]
     if isinstance(error, ModelError):
         return ModelError(f"{given}: {said}")
+    shape = ", ".join(["row", *map(str, stimulus.shape)])
+    whole = "" if stimulus.dtype == "float32" else " (where it takes no whole numbers, give it floats: 1.0 for 1)"
     return ModelError(
-        f"{network} does not run on {given} ({type(error).__name__}: {said}); it is given (row, "
-        f"{', '.join(map(str, stimulus.shape))})"
+        f"{network} does not run on {given} ({type(error).__name__}: {said}); its forward is called with one {stimulus.dtype} tensor "
+        f"({shape}){whole}"
     )

@@ -92,6 +92,10 @@ class Network(Protocol):
         """Why there is no `component`, which is of a layer, in a network without blocks, and what can be named instead."""
         ...
 
+    def paths(self) -> Sequence[str]:
+        """Components that are modules' paths, such as a job may name, for errors."""
+        ...
+
     def example(self) -> Given:
         """Some input, to look at shapes."""
         ...
@@ -197,6 +201,12 @@ class LanguageModel:
 
     def without_layers(self, component: str) -> str:
         raise AssertionError("a language model has blocks")
+
+    def paths(self) -> Sequence[str]:
+        block = self.layers[-1]
+        last = f".{len(self.layers) - 1}"
+        path = next(name for name, module in self.model.named_modules() if module is block).removesuffix(last)
+        return [f"{path}.{{layer}}.{name}" for name, _ in block.named_modules() if name]
 
     def example(self) -> Given:
         return (0,)

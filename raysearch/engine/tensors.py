@@ -131,10 +131,14 @@ class TensorNetwork:
         )
         return f"{self.name} has {which}: {self.without_blocks}; {self._instead()}"
 
+    def paths(self) -> Sequence[str]:
+        return patchable(self.module, self.seen(self._example))
+
     def _instead(self) -> str:
-        named = patchable(self.module, self.seen(self._example))
-        some = f"{', '.join(named[:12])}{', ...' * (len(named) > 12)}" if named else "none of which can be patched here"
-        return f"name components by the paths of modules: {some}"
+        named = self.paths()
+        if not named:
+            return "none of its modules puts out what can be patched: give it one that puts out (row, width) or (row, token, width)"
+        return f"name a module by its path: {', '.join(named[:12])}{', ...' * (len(named) > 12)}"
 
     @property
     def classes(self) -> int:

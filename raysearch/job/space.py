@@ -259,8 +259,8 @@ class SpaceKeys(Keys):
     )
     components: tuple[Component, ...] = Field(
         default=("residual",),
-        description="Which activations: residual is a block's output; a module's path names any module's output (`embed`, `embed.output`), or "
-        "its input with `.input` at its end, `{layer}` standing for the layer where each has its own.",
+        description="Which activations: residual is a block's output; a module's path names any module's output (`embed`, "
+        "`embed.output`), or its input with `.input` at its end, `{layer}` standing for the layer where each has its own.",
     )
     heads: Literal["all", "joint"] | Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         default="all",

@@ -18,9 +18,9 @@ Columns = tuple[tuple[Place, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Cells by (layer, column), as places in `layers` (None: what is of no layer) and `labels`. `of`: what all columns share, e.g. ("head", "last") or, of sites, the
-    subspace, ("das 4",); none for whole vectors.
+    """Cells by (layer, column), as places in `layers` (None: what is of no layer) and `labels`.
 
+    `of`: what all columns share, e.g. ("head", "last") or, of sites, the subspace, ("das 4",); none for whole vectors.
     `axis`: what the columns are. `left_out`: hypotheses of the variable that lie in no single layer, said in one panel.
     """
 

@@ -84,12 +84,15 @@ def _lender(unit: dict[str, Any]) -> str:
     if site is None:
         return f"from {name}" if name else ""
     head = "" if site.get("head") is None else f" {site['head']}"
-    theirs, ours = _layer(site), _layer(own)
-    if theirs is None or theirs == ours:
-        step = ""
-    else:
-        step = f"layer {theirs}, " if ours is None else f"{theirs - ours:+d} "
+    step = _step(_layer(site), _layer(own))
     return f"from {f'{name}, ' if name else ''}{step}{site['component']}{head} at {site['position']}"
+
+
+def _step(theirs: int | None, own: int | None) -> str:
+    """From the unit's own layer to that of its source site."""
+    if theirs is None or theirs == own:
+        return ""
+    return f"layer {theirs}, " if own is None else f"{theirs - own:+d} "
 
 
 def _runs(numbers: list[int]) -> str:

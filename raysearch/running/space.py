@@ -3,11 +3,11 @@
 Invariants: nothing is left out silently: a layer, head or coordinate that the model lacks is an error that says what it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysearch.causal import lenders, token
+from raysearch.causal import index_of, lenders, token
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
@@ -17,8 +17,11 @@ from raysearch.search.hypothesis import Site, Subspace, Unit, is_in_layers, of_l
 from raysearch.search.space import Grid, HypothesisSpace
 
 
-def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisSpace:
-    """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each pair's sources.
+def space_of(
+    job: Job, facts: ModelFacts, sources: Sequence[str], tokens: Mapping[str, tuple[int, ...]] | None = None
+) -> HypothesisSpace:
+    """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each pair's sources; `tokens`: of the
+    positions of its first base that are given as such.
 
     Raises: JobError for a layer, head or coordinate that the model lacks, a source site of another width, a unit that does not say which
     of several sources lends it, or a variable that is asked of nothing.
@@ -48,6 +51,9 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
         sets = [tuple(replace(u, source=None) for u in units) for units in sets]
     space = HypothesisSpace(keys.variables, grids, tuple(sets))
+    model.check_tokens(
+        space, {**(tokens or {}), **{p: (index,) for p in positions if (index := index_of(p)) is not None}}
+    )
     for variable in keys.variables:
         if not space.count(variable):
             raise JobError(
@@ -137,6 +143,20 @@ class _Model:
                 f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, {_vector(own)} {widths[1]}; "
                 "take it from a site as wide"
             )
+
+    def check_tokens(self, space: HypothesisSpace, tokens: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises: JobError for a position beyond the tokens that a component has, where these are others than the input's."""
+        asked = [("space.positions", grid.component, position) for grid in space.grids for position in grid.positions]
+        sites = [site for units in space.sets for u in units for site in (u.site, u.source_site) if site is not None]
+        for key, component, position in dict.fromkeys(
+            asked + [("space.units", s.component, s.position) for s in sites]
+        ):
+            has, at = self.component(component).tokens, max(tokens.get(position, (0,)))
+            if 0 < has <= at:
+                raise JobError(
+                    f"{key}: {position!r} is token {at}, and {component} of {self.name} has {has} token{'s' * (has > 1)} (from 0); "
+                    "name last for it, in a job of its own or by space.units"
+                )
 
     def width(self, site: Site) -> int:
         """Coordinates of the whole vector, or of one head; 0 where that is not known before the model is loaded."""

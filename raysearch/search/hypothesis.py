@@ -38,8 +38,8 @@ class Site:
 
     @property
     def called(self) -> str:
-        """Component, head and layer in words, for errors: "head 3 in layer 7"."""
-        head = "" if self.head is None else f" {self.head}"
+        """Component, head and layer in words, for errors: "value head 3 in layer 7"."""
+        head = "" if self.head is None else f" head {self.head}"
         return f"{self.component}{head}" + ("" if self.layer is None else f" in layer {self.layer}")
 
 

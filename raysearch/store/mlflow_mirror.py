@@ -143,7 +143,10 @@ class MlflowMirror:
         return self._stopped.is_set()
 
     def notes(self, notes: Sequence[Note], replayed: bool = False) -> None:
-        """Keeps the best IIA per variable and layer, or component of no layer. What is `replayed` stands in MLflow already and is not sent again."""
+        """Keeps the best IIA per variable and layer, or component of no layer.
+
+        What is `replayed` stands in MLflow already and is not sent again.
+        """
         for note in notes:
             if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
                 continue

@@ -25,7 +25,7 @@ from raysearch.search.space import Grid, HypothesisSpace
 EVERY = tuple(range(30))
 COMPONENTS = (
     ComponentFacts("residual", EVERY, 576, 0),
-    ComponentFacts("embedding", (0,), 576, 0),
+    ComponentFacts("embedding", (None,), 576, 0),
     ComponentFacts("head", EVERY, 576, 9),
     ComponentFacts("query", EVERY, 576, 9),
     ComponentFacts("key", EVERY, 192, 3),
@@ -70,7 +70,7 @@ def test_each_component_has_its_own_heads_and_layers() -> None:
     space = _space(components=[c.name for c in COMPONENTS], positions=["last"], layers="all")
     assert {g.component: (g.layers, g.heads) for g in space.grids} == {
         "residual": (EVERY, (None,)),
-        "embedding": ((0,), (None,)),
+        "embedding": ((None,), (None,)),
         "head": (EVERY, tuple(range(9))),
         "query": (EVERY, tuple(range(9))),
         "key": (EVERY, (0, 1, 2)),
