@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.causal import LAST
-from raysearch.engine.components import PER_HEAD, Tap, Taps
+from raysearch.engine.component_table import PER_HEAD
+from raysearch.engine.components import Tap, Taps
 from raysearch.engine.featurized import Featurizers
 from raysearch.engine.kinds import KINDS, Kind
 from raysearch.engine.network import Given
