@@ -33,6 +33,10 @@ GRID = ("layers", "components", "heads", "positions", "subspaces")
 _MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
 
 
+_IN_AN_EDITOR = r"^([\w{}-]+(\.[\w{}-]+)+|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+"""A module's path in the JSON Schema: of one name too, but not one that looks like a component that is misspelt."""
+
+
 def _known_component(name: str) -> str:
     """A module's path of one name, without a dot, means its output. Whether the model has it, only the model knows."""
     if name in COMPONENTS:
@@ -54,7 +58,7 @@ Component = Annotated[
     str,
     AfterValidator(_known_component),
     WithJsonSchema(
-        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": r"^[\w{}-]+(\.[\w{}-]+)*$"}]},
+        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": _IN_AN_EDITOR}]},
     ),
 ]
 
