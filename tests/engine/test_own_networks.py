@@ -77,6 +77,10 @@ def recurrent(kind: type[nn.RNNBase], **more: Any) -> nn.Module:
     )
 
 
+def projected() -> nn.Module:
+    return nn.LSTM(4, 8, proj_size=4, batch_first=True)
+
+
 def cnn() -> nn.Module:
     return Net(
         lambda self, x: self.score(self.flat(relu(self.conv(x)))),
@@ -247,6 +251,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Sequence[Any], str, str]] = {
         r"is \(5, 2, 8\) on 2 rows: the row is not its first dimension .*: proj.output",
     ),
     "blocks, time first": (lambda: encoder(False), numbers(5, 4), "residual", "the row is not its first dimension"),
+    "a projection of the hidden state": (
+        lambda: Net(lambda s, x: s.score(s.rnn(x)[0][:, -1]), rnn=projected(), score=nn.Linear(4, 3)),
+        numbers(5, 4),
+        "residual",
+        r"with a projection \(proj_size\), .*: rnn.output, score.output",
+    ),
     "both ways": (
         lambda: recurrent(nn.LSTM, bidirectional=True),
         numbers(5, 4),
@@ -307,6 +317,7 @@ class TwoArguments(nn.Module):
         return self.a(one) + other
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_patched_is_refused_with_what_can(name: str) -> None:
     make, inputs, component, match = REFUSED[name]
@@ -315,6 +326,7 @@ def test_what_cannot_be_patched_is_refused_with_what_can(name: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", [n for n, (*_, text) in REFUSED.items() if "name " in text or "embed.output" in text])
 def test_what_a_refusal_names_instead_can_be_patched(name: str) -> None:
     make, inputs, component, _ = REFUSED[name]

@@ -322,8 +322,6 @@ def test_other_kinds_act_on_time_steps_too() -> None:
 @pytest.mark.parametrize(
     ("model", "match"),
     [
-        (lambda: Recurrent(nn.GRU, bidirectional=True), "bidirectional"),
-        (lambda: Recurrent(nn.LSTM, proj_size=4), "proj_size"),
         (lambda: nn.Linear(WIDTH, 3), "no list of modules"),
         (
             lambda: nn.Sequential(
