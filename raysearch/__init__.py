@@ -1,22 +1,37 @@
 """raysearch: where in this network does that variable live? Distributed alignment search with error control.
 
+    import raysearch as rs
+
+- a belief and its texts: `rs.Problem`, made of an `rs.CausalModel` of `rs.Variable`s and of `rs.Input`s; `rs.fill`, `rs.draw_pairs`
+- a model to look into: `rs.Model`, or `rs.TensorModel` for a network on tensors
+- a search: `rs.run`, `rs.resume`, `rs.Run`, `rs.Job`
+- what is tested: `rs.Hypothesis`, `rs.Intervention`, `rs.Unit`, `rs.Site`, `rs.Subspace`
+- what was found, kept: `rs.load_intervention`, `rs.save_intervention`, `rs.push_intervention`, `rs.load_mib`, `rs.save_mib`
+- every mistake is an `rs.RaysearchError` of one line
+
 Invariants: `import raysearch` imports nothing heavy; each public name brings its module when it is first asked for.
 """
 
 import sys
 import warnings
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in _HOMES
+    from raysearch.causal import CausalModel, Input, Pair, Problem, Setting, Value, Variable, draw_pairs
     from raysearch.engine.card import Finding, ModelOrigin
     from raysearch.engine.generate import Sampling
     from raysearch.engine.mib import load_mib, save_mib
     from raysearch.engine.saved import SavedIntervention, load_intervention, push_intervention, save_intervention
+    from raysearch.errors import RaysearchError
     from raysearch.job import Job
     from raysearch.notebook.model import Model
     from raysearch.notebook.run import Run
     from raysearch.notebook.search import resume, run
+    from raysearch.notebook.tensor_model import TensorModel
+    from raysearch.problems.frame import fill
+    from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
 if (
     "ipykernel" in sys.modules
@@ -28,14 +43,30 @@ if (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CausalModel",
     "Finding",
+    "Hypothesis",
+    "Input",
+    "Intervention",
     "Job",
     "Model",
     "ModelOrigin",
+    "Pair",
+    "Problem",
+    "RaysearchError",
     "Run",
     "Sampling",
     "SavedIntervention",
+    "Setting",
+    "Site",
+    "Subspace",
+    "TensorModel",
+    "Unit",
+    "Value",
+    "Variable",
     "__version__",
+    "draw_pairs",
+    "fill",
     "load_intervention",
     "load_mib",
     "push_intervention",
@@ -46,13 +77,29 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CausalModel": "raysearch.causal",
     "Finding": "raysearch.engine.card",
+    "Hypothesis": "raysearch.search.hypothesis",
+    "Input": "raysearch.causal",
+    "Intervention": "raysearch.search.hypothesis",
     "Job": "raysearch.job",
     "Model": "raysearch.notebook.model",
     "ModelOrigin": "raysearch.engine.card",
+    "Pair": "raysearch.causal",
+    "Problem": "raysearch.causal",
+    "RaysearchError": "raysearch.errors",
     "Run": "raysearch.notebook.run",
     "Sampling": "raysearch.engine.generate",
     "SavedIntervention": "raysearch.engine.saved",
+    "Setting": "raysearch.causal",
+    "Site": "raysearch.search.hypothesis",
+    "Subspace": "raysearch.search.hypothesis",
+    "TensorModel": "raysearch.notebook.tensor_model",
+    "Unit": "raysearch.search.hypothesis",
+    "Value": "raysearch.causal",
+    "Variable": "raysearch.causal",
+    "draw_pairs": "raysearch.causal",
+    "fill": "raysearch.problems.frame",
     "load_intervention": "raysearch.engine.saved",
     "load_mib": "raysearch.engine.mib",
     "push_intervention": "raysearch.engine.saved",
@@ -67,7 +114,9 @@ if not TYPE_CHECKING:  # hidden from mypy, so that a name that is not there is a
 
     def __getattr__(name):
         if name not in _HOMES:
-            raise AttributeError(f"module 'raysearch' has no attribute {name!r}")
+            near = get_close_matches(name, __all__, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"module 'raysearch' has no attribute {name!r}{hint}")
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value  # asked for once
         return value

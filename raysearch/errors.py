@@ -31,6 +31,10 @@ class RaysearchError(Exception):
     def __init__(self, text: str = "") -> None:
         super().__init__("\\n".join(text.splitlines()))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show in place of a traceback: the one line. `%debug` and `__cause__` have the rest."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class JobError(RaysearchError):
     """The job file, or a file that it names, does not say something that can be done."""

@@ -14,7 +14,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
+import sysconfig
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +104,12 @@ def _spec(name: str, path: list[str] | None) -> Any:
 def _file_source(path: Path, key: str) -> str:
     if not path.is_file():
         raise JobError(f"{key}: there is no file {path}")
+    here = path.resolve()
+    python = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+    if any(here.is_relative_to(place) for place in python) or {"site-packages", "dist-packages"} & set(here.parts):
+        raise JobError(
+            f"{key}: {path} is of Python or of an installed package; give a file of your own, or package.module:name"
+        )
     return path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -196,7 +205,10 @@ def _from_file(path: Path, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        # Whose file it is should hear of older import paths (old_paths.py), though it is no __main__.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("default", category=DeprecationWarning, module=re.escape(spec.name))
+            spec.loader.exec_module(module)
     except Exception as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module

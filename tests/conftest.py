@@ -1,5 +1,6 @@
 """What is costly and made once: finished searches, a migrated MLflow database, an S3 server."""
 
+import gc
 import os
 import shutil
 import uuid
@@ -28,6 +29,10 @@ pytest_plugins = ["tests.timing"]
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
 settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # a collection that looks at all of torch, Ray and transformers each time takes 0.1 s, and finds nothing
 
 
 @pytest.fixture(scope="session")

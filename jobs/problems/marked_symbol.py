@@ -6,7 +6,8 @@ other patches are noise.
 
 import random
 
-from raysearch.causal import CausalModel, Input, Problem, Setting, Stimulus, Value, Variable
+import raysearch as rs
+from raysearch.causal import Stimulus
 
 SIDE, PATCHES = 4, 3
 """Pixels of a patch's side, and patches of the image's."""
@@ -25,18 +26,18 @@ FIRST, MIDDLE, SECOND = 0, 4, 8
 """Where they stand among the patches, row by row."""
 
 
-def problem() -> Problem:
+def problem() -> rs.Problem:
     """Symbols, marker and noise of base and source are independent of each other. The input `noise` is a seed."""
     kinds = tuple(range(len(SYMBOLS)))
-    return Problem(
+    return rs.Problem(
         name="marked_symbol",
-        model=CausalModel(
+        model=rs.CausalModel(
             variables=(
-                Variable("noise"),
-                Variable("first", kinds),
-                Variable("second", kinds),
-                Variable("marker", tuple(MARKERS)),
-                Variable("marked", kinds),
+                rs.Variable("noise"),
+                rs.Variable("first", kinds),
+                rs.Variable("second", kinds),
+                rs.Variable("marker", tuple(MARKERS)),
+                rs.Variable("marked", kinds),
             ),
             parents={"marked": ("first", "second", "marker")},
             mechanisms={"marked": _marked},
@@ -49,20 +50,20 @@ def problem() -> Problem:
     )
 
 
-def _marked(first: int, second: int, marker: str) -> Value:
+def _marked(first: int, second: int, marker: str) -> rs.Value:
     return first if marker == "first" else second
 
 
-def _setting(rng: random.Random) -> Setting:
+def _setting(rng: random.Random) -> rs.Setting:
     symbols = {name: rng.randrange(len(SYMBOLS)) for name in ("first", "second")}
     return {"noise": rng.randrange(2**30), "marker": rng.choice(tuple(MARKERS)), **symbols}
 
 
-def _render(values: Setting) -> Input:
-    return Input(stimulus=Stimulus.of([pixels(values)]), values=dict(values))
+def _render(values: rs.Setting) -> rs.Input:
+    return rs.Input(stimulus=Stimulus.of([pixels(values)]), values=dict(values))
 
 
-def pixels(values: Setting) -> list[list[float]]:
+def pixels(values: rs.Setting) -> list[list[float]]:
     """The image, row by row."""
     rng = random.Random(f"marked_symbol.{values['noise']}")
     blank = ("0" * SIDE,) * SIDE

@@ -6,20 +6,21 @@ so is each digit, digit1 to digit6.
 
 import random
 
-from raysearch.causal import CausalModel, Input, Problem, Setting, Stimulus, Value, Variable
+import raysearch as rs
+from raysearch.causal import Stimulus
 
 STEPS, MODULUS = 6, 3
 DIGITS = tuple(f"digit{i}" for i in range(1, STEPS + 1))
 SUMS = tuple(f"sum{i}" for i in range(2, STEPS + 1))
 
 
-def problem() -> Problem:
+def problem() -> rs.Problem:
     """Digits of base and source are uniform, and independent of each other."""
     values = tuple(range(MODULUS))
-    return Problem(
+    return rs.Problem(
         name="running_sum",
-        model=CausalModel(
-            variables=tuple(Variable(name, values) for name in (*DIGITS, *SUMS)),
+        model=rs.CausalModel(
+            variables=tuple(rs.Variable(name, values) for name in (*DIGITS, *SUMS)),
             parents=dict(zip(SUMS, zip((DIGITS[0], *SUMS), DIGITS[1:], strict=False), strict=True)),
             mechanisms=dict.fromkeys(SUMS, _plus),
             output=SUMS[-1],
@@ -31,15 +32,15 @@ def problem() -> Problem:
     )
 
 
-def _plus(before: int, digit: int) -> Value:
+def _plus(before: int, digit: int) -> rs.Value:
     return (before + digit) % MODULUS
 
 
-def _digits(rng: random.Random) -> Setting:
+def _digits(rng: random.Random) -> rs.Setting:
     return {name: rng.randrange(MODULUS) for name in DIGITS}
 
 
-def _render(values: Setting) -> Input:
+def _render(values: rs.Setting) -> rs.Input:
     """Each digit is a row of a one in its place and zeros."""
     rows = [[float(values[name] == digit) for digit in range(MODULUS)] for name in DIGITS]
-    return Input(stimulus=Stimulus.of(rows), values=dict(values))
+    return rs.Input(stimulus=Stimulus.of(rows), values=dict(values))

@@ -5,6 +5,7 @@ from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, 
 from raysearch.causal.positions import EVERY, TAKES, Take, index_of, taken, token
 from raysearch.causal.problem import Problem, draw_pairs, split_of
 from raysearch.causal.stimulus import Stimulus
+from raysearch.old_paths import announce
 
 __all__ = [
     "EVERY",
@@ -31,3 +32,5 @@ __all__ = [
     "taken",
     "token",
 ]
+
+announce(__name__, ("CausalModel", "Input", "Pair", "Problem", "Setting", "Value", "Variable", "draw_pairs"))

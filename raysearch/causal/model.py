@@ -50,6 +50,7 @@ class CausalModel:
     output: str
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         object.__setattr__(self, "parents", MappingProxyType(dict(self.parents)))
         object.__setattr__(self, "mechanisms", MappingProxyType(dict(self.mechanisms)))
         names = [v.name for v in self.variables]
@@ -130,6 +131,23 @@ class CausalModel:
         for name in self.names:
             visit(name, ())
         return tuple(order)
+
+    def _check_kinds(self) -> None:
+        other = next((v for v in self.variables if not isinstance(v, Variable)), None)
+        if other is not None:
+            raise CausalModelError(
+                f"variables has {other!r:.60}; give Variables, such as Variable({str(other)[:20]!r})"
+            )
+        for name, parents in self.parents.items():
+            if isinstance(parents, str):
+                raise CausalModelError(
+                    f"parents of {name!r} is the text {parents!r}; give a tuple of names, ({parents!r},)"
+                )
+        for name, mechanism in self.mechanisms.items():
+            if not callable(mechanism):
+                raise CausalModelError(
+                    f"the mechanism of {name!r} is {mechanism!r:.60}; give a function of its parents' values"
+                )
 
     def _check_names(self) -> None:
         mentioned = {*self.parents, *self.mechanisms, self.output, *(p for ps in self.parents.values() for p in ps)}

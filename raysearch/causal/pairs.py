@@ -26,7 +26,7 @@ ONE_SOURCE = "source"
 
 @dataclass(frozen=True)
 class Input:
-    """A text or a stimulus, with named positions; and the causal model's setting behind it.
+    """An input of the network: a text or a tensor, with named positions; and the causal model's setting behind it.
 
     Positions of a text are `spans`, each [start, end) in characters, or `tokens`, each indices of its tokens, special ones not
     counted. Those of a stimulus are `tokens`: of what the network has as such (time steps, patches; 0 alone where it has none). The

@@ -43,6 +43,15 @@ class Problem:
     choices: Callable[[Setting], Sequence[Value]] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, CausalModel):
+            raise PairsError(f"problem {self.name!r}: model is {self.model!r:.60}; give a CausalModel")
+        for field in ("sample", "render", "answer"):
+            if not callable(getattr(self, field)):
+                raise PairsError(f"problem {self.name!r}: {field} is {getattr(self, field)!r:.60}; give a function")
+        if isinstance(self.positions, str):
+            raise PairsError(
+                f"problem {self.name!r}: positions is a text; give a tuple of names, ({self.positions!r},)"
+            )
         if LAST in self.positions or len(set(self.positions)) < len(self.positions):
             raise PairsError(
                 f"problem {self.name!r}: positions {self.positions}: name each once, and {LAST!r} not at all (it always exists)"
@@ -59,8 +68,12 @@ def draw_pairs(
     """Pairs of every split, `counts[split]` each, with the counterfactual of each of `variables`.
 
     `disjoint`: variables of which no value stands in two splits, in base or source; pairs whose values belong to several are passed over.
-    Raises: PairsError where a split's part of the domain seems to be empty.
+    Raises: PairsError where a split's part of the domain seems to be empty, or nothing is asked for.
     """
+    if isinstance(variables, str):
+        raise PairsError(f"variables is the text {variables!r}; give a tuple of names, ({variables!r},)")
+    if not any(counts.values()):
+        raise PairsError(f'counts {dict(counts)} ask for no pair; give some, such as {{"test": 1}}')
     rng = random.Random(f"{seed}.pairs.{problem.name}")
     missing = dict(counts)
     pairs: list[Pair] = []

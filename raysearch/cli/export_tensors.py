@@ -82,6 +82,10 @@ def _width(job: Job, unit: Unit) -> int:
         raise ModelError(
             f"{job.model.path}: is a function, and the width of {site.component} is not known without calling it"
         )
+    if job.model.is_given:
+        raise ModelError(
+            f"{job.model.path}: was given as an object, and the width of {site.component} is not known without it"
+        )
     looked = look(
         ModelSource(job.model.path, job.model.revision, job.model.dtype),  # never the code that a run's job.yaml names
         (site.component,),

@@ -69,6 +69,7 @@ class _Facts:
     memory: Footprint
     calibration: Calibration | None
     seconds: tuple[float, ...] | None
+    unused: tuple[str, ...] = ()
 
 
 def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = False) -> str:
@@ -126,6 +127,7 @@ def _facts(question: Question) -> _Facts:
         memory=_footprint(job, looked, used, [p.index for p in question.pairs if p.split == "test"], len(space)),
         calibration=None,
         seconds=None,
+        unused=looked.unused,
     )
 
 
@@ -265,6 +267,7 @@ def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
         f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
+        *(f"  left out    {line}" for line in facts.unused),
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",

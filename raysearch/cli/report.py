@@ -19,12 +19,16 @@ from raysearch.cli import flags
 @flags.loudness
 def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **given: Any) -> int:
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost, provenance."""
+    from raysearch.cli.export import job_of
     from raysearch.folders.local import LocalFolder
     from raysearch.report.page import page, write_page
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity(given)
-    folder = find_run(store, run).folder
+    found = find_run(store, run)
+    if found.info.sealed:  # else an earlier version wrote job.yaml
+        job_of(found)
+    folder = found.folder
     if show and to is None and not isinstance(folder, LocalFolder):
         raise click.UsageError(f"--open: {folder.place} is no folder of this machine; give --to FILE too")
     if to is not None and not to.absolute().parent.is_dir():

@@ -24,10 +24,13 @@ WORKER = "local-0"
 
 
 class LocalPool:
-    """One replica in this process."""
+    """One replica in this process. `source`: the model, where it is not read anew."""
 
-    def __init__(self, work: Work, device: str = "cpu", on_usage: OnUsage = unheard) -> None:
+    def __init__(
+        self, work: Work, device: str = "cpu", on_usage: OnUsage = unheard, source: NetworkSource | None = None
+    ) -> None:
         self._work = work
+        self._source = source
         self._on_usage = on_usage
         self._device = device
         self._replica: Replica | None = None
@@ -35,7 +38,7 @@ class LocalPool:
 
     def open(self) -> Opened:
         """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
-        self._replica = open_replica(self._work, WORKER, self._device)
+        self._replica = open_replica(self._work, WORKER, self._device, source=self._source)
         self._on_usage(WORKER, None, self._replica.usage())
         return self._replica.opened
 
@@ -66,18 +69,11 @@ class LocalPool:
         self._replica = None
 
 
-def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replica:
-    """A replica of the run's model, with its pairs encoded. Raises: ModelError, PairsError."""
+def open_replica(work: Work, worker: str, device: str, node: str = "", source: NetworkSource | None = None) -> Replica:
+    """A replica of the run's model (or of `source`), with its pairs encoded. Raises: ModelError, PairsError."""
     capture_bytes = None if work.memory is None else int(work.memory * 2**30)
-    device_map = work.device_map if device == "cuda" else None
-    wording = Wording(**work.wording)
-    source: NetworkSource = ModelSource(
-        work.model, work.revision, work.dtype, device_map, work.trust_remote_code, wording
-    )
-    if work.factory:
-        source = FactorySource(work.model, work.dtype)
     return Replica.open(
-        source,
+        source or _named(work, device),
         work.pairs,
         work.positions,
         work.variables,
@@ -93,6 +89,16 @@ def open_replica(work: Work, worker: str, device: str, node: str = "") -> Replic
             scores=work.scores,
         ),
         components=work.components,
+    )
+
+
+def _named(work: Work, device: str) -> NetworkSource:
+    """The source of the model that the work names."""
+    if work.factory:
+        return FactorySource(work.model, work.dtype)
+    device_map = work.device_map if device == "cuda" else None
+    return ModelSource(
+        work.model, work.revision, work.dtype, device_map, work.trust_remote_code, Wording(**work.wording)
     )
 
 

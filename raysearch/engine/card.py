@@ -30,7 +30,7 @@ class ModelOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a search found for it, in the words of the table `verdicts`. None: not known; numbers are finite.
+    """The figures that a search found for a saved intervention, in the words of the table `verdicts`. None: not known; numbers are finite.
 
     `threshold`, `false_accept`: of the test that gave the verdict. `score`: what this was on, and so `iia`, `low`, `high` and
     `holdout_iia` are the mean of; None: matches. `run`: the run's id; `hypothesis`: its id in that run.

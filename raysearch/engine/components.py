@@ -7,6 +7,7 @@ Invariants: heads count from 0 in the order in which the model has them; the vec
 the other, however the model lays them out (fused and grouped projections included).
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts
 from raysearch.search.hypothesis import is_in_layers
 from raysearch.search.space import COMPONENTS
+
+log = logging.getLogger(__name__)
 
 
 class Taps:
@@ -93,6 +96,8 @@ class Taps:
         if self._wrong is None and self._network.device.type != "meta":
             found = {component: self._look(component)}
             found |= {other: taps for other in PER_HEAD if other != component and (taps := self._had(other))}
+            if len(found) == 1:
+                log.warning("%s: its %s cannot be held against queries, keys and values", self._network.name, component)
             of_layers = {c: {at: t for at, t in taps.items() if at is not None} for c, taps in found.items()}
             self._wrong = wrong_heads(self._network, of_layers)
         if self._wrong:

@@ -76,6 +76,7 @@ class LoadedModule:
     digest: str
     dtype: str = "float32"
     commit: None = None
+    unused: tuple[()] = ()
 
     def open(self, pairs: Sequence[Pair]) -> tuple[TensorNetwork, Encoder]:
         """The network, its shapes looked at on the first base. Raises: ModelError where it does not run on that; PairsError."""

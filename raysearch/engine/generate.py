@@ -21,7 +21,7 @@ from raysearch.search.events import Ids
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How new tokens are drawn: softmax(logits / temperature), of the `top_k` best (0: all), of mass `top_p`; from `seed`."""
+    """A rule by which new tokens are drawn: softmax(logits / temperature), of the `top_k` best (0: all), of mass `top_p`; from `seed`."""
 
     temperature: float = 1.0
     top_k: int = 0

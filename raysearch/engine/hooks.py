@@ -150,7 +150,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
     def edited(activation: Any, call: Call) -> Tensor | None:
         nonlocal tokens
         fired[at] += 1
-        whole = None if shape is None or not hook.first else (shape[0], hook.first + shape[1])
+        whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
         if whole is not None and _is_of(
             _leading(activation), whole
         ):  # what a cache kept of the tokens before is seen again
@@ -158,7 +158,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         else:
             shaped, first = seen(activation, hook.flat, shape), tokens
         moment = Moment(first, fired[at] == hook.times, call, hook.flat, shape)
-        tokens += shaped.shape[1]
+        tokens = first + shaped.shape[1]
         return hook.edit(shaped, moment)
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

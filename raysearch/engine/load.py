@@ -1,10 +1,13 @@
 """Loading a model and its tokenizer, quietly: a local folder, a .gguf file or a hub id.
 
 Invariants: code from a model's folder is run only where the source says so in so many words; a model with weights missing is
-refused, never filled with random ones; the model comes in evaluation mode, without gradients, in the dtype that was asked.
+refused, never filled with random ones; an adapter beside the weights is merged into them, or refused; the model
+comes in evaluation mode, without gradients, in the dtype that was asked.
 """
 
 import copy
+import hashlib
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -27,11 +30,14 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from raysearch.causal import Pair
+from raysearch.engine.adapter import Adapter, adapter_of
+from raysearch.engine.beside import ADAPTER, check_beside, unused
 from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
 from raysearch.engine.network import Encoder, LanguageModel
 from raysearch.engine.sites import ONLY
+from raysearch.engine.whole import check_vocabulary, check_whole
 from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts, Encoded
@@ -60,7 +66,8 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts are put to it; the hub's commit."""
+    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts are put to it; the hub's commit; what
+    lies with it and is left out."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -68,6 +75,7 @@ class Loaded:
     dtype: str = "float32"
     wording: Wording = PLAIN
     commit: str | None = None
+    unused: tuple[str, ...] = ()
 
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """The language model, and how texts become its tokens. Raises: ModelError."""
@@ -95,7 +103,7 @@ class Looked:
 
     `weight_bytes`: in the dtype that was asked; `item_bytes`: of one number in it. `keys`: numbers that the keys and values of a token
     are, all layers together (0: none are kept); `widest`: the widest vector of a block; `logits`: how many there are at an answer.
-    `encode`: how it sees pairs.
+    `encode`: how it sees pairs. `unused`: what lies with it and is left out, as far as its folder shows.
     """
 
     components: tuple[ComponentFacts, ...]
@@ -109,6 +117,7 @@ class Looked:
     widest: int
     logits: int
     encode: Encoder
+    unused: tuple[str, ...] = ()
 
 
 def load(source: ModelSource, device: str = "cpu") -> Loaded:
@@ -117,34 +126,29 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
     Raises: ModelError, one line, where it cannot be loaded or lacks weights, or the device is not there.
     """
     dtype = _dtype(source)
-    where, options = _place(source)
-    spread = {} if source.device_map is None else {"device_map": source.device_map}
+    adapter, base, (where, options) = _found(source)
     with _quiet("gguf_file" in options):
-        _configuration(source, where, options)
-        tokenizer = _tokenizer(source, where, options)
-        # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
-        read: Any = AutoModelForCausalLM.from_pretrained
-        try:
-            model, info = read(
-                where,
-                dtype=dtype,
-                trust_remote_code=source.trust_remote_code,
-                output_loading_info=True,
-                **spread,
-                **options,
-            )
-        except Exception as e:  # likewise: OSError, SafetensorError, UnpicklingError, ...
-            raise _unloadable(source, "model", e) from e
-    _check_whole(source, info)
-    if not spread:
+        _configuration(base, where, options)
+        tokenizer = _tokenizer(source, adapter, where, options)
+        with nullcontext(where) if adapter is None else adapter.base_alone() as place:
+            model, info = _read(base, place, dtype, options)
+        left = check_whole(base.path, model, info)
+        if adapter is not None:
+            model = adapter.merged_into(model)
+            check_vocabulary(source.path, model, tokenizer)
+    if source.device_map is None:
         try:
             model = model.to(device=device, dtype=dtype)
-        except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+        except (RuntimeError, AssertionError, ValueError) as e:  # no CUDA; quantised weights, which take no dtype
             raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
-    folder, commit = _files_of(source)
+    folder, commit = _files_of(source, ADAPTER if adapter is not None else "config.json")
     digest = digest_of(folder, source.trust_remote_code)
-    return Loaded(model, tokenizer, digest, source.dtype, source.wording, commit)
+    if adapter is not None and not adapter.is_beside:
+        of_base = digest_of(_files_of(base)[0], source.trust_remote_code)
+        digest = hashlib.sha256(f"{digest} on {of_base}".encode()).hexdigest()
+    said = () if folder.is_file() else unused(folder, source.trust_remote_code)
+    return Loaded(model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *said))
 
 
 def best_device() -> str:
@@ -158,16 +162,16 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
     Raises: ModelError, one line, for a model whose blocks are not found, or that lacks one of the components.
     """
     dtype = _dtype(source)
-    where, options = _place(source)
+    adapter, base, (where, options) = _found(source)
     with _quiet(gguf="gguf_file" in options):
-        config = _configuration(source, where, options)
-        tokenizer = _tokenizer(source, where, options)
+        config = _configuration(base, where, options)
+        tokenizer = _tokenizer(source, adapter, where, options)
         try:
             build: Any = AutoModelForCausalLM.from_config
             with torch.device("meta"):
                 model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
         except Exception as e:
-            raise _unloadable(source, "configuration", e) from e
+            raise _unloadable(base, "configuration", e) from e
     network = LanguageModel(model)
     taps = Taps(network)
     return Looked(
@@ -182,6 +186,7 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
         widest=widest_of(network.blocks),
         logits=int(model.config.get_text_config().vocab_size),
         encode=Loaded(model, tokenizer, "", source.dtype, source.wording).encode,
+        unused=unused(folder, source.trust_remote_code) if (folder := Path(source.path).expanduser()).is_dir() else (),
     )
 
 
@@ -258,7 +263,48 @@ def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> 
     return config
 
 
-def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _found(source: ModelSource) -> tuple[Adapter | None, ModelSource, tuple[str, dict[str, Any]]]:
+    """The adapter that is to be merged, if there is one; the source of the weights; what `from_pretrained` is to be called with.
+
+    Raises: ModelError for files that would change what the model computes, and cannot be loaded.
+    """
+    folder = Path(source.path).expanduser()
+    if folder.is_dir():
+        check_beside(folder)
+    adapter = adapter_of(source.path, source.revision)
+    if adapter is None:
+        return None, source, _place(source)
+    base = replace(source, path=adapter.base, revision=adapter.revision)
+    if Path(base.path).is_dir() and not adapter.is_beside:
+        check_beside(Path(base.path))
+    return adapter, base, _place(base)
+
+
+def _read(source: ModelSource, where: str, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The model, and what transformers says of loading it. Raises: ModelError."""
+    # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
+    read: Any = AutoModelForCausalLM.from_pretrained
+    spread = {} if source.device_map is None else {"device_map": source.device_map}
+    try:
+        model, info = read(
+            where,
+            dtype=dtype,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **spread,
+            **options,
+        )
+    except Exception as e:  # the call is all theirs: OSError, SafetensorError, UnpicklingError, ...
+        raise _unloadable(source, "model", e) from e
+    return model, info
+
+
+def _tokenizer(
+    source: ModelSource, adapter: Adapter | None, where: str, options: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies with the adapter, where one does; else the model's. Raises: ModelError."""
+    if adapter is not None and (adapter.place / "tokenizer_config.json").is_file():
+        where, options = str(adapter.place), {}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
@@ -268,27 +314,15 @@ def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreT
     return tokenizer
 
 
-def _files_of(source: ModelSource) -> tuple[Path, str | None]:
+def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str | None]:
     """Where the files lie that were loaded; of a hub id the commit too, by which its cache names their folder."""
     path = Path(source.path).expanduser()
     if path.exists():
         return path, None
-    config = cached_file(source.path, "config.json", revision=source.revision)
-    assert config is not None, "a model that was loaded from the hub has its config.json in the cache"
+    config = cached_file(source.path, name, revision=source.revision)
+    assert config is not None, "a model that was loaded from the hub has its configuration in the cache"
     folder = Path(config).parent
     return folder, folder.name
-
-
-def _check_whole(source: ModelSource, info: Any) -> None:
-    missing = sorted(info.get("missing_keys") or ())
-    mismatched = sorted(str(m[0] if isinstance(m, tuple) else m) for m in info.get("mismatched_keys") or ())
-    lacking = missing + mismatched
-    if lacking:
-        shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-        raise ModelError(
-            f"{source.path}: {len(lacking)} weights are missing or of another shape ({shown}); "
-            "a model with weights made up at random would be measured; get its files again"
-        )
 
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
@@ -327,7 +361,7 @@ def _quiet(gguf: bool) -> Iterator[None]:
 @contextmanager
 def _no_bar_of_gguf() -> Iterator[None]:
     """No bar over a .gguf file's tensors, which has no switch: on a terminal it goes to stderr, in a notebook it may be a widget."""
-    from transformers import modeling_gguf_pytorch_utils as reading
+    reading: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
 
     bar = reading.tqdm
     reading.tqdm = partial(bar, disable=True)

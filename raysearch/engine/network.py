@@ -136,6 +136,11 @@ class LoadedNetwork(Protocol):
         """Of the hub's repository that it was read from; None where it is from nowhere such."""
         ...
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """What lies with the model and is left out of it, a line for each, to be said."""
+        ...
+
     def open(self, pairs: Sequence[Pair]) -> tuple[Network, "Encoder"]:
         """The network, and how pairs such as these become what it is given. Raises: ModelError, PairsError."""
         ...

@@ -139,7 +139,8 @@ def _subspaces(units: tuple[Unit, ...]) -> str:
 
 def _example(card: Card) -> str:
     """How to use it, in three lines."""
-    model = json.dumps(_line(card.model.path)) if card.model is not None else '"the model that it is of"'
+    is_named = card.model is not None and not card.model.path.startswith("<")  # as a job notes a model that no file has
+    model = json.dumps(_line(card.model.path)) if card.model is not None and is_named else '"the model that it is of"'
     lines = [f"saved = raysearch.load_intervention({json.dumps(PLACE)})  # or this folder"]
     if card.intervention.kind == "interchange":
         named = dict.fromkeys(_unnamed(card.intervention.units), "its words")

@@ -92,6 +92,7 @@ class Replica:
                 components=self._machine.facts,
                 tokens=tokens,
                 commit=loaded.commit,
+                unused=loaded.unused,
             ),
             encoded,
         )

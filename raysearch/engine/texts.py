@@ -75,6 +75,8 @@ class Texts:
         self._prompts: dict[str, Prompt] = {}
 
     def __getitem__(self, text: str) -> Tokens:
+        if not isinstance(text, str):
+            raise PairsError(f"got {text!r:.60}, which is no text; give a text")
         if text not in self._tokens:
             self.read((text,))
         return self._tokens[text]

@@ -27,16 +27,15 @@ _SUM = "sum"
 class Digests:
     """The SHA-256 (64 hex digits) of each file by its path in the run folder, such as "tables/verdicts/NAME.parquet".
 
-    `writing`: the file that is being written, if one is; `before`: the digest that it had, None where it was not there.
+    `writing`: the files that are being written, or were when a driver died, with the digest that each had, None where it was not there.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
-    writing: str | None = None
-    before: str | None = None
+    writing: Mapping[str, str | None] = field(default_factory=dict)
 
     def allows(self, file: str, digest: str | None) -> bool:
         """Whether a file may have content of this digest; None: not be there."""
-        return digest == self.files.get(file) or (file == self.writing and digest == self.before)
+        return digest == self.files.get(file) or (file in self.writing and digest == self.writing[file])
 
 
 def digest_of(content: bytes) -> str:
@@ -52,7 +51,7 @@ def checksum(plain: Mapping[str, object]) -> str:
 
 def write_digests(run: Folder, digests: Digests) -> None:
     """digests.json holds these. Raises: StoreError if it cannot be written."""
-    plain = {"files": dict(digests.files), "writing": digests.writing, "before": digests.before}
+    plain = {"files": dict(digests.files), "writing": dict(digests.writing)}
     run.write(FILE, (json.dumps(plain | {_SUM: checksum(plain)}, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -66,7 +65,7 @@ def read_digests(run: Folder) -> Digests | None:
         plain = json.loads(run.read(FILE))
         if plain[_SUM] != checksum(plain):
             raise ValueError("its checksum is another")
-        return Digests(plain["files"], plain["writing"], plain["before"])
+        return Digests(plain["files"], plain["writing"])
     except (ValueError, KeyError, TypeError) as e:
         raise StoreError(f"{run.shown(FILE)}: is damaged ({e}); {_mend(run)}") from e
 

@@ -61,11 +61,11 @@ def placed(job: "Job", place: Callable[[NamedFile], str]) -> "Job":
     model, problem = job.model, job.problem
     if model.factory_file is not None:
         model = model.model_copy(update={"path": _function(MODEL, model.path, place)})
-    elif not model.is_factory:
+    elif not model.is_factory and not model.is_given:
         model = model.model_copy(update={"path": place(NamedFile(MODEL, model.path))})
     if problem.pairs is not None:
         problem = problem.model_copy(update={"pairs": place(NamedFile(PAIRS, problem.pairs))})
-    elif problem.use is not None and ".py:" in problem.use:
+    elif problem.use is not None and ".py:" in problem.use and not problem.is_given:
         problem = problem.model_copy(update={"use": _function(PROBLEM, problem.use, place)})
     propose, space = job.propose, _space(job.space, place)
     if propose.file is not None:

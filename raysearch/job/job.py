@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from raysearch.errors import JobError
 from raysearch.folders.where import without_credentials
 from raysearch.job.files import MODEL, PAIRS, Away, NamedFile, none_away, placed
+from raysearch.job.given import refuse_notes
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
@@ -36,7 +37,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Job(Keys):
-    """One search. Everything that changes an answer is here; flags say only where and how loud."""
+    """One search, as it is asked. Everything that changes an answer is here; flags say only where and how loud."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
         description="Names the runs; the MLflow experiment is `raysearch/NAME`."
@@ -56,6 +57,15 @@ class Job(Keys):
     )
     resources: ResourcesKeys = ResourcesKeys()
 
+    def __init__(self, **keys: Any) -> None:
+        """Raises: JobError in one line, as all that makes a job does."""
+        try:
+            super().__init__(**keys)
+        except ValidationError as e:
+            raise JobError(f"job: {first_error(e, type(self))}") from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # `parse` validates without it, and says where the job is from
+
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = none_away) -> "Job":
         """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError in one line.
@@ -66,7 +76,9 @@ class Job(Keys):
         raw = read_mapping(path, tuple(cls.model_fields))
         for assignment in sets:
             assign(raw, assignment)
-        return cls.parse(raw, where=str(path), folder=path.resolve().parent, away=away)
+        job = cls.parse(raw, where=str(path), folder=path.resolve().parent, away=away)
+        refuse_notes(job, str(path))
+        return job
 
     @classmethod
     def read(cls, text: str, where: str, folder: Path | None = None, away: Away = none_away) -> "Job":
@@ -82,10 +94,10 @@ class Job(Keys):
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:
-            raise JobError(f"{where}: {first_error(e, cls)}") from e
+            raise JobError(f"{where}: {first_error(e, cls)}") from None  # all that it says is said, in our words
         folder = folder or Path.cwd()
         model_here = not away(NamedFile(MODEL, job.model.path))
-        if model_here and not job.model.is_factory:
+        if model_here and not job.model.is_factory and not job.model.is_given:
             _check_model(job.model.path, folder, where)
         job = placed(job, lambda file: file.path if away(file) else _absolute(file, job.model, folder, where))
         if model_here:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from raysearch.job.given import is_note, is_note_on_tensors
 from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.search.scores import Judged, ScoreName
 
@@ -64,9 +65,15 @@ class ModelKeys(Keys):
     prompt: PromptKeys = PromptKeys()
 
     @property
+    def is_given(self) -> bool:
+        """Whether it was given as an object, so that no file has it."""
+        return is_note(self.path)
+
+    @property
     def is_factory(self) -> bool:
-        """Whether a function makes the network: of its form alone, so that it is the same on every machine."""
-        return _FACTORY.fullmatch(self.path) is not None
+        """Whether the network is on tensors (a function makes it, or it was given as a module): of its form alone, so that it is the same
+        on every machine."""
+        return is_note_on_tensors(self.path) or (not self.is_given and _FACTORY.fullmatch(self.path) is not None)
 
     @property
     def factory_file(self) -> str | None:
@@ -99,6 +106,11 @@ class ProblemKeys(Keys):
         description="A file of pairs: JSONL or Parquet; a path, or s3://BUCKET/pairs.jsonl (gs://, abfs://).",
     )
     options: dict[str, Any] = Field(default={}, description="Keyword arguments of the problem that `use` names.")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it was given as an object, so that no file has it."""
+        return self.use is not None and is_note(self.use)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "ProblemKeys":

@@ -99,7 +99,13 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _most_telling(errors: Sequence[ErrorDetails]) -> ErrorDetails:
-    """The first error; of the branches of a union, the one that fits the value best: it fails deepest, by our own words, by its range."""
+    """The first error; of the branches of a union, the one that fits the value best: it fails deepest, by our own words, by its range.
+
+    A key that is missing may be there under another name: an unknown key beside it is said before.
+    """
+    beside = [e for e in errors if e["type"] == "extra_forbidden" and _key_path(e)[:-1] == _key_path(errors[0])[:-1]]
+    if errors[0]["type"] == "missing" and beside:
+        return beside[0]
     key = _key_path(errors[0])
     branches = [e for e in errors if _key_path(e)[: len(key)] == key]
     return max(branches, key=lambda e: (len(_key_path(e)), e["type"] in _OURS, e["type"] in _RANGES))

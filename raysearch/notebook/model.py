@@ -2,6 +2,7 @@
 
     import raysearch as rs
     model = rs.Model.load("models/SmolLM2-135M-Instruct")
+    model.predict("The capital of Spain is", top=5)
     model.swap("The capital of Spain is", "The capital of Italy is", layer=9, position=" Spain")
     model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"), position=" Spain")
     model.scan("The capital of Spain is", "The capital of Italy is")
@@ -12,14 +13,17 @@ Invariants: a swap is run by the oracle, a scan by the fastest path that has pro
 what puts in what is there already changes nothing, rounding included; the model stays as it is.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from raysearch.engine.asked import row_of
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE, decide, near_ties
 from raysearch.engine.featurized import Featurizers
 from raysearch.engine.generate import Sampling, generate
+from raysearch.engine.given import GivenModel, read_from
 from raysearch.engine.interchange import collect, oracle
 from raysearch.engine.kinds import Collect
 from raysearch.engine.load import Loaded, ModelSource, best_device, load
@@ -31,6 +35,7 @@ from raysearch.engine.saved import SavedIntervention
 from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import JobError, PairsError, PositionError
+from raysearch.notebook.prediction import Prediction, predicted
 from raysearch.notebook.shown import Answers, Scan, Swap
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.hypothesis import Intervention, Site, Unit
@@ -41,26 +46,50 @@ if TYPE_CHECKING:
 _HERE = "here"
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _as_it_is(method: Callable[Concatenate["Model", P], T]) -> Callable[Concatenate["Model", P], T]:
+    """The method on the model as it evaluates, whatever its owner does with it before and after."""
+
+    @wraps(method)
+    def borrowing(self: "Model", /, *args: P.args, **options: P.kwargs) -> T:
+        with self.given.borrowed():
+            return method(self, *args, **options)
+
+    return borrowing
+
+
 class Model:
     """A language model to look into. Raises: ModelError where its blocks are not found.
 
     A position is a token by its index (-1: the last), or a piece of the text that stands in it once.
     """
 
-    def __init__(self, loaded: Loaded, name: str = "") -> None:
-        self._network = LanguageModel(loaded.model)
+    def __init__(self, model: Any, tokenizer: Any = None, name: str = "") -> None:
+        """`model`: a causal language model of transformers, beside its tokenizer. `Model.load` reads one."""
+        if isinstance(model, Loaded):  # with its name, as `load` does
+            self.given, name = GivenModel(model.model, model.tokenizer), name or tokenizer or ""
+        else:
+            self.given = GivenModel.of(model, tokenizer)
+        module, self._tokenizer = self.given.language
+        self._network = LanguageModel(module)
         self._taps = Taps(self._network)
-        self._texts = Texts(loaded.tokenizer)
-        self._tokenizer = loaded.tokenizer
-        self._dtype = loaded.dtype
+        self._texts = Texts(self._tokenizer)
+        self._dtype = self.given.dtype
         self._name = name or self._network.name
 
     @classmethod
     def load(cls, path: str, revision: str | None = None, dtype: str = "float32", device: str | None = None) -> "Model":
         """The model of a folder, a .gguf file or a hub id, on `device` (None: a GPU where there is one). Raises: ModelError."""
-        return cls(
-            load(ModelSource(str(path), revision, dtype), device or best_device()), str(path).rstrip("/").split("/")[-1]
-        )
+        source = ModelSource(str(path), revision, dtype)
+        loaded = load(source, device or best_device())
+        model = cls(loaded, name=str(path).rstrip("/").split("/")[-1])
+        model.given = read_from(source, loaded)
+        for line in loaded.unused:
+            warnings.warn(f"{path}: left out: {line}", stacklevel=2)
+        return model
 
     def __repr__(self) -> str:
         return f"{self._name}: {len(self._network.blocks)} layers, width {self._network.width}, {self._dtype}, {self._network.device}"
@@ -69,6 +98,18 @@ class Model:
         """The tokens of a text, special ones included: what positions count."""
         return tuple(self._word(i) for i in self._texts[text].ids)
 
+    @_as_it_is
+    def predict(self, text: str, top: int = 5) -> Prediction:
+        """The `top` tokens that the model finds most likely after `text`, with their probabilities and logits.
+
+        Raises: PairsError for what is no text, or an empty one; JobError for a `top` that is no number of tokens.
+        """
+        if not isinstance(text, str) or not text:
+            raise PairsError(f"predict: got {text!r:.60}; give a text, not empty")
+        logits = self._network.plain(self._texts[text].ids)
+        return predicted(text, logits, top, self._word)
+
+    @_as_it_is
     def swap(
         self,
         base: str,
@@ -109,6 +150,7 @@ class Model:
         token = int(logits.argmax())
         return Swap(where, known, self._word(token), token, before, known.difference(logits))
 
+    @_as_it_is
     def scan(
         self,
         base: str,
@@ -118,7 +160,7 @@ class Model:
         layers: Sequence[int] | None = None,
         answers: tuple[str, str] | None = None,
     ) -> Scan:
-        """The same at every token and in every layer that has the component (or in `layers`). Texts of as many tokens.
+        """Makes the swap at every token and in every layer that has the component (or in `layers`). Both texts have as many tokens.
 
         Raises: PositionError for texts of different lengths; else as `swap`.
         """
@@ -152,6 +194,7 @@ class Model:
             path,
         )
 
+    @_as_it_is
     def generate(
         self,
         base: str,
@@ -165,10 +208,16 @@ class Model:
         every: bool = False,
         sampling: Sampling | None = None,
     ) -> str:
-        """What the model goes on to say after `base` under the swap: at the prompt alone, or (`every`) at every new token too."""
+        """Lets the model go on after `base` under the swap, and gives the text that it says.
+
+        The swap is made at the prompt alone, or (`every`) at every new token too.
+        """
+        if isinstance(new_tokens, bool) or not isinstance(new_tokens, int) or new_tokens < 1:
+            raise JobError(f"generate: new_tokens: got {new_tokens!r:.60}; give a whole number from 1")
         row = self._row(base, source, Site(layer, component, _HERE, head), position, source_position)
         return str(self._tokenizer.decode(list(generate(self._network, self._taps, row, new_tokens, every, sampling))))
 
+    @_as_it_is
     def collect(
         self, text: str, layer: int, position: Position = -1, component: str = "residual", head: int | None = None
     ) -> "Tensor":
@@ -224,6 +273,8 @@ class Model:
 
     def _at(self, text: str, tokens: Tokens, position: Position) -> Ids:
         count = len(tokens.ids)
+        if not count:
+            raise PositionError(f"{text!r} has no tokens; give a text that has")
         if isinstance(position, int):
             if not -count <= position < count:
                 raise PositionError(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One time that a job was asked. `rs.run` gives one; `Run.open` finds one again."""
+    """A search that was run, done or not: its verdicts, tables, heat maps and pairs. `rs.run` gives one; `Run.open` finds one again."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

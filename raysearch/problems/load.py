@@ -6,7 +6,7 @@ Invariants: whatever is wrong with the user's code or options is a JobError that
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
@@ -39,8 +39,18 @@ def named_problem(use: str) -> tuple[str, str, Kind]:
         is_one=lambda found: isinstance(found, Problem),
         is_class=lambda found: issubclass(found, Problem),
         returns="Problem",
+        may_call=_returns_problem,
     )
     return place, name, kind
+
+
+def _returns_problem(function: object) -> bool:
+    """Whether a function's annotation is our Problem, not another's of that name; one that cannot be looked up is taken at its word."""
+    try:
+        said = get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return True
+    return isinstance(said, type) and issubclass(said, Problem)
 
 
 def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
@@ -58,9 +68,7 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     except Exception as e:
         raise JobError(f"problem.use: {use} raised {type(e).__name__}: {e}") from e
     if not isinstance(problem, Problem):
-        raise JobError(
-            f"problem.use: {use} returned {type(problem).__name__}; it must return a raysearch.causal.Problem"
-        )
+        raise JobError(f"problem.use: {use} returned {type(problem).__name__}; it must return a raysearch.Problem")
     return problem
 
 

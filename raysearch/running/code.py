@@ -16,9 +16,10 @@ def code_of(job: Job, with_problem: bool = True) -> list[str]:
 
     Raises: JobError for what may not be named; nothing has run then.
     """
-    named = [(MODEL, *_split(job.model.path), NETWORK)] if job.model.is_factory else []
-    if with_problem and job.problem.use is not None and not job.problem.use.startswith("raysearch.problems."):
-        place, name, kind = named_problem(job.problem.use)
+    named = [(MODEL, *_split(job.model.path), NETWORK)] if job.model.is_factory and not job.model.is_given else []
+    use = job.problem.use
+    if with_problem and use is not None and not job.problem.is_given and not use.startswith("raysearch.problems."):
+        place, name, kind = named_problem(use)
         named.append((PROBLEM, place, name, kind))
     if job.propose.use not in READY:
         named.append((PROPOSER, *_split(job.propose.use), OWN))

@@ -15,7 +15,8 @@ from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.job import Job
 from raysearch.job.files import FILES, Away, kept_beside, none_away
-from raysearch.running.question import Question
+from raysearch.running.given import Given
+from raysearch.running.question import Question, ask
 from raysearch.search.events import Opened
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.pairs_table import KeptPairs, pairs_digest
@@ -79,7 +80,7 @@ def check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Open
             "their outputs do not mix; put the old model back, or submit the job again"
         )
     named = [*question.job.space.sae_paths, *([question.job.propose.use] if question.job.propose.file else [])]
-    if named and question.hash(pairs_digest(kept.pairs)) != run.info.job_hash:
+    if named and question.hash(pairs_digest(kept.pairs), here) != run.info.job_hash:
         raise ResumeError(
             f"run {run.info.id}: a sparse autoencoder or proposer that the job names ({', '.join(named)}), or another of its "
             "files, was changed since it began; put the old file back, or submit the job again"
@@ -89,6 +90,26 @@ def check_same(run: RunFolder, question: Question, kept: KeptPairs, opened: Open
             f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it began (its tokenizer, or its positions); "
             "use the transformers version of its run.json, or submit the job again"
         )
+
+
+def check_given(run: RunFolder, question: Question, kept: KeptPairs, given: Given) -> None:
+    """Raises: ResumeError for a model that the run was given as an object and is not here, or the other way round; for a problem that
+    does not draw the run's pairs."""
+    began, name = question.job.model, run.info.id
+    if began.is_given and given.model is None:
+        raise ResumeError(
+            f"run {name} began with {began.path}, a model that was given as an object (digest {(run.info.model_digest or '')[:12]}); "
+            f"no file has it: give it again, in Python: rs.resume({run.place!r}, model=model)"
+        )
+    if given.model is not None and given.model.source is None and not began.is_given:
+        raise ResumeError(f"run {name} began with the model at {began.path}, which is read from there; leave model out")
+    if given.problem is not None:
+        drawn = ask(question.job, given).pairs
+        if pairs_digest(drawn) != pairs_digest(kept.pairs):
+            raise ResumeError(
+                f"run {name}: the problem {given.problem.name!r} draws other pairs than the run has; leave it out (the pairs are kept), "
+                "or begin a new run"
+            )
 
 
 def tracking_of(run: RunFolder, given: str) -> str | None:

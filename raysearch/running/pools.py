@@ -17,6 +17,7 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.files import kept_beside
 from raysearch.running.front import Front, Where
+from raysearch.running.given import NOTHING, Given
 from raysearch.running.question import Question
 from raysearch.running.resources import shape_of
 from raysearch.search.events import Opened
@@ -41,12 +42,17 @@ class Pool(driver.Pool, Protocol):
 
 @contextmanager
 def pool_of(
-    question: Question, where: Where, front: Front, files: Path | None = None, send: bool = False
+    question: Question,
+    where: Where,
+    front: Front,
+    files: Path | None = None,
+    send: bool = False,
+    given: Given = NOTHING,
 ) -> Iterator[Pool]:
     """The pool that `where` names; closed at the end.
 
     `files`: the folder with the job's files beside which workers on other nodes stand; `send`: it must be brought to them first.
-    Raises: ClusterError, ResourcesError, JobError.
+    `given`: the model, where it was given as an object. Raises: ClusterError, ResourcesError, JobError, ModelError.
     """
     if where.pool == "local" or where.address is None:
         files = None
@@ -57,9 +63,18 @@ def pool_of(
 
         if resources.replicas not in ("auto", 1):
             raise JobError(f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica")
-        front.say(f"loading   {question.job.model.path}")
-        yield LocalPool(work, device_here(resources.gpus))
+        if given.model is None:
+            front.say(f"loading   {question.job.model.path}")
+            yield LocalPool(work, device_here(resources.gpus))
+            return
+        with given.model.borrowed():
+            yield LocalPool(work, source=given.source(question.job))
         return
+    if question.job.model.is_given:
+        raise JobError(
+            f"pool: {where.pool}: {question.job.model.path} is an object of this process, and replicas on Ray read their own model; give "
+            "pool='local', or save it (model.save_pretrained(folder), tokenizer too; of a torch module my_file.py:factory) and name that"
+        )
     from raysearch.cluster.metrics import Metrics, Watched
     from raysearch.cluster.ray_pool import RayPool
     from raysearch.cluster.session import check_fits, ray_session

@@ -90,7 +90,7 @@ class _Bounds:
     def check(self, hypothesis: object) -> Hypothesis:
         """Raises: JobError for what is no hypothesis that this job can test."""
         if not isinstance(hypothesis, Hypothesis):
-            raise JobError(f"it proposed {hypothesis!r:.80}; propose raysearch.search.hypothesis.Hypothesis")
+            raise JobError(f"it proposed {hypothesis!r:.80}; propose a raysearch.Hypothesis")
         intervention = hypothesis.intervention
         if hypothesis.variable not in self.space.variables:
             raise JobError(

@@ -16,8 +16,10 @@ from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER, named_files
+from raysearch.job.given import refuse_notes
 from raysearch.job.keys import PROPOSERS
 from raysearch.problems import load_problem
+from raysearch.running.given import NOTHING, Given
 from raysearch.running.known import check_known
 from raysearch.running.positions import check_positions, owned, with_tokens
 from raysearch.running.proposers import fit_pairs_of, proposer_of
@@ -121,13 +123,21 @@ class Question:
         test = [p for p in pairs.values() if p.split == "test"]
         return test, f"{len(test)} test pairs"
 
-    def hash(self, pairs_digest: str) -> str:
-        """The job hash. Raises: ModelError where the model's files cannot be read."""
-        return self.job.hash(_file_digests(self.job), pairs_digest)
+    def hash(self, pairs_digest: str, model_digest: str = "") -> str:
+        """The job hash. `model_digest`: of the model as it was opened, for one that no file has. Raises: ModelError where the model's
+        files cannot be read."""
+        digests = _file_digests(self.job)
+        if self.job.model.is_given:
+            digests[MODEL] = model_digest
+        return self.job.hash(digests, pairs_digest)
 
 
-def ask(job: Job) -> Question:
-    """The question of a job: pairs drawn or read. Raises: JobError, PairsError in one line."""
+def ask(job: Job, given: Given = NOTHING) -> Question:
+    """The question of a job: pairs drawn or read. `given`: objects in the place of what it names.
+
+    Raises: JobError, PairsError in one line.
+    """
+    refuse_notes(job, "job", given.problem is not None, given.model is not None)
     _check_answer(job)
     if job.test.keep_threshold is not None and job.pairs.kinds != "both":
         raise JobError(
@@ -138,7 +148,9 @@ def ask(job: Job) -> Question:
     _check_counts(job)
     _check_controls(job)
     fit_pairs_of(job)
-    return _from_problem(job) if job.problem.use is not None else _from_file(job)
+    if job.problem.use is None:
+        return _from_file(job)
+    return _from_problem(job, given.problem or load_problem(job.problem.use, job.problem.options))
 
 
 def differing(pairs: Mapping[int, Expected], variables: Sequence[str]) -> dict[tuple[str, str], float]:
@@ -146,8 +158,7 @@ def differing(pairs: Mapping[int, Expected], variables: Sequence[str]) -> dict[t
     return differing_shares([p.counterfactual for p in pairs.values() if p.split == "test"], variables)
 
 
-def _from_problem(job: Job) -> Question:
-    problem = load_problem(job.problem.use or "", job.problem.options)
+def _from_problem(job: Job, problem: Problem) -> Question:
     variables = job.space.variables or problem.model.names
     for name in variables:
         check_known("space.variables", "variable", name, problem.model.names, problem.name)

@@ -32,7 +32,11 @@ def kept_question(run: RunFolder) -> Iterator[tuple[KeptPairs, Question]]:
 def plain_facts(facts: ModelFacts) -> Mapping[str, Any]:
     """The facts as run.json keeps them."""
     plain = asdict(facts)
-    return {**plain, "components": [{k: _listed(v) for k, v in c.items()} for c in plain["components"]]}
+    return {
+        **plain,
+        "unused": list(facts.unused),
+        "components": [{k: _listed(v) for k, v in c.items()} for c in plain["components"]],
+    }
 
 
 def kept_facts(run: RunFolder) -> ModelFacts:
@@ -44,7 +48,7 @@ def kept_facts(run: RunFolder) -> ModelFacts:
             "which adds that"
         )
     components = tuple(ComponentFacts(**{k: _tupled(v) for k, v in c.items()}) for c in plain["components"])
-    return ModelFacts(**{**plain, "components": components})
+    return ModelFacts(**{**plain, "components": components, "unused": tuple(plain.get("unused", ()))})
 
 
 def _listed(value: Any) -> Any:

@@ -16,8 +16,9 @@ from raysearch.report.heatmap import heatmaps
 from raysearch.report.page import write_page
 from raysearch.running.code import code_of
 from raysearch.running.front import Ended, Front, Where
+from raysearch.running.given import NOTHING, Given
 from raysearch.running.interrupt import Interrupt
-from raysearch.running.kept import check_same, check_version, files_of, keep_files, kept_job, tracking_of
+from raysearch.running.kept import check_given, check_same, check_version, files_of, keep_files, kept_job, tracking_of
 from raysearch.running.mirror import give, mirror_of
 from raysearch.running.pools import Pool, pool_of
 from raysearch.running.question import Question, ask
@@ -36,17 +37,17 @@ from raysearch.store.places import tracking_uri, writable_store
 from raysearch.store.run_folder import RunFolder, find_run
 
 
-def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> Ended:
+def begin(job: Job, where: Where, front: Front, sent: Path | None = None, given: Given = NOTHING) -> Ended:
     """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent along with it (kept.sent_with).
 
-    Raises: RaysearchError in one line.
+    `given`: what was given as an object in the place of what the job names. Raises: RaysearchError in one line.
     """
     for line in code_of(job):
         front.say(line)
-    question = ask(job)
+    question = ask(job, given)
     root = writable_store(where.store)
     kept = question.job if sent is None else kept_beside(question.job, sent)
-    with pool_of(question, where, front, sent) as pool:
+    with pool_of(question, where, front, sent, given=given) as pool:
         opened = pool.open()
         proposer = recording(question.proposer(question.space(opened.facts), opened.facts), question)
         search = question.search(opened.facts, opened.encoded, proposer)
@@ -56,7 +57,7 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
         run = RunFolder.create(
             root,
             name=question.job.name,
-            job_hash=question.hash(digest),
+            job_hash=question.hash(digest, opened.facts.digest),
             job_digest=kept.digest(),
             job_text=kept.to_yaml(),
             evidence_version=EVIDENCE_VERSION,
@@ -71,17 +72,21 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
             return _search(run, search, proposer, pool, where, front, mirror)
 
 
-def go_on(name: str, where: Where, front: Front, retry: bool = False) -> Ended:
-    """The run `name` from where its journal ends; `retry`: what failed is tried again. Raises: RaysearchError in one line."""
+def go_on(name: str, where: Where, front: Front, retry: bool = False, given: Given = NOTHING) -> Ended:
+    """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`: objects that the run began with.
+
+    Raises: RaysearchError in one line.
+    """
     run = find_run(where.store, name)
     with run.lock():
         check_version(run)
         kept = read_pairs(run.folder)
         with files_of(run) as files:
             question = Question(kept_job(run, files), kept.pairs)
+            check_given(run, question, kept, given)
             for line in code_of(question.job, with_problem=False):
                 front.say(line)
-            with pool_of(question, where, front, files, send=True) as pool:
+            with pool_of(question, where, front, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
                 run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack

@@ -17,6 +17,8 @@ def tell_model(opened: Opened, question: Question, front: Front) -> None:
     width = f" of width {facts.width}" if facts.width else ""
     if question.job.model.trust_remote_code:
         front.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
+    for line in facts.unused:
+        front.say(f"left out  {line}")
     front.say(f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts)
     most = question.proposer(space, facts).most

@@ -48,7 +48,8 @@ class ModelFacts:
 
     `width`: of the residual, 0 where layers may differ. `heads`: attention heads of a layer. `components`: those that the job names
     (the residual, where it names none). `tokens`: of every input, where the job asks for all positions. `commit`: of a hub's
-    repository, what was loaded: a revision that is a branch may be another tomorrow.
+    repository, what was loaded: a revision that is a branch may be another tomorrow. `unused`: what lies with the model and is left out
+    of it, a line for each.
     """
 
     layers: int
@@ -61,6 +62,7 @@ class ModelFacts:
     components: tuple[ComponentFacts, ...] = ()
     tokens: int = 0
     commit: str | None = None
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

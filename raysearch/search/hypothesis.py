@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from raysearch.old_paths import announce
+
 
 def is_in_layers(component: str) -> bool:
     """Whether each layer has its own; a model has the embedding, and a module whose path names no `{layer}`, once."""
@@ -22,7 +24,7 @@ def layer_of(component: str, layer: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class Site:
-    """Which activation: layer (from 0), component (e.g. "residual": the block's output), named position.
+    """A place in a network where an activation is: layer (from 0), component (e.g. "residual": the block's output), named position.
 
     `head`: one head of a component that has them (from 0); None: the whole vector. A component that the model has once (the
     embedding, a module whose path names no layer) is of no layer: None. Layer 0, as it was written before, is read as that.
@@ -54,7 +56,9 @@ FITTED = TRAINED + CLOSED_FORM
 
 @dataclass(frozen=True)
 class Subspace:
-    """Which featurizer and how many of its features (None: all). Identity with all features is the whole vector.
+    """A part of the vector at a site: a featurizer, and how many of its features (None: all).
+
+    Identity with all features is the whole vector.
 
     `coordinates`: with "identity", only these coordinates of the vector (of the head, where the site names one), from 0; with "sae",
     only these of its features. `basis`: over which features a "mask" lies (coordinates, pca, sae, heads). `file`: the digest of a
@@ -70,7 +74,7 @@ class Subspace:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source.
+    """One thing that is interchanged: a subspace at a site; `source_site` where it is taken from another site of the source.
 
     `source`: which of the pair's sources lends it, by name (None: the only one).
     """
@@ -83,7 +87,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """The units that are interchanged at once. `control` names the control that it stands for, if any.
+    """An interchange intervention: the units that are interchanged at once. `control` names the control that it stands for, if any.
 
     `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables share it. `fit`: the digest of what
     was fit, once it is; it is no part of what is asked, so not of the id.
@@ -113,7 +117,7 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One variable ~ one intervention."""
+    """The claim that one variable of the causal model lives where one intervention is made."""
 
     variable: str
     intervention: Intervention
@@ -174,3 +178,6 @@ def _asked(intervention: Intervention) -> dict[str, Any]:
             if site is not None and site["layer"] is None:
                 site["layer"] = 0
     return plain
+
+
+announce(__name__, ("Hypothesis", "Intervention", "Site", "Subspace", "Unit"))

@@ -111,7 +111,13 @@ class Ledger:
         if self._read:
             self._journal.append([Follows(dict(self._read))])
         self._journal.check_latest()
-        self._seals = Seals(run.folder, self._sealed, self._keep_entries, self._journal.check_latest)
+        self._seals = Seals(
+            run,
+            self._sealed,
+            [f"{DIGESTED}/{c.table}/{c.part}{PART}" for c in cuts],
+            self._keep_entries,
+            self._journal.check_latest,
+        )
         self._seal()
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
@@ -305,7 +311,7 @@ class Ledger:
         self._journal.check_latest()
 
     def _seal(self) -> None:
-        """digests.json is as the journal, and run.json says that it is there. The pairs, written before there is a journal, are sealed.
+        """digests.json is as the journal. The pairs, written before there is a journal, are sealed.
 
         Raises: StoreError where pairs.parquet is neither what the journal says nor what digests.json says, which may be ahead of it.
         """
@@ -316,7 +322,6 @@ class Ledger:
                 read_checked(folder, PAIRS_FILE)
                 self._seals.seal(PAIRS_FILE, content)
         self._seals.show()
-        self._run.update(sealed=True)
 
     def _tick(self) -> None:
         if self._to_replay:

@@ -15,10 +15,11 @@ def at(layer: int, position: str = "last") -> Intervention:
 
 
 class PoolContract:
-    """Give a fixture `pool` of a pool that is not open yet."""
+    """Give a fixture `pool` of a pool that is not open yet. It is opened once for all of these: a replica of Ray costs 5 s to load."""
 
-    @pytest.fixture
-    def opened(self, pool: Any) -> Iterator[Opened]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def opened(cls, pool: Any) -> Iterator[Opened]:
         yield pool.open()
         pool.close()
 

@@ -65,8 +65,9 @@ def _accepted(search: Search) -> set[tuple[str, int, str]]:
 
 
 class TestFakePool(PoolContract):
-    @pytest.fixture
-    def pool(self) -> FakePool:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pool(cls) -> FakePool:
         def under(pair: Encoded, intervention: Intervention) -> Ids:
             if intervention.units[0].site.layer > 3:
                 raise ValueError("there is no such layer")
@@ -79,14 +80,16 @@ class TestFakePool(PoolContract):
 
 
 class TestLocalPool(PoolContract):
-    @pytest.fixture
-    def pool(self) -> LocalPool:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pool(cls) -> LocalPool:
         return LocalPool(SMALL)
 
 
 class TestRayPool(PoolContract):
-    @pytest.fixture
-    def pool(self, session: Session) -> RayPool:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pool(cls, session: Session) -> RayPool:
         return RayPool(SMALL, f"contract-{time.monotonic_ns()}", Shape(replicas=1))
 
 

@@ -25,7 +25,7 @@ BARE = re.compile(
           [^\n\#`&|;]*? [\s'"\[(,] raysearch (?![\w./-])            # pip install raysearch, and with options or others before it
     | (?<![\w./-]) raysearch (?: \[ [\w,\s-]+ \] )? \s* [=~<>!]=            # raysearch==0.1.0, raysearch[gguf]>=0.1
     | (?<![\w./-]) raysearch \[ (?:gguf|server|dev|bench|docs|all)            # raysearch[server]
-    | ^ \s* -? \s* ['"]? raysearch ['"]? ,? \s* $                           # a line of a list of requirements
+    | ^ \s* -? \s* ['"]? raysearch ['"]? \s* $                           # a line of a list of requirements
     | \b pip ["']? \s* [:=] \s* [\[(] [^\])]* (?<![\w./-]) raysearch (?![\w./-])            # runtime_env: {pip: [raysearch]}
     """
 )

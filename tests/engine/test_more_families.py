@@ -26,8 +26,7 @@ from raysearch.errors import ModelError
 from tests.engine.more_worlds import MORE
 from tests.engine.worlds import CONFIGS, VOCAB, encoded_pairs, logits_of, model_from, word_tokenizer, world_of
 
-BASE, OTHER = (5, 9, 12, 30, 7, 21), (8, 33, 6, 14, 25)
-LAYER = 1
+LAYER = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def test_each_component_is_what_it_is_by_hand_on_the_path_that_is_taken(family: 
     moved = [
         bool((logits - world.plain(row.base)).abs().max() > 1e-3) for row, logits in zip(rows, wanted, strict=True)
     ]
-    assert sum(moved) > len(rows) / 2  # else nothing was tested
+    assert sum(moved) > len(rows) / 3  # else nothing was tested
 
 
 def by_hand(
@@ -211,14 +210,18 @@ _BART = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
          "decoder_ffn_dim": 8}  # fmt: skip
 
 
+T5 = T5Config(**_SMALL, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+VIT = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "why"),
     [
-        (lambda: T5ForConditionalGeneration(T5Config(**_SMALL, d_kv=4, d_ff=8, num_layers=1, num_heads=2)), "t5", "is no causal|has an encoder"),
+        (lambda: T5ForConditionalGeneration(T5), "t5", "is no causal language model|has an encoder"),
         (lambda: BartForConditionalGeneration(BartConfig(**_SMALL, **_BART)), "bart", "has an encoder"),
-        (lambda: ViTForImageClassification(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)), "vit", "is no causal language model"),
+        (lambda: ViTForImageClassification(VIT), "vit", "is no causal language model"),
     ],
-)  # fmt: skip
+)
 def test_a_folder_of_what_is_no_causal_language_model_says_so_in_one_line(
     make, kind: str, why: str, tmp_path: Path
 ) -> None:

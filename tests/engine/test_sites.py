@@ -32,7 +32,7 @@ def test_an_unknown_architecture_is_refused_with_what_was_looked_for() -> None:
 def test_a_model_with_an_encoder_is_refused_although_its_decoder_has_a_known_name() -> None:
     small = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 10}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "d_model": 8, "max_position_embeddings": 8}
-    with pytest.raises(ModelError, match="only decoder-only models"):
+    with pytest.raises(ModelError, match="only causal language models"):
         LanguageModel(Bart(BartConfig(**small, **heads)))
 
 

@@ -203,7 +203,7 @@ def test_a_problem_of_ones_own_is_found_in_a_file(tmp_path: Path) -> None:
         ("raysearch.problems.add_three:nope", {}, "has no 'nope'"),
         ("raysearch.problems.add_three", {"hghest": 1}, "unexpected keyword argument 'hghest'; it takes highest"),
         ("/nowhere/mine.py:make", {}, "there is no file /nowhere/mine.py"),
-        ("{mine}:wrong", {}, "returned int; it must return a raysearch.causal.Problem"),
+        ("{mine}:wrong", {}, "returned int; it must return a raysearch.Problem"),
         ("{mine}:broken", {}, "raised ZeroDivisionError: ouch"),
         ("{mine}:made", {"x": 1}, "takes no options; it got x"),
         ("{syntax}:made", {}, "cannot be run: SyntaxError"),

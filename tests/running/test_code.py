@@ -1,9 +1,11 @@
 """Code that a job may name, and code that it may not: refused before anything is called, or even imported."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from raysearch.errors import JobError, RaysearchError
@@ -79,6 +81,14 @@ def unmarked():
     return ready()
 
 
+class Another:
+    class Problem: ...
+
+
+def others() -> Another.Problem:
+    Path(__file__).with_name("called").write_text("yes")
+
+
 def shell(command) -> int:
     return 0
 
@@ -147,6 +157,8 @@ def test_a_proposer_that_its_file_defines_in_whatever_form_is_taken(mine: Path, 
         ("{mine}:text", "mine.py:text is of another module"),
         ("{mine}:Effect", "mine.py:Effect is the class Effect; it must be a Problem"),
         ("{mine}:__import__", "has no '__import__'"),
+        (f"{subprocess.__file__}:run", "subprocess.py is of Python or of an installed package"),
+        (f"{click.__file__}:echo", "is of Python or of an installed package"),
         ("{mine}:", "'' in .*mine.py is no name"),
     ],
 )
@@ -187,6 +199,9 @@ def test_of_an_installed_package_only_what_says_that_it_is_a_problem_is_imported
         with pytest.raises(JobError, match=f"someones_package.problems:{name} does not say that it is a Problem"):
             load_problem(f"someones_package.problems:{name}", {})
         assert not list(package.glob("imported"))
+    with pytest.raises(JobError, match="others does not say that it returns a Problem"):
+        load_problem("someones_package.problems:others", {})
+    assert not list(package.glob("called"))
     for name in ("marked", "given"):
         assert load_problem(f"someones_package.problems:{name}", {}).name == "add_three"
 

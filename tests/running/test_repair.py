@@ -164,6 +164,18 @@ def test_what_the_journal_does_not_hold_is_named_and_wants_a_copy(copied: Path, 
         assert "a copy" in error
 
 
+def test_a_job_that_was_damaged_or_edited_is_no_text_for_a_page(copied: Path) -> None:
+    path = copied / "job.yaml"
+    path.write_text(path.read_text().replace("max_pairs: 32", "max_pairs: 33"))
+    for command in ("report", "status", "repair"):
+        broken = next((copied / "tables/verdicts").iterdir())
+        if command == "repair":
+            broken.unlink()
+        code, _, error = raysearch(command, str(copied))
+        assert code == 2
+        assert "job.yaml: was edited since the run began" in error
+
+
 def test_merged_parts_have_digests_too_and_are_repaired(copied: Path) -> None:
     _, expected, _ = raysearch("results", str(copied), "-o", "json")
     assert raysearch("compact", str(copied))[0] == 0

@@ -1,0 +1,105 @@
+"""Import paths that users were told of once: they work, and say the new one; everything that a user's file needs is a name of raysearch."""
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raysearch as rs
+from raysearch.errors import JobError
+from raysearch.problems import load_problem
+
+ROOT = Path(__file__).parents[1]
+OLD = {
+    "raysearch.causal": ("CausalModel", "Input", "Pair", "Problem", "Setting", "Value", "Variable", "draw_pairs"),
+    "raysearch.problems.frame": ("fill",),
+    "raysearch.search.hypothesis": ("Hypothesis", "Intervention", "Site", "Subspace", "Unit"),
+}
+
+
+def _python(code: str, *flags: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in OLD.items() for name in names])
+def test_an_old_path_gives_the_same_thing_and_a_warning_on_the_users_line(module: str, name: str) -> None:
+    found: dict[str, Any] = {}
+    code = compile(f"\n\nfrom {module} import {name}\n", "theirs.py", "exec")
+    with pytest.warns(
+        DeprecationWarning, match=rf"^{module}\.{name} is now raysearch\.{name}: write .* rs\.{name};"
+    ) as told:
+        exec(code, {"__name__": "theirs"}, found)
+    assert [(w.filename, w.lineno) for w in told] == [("theirs.py", 3)]
+    assert found[name] is getattr(rs, name)
+
+
+def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:
+    code = "import pickle, raysearch.causal as c\npickle.loads(pickle.dumps(c.Input('x')))"
+    done = _python(code, "-W", "default")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("DeprecationWarning") == 1
+
+
+def test_nothing_of_raysearch_itself_takes_an_old_path() -> None:
+    code = (
+        "import raysearch.running.question, raysearch.search.search, raysearch.problems.capitals, raysearch as rs\n"
+        "rs.Problem, rs.Unit, rs.fill"
+    )
+    done = _python(code, "-W", "error:raysearch:DeprecationWarning")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_users_file_is_told_though_it_is_not_main(tmp_path: Path) -> None:
+    file = tmp_path / "drinks.py"
+    file.write_text("from raysearch.causal import Variable\nproblem = 3\n")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore")  # as Python does by itself for whatever is no __main__
+        with pytest.raises(JobError):  # once the file has run
+            load_problem(f"{file}:problem", {})
+    assert [(w.category, w.filename, w.lineno) for w in told] == [(DeprecationWarning, str(file), 1)]
+
+
+def test_names_are_listed_once_more_for_mypy_and_editors_and_bring_nothing_heavy() -> None:
+    text = (ROOT / "raysearch" / "__init__.py").read_text()
+    typed = text[text.index("if TYPE_CHECKING:") : text.index("__version__ =")]
+    names = {name for line in re.findall(r"import (.+)", typed) for name in line.split(", ")}
+    assert names == set(rs.__all__) - {"__version__"} == set(rs._HOMES)
+    light = [
+        "CausalModel",
+        "Hypothesis",
+        "Input",
+        "Intervention",
+        "Job",
+        "Problem",
+        "Site",
+        "Subspace",
+        "Unit",
+        "Variable",
+        "draw_pairs",
+        "fill",
+    ]
+    code = (
+        f"import sys, raysearch as rs\n[getattr(rs, n) for n in {light!r}]\n"
+        "print([m for m in ('torch', 'ray', 'transformers', 'mlflow') if m in sys.modules])"
+    )
+    assert _python(code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [n for n in rs.__all__ if n not in ("__version__", "Setting", "Value")])
+def test_every_name_says_what_it_is_in_a_sentence(name: str) -> None:
+    """As `rs.Name?` shows it."""
+    doc = getattr(rs, name).__doc__ or ""
+    first = doc.strip().split(". ")[0]
+    assert len(first) > 20
+    assert first.split()[0] not in ("Of", "What", "Which", "Who", "Those", "How")
+
+
+@pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"])
+def test_the_pages_tell_users_of_no_other_path(page: str) -> None:
+    text = (ROOT / page if page == "README.md" else ROOT / "docs" / page).read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    assert not re.findall(r"from raysearch|import raysearch\.|import raysearch$", code, re.MULTILINE)
