@@ -267,14 +267,14 @@ def _powers_words(job: Job) -> str:
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
-        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
+        f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
-        f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
+        f"{facts.inputs} distinct inputs of at most {facts.longest} token{'s' * (facts.longest > 1)}",
         *_training_words(facts, job),
         f"  proposer    {_proposer_words(facts, job)}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "

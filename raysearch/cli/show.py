@@ -62,7 +62,7 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
     source site)."""
     shown = PlainTable(title)
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
-    left_out = {c for c in ("component", "verdict") if len({row[c] for row in rows}) == 1}
+    left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
     left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
     columns = [name for name in SHOWN if name not in left_out and (name in table.column_names or name in _SAID)]
     for name in columns:
@@ -78,7 +78,8 @@ def print_controls(found: Sequence[Beside], console: Console) -> None:
     shown = PlainTable("Controls (IIA)")
     names = [name for name in (*READ, *TESTED) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
-    columns = [c for c in ("variable", "layer", "position", "subspace", "units") if any(r[c] is not None for r in rows)]
+    named = ("variable", "layer", "component", "position", "subspace", "units")
+    columns = [c for c in named if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))]
     for name in (*columns, "accepted", *names):
         shown.column(name, right=name not in _WORDS)
     for row, b in zip(rows, found, strict=True):
@@ -89,6 +90,10 @@ def print_controls(found: Sequence[Beside], console: Console) -> None:
     for b in found:
         if b.warning is not None:
             console.print(Text(visible(f"warning: {b.warning}"), style="yellow"))
+
+
+def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:
+    return len({row[column] for row in rows}) > 1
 
 
 def _said(units: str) -> dict[str, str | None]:

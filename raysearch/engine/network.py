@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from raysearch.causal import Pair
+from raysearch.engine.hooks import Side
 from raysearch.engine.sites import layers_of
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.events import Given as Given  # here too: it is what a network is given
@@ -80,6 +81,22 @@ class Network(Protocol):
 
     def firings(self, module: nn.Module, given: Given) -> int:
         """How often `module` runs in a forward pass on a batch of the company of `given`."""
+        ...
+
+    def tokens_at(self, module: nn.Module, side: Side, given: Given) -> int | None:
+        """How many tokens the activation there has on `given`; None where it has those of the input."""
+        ...
+
+    def check_patchable(self, component: str, module: nn.Module, side: Side) -> None:
+        """Raises: ModelError, in one line, for a module that never runs, or whose activation is of no shape that can be patched."""
+        ...
+
+    def without_layers(self, component: str) -> str:
+        """Why there is no `component`, which is of a layer, in a network without blocks, and what can be named instead."""
+        ...
+
+    def paths(self) -> Sequence[str]:
+        """Components that are modules' paths, such as a job may name, for errors."""
         ...
 
     def example(self) -> Given:
@@ -183,6 +200,21 @@ class LanguageModel:
 
     def firings(self, module: nn.Module, given: Given) -> int:
         return 1
+
+    def tokens_at(self, module: nn.Module, side: Side, given: Given) -> int | None:
+        return None
+
+    def check_patchable(self, component: str, module: nn.Module, side: Side) -> None:
+        """Nothing is known before it is hooked."""
+
+    def without_layers(self, component: str) -> str:
+        raise AssertionError("a language model has blocks")
+
+    def paths(self) -> Sequence[str]:
+        block = self.layers[-1]
+        last = f".{len(self.layers) - 1}"
+        path = next(name for name, module in self.model.named_modules() if module is block).removesuffix(last)
+        return [f"{path}.{{layer}}.{name}" for name, _ in block.named_modules() if name]
 
     def example(self) -> Given:
         return self.some(EXAMPLE)

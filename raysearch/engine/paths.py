@@ -167,7 +167,7 @@ class Replayed:
 
     def is_free(self, row: Row) -> bool:
         """In a causal model a token's activation depends on the tokens up to it: the same prefix at the same place, the same swap."""
-        return bool(row.patches) and all(_is_identity(row, patch) for patch in row.patches)
+        return bool(row.patches) and all(is_identity(row, patch) for patch in row.patches)
 
     def _want(self, wave: Sequence[Row]) -> None:
         self._captures.want([*_lent(wave), *(self._replay.joint_of(row).point.component for row in wave)])
@@ -280,7 +280,7 @@ def cancels(row: Row) -> bool:
     )
 
 
-def _is_identity(row: Row, patch: Patch) -> bool:
+def is_identity(row: Row, patch: Patch) -> bool:
     """Whether the patch puts in what is there: its own activation, interchanged alone."""
     if not isinstance(patch.kind, Interchange | Resample | Featurized) or len(patch.sources) != 1:
         return False

@@ -159,7 +159,8 @@ def _unnamed(units: tuple[Unit, ...]) -> list[str]:
 
 def _site(site: Site) -> str:
     head = f", head {site.head}" if site.head is not None else ""
-    return f"layer {site.layer}, {_plain(site.component)}{head}, position {_code(site.position)}"
+    layer = "" if site.layer is None else f"layer {site.layer}, "
+    return f"{layer}{_plain(site.component)}{head}, position {_code(site.position)}"
 
 
 def _origin(card: Card) -> str:

@@ -88,7 +88,7 @@ def chart_of(panel: Panel, figure: go.Figure, note: str = "") -> Chart:
     labels = ["<br>".join(map(literal, label.split("\n"))) for label in panel.labels]
     for axis, n, names, title in (
         (figure.update_xaxes, width, labels, panel.axis),
-        (figure.update_yaxes, height, [str(layer) for layer in panel.layers], "layer"),
+        (figure.update_yaxes, height, panel.layer_labels, "layer"),
     ):
         axis(tickvals=list(range(n)), ticktext=names, title_text=title, range=[-0.5, n - 0.5], showgrid=False)
     lines = max(label.count("\n") for label in panel.labels) + 1

@@ -128,7 +128,7 @@ def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
     axes.set_ylim(-0.5, max(len(panel.layers), 1) - 0.5)
     turned = 0 if worded else 90
     axes.set_xticks(range(0, len(labels), every), labels[::every], fontsize=8.5, rotation=turned)
-    axes.set_yticks(range(len(panel.layers)), [str(layer) for layer in panel.layers], fontsize=8.5)
+    axes.set_yticks(range(len(panel.layers)), panel.layer_labels, fontsize=8.5)
     axes.set_xlabel(panel.axis, fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
     axes.tick_params(length=0)

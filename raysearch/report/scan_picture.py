@@ -18,7 +18,7 @@ _LONGEST = 40
 def scan_picture(
     title: str,
     label: str,
-    layers: Sequence[int],
+    layers: Sequence[int | None],
     tokens: Sequence[str],
     values: Sequence[Sequence[float]],
     words: Sequence[Sequence[str]],
@@ -34,7 +34,7 @@ def scan_picture(
     axes = figure.add_subplot()
     image = axes.imshow(values, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-reach, vmax=reach)
     axes.set_xticks(range(len(tokens)), [_token(token) for token in tokens], fontsize=8)
-    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=7)
+    axes.set_yticks(range(len(layers)), ["-" if layer is None else str(layer) for layer in layers], fontsize=7)
     axes.set_xlabel("token (beneath: the source's)", fontsize=8)
     axes.set_ylabel("layer", fontsize=8)
     axes.set_title(visible_lines(title), fontsize=10, loc="left")

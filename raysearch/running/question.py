@@ -75,7 +75,7 @@ class Question:
 
     def space(self, facts: ModelFacts) -> HypothesisSpace:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it lacks."""
-        return space_of(self.job, facts, _shared_sources(self.pairs))
+        return space_of(self.job, facts, _shared_sources(self.pairs), self.pairs[0].base.tokens)
 
     def proposer(self, space: HypothesisSpace, facts: ModelFacts) -> Proposer:
         """Which hypotheses come next. Raises: JobError."""

@@ -19,7 +19,7 @@ def tell_model(opened: Opened, question: Question, front: Front) -> None:
         front.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
     for line in facts.unused:
         front.say(f"left out  {line}")
-    front.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
+    front.say(f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts)
     most = question.proposer(space, facts).most
     some = f"{most} of " if most is not None and most < len(space) else ""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysearch.search.hypothesis import Intervention, is_in_layers
 from raysearch.search.notes import Decided, Note, Snapshot
 from raysearch.store.mlflow_names import as_key, as_value, as_word, one_line
 from raysearch.store.places import without_credentials
@@ -142,16 +143,19 @@ class MlflowMirror:
         return self._stopped.is_set()
 
     def notes(self, notes: Sequence[Note], replayed: bool = False) -> None:
-        """Keeps the best IIA per variable and layer. What is `replayed` stands in MLflow already and is not sent again."""
+        """Keeps the best IIA per variable and layer, or component of no layer.
+
+        What is `replayed` stands in MLflow already and is not sent again.
+        """
         for note in notes:
             if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
                 continue
             if note.verdict == "failed":  # an IIA of what was seen before it failed, which a retry may take back
                 continue
-            layer = shared_layer(note.hypothesis.intervention)
-            if layer is None:
+            where = _where(note.hypothesis.intervention)
+            if where is None:
                 continue
-            name = f"best_iia/{as_word(note.hypothesis.variable)}/layer_{layer}"
+            name = f"best_iia/{as_word(note.hypothesis.variable)}/{where}"
             iia = iia_of(note)
             if iia is not None and iia > self._best.get(name, -1.0):
                 self._best[name] = iia
@@ -344,6 +348,15 @@ def connect(uri: str) -> Any:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)  # the same one each time: added once
     return MlflowClient(tracking_uri=uri)
+
+
+def _where(intervention: Intervention) -> str | None:
+    """The layer in which all its units lie, or the component of no layer that they share; None where they lie in several."""
+    layer = shared_layer(intervention)
+    if layer is not None:
+        return f"layer_{layer}"
+    components = {unit.site.component for unit in intervention.units}
+    return None if len(components) > 1 or any(map(is_in_layers, components)) else as_word(components.pop())
 
 
 def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:

@@ -240,7 +240,7 @@ def share(part: int, whole: int) -> float | None:
 
 
 def shared_layer(intervention: Intervention) -> int | None:
-    """The layer in which all units lie; None if they lie in several."""
+    """The layer in which all units lie; None if they lie in several, or in none."""
     return _shared(u.site.layer for u in intervention.units)
 
 

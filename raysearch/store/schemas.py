@@ -65,10 +65,10 @@ HYPOTHESES = _schema(
     (
         "layer",
         pa.int32(),
-        "layer, counted from 0; 0 for what the model has once; null where the units lie in several",
+        "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29), or where the units lie in several",
         "index",
     ),
-    ("component", pa.string(), "which activation of the layer, e.g. residual; null where the units differ", "name"),
+    ("component", pa.string(), "which activation, e.g. residual; null where the units differ", "name"),
     (
         "head",
         pa.int32(),
@@ -217,8 +217,8 @@ SETS = _schema(
 EFFECTS = _schema(
     "effects",
     ("variable", pa.string(), "variable of the causal model", "name"),
-    ("layer", pa.int32(), "layer, counted from 0; 0 for what the model has once", "index"),
-    ("component", pa.string(), "which activation of the layer, e.g. residual", "name"),
+    ("layer", pa.int32(), "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29)", "index"),
+    ("component", pa.string(), "which activation, e.g. residual", "name"),
     ("head", pa.int32(), "head of a per-head component, counted from 0; null for the whole vector", "index"),
     ("position", pa.string(), "named position", "name"),
     ("units", pa.string(), "the unit, a whole vector, with its source site if it has another", "JSON"),
