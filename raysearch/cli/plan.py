@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from raysearch.causal import EVERY, Split
+from raysearch.causal import EVERY, Pair, Split
 from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
@@ -31,6 +31,8 @@ from raysearch.search.space import Grid, HypothesisSpace
 
 GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """True IIAs for which chances are told."""
+LOOKED_AT = 1000
+"""Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
 
 _PATHS = {
@@ -85,7 +87,7 @@ def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = Fa
 def _facts(question: Question) -> _Facts:
     job = question.job
     looked = looked_at(question)
-    encoded = looked.encode(question.pairs, question.positions, question.variables)
+    encoded = looked.encode(_first(question), question.positions, question.variables)
     tokens = every(encoded) if EVERY in question.positions else 0
     model = _model_facts(looked, job.model.dtype, tokens)
     space = question.space(model)
@@ -118,10 +120,22 @@ def _facts(question: Question) -> _Facts:
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
         powers=_powers(question, proposer, space, len(test)),
-        memory=_footprint(job, looked, used, [p.index for p in question.pairs if p.split == "test"], len(space)),
+        memory=_footprint(job, looked, used, [p.index for p in _first(question) if p.split == "test"], len(space)),
         calibration=None,
         seconds=None,
     )
+
+
+def _first(question: Question) -> list[Pair]:
+    """The pairs that are looked at: of each split the first, as many as are wanted or a thousand, in the order of the run."""
+    keys = question.job.pairs
+    left = {"fit": max(keys.fit, LOOKED_AT), "test": max(keys.test, LOOKED_AT), "holdout": max(keys.holdout, LOOKED_AT)}
+    found = []
+    for pair in question.pairs:
+        if left[pair.split]:
+            left[pair.split] -= 1
+            found.append(pair)
+    return found
 
 
 def _used(question: Question, encoded: Sequence[Encoded]) -> list[Encoded]:
