@@ -66,14 +66,18 @@ def _lines(path: Path, block: bytes, numbers: list[int], lines: list[bytes]) -> 
 
 def _table(block: bytes, lines: list[bytes]) -> pa.Table | None:
     """The lines as Arrow; None where its reader is not to be trusted with them, or takes them for another number of objects."""
-    if _HALVES.search(block) or any(line.count(b"{") + line.count(b"[") > DEEPEST for line in lines):
-        return None
+    if _HALVES.search(block) or not all(map(_is_shallow_object, lines)):
+        return None  # a block that begins with null kills Arrow's reader (pyarrow 25)
     options = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
     try:
         table = pyarrow.json.read_json(pa.BufferReader(block), read_options=options)
     except (pa.ArrowException, UnicodeDecodeError):
         return None  # read line by line, that says what is wrong with which
     return table if len(table) == len(lines) else None
+
+
+def _is_shallow_object(line: bytes) -> bool:
+    return line.lstrip()[:1] == b"{" and line.count(b"{") + line.count(b"[") <= DEEPEST
 
 
 def arrays_of(path: Path) -> Iterator[Any] | None:
@@ -95,14 +99,16 @@ def _entries(path: Path) -> Iterator[Any]:
     with opened(path) as file:
         content = b"".join(_utf8(path, file))
     _check_utf8(path, content, 0)
+    entry = 1
     try:
-        yield from values_of(content.decode())
+        for entry, value in enumerate(values_of(content.decode()), 2):
+            yield value
     except json.JSONDecodeError as e:
         raise PairsError(
             f"{path}: holds no JSON array: {e.msg} at line {e.lineno}, column {e.colno}; give one array of objects, or an object a line"
         ) from e
     except ValueError as e:
-        raise PairsError(f"{path}: {e}") from e
+        raise PairsError(f"{path}: pair {entry}: {e}") from e
 
 
 def _utf8(path: Path, file: Any) -> Iterator[bytes]:
