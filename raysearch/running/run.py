@@ -60,7 +60,7 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
             if sent is not None:
                 keep_files(sent, run)
             run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
-            write_pairs(run.folder, question.pairs, opened.encoded)
+            write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
             return _search(run, search, pool, where, front, _mirror(run, question, opened.facts, digest, uri))
 
 
@@ -71,7 +71,7 @@ def go_on(name: str, where: Where, front: Front, retry: bool = False) -> Ended:
         check_version(run)
         kept = read_pairs(run.folder)
         with files_of(run) as files:
-            question = Question(kept_job(run, files), kept.pairs)
+            question = Question(kept_job(run, files), kept.pairs, kept.left_out)
             with pool_of(question, where, front, files, send=True) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)

@@ -41,6 +41,7 @@ from raysearch.store.pairs_table import read_pairs, write_pairs
 from raysearch.store.rows import (
     conflict_row,
     course_rows,
+    dropped_rows,
     effect_rows,
     failure_row,
     fit_row,
@@ -260,7 +261,8 @@ class Ledger:
                 self._add("fits", seed_rows(note), withdrawn)
             case Blocked():
                 kept = read_pairs(self._run.folder)
-                write_pairs(self._run.folder, kept.pairs, kept.encoded, note.pairs)
+                write_pairs(self._run.folder, kept.pairs, kept.encoded, note.pairs, kept.left_out)
+                self._add("dropped", dropped_rows(note))
 
     def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
         for row in rows:
