@@ -15,6 +15,7 @@ from rich.table import Table
 
 from raysearch.folders.where import Place
 from raysearch.report.beside import READ, TESTED, Beside
+from raysearch.report.dropped import dropped
 from raysearch.report.results import results
 from raysearch.report.units import is_plain, places, words
 
@@ -33,7 +34,9 @@ def show_results(run: Place, output: str, no_color: bool = False, **choice: Any)
     table = results(run, **choice)
     match output:
         case "table":
-            print_table(table, Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None))
+            console = Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None)
+            print_table(table, console)
+            print_dropped(dropped(run), console)
         case "json":
             print(json.dumps(_objects(table), indent=2))
         case "jsonl":
@@ -64,6 +67,12 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.add_row(*(_cell(row[name]) for name in columns), style=style)
     console.print(shown if rows else "No hypothesis to show.")
+
+
+def print_dropped(lines: Sequence[str], console: Console) -> None:
+    """Which pairs do not count, and why: a line for each variable of which some do not."""
+    for line in lines:
+        console.print(f"pairs: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_controls(found: Sequence[Beside], console: Console) -> None:

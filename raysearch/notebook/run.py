@@ -16,7 +16,7 @@ from raysearch.job.files import model_away
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
-from raysearch.report.results import results
+from raysearch.report.results import DROPPED, read_table, results
 from raysearch.store.pairs_table import FILE
 from raysearch.store.places import DEFAULT_STORE
 from raysearch.store.run_folder import JOB_FILE, RunFolder, RunInfo, find_run
@@ -84,6 +84,11 @@ class Run:
     def pairs(self) -> "DataFrame":
         """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
         return frame(from_parquet(self._folder.folder.read(FILE)))
+
+    @property
+    def dropped(self) -> "DataFrame":
+        """Which pairs do not count for a variable: split, set, reason, how many, and the way out. Raises: StoreError."""
+        return frame(read_table(self._folder.folder, "dropped", DROPPED))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as

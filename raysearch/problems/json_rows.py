@@ -25,7 +25,12 @@ BLOCK = 2**21
 DEEPEST = 64
 """Brackets of a line that is read into Arrow, whose reader nests as deep as it is told to."""
 _HALVES = re.compile(rb"\\u[dD][89abAB]")
-_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,9 @@ def _utf8(path: Path, file: Any) -> Iterator[bytes]:
             chunk = file.read(BLOCK)
         yield decoder.decode(b"", final=True).encode()
     except UnicodeError as e:
-        raise PairsError(f"{path}: holds no text in {encoding.upper()}, as its first bytes say; write it in UTF-8") from e
+        raise PairsError(
+            f"{path}: holds no text in {encoding.upper()}, as its first bytes say; write it in UTF-8"
+        ) from e
 
 
 def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -127,7 +127,9 @@ def line_of(raw: Any, where: Callable[[], str]) -> Line:
         given["answers"] = {name: answer for name, answer in answers.items() if name == "base" or answer != ""}
     try:
         line = Line.model_validate(given)
-        check_names(tuple(line.lending), line.source is not None, line.sources is not None, line.answers, line.counterfactual)
+        check_names(
+            tuple(line.lending), line.source is not None, line.sources is not None, line.answers, line.counterfactual
+        )
     except ValidationError as e:
         raise PairsError(f"{where()}: {_mistake(e, given)}") from e
     except PairsError as e:
@@ -140,9 +142,7 @@ def check_names(
 ) -> None:
     """Raises: PairsError where answers or counterfactuals do not go with the sources."""
     if has_source == has_sources:
-        raise PairsError(
-            "source: give it or sources, not both" if has_source else "source: missing; a pair needs it"
-        )
+        raise PairsError("source: give it or sources, not both" if has_source else "source: missing; a pair needs it")
     wrong = next(
         (name for name in names if name == "base" or "," in name or "<-" in name or name != name.strip()), None
     )
@@ -186,6 +186,8 @@ def _mistake(error: ValidationError, given: Mapping[str, Any]) -> str:
         return f"{field}: missing; a pair needs it"
     if first["type"] == "extra_forbidden":
         return f"{_shown(field)}: unknown field; leave it out"
+    if first["loc"][0] in ("answers", "counterfactual") and isinstance(first["input"], list):
+        return f"{_shown(field)}: is a list; a pair has one right answer: give it, and name what counts as it in the job's answer.aliases"
     return f"{_shown(field)}: {in_words(first)} (got {brief(first['input'])})"
 
 

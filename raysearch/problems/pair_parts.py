@@ -53,7 +53,9 @@ def parts_of(path: Path) -> tuple[Part, ...]:
             return tuple(Part(file) for file in _saved(path))
         return _of_folder(path)
     except OSError as e:
-        raise PairsError(f"{path}: cannot be read ({e.strerror or e}); give a file of pairs, or a folder of them") from e
+        raise PairsError(
+            f"{path}: cannot be read ({e.strerror or e}); give a file of pairs, or a folder of them"
+        ) from e
 
 
 def _of_splits(path: Path) -> tuple[Part, ...]:
@@ -76,11 +78,15 @@ def _saved(path: Path) -> list[Path]:
     """The Arrow files of a saved Dataset, in the order of its rows."""
     state = _json(path / STATE)
     files = state.get("_data_files")
-    if not isinstance(files, list) or not all(isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files):
+    if not isinstance(files, list) or not all(
+        isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files
+    ):
         raise PairsError(f"{path / STATE}: does not list its files; save the dataset again (save_to_disk)")
     names = [file["filename"] for file in files]
     if wrong := next((name for name in names if Path(name).name != name), None):
-        raise PairsError(f"{path / STATE}: names {wrong}, which is no file of that folder; save the dataset again (save_to_disk)")
+        raise PairsError(
+            f"{path / STATE}: names {wrong}, which is no file of that folder; save the dataset again (save_to_disk)"
+        )
     if lost := next((name for name in names if not (path / name).is_file()), None):
         raise PairsError(f"{path}: lacks {lost}, which its {STATE} names; copy the folder whole")
     return [path / name for name in names]
@@ -110,7 +116,9 @@ def _of_folder(path: Path) -> tuple[Part, ...]:
             "datasets.save_to_disk, or name a file"
         )
     if len(kinds) > 1:
-        raise PairsError(f"{path}: holds files of several kinds ({', '.join(kinds)}); name the file or folder that is meant")
+        raise PairsError(
+            f"{path}: holds files of several kinds ({', '.join(kinds)}); name the file or folder that is meant"
+        )
     return tuple(Part(file, _said(file.relative_to(path).parts[:-1])) for file in files)
 
 

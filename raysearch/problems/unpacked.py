@@ -53,9 +53,13 @@ def refuse_foreign(path: Path, head: bytes) -> None:
     if what is not None:
         raise PairsError(f"{path}: holds {what} and no pairs; {_WRITE}")
     if table := next((suffix for suffix in suffixes if suffix in _TABLES), None):
-        raise PairsError(f"{path}: holds no pairs: they have fields within fields, which {table[1:].upper()} cannot say; {_WRITE}")
+        raise PairsError(
+            f"{path}: holds no pairs: they have fields within fields, which {table[1:].upper()} cannot say; {_WRITE}"
+        )
     if suffixes[-1:] == [".parquet"] and not head.startswith(b"PAR1"):
-        raise PairsError(f"{path}: cannot be read as Parquet: it does not begin with PAR1; write it again, or name it as what it is")
+        raise PairsError(
+            f"{path}: cannot be read as Parquet: it does not begin with PAR1; write it again, or name it as what it is"
+        )
 
 
 @contextmanager

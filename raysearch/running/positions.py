@@ -34,10 +34,11 @@ def owned(positions: Sequence[str], known: Sequence[str]) -> list[str]:
 def with_positions(job: Job, drawn: Drawn, of: str) -> Drawn:
     """The pairs of which every input has all positions that the job names, and the others left out.
 
-    A position that no pair has is not looked at here. Raises: PairsError where no test pair is left.
+    A position that no pair has in its base and every source is not looked at here. Raises: PairsError where no test pair is left.
     """
     inputs = {p.index: (p.base, *p.sources.values()) for p in drawn.pairs}
-    known = tuple(dict.fromkeys(name for several in inputs.values() for one in several for name in one.positions))
+    whole = [set[str].intersection(*(set(one.positions) for one in several)) for several in inputs.values()]
+    known = tuple(set[str]().union(*whole))
     named = [*(job.space.position_names or ()), *(site.position for _, site in job.space.unit_sites)]
     needed = [name for name in dict.fromkeys(owned(named, known)) if name not in job.space.declared]
     kept: list[Pair] = []
@@ -53,7 +54,9 @@ def with_positions(job: Job, drawn: Drawn, of: str) -> Drawn:
             f"{of}: no test pair has all the positions that the job names ({', '.join(needed)}); name fewer in space.positions, and search "
             "the others in a job of their own"
         )
-    return Drawn(tuple(kept), (*drawn.left_out, *(LeftOut("lacks_position", s, k, n, d) for (s, k, d), n in left.items())))
+    return Drawn(
+        tuple(kept), (*drawn.left_out, *(LeftOut("lacks_position", s, k, n, d) for (s, k, d), n in left.items()))
+    )
 
 
 def with_tokens(pairs: Sequence[Pair], declared: Mapping[str, tuple[int, ...]]) -> tuple[Pair, ...]:

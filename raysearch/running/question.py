@@ -7,7 +7,7 @@ written down, hashed and resumed names them.
 import glob
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysearch.causal import LAST, Pair, Problem, Split, LeftOut, differing_shares, draws
@@ -49,7 +49,7 @@ class Question:
 
     job: Job
     pairs: tuple[Pair, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from raysearch.causal import SPLITS, LeftOut, Split
 from raysearch.search.blocks import Expected
-from raysearch.search.pair_counts import PairCount, Reason
+from raysearch.search.pair_counts import BLURRED, PairCount, Reason
 from raysearch.search.screening import Screening
 
 
@@ -53,7 +53,9 @@ def _counted(
     found: Counter[tuple[str, Split | None, str | None, Reason | None, str]] = Counter()
     for variable in variables:
         for index, pair in pairs.items():
-            found[variable, pair.split, pair.set, reason(index, pair, variable), ""] += 1
+            why = reason(index, pair, variable)
+            blurred = why is None and pair.split != "fit" and pair.is_blurred("", variable)
+            found[variable, pair.split, pair.set, why, BLURRED if blurred else ""] += 1
         for left in left_out:
             found[variable, left.split, left.set, left.reason, left.detail] += left.pairs
     return tuple(PairCount(v, split, kind, why, n, detail) for (v, split, kind, why, detail), n in found.items())
