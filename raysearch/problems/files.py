@@ -58,7 +58,7 @@ def tensor_names(path: Path) -> tuple[str, ...]:
         if plain(batch.table()) is not None:
             continue
         for row in range(len(batch)):
-            names |= {file: None for file in _tensors_of(batch.raw(row))}
+            names |= dict.fromkeys(_tensors_of(batch.raw(row)))
     return tuple(names)
 
 

@@ -104,16 +104,17 @@ def _entries(path: Path) -> Iterator[Any]:
     with opened(path) as file:
         content = b"".join(_utf8(path, file))
     _check_utf8(path, content, 0)
-    entry = 1
+    entries = 0
     try:
-        for entry, value in enumerate(values_of(content.decode()), 2):
+        for value in values_of(content.decode()):
+            entries += 1
             yield value
     except json.JSONDecodeError as e:
         raise PairsError(
             f"{path}: holds no JSON array: {e.msg} at line {e.lineno}, column {e.colno}; give one array of objects, or an object a line"
         ) from e
     except ValueError as e:
-        raise PairsError(f"{path}: pair {entry}: {e}") from e
+        raise PairsError(f"{path}: pair {entries + 1}: {e}") from e
 
 
 def _utf8(path: Path, file: Any) -> Iterator[bytes]:

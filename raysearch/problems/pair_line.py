@@ -29,7 +29,7 @@ class _Tokens(_Fields):
 
 def _by_name(positions: Any) -> Any:
     """Positions as a mapping, where they came as a list of {name, start, end} or {name, tokens}, or as columns of these."""
-    if isinstance(positions, dict) and isinstance(positions.get("name"), list):
+    if isinstance(positions, dict) and _are_words(positions.get("name")):
         columns = {key: value for key, value in positions.items() if isinstance(value, list)}
         if len({len(column) for column in columns.values()}) == 1 and set(columns) <= _OF_ONE:
             positions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -44,6 +44,11 @@ def _by_name(positions: Any) -> Any:
             raise PairsError(f"positions.{_shown(name)}: is given twice; keep one")
         named[name] = [at.get("start"), at.get("end")] if at.keys() & {"start", "end"} else at
     return named
+
+
+def _are_words(names: Any) -> bool:
+    """Whether these are names, and not the span of a position that is itself called "name"."""
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 _OF_ONE = {"name", "start", "end", "tokens"}

@@ -17,9 +17,14 @@ from raysearch.errors import JobError, PairsError
 STATE, DATASETS, INFO = "state.json", "dataset_dict.json", "dataset_info.json"
 """By which `datasets.save_to_disk` marks a folder: of one dataset, of several splits; and what the second holds beside."""
 SPLITS: Mapping[str, Split] = {
-    **{"fit": "fit", "train": "fit"},
-    **{"test": "test"},
-    **{"holdout": "holdout", "validation": "holdout", "valid": "holdout", "val": "holdout", "dev": "holdout"},
+    "fit": "fit",
+    "train": "fit",
+    "test": "test",
+    "holdout": "holdout",
+    "validation": "holdout",
+    "valid": "holdout",
+    "val": "holdout",
+    "dev": "holdout",
 }
 """Our splits by the names that data sets give theirs."""
 _KINDS = {

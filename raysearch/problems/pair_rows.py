@@ -1,11 +1,12 @@
 """The rows of a file of pairs, in batches: JSON lines or one JSON array, packed or not; Parquet; Arrow files and streams.
 
-Invariants: what a file is, its first bytes say and not its name; no more than a batch is held; a row has its line (or row, or place in an array) for a
-number; what cannot be read is refused with file and number.
+Invariants: what a file is, its first bytes say and not its name; no more than a batch is held; a row has its line (or row, or place in an
+array) for a number; what cannot be read is refused with file and number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _of_text(part: Part) -> Iterator[Batch]:
     array = arrays_of(part.path)
     if array is not None:
         for number, value in enumerate(array, 1):
-            yield Batch(part, "pair", (number,), lambda: None, lambda _, value=value: value)
+            yield Batch(part, "pair", (number,), _no_table, partial(_entry, value))
         return
     for block in lines_of(part.path):
         yield Batch(part, "line", block.numbers, block.table, block.value)
@@ -73,7 +74,7 @@ def _of_tables(part: Part, what: str, read: Callable[[Path], Iterator[pa.RecordB
             table = _without_index(pa.Table.from_batches([batch]))
             numbers = range(first, first + len(table))
             first += len(table)
-            yield Batch(part, "row", numbers, lambda table=table: table, lambda at, table=table: _value(table, at))
+            yield Batch(part, "row", numbers, partial(_itself, table), partial(_value, table))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
         raise PairsError(f"{part.path}: cannot be read as {what}: {' '.join(str(e).split())[:300]}") from e
 
@@ -111,6 +112,18 @@ def _without_index(table: pa.Table) -> pa.Table:
     labels = [name for name in told.get("index_columns", ()) if isinstance(name, str)]
     names = [n for n in table.column_names if INDEX.fullmatch(n) or (n in labels and n not in FIELDS)]
     return table.drop_columns(list(dict.fromkeys(names)))
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _no_table() -> None:
+    return None
+
+
+def _entry(value: Any, _at: int) -> Any:
+    return value
 
 
 def _value(table: pa.Table, at: int) -> Any:

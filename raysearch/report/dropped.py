@@ -12,7 +12,7 @@ from raysearch.search.pair_counts import PairCount, said
 
 
 def dropped(run: Place) -> list[str]:
-    """A line for each variable and split of which pairs were left out, test pairs first. Raises: StoreError for a part that cannot be read."""
+    """A line for each variable and split of which pairs do not count, test pairs first. Raises: StoreError."""
     rows: list[dict[str, Any]] = read_table(run, "dropped", DROPPED).to_pylist()
     counts = [*_left(rows), *_used(rows)]
     return [*said(counts, "test"), *said(counts, "holdout")]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LAST, Pair, Problem, Split, LeftOut, differing_shares, draws
+from raysearch.causal import LAST, LeftOut, Pair, Problem, Split, differing_shares, draws
 from raysearch.engine.digest import digest_of
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.wording import Wording

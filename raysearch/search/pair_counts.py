@@ -48,7 +48,10 @@ QUIET: tuple[Reason, ...] = ("beyond", "not_asked")
 
 @dataclass(frozen=True, slots=True)
 class PairCount:
-    """Pairs of a split (None: of several at once) and a set, with one fate for one variable. `reason` None: they are used. `detail`: what is lacking, or BLURRED."""
+    """Pairs of a split (None: of several at once) and a set, with one fate for one variable. `reason` None: they are used.
+
+    `detail`: what is lacking, or BLURRED.
+    """
 
     variable: str
     split: Split | None

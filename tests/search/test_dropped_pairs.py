@@ -93,12 +93,17 @@ def test_each_reason_is_the_first_that_holds_and_says_the_way_out() -> None:
     pairs = dict(
         enumerate([pair(0, 1), pair(0, 1), pair(0, 1), pair(0, 0, ("", "v")), pair(0, 0), pair(0, 1), pair(0, 1)])
     )
-    answers = {0: (9, 5), 1: (0, 9), **{p: (0, 5) for p in range(2, 7)}}
+    answers = {0: (9, 5), 1: (0, 9), **dict.fromkeys(range(2, 7), (0, 5))}
     screening = _screened(pairs, Plan({"test": 4}, 3, True), answers)
     counts = counts_after(pairs, screening, True)
     assert {c.reason: c.pairs for c in counts} == {
-        **{"base_unsolved": 1, "source_unsolved": 1, None: 1, "same_first_token": 1, "keep": 1},
-        **{"beyond_max_pairs": 1, "not_asked": 1},
+        "base_unsolved": 1,
+        "source_unsolved": 1,
+        None: 1,
+        "same_first_token": 1,
+        "keep": 1,
+        "beyond_max_pairs": 1,
+        "not_asked": 1,
     }
     (line,) = said(counts, "test")
     assert line.startswith("v: 1 of 6 test pairs count; ")
