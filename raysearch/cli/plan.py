@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import click
+
 from raysearch.causal import EVERY, Pair, Split
 from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
@@ -18,6 +20,7 @@ from raysearch.engine.positions import every
 from raysearch.engine.wording import Wording
 from raysearch.job import Job
 from raysearch.running.calibrate import Calibration, calibrate
+from raysearch.running.code import code_of
 from raysearch.running.footprint import Footprint, footprint
 from raysearch.running.naming import named
 from raysearch.running.proposers import READY
@@ -81,6 +84,8 @@ def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = Fa
     """
     job = Job.load(path, sets)
     with named(path, job):
+        for line in code_of(job):
+            click.echo(line, err=True)
         question = ask(job)
         facts = _facts(question)
         if with_trial:

@@ -26,6 +26,7 @@ from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.replay import Replay
 from raysearch.engine.rows import Patch, Point, Row, Source
 from raysearch.engine.scores import Scoring
+from raysearch.errors import RaysearchError
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def _holds(model: str, path: Path, wanted: Mapping[Row, Tensor], tolerance: floa
     try:
         worst, equal = difference(path, wanted, tolerance)
         why = f"logits differ by up to {worst:.2g}" + ("" if equal else ", and so do outputs")
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
+    except (RaysearchError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
         worst, equal, why = math.inf, False, f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
     if equal and worst <= tolerance / 4:
         return True

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import yaml
 
 from raysearch.errors import StoreError
+from raysearch.folders.digests import read_checked
 from raysearch.folders.folder import Folder
 from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
@@ -161,7 +162,7 @@ def _cost(folder: Folder) -> Cost:
 def _pairs(folder: Folder) -> Sequence[Row]:
     if not folder.exists("pairs.parquet"):
         return ()
-    table = _read("pairs.parquet", folder, lambda: from_parquet(folder.read("pairs.parquet"), _PAIRS))
+    table = _read("pairs.parquet", folder, lambda: from_parquet(read_checked(folder, "pairs.parquet"), _PAIRS))
     rows: list[Row] = table.to_pylist()
     return rows
 

@@ -34,8 +34,12 @@ def _lines() -> Iterator[dict[str, Any]]:
 def _job(folder: Path, lines: list[dict[str, Any]], **keys: Any) -> Path:
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     job = {
-        **{"name": "dropped", "model": {"path": MODEL}, "problem": {"pairs": "pairs.jsonl"}},
-        **{"pairs": {"test": 20, "holdout": 5}, "space": {"layers": [0], "positions": ["a"]}, "test": {"max_pairs": 6}},
+        "name": "dropped",
+        "model": {"path": MODEL},
+        "problem": {"pairs": "pairs.jsonl"},
+        "pairs": {"test": 20, "holdout": 5},
+        "space": {"layers": [0], "positions": ["a"]},
+        "test": {"max_pairs": 6},
         **keys,
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
@@ -87,7 +91,9 @@ def test_results_and_page_show_them_with_the_way_out(searched: tuple[str, Path])
 
 def test_plan_says_what_shows_before_a_run(tmp_path: Path) -> None:
     job = _job(tmp_path, [*_lines()])
-    assert "v: 1 test pairs: the variable leaves the base's answer as it is (pairs.kinds: both" in _call("plan", str(job))
+    assert "v: 1 test pairs: the variable leaves the base's answer as it is (pairs.kinds: both" in _call(
+        "plan", str(job)
+    )
     facts = json.loads(_call("plan", str(job), "-o", "json"))
     (keep,) = (c for c in facts["dropped"] if c["reason"] == "keep")
     assert (keep["variable"], keep["split"], keep["set"], keep["pairs"]) == ("v", "test", "keeps", 1)
@@ -117,14 +123,23 @@ def test_answers_that_share_their_first_token_are_counted_and_the_way_out_is_nam
     def line(words: tuple[str, str], answers: tuple[str, str]) -> dict[str, Any]:
         sides = [{"text": f"Say {w} now:", "positions": {"x": [4, 4 + len(w)]}} for w in words]
         said = dict(zip(("base", "source"), answers, strict=True))
-        return {"base": sides[0], "source": sides[1], "answers": said, "counterfactual": {"n": answers[1]}, "split": "test"}
+        return {
+            "base": sides[0],
+            "source": sides[1],
+            "answers": said,
+            "counterfactual": {"n": answers[1]},
+            "split": "test",
+        }
 
     same, other = line(("three", "seven"), (" 3", " 7")), line(("red", "blue"), (" red", " blue"))
     keys = {"model": {"path": model}, "space": {"layers": [0], "positions": ["x"]}}
     shown = _call("plan", str(_job(tmp_path, [same, other], **keys)))
     assert "n: 1 test pairs: the counterfactual begins with the same token as the base's answer" in shown
     assert "(answer.compare: sequence)" in shown
-    with pytest.raises(PairsError, match=r"'n' cannot be seen to change the answer: on 1 of 1 test pairs.*set answer\.compare: sequence"):
+    with pytest.raises(
+        PairsError,
+        match=r"'n' cannot be seen to change the answer: on 1 of 1 test pairs.*set answer\.compare: sequence",
+    ):
         _call("plan", str(_job(tmp_path, [same], **keys)))
     whole = _call("plan", str(_job(tmp_path, [same, other], **keys, answer={"compare": "sequence"})))
     assert "do not count" not in whole
