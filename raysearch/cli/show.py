@@ -18,6 +18,7 @@ from raysearch.cli.plain import PlainTable, console
 from raysearch.folders.where import Place
 from raysearch.literal import for_stream, visible
 from raysearch.report.beside import READ, TESTED, Beside
+from raysearch.report.dropped import dropped
 from raysearch.report.results import results
 from raysearch.report.units import is_plain, places, words
 
@@ -36,7 +37,9 @@ def show_results(run: Place, output: str, no_color: bool = False, **choice: Any)
     table = results(run, **choice)
     match output:
         case "table":
-            print_table(table, console(no_color))
+            terminal = console(no_color)
+            print_table(table, terminal)
+            print_dropped(dropped(run), terminal)
         case "json":
             print(json.dumps(_objects(table), indent=2))
         case "jsonl":
@@ -71,6 +74,12 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.row((_cell(row[name]) for name in columns), style)
     console.print(shown if rows else "No hypothesis to show.")
+
+
+def print_dropped(lines: Sequence[str], console: Console) -> None:
+    """Which pairs do not count, and why: a line for each variable of which some do not."""
+    for line in lines:
+        console.print(visible(f"pairs: {line}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_controls(found: Sequence[Beside], console: Console) -> None:

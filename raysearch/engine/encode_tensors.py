@@ -42,6 +42,7 @@ class _Encoder:
         what = f"pair {pair.index}: the "
         sides = [self._side(name, given, what + name) for name, given in {"base": pair.base, **pair.sources}.items()]
         base_positions, *theirs = located(pair.index, sides, positions)
+        asked = ("base", *(name for name in pair.sources if name in pair.answers))  # a source may ask nothing
         expected = {v: (pair.counterfactual, v, f"{what}counterfactual of variable {v!r}") for v in variables}
         return Encoded(
             index=pair.index,
@@ -49,7 +50,7 @@ class _Encoder:
             sources={name: stimulus_of(source, what + name) for name, source in pair.sources.items()},
             base_positions=base_positions,
             source_positions=dict(zip(pair.sources, theirs, strict=True)),
-            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in ("base", *pair.sources)},
+            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in asked},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
         )
 

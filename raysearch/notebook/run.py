@@ -18,7 +18,7 @@ from raysearch.literal import visible
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
-from raysearch.report.results import results
+from raysearch.report.results import DROPPED, read_table, results
 from raysearch.store.pairs_table import FILE
 from raysearch.store.places import DEFAULT_STORE
 from raysearch.store.run_folder import JOB_FILE, RunFolder, RunInfo, find_run
@@ -86,6 +86,11 @@ class Run:
     def pairs(self) -> "DataFrame":
         """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
         return frame(from_parquet(read_checked(self._folder.folder, FILE)))
+
+    @property
+    def dropped(self) -> "DataFrame":
+        """Which pairs do not count for a variable: split, set, reason, how many, and the way out. Raises: StoreError."""
+        return frame(read_table(self._folder.folder, "dropped", DROPPED))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as

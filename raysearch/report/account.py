@@ -21,6 +21,7 @@ from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
 from raysearch.report.beside import Beside, beside
 from raysearch.report.chart_facts import ChartFacts, chart_facts
+from raysearch.report.dropped import dropped
 from raysearch.report.results import EFFECTS, FITS, HYPOTHESES, SETS, each_part, read_table, results
 
 Row = Mapping[str, Any]
@@ -81,6 +82,7 @@ class Account:
     cost: Cost
     splits: tuple[Split, ...]
     example: Example | None
+    dropped: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -121,6 +123,7 @@ def account(run: Place) -> Account:
         cost=_cost(folder),
         splits=_splits(pairs),
         example=_example(pairs),
+        dropped=tuple(dropped(folder)),
     )
 
 

@@ -80,6 +80,19 @@ SETS = pa.schema(
         ("high", _FLOAT),
     ]
 )
+DROPPED = pa.schema(
+    [
+        ("variable", _STRING),
+        ("split", _STRING),
+        ("set", _STRING),
+        ("reason", _STRING),
+        ("pairs", pa.int64()),
+        ("drawn", pa.int64()),
+        ("used", pa.int64()),
+        ("detail", _STRING),
+        ("way_out", _STRING),
+    ]
+)
 EFFECTS = pa.schema([("variable", _STRING), ("layer", _INT), ("units", _STRING), ("effect", _FLOAT), ("pairs", _INT)])
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"

@@ -5,6 +5,7 @@ from raysearch.running.front import Front
 from raysearch.running.question import Question
 from raysearch.search.events import Opened
 from raysearch.search.notes import Snapshot
+from raysearch.search.pair_counts import said
 from raysearch.search.search import Search
 from raysearch.store.run_folder import RunFolder
 
@@ -33,11 +34,13 @@ def tell_screening(search: Search, front: Front) -> None:
     for split in SPLITS:
         screened, solved, wanted = search.screening.counts(split)
         if screened:
-            used = len(search.screening.usable(split))
-            short = f"; {wanted} were wanted" if used < wanted else ""
-            front.say(
-                f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}, {used} are used{short}"
-            )
+            usable = len(search.screening.usable(split))
+            short = f"; {wanted} were wanted" if usable < wanted else ""
+            counted = said(search.ground.counts, split) if split != "fit" else []
+            used = "" if counted else f", {usable} are used"
+            front.say(f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}{used}{short}")
+            for line in counted:
+                front.say(f"counted   {line}")
 
 
 def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Front) -> None:
