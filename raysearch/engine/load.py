@@ -23,6 +23,7 @@ from raysearch.causal import Pair
 from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
+from raysearch.engine.lengths import most_tokens
 from raysearch.engine.network import Encoder, LanguageModel
 from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError
@@ -191,7 +192,7 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = most_tokens(model.config.get_text_config().to_dict())
     said = max((e.longest for e in encoded), default=1) - 1  # the last token of an answer is not read
     for e in encoded:
         if longest is not None and e.tokens + said > longest:

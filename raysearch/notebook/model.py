@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysearch.engine.asked import row_of
 from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.decide import decide, near_ties
 from raysearch.engine.featurized import Featurizers
 from raysearch.engine.generate import Sampling, generate
 from raysearch.engine.interchange import collect, oracle
@@ -24,10 +24,11 @@ from raysearch.engine.kinds import Collect
 from raysearch.engine.load import Loaded, ModelSource, best_device, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import fastest, trial_rows
+from raysearch.engine.paths import Plain
 from raysearch.engine.rows import Patch, Row
 from raysearch.engine.saved import SavedIntervention
 from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
+from raysearch.engine.selfcheck import fastest, trial_rows
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import JobError, PairsError, PositionError
 from raysearch.notebook.shown import Answers, Scan, Swap
@@ -251,12 +252,16 @@ class Model:
         device, layers = self._network.device, len(self._network.blocks)
         distinct = list(dict.fromkeys(rows))
         some = distinct[:: max(1, len(distinct) // 6)]
-        path, _ = fastest(
-            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), NEAR_TIE[self._dtype]
+        settled = fastest(
+            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), self._dtype
         )
+        path, plain = settled.path, Plain(self._network, self._taps)
         found: dict[Row, Any] = {}
         for batch in path.batches(distinct):
-            found.update(zip(batch, path.logits(batch), strict=True))
+            logits = path.logits(batch)
+            found.update(zip(batch, logits, strict=True))
+            again = [batch[at] for at in near_ties(decide(logits), settled.tolerance)]
+            found.update((row, plain.logits([row])[0]) for row in again)
         return found, path.name
 
     def _word(self, token: int) -> str:
