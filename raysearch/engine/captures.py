@@ -84,25 +84,25 @@ class Captures:
         self._wanted: dict[str, None] = {}  # components, in the order in which they were first wanted
         self._runs: OrderedDict[Row, Run] = OrderedDict()  # least recently used first
         self._decisions: dict[Row, Decision] = {}
+        self._owed: set[Row] = set()  # known to be near-ties, and not decided again yet
 
     @constant()
     def decisions(self, rows: Sequence[Row]) -> list[Decision]:
         """The decision for each row, which are unpatched; those not seen before are run."""
         assert not any(row.patches for row in rows), "a run without intervention has no patches"
         unseen = [row for row in dict.fromkeys(rows) if row not in self._decisions]
-        if self._plain:
-            with self.meter.phase("capture"):
-                for row in unseen:
-                    self._decisions[row] = self._decide_plainly(row)
-        else:
-            self._run_all(unseen)
+        owed = unseen if self._plain else [row for row in unseen if row in self._owed]
+        with self.meter.phase("capture"):
+            for row in owed:
+                self._decisions[row] = replace(self._decide_plainly(row), again=not self._plain)
+        self._run_all([row for row in unseen if row not in self._decisions])
         return [self._decisions[row] for row in rows]
 
     def settle(self, tolerance: float) -> None:
         """From now on a gap below `tolerance` is a near-tie; of decisions taken before, those that are one are forgotten."""
         self._tolerance = tolerance
-        near = [row for row, d in self._decisions.items() if d.finite and d.gap < tolerance]
-        for row in near:
+        self._owed = {row for row, d in self._decisions.items() if d.finite and d.gap < tolerance}
+        for row in self._owed:
             del self._decisions[row]
 
     def want(self, components: Iterable[str]) -> None:

@@ -75,6 +75,7 @@ class Machine:
             with meter.phase("check"):
                 rows = self._trial(encoded, components, dtype)
                 settled = fastest(network, self.taps, rows, limit, kept, dtype, meter, self.scoring, plain)
+        self.plain = plain
         self.path, self.captures, self.tolerance = settled.path, settled.captures, settled.tolerance
         self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
         self._recipe, self._limit = settings.recipe, limit

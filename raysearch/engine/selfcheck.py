@@ -39,7 +39,7 @@ error was below this or below `least_near_tie`, a mixture of experts in float16 
 MOST = 16.0
 """Steps of the highest logit: an error above these is no rounding (SmolLM2-135M: 1.7 in bfloat16, 2.2 in float16)."""
 HALF = 0.5
-"""Share of the rows tried: a path that leaves more of them to the canonical computation saves nothing."""
+"""Share of the rows tried: a path whose error leaves more of them to the canonical computation saves nothing."""
 TRIED = {"float32": 6, "bfloat16": 16, "float16": 16}
 """Pairs of which rows are tried, some six of each: the largest error of so many coarse numbers is to speak for all that are asked."""
 CHOICES = (torch.topk, torch.argmax, torch.sort, torch.argsort, Tensor.topk, Tensor.argmax, Tensor.sort, Tensor.argsort)
@@ -137,7 +137,7 @@ class _Trial:
             tolerance, why = max(self.least, SAFETY * error.largest), ""
             if not error.largest <= most:
                 why = f"gaps of the best two logits differ by up to {error.largest:.2g}; allowed {most:.2g}"
-            elif error.share(tolerance) > HALF:
+            elif tolerance > self.least and error.share(tolerance) > HALF:
                 why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
             why = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"

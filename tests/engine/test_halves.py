@@ -21,7 +21,7 @@ from raysearch.engine.memory import Limit
 from raysearch.engine.paths import Plain, cancels
 from raysearch.engine.replica import Replica
 from raysearch.engine.rows import Row, swap
-from raysearch.engine.selfcheck import HALF, Settled, error_of, fastest, trial_rows
+from raysearch.engine.selfcheck import Settled, error_of, fastest, trial_rows
 from raysearch.search.events import Measured, Task
 from tests.engine.test_paths import ROUTED, asked
 from tests.engine.worlds import (
@@ -45,8 +45,8 @@ WIDE = {
     "num_hidden_layers": 6, "initializer_range": 0.15, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 """Wide and deep enough for rounding to differ between batches on a CPU: the families of `CONFIGS` mostly agree bit for bit."""
-NOISE = {"bfloat16": 0.05, "float16": 0.006}
-"""Of logits, drawn anew for each row and run: some hundred times what a CPU does, as between kernels of a GPU."""
+NOISE = {"bfloat16": 0.12, "float16": 0.06}
+"""Of logits, drawn anew for each row and run: more than a CPU does, as between kernels of a GPU."""
 
 
 @cache
@@ -75,7 +75,7 @@ def measured(world: World, settled: Settled, rows: list[Row], most: int, toleran
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(family=st.sampled_from([*SMOOTH, "wide"]), seed=st.integers(0, 10**6), most=st.sampled_from([1, 3, 64]))
 def test_a_row_is_answered_as_the_canonical_computation_does_in_any_company(
     dtype: str, family: str, seed: int, most: int
@@ -127,12 +127,12 @@ def texts(seed: int, count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_where_companies_differ_near_ties_are_decided_again_and_else_answers_would_hang_on_them(
     family: str, dtype: str
 ) -> None:
     """Each answer is right twice, though the path says something else each time; without a second decision some are not."""
-    rows = [swap(base, source, at % 2, (at % 6,)) for at, (base, source) in enumerate(texts(5, 150))]
+    rows = [swap(base, source, at % 2, (at % 6,)) for at, (base, source) in enumerate(texts(5, 80))]
     with_it, without = [], []
     for seed in (0, 1):
         world, settled = noisy(family, dtype, seed)
@@ -140,9 +140,8 @@ def test_where_companies_differ_near_ties_are_decided_again_and_else_answers_wou
         without.append(measured(world, settled, rows, 64, tolerance=0.0))
     canonical = [decide(world.oracle(row)[None])[0].id for row in rows]
     assert with_it == [canonical, canonical]
-    if dtype == "bfloat16":
-        assert canonical not in without
-        assert without[0] != without[1]
+    assert without != [canonical, canonical]
+    assert without[0] != without[1]
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -246,10 +245,3 @@ def test_decisions_taken_before_the_tolerance_was_known_are_taken_again() -> Non
     assert not any(d.again for d in captures.decisions(rows))
     captures.settle(1e9)
     assert all(d.again for d in captures.decisions(rows))
-
-
-def test_a_path_that_leaves_most_rows_to_the_canonical_computation_is_not_taken() -> None:
-    world = world_of(model_of("llama", scale=0.05).to(torch.bfloat16))
-    rows = trial_rows([swap(base, source, 1, (1,)) for base, source in texts(0, 20)], world.layers)
-    settled = fastest(world.network, world.taps, rows, Limit(64), 2**28, "bfloat16")
-    assert settled.share <= HALF
