@@ -1,11 +1,12 @@
 # Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install install-bench demo quickstart notebook test fuzz chaos docs check audit render clean
+.PHONY: help install demo quickstart notebook test slowest fuzz chaos docs check audit render clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
@@ -14,7 +15,8 @@ help:
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"
-	@echo "make install  the set-up alone; make install-bench adds what benchmarks/ needs"
+	@echo "make slowest  where the time of the last make test went, by file and by test"
+	@echo "make install  the set-up alone: all that the commands above, the tests and benchmarks/ need"
 
 install: $(INSTALLED) $(MODEL)
 
@@ -42,8 +44,12 @@ quickstart: $(INSTALLED)
 notebook: $(INSTALLED)
 	$(BIN)/python scripts/make_notebook.py
 
+# What each test took is kept in build/junit.xml. A file's tests stay together but for the last, which an idle worker steals.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --junitxml build/junit.xml
+
+slowest: $(INSTALLED)
+	$(BIN)/python scripts/slowest_tests.py
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
@@ -51,15 +57,13 @@ fuzz: $(INSTALLED)
 chaos: install
 	$(BIN)/python -m tests.cluster.chaos --faults 500
 
-install-bench: install
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]' -c constraints.txt
-
 # The plain files in deploy/ are what the templates give for the quickstart; a test holds them to it.
 render: $(INSTALLED)
 	$(BIN)/raysearch deploy render slurm jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render kuberay jobs/quickstart.yaml --model-path /opt/raysearch/jobs/planted/model --to deploy
 	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
+	rm -f deploy/ray/wheels/*.whl  # made of the code of the day, where it is used
 
 # Warnings are errors, and a link that leads nowhere is one.
 docs: $(INSTALLED)

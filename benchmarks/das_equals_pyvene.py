@@ -1,6 +1,6 @@
 """Trained rotations, ours beside those of pyvene 0.1.8: how good they come out after the same training.
 
-    make install-bench && .venv/bin/python benchmarks/das_equals_pyvene.py [--methods low_rank] [--seeds 2] [--steps 100]
+    make install && .venv/bin/python benchmarks/das_equals_pyvene.py [--methods low_rank] [--seeds 2] [--steps 100]
 
 jobs/models/add_three_planted, a + b after layer 1 at the second "+", where it fills 8 known directions of 64. Both sides take the same fit
 pairs in the same batches, as many steps of Adam, and the same learning rates by the same schedule; both are scored by their last

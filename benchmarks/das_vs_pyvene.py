@@ -1,6 +1,6 @@
 """Training rotations, side by side with pyvene 0.1.8: the same model, pairs, batches, learning rate, threads and process.
 
-    make install-bench && .venv/bin/python benchmarks/das_vs_pyvene.py [--half] [--tiny]
+    make install && .venv/bin/python benchmarks/das_vs_pyvene.py [--half] [--tiny]
 
 SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16. Positions are spread from the first token in which
 prompts differ to the last (`--half`: over the second half, with prompts that differ from their first token on), so that no row is free.

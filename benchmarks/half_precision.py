@@ -2,10 +2,10 @@
 
     make install && .venv/bin/python benchmarks/half_precision.py [--layers 12] [--threads 1] [--rounds 1] [--dtypes float32 bfloat16]
 
-Each is a run of the job as a notebook begins it: one replica in this process, self-check, canonical decisions, journal, tables. `opening` is
-loading and self-check, `search` from the first task to the last verdict; seconds are of this process's CPU time, so that others on the machine
-count little. Rounds alternate; the least time of each counts. Verdicts that differ are shown with the interval of the IIA, which should hold the
-threshold. The last line is the largest ratio of a half precision's opening and search to float32's, with what the processor has for it.
+Each is a run of the job as a notebook begins it: one replica in this process, self-check, canonical decisions, journal, tables.
+`opening` is loading and self-check, `search` from the first task to the last verdict; seconds are of this process's CPU time, so that
+others on the machine count little. Rounds alternate; the least time of each counts. Verdicts that differ are shown with the interval
+of the IIA, which should hold the threshold. The last line is the largest ratio of a half precision's search to float32's.
 """
 
 import argparse
@@ -57,24 +57,29 @@ def main() -> None:
                 found[dtype] = ran
             print(f"{dtype}: {_seconds(ran):.1f} s", flush=True)
     first = found["float32"]
-    print(f"torch {torch.__version__}, {asked.threads} threads; this processor has {', '.join(units()) or 'no half-precision units'}")
-    print("| dtype | path | hypotheses | accepted by variable | opening s | search s | decided again | to float32 | verdicts that differ |")
+    print(
+        f"torch {torch.__version__}, {asked.threads} threads; this processor has {', '.join(units()) or 'no half-precision units'}"
+    )
+    print(
+        "| dtype | path | hypotheses | accepted by variable | opening s | search s | decided again | to float32 | verdicts that differ |"
+    )
     print("|" + "---|" * 9)
     for dtype, ran in found.items():
         differ = [key for key, row in ran.rows.items() if row["verdict"] != first.rows[key]["verdict"]]
         by_variable = {
-            v: sum(r["variable"] == v and r["verdict"] == "accepted" for r in ran.rows.values())
+            v: sum(r["variable"] == v and r["verdict"] == "accept" for r in ran.rows.values())
             for v in sorted({str(r["variable"]) for r in ran.rows.values()})
         }
         counts = ", ".join(f"{v} {n}" for v, n in by_variable.items())
         print(
             f"| {dtype} | {ran.path} | {len(ran.rows)} | {counts} | {ran.clock.opening:.1f} | {ran.clock.search:.1f} | {ran.again:.1%} "
-            f"| {_seconds(ran) / _seconds(first):.2f} | {len(differ)} |"
+            f"| {ran.clock.search / first.clock.search:.2f} | {len(differ)} |"
         )
         for key in differ:
             mine, theirs = ran.rows[key], first.rows[key]
             print(f"  {key}: {_verdict(mine)} here, {_verdict(theirs)} in float32")
-    print(f"ratio: {max((_seconds(r) / _seconds(first) for d, r in found.items() if d != 'float32'), default=1.0):.2f}")
+    ratios = {d: ran.clock.search / first.clock.search for d, ran in found.items() if d != "float32"}
+    print("ratio: " + ", ".join(f"{dtype} {ratio:.2f}" for dtype, ratio in ratios.items()))
 
 
 def run(dtype: str, asked: argparse.Namespace) -> Ran:

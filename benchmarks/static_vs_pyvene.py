@@ -1,6 +1,6 @@
 """A grid of plain interchanges, side by side with pyvene 0.1.8: the same model, pairs, threads and process.
 
-    make install-bench && .venv/bin/python benchmarks/static_vs_pyvene.py [--half]
+    make install && .venv/bin/python benchmarks/static_vs_pyvene.py [--half]
 
 SmolLM2-135M, residual, all 30 layers x positions of a 24-token template, 64 pairs, float32. Ours is run whole, capturing
 included; pyvene is timed on a seeded sample of cells, one from each stratum of layers and positions, and its grid

@@ -3,6 +3,8 @@
 Invariants: `import raysearch` imports nothing heavy; each public name brings its module when it is first asked for.
 """
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,13 @@ if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.notebook.model import Model
     from raysearch.notebook.run import Run
     from raysearch.notebook.search import resume, run
+
+if (
+    "ipykernel" in sys.modules
+):  # what shows no bar in a cell has no need to be told, in that cell, that bars need ipywidgets
+    warnings.filterwarnings(
+        "ignore", message="IProgress not found"
+    )  # of tqdm, which transformers and the hub's client import
 
 __version__ = "0.1.0"
 

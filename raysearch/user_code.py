@@ -1,37 +1,195 @@
 """Code of the user's that a job names: "package.module:name" or "/path/file.py:name".
 
-Invariants: whatever is wrong with it is one line that names the key of the job; the user's own exception stays chained.
+Invariants:
+- what is named is defined where it is said to be: a function or class of another module, re-exported or wrapped, is refused before it is
+  called, so that the file that the user sees named is the code that runs;
+- importing a module runs it. Before that its source is read: a file must define the name; an installed module must define it as what the
+  key asks for, where the key wants that (`Kind.returns`); no module of Python's own is ever imported for a job;
+- whatever is wrong is one line that names the key of the job; the user's own exception stays chained.
 """
 
+import ast
+import functools
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from raysearch.errors import JobError
 
 
-def module_of(place: str, key: str, would_do: str) -> ModuleType:
-    """The module "package.module" or "/path/file.py", run if it was not yet (a file: run anew).
+@dataclass(frozen=True)
+class Kind:
+    """What a key of a job may name.
 
-    `key`: of the job, such as "problem.use"; `would_do`: what to give instead. Raises: JobError.
+    `what`: in words, for errors; `would_do`: an example. `is_one`: whether a value is one already; `is_class`: whether a class makes one.
+    `returns`: how the annotation, base class or call ends that marks it in the source of an installed module, None where it is looked at
+    once it is imported (`may_call`).
     """
-    return _from_file(Path(place), key) if place.endswith(".py") else _from_package(place, key, would_do)
+
+    what: str
+    would_do: str
+    is_one: Callable[[Any], bool]
+    is_class: Callable[[type], bool]
+    returns: str | None = None
+    may_call: Callable[[Any], bool] = callable
 
 
-def _from_package(name: str, key: str, would_do: str) -> ModuleType:
+def find(place: str, name: str, key: str, kind: Kind) -> Any:
+    """The value `name` of "package.module" or "/path/file.py": one of `kind`, or a function or class defined there that makes one.
+
+    `key`: of the job, such as "problem.use". Nothing is called. Raises: JobError.
+    """
+    check(place, name, key, kind)
+    module = _from_file(Path(place), key) if place.endswith(".py") else _from_package(place, key)
+    if not hasattr(module, name):
+        raise JobError(f"{key}: {place} has no {name!r}; give file.py:name of {kind.what}")
+    found = getattr(module, name)
+    _check_own(found, module, place, name, key, kind)
+    return found
+
+
+def check(place: str, name: str, key: str, kind: Kind) -> None:
+    """Reads the source, and runs nothing. Raises: JobError where it does not define `name` as what the key asks for."""
+    if not name.isidentifier():
+        raise JobError(f"{key}: {name!r} in {place} is no name; give {kind.would_do}, one name without dots")
+    is_file = place.endswith(".py")
+    source = _file_source(Path(place), key) if is_file else _module_source(place, key, kind)
+    _check_defined(source, place, name, key, kind, marked=not is_file)
+
+
+def source_of(place: str) -> Path | None:
+    """The file of "package.module" or "/path/file.py", found without running anything; None where there is none."""
+    if place.endswith(".py"):
+        return Path(place) if Path(place).is_file() else None
+    path: list[str] | None = None
+    parts, spec = place.split("."), None
+    for i in range(len(parts)):
+        spec = _spec(".".join(parts[: i + 1]), path)
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or ())
+    origin = None if spec is None else spec.origin
+    return Path(origin) if origin is not None and origin.endswith(".py") else None
+
+
+def code_words(key: str, place: str) -> str:
+    """One line that names the code that a key of a job will run."""
+    source = source_of(place)
+    if source is None:
+        return f"runs code of: {place} ({key})"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    shown = source if place.endswith(".py") else f"{place}, {source}"
+    return f"runs code of: {shown} (sha256 {digest[:16]}; {key})"
+
+
+def _spec(name: str, path: list[str] | None) -> Any:
+    for finder in sys.meta_path:
+        ask = getattr(finder, "find_spec", None)
+        spec = None if ask is None else ask(name, path)
+        if spec is not None:
+            return spec
+    return None
+
+
+def _file_source(path: Path, key: str) -> str:
+    if not path.is_file():
+        raise JobError(f"{key}: there is no file {path}")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _module_source(place: str, key: str, kind: Kind) -> str | None:
+    """Python's own modules have nothing that a job may name, and what was imported already is no proof of anything."""
+    if place.partition(".")[0] in sys.stdlib_module_names:
+        raise JobError(f"{key}: {place} is a module of Python itself, which has no {kind.what}; give {kind.would_do}")
+    source = source_of(place)
+    if source is None:
+        if _spec(place.partition(".")[0], None) is None or kind.returns is not None:
+            raise JobError(f"{key}: there is no module {place!r} with Python source; give {kind.would_do}")
+        return None
+    return source.read_text(encoding="utf-8", errors="replace")
+
+
+def _check_defined(source: str | None, place: str, name: str, key: str, kind: Kind, marked: bool) -> None:
+    """Raises: JobError where the source does not define the name, or, of an installed module, not as what the key asks for."""
+    if source is None or (marked and kind.returns is None):
+        return
+    try:
+        bindings = list(_bindings(ast.parse(source).body, name))
+    except (SyntaxError, ValueError, RecursionError) as e:
+        raise JobError(f"{key}: {place} cannot be run: {type(e).__name__}: {e}") from e
+    defined = [b for b in bindings if not isinstance(b, ast.Import | ast.ImportFrom)]
+    if bindings and not defined:
+        raise JobError(
+            f"{key}: {name!r} is imported by {Path(place).name}, not defined there; name the file that defines it, or define {kind.what} "
+            "in this one"
+        )
+    if not defined:
+        raise JobError(f"{key}: {place} has no {name!r}; give file.py:name of {kind.what}")
+    if marked and not any(_is_marked(b, kind.returns or "") for b in defined):
+        raise JobError(
+            f"{key}: {place}:{name} does not say that it is {kind.what}; annotate it (-> {kind.returns}), or give {kind.would_do}"
+        )
+
+
+def _bindings(body: list[ast.stmt], name: str) -> Iterator[ast.stmt]:
+    """The statements of a module that give `name` its value, those in its ifs and trys too."""
+    for statement in body:
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                if statement.name == name:
+                    yield statement
+            case ast.Import() | ast.ImportFrom():
+                if any((a.asname or a.name.partition(".")[0]) == name for a in statement.names):
+                    yield statement
+            case ast.Assign(targets=targets):
+                if any(isinstance(n, ast.Name) and n.id == name for t in targets for n in ast.walk(t)):
+                    yield statement
+            case ast.AnnAssign(target=ast.Name(id=found)) if found == name:
+                yield statement
+            case _:
+                inner = [getattr(statement, field, ()) for field in ("body", "orelse", "finalbody")]
+                inner += [handler.body for handler in getattr(statement, "handlers", ())]
+                for block in inner:
+                    yield from _bindings(list(block), name)
+
+
+def _is_marked(statement: ast.stmt, returns: str) -> bool:
+    """Whether a definition says that it is, makes, or returns what ends in `returns`."""
+    match statement:
+        case ast.FunctionDef(returns=annotation):
+            said = annotation
+        case ast.AnnAssign(annotation=annotation):
+            said = annotation
+        case ast.Assign(value=ast.Call(func=function)):
+            said = function
+        case ast.ClassDef(bases=bases, body=body):
+            proposes = any(isinstance(f, ast.FunctionDef) and f.name == "propose" for f in body)
+            return any(_ends(base, returns) for base in bases) or (returns == "Proposer" and proposes)
+        case _:
+            return False
+    return said is not None and _ends(said, returns)
+
+
+def _ends(said: ast.expr, returns: str) -> bool:
+    text = said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ast.unparse(said)
+    return text.rpartition(".")[2] == returns
+
+
+def _from_package(name: str, key: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as e:
-        raise JobError(f"{key}: there is no module {name!r} ({e}); give {would_do}") from e
     except Exception as e:
         raise JobError(f"{key}: {name} cannot be imported: {type(e).__name__}: {e}") from e
 
 
 def _from_file(path: Path, key: str) -> ModuleType:
-    if not path.is_file():
-        raise JobError(f"{key}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"raysearch_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -42,3 +200,38 @@ def _from_file(path: Path, key: str) -> ModuleType:
     except Exception as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module
+
+
+def _check_own(found: Any, module: ModuleType, place: str, name: str, key: str, kind: Kind) -> None:
+    """Raises: JobError for a value that is none of the kind, and no function or class of this module that could make one."""
+    shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
+    if kind.is_one(found):
+        return
+    if isinstance(found, type) and kind.is_class(found):
+        if kind.returns is not None and found.__module__ != module.__name__:
+            raise _foreign(shown, found, key, kind)
+        return
+    if isinstance(found, type) or not callable(found):
+        what = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
+        lacks = ", which has no propose(known)" if kind.returns == "Proposer" else ""
+        raise JobError(f"{key}: {shown} is {what}{lacks}; it must be {kind.what}")
+    if _home(found) != module.__name__:
+        raise _foreign(shown, found, key, kind)
+    if not place.endswith(".py") and not kind.may_call(found):
+        raise JobError(f"{key}: {shown} does not say that it returns {kind.what}; annotate it, or give {kind.would_do}")
+
+
+def _foreign(shown: str, found: Any, key: str, kind: Kind) -> JobError:
+    home = _home(found)
+    return JobError(
+        f"{key}: {shown} is of {home or 'another module'}, not defined where it is named, and is not called; give {kind.what} that is"
+    )
+
+
+def _home(found: Any) -> str | None:
+    """The name of the module that defines a function or class, or the function that something is made of."""
+    if isinstance(found, functools.partial):
+        return _home(found.func)
+    own = found if inspect.isroutine(found) or isinstance(found, type) or hasattr(found, "__wrapped__") else type(found)
+    home = getattr(own, "__module__", None)
+    return home if isinstance(home, str) else None

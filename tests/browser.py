@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from selenium import webdriver
 
 _QUIET = (
     "headless no-sandbox disable-gpu disable-background-networking no-first-run disable-component-update disable-sync"
@@ -19,7 +20,6 @@ def browser(width: int, height: int) -> Iterator[Any]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in [*_QUIET.split(), "disable-dev-shm-usage", f"window-size={width},{height}"]:

@@ -1,4 +1,4 @@
-"""What is costly and made once: a migrated MLflow database, an S3 server."""
+"""What is costly and made once: finished searches, a migrated MLflow database, an S3 server."""
 
 import os
 import shutil
@@ -12,10 +12,18 @@ from hypothesis import settings
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.folders.where import folder_at
+from tests.command import remember_environment
+from tests.once import Once
 from tests.s3 import S3, s3_server
 
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
+
+# Small models are slower with more, and two workers have two cores. Before torch is imported; for commands too.
+os.environ["OMP_NUM_THREADS"] = "1"
+remember_environment()
+
+pytest_plugins = ["tests.timing"]
 
 settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
 settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
@@ -23,12 +31,21 @@ settings.load_profile("raysearch")
 
 
 @pytest.fixture(scope="session")
-def migrated_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow import MlflowClient
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes what is costly once for all workers: `once.searched(job, *flags)` is the folder of a finished run, to be read or copied."""
+    return Once.of_session(tmp_path_factory, workers="PYTEST_XDIST_WORKER" in os.environ)
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+
+@pytest.fixture(scope="session")
+def migrated_db(once: Once) -> Path:
+    """An empty MLflow database; to be copied."""
+
+    def migrate(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return once("mlflow", migrate) / "mlflow.db"
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The benchmarks still run: at their smallest, for their last line. What they measure stands in benchmarks/RESULTS.md, never in a test."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -22,8 +21,6 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
     ],
 )
 def test_a_benchmark_runs_to_its_last_line(script: str, flags: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    if "pyvene" in script and importlib.util.find_spec("pyvene") is None:
-        pytest.skip("pyvene is not installed; make install-bench")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / script), *flags],
         cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,

@@ -4,14 +4,13 @@ import contextlib
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from raysearch.job import Job
+from tests.cli.conftest import Shell
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -74,7 +73,7 @@ def test_the_page_on_your_own_problem_runs_as_it_stands_and_finds_what_it_shows(
     (tmp_path / "models").symlink_to(ROOT / "models")
 
     def call(*command: str) -> str:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = Shell(tmp_path)(*command)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -84,11 +83,13 @@ def test_the_page_on_your_own_problem_runs_as_it_stands_and_finds_what_it_shows(
         end = next(at for at, line in enumerate(lines) if line and not line.startswith("    "))
         return [line.strip() for line in lines[:end] if line]
 
-    assert call(sys.executable, "-c", look).splitlines() == shown_after("print(dict(pair.counterfactual))\n")
-    raysearch = str(Path(sys.executable).with_name("raysearch"))
-    call(raysearch, "plan", "drinks.yaml")
-    call(raysearch, "run", "drinks.yaml", "--pool", "local", "--tracking-uri", "none", "-q")
-    rows = json.loads(call(raysearch, "results", "latest", "--accepted", "-o", "json"))
+    (tmp_path / "look.py").write_text(look)
+    assert Shell(tmp_path).script(tmp_path / "look.py").stdout.splitlines() == shown_after(
+        "print(dict(pair.counterfactual))\n"
+    )
+    call("plan", "drinks.yaml")
+    call("run", "drinks.yaml", "--pool", "local", "--tracking-uri", "none", "-q")
+    rows = json.loads(call("results", "latest", "--accepted", "-o", "json"))
     found = {(row["variable"], row["position"], row["layer"]) for row in rows}
     assert found == ACCEPTED
 

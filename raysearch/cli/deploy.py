@@ -129,11 +129,22 @@ def _give(settings: Any, target: str, to: Path | None) -> int:
 
     files = rendered(settings, target)
     if to is not None:
-        for path in write(files, to):
+        for path in [*write(files, to), *_wheel(to / target, target)]:
             click.echo(str(path))
-    elif len(files) == 1:
+        return 0
+    files = {name: text for name, text in files.items() if "/wheels/" not in name}
+    if len(files) == 1:
         click.echo(next(iter(files.values())), nl=False)
     else:
         for name, text in files.items():
             click.echo(f"# ---- {name}\n{text}")
     return 0
+
+
+def _wheel(to: Path, target: str) -> list[Path]:
+    """Machines of one's own get raysearch as a wheel of the code that is here; other places have it in their image, or installed."""
+    if target != "ray":
+        return []
+    from raysearch.deploy.wheel import write_wheel
+
+    return [write_wheel(to / "wheels")]

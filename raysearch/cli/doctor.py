@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ ROOM = 2 * 2**30
 FULL = 0.95
 """Share of a disk, from which Ray makes no more objects on it (its local_fs_capacity_threshold)."""
 
-TOLD = ("raysearch", "torch", "transformers", "ray", "mlflow", "pyarrow")
+TOLD = ("torch", "transformers", "ray", "mlflow", "pyarrow")
 """Packages of which the version is told, whatever it is."""
 
 
@@ -66,6 +66,7 @@ def checks(
     asked: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
+        ("raysearch", _raysearch),
         ("devices", _devices),
         ("memory", _memory),
         ("/dev/shm", _shared_memory),
@@ -85,7 +86,7 @@ def _tried(check: str, ask: Callable[[], str]) -> Finding:
     except RaysearchError as e:
         return Finding(check, False, str(e))
     except ImportError as e:
-        return Finding(check, False, f"cannot be tried ({e}); install raysearch anew")
+        return Finding(check, False, f"cannot be tried ({e}); install it anew from its sources")
 
 
 def _print(finding: Finding, no_color: bool) -> None:
@@ -117,7 +118,7 @@ def _packages() -> str:
         if not r.specifier.contains(found[r.name] or "", prereleases=True)
     ]
     if wrong:
-        raise RaysearchError(f"{', '.join(wrong)}; pip install -U raysearch")
+        raise RaysearchError(f"{', '.join(wrong)}; pip install -U -e . where the sources are")
     told = ", ".join(f"{name} {_version(name)}" for name in TOLD)
     return f"{told}; all {len(needed)} that are needed are new enough"
 
@@ -130,10 +131,18 @@ def _version(package: str) -> str | None:
 
 
 def _metadata() -> Any:
-    try:
-        return distribution("raysearch")
-    except PackageNotFoundError as e:
-        raise RaysearchError("raysearch runs from its sources and is not installed; pip install -e .") from e
+    from raysearch.deploy.wheel import own
+
+    return own()
+
+
+def _raysearch() -> str:
+    import raysearch
+    from raysearch.deploy.wheel import DISTRIBUTION, stranger
+
+    if (said := stranger()) is not None:
+        raise RaysearchError(said)
+    return f"{DISTRIBUTION} {raysearch.__version__}, from {Path(raysearch.__file__).parent}"
 
 
 def _devices() -> str:
@@ -208,10 +217,12 @@ def _tracking(uri: str) -> str:
 
 
 def _model(job: Path) -> str:
-    from raysearch.cli.plan import looked_at
+    """Looked at, never run: neither the problem's code nor the model's own."""
+    from raysearch.engine.load import ModelSource, look
     from raysearch.job import Job
-    from raysearch.running.question import ask
 
-    question = ask(Job.load(job))
-    looked = looked_at(question)
-    return f"{question.job.model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    model = Job.load(job).model
+    if model.is_factory or model.trust_remote_code:
+        return f"{model.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
+    looked = look(ModelSource(model.path, model.revision, model.dtype), ("residual",))
+    return f"{model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"

@@ -15,6 +15,7 @@ from raysearch.engine.featurizers.make import from_bytes
 from raysearch.engine.load import ModelSource, look
 from raysearch.engine.saved_subspace import tensors_of
 from raysearch.errors import JobError, ModelError, StoreError
+from raysearch.folders.digests import read_checked
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
 from raysearch.job.files import found_beside
@@ -49,7 +50,7 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
     """How many tokens the unit's position has in the run's pairs. Raises: StoreError where that is not one number."""
     name = unit.site.position
     try:
-        column = from_parquet(run.folder.read(FILE), ["base_positions"])["base_positions"].to_pylist()
+        column = from_parquet(read_checked(run.folder, FILE), ["base_positions"])["base_positions"].to_pylist()
     except (OSError, pa.ArrowException) as e:
         raise StoreError(
             f"{run.folder.shown(FILE)}: cannot be read ({str(e).splitlines()[0]}); restore it from a copy"
@@ -82,7 +83,7 @@ def _width(job: Job, unit: Unit) -> int:
             f"{job.model.path}: is a function, and the width of {site.component} is not known without calling it"
         )
     looked = look(
-        ModelSource(job.model.path, job.model.revision, job.model.dtype, trust_remote_code=job.model.trust_remote_code),
+        ModelSource(job.model.path, job.model.revision, job.model.dtype),  # never the code that a run's job.yaml names
         (site.component,),
     )
     width = looked.components[0].width_in(site.layer)

@@ -95,7 +95,7 @@ sent = flags(
         default="tree",
         show_default=True,
         help="Of a Ray job: the raysearch that it runs. tree: this one, sent along; installed: what the nodes have; "
-        "pip: this version, installed there with all that it needs.",
+        "pip: this one too, and what it needs of others is installed there.",
     ),
     click.option(
         "--env",

@@ -1,13 +1,17 @@
 """How a run stands that a folder or an object store holds: by its journal, told to a new search, without the model.
 
-Invariants: nothing is written; a run that is being driven is read as far as its journal goes.
+Invariants: nothing is written, and no code that the run names is run; a run that is being driven is read as far as its journal goes.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from raysearch.folders.digests import check_parts
 from raysearch.folders.local import LocalFolder
-from raysearch.running.replayed import kept_facts, kept_question
+from raysearch.report.results import HYPOTHESES, VERDICTS, read_table
+from raysearch.running.recorded import UnrecordedError, recorded_search
+from raysearch.running.replayed import kept_question
 from raysearch.search.events import Told
 from raysearch.search.notes import Snapshot
 from raysearch.store.history import Standing, entries, standing
@@ -28,6 +32,8 @@ def local_status(run: RunFolder) -> list[str]:
         lines.append(f"last      event at {now['last_event']}")
     if now["stage"] is not None:
         lines += _search_words(now)
+    elif now["not_shown"] is not None:
+        lines += [_verdicts(now), f"stage     not known: {now['not_shown']}"]
     if now["mlflow_run_id"] is not None:
         lines.append(f"mlflow    run {now['mlflow_run_id']} at {now['tracking_uri']}")
     elif now["tracking_uri"] is not None:
@@ -37,15 +43,23 @@ def local_status(run: RunFolder) -> list[str]:
 
 def local_facts(run: RunFolder) -> dict[str, str | int | None]:
     """The same for a program. Raises: StoreError, ResumeError."""
+    check_parts(run.folder)
     stands = standing(run)
-    now = _snapshot(run) if stands.events else None
+    now, counts, why = None, dict[str, int | None](), None
+    if stands.events:
+        try:
+            now = _snapshot(run)
+            counts = {name: getattr(now, name) for name in _COUNTS}
+        except UnrecordedError as e:
+            counts, why = _in_tables(run), str(e)
     return {
         "run": run.place,
         "status": _status(run, stands),
         "started": next((start.at for start in stands.starts[-1:]), None),
         "last_event": _last_written(run),
         "stage": None if now is None else now.stage,
-        **{name: None if now is None else getattr(now, name) for name in _COUNTS},
+        **{name: counts.get(name) for name in _COUNTS},
+        "not_shown": why,
         "mlflow_run_id": run.info.mlflow_run_id,
         "tracking_uri": run.info.tracking_uri,
     }
@@ -65,18 +79,30 @@ def _status(run: RunFolder, stands: Standing) -> str:
 
 def _snapshot(run: RunFolder) -> Snapshot:
     with kept_question(run) as (kept, question):
-        search = question.search(kept_facts(run), kept.encoded or ())
+        search = recorded_search(run, kept, question)
         for batch in entries(run):
             search.tell([e for e in batch if isinstance(e, Told)])
     return search.snapshot()
 
 
+def _in_tables(run: RunFolder) -> dict[str, int | None]:
+    """How many hypotheses have which verdict, by the tables: as far as their last parts."""
+    found = Counter(read_table(run.folder, "verdicts", VERDICTS)["verdict"].to_pylist())
+    proposed = read_table(run.folder, "hypotheses", HYPOTHESES).num_rows
+    names = {"accepted": "accept", "rejected": "reject", "undecided": "undecided", "failed": "failed"}
+    counts: dict[str, int | None] = {name: found[verdict] for name, verdict in names.items()}
+    return counts | {"alive": proposed - found.total()}
+
+
+def _verdicts(now: Mapping[str, str | int | None]) -> str:
+    return f"verdicts  {', '.join(f'{now[name]} {name}' for name in _VERDICTS)}"
+
+
 def _search_words(now: Mapping[str, str | int | None]) -> list[str]:
-    counts = ", ".join(f"{now[name]} {name}" for name in _VERDICTS)
     fitting = f", {now['fitting']} fits in training" if now["fitting"] else ""
     return [
         f"stage     {now['stage']}",
-        f"verdicts  {counts}{fitting}",
+        f"{_verdicts(now)}{fitting}",
         f"pairs     {now['pairs']} evaluated, at most {now['at_most']} to come",
     ]
 

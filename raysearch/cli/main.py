@@ -18,6 +18,7 @@ from raysearch.cli import flags, sharing, watching
 from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
 from raysearch.cli.doctor import doctor
+from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
 from raysearch.cli.sync import sync
@@ -216,6 +217,6 @@ def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_co
 
 for command in (
     *(watching.status, watching.logs, watching.stop, watching.jobs),
-    *(report, sharing.export, sharing.import_, compact, sync, deploy, doctor, schema),
+    *(report, sharing.export, sharing.import_, compact, repair, sync, deploy, doctor, schema),
 ):
     cli.add_command(command)

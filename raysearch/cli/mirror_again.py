@@ -1,13 +1,16 @@
 """The journal of a run told to a new search, and what that says to MLflow.
 
-Invariants: no model is needed and nothing of the run's evidence is written; however often it is said, MLflow has one run, and each
-point once. The journal knows no times but those at which drivers started: the points between have the time of theirs.
+Invariants: no model is needed, no code that the run names is run, and nothing of the run's evidence is written; however often it is said,
+MLflow has one run, and each point once. The journal knows no times but those at which drivers started: the points between have the time of
+theirs.
 """
 
 from datetime import datetime
 
 from raysearch.errors import TrackingError
+from raysearch.folders.digests import check_parts
 from raysearch.running.mirror import give, mirror_of
+from raysearch.running.recorded import recorded_search
 from raysearch.running.replayed import kept_facts, kept_question
 from raysearch.search.events import Told
 from raysearch.search.search import Search
@@ -39,11 +42,12 @@ class _Time:
 
 def mirror_again(run: RunFolder, uri: str, children: int) -> str:
     """Tells MLflow at `uri` of the run; what to say of it. Raises: TrackingError, ResumeError, StoreError."""
+    check_parts(run.folder)
     with kept_question(run) as (kept, question):
         facts, stands = kept_facts(run), standing(run)
         if kept.encoded is None or not stands.events:
             raise TrackingError(f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first")
-        search, time = question.search(facts, kept.encoded), _Time(stands.starts[0].at)
+        search, time = recorded_search(run, kept, question), _Time(stands.starts[0].at)
         mirror = mirror_of(run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True)
         _tell(run, stands, search, mirror, time)
     shown = without_credentials(uri)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import click
+
 from raysearch.causal import EVERY, Split
 from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
@@ -17,6 +19,7 @@ from raysearch.engine.positions import every
 from raysearch.engine.wording import Wording
 from raysearch.job import Job
 from raysearch.running.calibrate import Calibration, calibrate
+from raysearch.running.code import code_of
 from raysearch.running.footprint import Footprint, footprint
 from raysearch.running.naming import named
 from raysearch.running.proposers import READY
@@ -75,6 +78,8 @@ def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = Fa
     """
     job = Job.load(path, sets)
     with named(path, job):
+        for line in code_of(job):
+            click.echo(line, err=True)
         question = ask(job)
         facts = _facts(question)
         if with_trial:

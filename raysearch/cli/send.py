@@ -18,6 +18,7 @@ from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow, say
 from raysearch.cli.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.cluster.inside import ADDRESS_KEY
 from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobServer, Order
+from raysearch.deploy.wheel import needs
 from raysearch.errors import JobError, StoreError
 from raysearch.store.places import kind_of, tracking_kind, without_credentials
 
@@ -92,16 +93,16 @@ def resume_command(run: str, sending: Sending, retry: bool) -> list[str]:
 def _order(
     sending: Sending, id: str, command: Sequence[str], metadata: dict[str, str], package: Path | None = None
 ) -> Order:
-    tree, by_pip = sending.runtime == "tree", sending.runtime == "pip"
-    program = ["python3", "-m", "raysearch.cli"] if tree else ["raysearch"]  # what is sent along brings no script
+    sent = sending.runtime != "installed"
+    program = ["python3", "-m", "raysearch.cli"] if sent else ["raysearch"]  # what is sent along brings no script
     return Order(
         id=id,
         entrypoint=shlex.join([*program, *command]),
         metadata=metadata,
         variables=_variables(sending.env),
         package=package,
-        modules=(Path(raysearch.__file__).parent,) if tree else (),
-        pip=(f"raysearch=={raysearch.__version__}",) if by_pip else (),
+        modules=(Path(raysearch.__file__).parent,) if sent else (),
+        pip=needs() if sending.runtime == "pip" else (),
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from raysearch import __version__
 from raysearch.deploy.settings import BESIDE, Settings
 from raysearch.whole_file import write_text_whole
 
@@ -23,6 +22,9 @@ SHARED: Mapping[str, tuple[str, ...]] = {"compose": ("prometheus", "grafana")}
 
 RAY_VERSION = "2.60.0"
 """What the image holds (constraints.txt); KubeRay wants to be told."""
+
+TORCH_VERSION = "2.13.0"
+"""What a node gets (constraints.txt), in the build that its index has."""
 
 _END = ".j2"
 _EXECUTABLE = (".sh", ".sbatch")
@@ -62,7 +64,7 @@ def _values(settings: Settings) -> dict[str, object]:
         "command": shlex.join(["raysearch", "run", *behind]),
         "submit": [*submit, "--store", where[0], "--tracking-uri", where[1]],
         "ray": RAY_VERSION,
-        "version": __version__,
+        "torch": TORCH_VERSION,
     }
 
 

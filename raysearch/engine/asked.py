@@ -6,7 +6,8 @@ Invariants: all units of an intervention act at once, in the base's run; what ca
 import random
 from collections.abc import Mapping, Sequence
 
-from raysearch.engine.components import PER_HEAD, Tap, Taps
+from raysearch.engine.component_table import PER_HEAD
+from raysearch.engine.components import Tap, Taps
 from raysearch.engine.featurized import Featurizers
 from raysearch.engine.kinds import KINDS, Kind
 from raysearch.engine.network import Given

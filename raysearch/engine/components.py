@@ -9,88 +9,26 @@ the other, however the model lays them out (fused and grouped projections includ
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from raysearch.engine.attentions import counts_of, has_none
+from raysearch.engine.component_check import wrong_heads
+from raysearch.engine.component_table import PER_HEAD, PROJECTIONS, TABLE, attention_of, in_block, names_of
 from raysearch.engine.constant import constant
-from raysearch.engine.hooks import Edit, Hook, Moment, Side, owned_hooks
-from raysearch.engine.network import Given, Network
+from raysearch.engine.hooks import Moment, Side, owned_hooks
+from raysearch.engine.network import Network
+from raysearch.engine.projections import Asked, Layout, columns_of, is_fused, layout_of
 from raysearch.engine.rows import Point
 from raysearch.engine.sites import module_at
+from raysearch.engine.tap import Tap as Tap  # here too: it is what taps are
+from raysearch.engine.tap import hook_at as hook_at
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts
 from raysearch.search.space import COMPONENTS
-
-_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-_PROJECTION = ("o_proj", "out_proj", "c_proj", "dense", "wo")
-_MLP = ("mlp", "ffn", "feed_forward", "block_sparse_moe")
-_DOWN = ("down_proj", "c_proj", "fc_out", "dense_4h_to_h", "fc2", "w2")
-
-_Table = Mapping[str, tuple[Side, tuple[str, ...]]]
-
-TABLE: _Table = MappingProxyType(
-    {
-        "attention_output": ("output", _ATTENTION),
-        "head": ("input", tuple(f"{a}.{p}" for a in _ATTENTION for p in _PROJECTION)),
-        "mlp_output": ("output", (*_MLP, "fc2")),
-        "mlp_activation": ("input", (*(f"{m}.{d}" for m in _MLP for d in _DOWN), "fc2")),
-        "query": ("output", tuple(f"{a}.{p}" for a in _ATTENTION for p in ("q_proj", "q_b_proj", "query", "wq"))),
-        "key": ("output", tuple(f"{a}.{p}" for a in _ATTENTION for p in ("k_proj", "key", "wk"))),
-        "value": ("output", tuple(f"{a}.{p}" for a in _ATTENTION for p in ("v_proj", "value", "wv"))),
-    }
-)
-"""Of each component the side of a module, and the module's name in a block: the first of these that the block has.
-
-`head` is the mix of values that enters the attention's output projection; `mlp_activation` is what enters the MLP's last one.
-Queries and keys are as projected: before a norm of theirs and before they are rotated."""
-
-EXCEPTIONS: Mapping[str, _Table] = MappingProxyType(
-    {
-        # Their attention and MLP modules add the residual themselves.
-        "bloom": {
-            "attention_output": ("output", ("self_attention.dense",)),
-            "mlp_output": ("output", ("mlp.dense_4h_to_h",)),
-        },
-        "mpt": {"mlp_output": ("output", ("ffn.down_proj",))},
-    }
-)
-"""What holds instead, by `config.model_type`."""
-
-FUSED: Mapping[str, bool] = MappingProxyType(
-    {
-        "attn.c_attn": False,  # GPT-2: queries | keys | values
-        "self_attn.qkv_proj": False,  # Phi-3
-        "attn.Wqkv": False,  # MPT
-        "attention.query_key_value": True,  # GPT-NeoX: of each group of heads its queries, its key, its value
-        "self_attention.query_key_value": True,  # BLOOM, Falcon
-    }
-)
-"""Modules that put out queries, keys and values in one vector, and whether they do so group by group."""
-
-PER_HEAD = ("head", "query", "key", "value")
-
-
-@dataclass(frozen=True, slots=True)
-class Tap:
-    """Where a component of a layer is. `columns`: which of the module's tensor it is, in its own order (None: all).
-
-    `layer`: the block in which it lies, None outside of the blocks; `is_block`: whether the module is that block itself.
-    """
-
-    module: nn.Module
-    side: Side
-    layer: int | None
-    is_block: bool
-    columns: Int[Tensor, "width"] | None
-    width: int
-    heads: int
-
-    def read(self, activation: Tensor) -> Tensor:
-        """The component in the module's activation, whose last dimension is its vector."""
-        return activation if self.columns is None else activation[..., self.columns.to(activation.device)]
 
 
 class Taps:
@@ -101,6 +39,7 @@ class Taps:
         self._layer_of = {id(m): at for at, block in enumerate(network.blocks) for m in block.modules()}
         self._found: dict[str, dict[int, Tap]] = {}
         self._places_of: dict[Point, int] = {}
+        self._wrong: str | None = None  # what is wrong with its heads; empty: nothing; None: not looked at yet
 
     def at(self, point: Point) -> Tap:
         """Raises: ModelError for a component or a layer that the network lacks."""
@@ -115,6 +54,8 @@ class Taps:
     def of(self, component: str) -> Mapping[int, Tap]:
         """By layer. Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched."""
         if component not in self._found:
+            if component in PER_HEAD:
+                self._check_heads(component)
             self._found[component] = self._look(component)
             self._places_of.update({Point(layer, component): i for i, layer in enumerate(self._found[component])})
         return self._found[component]
@@ -132,41 +73,58 @@ class Taps:
         heads = min(t.heads for t in taps.values())
         return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths)
 
+    def _check_heads(self, component: str) -> None:
+        """Holds head, query, key and value against the attention itself, those that there are. Raises: ModelError where one fails."""
+        if self._wrong is None and self._network.device.type != "meta":
+            found = {component: self._look(component)}
+            found |= {other: taps for other in PER_HEAD if other != component and (taps := self._had(other))}
+            self._wrong = wrong_heads(self._network, found)
+        if self._wrong:
+            raise ModelError(self._wrong)
+
+    def _had(self, component: str) -> dict[int, Tap]:
+        """Empty for a component that the network lacks."""
+        try:
+            return self._look(component)
+        except ModelError:
+            return {}
+
     @constant()
     def _look(self, component: str) -> dict[int, Tap]:
         places = self._places(component)
         widths = self._widths(component, places)
         taps = {}
-        for layer, (module, side, columns) in places.items():
+        for layer, place in places.items():
+            columns, heads = self._heads(component, place, widths[layer])
             width = widths[layer] if columns is None else len(columns)
-            heads = self._heads(component, module) if component in PER_HEAD else 0
             if component in PER_HEAD and (heads == 0 or width % heads):
                 raise ModelError(
                     f"{self._network.name}: {component} of width {width} does not divide into {heads} heads"
+                    + ("; it has no attention heads" if heads == 0 else "")
                 )
-            inside = self._layer_of.get(id(module))
-            is_block = inside is not None and module is self._network.blocks[inside]
-            taps[layer] = Tap(module, side, inside, is_block, columns, width, heads)
+            inside = self._layer_of.get(id(place.module))
+            block = None if inside is None else self._network.blocks[inside]
+            taps[layer] = Tap(place.module, place.side, inside, block, columns, width, heads)
         return taps
 
     def _places(self, component: str) -> dict[int, "_Place"]:
         blocks = self._network.blocks
         if component == "residual":
-            return {at: (block, "output", None) for at, block in enumerate(blocks)}
+            return {at: _Place(block, "output") for at, block in enumerate(blocks)}
         if component == "block_input":
-            return {at: (block, "input", None) for at, block in enumerate(blocks)}
+            return {at: _Place(block, "input") for at, block in enumerate(blocks)}
         if component == "embedding":
-            return {0: (self._embedding(), "output", None)}
+            return {0: _Place(self._embedding(), "output")}
         if "." in component:
             return self._dotted(component)
         if component not in TABLE:
             raise ModelError(
                 f"{component!r} is no component; it may be {', '.join(COMPONENTS)} or a dotted module path"
             )
-        places = {at: place for at, block in enumerate(blocks) if (place := self._in_block(component, block))}
+        places = {at: place for at in range(len(blocks)) if (place := self._in_block(component, at))}
         if not places:
             raise ModelError(
-                f"{self._network.name} has no {component}: no block has {_some(self._names(component)[1])}; "
+                f"{self._network.name} has no {component}: no block has {_some(names_of(component, self._kind)[1])}; "
                 f"name a module by its dotted path, such as one of {_some(n for n, _ in blocks[-1].named_modules() if n)}"
             )
         return places
@@ -181,22 +139,39 @@ class Taps:
     def _no_embedding(self) -> nn.Module:
         raise ModelError(f"{self._network.name} has no embedding; name a module by its dotted path")
 
-    def _names(self, component: str) -> tuple[Side, tuple[str, ...]]:
-        kind = getattr(getattr(self._network.module, "config", None), "model_type", "")
-        return EXCEPTIONS.get(kind, {}).get(component, TABLE[component])
+    @property
+    def _kind(self) -> str:
+        return str(getattr(getattr(self._network.module, "config", None), "model_type", ""))
 
-    def _in_block(self, component: str, block: nn.Module) -> "_Place | None":
-        side, names = self._names(component)
-        for name in names:
-            module = module_at(block, name)
-            if module is not None:
-                return module, side, None
-        if component in ("query", "key", "value"):
-            for name, grouped in FUSED.items():
-                module = module_at(block, name)
-                if module is not None:
-                    return module, "output", self._fused_columns(component, module, grouped)
+    def _in_block(self, component: str, layer: int) -> "_Place | None":
+        """Raises: ModelError for a projection that puts out more than the component, its order not being known."""
+        block = self._network.blocks[layer]
+        if component in PER_HEAD and has_none(self._config, layer):
+            return None
+        for name, module in in_block(component, self._kind, block):
+            side, _ = names_of(component, self._kind)
+            if component not in PER_HEAD:
+                return _Place(module, side)
+            attention = attention_of(block, name)
+            layout = layout_of(name, self._config) if component in PROJECTIONS else None
+            if layout is None and component in PROJECTIONS and is_fused(name):
+                raise ModelError(
+                    f"{self._network.name}: the order of queries, keys and values in its {name} is not known, and none is guessed; "
+                    f"name that module by its dotted path, {self._path(module)}, and coordinates of it"
+                )
+            return _Place(module, side, attention, layout)
         return None
+
+    def _path(self, module: nn.Module) -> str:
+        """The dotted path of a module in a block, {layer} in the place of the layer."""
+        blocks = {id(block): at for at, block in enumerate(self._network.blocks)}
+        paths = {id(m): path for path, m in self._network.module.named_modules()}
+        path: str = paths.get(id(module), type(module).__name__)
+        inside = self._layer_of.get(id(module))
+        of_block = next((paths[b] for b, at in blocks.items() if at == inside and b in paths), None)
+        if of_block is None or not of_block.endswith(f".{inside}"):
+            return path
+        return f"{of_block.removesuffix(str(inside))}{{layer}}{path.removeprefix(of_block)}"
 
     def _dotted(self, component: str) -> dict[int, "_Place"]:
         path, side = component, "output"
@@ -209,7 +184,7 @@ class Taps:
         layers = range(len(self._network.blocks)) if "{layer}" in path else range(1)
         found = {at: module_at(self._network.module, path.replace("{layer}", str(at))) for at in layers}
         places: dict[int, _Place] = {
-            at: (module, "input" if side == "input" else "output", None)
+            at: _Place(module, "input" if side == "input" else "output")
             for at, module in found.items()
             if module is not None
         }
@@ -227,38 +202,34 @@ class Taps:
                 return f"{'.'.join(names[:end]) or 'the model'} has {children}"
         raise AssertionError("the model itself is a module")
 
-    def _heads(self, component: str, module: nn.Module) -> int:
-        if component in ("head", "query"):
-            return self._network.heads
-        attention = next((m for block in self._network.blocks for m in block.modules() if _holds(m, module)), None)
-        config = getattr(self._network.module, "config", None)
-        text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
-        for holder, name in ((attention, "num_kv_heads"), (text, "num_key_value_heads")):
-            count = getattr(holder, name, None)
-            if isinstance(count, int):
-                return count
-        return self._network.heads
+    def _heads(self, component: str, place: "_Place", width: int) -> tuple[Int[Tensor, "width"] | None, int]:
+        """Of a module whose vector is so wide, the columns of the component (None: all), and how many heads it has."""
+        if component not in PER_HEAD or place.attention is None:
+            return None, 0
+        count = counts_of(place.attention, self._config, self._network.heads)
+        if place.layout is None:
+            return None, count.heads if component in ("head", "query") else count.groups
+        asked = Asked(place.attention, self._config, count.heads, count.groups, width)
+        try:
+            columns, heads = columns_of(component, place.layout, asked)
+        except ModelError as e:
+            raise ModelError(f"{self._network.name}: {component}: {e}; name a module by its dotted path") from e
+        if not heads:
+            raise ModelError(
+                f"{self._network.name} has no {component} of each head: a part of it is shared by all heads; "
+                f"name a module by its dotted path, such as {self._path(place.module)}"
+            )
+        return columns, heads
 
-    def _fused_columns(self, component: str, module: nn.Module, grouped: bool) -> Int[Tensor, "width"]:
-        """The columns of queries, keys or values in a fused projection, head by head."""
-        queries, groups = self._network.heads, self._heads("key", module)
-        width = _out_features(module)
-        d_head = width // (queries + 2 * groups)
-        heads = torch.arange(queries + 2 * groups)
-        if grouped:
-            rows = heads.view(groups, queries // groups + 2)
-            chosen = {"query": rows[:, :-2], "key": rows[:, -2:-1], "value": rows[:, -1:]}[component].flatten()
-        else:
-            first, count = {"query": (0, queries), "key": (queries, groups), "value": (queries + groups, groups)}[
-                component
-            ]
-            chosen = heads[first : first + count]
-        return (chosen[:, None] * d_head + torch.arange(d_head)).flatten()
+    @property
+    def _config(self) -> Any:
+        config: Any = getattr(self._network.module, "config", None)
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
 
     def _widths(self, component: str, places: Mapping[int, "_Place"]) -> dict[int, int]:
         """As seen in one forward pass; of a model without weights, as its modules say."""
         if self._network.device.type == "meta":
-            return {layer: self._said_width(module, side) for layer, (module, side, _) in places.items()}
+            return {layer: self._said_width(p.module, p.side) for layer, p in places.items()}
         widths: dict[int, int] = {}
 
         def look(layer: int) -> Callable[[Tensor, Moment], None]:
@@ -268,10 +239,12 @@ class Taps:
             return edit
 
         network, example = self._network, self._network.example()
-        hooks = [
-            Hook(module, side, look(layer), network.firings(module, example), network.flat)
-            for layer, (module, side, _) in places.items()
-        ]
+        hooks = []
+        for layer, place in places.items():
+            inside = self._layer_of.get(id(place.module))
+            block = None if inside is None else network.blocks[inside]
+            tap = Tap(place.module, place.side, inside, block, None, 0, 0)
+            hooks.append(hook_at(network, tap, look(layer), example))
         try:
             with torch.inference_mode(), owned_hooks(hooks):
                 network.plain(example)
@@ -289,24 +262,14 @@ class Taps:
         return 0 if is_leaf else self._network.width
 
 
-def hook_at(network: Network, tap: Tap, edit: Edit, given: Given) -> Hook:
-    """The hook that applies `edit` at `tap` in a forward pass on the company of `given`."""
-    return Hook(tap.module, tap.side, edit, network.firings(tap.module, given), network.flat)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A module and its side; of a component with heads, the attention that holds it, and how it is laid out, if it is fused."""
 
-
-_Place = tuple[nn.Module, Side, Tensor | None]
-
-
-def _holds(parent: nn.Module, module: nn.Module) -> bool:
-    return any(child is module for child in parent.children())
-
-
-def _out_features(module: nn.Module) -> int:
-    for name in ("out_features", "nf"):  # nf: transformers' Conv1D
-        count = getattr(module, name, None)
-        if isinstance(count, int):
-            return count
-    raise ModelError(f"{type(module).__name__} does not say how wide its output is; name a module by its dotted path")
+    module: nn.Module
+    side: Side
+    attention: nn.Module | None = None
+    layout: Layout | None = None
 
 
 def _some(names: Iterable[str], limit: int = 6) -> str:

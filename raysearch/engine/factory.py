@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 from torch import nn
@@ -23,9 +24,27 @@ from raysearch.engine.load import DTYPES, Looked, widest_of
 from raysearch.engine.network import Encoder
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
-from raysearch.user_code import module_of
+from raysearch.user_code import Kind, find
 
 KEY = "model.path"
+
+
+def _returns_module(function: object) -> bool:
+    """Whether a function says that it returns a module."""
+    try:
+        said = get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return False
+    return isinstance(said, type) and issubclass(said, nn.Module)
+
+
+NETWORK = Kind(
+    what="a function that returns a torch.nn.Module, or one itself",
+    would_do="my_file.py:factory, or an installed module's",
+    is_one=lambda found: isinstance(found, nn.Module),
+    is_class=lambda found: issubclass(found, nn.Module),
+    may_call=_returns_module,
+)
 
 
 @dataclass(frozen=True)
@@ -128,17 +147,8 @@ def module_digest(module: nn.Module, file: Path | None = None) -> str:
 
 def _made(place: str, name: str) -> nn.Module:
     """What the factory makes. Raises: JobError where it is not there, ModelError where it raises or makes something else."""
-    holder = module_of(place, KEY, "an installed module, or my_file.py:factory")
     shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
-    if not hasattr(holder, name):
-        raise ModelError(
-            f"{KEY}: {place} has no {name!r}; give file.py:name of a function that returns a torch.nn.Module"
-        )
-    factory = getattr(holder, name)
-    if not callable(factory):
-        raise ModelError(
-            f"{KEY}: {shown} is {type(factory).__name__}; it must be a function that returns a torch.nn.Module"
-        )
+    factory = find(place, name, KEY, NETWORK)
     try:
         made = factory if isinstance(factory, nn.Module) else factory()
     except RaysearchError:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raysearch.engine.components import Taps
-from raysearch.engine.hooks import Edit, Hook, MisfiredHookError, Moment, owned_hooks
+from raysearch.engine.hooks import Edit, MisfiredHookError, Moment, owned_hooks
 from raysearch.engine.interchange import edits
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Patch, Row
@@ -53,7 +53,7 @@ def generate(
     hooks = []
     for at, (patch, edit, again) in enumerate(zip(row.patches, edits(network, taps, row), onwards, strict=True)):
         tap = taps.at(patch.point)
-        hooks.append(Hook(tap.module, tap.side, _counted(counts, at, len(prompt), edit, again), times=None))
+        hooks.append(tap.hook(_counted(counts, at, len(prompt), edit, again), times=None))
     options: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         options = {

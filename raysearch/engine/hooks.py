@@ -52,10 +52,11 @@ class Moment:
     last: bool
     call: Call
     flat: bool
+    shape: tuple[int, int] | None = None
 
     def input_like(self, activation: Float[Tensor, "row token width"]) -> Float[Tensor, "row token width"]:
         """The activation that the module was given. Raises: ModelError where it is not of the shape of `activation`."""
-        given = seen(self.call.activation, self.flat)
+        given = seen(self.call.activation, self.flat, self.shape)
         if given.shape != activation.shape:
             raise ModelError(
                 f"a module that is given {tuple(given.shape)} and puts out {tuple(activation.shape)} cannot be skipped; "
@@ -72,7 +73,8 @@ Edit = Callable[[Tensor, Moment], Tensor | None]
 class Hook:
     """`edit`, to be applied to what `module` is given or puts out, at each of its `times` (None: once or more, as it comes).
 
-    `flat`: the activation may lack the token dimension. `first`: so many tokens came before.
+    `flat`: the activation may lack the token dimension. `first`: so many tokens came before. `block`: in which the module lies: where
+    the module sees the tokens of all rows as one list, the input of the block says which are whose.
     """
 
     module: nn.Module
@@ -81,6 +83,7 @@ class Hook:
     times: int | None = 1
     flat: bool = False
     first: int = 0
+    block: nn.Module | None = None
 
 
 class MisfiredHookError(AssertionError):
@@ -106,28 +109,55 @@ def owned_hooks(hooks: Sequence[Hook]) -> Iterator[None]:
 
 def output_activation(output: Any) -> Any:
     """What a module put out, or the first of several."""
-    return output[0] if isinstance(output, tuple) and output else output
+    return output[0] if isinstance(output, tuple | list) and output else output
 
 
-def seen(activation: Any, flat: bool = False) -> Float[Tensor, "row token width"]:
-    """The activation, in three dimensions. Raises: ModelError where it has another shape."""
+def seen(activation: Any, flat: bool = False, shape: tuple[int, int] | None = None) -> Float[Tensor, "row token width"]:
+    """The activation, in three dimensions. `shape`: rows and tokens, where it may have them in one dimension, or others of length 1.
+
+    Raises: ModelError where it has another shape.
+    """
     if isinstance(activation, Tensor) and activation.ndim == 3:
         return activation
+    if isinstance(activation, Tensor) and shape and _is_of(_leading(activation), shape):
+        return activation.reshape(*shape, activation.shape[-1])
     if flat and isinstance(activation, Tensor) and activation.ndim == 2:
         return activation[:, None]
     got = tuple(activation.shape) if isinstance(activation, Tensor) else type(activation).__name__
     raise ModelError(f"an activation is {got}; need a tensor (row, token, width), or a tuple that begins with one")
 
 
+def _leading(activation: Any) -> Sequence[int]:
+    """All dimensions but the last."""
+    return activation.shape[:-1] if isinstance(activation, Tensor) else ()
+
+
+def _is_of(given: Sequence[int], shape: tuple[int, int]) -> bool:
+    """Whether these dimensions are rows and tokens: one after the other, or in one."""
+    return [n for n in given if n != 1] in ([n for n in shape if n != 1], [shape[0] * shape[1]])
+
+
 @contextmanager
 def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
     tokens = hook.first
+    shape: tuple[int, int] | None = None
+
+    def entered(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal shape
+        given = output_activation(Call(args, kwargs).activation)
+        shape = (len(given), given.shape[1]) if isinstance(given, Tensor) and given.ndim == 3 else None
 
     def edited(activation: Any, call: Call) -> Tensor | None:
         nonlocal tokens
         fired[at] += 1
-        shaped = seen(activation, hook.flat)
-        moment = Moment(tokens, fired[at] == hook.times, call, hook.flat)
+        whole = None if shape is None or not hook.first else (shape[0], hook.first + shape[1])
+        if whole is not None and _is_of(
+            _leading(activation), whole
+        ):  # what a cache kept of the tokens before is seen again
+            shaped, first = seen(activation, shape=whole), 0
+        else:
+            shaped, first = seen(activation, hook.flat, shape), tokens
+        moment = Moment(first, fired[at] == hook.times, call, hook.flat, shape)
         tokens += shaped.shape[1]
         return hook.edit(shaped, moment)
 
@@ -145,13 +175,17 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         if new is None:
             return None
         new = new.reshape(activation.shape)
+        if isinstance(output, list):
+            return [new, *output[1:]]
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
+    handles = [] if hook.block is None else [hook.block.register_forward_pre_hook(entered, with_kwargs=True)]
     if hook.side == "input":
-        handle = hook.module.register_forward_pre_hook(before, with_kwargs=True)
+        handles.append(hook.module.register_forward_pre_hook(before, with_kwargs=True))
     else:
-        handle = hook.module.register_forward_hook(after, with_kwargs=True)
+        handles.append(hook.module.register_forward_hook(after, with_kwargs=True))
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -46,7 +46,9 @@ def most_tokens(config: Mapping[str, Any]) -> int | None:
     longest = config.get("max_position_embeddings")
     if not isinstance(longest, int):
         return None
-    factors = [rope.get("factor", 1.0) for rope in _ropes(config) if rope.get("rope_type", rope.get("type")) == "dynamic"]
+    factors = [
+        rope.get("factor", 1.0) for rope in _ropes(config) if rope.get("rope_type", rope.get("type")) == "dynamic"
+    ]
     return int(longest * max(factors, default=1.0))
 
 

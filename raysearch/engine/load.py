@@ -6,16 +6,23 @@ refused, never filled with random ones; the model comes in evaluation mode, with
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from io import StringIO
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
@@ -25,6 +32,7 @@ from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
 from raysearch.engine.lengths import most_tokens
 from raysearch.engine.network import Encoder, LanguageModel
+from raysearch.engine.sites import ONLY
 from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts, Encoded
@@ -113,6 +121,7 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
     where, options = _place(source)
     spread = {} if source.device_map is None else {"device_map": source.device_map}
     with _quiet("gguf_file" in options):
+        _configuration(source, where, options)
         tokenizer = _tokenizer(source, where, options)
         # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
         read: Any = AutoModelForCausalLM.from_pretrained
@@ -152,9 +161,9 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
     dtype = _dtype(source)
     where, options = _place(source)
     with _quiet(gguf="gguf_file" in options):
+        config = _configuration(source, where, options)
         tokenizer = _tokenizer(source, where, options)
         try:
-            config = AutoConfig.from_pretrained(where, trust_remote_code=source.trust_remote_code, **options)
             build: Any = AutoModelForCausalLM.from_config
             with torch.device("meta"):
                 model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
@@ -230,6 +239,26 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
     return source.path, {"revision": source.revision} if source.revision else {}
 
 
+def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedConfig:
+    """Raises: ModelError where it cannot be read, or is no causal language model's."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            where, trust_remote_code=source.trust_remote_code, **options
+        )
+    except Exception as e:  # the call is all theirs
+        raise _unloadable(source, "configuration", e) from e
+    called = f"{source.path}: {config.model_type}"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{called} has an encoder; {ONLY}")
+    causal: Any = AutoModelForCausalLM  # it has no types
+    own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in causal._model_mapping and not own_code:
+        raise ModelError(
+            f"{called} is no causal language model; {ONLY} by their folder, networks on tensors as file.py:function"
+        )
+    return config
+
+
 def _tokenizer(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -288,10 +317,22 @@ def _quiet(gguf: bool) -> Iterator[None]:
     noise.set_verbosity_error()
     noise.disable_progress_bar()
     try:
-        # The bar over a .gguf file's tensors (modeling_gguf_pytorch_utils.py) has no switch.
-        with redirect_stderr(StringIO()) if gguf else nullcontext():
+        with _no_bar_of_gguf() if gguf else nullcontext():
             yield
     finally:
         noise.set_verbosity(level)
         if bars:
             noise.enable_progress_bar()
+
+
+@contextmanager
+def _no_bar_of_gguf() -> Iterator[None]:
+    """No bar over a .gguf file's tensors, which has no switch: on a terminal it goes to stderr, in a notebook it may be a widget."""
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    bar = reading.tqdm
+    reading.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reading.tqdm = bar

@@ -26,6 +26,9 @@ from raysearch.search.events import Given as Given  # here too: it is what a net
 WIDTH_STEP = 4
 """Rows of tokens are padded to a multiple of this: few shapes, at most three tokens of padding."""
 
+EXAMPLE = 3
+"""Tokens of the example: several, so that a module that sees other than one vector for each is seen to."""
+
 Item = TypeVar("Item")
 
 
@@ -196,11 +199,22 @@ class LanguageModel:
         return 1
 
     def example(self) -> Given:
-        return (0,)
+        return self.some(EXAMPLE)
+
+    def some(self, tokens: int) -> Ids:
+        """An input of so many tokens, or as many as it takes, as different as they can be."""
+        config = self.model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None)
+        return tuple(token % config.vocab_size for token in range(min(tokens, most or tokens)))
+
+    def copies(self, given: Given, rows: int) -> Float[Tensor, "row vocab"]:
+        """As `plain`, on `rows` copies of `given` at once."""
+        options = {"use_cache": False} if self._takes("use_cache") else {}
+        ids = torch.tensor([_ids(given)] * rows, device=self.device)
+        return self.run(input_ids=ids, **options)[:, -1].float()
 
     def plain(self, given: Given) -> Float[Tensor, "vocab"]:
-        options = {"use_cache": False} if self._takes("use_cache") else {}
-        return self.run(input_ids=torch.tensor([_ids(given)], device=self.device), **options)[0, -1].float()
+        return self.copies(given, 1)[0]
 
     def batch(self, givens: Sequence[Given], cache: Cache | None = None) -> Float[Tensor, "row vocab"]:
         """Keys and values are left in `cache`, if there is one."""

@@ -30,7 +30,7 @@ from raysearch.engine.captures import Captures, Layers, Run
 from raysearch.engine.components import Tap, Taps
 from raysearch.engine.constant import constant
 from raysearch.engine.edits import Lent, edits_of
-from raysearch.engine.hooks import Call, Edit, Hook, Moment, output_activation, owned_hooks, seen
+from raysearch.engine.hooks import Call, Edit, Moment, output_activation, owned_hooks, seen
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Patch, Point, Row
 from raysearch.errors import PositionError
@@ -123,7 +123,7 @@ class Replay:
             hidden = self._join(hidden, joining.get(before, ()), before.point, shape.start, runs)
             if hidden is not None:
                 prefix.rows = len(hidden)
-                hooks = [Hook(tap.module, tap.side, edit, first=shape.start) for tap, edit in edits.get(before, ())]
+                hooks = [tap.hook(edit, first=shape.start) for tap, edit in edits.get(before, ())]
                 with owned_hooks(hooks):
                     hidden = template.call(self._layers[layer], layer, hidden, prefix)
             hidden = self._join(hidden, joining.get(after, ()), after.point, shape.start, runs)

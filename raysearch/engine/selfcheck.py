@@ -29,6 +29,7 @@ from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.paths import Batched, Path, Plain, Replayed
 from raysearch.engine.rows import Patch, Point, Row, Source
 from raysearch.engine.scores import Scoring
+from raysearch.errors import RaysearchError
 from raysearch.search.events import Ids
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ class _Trial:
                 why = f"gaps of the best two logits differ by up to {error.largest:.2g}; allowed {most:.2g}"
             elif tolerance > self.least and error.share(tolerance) > HALF:
                 why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
+        except (RaysearchError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
             why = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
         if why:
             log.warning(

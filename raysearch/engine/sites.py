@@ -1,10 +1,7 @@
-"""Where the blocks of a model are, by one table of module names and a table of exceptions.
+"""Where the blocks of a model are, by one table of module names.
 
 Invariants: layers count from 0 in the order in which they run.
 """
-
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,19 +14,18 @@ BLOCKS = (
     "gpt_neox.layers",  # Pythia
     "model.decoder.layers",  # OPT
     "model.language_model.layers",  # the language model of those that also see or hear
+    "backbone.layers",  # Mamba, Mamba2, Falcon Mamba
+    "backbone.blocks",  # xLSTM
+    "rwkv.blocks",
+    "gpt_neox_japanese.layers",
+    "biogpt.layers",
+    "transformer.blocks",  # MPT, DBRX
 )
 """Where blocks are found; the first of these names that the model has."""
 
-EXCEPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "biogpt": "biogpt.layers",
-        "dbrx": "transformer.blocks",
-        "falcon_mamba": "backbone.layers",
-        "mamba": "backbone.layers",
-        "mpt": "transformer.blocks",
-    }
-)
-"""Where they are instead, by `config.model_type`."""
+
+ONLY = "only causal language models (decoder-only) can be searched"
+"""The end of what is said of others."""
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
@@ -39,13 +35,12 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """
     kind = str(getattr(model.config, "model_type", type(model).__name__))
     if getattr(model.config, "is_encoder_decoder", False):
-        raise ModelError(f"{type(model).__name__} ({kind}) has an encoder; only decoder-only models are supported")
-    looked_for = (EXCEPTIONS[kind],) if kind in EXCEPTIONS else BLOCKS
-    for name in looked_for:
+        raise ModelError(f"{type(model).__name__} ({kind}) has an encoder; {ONLY}")
+    for name in BLOCKS:
         blocks = module_at(model, name)
         if isinstance(blocks, nn.ModuleList) and len(blocks):
             return blocks
-    raise ModelError(f"{type(model).__name__} ({kind}): its blocks were not found; looked for {', '.join(looked_for)}")
+    raise ModelError(f"{type(model).__name__} ({kind}): its blocks were not found; looked for {', '.join(BLOCKS)}")
 
 
 def module_at(model: nn.Module, dotted: str) -> nn.Module | None:

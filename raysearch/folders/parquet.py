@@ -4,6 +4,7 @@ Invariants: what is written is whole before it goes anywhere; a part that others
 that each row counts once, whether those are still there or not.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 
 PART = ".parquet"
 MERGED = ".merged.parquet"
-"""How the name of a part ends that others were merged into; what stands before is the name of the last of them."""
+"""How the name of a part ends that others were merged into; before it stand the name of the last of them, and the digest of its bytes."""
+_DIGEST = re.compile(r"\.([0-9a-f]{64})$")
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -36,3 +38,19 @@ def parts_that_count(names: Iterable[str]) -> list[str]:
 def is_merged(name: str) -> bool:
     """Whether a file is a part that others were merged into."""
     return name.endswith(MERGED)
+
+
+def merged_name(last: str, digest: str) -> str:
+    """The name of the part with content of this SHA-256 that all parts until `last` are merged into."""
+    return f"{base_of(last)}.{digest}{MERGED}"
+
+
+def merged_digest(name: str) -> str | None:
+    """The SHA-256 that a merged part says it has; None where an earlier version merged it."""
+    found = _DIGEST.search(name.removesuffix(MERGED))
+    return found and found[1]
+
+
+def base_of(name: str) -> str:
+    """The name of a part, or of the last that a merged one holds, without endings."""
+    return _DIGEST.sub("", name.removesuffix(MERGED).removesuffix(PART))

@@ -51,9 +51,9 @@ def none_away(_: NamedFile) -> bool:
     return False
 
 
-def model_away(file: NamedFile) -> bool:
-    """Whoever only looks at a run needs all but the model, and may stand where there is none."""
-    return file.key == MODEL
+def only_looked_at(file: NamedFile) -> bool:
+    """Whoever only looks at a run needs no model and runs no code, and may stand where there is none."""
+    return file.key in (MODEL, PROBLEM, PAIRS, PROPOSER)
 
 
 def placed(job: "Job", place: Callable[[NamedFile], str]) -> "Job":

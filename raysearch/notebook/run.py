@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysearch.errors import RaysearchError
+from raysearch.folders.digests import read_checked
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
-from raysearch.job.files import model_away
+from raysearch.job.files import only_looked_at
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
@@ -51,7 +52,7 @@ class Run:
     @cached_property
     def job(self) -> Job:
         """What it asked, with what the job left open filled in."""
-        return Job.read(self._folder.job_text, self._folder.folder.shown(JOB_FILE), away=model_away)
+        return Job.read(self._folder.job_text, self._folder.folder.shown(JOB_FILE), away=only_looked_at)
 
     @property
     def alignment(self) -> "DataFrame":
@@ -83,7 +84,7 @@ class Run:
     @property
     def pairs(self) -> "DataFrame":
         """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
-        return frame(from_parquet(self._folder.folder.read(FILE)))
+        return frame(from_parquet(read_checked(self._folder.folder, FILE)))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as

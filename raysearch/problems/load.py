@@ -10,33 +10,37 @@ from typing import Any
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
-from raysearch.user_code import module_of
+from raysearch.user_code import Kind, find
 
 
 def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
     """The problem that `use` names, made with `options`.
 
     `use`: "package.module" (its function `problem`), "package.module:name" or "/path/file.py:name"; the name is a Problem or a
-    function that returns one. Raises: JobError.
+    function that returns one, defined there. Raises: JobError, before anything is called where it is neither.
     """
-    place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
-    ready = _ready()
-    near = next((name for name in ready if name.endswith(f".{place}")), "one of " + ", ".join(ready))
-    module = module_of(place, "problem.use", f"{near}, or my_file.py:problem")
-    if not hasattr(module, name):
-        raise JobError(
-            f"problem.use: {place} has no {name!r}; give file.py:name of a Problem or of a function that returns one"
-        )
-    made = getattr(module, name)
+    place, name, kind = named_problem(use)
+    made = find(place, name, "problem.use", kind)
     if isinstance(made, Problem):
         if options:
             raise JobError(f"problem.options: {use} takes no options; it got {', '.join(options)}")
         return made
-    if not callable(made):
-        raise JobError(
-            f"problem.use: {use} is {type(made).__name__}; it must be a Problem or a function that returns one"
-        )
     return _call(use, made, options)
+
+
+def named_problem(use: str) -> tuple[str, str, Kind]:
+    """Where `use` says that the problem is, its name there, and what that may be."""
+    place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
+    ready = _ready()
+    near = next((name for name in ready if name.endswith(f".{place}")), "one of " + ", ".join(ready))
+    kind = Kind(
+        what="a Problem, or a function that returns one",
+        would_do=f"{near}, or my_file.py:problem",
+        is_one=lambda found: isinstance(found, Problem),
+        is_class=lambda found: issubclass(found, Problem),
+        returns="Problem",
+    )
+    return place, name, kind
 
 
 def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:

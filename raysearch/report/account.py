@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import yaml
 
 from raysearch.errors import StoreError
+from raysearch.folders.digests import read_checked
 from raysearch.folders.folder import Folder
 from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
@@ -39,6 +40,11 @@ class Cost:
     workers: Mapping[str, float]
     near_ties: int
     conflicts: int
+
+    @property
+    def again(self) -> float:
+        """The share of outputs that the canonical computation decided, their best two logits being too close to call in a batch."""
+        return self.near_ties / max(self.rows, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def account(run: Place) -> Account:
         fits=tuple(read_table(folder, "fits", FITS).to_pylist()),
         effects=tuple(read_table(folder, "effects", EFFECTS).to_pylist()),
         failures=_failures(read_table(folder, "failures", FAILURES)),
-        cost=_cost(folder),
+        cost=cost_of(folder),
         splits=_splits(pairs),
         example=_example(pairs),
     )
@@ -132,15 +138,8 @@ def _read(name: str, folder: Folder, read: Any) -> Any:
         ) from e
 
 
-def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
-    """(error type, first line of its message, how often), the most frequent first."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for row in table.select(["error_type", "message"]).to_pylist():
-        counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
-    return tuple((kind, message, n) for (kind, message), n in counts.most_common())
-
-
-def _cost(folder: Folder) -> Cost:
+def cost_of(folder: Folder) -> Cost:
+    """What the blocks of a run that were counted took."""
     pairs = rows = near_ties = conflicts = 0
     seconds: defaultdict[str, float] = defaultdict(float)
     workers: defaultdict[str, float] = defaultdict(float)
@@ -155,10 +154,18 @@ def _cost(folder: Folder) -> Cost:
     return Cost(pairs, rows, dict(sorted(seconds.items())), dict(sorted(workers.items())), near_ties, conflicts)
 
 
+def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
+    """(error type, first line of its message, how often), the most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in table.select(["error_type", "message"]).to_pylist():
+        counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
+    return tuple((kind, message, n) for (kind, message), n in counts.most_common())
+
+
 def _pairs(folder: Folder) -> Sequence[Row]:
     if not folder.exists("pairs.parquet"):
         return ()
-    table = _read("pairs.parquet", folder, lambda: from_parquet(folder.read("pairs.parquet"), _PAIRS))
+    table = _read("pairs.parquet", folder, lambda: from_parquet(read_checked(folder, "pairs.parquet"), _PAIRS))
     rows: list[Row] = table.to_pylist()
     return rows
 

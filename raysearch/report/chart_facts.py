@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from raysearch.folders.digests import read_checked
 from raysearch.folders.folder import Folder
 from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
@@ -53,7 +54,7 @@ def _change_pairs(run: Folder) -> dict[str, int]:
     if not run.exists("pairs.parquet"):
         return counts
     columns = ["split", "block", "base_answer_ids", "counterfactual"]
-    for row in from_parquet(run.read("pairs.parquet"), columns).to_pylist():
+    for row in from_parquet(read_checked(run, "pairs.parquet"), columns).to_pylist():
         if row["split"] == "test" and row["block"] is not None:
             counts.update(c["variable"] for c in row["counterfactual"] if _differs(c, row))
     return dict(counts)

@@ -10,7 +10,8 @@ import duckdb
 import pyarrow as pa
 
 from raysearch.errors import JobError, StoreError
-from raysearch.folders.parquet import from_parquet, parts_that_count
+from raysearch.folders.digests import TABLES, each_checked
+from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
 
 _STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
@@ -89,6 +90,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
     "python_enable_replacements": "false",
+    "lock_configuration": "true",
     "threads": 2,
 }
 
@@ -161,17 +163,17 @@ def read_table(run: Place, table: str, schema: pa.Schema) -> pa.Table:
 def each_part(run: Place, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The parts of a table, in their order, or some columns of them; none where there are none yet.
 
-    Raises: StoreError for a part that cannot be read.
+    Raises: StoreError for a part that is lost, damaged, or cannot be read.
     """
-    folder = folder_at(run).at("tables").at(table)
-    names = parts_that_count(folder.names())
-    for name, content in zip(names, folder.each(names), strict=True):
+    place = folder_at(run)
+    folder = place.at(TABLES).at(table)
+    for name, content in each_checked(place, table):
         try:
             part = from_parquet(content, columns)
         except (pa.ArrowException, OSError) as e:
             first = str(e).splitlines()[0]
             raise StoreError(
-                f"{folder.shown(name)}: cannot be read ({first}); delete it and `resume` the run: it is written again"
+                f"{folder.shown(name)}: cannot be read ({first}); `raysearch repair {place.place}` writes it anew from the journal"
             ) from e
         yield part
 

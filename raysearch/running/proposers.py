@@ -21,7 +21,7 @@ from raysearch.search.proposers import Exhaustive, Known, Proposer
 from raysearch.search.refine import Refine
 from raysearch.search.smallest import SmallestSubspace
 from raysearch.search.space import HypothesisSpace
-from raysearch.user_code import module_of
+from raysearch.user_code import Kind, find
 
 READY: dict[str, Callable[..., Proposer]] = {
     "exhaustive": Exhaustive,
@@ -30,6 +30,14 @@ READY: dict[str, Callable[..., Proposer]] = {
     "attribution": Attribution,
 }
 """By the name that a job gives them."""
+OWN = Kind(
+    what="a class with propose(known), or a function that returns a Proposer",
+    would_do="my_file.py:Proposer, or package.module:Proposer",
+    is_one=lambda found: False,
+    is_class=lambda found: callable(getattr(found, "propose", None)),
+    returns="Proposer",
+)
+"""What a job may name besides."""
 
 
 def fit_pairs_of(job: Job) -> int:
@@ -51,10 +59,7 @@ def proposer_of(job: Job, space: HypothesisSpace, facts: ModelFacts, positions: 
         ready: Proposer = _made(use, READY[use], space, job.propose.options)
         return ready
     place, _, name = use.rpartition(":")
-    module = module_of(place, "propose.use", "my_file.py:Proposer, or package.module:Proposer")
-    if not hasattr(module, name):
-        raise JobError(f"propose.use: {place} has no {name!r}; give file.py:name of a class or function that makes one")
-    made = _made(use, getattr(module, name), space, job.propose.options)
+    made = _made(use, find(place, name, "propose.use", OWN), space, job.propose.options)
     if not callable(getattr(made, "propose", None)):
         raise JobError(
             f"propose.use: {use} made {type(made).__name__}, which has no propose(known); it must propose a generation at a time"

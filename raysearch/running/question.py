@@ -85,10 +85,13 @@ class Question:
         kind = SequentialTest if keys.score == "matches" else BettingTest
         return kind(keys.threshold, keys.false_accept, keys.miss, proposer.most or len(space), keys.indifference)
 
-    def search(self, facts: ModelFacts, encoded: Sequence[Encoded]) -> Search:
-        """The search. Raises: JobError for what the model lacks, PairsError where variables cannot be told apart."""
+    def search(self, facts: ModelFacts, encoded: Sequence[Encoded], proposer: Proposer | None = None) -> Search:
+        """The search. `proposer`: the job's, or what stands for it; made anew where none is given.
+
+        Raises: JobError for what the model lacks, PairsError where variables cannot be told apart.
+        """
         space = self.space(facts)
-        proposer = self.proposer(space, facts)
+        proposer = proposer or self.proposer(space, facts)
         expecteds = self.expected(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from raysearch.errors import ResumeError
-from raysearch.job.files import model_away
+from raysearch.job.files import only_looked_at
 from raysearch.running.kept import check_version, files_of, kept_job
 from raysearch.running.question import Question
 from raysearch.search.events import ComponentFacts, ModelFacts
@@ -26,7 +26,7 @@ def kept_question(run: RunFolder) -> Iterator[tuple[KeptPairs, Question]]:
     check_version(run)
     kept = read_pairs(run.folder)
     with files_of(run) as files:
-        yield kept, Question(kept_job(run, files, model_away), kept.pairs)
+        yield kept, Question(kept_job(run, files, only_looked_at), kept.pairs)
 
 
 def plain_facts(facts: ModelFacts) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ and any `resume` finishes it.
 from collections.abc import Iterable, Sequence
 
 from raysearch.running.front import Front
-from raysearch.running.replayed import kept_facts, kept_question
+from raysearch.running.recorded import UnrecordedError, recorded_search
+from raysearch.running.replayed import kept_question
 from raysearch.search.events import Retried, Told
 from raysearch.search.search import Search
 from raysearch.store.history import entries, standing
@@ -20,7 +21,10 @@ def nothing_failed(run: RunFolder) -> bool:
     if standing(run).ended != "done":
         return False
     with kept_question(run) as (kept, question):
-        search = question.search(kept_facts(run), kept.encoded or ())
+        try:
+            search = recorded_search(run, kept, question)
+        except UnrecordedError:
+            return False  # whoever goes on with it runs the proposer, and sees
         return _failed(search, ([e for e in batch if isinstance(e, Told)] for batch in entries(run))).nothing
 
 

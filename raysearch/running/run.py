@@ -14,17 +14,20 @@ from raysearch.job import Job
 from raysearch.job.files import kept_beside
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.page import write_page
+from raysearch.running.code import code_of
 from raysearch.running.front import Ended, Front, Where
 from raysearch.running.interrupt import Interrupt
 from raysearch.running.kept import check_same, check_version, files_of, keep_files, kept_job, tracking_of
 from raysearch.running.mirror import give, mirror_of
 from raysearch.running.pools import Pool, pool_of
 from raysearch.running.question import Question, ask
+from raysearch.running.recorded import Recording, recording
 from raysearch.running.replayed import plain_facts
 from raysearch.running.retry import retry_failed
 from raysearch.running.told import tell_end, tell_model, tell_screening
 from raysearch.search.events import ModelFacts
 from raysearch.search.notes import Snapshot
+from raysearch.search.proposers import Proposer
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
 from raysearch.store.mlflow_mirror import CLOSE_SECONDS, MlflowMirror
@@ -38,12 +41,15 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
 
     Raises: RaysearchError in one line.
     """
+    for line in code_of(job):
+        front.say(line)
     question = ask(job)
     root = writable_store(where.store)
     kept = question.job if sent is None else kept_beside(question.job, sent)
     with pool_of(question, where, front, sent) as pool:
         opened = pool.open()
-        search = question.search(opened.facts, opened.encoded)
+        proposer = recording(question.proposer(question.space(opened.facts), opened.facts), question)
+        search = question.search(opened.facts, opened.encoded, proposer)
         tell_model(opened, question, front)
         digest = pairs_digest(question.pairs)
         uri = None if where.tracking_uri == "none" else tracking_uri(where.tracking_uri)
@@ -61,7 +67,8 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None) -> End
                 keep_files(sent, run)
             run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded)
-            return _search(run, search, pool, where, front, _mirror(run, question, opened.facts, digest, uri))
+            mirror = _mirror(run, question, opened.facts, digest, uri)
+            return _search(run, search, proposer, pool, where, front, mirror)
 
 
 def go_on(name: str, where: Where, front: Front, retry: bool = False) -> Ended:
@@ -72,20 +79,24 @@ def go_on(name: str, where: Where, front: Front, retry: bool = False) -> Ended:
         kept = read_pairs(run.folder)
         with files_of(run) as files:
             question = Question(kept_job(run, files), kept.pairs)
+            for line in code_of(question.job, with_problem=False):
+                front.say(line)
             with pool_of(question, where, front, files, send=True) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
                 run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack
-                search = question.search(opened.facts, opened.encoded)
+                proposer = recording(question.proposer(question.space(opened.facts), opened.facts), question)
+                search = question.search(opened.facts, opened.encoded, proposer)
                 uri = tracking_of(run, where.tracking_uri)
                 mirror = _mirror(run, question, opened.facts, pairs_digest(kept.pairs), uri)
                 before = question.search(opened.facts, opened.encoded) if retry else None
-                return _search(run, search, pool, where, front, mirror, before)
+                return _search(run, search, proposer, pool, where, front, mirror, before)
 
 
 def _search(
     run: RunFolder,
     search: Search,
+    proposer: Proposer,
     pool: Pool,
     where: Where,
     front: Front,
@@ -95,7 +106,7 @@ def _search(
     """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is tried again (`retry_failed`)."""
     # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
     with front.interrupt() as interrupt:
-        ledger = Ledger(run, mirror)
+        ledger = Ledger(run, mirror, suggested=proposer.said if isinstance(proposer, Recording) else ())
         for line in ledger.said:
             front.say(line)
         front.say(f"run       {run.place}")

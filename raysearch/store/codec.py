@@ -1,4 +1,4 @@
-"""Journal entries to plain JSON values and back: events, and the four entries of the journal's own.
+"""Journal entries to plain JSON values and back: events, and the entries of the journal's own.
 
 Invariants: decode(encode(x)) == x; tuples come back as tuples; what is not exactly of this form is a StoreError, never a
 guess. Nothing is pickled, so that a journal of today is read by tomorrow's version or refused in one line.
@@ -41,13 +41,30 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """From here on `file` (its path in the run folder) has the content of this SHA-256. Written down before the file is."""
+
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """A user's proposer was asked, and proposed `hypotheses` (JSON of variable and intervention). `by`, `most`: its name, its K."""
+
+    by: str
+    most: int | None
+    hypotheses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A driver closed its books: "done", or why not."""
 
     status: str
 
 
-JournalEntry = Told | Started | Follows | Cut | Ended
+JournalEntry = Told | Started | Follows | Cut | Sealed | Suggested | Ended
 
 _TYPES: dict[str, type] = {
     "started": Started,
@@ -60,8 +77,12 @@ _TYPES: dict[str, type] = {
     "failed": Failed,
     "retried": Retried,
     "cut": Cut,
+    "sealed": Sealed,
+    "suggested": Suggested,
     "ended": Ended,
 }
+OF_DRIVERS = frozenset({"started", "follows", "cut", "sealed", "suggested", "ended"})
+"""Types of entries that are a driver's own, no event of the search."""
 _OTHER_VERSION = "read it with the version that wrote it"
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 _BESIDE = ("tensors",)

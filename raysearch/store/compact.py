@@ -6,14 +6,15 @@ Invariants:
 - the journal is not touched: a `resume` writes the parts anew from it, then removes the merged one (`tables.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from raysearch.errors import StoreError, TakenOverError
+from raysearch.folders.digests import digest_of, each_checked
 from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import MERGED, PART, from_parquet, is_merged, parts_that_count, to_parquet
+from raysearch.folders.parquet import PART, from_parquet, is_merged, merged_digest, merged_name, to_parquet
 from raysearch.store.history import standing
 from raysearch.store.run_folder import RunFolder
 
@@ -42,12 +43,12 @@ def compact(run: RunFolder) -> Iterator[Merged]:
     drivers = run.journal.folders()
     for name in run.tables.folders():
         folder = run.tables.at(name)
-        names = folder.names()
-        parts = parts_that_count(names)
+        names, parts = folder.names(), dict(each_checked(run.folder, name))
         if not parts:
             continue
-        whole = _read(folder, parts)
-        kept = parts[0] if len(parts) == 1 else _write_merged(folder, parts[-1], whole)
+        whole, last = _read(folder, parts.items()), list(parts)[-1]
+        done = len(parts) == 1 and not (is_merged(last) and merged_digest(last) is None)
+        kept = last if done else _write_merged(folder, last, whole)
         if run.journal.folders() != drivers:  # an object store cannot lock; that driver writes the parts anew
             raise TakenOverError(f"run {run.info.id}: a driver has gone on with it; merge when that is done")
         folder.sweep()
@@ -60,24 +61,27 @@ def compact(run: RunFolder) -> Iterator[Merged]:
 
 def _write_merged(folder: Folder, last: str, whole: pa.Table) -> str:
     """The name of the part that holds `whole`, once it is there and was read again."""
-    name = f"{last.removesuffix(MERGED).removesuffix(PART)}{MERGED}"
-    folder.write(name, to_parquet(whole))
-    if not _read(folder, [name]).equals(whole, check_metadata=True):
+    content = to_parquet(whole)
+    name = merged_name(last, digest_of(content))
+    folder.write(name, content)
+    if not _read(folder, [(name, folder.read(name))]).equals(whole, check_metadata=True):
         folder.delete(name)
         raise StoreError(f"{folder.shown(name)}: came back otherwise than it was written; see to the disk or store")
     return name
 
 
-def _read(folder: Folder, parts: list[str]) -> pa.Table:
+def _read(folder: Folder, parts: Iterable[tuple[str, bytes]]) -> pa.Table:
     tables = []
-    for name, content in zip(parts, folder.each(parts), strict=True):
+    for name, content in parts:
         try:
             tables.append(from_parquet(content))
         except (pa.ArrowException, KeyError, OSError) as e:
             raise StoreError(
-                f"{folder.shown(name)}: cannot be read as Parquet ({e}); `resume` writes the tables anew from the journal"
+                f"{folder.shown(name)}: cannot be read as Parquet ({e}); `raysearch repair` writes it anew from the journal"
             ) from e
     try:
         return pa.concat_tables(tables)
     except pa.ArrowException as e:
-        raise StoreError(f"{folder.place}: its parts are not of one form ({e}); `resume` writes them anew") from e
+        raise StoreError(
+            f"{folder.place}: its parts are not of one form ({e}); `raysearch repair` writes them anew"
+        ) from e

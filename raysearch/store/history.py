@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from raysearch.store.codec import Ended, JournalEntry, Started, decode
+from raysearch.store.codec import OF_DRIVERS, Ended, JournalEntry, Started, decode
 from raysearch.store.journal import Line, history, read_journal
 from raysearch.store.run_folder import RunFolder
 
@@ -49,8 +49,6 @@ def standing(run: RunFolder) -> Standing:
                     ended = None
                 elif isinstance(entry, Ended):
                     ended = entry.status
-            case "follows" | "cut":
-                continue
-            case _:
+            case kind if kind not in OF_DRIVERS:
                 events += 1
     return Standing(tuple(starts), events, ended)

@@ -19,6 +19,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Protocol
 
+from raysearch.folders.digests import TABLES as DIGESTED
+from raysearch.folders.digests import digest_of, read_checked
+from raysearch.folders.parquet import PART
 from raysearch.search.events import Event, Failed, Fitted, Lost, Retried, Task, Told
 from raysearch.search.notes import (
     Blocked,
@@ -33,11 +36,12 @@ from raysearch.search.notes import (
     Trained,
     Weighed,
 )
-from raysearch.store.codec import Cut, Ended, Follows, Started, decode
+from raysearch.store.codec import OF_DRIVERS, Cut, Ended, Follows, JournalEntry, Sealed, Started, Suggested, decode
 from raysearch.store.fits import Fits
 from raysearch.store.history import batches
 from raysearch.store.journal import Journal, history, read_journal
-from raysearch.store.pairs_table import read_pairs, write_pairs
+from raysearch.store.pairs_table import FILE as PAIRS_FILE
+from raysearch.store.pairs_table import pairs_content, read_pairs
 from raysearch.store.rows import (
     conflict_row,
     course_rows,
@@ -52,6 +56,7 @@ from raysearch.store.rows import (
 )
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.schemas import TABLES
+from raysearch.store.seals import Seals
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
 from raysearch.store.withdrawn import Withdrawn
 
@@ -73,6 +78,8 @@ class Ledger:
     `said`: one line for each truncated tail that the journal had. `past`: how many events it holds from drivers before.
     `ended`: the status with which the last driver closed it, None if it was killed (or the run is new).
 
+    `suggested`: grows by what a user's proposer says; what the journal has not yet is added to it.
+
     Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if a later driver is there.
     """
 
@@ -83,6 +90,7 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
+        suggested: Sequence[Suggested] = (),
     ) -> None:
         self._run = run
         self._mirror = mirror
@@ -95,12 +103,16 @@ class Ledger:
         self._read: Counter[str] = Counter()
         self._retry: Retried | None = None
         self._withdrawn = Withdrawn()
+        self._sealed: dict[str, str] = {}
+        self._suggested, self._suggestions = suggested, 0
         said: list[str] = []
         cuts = self._look_back(said)
         self.said = tuple(said)
         if self._read:
             self._journal.append([Follows(dict(self._read))])
         self._journal.check_latest()
+        self._seals = Seals(run.folder, self._sealed, self._keep_entries, self._journal.check_latest)
+        self._seal()
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
         self._to_replay = self.past > 0
@@ -113,7 +125,7 @@ class Ledger:
                 schema,
                 [c for c in cuts if c.table == name],
                 self._cut,
-                self._journal.check_latest,
+                self._write_part,
                 clock,
                 max_rows,
                 max_seconds,
@@ -167,6 +179,9 @@ class Ledger:
 
     def notes(self, notes: Sequence[Note]) -> None:
         """Projects what the search says to the tables and the mirror. Raises: StoreError if the store refuses; TakenOverError."""
+        if new := self._suggested[self._suggestions :]:
+            self._keep_entries(new)
+            self._suggestions += len(new)
         for note in notes:
             self._keep(note)
         if self._mirror is not None and notes:
@@ -209,7 +224,7 @@ class Ledger:
         for line in read_journal(self._run.journal, said.append, history(self._run.journal, self._journal.driver)):
             self._read[line.driver] += 1
             kind = line.raw.get("type")
-            if kind not in ("started", "follows", "cut", "ended"):
+            if kind not in OF_DRIVERS:
                 self.past += 1
                 if kind != "retried":
                     continue
@@ -218,6 +233,10 @@ class Ledger:
                 self._withdrawn.ahead(entry)
             if isinstance(entry, Cut):
                 cuts.append(entry)
+            elif isinstance(entry, Suggested):
+                self._suggestions += 1
+            elif isinstance(entry, Sealed):
+                self._sealed[entry.file] = entry.digest
             elif isinstance(entry, Started):
                 self.ended = None
             elif isinstance(entry, Ended):
@@ -260,7 +279,8 @@ class Ledger:
                 self._add("fits", seed_rows(note), withdrawn)
             case Blocked():
                 kept = read_pairs(self._run.folder)
-                write_pairs(self._run.folder, kept.pairs, kept.encoded, note.pairs)
+                content = pairs_content(kept.pairs, kept.encoded, note.pairs)
+                self._seals.write(self._run.folder, "", PAIRS_FILE, content)
 
     def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
         for row in rows:
@@ -269,14 +289,34 @@ class Ledger:
             else:
                 self._tables[table].add(row)
 
-    def _cut(self, table: str, rows: int) -> Cut:
-        """A durable cut, its part named by the entries of this driver's journal that it covers."""
+    def _cut(self, table: str, rows: int, content: bytes) -> None:
+        """Makes a cut durable, its part named by the entries of this driver's journal that it covers; then writes the part."""
         seq = self._journal.next_seq
-        cut = Cut(table, f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}", rows)
-        self._journal.append([cut])
-        self._journal.check_latest()  # before the part is written: a later driver may not have read of this cut
+        part = f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}"
         self._cut_from[table] = seq + 1
-        return cut
+        self._write_part(table, f"{part}{PART}", content, [Cut(table, part, rows)])
+
+    def _write_part(self, table: str, name: str, content: bytes, before: Sequence[JournalEntry] = ()) -> None:
+        self._seals.write(self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before)
+
+    def _keep_entries(self, entries: Sequence[JournalEntry]) -> None:
+        """Durable before a file is written; a later driver may not have read of them."""
+        self._journal.append(entries)
+        self._journal.check_latest()
+
+    def _seal(self) -> None:
+        """digests.json is as the journal, and run.json says that it is there. The pairs, written before there is a journal, are sealed.
+
+        Raises: StoreError where pairs.parquet is neither what the journal says nor what digests.json says, which may be ahead of it.
+        """
+        folder = self._run.folder
+        if folder.exists(PAIRS_FILE):
+            content = folder.read(PAIRS_FILE)
+            if digest_of(content) != self._sealed.get(PAIRS_FILE):
+                read_checked(folder, PAIRS_FILE)
+                self._seals.seal(PAIRS_FILE, content)
+        self._seals.show()
+        self._run.update(sealed=True)
 
     def _tick(self) -> None:
         if self._to_replay:

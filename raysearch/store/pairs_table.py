@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from raysearch.causal import Input, Pair, Stimulus
 from raysearch.errors import StoreError
+from raysearch.folders.digests import read_checked
 from raysearch.folders.folder import Folder
 from raysearch.folders.parquet import from_parquet, to_parquet
 from raysearch.search.events import Encoded, Given, Ids
@@ -38,21 +39,28 @@ def write_pairs(
     screened: Sequence[PairScreened] | None = None,
 ) -> None:
     """The run's file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
+    run.write(FILE, pairs_content(pairs, encoded, screened))
+
+
+def pairs_content(
+    pairs: Sequence[Pair], encoded: Sequence[Encoded] | None = None, screened: Sequence[PairScreened] | None = None
+) -> bytes:
+    """The bytes of pairs.parquet with these pairs, in their order."""
     encoded_by = {e.index: e for e in encoded or ()}
     screened_by = {s.pair: s for s in screened or ()}
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
     told = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
     schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **told})
-    run.write(FILE, to_parquet(pa.Table.from_pylist(rows, schema=schema)))
+    return to_parquet(pa.Table.from_pylist(rows, schema=schema))
 
 
 def read_pairs(run: Folder) -> KeptPairs:
-    """The pairs of a run. Raises: StoreError if the file is missing or not of this form."""
+    """The pairs of a run. Raises: StoreError if the file is missing, damaged, or not of this form."""
     path = run.shown(FILE)
     if not run.exists(FILE):
         raise StoreError(f"{path}: is missing, so the run never got as far as its pairs; submit the job again")
     try:
-        table = from_parquet(run.read(FILE))
+        table = from_parquet(read_checked(run, FILE))
         told = table.schema.metadata or {}
         rows = table.to_pylist()
         return KeptPairs(

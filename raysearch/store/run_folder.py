@@ -1,7 +1,8 @@
 """The folder of one run: STORE/<name>-<UTC time>-<job hash 8>/, its run.json, job.yaml and lock; on a disk or an object store.
 
-Invariants: run.json is replaced whole, never edited in place; it holds no credentials; on a disk one driver at a time works on a
-run (flock, which the kernel lets go of when a driver dies, however it dies); on an object store the later one counts (journal.py).
+Invariants: run.json is replaced whole, never edited in place, and has a checksum of itself; it holds no credentials; on a disk one driver
+at a time works on a run (flock, which the kernel lets go of when a driver dies, however it dies); on an object store the later one counts
+(journal.py).
 """
 
 import difflib
@@ -15,7 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from raysearch import __version__
 from raysearch.errors import StoreError
+from raysearch.folders.digests import checksum
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.folders.where import folder_at, is_uri, without_credentials
@@ -25,6 +28,7 @@ SCHEMA_VERSION = 1
 PACKAGES = ("raysearch", "torch", "transformers", "ray")
 JOB_FILE = "job.yaml"
 _INFO_FILE = "run.json"
+_SUM = "sum"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
@@ -32,7 +36,8 @@ _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What run.json says. `store_uri` and `tracking_uri` are absolute and without credentials. `facts`: what was known of the model, so
-    that the search can be made again without it. `scale`: of logit differences, once a test on them has one (search/scores.py)."""
+    that the search can be made again without it. `scale`: of logit differences, once a test on them has one (search/scores.py). `sealed`:
+    whether its files have digests (folders/digests.py), which runs of earlier versions have not."""
 
     id: str
     name: str
@@ -46,6 +51,7 @@ class RunInfo:
     mlflow_run_id: str | None = None
     facts: Mapping[str, Any] | None = None
     scale: float | None = None
+    sealed: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -138,7 +144,9 @@ class RunFolder:
         return self.folder.lock(f"run {self.info.id}")
 
     def _write_info(self, info: RunInfo) -> None:
-        self.folder.write(_INFO_FILE, (json.dumps(asdict(info), indent=2, sort_keys=True) + "\n").encode())
+        plain = asdict(info)
+        plain[_SUM] = checksum(plain)
+        self.folder.write(_INFO_FILE, (json.dumps(plain, indent=2, sort_keys=True) + "\n").encode())
 
 
 def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder:
@@ -185,13 +193,11 @@ def installed_versions() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
+    if package == "raysearch":
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:
-        if package == "raysearch":
-            from raysearch import __version__
-
-            return __version__
         return "none"
 
 
@@ -213,9 +219,18 @@ def _read_info(folder: Folder) -> RunInfo:
             raise StoreError(
                 f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}; use the raysearch that made it"
             )
+        _check_sum(raw, known, path)
         return RunInfo(**{k: v for k, v in raw.items() if k in known})
     except (ValueError, TypeError, AttributeError) as e:
         raise StoreError(f"{path}: cannot be read ({e}); it is written by raysearch and holds one JSON object") from e
+
+
+def _check_sum(raw: dict[str, Any], known: set[str], path: str) -> None:
+    """Raises: StoreError where run.json is not what was written. One of an earlier version has no sum, and no key that is unknown here."""
+    if raw[_SUM] != checksum(raw) if _SUM in raw else "sealed" in raw or not known.issuperset(raw):
+        raise StoreError(
+            f"{path}: is damaged or was edited, its checksum is another; restore it from a copy (nothing else holds what it says)"
+        )
 
 
 def _utc_now() -> datetime:

@@ -17,22 +17,22 @@ import pyarrow as pa
 
 from raysearch.errors import StoreError
 from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import MERGED, PART, is_merged, to_parquet
+from raysearch.folders.parquet import PART, base_of, is_merged, to_parquet
 from raysearch.store.codec import Cut
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
 PACK_ROWS = 1_000
 """So many rows wait as Python objects (about 2 KiB each), the others of their part as Arrow."""
-_PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.merged)?\.parquet$")
+_PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.[0-9a-f]{64})?(\.merged)?\.parquet$")
 
 
 class TableWriter:
     """The parts of one table, in `folder`.
 
-    `journalled`: the cuts that the journal holds already, which the rows to come fill first. `cut(table, rows)`: makes a
-    cut durable and returns it. `clock`: seconds, from any zero. `check`: asked before a journalled part is written, for a later driver
-    may have taken rows back.
+    `journalled`: the cuts that the journal holds already, which the rows to come fill first. `cut(table, rows, content)`: makes a
+    cut durable, then writes its part. `write(table, name, content)`: writes the part of a journalled cut, unless a later driver is there,
+    which may have taken rows back. `clock`: seconds, from any zero.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class TableWriter:
         folder: Folder,
         schema: pa.Schema,
         journalled: Iterable[Cut],
-        cut: Callable[[str, int], Cut],
-        check: Callable[[], None],
+        cut: Callable[[str, int, bytes], None],
+        write: Callable[[str, str, bytes], None],
         clock: Callable[[], float],
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
@@ -51,7 +51,7 @@ class TableWriter:
         self._schema = schema
         self._journalled = deque(journalled)
         self._cut = cut
-        self._check = check
+        self._write = write
         self._clock = clock
         self._max_rows = max_rows
         self._max_seconds = max_seconds
@@ -81,8 +81,9 @@ class TableWriter:
         self._count += 1
         if self._journalled:
             if self._count == self._journalled[0].rows:
-                self._check()
-                self._write(self._journalled.popleft())
+                part = self._journalled.popleft().part
+                self._write(self.table, f"{part}{PART}", self._content())
+                self._count = 0
                 if not self._journalled:
                     _drop_merged(self._folder)
         elif self._count >= self._max_rows:
@@ -96,7 +97,8 @@ class TableWriter:
     def flush(self) -> None:
         """Closes the part begun, unless a journalled cut still waits for its rows. Raises: StoreError as `add`."""
         if self._count and not self._journalled:
-            self._write(self._cut(self.table, self._count))
+            self._cut(self.table, self._count, self._content())
+            self._count = 0
 
     def check_whole(self) -> None:
         """Raises: StoreError if a journalled part did not get its rows: then this search does not repeat the journal's."""
@@ -107,11 +109,12 @@ class TableWriter:
                 "the search of this version does not repeat that run: resume it with the version that began it"
             )
 
-    def _write(self, cut: Cut) -> None:
+    def _content(self) -> bytes:
+        """The bytes of the rows that wait, which wait no more."""
         self._pack()
         table = pa.Table.from_batches(self._packed, schema=self._schema)
-        self._folder.write(f"{cut.part}.parquet", to_parquet(table))
-        self._packed, self._count = [], 0
+        self._packed = []
+        return to_parquet(table)
 
     def _pack(self) -> None:
         if self._rows:
@@ -123,7 +126,7 @@ def _make_clean(folder: Folder, parts: set[str]) -> None:
     """Half-written files and parts that no cut of the journal names are gone from the folder."""
     folder.sweep()
     for name in folder.names():
-        if _PART_NAME.match(name) and name.removesuffix(MERGED).removesuffix(PART) not in parts:
+        if _PART_NAME.match(name) and base_of(name) not in parts:
             folder.delete(name)
 
 

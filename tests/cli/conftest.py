@@ -1,10 +1,8 @@
 """The command line as a user calls it: a process of its own, in a folder of its own."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.command import READ_ON_IMPORT, Running, environment, forked, program
+
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "jobs" / "quickstart.yaml"
-NICENESS = "RAY_worker_niceness"
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Of a command: ours, without what raysearch or Ray would go by; but how Ray's workers share the cores is told (tests/conftest.py)."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_")) or k == NICENESS}
-    return {**ours, **more}
 
 
 @dataclass(frozen=True)
@@ -31,27 +24,41 @@ class Shell:
     folder: Path
 
     def __call__(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [*self.command, *arguments]
+        """The command to its end, with `more` in its environment."""
+        if any(name.startswith(READ_ON_IMPORT) for name in more):
+            return self.fresh(*arguments, **more)
+        return forked(arguments, self.folder, environment(**more))
+
+    def script(self, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A Python file to its end, where torch and the like are imported already."""
+        return forked(arguments, self.folder, environment(), path)
+
+    def fresh(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """The command to its end, in a new interpreter."""
         return subprocess.run(
-            command, cwd=self.folder, env=environment(**more), capture_output=True, text=True, check=False
-        )
+            [*self.command, *arguments], cwd=self.folder, env=environment(**more), capture_output=True, text=True, check=False
+        )  # fmt: skip
+
+    def begin(self, *arguments: str, **more: str) -> Running:
+        """The command, which runs on."""
+        return Running(arguments, self.folder, environment(**more))
 
     def killed(self, *arguments: str, once: Callable[[bytes], bool]) -> None:
         """Calls it, and kills it with SIGKILL once all that the journals in `folder` hold is as asked. Fails where it ends before."""
-        command = [*self.command, *arguments]
-        with subprocess.Popen(command, cwd=self.folder, env=environment(), stderr=subprocess.DEVNULL) as process:
-            try:
-                over = False
-                while not once(b"".join(f.read_bytes() for f in self.folder.glob("runs/*/journal/*/*.jsonl"))):
-                    assert not over, f"{arguments} ended with {process.returncode} before it could be killed"
-                    over = process.poll() is not None  # what it wrote last is looked at once more
-                    time.sleep(0.002)
-            finally:
-                process.send_signal(signal.SIGKILL)
+        command = self.begin(*arguments)
+        try:
+            over = False
+            while not once(b"".join(f.read_bytes() for f in self.folder.glob("runs/*/journal/*/*.jsonl"))):
+                assert not over, f"{arguments} ended with {command.returncode} before it could be killed"
+                over = command.poll() is not None  # what it wrote last is looked at once more
+                time.sleep(0.002)
+        finally:
+            command.send_signal(signal.SIGKILL)
+            command.communicate()
 
     @property
     def command(self) -> list[str]:
-        return [str(Path(sys.executable).with_name("raysearch"))]
+        return [program()]
 
     def json(self, *arguments: str) -> Any:
         """What a command prints as JSON on stdout."""

@@ -12,6 +12,7 @@ from tests.cli.conftest import QUICKSTART, Shell
 ALWAYS = (
     "python",
     "packages",
+    "raysearch",
     "devices",
     "memory",
     "/dev/shm",

@@ -83,10 +83,9 @@ def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) 
     assert "does as well" not in said
 
 
-def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(shell: Shell) -> None:
+def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(shell: Shell, tracking: str) -> None:
     from mlflow import MlflowClient
 
-    tracking = f"sqlite:///{shell.folder}/mlflow.db"
     done = shell(
         "run", _job(shell.folder), "--pool", "local", "--tracking-uri", tracking, "-q", "--fail-on-error", "0.1"
     )

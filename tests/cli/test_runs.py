@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
-from tests.cli.conftest import QUICKSTART, ROOT, Shell, environment
+from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
+from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
 VOLATILE = ["worker", "attempt", "seconds", "device"]
@@ -32,12 +31,9 @@ COLUMNS = """
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(once: Once) -> Path:
     """The quick start, run once without disturbance; its run folder."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", str(QUICKSTART), *LOCAL)
-    assert done.returncode == 0, done.stderr
-    return find_run(folder / "runs", "latest").path
+    return once.searched(QUICKSTART)
 
 
 def _verdicts(shell: Shell, run: Path | str = "latest") -> dict[str, tuple[Any, ...]]:
@@ -102,7 +98,6 @@ def test_n_and_matches_are_what_plain_hooks_compute_from_the_pairs_and_the_model
     undisturbed: Path, shell: Shell
 ) -> None:
     """Ten hypotheses at random, by a script that shares nothing with the engine."""
-    torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(ROOT / "jobs/planted/model").eval()
     pairs = [
         p
@@ -171,8 +166,7 @@ def _killed(shell: Shell, after: int) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell, number: int) -> None:
-    command = [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4"]
-    driver = subprocess.Popen(command, cwd=shell.folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    driver = shell.begin("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4")
     while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.01)
@@ -187,12 +181,7 @@ def test_an_interrupted_driver_says_how_to_go_on(undisturbed: Path, shell: Shell
 
 
 def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
-    first = subprocess.Popen(
-        [*shell.command, "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=1"],
-        cwd=shell.folder,
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-    )
+    first = shell.begin("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=1")
     try:
         while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
             assert first.poll() is None, "it ended before there was a journal"
@@ -203,7 +192,7 @@ def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
         assert "works on it now" in second.stderr
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
 
 
 def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
@@ -281,8 +270,7 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     job = str(shell.folder / "jobs" / "quickstart.yaml")
     broken = shell.folder / "broken.py"
     broken.write_text(BROKEN)
-    code = [sys.executable, str(broken), "run", job, *LOCAL]
-    done = subprocess.run(code, cwd=shell.folder, capture_output=True, text=True, check=False)
+    done = shell.script(broken, "run", job, *LOCAL)
     assert done.returncode == 3, done.stderr
     assert "of 120 hypotheses failed, more than --fail-on-error 0.05" in done.stderr
     assert "raysearch: 30 times: OverflowError: " in done.stderr
@@ -295,7 +283,7 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     ).to_pylist()
     assert {f["error_type"] for f in failures} == {"OverflowError"}
     assert all("Traceback" in f["traceback"] for f in failures)
-    tolerant = subprocess.run([*code, "--fail-on-error", "0.5"], cwd=shell.folder, capture_output=True, check=False)
+    tolerant = shell.script(broken, "run", job, *LOCAL, "--fail-on-error", "0.5")
     assert tolerant.returncode == 0
 
 

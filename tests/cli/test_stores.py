@@ -22,8 +22,10 @@ from raysearch.report.results import results
 from raysearch.running.front import Where
 from raysearch.running.run import begin
 from raysearch.store.run_folder import RunFolder, find_run, run_names
-from tests.cli.conftest import QUICKSTART, Shell, environment
+from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import LOCAL, VOLATILE
+from tests.command import Running
+from tests.once import Once
 from tests.s3 import BUCKET, S3, SECRET, proxy_before
 
 pytestmark = pytest.mark.timeout(900)  # a run is some tens of seconds, on a machine that has nothing else to do
@@ -31,12 +33,9 @@ SLOWLY = ("--set", "resources.rows=8")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def undisturbed(once: Once) -> RunFolder:
     """The quick start on a local disk, run once without disturbance."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", str(QUICKSTART), *LOCAL)
-    assert done.returncode == 0, done.stderr
-    return find_run(folder / "runs", "latest")
+    return RunFolder.open(once.searched(QUICKSTART))
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def assert_same(run: RunFolder, other: RunFolder) -> None:
         assert table(run, name).equals(table(other, name)), name
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(what: Callable[[], bool], process: Running) -> None:
     while not what():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -70,12 +69,8 @@ def segments(store: Folder) -> int:
     return sum(len(journal.at(driver).names()) for journal in journals for driver in journal.folders())
 
 
-def start(shell: Shell, s3: S3, *arguments: str) -> subprocess.Popen[str]:
-    ours = {k: v for k, v in environment().items() if not k.startswith("AWS_")}
-    command = [*shell.command, *arguments]
-    return subprocess.Popen(
-        command, cwd=shell.folder, env={**ours, **s3.environment}, stderr=subprocess.PIPE, text=True
-    )
+def start(shell: Shell, s3: S3, *arguments: str) -> Running:
+    return shell.begin(*arguments, **s3.environment)
 
 
 def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_undisturbed_one(
@@ -169,7 +164,6 @@ def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lo
         driver = start(shell, proxy.front, "run", str(QUICKSTART), "--store", uri, *LOCAL, *SLOWLY)
         wait_for(lambda: segments(store) > 4, driver)
         proxy.down = True
-        assert driver.stderr is not None
         line = driver.stderr.readline()  # it is said once, while the store is away
         proxy.down = False
         _, more = driver.communicate()

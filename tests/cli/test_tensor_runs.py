@@ -16,8 +16,8 @@ from raysearch.errors import RaysearchError
 from raysearch.job import Job
 from raysearch.running.pools import work_of
 from raysearch.running.question import ask
-from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
+from tests.once import Once
 
 HANDCRAFTED = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
@@ -54,12 +54,9 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(once: Once) -> Path:
     """The handcrafted network, searched once; its run folder."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = Shell(folder)("run", str(HANDCRAFTED), *LOCAL)
-    assert done.returncode == 0, done.stderr
-    return find_run(folder / "runs", "latest").path
+    return once.searched(HANDCRAFTED)
 
 
 def _rows(shell: Shell, run: Path | str = "latest") -> list[dict[str, Any]]:

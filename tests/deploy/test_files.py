@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,21 @@ def _documents(path: Path) -> Iterator[dict[str, Any]]:
     yield from (d for d in yaml.safe_load_all(path.read_text()) if d)
 
 
+@cache
 def _built(overlay: str) -> list[dict[str, Any]]:
-    """What kustomize makes of an overlay."""
+    """What kustomize makes of an overlay; to be read."""
     done = subprocess.run(["kubectl", "kustomize", KUBERAY / overlay], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [d for d in yaml.safe_load_all(done.stdout) if d]
 
 
-def _schema(kind: str) -> dict[str, Any]:
-    return json.loads((SCHEMAS / f"{kind.lower()}s.v1.json").read_text())
+@cache
+def _custom(kind: str) -> Any:
+    """What validates a custom resource of this kind. Its schema is large, and is itself looked at once."""
+    schema = json.loads((SCHEMAS / f"{kind.lower()}s.v1.json").read_text())
+    validator = jsonschema.validators.validator_for(schema)
+    validator.check_schema(schema)
+    return validator(schema)
 
 
 def _walk(value: Any) -> Iterator[dict[str, Any]]:
@@ -104,10 +111,10 @@ def test_ray_itself_takes_the_cluster_file() -> None:
 @pytest.mark.parametrize("path", sorted(KUBERAY.glob("*/ray*.yaml")), ids=lambda p: p.name)
 def test_kuberay_takes_the_custom_resources(path: Path) -> None:
     for document in _documents(path):
-        jsonschema.validate(document, _schema(document["kind"]))
+        _custom(document["kind"]).validate(document)
         document["spec"]["unheard_of"] = 1
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(document, _schema(document["kind"]))
+            _custom(document["kind"]).validate(document)
 
 
 @pytest.mark.parametrize("path", sorted(KUBERAY.glob("base/*.yaml")), ids=lambda p: p.name)
@@ -125,7 +132,7 @@ def test_kustomize_builds_an_overlay_of_which_each_resource_is_valid(overlay: st
     for document in _built(overlay):
         kinds.append(document["kind"])
         if document["apiVersion"].startswith("ray.io"):
-            jsonschema.validate(document, _schema(document["kind"]))
+            _custom(document["kind"]).validate(document)
         else:
             kubernetes_validate.validate(document, "1.31", strict=True)
     assert {"job": "RayJob", "cluster": "RayCluster"}[overlay.rpartition("/")[2]] in kinds

@@ -159,6 +159,6 @@ def test_the_image_runs_as_nobody_of_importance_with_every_version_pinned() -> N
     images = re.findall(r"^FROM (\S+)", text, re.M) + re.findall(r"image: (\S+/\S+|postgres\S+)", COMPOSE.read_text())
     assert images
     assert all(re.search(r":v?\d+\.\d+(\.\d+)?", image) for image in images)
-    assert all(
-        "-c pins.txt" in line for line in text.splitlines() if "pip install" in line and not line.startswith("#")
-    )
+    installs = [line for line in text.splitlines() if "pip install" in line and not line.startswith("#")]
+    pinned = ("-c pins.txt", "--require-hashes --no-deps", "--no-deps --no-build-isolation .")
+    assert all(any(p in line for p in pinned) for line in installs)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from raysearch.engine.components import COMPONENTS, PER_HEAD
+from raysearch.engine.component_table import PER_HEAD
+from raysearch.engine.components import COMPONENTS
 from raysearch.engine.interchange import collect
 from raysearch.engine.kinds import Collect
 from raysearch.engine.rows import Patch, Point, Row, Source

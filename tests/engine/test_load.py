@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import gguf
 import huggingface_hub.constants
 import numpy as np
 import pytest
@@ -63,7 +64,6 @@ def test_loading_is_quiet_and_leaves_the_noise_as_it_was(saved: Path, capfd: pyt
 
 def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
     """The model as llama.cpp has it: rows of query and key permuted for its form of rotary embedding."""
-    gguf = pytest.importorskip("gguf")
     config = model.config
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_block_count(config.num_hidden_layers)

@@ -4,7 +4,8 @@ import pytest
 from transformers import BartConfig, BertConfig, BertLMHeadModel
 from transformers import BartForConditionalGeneration as Bart
 
-from raysearch.engine.components import COMPONENTS, PER_HEAD
+from raysearch.engine.component_table import PER_HEAD
+from raysearch.engine.components import COMPONENTS
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Point
 from raysearch.engine.sites import layers_of

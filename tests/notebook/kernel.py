@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jupyter_client.manager import start_new_kernel
 
 SECONDS = 120
@@ -47,3 +48,10 @@ def kernel(folder: Path) -> Iterator[Kernel]:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
         manager.cleanup_resources()
+
+
+def hide_ipywidgets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that are started from now on cannot import ipywidgets; what hides it is written into `folder`."""
+    folder.mkdir()
+    (folder / "ipywidgets.py").write_text('raise ImportError("ipywidgets is hidden")')
+    monkeypatch.setenv("PYTHONPATH", str(folder))

@@ -19,6 +19,7 @@ from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cluster.worlds import true_cells
 from tests.notebook.kernel import kernel
+from tests.once import Once
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,10 @@ def _rows(run: rs.Run) -> list[dict[str, Any]]:
     return [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in rows]
 
 
-def test_a_run_from_python_finds_what_the_command_line_finds(searched: rs.Run, shell: Shell) -> None:
-    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q")
-    assert done.returncode == 0, done.stderr
-    assert shell.json("results", "latest", "-o", "json") == _rows(searched)
-    theirs = rs.Run.open(store=str(shell.folder / "runs"))
+def test_a_run_from_python_finds_what_the_command_line_finds(searched: rs.Run, shell: Shell, once: Once) -> None:
+    place = str(once.searched(QUICKSTART))
+    assert shell.json("results", place, "-o", "json") == _rows(searched)
+    theirs = rs.Run.open(place)
     assert _rows(theirs) == _rows(searched)
     assert theirs.info.job_hash == searched.info.job_hash
     assert theirs.job.to_yaml() == searched.job.to_yaml()

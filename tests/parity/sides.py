@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-import pytest
+import pyvene
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -27,8 +27,6 @@ from raysearch.engine.paths import Batched, Replayed
 from raysearch.engine.rows import Features, Patch, Point, Row, Source
 from raysearch.search.events import Ids
 from tests.engine.worlds import CONFIGS, VOCAB, model_from
-
-pyvene = pytest.importorskip("pyvene", reason="pyvene is not installed; make install-bench brings it")
 
 TOLERANCE = 1e-4
 """Logits, absolute. They are of the order of 10 in these models."""

@@ -6,6 +6,7 @@ pyvene's W is copied into ours; random numbers are not matched.
 from collections.abc import Iterator
 
 import pytest
+import pyvene
 import torch
 from torch import Tensor
 
@@ -14,8 +15,6 @@ from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear import Pca
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation
-
-pyvene = pytest.importorskip("pyvene", reason="pyvene is not installed; make install-bench brings it")
 
 TOLERANCE = 1e-5
 SIZES = [(6, 1), (16, 4), (48, 48)]

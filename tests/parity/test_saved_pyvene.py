@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import pyvene
 import torch
 
 import raysearch as rs
@@ -14,8 +15,6 @@ from raysearch.errors import JobError
 from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 from tests.engine.featurizer_worlds import NAMED, made
 from tests.engine.worlds import loaded, model_of, word_tokenizer
-
-pyvene = pytest.importorskip("pyvene", reason="pyvene is not installed; make install-bench brings it")
 
 BASE, SOURCE = "w1 w2 w3 w4", "w1 w2 w5 w4"
 WIDTH, TOKEN = 32, 3

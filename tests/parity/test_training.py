@@ -5,10 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("pyvene", reason="pyvene is not installed; make install-bench brings it")
-
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "das_equals_pyvene.py"
 
 

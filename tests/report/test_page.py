@@ -26,6 +26,7 @@ from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.browser import browser, requested
 from tests.cli.conftest import QUICKSTART, Shell
+from tests.once import Once
 from tests.store.books import ENCODED, PAIRS, new_run
 
 PICTURE_BYTES = 300_000
@@ -88,13 +89,11 @@ class Searched:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """The quick start, as it is, in this process; its page as the run has left it."""
-    shell = Shell(tmp_path_factory.mktemp("quickstart"))
-    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q")
-    assert done.returncode == 0, done.stderr
-    run = find_run(shell.folder / "runs", "latest")
+def searched(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """The quick start, as it is; its page as the run has left it."""
+    run = RunFolder.open(once.searched(QUICKSTART))
     html = run.folder.read(FILE).decode()
+    shell = Shell(tmp_path_factory.mktemp("quickstart"))
     return Searched(run, html, Page(html), shell.json("results", str(run.path), "-o", "json"))
 
 

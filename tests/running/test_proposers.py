@@ -133,7 +133,7 @@ def test_ones_own_proposes_for_all_variables_what_lies_outside_the_grid_too(tmp_
     ("old", "new", "says"),
     [
         ("class Proposer", "class Other", "mine.py has no 'Proposer'; give file.py:name"),
-        ("def propose(", "def proposes(", r"made Proposer, which has no propose\(known\)"),
+        ("def propose(", "def proposes(", r"Proposer, which has no propose\(known\)"),
         ("most = None", "most = 0", "most of .* is 0; it must be a number of hypotheses"),
         ("self.space, self.layer = space, layer", "raise KeyError('x')", "mine.py:Proposer raised KeyError: 'x'"),
         ("class Proposer", "class Proposer(", "cannot be run: SyntaxError"),

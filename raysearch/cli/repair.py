@@ -1,0 +1,27 @@
+"""`raysearch repair`: files of a run that were damaged or lost, written anew from its journal."""
+
+from typing import Any
+
+import click
+
+from raysearch.cli.flags import loudness, run, set_verbosity, store
+
+
+@click.command()
+@run
+@store
+@loudness
+def repair(run: str, store: str, quiet: bool, **flags: Any) -> int:
+    """Write what is damaged or lost of the tables of RUN anew from its journal. Needs no model, runs no code of the run."""
+    from raysearch.running.repair import repair as write_anew
+    from raysearch.store.run_folder import find_run
+
+    set_verbosity(flags)
+    found = find_run(store, run)
+    with found.lock():
+        repaired = write_anew(found)
+    if not quiet:
+        for file in repaired.files:
+            click.echo(f"repaired  {file}", err=True)
+        click.echo(f"run       {found.place}: {repaired.among} files with digests, all as they were written", err=True)
+    return 0

@@ -1,0 +1,35 @@
+"""Code that a job runs, named before it runs.
+
+Invariants: nothing is imported to name it; a ready problem or proposer of raysearch is no code of the job's.
+"""
+
+from raysearch.engine.factory import NETWORK
+from raysearch.job import Job
+from raysearch.job.files import MODEL, PROBLEM, PROPOSER
+from raysearch.problems.load import named_problem
+from raysearch.running.proposers import OWN, READY
+from raysearch.user_code import check, code_words
+
+
+def code_of(job: Job, with_problem: bool = True) -> list[str]:
+    """A line for each file or module whose code the job runs. `with_problem`: its problem's too, which a run that goes on needs no more.
+
+    Raises: JobError for what may not be named; nothing has run then.
+    """
+    named = [(MODEL, *_split(job.model.path), NETWORK)] if job.model.is_factory else []
+    if with_problem and job.problem.use is not None and not job.problem.use.startswith("raysearch.problems."):
+        place, name, kind = named_problem(job.problem.use)
+        named.append((PROBLEM, place, name, kind))
+    if job.propose.use not in READY:
+        named.append((PROPOSER, *_split(job.propose.use), OWN))
+    for key, place, name, kind in named:
+        check(place, name, key, kind)
+    lines = [code_words(key, place) for key, place, *_ in named]
+    if job.model.trust_remote_code:
+        lines.append(f"runs code of: the .py files that lie with {job.model.path} (model.trust_remote_code)")
+    return lines
+
+
+def _split(use: str) -> tuple[str, str]:
+    place, _, name = use.rpartition(":")
+    return place, name

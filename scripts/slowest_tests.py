@@ -1,0 +1,30 @@
+"""The slowest test files and tests of the last `make test`, from build/junit.xml: processor seconds, then seconds on the clock."""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+JUNIT = Path(__file__).parents[1] / "build" / "junit.xml"
+CPU = "cpu_seconds"  # tests/timing.py writes it
+
+
+def main(*paths: str) -> None:
+    cases = [case for path in paths or (str(JUNIT),) for case in ElementTree.parse(path).getroot().iter("testcase")]
+    files: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    tests: list[tuple[float, float, str]] = []
+    for case in cases:
+        cpu = sum(float(p.get("value", 0)) for p in case.iter("property") if p.get("name") == CPU)
+        clock = float(case.get("time", 0))
+        files[case.get("classname", "?")].append((cpu, clock))
+        tests.append((cpu, clock, f"{case.get('classname')}::{case.get('name')}"))
+    print(f"{sum(t[0] for t in tests):8.1f} {sum(t[1] for t in tests):8.1f}  all {len(tests)} tests\n")
+    for name, seconds in sorted(files.items(), key=lambda f: -sum(s[0] for s in f[1])):
+        print(f"{sum(s[0] for s in seconds):8.1f} {sum(s[1] for s in seconds):8.1f}  {name} ({len(seconds)} tests)")
+    print()
+    for cpu, clock, name in sorted(tests, reverse=True)[:60]:
+        print(f"{cpu:8.1f} {clock:8.1f}  {name}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
