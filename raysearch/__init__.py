@@ -18,12 +18,8 @@ if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.notebook.run import Run
     from raysearch.notebook.search import resume, run
 
-if (
-    "ipykernel" in sys.modules
-):  # what shows no bar in a cell has no need to be told, in that cell, that bars need ipywidgets
-    warnings.filterwarnings(
-        "ignore", message="IProgress not found"
-    )  # of tqdm, which transformers and the hub's client import
+if "ipykernel" in sys.modules:  # what shows no bar in a cell has no need to be told, in that cell, that bars need ipywidgets
+    warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which transformers and the hub's client import
 
 __version__ = "0.1.0"
 

@@ -151,9 +151,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         nonlocal tokens
         fired[at] += 1
         whole = None if shape is None or not hook.first else (shape[0], hook.first + shape[1])
-        if whole is not None and _is_of(
-            _leading(activation), whole
-        ):  # what a cache kept of the tokens before is seen again
+        if whole is not None and _is_of(_leading(activation), whole):  # what a cache kept of the tokens before is seen again
             shaped, first = seen(activation, shape=whole), 0
         else:
             shaped, first = seen(activation, hook.flat, shape), tokens
