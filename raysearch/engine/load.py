@@ -32,6 +32,7 @@ from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
 from raysearch.engine.lengths import most_tokens
 from raysearch.engine.network import Encoder, LanguageModel
+from raysearch.engine.products import speed_up
 from raysearch.engine.sites import ONLY
 from raysearch.engine.wording import PLAIN, Wording
 from raysearch.errors import ModelError
@@ -81,6 +82,7 @@ class Loaded:
             torch.manual_seed(seed)
             model = build(copy.deepcopy(self.model.config))
         model = model.to(device=self.model.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
+        speed_up(model)
         return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
 
     def encode(self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]) -> tuple[Encoded, ...]:
@@ -143,6 +145,7 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
         except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
             raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
+    speed_up(model)
     folder, commit = _files_of(source)
     digest = digest_of(folder, source.trust_remote_code)
     return Loaded(model, tokenizer, digest, source.dtype, source.wording, commit)

@@ -23,9 +23,8 @@ from raysearch.engine.replica import Replica
 from raysearch.engine.rows import Row, swap
 from raysearch.engine.selfcheck import Settled, error_of, fastest, trial_rows
 from raysearch.search.events import Measured, Task
-from tests.engine.test_paths import ROUTED, asked
+from tests.engine.test_paths import asked
 from tests.engine.worlds import (
-    CONFIGS,
     REPLAYED,
     VOCAB,
     World,
@@ -39,7 +38,7 @@ from tests.engine.worlds import (
 )
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-SMOOTH = tuple(family for family in CONFIGS if family not in ROUTED)
+TRIED = ("llama", "gpt2", "gemma3", "qwen3", "bloom", "wide")
 WIDE = {
     "vocab_size": 200, "hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256,
     "num_hidden_layers": 6, "initializer_range": 0.15, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
@@ -59,7 +58,7 @@ def half_world(family: str, dtype: str) -> World:
 @cache
 def settled_for(family: str, dtype: str, most: int) -> Settled:
     world = half_world(family, dtype)
-    rows = [row for seed in range(8) for row in asked(world, family, 1000 + seed, 8) if not cancels(row)]
+    rows = [row for seed in range(4) for row in asked(world, family, 1000 + seed, 6) if not cancels(row)]
     return fastest(world.network, world.taps, trial_rows(rows, world.layers), Limit(most), 2**30, dtype)
 
 
@@ -75,15 +74,15 @@ def measured(world: World, settled: Settled, rows: list[Row], most: int, toleran
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@settings(max_examples=8, deadline=None)
-@given(family=st.sampled_from([*SMOOTH, "wide"]), seed=st.integers(0, 10**6), most=st.sampled_from([1, 3, 64]))
+@settings(max_examples=6, deadline=None)
+@given(family=st.sampled_from(TRIED), seed=st.integers(0, 10**6), most=st.sampled_from([3, 64]))
 def test_a_row_is_answered_as_the_canonical_computation_does_in_any_company(
     dtype: str, family: str, seed: int, most: int
 ) -> None:
     world = half_world(family, dtype)
     settled = settled_for(family, dtype, most)
     assert settled.path.name == ("replay" if family in (*REPLAYED, "wide") else "batched")
-    rows = asked(world, family, seed, 12)
+    rows = asked(world, family, seed, 8)
     canonical = [decide(world.oracle(row)[None])[0].id for row in rows]
     assert measured(world, settled, rows, most) == canonical
     shuffled = random.Random(seed).sample(range(len(rows)), len(rows))
@@ -111,7 +110,7 @@ def noisy(family: str, dtype: str, seed: int) -> tuple[World, Settled]:
     world = half_world(family, dtype)
     settled = settled_for(family, dtype, 64)
     path = Noisy(settled, NOISE[dtype], seed)
-    rows = [swap(base, source, at % world.layers, (1,)) for at, (base, source) in enumerate(texts(99, 64))]
+    rows = [swap(base, source, at % world.layers, (1,)) for at, (base, source) in enumerate(texts(99, 32))]
     wanted = {row: decide(world.oracle(row)[None])[0] for row in rows}
     error = error_of(path, settled.captures, wanted)
     assert 0 < error.largest <= 4 * NOISE[dtype]
@@ -132,7 +131,7 @@ def test_where_companies_differ_near_ties_are_decided_again_and_else_answers_wou
     family: str, dtype: str
 ) -> None:
     """Each answer is right twice, though the path says something else each time; without a second decision some are not."""
-    rows = [swap(base, source, at % 2, (at % 6,)) for at, (base, source) in enumerate(texts(5, 80))]
+    rows = [swap(base, source, at % 2, (at % 6,)) for at, (base, source) in enumerate(texts(5, 60))]
     with_it, without = [], []
     for seed in (0, 1):
         world, settled = noisy(family, dtype, seed)
@@ -145,9 +144,9 @@ def test_where_companies_differ_near_ties_are_decided_again_and_else_answers_wou
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral", "falcon_grouped"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_replica_gives_the_same_outputs_for_any_limit_of_rows_order_and_grouping(family: str, dtype: str) -> None:
-    pairs = random_pairs(7, 32)
+    pairs = random_pairs(7, 16)
     places = [residual((layer, at)) for layer in range(2) for at in ("first", "here", "last")]
 
     def outputs(rows: int, order: list[int], groups: int, plain: bool = False) -> dict[tuple[str, int], object]:
@@ -163,7 +162,7 @@ def test_a_replica_gives_the_same_outputs_for_any_limit_of_rows_order_and_groupi
         return found
 
     first = outputs(64, list(range(6)), 6)
-    assert len(first) == 24
+    assert len(first) == 12
     assert first == outputs(3, [5, 2, 0, 4, 1, 3], 2) == outputs(64, list(range(6)), 6, plain=True)
 
 
