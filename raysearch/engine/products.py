@@ -1,8 +1,9 @@
 """Products of bfloat16 numbers on a CPU: computed in float32, and rounded once, where the processor is faster so.
 
-Processors with AVX-512's bfloat16 but no AMX multiply bfloat16 numbers at half their float32 rate: 85-90 GFLOP/s against 155-165 on one core of
-an Emerald Rapids whose AMX is masked (torch 2.13, products of 128 to 448 rows with the weights of SmolLM2-135M), where a product in float32, both
-conversions included, runs at 155. What is computed is the same, for products of bfloat16 numbers are exact in float32 and both ways add up in it.
+Processors with AVX-512's bfloat16 but no AMX multiply bfloat16 numbers at half their float32 rate: 85-90 GFLOP/s against 155-165 on
+one core of an Emerald Rapids whose AMX is masked (torch 2.13, 448 rows with the weights of SmolLM2-135M); a product in float32, both
+conversions included, runs at 155. What is computed is the same: products of bfloat16 numbers are exact in float32, and both ways
+add up in it.
 
 Invariants: which way is taken depends on the processor and on the number of rows alone, so that equal rows at equal shapes are equal.
 """

@@ -1,7 +1,5 @@
 """SmolLM2-135M in bfloat16 and float16: the fast path is taken, answers are the canonical computation's, and the rest is right."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -21,8 +19,8 @@ PLACES = [residual((layer, position)) for layer in (3, 12, 16, 28) for position 
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16"])
-def loaded(request: pytest.FixtureRequest) -> Iterator[Loaded]:
-    yield load(ModelSource(str(FOLDER), dtype=request.param))
+def loaded(request: pytest.FixtureRequest) -> Loaded:
+    return load(ModelSource(str(FOLDER), dtype=request.param))
 
 
 @pytest.fixture(scope="module")
