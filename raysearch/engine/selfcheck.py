@@ -137,7 +137,7 @@ class _Trial:
             most = max(self.least / SAFETY, MOST * self.step)
             tolerance, why = max(self.least, SAFETY * error.largest), ""
             if not error.largest <= most:
-                why = f"gaps of the best two logits differ by up to {error.largest:.2g}; allowed {most:.2g}"
+                why = f"logits differ by up to {error.largest:.2g} in the gap of the best two; allowed {most:.2g}"
             elif tolerance > self.least and error.share(tolerance) > HALF:
                 why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
         except (RaysearchError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
