@@ -54,8 +54,10 @@ def row_of(
     return Row(pair.base, patches, pair.choices)
 
 
-def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequence[str], seed: int = 0) -> list[Row]:
-    """Rows to hold a fast path against the oracle on: on random pairs, each component at a random position.
+def trials(
+    pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequence[str], seed: int = 0, tried: int = TRIED
+) -> list[Row]:
+    """Rows to hold a fast path against the oracle on: on `tried` random pairs, each component at a random position.
 
     The residual in two random layers, where it can be patched, so that rows have company that joins at another and not all are patched
     in the last; a random head of a per-head component; and all of these at once, where answers have several tokens with an answer begun
@@ -63,7 +65,7 @@ def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequen
     """
     rng = random.Random(f"{seed}.trials")
     rows: list[Row] = []
-    for pair in (rng.choice(pairs) for _ in range(TRIED if pairs else 0)):
+    for pair in (rng.choice(pairs) for _ in range(tried if pairs else 0)):
         if not pair.sources:
             rows.append(Row(pair.base))
             continue

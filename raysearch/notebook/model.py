@@ -29,10 +29,11 @@ from raysearch.engine.kinds import Collect
 from raysearch.engine.load import Loaded, ModelSource, best_device, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import fastest, is_identity, trial_rows
+from raysearch.engine.paths import is_identity
 from raysearch.engine.rows import Patch, Row
 from raysearch.engine.saved import SavedIntervention
 from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
+from raysearch.engine.selfcheck import fastest, trial_rows
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import JobError, PairsError, PositionError
 from raysearch.notebook.prediction import Prediction, predicted
@@ -314,14 +315,14 @@ class Model:
         device, layers = self._network.device, len(self._network.blocks)
         distinct = list(dict.fromkeys(rows))
         some = distinct[:: max(1, len(distinct) // 6)]
-        tolerance = NEAR_TIE[self._dtype]
-        path, _ = fastest(
-            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), tolerance
+        settled = fastest(
+            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), self._dtype
         )
+        path = settled.path
         found: dict[Row, Any] = {row: self._logits(row) for row in distinct if path.is_free(row)}
         for batch in path.batches([row for row in distinct if row not in found]):
             logits = path.logits(batch)
-            near = set(near_ties(decide(logits), tolerance))
+            near = set(near_ties(decide(logits), settled.tolerance))
             found.update((row, self._logits(row) if i in near else logits[i]) for i, row in enumerate(batch))
         return found, path.name
 

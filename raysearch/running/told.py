@@ -1,6 +1,7 @@
 """What is said of a search on its way: the model, what is asked, what screening showed, how it ended."""
 
 from raysearch.causal import SPLITS
+from raysearch.report.account import cost_of
 from raysearch.running.front import Front
 from raysearch.running.question import Question
 from raysearch.search.events import Opened
@@ -8,6 +9,9 @@ from raysearch.search.notes import Snapshot
 from raysearch.search.pair_counts import said
 from raysearch.search.search import Search
 from raysearch.store.run_folder import RunFolder
+
+MANY = 0.1
+"""Share of outputs decided again from which on it is said."""
 
 
 def tell_model(opened: Opened, question: Question, front: Front) -> None:
@@ -49,6 +53,12 @@ def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Front) -> Non
         f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
     )
+    again = cost_of(run.folder).again
+    if again > MANY:
+        front.say(
+            f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch and were decided one by one, "
+            "which is slow; in float32 they are fewer"
+        )
     if end.conflicts:
         front.say(
             f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables.at('failures').place}"
