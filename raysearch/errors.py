@@ -19,17 +19,19 @@
 Whatever is not a RaysearchError is our fault and is shown whole, chained.
 """
 
+from raysearch.literal import visible
+
 
 class RaysearchError(Exception):
     """A mistake of the user, or of the world around: its text says what was wrong, what it got and what would do.
 
-    It is one line whatever was put into it (keys, file names and texts of users may hold line ends).
+    It is one line whatever was put into it, and a terminal obeys none of it (keys, file names and texts of users may hold anything).
     """
 
     exit_code = 1
 
     def __init__(self, text: str = "") -> None:
-        super().__init__("\\n".join(text.splitlines()))
+        super().__init__(visible(text))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython and Jupyter show in place of a traceback: the one line. `%debug` and `__cause__` have the rest."""

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from raysearch.errors import JobError
+from raysearch.user_folder import beside
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _from_file(path: Path, key: str) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         # Whose file it is should hear of older import paths (old_paths.py), though it is no __main__.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), beside(path.resolve()):
             warnings.filterwarnings("default", category=DeprecationWarning, module=re.escape(spec.name))
             spec.loader.exec_module(module)
     except Exception as e:

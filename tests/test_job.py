@@ -79,8 +79,8 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             r"space.components.0: 'resdual' is no component; did you mean 'residual'\?",
         ),
         (
-            {"space": {"components": ["zzz"]}},
-            "space.components.0: 'zzz' is no component; it may be residual, .* or a dotted",
+            {"space": {"components": ["zzz!"]}},
+            "space.components.0: 'zzz!' is no module path; write it as in model",
         ),
         (
             {"space": {"components": ["model.layers.{i}.mlp"]}},

@@ -1,9 +1,10 @@
 """What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
 
+from raysearch.causal.drawn import Drawn, LeftOut, LeftOutReason
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares, lenders
 from raysearch.causal.positions import EVERY, TAKES, Take, index_of, taken, token
-from raysearch.causal.problem import Problem, draw_pairs, split_of
+from raysearch.causal.problem import Problem, digest_of, draw_pairs, draws, split_by, split_of
 from raysearch.causal.stimulus import Stimulus
 from raysearch.old_paths import announce
 
@@ -14,7 +15,10 @@ __all__ = [
     "SPLITS",
     "TAKES",
     "CausalModel",
+    "Drawn",
     "Input",
+    "LeftOut",
+    "LeftOutReason",
     "Pair",
     "Problem",
     "Setting",
@@ -25,9 +29,12 @@ __all__ = [
     "Value",
     "Variable",
     "differing_shares",
+    "digest_of",
     "draw_pairs",
+    "draws",
     "index_of",
     "lenders",
+    "split_by",
     "split_of",
     "taken",
     "token",

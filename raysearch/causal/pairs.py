@@ -7,7 +7,7 @@ counterfactuals are answers (text), one for each variable that is asked about.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysearch.causal.model import Setting
 from raysearch.causal.stimulus import Stimulus
@@ -30,9 +30,11 @@ class Input:
 
     Positions of a text are `spans`, each [start, end) in characters, or `tokens`, each indices of its tokens, special ones not
     counted. Those of a stimulus are `tokens`: of what the network has as such (time steps, patches; 0 alone where it has none). The
-    position "last" always exists and is not listed. `values` is empty for pairs from a file.
+    position "last" always exists and is not listed. `values` is empty for pairs from a file. A `stimulus` may be given as any array,
+    tensor, nested list or number (`Stimulus.of` says what becomes of it).
 
-    Raises: PairsError for neither or both, a span that is empty or outside the text, token indices that are none or below 0.
+    Raises: PairsError for neither or both, a span that is empty or outside the text, token indices that are none or below 0, or what
+    is no tensor.
     """
 
     text: str = ""
@@ -41,7 +43,24 @@ class Input:
     stimulus: Stimulus | None = None
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
+    if TYPE_CHECKING:  # what may be given as a stimulus is more than what is kept
+
+        def __init__(
+            self,
+            text: str = "",
+            spans: Mapping[str, Span] = ...,
+            values: Setting = ...,
+            stimulus: Any = None,
+            tokens: Mapping[str, tuple[int, ...]] = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise PairsError(
+                f"an input's text is a {type(self.text).__name__}; give text as a string, an array or tensor as Input(stimulus=...)"
+            )
+        if self.stimulus is not None and not isinstance(self.stimulus, Stimulus):
+            object.__setattr__(self, "stimulus", Stimulus.of(self.stimulus))
         if LAST in self.positions:
             raise PairsError(
                 f"position {LAST!r} is every text's last token and cannot be given a span; name it otherwise"

@@ -7,9 +7,11 @@ draws the same pairs; draws are independent and identically distributed within a
 import hashlib
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from raysearch.causal.drawn import Drawn, LeftOut, LeftOutReason
 from raysearch.causal.model import CausalModel, Setting, Value
 from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.errors import PairsError, RaysearchError
@@ -70,6 +72,17 @@ def draw_pairs(
     `disjoint`: variables of which no value stands in two splits, in base or source; pairs whose values belong to several are passed over.
     Raises: PairsError where a split's part of the domain seems to be empty, or nothing is asked for.
     """
+    return draws(problem, variables, counts, seed, disjoint).pairs
+
+
+def draws(
+    problem: Problem,
+    variables: tuple[str, ...],
+    counts: Mapping[Split, int],
+    seed: int,
+    disjoint: Sequence[str] = (),
+) -> Drawn:
+    """The pairs of `draw_pairs`, and how many draws were left out on the way. Raises: as `draw_pairs`."""
     if isinstance(variables, str):
         raise PairsError(f"variables is the text {variables!r}; give a tuple of names, ({variables!r},)")
     if not any(counts.values()):
@@ -77,6 +90,7 @@ def draw_pairs(
     rng = random.Random(f"{seed}.pairs.{problem.name}")
     missing = dict(counts)
     pairs: list[Pair] = []
+    left: Counter[tuple[LeftOutReason, Split | None, str | None]] = Counter()
     misses = 0
     rarest = max(1, sum(counts.values()) // min(n for n in counts.values() if n))
     patience = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
@@ -84,6 +98,7 @@ def draw_pairs(
         pair = _draw(problem, variables, len(pairs), rng)
         split = _split_by_values(pair, disjoint, counts, seed) if disjoint else _split_by_content(pair, counts, seed)
         if split is None or not missing[split]:
+            left["disjoint" if split is None else "beyond", split, pair.set] += 1
             misses += 1
             if misses > patience:
                 lacking = next(s for s in SPLITS if missing.get(s))
@@ -96,7 +111,7 @@ def draw_pairs(
         misses = 0
         missing[split] -= 1
         pairs.append(replace(pair, split=split))
-    return tuple(pairs)
+    return Drawn(tuple(pairs), tuple(LeftOut(*key, pairs=n) for key, n in left.items()))
 
 
 def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.Random) -> Pair:
@@ -160,8 +175,17 @@ def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) ->
 
     It divides the domain before anything is drawn, and needs no list of it.
     """
-    key = "\x00".join((str(seed), *contents))
-    at = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64 * sum(counts.values())
+    return split_by(digest_of(contents, seed), counts)
+
+
+def digest_of(contents: Sequence[str], seed: int) -> bytes:
+    """32 bytes that tell a (base, sources) from every other, by its inputs' contents."""
+    return hashlib.sha256("\x00".join((str(seed), *contents)).encode()).digest()
+
+
+def split_by(digest: bytes, counts: Mapping[Split, int]) -> Split:
+    """The split to which a digest belongs, in the ratio of `counts`."""
+    at = int.from_bytes(digest[:8], "big") / 2**64 * sum(counts.values())
     for split in SPLITS:
         at -= counts.get(split, 0)
         if at < 0:

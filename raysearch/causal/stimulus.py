@@ -1,27 +1,28 @@
 """A stimulus: an input that is no text, one tensor, kept as plain bytes so that nothing here needs torch.
 
-Invariants: equal content, equal stimulus, on every machine; numbers are float32 or int64, row-major, little-endian.
+Invariants: equal content, equal stimulus, on every machine; numbers are float32, int64 or bool, row-major, little-endian.
 """
 
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from raysearch.errors import PairsError
 
-Numeric = Literal["float32", "int64"]
-"""What a stimulus is made of: numbers, or whole numbers such as ids."""
+Numeric = Literal["float32", "int64", "bool"]
+"""What a stimulus is made of: numbers, whole numbers such as ids, or truth values."""
 
-_LETTERS = {"float32": "f", "int64": "q"}
-_SIZES = {"float32": 4, "int64": 8}
+_LETTERS = {"float32": "f", "int64": "q", "bool": "?"}
+_SIZES = {"float32": 4, "int64": 8, "bool": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Stimulus:
-    """One tensor without a row dimension: its shape, and its numbers in row-major order.
+    """One tensor without a row dimension: its shape (none for a single number), and its numbers in row-major order.
 
     Raises: PairsError for bytes that are not of that shape, or a shape that holds no number.
     """
@@ -33,21 +34,25 @@ class Stimulus:
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Numeric):
             raise PairsError(f"a tensor of {self.dtype}: it may be {', '.join(get_args(Numeric))}")
-        if not self.shape or min(self.shape) < 1:
-            raise PairsError(f"a tensor of shape {list(self.shape)} holds no row of numbers; give at least one of each")
+        if min(self.shape, default=1) < 1:
+            raise PairsError(f"a tensor of shape {list(self.shape)} holds no number; give at least one")
         if len(self.data) != _SIZES[self.dtype] * math.prod(self.shape):
             raise PairsError(f"{len(self.data)} bytes are no {self.dtype} tensor of shape {list(self.shape)}")
 
     @classmethod
     def of(cls, values: Any) -> "Stimulus":
-        """The stimulus of nested lists of numbers, or of whatever has a `tolist` that gives them (an array, a tensor).
+        """The stimulus of a number, of nested lists of numbers, or of an array or tensor of whatever library.
 
-        Whole numbers stay whole (int64); as soon as one is not, all are float32, rounded to the nearest. Raises: PairsError.
+        Truth values alone are bool, whole numbers int64; as soon as one number is not whole, all are float32, rounded to the nearest.
+        Raises: PairsError.
         """
-        nested = values.tolist() if hasattr(values, "tolist") else values
+        if isinstance(values, Stimulus):
+            return values
+        nested = _as_lists(values)
         shape = _shape(nested)
         flat = list(_flat(nested, shape))
-        dtype: Numeric = "int64" if all(isinstance(n, int) for n in flat) else "float32"
+        kinds = set(map(type, flat))
+        dtype: Numeric = "bool" if kinds <= {bool} else "int64" if kinds <= {bool, int} else "float32"
         try:
             return cls(dtype, shape, struct.pack(f"<{len(flat)}{_LETTERS[dtype]}", *flat))
         except (struct.error, OverflowError) as e:
@@ -67,10 +72,33 @@ class Stimulus:
         return f"Stimulus({self.dtype}, {list(self.shape)}, {self.digest})"
 
 
+def _as_lists(values: Any) -> Any:
+    """Nested lists, of an array or a tensor; anything else as it is. Raises: PairsError for a tensor that cannot be read."""
+    if isinstance(values, Mapping | AbstractSet):
+        held = ", ".join(map(str, values)) or "nothing"
+        raise PairsError(
+            f"an input is one tensor, and a {type(values).__name__} of {held:.60} is none; join its parts into one tensor, which the "
+            "network takes apart"
+        )
+    try:
+        if hasattr(values, "tolist"):
+            return values.tolist()
+        return values.__array__().tolist() if hasattr(values, "__array__") else values
+    except Exception as e:  # another library's tensor: of no storage, quantised, on a device that is gone
+        raise PairsError(
+            f"a {type(values).__name__} cannot be read as numbers ({type(e).__name__}: {' '.join(str(e).split()):.120}); give a plain "
+            "array, a tensor or lists"
+        ) from e
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
 def _shape(nested: Any) -> tuple[int, ...]:
     """As the first of each says it; `_flat` holds the others against it."""
     shape = []
-    while isinstance(nested, Sequence) and not isinstance(nested, str | bytes):
+    while _is_list(nested := _as_lists(nested)):
         shape.append(len(nested))
         if not nested:
             break
@@ -79,12 +107,20 @@ def _shape(nested: Any) -> tuple[int, ...]:
 
 
 def _flat(nested: Any, shape: tuple[int, ...]) -> Iterator[float]:
+    if not isinstance(nested, list | int | float):
+        nested = _as_lists(nested)
     if not shape:
-        if isinstance(nested, bool) or not isinstance(nested, int | float):
-            raise PairsError(f"a tensor's numbers are nested lists, as long as each other; got {nested!r:.60}")
+        if not isinstance(nested, int | float):
+            raise PairsError(f"a tensor is of numbers, alone or in lists as long as each other; got {nested!r:.60}")
         yield nested
         return
-    if not isinstance(nested, Sequence) or isinstance(nested, str | bytes) or len(nested) != shape[0]:
-        raise PairsError(f"a tensor's numbers are nested lists, as long as each other; got {nested!r:.60}")
+    if not _is_list(nested) or len(nested) != shape[0]:
+        raise PairsError(
+            f"a tensor's lists are as long as each other, and here one of {shape[0]} stands beside {nested!r:.60}; an input is one tensor: "
+            "join what is of several shapes into one, which the network takes apart"
+        )
+    if len(shape) == 1 and all(type(n) in (int, float, bool) for n in nested):
+        yield from nested
+        return
     for part in nested:
         yield from _flat(part, shape[1:])

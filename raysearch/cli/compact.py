@@ -13,6 +13,7 @@ from raysearch.cli.flags import loudness, run, set_verbosity, store
 @loudness
 def compact(run: str, store: str, quiet: bool, **flags: Any) -> int:
     """Merge the parts of each table of RUN into one. Results stay what they are; RUN must be done."""
+    from raysearch.literal import visible
     from raysearch.store.compact import compact as merge
     from raysearch.store.run_folder import find_run
 
@@ -21,5 +22,5 @@ def compact(run: str, store: str, quiet: bool, **flags: Any) -> int:
     with found.lock():
         for merged in merge(found):
             if not quiet:
-                click.echo(f"{merged.table:<13} {merged.rows} rows: {merged.before} -> 1 part", err=True)
+                click.echo(f"{visible(merged.table):<13} {merged.rows} rows: {merged.before} -> 1 part", err=True)
     return 0

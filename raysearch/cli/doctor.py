@@ -19,6 +19,7 @@ import click
 
 from raysearch.cli.flags import no_color, store, tracking
 from raysearch.errors import RaysearchError
+from raysearch.literal import visible
 
 SHARED_MEMORY = 2**30
 """Bytes of /dev/shm below which Ray's object store goes to the disk: Docker gives 64 MiB."""
@@ -93,7 +94,7 @@ def _print(finding: Finding, no_color: bool) -> None:
     shown = sys.stdout.isatty()
     mark = ("✓" if finding.ok else "✗") if shown else ("ok" if finding.ok else "WRONG")
     colour = ("green" if finding.ok else "red") if shown and not no_color else None
-    click.echo(f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {finding.said}")
+    click.echo(f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.said)}")
 
 
 def _python() -> str:

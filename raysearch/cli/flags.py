@@ -5,7 +5,8 @@ Invariants: nothing heavy is imported before a flag is used.
 
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from click.core import ParameterSource
 
 from raysearch.errors import RaysearchError
 from raysearch.store.places import DEFAULT_STORE
+
+_WORD = re.compile(r"[\w.][\w.-]*")
 
 
 def flags(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,4 +136,9 @@ def _complete_runs(context: click.Context, text: str) -> list[str]:
         names = run_names(folder_at(store, Patience(seconds=0)))
     except RaysearchError:  # a shell that completes has no place to say it; the command itself will
         names = []
-    return [n for n in [*names, "latest"] if n.startswith(text)]
+    return completions([*names, "latest"], text)
+
+
+def completions(names: Iterable[str], text: str) -> list[str]:
+    """Those that begin with `text`; one that a shell would read as more than a word, which it would run, is not offered."""
+    return [n for n in names if n.startswith(text) and _WORD.fullmatch(n)]

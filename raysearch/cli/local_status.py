@@ -3,6 +3,7 @@
 Invariants: nothing is written, and no code that the run names is run; a run that is being driven is read as far as its journal goes.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def _status(run: RunFolder, stands: Standing) -> str:
         return "its driver works, or was killed (an object store cannot say which)"
     if stands.ended == "done":
         return "done"
-    return f"{stands.ended or 'its driver was killed'}; go on with: raysearch resume {run.place}"
+    return f"{stands.ended or 'its driver was killed'}; go on with: raysearch resume {shlex.quote(run.place)}"
 
 
 def _snapshot(run: RunFolder) -> Snapshot:

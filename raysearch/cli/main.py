@@ -4,6 +4,7 @@ Invariants: data on stdout, everything else on stderr; a user's mistake is one l
 heavy is imported before it is needed.
 """
 
+import io
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from raysearch.cli.report import report
 from raysearch.cli.schema import schema
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
+from raysearch.literal import OneLine, visible_lines
 from raysearch.running.interrupt import INTERRUPTED
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
@@ -31,7 +33,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "aut
 
 def main() -> None:
     """The entry point: runs the command and turns what is raised into one line and an exit code."""
-    logging.basicConfig(format="raysearch: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("raysearch: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(prog_name="raysearch", standalone_mode=False)
@@ -42,7 +46,8 @@ def main() -> None:
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
-        e.show()
+        e.show(shown := io.StringIO())  # holds what was typed, which a script may have taken from anywhere
+        click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
     except KeyboardInterrupt:  # before a search has begun; later it is asked for between turns (interrupt.py)
         click.echo("raysearch: interrupted", err=True)

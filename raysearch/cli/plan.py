@@ -5,13 +5,15 @@ makes); no search is run; what is printed is computed for this job's K and looks
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
 
-from raysearch.causal import EVERY, Split
+from raysearch.causal import EVERY, Pair, Split
+from raysearch.cli.plain import in_lines
 from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
 from raysearch.engine.load import Looked, ModelSource, look
@@ -24,9 +26,11 @@ from raysearch.running.footprint import Footprint, footprint
 from raysearch.running.naming import named
 from raysearch.running.proposers import READY
 from raysearch.running.question import Question, ask, differing
-from raysearch.search.blocks import check_variables
+from raysearch.search.blocks import Expected, check_variables
 from raysearch.search.events import Encoded, ModelFacts
+from raysearch.search.fates import counts_before
 from raysearch.search.hypothesis import TRAINED
+from raysearch.search.pair_counts import QUIET, PairCount
 from raysearch.search.power import Power, power
 from raysearch.search.proposers import Proposer
 from raysearch.search.sequential import SequentialTest
@@ -34,6 +38,8 @@ from raysearch.search.space import Grid, HypothesisSpace
 
 GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """True IIAs for which chances are told."""
+LOOKED_AT = 1000
+"""Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
 
 _PATHS = {
@@ -67,6 +73,7 @@ class _Facts:
     apart: dict[str, float]
     powers: tuple[Power, ...]
     memory: Footprint
+    dropped: tuple[PairCount, ...]
     calibration: Calibration | None
     seconds: tuple[float, ...] | None
     unused: tuple[str, ...] = ()
@@ -91,7 +98,7 @@ def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = Fa
 def _facts(question: Question) -> _Facts:
     job = question.job
     looked = looked_at(question)
-    encoded = looked.encode(question.pairs, question.positions, question.variables)
+    encoded = looked.encode(_first(question), question.positions, question.variables)
     tokens = every(encoded) if EVERY in question.positions else 0
     model = _model_facts(looked, job.model.dtype, tokens)
     space = question.space(model)
@@ -124,11 +131,40 @@ def _facts(question: Question) -> _Facts:
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()},
         powers=_powers(question, proposer, space, len(test)),
-        memory=_footprint(job, looked, used, [p.index for p in question.pairs if p.split == "test"], len(space)),
+        memory=_footprint(job, looked, used, [p.index for p in _first(question) if p.split == "test"], len(space)),
+        dropped=_dropped(question, expected),
         calibration=None,
         seconds=None,
         unused=looked.unused,
     )
+
+
+def _dropped(question: Question, pairs: Mapping[int, Expected]) -> tuple[PairCount, ...]:
+    """What does not count, as far as it shows before the model is run: of the pairs that are looked at, and of what was read or drawn."""
+    counts = counts_before(pairs, question.job.pairs.kinds == "change", question.left_out)
+    return tuple(count for count in counts if count.why)
+
+
+def _dropped_words(facts: "_Facts") -> list[str]:
+    """A line for each variable and reason, the way out beside it; nothing where all pairs count."""
+    found: Counter[tuple[str, str, str, str]] = Counter()
+    for c in facts.dropped:
+        if c.reason not in QUIET:
+            found[c.variable, c.split or "drawn", c.why, c.way_out] += c.pairs
+    lines = [f"  {v}: {n} {split} pairs: {why} ({out})" for (v, split, why, out), n in found.items()]
+    return ["", "pairs that do not count, as far as it shows before the model is run", *lines] if lines else []
+
+
+def _first(question: Question) -> list[Pair]:
+    """The pairs that are looked at: of each split the first, as many as are wanted or a thousand, in the order of the run."""
+    keys = question.job.pairs
+    left = {"fit": max(keys.fit, LOOKED_AT), "test": max(keys.test, LOOKED_AT), "holdout": max(keys.holdout, LOOKED_AT)}
+    found = []
+    for pair in question.pairs:
+        if left[pair.split]:
+            left[pair.split] -= 1
+            found.append(pair)
+    return found
 
 
 def _used(question: Question, encoded: Sequence[Encoded]) -> list[Encoded]:
@@ -250,6 +286,13 @@ def _sets_words(sets: int) -> list[str]:
     return [f"{sets} explicit set{'s' * (sets > 1)} of units"] if sets else []
 
 
+def _beyond_words(facts: _Facts) -> str:
+    """How many more were read, of which a search keeps no more than it can come to ask for."""
+    first = facts.variables[0]
+    more = sum(c.pairs for c in facts.dropped if c.variable == first and c.reason == "beyond")
+    return f" ({more} more were passed over)" if more else ""
+
+
 def _judged_words(job: Job) -> str:
     return "" if job.test.score == "matches" else f"of the mean {job.test.score.replace('_', ' ')}, by betting; "
 
@@ -266,14 +309,14 @@ def _powers_words(job: Job) -> str:
 def _text(facts: _Facts, job: Job) -> str:
     lines = [
         f"{facts.name}: {facts.hypotheses} hypotheses",
-        f"  model       {facts.model}, {facts.layers} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
+        f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, {size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: {'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
-        f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand, "
+        f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at hand{_beyond_words(facts)}, "
         f"{job.pairs.test} and {job.pairs.holdout} wanted{' that the model solves' if job.pairs.solved_only else ''}; "
-        f"{facts.inputs} distinct inputs of at most {facts.longest} tokens",
+        f"{facts.inputs} distinct inputs of at most {facts.longest} token{'s' * (facts.longest > 1)}",
         *_training_words(facts, job),
         f"  proposer    {_proposer_words(facts, job)}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
@@ -282,6 +325,7 @@ def _text(facts: _Facts, job: Job) -> str:
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
     ]
+    lines += _dropped_words(facts)
     if facts.apart:
         lines += ["", "share of test pairs that tell two variables apart"]
         lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
@@ -303,4 +347,4 @@ def _text(facts: _Facts, job: Job) -> str:
         *memory_words(facts.memory, job),
         *calibration_words(facts.calibration, job, _mixed(facts)),
     ]
-    return "\n".join(lines)
+    return in_lines(lines)

@@ -6,13 +6,15 @@ Invariants: the log is data and goes to stdout, what we say of it to stderr; the
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from raysearch.cli.flags import completions
+from raysearch.cli.plain import PlainTable, console, say, tell
 from raysearch.cluster.jobs import NAME_KEY, JobServer, RayJob
 from raysearch.errors import ClusterError
+from raysearch.literal import visible
 from raysearch.running.interrupt import INTERRUPTED
 
 HASH_KEY, RUN_KEY, STORE_KEY = "raysearch.job", "raysearch.run", "raysearch.store"
@@ -26,7 +28,7 @@ def follow(server: JobServer, id: str) -> int:
     """Prints the driver's lines until it is over; its exit code. Ctrl-C leaves the job alone."""
     try:
         for line in server.follow(id):
-            print(line, flush=True)
+            tell(line)
         return _exit_code(server.wait(id))
     except KeyboardInterrupt:
         address = "" if server.address == "http://127.0.0.1:8265" else f" --address {shlex.quote(server.address)}"
@@ -43,7 +45,7 @@ def show_log(address: str, text: str, to_its_end: bool) -> int:
     if to_its_end:
         return follow(server, job.id)
     for line in server.log(job.id):
-        print(line)
+        tell(line)
     return 0
 
 
@@ -60,7 +62,7 @@ def show_status(address: str, text: str, output: str) -> int:
         return 0
     for name, value in told.items():
         if value is not None:
-            print(f"{name:<9} {value}")
+            print(f"{name:<9} {visible(value)}")
     return 0
 
 
@@ -70,16 +72,13 @@ def show_jobs(address: str, output: str, no_color: bool) -> int:
     if output == "json":
         print(json.dumps(jobs, indent=2))
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = PlainTable()
     columns = ("id", "status", "began", "seconds", "exit_code")
     for column in columns:
-        table.add_column(column, justify="right" if column in ("seconds", "exit_code") else "left", no_wrap=True)
+        table.column(column, right=column in ("seconds", "exit_code"), no_wrap=True)
     for job in jobs:
-        table.add_row(*("-" if job[c] is None else str(job[c]) for c in columns))
-    Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None).print(table)
+        table.row("-" if job[c] is None else job[c] for c in columns)
+    console(no_color).print(table)
     return 0
 
 
@@ -109,14 +108,9 @@ def stop_job(address: str, text: str) -> int:
 def job_ids(address: str, text: str) -> list[str]:
     """Ids that begin with `text`, for the shell; none where the cluster cannot be asked, for a shell has no place for errors."""
     try:
-        return [job.id for job in JobServer(address).jobs() if job.id.startswith(text)]
+        return completions((job.id for job in JobServer(address).jobs()), text)
     except ClusterError:
         return []
-
-
-def say(text: str) -> None:
-    """A line of ours."""
-    print(f"raysearch: {text}", file=sys.stderr)
 
 
 def _told(job: RayJob) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from raysearch.cli import flags
 def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **given: Any) -> int:
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost, provenance."""
     from raysearch.cli.export import job_of
+    from raysearch.cli.plain import tell
     from raysearch.folders.local import LocalFolder
     from raysearch.report.page import page, write_page
     from raysearch.store.run_folder import find_run
@@ -39,7 +40,7 @@ def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **giv
         LocalFolder(to.absolute().parent).write(to.name, page(folder).encode())
         place = str(to)
     if not quiet:
-        click.echo(place)
+        tell(place)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
     return 0

@@ -4,14 +4,12 @@ Invariants: whatever ends a search early, the command that goes on with it is sa
 """
 
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from raysearch.cli.plain import console, say
 from raysearch.cli.show import print_controls, print_table
 from raysearch.cluster.inside import inside
 from raysearch.job import Job
@@ -52,10 +50,7 @@ def go_on(name: str, where: Where, retry: bool = False) -> int:
     Raises: RaysearchError in one line.
     """
     if retry and nothing_failed(found := find_run(where.store, name)):
-        print(
-            f"raysearch: run {found.info.id} is done and nothing in it failed: there is nothing to try again",
-            file=sys.stderr,
-        )
+        say(f"run {found.info.id} is done and nothing in it failed: there is nothing to try again")
         return 0
     with _Terminal(where) as terminal:
         return _code(run.go_on(name, where, terminal, retry), where)
@@ -72,7 +67,7 @@ class _Terminal(Watch):
         return Interrupt()
 
     def left(self, status: str, run: RunFolder) -> None:
-        print(f"raysearch: {status}; go on with: {_resume(run, self._where)}", file=sys.stderr)
+        say(f"{status}; go on with: {_resume(run, self._where)}")
 
     def ended(self, ended: Ended) -> None:
         if self._where.quiet:
@@ -85,13 +80,13 @@ class _Terminal(Watch):
             if ended.these_pairs
             else "of pairs that the problem draws"
         )
-        console = Console(width=None if sys.stdout.isatty() else 160, no_color=self._where.no_color or None)
+        stdout = console(self._where.no_color)
         if accepted.num_rows:
             judged = chart_facts(run.folder).judged
-            print_table(accepted, console, title=f"Alignment: accepted hypotheses ({judged.name} {claim})")
-            print_controls(beside(run.folder), console)
+            print_table(accepted, stdout, title=f"Alignment: accepted hypotheses ({judged.name} {claim})")
+            print_controls(beside(run.folder), stdout)
         else:
-            console.print("Alignment: no hypothesis was accepted.")
+            stdout.print("Alignment: no hypothesis was accepted.")
         if ended.snapshot.undecided:
             self.say(f"undecided raysearch results {shlex.quote(run.place)} --where \"verdict = 'undecided'\"")
         self.say(f"heat maps {run.heatmaps.place}")
@@ -103,13 +98,12 @@ def _code(ended: Ended, where: Where) -> int:
         return INTERRUPTED
     end = ended.snapshot
     if end.failed > where.fail_on_error * end.decided:
-        print(
-            f"raysearch: {end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
-            f"see {ended.run.tables.at('failures').place}",
-            file=sys.stderr,
+        say(
+            f"{end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
+            f"see {ended.run.tables.at('failures').place}"
         )
         _say_why(ended.run)
-        print(f"raysearch: when that is mended: {_resume(ended.run, where, ' --retry-failed')}", file=sys.stderr)
+        say(f"when that is mended: {_resume(ended.run, where, ' --retry-failed')}")
         return FAILED_TOO_MANY
     return 0
 
@@ -118,7 +112,7 @@ def _resume(run: RunFolder, where: Where, how: str = "") -> str:
     """The command that goes on with a run, from where its driver was begun."""
     here = inside()
     address = here.address if here is not None else where.address
-    flags = " --pool local" if where.pool == "local" else f" --address {address}" if address else ""
+    flags = " --pool local" if where.pool == "local" else f" --address {shlex.quote(address)}" if address else ""
     return f"raysearch resume {shlex.quote(run.place)}{how}{flags}"
 
 
@@ -127,4 +121,4 @@ def _say_why(run: RunFolder) -> None:
     reasons = Counter(results(run.folder, where="verdict = 'failed'")["reason"].to_pylist())
     reason, times = reasons.most_common(1)[0]
     more = f"; all of them: raysearch results {shlex.quote(run.place)} --where \"verdict = 'failed'\""
-    print(f"raysearch: {times} times: {reason}{more}", file=sys.stderr)
+    say(f"{times} times: {reason}{more}")

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import raysearch
-from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow, say
+from raysearch.cli.plain import say, tell
+from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
 from raysearch.cli.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.cluster.inside import ADDRESS_KEY
 from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobServer, Order
@@ -112,7 +113,7 @@ def _send(server: JobServer, order: Order, sending: Sending, words: str) -> int:
         say(f"submitted {order.id} to {server.address} ({words})")
     if sending.wait:
         return follow(server, order.id)
-    print(order.id)
+    tell(order.id)
     return 0
 
 

@@ -55,6 +55,7 @@ def export(
         raise click.UsageError("--task and --model-name are about --format mib; give it too")
     if form != "mib" and hypothesis is None:
         raise click.UsageError("Missing argument 'HYPOTHESIS': `raysearch results RUN -o json` has their ids")
+    from raysearch.cli.plain import tell
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity(loud)
@@ -62,7 +63,7 @@ def export(
         from raysearch.cli.export_mib import export_mib
 
         for unit in export_mib(find_run(store, run), hypothesis, to, task, model_name):
-            click.echo(str(to / unit))
+            tell(str(to / unit))
         return 0
     from raysearch.cli.export import export as write
     from raysearch.cli.export import push
@@ -73,9 +74,9 @@ def export(
         export_pyvene(find_run(store, run), hypothesis, to)
     else:
         write(find_run(store, run), hypothesis, to)
-    click.echo(str(to))
+    tell(str(to))
     if push_to_hub is not None:
-        click.echo(f"{push_to_hub}@{push(to, push_to_hub, private)}")
+        tell(f"{push_to_hub}@{push(to, push_to_hub, private)}")
     return 0
 
 
@@ -86,8 +87,9 @@ def export(
 def import_(folder: Path, to: Path, **loud: Any) -> int:
     """Read a submission FOLDER of MIB's causal-variable track; each unit becomes a folder that raysearch loads."""
     from raysearch.cli.export_mib import import_mib
+    from raysearch.cli.plain import tell
 
     flags.set_verbosity(loud)
     for path in import_mib(folder, to):
-        click.echo(str(path))
+        tell(str(path))
     return 0

@@ -3,6 +3,7 @@
 Invariants: JSON is JSON: numbers that are not finite become null, an evidence that is certain among them.
 """
 
+import io
 import json
 import math
 import sys
@@ -11,10 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from raysearch.cli.plain import PlainTable, console
 from raysearch.folders.where import Place
+from raysearch.literal import for_stream, visible
 from raysearch.report.beside import READ, TESTED, Beside
+from raysearch.report.dropped import dropped
 from raysearch.report.results import results
 from raysearch.report.units import is_plain, places, words
 
@@ -33,7 +37,9 @@ def show_results(run: Place, output: str, no_color: bool = False, **choice: Any)
     table = results(run, **choice)
     match output:
         case "table":
-            print_table(table, Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None))
+            terminal = console(no_color)
+            print_table(table, terminal)
+            print_dropped(dropped(run), terminal)
         case "json":
             print(json.dumps(_objects(table), indent=2))
         case "jsonl":
@@ -42,7 +48,11 @@ def show_results(run: Place, output: str, no_color: bool = False, **choice: Any)
         case "csv":
             import pyarrow.csv as csv
 
-            csv.write_csv(table, sys.stdout.buffer)
+            if sys.stdout.isatty():
+                csv.write_csv(table, shown := io.BytesIO())
+                print(for_stream(shown.getvalue().decode(), sys.stdout), end="")
+            else:
+                csv.write_csv(table, sys.stdout.buffer)
         case "parquet":
             import pyarrow.parquet as pq
 
@@ -53,35 +63,46 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
     """The columns that people look at first: component and verdict only where they differ between the rows, head only where there is
     one, the reason where one failed, subspace and units only where the columns before do not say them (units: several at once, or another
     source site)."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = PlainTable(title)
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
-    left_out = {c for c in ("component", "verdict") if len({row[c] for row in rows}) == 1}
+    left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
     left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
     columns = [name for name in SHOWN if name not in left_out and (name in table.column_names or name in _SAID)]
     for name in columns:
-        shown.add_column(name, justify="left" if name in _WORDS else "right")
+        shown.column(name, right=name not in _WORDS)
     for row in rows:
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
-        shown.add_row(*(_cell(row[name]) for name in columns), style=style)
+        shown.row((_cell(row[name]) for name in columns), style)
     console.print(shown if rows else "No hypothesis to show.")
+
+
+def print_dropped(lines: Sequence[str], console: Console) -> None:
+    """Which pairs do not count, and why: a line for each variable of which some do not."""
+    for line in lines:
+        console.print(visible(f"pairs: {line}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_controls(found: Sequence[Beside], console: Console) -> None:
     """Each accepted hypothesis beside its controls; then a warning for each that a control does as well as."""
-    shown = Table(title="Controls (IIA)", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = PlainTable("Controls (IIA)")
     names = [name for name in (*READ, *TESTED) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
-    columns = [c for c in ("variable", "layer", "position", "subspace", "units") if any(r[c] is not None for r in rows)]
+    named = ("variable", "layer", "component", "position", "subspace", "units")
+    columns = [c for c in named if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))]
     for name in (*columns, "accepted", *names):
-        shown.add_column(name, justify="left" if name in _WORDS else "right")
+        shown.column(name, right=name not in _WORDS)
     for row, b in zip(rows, found, strict=True):
         own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
         cells = [_cell(row[c]) for c in columns] + [_cell(own)] + [_cell(b.iia.get(name)) for name in names]
-        shown.add_row(*cells, style="yellow" if b.as_well else "")
+        shown.row(cells, "yellow" if b.as_well else "")
     console.print(shown)
     for b in found:
         if b.warning is not None:
-            console.print(f"warning: {b.warning}", style="yellow", markup=False, highlight=False)
+            console.print(Text(visible(f"warning: {b.warning}"), style="yellow"))
+
+
+def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:
+    return len({row[column] for row in rows}) > 1
 
 
 def _said(units: str) -> dict[str, str | None]:

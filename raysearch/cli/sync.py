@@ -6,6 +6,7 @@ import click
 
 from raysearch.cli.flags import children, loudness, run, set_verbosity, store
 from raysearch.errors import TrackingError
+from raysearch.literal import visible
 
 
 @click.command()
@@ -32,5 +33,5 @@ def sync(run: str, tracking_uri: str | None, store: str, mlflow_children: int, q
     with found.lock():
         said = mirror_again(found, uri, mlflow_children)
     if not quiet:
-        click.echo(said, err=True)
+        click.echo(visible(said), err=True)
     return 0

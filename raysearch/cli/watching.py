@@ -50,8 +50,9 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     run = None if _is_given("address") else _run(id, store)
     if run is not None:
         from raysearch.cli.local_status import local_facts, local_status
+        from raysearch.cli.plain import in_lines
 
-        click.echo(json.dumps(local_facts(run), indent=2) if output == "json" else "\n".join(local_status(run)))
+        click.echo(json.dumps(local_facts(run), indent=2) if output == "json" else in_lines(local_status(run)))
         return 0
     from raysearch.cli.ray_jobs import show_status
     from raysearch.errors import ClusterError

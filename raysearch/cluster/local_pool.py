@@ -3,7 +3,7 @@
 Invariants: a task runs when the driver waits; what raises as a whole is told as Failed, never lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -61,6 +61,9 @@ class LocalPool:
         self._on_usage(WORKER, task, self._replica.usage())
         check_answers(task, events)
         return events
+
+    def on_lost(self, say: Callable[[], None]) -> None:
+        """There is nothing that it could lose."""
 
     def show(self, run: str, snapshot: Snapshot) -> None:
         """There is no port to show it at."""

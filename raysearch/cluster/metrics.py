@@ -120,6 +120,8 @@ class _Replicas(Protocol):
 
     def wait(self) -> list[Event]: ...
 
+    def on_lost(self, say: Callable[[], None]) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -144,6 +146,9 @@ class Watched:
         events = self._pool.wait()
         self._metrics.events(events)
         return events
+
+    def on_lost(self, say: Callable[[], None]) -> None:
+        self._pool.on_lost(say)
 
     def show(self, run: str, snapshot: Snapshot) -> None:
         """Shows where the search `run` stands."""

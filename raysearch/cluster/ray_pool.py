@@ -8,7 +8,8 @@ answer is no answer.
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -18,6 +19,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, Ray
 from raysearch.cluster.nodes import nodes
 from raysearch.cluster.shape import Shape
 from raysearch.cluster.slots import Ask, End, Instruction, Load, Say, Slots, Start
+from raysearch.cluster.vigil import Vigil
 from raysearch.cluster.work import NOTHING, OnUsage, Work, check_answers, failed_whole, unheard
 from raysearch.cluster.worker import Place, Ready, Worker
 from raysearch.errors import RaysearchError
@@ -38,13 +40,20 @@ __all__ = ["RayPool", "Shape"]
 class RayPool:
     """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names.
 
-    `worker`: the class of the actors; `on_usage` hears what each task took.
+    `worker`: the class of the actors; `on_usage` hears what each task took; `vigil`: watches whether that Ray lives.
     """
 
     def __init__(
-        self, work: Work, run: str, shape: Shape, on_usage: OnUsage = unheard, worker: type[Worker] = Worker
+        self,
+        work: Work,
+        run: str,
+        shape: Shape,
+        on_usage: OnUsage = unheard,
+        worker: type[Worker] = Worker,
+        vigil: Vigil | None = None,
     ) -> None:
         self._run = run
+        self._vigil = vigil
         self._worker = worker
         self._shape = shape
         self._on_usage = on_usage
@@ -83,10 +92,16 @@ class RayPool:
 
     def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
         number = self._slots.given(task, time.monotonic())
-        self._call(number, self._named(number, task.kind).remote(task, dict(tensors)))
+        with self._asking():
+            self._call(number, self._named(number, task.kind).remote(task, dict(tensors)))
 
     def wait(self) -> list[Event]:
         return self._collect()
+
+    def on_lost(self, say: Callable[[], None]) -> None:
+        """`say` is called before this process is ended because Ray died in the middle of a call that does not come back."""
+        if self._vigil is not None:
+            self._vigil.last_words(say)
 
     def close(self) -> None:
         """Ends all actors."""
@@ -97,7 +112,13 @@ class RayPool:
         self._calls.clear()
 
     def _collect(self) -> list[Event]:
-        """Whatever has come in, after at most a moment."""
+        """Whatever has come in, after at most a moment. Raises: ClusterError where Ray is dead."""
+        with self._asking():
+            self._turn()
+        events, self._events = self._events, []
+        return events
+
+    def _turn(self) -> None:
         if time.monotonic() - self._looked_at >= NODES_SECONDS:
             self._look()
         if time.monotonic() - self._ticked_at > TICK_SECONDS:
@@ -107,8 +128,9 @@ class RayPool:
             self._hear()
         else:
             time.sleep(TICK_SECONDS)
-        events, self._events = self._events, []
-        return events
+
+    def _asking(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._vigil is None else self._vigil.asking()
 
     def _look(self) -> None:
         self._looked_at = time.monotonic()

@@ -1,6 +1,7 @@
 """Where Ray comes from: one of our own on this machine, or one that is there already; and whether it can do what is asked.
 
-Invariants: nothing here stops a Ray that we did not start (`ray stop` ends everybody's).
+Invariants: nothing here stops a Ray that we did not start (`ray stop` ends everybody's); one of our own listens on loopback alone; no
+process of Ray's imports from the folder that we stand in, where a `random.py` of the user's may lie.
 """
 
 import logging
@@ -15,19 +16,39 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray.job_config import JobConfig
 
+from raysearch.cluster.auth import keep_private
 from raysearch.cluster.nodes import nodes
 from raysearch.cluster.shape import Node, Shape, room_in
+from raysearch.cluster.vigil import OfAddress, Vigil, of_processes
 from raysearch.errors import ClusterError, ResourcesError
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+_PATIENT = {
+    "health_check_initial_delay_ms": 60_000,
+    "health_check_period_ms": 10_000,
+    "health_check_timeout_ms": 60_000,
+    "health_check_failure_threshold": 30,
+    "gcs_rpc_server_reconnect_timeout_s": 600,
+}
+"""Of a Ray of one node, which nobody could take over from: a busy machine that answers late is no dead one (Ray's own: 3 s, 10 s, 5 times);
+that a process of it is dead its vigil says at once."""
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""Of a Python process: it takes nothing from the folder it stands in."""
+_RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
 @dataclass(frozen=True)
 class Session:
-    """A connection to Ray. `dashboard`: its address, where it has one; `embedded`: whether it ends with us; its nodes at first."""
+    """A connection to Ray. `dashboard`: its address, where it has one; `embedded`: whether it ends with us; its nodes at first;
+    `vigil`: watches whether it lives."""
 
     embedded: bool
     dashboard: str | None
     nodes: tuple[Node, ...]
+    vigil: Vigil
 
     @property
     def gpus(self) -> float:
@@ -45,22 +66,16 @@ def ray_session(address: str | None, dashboard: bool = True, files: Path | None 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
         check_reachable(address)
+    keep_private(make=address is None)
     term = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            context = ray.init(
-                "local",
-                include_dashboard=dashboard,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-            )
+            context = _start(dashboard)
         else:
             context = ray.init(
                 address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
+                **_QUIET,
+                job_config=_job_config(),
                 runtime_env=None if files is None else _with_files(files),
             )
     except Exception as e:  # Ray raises what it likes here, bare Exception for a start that took too long among it
@@ -71,11 +86,59 @@ def ray_session(address: str | None, dashboard: bool = True, files: Path | None 
         ) from e
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, term)  # Ray's own ends a driver with 15, before it has said anything
+    vigil = _vigil(address is None)
     try:
         url = context.dashboard_url or None
-        yield Session(address is None, f"http://{url}" if url else None, tuple(nodes()))
+        yield Session(address is None, f"http://{url}" if url else None, tuple(nodes()), vigil)
     finally:
+        vigil.close()
         ray.shutdown()
+
+
+def _start(dashboard: bool) -> Any:
+    """A Ray of our own: on loopback alone, as where Ray makes no clusters (macOS), and patient with a busy machine."""
+    clusters, safe = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_SAFE_PATH)
+    # Ray's only switch for all its servers: an address of 127.0.0.1 that it is given it turns into the machine's own (2.60).
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        return ray.init(
+            "local",
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            job_config=_job_config(),
+            _system_config=dict(_PATIENT),  # Ray writes into it
+            **_QUIET,
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        if safe is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = safe
+
+
+class _NoFolders(list[str]):
+    """Folders that workers would import from before all others: the driver's own and its script's. Ours need none of them."""
+
+    def extend(self, _: object) -> None:
+        """Stays empty."""
+
+
+def _job_config() -> JobConfig:
+    config = JobConfig()
+    config._py_driver_sys_path = _NoFolders()  # Ray has no public way to leave them out
+    return config
+
+
+def _vigil(embedded: bool) -> Vigil:
+    if embedded:
+        children = ray._private.worker._global_node.all_processes
+        watched = {name: children[name][0].process for name in ("gcs_server", "raylet")}
+        return Vigil(of_processes(watched))
+    seconds = float(os.environ.get(_RECONNECT, "60"))  # after so many Ray ends this process
+    address = ray.get_runtime_context().gcs_address
+    return Vigil(OfAddress(address, 0.75 * seconds), stuck=0.1 * seconds)
 
 
 def _with_files(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raysearch.deploy.settings import BESIDE, Settings
-from raysearch.whole_file import write_text_whole
+from raysearch.whole_file import write_below
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,8 +47,8 @@ def write(files: Mapping[str, str], to: Path) -> list[Path]:
     paths = []
     for name, text in files.items():
         path = to / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_whole(path, text)
+        to.mkdir(parents=True, exist_ok=True)
+        write_below(to, path.relative_to(to).parts, text.encode())
         if path.suffix in _EXECUTABLE:
             path.chmod(0o755)
         paths.append(path)

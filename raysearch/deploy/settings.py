@@ -150,6 +150,7 @@ def _settings(
     beside: Mapping[str, str] | None = None,
     model_path: str | None = None,
 ) -> Settings:
+    _check_texts(name, place)
     resources = job.resources
     each = 1.0 if resources.gpus == "auto" else resources.gpus
     gpus = math.ceil(each) if place.gpus is None else place.gpus
@@ -170,6 +171,15 @@ def _settings(
         mounts=mounts or {},
         beside=beside or {},
     )
+
+
+def _check_texts(job_file: str, place: Place) -> None:
+    """Raises: JobError for what stands unquoted in a file, in a comment or in a line of Slurm's own, and would be more than that."""
+    if not job_file.isprintable():
+        raise JobError(f"{job_file}: its path holds a character that cannot be seen, or a line end; rename it")
+    for key in ("partition", "account", "time"):
+        if not re.fullmatch(r"[\w.:,+-]*", getattr(place, key, "")):
+            raise JobError(f"--{key} {getattr(place, key)!r}: is to be one word of letters, digits and . : , + -")
 
 
 def _named_files(job: Job) -> Sequence[Path]:

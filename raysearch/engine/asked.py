@@ -5,7 +5,9 @@ Invariants: all units of an intervention act at once, in the base's run; what ca
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from raysearch.causal import LAST
 from raysearch.engine.component_table import PER_HEAD
 from raysearch.engine.components import Tap, Taps
 from raysearch.engine.featurized import Featurizers
@@ -52,16 +54,18 @@ def row_of(
     return Row(pair.base, patches, pair.choices)
 
 
-def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequence[str], seed: int = 0) -> list[Row]:
-    """Rows to hold a fast path against the oracle on: on random pairs, each component at a random position.
+def trials(
+    pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequence[str], seed: int = 0, tried: int = TRIED
+) -> list[Row]:
+    """Rows to hold a fast path against the oracle on: on `tried` random pairs, each component at a random position.
 
-    The residual in two random layers, so that rows have company that joins at another and not all are patched in the last; a random
-    head of a per-head component; and all of these at once, where answers have several tokens with an answer begun too. Of several
-    sources a random one lends.
+    The residual in two random layers, where it can be patched, so that rows have company that joins at another and not all are patched
+    in the last; a random head of a per-head component; and all of these at once, where answers have several tokens with an answer begun
+    too. Of several sources a random one lends.
     """
     rng = random.Random(f"{seed}.trials")
     rows: list[Row] = []
-    for pair in (rng.choice(pairs) for _ in range(TRIED if pairs else 0)):
+    for pair in (rng.choice(pairs) for _ in range(tried if pairs else 0)):
         if not pair.sources:
             rows.append(Row(pair.base))
             continue
@@ -69,17 +73,33 @@ def trials(pairs: Sequence[Encoded], taps: Taps, layers: int, components: Sequen
         lent = pair.source_positions[lender]
         position = rng.choice(sorted(p for p, at in pair.base_positions.items() if len(lent.get(p, ())) == len(at)))
         sites = [Site(at, "residual", position) for at in rng.sample(range(layers), min(2, layers))]
+        sites = sites if _has_residual(taps) else []
         for component in components:
             found = taps.of(component)
-            layer = rng.choice(sorted(found))
+            layer = rng.choice(list(found))
             head = rng.randrange(found[layer].heads) if found[layer].heads else None
-            sites.append(Site(layer, component, position, head))
+            sites.append(Site(layer, component, _had(taps, pair, lender, Point(layer, component), position), head))
         units = [Unit(site, source=lender) for site in dict.fromkeys(sites)]
         asked = [Intervention((unit,)) for unit in units]
         rows += [row_of(pair, intervention, taps) for intervention in (*asked, Intervention(tuple(units)))]
         if pair.longest > 1:
             rows.append(rows[-1].after(next(iter(pair.counterfactual.values()), pair.answers["base"])[0]))
     return rows
+
+
+def _has_residual(taps: Taps) -> bool:
+    """A network on tensors may have blocks whose activations are of another shape, and be asked about other modules alone."""
+    try:
+        return bool(taps.of("residual"))
+    except ModelError:
+        return False
+
+
+def _had(taps: Taps, pair: Encoded, lender: str, point: Point, position: str) -> str:
+    """`position`, or "last" where the activation at `point` is of fewer tokens."""
+    sides = (pair.base, pair.base_positions), (pair.sources[lender], pair.source_positions[lender])
+    lasts = [(taps.last(point, given), positions[position]) for given, positions in sides]
+    return position if all(last is None or max(at) <= last for last, at in lasts) else LAST
 
 
 def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention) -> Encoded:
@@ -122,8 +142,8 @@ def _patch(
     featurizers: Featurizers | None,
     lenders: Mapping[str, tuple[Given, Mapping[str, Ids]]],
 ) -> Patch:
-    tokens = _tokens(pair, pair.base_positions, unit.site.position, "base")
     point, features = _place(unit.site, unit, taps)
+    tokens = _tokens(pair, pair.base_positions, unit.site.position, "base", taps.last(point, pair.base))
     kind: Kind = KINDS[intervention.kind]()
     if featurizers is not None:
         kind = featurizers.kind_of(intervention, unit, len(tokens) * _width(features, taps.at(point)))
@@ -142,10 +162,10 @@ def _patch(
     ours, theirs = (_width(f, taps.at(p)) for p, f in ((point, features), (their_point, their_features)))
     if ours != theirs:
         raise JobError(
-            f"{_called(unit.site)} has {ours} features, {_called(lender)} {theirs}; take from a site of the same width"
+            f"{unit.site.called} has {ours} features, {lender.called} {theirs}; take from a site of the same width"
         )
     run, positions = lenders[name]
-    lent = _tokens(pair, positions, lender.position, name)
+    lent = _tokens(pair, positions, lender.position, name, taps.last(their_point, run))
     if len(tokens) != len(lent):
         raise PositionError(
             f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the base, {lender.position!r} has {len(lent)} "
@@ -164,9 +184,7 @@ def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
         if site.component not in PER_HEAD:
             raise JobError(f"{site.component} has no heads; name a head of {', '.join(PER_HEAD)}, or none")
         if not 0 <= site.head < tap.heads:
-            raise ModelError(
-                f"{site.head} is no head of {site.component} in layer {site.layer}; it has 0..{tap.heads - 1}"
-            )
+            raise ModelError(f"{site.head} is no head of {replace(site, head=None).called}; it has 0..{tap.heads - 1}")
         width = tap.width // tap.heads
         features = range(site.head * width, (site.head + 1) * width)
     chosen, count = unit.subspace.coordinates, unit.subspace.features
@@ -176,7 +194,7 @@ def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
             got = (
                 "no coordinate" if not chosen else f"coordinate {wrong}" if wrong is not None else "a coordinate twice"
             )
-            raise JobError(f"{_called(site)}: {got}; it has 0..{width - 1}, each to be named once")
+            raise JobError(f"{site.called}: {got}; it has 0..{width - 1}, each to be named once")
         start = features.start if isinstance(features, range) else 0
         features = tuple(start + c for c in chosen)
     elif unit.subspace.featurizer == "identity" and count not in (None, width):
@@ -184,10 +202,19 @@ def _place(site: Site, unit: Unit, taps: Taps) -> tuple[Point, Features]:
     return point, features
 
 
-def _tokens(pair: Encoded, positions: Mapping[str, Ids], position: str, of: str) -> Ids:
+def _tokens(pair: Encoded, positions: Mapping[str, Ids], position: str, of: str, last: int | None) -> Ids:
+    """`last`: of the activation, where it has other tokens than the input."""
     if position not in positions:
         raise PositionError(f"pair {pair.index}: the {of} has no position {position!r}; it has {', '.join(positions)}")
-    return positions[position]
+    if last is None:
+        return positions[position]
+    at = (last,) if position == LAST else positions[position]
+    if max(at) > last:
+        raise PositionError(
+            f"pair {pair.index}: position {position!r} of the {of} is token {max(at)}, and this component has "
+            f"{'1 token' if last == 0 else f'{last + 1} tokens'} (from 0); name last, or a token that it has"
+        )
+    return at
 
 
 def _source(pair: Encoded, unit: Unit) -> str:
@@ -210,9 +237,10 @@ def _check_apart(pair: Encoded, patches: Sequence[Patch]) -> None:
             if shared and _meet(one.features, other.features):
                 at = min(shared)
                 if one.kind.lent != "source" or any(_lent_at(one, t) != _lent_at(other, t) for t in shared):
+                    where = "" if one.point.layer is None else f" in layer {one.point.layer}"
                     raise PositionError(
-                        f"pair {pair.index}: two units write token {at} of {one.point.component} in layer {one.point.layer}, "
-                        "each its own; name units that do not overlap"
+                        f"pair {pair.index}: two units write token {at} of {one.point.component}{where}, each its own; name units that do "
+                        "not overlap"
                     )
 
 
@@ -234,8 +262,3 @@ def _lent_at(patch: Patch, token: int) -> tuple[object, ...]:
 
 def _width(features: Features, tap: Tap) -> int:
     return tap.width if features is None else len(features)
-
-
-def _called(site: Site) -> str:
-    head = "" if site.head is None else f" head {site.head}"
-    return f"{site.component}{head} in layer {site.layer}"

@@ -10,7 +10,7 @@ all that is kept is `constant`.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -52,7 +52,7 @@ class Run:
 class Captures:
     """The runs of a network, at most `limit.rows` inputs a forward pass, `max_bytes` of them kept.
 
-    `tolerance` (logits): a decision closer than this is taken again at batch one. With `plain`, all are taken there.
+    `tolerance` (logits): a decision closer than this is taken again, by the canonical computation. With `plain`, all are taken there.
     `keys`: keep keys and values too, for `replay`. `meter`: of the replica; who works with captures counts there too. `scoring`: the scores
     that are read beside decisions.
     """
@@ -84,19 +84,26 @@ class Captures:
         self._wanted: dict[str, None] = {}  # components, in the order in which they were first wanted
         self._runs: OrderedDict[Row, Run] = OrderedDict()  # least recently used first
         self._decisions: dict[Row, Decision] = {}
+        self._owed: set[Row] = set()  # known to be near-ties, and not decided again yet
 
     @constant()
     def decisions(self, rows: Sequence[Row]) -> list[Decision]:
         """The decision for each row, which are unpatched; those not seen before are run."""
         assert not any(row.patches for row in rows), "a run without intervention has no patches"
         unseen = [row for row in dict.fromkeys(rows) if row not in self._decisions]
-        if self._plain:
-            with self.meter.phase("capture"):
-                for row in unseen:
-                    self._decisions[row] = self._decide_plainly(row)
-        else:
-            self._run_all(unseen)
+        owed = unseen if self._plain else [row for row in unseen if row in self._owed]
+        with self.meter.phase("capture"):
+            for row in owed:
+                self._decisions[row] = replace(self._decide_plainly(row), again=not self._plain)
+        self._run_all([row for row in unseen if row not in self._decisions])
         return [self._decisions[row] for row in rows]
+
+    def settle(self, tolerance: float) -> None:
+        """From now on a gap below `tolerance` is a near-tie; of decisions taken before, those that are one are forgotten."""
+        self._tolerance = tolerance
+        self._owed = {row for row, d in self._decisions.items() if d.finite and d.gap < tolerance}
+        for row in self._owed:
+            del self._decisions[row]
 
     def want(self, components: Iterable[str]) -> None:
         """From now on runs keep these components, at every layer: whoever asks for one layer asks for its neighbours next."""
@@ -194,7 +201,8 @@ class Captures:
         again = set(near_ties(decisions, self._tolerance))
         for at, row in enumerate(batch):
             if not row.patches and row not in self._decisions:
-                self._decisions[row] = self._decide_plainly(row) if at in again else decisions[at]
+                plainly = at in again
+                self._decisions[row] = replace(self._decide_plainly(row), again=True) if plainly else decisions[at]
 
     def _decide_plainly(self, row: Row) -> Decision:
         self.meter.ran(tokens_of(row.base))

@@ -21,7 +21,7 @@ from raysearch.engine.component_check import wrong_heads
 from raysearch.engine.component_table import PER_HEAD, PROJECTIONS, TABLE, attention_of, in_block, names_of
 from raysearch.engine.constant import constant
 from raysearch.engine.hooks import Moment, Side, owned_hooks
-from raysearch.engine.network import Network
+from raysearch.engine.network import Given, Network
 from raysearch.engine.projections import Asked, Layout, columns_of, is_fused, layout_of
 from raysearch.engine.rows import Point
 from raysearch.engine.sites import module_at
@@ -29,6 +29,7 @@ from raysearch.engine.tap import Tap as Tap  # here too: it is what taps are
 from raysearch.engine.tap import hook_at as hook_at
 from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts
+from raysearch.search.hypothesis import is_in_layers
 from raysearch.search.space import COMPONENTS
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Taps:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._layer_of = {id(m): at for at, block in enumerate(network.blocks) for m in block.modules()}
-        self._found: dict[str, dict[int, Tap]] = {}
+        self._found: dict[str, dict[int | None, Tap]] = {}
         self._places_of: dict[Point, int] = {}
         self._wrong: str | None = None  # what is wrong with its heads; empty: nothing; None: not looked at yet
 
@@ -48,14 +49,26 @@ class Taps:
         """Raises: ModelError for a component or a layer that the network lacks."""
         of_layers = self.of(point.component)
         if point.layer not in of_layers:
-            raise ModelError(
-                f"layer {point.layer} has no {point.component} in {self._network.name}; layers that have it: "
-                f"{_ranges(sorted(of_layers))}"
+            has = [layer for layer in of_layers if layer is not None]
+            of = (
+                f"layers that have it: {_ranges(sorted(has))}"
+                if has
+                else "it has it once, in no layer: leave layer out"
             )
+            raise ModelError(f"layer {point.layer} has no {point.component} in {self._network.name}; {of}")
         return of_layers[point.layer]
 
-    def of(self, component: str) -> Mapping[int, Tap]:
-        """By layer. Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched."""
+    def last(self, point: Point, given: Given) -> int | None:
+        """The last token of the activation there on `given`, from 0; None where that is the input's own. Raises: as `at`."""
+        tap = self.at(point)
+        tokens = self._network.tokens_at(tap.module, tap.side, given)
+        return None if tokens is None else tokens - 1
+
+    def of(self, component: str) -> Mapping[int | None, Tap]:
+        """By layer (None: of no layer).
+
+        Raises: ModelError, in one line, for a component that the network lacks, or not in a form that can be patched.
+        """
         if component not in self._found:
             if component in PER_HEAD:
                 self._check_heads(component)
@@ -70,11 +83,13 @@ class Taps:
     def facts(self, component: str) -> ComponentFacts:
         """What the driver needs to know of it. Raises: as `of`."""
         taps = self.of(component)
-        layers = tuple(sorted(taps))
+        layers = tuple(sorted(taps, key=lambda layer: layer or 0))
         widths = tuple(taps[layer].width for layer in layers)
         alike = len(set(widths)) == 1
         heads = min(t.heads for t in taps.values())
-        return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths)
+        example = self._network.example()
+        tokens = min(self._network.tokens_at(t.module, t.side, example) or 0 for t in taps.values())
+        return ComponentFacts(component, layers, widths[0] if alike else 0, heads, () if alike else widths, tokens)
 
     def _check_heads(self, component: str) -> None:
         """Holds head, query, key and value against the attention itself, those that there are. Raises: ModelError where one fails."""
@@ -83,11 +98,12 @@ class Taps:
             found |= {other: taps for other in PER_HEAD if other != component and (taps := self._had(other))}
             if len(found) == 1:
                 log.warning("%s: its %s cannot be held against queries, keys and values", self._network.name, component)
-            self._wrong = wrong_heads(self._network, found)
+            of_layers = {c: {at: t for at, t in taps.items() if at is not None} for c, taps in found.items()}
+            self._wrong = wrong_heads(self._network, of_layers)
         if self._wrong:
             raise ModelError(self._wrong)
 
-    def _had(self, component: str) -> dict[int, Tap]:
+    def _had(self, component: str) -> dict[int | None, Tap]:
         """Empty for a component that the network lacks."""
         try:
             return self._look(component)
@@ -95,7 +111,7 @@ class Taps:
             return {}
 
     @constant()
-    def _look(self, component: str) -> dict[int, Tap]:
+    def _look(self, component: str) -> dict[int | None, Tap]:
         places = self._places(component)
         widths = self._widths(component, places)
         taps = {}
@@ -112,25 +128,29 @@ class Taps:
             taps[layer] = Tap(place.module, place.side, inside, block, columns, width, heads)
         return taps
 
-    def _places(self, component: str) -> dict[int, "_Place"]:
+    def _places(self, component: str) -> dict[int | None, "_Place"]:
         blocks = self._network.blocks
+        if not blocks and is_in_layers(component):
+            raise ModelError(self._network.without_layers(component))
         if component == "residual":
             return {at: _Place(block, "output") for at, block in enumerate(blocks)}
         if component == "block_input":
             return {at: _Place(block, "input") for at, block in enumerate(blocks)}
         if component == "embedding":
-            return {0: _Place(self._embedding(), "output")}
+            return {None: _Place(self._embedding(), "output")}
         if "." in component:
             return self._dotted(component)
         if component not in TABLE:
             raise ModelError(
                 f"{component!r} is no component; it may be {', '.join(COMPONENTS)} or a dotted module path"
             )
-        places = {at: place for at in range(len(blocks)) if (place := self._in_block(component, at))}
+        places: dict[int | None, _Place] = {
+            at: place for at in range(len(blocks)) if (place := self._in_block(component, at))
+        }
         if not places:
             raise ModelError(
                 f"{self._network.name} has no {component}: no block has {_some(names_of(component, self._kind)[1])}; "
-                f"name a module by its dotted path, such as one of {_some(n for n, _ in blocks[-1].named_modules() if n)}"
+                f"name a module by its path: {_some(self._network.paths())}"
             )
         return places
 
@@ -142,7 +162,14 @@ class Taps:
             return self._no_embedding()
 
     def _no_embedding(self) -> nn.Module:
-        raise ModelError(f"{self._network.name} has no embedding; name a module by its dotted path")
+        """The module of that name, where one has it. Raises: ModelError."""
+        module = self._network.module
+        found = module_at(module, "embedding")
+        if found is None:
+            raise ModelError(
+                f"{self._network.name} does not say what its embedding is; name a module by its path: {_some(self._network.paths())}"
+            )
+        return found
 
     @property
     def _kind(self) -> str:
@@ -178,7 +205,7 @@ class Taps:
             return path
         return f"{of_block.removesuffix(str(inside))}{{layer}}{path.removeprefix(of_block)}"
 
-    def _dotted(self, component: str) -> dict[int, "_Place"]:
+    def _dotted(self, component: str) -> dict[int | None, "_Place"]:
         path, side = component, "output"
         for ending in ("input", "output"):
             if (
@@ -186,15 +213,16 @@ class Taps:
                 and module_at(self._network.module, component.replace("{layer}", "0")) is None
             ):
                 path, side = component.removesuffix(f".{ending}"), ending
-        layers = range(len(self._network.blocks)) if "{layer}" in path else range(1)
+        layers = range(len(self._network.blocks)) if "{layer}" in path else (None,)
         found = {at: module_at(self._network.module, path.replace("{layer}", str(at))) for at in layers}
-        places: dict[int, _Place] = {
+        places: dict[int | None, _Place] = {
             at: _Place(module, "input" if side == "input" else "output")
             for at, module in found.items()
             if module is not None
         }
         if not places:
-            raise ModelError(f"{self._network.name} has no module {path!r}; {self._nearest(path)}")
+            known = "" if "." in path else f", and no component is called so (there are {', '.join(COMPONENTS)})"
+            raise ModelError(f"{self._network.name} has no module {path!r}{known}; {self._nearest(path)}")
         return places
 
     def _nearest(self, path: str) -> str:
@@ -203,7 +231,7 @@ class Taps:
         for end in range(len(names) - 1, -1, -1):
             module = module_at(self._network.module, ".".join(names[:end])) if end else self._network.module
             if module is not None:
-                children = _some(name for name, _ in module.named_children())
+                children = _some(name for name, _ in module.named_children()) or "none inside"
                 return f"{'.'.join(names[:end]) or 'the model'} has {children}"
         raise AssertionError("the model itself is a module")
 
@@ -231,13 +259,13 @@ class Taps:
         config: Any = getattr(self._network.module, "config", None)
         return config.get_text_config() if hasattr(config, "get_text_config") else config
 
-    def _widths(self, component: str, places: Mapping[int, "_Place"]) -> dict[int, int]:
+    def _widths(self, component: str, places: Mapping[int | None, "_Place"]) -> dict[int | None, int]:
         """As seen in one forward pass; of a model without weights, as its modules say."""
         if self._network.device.type == "meta":
             return {layer: self._said_width(p.module, p.side) for layer, p in places.items()}
-        widths: dict[int, int] = {}
+        widths: dict[int | None, int] = {}
 
-        def look(layer: int) -> Callable[[Tensor, Moment], None]:
+        def look(layer: int | None) -> Callable[[Tensor, Moment], None]:
             def edit(activation: Tensor, _moment: Moment) -> None:
                 widths[layer] = activation.shape[-1]
 
@@ -246,6 +274,7 @@ class Taps:
         network, example = self._network, self._network.example()
         hooks = []
         for layer, place in places.items():
+            network.check_patchable(component, place.module, place.side)
             inside = self._layer_of.get(id(place.module))
             block = None if inside is None else network.blocks[inside]
             tap = Tap(place.module, place.side, inside, block, None, 0, 0)

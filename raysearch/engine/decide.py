@@ -1,11 +1,12 @@
 """From logits to an output: the arg max (of all, or among choices), ties to the lowest id, and whether it was too close to call in a batch.
 
-Invariants: in float32 an output does not depend on what else was in the batch, because near-ties are decided again at
-batch one (`replica`); numbers that are not finite are never an output.
+Invariants: an output does not depend on what else was in the batch, because near-ties are decided again by the canonical computation
+(`measure`); numbers that are not finite are never an output.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -17,8 +18,19 @@ from raysearch.engine.scores import Heard, Scoring, hear
 from raysearch.search.events import Ids
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
-"""Two best logits closer than this (in logits) are a near-tie. In another batch the same computation moves a float32
-logit by up to 4e-5 (measured on SmolLM2-135M), a bfloat16 one by some steps of its 8 bits (0.125 between 16 and 32)."""
+"""Two best logits closer than this (in logits) are a near-tie where no faster path was measured; in float32, everywhere: in another batch
+the same computation moves a float32 logit by up to 4e-5 (measured on SmolLM2-135M)."""
+STEPS = 4
+"""In coarser numbers a near-tie is at least so many steps of the highest logit (of 8 bits: 0.125 between 16 and 32): each of two logits may
+be rounded one step away, in the path and in the canonical computation, however well these agree on the rows that were tried."""
+
+
+def least_near_tie(dtype: str, highest: Sequence[float]) -> float:
+    """The least gap (in logits) that can be told from none. `highest`: the highest logit of some rows."""
+    largest = max((abs(logit) for logit in highest if math.isfinite(logit)), default=0.0)
+    if dtype == "float32" or not largest:
+        return NEAR_TIE[dtype]
+    return STEPS * torch.finfo(getattr(torch, dtype)).eps * float(2 ** math.floor(math.log2(largest)))
 
 
 class NonFiniteLogitsError(ArithmeticError):
@@ -29,13 +41,15 @@ class NonFiniteLogitsError(ArithmeticError):
 class Decision:
     """The lowest id with the highest logit; how far that stands above the second (>= 0); whether it is finite.
 
-    `heard`: what its scores are made of, where any are asked for (`with_scores`).
+    `heard`: what its scores are made of, where any are asked for (`with_scores`). `again`: it was too close to call where it was
+    first taken, and is the canonical computation's.
     """
 
     id: int
     gap: float
     finite: bool
     heard: Heard | None = None
+    again: bool = field(default=False, compare=False)
 
 
 def decide(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Decision]:
@@ -74,6 +88,18 @@ def checked(decision: Decision, what: str) -> Decision:
             f"{what}: the logits are not finite; the model overflows here, or its weights are broken"
         )
     return decision
+
+
+def gap_error(one: Decision, other: Decision) -> float:
+    """How far the gap of the best two of a row differs in two computations of it; infinite where only one is finite.
+
+    Where they name different ids each has the other's behind: the sum of both gaps. So a decision whose gap is larger names the same id.
+    """
+    if one.finite != other.finite:
+        return math.inf
+    if not one.finite:
+        return 0.0
+    return abs(one.gap - other.gap) if one.id == other.id else one.gap + other.gap
 
 
 def near_ties(decisions: Sequence[Decision], tolerance: float) -> list[int]:

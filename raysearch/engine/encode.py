@@ -101,7 +101,8 @@ class _Encoder:
         sides = [self._side(name, given) for name, given in {"base": pair.base, **pair.sources}.items()]
         base_positions, *theirs = located(pair.index, sides, positions)
         inputs = {"base": pair.base, **pair.sources}
-        answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in inputs.items()}
+        asked = {n: i for n, i in inputs.items() if n == "base" or n in pair.answers}  # a source may ask nothing
+        answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in asked.items()}
         counterfactual = {
             v: self._named(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}") for v in variables
         }

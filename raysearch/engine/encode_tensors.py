@@ -42,6 +42,7 @@ class _Encoder:
         what = f"pair {pair.index}: the "
         sides = [self._side(name, given, what + name) for name, given in {"base": pair.base, **pair.sources}.items()]
         base_positions, *theirs = located(pair.index, sides, positions)
+        asked = ("base", *(name for name in pair.sources if name in pair.answers))  # a source may ask nothing
         expected = {v: (pair.counterfactual, v, f"{what}counterfactual of variable {v!r}") for v in variables}
         return Encoded(
             index=pair.index,
@@ -49,7 +50,7 @@ class _Encoder:
             sources={name: stimulus_of(source, what + name) for name, source in pair.sources.items()},
             base_positions=base_positions,
             source_positions=dict(zip(pair.sources, theirs, strict=True)),
-            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in ("base", *pair.sources)},
+            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in asked},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
         )
 
@@ -69,9 +70,12 @@ class _Encoder:
             known = ", ".join((*given.tokens, LAST))
             raise PositionError(f"{what} has no position {position!r}; it has {known}")
         at = given.tokens.get(position, (index or 0,))
-        if max(at) >= count:
+        most = max(
+            count, self._network.most_tokens(stimulus_of(given, what))
+        )  # a module may have more than the first layer
+        if max(at) >= most:
             raise PositionError(
-                f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has {count} (from 0) on "
+                f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has {most} (from 0) on "
                 f"{given.shown}; name one that it has"
             )
         return at
@@ -94,7 +98,12 @@ class _Encoder:
         if not (answer.isascii() and answer.isdigit()) or str(int(answer)) != answer:
             raise PairsError(f"{what} is {answer!r}, which names no class; {classes} (answer.compare: class)")
         if int(answer) >= self._classes:
-            raise PairsError(f"{what} is class {answer}; {classes}")
+            one = (
+                " (one logit says nothing: put out one for each class, such as 0 and the logit)"
+                if self._classes == 1
+                else ""
+            )
+            raise PairsError(f"{what} is class {answer}; {classes}{one}")
         return (int(answer),)
 
 
@@ -104,7 +113,9 @@ def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> Mo
     said = " ".join(str(error).split())[:200]
     if isinstance(error, ModelError):
         return ModelError(f"{given}: {said}")
+    shape = ", ".join(["row", *map(str, stimulus.shape)])
+    whole = "" if stimulus.dtype == "float32" else " (where it takes no whole numbers, give it floats: 1.0 for 1)"
     return ModelError(
-        f"{network} does not run on {given} ({type(error).__name__}: {said}); it is given (row, "
-        f"{', '.join(map(str, stimulus.shape))})"
+        f"{network} does not run on {given} ({type(error).__name__}: {said}); its forward is called with one {stimulus.dtype} tensor "
+        f"({shape}){whole}"
     )

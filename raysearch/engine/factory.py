@@ -86,8 +86,14 @@ class LoadedModule:
         network = TensorNetwork(self.module, example)
         try:
             network.firings(self.module, example)
+            once, again = network.plain(example), network.plain(example)
         except Exception as e:  # the call is all the user's module
             raise untaken(network.name, example, what, e) from e
+        if not torch.allclose(once, again, atol=1e-3, equal_nan=True):
+            raise ModelError(
+                f"{network.name} puts out other logits each time it is run on {what}: something in it is drawn at random; leave that out "
+                "outside of training (dropout: nn.Dropout, or F.dropout(x, training=self.training))"
+            )
         return network, partial(encode_tensors, network)
 
     def reinitialised(self, seed: int = 0) -> "LoadedModule":

@@ -67,7 +67,7 @@ class Featurizers:
         featurizer = self._ready[digest]
         if featurizer.width != width:
             raise JobError(
-                f"{unit.subspace.featurizer}: was made for vectors of {featurizer.width}, the unit in layer {unit.site.layer} at "
+                f"{unit.subspace.featurizer}: was made for vectors of {featurizer.width}, {unit.site.called} at "
                 f"{unit.site.position!r} has {width}; use it where it was fit, on as many tokens"
             )
         self._ready.move_to_end(digest)

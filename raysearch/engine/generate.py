@@ -66,6 +66,7 @@ def generate(
     devices = [network.device] if network.device.type == "cuda" else []
     with torch.random.fork_rng(devices), owned_hooks(hooks):
         torch.manual_seed(sampling.seed if sampling is not None else 0)
+        network.forget()
         out: Tensor = network.model.generate(  # type: ignore[operator]
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, num_beams=1, use_cache=True, **options
         )

@@ -5,7 +5,7 @@ everything, sharing nothing with the batched form but the hooks, the taps and th
 each with what its source's run had there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -19,16 +19,29 @@ from raysearch.engine.network import Given, Network
 from raysearch.engine.rows import Patch, Point, Row
 from raysearch.errors import PositionError
 
+Lend = Callable[[Row, Collection[Point]], Mapping[Point, Float[Tensor, "token width"]]]
+"""What a run has at some points, after all edits."""
 
-def oracle(network: Network, taps: Taps, row: Row, lent: Lent | None = None) -> Float[Tensor, "answer"]:
+
+def oracle(
+    network: Network, taps: Taps, row: Row, lent: Lent | None = None, lend: Lend | None = None
+) -> Float[Tensor, "answer"]:
     """The logits (float32) at the answer of `row`, by plain forward passes; with gradients, where the caller lets there be any.
 
-    `lent`: what the only patch is lent, where it is not what its source has.
+    `lent`: what the only patch is lent, where it is not what its source has. `lend`: where the runs of sources are kept
+    (None: they are made here).
 
     Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
     """
-    logits, _ = _run(network, taps, row, (), lent)
+    logits, _ = _run(network, taps, row, (), lent, lend)
     return logits
+
+
+def seen_in(
+    network: Network, taps: Taps, row: Row, points: Collection[Point], lend: Lend | None = None
+) -> Mapping[Point, Float[Tensor, "token width"]]:
+    """What the run of `row` has at `points`, by plain forward passes; `lend` as in `oracle`."""
+    return _run(network, taps, row, tuple(points), None, lend)[1]
 
 
 @torch.inference_mode()
@@ -43,22 +56,28 @@ def collect(network: Network, taps: Taps, row: Row) -> list[Float[Tensor, "token
     return collected
 
 
-def edits(network: Network, taps: Taps, row: Row, lent: Lent | None = None) -> list[Edit]:
-    """What each patch of the row does to the activation of a single row, with what its sources' runs, made here, have there."""
+def edits(network: Network, taps: Taps, row: Row, lent: Lent | None = None, lend: Lend | None = None) -> list[Edit]:
+    """What each patch of the row does to the activation of a single row, with what its sources' runs have there."""
     if lent is not None:
         return [_written(taps, patch, own) for patch, own in zip(row.patches, lent, strict=True)]
-    seen = {run: _run(network, taps, run, tuple(points))[1] for run, points in sources_of([row]).items()}
+    lend = lend or (lambda run, points: seen_in(network, taps, run, points))
+    seen = {run: lend(run, points) for run, points in sources_of([row]).items()}
     owns = [lent_to(p, row.base, taps.at(p.point), lambda s: seen[s.run][s.point]) for p in row.patches]
     return [_written(taps, patch, own) for patch, own in zip(row.patches, owns, strict=True)]
 
 
 def _run(
-    network: Network, taps: Taps, row: Row, reads: Sequence[Point], lent: Lent | None = None
+    network: Network,
+    taps: Taps,
+    row: Row,
+    reads: Sequence[Point],
+    lent: Lent | None = None,
+    lend: Lend | None = None,
 ) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
     """The logits, and the activations at `reads`, after all edits."""
     hooks = [
         hook_at(network, taps.at(p.point), e, row.base)
-        for p, e in zip(row.patches, edits(network, taps, row, lent), strict=True)
+        for p, e in zip(row.patches, edits(network, taps, row, lent, lend), strict=True)
     ]
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
     hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]

@@ -35,7 +35,9 @@ from raysearch.engine.beside import ADAPTER, check_beside, unused
 from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
+from raysearch.engine.lengths import most_tokens
 from raysearch.engine.network import Encoder, LanguageModel
+from raysearch.engine.products import speed_up
 from raysearch.engine.sites import ONLY
 from raysearch.engine.whole import check_vocabulary, check_whole
 from raysearch.engine.wording import PLAIN, Wording
@@ -88,6 +90,7 @@ class Loaded:
             torch.manual_seed(seed)
             model = build(copy.deepcopy(self.model.config))
         model = model.to(device=self.model.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
+        speed_up(model)
         return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
 
     def encode(self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]) -> tuple[Encoded, ...]:
@@ -142,6 +145,7 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
         except (RuntimeError, AssertionError, ValueError) as e:  # no CUDA; quantised weights, which take no dtype
             raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
+    speed_up(model)
     folder, commit = _files_of(source, ADAPTER if adapter is not None else "config.json")
     digest = digest_of(folder, source.trust_remote_code)
     if adapter is not None and not adapter.is_beside:
@@ -205,7 +209,7 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = most_tokens(model.config.get_text_config().to_dict())
     said = max((e.longest for e in encoded), default=1) - 1  # the last token of an answer is not read
     for e in encoded:
         if longest is not None and e.tokens + said > longest:

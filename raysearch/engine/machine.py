@@ -3,7 +3,7 @@
 Invariants: whatever path is taken gives what the oracle gives; that was tried on the components that will be asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,15 +17,20 @@ from raysearch.engine.fit.trainer import Trainer
 from raysearch.engine.measure import Measurer
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.meter import Meter
-from raysearch.engine.network import Network
-from raysearch.engine.paths import Path, Plain, fastest, trial_rows
+from raysearch.engine.network import LanguageModel, Network
+from raysearch.engine.paths import Plain
+from raysearch.engine.rows import Row
 from raysearch.engine.scores import Scoring
-from raysearch.search.events import Encoded
+from raysearch.engine.selfcheck import TRIED, Settled, fastest, straddling, trial_rows
+from raysearch.search.events import Encoded, Ids
+
+LENT = 4
+"""Of what captures may take, the canonical computation may keep one part in so many of what sources lend."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a replica works; but for `recipe` none of it changes an output in float32.
+    """How a replica works; but for `recipe` none of it changes an output.
 
     `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's device (None: by what is free there).
     `threads`: of torch on a CPU (None: as they are; it is a setting of the whole process). `plain`: never batch. `recipe`: how
@@ -59,23 +64,30 @@ class Machine:
         self.network = network
         self.taps = Taps(network)
         self.facts = tuple(self.taps.facts(component) for component in components)
-        self.tolerance = NEAR_TIE[dtype]
         self.scoring = Scoring(settings.scores, encoded)
-        plain, limit = Plain(network, self.taps), Limit(settings.rows)
-        self.path: Path = plain
-        self.captures = Captures(
-            network, self.taps, Limit(1), self.tolerance, 0, plain=True, meter=meter, scoring=self.scoring
-        )
-        if not settings.plain:
-            layers = len(network.blocks)
-            rows = trial_rows(trials(encoded, self.taps, layers, components), layers)
-            kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
+        kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
+        plain, limit = Plain(network, self.taps, kept // LENT), Limit(settings.rows)
+        if settings.plain:
+            alone = Limit(1), NEAR_TIE[dtype], 0
+            captures = Captures(network, self.taps, *alone, plain=True, meter=meter, scoring=self.scoring)
+            settled = Settled(plain, captures, NEAR_TIE[dtype])
+        else:
             with meter.phase("check"):
-                settled = limit, kept, self.tolerance, meter, self.scoring
-                self.path, self.captures = fastest(network, self.taps, rows, *settled)
+                rows = self._trial(encoded, components, dtype)
+                settled = fastest(network, self.taps, rows, limit, kept, dtype, meter, self.scoring, plain)
+        self.plain = plain
+        self.path, self.captures, self.tolerance = settled.path, settled.captures, settled.tolerance
         self.measurer = Measurer(self.path, plain, self.captures, limit, self.tolerance)
         self._recipe, self._limit = settings.recipe, limit
         self._meter = meter
+
+    def _trial(self, encoded: Sequence[Encoded], components: Sequence[str], dtype: str) -> list[Row]:
+        """The rows of the self-check."""
+        layers = len(self.network.blocks)
+        rows = trial_rows(trials(encoded, self.taps, layers, components, tried=TRIED[dtype]), layers)
+        if isinstance(self.network, LanguageModel):
+            rows += straddling(_texts(encoded), layers, self.network.lengths)
+        return list(dict.fromkeys(rows))
 
     @cached_property
     def attributor(self) -> Attributor:
@@ -88,3 +100,13 @@ class Machine:
         """Who trains subspaces, where the settings say how."""
         assert self._recipe is not None, "a replica that fits is given a recipe"
         return Trainer(self.network, self.taps, self.path, self.captures, self._recipe, self.tolerance, self._limit)
+
+
+def _texts(encoded: Sequence[Encoded]) -> Iterator[Ids]:
+    """All that will be run: bases and sources, and bases with all of an answer but its last token."""
+    for pair in encoded:
+        for given in (pair.base, *pair.sources.values()):
+            if isinstance(given, tuple):
+                yield given
+                if pair.longest > 1:
+                    yield (*given, *(given[-1:] * (pair.longest - 1)))

@@ -3,7 +3,7 @@
 An output of several tokens is decoded greedily, a token at a time: each token's row is the one before with what was said behind its base,
 and the same patches, so that an intervention stays in force, and any path that runs rows runs these.
 
-Invariants: an intervention that fails takes nobody with it; near-ties are decided by the oracle, so that in float32 no
+Invariants: an intervention that fails takes nobody with it; near-ties are decided by the canonical computation, so that no
 output depends on what else was asked; every intervention ends with an output for each of its rows, or with an error.
 """
 
@@ -16,7 +16,7 @@ from raysearch.engine.captures import Captures
 from raysearch.engine.decide import Decision, checked, decide, near_ties, with_scores
 from raysearch.engine.memory import Limit, halving
 from raysearch.engine.network import tokens_of
-from raysearch.engine.paths import Path, cancels
+from raysearch.engine.paths import Path, Plain, cancels
 from raysearch.engine.rows import Row
 
 Decider = Callable[[Sequence[Row]], list[Decision]]
@@ -59,7 +59,7 @@ class _Token:
 class Measurer:
     """Runs items by `path`, near-ties (best two logits closer than `tolerance`) again by `oracle`; in halves what memory does not hold."""
 
-    def __init__(self, path: Path, oracle: Path, captures: Captures, limit: Limit, tolerance: float) -> None:
+    def __init__(self, path: Path, oracle: Plain, captures: Captures, limit: Limit, tolerance: float) -> None:
         self._path = path
         self._oracle = oracle
         self._captures = captures
@@ -114,16 +114,28 @@ class Measurer:
             self._run([row for row, items in owners.items() if items[0].intervention == name], how, sharing, outcome)
 
     def _left_alone(self, rows: Sequence[Row]) -> list[Decision]:
-        return self._captures.decisions([row.alone for row in rows])
+        """Rows that are sure to be their base's run, but for rounding: what that is, the canonical computation says of near-ties."""
+        decisions = self._captures.decisions([row.alone for row in rows])
+        canonical = self._oracle.canonical
+        again = [at for at, d in enumerate(decisions) if d.again and not canonical.changes_nothing(rows[at])]
+        return self._again(rows, decisions, again)
 
     @torch.inference_mode()
     def _decide(self, rows: Sequence[Row]) -> list[Decision]:
         decisions = self._decided(self._path, rows)
-        if self._path is not self._oracle:
-            brittle = {at for at, row in enumerate(rows) if cancels(row)}
-            for at in sorted(brittle | set(near_ties(decisions, self._tolerance))):
-                decisions[at] = self._decided(self._oracle, [rows[at]])[0]
-        return decisions
+        if self._path is self._oracle:
+            return decisions
+        brittle = {at for at, row in enumerate(rows) if cancels(row)}
+        return self._again(rows, decisions, sorted(brittle | set(near_ties(decisions, self._tolerance))))
+
+    @torch.inference_mode()
+    def _again(self, rows: Sequence[Row], decisions: list[Decision], which: Sequence[int]) -> list[Decision]:
+        """`decisions`, those of `which` rows as the canonical computation takes them."""
+        if not which:
+            return decisions
+        canonical = self._decided(self._oracle, [rows[at] for at in which])
+        found = {at: replace(d, again=True) for at, d in zip(which, canonical, strict=True)}
+        return [found.get(at, d) for at, d in enumerate(decisions)]
 
     def _decided(self, path: Path, rows: Sequence[Row]) -> list[Decision]:
         meter = self._captures.meter

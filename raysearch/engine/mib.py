@@ -38,7 +38,7 @@ from raysearch.engine.saved import SavedIntervention
 from raysearch.engine.saved_subspace import tensors_of
 from raysearch.errors import JobError, StoreError
 from raysearch.search.hypothesis import Intervention, Subspace, Unit
-from raysearch.whole_file import write_bytes_whole, write_text_whole
+from raysearch.whole_file import write_below, write_text_whole
 
 NAMES = "raysearch.json"
 FEATURIZER, INVERSE, INDICES = "_featurizer", "_inverse_featurizer", "_indices"
@@ -145,16 +145,16 @@ def _write(folder: Path, place: str, directions: Tensor | None) -> None:
         "n_features": None if directions is None else directions.shape[1],
         "additional_config": config,
     }
-    path = folder / place
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StoreError(f"{path.parent}: cannot be made ({e.strerror or e}); name a folder that you may write") from e
+        raise StoreError(f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write") from e
+    *cell, unit = place.split("/")
     for ending in (FEATURIZER, INVERSE):
         content = io.BytesIO()
         torch.save({"model_info": info, "state_dict": state}, content)
-        write_bytes_whole(path.with_name(path.name + ending), content.getvalue())
-    write_text_whole(path.with_name(path.name + INDICES), "null")
+        write_below(folder, (*cell, unit + ending), content.getvalue())
+    write_below(folder, (*cell, unit + INDICES), b"null")
 
 
 def _write_names(folder: Path, cells: Mapping[str, tuple[str, str, str | None]]) -> None:

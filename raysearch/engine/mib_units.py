@@ -48,7 +48,7 @@ def unit_name(intervention: Intervention) -> str:
         raise InexpressibleError(f"position {token!r} cannot stand in the name of a file")
     if site.component == "residual":
         return f"ResidualStream(Layer-{site.layer},Token-{token})"
-    if site.component == "block_input":
+    if site.component == "block_input" and site.layer is not None:
         return f"ResidualStream(Layer-{site.layer - 1},Token-{token})"
     if site.component == "head" and site.head is not None:
         return f"AttentionHead(Layer-{site.layer},Head-{site.head},Token-{token})"

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from raysearch.causal import Pair
+from raysearch.engine.hooks import Side
+from raysearch.engine.lengths import Stretch, named_lengths
 from raysearch.engine.sites import layers_of
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.events import Given as Given  # here too: it is what a network is given
@@ -80,6 +82,22 @@ class Network(Protocol):
 
     def firings(self, module: nn.Module, given: Given) -> int:
         """How often `module` runs in a forward pass on a batch of the company of `given`."""
+        ...
+
+    def tokens_at(self, module: nn.Module, side: Side, given: Given) -> int | None:
+        """How many tokens the activation there has on `given`; None where it has those of the input."""
+        ...
+
+    def check_patchable(self, component: str, module: nn.Module, side: Side) -> None:
+        """Raises: ModelError, in one line, for a module that never runs, or whose activation is of no shape that can be patched."""
+        ...
+
+    def without_layers(self, component: str) -> str:
+        """Why there is no `component`, which is of a layer, in a network without blocks, and what can be named instead."""
+        ...
+
+    def paths(self) -> Sequence[str]:
+        """Components that are modules' paths, such as a job may name, for errors."""
         ...
 
     def example(self) -> Given:
@@ -152,6 +170,9 @@ class LanguageModel:
         config = model.config.get_text_config()
         self.width = int(config.hidden_size)
         self.heads = int(getattr(config, "num_attention_heads", None) or 0)
+        told = config.to_dict()
+        self.lengths = named_lengths(told)
+        self._stretch = Stretch(model, told)
 
     @property
     def module(self) -> nn.Module:
@@ -175,7 +196,22 @@ class LanguageModel:
         return all(self._takes(name) for name in ("past_key_values", "use_cache", "logits_to_keep", "position_ids"))
 
     def company(self, given: Given) -> Hashable:
-        return width_of(len(_ids(given)))
+        length = len(_ids(given))
+        return width_of(length), self._stretch.regime(length)
+
+    def alike(self, one: Given, other: Given) -> bool:
+        """Whether what they begin with alike has the same activations in both."""
+        return self._stretch.regime(len(_ids(one))) == self._stretch.regime(len(_ids(other)))
+
+    def run(self, **arguments: object) -> Tensor:
+        """The model's own logits for its own arguments, whatever it ran before."""
+        self.forget()
+        logits: Tensor = self.model(**arguments).logits
+        return logits
+
+    def forget(self) -> None:
+        """Takes back what a run has left in the model: its outputs depend on what it is given, not on what it was given before."""
+        self._stretch.forget()
 
     def pad(self, given: Given) -> int:
         length = len(_ids(given))
@@ -183,6 +219,21 @@ class LanguageModel:
 
     def firings(self, module: nn.Module, given: Given) -> int:
         return 1
+
+    def tokens_at(self, module: nn.Module, side: Side, given: Given) -> int | None:
+        return None
+
+    def check_patchable(self, component: str, module: nn.Module, side: Side) -> None:
+        """Nothing is known before it is hooked."""
+
+    def without_layers(self, component: str) -> str:
+        raise AssertionError("a language model has blocks")
+
+    def paths(self) -> Sequence[str]:
+        block = self.layers[-1]
+        last = f".{len(self.layers) - 1}"
+        path = next(name for name, module in self.model.named_modules() if module is block).removesuffix(last)
+        return [f"{path}.{{layer}}.{name}" for name, _ in block.named_modules() if name]
 
     def example(self) -> Given:
         return self.some(EXAMPLE)
@@ -197,8 +248,7 @@ class LanguageModel:
         """As `plain`, on `rows` copies of `given` at once."""
         options = {"use_cache": False} if self._takes("use_cache") else {}
         ids = torch.tensor([_ids(given)] * rows, device=self.device)
-        logits: Tensor = self.model(input_ids=ids, **options).logits
-        return logits[:, -1].float()
+        return self.run(input_ids=ids, **options)[:, -1].float()
 
     def plain(self, given: Given) -> Float[Tensor, "vocab"]:
         return self.copies(given, 1)[0]
@@ -207,7 +257,7 @@ class LanguageModel:
         """Keys and values are left in `cache`, if there is one."""
         rows = [_ids(given) for given in givens]
         width = width_of(len(rows[0]))
-        assert all(width_of(len(row)) == width for row in rows), "rows of one batch have one padded width"
+        assert len({self.company(row) for row in rows}) == 1, "rows of one batch are of one company"
         pads = [width - len(row) for row in rows]
         ids = [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]
         mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
@@ -221,8 +271,7 @@ class LanguageModel:
             options["use_cache"] = False
         if self._takes("logits_to_keep"):
             options["logits_to_keep"] = 1
-        logits: Tensor = self.model(input_ids=torch.tensor(ids, device=self.device), **options).logits
-        return logits[:, -1].float()
+        return self.run(input_ids=torch.tensor(ids, device=self.device), **options)[:, -1].float()
 
     def _takes(self, argument: str) -> bool:
         """By the signature of its forward; a TypeError may come from anywhere below."""

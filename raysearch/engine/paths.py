@@ -1,35 +1,24 @@
-"""The ways to run intervened rows, fastest first: replay, batched, plain. All say the same; each proves it on the model at hand.
+"""The ways to run intervened rows, fastest first: replay, batched, plain. All say the same; which holds on a model, `selfcheck` finds out.
 
-Invariants: a path that does not hold on this model is not taken, and that is said; plain (the oracle) always holds.
+Invariants: plain is the canonical computation, by which an answer is defined.
 """
 
-import logging
-import math
-import random
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raysearch.engine.canonical import KEPT, Canonical
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps, hook_at
-from raysearch.engine.decide import decide
 from raysearch.engine.edits import Lent, edits_of, sources_of
 from raysearch.engine.hooks import owned_hooks
-from raysearch.engine.interchange import oracle
 from raysearch.engine.kinds import Add, Featurized, Interchange, Resample, Subtract
-from raysearch.engine.memory import Limit
-from raysearch.engine.meter import Meter
 from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.replay import Replay
-from raysearch.engine.rows import Patch, Point, Row, Source
-from raysearch.engine.scores import Scoring
-from raysearch.errors import RaysearchError
-
-log = logging.getLogger(__name__)
-
+from raysearch.engine.rows import Patch, Row
 
 Name = Literal["replay", "batched", "plain"]
 
@@ -65,13 +54,13 @@ class Path(Protocol):
 
 
 class Plain:
-    """One by one, by the oracle."""
+    """One by one, by the canonical computation, which keeps at most `max_bytes` of what sources lend."""
 
     name: Name = "plain"
 
-    def __init__(self, network: Network, taps: Taps) -> None:
+    def __init__(self, network: Network, taps: Taps, max_bytes: int = KEPT) -> None:
         self._network = network
-        self._taps = taps
+        self.canonical = Canonical(network, taps, max_bytes)
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         return ([row] for row in rows)
@@ -84,7 +73,7 @@ class Plain:
 
     def logits(self, rows: Sequence[Row], lent: Lent | None = None) -> Float[Tensor, "row answer"]:
         owns = [None] * len(rows) if lent is None else [[own] for own in lent]
-        return torch.stack([oracle(self._network, self._taps, row, own) for row, own in zip(rows, owns, strict=True)])
+        return torch.stack([self.canonical.logits(row, own) for row, own in zip(rows, owns, strict=True)])
 
     def is_free(self, row: Row) -> bool:
         return False
@@ -136,6 +125,7 @@ class Replayed:
 
     def __init__(self, network: LanguageModel, taps: Taps, captures: Captures) -> None:
         assert captures.keys, "waves travel on the keys and values of the bases' runs"
+        self._network = network
         self._replay = Replay(network, taps, captures)
         self._whole = Batched(network, taps, captures)
         self._captures = captures
@@ -167,100 +157,13 @@ class Replayed:
 
     def is_free(self, row: Row) -> bool:
         """In a causal model a token's activation depends on the tokens up to it: the same prefix at the same place, the same swap."""
-        return bool(row.patches) and all(_is_identity(row, patch) for patch in row.patches)
+        return bool(row.patches) and all(
+            is_identity(row, patch) and self._network.alike(row.base, patch.sources[0].run.base)
+            for patch in row.patches
+        )
 
     def _want(self, wave: Sequence[Row]) -> None:
         self._captures.want([*_lent(wave), *(self._replay.joint_of(row).point.component for row in wave)])
-
-
-@torch.inference_mode()
-def fastest(
-    network: Network,
-    taps: Taps,
-    rows: Sequence[Row],
-    limit: Limit,
-    max_bytes: int,
-    tolerance: float,
-    meter: Meter | None = None,
-    scoring: Scoring | None = None,
-) -> tuple[Path, Captures]:
-    """The fastest path that gives for `rows` what the oracle gives, and captures that keep what it needs; says why not a faster one.
-
-    `rows`: as `trial_rows` makes them. `scoring`: the scores that captures read.
-    """
-    name, plain = network.name, Plain(network, taps)
-    wanted = dict(zip(rows, plain.logits(rows), strict=True)) if rows else {}
-    captures = Captures(network, taps, limit, tolerance, max_bytes, meter=meter, scoring=scoring)
-    batched = Batched(network, taps, captures)
-    if not _holds(name, batched, wanted, tolerance, "each row is run by itself, slowly"):
-        return plain, Captures(network, taps, Limit(1), tolerance, 0, plain=True, meter=meter, scoring=scoring)
-    if not isinstance(network, LanguageModel):
-        return batched, captures
-    if not network.can_replay:
-        log.warning("%s: takes no cache: rows are run whole, not from the patch on", name)
-        return batched, captures
-    keeping = Captures(network, taps, limit, tolerance, max_bytes, keys=True, meter=meter, scoring=scoring)
-    replayed = Replayed(network, taps, keeping)
-    if not _holds(name, replayed, wanted, tolerance, "rows are run whole, not from the patch on"):
-        return batched, captures
-    return replayed, keeping
-
-
-@torch.inference_mode()
-def difference(path: Path, wanted: Mapping[Row, Tensor], tolerance: float) -> tuple[float, bool]:
-    """The largest |difference| of a logit from what is wanted (infinity where it is NaN), and whether all outputs are equal.
-
-    An output that is a near-tie counts as equal: it is decided again. `wanted` has each base without intervention too.
-    """
-    left_alone = {row.base: logits for row, logits in wanted.items() if not row.patches}
-    said = [(left_alone[row.base], logits) for row, logits in wanted.items() if path.is_free(row)]
-    for batch in path.batches([row for row in wanted if not path.is_free(row)]):
-        said += zip(path.logits(batch), [wanted[row] for row in batch], strict=True)
-    worst, equal = 0.0, True
-    for ours, theirs in said:
-        worst = max(worst, float((ours - theirs).nan_to_num(nan=math.inf).abs().max()))
-        (a,), (b,) = decide(ours[None]), decide(theirs[None])
-        equal = equal and (a.id == b.id or a.gap < tolerance)
-    return worst, equal
-
-
-def _holds(model: str, path: Path, wanted: Mapping[Row, Tensor], tolerance: float, otherwise: str) -> bool:
-    """Whether `path` gives what is wanted: outputs equal, logits to a quarter of `tolerance`. Warns if not.
-
-    Two logits of a row may be off by a quarter each, in opposite directions, and a row whose best two are further apart
-    than `tolerance` still has the same output; the others are decided again.
-    """
-    try:
-        worst, equal = difference(path, wanted, tolerance)
-        why = f"logits differ by up to {worst:.2g}" + ("" if equal else ", and so do outputs")
-    except (RaysearchError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as e:
-        worst, equal, why = math.inf, False, f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
-    if equal and worst <= tolerance / 4:
-        return True
-    log.warning(
-        "%s: the %s path is not the same as one run at a time (%s; allowed %.2g): %s",
-        model,
-        path.name,
-        why,
-        tolerance / 4,
-        otherwise,
-    )
-    return False
-
-
-def trial_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:
-    """What paths are held against the oracle on: `rows`, their bases without intervention, and an identity for each base of several tokens.
-
-    The identity takes the last token but one from the same text without its last, in a random layer: it is none where tokens look ahead.
-    """
-    rng = random.Random(f"{seed}.selfcheck")
-    trial = list(rows)
-    for given in dict.fromkeys(row.base for row in rows):
-        trial.append(Row(given))
-        if isinstance(given, tuple) and len(given) > 1:
-            at, point = (len(given) - 2,), Point(rng.randrange(layers), "residual")
-            trial.append(Row(given, (Patch(point, at, (Source(Row(given[:-1]), point, at),)),)))
-    return list(dict.fromkeys(trial))
 
 
 def _lent(rows: Iterable[Row]) -> set[str]:
@@ -280,7 +183,7 @@ def cancels(row: Row) -> bool:
     )
 
 
-def _is_identity(row: Row, patch: Patch) -> bool:
+def is_identity(row: Row, patch: Patch) -> bool:
     """Whether the patch puts in what is there: its own activation, interchanged alone."""
     if not isinstance(patch.kind, Interchange | Resample | Featurized) or len(patch.sources) != 1:
         return False

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from raysearch.causal import LAST
 from raysearch.engine.card import Card, Finding, ModelOrigin
+from raysearch.literal import visible
 from raysearch.search.hypothesis import Site, Unit
 
 PLACE = "OWNER/NAME"
@@ -158,7 +159,8 @@ def _unnamed(units: tuple[Unit, ...]) -> list[str]:
 
 def _site(site: Site) -> str:
     head = f", head {site.head}" if site.head is not None else ""
-    return f"layer {site.layer}, {_plain(site.component)}{head}, position {_code(site.position)}"
+    layer = "" if site.layer is None else f"layer {site.layer}, "
+    return f"{layer}{_plain(site.component)}{head}, position {_code(site.position)}"
 
 
 def _origin(card: Card) -> str:
@@ -174,13 +176,17 @@ def _origin(card: Card) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{_line(text).replace('`', chr(39))}`"
+    """As code, in more backticks than it holds: no page reads anything into it."""
+    line = _line(text)
+    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", _line(text))
+    """As text: no markup, entity, formula, link or mention."""
+    return re.sub(r"(?i)(?<=www)\.", r"\\.", re.sub(r"([\\`*_\[\]<>#&$~:@!])", r"\\\1", _line(text)))
 
 
 def _line(text: str) -> str:
-    """On one line, fit for a cell of a table, writable as UTF-8."""
-    return " ".join(text.encode(errors="replace").decode().split()).replace("|", "/")
+    """On one line, fit for a cell of a table, writable as UTF-8; what cannot be seen as its escape."""
+    return visible(" ".join(text.split())).replace("|", "/")

@@ -37,13 +37,18 @@ class Step(nn.Module):
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
+def unsteppable(network: nn.RNNBase) -> str:
+    """Why its layers cannot be run step by step: it runs backwards too, or projects its hidden state. "" where they can be."""
+    if not (network.bidirectional or network.proj_size):
+        return ""
+    what = "bidirectional" if network.bidirectional else "with a projection (proj_size)"
+    return f"its {type(network).__name__} is {what}, and one of one direction without a projection alone is run step by step"
+
+
 def steps_of(network: nn.RNNBase) -> list[Step]:
     """One for each layer. Raises: ModelError for a network that runs backwards too, or projects its hidden state."""
-    if network.bidirectional or network.proj_size:
-        what = "bidirectional" if network.bidirectional else "with a projection (proj_size)"
-        raise ModelError(
-            f"a {type(network).__name__} that is {what} cannot be run step by step; need one direction, no projection"
-        )
+    if reason := unsteppable(network):
+        raise ModelError(reason)
     return [Step(network, layer) for layer in range(network.num_layers)]
 
 

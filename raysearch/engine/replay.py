@@ -177,7 +177,7 @@ class Replay:
         ids = torch.zeros((rows, 1), dtype=torch.long, device=self._model.device)
         at = torch.full((rows, 1), shape.length - 1, device=self._model.device)
         with _stubbed(self._layers, lambda layer, given, *_: hidden if layer == last else given, self._tuples):
-            logits: Tensor = self._model(input_ids=ids, position_ids=at, use_cache=False, logits_to_keep=1).logits
+            logits = self._network.run(input_ids=ids, position_ids=at, use_cache=False, logits_to_keep=1)
         return logits[:, -1].float()
 
     @cached_property
@@ -199,7 +199,7 @@ class _Template:
     """
 
     def __init__(self, network: LanguageModel, shape: Shape, run: Run, tuples: bool) -> None:
-        model, layers, device = network.model, network.layers, network.device
+        layers, device = network.layers, network.device
         self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * len(layers)
         self._cache = _cache_of(run, shape.start)
 
@@ -208,7 +208,7 @@ class _Template:
             return given
 
         with _stubbed(layers, stub, tuples):
-            model(
+            network.run(
                 input_ids=torch.zeros((1, shape.length - shape.start), dtype=torch.long, device=device),
                 attention_mask=torch.ones((1, shape.length), dtype=torch.long, device=device),
                 position_ids=torch.arange(shape.start, shape.length, device=device)[None],

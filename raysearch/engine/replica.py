@@ -1,6 +1,6 @@
 """One replica: a model, the encoded pairs, and `do`: a task in, its events out.
 
-Invariants: outputs in float32 do not depend on how the work was grouped into tasks; an intervention of a task comes
+Invariants: outputs do not depend on how the work was grouped into tasks; an intervention of a task comes
 back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do` raises nothing that is an intervention's fault.
 """
 
@@ -358,8 +358,8 @@ class Replica:
         )
 
     def _is_near(self, decisions: Sequence[Decision]) -> bool:
-        """Whether one of the tokens of an output is a near-tie."""
-        return any(d.gap < self._machine.tolerance for d in decisions)
+        """Whether one of the tokens of an output is a near-tie, or was one where it was first decided."""
+        return any(d.again or d.gap < self._machine.tolerance for d in decisions)
 
 
 def _output(decisions: Sequence[Decision]) -> Ids:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from raysearch.engine.kinds import Interchange, Kind
 from raysearch.engine.network import Given
 from raysearch.search.events import Ids
+from raysearch.search.hypothesis import layer_of
 
 INTERCHANGE = Interchange()
 
@@ -18,10 +19,13 @@ Features = range | tuple[int, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An activation of the network at all its tokens: a component of a layer (0, for one that the network has once)."""
+    """An activation of the network at all its tokens: a component of a layer (None, for one that the network has once)."""
 
-    layer: int
+    layer: int | None
     component: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", layer_of(self.component, self.layer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Row:
         return Row((*self.base, token), self.patches, self.among)
 
 
-def swap(base: Given, source: Given, layer: int, tokens: Ids, component: str = "residual") -> Row:
+def swap(base: Given, source: Given, layer: int | None, tokens: Ids, component: str = "residual") -> Row:
     """A plain interchange: the same tokens, the same whole activation."""
     point = Point(layer, component)
     return Row(base, (Patch(point, tokens, (Source(Row(source), point, tokens),)),))

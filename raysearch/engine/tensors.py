@@ -3,11 +3,14 @@
     TensorNetwork(model, example)                   the blocks are looked for: the layers of a GRU or LSTM, its cells, or the module list
     TensorNetwork(model, example, blocks="net")     they are the children of that module
 
+Where no blocks are found there are none: no layers, and what is patched is named by the path of its module.
+
 An activation (row, width) has no tokens: its vector is token 0. In a recurrent network the time steps are the tokens: each layer is
 run as its own step (`recurrent.Step`), once for every time step, so that what is patched at one step is felt by those after it. The
 "residual" is the hidden state that a step puts out, the "block_input" what the step is given. The tokens of a module that runs
 several times (a cell in a loop, a block that is used again) are those of its runs, one run after the other; how often it runs is
-counted in one pass for each shape of input.
+counted in one pass for each shape of input. "last" is the last token of the activation that is patched, which may have others than
+the blocks have (a vector that was pooled has one).
 
 Invariants: rows of one company have one shape; the model is as it was afterwards; a recurrent network's steps share its weights.
 """
@@ -22,8 +25,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raysearch.causal import Stimulus
-from raysearch.engine.hooks import Hook, Moment, owned_hooks
-from raysearch.engine.recurrent import steps_of, stepwise
+from raysearch.engine.hooks import Side
+from raysearch.engine.modules import Key, Seen, patchable, seen_of
+from raysearch.engine.recurrent import steps_of, stepwise, unsteppable
 from raysearch.engine.sites import module_at
 from raysearch.errors import ModelError
 from raysearch.search.events import Given
@@ -45,9 +49,10 @@ class TensorNetwork:
     """`module` on inputs such as `example` (a tensor without a row dimension). The answer is one of its classes.
 
     `blocks`: the dotted path of the module whose children are the layers (a ModuleList or Sequential), or that is a GRU or LSTM, or a
-    cell of one. Numbers that are not whole come in the dtype of the module's own.
+    cell of one. Numbers that are not whole come in the dtype of the module's own. `without_blocks`: why none were found, where none
+    were.
 
-    Raises: ModelError where no blocks are found, or a recurrent network is of a kind that cannot be run step by step.
+    Raises: ModelError where there are no blocks at that path.
     """
 
     flat = True
@@ -56,11 +61,12 @@ class TensorNetwork:
     def __init__(self, module: nn.Module, example: Tensor | Stimulus, blocks: str | None = None) -> None:
         self.module = module
         self._example = example if isinstance(example, Stimulus) else Stimulus.of(example)
-        found = _blocks(module, blocks)
+        found, self.without_blocks = _blocks(module, blocks)
         self._recurrent = found if isinstance(found, nn.RNNBase) else None
         self._steps = steps_of(found) if isinstance(found, nn.RNNBase) else []
         self.blocks: Sequence[nn.Module] = self._steps or (found if isinstance(found, list) else list(found.children()))
         self._firings: dict[Hashable, Mapping[int, int]] = {}
+        self._seen: dict[Hashable, Mapping[Key, Seen]] = {}
         own = next(chain(module.parameters(), module.buffers()), torch.empty(0))
         self._device = own.device
         self._dtype = own.dtype if own.is_floating_point() else torch.float32
@@ -88,17 +94,51 @@ class TensorNetwork:
             self._firings[company] = self._counted(given)
         return max(1, self._firings[company].get(id(module), 0))
 
+    def seen(self, given: Given) -> Mapping[Key, Seen]:
+        """What each module that runs is given and puts out, on inputs of the company of `given`."""
+        company = self.company(given)
+        if company not in self._seen:
+            self._seen[company] = seen_of(self._modules, lambda rows: self.batch([given] * rows))
+        return self._seen[company]
+
+    def tokens_at(self, module: nn.Module, side: Side, given: Given) -> int | None:
+        """How many tokens the activation there has on `given`; None where it cannot be looked at."""
+        found = self.seen(given).get((id(module), side))
+        return None if found is None or found.wrong is not None else found.tokens
+
     def tokens(self, given: Given) -> int:
-        """How many the first layer has: time steps, patches; 1 where there are none."""
-        seen: list[int] = []
+        """How many the first layer has: time steps, patches; 1 where there are none. Without layers, the most that a module puts out."""
+        first = self.tokens_at(self.blocks[0], "output", given) if self.blocks else None
+        return self.most_tokens(given) if first is None else first
 
-        def look(activation: Float[Tensor, "1 token width"], _moment: Moment) -> None:
-            seen.append(activation.shape[1])
+    def most_tokens(self, given: Given) -> int:
+        """Of all modules' outputs."""
+        found = self.seen(given)
+        return max((one.tokens for (_, side), one in found.items() if side == "output"), default=0) or 1
 
-        first = self.blocks[0]
-        with torch.inference_mode(), owned_hooks([Hook(first, "output", look, self.firings(first, given), flat=True)]):
-            self.plain(given)
-        return sum(seen)
+    def check_patchable(self, component: str, module: nn.Module, side: Side) -> None:
+        """Raises: ModelError as it is told by a few rows such as the example, with the modules that can be named instead."""
+        found = self.seen(self._example).get((id(module), side))
+        wrong = "it never runs in a forward pass" if found is None else found.wrong
+        if wrong is not None:
+            raise ModelError(f"{self.name}: {component} cannot be patched: {wrong}; {self._instead()}")
+
+    def without_layers(self, component: str) -> str:
+        which = (
+            f"no layers, which {component} is of"
+            if "." not in component
+            else f"no layers for the {{layer}} in {component}"
+        )
+        return f"{self.name} has {which}: {self.without_blocks}; {self._instead()}"
+
+    def paths(self) -> Sequence[str]:
+        return patchable(self.module, self.seen(self._example))
+
+    def _instead(self) -> str:
+        named = self.paths()
+        if not named:
+            return "none of its modules puts out what can be patched: give it one that puts out (row, width) or (row, token, width)"
+        return f"name a module by its path: {', '.join(named[:12])}{', ...' * (len(named) > 12)}"
 
     @property
     def classes(self) -> int:
@@ -118,13 +158,19 @@ class TensorNetwork:
             inputs = inputs.to(self._dtype)
         with stepwise(self._recurrent, self._steps):
             out = self.module(inputs)
-        logits = getattr(out, "logits", out[0] if isinstance(out, tuple) else out)
+        logits = _logits(out)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(givens):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelError(
-                f"{self.name} puts out {got}; need class logits (row, class), alone, first of a tuple, or as .logits"
+                f"{self.name} puts out {got} on {len(givens)} row{'s' * (len(givens) > 1)}; need class logits (row, class), alone, first "
+                "of a tuple or list, or as logits of a dict or object"
             )
         return logits.float()
+
+    @property
+    def _modules(self) -> Sequence[nn.Module]:
+        """All of them, and the steps that are run in the place of a recurrent network."""
+        return list(dict.fromkeys(chain(self.module.modules(), self._steps)))
 
     def _counted(self, given: Given) -> Mapping[int, int]:
         """By the id of a module, how often it runs."""
@@ -133,8 +179,7 @@ class TensorNetwork:
         def count(module: nn.Module, _inputs: Any) -> None:
             counts[id(module)] = counts.get(id(module), 0) + 1
 
-        modules = dict.fromkeys(chain(self.module.modules(), self._steps))
-        handles = [module.register_forward_pre_hook(count) for module in modules]
+        handles = [module.register_forward_pre_hook(count) for module in self._modules]
         try:
             with torch.inference_mode():
                 self.plain(given)
@@ -144,40 +189,44 @@ class TensorNetwork:
         return counts
 
 
-def _blocks(module: nn.Module, path: str | None) -> nn.Module | list[nn.Module]:
-    """The module whose children are the blocks, or the recurrent network, or the cells themselves."""
+def _logits(out: Any) -> Any:
+    """What of a network's output is said to be its logits."""
+    if isinstance(out, Mapping):
+        return out.get("logits", out)
+    return getattr(out, "logits", out[0] if isinstance(out, tuple | list) and out else out)
+
+
+def _blocks(module: nn.Module, path: str | None) -> tuple[nn.Module | list[nn.Module], str]:
+    """The module whose children are the blocks, or the recurrent network, or the blocks themselves; of none, what there is instead."""
     if path is not None:
         found = module if path == "" else module_at(module, path)
         if isinstance(found, nn.RNNCellBase):
-            return [found]
+            return [found], ""
         if found is None or not (isinstance(found, nn.RNNBase) or len(list(found.children()))):
             raise ModelError(
                 f"{type(module).__name__} has no blocks at {path!r}; name a list of modules, a GRU, an LSTM or a cell"
             )
-        return found
+        return found, ""
     recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
-    if len(recurrent) == 1:
-        return recurrent[0]
+    if len(recurrent) == 1 and not (reason := unsteppable(recurrent[0])):
+        return recurrent[0], ""
     for name in BLOCKS:
         found = module_at(module, name)
         if isinstance(found, nn.ModuleList | nn.Sequential) and len(found):
-            return found
+            return found, ""
     cells: list[nn.Module] = [m for m in module.modules() if isinstance(m, nn.RNNCellBase)]
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m)]
     if cells and not recurrent:
-        return cells
-    if len(lists) == 1:
-        return lists[0]
-    got = (
-        "several recurrent networks"
-        if recurrent
-        else f"{len(lists)} lists of modules"
-        if lists
-        else "no list of modules"
-    )
-    raise ModelError(
-        f"{type(module).__name__} has {got}; say which are the layers (blocks: a dotted path; in a module of your own, the list "
-        'called "layers")'
+        return cells, ""
+    if len(lists) == 1 and not recurrent:
+        return lists[0], ""
+    if len(recurrent) == 1:
+        return [], reason
+    if recurrent:
+        return [], f"it has {len(recurrent)} recurrent networks, and one alone is run step by step"
+    return (
+        [],
+        f'it has {len(lists)} lists of modules, and none is called "layers"' if lists else "it has no list of modules",
     )
 
 
@@ -193,5 +242,5 @@ def _tensor(given: Given) -> Tensor:
 @lru_cache(maxsize=65536)
 def _read(stimulus: Stimulus) -> Tensor:
     """Its tensor, which nobody writes to."""
-    dtype = {"float32": torch.float32, "int64": torch.int64}[stimulus.dtype]
+    dtype = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}[stimulus.dtype]
     return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)

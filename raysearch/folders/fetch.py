@@ -10,7 +10,7 @@ from raysearch.folders.local import LocalFolder
 def on_this_machine(folder: Folder, names: Iterable[str], scratch: Path) -> list[Path]:
     """The paths of files: themselves where the folder is on disk, else copies below `scratch`. Raises: StoreError."""
     if isinstance(folder, LocalFolder):
-        return [folder.path / name for name in names]
+        return [folder.check_plain(name) for name in names]
     copies = LocalFolder(scratch / folder.name)
     for name in (names := list(names)):
         copies.write(name, folder.read(name))

@@ -103,7 +103,8 @@ class ProblemKeys(Keys):
     )
     pairs: str | None = Field(
         default=None,
-        description="A file of pairs: JSONL or Parquet; a path, or s3://BUCKET/pairs.jsonl (gs://, abfs://).",
+        description="A file of pairs (JSON lines, a JSON array, Parquet, Arrow; packed or not), or a folder of such or of "
+        "datasets.save_to_disk; a path, or s3://BUCKET/pairs.jsonl (gs://, abfs://).",
     )
     options: dict[str, Any] = Field(default={}, description="Keyword arguments of the problem that `use` names.")
 

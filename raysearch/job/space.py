@@ -24,32 +24,41 @@ from raysearch.causal import EVERY
 from raysearch.job.keys import Keys
 from raysearch.job.positions import Position, declared, position_name
 from raysearch.job.values import Count, Positive, at_most
-from raysearch.search.hypothesis import FITTED, Site, Subspace, Unit, canonical_json
-from raysearch.search.space import COMPONENTS, is_in_layers
+from raysearch.search.hypothesis import FITTED, Site, Subspace, Unit, canonical_json, is_in_layers
+from raysearch.search.space import COMPONENTS
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""
 
-_MODULE_PATH = re.compile(r"(\w|\{layer\})+(\.(\w|\{layer\})+)+")
+_MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
+
+
+_IN_AN_EDITOR = r"^([\w{}-]+(\.[\w{}-]+)+|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+"""A module's path in the JSON Schema: of one name too, but not one that looks like a component that is misspelt."""
 
 
 def _known_component(name: str) -> str:
-    if "." in name:
-        if not _MODULE_PATH.fullmatch(name):
-            raise ValueError(f"{name!r} is no module path; write it as in model.layers.{{layer}}.mlp.gate_proj.input")
+    """A module's path of one name, without a dot, means its output. Whether the model has it, only the model knows."""
+    if name in COMPONENTS:
         return name
-    if name not in COMPONENTS:
-        near = difflib.get_close_matches(name, COMPONENTS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{name!r} is no component; {hint}it may be {', '.join(COMPONENTS)} or a dotted module path")
-    return name
+    if not _MODULE_PATH.fullmatch(name):
+        raise ValueError(f"{name!r} is no module path; write it as in model.layers.{{layer}}.mlp.gate_proj.input")
+    if "." in name:
+        return name
+    near = difflib.get_close_matches(name, [c for c in COMPONENTS if name not in c], 1, cutoff=0.75)
+    if near:
+        raise ValueError(
+            f"{name!r} is no component; did you mean {near[0]!r}? it may be {', '.join(COMPONENTS)} or a dotted module path (a module "
+            f"that is called so: {name}.output)"
+        )
+    return f"{name}.output"
 
 
 Component = Annotated[
     str,
     AfterValidator(_known_component),
     WithJsonSchema(
-        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": r"^[\w{}]+(\.[\w{}]+)+$"}]},
+        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": _IN_AN_EDITOR}]},
     ),
 ]
 
@@ -208,7 +217,7 @@ class SourceSiteKeys(Keys):
     def site(self, own: Site) -> Site:
         """The site, for a unit at `own`."""
         component = own.component if self.component is None else self.component
-        inherited = own.layer if is_in_layers(component) else 0
+        inherited = own.layer if is_in_layers(component) else None
         layer = inherited if self.layer is None else self.layer
         head = own.head if self.head is None else self.head
         return Site(layer, component, own.position if self.position is None else position_name(self.position), head)
@@ -237,7 +246,7 @@ class UnitKeys(Keys):
 
     def unit(self) -> Unit:
         """The unit. A source site that is its own site is none."""
-        own = Site(self.layer or 0, self.component, position_name(self.position), self.head)
+        own = Site(self.layer, self.component, position_name(self.position), self.head)
         lender = None if self.source_site is None else self.source_site.site(own)
         return Unit(own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source)
 
@@ -254,8 +263,8 @@ class SpaceKeys(Keys):
     )
     components: tuple[Component, ...] = Field(
         default=("residual",),
-        description="Which activations of a layer: residual is the block's output; a dotted module path names any module's output, or "
-        "its input with `.input` at its end, `{layer}` standing for the layer.",
+        description="Which activations: residual is a block's output; a module's path names any module's output (`embed`, "
+        "`embed.output`), or its input with `.input` at its end, `{layer}` standing for the layer where each has its own.",
     )
     heads: Literal["all", "joint"] | Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         default="all",
@@ -380,13 +389,18 @@ def in_order(keys: tuple[UnitKeys, ...]) -> tuple[Unit, ...]:
 def site_words(site: Site) -> str:
     """A site in words, for errors."""
     head = "" if site.head is None else f" {site.head}"
-    return f"{site.component}{head} of layer {site.layer} at {site.position}"
+    return f"{site.component}{head}{'' if site.layer is None else f' of layer {site.layer}'} at {site.position}"
 
 
 def _place(unit: Unit) -> tuple[int, str, str, int, str]:
-    site = unit.site
-    rest = [unit.subspace.coordinates, unit.source_site and site_words(unit.source_site), unit.source]
-    return site.layer, site.component, site.position, -1 if site.head is None else site.head, canonical_json(rest)
+    """Where it comes in the order of a set, which its id hangs on. What is of no layer stands with layer 0, as it was once written."""
+    site, lender = unit.site, unit.source_site
+    lent = None
+    if lender is not None:
+        head = "" if lender.head is None else f" {lender.head}"
+        lent = f"{lender.component}{head} of layer {lender.layer or 0} at {lender.position}"
+    rest = [unit.subspace.coordinates, lent, unit.source]
+    return site.layer or 0, site.component, site.position, -1 if site.head is None else site.head, canonical_json(rest)
 
 
 def _overlap(u: Unit, v: Unit) -> bool:

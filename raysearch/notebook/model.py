@@ -9,7 +9,8 @@
 
 One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many, with its errors controlled.
 
-Invariants: a swap is run by the oracle, a scan by the fastest path that has proved itself on its own rows; the model stays as it is.
+Invariants: a swap is run by the oracle, a scan by the fastest path that has proved itself on its own rows, its near-ties by the oracle;
+what puts in what is there already changes nothing, rounding included; the model stays as it is.
 """
 
 import warnings
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from raysearch.engine.asked import row_of
 from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE
+from raysearch.engine.decide import NEAR_TIE, decide, near_ties
 from raysearch.engine.featurized import Featurizers
 from raysearch.engine.generate import Sampling, generate
 from raysearch.engine.given import GivenModel, read_from
@@ -28,10 +29,11 @@ from raysearch.engine.kinds import Collect
 from raysearch.engine.load import Loaded, ModelSource, best_device, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import fastest, trial_rows
+from raysearch.engine.paths import is_identity
 from raysearch.engine.rows import Patch, Row
 from raysearch.engine.saved import SavedIntervention
 from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
+from raysearch.engine.selfcheck import fastest, trial_rows
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import JobError, PairsError, PositionError
 from raysearch.notebook.prediction import Prediction, predicted
@@ -122,9 +124,10 @@ class Model:
     ) -> Swap:
         """Runs `base` with what `source` has at `component` of `layer` at `position` (None: the last token); or with a saved intervention.
 
-        `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, where they should
-        not be what the model says next. Of a saved intervention the positions have names: `position` says where they stand (of several,
-        a mapping from their names), but for "last", which is the last token of each text.
+        `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, whose logits are
+        compared where that should not be what the model says next; what counts as a change they do not touch. Of a saved
+        intervention the positions have names: `position` says where they stand (of several, a mapping from their names), but for
+        "last", which is the last token of each text.
 
         Raises: PositionError for a position not there, or not said; ModelError for a layer, component or head not there; PairsError for
         answers of no token; StoreError, JobError for a saved intervention whose tensors do not fit it, or this model.
@@ -139,13 +142,14 @@ class Model:
             intervention = Intervention((Unit(Site(layer, component, _HERE, head)),))
             row = self._row_of(base, source, intervention, -1 if position is None else position, source_position)
         known = self._answers(base, source, answers)
-        logits = oracle(self._network, self._taps, row)
+        logits = self._logits(row)
         tokens = self.tokens(base)
         where = "; ".join(
             _where(unit, patch.tokens, tokens) for unit, patch in zip(intervention.units, row.patches, strict=True)
         )
         before = known.difference(self._network.plain(row.base))
-        return Swap(where, known, self._word(int(logits.argmax())), before, known.difference(logits))
+        token = int(logits.argmax())
+        return Swap(where, known, self._word(token), token, before, known.difference(logits))
 
     @_as_it_is
     def scan(
@@ -167,7 +171,7 @@ class Model:
                 f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many in both"
             )
         known = self._answers(base, source, answers)
-        chosen = tuple(sorted(self._taps.of(component)) if layers is None else layers)
+        chosen = tuple(self._taps.of(component) if layers is None else layers)
         rows = {
             (layer, at): self._row(base, source, Site(layer, component, _HERE, head), at, at)
             for layer in chosen
@@ -175,6 +179,7 @@ class Model:
         }
         logits, path = self._run(list(rows.values()))
         found = {place: logits[row] for place, row in rows.items()}
+        said = tuple(tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen)
         shown = tuple(a if a == b else f"{a}\n{b}" for a, b in zip(self.tokens(base), self.tokens(source), strict=True))
         return Scan(
             base,
@@ -184,7 +189,8 @@ class Model:
             shown,
             known,
             known.difference(self._network.plain(ours)),
-            tuple(tuple(self._word(int(found[layer, at].argmax())) for at in range(len(ours))) for layer in chosen),
+            tuple(tuple(map(self._word, tokens)) for tokens in said),
+            said,
             tuple(tuple(known.difference(found[layer, at]) for at in range(len(ours))) for layer in chosen),
             path,
         )
@@ -285,11 +291,10 @@ class Model:
         return tokens.within((start, start + len(piece)))
 
     def _answers(self, base: str, source: str, given: tuple[str, str] | None) -> Answers:
-        if given is None:
-            ids = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
-        else:
-            ids = [self._answer(base, answer) for answer in given]
-        return Answers(self._word(ids[0]), self._word(ids[1]), *ids)
+        said = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
+        ids = said if given is None else [self._answer(base, answer) for answer in given]
+        words = self._word(ids[0]), self._word(ids[1])
+        return Answers(*words, ids[0], ids[1], (self._word(said[0]), self._word(said[1])), (said[0], said[1]))
 
     def _answer(self, text: str, answer: str) -> int:
         own, joined = self._texts[text].ids, self._texts[text + answer].ids
@@ -297,17 +302,28 @@ class Model:
             raise PairsError(f"the answer {answer!r} adds no token to {text!r}; an answer mostly begins with a blank")
         return joined[len(own)]
 
+    def _logits(self, row: Row) -> "Tensor":
+        """By the oracle; where all patches put in what is there already, and only rounding is left, those of the base's own run."""
+        logits = oracle(self._network, self._taps, row)
+        if row.patches and all(is_identity(row, patch) for patch in row.patches):
+            own = self._network.plain(row.base)
+            return own if float((logits - own).abs().max()) < NEAR_TIE[self._dtype] else logits
+        return logits
+
     def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
-        """The logits of each row, and the path that gave them."""
+        """The logits of each row, and the path that gave them; near-ties are run by the oracle."""
         device, layers = self._network.device, len(self._network.blocks)
         distinct = list(dict.fromkeys(rows))
         some = distinct[:: max(1, len(distinct) // 6)]
-        path, _ = fastest(
-            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), NEAR_TIE[self._dtype]
+        settled = fastest(
+            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), self._dtype
         )
-        found: dict[Row, Any] = {}
-        for batch in path.batches(distinct):
-            found.update(zip(batch, path.logits(batch), strict=True))
+        path = settled.path
+        found: dict[Row, Any] = {row: self._logits(row) for row in distinct if path.is_free(row)}
+        for batch in path.batches([row for row in distinct if row not in found]):
+            logits = path.logits(batch)
+            near = set(near_ties(decide(logits), settled.tolerance))
+            found.update((row, self._logits(row) if i in near else logits[i]) for i, row in enumerate(batch))
         return found, path.name
 
     def _word(self, token: int) -> str:
@@ -319,7 +335,8 @@ def _where(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
     head = "" if site.head is None else f" head {site.head}"
     count = f" of {subspace.features} features" if subspace.features is not None else ""
     which = "" if subspace.featurizer == "identity" else f", {subspace.featurizer}{count}"
-    return f"{site.component}{head}, layer {site.layer}, {_at(at, tokens)}{which}"
+    layer = "" if site.layer is None else f", layer {site.layer}"
+    return f"{site.component}{head}{layer}, {_at(at, tokens)}{which}"
 
 
 def _at(at: Ids, tokens: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from raysearch.literal import visible
 from raysearch.running.front import Ended
 from raysearch.running.interrupt import Interrupt
 from raysearch.running.progress import BEFORE, Watch
@@ -64,7 +65,7 @@ class Cell(Follow):
         self._write()
 
     def say(self, text: str) -> None:
-        self._said.append(text)
+        self._said.append(visible(text))
         self._write()
 
     def _write(self) -> None:

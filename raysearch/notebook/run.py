@@ -14,10 +14,11 @@ from raysearch.folders.digests import read_checked
 from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
 from raysearch.job.files import only_looked_at
+from raysearch.literal import visible
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.beside import beside
-from raysearch.report.results import results
+from raysearch.report.results import DROPPED, read_table, results
 from raysearch.store.pairs_table import FILE
 from raysearch.store.places import DEFAULT_STORE
 from raysearch.store.run_folder import JOB_FILE, RunFolder, RunInfo, find_run
@@ -86,6 +87,11 @@ class Run:
         """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
         return frame(from_parquet(read_checked(self._folder.folder, FILE)))
 
+    @property
+    def dropped(self) -> "DataFrame":
+        """Which pairs do not count for a variable: split, set, reason, how many, and the way out. Raises: StoreError."""
+        return frame(read_table(self._folder.folder, "dropped", DROPPED))
+
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as
         "das 4" or "head last".
@@ -105,7 +111,7 @@ class Run:
         try:
             return str(self._summary())
         except RaysearchError as e:  # a run of which nothing can be shown yet is still a run
-            return f"Run {self.info.id}: {e}"
+            return visible(f"Run {self.info.id}: {e}")
 
     def _repr_html_(self) -> str:
         try:

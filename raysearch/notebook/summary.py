@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
+from raysearch.literal import visible
 from raysearch.report.judged import Judged, judged_of
 from raysearch.report.said import SAYS
 from raysearch.report.units import words
@@ -77,16 +78,18 @@ class Summary:
         return html("div", head + _table(self.columns, self.alignment) + "".join(foot), raw=True)
 
     def __str__(self) -> str:
-        rows = [self.columns, *self.alignment] if self.alignment else []
+        rows = [tuple(map(visible, row)) for row in (self.columns, *self.alignment)] if self.alignment else []
         wide = [max(len(row[i]) for row in rows) for i in range(len(self.columns))] if rows else []
         table = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
         warnings = [f"Warning: {w}" for w in self.warnings]
-        return "\n".join([f"Run {self.run}", self.asked, self.counts, *table, self.claim, *warnings, self.place])
+        return "\n".join(
+            map(visible, (f"Run {self.run}", self.asked, self.counts, *table, self.claim, *warnings, self.place))
+        )
 
 
 def html(tag: str, content: str, style: str = "", raw: bool = False) -> str:
     """An element. `raw`: its content is HTML already."""
-    inside = content if raw else escape(content)
+    inside = content if raw else escape(visible(content))
     return f'<{tag} style="{style}">{inside}</{tag}>' if style else f"<{tag}>{inside}</{tag}>"
 
 

@@ -4,34 +4,73 @@ Invariants: a key given twice, NaN, infinity and half a character are refused, n
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]
 from typing import Any
+
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def json_of(line: str) -> Any:
     """The value of a line. Raises: JSONDecodeError for what is no JSON, ValueError (one line) for what is not to be relied on."""
     try:
-        value = json.loads(line, object_pairs_hook=_once, parse_constant=_refused)
+        value = _DECODER.decode(line)
     except RecursionError as e:
         raise ValueError("is nested too deep to be read; a pair has three or four levels") from e
-    if "\\u" in line:  # only an escape can bring half a character into a text in UTF-8
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as e:
-            raise ValueError(
-                f"holds half a character ({e.object[e.start]!r}); write the character itself, or both of its escapes"
-            ) from e
+    if _ESCAPED.search(line):  # only an escape can bring half a character into a text in UTF-8
+        _check_whole(value)
     return value
 
 
+def values_of(text: str) -> Iterator[Any]:
+    """The entries of an array, one by one. Raises: as `json_of`; JSONDecodeError too for what follows the array."""
+    at = _after_blanks(text, 0)
+    assert text[at] == "[", "an array is asked for"
+    at = _after_blanks(text, at + 1)
+    if text[at : at + 1] != "]":
+        while True:
+            try:
+                value, at = _DECODER.raw_decode(text, at)
+            except RecursionError as e:
+                raise ValueError("is nested too deep to be read; a pair has three or four levels") from e
+            _check_whole(value)
+            yield value
+            at = _after_blanks(text, at)
+            if text[at : at + 1] == "]":
+                break
+            if text[at : at + 1] != ",":
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+            at = _after_blanks(text, at + 1)
+    if (end := _after_blanks(text, at + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def _after_blanks(text: str, at: int) -> int:
+    return int(WHITESPACE.match(text, at).end())
+
+
+def _check_whole(value: Any) -> None:
+    """Raises: ValueError for half a character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(
+            f"holds half a character ({e.object[e.start]!r}); write the character itself, or both of its escapes"
+        ) from e
+
+
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"{key[:60]}: is given twice; keep one")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(names) if key in names[:i])
+        raise ValueError(f"{twice[:60]}: is given twice; keep one")
     return found
 
 
 def _refused(constant: str) -> Any:
     raise ValueError(f"holds {constant}, which is no number of JSON; leave it out")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refused)

@@ -21,6 +21,7 @@ from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
 from raysearch.report.beside import Beside, beside
 from raysearch.report.chart_facts import ChartFacts, chart_facts
+from raysearch.report.dropped import dropped
 from raysearch.report.results import EFFECTS, FITS, HYPOTHESES, SETS, each_part, read_table, results
 
 Row = Mapping[str, Any]
@@ -40,6 +41,11 @@ class Cost:
     workers: Mapping[str, float]
     near_ties: int
     conflicts: int
+
+    @property
+    def again(self) -> float:
+        """The share of outputs that the canonical computation decided, their best two logits being too close to call in a batch."""
+        return self.near_ties / max(self.rows, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Account:
     cost: Cost
     splits: tuple[Split, ...]
     example: Example | None
+    dropped: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -118,9 +125,10 @@ def account(run: Place) -> Account:
         fits=tuple(read_table(folder, "fits", FITS).to_pylist()),
         effects=tuple(read_table(folder, "effects", EFFECTS).to_pylist()),
         failures=_failures(read_table(folder, "failures", FAILURES)),
-        cost=_cost(folder),
+        cost=cost_of(folder),
         splits=_splits(pairs),
         example=_example(pairs),
+        dropped=tuple(dropped(folder)),
     )
 
 
@@ -133,15 +141,8 @@ def _read(name: str, folder: Folder, read: Any) -> Any:
         ) from e
 
 
-def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
-    """(error type, first line of its message, how often), the most frequent first."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for row in table.select(["error_type", "message"]).to_pylist():
-        counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
-    return tuple((kind, message, n) for (kind, message), n in counts.most_common())
-
-
-def _cost(folder: Folder) -> Cost:
+def cost_of(folder: Folder) -> Cost:
+    """What the blocks of a run that were counted took."""
     pairs = rows = near_ties = conflicts = 0
     seconds: defaultdict[str, float] = defaultdict(float)
     workers: defaultdict[str, float] = defaultdict(float)
@@ -154,6 +155,14 @@ def _cost(folder: Folder) -> Cost:
             for row in part.group_by(column).aggregate([("seconds", "sum")]).to_pylist():
                 totals[row[column] or "unknown"] += row["seconds_sum"] or 0.0
     return Cost(pairs, rows, dict(sorted(seconds.items())), dict(sorted(workers.items())), near_ties, conflicts)
+
+
+def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
+    """(error type, first line of its message, how often), the most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in table.select(["error_type", "message"]).to_pylist():
+        counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
+    return tuple((kind, message, n) for (kind, message), n in counts.most_common())
 
 
 def _pairs(folder: Folder) -> Sequence[Row]:

@@ -4,10 +4,13 @@ Invariants: readable as it is, on white; what a dark page changes is named in `m
 """
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
+
+from raysearch.literal import visible
 
 ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
 
@@ -20,6 +23,11 @@ class Chart:
     figure: str
     width: int
     note: str = ""
+
+
+def literal(text: object) -> str:
+    """`text` for a figure, as it is: plotly reads a little HTML in every text. (Formulas it is told not to read: templates/script.js.)"""
+    return escape(visible(text), quote=False)
 
 
 def figure_of(*traces: Any) -> go.Figure:

@@ -4,14 +4,13 @@ Invariants: text of users is escaped, for plotly reads a little HTML in every te
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
 
 from raysearch.report.account import Account
-from raysearch.report.chart import ACCEPT, REJECT, UNDECIDED, Chart, as_json, figure_of
+from raysearch.report.chart import ACCEPT, REJECT, UNDECIDED, Chart, as_json, figure_of, literal
 from raysearch.report.said import SAYS
 from raysearch.report.units import words
 
@@ -34,7 +33,7 @@ def intervals(account: Account) -> Chart | None:
     shown = account.beside[:MOST_LINES][::-1]
     if not shown:
         return None
-    names = [escape(f"{b.row['variable']} ~ {words(b.row['units'])}", quote=False) for b in shown]
+    names = [literal(f"{b.row['variable']} ~ {words(b.row['units'])}") for b in shown]
     rows = [b.row for b in shown]
     high, low = ([abs(row[end] - row["iia"]) for row in rows] for end in ("high", "low"))
     bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 2, "width": 4}
@@ -111,7 +110,7 @@ def courses(account: Account) -> Chart | None:
         return None
     traces = []
     for (intervention, seed), points in list(lines.items())[:MOST_LINES]:
-        name = escape(f"{titles[intervention]}, seed {seed}", quote=False)
+        name = literal(f"{titles[intervention]}, seed {seed}")
         steps, values = zip(*sorted(points), strict=True)
         text = [f"{name}<br>step {s}: validation IIA {v:.3f}" for s, v in zip(steps, values, strict=True)]
         traces.append(go.Scatter(x=steps, y=values, mode="lines+markers", name=name, hovertext=text, hoverinfo="text"))

@@ -5,10 +5,9 @@ a little HTML in every text.
 """
 
 import json
-from html import escape
 
 from raysearch.report.account import Account, Row
-from raysearch.report.chart import UNDECIDED, Chart, figure_of
+from raysearch.report.chart import UNDECIDED, Chart, figure_of, literal
 from raysearch.report.heat_charts import HeatMaps, chart_of, frame, heat_layer, maps_of
 from raysearch.report.panels import Panel
 from raysearch.report.units import words
@@ -40,8 +39,8 @@ def _effect_map(panel: Panel, asked: set[tuple[str, str]]) -> Chart:
 def _hover(row: Row, chosen: bool) -> str:
     return "<br>".join(
         [
-            f"<b>{escape(row['variable'], quote=False)}</b>",
-            escape(words(row["units"]), quote=False),
+            f"<b>{literal(row['variable'])}</b>",
+            literal(words(row["units"])),
             "cannot be interchanged on some fit pair"
             if row["effect"] is None
             else f"effect {row['effect']:.3f}, the mean of {row['pairs']} fit pairs",

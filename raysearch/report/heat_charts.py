@@ -7,7 +7,6 @@ in every text; a cell without a number still says in its colour and by the point
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,7 +14,7 @@ from plotly.colors import sample_colorscale
 
 from raysearch.report.account import Account, Row
 from raysearch.report.cells import interval_width, lightness, stopped_early, strength
-from raysearch.report.chart import ACCEPT, Chart, as_json, figure_of
+from raysearch.report.chart import ACCEPT, Chart, as_json, figure_of, literal
 from raysearch.report.chart_facts import ChartFacts
 from raysearch.report.judged import Judged
 from raysearch.report.panels import Panel, panels
@@ -86,10 +85,10 @@ def _heat_map(panel: Panel, account: Account) -> Chart:
 def chart_of(panel: Panel, figure: go.Figure, note: str = "") -> Chart:
     """The figure, whose cells are those of the panel, with axes and in its size."""
     height, width = len(panel.layers), len(panel.labels)
-    labels = [escape(label, quote=False).replace("\n", "<br>") for label in panel.labels]
+    labels = ["<br>".join(map(literal, label.split("\n"))) for label in panel.labels]
     for axis, n, names, title in (
         (figure.update_xaxes, width, labels, panel.axis),
-        (figure.update_yaxes, height, [str(layer) for layer in panel.layers], "layer"),
+        (figure.update_yaxes, height, panel.layer_labels, "layer"),
     ):
         axis(tickvals=list(range(n)), ticktext=names, title_text=title, range=[-0.5, n - 0.5], showgrid=False)
     lines = max(label.count("\n") for label in panel.labels) + 1
@@ -150,7 +149,7 @@ def _viridis() -> tuple[tuple[float, ...], ...]:
 
 
 def _hover(row: Row, early: bool, reach: int, judged: Judged) -> str:
-    lines = [f"<b>{escape(row['variable'], quote=False)}</b>", escape(words(row["units"]), quote=False)]
+    lines = [f"<b>{literal(row['variable'])}</b>", literal(words(row["units"]))]
     if row["iia"] is not None:
         matches = "" if judged.counted else " match"
         lines.append(f"{judged.name} {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs{matches}")
@@ -160,7 +159,7 @@ def _hover(row: Row, early: bool, reach: int, judged: Judged) -> str:
     if row["holdout_iia"] is not None:
         lines.append(f"holdout {judged.name} {row['holdout_iia']:.3f}: n = {row['holdout_n']}")
     if row["reason"]:
-        lines.append(escape(row["reason"][:120], quote=False))
+        lines.append(literal(row["reason"][:120]))
     return "<br>".join(lines)
 
 

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from raysearch.errors import JobError, StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.where import Place, folder_at
+from raysearch.literal import shortened, visible
 from raysearch.report.chart_facts import ChartFacts, chart_facts
 from raysearch.report.heat_cells import ACCEPTED, COLOURS, FAILED, WAITING, draw_dense, draw_worded, faded, is_worded
 from raysearch.report.panels import Panel, Row, panels
@@ -40,6 +41,8 @@ _BAR = 0.42
 """Width of the legend of colours, in inches."""
 
 
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+"""Names that Windows keeps for devices."""
 _CLAIMS = {
     "these_pairs": "about these pairs alone, not others like them",
     "sampler": "about the pairs that the problem draws",
@@ -125,7 +128,7 @@ def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
     axes.set_ylim(-0.5, max(len(panel.layers), 1) - 0.5)
     turned = 0 if worded else 90
     axes.set_xticks(range(0, len(labels), every), labels[::every], fontsize=8.5, rotation=turned)
-    axes.set_yticks(range(len(panel.layers)), [str(layer) for layer in panel.layers], fontsize=8.5)
+    axes.set_yticks(range(len(panel.layers)), panel.layer_labels, fontsize=8.5)
     axes.set_xlabel(panel.axis, fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
     axes.tick_params(length=0)
@@ -152,9 +155,11 @@ def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
 
 def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 1 - 0.3 / height, _title(panel), fontsize=12.5, weight="bold")
+    figure.text(0.12 / width, 1 - 0.3 / height, shortened(_title(panel), int(width * 9)), fontsize=12.5, weight="bold")
     about = [facts.model and "/".join(Path(facts.model).parts[-2:]), f"run {facts.run}"]
-    figure.text(0.12 / width, 1 - 0.53 / height, " · ".join(a for a in about if a), fontsize=7.5, color="#444444")
+    figure.text(
+        0.12 / width, 1 - 0.53 / height, visible(" · ".join(a for a in about if a)), fontsize=7.5, color="#444444"
+    )
     bound = [
         f"threshold {facts.threshold:g}" if facts.threshold is not None else None,
         f"at most {reach} change pairs",
@@ -217,5 +222,9 @@ def _in_order_proposed(run: Folder) -> list[Row]:
 
 
 def _file_name(variable: str, taken: Sequence[str]) -> str:
-    name = re.sub(r"[^\w\-]", "_", variable)[:80] or "variable"
-    return name if f"{name}.png" not in taken else f"{name}_{len(taken)}"
+    """A file name that every file system takes: short in bytes, no name of a device, another than those `taken` in either case."""
+    name = re.sub(r"[^\w\-]", "_", variable)[:80].encode()[:180].decode(errors="ignore") or "variable"
+    name = f"{name}_" if name.upper() in _RESERVED else name
+    used = {t.lower() for t in taken}
+    free = (name, *(f"{name}_{i}" for i in range(len(taken), 2 * len(taken) + 1)))
+    return next(n for n in free if f"{n}.png".lower() not in used)

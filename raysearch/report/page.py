@@ -8,6 +8,7 @@ show their first rows and say so.
 import base64
 import hashlib
 import json
+import shlex
 import statistics
 from collections.abc import Sequence
 from functools import cache
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from raysearch import __version__
 from raysearch.folders.where import Place, folder_at
+from raysearch.literal import visible, visible_lines
 from raysearch.report.account import Account, Row, account
 from raysearch.report.beside import READ, TESTED
 from raysearch.report.charts import courses, intervals, stops
@@ -150,15 +152,23 @@ def _text(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def _literal(value: object) -> object:
+    """What stands in the page, as it is: what cannot be seen, or turns what stands beside it, as its escape."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
+        finalize=_literal,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sh"] = shlex.quote
+    environment.filters["in_lines"] = lambda text: escape(visible_lines(text))
     environment.filters["share"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["capital"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["or_dash"] = lambda value: "–" if value is None else value

@@ -9,27 +9,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raysearch.literal import shortened
 from raysearch.report.units import Place, places
+from raysearch.search.hypothesis import is_in_layers
 
 Row = Mapping[str, Any]
 Columns = tuple[tuple[Place, ...], ...]
+_LONGEST = 84
+"""Characters of a part of a label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Cells by (layer, column), as places in `layers` and `labels`. `of`: what all columns share, e.g. ("head", "last") or, of sites, the
-    subspace, ("das 4",); none for whole vectors.
+    """Cells by (layer, column), as places in `layers` (None: what is of no layer) and `labels`.
 
+    `of`: what all columns share, e.g. ("head", "last") or, of sites, the subspace, ("das 4",); none for whole vectors.
     `axis`: what the columns are. `left_out`: hypotheses of the variable that lie in no single layer, said in one panel.
     """
 
     variable: str
     of: tuple[str, ...]
     axis: str
-    layers: tuple[int, ...]
+    layers: tuple[int | None, ...]
     labels: tuple[str, ...]
     cells: Mapping[tuple[int, int], Row]
     left_out: int = 0
+
+    @property
+    def layer_labels(self) -> tuple[str, ...]:
+        """What stands at the rows."""
+        return tuple("-" if layer is None else str(layer) for layer in self.layers)
 
     @property
     def reach(self) -> int:
@@ -48,7 +57,7 @@ def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
         column = places(row["units"])
         if row["variable"] != variable:
             continue
-        if row["layer"] is None:
+        if row["layer"] is None and not _of_no_layer(column):
             left_out += 1
         elif len(column) == 1 and column[0].head is not None:
             heads.setdefault(replace(column[0], head=None), []).append((column, row))
@@ -68,13 +77,20 @@ def _panel(variable: str, shared: Place | None, cells: Sequence[tuple[tuple[Plac
     columns: Columns = tuple(dict.fromkeys(column for column, _ in cells))
     if shared is not None:
         columns = tuple(sorted(columns, key=lambda c: c[0].head or 0))
-    layers = tuple(sorted({row["layer"] for _, row in cells}))
-    x, y = ({at: i for i, at in enumerate(along)} for along in (columns, layers))
-    placed = {(y[row["layer"]], x[column]): row for column, row in cells}
+    rows = [None if _of_no_layer(column) else row["layer"] for column, row in cells]
+    layers = tuple(sorted(set(rows), key=lambda layer: -1 if layer is None else layer))
+    x = {column: i for i, column in enumerate(columns)}
+    y = {layer: i for i, layer in enumerate(layers)}
+    placed = {(y[layer], x[column]): row for layer, (column, row) in zip(rows, cells, strict=True)}
     if shared is None:
         return Panel(variable, (), "position", layers, _site_labels(columns), placed)
     labels = tuple(str(c[0].head) for c in columns)
     return Panel(variable, (shared.component, shared.position, *shared.extra), "head", layers, labels, placed)
+
+
+def _of_no_layer(column: tuple[Place, ...]) -> bool:
+    """Whether none of the units is of a layer; runs of before say layer 0 of such a one."""
+    return not any(is_in_layers(place.component) for place in column)
 
 
 def _site_labels(columns: Columns) -> tuple[str, ...]:
@@ -88,4 +104,4 @@ def _site_label(place: Place, component: bool) -> str:
     head = "" if place.head is None else f" {place.head}"
     named = f"{place.component}{head}" if component or head else ""
     parts = [w for w in (place.position, named, *place.extra) if w]
-    return "\n".join(textwrap.fill(part, 14) for part in parts)
+    return "\n".join(textwrap.fill(shortened(part, _LONGEST), 14) for part in parts)

@@ -13,6 +13,7 @@ from raysearch.errors import JobError, StoreError
 from raysearch.folders.digests import TABLES, each_checked
 from raysearch.folders.parquet import from_parquet
 from raysearch.folders.where import Place, folder_at
+from raysearch.search.hypothesis import layer_of
 
 _STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
 HYPOTHESES = pa.schema(
@@ -79,6 +80,19 @@ SETS = pa.schema(
         ("high", _FLOAT),
     ]
 )
+DROPPED = pa.schema(
+    [
+        ("variable", _STRING),
+        ("split", _STRING),
+        ("set", _STRING),
+        ("reason", _STRING),
+        ("pairs", pa.int64()),
+        ("drawn", pa.int64()),
+        ("used", pa.int64()),
+        ("detail", _STRING),
+        ("way_out", _STRING),
+    ]
+)
 EFFECTS = pa.schema([("variable", _STRING), ("layer", _INT), ("units", _STRING), ("effect", _FLOAT), ("pairs", _INT)])
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
@@ -120,7 +134,7 @@ def results(
         )
     con = duckdb.connect(":memory:", config=_CONFIG)
     try:
-        con.register("hypotheses", hypotheses)
+        con.register("hypotheses", _as_of_today(hypotheses))
         con.register("verdicts", read_table(run, "verdicts", VERDICTS))
         if sets:
             con.register("sets", _sets(run))
@@ -141,6 +155,13 @@ def results(
             raise _bad_condition(where or "", joined.column_names, e) from e
     finally:
         con.close()
+
+
+def _as_of_today(hypotheses: pa.Table) -> pa.Table:
+    """With no layer for what is of none: runs of before say 0 of it."""
+    pairs = zip(hypotheses["layer"].to_pylist(), hypotheses["component"].to_pylist(), strict=True)
+    layers = pa.array([layer if component is None else layer_of(component, layer) for layer, component in pairs], _INT)
+    return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
 
 
 def _sets(run: Place) -> pa.Table:

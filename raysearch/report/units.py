@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from raysearch.search.hypothesis import layer_of
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -41,8 +43,9 @@ def places(units: str) -> tuple[Place, ...]:
 
 
 def words(units: str) -> str:
-    """The units with their layers: "9: head 3 at last + 10: residual at last"."""
-    return " + ".join(f"{u['site']['layer']}: {_place(u).words}" for u in json.loads(units))
+    """The units with their layers, where they are of one: "9: head 3 at last + 10: residual at last", "embed.output at last"."""
+    found = json.loads(units)
+    return " + ".join(_words(_layer(u["site"]), _place(u)) for u in found)
 
 
 def is_plain(units: str) -> bool:
@@ -54,6 +57,16 @@ def is_plain(units: str) -> bool:
 def _place(unit: dict[str, Any]) -> Place:
     site = unit["site"]
     return Place(site["component"], site.get("head"), site["position"], _subspace(unit["subspace"]), _lender(unit))
+
+
+def _words(layer: int | None, place: Place) -> str:
+    return place.words if layer is None else f"{layer}: {place.words}"
+
+
+def _layer(site: dict[str, Any]) -> int | None:
+    """None for what is of no layer; runs of before say 0."""
+    layer: int | None = layer_of(site["component"], site["layer"])
+    return layer
 
 
 def _subspace(subspace: dict[str, Any]) -> str:
@@ -71,8 +84,15 @@ def _lender(unit: dict[str, Any]) -> str:
     if site is None:
         return f"from {name}" if name else ""
     head = "" if site.get("head") is None else f" {site['head']}"
-    step = f"{site['layer'] - own['layer']:+d} " if site["layer"] != own["layer"] else ""
+    step = _step(_layer(site), _layer(own))
     return f"from {f'{name}, ' if name else ''}{step}{site['component']}{head} at {site['position']}"
+
+
+def _step(theirs: int | None, own: int | None) -> str:
+    """From the unit's own layer to that of its source site."""
+    if theirs is None or theirs == own:
+        return ""
+    return f"layer {theirs}, " if own is None else f"{theirs - own:+d} "
 
 
 def _runs(numbers: list[int]) -> str:

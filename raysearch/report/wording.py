@@ -58,6 +58,7 @@ def claim(account: Account) -> list[str]:
         "one separately. Undecided says that the pairs were not enough for either; failed, that it could not be measured.",
         f"What counts: {_KINDS.get(kinds, kinds)}. {_stopping(test)}",
         _splits(account),
+        *(f"Pairs that do not count for {line}." for line in account.dropped),
     ]
     if account.controls:
         controls = _n(len(account.controls), "control was", "controls were")

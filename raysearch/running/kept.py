@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from raysearch.cluster.inside import inside
-from raysearch.errors import ResumeError
+from raysearch.errors import ResumeError, StoreError
 from raysearch.folders.folder import Folder
 from raysearch.folders.local import LocalFolder
 from raysearch.job import Job
@@ -51,11 +51,20 @@ def files_of(run: RunFolder) -> Iterator[Path | None]:
     if FILES not in run.folder.folders():
         yield None
     elif isinstance(run.folder, LocalFolder):
+        _check_no_links(run.folder.path / FILES)
         yield run.folder.path
     else:
         with TemporaryDirectory(prefix="raysearch-") as scratch:
             _fetch(run.folder.at(FILES), LocalFolder(Path(scratch) / FILES))
             yield Path(scratch)
+
+
+def _check_no_links(folder: Path) -> None:
+    """Raises: StoreError for a link: nobody who keeps files makes one, and whoever else may write there could have this driver read, and
+    send along, a file that is not theirs."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise StoreError(f"{path}: is a link, and none is followed in a run; put what it leads to in its place")
 
 
 def kept_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:

@@ -11,7 +11,7 @@ from pathlib import Path
 from raysearch.errors import CausalModelError, JobError, ModelError, RaysearchError
 from raysearch.folders.where import is_uri
 from raysearch.job import Job
-from raysearch.problems import line_of
+from raysearch.problems import place_of
 
 _PAIR = re.compile(r"pair (\d+): (.*)", re.DOTALL)
 
@@ -29,7 +29,7 @@ def _named(error: RaysearchError, file: Path, job: Job) -> str:
     text, pairs = str(error), job.problem.pairs
     of_pair = _PAIR.fullmatch(text)
     if of_pair is not None and pairs is not None and not is_uri(pairs):  # a remote file is not fetched again for a line
-        return f"{pairs}: line {line_of(Path(pairs), int(of_pair[1]), job.pairs.seed)}: {of_pair[2]}"
+        return f"{place_of(Path(pairs), int(of_pair[1]), job.pairs.seed)}: {of_pair[2]}"
     if isinstance(error, ModelError) and text.startswith(f"{job.model.path}:"):
         return f"{file}: model.path: {text}"
     if any(path is not None and text.startswith(str(path)) for path in (file, pairs)):

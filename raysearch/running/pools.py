@@ -4,7 +4,7 @@ Invariants: no worker sees the causal model or its values; a Ray that is not our
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,10 @@ class Pool(driver.Pool, Protocol):
 
     def open(self) -> Opened:
         """Loads the model and encodes the pairs."""
+        ...
+
+    def on_lost(self, say: Callable[[], None]) -> None:
+        """`say` is called where this process must be ended, because Ray died in the middle of a call."""
         ...
 
     def show(self, run: str, snapshot: Snapshot) -> None:
@@ -90,7 +94,7 @@ def pool_of(
         replicas = first_replicas(session.nodes, shape)
         front.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
         name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
-        pool = Watched(RayPool(work, name, shape, metrics.usage), metrics)
+        pool = Watched(RayPool(work, name, shape, metrics.usage, vigil=session.vigil), metrics)
         try:
             yield pool
         finally:

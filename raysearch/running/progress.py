@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from raysearch.literal import visible
 from raysearch.search.notes import Snapshot, Stage
 
 LINE_SECONDS = 30.0
@@ -76,9 +77,7 @@ class Watch:
             )
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            self._console.print(
-                f"{now - self._began:5.0f} s  {snapshot.stage}: {words}", highlight=False, soft_wrap=True
-            )
+            self._console.print(Text(f"{now - self._began:5.0f} s  {snapshot.stage}: {words}"), soft_wrap=True)
 
     def words(self, snapshot: Snapshot) -> str:
         """One line: counts, rate, and at most how long it may take still."""
@@ -107,7 +106,7 @@ class Watch:
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         if not self._quiet:
-            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+            self._console.print(Text(visible(text)), soft_wrap=True)
 
 
 class _Words(ProgressColumn):

@@ -7,12 +7,13 @@ written down, hashed and resumed names them.
 import glob
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LAST, Pair, Problem, Split, differing_shares, draw_pairs
+from raysearch.causal import LAST, LeftOut, Pair, Problem, Split, differing_shares, draws
 from raysearch.engine.digest import digest_of
 from raysearch.engine.featurizers.sae_file import SaeFile
+from raysearch.engine.wording import Wording
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER, named_files
@@ -21,9 +22,9 @@ from raysearch.job.keys import PROPOSERS
 from raysearch.problems import load_problem
 from raysearch.running.given import NOTHING, Given
 from raysearch.running.known import check_known
-from raysearch.running.positions import check_positions, owned, with_tokens
+from raysearch.running.positions import check_positions, owned, with_positions, with_tokens
 from raysearch.running.proposers import fit_pairs_of, proposer_of
-from raysearch.running.remote_pairs import pairs_at
+from raysearch.running.remote_pairs import drawn_at
 from raysearch.running.space import space_of
 from raysearch.search.anytime import AnytimeTest
 from raysearch.search.attribution import Attribution
@@ -46,10 +47,11 @@ SPARE = 4
 
 @dataclass(frozen=True)
 class Question:
-    """A job as resolved (variables, positions and claim named) and its pairs, in the order of the run."""
+    """A job as resolved (variables, positions and claim named) its pairs, in the order of the run, and what was left out of them."""
 
     job: Job
     pairs: tuple[Pair, ...]
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ class Question:
 
     def space(self, facts: ModelFacts) -> HypothesisSpace:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it lacks."""
-        return space_of(self.job, facts, _shared_sources(self.pairs))
+        return space_of(self.job, facts, _shared_sources(self.pairs), self.pairs[0].base.tokens)
 
     def proposer(self, space: HypothesisSpace, facts: ModelFacts) -> Proposer:
         """Which hypotheses come next. Raises: JobError."""
@@ -98,7 +100,7 @@ class Question:
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
-        plan = Plan(_counts(job, 1), job.test.most_pairs, job.pairs.solved_only, at_looks=not at_end)
+        plan = Plan(_counts(job, 1), job.test.most_pairs, job.pairs.solved_only, not at_end, self.left_out)
         return Search(
             proposer,
             self.test(proposer, space),
@@ -116,7 +118,13 @@ class Question:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = readings_of(encoded)
-        return {e.index: expected(e, pairs[e.index].split, pairs[e.index].set, readings) for e in encoded}
+        meant = Wording(**self.job.wording).meant
+        found: dict[int, Expected] = {}
+        for e in encoded:
+            pair = pairs[e.index]
+            said = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {"": meant(pair.answers["base"])}
+            found[e.index] = expected(e, pair.split, pair.set, readings, said)
+        return found
 
     def test_pairs(self, pairs: Mapping[int, Expected]) -> tuple[list[Expected], str]:
         """The test pairs among `pairs`, and how they are called in an error."""
@@ -166,9 +174,11 @@ def _from_problem(job: Job, problem: Problem) -> Question:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = _counts(job, SPARE if job.pairs.solved_only else 1)
-    pairs = draw_pairs(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    drawn = draws(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    pairs = drawn.pairs
     known = (*problem.positions, LAST)
-    question = Question(_resolved(job, variables, known, "sampler"), with_tokens(pairs, job.space.declared))
+    resolved = _resolved(job, variables, known, "sampler")
+    question = Question(resolved, with_tokens(pairs, job.space.declared), drawn.left_out)
     _check_rendered(problem, pairs, owned(question.positions, problem.positions))
     _check_sources(job, pairs, problem.name)
     _check_choices(job, pairs, f"problem {problem.name}")
@@ -182,7 +192,8 @@ def _from_file(job: Job) -> Question:
             f"pairs.disjoint: {path.name} does not say the values of {', '.join(job.pairs.disjoint)}; leave it out, and give its lines "
             "a split"
         )
-    pairs = pairs_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed)
+    drawn = with_positions(job, drawn_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed), path.name)
+    pairs = drawn.pairs
     if not any(p.split == "test" for p in pairs):
         raise PairsError(
             f'{path}: has no test pairs; give some lines the split "test", or none a split and they are dealt out'
@@ -200,7 +211,8 @@ def _from_file(job: Job) -> Question:
     _check_sources(job, pairs, path.name)
     _check_choices(job, pairs, path.name)
     known = (*shared, LAST)
-    return Question(_resolved(job, variables, known, "these_pairs"), with_tokens(pairs, job.space.declared))
+    resolved = _resolved(job, variables, known, "these_pairs")
+    return Question(resolved, with_tokens(pairs, job.space.declared), drawn.left_out)
 
 
 def _check_answer(job: Job) -> None:

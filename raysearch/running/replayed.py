@@ -26,7 +26,7 @@ def kept_question(run: RunFolder) -> Iterator[tuple[KeptPairs, Question]]:
     check_version(run)
     kept = read_pairs(run.folder)
     with files_of(run) as files:
-        yield kept, Question(kept_job(run, files, only_looked_at), kept.pairs)
+        yield kept, Question(kept_job(run, files, only_looked_at), kept.pairs, kept.left_out)
 
 
 def plain_facts(facts: ModelFacts) -> Mapping[str, Any]:

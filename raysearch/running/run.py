@@ -67,7 +67,7 @@ def begin(job: Job, where: Where, front: Front, sent: Path | None = None, given:
             if sent is not None:
                 keep_files(sent, run)
             run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
-            write_pairs(run.folder, question.pairs, opened.encoded)
+            write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
             mirror = _mirror(run, question, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, front, mirror)
 
@@ -82,7 +82,7 @@ def go_on(name: str, where: Where, front: Front, retry: bool = False, given: Giv
         check_version(run)
         kept = read_pairs(run.folder)
         with files_of(run) as files:
-            question = Question(kept_job(run, files), kept.pairs)
+            question = Question(kept_job(run, files), kept.pairs, kept.left_out)
             check_given(run, question, kept, given)
             for line in code_of(question.job, with_problem=False):
                 front.say(line)
@@ -115,6 +115,7 @@ def _search(
         for line in ledger.said:
             front.say(line)
         front.say(f"run       {run.place}")
+        pool.on_lost(lambda: front.left("failed", run))
         try:
             if before is not None:
                 retry_failed(ledger, before, front)

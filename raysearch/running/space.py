@@ -3,22 +3,25 @@
 Invariants: nothing is left out silently: a layer, head or coordinate that the model lacks is an error that says what it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysearch.causal import lenders, token
+from raysearch.causal import index_of, lenders, token
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
 from raysearch.job.space import in_order
 from raysearch.search.events import ComponentFacts, ModelFacts
-from raysearch.search.hypothesis import Site, Subspace, Unit, of_layer
-from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
+from raysearch.search.hypothesis import Site, Subspace, Unit, is_in_layers, of_layer
+from raysearch.search.space import Grid, HypothesisSpace
 
 
-def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisSpace:
-    """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each pair's sources.
+def space_of(
+    job: Job, facts: ModelFacts, sources: Sequence[str], tokens: Mapping[str, tuple[int, ...]] | None = None
+) -> HypothesisSpace:
+    """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each pair's sources; `tokens`: of the
+    positions of its first base that are given as such.
 
     Raises: JobError for a layer, head or coordinate that the model lacks, a source site of another width, a unit that does not say which
     of several sources lends it, or a variable that is asked of nothing.
@@ -48,6 +51,9 @@ def space_of(job: Job, facts: ModelFacts, sources: Sequence[str]) -> HypothesisS
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
         sets = [tuple(replace(u, source=None) for u in units) for units in sets]
     space = HypothesisSpace(keys.variables, grids, tuple(sets))
+    model.check_tokens(
+        space, {**(tokens or {}), **{p: (index,) for p in positions if (index := index_of(p)) is not None}}
+    )
     for variable in keys.variables:
         if not space.count(variable):
             raise JobError(
@@ -92,16 +98,19 @@ class _Model:
         assert found is not None, f"the replica was opened without the component {name!r}"
         return found
 
-    def check_layer(self, key: str, component: str, layer: int) -> None:
+    def check_layer(self, key: str, component: str, layer: int | None) -> None:
         """Raises: JobError where the component has no such layer."""
         has = self.component(component).layers
         if layer in has:
             return
-        if not 0 <= layer < self.facts.layers:
-            raise JobError(f"{key}: {layer} is no layer of {self.name}; it has 0..{self.facts.layers - 1}")
         if not is_in_layers(component):
             raise JobError(f"{key}: {layer} is no layer of {component}, which {self.name} has once; leave layer out")
-        raise JobError(f"{key}: {layer} is no layer of {self.name} that has {component}; it is in {_ranges(has)}")
+        of_layers = [at for at in has if at is not None]
+        if layer is None:
+            raise JobError(f"{key}: missing; {component} is of a layer of {self.name}: one of {_ranges(of_layers)}")
+        if not 0 <= layer < self.facts.layers:
+            raise JobError(f"{key}: {layer} is no layer of {self.name}; it has 0..{self.facts.layers - 1}")
+        raise JobError(f"{key}: {layer} is no layer of {self.name} that has {component}; it is in {_ranges(of_layers)}")
 
     def check_head(self, key: str, component: str, head: int | None) -> None:
         """Raises: JobError where the component has no such head."""
@@ -122,7 +131,7 @@ class _Model:
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
                 of = component if site.head is None else "a head" if component == "head" else f"a head of {component}"
-                if self.component(component).widths:
+                if self.component(component).widths and site.layer is not None:
                     of += f" in layer {site.layer}"
                 raise JobError(f"{key}: {coordinate} is no coordinate of {of} in {self.name}; it has 0..{width - 1}")
 
@@ -134,6 +143,20 @@ class _Model:
                 f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, {_vector(own)} {widths[1]}; "
                 "take it from a site as wide"
             )
+
+    def check_tokens(self, space: HypothesisSpace, tokens: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises: JobError for a position beyond the tokens that a component has, where these are others than the input's."""
+        asked = [("space.positions", grid.component, position) for grid in space.grids for position in grid.positions]
+        sites = [site for units in space.sets for u in units for site in (u.site, u.source_site) if site is not None]
+        for key, component, position in dict.fromkeys(
+            asked + [("space.units", s.component, s.position) for s in sites]
+        ):
+            has, at = self.component(component).tokens, max(tokens.get(position, (0,)))
+            if 0 < has <= at:
+                raise JobError(
+                    f"{key}: {position!r} is token {at}, and {component} of {self.name} has {has} token{'s' * (has > 1)} (from 0); "
+                    "name last for it, in a job of its own or by space.units"
+                )
 
     def width(self, site: Site) -> int:
         """Coordinates of the whole vector, or of one head; 0 where that is not known before the model is loaded."""
@@ -155,11 +178,13 @@ def _grid(
     for layer in layers if facts.widths else layers[:1]:
         for subspace in subspaces:
             model.check_subspace("space.subspaces", Site(layer, component, "", heads[0]), subspace)
-    files = {(path, layer): _file_digest(path, layer) for path in keys.sae_paths for layer in layers}
+    files: dict[tuple[str, int | None], str] = {
+        (path, layer): _file_digest(path, layer) for path in keys.sae_paths for layer in layers
+    }
     return Grid(component, layers, heads, positions, subspaces, files)
 
 
-def _file_digest(path: str, layer: int) -> str:
+def _file_digest(path: str, layer: int | None) -> str:
     """Of the sparse autoencoder of a layer. Raises: JobError where there is none, or its cfg.json says what is not read."""
     file = Path(of_layer(path, layer))
     try:
@@ -173,7 +198,7 @@ def _file_digest(path: str, layer: int) -> str:
     return found.digest
 
 
-def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int, ...]:
+def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int | None, ...]:
     """The layers of the grid. A component that the model has once is taken once, whatever the job says of layers."""
     layers = keys.layers
     if layers == "all" or (not is_in_layers(component.name)):

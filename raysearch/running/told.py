@@ -1,12 +1,17 @@
 """What is said of a search on its way: the model, what is asked, what screening showed, how it ended."""
 
 from raysearch.causal import SPLITS
+from raysearch.report.account import cost_of
 from raysearch.running.front import Front
 from raysearch.running.question import Question
 from raysearch.search.events import Opened
 from raysearch.search.notes import Snapshot
+from raysearch.search.pair_counts import said
 from raysearch.search.search import Search
 from raysearch.store.run_folder import RunFolder
+
+MANY = 0.1
+"""Share of outputs decided again from which on it is said."""
 
 
 def tell_model(opened: Opened, question: Question, front: Front) -> None:
@@ -19,7 +24,7 @@ def tell_model(opened: Opened, question: Question, front: Front) -> None:
         front.say(f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)")
     for line in facts.unused:
         front.say(f"left out  {line}")
-    front.say(f"model     {facts.layers} layers{width}, {facts.dtype} on {facts.device}{path}")
+    front.say(f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}")
     space = question.space(facts)
     most = question.proposer(space, facts).most
     some = f"{most} of " if most is not None and most < len(space) else ""
@@ -33,11 +38,13 @@ def tell_screening(search: Search, front: Front) -> None:
     for split in SPLITS:
         screened, solved, wanted = search.screening.counts(split)
         if screened:
-            used = len(search.screening.usable(split))
-            short = f"; {wanted} were wanted" if used < wanted else ""
-            front.say(
-                f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}, {used} are used{short}"
-            )
+            usable = len(search.screening.usable(split))
+            short = f"; {wanted} were wanted" if usable < wanted else ""
+            counted = said(search.ground.counts, split) if split != "fit" else []
+            used = "" if counted else f", {usable} are used"
+            front.say(f"screened  {screened} {split} pairs: the model solves {solved / screened:.0%}{used}{short}")
+            for line in counted:
+                front.say(f"counted   {line}")
 
 
 def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Front) -> None:
@@ -46,6 +53,12 @@ def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Front) -> Non
         f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
     )
+    again = cost_of(run.folder).again
+    if again > MANY:
+        front.say(
+            f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch and were decided one by one, "
+            "which is slow; in float32 they are fewer"
+        )
     if end.conflicts:
         front.say(
             f"conflicts {end.conflicts} repeats said otherwise than what was counted; see {run.tables.at('failures').place}"

@@ -5,6 +5,7 @@ Invariants: test blocks end at the looks of the sequential test; a block's pairs
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from raysearch.causal import Split, differing_shares
 from raysearch.errors import PairsError
@@ -29,6 +30,8 @@ class Expected:
     counterfactual: Mapping[str, Ids]
     set: str | None = None
     readings: Readings = field(default=AS_SAID, repr=False)
+    blurred: frozenset[tuple[str, str]] = frozenset()
+    """Two answers of it (a variable's counterfactual; "": the base's) that are other texts, and the same by the compared tokens."""
 
     def read(self, output: Ids) -> Ids:
         """The answer that `output` is."""
@@ -38,11 +41,24 @@ class Expected:
         """Whether it is a change pair for `variable`: its counterfactual differs from the base's answer."""
         return self.counterfactual[variable] != self.base
 
+    def is_blurred(self, one: str, other: str) -> bool:
+        """Whether two answers are other texts that the compared tokens do not tell apart."""
+        return (one, other) in self.blurred
 
-def expected(encoded: Encoded, split: Split, kind: str | None = None, readings: Readings = AS_SAID) -> Expected:
-    """What the outputs of an encoded pair are held against."""
+
+def expected(
+    encoded: Encoded,
+    split: Split,
+    kind: str | None = None,
+    readings: Readings = AS_SAID,
+    texts: Mapping[str, str] | None = None,
+) -> Expected:
+    """What the outputs of an encoded pair are held against. `texts`: its counterfactuals by variable, and the base's answer as ""."""
     sources = {name: ids for name, ids in encoded.answers.items() if name != "base"}
-    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual, kind, readings)
+    ids = {"": encoded.answers["base"], **encoded.counterfactual}
+    two = combinations((name for name in ids if texts is not None and name in texts), 2)
+    blurred = frozenset((a, b) for a, b in two if texts is not None and texts[a] != texts[b] and ids[a] == ids[b])
+    return Expected(split, encoded.answers["base"], sources, encoded.counterfactual, kind, readings, blurred)
 
 
 def cut_at_looks(pairs: Sequence[int]) -> tuple[Block, ...]:
@@ -67,12 +83,24 @@ def check_variables(pairs: Sequence[Expected], what: str) -> None:
     variables = tuple(pairs[0].counterfactual) if pairs else ()
     for variable in variables:
         if not any(p.changes(variable) for p in pairs):
+            blurred = sum(p.is_blurred("", variable) for p in pairs)
+            if blurred:
+                raise PairsError(
+                    f"space.variables: {variable!r} cannot be seen to change the answer: on {blurred} of {what} its counterfactual begins "
+                    "with the same token as the base's answer, and first tokens are compared; set answer.compare: sequence"
+                )
             raise PairsError(
                 f"space.variables: {variable!r} never changes the answer: on all {what} its counterfactual is the "
                 "base's answer; give pairs on which it matters, or leave it out"
             )
     for (v, w), share in (differing_shares([p.counterfactual for p in pairs], variables) if pairs else {}).items():
         if share == 0:
+            blurred = sum(p.is_blurred(v, w) for p in pairs)
+            if blurred:
+                raise PairsError(
+                    f"space.variables: no pair tells {v!r} and {w!r} apart: on {blurred} of {what} their counterfactuals differ and begin "
+                    "with the same token, and first tokens are compared; set answer.compare: sequence"
+                )
             raise PairsError(
                 f"space.variables: no pair tells {v!r} and {w!r} apart: their counterfactuals agree on all {what}; "
                 "give pairs on which they differ, or leave one out"

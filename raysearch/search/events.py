@@ -23,19 +23,21 @@ Given = Ids | Stimulus
 
 @dataclass(frozen=True, slots=True)
 class ComponentFacts:
-    """A component that the job names, in this model. `layers`: those that have it; (0,) for one that the model has once.
+    """A component that the job names, in this model. `layers`: those that have it; (None,) for one that the model has once.
 
     `width`: of its vector, all heads together (0: not known before the model is loaded, or not the same in all layers); `heads`: how
-    many it divides into (0: none). `widths`: of each of `layers`, where they differ.
+    many it divides into (0: none). `widths`: of each of `layers`, where they differ. `tokens`: that its activation has on the first base,
+    0 where it has those of the input.
     """
 
     name: str
-    layers: tuple[int, ...]
+    layers: tuple[int | None, ...]
     width: int
     heads: int
     widths: tuple[int, ...] = ()
+    tokens: int = 0
 
-    def width_in(self, layer: int) -> int:
+    def width_in(self, layer: int | None) -> int:
         """Of its vector in `layer`, one of `layers`; 0 where that is not known."""
         return self.widths[self.layers.index(layer)] if self.widths else self.width
 

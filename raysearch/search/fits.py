@@ -96,7 +96,7 @@ def companies(fits: Sequence[Fit], size: int) -> list[list[Fit]]:
             fit.intervention.control or "",
             site.position,
             site.component,
-            site.layer,
+            -1 if site.layer is None else site.layer,
             fit.intervention.id,
             fit.seed,
         )

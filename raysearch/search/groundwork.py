@@ -4,6 +4,7 @@ Invariants: screening comes first, and attribution, where the proposer asks for 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from raysearch.search.anytime import AnytimeTest
@@ -11,7 +12,9 @@ from raysearch.search.attributing import Attributing, AttributionPlan
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.blocks import Expected
 from raysearch.search.events import Attributed, Failed, Lost, Screened, Task
+from raysearch.search.fates import counts_after
 from raysearch.search.notes import Note
+from raysearch.search.pair_counts import PairCount
 from raysearch.search.proposers import NOT_ASKED, Effects
 from raysearch.search.scores import Scored, scored
 from raysearch.search.screening import Plan, Screening
@@ -40,6 +43,7 @@ class Groundwork:
         self._fitting = fitting
         self._rule = rule
         self._plan = attribution
+        self._left_out = plan.left_out
         self.screening = Screening(pairs, plan)
         self.scored: Scored | None = None
         self._standards: Standards | None = None
@@ -90,7 +94,12 @@ class Groundwork:
         self.scored = scored(self._rule.score, self.screening, self._pairs)
         if self._plan is not None:
             self._attributing = Attributing(self._plan, self.screening.usable("fit"), self._pairs)
-        return [self.screening.blocked()]
+        return [replace(self.screening.blocked(), counts=self.counts)]
+
+    @property
+    def counts(self) -> tuple[PairCount, ...]:
+        """What became of every pair for every variable, once screening is over."""
+        return counts_after(self._pairs, self.screening, self._rule.kinds == "change", self._left_out)
 
     def again(self, event: Lost | Failed) -> None:
         """A task was lost or raised: if it was of ours, it goes out once more. Raises: SearchFailedError after three attempts."""

@@ -12,18 +12,37 @@ from typing import Any
 from raysearch.old_paths import announce
 
 
+def is_in_layers(component: str) -> bool:
+    """Whether each layer has its own; a model has the embedding, and a module whose path names no `{layer}`, once."""
+    return component != "embedding" and ("." not in component or "{layer}" in component)
+
+
+def layer_of(component: str, layer: int | None) -> int | None:
+    """The layer of a component as sites name it: None for 0 where it is of no layer, as it was written once."""
+    return None if layer == 0 and not is_in_layers(component) else layer
+
+
 @dataclass(frozen=True)
 class Site:
     """A place in a network where an activation is: layer (from 0), component (e.g. "residual": the block's output), named position.
 
-    `head`: one head of a component that has them (from 0); None: the whole vector. A component that the model has once
-    (the embedding) has layer 0.
+    `head`: one head of a component that has them (from 0); None: the whole vector. A component that the model has once (the
+    embedding, a module whose path names no layer) is of no layer: None. Layer 0, as it was written before, is read as that.
     """
 
-    layer: int
+    layer: int | None
     component: str
     position: str
     head: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", layer_of(self.component, self.layer))
+
+    @property
+    def called(self) -> str:
+        """Component, head and layer in words, for errors: "value head 3 in layer 7"."""
+        head = "" if self.head is None else f" head {self.head}"
+        return f"{self.component}{head}" + ("" if self.layer is None else f" in layer {self.layer}")
 
 
 TRAINED = ("das", "boundless", "boundless_rank", "mask")
@@ -109,9 +128,9 @@ class Hypothesis:
         return content_id({"variable": self.variable, "intervention": _asked(self.intervention)})
 
 
-def of_layer(path: str, layer: int) -> str:
-    """The path of a layer's file, of one in which `{layer}` stands for it."""
-    return path.replace("{layer}", str(layer))
+def of_layer(path: str, layer: int | None) -> str:
+    """The path of a layer's file, of one in which `{layer}` stands for it: 0 for what is of no layer."""
+    return path.replace("{layer}", str(layer or 0))
 
 
 def split_key(key: str) -> tuple[str, str | None]:
@@ -151,8 +170,13 @@ _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Site, Subspace, U
 
 
 def _asked(intervention: Intervention) -> dict[str, Any]:
+    """Without what is no part of the question. What is of no layer counts as of layer 0: ids are what they were when that was written."""
     plain: dict[str, Any] = as_plain(intervention)
     del plain["fit"]
+    for unit in plain["units"]:
+        for site in (unit["site"], unit["source_site"]):
+            if site is not None and site["layer"] is None:
+                site["layer"] = 0
     return plain
 
 

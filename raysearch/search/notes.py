@@ -10,6 +10,7 @@ from typing import Literal
 from raysearch.causal import Split
 from raysearch.search.events import Fitted, Ids, Measured
 from raysearch.search.hypothesis import Hypothesis, Unit
+from raysearch.search.pair_counts import PairCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,10 @@ class PairScreened:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Screening is over: which pairs are solved, and the blocks they were cut into."""
+    """Screening is over: which pairs are solved, the blocks they were cut into, and what became of each for each variable."""
 
     pairs: tuple[PairScreened, ...]
+    counts: tuple[PairCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ variable whose every pair is a change pair.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from raysearch.search.evidence import looks
 from raysearch.search.sequential import SequentialTest
 
 Floats = NDArray[np.float64]
+Truths = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,7 @@ def power(test: SequentialTest, iia: float, last: int, at_end: bool = False) -> 
     for look in (last,) if at_end else looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
-        matches = np.arange(look + 1)
-        accepts = test.log_evidence_to_accept(look, matches) >= test.accept_at
-        rejects = (test.log_evidence_to_reject(look, matches) >= test.reject_at) & ~accepts
+        accepts, rejects = _verdicts(test, look)
         accept += float(alive[accepts].sum())
         reject += float(alive[rejects].sum())
         ended = float(alive[accepts | rejects].sum())
@@ -48,6 +48,15 @@ def power(test: SequentialTest, iia: float, last: int, at_end: bool = False) -> 
         alive = np.where(accepts | rejects, 0.0, alive)
     undecided = float(alive.sum())
     return Power(iia, accept, reject, undecided, pairs + last * undecided)
+
+
+@lru_cache(maxsize=256)
+def _verdicts(test: SequentialTest, look: int) -> tuple[Truths, Truths]:
+    """Where the test accepts, and where it rejects, for each number of matches after `look` pairs: the same at every true IIA."""
+    matches = np.arange(look + 1)
+    accepts = test.log_evidence_to_accept(look, matches) >= test.accept_at
+    rejects = (test.log_evidence_to_reject(look, matches) >= test.reject_at) & ~accepts
+    return accepts, rejects
 
 
 def _advance(alive: Floats, seen: int, look: int, iia: float, population: int | None) -> Floats:

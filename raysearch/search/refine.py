@@ -54,7 +54,7 @@ class Refine:
             units = list(grid)  # layers vary fastest
             size = len(grid.layers)
             for start in range(0, len(units), size):
-                in_order = sorted(units[start : start + size], key=lambda unit: unit.site.layer)
+                in_order = sorted(units[start : start + size], key=lambda unit: unit.site.layer or 0)
                 rungs = [list(self.space.on(Intervention((unit,)))) for unit in in_order]
                 if rungs[0][0].intervention.is_fitted:
                     yield from ([[rung[i]] for rung in rungs] for i in range(len(self.space.variables)))

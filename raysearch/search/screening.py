@@ -7,7 +7,7 @@ there are enough or none is left. Invariants: which pairs are used is a function
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raysearch.causal import SPLITS, Split
+from raysearch.causal import SPLITS, LeftOut, Split
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.blocks import EVEN_BLOCK, Expected, cut_at_looks, even_blocks
 from raysearch.search.events import Block, Ids, Screened, Task
@@ -18,13 +18,14 @@ from raysearch.search.notes import Blocked, PairScreened
 class Plan:
     """How many solved pairs each split wants, how many of the test pairs the test may use; only solved pairs or all.
 
-    `at_looks`: test pairs are cut where the sequential test looks; else evenly.
+    `left_out`: pairs that never got here. `at_looks`: test pairs are cut where the sequential test looks; else evenly.
     """
 
     wanted: Mapping[Split, int]
     max_pairs: int
     solved_only: bool
     at_looks: bool = True
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass
@@ -114,6 +115,15 @@ class Screening:
         e = self._pairs[pair]
         return e.read(base) == e.base and all(e.read(sources[name]) == ids for name, ids in e.sources.items())
 
+    def base_solved(self, pair: int) -> bool:
+        """Whether the base of a screened pair is right without intervention."""
+        e = self._pairs[pair]
+        return e.read(self._seen[pair][0]) == e.base
+
+    def is_usable(self, pair: int) -> bool:
+        """Whether evidence may come from a screened pair, as far as the model's own outputs go."""
+        return not self._plan.solved_only or self.solved(pair)
+
     def counts(self, split: Split) -> tuple[int, int, int]:
         """(screened, solved, wanted) of a split."""
         part = next(p for p in self._parts if p.split == split)
@@ -132,7 +142,7 @@ class Screening:
 
     def _collect(self, part: _Part) -> None:
         screened = part.order[: part.asked]
-        part.usable = [p for p in screened if self.solved(p) or not self._plan.solved_only]
+        part.usable = [p for p in screened if self.is_usable(p)]
 
     def _screened(self, pair: int, block: int | None) -> PairScreened:
         split = self._pairs[pair].split

@@ -26,25 +26,20 @@ COMPONENTS = (
 """Those that a job may name, besides a dotted module path."""
 
 
-def is_in_layers(component: str) -> bool:
-    """Whether each layer has its own; a model has the embedding, and a module whose path names no `{layer}`, once (layer 0)."""
-    return component != "embedding" and ("." not in component or "{layer}" in component)
-
-
 @dataclass(frozen=True)
 class Grid:
-    """One component: layers x heads x positions x subspaces. Head None: the whole vector.
+    """One component: layers x heads x positions x subspaces. Head None: the whole vector; layer None: of no layer.
 
     `files`: the digest of what each layer has of a file that a subspace names, by that name and the layer. `sources`: those that lend,
     each by itself; None: the only one.
     """
 
     component: str
-    layers: tuple[int, ...]
+    layers: tuple[int | None, ...]
     heads: tuple[int | None, ...]
     positions: tuple[str, ...]
     subspaces: tuple[Subspace, ...] = (Subspace(),)
-    files: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    files: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
     sources: tuple[str | None, ...] = (None,)
 
     def __post_init__(self) -> None:
@@ -59,7 +54,7 @@ class Grid:
             site = Site(layer, self.component, position, head)
             yield Unit(site, self._of_layer(subspace, layer), source=source)
 
-    def _of_layer(self, subspace: Subspace, layer: int) -> Subspace:
+    def _of_layer(self, subspace: Subspace, layer: int | None) -> Subspace:
         return subspace if subspace.file is None else replace(subspace, file=self.files[subspace.file, layer])
 
     def __len__(self) -> int:

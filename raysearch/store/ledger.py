@@ -45,6 +45,7 @@ from raysearch.store.pairs_table import pairs_content, read_pairs
 from raysearch.store.rows import (
     conflict_row,
     course_rows,
+    dropped_rows,
     effect_rows,
     failure_row,
     fit_row,
@@ -285,8 +286,9 @@ class Ledger:
                 self._add("fits", seed_rows(note), withdrawn)
             case Blocked():
                 kept = read_pairs(self._run.folder)
-                content = pairs_content(kept.pairs, kept.encoded, note.pairs)
+                content = pairs_content(kept.pairs, kept.encoded, note.pairs, kept.left_out)
                 self._seals.write(self._run.folder, "", PAIRS_FILE, content)
+                self._add("dropped", dropped_rows(note))
 
     def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
         for row in rows:

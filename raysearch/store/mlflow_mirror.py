@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysearch.search.hypothesis import Intervention, is_in_layers
 from raysearch.search.notes import Decided, Note, Snapshot
-from raysearch.store.mlflow_names import as_key, as_word, one_line
+from raysearch.store.mlflow_names import as_key, as_value, as_word, one_line
 from raysearch.store.places import without_credentials
 from raysearch.store.rows import iia_of, shared_layer
 
@@ -142,16 +143,19 @@ class MlflowMirror:
         return self._stopped.is_set()
 
     def notes(self, notes: Sequence[Note], replayed: bool = False) -> None:
-        """Keeps the best IIA per variable and layer. What is `replayed` stands in MLflow already and is not sent again."""
+        """Keeps the best IIA per variable and layer, or component of no layer.
+
+        What is `replayed` stands in MLflow already and is not sent again.
+        """
         for note in notes:
             if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
                 continue
             if note.verdict == "failed":  # an IIA of what was seen before it failed, which a retry may take back
                 continue
-            layer = shared_layer(note.hypothesis.intervention)
-            if layer is None:
+            where = _where(note.hypothesis.intervention)
+            if where is None:
                 continue
-            name = f"best_iia/{as_word(note.hypothesis.variable)}/layer_{layer}"
+            name = f"best_iia/{as_word(note.hypothesis.variable)}/{where}"
             iia = iia_of(note)
             if iia is not None and iia > self._best.get(name, -1.0):
                 self._best[name] = iia
@@ -279,7 +283,7 @@ class MlflowMirror:
     def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        wanted = {as_key(name): str(value)[:_PARAM_CHARS] for name, value in self._params.items()}
+        wanted = {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._params.items()}
         missing = [Param(name, value) for name, value in wanted.items() if name not in known]
         for start in range(0, len(missing), _PARAMS_A_BATCH):
             client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
@@ -320,9 +324,9 @@ class MlflowMirror:
                     client.log_batch(old.info.run_id, metrics=changed)
                 continue
             tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
-            made = client.create_run(experiment, run_name=child.title, tags=tags).info.run_id
+            made = client.create_run(experiment, run_name=as_value(child.title, _PARAM_CHARS), tags=tags).info.run_id
             metrics += [Metric(as_key(name), value, at, step) for name, step, value in child.course]
-            params = [Param(as_key(name), str(value)[:_PARAM_CHARS]) for name, value in child.params.items()]
+            params = [Param(as_key(name), as_value(value, _PARAM_CHARS)) for name, value in child.params.items()]
             client.log_batch(made, params=params[:_PARAMS_A_BATCH])
             for start in range(0, len(metrics), _METRICS_A_BATCH):
                 client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
@@ -331,7 +335,7 @@ class MlflowMirror:
             client.set_terminated(made, "FINISHED")
 
     def _chopped_tags(self) -> dict[str, str]:
-        return {as_key(name): value[:_PARAM_CHARS] for name, value in self._tags.items()}
+        return {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._tags.items()}
 
 
 def connect(uri: str) -> Any:
@@ -346,6 +350,15 @@ def connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def _where(intervention: Intervention) -> str | None:
+    """The layer in which all its units lie, or the component of no layer that they share; None where they lie in several."""
+    layer = shared_layer(intervention)
+    if layer is not None:
+        return f"layer_{layer}"
+    components = {unit.site.component for unit in intervention.units}
+    return None if len(components) > 1 or any(map(is_in_layers, components)) else as_word(components.pop())
+
+
 def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
     """Said twice, MLflow keeps it once: a dataset goes by its name and digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -353,7 +366,7 @@ def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
     scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
     columns = [{"name": name, "type": kind, "required": True} for name, kind in pairs.columns.items()]
     dataset = Dataset(
-        name=pairs.name[:_DATASET_CHARS],
+        name=as_value(pairs.name, _DATASET_CHARS),
         digest=pairs.digest,
         source_type=scheme,
         source=json.dumps({"uri": pairs.place}),

@@ -4,13 +4,14 @@ Invariants: what is read back equals what was written, so that resume never draw
 (`Input.values`, the causal model's setting, is not kept: nobody asks for it after drawing); the file is replaced whole.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from raysearch.causal import Input, Pair, Stimulus
+from raysearch.causal import Input, LeftOut, Pair, Stimulus
 from raysearch.errors import StoreError
 from raysearch.folders.digests import read_checked
 from raysearch.folders.folder import Folder
@@ -21,15 +22,18 @@ from raysearch.search.notes import PairScreened
 from raysearch.store.schemas import PAIRS
 
 FILE = "pairs.parquet"
+_LEFT_OUT = b"left_out"
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPairs:
-    """What pairs.parquet holds. `encoded` is None before the model was asked, `screened` before screening was over."""
+    """What pairs.parquet holds. `encoded` is None before the model was asked, `screened` before screening was over; `left_out`: what
+    never became a pair of the run."""
 
     pairs: tuple[Pair, ...]
     encoded: tuple[Encoded, ...] | None
     screened: tuple[PairScreened, ...] | None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def write_pairs(
@@ -37,19 +41,25 @@ def write_pairs(
     pairs: Sequence[Pair],
     encoded: Sequence[Encoded] | None = None,
     screened: Sequence[PairScreened] | None = None,
+    left_out: Sequence[LeftOut] = (),
 ) -> None:
     """The run's file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
-    run.write(FILE, pairs_content(pairs, encoded, screened))
+    run.write(FILE, pairs_content(pairs, encoded, screened, left_out))
 
 
 def pairs_content(
-    pairs: Sequence[Pair], encoded: Sequence[Encoded] | None = None, screened: Sequence[PairScreened] | None = None
+    pairs: Sequence[Pair],
+    encoded: Sequence[Encoded] | None = None,
+    screened: Sequence[PairScreened] | None = None,
+    left_out: Sequence[LeftOut] = (),
 ) -> bytes:
     """The bytes of pairs.parquet with these pairs, in their order."""
     encoded_by = {e.index: e for e in encoded or ()}
     screened_by = {s.pair: s for s in screened or ()}
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
     told = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
+    if left_out:
+        told[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
     schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **told})
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
 
@@ -67,8 +77,9 @@ def read_pairs(run: Folder) -> KeptPairs:
             tuple(_pair(r) for r in rows),
             tuple(_encoded(r) for r in rows) if told.get(b"encoded") == b"yes" else None,
             tuple(_screened(r) for r in rows) if told.get(b"screened") == b"yes" else None,
+            tuple(LeftOut(**left) for left in json.loads(told.get(_LEFT_OUT, b"[]"))),
         )
-    except (pa.ArrowException, OSError, KeyError, TypeError) as e:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
         raise StoreError(f"{path}: cannot be read as pairs of this version ({e!r:.200}); restore it from a copy") from e
 
 

@@ -3,12 +3,14 @@
 Invariants: a row is a pure function of the note or event, so that a replay writes the same.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from raysearch.search.events import Failed, Fitted, Lost
 from raysearch.search.hypothesis import Intervention, Subspace, as_plain, canonical_json, split_key
 from raysearch.search.notes import (
+    Blocked,
     Concluded,
     Conflicted,
     Counted,
@@ -126,6 +128,30 @@ def set_rows(note: Decided) -> list[dict[str, Any]]:
     ]
 
 
+def dropped_rows(note: Blocked) -> list[dict[str, Any]]:
+    """Rows of `dropped`: the pairs that do not count for a variable, by reason."""
+    drawn: Counter[tuple[str, str | None, str | None]] = Counter()
+    used: Counter[tuple[str, str | None, str | None]] = Counter()
+    for c in note.counts:
+        drawn[c.variable, c.split, c.set] += c.pairs
+        used[c.variable, c.split, c.set] += c.pairs if c.reason is None else 0
+    return [
+        {
+            "variable": c.variable,
+            "split": c.split,
+            "set": c.set,
+            "reason": c.reason,
+            "pairs": c.pairs,
+            "drawn": drawn[c.variable, c.split, c.set],
+            "used": used[c.variable, c.split, c.set],
+            "detail": c.detail or None,
+            "way_out": c.way_out,
+        }
+        for c in note.counts
+        if c.reason is not None
+    ]
+
+
 def course_rows(note: Trained) -> list[dict[str, Any]]:
     """Rows of `fits`: the course of one stretch of training."""
     event = note.event
@@ -240,7 +266,7 @@ def share(part: int, whole: int) -> float | None:
 
 
 def shared_layer(intervention: Intervention) -> int | None:
-    """The layer in which all units lie; None if they lie in several."""
+    """The layer in which all units lie; None if they lie in several, or in none."""
     return _shared(u.site.layer for u in intervention.units)
 
 

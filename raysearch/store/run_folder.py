@@ -30,6 +30,8 @@ JOB_FILE = "job.yaml"
 _INFO_FILE = "run.json"
 _SUM = "sum"
 _STAMP = "%Y%m%dT%H%M%SZ"
+_ID = re.compile(r"[A-Za-z0-9._-]+")
+"""It stands in commands, file names and queries."""
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 
@@ -220,7 +222,10 @@ def _read_info(folder: Folder) -> RunInfo:
                 f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}; use the raysearch that made it"
             )
         _check_sum(raw, known, path)
-        return RunInfo(**{k: v for k, v in raw.items() if k in known})
+        info = RunInfo(**{k: v for k, v in raw.items() if k in known})
+        if not _ID.fullmatch(info.id):
+            raise ValueError(f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'")
+        return info
     except (ValueError, TypeError, AttributeError) as e:
         raise StoreError(f"{path}: cannot be read ({e}); it is written by raysearch and holds one JSON object") from e
 

@@ -65,10 +65,10 @@ HYPOTHESES = _schema(
     (
         "layer",
         pa.int32(),
-        "layer, counted from 0; 0 for what the model has once; null where the units lie in several",
+        "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29), or where the units lie in several",
         "index",
     ),
-    ("component", pa.string(), "which activation of the layer, e.g. residual; null where the units differ", "name"),
+    ("component", pa.string(), "which activation, e.g. residual; null where the units differ", "name"),
     (
         "head",
         pa.int32(),
@@ -214,11 +214,24 @@ SETS = _schema(
     ("high", pa.float64(), "upper end of the 95 % interval of this kind alone, valid at the stopping time", "share"),
 )
 
+DROPPED = _schema(
+    "dropped",
+    ("variable", pa.string(), "variable of the causal model", "name"),
+    ("split", pa.string(), "fit, test or holdout; null for what belonged to several", "name"),
+    ("set", pa.string(), "kind of pair; null where kinds are not told apart", "name"),
+    ("reason", pa.string(), "why these pairs do not count for the variable: the first reason that holds", "name"),
+    ("pairs", pa.int64(), "how many", "pairs"),
+    ("drawn", pa.int64(), "of this split and set: drawn or read in all = used + left out for all reasons", "pairs"),
+    ("used", pa.int64(), "of this split and set: used for the variable; a verdict's n is at most that", "pairs"),
+    ("detail", pa.string(), "what is lacking, where the reason has more than one meaning", "text"),
+    ("way_out", pa.string(), "what would let them count", "text"),
+)
+
 EFFECTS = _schema(
     "effects",
     ("variable", pa.string(), "variable of the causal model", "name"),
-    ("layer", pa.int32(), "layer, counted from 0; 0 for what the model has once", "index"),
-    ("component", pa.string(), "which activation of the layer, e.g. residual", "name"),
+    ("layer", pa.int32(), "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29)", "index"),
+    ("component", pa.string(), "which activation, e.g. residual", "name"),
     ("head", pa.int32(), "head of a per-head component, counted from 0; null for the whole vector", "index"),
     ("position", pa.string(), "named position", "name"),
     ("units", pa.string(), "the unit, a whole vector, with its source site if it has another", "JSON"),
@@ -285,6 +298,7 @@ TABLES: dict[str, pa.Schema] = {
     "effects": EFFECTS,
     "fits": FITS,
     "sets": SETS,
+    "dropped": DROPPED,
     "verdicts": VERDICTS,
     "failures": FAILURES,
 }

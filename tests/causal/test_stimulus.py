@@ -26,7 +26,7 @@ def test_whole_numbers_stay_whole() -> None:
     assert Stimulus.of([1, 2]).digest != Stimulus.of([[1, 2]]).digest
 
 
-@pytest.mark.parametrize("values", [3, [], [[]], [[1], [2, 3]], [[1], 2], ["a"], [True], [[1], "b"], [1e300], [2**70]])
+@pytest.mark.parametrize("values", [[], [[]], [[1], [2, 3]], [[1], 2], ["a"], [None], [[1], "b"], [1e300], [2**70]])
 def test_what_is_no_tensor_is_refused_in_one_line(values: object) -> None:
     with pytest.raises(PairsError, match="tensor") as refused:
         Stimulus.of(values)

@@ -272,3 +272,19 @@ def test_lines_are_whole_whatever_pieces_they_come_in() -> None:
     for size in (1, 7, 1000):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
         assert list(clean(pieces)) == ["loading   a model", "", "Loading: 90%", "the end"]
+
+
+def test_files_named_like_modules_that_are_sent_along_take_the_place_of_none(nodes: TwoNodes, client: Client) -> None:
+    names = ("random", "torch", "types", "logging", "json", "numpy", "ray")
+    for name in names:
+        (client.folder / f"{name}.py").write_text("raise RuntimeError('the user has a file of that name')")
+    (client.folder / "helper.py").write_text("from raysearch.problems.add_three import problem")
+    (client.folder / "mine.py").write_text("import helper\n\ndef problem():\n    return helper.problem()\n")
+    shutil.copytree(QUICKSTART.parent / "planted" / "model", client.folder / "model")
+    job = yaml.safe_load(QUICKSTART.read_text()) | {"problem": {"use": "mine.py:problem"}, "model": {"path": "model"}}
+    (client.folder / "job.yaml").write_text(yaml.safe_dump(job))
+    along = [flag for name in (*names, "helper") for flag in ("--include", f"{name}.py")]
+    store = ("--store", str(client.folder / "store"), "--tracking-uri", "none")
+    done = client.fresh("submit", "job.yaml", *SMALL, *along, *store, **client.variables(nodes))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Alignment: accepted hypotheses" in done.stdout

@@ -317,10 +317,10 @@ def test_a_save_that_stops_halfway_over_an_older_one_is_never_read_as_a_mixture(
     save_intervention(_intervention(), tmp_path, tensors={"R": torch.zeros(2)})
     put = os.replace
 
-    def stop_at_the_card(source: Any, target: Any) -> None:
+    def stop_at_the_card(source: Any, target: Any, **folders: Any) -> None:
         if Path(target).name == "intervention.json":
             raise OSError(28, "No space left on device")
-        put(source, target)
+        put(source, target, **folders)
 
     monkeypatch.setattr(os, "replace", stop_at_the_card)
     with pytest.raises(StoreError, match="No space left"):

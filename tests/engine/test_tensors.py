@@ -291,7 +291,10 @@ def test_a_module_that_never_runs_cannot_be_patched() -> None:
             return self.layers[0](given)
 
     network = TensorNetwork(still(Idle()), torch.zeros(6))
-    with pytest.raises(ModelError, match="a hook on Linear fired 0 times; it should 1"):
+    with pytest.raises(
+        ModelError,
+        match=r"it never runs in a forward pass; name a module by its path: layers\.0\.output",
+    ):
         Taps(network).of("residual")
 
 
@@ -319,15 +322,23 @@ def test_other_kinds_act_on_time_steps_too() -> None:
 @pytest.mark.parametrize(
     ("model", "match"),
     [
-        (lambda: Recurrent(nn.GRU, bidirectional=True), "bidirectional"),
-        (lambda: Recurrent(nn.LSTM, proj_size=4), "proj_size"),
-        (lambda: nn.Linear(6, 3), "no list of modules"),
-        (lambda: nn.Sequential(nn.Sequential(nn.Linear(6, 6)), nn.Sequential(nn.Linear(6, 3))), "3 lists of modules"),
+        (lambda: nn.Linear(WIDTH, 3), "no list of modules"),
+        (
+            lambda: nn.Sequential(
+                nn.Flatten(), nn.Sequential(nn.Linear(TIMES * WIDTH, 6)), nn.Sequential(nn.Linear(6, 3))
+            ),
+            "3 lists of modules",
+        ),
     ],
 )
-def test_what_cannot_be_taken_is_refused_in_one_line(model: Callable[[], nn.Module], match: str) -> None:
+def test_what_has_no_layers_is_refused_in_one_line_where_they_are_asked_for(
+    model: Callable[[], nn.Module], match: str
+) -> None:
+    example = torch.zeros(WIDTH) if isinstance(made := still(model()), nn.Linear) else torch.zeros(TIMES, WIDTH)
+    network = TensorNetwork(made, example)
+    assert not network.blocks
     with pytest.raises(ModelError, match=match) as refused:
-        TensorNetwork(still(model()), torch.zeros(TIMES, WIDTH))
+        Taps(network).of("residual")
     assert "\n" not in str(refused.value)
 
 

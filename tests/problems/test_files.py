@@ -142,7 +142,7 @@ def test_choices_are_kept_with_their_pair(tmp_path: Path) -> None:
         (_several(source=_line()["source"]), "line 2: source: give it or sources, not both"),
         (_several(sources={"a": {}, "b": {"text": "x"}}), "line 2: sources.a.text: missing"),
         (_several(sources={"base": {"text": "x"}}), "line 2: sources.base: is no name of a source"),
-        (_several(answers={"base": " x", "a": " y"}), "line 2: answers.b: missing"),
+        (_several(answers={"a": " x", "b": " y"}), "line 2: answers.base: missing"),
         (
             _several(answers={"base": " x", "a": " y", "b": " z", "c": " z"}),
             "line 2: answers.c: unknown field; .*base, a, b",

@@ -25,12 +25,12 @@ from raysearch.search.space import Grid, HypothesisSpace
 EVERY = tuple(range(30))
 COMPONENTS = (
     ComponentFacts("residual", EVERY, 576, 0),
-    ComponentFacts("embedding", (0,), 576, 0),
+    ComponentFacts("embedding", (None,), 576, 0),
     ComponentFacts("head", EVERY, 576, 9),
     ComponentFacts("query", EVERY, 576, 9),
     ComponentFacts("key", EVERY, 192, 3),
     ComponentFacts("model.layers.{layer}.mlp.gate_proj", EVERY, 1536, 0),
-    ComponentFacts("model.norm", (0,), 576, 0),
+    ComponentFacts("model.norm", (None,), 576, 0),
     ComponentFacts("mlp_output", (3, 7, 11), 576, 0),
 )
 FACTS = ModelFacts(30, 576, 9, "digest", "float32", "cpu", "replay", COMPONENTS)
@@ -70,19 +70,19 @@ def test_each_component_has_its_own_heads_and_layers() -> None:
     space = _space(components=[c.name for c in COMPONENTS], positions=["last"], layers="all")
     assert {g.component: (g.layers, g.heads) for g in space.grids} == {
         "residual": (EVERY, (None,)),
-        "embedding": ((0,), (None,)),
+        "embedding": ((None,), (None,)),
         "head": (EVERY, tuple(range(9))),
         "query": (EVERY, tuple(range(9))),
         "key": (EVERY, (0, 1, 2)),
         "model.layers.{layer}.mlp.gate_proj": (EVERY, (None,)),
-        "model.norm": ((0,), (None,)),
+        "model.norm": ((None,), (None,)),
         "mlp_output": ((3, 7, 11), (None,)),
     }
 
 
 def test_what_the_model_has_once_is_taken_once_whatever_the_layers() -> None:
     space = _space(components=["embedding", "model.norm", "residual"], positions=["last"], layers=[4, 5])
-    assert [g.layers for g in space.grids] == [(0,), (0,), (4, 5)]
+    assert [g.layers for g in space.grids] == [(None,), (None,), (4, 5)]
     assert len(space) == 2 * 4
 
 

@@ -120,7 +120,7 @@ def test_a_vision_transformer_holds_symbols_at_their_patches_and_the_answer_at_t
     at = {"first": "token_1", "marker": "token_5", "second": "token_9"}
     found = accepted(kept)
     assert {cell for cell in found if cell[1] == "vit.embeddings"} == {
-        (variable, "vit.embeddings", 0, position) for variable, position in at.items()
+        (variable, "vit.embeddings", None, position) for variable, position in at.items()
     }
     assert {cell for cell in found if cell[2] == 2} == {("marked", "residual", 2, "token_0")}
 
@@ -144,8 +144,8 @@ def test_things_in_boxes_are_found_in_texts_of_different_lengths() -> None:
     kept, space = run("entity_tracking", "space.layers=[2]")
     assert len(space) == 20
     assert accepted(kept) == {
-        ("thing", "embedding", 0, "named.first"),
-        ("asked", "embedding", 0, "last"),
+        ("thing", "embedding", None, "named.first"),
+        ("asked", "embedding", None, "last"),
         ("thing", "residual", 2, "last"),
     }
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.search.events import Block, Task
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit, as_plain
-from raysearch.search.space import Grid, HypothesisSpace, is_in_layers
+from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit, as_plain, is_in_layers
+from raysearch.search.space import Grid, HypothesisSpace
 
 LAYERS = st.lists(st.integers(0, 5), unique=True, min_size=1, max_size=3).map(tuple)
 HEADS = st.just((None,)) | st.lists(st.integers(0, 3), unique=True, min_size=1, max_size=3).map(tuple)

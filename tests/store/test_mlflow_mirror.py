@@ -193,7 +193,7 @@ def test_names_that_mlflow_forbids_are_rewritten(tracking: str, caplog: pytest.L
     mirror.notes([decided(replace(HYPOTHESES[0], variable="../a b|c"))])
     mirror.snapshot(snapshot(1))
     assert mirror.close("done")
-    assert "best_iia/___a_b_c/layer_0" in client(tracking).get_run(mirror.run_id).data.metrics
+    assert "best_iia/___a_b_c-4c00e5e6/layer_0" in client(tracking).get_run(mirror.run_id).data.metrics
     assert warnings_of(caplog) == []
 
 

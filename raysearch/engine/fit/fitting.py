@@ -84,7 +84,7 @@ class Fitting:
         (unit,) = self.asked.intervention.units
         size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
         return DivergedError(
-            f"{unit.subspace.featurizer}{size} in layer {unit.site.layer} at {unit.site.position!r}, seed {self.asked.seed}: "
+            f"{unit.subspace.featurizer}{size} of {unit.site.called} at {unit.site.position!r}, seed {self.asked.seed}: "
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
         )
 
@@ -97,9 +97,7 @@ class Fitting:
         (unit,) = self.asked.intervention.units
         start = getattr(self.progress.featurizer, "cooling", Cooling(0.0, 0.0)).start
         found = ", ".join(f"{name} {value:g}" for name, value in (self.progress.found or {}).items())
-        what = (
-            f"{unit.subspace.featurizer} in layer {unit.site.layer} at {unit.site.position!r}, seed {self.asked.seed}"
-        )
+        what = f"{unit.subspace.featurizer} of {unit.site.called} at {unit.site.position!r}, seed {self.asked.seed}"
         return CollapsedError(
             f"{what}: collapsed ({found}), it interchanges nothing, or everything; try another fit.temperature "
             f"(it began at {start:g}), fit.penalty or fit.boundary_learning_rate"

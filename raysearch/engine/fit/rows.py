@@ -9,6 +9,7 @@ done counts; a fit whose rows fail takes nobody with it; near-ties of outputs ar
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -65,7 +66,8 @@ class Rows:
         self._tolerance = tolerance
         self._limit = limit
         self._alone: dict[tuple[Row, int, int], Outcome] = {}
-        self._dtype = next(network.module.parameters()).dtype
+        own = (t.dtype for t in chain(network.module.parameters(), network.module.buffers()) if t.is_floating_point())
+        self._dtype = next(own, torch.float32)
 
     def gradients(
         self, asks: Sequence[Ask]

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const config = { displayModeBar: false, responsive: true, displaylogo: false };
+  const config = { displayModeBar: false, responsive: true, displaylogo: false, typesetMath: false };
   const looks = {
     light: { ink: "#1f2328", veil: "255,255,255" },
     dark: { ink: "#d1d7e0", veil: "23,26,31" },

@@ -1,0 +1,135 @@
+"""The rows of a file of pairs, in batches: JSON lines or one JSON array, packed or not; Parquet; Arrow files and streams.
+
+Invariants: what a file is, its first bytes say and not its name; no more than a batch is held; a row has its line (or row, or place in an
+array) for a number; what cannot be read is refused with file and number.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raysearch.errors import PairsError
+from raysearch.problems.json_rows import arrays_of, lines_of
+from raysearch.problems.pair_parts import Part
+from raysearch.problems.unpacked import head_of, refuse_foreign
+
+ROWS = 4096
+"""In a batch of a table."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a part. `table`: the same as Arrow, None where they cannot be read so at once; `value`: the row at an index as plain values.
+
+    `word`: what a row is called in an error."""
+
+    part: Part
+    word: str
+    numbers: Sequence[int]
+    table: Callable[[], pa.Table | None]
+    value: Callable[[int], Any]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def where(self, at: int) -> str:
+        """How the row at an index is called in an error."""
+        return f"{self.part.path}: {self.word} {self.numbers[at]}"
+
+    def raw(self, at: int) -> Any:
+        """The row at an index, with what its place says of it. Raises: PairsError where it cannot be read."""
+        value = self.value(at)
+        return {**self.part.given, **_without_nulls(value)} if self.part.given and isinstance(value, dict) else value
+
+
+def batches(part: Part) -> Iterator[Batch]:
+    """The rows of a part. Raises: PairsError."""
+    head = head_of(part.path)
+    refuse_foreign(part.path, head)
+    if head.startswith(b"PAR1"):
+        return _of_tables(part, "Parquet", _parquet)
+    if head.startswith((b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
+        return _of_tables(part, "Arrow", _arrow)
+    return _of_text(part)
+
+
+def _of_text(part: Part) -> Iterator[Batch]:
+    array = arrays_of(part.path)
+    if array is not None:
+        for number, value in enumerate(array, 1):
+            yield Batch(part, "pair", (number,), _no_table, partial(_entry, value))
+        return
+    for block in lines_of(part.path):
+        yield Batch(part, "line", block.numbers, block.table, block.value)
+
+
+def _of_tables(part: Part, what: str, read: Callable[[Path], Iterator[pa.RecordBatch]]) -> Iterator[Batch]:
+    first = 1
+    try:
+        for batch in read(part.path):
+            table = _without_index(pa.Table.from_batches([batch]))
+            numbers = range(first, first + len(table))
+            first += len(table)
+            yield Batch(part, "row", numbers, partial(_itself, table), partial(_value, table))
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
+        raise PairsError(f"{part.path}: cannot be read as {what}: {' '.join(str(e).split())[:300]}") from e
+
+
+def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=ROWS, use_threads=False)
+
+
+def _arrow(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow.feather as feather
+
+    with pa.OSFile(str(path)) as file:
+        head = file.read(6)
+        file.seek(0)
+        if head.startswith(b"FEA1"):
+            found = feather.read_table(file).to_batches(max_chunksize=ROWS)
+        elif head == b"ARROW1":
+            reader = pa.ipc.open_file(file)
+            found = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            found = iter(pa.ipc.open_stream(file))
+        for batch in found:
+            for start in range(0, len(batch), ROWS):
+                yield batch.slice(start, ROWS)
+
+
+def _without_index(table: pa.Table) -> pa.Table:
+    """The table without the columns in which pandas keeps the labels of rows, those aside that are fields of a pair."""
+    from raysearch.problems.pair_line import FIELDS, INDEX
+
+    told = table.schema.pandas_metadata or {}
+    labels = [name for name in told.get("index_columns", ()) if isinstance(name, str)]
+    names = [n for n in table.column_names if INDEX.fullmatch(n) or (n in labels and n not in FIELDS)]
+    return table.drop_columns(list(dict.fromkeys(names)))
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _no_table() -> None:
+    return None
+
+
+def _entry(value: Any, _at: int) -> Any:
+    return value
+
+
+def _value(table: pa.Table, at: int) -> Any:
+    (row,) = table.slice(at, 1).to_pylist(maps_as_pydicts="strict")
+    return row
+
+
+def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: inner for key, inner in value.items() if inner is not None}

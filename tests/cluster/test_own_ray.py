@@ -1,0 +1,153 @@
+"""The Ray of our own that a search starts: whom it listens to, what it imports, and what is said when a part of it dies."""
+
+import ipaddress
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from raysearch.cluster.auth import keep_private
+from raysearch.cluster.session import Session
+from tests.cli.conftest import QUICKSTART, Shell, environment
+
+pytestmark = pytest.mark.timeout(900)
+NAMED_LIKE_MODULES = ("random", "torch", "types", "logging", "json", "typing", "numpy", "ray", "raysearch", "mlflow")
+PROBLEM = """
+import helper
+from raysearch.problems.add_three import problem as given
+
+def problem():
+    assert helper.HERE
+    return given()
+"""
+
+
+def _look() -> dict[str, Any]:
+    """What a process of Ray's sees."""
+    import sys
+
+    return {"path": sys.path, "cwd": os.getcwd()}
+
+
+def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
+    ray.get(ray.remote(_look).remote())  # a worker is there too
+    me = psutil.Process()
+    found = []
+    for process in [me, *me.children(recursive=True)]:
+        for connection in process.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.append((process.name(), connection.laddr.ip.removeprefix("::ffff:")))
+    assert {name for name, _ in found} >= {"gcs_server", "raylet"}
+    assert [(name, ip) for name, ip in found if not ipaddress.ip_address(ip).is_loopback] == []
+
+
+def test_a_worker_imports_from_no_folder_of_the_driver(session: Session) -> None:
+    seen = ray.get(ray.remote(_look).remote())
+    first = seen["path"][: seen["path"].index(str(Path(os.__file__).parent))]  # what takes the place of Python's own
+    assert not {"", ".", os.getcwd(), seen["cwd"], str(Path(sys.argv[0]).parent)} & set(first)
+
+
+def test_a_token_that_others_can_read_is_closed_and_a_new_one_is_closed_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / ".ray" / "auth_token"
+    keep_private()
+    assert not token.exists()
+    before = os.umask(0)
+    try:
+        keep_private(make=True)
+    finally:
+        os.umask(before)
+    secret = token.read_text()
+    assert (stat.S_IMODE(token.stat().st_mode), stat.S_IMODE(token.parent.stat().st_mode)) == (0o600, 0o700)
+    assert len(secret) == 64
+    keep_private(make=True)
+    assert caplog.messages == []
+    token.chmod(0o644)
+    keep_private()
+    assert (stat.S_IMODE(token.stat().st_mode), token.read_text()) == (0o600, secret)
+    (said,) = caplog.messages
+    assert "others could read it" in said
+    assert secret not in said
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A folder with a problem of the user's, what it imports, and files named like modules that everybody needs."""
+    (tmp_path / "mine.py").write_text(PROBLEM)
+    (tmp_path / "helper.py").write_text("HERE = True")
+    for name in NAMED_LIKE_MODULES:
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user has a file of that name')")
+    job = QUICKSTART.read_text().replace("path: planted", f"path: {QUICKSTART.parent}/planted")
+    job = job.replace("use: raysearch.problems.add_three", "use: mine.py:problem").replace("options:", "# options:")
+    (tmp_path / "job.yaml").write_text(job)
+    return tmp_path
+
+
+@pytest.mark.parametrize("pool", ["local", "ray"])
+def test_files_named_like_modules_beside_a_job_take_the_place_of_none(beside: Path, shell: Shell, pool: str) -> None:
+    done = shell.fresh("run", "job.yaml", "--pool", pool, "--tracking-uri", "none", "--set", "pairs.test=64")
+    assert done.returncode == 0, done.stderr
+    assert "Alignment: accepted hypotheses" in done.stdout
+
+
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
+def test_a_part_of_it_that_dies_is_named_with_the_command_that_goes_on(
+    tmp_path: Path, shell: Shell, whole: Callable[[], dict[str, Any]], part: str
+) -> None:
+    slow = ("--set", "resources.rows=1")  # so that there is a middle
+    command = [*shell.command, "submit", str(QUICKSTART), "--tracking-uri", "none", *slow]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as driver:
+        while not sum(f.stat().st_size for f in tmp_path.glob("runs/*/journal/*/*.jsonl")) > 3000:
+            assert driver.poll() is None, driver.stderr and driver.stderr.read()
+            time.sleep(0.02)
+        (dies,) = [p for p in psutil.Process(driver.pid).children(recursive=True) if p.name() == part]
+        dies.send_signal(signal.SIGKILL)
+        _, said = driver.communicate()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert driver.returncode == 4, said
+    assert f"raysearch: failed; go on with: raysearch resume {run}" in said
+    assert f"raysearch: {part} of this search's own Ray (process {dies.pid}) was killed by signal 9" in said
+    done = shell("resume", str(run), "--pool", "local")
+    assert done.returncode == 0, done.stderr
+    assert _verdicts(shell, str(run)) == whole()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str, Any]]:
+    """The verdicts of the search that nothing happened to, made once."""
+    folder = tmp_path_factory.mktemp("whole")
+    kept: list[dict[str, Any]] = []
+
+    def made() -> dict[str, Any]:
+        if not kept:
+            shell = Shell(folder)
+            done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none")
+            assert done.returncode == 0, done.stderr
+            kept.append(_verdicts(shell, "latest"))
+        return kept[0]
+
+    return made
+
+
+def _verdicts(shell: Shell, run: str) -> dict[str, Any]:
+    rows = json.loads(shell("results", run, "-o", "json").stdout)
+    return {row["hypothesis"]: (row["verdict"], row["n"], row["matches"]) for row in rows}
