@@ -37,7 +37,8 @@ def test_what_a_command_sets_is_gone_with_it(shell: Shell) -> None:
     for _ in range(2):
         done = shell("plan", str(QUICKSTART), "--set", f"problem={{use: {shell.folder}/mine.py:problem}}", LEFT="here")
         assert done.returncode != 0
-        seen.append(json.loads(done.stderr.splitlines()[0]))
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("{")]
+        seen.append(json.loads(line))
     assert seen[0] == seen[1], "nothing is handed on"
     assert seen[0]["folder"] == str(shell.folder)
     assert seen[0]["left"] == "here"

@@ -210,13 +210,20 @@ def _own_code(folder: Path, changes: str) -> str:
     """A job with its network and its problem in files beside it; the network's file changes the engine as well."""
     net = (ROOT / "jobs/models/hierarchical_equality.py").read_text()
     (folder / "net.py").write_text(net + changes)
-    (folder / "mine.py").write_text("from raysearch.problems.hierarchical_equality import problem\n")
+    (folder / "mine.py").write_text(OWN_PROBLEM)
     job = yaml.safe_load((ROOT / "jobs/hierarchical_equality_handcrafted.yaml").read_text())
     job["model"]["path"], job["problem"]["use"] = "net.py:handcrafted", "mine.py:problem"
     job["pairs"] = {"test": 32, "fit": 0, "holdout": 8}
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     return "job.yaml"
 
+
+OWN_PROBLEM = """
+from raysearch.problems import hierarchical_equality
+
+def problem(symbols=20):
+    return hierarchical_equality.problem(symbols)
+"""
 
 BRAKE = """
 import time
