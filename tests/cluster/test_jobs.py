@@ -221,8 +221,8 @@ def _own_code(folder: Path, changes: str) -> str:
 OWN_PROBLEM = """
 from raysearch.problems import hierarchical_equality
 
-def problem(symbols=20):
-    return hierarchical_equality.problem(symbols)
+def problem(symbols=20, dimensions=4):
+    return hierarchical_equality.problem(symbols, dimensions)
 """
 
 BRAKE = """
