@@ -102,7 +102,7 @@ def _spec(name: str, path: list[str] | None) -> Any:
     return None
 
 
-def _file_source(path: Path, key: str) -> str:
+def _file_source(path: Path, key: str) -> bytes:
     if not path.is_file():
         raise JobError(f"{key}: there is no file {path}")
     here = path.resolve()
@@ -111,10 +111,10 @@ def _file_source(path: Path, key: str) -> str:
         raise JobError(
             f"{key}: {path} is of Python or of an installed package; give a file of your own, or package.module:name"
         )
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_bytes()
 
 
-def _module_source(place: str, key: str, kind: Kind) -> str | None:
+def _module_source(place: str, key: str, kind: Kind) -> bytes | None:
     """Python's own modules have nothing that a job may name, and what was imported already is no proof of anything."""
     if place.partition(".")[0] in sys.stdlib_module_names:
         raise JobError(f"{key}: {place} is a module of Python itself, which has no {kind.what}; give {kind.would_do}")
@@ -123,10 +123,10 @@ def _module_source(place: str, key: str, kind: Kind) -> str | None:
         if _spec(place.partition(".")[0], None) is None or kind.returns is not None:
             raise JobError(f"{key}: there is no module {place!r} with Python source; give {kind.would_do}")
         return None
-    return source.read_text(encoding="utf-8", errors="replace")
+    return source.read_bytes()
 
 
-def _check_defined(source: str | None, place: str, name: str, key: str, kind: Kind, marked: bool) -> None:
+def _check_defined(source: bytes | None, place: str, name: str, key: str, kind: Kind, marked: bool) -> None:
     """Raises: JobError where the source does not define the name, or, of an installed module, not as what the key asks for."""
     if source is None or (marked and kind.returns is None):
         return

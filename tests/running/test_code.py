@@ -1,8 +1,10 @@
 """Code that a job may name, and code that it may not: refused before anything is called, or even imported."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -121,6 +123,20 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("name", ["make", "made", "partial", "cached", "short"])
 def test_a_problem_that_its_file_defines_in_whatever_form_is_taken(mine: Path, name: str) -> None:
     assert load_problem(f"{mine}:{name}", {}).name == "add_three"
+
+
+@pytest.mark.parametrize("start", ["\ufeff".encode(), "# coding: latin-1\nwho = 'José'\n".encode("latin-1")])
+def test_a_file_is_read_as_python_reads_it(mine: Path, start: bytes) -> None:
+    mine.write_bytes(start + mine.read_bytes())
+    assert load_problem(f"{mine}:make", {}).name == "add_three"
+
+
+def test_only_what_has_a_problem_is_named_as_a_ready_one() -> None:
+    with pytest.raises(JobError) as said:
+        load_problem("no_such_module", {})
+    named = re.findall(r"raysearch\.problems\.\w+", str(said.value))
+    assert len(named) > 5
+    assert all(callable(import_module(name).problem) for name in named)
 
 
 @pytest.mark.parametrize("name", ["Proposer", "proposes"])
