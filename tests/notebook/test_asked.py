@@ -15,6 +15,7 @@ import raysearch as rs
 from raysearch.cli.main import cli
 from raysearch.engine.factory import FactorySource
 from raysearch.engine.given import content_digest
+from raysearch.engine.products import speed_up
 from raysearch.notebook.asked import asked
 from raysearch.problems import add_three, hierarchical_equality
 from tests.cli.conftest import QUICKSTART, ROOT
@@ -203,6 +204,10 @@ def test_the_digest_of_an_object_is_of_all_that_it_computes_with() -> None:
     own.forward = lambda x: x  # type: ignore[method-assign, assignment]
     different = [net(), net(scale=2.0), net(twice=True), net().double(), hooked, own]
     assert len({content_digest(m) for m in different}) == len(different)
+    quick = net().to(torch.bfloat16)
+    before = content_digest(quick)
+    speed_up(quick)
+    assert content_digest(quick) == before  # else it would hang on the processor
     assert content_digest(net()) == content_digest(net().train()) == content_digest(net().requires_grad_(False))
 
 
