@@ -43,6 +43,7 @@ def named_problem(use: str) -> tuple[str, str, Kind]:
         is_class=lambda found: issubclass(found, Problem),
         returns="Problem",
         may_call=_returns_problem,
+        ours=tuple(ready),
     )
     return place, name, kind
 
