@@ -393,3 +393,13 @@ def test_the_lines_of_the_readme_run(
     told: list[Any] = []
     exec(second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))})
     assert told[0][0].test.threshold == 0.9
+
+
+@pytest.mark.parametrize("name", ["P.PARQUET", "pairs.arrow", "pairs.ndjson", "pairs.jsonl.zst", "pairs.jsonl"])
+def test_a_file_of_pairs_beside_the_job_is_none_of_code(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    (tmp_path / "job.yaml").write_text(
+        f"name: x\nmodel: {{path: {PLANTED}}}\nproblem: {{use: raysearch.problems.add_three}}\n"
+    )
+    job, _ = asked(str(tmp_path / "job.yaml"), {"problem": name})
+    assert job.problem.pairs == str(tmp_path / name)
