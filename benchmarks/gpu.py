@@ -65,6 +65,7 @@ class Drawn:
     encoded: tuple[Encoded, ...]
     digest: str = "random weights"
     commit: None = None
+    unused: tuple[()] = ()
 
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """The model as a network; pairs are what was drawn."""

@@ -103,9 +103,9 @@ def run(dtype: str, asked: argparse.Namespace) -> Ran:
         whole_drive(*args)
         clock.search += time.process_time() - began
 
-    def opened(*args: object) -> object:
+    def opened(*args: object, **options: object) -> object:
         began = time.process_time()
-        replica = whole_open(*args)
+        replica = whole_open(*args, **options)
         clock.opening += time.process_time() - began
         return replica
 

@@ -4,7 +4,8 @@ Invariants:
 - what is named is defined where it is said to be: a function or class of another module, re-exported or wrapped, is refused before it is
   called, so that the file that the user sees named is the code that runs;
 - importing a module runs it. Before that its source is read: a file must define the name; an installed module must define it as what the
-  key asks for, where the key wants that (`Kind.returns`); no module of Python's own is ever imported for a job;
+  key asks for, where the key wants that (`Kind.returns`); no module of Python's own, and none of ours but those with ready
+  problems, is ever imported for a job;
 - whatever is wrong is one line that names the key of the job; the user's own exception stays chained.
 """
 
@@ -34,7 +35,7 @@ class Kind:
 
     `what`: in words, for errors; `would_do`: an example. `is_one`: whether a value is one already; `is_class`: whether a class makes one.
     `returns`: how the annotation, base class or call ends that marks it in the source of an installed module, None where it is looked at
-    once it is imported (`may_call`).
+    once it is imported (`may_call`). `ours`: modules of raysearch itself that have one; the others run whatever file their options name.
     """
 
     what: str
@@ -43,6 +44,7 @@ class Kind:
     is_class: Callable[[type], bool]
     returns: str | None = None
     may_call: Callable[[Any], bool] = callable
+    ours: tuple[str, ...] = ()
 
 
 def find(place: str, name: str, key: str, kind: Kind) -> Any:
@@ -102,31 +104,38 @@ def _spec(name: str, path: list[str] | None) -> Any:
     return None
 
 
-def _file_source(path: Path, key: str) -> str:
+def _file_source(path: Path, key: str) -> bytes:
     if not path.is_file():
         raise JobError(f"{key}: there is no file {path}")
     here = path.resolve()
     python = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+    python.append(Path(__file__).resolve().parent)
     if any(here.is_relative_to(place) for place in python) or {"site-packages", "dist-packages"} & set(here.parts):
         raise JobError(
             f"{key}: {path} is of Python or of an installed package; give a file of your own, or package.module:name"
         )
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_bytes()
 
 
-def _module_source(place: str, key: str, kind: Kind) -> str | None:
+def _module_source(place: str, key: str, kind: Kind) -> bytes | None:
     """Python's own modules have nothing that a job may name, and what was imported already is no proof of anything."""
     if place.partition(".")[0] in sys.stdlib_module_names:
-        raise JobError(f"{key}: {place} is a module of Python itself, which has no {kind.what}; give {kind.would_do}")
+        raise JobError(
+            f"{key}: {place} is a module of Python itself, and nothing in it is {kind.what}; give {kind.would_do}"
+        )
     source = source_of(place)
     if source is None:
         if _spec(place.partition(".")[0], None) is None or kind.returns is not None:
             raise JobError(f"{key}: there is no module {place!r} with Python source; give {kind.would_do}")
         return None
-    return source.read_text(encoding="utf-8", errors="replace")
+    if place.partition(".")[0] == "raysearch" and place not in kind.ours:
+        raise JobError(
+            f"{key}: {place} is a module of raysearch itself, and nothing in it is {kind.what}; give {kind.would_do}"
+        )
+    return source.read_bytes()
 
 
-def _check_defined(source: str | None, place: str, name: str, key: str, kind: Kind, marked: bool) -> None:
+def _check_defined(source: bytes | None, place: str, name: str, key: str, kind: Kind, marked: bool) -> None:
     """Raises: JobError where the source does not define the name, or, of an installed module, not as what the key asks for."""
     if source is None or (marked and kind.returns is None):
         return

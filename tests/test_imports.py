@@ -43,7 +43,7 @@ ROOMS = {
         "errors",
         "user_code",
     },
-    "notebook": {"running", "engine", "store", "folders", "report", "job", "search", "causal", "errors"},
+    "notebook": {"running", "engine", "store", "folders", "report", "job", "problems", "search", "causal", "errors"},
     "cli": {
         "running",
         "deploy",

@@ -124,13 +124,14 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _give(settings: Any, target: str, to: Path | None) -> int:
+    from raysearch.cli.plain import tell
     from raysearch.deploy.render import render as rendered
     from raysearch.deploy.render import write
 
     files = rendered(settings, target)
     if to is not None:
         for path in [*write(files, to), *_wheel(to / target, target)]:
-            click.echo(str(path))
+            tell(str(path))
         return 0
     files = {name: text for name, text in files.items() if "/wheels/" not in name}
     if len(files) == 1:

@@ -20,6 +20,7 @@ from raysearch.engine.load import Looked, ModelSource, look
 from raysearch.engine.positions import every
 from raysearch.engine.wording import Wording
 from raysearch.job import Job
+from raysearch.literal import visible
 from raysearch.running.calibrate import Calibration, calibrate
 from raysearch.running.code import code_of
 from raysearch.running.footprint import Footprint, footprint
@@ -87,7 +88,7 @@ def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = Fa
     job = Job.load(path, sets)
     with named(path, job):
         for line in code_of(job):
-            click.echo(line, err=True)
+            click.echo(visible(line), err=True)
         question = ask(job)
         facts = _facts(question)
         if with_trial:

@@ -13,6 +13,7 @@ from raysearch.cli.flags import loudness, run, set_verbosity, store
 @loudness
 def repair(run: str, store: str, quiet: bool, **flags: Any) -> int:
     """Write what is damaged or lost of the tables of RUN anew from its journal. Needs no model, runs no code of the run."""
+    from raysearch.literal import visible
     from raysearch.running.repair import repair as write_anew
     from raysearch.store.run_folder import find_run
 
@@ -22,6 +23,7 @@ def repair(run: str, store: str, quiet: bool, **flags: Any) -> int:
         repaired = write_anew(found)
     if not quiet:
         for file in repaired.files:
-            click.echo(f"repaired  {file}", err=True)
-        click.echo(f"run       {found.place}: {repaired.among} files with digests, all as they were written", err=True)
+            click.echo(visible(f"repaired  {file}"), err=True)
+        told = f"run       {found.place}: {repaired.among} files with digests, all as they were written"
+        click.echo(visible(told), err=True)
     return 0

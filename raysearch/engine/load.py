@@ -8,6 +8,7 @@ comes in evaluation mode, without gradients, in the dtype that was asked.
 import copy
 import hashlib
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -45,6 +46,9 @@ from raysearch.errors import ModelError
 from raysearch.search.events import ComponentFacts, Encoded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -279,8 +283,14 @@ def _found(source: ModelSource) -> tuple[Adapter | None, ModelSource, tuple[str,
     if adapter is None:
         return None, source, _place(source)
     base = replace(source, path=adapter.base, revision=adapter.revision)
-    if Path(base.path).is_dir() and not adapter.is_beside:
-        check_beside(Path(base.path))
+    if Path(base.path).is_dir():
+        if not adapter.is_beside:
+            check_beside(Path(base.path))
+    elif base.trust_remote_code and not _COMMIT.fullmatch(base.revision or ""):
+        raise ModelError(
+            f"{source.path}: its adapter changes {base.path}, and model.trust_remote_code: true would run whatever that holds on the day "
+            f"it is loaded; pin it: put a commit, 40 hex digits, into {ADAPTER} (revision)"
+        )
     return adapter, base, _place(base)
 
 

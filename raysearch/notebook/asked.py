@@ -17,9 +17,9 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.given import is_note, note
 from raysearch.job.text import parse_mapping, read_mapping
+from raysearch.problems.pair_parts import kind_of
 from raysearch.running.given import Given
 
-_PAIRS = (".jsonl", ".json", ".parquet", ".gz")
 _CODE = re.compile(r".+:[A-Za-z_]\w*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OF_PATH = ("path", "revision", "trust_remote_code")
 _OF_MODEL = (*_OF_PATH, "dtype", "device_map")
@@ -110,7 +110,7 @@ def _problem(raw: dict[str, Any]) -> Problem | None:
         )
     if isinstance(value, str | Path):
         text = str(value)
-        is_code = _CODE.fullmatch(text) and not text.endswith(_PAIRS) and not Path(text).exists()
+        is_code = _CODE.fullmatch(text) and not _is_pairs(text) and not Path(text).exists()
         raw["problem"] = {"use" if is_code else "pairs": text}
     return None
 
@@ -154,8 +154,19 @@ def _name(raw: Mapping[str, Any]) -> str:
     told = (problem.get("use") or problem.get("pairs")) if isinstance(problem, Mapping) else None
     place = str(told or "").rpartition(":")[0] or str(told or "")
     name = place.strip("<>") if is_note(place) else Path(place).name.removesuffix(".gz")
-    last = name if is_note(place) else Path(name).stem if name.endswith((".py", *_PAIRS)) else name.rpartition(".")[2]
+    last = (
+        name
+        if is_note(place)
+        else Path(name).stem
+        if name.endswith(".py") or _is_pairs(name)
+        else name.rpartition(".")[2]
+    )
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-._")[:80] or "notebook"
+
+
+def _is_pairs(name: str) -> bool:
+    """Whether a file is one of pairs by its name: it may lie beside the job, and not where we stand."""
+    return kind_of(Path(name)) is not None or name.lower().endswith(".gz")
 
 
 def _plain(value: Any) -> Any:

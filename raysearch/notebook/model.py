@@ -36,6 +36,7 @@ from raysearch.engine.saved_swap import Position, Positions, lender, places, rea
 from raysearch.engine.selfcheck import fastest, trial_rows
 from raysearch.engine.texts import Texts, Tokens
 from raysearch.errors import JobError, PairsError, PositionError
+from raysearch.literal import visible
 from raysearch.notebook.prediction import Prediction, predicted
 from raysearch.notebook.shown import Answers, Scan, Swap
 from raysearch.search.events import Encoded, Ids
@@ -89,7 +90,7 @@ class Model:
         model = cls(loaded, name=str(path).rstrip("/").split("/")[-1])
         model.given = read_from(source, loaded)
         for line in loaded.unused:
-            warnings.warn(f"{path}: left out: {line}", stacklevel=2)
+            warnings.warn(visible(f"{path}: left out: {line}"), stacklevel=2)
         return model
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysearch.errors import JobError
+from raysearch.literal import visible
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import html
 
@@ -58,7 +59,7 @@ class Prediction:
         rows = [_COLUMNS, *self._rows()]
         wide = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
         lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, wide, strict=True)) for row in rows]
-        return "\n".join([self.given, *lines])
+        return "\n".join([visible(self.given), *lines])
 
     __repr__ = __str__
 

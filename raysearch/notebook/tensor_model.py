@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.causal import Stimulus
+from raysearch.engine.encode_tensors import untaken
 from raysearch.engine.factory import FactorySource
 from raysearch.engine.given import GivenModel
 from raysearch.engine.tensors import TensorNetwork
-from raysearch.errors import ModelError, PairsError, RaysearchError
+from raysearch.errors import ModelError, PairsError
 from raysearch.notebook.prediction import Prediction, predicted
 
 
@@ -55,10 +56,7 @@ class TensorModel:
         shown = f"tensor of shape {list(stimulus.shape)}"
         with self.given.borrowed():
             try:
-                logits = TensorNetwork(self.given.module, stimulus, blocks="").plain(stimulus)
-            except RaysearchError:
-                raise
+                logits = TensorNetwork(self.given.module, stimulus).plain(stimulus)
             except Exception as e:  # the call is all the user's module
-                said = " ".join(str(e).split())[:200]
-                raise ModelError(f"{self.given.name} does not run on a {shown} ({type(e).__name__}: {said})") from e
+                raise untaken(self.given.name, stimulus, "the input", e) from e
         return predicted(shown, logits, min(top, len(logits)) if isinstance(top, int) else top, str)

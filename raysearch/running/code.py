@@ -18,9 +18,9 @@ def code_of(job: Job, with_problem: bool = True) -> list[str]:
     """
     named = [(MODEL, *_split(job.model.path), NETWORK)] if job.model.is_factory and not job.model.is_given else []
     use = job.problem.use
-    if with_problem and use is not None and not job.problem.is_given and not use.startswith("raysearch.problems."):
+    if with_problem and use is not None and not job.problem.is_given:
         place, name, kind = named_problem(use)
-        named.append((PROBLEM, place, name, kind))
+        named += [] if place in kind.ours else [(PROBLEM, place, name, kind)]
     if job.propose.use not in READY:
         named.append((PROPOSER, *_split(job.propose.use), OWN))
     for key, place, name, kind in named:

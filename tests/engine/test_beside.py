@@ -126,6 +126,17 @@ def by_hand(model: Any, module: Any, base: Sequence[int], source: Sequence[int],
     return logits
 
 
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_code_of_a_base_on_the_hub_is_run_only_at_a_commit(base: Path, tmp_path: Path, revision: str | None) -> None:
+    adapter(KINDS["lora"], tmp_path / "a", base)
+    told = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    told |= {"base_model_name_or_path": "someone/model", "revision": revision}
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(told))
+    for read in (load, look):
+        with pytest.raises(ModelError, match=r"changes someone/model, and model.trust_remote_code: true .* pin it"):
+            read(ModelSource(str(tmp_path / "a"), trust_remote_code=True))
+
+
 def test_the_digest_is_of_the_adapter_and_of_its_base(base: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(base, tmp_path / "base"))
     adapter(KINDS["lora"], tmp_path / "a", mine)

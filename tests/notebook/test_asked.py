@@ -15,6 +15,7 @@ import raysearch as rs
 from raysearch.cli.main import cli
 from raysearch.engine.factory import FactorySource
 from raysearch.engine.given import content_digest
+from raysearch.engine.products import speed_up
 from raysearch.notebook.asked import asked
 from raysearch.problems import add_three, hierarchical_equality
 from tests.cli.conftest import QUICKSTART, ROOT
@@ -203,6 +204,10 @@ def test_the_digest_of_an_object_is_of_all_that_it_computes_with() -> None:
     own.forward = lambda x: x  # type: ignore[method-assign, assignment]
     different = [net(), net(scale=2.0), net(twice=True), net().double(), hooked, own]
     assert len({content_digest(m) for m in different}) == len(different)
+    quick = net().to(torch.bfloat16)
+    before = content_digest(quick)
+    speed_up(quick)
+    assert content_digest(quick) == before  # else it would hang on the processor
     assert content_digest(net()) == content_digest(net().train()) == content_digest(net().requires_grad_(False))
 
 
@@ -388,3 +393,13 @@ def test_the_lines_of_the_readme_run(
     told: list[Any] = []
     exec(second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))})
     assert told[0][0].test.threshold == 0.9
+
+
+@pytest.mark.parametrize("name", ["P.PARQUET", "pairs.arrow", "pairs.ndjson", "pairs.jsonl.zst", "pairs.jsonl"])
+def test_a_file_of_pairs_beside_the_job_is_none_of_code(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    (tmp_path / "job.yaml").write_text(
+        f"name: x\nmodel: {{path: {PLANTED}}}\nproblem: {{use: raysearch.problems.add_three}}\n"
+    )
+    job, _ = asked(str(tmp_path / "job.yaml"), {"problem": name})
+    assert job.problem.pairs == str(tmp_path / name)

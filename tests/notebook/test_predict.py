@@ -76,9 +76,31 @@ def test_a_network_on_tensors_predicts_classes() -> None:
     assert net.training
     assert rs.TensorModel.load(f"{NETS}:trained").predict(numbers, top=1).ids == found.ids[:1]
     for wrong, said in (
-        (numbers[:3], "does not run on a tensor of shape"),
+        (numbers[:3], r"does not run on the input, a float32 tensor of shape \[3\]"),
         ("text", "takes tensors"),
-        ([], "holds no row"),
+        ([], "holds no number"),
     ):
         with pytest.raises(rs.RaysearchError, match=said):
             rs.TensorModel(net).predict(wrong)
+
+
+class _Table(torch.nn.Module):
+    """A network without a module inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.eye(3))
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers @ self.weights
+
+
+@pytest.mark.parametrize("net", [_Table(), torch.nn.Linear(3, 3)])
+def test_a_network_without_layers_predicts_too(net: torch.nn.Module) -> None:
+    assert rs.TensorModel(net).predict(torch.eye(3)[1]).ids == tuple(
+        net(torch.eye(3)[1]).argsort(descending=True).tolist()
+    )
+
+
+def test_a_prediction_on_a_terminal_obeys_nothing_in_the_text(model: rs.Model) -> None:
+    assert "\x1b" not in str(model.predict("w1 \x1b[31mw2"))

@@ -1,13 +1,16 @@
 """Code that a job may name, and code that it may not: refused before anything is called, or even imported."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
+import raysearch as raysearch_itself
 from raysearch.errors import JobError, RaysearchError
 from raysearch.job import Job
 from raysearch.problems import load_problem
@@ -16,6 +19,8 @@ from raysearch.running.proposers import proposer_of
 from raysearch.search.space import HypothesisSpace
 from tests.running.finished import raysearch
 from tests.running.test_question import FACTS
+
+OURS = Path(raysearch_itself.__file__).parent
 
 MINE = """
 import functools
@@ -123,6 +128,31 @@ def test_a_problem_that_its_file_defines_in_whatever_form_is_taken(mine: Path, n
     assert load_problem(f"{mine}:{name}", {}).name == "add_three"
 
 
+@pytest.mark.parametrize("start", ["\ufeff".encode(), "# coding: latin-1\nwho = 'José'\n".encode("latin-1")])
+def test_a_file_is_read_as_python_reads_it(mine: Path, start: bytes) -> None:
+    mine.write_bytes(start + mine.read_bytes())
+    assert load_problem(f"{mine}:make", {}).name == "add_three"
+
+
+@pytest.mark.parametrize("place", ["raysearch.problems.load", f"{OURS / 'problems' / 'load.py'}"])
+def test_no_function_of_ours_runs_a_file_that_was_not_named(mine: Path, place: str) -> None:
+    """`load_problem` says that it returns a Problem, and runs whatever file its options name."""
+    use, options = f"{place}:load_problem", {"use": f"{mine}:make", "options": {}}
+    with pytest.raises(JobError, match=r"of raysearch itself|of an installed package"):
+        code_of(_job(mine, {"problem": {"use": use, "options": options}}))
+    with pytest.raises(JobError, match=r"of raysearch itself|of an installed package"):
+        load_problem(use, options)
+    assert not mine.with_name("imported").exists()
+
+
+def test_only_what_has_a_problem_is_named_as_a_ready_one() -> None:
+    with pytest.raises(JobError) as said:
+        load_problem("no_such_module", {})
+    named = re.findall(r"raysearch\.problems\.\w+", str(said.value))
+    assert len(named) > 5
+    assert all(callable(import_module(name).problem) for name in named)
+
+
 @pytest.mark.parametrize("name", ["Proposer", "proposes"])
 def test_a_proposer_that_its_file_defines_in_whatever_form_is_taken(mine: Path, name: str) -> None:
     job = _job(mine, {"propose": {"use": f"mine.py:{name}"}})
@@ -141,9 +171,9 @@ def test_a_proposer_that_its_file_defines_in_whatever_form_is_taken(mine: Path, 
         ("numpy:load", "numpy has no 'load'|does not say that it is a Problem|'load' is imported by numpy"),
         ("torch.hub:load", "torch.hub:load does not say that it is a Problem"),
         ("click.utils:open_file", "does not say that it is a Problem"),
-        ("raysearch.cli.main:main", "does not say that it is a Problem"),
-        ("raysearch.user_code:find", "does not say that it is a Problem"),
-        ("raysearch.problems:load_problem", "'load_problem' is imported by raysearch.problems"),
+        ("raysearch.cli.main:main", "is a module of raysearch itself"),
+        ("raysearch.user_code:find", "is a module of raysearch itself"),
+        ("raysearch.problems:load_problem", "is a module of raysearch itself"),
         ("{mine}:os.system", "'os.system' in .*mine.py is no name"),
         ("{mine}:system", "'system' is imported by mine.py, not defined there"),
         ("{mine}:problem_of_os", "'problem_of_os' is imported by mine.py"),

@@ -150,7 +150,7 @@ def test_code_that_makes_no_proposer_is_refused_before_the_search(
     ("old", "new", "says"),
     [
         ("if known.generations", "if known.generation", "propose raised AttributeError: .*'generation'"),
-        ("return [Hypothesis(", "return ['x' for _ in (", "it proposed 'x'; propose raysearch.search"),
+        ("return [Hypothesis(", "return ['x' for _ in (", "it proposed 'x'; propose a raysearch.Hypothesis"),
         ('Hypothesis("a"', 'Hypothesis("z"', "'z' is no variable of the job; it has a, b"),
         ("Intervention((unit,)", 'Intervention((unit,), "zero"', "has a kind, control or fit of its own"),
         ("Site(self.layer", "Site(30", "unit 0: 30 is no layer of SmolLM2; it has 0..29"),
