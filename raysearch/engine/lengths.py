@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedConfig
 
 _LENGTH = re.compile(r"position|window|chunk|context|seq|length|block_size|topk", re.IGNORECASE)
 """Names of what counts tokens; a name too many costs a few rows of the self-check."""
@@ -21,6 +22,12 @@ _FIXED = frozenset({"default", "linear", "yarn", "llama3", "proportional", "mrop
 _GROWN = "max_seq_len_cached"
 """Where transformers keeps how long an input dynamic frequencies have grown to."""
 _LIMITS = ("original_max_position_embeddings", "max_position_embeddings")
+
+
+def told_by(config: PreTrainedConfig) -> Mapping[str, Any]:
+    """All that a configuration says, also by the names that transformers uses for all models (GPT-2's n_positions has another)."""
+    said = config.to_dict()
+    return said | {name: said[own] for name, own in config.attribute_map.items() if own in said}
 
 
 def named_lengths(config: Mapping[str, Any]) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ from raysearch.engine.beside import ADAPTER, check_beside, unused
 from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
-from raysearch.engine.lengths import most_tokens
+from raysearch.engine.lengths import most_tokens, told_by
 from raysearch.engine.network import Encoder, LanguageModel
 from raysearch.engine.products import speed_up
 from raysearch.engine.sites import ONLY
@@ -213,7 +213,7 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = most_tokens(model.config.get_text_config().to_dict())
+    longest = most_tokens(told_by(model.config.get_text_config()))
     said = max((e.longest for e in encoded), default=1) - 1  # the last token of an answer is not read
     for e in encoded:
         if longest is not None and e.tokens + said > longest:

@@ -19,7 +19,7 @@ from transformers import Cache, PreTrainedModel
 
 from raysearch.causal import Pair
 from raysearch.engine.hooks import Side
-from raysearch.engine.lengths import Stretch, named_lengths
+from raysearch.engine.lengths import Stretch, named_lengths, told_by
 from raysearch.engine.sites import layers_of
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.events import Given as Given  # here too: it is what a network is given
@@ -170,7 +170,7 @@ class LanguageModel:
         config = model.config.get_text_config()
         self.width = int(config.hidden_size)
         self.heads = int(getattr(config, "num_attention_heads", None) or 0)
-        told = config.to_dict()
+        told = told_by(config)
         self.lengths = named_lengths(told)
         self._stretch = Stretch(model, told)
 

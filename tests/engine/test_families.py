@@ -161,7 +161,7 @@ def test_what_mamba_lacks_is_refused_and_its_mixer_goes_by_its_path(mamba: PreTr
     for component in sorted(set(COMPONENTS) - {"residual", "block_input", "embedding"}):
         said = refused(world, component)
         assert said.startswith(f"MambaForCausalLM (mamba) has no {component}: ")
-        assert "name a module by its dotted path, such as one of norm, mixer, " in said
+        assert "; name a module by its path: backbone.layers.{layer}.norm, backbone.layers.{layer}.mixer, " in said
     swaps_equal_the_oracle(world, ["backbone.layers.{layer}.mixer", "backbone.layers.{layer}.mixer.out_proj.input"])
 
 

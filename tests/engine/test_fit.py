@@ -125,7 +125,7 @@ def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str, toke
         validation=0,
         evaluate=1,
     )
-    asked = [Asked(p, 3) for p in PLACES if p.units[0].site.layer < world.layers]
+    asked = [Asked(p, 3) for p in PLACES if (p.units[0].site.layer or 0) < world.layers]
     pairs = PAIRS[:6]
     targets = rows_of(asked, pairs, tokens=tokens)
     for one, fit in zip(asked, fits(trainer_on(world, recipe, path), asked, 0, 1, pairs, tokens), strict=True):

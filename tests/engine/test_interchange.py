@@ -127,7 +127,7 @@ def test_padding_is_to_a_width_that_depends_on_the_row_alone() -> None:
     for batch in batches([(1,) * n for n in (3, 9, 4, 10, 1, 12, 5)], world.network.company, 64):
         world.network.batch(batch)
     assert seen == [4, 12, 8]
-    with pytest.raises(AssertionError, match="one padded width"):
+    with pytest.raises(AssertionError, match="one company"):
         world.network.batch([(1,) * 4, (1,) * 5])
 
 
