@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from raysearch.engine.components import Tap, Taps, hook_at
 from raysearch.engine.constant import constant
-from raysearch.engine.decide import Decision, decide, near_ties, with_scores
+from raysearch.engine.decide import Decision, decide, is_unsure, near_ties, with_scores
 from raysearch.engine.edits import edits_of, sources_of
 from raysearch.engine.hooks import Hook, Moment, owned_hooks
 from raysearch.engine.memory import Limit, halving
@@ -101,7 +101,7 @@ class Captures:
     def settle(self, tolerance: float) -> None:
         """From now on a gap below `tolerance` is a near-tie; of decisions taken before, those that are one are forgotten."""
         self._tolerance = tolerance
-        self._owed = {row for row, d in self._decisions.items() if d.finite and d.gap < tolerance}
+        self._owed = {row for row, d in self._decisions.items() if is_unsure(d, tolerance)}
         for row in self._owed:
             del self._decisions[row]
 

@@ -102,6 +102,11 @@ def gap_error(one: Decision, other: Decision) -> float:
     return abs(one.gap - other.gap) if one.id == other.id else one.gap + other.gap
 
 
+def is_unsure(decision: Decision, tolerance: float) -> bool:
+    """Whether it is left to the canonical computation: it is too close to call in a batch, or what the batch gives is no number."""
+    return not decision.finite or decision.gap < tolerance
+
+
 def near_ties(decisions: Sequence[Decision], tolerance: float) -> list[int]:
-    """Which of `decisions` are too close to call in a batch: their places."""
-    return [at for at, d in enumerate(decisions) if d.finite and d.gap < tolerance]
+    """Which of `decisions` are left to the canonical computation: their places."""
+    return [at for at, d in enumerate(decisions) if is_unsure(d, tolerance)]

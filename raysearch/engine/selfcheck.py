@@ -136,7 +136,9 @@ class _Trial:
             error = error_of(path, captures, self.wanted)
             most = max(self.least / SAFETY, MOST * self.step)
             tolerance, why = max(self.least, SAFETY * error.largest), ""
-            if not error.largest <= most:
+            if self.wanted and not error.gaps:
+                why = "no row that was tried has finite logits"
+            elif not error.largest <= most:
                 why = f"logits differ by up to {error.largest:.2g} in the gap of the best two; allowed {most:.2g}"
             elif tolerance > self.least and error.share(tolerance) > HALF:
                 why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"

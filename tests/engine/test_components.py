@@ -102,7 +102,8 @@ def test_the_whole_of_a_component_with_heads_is_all_its_heads(family: str) -> No
 @pytest.mark.parametrize("family", MIXTURES)
 def test_a_mixture_of_experts_has_no_one_mlp_activation_and_says_so_in_one_line(family: str) -> None:
     with pytest.raises(
-        ModelError, match=r"has no mlp_activation: no block has mlp\.down_proj, .*; name a module by its path: model\.layers"
+        ModelError,
+        match=r"has no mlp_activation: no block has mlp\.down_proj, .*; name a module by its path: model\.layers",
     ) as refused:
         shared_world(family).taps.of("mlp_activation")
     assert "\n" not in str(refused.value)

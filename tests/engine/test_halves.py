@@ -13,7 +13,7 @@ from transformers import LlamaConfig, MixtralConfig
 
 from raysearch.engine.canonical import Canonical
 from raysearch.engine.captures import Captures
-from raysearch.engine.decide import NEAR_TIE, Decision, decide, gap_error, least_near_tie
+from raysearch.engine.decide import NEAR_TIE, Decision, decide, gap_error, least_near_tie, near_ties
 from raysearch.engine.interchange import oracle
 from raysearch.engine.machine import Settings
 from raysearch.engine.measure import Item, Measurer
@@ -244,3 +244,8 @@ def test_decisions_taken_before_the_tolerance_was_known_are_taken_again() -> Non
     assert not any(d.again for d in captures.decisions(rows))
     captures.settle(1e9)
     assert all(d.again for d in captures.decisions(rows))
+
+
+def test_what_is_no_number_in_a_batch_is_left_to_the_canonical_computation() -> None:
+    decisions = decide(torch.tensor([[0.0, float("nan")], [0.0, 9.0], [0.0, 0.5], [0.0, float("inf")]]))
+    assert near_ties(decisions, 1.0) == [0, 2, 3]
