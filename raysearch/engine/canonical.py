@@ -17,7 +17,7 @@ from raysearch.engine.components import Taps
 from raysearch.engine.constant import constant
 from raysearch.engine.edits import Lent
 from raysearch.engine.interchange import oracle, seen_in
-from raysearch.engine.kinds import Interchange, Resample
+from raysearch.engine.kinds import Featurized, Interchange, Resample
 from raysearch.engine.network import Network
 from raysearch.engine.rows import Patch, Point, Row, Source
 
@@ -41,10 +41,14 @@ class Canonical:
 
     def changes_nothing(self, row: Row) -> bool:
         """Whether each patch puts in, bit for bit, what the base's own run has there: the row is then the base's run."""
-        return bool(row.patches) and all(self._puts_back(row, patch) for patch in row.patches)
+        return self.lends_its_own(row) and not any(isinstance(patch.kind, Featurized) for patch in row.patches)
 
-    def _puts_back(self, row: Row, patch: Patch) -> bool:
-        if not isinstance(patch.kind, Interchange | Resample) or len(patch.sources) != 1:
+    def lends_its_own(self, row: Row) -> bool:
+        """Whether each patch is lent, bit for bit, what the base's own run has there: what a featurizer changes then is rounding."""
+        return bool(row.patches) and all(self._is_lent_its_own(row, patch) for patch in row.patches)
+
+    def _is_lent_its_own(self, row: Row, patch: Patch) -> bool:
+        if not isinstance(patch.kind, Interchange | Resample | Featurized) or len(patch.sources) != 1:
             return False
         (source,) = patch.sources
         own = Source(Row(row.base), patch.point, patch.tokens, patch.features)

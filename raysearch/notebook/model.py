@@ -19,17 +19,17 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from raysearch.engine.asked import row_of
+from raysearch.engine.canonical import Canonical
 from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE, decide, near_ties
+from raysearch.engine.decide import decide, near_ties
 from raysearch.engine.featurized import Featurizers
 from raysearch.engine.generate import Sampling, generate
 from raysearch.engine.given import GivenModel, read_from
-from raysearch.engine.interchange import collect, oracle
+from raysearch.engine.interchange import collect
 from raysearch.engine.kinds import Collect
 from raysearch.engine.load import Loaded, ModelSource, best_device, load
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import is_identity
 from raysearch.engine.rows import Patch, Row
 from raysearch.engine.saved import SavedIntervention
 from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
@@ -303,13 +303,10 @@ class Model:
             raise PairsError(f"the answer {answer!r} adds no token to {text!r}; an answer mostly begins with a blank")
         return joined[len(own)]
 
-    def _logits(self, row: Row) -> "Tensor":
-        """By the oracle; where all patches put in what is there already, and only rounding is left, those of the base's own run."""
-        logits = oracle(self._network, self._taps, row)
-        if row.patches and all(is_identity(row, patch) for patch in row.patches):
-            own = self._network.plain(row.base)
-            return own if float((logits - own).abs().max()) < NEAR_TIE[self._dtype] else logits
-        return logits
+    def _logits(self, row: Row, canonical: Canonical | None = None) -> "Tensor":
+        """By the canonical computation; where all patches are lent, bit for bit, what is there already, those of the base's own run."""
+        canonical = Canonical(self._network, self._taps) if canonical is None else canonical
+        return self._network.plain(row.base) if canonical.lends_its_own(row) else canonical.logits(row)
 
     def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
         """The logits of each row, and the path that gave them; near-ties are run by the oracle."""
@@ -319,12 +316,12 @@ class Model:
         settled = fastest(
             self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), self._dtype
         )
-        path = settled.path
-        found: dict[Row, Any] = {row: self._logits(row) for row in distinct if path.is_free(row)}
+        path, canonical = settled.path, Canonical(self._network, self._taps)
+        found: dict[Row, Any] = {row: self._logits(row, canonical) for row in distinct if path.is_free(row)}
         for batch in path.batches([row for row in distinct if row not in found]):
             logits = path.logits(batch)
             near = set(near_ties(decide(logits), settled.tolerance))
-            found.update((row, self._logits(row) if i in near else logits[i]) for i, row in enumerate(batch))
+            found.update((row, self._logits(row, canonical) if i in near else logits[i]) for i, row in enumerate(batch))
         return found, path.name
 
     def _word(self, token: int) -> str:
