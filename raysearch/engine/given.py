@@ -32,6 +32,9 @@ _NOT_OURS = ("torch", "transformers", "peft", "builtins")
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Of a configuration: what says nothing of the outputs, or is said by the weights."""
 
+_OF_ADAPTERS = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
+"""Of an adapter's configuration: the same."""
+
 
 @dataclass(frozen=True)
 class GivenModel:
@@ -164,9 +167,29 @@ def content_digest(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None 
     if config is not None and hasattr(config, "to_dict"):
         said = {k: v for k, v in config.to_dict().items() if k not in _VOLATILE}
         whole.update(json.dumps(said, sort_keys=True, default=str).encode())
+    whole.update(_adapters(module))
     if tokenizer is not None:
         whole.update(_tokenizer(tokenizer))
     return whole.hexdigest()
+
+
+def _adapters(module: nn.Module) -> bytes:
+    """Of adapters that peft has put in: which are active, merged or switched off, and their factors, module by module; else nothing."""
+    told = ("active_adapters", "merged_adapters", "disable_adapters", "scaling")
+    said = {
+        name: {key: getattr(part, key, None) for key in told}
+        for name, part in module.named_modules()
+        if isinstance(getattr(part, "active_adapters", None), list)  # of a model of transformers it is a method
+    }
+    if not said:
+        return b""
+    configs = {name: config.to_dict() for name, config in getattr(module, "peft_config", {}).items()}
+    kept = {name: {k: v for k, v in c.items() if k not in _OF_ADAPTERS} for name, c in configs.items()}
+    return json.dumps([said, kept], sort_keys=True, default=_plainly).encode()
+
+
+def _plainly(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> bytes:
