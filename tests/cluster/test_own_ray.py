@@ -33,14 +33,20 @@ def problem():
 
 
 def _look() -> dict[str, Any]:
-    """What a process of Ray's sees."""
-    import sys
+    """What a worker of Ray's sees. It gets a function within this one as code, for it can import no module of the tests."""
 
-    return {"path": sys.path, "cwd": os.getcwd()}
+    def look() -> dict[str, Any]:
+        import os
+        import sys
+
+        return {"path": sys.path, "cwd": os.getcwd()}
+
+    seen: dict[str, Any] = ray.get(ray.remote(look).remote())
+    return seen
 
 
 def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
-    ray.get(ray.remote(_look).remote())  # a worker is there too
+    _look()  # a worker is there too
     me = psutil.Process()
     found = []
     for process in [me, *me.children(recursive=True)]:
@@ -52,7 +58,7 @@ def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
 
 
 def test_a_worker_imports_from_no_folder_of_the_driver(session: Session) -> None:
-    seen = ray.get(ray.remote(_look).remote())
+    seen = _look()
     first = seen["path"][: seen["path"].index(str(Path(os.__file__).parent))]  # what takes the place of Python's own
     assert not {"", ".", os.getcwd(), seen["cwd"], str(Path(sys.argv[0]).parent)} & set(first)
 
