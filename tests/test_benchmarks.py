@@ -33,12 +33,13 @@ def test_a_benchmark_runs_to_its_last_line(script: str, flags: tuple[str, ...], 
 @pytest.mark.model
 @pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no SmolLM2 in models/; make install fetches it")
 @pytest.mark.timeout(600)
-def test_the_half_precisions_are_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
-    done = _run("half_precision.py", ("--layers", "1", "--pairs", "16", "--dtypes", "float32", "bfloat16"), tmp_path)
+def test_a_precision_is_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
+    done = _run("half_precision.py", ("--layers", "1", "--pairs", "16", "--dtypes", "float32"), tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith(("| float32 |", "| bfloat16 |"))]
-    assert [row.split(" | ")[1:3] for row in rows] == [["replay", "18"]] * 2, done.stdout
-    assert done.stdout.splitlines()[-1].startswith("ratio: bfloat16 ")
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| float32 |")]
+    assert row.split(" | ")[1:3] == ["replay", "18"]
+    assert row.endswith("| 1.00 | 0 |")
+    assert done.stdout.splitlines()[-1].startswith("ratio: ")
 
 
 @pytest.mark.timeout(300)
