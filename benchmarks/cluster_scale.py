@@ -27,8 +27,8 @@ import psutil
 import ray
 from simulated import Simulated, Timed
 
+import raysearch as rs
 from raysearch import driver
-from raysearch.causal import draw_pairs
 from raysearch.cluster.fake_pool import FakePool
 from raysearch.cluster.ray_pool import RayPool, Shape
 from raysearch.cluster.work import Work
@@ -38,7 +38,6 @@ from raysearch.problems import load_problem
 from raysearch.report.results import results
 from raysearch.search.blocks import even_blocks
 from raysearch.search.events import Event, Measured, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
 from raysearch.search.notes import Snapshot
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import Ledger
@@ -197,13 +196,13 @@ def _feed(pool: RayPool, tasks: Iterator[Task], seconds: float) -> float:
 
 def _planted() -> Work:
     problem = load_problem("raysearch.problems.add_three", {})
-    pairs = draw_pairs(problem, VARIABLES, {"test": 512}, seed=0)
+    pairs = rs.draw_pairs(problem, VARIABLES, {"test": 512}, seed=0)
     return Work(str(PLANTED), None, "float32", pairs, POSITIONS, VARIABLES, rows=64)
 
 
 def _planted_tasks() -> Iterator[Task]:
     """Endlessly: each block of 32 pairs with each eight of the 24 interventions on the residual."""
-    grid = [Intervention((Unit(Site(layer, "residual", at)),)) for at in POSITIONS for layer in range(4)]
+    grid = [rs.Intervention((rs.Unit(rs.Site(layer, "residual", at)),)) for at in POSITIONS for layer in range(4)]
     groups = [tuple(grid[i : i + 8]) for i in range(0, len(grid), 8)]
     work = cycle([(group, block) for block in even_blocks("test", range(512), 32) for group in groups])
     for number, (group, block) in enumerate(work):

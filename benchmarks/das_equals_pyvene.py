@@ -32,7 +32,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from raysearch.causal import Pair, Split, draw_pairs
+import raysearch as rs
+from raysearch.causal import Split
 from raysearch.engine.featurizers.featurizer import Cooling
 from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.fit.recipe import Recipe, batch_of, set_rates
@@ -42,7 +43,6 @@ from raysearch.engine.replica import Replica
 from raysearch.job.keys import FitKeys
 from raysearch.problems.add_three import POSITIONS, problem
 from raysearch.search.events import Block, Encoded, Failed, Fitted, Measured, Seed, Task
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 
 MODEL = Path(__file__).parent.parent / "jobs" / "models" / "add_three_planted"
 VARIABLE, LAYER, POSITION, K, WIDTH = "sum_ab", 1, "plus2", 8, 64
@@ -56,22 +56,22 @@ class Method:
     """`more`: what pyvene's intervention is told. `swapped`: how many of its coordinates are interchanged (None: as it says)."""
 
     name: str
-    subspace: Subspace
+    subspace: rs.Subspace
     theirs: type
     more: Mapping[str, int]
     swapped: int | None = None
 
     @property
-    def intervention(self) -> Intervention:
-        return Intervention((Unit(Site(LAYER, "residual", POSITION), self.subspace),), variable=VARIABLE)
+    def intervention(self) -> rs.Intervention:
+        return rs.Intervention((rs.Unit(rs.Site(LAYER, "residual", POSITION), self.subspace),), variable=VARIABLE)
 
 
 METHODS = {
     one.name: one
     for one in (
-        Method("low_rank", Subspace("das", K), pyvene.LowRankRotatedSpaceIntervention, {"low_rank_dimension": K}),
-        Method("full", Subspace("das", K), pyvene.RotatedSpaceIntervention, {}, K),
-        Method("boundless", Subspace("boundless"), pyvene.BoundlessRotatedSpaceIntervention, {}),
+        Method("low_rank", rs.Subspace("das", K), pyvene.LowRankRotatedSpaceIntervention, {"low_rank_dimension": K}),
+        Method("full", rs.Subspace("das", K), pyvene.RotatedSpaceIntervention, {}, K),
+        Method("boundless", rs.Subspace("boundless"), pyvene.BoundlessRotatedSpaceIntervention, {}),
     )
 }
 
@@ -106,7 +106,7 @@ def main() -> None:
         temperature=asked.temperature,
         penalty=asked.penalty,
     )
-    drawn = draw_pairs(problem(), (VARIABLE,), {"fit": asked.fit, "holdout": asked.holdout}, asked.pairs_seed)
+    drawn = rs.draw_pairs(problem(), (VARIABLE,), {"fit": asked.fit, "holdout": asked.holdout}, asked.pairs_seed)
     own = replace(recipe, learning_rate=recipe.learning_rate * asked.rate_ratio)
     source, settings = ModelSource(str(MODEL)), Settings(threads=asked.threads, recipe=own)
     replica = Replica.open(source, drawn, POSITIONS, (VARIABLE,), "benchmark", settings=settings)
@@ -153,7 +153,7 @@ def _asked() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pairs(replica: Replica, drawn: Sequence[Pair]) -> Pairs:
+def _pairs(replica: Replica, drawn: Sequence[rs.Pair]) -> Pairs:
     splits: dict[int, Split] = {pair.index: pair.split for pair in drawn}
     encoded = replica.opened.encoded
     return Pairs(

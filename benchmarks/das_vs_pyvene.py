@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+import raysearch as rs
 from raysearch.engine.captures import Captures
 from raysearch.engine.components import Taps
 from raysearch.engine.decide import NEAR_TIE
@@ -38,7 +39,6 @@ from raysearch.engine.network import LanguageModel
 from raysearch.engine.paths import Replayed
 from raysearch.job.keys import FitKeys
 from raysearch.search.events import Encoded, Ids
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 
 Hypothesis = tuple[int, int, int]
 """Layer, position, k."""
@@ -153,9 +153,9 @@ def _pairs(network: LanguageModel, grid: Grid) -> Pairs:
     return Pairs(encoded, tuple(said))
 
 
-def _intervention(hypothesis: Hypothesis) -> Intervention:
+def _intervention(hypothesis: Hypothesis) -> rs.Intervention:
     layer, token, k = hypothesis
-    return Intervention((Unit(Site(layer, "residual", str(token)), Subspace("das", k)),), variable="x")
+    return rs.Intervention((rs.Unit(rs.Site(layer, "residual", str(token)), rs.Subspace("das", k)),), variable="x")
 
 
 def _ours(
@@ -224,7 +224,7 @@ def _pyvene(
 
 def _start(hypothesis: Hypothesis, width: int) -> Tensor:
     """The rotation with which our fit begins."""
-    begun = untrained(Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0))
+    begun = untrained(rs.Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0))
     return begun.tensors()["directions"]
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
-from raysearch.causal import ONE_SOURCE, Input, Pair
+import raysearch as rs
+from raysearch.causal import ONE_SOURCE
 from raysearch.engine.asked import row_of
 from raysearch.engine.decide import decide
 from raysearch.engine.machine import Settings
@@ -30,7 +31,6 @@ from raysearch.engine.network import Encoder, LanguageModel
 from raysearch.engine.replica import Replica
 from raysearch.engine.rows import Row
 from raysearch.search.events import Block, Encoded, Failed, Measured, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
 
 GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 2048}
 LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5}
@@ -67,7 +67,7 @@ class Drawn:
     commit: None = None
     unused: tuple[()] = ()
 
-    def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
+    def open(self, pairs: Sequence[rs.Pair]) -> tuple[LanguageModel, Encoder]:
         """The model as a network; pairs are what was drawn."""
         return LanguageModel(self.model), lambda *_: self.encoded[: len(pairs)]
 
@@ -151,7 +151,7 @@ def measure(
     check = replica.usage().phases["check"]
     layers = replica.opened.facts.layers
     places = [
-        Intervention((Unit(Site(layer, "residual", position)),))
+        rs.Intervention((rs.Unit(rs.Site(layer, "residual", position)),))
         for position in encoded[0].base_positions
         for layer in sorted({round(i * (layers - 1) / 5) for i in range(6)})
     ]
@@ -279,10 +279,10 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _pair(encoded: Encoded) -> Pair:
+def _pair(encoded: Encoded) -> rs.Pair:
     """What stands for a drawn pair where texts would."""
-    nothing = Input("tokens", {})
-    return Pair(encoded.index, nothing, {ONE_SOURCE: nothing}, {"base": "a", ONE_SOURCE: "b"}, {"x": "b"}, "test")
+    nothing = rs.Input("tokens", {})
+    return rs.Pair(encoded.index, nothing, {ONE_SOURCE: nothing}, {"base": "a", ONE_SOURCE: "b"}, {"x": "b"}, "test")
 
 
 def _asked() -> argparse.Namespace:

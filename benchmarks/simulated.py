@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysearch.causal import Input, Pair, Split
+import raysearch as rs
+from raysearch.causal import Split
 from raysearch.cluster.fake_pool import FakePool, World
 from raysearch.cluster.work import NOTHING
 from raysearch.search.blocks import expected
 from raysearch.search.events import Encoded, Event, Ids, Task
-from raysearch.search.hypothesis import Intervention
 from raysearch.search.proposers import Exhaustive
 from raysearch.search.screening import Plan
 from raysearch.search.search import Search
@@ -47,10 +47,10 @@ class Simulated:
         return tuple(f"v{i}" for i in range(self.variables))
 
     @property
-    def pairs(self) -> tuple[Pair, ...]:
+    def pairs(self) -> tuple[rs.Pair, ...]:
         splits = [split for split, count in COUNTS.items() for _ in range(count)]
-        texts = {"base": Input("b"), "source": Input("s")}
-        return tuple(Pair(i, texts["base"], {"source": texts["source"]}, {}, {}, s) for i, s in enumerate(splits))
+        texts = {"base": rs.Input("b"), "source": rs.Input("s")}
+        return tuple(rs.Pair(i, texts["base"], {"source": texts["source"]}, {}, {}, s) for i, s in enumerate(splits))
 
     @property
     def encoded(self) -> tuple[Encoded, ...]:
@@ -72,7 +72,7 @@ class Simulated:
         test = SequentialTest(0.8, 0.05, 0.05, hypotheses=len(space))
         return Search(Exhaustive(space), test, pairs, Plan(COUNTS, COUNTS["test"], solved_only=True), rows=self.rows)
 
-    def _under(self, pair: Encoded, intervention: Intervention) -> Ids:
+    def _under(self, pair: Encoded, intervention: rs.Intervention) -> Ids:
         number = int(intervention.id, 16)
         draw = (number // 7 + pair.index * 2_654_435_761) % 1_000_003 / 1_000_003
         return (10 + number % self.variables,) if draw < RATES[number % 100] else BASE

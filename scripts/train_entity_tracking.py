@@ -12,17 +12,16 @@ from typing import Any
 
 import torch
 from answer_model import UNSCORED, Rows, make_model, make_tokenizer, run, train
+from job_module import module_of
 from small_model import save
 from tokenizers import pre_tokenizers
-
-from raysearch.user_code import module_of
 
 PROBLEM = Path(__file__).parents[1] / "jobs" / "problems" / "entity_tracking.py"
 
 
 def make(options: argparse.Namespace) -> None:
     """Trains on texts as the problem draws them, asked for more than one box in turn, and writes the folder."""
-    asked = module_of(str(PROBLEM), "problem", "the file of jobs/problems")
+    asked = module_of(PROBLEM)
     words = (*asked.LETTERS, *asked.THINGS, *asked.ADJECTIVES, ".")
     tokenizer = make_tokenizer(words, pre_tokenizers.Whitespace())
     problem, rng = asked.problem(), random.Random(options.seed)

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import torch
+from job_module import module_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from raysearch.problems.hierarchical_equality import INPUTS, problem, vectors
-from raysearch.user_code import module_of
 
 MODELS = Path(__file__).parents[1] / "jobs" / "models" / "hierarchical_equality.py"
 STEPS, BATCH, RATE, DECAY, SYMBOLS = 10_000, 1024, 3e-3, 0.5, 20
@@ -44,7 +44,7 @@ def main() -> None:
     began = time.monotonic()
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    models = module_of(str(MODELS), "models", "the file of jobs/models")
+    models = module_of(MODELS)
     model: nn.Module = models.Mlp((4 * models.DIMENSIONS, *[models.WIDTH] * models.LAYERS))
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, STEPS)

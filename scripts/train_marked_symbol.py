@@ -10,10 +10,9 @@ import random
 from pathlib import Path
 
 import torch
+from job_module import module_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
-
-from raysearch.user_code import module_of
 
 JOBS = Path(__file__).parents[1] / "jobs"
 STEPS, BATCH, RATE, IMAGES, HELD_BACK = 1500, 128, 1e-3, 4000, 1000
@@ -21,7 +20,7 @@ STEPS, BATCH, RATE, IMAGES, HELD_BACK = 1500, 128, 1e-3, 4000, 1000
 
 def drawn(count: int) -> tuple[Tensor, Tensor]:
     """(images, their classes)."""
-    problems = module_of(str(JOBS / "problems" / "marked_symbol.py"), "problems", "the file of jobs/problems")
+    problems = module_of(JOBS / "problems" / "marked_symbol.py")
     problem, rng = problems.problem(), random.Random("marked_symbol.train")
     settings = [problem.model.run(problem.sample(rng)[0]) for _ in range(count)]
     return torch.tensor([[problems.pixels(s)] for s in settings]), torch.tensor([s["marked"] for s in settings])
@@ -29,7 +28,7 @@ def drawn(count: int) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     torch.manual_seed(0)
-    models = module_of(str(JOBS / "models" / "marked_symbol.py"), "models", "the file of jobs/models")
+    models = module_of(JOBS / "models" / "marked_symbol.py")
     model: nn.Module = models.untrained()
     images, classes = drawn(IMAGES + HELD_BACK)
     optimizer = torch.optim.AdamW(model.parameters(), RATE)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from small_model import answers_alone, is_held_out, rate, read, save, small_llama, train, word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from raysearch.causal import Setting
+import raysearch as rs
 from raysearch.problems.price_tagging import HIGHEST, STEP, dollars, problem, state_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "jobs" / "models" / "price_tagging"
@@ -37,7 +37,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return word_tokenizer(WORD, [*dict.fromkeys(words), *(f" {dollars(price)}" for price in PRICES)])
 
 
-def settings() -> list[Setting]:
+def settings() -> list[rs.Setting]:
     """Every price with every two bounds."""
     run = problem().model.run
     return [run({"lower": low, "upper": up, "price": p}) for low, up in combinations(PRICES, 2) for p in PRICES]

@@ -10,10 +10,9 @@ import itertools
 from pathlib import Path
 
 import torch
+from job_module import module_of
 from safetensors.torch import save_file
 from torch import nn
-
-from raysearch.user_code import module_of
 
 MODELS = Path(__file__).parents[1] / "jobs" / "models" / "running_sum.py"
 STEPS, RATE, DIGITS = 1500, 1e-2, 6
@@ -21,7 +20,7 @@ STEPS, RATE, DIGITS = 1500, 1e-2, 6
 
 def main() -> None:
     torch.manual_seed(0)
-    models = module_of(str(MODELS), "models", "the file of jobs/models")
+    models = module_of(MODELS)
     model = models.RunningSum()
     digits = torch.tensor(list(itertools.product(range(3), repeat=DIGITS)))
     rows, sums = nn.functional.one_hot(digits, 3).float(), digits.cumsum(1) % 3

@@ -9,7 +9,8 @@ import base64
 import hashlib
 import re
 import zipfile
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distributions
 from io import BytesIO
 from pathlib import Path
 
@@ -26,12 +27,11 @@ _WHEEL = "Wheel-Version: 1.0\nGenerator: raysearch\nRoot-Is-Purelib: true\nTag: 
 
 def own() -> Distribution:
     """What is known of our own installation. Raises: RaysearchError where raysearch runs from sources that were never installed."""
-    try:
-        return distribution(DISTRIBUTION)
-    except PackageNotFoundError as e:
-        raise RaysearchError(
-            f"raysearch runs from its sources, and {DISTRIBUTION} is not installed; say `pip install -e .` where these are"
-        ) from e
+    for found in _installed(DISTRIBUTION):
+        return found
+    raise RaysearchError(
+        f"raysearch runs from its sources, and {DISTRIBUTION} is not installed; say `pip install -e .` where these are"
+    )
 
 
 def stranger() -> str | None:
@@ -39,17 +39,19 @@ def stranger() -> str | None:
 
     One of ours, from before it was renamed, was installed from a folder or file, which its direct_url.json says (PEP 610).
     """
-    try:
-        found = distribution(TAKEN)
-    except PackageNotFoundError:
-        return None
-    if found.read_text("direct_url.json") is not None:
-        return None
-    what = found.metadata["Summary"] or "no summary"
-    return (
-        f"{TAKEN} {found.version} is installed too, from an index: that is somebody else's project ({what}), whose files stand where "
-        f"ours do; pip uninstall {TAKEN}, and install {DISTRIBUTION} anew from its sources"
-    )
+    for found in _installed(TAKEN):
+        if found.read_text("direct_url.json") is None:
+            what = found.metadata["Summary"] or "no summary"
+            return (
+                f"{TAKEN} {found.version} is installed too, from an index: that is somebody else's project ({what}), whose files stand "
+                f"where ours do; pip uninstall {TAKEN}, and install {DISTRIBUTION} anew from its sources"
+            )
+    return None
+
+
+def _installed(name: str) -> Iterator[Distribution]:
+    """What was installed under `name`. An .egg-info, which a build leaves in the checkout, is no installation: it has no METADATA."""
+    return (found for found in distributions(name=name) if found.read_text("METADATA") is not None)
 
 
 def needs(but: tuple[str, ...] = ("ray",)) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def wheel() -> tuple[str, bytes]:
     files = {
         p.relative_to(_PACKAGE.parent).as_posix(): p.read_bytes() for p in sorted(_PACKAGE.rglob("*")) if _is_ours(p)
     }
-    files[f"{about}/METADATA"] = str(ours.read_text("METADATA") or "").encode()
+    files[f"{about}/METADATA"] = str(ours.read_text("METADATA")).encode()
     files[f"{about}/WHEEL"] = _WHEEL.encode()
     files[f"{about}/entry_points.txt"] = str(ours.read_text("entry_points.txt") or "").encode()
     record = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from raysearch.cli import main
 from raysearch.cluster import ray_pool
 from raysearch.cluster.ray_pool import RayPool, Shape
-from raysearch.cluster.work import OnUsage, Work, unheard
+from raysearch.cluster.work import Work
 from raysearch.running import run
 from raysearch.search.events import Event, Fitted, Measured, Screened
 from raysearch.store.ledger import Ledger
@@ -29,9 +30,9 @@ class Stuttering(RayPool):
     """A pool that tells an event a second time, as it was or otherwise, at once or a turn later."""
 
     def __init__(
-        self, orders: Path, deadline: float, work: Work, name: str, shape: Shape, on_usage: OnUsage = unheard
+        self, orders: Path, deadline: float, work: Work, run: str, shape: Shape, *more: Any, **named: Any
     ) -> None:
-        super().__init__(work, name, replace(shape, deadline_seconds=deadline), on_usage)
+        super().__init__(work, run, replace(shape, deadline_seconds=deadline), *more, **named)
         self._orders = orders
         self._later: list[tuple[Path, Event]] = []
 

@@ -1,14 +1,11 @@
 """The Ray of our own that a search starts: whom it listens to, what it imports, and what is said when a part of it dies."""
 
 import ipaddress
-import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ import ray
 
 from raysearch.cluster.auth import keep_private
 from raysearch.cluster.session import Session
-from tests.cli.conftest import QUICKSTART, Shell, environment
+from tests.cli.conftest import QUICKSTART, Shell
+from tests.once import Once
 
 pytestmark = pytest.mark.timeout(900)
 NAMED_LIKE_MODULES = ("random", "torch", "types", "logging", "json", "typing", "numpy", "ray", "raysearch", "mlflow")
@@ -33,14 +31,20 @@ def problem():
 
 
 def _look() -> dict[str, Any]:
-    """What a process of Ray's sees."""
-    import sys
+    """What a worker of Ray's sees. It gets a function within this one as code, for it can import no module of the tests."""
 
-    return {"path": sys.path, "cwd": os.getcwd()}
+    def look() -> dict[str, Any]:
+        import os
+        import sys
+
+        return {"path": sys.path, "cwd": os.getcwd()}
+
+    seen: dict[str, Any] = ray.get(ray.remote(look).remote())
+    return seen
 
 
 def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
-    ray.get(ray.remote(_look).remote())  # a worker is there too
+    _look()  # a worker is there too
     me = psutil.Process()
     found = []
     for process in [me, *me.children(recursive=True)]:
@@ -52,7 +56,7 @@ def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
 
 
 def test_a_worker_imports_from_no_folder_of_the_driver(session: Session) -> None:
-    seen = ray.get(ray.remote(_look).remote())
+    seen = _look()
     first = seen["path"][: seen["path"].index(str(Path(os.__file__).parent))]  # what takes the place of Python's own
     assert not {"", ".", os.getcwd(), seen["cwd"], str(Path(sys.argv[0]).parent)} & set(first)
 
@@ -109,45 +113,32 @@ def test_files_named_like_modules_beside_a_job_take_the_place_of_none(beside: Pa
     assert "Alignment: accepted hypotheses" in done.stdout
 
 
+SHORT = [
+    f"--set={key}" for key in ("space.variables=[sum_ab]", "pairs.test=96", "test.max_pairs=96", "pairs.holdout=0")
+]
+
+
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_part_of_it_that_dies_is_named_with_the_command_that_goes_on(
-    tmp_path: Path, shell: Shell, whole: Callable[[], dict[str, Any]], part: str
+    tmp_path: Path, shell: Shell, once: Once, part: str
 ) -> None:
-    slow = ("--set", "resources.rows=1")  # so that there is a middle
-    command = [*shell.command, "submit", str(QUICKSTART), "--tracking-uri", "none", *slow]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as driver:
-        while not sum(f.stat().st_size for f in tmp_path.glob("runs/*/journal/*/*.jsonl")) > 3000:
-            assert driver.poll() is None, driver.stderr and driver.stderr.read()
-            time.sleep(0.02)
-        (dies,) = [p for p in psutil.Process(driver.pid).children(recursive=True) if p.name() == part]
-        dies.send_signal(signal.SIGKILL)
-        _, said = driver.communicate()
+    slow = "--set=resources.rows=2"  # so that there is a middle
+    driver = shell.begin("submit", str(QUICKSTART), "--tracking-uri", "none", *SHORT, slow)
+    while not sum(f.stat().st_size for f in tmp_path.glob("runs/*/journal/*/*.jsonl")) > 1500:
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.02)
+    (dies,) = [p for p in psutil.Process(driver.pid).children(recursive=True) if p.name() == part]
+    dies.send_signal(signal.SIGKILL)
+    _, said = driver.communicate()
     (run,) = (tmp_path / "runs").iterdir()
     assert driver.returncode == 4, said
     assert f"raysearch: failed; go on with: raysearch resume {run}" in said
     assert f"raysearch: {part} of this search's own Ray (process {dies.pid}) was killed by signal 9" in said
     done = shell("resume", str(run), "--pool", "local")
     assert done.returncode == 0, done.stderr
-    assert _verdicts(shell, str(run)) == whole()
+    assert _verdicts(shell, run) == _verdicts(shell, once.searched(QUICKSTART, *SHORT))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str, Any]]:
-    """The verdicts of the search that nothing happened to, made once."""
-    folder = tmp_path_factory.mktemp("whole")
-    kept: list[dict[str, Any]] = []
-
-    def made() -> dict[str, Any]:
-        if not kept:
-            shell = Shell(folder)
-            done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none")
-            assert done.returncode == 0, done.stderr
-            kept.append(_verdicts(shell, "latest"))
-        return kept[0]
-
-    return made
-
-
-def _verdicts(shell: Shell, run: str) -> dict[str, Any]:
-    rows = json.loads(shell("results", run, "-o", "json").stdout)
+def _verdicts(shell: Shell, run: Path) -> dict[str, Any]:
+    rows = shell.json("results", str(run), "-o", "json")
     return {row["hypothesis"]: (row["verdict"], row["n"], row["matches"]) for row in rows}

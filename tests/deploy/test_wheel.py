@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from importlib import util
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -174,6 +175,19 @@ def test_doctor_notices_somebody_elses_raysearch(tmp_path: Path, monkeypatch: py
     assert "pip uninstall raysearch" in str(refused.value)
     assert "\n" not in str(refused.value)
     (about / "direct_url.json").write_text('{"url": "file:///src", "dir_info": {"editable": true}}')
+    assert _raysearch().startswith(DISTRIBUTION)
+
+
+def test_what_a_build_leaves_in_the_checkout_is_taken_for_no_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = wheel()
+    for name, folder in ((DISTRIBUTION, "raysearch_alignment.egg-info"), ("raysearch", "raysearch.egg-info")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert version(DISTRIBUTION) == version("raysearch") == "9.9"  # as Python itself sees it
+    assert wheel() == before
     assert _raysearch().startswith(DISTRIBUTION)
 
 
