@@ -264,17 +264,14 @@ def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(shell
     edit_info(copy, evidence_version=EVIDENCE_VERSION - 1)
     assert _verdicts(shell, copy) == _verdicts(shell, undisturbed)
     row = shell.json("results", str(copy), "--accepted", "-o", "json")[0]["hypothesis"]
-    store = f"sqlite:///{shell.folder / 'mlflow.db'}"
-    for looking in (
-        ("status", str(copy)),
-        ("report", str(copy)),
-        ("export", str(copy), row, "--to", "it"),
-        ("sync", str(copy), "--tracking-uri", store),
-    ):
+    for looking in (("report", str(copy)), ("export", str(copy), row, "--to", "it")):
         done = shell(*looking)
         assert done.returncode == 0, done.stderr
-    for going_on in (("resume", str(copy)), ("resume", str(copy), "--retry-failed")):
-        done = shell(*going_on, "--pool", "local", "-q")
+    store = f"sqlite:///{shell.folder / 'mlflow.db'}"
+    replaying = (("status", str(copy)), ("sync", str(copy), "--tracking-uri", store))
+    going_on = tuple(("resume", str(copy), *more, "--pool", "local", "-q") for more in ((), ("--retry-failed",)))
+    for command in replaying + going_on:
+        done = shell(*command)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert f"has evidence version {EVIDENCE_VERSION - 1}, this raysearch has {EVIDENCE_VERSION}" in done.stderr
 
