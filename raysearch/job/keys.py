@@ -52,7 +52,8 @@ class ModelKeys(Keys):
     revision: str | None = Field(default=None, description="The commit, tag or branch of a hub id.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="Of weights and activations. Only in float32 is the same answer promised on every cluster.",
+        description="Of weights and activations. An answer depends on no batch in any of them; what it is in half precision: "
+        "docs/your-own-model.md.",
     )
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None, description="How accelerate spreads one replica over the GPUs of its actor."

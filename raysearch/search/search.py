@@ -26,7 +26,7 @@ from raysearch.search.standards import Rule, Standard
 from raysearch.search.training import NOTHING, FitPlan
 from raysearch.search.verdicts import Verdicts
 
-EVIDENCE_VERSION = 6
+EVIDENCE_VERSION = 7
 """Raised when numerics, test, looks or proposers change: verdicts of two versions do not mix in a run."""
 
 

@@ -162,7 +162,7 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_span_cuts_a_token, "pairs.jsonl: line 1: position 'a' of the base: [0, 1) is '1', but token"),
     (_empty_pairs, "pairs.jsonl: holds no pairs; a search needs at least one line"),
     (_never_solved, "the model solves 0 of the 5 test pairs"),
-    (_unreadable_model, "the tokenizer cannot be loaded"),
+    (_unreadable_model, "the configuration cannot be loaded"),
     (_absent_model, "model.path: there is no"),
     (_twins, "no pair tells 'a' and 'b' apart"),
     (_never_changes, "'a' never changes the answer"),

@@ -18,6 +18,7 @@ from raysearch.engine.featurizers.make import to_bytes
 from raysearch.report.results import results
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
+from tests.edited import edit_info
 from tests.engine.hub_stand_in import READER, TOKEN, serve
 
 
@@ -93,17 +94,14 @@ def test_a_run_is_exported_wherever_its_model_lies_by_now(run: Path, shell: Shel
     text = (run / "job.yaml").read_text()
     moved = text.replace(str(ROOT / "jobs/planted/model"), "/elsewhere/model")
     assert moved != text
-    info = json.loads((run / "run.json").read_text())
     copy = shell.folder / run.name
-    copy.mkdir()
-    (copy / "tables").symlink_to(run / "tables")
+    shutil.copytree(run, copy)
     (copy / "job.yaml").write_text(moved)
-    (copy / "run.json").write_text(json.dumps(info))
     hypothesis = _rows(run, shell)[0]["hypothesis"]
     done = shell("export", str(copy), hypothesis, "--to", "it")
     assert done.returncode == 2
     assert "was edited since the run began" in done.stderr
-    (copy / "run.json").write_text(json.dumps({**info, "job_digest": _digest(moved)}))
+    edit_info(copy, job_digest=_digest(moved))
     assert shell("export", str(copy), hypothesis, "--to", "it").returncode == 0
 
 
@@ -201,9 +199,7 @@ def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, sh
 def test_a_fit_that_is_gone_or_was_changed_is_not_exported(trained: Path, shell: Shell) -> None:
     row = _one(_rows(trained, shell), featurizer="das", position="c")
     copy = shell.folder / trained.name
-    copy.mkdir()
-    for name in ("tables", "job.yaml", "run.json", "pairs.parquet"):
-        (copy / name).symlink_to(trained / name)
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("interventions"))
     done = shell("export", str(copy), row["hypothesis"], "--to", "it")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "restore it from a copy" in done.stderr

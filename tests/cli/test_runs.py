@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
+from tests.edited import edit_info
 from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
@@ -235,30 +237,50 @@ def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(undisturbed: Pa
 def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path, tmp_path: Path) -> None:
     copy = tmp_path / undisturbed.name
 
-    def refused(name: str, before: str, after: str, says: str) -> None:
+    def refused(edit: Callable[[], object], says: str) -> None:
         shutil.copytree(undisturbed, copy)
-        text = (copy / name).read_text()
-        assert before in text
-        (copy / name).write_text(text.replace(before, after))
+        edit()
         done = shell("resume", str(copy), "--pool", "local", "-q")
-        assert done.returncode == 2
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert says in done.stderr
         shutil.rmtree(copy)
 
-    info = json.loads((undisturbed / "run.json").read_text())
-    refused("run.json", info["model_digest"], "0" * 64, "began with a model of digest 000000000000")
-    refused("run.json", f'"evidence_version": {EVIDENCE_VERSION}', '"evidence_version": 99', "evidence version 99")
-    refused("job.yaml", "threshold: 0.8", "threshold: 0.05", "was edited since the run began")
-    refused("job.yaml", "dtype: float32", "dtype: bfloat16", "was edited since the run began")
+    def replace(name: str, before: str, after: str) -> None:
+        text = (copy / name).read_text()
+        assert before in text
+        (copy / name).write_text(text.replace(before, after))
+
+    refused(lambda: edit_info(copy, model_digest="0" * 64), "began with a model of digest 000000000000")
+    refused(lambda: edit_info(copy, evidence_version=99), "evidence version 99")
+    digest = json.loads((undisturbed / "run.json").read_text())["model_digest"]
+    refused(lambda: replace("run.json", digest, "0" * 64), "was edited, its checksum is another")
+    refused(lambda: replace("job.yaml", "threshold: 0.8", "threshold: 0.05"), "was edited since the run began")
+    refused(lambda: replace("job.yaml", "dtype: float32", "dtype: bfloat16"), "was edited since the run began")
+
+
+def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(shell: Shell, undisturbed: Path) -> None:
+    copy = shell.folder / undisturbed.name
+    shutil.copytree(undisturbed, copy)
+    edit_info(copy, evidence_version=EVIDENCE_VERSION - 1)
+    assert _verdicts(shell, copy) == _verdicts(shell, undisturbed)
+    row = shell.json("results", str(copy), "--accepted", "-o", "json")[0]["hypothesis"]
+    for looking in (("report", str(copy)), ("export", str(copy), row, "--to", "it")):
+        done = shell(*looking)
+        assert done.returncode == 0, done.stderr
+    store = f"sqlite:///{shell.folder / 'mlflow.db'}"
+    replaying = (("status", str(copy)), ("sync", str(copy), "--tracking-uri", store))
+    going_on = tuple(("resume", str(copy), *more, "--pool", "local", "-q") for more in ((), ("--retry-failed",)))
+    for command in replaying + going_on:
+        done = shell(*command)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert f"has evidence version {EVIDENCE_VERSION - 1}, this raysearch has {EVIDENCE_VERSION}" in done.stderr
 
 
 def test_another_patch_release_and_another_machine_may_go_on_with_a_run(shell: Shell, undisturbed: Path) -> None:
     """A copy of the run in another folder, begun by other versions of everything."""
     copy = shell.folder / undisturbed.name
     shutil.copytree(undisturbed, copy)
-    info = json.loads((copy / "run.json").read_text())
-    versions = dict.fromkeys(info["versions"], "0.0.1")
-    (copy / "run.json").write_text(json.dumps({**info, "versions": versions}))
+    edit_info(copy, versions=dict.fromkeys(json.loads((copy / "run.json").read_text())["versions"], "0.0.1"))
     done = shell("resume", str(copy), "--pool", "local", "-q")
     assert done.returncode == 0, done.stderr
     assert _verdicts(shell, copy) == _verdicts(shell, undisturbed)

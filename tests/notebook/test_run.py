@@ -13,6 +13,8 @@ import pytest
 import raysearch as rs
 from raysearch.cli.local_status import local_status
 from raysearch.errors import JobError, ResumeError, StoreError
+from raysearch.folders.digests import Digests, write_digests
+from raysearch.folders.where import folder_at
 from raysearch.notebook.progress import Cell
 from raysearch.search.notes import Snapshot
 from raysearch.store.run_folder import find_run
@@ -140,6 +142,7 @@ def test_a_run_shows_what_was_asked_and_what_was_found(searched: rs.Run, tmp_pat
 def test_a_run_that_has_nothing_to_show_yet_says_so(searched: rs.Run, tmp_path: Path) -> None:
     early = tmp_path / "early"
     shutil.copytree(searched.place, early, ignore=shutil.ignore_patterns("tables"))
+    write_digests(folder_at(str(early)), Digests())  # a run whose tables are not written yet, not one that lost them
     run = rs.Run.open(str(early))
     assert "there are no hypotheses in its tables yet" in repr(run)
     assert "there are no hypotheses in its tables yet" in run._repr_html_()

@@ -83,7 +83,7 @@ def test_what_a_saved_intervention_cannot_be_used_for_is_one_line(tiny: rs.Model
         tiny.swap(BASE, SOURCE, _saved("das"))
     with pytest.raises(PositionError, match="it has no position 'there'; it has here"):
         tiny.swap(BASE, SOURCE, _saved("das"), {"there": 1})
-    with pytest.raises(JobError, match="was made for vectors of 12, the unit in layer 2 at 'here' has 32"):
+    with pytest.raises(JobError, match="was made for vectors of 12, residual in layer 2 at 'here' has 32"):
         tiny.swap(BASE, SOURCE, _saved("das", width=12), 1)
     with pytest.raises(JobError, match="names its sites; leave component and head out"):
         tiny.swap(BASE, SOURCE, _saved("das"), 1, component="head", head=1)
