@@ -75,7 +75,9 @@ def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
     weights = _unread(folder)
     if weights:
         found.append(f"{_some(weights)}: read by nothing")
-    below = sorted(p.parent.relative_to(folder).as_posix() for p in folder.glob(f"*/{ADAPTER}"))
+    below = sorted(  # a second folder down too: checkpoint-10/default, as a training with named adapters saves them
+        p.parent.relative_to(folder).as_posix() for depth in ("*", "*/*") for p in folder.glob(f"{depth}/{ADAPTER}")
+    )
     if below:
         found.append(
             f"{_some(below)}: adapters in folders of their own; name FOLDER/{below[0]} to search with that one"

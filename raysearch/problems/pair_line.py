@@ -28,21 +28,30 @@ class _Tokens(_Fields):
 
 
 def _by_name(positions: Any) -> Any:
-    """Positions as a mapping, where they came as a list of {name, start, end} or {name, tokens}, or as columns of these."""
+    """Positions as a mapping, where they came as a list of {name, start, end}, {name, span} or {name, tokens}, or as columns of these.
+
+    Raises: PairsError where a list is of anything else, or names a position twice.
+    """
     if isinstance(positions, dict) and _are_words(positions.get("name")):
         columns = {key: value for key, value in positions.items() if isinstance(value, list)}
         if len({len(column) for column in columns.values()}) == 1 and set(columns) <= _OF_ONE:
             positions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if not isinstance(positions, list) or not all(isinstance(p, dict) and "name" in p for p in positions):
+    if not isinstance(positions, list):
         return positions
     named: dict[Any, Any] = {}
     for one in positions:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str) or not set(one) <= _OF_ONE:
+            raise PairsError(
+                f"positions: a list is of {{name, start, end}}, {{name, span: [start, end]}} or {{name, tokens}} (got {brief(one)})"
+            )
         name, at = one["name"], {key: value for key, value in one.items() if key != "name" and value is not None}
-        if not isinstance(name, str) or not set(one) <= _OF_ONE:
-            return positions
         if name in named:
             raise PairsError(f"positions.{_shown(name)}: is given twice; keep one")
-        named[name] = [at.get("start"), at.get("end")] if at.keys() & {"start", "end"} else at
+        if at.keys() & {"start", "end"}:
+            at = {"start, end": [at.pop("start", None), at.pop("end", None)], **at}
+        if len(at) > 1:
+            raise PairsError(f"positions.{_shown(name)}: says in several ways where it is ({', '.join(at)}); keep one")
+        named[name] = at if "tokens" in at or not at else next(iter(at.values()))
     return named
 
 
@@ -51,7 +60,7 @@ def _are_words(names: Any) -> bool:
     return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
-_OF_ONE = {"name", "start", "end", "tokens"}
+_OF_ONE = {"name", "start", "end", "span", "tokens"}
 
 
 class _Text(_Fields):

@@ -293,6 +293,12 @@ SAID = {
         lambda folder: text("adapter_config.json", "{}")((folder / "french").mkdir() or folder / "french"),
         "french: adapters in folders of their own; name FOLDER/french",
     ),
+    "adapters two folders below": (
+        lambda folder: text("adapter_config.json", "{}")(
+            (folder / "step-9/sql").mkdir(parents=True) or folder / "step-9/sql"
+        ),
+        "step-9/sql: adapters in folders of their own; name FOLDER/step-9/sql",
+    ),
 }
 
 

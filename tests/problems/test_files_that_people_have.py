@@ -204,6 +204,34 @@ def test_positions_as_a_list_of_structs_may_stand_in_json_too(tmp_path: Path, ex
     assert read_pairs(tmp_path / "p.jsonl", COUNTS, 0) == expected
 
 
+def test_a_position_in_a_list_may_give_its_span_as_one_field(tmp_path: Path, expected: tuple[Pair, ...]) -> None:
+    lines = json.loads(json.dumps(LINES))
+    for side in (line[side] for line in lines for side in ("base", "source")):
+        side["positions"] = [{"name": n, "span": span} for n, span in side["positions"].items()]
+    pq.write_table(pa.Table.from_pylist(lines), tmp_path / "p.parquet")
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert read_pairs(tmp_path / "p.parquet", COUNTS, 0) == expected
+    assert read_pairs(tmp_path / "p.jsonl", COUNTS, 0) == expected
+
+
+@pytest.mark.parametrize("at", [{"position": "country", "start": 0, "end": 1}, {"name": 3, "span": [0, 1]}, "country"])
+def test_a_list_of_something_else_than_positions_is_told_what_a_list_is_of(tmp_path: Path, at: object) -> None:
+    line = json.loads(json.dumps(LINES[0]))
+    line["base"]["positions"] = [at]
+    (tmp_path / "p.jsonl").write_text(json.dumps(line))
+    with pytest.raises(PairsError, match=r"line 1: .*positions: a list is of \{name, start, end\}, \{name, span: "):
+        read_pairs(tmp_path / "p.jsonl", COUNTS, 0)
+
+
+@pytest.mark.parametrize("more", [{"span": [0, 1]}, {"tokens": [0]}])
+def test_a_position_in_a_list_says_in_one_way_where_it_is(tmp_path: Path, more: dict[str, list[int]]) -> None:
+    line = json.loads(json.dumps(LINES[0]))
+    line["base"]["positions"] = [{"name": "country", "start": 0, "end": 3, **more}]
+    (tmp_path / "p.jsonl").write_text(json.dumps(line))
+    with pytest.raises(PairsError, match=r"positions.country: says in several ways where it is .*; keep one"):
+        read_pairs(tmp_path / "p.jsonl", COUNTS, 0)
+
+
 def test_a_folder_of_parts_is_one_file_and_what_is_hidden_is_none(tmp_path: Path, expected: tuple[Pair, ...]) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
