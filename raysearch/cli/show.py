@@ -37,9 +37,9 @@ def show_results(run: Place, output: str, no_color: bool = False, **choice: Any)
     table = results(run, **choice)
     match output:
         case "table":
-            terminal = console(no_color)
+            left_out, terminal = dropped(run), console(no_color)  # read before anything is printed: it may be damaged
             print_table(table, terminal)
-            print_dropped(dropped(run), terminal)
+            print_dropped(left_out, terminal)
         case "json":
             print(json.dumps(_objects(table), indent=2))
         case "jsonl":
