@@ -36,6 +36,7 @@ ROUTED = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3")
 INNER = {
     "bloom": ("attention_output", "mlp_output"),
     "mpt": ("mlp_output",),
+    "opt": ("mlp_output",),
 }
 """Components that are the output of a projection, not of a module that reads the residual: nothing to skip."""
 
