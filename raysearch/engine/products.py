@@ -25,7 +25,10 @@ MANY = 128
 
 def speed_up(model: nn.Module) -> None:
     """Lets the plain linear layers of a model in half precision on a CPU work so."""
-    amx = torch.cpu._is_amx_tile_supported()
+    has_amx = getattr(
+        torch.cpu, "_is_amx_tile_supported", None
+    )  # private, and not in every torch that pyproject.toml allows
+    amx = has_amx is not None and has_amx()
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.itemsize == 2 and module.weight.device.type == "cpu":
             slow = module.weight.dtype == torch.bfloat16 and not amx
