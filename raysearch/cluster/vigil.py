@@ -23,7 +23,7 @@ STUCK_SECONDS = 15.0
 """A call to a dead Ray that took so long will not come back."""
 
 
-class Looked(Protocol):
+class DeadParts(Protocol):
     """Says what is dead, in words; None while all is well."""
 
     def __call__(self) -> str | None: ...
@@ -40,7 +40,9 @@ class Process(Protocol):
 class Vigil:
     """`looked`: asked again and again. `stuck`: seconds until a call to what is dead is given up. `end`: ends the process."""
 
-    def __init__(self, looked: Looked, stuck: float = STUCK_SECONDS, end: Callable[[int], object] = os._exit) -> None:
+    def __init__(
+        self, looked: DeadParts, stuck: float = STUCK_SECONDS, end: Callable[[int], object] = os._exit
+    ) -> None:
         self._looked = looked
         self._stuck = stuck
         self._end = end
@@ -85,7 +87,7 @@ class Vigil:
                 return
 
 
-def of_processes(processes: Mapping[str, Process]) -> Looked:
+def of_processes(processes: Mapping[str, Process]) -> DeadParts:
     """Of a Ray of our own: its processes, by what each is called in an error."""
 
     def looked() -> str | None:

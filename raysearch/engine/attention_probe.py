@@ -30,7 +30,7 @@ Write = Callable[[int, str, Shape], Heads]
 
 
 @dataclass(slots=True)
-class Seen:
+class ProbedLayer:
     """Of one layer, in float32: what came out of its heads, and what was written, as rounded by the dtype of the activation."""
 
     mix: Heads = field(default_factory=lambda: torch.empty(0))
@@ -40,12 +40,12 @@ class Seen:
 
 def probe(
     network: Network, tokens: int, rows: int, heads: Layers, parts: Mapping[str, Layers], write: Write
-) -> dict[int, Seen]:
+) -> dict[int, ProbedLayer]:
     """What is seen in each layer of `heads`. `tokens`: of the input, in a language model; another network has as many as it has.
 
     Raises: ModelError where an attention sees other than `rows` rows.
     """
-    seen = {layer: Seen() for layer in heads}
+    seen = {layer: ProbedLayer() for layer in heads}
     edits = [
         (tap, _writer(seen[at], at, part, tap, rows, write)) for part, of in parts.items() for at, tap in of.items()
     ]
@@ -58,7 +58,7 @@ def probe(
     return seen
 
 
-def _writer(seen: Seen, layer: int, part: str, tap: Tap, rows: int, write: Write) -> Edit:
+def _writer(seen: ProbedLayer, layer: int, part: str, tap: Tap, rows: int, write: Write) -> Edit:
     def edit(activation: Tensor, _moment: Moment) -> Tensor:
         count, tokens, _ = activation.shape
         if count != rows:
@@ -75,7 +75,7 @@ def _writer(seen: Seen, layer: int, part: str, tap: Tap, rows: int, write: Write
     return edit
 
 
-def _reader(seen: Seen, tap: Tap) -> Edit:
+def _reader(seen: ProbedLayer, tap: Tap) -> Edit:
     def edit(activation: Tensor, _moment: Moment) -> Tensor:
         if not seen.mix.numel():  # of several runs of the module the first
             mix = tap.read(activation).float().cpu()

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from raysearch.engine.attention_probe import Heads, Layers, Seen, Shape, probe
+from raysearch.engine.attention_probe import Heads, Layers, ProbedLayer, Shape, probe
 from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.tap import Tap
 from raysearch.errors import ModelError
@@ -109,7 +109,7 @@ def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) 
                 )
 
 
-def _in_proportion(seen: Seen, own: Heads, row: int) -> bool:
+def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
     """Whether heads put out their value, as it is or, each head by itself, in the proportions of the first row."""
     mix, value = seen.mix[[0, row]], own[[0, row]]
     if bool((mix - value).abs().max() <= seen.rounding * value.abs().max()):
@@ -152,7 +152,7 @@ class _Moves:
     head: int
 
 
-def _moved(layer: int, seen: Seen, turns: Sequence[Turn], causal: bool) -> Iterator[_Moves]:
+def _moved(layer: int, seen: ProbedLayer, turns: Sequence[Turn], causal: bool) -> Iterator[_Moves]:
     """What moves what it should. Raises: ModelError where something else is moved."""
     scale = seen.mix[0].abs().amax((0, 2), keepdim=True).clamp(min=1e-12)
     moves = (seen.mix - seen.mix[:1]).abs() / scale
@@ -206,7 +206,7 @@ def _halves(count: int) -> list[Bool[Tensor, "head"]]:
     return [chosen for chosen in sets if bool(chosen.any())]
 
 
-def _of_heads(groups: Heads, seen: Seen) -> Heads:
+def _of_heads(groups: Heads, seen: ProbedLayer) -> Heads:
     """What belongs to each head, of what belongs to each group of heads."""
     return groups.repeat_interleave(seen.mix.shape[2] // groups.shape[2], dim=2)
 

@@ -21,7 +21,7 @@ Key = tuple[int, Side]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ActivationShape:
     """An activation of all runs of a module: how many tokens they have together, how wide they are. `wrong`: why it cannot be patched."""
 
     tokens: int
@@ -29,7 +29,7 @@ class Seen:
     wrong: str | None = None
 
 
-def seen_of(modules: Sequence[nn.Module], run: Callable[[int], Any]) -> Mapping[Key, Seen]:
+def seen_of(modules: Sequence[nn.Module], run: Callable[[int], Any]) -> Mapping[Key, ActivationShape]:
     """What each of `modules` that runs is given and puts out, as `run(rows)` runs the network on so many rows.
 
     Where the network takes no more than one row at a time, one row is looked at.
@@ -41,7 +41,7 @@ def seen_of(modules: Sequence[nn.Module], run: Callable[[int], Any]) -> Mapping[
     return {key: _seen([(rows, found.get(key, [])) for rows, found in trials]) for key in trials[0][1]}
 
 
-def patchable(module: nn.Module, seen: Mapping[Key, Seen]) -> list[str]:
+def patchable(module: nn.Module, seen: Mapping[Key, ActivationShape]) -> list[str]:
     """The outputs of its modules that can be patched, as a job names them, in the order of the modules."""
     return [
         f"{name}.output"
@@ -70,18 +70,18 @@ def _activations(modules: Sequence[nn.Module], run: Callable[[], Any]) -> dict[K
     return found
 
 
-def _seen(trials: Sequence[tuple[int, Sequence[Any]]]) -> Seen:
+def _seen(trials: Sequence[tuple[int, Sequence[Any]]]) -> ActivationShape:
     """Of the activations of one module and side: in each trial one for each of its runs."""
     wrong = next((w for rows, runs in trials for w in (_wrong(rows, run) for run in runs) if w), None)
     if wrong is not None:
-        return Seen(0, 0, wrong)
+        return ActivationShape(0, 0, wrong)
     _, runs = trials[0]
     widths = {run.shape[-1] for run in runs}
     if len(widths) > 1 or any(len(other) != len(runs) for _, other in trials):
-        return Seen(
+        return ActivationShape(
             0, 0, f"its runs put out vectors of {', '.join(map(str, sorted(widths)))} numbers; they need be alike"
         )
-    return Seen(sum(run.shape[1] if run.ndim == 3 else 1 for run in runs), *widths)
+    return ActivationShape(sum(run.shape[1] if run.ndim == 3 else 1 for run in runs), *widths)
 
 
 def _wrong(rows: int, activation: Any) -> str | None:

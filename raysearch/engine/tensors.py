@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from raysearch.causal import Stimulus
 from raysearch.engine.hooks import Side
-from raysearch.engine.modules import Key, Seen, patchable, seen_of
+from raysearch.engine.modules import ActivationShape, Key, patchable, seen_of
 from raysearch.engine.recurrent import steps_of, stepwise, unsteppable
 from raysearch.engine.sites import module_at
 from raysearch.errors import ModelError
@@ -66,7 +66,7 @@ class TensorNetwork:
         self._steps = steps_of(found) if isinstance(found, nn.RNNBase) else []
         self.blocks: Sequence[nn.Module] = self._steps or (found if isinstance(found, list) else list(found.children()))
         self._firings: dict[Hashable, Mapping[int, int]] = {}
-        self._seen: dict[Hashable, Mapping[Key, Seen]] = {}
+        self._seen: dict[Hashable, Mapping[Key, ActivationShape]] = {}
         own = next(chain(module.parameters(), module.buffers()), torch.empty(0))
         self._device = own.device
         self._dtype = own.dtype if own.is_floating_point() else torch.float32
@@ -94,7 +94,7 @@ class TensorNetwork:
             self._firings[company] = self._counted(given)
         return max(1, self._firings[company].get(id(module), 0))
 
-    def seen(self, given: Given) -> Mapping[Key, Seen]:
+    def seen(self, given: Given) -> Mapping[Key, ActivationShape]:
         """What each module that runs is given and puts out, on inputs of the company of `given`."""
         company = self.company(given)
         if company not in self._seen:
