@@ -1,4 +1,5 @@
-"""The slowest test files and tests of the last `make test`, from build/junit.xml: processor seconds, then seconds on the clock."""
+"""The slowest test files and tests of the last `make test`, from build/junit.xml: processor
+seconds, then seconds on the clock."""
 
 import sys
 from collections import defaultdict
@@ -10,7 +11,11 @@ CPU = "cpu_seconds"  # tests/timing.py writes it
 
 
 def main(*paths: str) -> None:
-    cases = [case for path in paths or (str(JUNIT),) for case in ElementTree.parse(path).getroot().iter("testcase")]
+    cases = [
+        case
+        for path in paths or (str(JUNIT),)
+        for case in ElementTree.parse(path).getroot().iter("testcase")
+    ]
     files: dict[str, list[tuple[float, float]]] = defaultdict(list)
     tests: list[tuple[float, float, str]] = []
     for case in cases:
@@ -18,9 +23,14 @@ def main(*paths: str) -> None:
         clock = float(case.get("time", 0))
         files[case.get("classname", "?")].append((cpu, clock))
         tests.append((cpu, clock, f"{case.get('classname')}::{case.get('name')}"))
-    print(f"{sum(t[0] for t in tests):8.1f} {sum(t[1] for t in tests):8.1f}  all {len(tests)} tests\n")
+    print(
+        f"{sum(t[0] for t in tests):8.1f} {sum(t[1] for t in tests):8.1f}  all {len(tests)} tests\n"
+    )
     for name, seconds in sorted(files.items(), key=lambda f: -sum(s[0] for s in f[1])):
-        print(f"{sum(s[0] for s in seconds):8.1f} {sum(s[1] for s in seconds):8.1f}  {name} ({len(seconds)} tests)")
+        print(
+            f"{sum(s[0] for s in seconds):8.1f} {sum(s[1] for s in seconds):8.1f}  {name} "
+            f"({len(seconds)} tests)"
+        )
     print()
     for cpu, clock, name in sorted(tests, reverse=True)[:60]:
         print(f"{cpu:8.1f} {clock:8.1f}  {name}")

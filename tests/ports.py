@@ -4,14 +4,17 @@ import random
 import socket
 
 PORTS = range(20_000, 32_768)
-"""Below those that Linux gives to whoever asks for any (from 32768 on), all that connects anywhere among them, and above those of Ray's
-workers (to 19999): a port of theirs that was free a moment ago is soon somebody's."""
+"""Below those that Linux gives to whoever asks for any (from 32768 on), all that connects anywhere
+among them, and above those of Ray's workers (to 19999): a port of theirs that was free a moment ago
+is soon somebody's."""
 
 
 def free_ports(count: int) -> list[int]:
     """So many, all different, which nobody had a moment ago."""
     found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):  # tests beside this one draw others
+    for port in random.SystemRandom().sample(
+        PORTS, len(PORTS)
+    ):  # tests beside this one draw others
         if len(found) == count:
             break
         with socket.socket() as free:

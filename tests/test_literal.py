@@ -1,4 +1,5 @@
-"""Whatever a user calls things, names are shown as they are: in every output of a search whose names are made to break each of them."""
+"""Whatever a user calls things, names are shown as they are: in every output of a search whose
+names are made to break each of them."""
 
 import json
 import logging
@@ -17,20 +18,20 @@ import raysearch
 from raysearch.causal import draw_pairs
 from raysearch.cli.flags import completions
 from raysearch.cli.main import cli
-from raysearch.cli.plain import PlainTable
+from raysearch.cli.terminal import PlainTable
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.deploy.settings import Slurm, for_slurm
-from raysearch.engine.card import ModelOrigin
-from raysearch.engine.saved import save_intervention
 from raysearch.errors import JobError, StoreError
-from raysearch.folders.digests import checksum
-from raysearch.literal import OneLine, visible
+from raysearch.interventions.card import ModelOrigin
+from raysearch.interventions.saved import save_intervention
 from raysearch.problems import load_problem
 from raysearch.report.heatmap import heatmap
-from raysearch.report.scan_picture import scan_picture
-from raysearch.running.progress import Watch
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
-from raysearch.store.mlflow_names import as_value, as_word
+from raysearch.report.scan_figure import scan_picture
+from raysearch.runner.progress import ProgressDisplay
+from raysearch.storage.digests import checksum
 from raysearch.store.run_folder import RunFolder
+from raysearch.tracking.mlflow_names import as_value, as_word
+from raysearch.visible_text import OneLine, visible
 from tests.cli.conftest import QUICKSTART
 from tests.store.books import new_run
 
@@ -63,11 +64,17 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a job whose variables, positions and texts are nasty."""
     folder = tmp_path_factory.mktemp("nasty")
     pairs = draw_pairs(
-        load_problem("raysearch.problems.add_three", {}), tuple(VARIABLES), {"test": 64, "holdout": 16}, 0
+        load_problem("raysearch.problems.add_three", {}),
+        tuple(VARIABLES),
+        {"test": 64, "holdout": 16},
+        0,
     )
     with (folder / "pairs.jsonl").open("w") as file:
         for pair in pairs:
-            sides = {side: _input(i) for side, i in (("base", pair.base), ("source", pair.sources["source"]))}
+            sides = {
+                side: _input(i)
+                for side, i in (("base", pair.base), ("source", pair.sources["source"]))
+            }
             answers = {side: pair.answers[side] for side in sides}
             expected = {VARIABLES[v]: answer for v, answer in pair.counterfactual.items()}
             line = {**sides, "answers": answers, "counterfactual": expected, "split": pair.split}
@@ -77,7 +84,11 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"path": str(PLANTED)},
         "problem": {"pairs": "pairs.jsonl"},
         "pairs": {"test": 64, "holdout": 16, "fit": 0},
-        "space": {"layers": "all", "positions": [*POSITIONS.values(), "last"], "variables": list(VARIABLES.values())},
+        "space": {
+            "layers": "all",
+            "positions": [*POSITIONS.values(), "last"],
+            "variables": list(VARIABLES.values()),
+        },
         "test": {"max_pairs": 64},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
@@ -85,11 +96,16 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _input(of: Any) -> dict[str, Any]:
-    return {"text": of.text, "positions": {POSITIONS[name]: list(span) for name, span in of.spans.items()}}
+    return {
+        "text": of.text,
+        "positions": {POSITIONS[name]: list(span) for name, span in of.spans.items()},
+    }
 
 
 @pytest.fixture
-def call(asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def call(
+    asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
     """`raysearch`, in this process."""
     monkeypatch.chdir(asked)
     monkeypatch.setenv("RAYSEARCH_STORE", str(asked / "runs"))
@@ -129,17 +145,28 @@ def test_a_search_of_nasty_names_comes_to_its_end_and_names_them_as_they_are(
     assert "$lo_$" in ran.out
 
 
-def test_results_show_every_name_in_every_format(asked: Path, ran: Said, call: Callable[..., Said]) -> None:
+def test_results_show_every_name_in_every_format(
+    asked: Path, ran: Said, call: Callable[..., Said]
+) -> None:
     _check_plain(table := call("results", "latest").out)
     folded = "".join(table.split())
-    for name in ("[mask]", "[/INST]\\x1b[31m$", "{x}", "%(a)d", ":smile:", "[link=file:///x]y[/link]"):
+    for name in (
+        "[mask]",
+        "[/INST]\\x1b[31m$",
+        "{x}",
+        "%(a)d",
+        ":smile:",
+        "[link=file:///x]y[/link]",
+    ):
         assert "".join(name.split()) in folded or name in table, name
     rows = json.loads(call("results", "latest", "-o", "json").out)
     assert {row["variable"] for row in rows} == set(VARIABLES.values())
     assert {row["position"] for row in rows} == {*POSITIONS.values(), "last"}
     lines = call("results", "latest", "-o", "jsonl").out
     assert [json.loads(line) for line in lines.splitlines()] == rows
-    few = call("results", "latest", "--variable", VARIABLES["total"], "--top", "1", "-o", "json").out
+    few = call(
+        "results", "latest", "--variable", VARIABLES["total"], "--top", "1", "-o", "json"
+    ).out
     assert json.loads(few)[0]["variable"] == VARIABLES["total"]
     assert not ran.err.count("\x1b")
 
@@ -150,7 +177,9 @@ def test_results_for_programs_keep_the_names(ran: Said, call: Callable[..., Said
     assert set(table["variable"].to_pylist()) == set(VARIABLES.values())
 
 
-def test_each_variable_has_pictures_of_its_own_and_no_name_leads_out(asked: Path, ran: Said) -> None:
+def test_each_variable_has_pictures_of_its_own_and_no_name_leads_out(
+    asked: Path, ran: Said
+) -> None:
     (run,) = (asked / "runs").iterdir()
     pictures = list((run / "heatmaps").iterdir())
     assert len(pictures) == len(VARIABLES)
@@ -160,10 +189,14 @@ def test_each_variable_has_pictures_of_its_own_and_no_name_leads_out(asked: Path
     drawn.png()
     texts = [t.get_text() for t in drawn.findobj(lambda artist: hasattr(artist, "get_parse_math"))]
     assert any("$lo_$" in text for text in texts)
-    assert not any(t.get_parse_math() for t in drawn.findobj(lambda artist: hasattr(artist, "get_parse_math")))
+    assert not any(
+        t.get_parse_math() for t in drawn.findobj(lambda artist: hasattr(artist, "get_parse_math"))
+    )
 
 
-def test_the_page_shows_names_and_runs_none_of_them(asked: Path, ran: Said, call: Callable[..., Said]) -> None:
+def test_the_page_shows_names_and_runs_none_of_them(
+    asked: Path, ran: Said, call: Callable[..., Said]
+) -> None:
     (run,) = (asked / "runs").iterdir()
     call("report", "latest")
     html = (run / "report.html").read_text()
@@ -194,24 +227,35 @@ def test_an_export_says_names_as_text(asked: Path, ran: Said, call: Callable[...
 
 
 @pytest.mark.parametrize(
-    "name", ["a `` b ` c", "[x](https://evil.example) ![y](z) <b> &lt; $x^2$ ~~s~~ @who www.evil.example"]
+    "name",
+    ["a `` b ` c", "[x](https://evil.example) ![y](z) <b> &lt; $x^2$ ~~s~~ @who www.evil.example"],
 )
 def test_a_readme_reads_no_markup_into_a_name(tmp_path: Path, name: str) -> None:
     intervention = Intervention((Unit(Site(0, "residual", name), Subspace()),))
-    save_intervention(intervention, tmp_path, variable=name, model=ModelOrigin(f"/m/{name.replace('/', '')}"))
+    save_intervention(
+        intervention, tmp_path, variable=name, model=ModelOrigin(f"/m/{name.replace('/', '')}")
+    )
     text = (tmp_path / "README.md").read_text()
     title = next(line for line in text.splitlines() if line.startswith("# "))
-    assert not [m for m in ("](", "<b>", " ~~", " $", " @", "https://", "www.e") if m in title.replace("\\]", "")]
+    assert not [
+        m
+        for m in ("](", "<b>", " ~~", " $", " @", "https://", "www.e")
+        if m in title.replace("\\]", "")
+    ]
     if "``" in name:
         assert "``` a `` b ` c ```" in text
 
 
-@pytest.mark.parametrize("name", [*VARIABLES.values(), *POSITIONS.values(), "\x00", "\ud800", "tab\there"])
+@pytest.mark.parametrize(
+    "name", [*VARIABLES.values(), *POSITIONS.values(), "\x00", "\ud800", "tab\there"]
+)
 def test_no_line_of_ours_obeys_a_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
     handler = logging.StreamHandler(stream := StringIO())
     handler.setFormatter(OneLine("raysearch: %(message)s"))
     handler.handle(logging.makeLogRecord({"msg": "of %s", "args": (name,)}))
-    Watch(quiet=False, no_color=True, console=(console := Console(file=StringIO(), width=1000))).say(f"loading {name}")
+    ProgressDisplay(
+        quiet=False, no_color=True, console=(console := Console(file=StringIO(), width=1000))
+    ).say(f"loading {name}")
     table = PlainTable(title=name)
     table.column(name)
     table.row([name])
@@ -227,12 +271,18 @@ def test_no_line_of_ours_obeys_a_name(name: str, caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("tokens", [("$x_{$", " <b>"), ("\n", "a\nb"), ("\x1b[0m", "国😀")])
 def test_a_scan_is_drawn_of_any_tokens(tokens: Sequence[str]) -> None:
-    picture = scan_picture("of $\\frac$\nput", "$label_$", [0], tokens, [[0.0, 1.0]], [["$y_$", "\x07"]])
+    picture = scan_picture(
+        "of $\\frac$\nput", "$label_$", [0], tokens, [[0.0, 1.0]], [["$y_$", "\x07"]]
+    )
     assert picture.png().startswith(b"\x89PNG")
 
 
 def test_what_a_shell_would_run_is_not_offered_as_a_completion() -> None:
-    assert completions(["a-1", "$(x)-1", "b;rm", "c d", "é", "latest"], "") == ["a-1", "é", "latest"]
+    assert completions(["a-1", "$(x)-1", "b;rm", "c d", "é", "latest"], "") == [
+        "a-1",
+        "é",
+        "latest",
+    ]
 
 
 def test_names_that_mlflow_takes_are_not_taken_for_each_other() -> None:
@@ -251,7 +301,9 @@ def test_a_run_whose_id_is_no_name_is_refused(tmp_path: Path) -> None:
         RunFolder.open(run.path)
 
 
-@pytest.mark.parametrize("flag", [{"partition": "p\n#SBATCH --wrap=x"}, {"account": "a b"}, {"time": "1 # x"}])
+@pytest.mark.parametrize(
+    "flag", [{"partition": "p\n#SBATCH --wrap=x"}, {"account": "a b"}, {"time": "1 # x"}]
+)
 def test_a_cluster_file_takes_no_line_from_a_flag(flag: dict[str, str]) -> None:
     with pytest.raises(JobError, match=f"--{next(iter(flag))}"):
         for_slurm(QUICKSTART, Slurm(**flag))  # type: ignore[arg-type]

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from raysearch.cli.send import Sending, resume_command, resume_job, submit_job
-from raysearch.cluster.inside import Inside, inside
+from raysearch.cli.submit import Submission, resume_command, resume_job, submit_job
+from raysearch.cluster.job_environment import JobEnvironment, job_environment
 from raysearch.errors import ClusterError, JobError, RaysearchError, StoreError
 from tests.cli.conftest import QUICKSTART, Shell
 
 RUN = "/shared/runs/mine-20261123T160247Z-7dda25f5"
 
 
-def _sending(**changes: Any) -> Sending:
+def _sending(**changes: Any) -> Submission:
     given: dict[str, Any] = {
         "address": "http://127.0.0.1:9",
         "store": "/tmp/shared/runs",
@@ -27,21 +27,45 @@ def _sending(**changes: Any) -> Sending:
         "runtime": "tree",
         "env": (),
     }
-    return Sending(**{**given, **changes})
+    return Submission(**{**given, **changes})
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"store": "./runs"}, StoreError, r"--store \./runs: dies with the job's folder.*/shared/runs"),
-        ({"tracking_uri": "sqlite:///mlflow.db"}, StoreError, r"sqlite:///mlflow\.db: dies.*http://mlflow:5000.*none"),
+        (
+            {"store": "./runs"},
+            StoreError,
+            r"--store \./runs: dies with the job's folder.*/shared/runs",
+        ),
+        (
+            {"tracking_uri": "sqlite:///mlflow.db"},
+            StoreError,
+            r"sqlite:///mlflow\.db: dies.*http://mlflow:5000.*none",
+        ),
         ({"tracking_uri": "mlruns"}, StoreError, "mlruns: dies with the job's folder"),
-        ({"tracking_uri": "http://me:hidden@host"}, JobError, r"--tracking-uri http://host: holds a password.*--env"),
-        ({"tracking_uri": "postgresql://host/db?user=me&password=hidden"}, JobError, "holds a password"),
-        ({"store": "s3://key:hidden@bucket/runs"}, JobError, r"--store s3://bucket/runs: holds a password"),
+        (
+            {"tracking_uri": "http://me:hidden@host"},
+            JobError,
+            r"--tracking-uri http://host: holds a password.*--env",
+        ),
+        (
+            {"tracking_uri": "postgresql://host/db?user=me&password=hidden"},
+            JobError,
+            "holds a password",
+        ),
+        (
+            {"store": "s3://key:hidden@bucket/runs"},
+            JobError,
+            r"--store s3://bucket/runs: holds a password",
+        ),
         ({"env": ("NOT_SET_ANYWHERE",)}, JobError, "--env NOT_SET_ANYWHERE: is not set here"),
         ({"env": ("NAME=hidden",)}, JobError, "--env NAME: takes the name of a variable alone"),
-        ({"address": "http://me:hidden@127.0.0.1:9"}, ClusterError, "give the address without user and password"),
+        (
+            {"address": "http://me:hidden@127.0.0.1:9"},
+            ClusterError,
+            "give the address without user and password",
+        ),
         ({}, ClusterError, r"127\.0\.0\.1:9 cannot be reached"),
     ],
 )
@@ -63,13 +87,20 @@ def test_what_cannot_work_or_would_be_seen_is_refused(
         (RUN, ClusterError, "cannot be reached"),
     ],
 )
-def test_a_run_is_gone_on_with_where_the_cluster_finds_it(run: str, error: type[RaysearchError], says: str) -> None:
+def test_a_run_is_gone_on_with_where_the_cluster_finds_it(
+    run: str, error: type[RaysearchError], says: str
+) -> None:
     with pytest.raises(error, match=says):
         resume_job(run, _sending(store="./runs", tracking_uri=None))
 
 
 def test_what_failed_is_tried_again_on_the_cluster_too(shell: Shell) -> None:
-    assert resume_command(RUN, _sending(), retry=True)[:4] == ["resume", RUN, "--retry-failed", "--address"]
+    assert resume_command(RUN, _sending(), retry=True)[:4] == [
+        "resume",
+        RUN,
+        "--retry-failed",
+        "--address",
+    ]
     assert "--retry-failed" not in resume_command(RUN, _sending(), retry=False)
     done = shell("resume", RUN, "--retry-failed", "--address", "http://127.0.0.1:9")
     assert done.returncode == 4
@@ -78,12 +109,10 @@ def test_what_failed_is_tried_again_on_the_cluster_too(shell: Shell) -> None:
 
 def test_a_driver_knows_the_job_that_it_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
-    assert inside() is None
-    config = (
-        '{"runtime_env": {}, "metadata": {"job_submission_id": "raysearch-x", "raysearch.address": "http://head:8265"}}'
-    )
+    assert job_environment() is None
+    config = '{"runtime_env": {}, "metadata": {"job_submission_id": "raysearch-x", "raysearch.address": "http://head:8265"}}'
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", config)
-    assert inside() == Inside("raysearch-x", "http://head:8265")
+    assert job_environment() == JobEnvironment("raysearch-x", "http://head:8265")
 
 
 def test_a_job_that_is_too_large_or_relative_is_one_line_of_the_command(shell: Shell) -> None:

@@ -1,7 +1,9 @@
-"""A stand-in of the Hugging Face hub on loopback: the part of its HTTP interface that huggingface_hub 2.4 uses to create a
-repository, to commit to it (regular files and LFS) and to download from it.
+"""A stand-in of the Hugging Face hub on loopback: the part of its HTTP interface that
+huggingface_hub 2.4 uses to create a repository, to commit to it (regular files and LFS) and to
+download from it.
 
-Invariants: commits are whole; a private repository is "not found" without its token; git's own ids are the files' ETags.
+Invariants: commits are whole; a private repository is "not found" without its token; git's own ids
+are the files' ETags.
 """
 
 import base64
@@ -42,8 +44,9 @@ class Repository:
 
 @dataclass
 class Hub:
-    """`lfs`: names of files that its preupload sends to LFS. `down`: the status with which it answers everything.
-    `full`: it takes no more LFS files. `may_create`: the writer may make repositories, too."""
+    """`lfs`: names of files that its preupload sends to LFS. `down`: the status with which it
+    answers everything. `full`: it takes no more LFS files. `may_create`: the writer may make
+    repositories, too."""
 
     endpoint: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -71,7 +74,9 @@ def serve() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
     server.daemon_threads = True
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield hub
@@ -143,11 +148,20 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{asked['organization']}/{asked['name']}"
         if self._token != TOKEN:
             return self._error(
-                401 if self._token is None else 403, "", "You don't have the rights to create a model here"
+                401 if self._token is None else 403,
+                "",
+                "You don't have the rights to create a model here",
             )
         if name in self.hub.repositories:
-            return self._error(409, "", "You already created this model repo", {"url": f"{self.hub.endpoint}/{name}"})
-        repository = Repository(private=asked.get("visibility") == "private" or asked.get("private", False))
+            return self._error(
+                409,
+                "",
+                "You already created this model repo",
+                {"url": f"{self.hub.endpoint}/{name}"},
+            )
+        repository = Repository(
+            private=asked.get("visibility") == "private" or asked.get("private", False)
+        )
         repository.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
         self.hub.repositories[name] = repository
         return self._json({"url": f"{self.hub.endpoint}/{name}"})
@@ -162,7 +176,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         head = repository.head if revision == "main" else revision
         if kind == "revision":
-            return self._json({"id": name, "modelId": name, "sha": head, "private": repository.private, "tags": []})
+            return self._json(
+                {
+                    "id": name,
+                    "modelId": name,
+                    "sha": head,
+                    "private": repository.private,
+                    "tags": [],
+                }
+            )
         if kind == "tree":
             return self._json([self._entry(path, content) for path, content in files.items()])
         if self._token != TOKEN:
@@ -175,7 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _entry(self, path: str, content: bytes) -> dict[str, Any]:
         entry = {"type": "file", "path": path, "size": len(content), "oid": git_id(content)}
         if path in self.hub.lfs:
-            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+            entry["lfs"] = {
+                "oid": hashlib.sha256(content).hexdigest(),
+                "size": len(content),
+                "pointerSize": 130,
+            }
         return entry
 
     def _preupload(self, files: dict[str, bytes]) -> None:
@@ -187,7 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
                         "path": f["path"],
                         "uploadMode": "lfs" if f["path"] in self.hub.lfs else "regular",
                         "shouldIgnore": False,
-                        "oid": self._oid(f["path"], files[f["path"]]) if f["path"] in files else None,
+                        "oid": self._oid(f["path"], files[f["path"]])
+                        if f["path"] in files
+                        else None,
                     }
                     for f in asked
                 ]
@@ -201,7 +229,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self._found(name) is None:
             return None
         objects = [
-            {**o, "actions": {"upload": {"href": f"{self.hub.endpoint}/stored/{o['oid']}", "header": {}}}}
+            {
+                **o,
+                "actions": {
+                    "upload": {"href": f"{self.hub.endpoint}/stored/{o['oid']}", "header": {}}
+                },
+            }
             for o in json.loads(self.body)["objects"]
         ]
         return self._json({"transfer": "basic", "objects": objects})
@@ -222,7 +255,13 @@ class _Handler(BaseHTTPRequestHandler):
                 case other:
                     raise AssertionError(f"the stand-in does not know the operation {other}")
         oid = repository.commit(files, message)
-        return self._json({"commitUrl": f"{self.hub.endpoint}/{name}/commit/{oid}", "commitOid": oid, "success": True})
+        return self._json(
+            {
+                "commitUrl": f"{self.hub.endpoint}/{name}/commit/{oid}",
+                "commitOid": oid,
+                "success": True,
+            }
+        )
 
     def _resolve(self, name: str, revision: str, path: str) -> None:
         repository = self._found(name)
@@ -238,7 +277,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path in self.hub.lfs:
             oid = hashlib.sha256(content).hexdigest()
             linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-            return self._send(302, b"", {**commit, **linked, "Location": f"{self.hub.elsewhere}/stored/{oid}"})
+            return self._send(
+                302, b"", {**commit, **linked, "Location": f"{self.hub.elsewhere}/stored/{oid}"}
+            )
         return self._send(200, content, {**commit, "ETag": f'"{git_id(content)}"'})
 
     def _found(self, name: str) -> Repository | None:
@@ -259,7 +300,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Any, status: int = 200) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _error(self, status: int, code: str, message: str, more: dict[str, str] | None = None) -> None:
+    def _error(
+        self, status: int, code: str, message: str, more: dict[str, str] | None = None
+    ) -> None:
         headers = {"X-Error-Message": message, "Content-Type": "application/json"} | (
             {"X-Error-Code": code} if code else {}
         )

@@ -1,4 +1,5 @@
-"""Answers of several tokens and answers that are chosen: held against decoding by hand, one full forward pass and one hook at a time."""
+"""Answers of several tokens and answers that are chosen: held against decoding by hand, one full
+forward pass and one hook at a time."""
 
 import random
 from dataclasses import replace
@@ -8,19 +9,27 @@ import torch
 from torch import Tensor
 
 from raysearch.causal import ONE_SOURCE, Pair
-from raysearch.engine.load import Loaded
-from raysearch.engine.machine import Settings
-from raysearch.engine.network import LanguageModel
+from raysearch.core.events import Encoded, Ids, Measured, Screened, Task
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.encoding.prompt_format import PromptFormat
+from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.replica import Replica
-from raysearch.engine.wording import Wording
 from raysearch.errors import ModelError, PairsError
-from raysearch.search.events import Encoded, Ids, Measured, Screened, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
-from tests.engine.worlds import POSITIONS, WORDS, blocks_of, model_of, random_pairs, residual, word_tokenizer
+from tests.engine.worlds import (
+    POSITIONS,
+    WORDS,
+    blocks_of,
+    model_of,
+    random_pairs,
+    residual,
+    word_tokenizer,
+)
 
 TOKENS = 3
 PLACES = tuple((layer, position) for layer in (0, 1) for position in (*POSITIONS, "last"))
-SEQUENCE = Wording(compare="sequence")
+SEQUENCE = PromptFormat(compare="sequence")
 
 
 def answered(pairs: tuple[Pair, ...], seed: int = 0) -> tuple[Pair, ...]:
@@ -32,14 +41,16 @@ def answered(pairs: tuple[Pair, ...], seed: int = 0) -> tuple[Pair, ...]:
 
     def longer(pair: Pair) -> Pair:
         answers = {name: answer(rng.randint(1, TOKENS)) for name in pair.answers}
-        return replace(pair, answers=answers, counterfactual={"x": answer(TOKENS if pair.index == 0 else 1)})
+        return replace(
+            pair, answers=answers, counterfactual={"x": answer(TOKENS if pair.index == 0 else 1)}
+        )
 
     return tuple(map(longer, pairs))
 
 
-def replica_of(model, pairs, wording: Wording, **settings) -> Replica:
-    loaded = Loaded(model, word_tokenizer(before=True), "digest", "float32", wording)
-    return Replica(loaded, pairs, POSITIONS, ["x"], "w", settings=Settings(**settings))
+def replica_of(model, pairs, wording: PromptFormat, **settings) -> Replica:
+    loaded = LoadedModel(model, word_tokenizer(before=True), "digest", "float32", wording)
+    return Replica(loaded, pairs, POSITIONS, ["x"], "w", settings=RunnerSettings(**settings))
 
 
 def hidden_in(output: object) -> Tensor:
@@ -47,8 +58,11 @@ def hidden_in(output: object) -> Tensor:
 
 
 @torch.inference_mode()
-def by_hand(network: LanguageModel, pair: Encoded, layer: int, position: str, tokens: int, among: Ids = ()) -> Ids:
-    """Greedy: each token by a full pass of its own, the block's output at the position overwritten in each."""
+def by_hand(
+    network: LanguageModel, pair: Encoded, layer: int, position: str, tokens: int, among: Ids = ()
+) -> Ids:
+    """Greedy: each token by a full pass of its own, the block's output at the position overwritten
+    in each."""
     block, kept = network.blocks[layer], []
     handle = block.register_forward_hook(lambda m, i, o: kept.append(hidden_in(o)[0].clone()))
     network.plain(pair.sources[ONE_SOURCE])
@@ -68,22 +82,33 @@ def by_hand(network: LanguageModel, pair: Encoded, layer: int, position: str, to
     return tuple(said[len(pair.base) :])
 
 
-def measured(replica: Replica, pairs, places=PLACES, size: int = 4) -> dict[tuple[int, str, int], Ids]:
+def measured(
+    replica: Replica, pairs, places=PLACES, size: int = 4
+) -> dict[tuple[int, str, int], Ids]:
     interventions = {residual(place): place for place in places}
     events = replica.do(Task(1, "measure", tuple(interventions), blocks_of(pairs, size)))
     assert all(isinstance(e, Measured) for e in events), events
     by_key = {i.key: place for i, place in interventions.items()}
-    return {(*by_key[e.intervention], p): out for e in events for p, out in zip(e.pairs, e.outputs, strict=True)}
+    return {
+        (*by_key[e.intervention], p): out
+        for e in events
+        for p, out in zip(e.pairs, e.outputs, strict=True)
+    }
 
 
 @pytest.mark.parametrize(
-    ("family", "path"), [("llama", "replay"), ("gpt2", "replay"), ("mistral", "replay"), ("bloom", "batched")]
+    ("family", "path"),
+    [("llama", "replay"), ("gpt2", "replay"), ("mistral", "replay"), ("bloom", "batched")],
 )
-def test_a_sequence_is_decoded_as_by_full_passes_with_the_intervention_in_force(family: str, path: str) -> None:
+def test_a_sequence_is_decoded_as_by_full_passes_with_the_intervention_in_force(
+    family: str, path: str
+) -> None:
     model, pairs = model_of(family), answered(random_pairs(1, 10))
     replica = replica_of(model, pairs, SEQUENCE)
     assert replica.opened.facts.path == path
-    assert len({len(e.base) for e in replica.opened.encoded}) > 3  # prompts of several lengths, padded in a batch
+    assert (
+        len({len(e.base) for e in replica.opened.encoded}) > 3
+    )  # prompts of several lengths, padded in a batch
     network, encoded = LanguageModel(model), {e.index: e for e in replica.opened.encoded}
     said = measured(replica, pairs)
     assert {len(out) for out in said.values()} == {TOKENS}
@@ -117,8 +142,13 @@ def test_screening_decodes_bases_and_sources_as_the_models_own_generation_does()
     encoded = {e.index: e for e in replica.opened.encoded}
     for event in replica.do(Task(1, "screen", (), blocks_of(pairs, 4))):
         assert isinstance(event, Screened)
-        for index, base, source in zip(event.pairs, event.base, event.sources[ONE_SOURCE], strict=True):
-            for ids, out in ((encoded[index].base, base), (encoded[index].sources[ONE_SOURCE], source)):
+        for index, base, source in zip(
+            event.pairs, event.base, event.sources[ONE_SOURCE], strict=True
+        ):
+            for ids, out in (
+                (encoded[index].base, base),
+                (encoded[index].sources[ONE_SOURCE], source),
+            ):
                 generated = model.generate(
                     torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=TOKENS, do_sample=False,
                     eos_token_id=None, pad_token_id=0,
@@ -136,7 +166,9 @@ def test_an_intervention_that_fails_in_a_sequence_takes_nobody_with_it() -> None
 
 def test_the_answer_itself_must_fit_the_model() -> None:
     pairs = answered(random_pairs(1, 2, shortest=30, longest=30))
-    with pytest.raises(ModelError, match="pair 0: has 31 tokens and 2 of an answer; the model takes at most 32"):
+    with pytest.raises(
+        ModelError, match="pair 0: has 31 tokens and 2 of an answer; the model takes at most 32"
+    ):
         replica_of(model_of("llama"), pairs, SEQUENCE)
 
 
@@ -145,10 +177,16 @@ def test_a_choice_is_the_best_of_what_the_pair_lists() -> None:
     pairs = []
     for pair in random_pairs(4, 10):
         listed = tuple(
-            dict.fromkeys([*pair.answers.values(), *pair.counterfactual.values(), " " + rng.choice(WORDS[:18])])
+            dict.fromkeys(
+                [
+                    *pair.answers.values(),
+                    *pair.counterfactual.values(),
+                    " " + rng.choice(WORDS[:18]),
+                ]
+            )
         )
         pairs.append(replace(pair, choices=listed))
-    model, choices = model_of("llama"), Wording(compare="choices")
+    model, choices = model_of("llama"), PromptFormat(compare="choices")
     replica = replica_of(model, tuple(pairs), choices)
     network, encoded = LanguageModel(model), {e.index: e for e in replica.opened.encoded}
     said = measured(replica, pairs)
@@ -156,9 +194,14 @@ def test_a_choice_is_the_best_of_what_the_pair_lists() -> None:
         e = encoded[index]
         assert len(e.choices) == len(pairs[index].choices)
         assert out == by_hand(network, e, layer, position, 1, e.choices)
-    assert any(out != by_hand(network, encoded[i], layer, position, 1) for (layer, position, i), out in said.items())
+    assert any(
+        out != by_hand(network, encoded[i], layer, position, 1)
+        for (layer, position, i), out in said.items()
+    )
     for event in replica.do(Task(1, "screen", (), blocks_of(pairs, 4))):
-        for index, base, source in zip(event.pairs, event.base, event.sources[ONE_SOURCE], strict=True):
+        for index, base, source in zip(
+            event.pairs, event.base, event.sources[ONE_SOURCE], strict=True
+        ):
             e = encoded[index]
             for ids, out in ((e.base, base), (e.sources[ONE_SOURCE], source)):
                 assert out == (max(e.choices, key=lambda i: float(network.plain(ids)[i])),)
@@ -171,11 +214,21 @@ def test_a_choice_is_the_best_of_what_the_pair_lists() -> None:
         ((), "pair 0: lists no choices; answer.compare: choices needs at least two"),
         ((" w1", " w1"), "pair 0: lists ' w1', ' w1'; .* at least two"),
         ((" w1", " w2"), "pair 0: the answer of x, ' w3', is none of its choices: ' w1', ' w2'"),
-        ((" w1", " w2", " w3", " w3 w4"), "pair 0: the choices ' w3' and ' w3 w4' begin with the same token"),
+        (
+            (" w1", " w2", " w3", " w3 w4"),
+            "pair 0: the choices ' w3' and ' w3 w4' begin with the same token",
+        ),
     ],
 )
-def test_choices_that_cannot_be_chosen_among_are_refused(choices: tuple[str, ...], says: str) -> None:
+def test_choices_that_cannot_be_chosen_among_are_refused(
+    choices: tuple[str, ...], says: str
+) -> None:
     (pair,) = random_pairs(0, 1)
-    pair = replace(pair, answers={"base": " w1", ONE_SOURCE: " w2"}, counterfactual={"x": " w3"}, choices=choices)
+    pair = replace(
+        pair,
+        answers={"base": " w1", ONE_SOURCE: " w2"},
+        counterfactual={"x": " w3"},
+        choices=choices,
+    )
     with pytest.raises(PairsError, match=says):
-        replica_of(model_of("llama"), (pair,), Wording(compare="choices"))
+        replica_of(model_of("llama"), (pair,), PromptFormat(compare="choices"))

@@ -1,4 +1,5 @@
-"""Effects to first order: as autograd through the oracle's own interchange has them, and a linear network; nothing is left behind."""
+"""Effects to first order: as autograd through the oracle's own interchange has them, and a linear
+network; nothing is left behind."""
 
 import logging
 from collections.abc import Sequence
@@ -9,21 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from raysearch.causal import ONE_SOURCE, Stimulus
-from raysearch.engine.asked import row_of
-from raysearch.engine.attribution import Attributor
-from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.interchange import collect, oracle
-from raysearch.engine.kinds import Collect
-from raysearch.engine.memory import Limit
-from raysearch.engine.meter import Meter
-from raysearch.engine.network import LanguageModel, Network
+from raysearch.core.events import Attributed, Block, Encoded, Failed, Ids, Task
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.attribution.attributor import Attributor
+from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.usage import UsageMeter
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import LanguageModel, Network
+from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.operations import Collect
+from raysearch.engine.patching.oracle import collect, oracle
+from raysearch.engine.patching.rows import Patch, Row
 from raysearch.engine.replica import Replica
-from raysearch.engine.rows import Patch, Row
-from raysearch.engine.tensors import TensorNetwork
-from raysearch.search.events import Attributed, Block, Encoded, Failed, Ids, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
-from tests.engine.worlds import POSITIONS, World, encoded_pairs, loaded, model_of, random_pairs, shared_world, world_of
+from tests.engine.worlds import (
+    POSITIONS,
+    World,
+    encoded_pairs,
+    loaded,
+    model_of,
+    random_pairs,
+    shared_world,
+    world_of,
+)
 
 PER_HEAD = ("head", "query", "key", "value")
 
@@ -33,12 +43,18 @@ def two_variables(count: int = 9, seed: int = 0) -> tuple[Encoded, ...]:
     pairs = []
     for pair in encoded_pairs(seed, count):
         x, own = pair.counterfactual["x"], pair.answers["base"]
-        pairs.append(replace(pair, counterfactual={"x": x, "y": (x, own, pair.answers[ONE_SOURCE])[pair.index % 3]}))
+        pairs.append(
+            replace(
+                pair,
+                counterfactual={"x": x, "y": (x, own, pair.answers[ONE_SOURCE])[pair.index % 3]},
+            )
+        )
     return tuple(pairs)
 
 
 def all_units(world: World) -> list[Unit]:
-    """Every component, positions and layers in turn, a head where there are any and all heads together; and two from another place."""
+    """Every component, positions and layers in turn, a head where there are any and all heads
+    together; and two from another place."""
     units = []
     for at, component in enumerate(world.components()):
         found = world.taps.of(component)
@@ -50,26 +66,41 @@ def all_units(world: World) -> list[Unit]:
     return [*units, Unit(here[0], source_site=here[1]), Unit(heads_of[0], source_site=heads_of[1])]
 
 
-def attributor(network: Network, taps: Taps, plain: bool = False, rows: int = 64) -> Attributor:
-    return Attributor(network, taps, plain, Limit(rows), NEAR_TIE["float32"])
+def attributor(
+    network: Network, taps: Components, plain: bool = False, rows: int = 64
+) -> Attributor:
+    return Attributor(network, taps, plain, RowLimit(rows), NEAR_TIE["float32"])
 
 
-def by_autograd(network: Network, taps: Taps, pairs: Sequence[Encoded], *units: Unit, variable: str = "x") -> float:
-    """The effect of units together; each interchange is run by the oracle itself, what is put in standing at the base's own activation."""
+def by_autograd(
+    network: Network, taps: Components, pairs: Sequence[Encoded], *units: Unit, variable: str = "x"
+) -> float:
+    """The effect of units together; each interchange is run by the oracle itself, what is put in
+    standing at the base's own activation."""
     total = 0.0
     for pair in pairs:
         wanted, own = pair.counterfactual[variable], pair.answers["base"]
         if wanted != own:
             logits = network.plain(pair.base)
             lead = abs(float(logits[own[0]] - logits[wanted[0]]))
-            total += min(1.0, abs(sum(_move(network, taps, pair, unit, wanted[0], own[0]) for unit in units)) / lead)
+            total += min(
+                1.0,
+                abs(sum(_move(network, taps, pair, unit, wanted[0], own[0]) for unit in units))
+                / lead,
+            )
     return total
 
 
-def _move(network: Network, taps: Taps, pair: Encoded, unit: Unit, wanted: int, own: int) -> float:
-    (patch,) = row_of(pair, Intervention((unit,)), taps).patches
+def _move(
+    network: Network, taps: Components, pair: Encoded, unit: Unit, wanted: int, own: int
+) -> float:
+    (patch,) = build_row(pair, Intervention((unit,)), taps).patches
     (source,) = patch.sources
-    (ours,) = collect(network, taps, Row(pair.base, (Patch(patch.point, patch.tokens, (), Collect(), patch.features),)))
+    (ours,) = collect(
+        network,
+        taps,
+        Row(pair.base, (Patch(patch.point, patch.tokens, (), Collect(), patch.features),)),
+    )
     reads = Patch(source.point, source.tokens, (), Collect(), source.features)
     (lent,) = collect(network, taps, Row(source.run.base, (reads,)))
     put = ours.clone().requires_grad_()
@@ -78,13 +109,19 @@ def _move(network: Network, taps: Taps, pair: Encoded, unit: Unit, wanted: int, 
     return float((gradient.double() * (lent - ours).double()).sum())
 
 
-@pytest.mark.parametrize(("family", "plain"), [("llama", False), ("llama", True), ("gpt2", False), ("gpt_neox", False)])
-def test_effects_are_those_of_autograd_through_the_interchange_at_every_site(family: str, plain: bool) -> None:
+@pytest.mark.parametrize(
+    ("family", "plain"), [("llama", False), ("llama", True), ("gpt2", False), ("gpt_neox", False)]
+)
+def test_effects_are_those_of_autograd_through_the_interchange_at_every_site(
+    family: str, plain: bool
+) -> None:
     world, pairs = shared_world(family), two_variables(3)
     units = all_units(world)
     effects = attributor(world.network, world.taps, plain).effects(pairs, units)
     for variable in ("x", "y"):
-        wanted = [by_autograd(world.network, world.taps, pairs, unit, variable=variable) for unit in units]
+        wanted = [
+            by_autograd(world.network, world.taps, pairs, unit, variable=variable) for unit in units
+        ]
         assert effects[variable] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     assert sum((e or 0) > 0.01 for e in effects["x"]) > len(units) / 2
     assert sum((e or 0) < len(pairs) - 0.01 for e in effects["x"]) > len(units) / 2
@@ -148,44 +185,62 @@ def tensor_pairs(shape: tuple[int, ...], positions: dict[str, Ids]) -> list[Enco
         answers = {"base": (index % 4,), ONE_SOURCE: (0,)}
         counterfactual = {"x": ((index + 1 + index % 3) % 4,)}
         at = {ONE_SOURCE: positions}
-        pairs.append(Encoded(index, base, {ONE_SOURCE: source}, positions, at, answers, counterfactual))
+        pairs.append(
+            Encoded(index, base, {ONE_SOURCE: source}, positions, at, answers, counterfactual)
+        )
     return pairs
 
 
 def test_on_a_linear_network_an_effect_is_what_the_interchange_does() -> None:
     network = linear()
-    taps, pairs = Taps(network), tensor_pairs((2, 6), {"first": (0,), "last": (1,)})
-    sites = [Site(layer, c, p) for layer in range(3) for c in ("residual", "block_input") for p in ("first", "last")]
+    taps, pairs = Components(network), tensor_pairs((2, 6), {"first": (0,), "last": (1,)})
+    sites = [
+        Site(layer, c, p)
+        for layer in range(3)
+        for c in ("residual", "block_input")
+        for p in ("first", "last")
+    ]
     units = list(map(Unit, sites))
     effects = attributor(network, taps).effects(pairs, units)["x"]
     for unit, effect in zip(units, effects, strict=True):
         moved = 0.0
         for pair in pairs:
             wanted, own = pair.counterfactual["x"][0], pair.answers["base"][0]
-            done = oracle(network, taps, row_of(pair, Intervention((unit,)), taps)) - network.plain(pair.base)
+            done = oracle(
+                network, taps, build_row(pair, Intervention((unit,)), taps)
+            ) - network.plain(pair.base)
             alone = network.plain(pair.base)
             moved += min(1.0, abs(float((done[wanted] - done[own]) / (alone[wanted] - alone[own]))))
         assert effect == pytest.approx(moved, rel=1e-4, abs=1e-5)
     told = dict(zip(sites, effects, strict=True))
-    assert told[Site(2, "residual", "first")] == 0, "nobody reads what the first token has in the end"
+    assert told[Site(2, "residual", "first")] == 0, (
+        "nobody reads what the first token has in the end"
+    )
     assert len({effect for effect in effects if 0 < (effect or 0) < len(pairs)}) >= 6
 
 
-def test_time_steps_of_a_recurrent_network_have_effects_of_their_own_and_a_span_of_them_the_sum() -> None:
+def test_time_steps_of_a_recurrent_network_have_effects_of_their_own_and_a_span_of_them_the_sum() -> (
+    None
+):
     network = recurrent()
-    taps = Taps(network)
+    taps = Components(network)
     pairs = tensor_pairs((4, 5), {"first": (0,), "two": (2,), "last": (3,), "late": (2, 3)})
     steps, span = [
         [Unit(Site(layer, "residual", p)) for p in ps for layer in (0, 1)]
         for ps in (("first", "two", "last"), ("late",))
     ]
     effects = attributor(network, taps).effects(pairs, steps)["x"]
-    assert effects == pytest.approx([by_autograd(network, taps, pairs, unit) for unit in steps], rel=1e-4, abs=1e-6)
+    assert effects == pytest.approx(
+        [by_autograd(network, taps, pairs, unit) for unit in steps], rel=1e-4, abs=1e-6
+    )
     assert min(e or 0 for e in effects) > 0
     wanted = [
-        by_autograd(network, taps, pairs, *(Unit(Site(at, "residual", p)) for p in ("two", "last"))) for at in (0, 1)
+        by_autograd(network, taps, pairs, *(Unit(Site(at, "residual", p)) for p in ("two", "last")))
+        for at in (0, 1)
     ]
-    assert attributor(network, taps).effects(pairs, span)["x"] == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert attributor(network, taps).effects(pairs, span)["x"] == pytest.approx(
+        wanted, rel=1e-4, abs=1e-6
+    )
 
 
 def test_effects_do_not_depend_on_the_company_and_a_block_has_the_sum_of_its_pairs() -> None:
@@ -216,7 +271,9 @@ def test_the_model_is_as_it_was_whether_it_went_well_or_not() -> None:
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
     assert not any(p.requires_grad or p.grad is not None for p in world.model.parameters())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in world.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, state[name]) for name, tensor in world.model.state_dict().items()
+    )
     assert torch.equal(world.plain(pairs[0].base), before)
 
 
@@ -234,9 +291,20 @@ def test_answers_are_told_apart_at_the_first_token_in_which_they_differ() -> Non
     world = shared_world("llama")
     pair = encoded_pairs(1, 1, shortest=4)[0]
     units = all_units(world)
-    long = replace(pair, answers={**pair.answers, "base": (7, 9, 3)}, counterfactual={"x": (7, 4, 3), "same": (7, 9)})
-    short = replace(pair, base=(*pair.base, 7), answers={**pair.answers, "base": (9,)}, counterfactual={"x": (4,)})
-    told, wanted = (attributor(world.network, world.taps).effects([p], units) for p in (long, short))
+    long = replace(
+        pair,
+        answers={**pair.answers, "base": (7, 9, 3)},
+        counterfactual={"x": (7, 4, 3), "same": (7, 9)},
+    )
+    short = replace(
+        pair,
+        base=(*pair.base, 7),
+        answers={**pair.answers, "base": (9,)},
+        counterfactual={"x": (4,)},
+    )
+    told, wanted = (
+        attributor(world.network, world.taps).effects([p], units) for p in (long, short)
+    )
     assert told["x"] == pytest.approx(wanted["x"], rel=1e-5, abs=1e-6)
     assert set(told["same"]) == {0.0}
 
@@ -250,23 +318,35 @@ class Doubled(LanguageModel):
 
 def test_batches_that_say_something_else_are_not_trusted(caplog: pytest.LogCaptureFixture) -> None:
     world, pairs = shared_world("llama"), two_variables(4)
-    network, units = Doubled(world.model), [Unit(Site(1, "residual", "here")), Unit(Site(2, "head", "last", 1))]
+    network, units = (
+        Doubled(world.model),
+        [Unit(Site(1, "residual", "here")), Unit(Site(2, "head", "last", 1))],
+    )
     with caplog.at_level(logging.WARNING):
         effects = attributor(network, world.taps).effects(pairs, units)
-    assert effects["x"] == pytest.approx(attributor(world.network, world.taps).effects(pairs, units)["x"], rel=1e-4)
+    assert effects["x"] == pytest.approx(
+        attributor(world.network, world.taps).effects(pairs, units)["x"], rel=1e-4
+    )
     assert "bases are run one by one, slowly" in caplog.text
 
 
 def test_what_is_run_is_counted() -> None:
-    world, pairs, meter = shared_world("llama"), encoded_pairs(0, 4), Meter()
-    asked = Attributor(world.network, world.taps, True, Limit(64), 1e-3, meter)
+    world, pairs, meter = shared_world("llama"), encoded_pairs(0, 4), UsageMeter()
+    asked = Attributor(world.network, world.taps, True, RowLimit(64), 1e-3, meter)
     asked.effects(pairs, [Unit(Site(0, "residual", "last"))])
     assert meter._tokens == sum(len(p.base) + len(p.sources[ONE_SOURCE]) for p in pairs)
 
 
 def test_a_replica_tells_effects_block_by_block_or_that_the_task_failed() -> None:
     raw = random_pairs(3, 6)
-    replica = Replica(loaded(model_of("llama")), raw, POSITIONS, ["x"], worker="w", components=("residual", "head"))
+    replica = Replica(
+        loaded(model_of("llama")),
+        raw,
+        POSITIONS,
+        ["x"],
+        worker="w",
+        components=("residual", "head"),
+    )
     units = (Unit(Site(0, "residual", "here")), Unit(Site(2, "head", "last", 3)))
     blocks = (Block("fit", 0, (0, 1, 2, 3)), Block("fit", 1, (4, 5)))
     events = replica.do(Task(7, "attribute", (), blocks, units=units))
@@ -276,7 +356,11 @@ def test_a_replica_tells_effects_block_by_block_or_that_the_task_failed() -> Non
     ]
     for event, block in zip(events, blocks, strict=True):
         assert isinstance(event, Attributed)
-        wanted = [replica._machine.attributor.effects([replica._pairs[i] for i in block.pairs], units)["x"]]
+        wanted = [
+            replica._machine.attributor.effects([replica._pairs[i] for i in block.pairs], units)[
+                "x"
+            ]
+        ]
         assert [event.effects["x"]] == wanted
     assert replica.usage().phases["fit"] > 0
     (failed,) = replica.do(Task(8, "attribute", (), (Block("fit", 2, (99,)),), units=units))

@@ -1,4 +1,5 @@
-"""Files beside a model's weights that change what it computes: loaded as meant, refused in one line, or said; never passed over."""
+"""Files beside a model's weights that change what it computes: loaded as meant, refused in one
+line, or said; never passed over."""
 
 import json
 import shutil
@@ -13,22 +14,32 @@ from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import raysearch as rs
-from raysearch.engine.beside import unused
-from raysearch.engine.load import ModelSource, load, look
+from raysearch.engine.loading.load import ModelSource, inspect_model, load
+from raysearch.engine.loading.side_files import unused
 from raysearch.errors import ModelError
 from tests.engine.worlds import model_of, word_tokenizer
 
 # peft 0.21 asks transformers 5.23 by an old name; both are others' to mend.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+)
 
 IDS = torch.tensor([[1, 4, 5, 6]])
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 KINDS: dict[str, Any] = {
     "lora": LoraConfig(r=4, target_modules=EVERY, task_type="CAUSAL_LM"),
     "dora": LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM"),
-    "rslora": LoraConfig(r=4, target_modules=["v_proj"], use_rslora=True, lora_alpha=3, task_type="CAUSAL_LM"),
-    "whole_head": LoraConfig(r=4, target_modules=["v_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM"),
-    "ia3": IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
+    "rslora": LoraConfig(
+        r=4, target_modules=["v_proj"], use_rslora=True, lora_alpha=3, task_type="CAUSAL_LM"
+    ),
+    "whole_head": LoraConfig(
+        r=4, target_modules=["v_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM"
+    ),
+    "ia3": IA3Config(
+        target_modules=["k_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+        task_type="CAUSAL_LM",
+    ),
 }
 
 
@@ -49,13 +60,15 @@ def adapter(config: Any, to: Path, base: Path) -> Any:
             weight.data += 0.3 * torch.randn_like(weight)
     wrapped.save_pretrained(to, save_embedding_layers=False)
     config_file = to / "adapter_config.json"
-    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {"base_model_name_or_path": str(base)}))
+    config_file.write_text(
+        json.dumps(json.loads(config_file.read_text()) | {"base_model_name_or_path": str(base)})
+    )
     return wrapped.eval().requires_grad_(False)
 
 
 def refused(folder: Path, look_too: bool = True) -> str:
     texts = []
-    for read in (load, look) if look_too else (load,):
+    for read in (load, inspect_model) if look_too else (load,):
         with pytest.raises(ModelError) as error:
             read(ModelSource(str(folder)))  # type: ignore[operator]
         texts.append(str(error.value))
@@ -65,7 +78,9 @@ def refused(folder: Path, look_too: bool = True) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_alone_is_merged_into_the_base_that_it_names(kind: str, base: Path, tmp_path: Path) -> None:
+def test_an_adapter_alone_is_merged_into_the_base_that_it_names(
+    kind: str, base: Path, tmp_path: Path
+) -> None:
     wrapped = adapter(KINDS[kind], tmp_path / "a", base)
     found = load(ModelSource(str(tmp_path / "a")))
     assert type(found.model) is type(model_of("llama"))
@@ -73,21 +88,25 @@ def test_an_adapter_alone_is_merged_into_the_base_that_it_names(kind: str, base:
     assert torch.allclose(logits, wrapped(IDS).logits, atol=1e-4)
     assert (logits - model_of("llama")(IDS).logits).abs().max() > 0.1
     assert not any(p.requires_grad for p in found.model.parameters())
-    assert look(ModelSource(str(tmp_path / "a"))).layers == 4
+    assert inspect_model(ModelSource(str(tmp_path / "a"))).layers == 4
 
 
 @pytest.mark.parametrize("safe", [True, False])
-def test_an_adapter_beside_full_weights_changes_these(safe: bool, base: Path, tmp_path: Path) -> None:
+def test_an_adapter_beside_full_weights_changes_these(
+    safe: bool, base: Path, tmp_path: Path
+) -> None:
     wrapped = adapter(KINDS["lora"], tmp_path / "a", Path("somewhere/else"))
     folder = Path(shutil.copytree(base, tmp_path / "both"))
     shutil.copy(tmp_path / "a" / "adapter_config.json", folder)
     if safe:
         shutil.copy(tmp_path / "a" / "adapter_model.safetensors", folder)
     else:
-        torch.save(load_file(tmp_path / "a" / "adapter_model.safetensors"), folder / "adapter_model.bin")
+        torch.save(
+            load_file(tmp_path / "a" / "adapter_model.safetensors"), folder / "adapter_model.bin"
+        )
     source = ModelSource(str(folder))
     assert torch.allclose(load(source).model(IDS).logits, wrapped(IDS).logits, atol=1e-4)
-    assert look(source).layers == 4
+    assert inspect_model(source).layers == 4
 
 
 def test_every_component_of_a_merged_model_is_where_a_hook_on_pefts_own_modules_sees_it(
@@ -109,7 +128,9 @@ def test_every_component_of_a_merged_model_is_where_a_hook_on_pefts_own_modules_
         assert abs(swap.after - swap.before) > 1e-3
 
 
-def by_hand(model: Any, module: Any, base: Sequence[int], source: Sequence[int], at: int) -> torch.Tensor:
+def by_hand(
+    model: Any, module: Any, base: Sequence[int], source: Sequence[int], at: int
+) -> torch.Tensor:
     kept: list[torch.Tensor] = []
     handle = module.register_forward_hook(lambda m, i, o: kept.append(o[0, at].clone()))
     model(torch.tensor([source]))
@@ -127,13 +148,17 @@ def by_hand(model: Any, module: Any, base: Sequence[int], source: Sequence[int],
 
 
 @pytest.mark.parametrize("revision", [None, "main"])
-def test_code_of_a_base_on_the_hub_is_run_only_at_a_commit(base: Path, tmp_path: Path, revision: str | None) -> None:
+def test_code_of_a_base_on_the_hub_is_run_only_at_a_commit(
+    base: Path, tmp_path: Path, revision: str | None
+) -> None:
     adapter(KINDS["lora"], tmp_path / "a", base)
     told = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     told |= {"base_model_name_or_path": "someone/model", "revision": revision}
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(told))
-    for read in (load, look):
-        with pytest.raises(ModelError, match=r"changes someone/model, and model.trust_remote_code: true .* pin it"):
+    for read in (load, inspect_model):
+        with pytest.raises(
+            ModelError, match=r"changes someone/model, and model.trust_remote_code: true .* pin it"
+        ):
             read(ModelSource(str(tmp_path / "a"), trust_remote_code=True))
 
 
@@ -151,7 +176,9 @@ def test_the_digest_is_of_the_adapter_and_of_its_base(base: Path, tmp_path: Path
 def test_a_base_may_be_named_from_the_adapters_own_folder(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "base")
     wrapped = adapter(KINDS["lora"], tmp_path / "a", Path("../base"))
-    assert torch.allclose(load(ModelSource(str(tmp_path / "a"))).model(IDS).logits, wrapped(IDS).logits, atol=1e-4)
+    assert torch.allclose(
+        load(ModelSource(str(tmp_path / "a"))).model(IDS).logits, wrapped(IDS).logits, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -165,8 +192,8 @@ def test_without_peft_an_adapter_is_refused_and_the_base_not_searched(
         shutil.copytree(tmp_path / "a", folder, dirs_exist_ok=True)
     monkeypatch.setitem(sys.modules, "peft", None)  # as where it is not installed
     assert (
-        "is a PEFT adapter, which changes what the model computes, and peft is not installed; `pip install peft`"
-        in refused(folder)
+        "is a PEFT adapter, which changes what the model computes, and peft is not installed; `pip "
+        "install peft`" in refused(folder)
     )
 
 
@@ -175,12 +202,16 @@ def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
     adapter(prompt, tmp_path / "prompt", base)
     assert "its adapter cannot be merged into" in refused(tmp_path / "prompt", look_too=False)
     adapter(KINDS["lora"], tmp_path / "gone", tmp_path / "nowhere")
-    assert f"the base of its adapter, {tmp_path / 'nowhere'}, is not there" in refused(tmp_path / "gone")
+    assert f"the base of its adapter, {tmp_path / 'nowhere'}, is not there" in refused(
+        tmp_path / "gone"
+    )
     adapter(KINDS["lora"], tmp_path / "less", base)
     weights = load_file(tmp_path / "less" / "adapter_model.safetensors")
     weights.pop("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight")
     save_file(weights, tmp_path / "less" / "adapter_model.safetensors")
-    assert "1 weights are missing or belong to nothing there" in refused(tmp_path / "less", look_too=False)
+    assert "1 weights are missing or belong to nothing there" in refused(
+        tmp_path / "less", look_too=False
+    )
     adapter(KINDS["lora"], tmp_path / "on", tmp_path / "less")
     assert "is an adapter too; merge that one first" in refused(tmp_path / "on")
 
@@ -203,7 +234,8 @@ def more(name: str, *shape: int) -> Callable[[Path], None]:
 
 def text(name: str, content: Any) -> Callable[[Path], None]:
     return lambda folder: (
-        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content)) and None
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        and None
     )
 
 
@@ -230,12 +262,18 @@ REFUSED = {
         tensors("pytorch_lora_weights.bin"),
         "pytorch_lora_weights.bin holds the weights of an adapter",
     ),
-    "an adapter in another format": (tensors("my-LoRA.pt"), "my-LoRA.pt holds the weights of an adapter"),
+    "an adapter in another format": (
+        tensors("my-LoRA.pt"),
+        "my-LoRA.pt holds the weights of an adapter",
+    ),
     "a config without weights": (
         text("adapter_config.json", {"peft_type": "LORA"}),
         "no adapter_model.safetensors or .bin with its weights",
     ),
-    "another adapter's config": (text("adapter_config.json", {"fine_tune_type": "lora"}), "is of no PEFT adapter"),
+    "another adapter's config": (
+        text("adapter_config.json", {"fine_tune_type": "lora"}),
+        "is of no PEFT adapter",
+    ),
     "a broken config": (text("adapter_config.json", "{"), "is of no PEFT adapter"),
     "sentence-transformers": (
         text("modules.json", [{"idx": 0, "type": "sentence_transformers.models.Transformer"}]),
@@ -272,7 +310,9 @@ REFUSED_WHEN_READ = {
 
 
 @pytest.mark.parametrize("what", [*REFUSED, *REFUSED_WHEN_READ])
-def test_what_changes_the_model_and_cannot_be_loaded_is_one_line(what: str, base: Path, tmp_path: Path) -> None:
+def test_what_changes_the_model_and_cannot_be_loaded_is_one_line(
+    what: str, base: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(base, tmp_path / "m"))
     change, said = (REFUSED | REFUSED_WHEN_READ)[what]
     change(folder)
@@ -284,13 +324,18 @@ SAID = {
         config(auto_map={"AutoModelForCausalLM": "own.Own"}),
         "its own code (own.Own) is not run",
     ),
-    "weights that nothing reads": (tensors("medusa_lm_head.pt"), "medusa_lm_head.pt: read by nothing"),
+    "weights that nothing reads": (
+        tensors("medusa_lm_head.pt"),
+        "medusa_lm_head.pt: read by nothing",
+    ),
     "a value head": (
         more("v_head.summary.weight", 1, 32),
         "1 weights that LlamaForCausalLM does not have (v_head.summary.weight)",
     ),
     "adapters in folders below": (
-        lambda folder: text("adapter_config.json", "{}")((folder / "french").mkdir() or folder / "french"),
+        lambda folder: text("adapter_config.json", "{}")(
+            (folder / "french").mkdir() or folder / "french"
+        ),
         "french: adapters in folders of their own; name FOLDER/french",
     ),
     "adapters two folders below": (
@@ -316,7 +361,12 @@ def test_what_is_left_out_is_said(what: str, base: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [shards, tensors("optimizer.pt"), tensors("training_args.bin"), text("generation_config.json", {"top_k": 3})],
+    [
+        shards,
+        tensors("optimizer.pt"),
+        tensors("training_args.bin"),
+        text("generation_config.json", {"top_k": 3}),
+    ],
 )
 def test_what_is_usual_beside_a_model_is_neither_refused_nor_said(
     change: Callable[[Path], None], base: Path, tmp_path: Path

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from raysearch.engine.component_table import PER_HEAD
-from raysearch.engine.components import COMPONENTS
-from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import Collect
-from raysearch.engine.rows import Patch, Point, Row, Source
+from raysearch.engine.networks.component_names import PER_HEAD
+from raysearch.engine.networks.components import COMPONENTS
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.operations import Collect
+from raysearch.engine.patching.oracle import collect
+from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import ModelError
 from tests.engine.by_hand import HEAD_WIDTH, Place, Swap, heads_of, interchange, place
 from tests.engine.worlds import (
@@ -28,16 +29,23 @@ from tests.engine.worlds import (
 MIXTURES = ("mixtral", "qwen2_moe")
 """Have no one MLP activation: each token has those of its own experts."""
 
-CELLS = [(f, c) for f in FIRST_TIER for c in COMPONENTS if not (f in MIXTURES and c == "mlp_activation")]
+CELLS = [
+    (f, c) for f in FIRST_TIER for c in COMPONENTS if not (f in MIXTURES and c == "mlp_activation")
+]
 
 
 def texts(rng: random.Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    base, source = (tuple(rng.randrange(3, VOCAB) for _ in range(rng.randint(3, 9))) for _ in range(2))
+    base, source = (
+        tuple(rng.randrange(3, VOCAB) for _ in range(rng.randint(3, 9))) for _ in range(2)
+    )
     return base, source
 
 
-def asked_by_hand(world: World, family: str, component: str, rng: random.Random) -> tuple[Row, Tensor]:
-    """A random interchange of the component (of one head, where it has heads), and what comes of it by hand."""
+def asked_by_hand(
+    world: World, family: str, component: str, rng: random.Random
+) -> tuple[Row, Tensor]:
+    """A random interchange of the component (of one head, where it has heads), and what comes of it
+    by hand."""
     base, source = texts(rng)
     count = heads_of(family, component)
     ours = tuple(rng.sample(range(len(base)), 2))
@@ -47,11 +55,19 @@ def asked_by_hand(world: World, family: str, component: str, rng: random.Random)
     width = HEAD_WIDTH.get(family, 8)
     features = [None if head is None else range(head * width, (head + 1) * width) for head in heads]
     points = [Point(layer, component) for layer in layers]
-    patch = Patch(points[0], ours, (Source(Row(source), points[1], theirs, features[1]),), features=features[0])
+    patch = Patch(
+        points[0],
+        ours,
+        (Source(Row(source), points[1], theirs, features[1]),),
+        features=features[0],
+    )
     spots: list[Place] = [
-        place(world.model, family, component, layer, head) for layer, head in zip(layers, heads, strict=True)
+        place(world.model, family, component, layer, head)
+        for layer, head in zip(layers, heads, strict=True)
     ]
-    return Row(base, (patch,)), interchange(world.model, base, source, [Swap(spots[0], ours, spots[1], theirs)])
+    return Row(base, (patch,)), interchange(
+        world.model, base, source, [Swap(spots[0], ours, spots[1], theirs)]
+    )
 
 
 @pytest.mark.parametrize(("family", "component"), CELLS)
@@ -63,7 +79,9 @@ def test_every_component_of_every_family_is_what_it_is_by_hand(family: str, comp
     for row, ours in zip(rows, logits_of(world.replayed(), rows), strict=True):
         assert (world.oracle(row) - wanted[row]).abs().max() <= 1e-4
         assert (ours - wanted[row]).abs().max() <= 1e-4
-    assert any((wanted[row] - world.plain(row.base)).abs().max() > 1e-2 for row in rows)  # else nothing was tested
+    assert any(
+        (wanted[row] - world.plain(row.base)).abs().max() > 1e-2 for row in rows
+    )  # else nothing was tested
 
 
 @pytest.mark.parametrize("family", FIRST_TIER)
@@ -73,12 +91,29 @@ def test_components_together_are_what_they_are_by_hand(family: str) -> None:
         base, source = texts(rng)
         patches, swaps = [], []
         for component in rng.sample([c for f, c in CELLS if f == family], 4):
-            layer, count = rng.randrange(world.layers) if component != "embedding" else 0, heads_of(family, component)
+            layer, count = (
+                rng.randrange(world.layers) if component != "embedding" else 0,
+                heads_of(family, component),
+            )
             head = rng.randrange(count) if count else None
-            ours, theirs, width = rng.randrange(len(base)), rng.randrange(len(source)), HEAD_WIDTH.get(family, 8)
+            ours, theirs, width = (
+                rng.randrange(len(base)),
+                rng.randrange(len(source)),
+                HEAD_WIDTH.get(family, 8),
+            )
             features = None if head is None else range(head * width, (head + 1) * width)
-            point, spot = Point(layer, component), place(world.model, family, component, layer, head)
-            patches.append(Patch(point, (ours,), (Source(Row(source), point, (theirs,), features),), features=features))
+            point, spot = (
+                Point(layer, component),
+                place(world.model, family, component, layer, head),
+            )
+            patches.append(
+                Patch(
+                    point,
+                    (ours,),
+                    (Source(Row(source), point, (theirs,), features),),
+                    features=features,
+                )
+            )
             swaps.append(Swap(spot, (ours,), spot, (theirs,)))
         row, wanted = Row(base, tuple(patches)), interchange(world.model, base, source, swaps)
         assert (world.oracle(row) - wanted).abs().max() <= 1e-4
@@ -92,24 +127,33 @@ def test_the_whole_of_a_component_with_heads_is_all_its_heads(family: str) -> No
     for component in PER_HEAD:
         (base, source), point = texts(rng), Point(1, component)
         tap = world.taps.at(point)
-        assert (tap.heads, tap.width) == (heads_of(family, component), tap.heads * HEAD_WIDTH.get(family, 8))
+        assert (tap.heads, tap.width) == (
+            heads_of(family, component),
+            tap.heads * HEAD_WIDTH.get(family, 8),
+        )
         by_head = [place(world.model, family, component, 1, head) for head in range(tap.heads)]
-        wanted = interchange(world.model, base, source, [Swap(spot, (1, 2), spot, (0, 2)) for spot in by_head])
+        wanted = interchange(
+            world.model, base, source, [Swap(spot, (1, 2), spot, (0, 2)) for spot in by_head]
+        )
         row = Row(base, (Patch(point, (1, 2), (Source(Row(source), point, (0, 2)),)),))
         assert (world.oracle(row) - wanted).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("family", MIXTURES)
-def test_a_mixture_of_experts_has_no_one_mlp_activation_and_says_so_in_one_line(family: str) -> None:
+def test_a_mixture_of_experts_has_no_one_mlp_activation_and_says_so_in_one_line(
+    family: str,
+) -> None:
     with pytest.raises(
         ModelError,
-        match=r"has no mlp_activation: no block has mlp\.down_proj, .*; name a module by its path: model\.layers",
+        match=r"has no mlp_activation: no block has mlp\.down_proj, .*; name a module by its path: "
+        r"model\.layers",
     ) as refused:
         shared_world(family).taps.of("mlp_activation")
     assert "\n" not in str(refused.value)
 
 
-# --- heads are the model's own heads ---------------------------------------------------------------------------------
+# --- heads are the model's own heads
+# ---------------------------------------------------------------------------------
 
 SAY_THEIR_ATTENTION = tuple(f for f in CONFIGS if f not in ("deepseek_v3",))
 """deepseek_v3 has no value projection of its own to hold its heads against."""
@@ -120,18 +164,25 @@ NORMED_AS_ONE = ("olmo2",)
 def attentions(model: PreTrainedModel, ids: tuple[int, ...]) -> tuple[Tensor, ...]:
     """The model's own attention weights, of each layer (head, token, token)."""
     with torch.no_grad():
-        return tuple(a[0] for a in model(input_ids=torch.tensor([list(ids)]), output_attentions=True).attentions)
+        return tuple(
+            a[0]
+            for a in model(input_ids=torch.tensor([list(ids)]), output_attentions=True).attentions
+        )
 
 
 def collected(world: World, ids: tuple[int, ...], component: str, layer: int) -> Tensor:
     """The component at all tokens, its heads apart: (token, head, d_head)."""
     point = Point(layer, component)
-    (seen,) = collect(world.network, world.taps, Row(ids, (Patch(point, tuple(range(len(ids))), kind=Collect()),)))
+    (seen,) = collect(
+        world.network, world.taps, Row(ids, (Patch(point, tuple(range(len(ids))), kind=Collect()),))
+    )
     return seen.unflatten(-1, (world.taps.at(point).heads, -1))
 
 
 @pytest.mark.parametrize("family", SAY_THEIR_ATTENTION)
-def test_head_h_is_the_mix_of_values_by_the_hth_of_the_models_own_attention_weights(family: str) -> None:
+def test_head_h_is_the_mix_of_values_by_the_hth_of_the_models_own_attention_weights(
+    family: str,
+) -> None:
     world = world_of(model_of(family, attention="eager"))
     ids = (5, 9, 12, 30, 7, 21)
     for layer, weights in enumerate(attentions(world.model, ids)):
@@ -144,7 +195,9 @@ def test_head_h_is_the_mix_of_values_by_the_hth_of_the_models_own_attention_weig
 
 @pytest.mark.parametrize("component", ["query", "key"])
 @pytest.mark.parametrize("family", [f for f in SAY_THEIR_ATTENTION if f not in NORMED_AS_ONE])
-def test_a_query_or_key_head_moves_the_attention_of_its_own_heads_only(family: str, component: str) -> None:
+def test_a_query_or_key_head_moves_the_attention_of_its_own_heads_only(
+    family: str, component: str
+) -> None:
     world = world_of(model_of(family, attention="eager"))
     ids, layer = (5, 9, 12, 30, 7, 21), 1
     own = attentions(world.model, ids)[layer]

@@ -1,4 +1,5 @@
-"""Networks that a function of the user's makes: a replica on tensors, and each thing that can be wrong with the function."""
+"""Networks that a function of the user's makes: a replica on tensors, and each thing that can be
+wrong with the function."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,13 +10,13 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
-from raysearch.engine.encode import encode, encoding_digest
-from raysearch.engine.factory import FactorySource, LoadedModule, look_at, module_digest
-from raysearch.engine.machine import Settings
+from raysearch.core.events import Block, Event, Measured, Screened, Task
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.engine.encoding.encode import encode, encoding_digest
+from raysearch.engine.loading.factory import FactorySource, LoadedModule, look_at, module_digest
+from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError, PairsError, PositionError, RaysearchError
-from raysearch.search.events import Block, Event, Measured, Screened, Task
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 from tests.engine.worlds import word_tokenizer
 
 TIMES, WIDTH, HIDDEN, CLASSES = 4, 3, 6, 3
@@ -57,18 +58,26 @@ def pairs_of(*shape: int, count: int = 12, **tokens: tuple[int, ...]) -> tuple[P
     generator = torch.Generator().manual_seed(1)
 
     def one(_: object) -> Input:
-        return Input(stimulus=Stimulus.of(3 * torch.randn(shape, generator=generator)), tokens=tokens)
+        return Input(
+            stimulus=Stimulus.of(3 * torch.randn(shape, generator=generator)), tokens=tokens
+        )
 
     answers = {"base": "0", ONE_SOURCE: "1"}
-    return tuple(Pair(i, one(i), {ONE_SOURCE: one(i)}, answers, {"x": "2"}, "test") for i in range(count))
+    return tuple(
+        Pair(i, one(i), {ONE_SOURCE: one(i)}, answers, {"x": "2"}, "test") for i in range(count)
+    )
 
 
 def loaded(module: nn.Module, dtype: str = "float32") -> LoadedModule:
     return LoadedModule(module.eval().requires_grad_(False), module_digest(module), dtype)
 
 
-def replica_of(module: nn.Module, pairs: Sequence[Pair], positions: Sequence[str] = (), **settings: int) -> Replica:
-    return Replica(loaded(module), pairs, positions, ["x"], "worker-1", settings=Settings(**settings))
+def replica_of(
+    module: nn.Module, pairs: Sequence[Pair], positions: Sequence[str] = (), **settings: int
+) -> Replica:
+    return Replica(
+        loaded(module), pairs, positions, ["x"], "worker-1", settings=RunnerSettings(**settings)
+    )
 
 
 def blocks_of(pairs: Sequence[Pair]) -> tuple[Block, ...]:
@@ -79,10 +88,14 @@ def swap(layer: int, position: str = "last", subspace: Subspace = Subspace()) ->
     return Intervention((Unit(Site(layer, "residual", position), subspace),))
 
 
-def by_hand(module: nn.Module, blocks: Sequence[nn.Module], layer: int, pair: Pair, columns: Sequence[int]) -> int:
-    """The class, with these columns of what a block puts out taken from the source, by plain hooks on plain tensors."""
+def by_hand(
+    module: nn.Module, blocks: Sequence[nn.Module], layer: int, pair: Pair, columns: Sequence[int]
+) -> int:
+    """The class, with these columns of what a block puts out taken from the source, by plain hooks
+    on plain tensors."""
     base, source = (
-        torch.tensor(i.stimulus.numbers).view(1, *i.stimulus.shape) for i in (pair.base, pair.sources[ONE_SOURCE])
+        torch.tensor(i.stimulus.numbers).view(1, *i.stimulus.shape)
+        for i in (pair.base, pair.sources[ONE_SOURCE])
     )
     kept: list[Tensor] = []
     handle = blocks[layer].register_forward_hook(lambda _m, _i, out: kept.append(out.clone()))
@@ -110,7 +123,13 @@ def test_a_replica_of_an_mlp_says_what_plain_hooks_say(rows: int) -> None:
     module, pairs = Mlp(), pairs_of(TIMES)
     replica = replica_of(module, pairs, rows=rows)
     facts = replica.opened.facts
-    assert (facts.layers, facts.width, facts.heads, facts.path, facts.dtype) == (3, 0, 0, "batched", "float32")
+    assert (facts.layers, facts.width, facts.heads, facts.path, facts.dtype) == (
+        3,
+        0,
+        0,
+        "batched",
+        "float32",
+    )
     (residual,) = facts.components
     assert (residual.layers, residual.width, residual.widths) == ((0, 1, 2), 0, (8, 5, CLASSES))
     assert [residual.width_in(layer) for layer in residual.layers] == [8, 5, CLASSES]
@@ -120,7 +139,9 @@ def test_a_replica_of_an_mlp_says_what_plain_hooks_say(rows: int) -> None:
     said = outputs(replica.do(Task(1, "measure", tuple(asked.values()), blocks_of(pairs))))
     for (layer, columns), intervention in asked.items():
         for block in blocks_of(pairs):
-            wanted = [by_hand(module, list(module.layers), layer, pairs[p], columns) for p in block.pairs]
+            wanted = [
+                by_hand(module, list(module.layers), layer, pairs[p], columns) for p in block.pairs
+            ]
             assert [c for (c,) in said[intervention.id, block.index]] == wanted
     assert len({c for block in said.values() for c in block}) > 1
 
@@ -139,14 +160,19 @@ def test_time_steps_are_positions_of_a_recurrent_network() -> None:
     replica = replica_of(module, pairs, ("early", "late"))
     (first, *_) = replica.opened.encoded
     assert first.base == pairs[0].base.stimulus
-    assert (first.base_positions, first.tokens) == ({"early": (0, 1), "late": (3,), "last": (3,)}, TIMES)
+    assert (first.base_positions, first.tokens) == (
+        {"early": (0, 1), "late": (3,), "last": (3,)},
+        TIMES,
+    )
     assert (first.answers, first.counterfactual) == ({"base": (0,), "source": (1,)}, {"x": (2,)})
     asked = [swap(layer, position) for layer in (0, 1) for position in ("early", "late", "last")]
     said = outputs(replica.do(Task(1, "measure", tuple(asked), blocks_of(pairs))))
     for layer in (0, 1):
         late, last = (said[swap(layer, position).id, 0] for position in ("late", "last"))
         assert late == last
-    sources = [torch.tensor(p.sources[ONE_SOURCE].stimulus.numbers).view(1, TIMES, WIDTH) for p in pairs]
+    sources = [
+        torch.tensor(p.sources[ONE_SOURCE].stimulus.numbers).view(1, TIMES, WIDTH) for p in pairs
+    ]
     assert [c for block in range(3) for (c,) in said[swap(1, "last").id, block]] == [
         int(module(source).argmax()) for source in sources
     ]
@@ -160,8 +186,14 @@ def test_inputs_of_two_lengths_are_of_two_companies_and_last_is_the_last_of_each
     )  # fmt: skip
     replica = replica_of(Recurrent(), mixed)
     (first, *_) = replica.opened.encoded
-    assert (first.base_positions["last"], first.source_positions[ONE_SOURCE]["last"]) == ((3,), (1,))
-    assert len(outputs(replica.do(Task(1, "measure", (swap(0),), (Block("test", 0, (0, 1, 2, 3)),))))) == 1
+    assert (first.base_positions["last"], first.source_positions[ONE_SOURCE]["last"]) == (
+        (3,),
+        (1,),
+    )
+    assert (
+        len(outputs(replica.do(Task(1, "measure", (swap(0),), (Block("test", 0, (0, 1, 2, 3)),)))))
+        == 1
+    )
 
 
 def test_a_job_may_ask_for_half_precision_and_gets_inputs_to_match() -> None:
@@ -184,7 +216,9 @@ def test_whole_numbers_are_given_as_they_are() -> None:
 
     inputs = [Input(stimulus=Stimulus.of([n, 2, 5])) for n in range(10)]
     answers = {"base": "0", ONE_SOURCE: "1"}
-    pairs = tuple(Pair(i, inputs[i], {ONE_SOURCE: inputs[-i]}, answers, {"x": "2"}, "test") for i in range(8))
+    pairs = tuple(
+        Pair(i, inputs[i], {ONE_SOURCE: inputs[-i]}, answers, {"x": "2"}, "test") for i in range(8)
+    )
     replica = replica_of(Ids(), pairs)
     assert replica.opened.encoded[0].base.dtype == "int64"
     assert len(outputs(replica.do(Task(1, "measure", (swap(0),), blocks_of(pairs))))) == 2
@@ -220,23 +254,40 @@ SHORT = Input(stimulus=Stimulus.of([0.0] * 5))
             changed(PAIR, answers={"base": " 1", ONE_SOURCE: "0"}),
             (),
             PairsError,
-            r"answer of base is ' 1', which names no class; Recurrent has the classes \"0\" to \"2\"",
+            r"answer of base is ' 1', which names no class; Recurrent has the classes \"0\" to "
+            r"\"2\"",
         ),
-        (changed(PAIR, answers={"base": "01", ONE_SOURCE: "0"}), (), PairsError, "'01', which names no class"),
-        (changed(PAIR, answers={"base": "-1", ONE_SOURCE: "0"}), (), PairsError, "'-1', which names no class"),
+        (
+            changed(PAIR, answers={"base": "01", ONE_SOURCE: "0"}),
+            (),
+            PairsError,
+            "'01', which names no class",
+        ),
+        (
+            changed(PAIR, answers={"base": "-1", ONE_SOURCE: "0"}),
+            (),
+            PairsError,
+            "'-1', which names no class",
+        ),
         (
             changed(PAIR, counterfactual={"x": "3"}),
             (),
             PairsError,
             "counterfactual of variable 'x' is class 3; Recurrent",
         ),
-        (changed(PAIR, counterfactual={}), (), PairsError, "counterfactual of variable 'x' is missing"),
+        (
+            changed(PAIR, counterfactual={}),
+            (),
+            PairsError,
+            "counterfactual of variable 'x' is missing",
+        ),
         (PAIR, ("q",), PositionError, "pair 0: the base has no position 'q'; it has p, last"),
         (
             changed(PAIR, base=Input(stimulus=PAIR.base.stimulus, tokens={"p": (4,)})),
             ("p",),
             PositionError,
-            r"position 'p' has token 4, and Recurrent has 4 \(from 0\) on the tensor of shape \[4, 3\]",
+            r"position 'p' has token 4, and Recurrent has 4 \(from 0\) on the tensor of shape \[4, "
+            r"3\]",
         ),
         (
             changed(PAIR, base=Input(stimulus=PAIR.base.stimulus, tokens={"p": (1, 2)})),
@@ -248,7 +299,8 @@ SHORT = Input(stimulus=Stimulus.of([0.0] * 5))
             changed(PAIR, base=SHORT),
             (),
             ModelError,
-            r"pair 0: the base, a float32 tensor of shape \[5\]: a GRU run step by step is given a tensor",
+            r"pair 0: the base, a float32 tensor of shape \[5\]: a GRU run step by step is given a "
+            r"tensor",
         ),
         (
             changed(PAIR, sources={ONE_SOURCE: SHORT}),
@@ -268,14 +320,18 @@ def test_pairs_that_do_not_fit_the_network_are_one_line(
 
 def test_a_language_model_is_not_given_tensors() -> None:
     with pytest.raises(
-        PairsError, match=r"pair 0: the base is the tensor of shape \[4, 3\], and the model is a language"
+        PairsError,
+        match=r"pair 0: the base is the tensor of shape \[4, 3\], and the model is a language",
     ):
         encode([PAIR], word_tokenizer(), [], ["x"])
 
 
 def test_equal_pairs_have_equal_encodings_and_others_other_ones() -> None:
     module, pairs = Mlp(), pairs_of(TIMES)
-    digests = [encoding_digest(replica_of(m, p).opened.encoded) for m, p in [(module, pairs), (Mlp(), pairs)]]
+    digests = [
+        encoding_digest(replica_of(m, p).opened.encoded)
+        for m, p in [(module, pairs), (Mlp(), pairs)]
+    ]
     assert digests[0] == digests[1]
     assert encoding_digest(replica_of(module, pairs[1:]).opened.encoded) != digests[0]
 
@@ -346,11 +402,20 @@ def test_the_digest_is_of_weights_and_code_and_not_of_the_dtype_asked(mine: Path
     ("path", "says"),
     [
         ("{mine}:nope", "model.path: .*mine.py has no 'nope'; give file.py:name of a function"),
-        ("{mine}:wants", "model.path: mine.py:wants raised TypeError: .*it is called without arguments"),
+        (
+            "{mine}:wants",
+            "model.path: mine.py:wants raised TypeError: .*it is called without arguments",
+        ),
         ("{mine}:broken", "model.path: mine.py:broken raised ZeroDivisionError: ouch and more"),
-        ("{mine}:number", "model.path: mine.py:number returned int; it must return a torch.nn.Module"),
+        (
+            "{mine}:number",
+            "model.path: mine.py:number returned int; it must return a torch.nn.Module",
+        ),
         ("{mine}:seven", "model.path: mine.py:seven is int; it must be a function"),
-        ("{mine}:language", "returned the language model GPT2LMHeadModel; give its folder or hub id instead"),
+        (
+            "{mine}:language",
+            "returned the language model GPT2LMHeadModel; give its folder or hub id instead",
+        ),
         ("{syntax}:net", "model.path: .*syntax.py cannot be run: SyntaxError"),
         ("/nowhere/mine.py:net", "model.path: there is no file /nowhere/mine.py"),
         ("no_such_package.nets:net", "model.path: there is no module 'no_such_package.nets'"),

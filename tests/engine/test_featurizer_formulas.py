@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from raysearch.core.hypothesis import CLOSED_FORM, Subspace
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear import MeanDifference, Random
@@ -19,8 +20,7 @@ from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation, orthonormal
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.engine.featurizers.spans import Span, unevenness
-from raysearch.search.hypothesis import CLOSED_FORM, Subspace
+from raysearch.engine.featurizers.spans import LinearSubspace, unevenness
 from tests.engine.featurizer_worlds import autoencoder, made, near, pair, seeded
 
 seeds = st.integers(0, 10_000)
@@ -53,14 +53,22 @@ def test_orthonormal_columns_are_left_as_they_are(width: int, seed: int) -> None
     directions = orthonormal(raw)
     assert near(orthonormal(directions), directions)
     assert near(Rotation(directions).directions.detach(), directions)
-    assert bool(((directions.T @ raw).diagonal() > 0).all())  # each column points where the raw one does
+    assert bool(
+        ((directions.T @ raw).diagonal() > 0).all()
+    )  # each column points where the raw one does
 
 
 def test_random_directions_are_uniform_and_drawn_from_the_generator() -> None:
-    shares = torch.stack([Random.draw(8, 2, seeded(seed)).directions.square().sum(1) for seed in range(400)])
+    shares = torch.stack(
+        [Random.draw(8, 2, seeded(seed)).directions.square().sum(1) for seed in range(400)]
+    )
     assert near(shares.mean(0), torch.full((8,), 2 / 8), 0.04)  # k/d of any direction lies within
-    assert torch.equal(Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(3)).directions)
-    assert not torch.allclose(Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(4)).directions)
+    assert torch.equal(
+        Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(3)).directions
+    )
+    assert not torch.allclose(
+        Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(4)).directions
+    )
 
 
 def test_coordinates_are_taken_out_of_the_rest_and_put_in_bit_for_bit() -> None:
@@ -68,7 +76,9 @@ def test_coordinates_are_taken_out_of_the_rest_and_put_in_bit_for_bit() -> None:
     features, rest = identity(x)
     assert torch.equal(features, x[:, [2, 0]])
     assert torch.equal(rest, x * torch.tensor([0.0, 1.0, 0.0, 1.0]))
-    assert torch.equal(identity.interchange(x, y), torch.stack([y[:, 0], x[:, 1], y[:, 2], x[:, 3]], dim=1))
+    assert torch.equal(
+        identity.interchange(x, y), torch.stack([y[:, 0], x[:, 1], y[:, 2], x[:, 3]], dim=1)
+    )
 
 
 # ---- boundaries
@@ -79,8 +89,12 @@ def sigmoid(value: float) -> float:
 
 
 @settings(max_examples=30)
-@given(width=st.integers(2, 20), seed=seeds, boundary=st.floats(-0.5, 1.5), progress=st.floats(0, 1))
-def test_boundless_is_the_formula_of_the_paper(width: int, seed: int, boundary: float, progress: float) -> None:
+@given(
+    width=st.integers(2, 20), seed=seeds, boundary=st.floats(-0.5, 1.5), progress=st.floats(0, 1)
+)
+def test_boundless_is_the_formula_of_the_paper(
+    width: int, seed: int, boundary: float, progress: float
+) -> None:
     boundless = Boundless(Random.draw(width, width, seeded(seed)).directions, boundary)
     boundless.anneal(progress)
     temperature, edge = 50 + (0.1 - 50) * progress, min(max(boundary, 1e-3), 1.0) * width
@@ -122,7 +136,11 @@ def test_a_boundary_beyond_the_width_comes_back() -> None:
 
 @settings(max_examples=30)
 @given(
-    width=st.integers(3, 16), features=st.integers(1, 3), seed=seeds, share=st.floats(0, 1), progress=st.floats(0, 1)
+    width=st.integers(3, 16),
+    features=st.integers(1, 3),
+    seed=seeds,
+    share=st.floats(0, 1),
+    progress=st.floats(0, 1),
 )
 def test_a_boundary_over_k_directions_is_the_formula_of_causalab(
     width: int, features: int, seed: int, share: float, progress: float
@@ -195,14 +213,18 @@ def test_heads_are_kept_or_left_whole() -> None:
 
 @pytest.mark.parametrize("basis", ["coordinates", "heads", "pca", "sae"])
 @pytest.mark.parametrize(("theta", "width"), [(-1.0, 0), (0.0, 0), (1.0, None)])
-def test_a_mask_that_keeps_nothing_or_everything_says_so(basis: str, theta: float, width: int | None) -> None:
+def test_a_mask_that_keeps_nothing_or_everything_says_so(
+    basis: str, theta: float, width: int | None
+) -> None:
     mask = made("mask" if basis == "coordinates" else f"mask of {basis}", 8, 1)
     assert isinstance(mask, Mask)
     torch.nn.init.constant_(mask.theta, theta)
     mask.harden()
     assert mask.collapsed
     kept = len(mask.theta) if width is None else width
-    assert mask.found() == ({"width": 4 * kept, "groups": kept} if basis == "heads" else {"width": kept})
+    assert mask.found() == (
+        {"width": 4 * kept, "groups": kept} if basis == "heads" else {"width": kept}
+    )
     read = from_bytes(to_bytes(mask))
     assert isinstance(read, Mask)
     assert read.collapsed
@@ -236,12 +258,16 @@ def test_of_an_autoencoder_only_the_features_that_a_mask_keeps_are_saved() -> No
 
 @settings(max_examples=20)
 @given(width=st.integers(2, 10), seed=seeds, data=st.data())
-def test_pca_swaps_standardised_components_and_keeps_the_rest(width: int, seed: int, data: st.DataObject) -> None:
+def test_pca_swaps_standardised_components_and_keeps_the_rest(
+    width: int, seed: int, data: st.DataObject
+) -> None:
     features = data.draw(st.integers(1, width))
     vectors = torch.randn((30, width), generator=seeded(seed)) * torch.linspace(0.1, 5, width) + 2
     given_, (x, y) = vectors.double().numpy(), pair(width, seed)
     mean, scale = given_.mean(0), given_.std(0)
-    values, components = np.linalg.eigh(np.cov(((given_ - mean) / scale).T, bias=True).reshape(width, width))
+    values, components = np.linalg.eigh(
+        np.cov(((given_ - mean) / scale).T, bias=True).reshape(width, width)
+    )
     c = components[:, np.argsort(-values)[:features]]
     u, v = (x.double().numpy() - mean) / scale, (y.double().numpy() - mean) / scale
     wanted = x.double().numpy() + ((v @ c @ c.T) - (u @ c @ c.T)) * scale
@@ -249,7 +275,9 @@ def test_pca_swaps_standardised_components_and_keeps_the_rest(width: int, seed: 
     assert near(pca.interchange(x, y), torch.from_numpy(wanted).float(), 1e-3)
     assert near(pca(vectors)[0].mean(0), torch.zeros(features), 1e-4)
     assert near(
-        pca(vectors)[0].var(0, correction=0), torch.tensor(np.sort(values)[::-1][:features].copy()).float(), 1e-4
+        pca(vectors)[0].var(0, correction=0),
+        torch.tensor(np.sort(values)[::-1][:features].copy()).float(),
+        1e-4,
     )
 
 
@@ -268,7 +296,11 @@ def test_svd_is_not_centred(width: int, seed: int, data: st.DataObject) -> None:
     vectors, (x, y) = torch.randn((30, width), generator=seeded(seed)) + 2, pair(width, seed)
     values, directions = np.linalg.eigh((vectors.double().T @ vectors.double()).numpy())
     r = torch.from_numpy(directions[:, np.argsort(-values)[:features]]).float()
-    assert near(closed_form(Subspace("svd", features), vectors).interchange(x, y), x + (y - x) @ r @ r.T, 1e-3)
+    assert near(
+        closed_form(Subspace("svd", features), vectors).interchange(x, y),
+        x + (y - x) @ r @ r.T,
+        1e-3,
+    )
 
 
 def test_of_two_classes_the_mean_difference_is_the_line_between_them() -> None:
@@ -301,12 +333,12 @@ def test_directions_keep_their_sign_and_bits_and_none_is_made_up(name: str) -> N
     vectors, labels = torch.randn((20, 5), generator=seeded(1)), [i % 3 for i in range(20)]
     one, other = (closed_form(Subspace(name), vectors, labels) for _ in range(2))
     assert to_bytes(one) == to_bytes(other)
-    assert isinstance(one, Span)
+    assert isinstance(one, LinearSubspace)
     largest = one.directions.gather(0, one.directions.abs().argmax(0, keepdim=True))
     assert bool((largest > 0).all())
     assert one.directions.shape[1] == {"pca": 5, "svd": 5, "mean_difference": 2}[name]
     few = closed_form(Subspace(name), vectors[:3], labels[:3])
-    assert isinstance(few, Span)
+    assert isinstance(few, LinearSubspace)
     assert few.directions.shape[1] == {"pca": 2, "svd": 3, "mean_difference": 2}[name]
 
 
@@ -319,7 +351,12 @@ def test_an_autoencoder_swaps_features_and_keeps_the_error_of_the_base(
     jump: bool, chosen: tuple[int, ...] | None
 ) -> None:
     weights, (x, y) = autoencoder(6, 9, seeded(2), jump), pair(6, 2)
-    sae = untrained(Subspace("sae", coordinates=chosen), 6, seeded(0), file=SaeFile(safetensors.torch.save(weights)))
+    sae = untrained(
+        Subspace("sae", coordinates=chosen),
+        6,
+        seeded(0),
+        file=SaeFile(safetensors.torch.save(weights)),
+    )
 
     def encode(vectors: Tensor) -> Tensor:
         before = vectors @ weights["W_enc"] + weights["b_enc"]
@@ -344,7 +381,8 @@ def _linear(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 LAYOUTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "as linear layers": _linear,
-    "as linear layers, turned": lambda w: {n: t.T if t.ndim == 2 else t for n, t in _linear(w).items()},
+    "as linear layers, "
+    "turned": lambda w: {n: t.T if t.ndim == 2 else t for n, t in _linear(w).items()},
     "turned": lambda w: w | {"W_enc": w["W_enc"].T, "W_dec": w["W_dec"].T},
     "decoder turned": lambda w: w | {"W_dec": w["W_dec"].T},
     "both": lambda w: {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"], "W_dec": w["W_dec"], "b_dec": w["b_dec"]},
@@ -355,7 +393,9 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_layouts_of_a_file_are_one_autoencoder(layout: str, dtype: torch.dtype) -> None:
     weights, (x, y) = autoencoder(5, 8, seeded(0)), pair(5, 0)
-    kept = {name: tensor.to(dtype).contiguous() for name, tensor in LAYOUTS[layout](weights).items()}
+    kept = {
+        name: tensor.to(dtype).contiguous() for name, tensor in LAYOUTS[layout](weights).items()
+    }
     one, other = (Sae.read(SaeFile(safetensors.torch.save(w)), 5) for w in (weights, kept))
     assert torch.equal(one.interchange(x, y), other.interchange(x, y))
 

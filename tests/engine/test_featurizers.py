@@ -5,15 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Subspace
 from raysearch.engine.featurizers.boundless import Boundless
-from raysearch.engine.featurizers.featurizer import Cooling
+from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.make import FEATURIZERS, untrained
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation, orthonormal
-from raysearch.engine.featurizers.spans import Span, unevenness
-from raysearch.engine.kinds import Featurized
-from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Subspace
+from raysearch.engine.featurizers.spans import LinearSubspace, unevenness
+from raysearch.engine.patching.operations import Featurized
 from tests.engine.featurizer_worlds import ITEMS, LEARN, NAMED, made, near, pair, seeded
 
 each = pytest.mark.parametrize("name", NAMED)
@@ -63,7 +63,9 @@ def test_an_interchange_is_that_of_the_features_and_keeps_the_rest(
 
 @each
 @settings(max_examples=15)
-@given(width=widths, seed=seeds, hard=hardened, dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    width=widths, seed=seeds, hard=hardened, dtype=st.sampled_from([torch.float32, torch.bfloat16])
+)
 def test_a_vector_interchanged_with_itself_changes_no_bit(
     name: str, width: int, seed: int, hard: bool, dtype: torch.dtype
 ) -> None:
@@ -80,7 +82,9 @@ def test_a_unit_of_two_tokens_in_bfloat16_is_one_vector_in_float32_cast_back(nam
     featurizer, (x, y) = made(name, 12, 3), (vectors.bfloat16() for vectors in pair(12, 3))
     with torch.no_grad():
         found = Featurized("", featurizer).forward(x.view(ITEMS, 2, 6), y.view(ITEMS, 2, 6))
-        assert torch.equal(found, featurizer.interchange(x.float(), y.float()).bfloat16().view(ITEMS, 2, 6))
+        assert torch.equal(
+            found, featurizer.interchange(x.float(), y.float()).bfloat16().view(ITEMS, 2, 6)
+        )
     assert not torch.equal(found.flatten(1), x)
 
 
@@ -101,7 +105,11 @@ def test_gradients_flow_to_every_parameter_and_each_has_its_group(name: str) -> 
         assert parameter.grad is not None
         assert float(parameter.grad.abs().max()) > 0
     groups = featurizer.parameter_groups()
-    wanted = {"das": {"rotation"}, "boundless": {"rotation", "boundary"}, "boundless_rank": {"rotation", "boundary"}}
+    wanted = {
+        "das": {"rotation"},
+        "boundless": {"rotation", "boundary"},
+        "boundless_rank": {"rotation", "boundary"},
+    }
     assert set(groups) == wanted.get(name, {"mask"})
     grouped = [id(parameter) for group in groups.values() for parameter in group]
     assert sorted(grouped) == sorted(id(parameter) for parameter in featurizer.parameters())
@@ -118,18 +126,25 @@ def test_what_is_not_trained_has_no_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["das", "boundless", "boundless_rank"])
-def test_steps_of_adam_find_a_planted_subspace_and_keep_the_directions_orthonormal(name: str) -> None:
+def test_steps_of_adam_find_a_planted_subspace_and_keep_the_directions_orthonormal(
+    name: str,
+) -> None:
     width = 16
     planted = orthonormal(torch.randn((width, 3), generator=seeded(7)))
     x, y = pair(width, 0, items=64)
     wanted = x + (y - x) @ planted @ planted.T
-    subspace = Subspace("das", 3) if name == "das" else Subspace(name, None if name == "boundless" else 8)
+    subspace = (
+        Subspace("das", 3) if name == "das" else Subspace(name, None if name == "boundless" else 8)
+    )
     featurizer = untrained(subspace, width, seeded(0))
-    assert isinstance(featurizer, Span)
+    assert isinstance(featurizer, LinearSubspace)
     if isinstance(featurizer, Boundless):
-        featurizer.cooling = Cooling(2.0, 0.1)  # 50 is for widths of thousands
+        featurizer.cooling = TemperatureSchedule(2.0, 0.1)  # 50 is for widths of thousands
     rates = {"rotation": 0.03, "boundary": 0.03}
-    groups = [{"params": group, "lr": rates[kind]} for kind, group in featurizer.parameter_groups().items()]
+    groups = [
+        {"params": group, "lr": rates[kind]}
+        for kind, group in featurizer.parameter_groups().items()
+    ]
     optimiser, losses, steps = torch.optim.Adam(groups), [], 150
     for step in range(steps):
         featurizer.anneal(step / (steps - 1))
@@ -144,8 +159,11 @@ def test_steps_of_adam_find_a_planted_subspace_and_keep_the_directions_orthonorm
     final = (featurizer.interchange(x, y).detach() - wanted).square().mean()
     assert float(final) < 0.1 * losses[0]
     if name != "das":
-        # The first feature of boundless is interchanged by half at most, so that it wants half a one more.
-        assert featurizer.found()["width"] == pytest.approx(3, abs=0.6 if name == "boundless" else 0)
+        # The first feature of boundless is interchanged by half at most, so that it wants half a
+        # one more.
+        assert featurizer.found()["width"] == pytest.approx(
+            3, abs=0.6 if name == "boundless" else 0
+        )
     assert not featurizer.collapsed
 
 
@@ -199,7 +217,11 @@ def test_training_goes_on_after_a_pause_to_validate(name: str) -> None:
     with torch.no_grad():
         for parameter in featurizer.parameters():
             assert parameter.grad is not None
-            parameter += torch.randn(parameter.shape, generator=seeded(2)) if parameter.ndim == 2 else -2 * parameter
+            parameter += (
+                torch.randn(parameter.shape, generator=seeded(2))
+                if parameter.ndim == 2
+                else -2 * parameter
+            )
     featurizer.harden()
     assert not torch.allclose(featurizer.interchange(x, y), paused)
 
@@ -209,7 +231,10 @@ def test_training_goes_on_after_a_pause_to_validate(name: str) -> None:
 def test_a_rotation_within_another_keeps_more_of_the_change_than_any_other_of_its_size(
     seed: int, k: int, pairs: int
 ) -> None:
-    larger, changes = Rotation.random(12, 6, seeded(seed)), torch.randn(pairs, 12, generator=seeded(seed + 1))
+    larger, changes = (
+        Rotation.random(12, 6, seeded(seed)),
+        torch.randn(pairs, 12, generator=seeded(seed + 1)),
+    )
     within = Rotation.within(larger, changes, k).directions.detach()
     inside = changes @ larger.directions.detach()
     best = torch.linalg.svdvals(inside)[:k].square().sum()

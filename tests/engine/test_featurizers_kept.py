@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, ModelError, StoreError
-from raysearch.search.hypothesis import Subspace
 from tests.engine.featurizer_worlds import NAMED, autoencoder, made, near, pair, seeded
 
 each = pytest.mark.parametrize("name", NAMED)
@@ -30,7 +30,9 @@ seeds = st.integers(0, 10_000)
 @each
 @settings(max_examples=10)
 @given(width=widths, seed=seeds)
-def test_what_is_kept_as_bytes_computes_what_the_hardened_one_did(name: str, width: int, seed: int) -> None:
+def test_what_is_kept_as_bytes_computes_what_the_hardened_one_did(
+    name: str, width: int, seed: int
+) -> None:
     featurizer, (x, y) = made(name, width, seed), pair(width, seed)
     featurizer.harden()
     read = from_bytes(to_bytes(featurizer))
@@ -87,13 +89,25 @@ def said(file: SaeFile = SAE, **more: object) -> SaeFile:
         (Subspace(coordinates=(1, 1)), {}, "identity: a feature twice"),
         (Subspace(coordinates=()), {}, "identity: no feature"),
         (Subspace("das", 2, coordinates=(1,)), {}, "das: coordinates cannot be chosen"),
-        (Subspace("mask", basis="neurons"), {}, "'neurons' is no basis; use coordinates, pca, sae, heads"),
+        (
+            Subspace("mask", basis="neurons"),
+            {},
+            "'neurons' is no basis; use coordinates, pca, sae, heads",
+        ),
         (Subspace("mask", basis="heads"), {}, "mask: 0 heads in a vector of 8"),
         (Subspace("mask", basis="heads"), {"heads": 3}, "mask: 3 heads in a vector of 8"),
         (Subspace("mask", basis="pca"), {}, "need activations"),
-        (Subspace("mask", 9, basis="pca"), {"activations": torch.ones(3, 8)}, "mask: 9 features of a vector of 8"),
+        (
+            Subspace("mask", 9, basis="pca"),
+            {"activations": torch.ones(3, 8)},
+            "mask: 9 features of a vector of 8",
+        ),
         (Subspace("mask", basis="sae"), {}, "sae: the file of the sparse autoencoder is not named"),
-        (Subspace("sae"), {"file": SAE}, "sae: the autoencoder is for vectors of 6, the unit has 8"),
+        (
+            Subspace("sae"),
+            {"file": SAE},
+            "sae: the autoencoder is for vectors of 6, the unit has 8",
+        ),
         (Subspace("mask", basis="sae"), {"file": SAE}, "for vectors of 6, the unit has 8"),
         (Subspace("sae"), {"file": SaeFile(b"PK")}, "sae: the file is no safetensors"),
         (Subspace("sae"), {"file": SaeFile(b"")}, "sae: the file is no safetensors"),
@@ -104,17 +118,41 @@ def said(file: SaeFile = SAE, **more: object) -> SaeFile:
         ),
         (Subspace("sae"), {"file": GATED}, "has r_mag, which we do not know"),
         (Subspace("sae"), {"file": BENT}, r"W_dec has shape \(9, 5\)"),
-        (Subspace("sae"), {"file": replace(SAE, config=b"{")}, "cfg.json beside the file is no JSON"),
-        (Subspace("sae"), {"file": replace(SAE, config=b'{"k": 32}')}, "does not say apply_b_dec_to_input"),
+        (
+            Subspace("sae"),
+            {"file": replace(SAE, config=b"{")},
+            "cfg.json beside the file is no JSON",
+        ),
+        (
+            Subspace("sae"),
+            {"file": replace(SAE, config=b'{"k": 32}')},
+            "does not say apply_b_dec_to_input",
+        ),
         (
             Subspace("sae"),
             {"file": said(architecture="topk")},
             'architecture: "topk"; read is only "standard" or "jumprelu"',
         ),
-        (Subspace("sae"), {"file": said(activation_fn_str="topk")}, 'activation_fn_str: "topk"; read is only "relu"'),
-        (Subspace("sae"), {"file": said(normalize_activations="layer_norm")}, "says normalize_activations"),
-        (Subspace("sae"), {"file": said(normalize_activations=True)}, "says normalize_activations: true"),
-        (Subspace("sae"), {"file": said(finetuning_scaling_factor=True)}, "says finetuning_scaling_factor"),
+        (
+            Subspace("sae"),
+            {"file": said(activation_fn_str="topk")},
+            'activation_fn_str: "topk"; read is only "relu"',
+        ),
+        (
+            Subspace("sae"),
+            {"file": said(normalize_activations="layer_norm")},
+            "says normalize_activations",
+        ),
+        (
+            Subspace("sae"),
+            {"file": said(normalize_activations=True)},
+            "says normalize_activations: true",
+        ),
+        (
+            Subspace("sae"),
+            {"file": said(finetuning_scaling_factor=True)},
+            "says finetuning_scaling_factor",
+        ),
         (Subspace("sae"), {"file": said(JUMPING)}, "has a threshold, as of jumprelu"),
         (Subspace("sae"), {"file": said(architecture="jumprelu")}, "has no threshold"),
     ],
@@ -136,13 +174,38 @@ def test_a_feature_that_an_autoencoder_has_not_is_refused() -> None:
     ("subspace", "vectors", "error", "says"),
     [
         (Subspace("pca", 9), torch.ones(20, 8), JobError, "pca: 9 features of a vector of 8"),
-        (Subspace("pca", 4), torch.eye(4, 8), JobError, "pca: 4 features asked, the centred activations span 3"),
-        (Subspace("svd", 5), torch.eye(4, 8), JobError, "svd: 5 features asked, the activations span 4"),
-        (Subspace("pca"), torch.ones(4, 8), JobError, "pca: any features asked, the centred activations span 0"),
+        (
+            Subspace("pca", 4),
+            torch.eye(4, 8),
+            JobError,
+            "pca: 4 features asked, the centred activations span 3",
+        ),
+        (
+            Subspace("svd", 5),
+            torch.eye(4, 8),
+            JobError,
+            "svd: 5 features asked, the activations span 4",
+        ),
+        (
+            Subspace("pca"),
+            torch.ones(4, 8),
+            JobError,
+            "pca: any features asked, the centred activations span 0",
+        ),
         (Subspace("svd", 1), torch.ones(0, 8), JobError, "svd: no activations"),
         (Subspace("mean_difference"), torch.ones(4, 8), JobError, "the means of 2 classes span 0"),
-        (Subspace("mean_difference", 2), torch.eye(4, 8), JobError, "2 features asked, the means of 2 classes span 1"),
-        (Subspace("svd", 1), torch.full((4, 8), torch.nan), ModelError, "svd: an activation is not finite"),
+        (
+            Subspace("mean_difference", 2),
+            torch.eye(4, 8),
+            JobError,
+            "2 features asked, the means of 2 classes span 1",
+        ),
+        (
+            Subspace("svd", 1),
+            torch.full((4, 8), torch.nan),
+            ModelError,
+            "svd: an activation is not finite",
+        ),
     ],
 )
 def test_what_activations_do_not_determine_is_one_line(
@@ -184,7 +247,10 @@ def told(tensors: dict[str, Tensor], **about: object) -> bytes:
         (told({"directions": torch.eye(4, 4)}, name="boundless"), "'boundary' is missing"),
         (told({"coordinates": torch.tensor([0, 4])}, name="identity"), "coordinates"),
         (told({"theta": torch.ones(4)}, name="mask"), "saved featurizer"),
-        (told({"theta": torch.ones(3), "identity.coordinates": torch.arange(4)}, name="mask"), "of equal width"),
+        (
+            told({"theta": torch.ones(3), "identity.coordinates": torch.arange(4)}, name="mask"),
+            "of equal width",
+        ),
     ],
 )
 def test_bytes_that_are_no_featurizer_are_refused_in_one_line(content: bytes, says: str) -> None:
@@ -195,10 +261,14 @@ def test_bytes_that_are_no_featurizer_are_refused_in_one_line(content: bytes, sa
 
 @pytest.mark.parametrize("jump", [False, True])
 @pytest.mark.parametrize("applied", [False, True])
-def test_a_file_of_saelens_is_read_as_the_cfg_beside_it_says(tmp_path: Path, jump: bool, applied: bool) -> None:
+def test_a_file_of_saelens_is_read_as_the_cfg_beside_it_says(
+    tmp_path: Path, jump: bool, applied: bool
+) -> None:
     weights, (x, _) = autoencoder(6, 9, seeded(0), jump), pair(6, 0)
     (tmp_path / "sae_weights.safetensors").write_bytes(safetensors.torch.save(weights))
-    config = said(architecture="jumprelu" if jump else "standard", apply_b_dec_to_input=applied).config
+    config = said(
+        architecture="jumprelu" if jump else "standard", apply_b_dec_to_input=applied
+    ).config
     (tmp_path / "cfg.json").write_bytes(config or b"")
     sae = Sae.read(SaeFile.at(tmp_path / "sae_weights.safetensors"), 6)
     before = (x - weights["b_dec"] if applied else x) @ weights["W_enc"] + weights["b_enc"]

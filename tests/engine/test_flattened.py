@@ -1,10 +1,11 @@
-"""Modules that see rows and tokens in another shape than (row, token, width): the input of their block says which is whose."""
+"""Modules that see rows and tokens in another shape than (row, token, width): the input of their
+block says which is whose."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from raysearch.engine.hooks import Hook, Moment, owned_hooks
+from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.errors import ModelError
 
 
@@ -34,7 +35,7 @@ def test_a_token_of_a_row_is_the_same_whatever_the_shape(shape: str, side) -> No
     plain.load_state_dict(block.state_dict())
     hidden = torch.randn(3, 5, 4)
 
-    def write(activation: Tensor, _moment: Moment) -> Tensor:
+    def write(activation: Tensor, _moment: HookCall) -> Tensor:
         assert activation.shape == (3, 5, 4)
         new = activation.clone()
         new[1, 2] = 7.0
@@ -76,7 +77,7 @@ def test_what_a_cache_kept_is_seen_again_from_the_first_token_on() -> None:
     block = Block(lambda hidden: torch.cat((before, hidden), 1)[:, None])
     seen: list[tuple[int, tuple[int, ...]]] = []
 
-    def look(activation: Tensor, moment: Moment) -> None:
+    def look(activation: Tensor, moment: HookCall) -> None:
         seen.append((moment.first, tuple(activation.shape)))
 
     with owned_hooks([Hook(block.map, "output", look, block=block, first=6)]):

@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from raysearch.engine.given import GivenModel, content_digest
+from raysearch.engine.loading.given_model import GivenModel, content_digest
 from tests.engine.worlds import model_of, word_tokenizer
 
 # peft 0.21 asks transformers 5.23 by an old name; both are others' to mend.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+)
 
 
 def adapted(alpha: float = 4, **more: object) -> peft.PeftModel:
@@ -17,7 +19,9 @@ def adapted(alpha: float = 4, **more: object) -> peft.PeftModel:
     config = {"r": 2, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, **more}
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = peft.get_peft_model(model_of("llama"), peft.LoraConfig(lora_alpha=alpha, **config), "one")
+        model = peft.get_peft_model(
+            model_of("llama"), peft.LoraConfig(lora_alpha=alpha, **config), "one"
+        )
         model.add_adapter("two", peft.LoraConfig(lora_alpha=alpha, **config))
     return model
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raysearch.engine.hooks import Hook, MisfiredHookError, Moment, owned_hooks, seen
-from raysearch.engine.sites import layers_of
+from raysearch.engine.networks.blocks import layers_of
+from raysearch.engine.networks.hooks import Hook, HookCall, MisfiredHookError, owned_hooks, seen
 from raysearch.errors import ModelError
 from tests.engine.worlds import model_of
 
@@ -21,7 +21,7 @@ def hidden() -> Tensor:
     return torch.zeros(1, 2, 3)
 
 
-def leave(activation: Tensor, moment: Moment) -> None:
+def leave(activation: Tensor, moment: HookCall) -> None:
     """An edit that changes nothing."""
 
 
@@ -59,7 +59,7 @@ def test_none_of_ours_is_left_after_an_error_and_the_error_is_the_one_that_is_se
 def test_an_error_inside_an_edit_leaves_no_hook_either(side) -> None:
     block = Block()
 
-    def edit(activation: Tensor, moment: Moment) -> None:
+    def edit(activation: Tensor, moment: HookCall) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError), owned_hooks([Hook(block, side, edit)]):
@@ -69,7 +69,9 @@ def test_an_error_inside_an_edit_leaves_no_hook_either(side) -> None:
 
 @SIDES
 @pytest.mark.parametrize(("fires", "times"), [(0, 1), (2, 1), (2, 3), (4, 3)])
-def test_a_hook_that_does_not_fire_as_often_as_it_should_is_an_error(side, fires: int, times: int) -> None:
+def test_a_hook_that_does_not_fire_as_often_as_it_should_is_an_error(
+    side, fires: int, times: int
+) -> None:
     block = Block()
 
     def run() -> None:
@@ -125,7 +127,7 @@ def test_edits_of_one_side_are_done_in_their_order() -> None:
 def test_an_edit_is_told_how_many_tokens_came_before_and_sees_the_modules_input() -> None:
     block, told = Block(), []
 
-    def edit(activation: Tensor, moment: Moment) -> Tensor:
+    def edit(activation: Tensor, moment: HookCall) -> Tensor:
         told.append((moment.first, moment.last))
         return moment.input_like(activation)
 
@@ -139,19 +141,26 @@ def test_an_activation_without_tokens_is_seen_with_one_where_that_may_be() -> No
     linear, flat = nn.Linear(3, 3), torch.zeros(2, 3)
     with owned_hooks([Hook(linear, "output", lambda h, _: h.new_full((2, 1, 3), 4.0), flat=True)]):
         assert torch.equal(linear(flat), torch.full((2, 3), 4.0))
-    with pytest.raises(ModelError, match=r"is \(2, 3\); need"), owned_hooks([Hook(linear, "output", leave)]):
+    with (
+        pytest.raises(ModelError, match=r"is \(2, 3\); need"),
+        owned_hooks([Hook(linear, "output", leave)]),
+    ):
         linear(flat)
 
 
 @pytest.mark.parametrize("output", ["text", torch.zeros(2, 3), None])
 def test_what_is_no_activation_is_refused(output: object) -> None:
-    with pytest.raises(ModelError, match=r"an activation is .*; need a tensor \(row, token, width\)"):
+    with pytest.raises(
+        ModelError, match=r"an activation is .*; need a tensor \(row, token, width\)"
+    ):
         seen(output)
 
 
 def test_a_model_has_no_hook_of_ours_after_a_forward_pass() -> None:
     model = model_of("llama")
     layers = layers_of(model)
-    with owned_hooks([Hook(layer, side, leave) for layer in layers for side in ("input", "output")]):
+    with owned_hooks(
+        [Hook(layer, side, leave) for layer in layers for side in ("input", "output")]
+    ):
         model(torch.tensor([[1, 2]]))
     assert not any(hooks_on(layer) for layer in layers)

@@ -1,4 +1,5 @@
-"""Push and pull of saved interventions, through huggingface_hub, with a stand-in of the hub on loopback."""
+"""Push and pull of saved interventions, through huggingface_hub, with a stand-in of the hub on
+loopback."""
 
 import shutil
 import socket
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from raysearch import SavedIntervention, load_intervention, push_intervention, save_intervention
+from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.errors import HubError, StoreError
-from raysearch.search.hypothesis import Intervention, Site, Unit
 from tests.engine.hub_stand_in import READER, TOKEN, Hub, Repository, serve
 
 NAME = "ann/capitals-country"
@@ -55,7 +56,12 @@ def test_a_push_is_one_commit_of_three_files_whose_readme_names_the_repository(h
     repository = hub.repositories[NAME]
     assert len(repository.commits) == 2  # the hub's own first one, and ours
     files = repository.commits[repository.head]
-    assert set(files) == {".gitattributes", "README.md", "intervention.json", "intervention.safetensors"}
+    assert set(files) == {
+        ".gitattributes",
+        "README.md",
+        "intervention.json",
+        "intervention.safetensors",
+    }
     assert f'raysearch.load_intervention("{NAME}")'.encode() in files["README.md"]
     assert SAVED.intervention.id in repository.messages[-1]
 
@@ -78,7 +84,9 @@ def test_an_older_revision_is_still_there_after_another_push(hub: Hub) -> None:
     assert torch.equal(read.tensors["R"], SAVED.tensors["R"])
 
 
-def test_a_token_that_may_write_but_not_make_repositories_is_enough_for_one_that_is_there(hub: Hub) -> None:
+def test_a_token_that_may_write_but_not_make_repositories_is_enough_for_one_that_is_there(
+    hub: Hub,
+) -> None:
     hub.repositories[NAME] = Repository()
     hub.repositories[NAME].commit({}, "initial commit")
     hub.may_create = False
@@ -86,7 +94,9 @@ def test_a_token_that_may_write_but_not_make_repositories_is_enough_for_one_that
     assert load_intervention(NAME, endpoint=hub.endpoint).intervention == SAVED.intervention
 
 
-def test_a_folder_is_pushed_with_its_own_readme_and_nothing_else_that_lies_in_it(hub: Hub, tmp_path: Path) -> None:
+def test_a_folder_is_pushed_with_its_own_readme_and_nothing_else_that_lies_in_it(
+    hub: Hub, tmp_path: Path
+) -> None:
     save_intervention(SAVED, tmp_path / "it")
     (tmp_path / "it" / "README.md").write_text("---\nlicense: mit\n---\nMy own words.\n")
     (tmp_path / "it" / "notes.txt").write_text("private")
@@ -114,7 +124,10 @@ def test_pulling_and_pushing_print_nothing(hub: Hub, capfd: pytest.CaptureFixtur
 def test_a_private_repository_is_read_with_a_token_only(hub: Hub) -> None:
     push_intervention(SAVED, NAME, private=True, token=TOKEN, endpoint=hub.endpoint)
     assert hub.repositories[NAME].private
-    assert load_intervention(NAME, token=READER, endpoint=hub.endpoint).intervention == SAVED.intervention
+    assert (
+        load_intervention(NAME, token=READER, endpoint=hub.endpoint).intervention
+        == SAVED.intervention
+    )
 
 
 def test_what_was_pulled_once_is_read_from_the_cache_when_the_hub_is_away(hub: Hub) -> None:
@@ -144,7 +157,9 @@ def _line(error: pytest.ExceptionInfo[HubError]) -> str:
 
 def test_a_pull_that_the_hub_refuses_is_one_line(hub: Hub) -> None:
     endpoint = hub.endpoint
-    with pytest.raises(HubError, match=f"{NAME}: there is no such repository on {endpoint}, or it is private") as error:
+    with pytest.raises(
+        HubError, match=f"{NAME}: there is no such repository on {endpoint}, or it is private"
+    ) as error:
         load_intervention(NAME, endpoint=endpoint)
     _line(error)
     push_intervention(SAVED, NAME, private=True, token=TOKEN, endpoint=endpoint)
@@ -159,7 +174,9 @@ def test_a_pull_that_the_hub_refuses_is_one_line(hub: Hub) -> None:
         load_intervention(NAME, token=READER, endpoint=endpoint)
     _line(error)
     hub.down = 500
-    with pytest.raises(HubError, match=r"answered with status 500 .*the hub is being mended") as error:
+    with pytest.raises(
+        HubError, match=r"answered with status 500 .*the hub is being mended"
+    ) as error:
         load_intervention(NAME, endpoint=endpoint)
     _line(error)
 
@@ -172,10 +189,14 @@ def test_a_repository_that_holds_no_intervention_says_so(hub: Hub) -> None:
 
 
 def test_a_push_that_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(HubError, match=r"does not allow you to write it .*rights to create") as error:
+    with pytest.raises(
+        HubError, match=r"does not allow you to write it .*rights to create"
+    ) as error:
         push_intervention(SAVED, NAME, token=READER, endpoint=hub.endpoint)
     _line(error)
-    with pytest.raises(HubError, match=r"does not allow you to write it|no such repository") as error:
+    with pytest.raises(
+        HubError, match=r"does not allow you to write it|no such repository"
+    ) as error:
         push_intervention(SAVED, NAME, endpoint=hub.endpoint)
     _line(error)
     push_intervention(SAVED, NAME, token=TOKEN, endpoint=hub.endpoint)

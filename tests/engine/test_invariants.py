@@ -1,4 +1,5 @@
-"""What holds whatever is done: a self-swap is nothing, and a model is afterwards as it was, whatever happened."""
+"""What holds whatever is done: a self-swap is nothing, and a model is afterwards as it was,
+whatever happened."""
 
 from collections.abc import Callable
 
@@ -7,18 +8,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from raysearch.engine.hooks import MisfiredHookError
-from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import Collect, Kind, Mean, Resample
-from raysearch.engine.network import Given
-from raysearch.engine.rows import INTERCHANGE, Patch, Point, Row, Source, swap
-from raysearch.engine.sites import layers_of
+from raysearch.engine.networks.blocks import layers_of
+from raysearch.engine.networks.hooks import MisfiredHookError
+from raysearch.engine.networks.network import ModelInput
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.operations import Collect, Mean, Operation, Resample
+from raysearch.engine.patching.oracle import collect
+from raysearch.engine.patching.rows import INTERCHANGE, Patch, Row, Source, swap
 from tests.engine.worlds import CONFIGS, World, logits_of, model_of, shared_world, world_of
 
 BASE, SOURCE = (5, 6, 7, 8, 9, 10), (11, 12, 13, 14)
 
 
-def taken_from_itself(world: World, component: str, given: Given = BASE, kind: Kind = INTERCHANGE) -> list[Row]:
+def taken_from_itself(
+    world: World, component: str, given: ModelInput = BASE, kind: Operation = INTERCHANGE
+) -> list[Row]:
     """At every layer that has it: all of it at two tokens, one head, some features."""
     rows = []
     for layer, tap in world.taps.of(component).items():
@@ -30,7 +34,18 @@ def taken_from_itself(world: World, component: str, given: Given = BASE, kind: K
             ((5, 2), (width - 1, 0)),
         ):
             rows.append(
-                Row(given, (Patch(point, tokens, (Source(Row(given), point, tokens, features),), kind, features),))
+                Row(
+                    given,
+                    (
+                        Patch(
+                            point,
+                            tokens,
+                            (Source(Row(given), point, tokens, features),),
+                            kind,
+                            features,
+                        ),
+                    ),
+                )
             )
     return rows
 
@@ -49,12 +64,18 @@ def test_a_self_swap_is_a_no_op_bit_for_bit_at_every_component_layer_and_head(fa
 @pytest.mark.parametrize("family", ["llama", "bloom"])
 def test_so_is_one_of_all_components_at_once_by_other_kinds_and_twice_over(family: str) -> None:
     world = shared_world(family)
-    rows = [row for component in world.components() for row in taken_from_itself(world, component, kind=Resample())]
+    rows = [
+        row
+        for component in world.components()
+        for row in taken_from_itself(world, component, kind=Resample())
+    ]
     together = Row(BASE, tuple(patch for row in rows for patch in row.patches))
     assert torch.equal(world.oracle(together), world.plain(BASE))
     point = Point(1, "residual")
     itself = Source(Row(BASE), point, (2,))
-    assert torch.equal(world.oracle(Row(BASE, (Patch(point, (2,), (itself, itself), Mean()),))), world.plain(BASE))
+    assert torch.equal(
+        world.oracle(Row(BASE, (Patch(point, (2,), (itself, itself), Mean()),))), world.plain(BASE)
+    )
     serial = Source(together, point, (2,))
     assert torch.equal(world.oracle(Row(BASE, (Patch(point, (2,), (serial,)),))), world.plain(BASE))
 
@@ -69,7 +90,8 @@ def test_a_self_swap_keeps_the_fast_paths_at_the_models_own_logits(family: str) 
             assert (logits - own).abs().max() <= 1e-4, (path.name, row)
 
 
-# --- the model afterwards ---------------------------------------------------------------------------------------------
+# --- the model afterwards
+# ---------------------------------------------------------------------------------------------
 
 
 class Others:
@@ -80,8 +102,14 @@ class Others:
         self.handles = []
         modules = [*layers_of(model), model.get_input_embeddings(), model.get_output_embeddings()]
         for at, module in enumerate(modules):
-            self.handles.append(module.register_forward_hook(lambda *_, at=at: self.fired.append(f"after {at}")))
-            self.handles.append(module.register_forward_pre_hook(lambda *_, at=at: self.fired.append(f"before {at}")))
+            self.handles.append(
+                module.register_forward_hook(lambda *_, at=at: self.fired.append(f"after {at}"))
+            )
+            self.handles.append(
+                module.register_forward_pre_hook(
+                    lambda *_, at=at: self.fired.append(f"before {at}")
+                )
+            )
 
     def since(self) -> list[str]:
         fired, self.fired = self.fired, []
@@ -91,20 +119,33 @@ class Others:
 def state(model: PreTrainedModel) -> list[object]:
     """What there is to change by mistake: modules, what they hold, hooks of each sort, weights."""
     held = [
-        (id(m), {k: id(v) for k, v in m.__dict__.items()}, list(m._forward_hooks), list(m._forward_pre_hooks))
+        (
+            id(m),
+            {k: id(v) for k, v in m.__dict__.items()},
+            list(m._forward_hooks),
+            list(m._forward_pre_hooks),
+        )
         for m in model.modules()
     ]
     with_kwargs = [
-        (list(m._forward_hooks_with_kwargs), list(m._forward_pre_hooks_with_kwargs)) for m in model.modules()
+        (list(m._forward_hooks_with_kwargs), list(m._forward_pre_hooks_with_kwargs))
+        for m in model.modules()
     ]
     return [held, with_kwargs, [(name, id(p), p._version) for name, p in model.named_parameters()]]
 
 
 def rows_of(world: World) -> list[Row]:
     """Every component, two layers, an input that is intervened upon as a source."""
-    rows = [swap(BASE, SOURCE, layer, (2,), c) for c in world.components() for layer in sorted(world.taps.of(c))[-2:]]
+    rows = [
+        swap(BASE, SOURCE, layer, (2,), c)
+        for c in world.components()
+        for layer in sorted(world.taps.of(c))[-2:]
+    ]
     point = Point(1, "residual")
-    return [*rows, Row(BASE, (Patch(point, (3,), (Source(swap(SOURCE, BASE, 0, (1,)), point, (2,)),)),))]
+    return [
+        *rows,
+        Row(BASE, (Patch(point, (3,), (Source(swap(SOURCE, BASE, 0, (1,)), point, (2,)),)),)),
+    ]
 
 
 def oracles(world: World) -> None:
@@ -129,7 +170,10 @@ def captured(world: World) -> None:
 
 def collected(world: World) -> None:
     for component in world.components():
-        reads = tuple(Patch(Point(layer, component), (1,), kind=Collect()) for layer in world.taps.of(component))
+        reads = tuple(
+            Patch(Point(layer, component), (1,), kind=Collect())
+            for layer in world.taps.of(component)
+        )
         collect(world.network, world.taps, Row(BASE, reads))
 
 
@@ -159,7 +203,9 @@ def test_a_model_is_afterwards_as_it_was_and_hooks_of_others_are_there_and_fire(
 @WAYS
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_so_it_is_after_an_error_in_the_middle(family: str, side: str, way: Callable[[World], None]) -> None:
+def test_so_it_is_after_an_error_in_the_middle(
+    family: str, side: str, way: Callable[[World], None]
+) -> None:
     model = model_of(family)
     world = world_of(model)
     rows_of(world)  # all components have been looked at: what fails is the run
@@ -209,7 +255,9 @@ def test_a_module_that_runs_more_or_less_often_than_it_should_is_an_error(
             return [projection(mixed) for _ in range(times)][-1] if times else mixed
 
     attention.o_proj = Often()
-    with pytest.raises(MisfiredHookError, match=rf"a hook on Linear fired {times} times; it should 1$"):
+    with pytest.raises(
+        MisfiredHookError, match=rf"a hook on Linear fired {times} times; it should 1$"
+    ):
         way(world)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in world.model.modules())
 

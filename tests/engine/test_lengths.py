@@ -1,4 +1,5 @@
-"""Lengths at which a model computes otherwise: rows on both sides of them are what they are alone, whatever ran before."""
+"""Lengths at which a model computes otherwise: rows on both sides of them are what they are alone,
+whatever ran before."""
 
 import random
 from collections.abc import Callable
@@ -16,15 +17,16 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from raysearch.engine.lengths import named_lengths, stretch_limit
-from raysearch.engine.load import Loaded
-from raysearch.engine.machine import Settings
-from raysearch.engine.memory import Limit
-from raysearch.engine.paths import Replayed
+from raysearch.core.events import Ids, Task
+from raysearch.engine.execution.executors import ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows, straddling
+from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.networks.length_boundaries import named_lengths, stretch_limit
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.rows import Patch, Row, Source, swap
 from raysearch.engine.replica import Replica
-from raysearch.engine.rows import Patch, Point, Row, Source, swap
-from raysearch.engine.selfcheck import fastest, straddling, trial_rows
-from raysearch.search.events import Ids, Task
 from tests.engine.worlds import (
     VOCAB,
     World,
@@ -86,7 +88,14 @@ def rows_of(seed: int, layers: int = 3) -> list[Row]:
     rows = [Row(text) for text in known]
     for base, source in product(known, known):
         if base != source:
-            rows.append(swap(base, source, rng.randrange(layers), (rng.randrange(min(len(base), len(source))),)))
+            rows.append(
+                swap(
+                    base,
+                    source,
+                    rng.randrange(layers),
+                    (rng.randrange(min(len(base), len(source))),),
+                )
+            )
     return rows
 
 
@@ -100,11 +109,15 @@ def alone(name: str, row: Row) -> torch.Tensor:
     (source,) = patch.sources
     seen: list[torch.Tensor] = []
     block = other.network.layers[source.point.layer]
-    handle = block.register_forward_hook(lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    handle = block.register_forward_hook(
+        lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    )
     other.plain(source.run.base)
     handle.remove()
 
-    def put(_module: object, _given: object, out: torch.Tensor | tuple[torch.Tensor, ...]) -> object:
+    def put(
+        _module: object, _given: object, out: torch.Tensor | tuple[torch.Tensor, ...]
+    ) -> object:
         hidden = (out[0] if isinstance(out, tuple) else out).clone()
         hidden[0, list(patch.tokens)] = seen[0][0, list(source.tokens)]
         return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
@@ -119,8 +132,8 @@ def test_every_path_that_is_taken_says_what_a_model_says_that_ran_nothing_else(n
     rows = rows_of(0)
     wanted = {row: alone(name, row) for row in rows[::3]}
     lengths = straddling(texts(0), world.layers, world.network.lengths)
-    trial = [*trial_rows(rows[:12], world.layers), *lengths]
-    settled = fastest(world.network, world.taps, trial, Limit(64), 2**30, "float32")
+    trial = [*selfcheck_rows(rows[:12], world.layers), *lengths]
+    settled = select_executor(world.network, world.taps, trial, RowLimit(64), 2**30, "float32")
     if name not in ("chunks", "longrope_experts"):
         assert settled.path.name == "replay"
     free = [row for row in rows if settled.path.is_free(row)]
@@ -139,7 +152,7 @@ def test_a_prefix_is_no_identity_across_the_limit_nor_a_batch_of_one_kind(name: 
     point = Point(0, "residual")
     across = Row(long, (Patch(point, (1,), (Source(Row(short), point, (1,)),)),))
     within = Row(short, (Patch(point, (1,), (Source(Row(short[:5]), point, (1,)),)),))
-    path = Replayed(world.network, world.taps, world.captures(keys=True))
+    path = ReplayExecutor(world.network, world.taps, world.captures(keys=True))
     assert path.is_free(within)
     assert not path.is_free(across)
     assert (world.oracle(across) - world.plain(long)).abs().max() > 1e-4
@@ -164,13 +177,20 @@ def test_lengths_are_found_wherever_a_configuration_names_them() -> None:
     assert stretch_limit(CONFIGS["longrope"]().to_dict()) == LIMIT
     assert stretch_limit(CONFIGS["dynamic"]().to_dict()) == LIMIT
     assert stretch_limit(CONFIGS["window"]().to_dict()) is None
-    of_layers = {"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}, "max_position_embeddings": 9}
+    of_layers = {
+        "rope_parameters": {"full_attention": {"rope_type": "dynamic"}},
+        "max_position_embeddings": 9,
+    }
     assert stretch_limit(of_layers) == 9
-    assert stretch_limit({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 7}) == 7
+    assert (
+        stretch_limit({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 7}) == 7
+    )
     assert stretch_limit({"rope_scaling": None, "max_position_embeddings": 7}) is None
     for name in CONFIGS:
         assert LIMIT in named_lengths(CONFIGS[name]().to_dict()), name
-    assert named_lengths({"a": {"some_chunk": 4}, "hidden": 9, "window": None, "use_window": True}) == (4,)
+    assert named_lengths(
+        {"a": {"some_chunk": 4}, "hidden": 9, "window": None, "use_window": True}
+    ) == (4,)
 
 
 def test_the_self_check_has_rows_on_both_sides_of_what_inputs_straddle_and_none_else() -> None:
@@ -188,8 +208,15 @@ def test_a_replica_answers_as_the_plain_one_on_both_sides(name: str) -> None:
     pairs = random_pairs(3, 24, shortest=3, longest=11)
 
     def replica(plain: bool) -> Replica:
-        loaded = Loaded(model_from(CONFIGS[name]()), word_tokenizer(), "digest", "float32")
-        return Replica(loaded, pairs, ["first", "here"], ["x"], "w", settings=Settings(rows=16, plain=plain))
+        loaded = LoadedModel(model_from(CONFIGS[name]()), word_tokenizer(), "digest", "float32")
+        return Replica(
+            loaded,
+            pairs,
+            ["first", "here"],
+            ["x"],
+            "w",
+            settings=RunnerSettings(rows=16, plain=plain),
+        )
 
     asked = [residual((layer, at)) for layer in range(3) for at in ("first", "here", "last")]
     task = Task(1, "measure", tuple(asked), blocks_of(pairs, 8))

@@ -12,8 +12,8 @@ import torch
 from transformers import LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from raysearch.engine.digest import digest_of
-from raysearch.engine.load import ModelSource, load, look
+from raysearch.engine.loading.digest import digest_of
+from raysearch.engine.loading.load import ModelSource, inspect_model, load
 from raysearch.errors import ModelError
 from tests.engine.worlds import VOCAB, model_of, word_tokenizer
 
@@ -52,18 +52,26 @@ def test_a_model_comes_ready_to_run_in_the_dtype_that_was_asked(saved: Path, dty
 
 def test_the_weights_are_those_of_the_file(saved: Path) -> None:
     ids = torch.tensor([[1, 4, 5]])
-    assert torch.equal(load(ModelSource(str(saved))).model(ids).logits, model_of("llama")(ids).logits)
+    assert torch.equal(
+        load(ModelSource(str(saved))).model(ids).logits, model_of("llama")(ids).logits
+    )
 
 
-def test_loading_is_quiet_and_leaves_the_noise_as_it_was(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_is_quiet_and_leaves_the_noise_as_it_was(
+    saved: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     load(ModelSource(str(saved)))
     assert capfd.readouterr() == ("", "")
-    assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == before
+    assert (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    ) == before
 
 
 def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
-    """The model as llama.cpp has it: rows of query and key permuted for its form of rotary embedding."""
+    """The model as llama.cpp has it: rows of query and key permuted for its form of rotary
+    embedding."""
     config = model.config
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -75,7 +83,13 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10_000.0)
     writer.add_vocab_size(VOCAB)
-    tokens = ["<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", "Ġ", "ab", *(f"ab{i}" for i in range(11))]
+    tokens = [
+        "<|endoftext|>",
+        *"abcdefghijklmnopqrstuvwxyz",
+        "Ġ",
+        "ab",
+        *(f"ab{i}" for i in range(11)),
+    ]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([3] + [1] * (VOCAB - 1))
@@ -87,7 +101,11 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
         short = GGUF_NAMES[".".join(p for p in name.split(".")[:-1] if not p.isdigit())]
         values = weight.numpy()
         if short in heads:
-            values = values.reshape(heads[short], 2, -1, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
+            values = (
+                values.reshape(heads[short], 2, -1, values.shape[-1])
+                .swapaxes(1, 2)
+                .reshape(values.shape)
+            )
         block = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
         writer.add_tensor(f"{block}{short}.weight", np.ascontiguousarray(values))
     writer.write_header_to_file()
@@ -112,7 +130,9 @@ GGUF_NAMES = {
 }
 
 
-def test_a_gguf_file_gives_its_model_and_tokenizer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_gguf_file_gives_its_model_and_tokenizer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model, file = model_of("llama"), tmp_path / "tiny.gguf"
     write_gguf(model, file)
     got = load(ModelSource(str(file)))
@@ -133,7 +153,9 @@ def test_the_digest_is_of_contents_wherever_they_lie(saved: Path, folder: Path) 
     assert digest_of(folder) == digest_of(saved)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
+)
 def test_the_digest_changes_with_every_file_that_counts(folder: Path, name: str) -> None:
     before = digest_of(folder)
     with (folder / name).open("ab") as f:
@@ -226,8 +248,9 @@ def test_a_model_that_lacks_weights_is_refused_not_filled_at_random(folder: Path
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert "1 weights are missing or of another shape (model.layers.1.mlp.up_proj.weight)" in refused(
-        ModelSource(str(folder))
+    assert (
+        "1 weights are missing or of another shape (model.layers.1.mlp.up_proj.weight)"
+        in refused(ModelSource(str(folder)))
     )
 
 
@@ -242,7 +265,10 @@ def test_code_from_a_models_folder_is_never_run(folder: Path) -> None:
     ran = folder / "ran"
     (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: ...\n")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     assert "without remote code" in refused(ModelSource(str(folder)))
     assert not ran.exists()
@@ -261,16 +287,21 @@ class OwnModel(LlamaForCausalLM):
 """
 
 
-def test_code_from_a_models_folder_is_run_where_it_is_trusted_and_its_text_is_in_the_digest(folder: Path) -> None:
+def test_code_from_a_models_folder_is_run_where_it_is_trusted_and_its_text_is_in_the_digest(
+    folder: Path,
+) -> None:
     (folder / "own.py").write_text(OWN.format(sign="-1"))
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     trusted = ModelSource(str(folder), trust_remote_code=True)
     loaded = load(trusted)
     ids = torch.tensor([[1, 4, 5]])
     assert torch.equal(loaded.model(ids).logits, -model_of("llama")(ids).logits)
-    assert look(trusted).layers == 4
+    assert inspect_model(trusted).layers == 4
     (folder / "own.py").write_text(OWN.format(sign="1"))
     assert loaded.digest != digest_of(folder, code=True)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysearch.engine.machine import Settings
-from raysearch.engine.memory import _share_of_host, memory_in_use
-from raysearch.engine.meter import Memory, Meter, Usage
+from raysearch.core.events import Block, Measured, Task
+from raysearch.engine.execution.memory import _share_of_host, memory_in_use
+from raysearch.engine.execution.usage import Memory, Usage, UsageMeter
+from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
-from raysearch.search.events import Block, Measured, Task
 from tests.cluster.contract import at
 from tests.cluster.worlds import POSITIONS, VARIABLES, planted_work
 
@@ -28,7 +28,7 @@ class _Clock:
 
 def test_what_an_inner_phase_takes_is_not_the_outers_and_an_error_has_counted() -> None:
     clock = _Clock()
-    meter = Meter(clock)
+    meter = UsageMeter(clock)
     clock.now += 5  # nobody's
     with meter.phase("other"):
         clock.now += 1
@@ -42,7 +42,7 @@ def test_what_an_inner_phase_takes_is_not_the_outers_and_an_error_has_counted() 
     assert meter.take(NOTHING) == Usage({}, 0, NOTHING)
 
 
-def _fail_within(meter: Meter, clock: _Clock) -> None:
+def _fail_within(meter: UsageMeter, clock: _Clock) -> None:
     with meter.phase("fit"):
         clock.now += 2
         with meter.phase("capture"):
@@ -51,11 +51,13 @@ def _fail_within(meter: Meter, clock: _Clock) -> None:
 
 
 def _replica(**settings: object) -> Replica:
-    from raysearch.engine.load import ModelSource
+    from raysearch.engine.loading.load import ModelSource
 
     work = planted_work(test=8, holdout=0)
     source = ModelSource(work.model, None, "float32", None)
-    return Replica.open(source, work.pairs, POSITIONS, VARIABLES, "w", settings=Settings(**settings))  # type: ignore[arg-type]
+    return Replica.open(
+        source, work.pairs, POSITIONS, VARIABLES, "w", settings=RunnerSettings(**settings)
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("plain", "path"), [(False, "replay"), (True, "plain")])
@@ -65,7 +67,9 @@ def test_a_replica_tells_loading_checks_captures_and_the_path_apart(plain: bool,
     checks = set() if plain else {"check", "capture"}
     assert set(opening.phases) == {"load"} | checks
     block = Block("test", 0, tuple(e.index for e in replica.opened.encoded[:4]))
-    swapped = [e for e in replica.opened.encoded[:4] if e.base != e.sources["source"]]  # the others need not be run
+    swapped = [
+        e for e in replica.opened.encoded[:4] if e.base != e.sources["source"]
+    ]  # the others need not be run
     events = replica.do(Task(1, "measure", (at(0), at(1)), (block,)))
     used = replica.usage()
     assert path in used.phases
@@ -96,7 +100,9 @@ def test_memory_is_what_the_process_and_the_machine_say() -> None:
 
 
 @pytest.mark.parametrize(("limit", "share"), [("1000000", 0.3), ("500000", 0.6)])
-def test_a_container_has_its_own_limit_and_its_file_cache_is_free(tmp_path: Path, limit: str, share: float) -> None:
+def test_a_container_has_its_own_limit_and_its_file_cache_is_free(
+    tmp_path: Path, limit: str, share: float
+) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text("450000\n")
     (tmp_path / "memory.stat").write_text("anon 300000\ninactive_file 150000\n")
@@ -108,4 +114,6 @@ def test_without_a_limit_the_machine_stands(tmp_path: Path, limit: str) -> None:
     (tmp_path / "memory.max").write_text(limit)
     machine = psutil.virtual_memory()
     assert _share_of_host(tmp_path) == pytest.approx(1 - machine.available / machine.total, abs=0.1)
-    assert _share_of_host(tmp_path / "nowhere") == pytest.approx(1 - machine.available / machine.total, abs=0.1)
+    assert _share_of_host(tmp_path / "nowhere") == pytest.approx(
+        1 - machine.available / machine.total, abs=0.1
+    )

@@ -1,4 +1,5 @@
-"""Submissions of MIB's causal-variable track: written and read again, and read by code that shares nothing with ours."""
+"""Submissions of MIB's causal-variable track: written and read again, and read by code that shares
+nothing with ours."""
 
 import json
 import pickle
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from raysearch import SavedIntervention, load_mib, save_mib
-from raysearch.engine.saved_subspace import tensors_of, tensors_of_width
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.errors import JobError, StoreError
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.interventions.tensors import tensors_of, tensors_of_width
 from tests.engine.featurizer_worlds import NAMED, made, near, pair
 
 WIDTH = 12
@@ -51,7 +52,8 @@ def _computed(saved: SavedIntervention, base: Tensor, source: Tensor) -> Tensor:
     return out
 
 
-# The benchmark's side: its modules, its way of saving and loading, its interchange. Written here, apart from raysearch.
+# The benchmark's side: its modules, its way of saving and loading, its interchange. Written here,
+# apart from raysearch.
 
 
 class RotateLayer(nn.Module):
@@ -100,7 +102,8 @@ def _their_save(path: Path, module: nn.Module | None, indices: list[int] | None)
 def _their_interchange(path: Path, base: Tensor, source: Tensor) -> Tensor:
     """What the benchmark computes of three files; the state is loaded strictly, as its loader does."""
     written, back = (
-        torch.load(f"{path}{ending}", weights_only=True) for ending in ("_featurizer", "_inverse_featurizer")
+        torch.load(f"{path}{ending}", weights_only=True)
+        for ending in ("_featurizer", "_inverse_featurizer")
     )
     info = written["model_info"]
     assert json.loads(Path(f"{path}_indices").read_text()) is None
@@ -120,7 +123,9 @@ def _their_interchange(path: Path, base: Tensor, source: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("seed", [1, 3])
 @pytest.mark.parametrize("name", [*EXPRESSIBLE, "whole", "coordinates"])
-def test_what_is_written_computes_the_same_when_it_is_read_here_and_there(name: str, seed: int, tmp_path: Path) -> None:
+def test_what_is_written_computes_the_same_when_it_is_read_here_and_there(
+    name: str, seed: int, tmp_path: Path
+) -> None:
     saved = (
         _plain()
         if name == "whole"
@@ -150,7 +155,9 @@ def test_a_folder_of_the_benchmark_is_read_and_written_again(tmp_path: Path) -> 
     _their_save(cell / "ResidualStream(Layer-5,block_output,Token-correct_symbol)", None, [3, 1])
     _their_save(cell / "ResidualStream(Layer--1,Token-last_token)", None, None)
     _their_save(cell / "AttentionHead(Layer-7,Head-3,Token-all)", rotated, None)
-    (tmp_path / "token_position.py").write_text("raise SystemExit('no code of a submission is run')")
+    (tmp_path / "token_position.py").write_text(
+        "raise SystemExit('no code of a submission is run')"
+    )
     read = {one.intervention.units[0].site: one for one in load_mib(tmp_path)}
     base, source = pair(WIDTH, 0)
     weight: Any = rotated.rotate.weight
@@ -204,7 +211,9 @@ def _other(**changes: Any) -> SavedIntervention:
         (SavedIntervention(Intervention((Unit(HERE),))), "variable None"),
     ],
 )  # fmt: skip
-def test_what_mib_cannot_express_is_left_out_and_said(saved: SavedIntervention, says: str, tmp_path: Path) -> None:
+def test_what_mib_cannot_express_is_left_out_and_said(
+    saved: SavedIntervention, says: str, tmp_path: Path
+) -> None:
     other = _plain(Site(3, "residual", "last"))
     submission = save_mib([saved, other], tmp_path, task="t", model_name="m")
     assert submission.units == ("t_m_v/ResidualStream(Layer-3,Token-last_token)",)
@@ -215,10 +224,14 @@ def test_what_mib_cannot_express_is_left_out_and_said(saved: SavedIntervention, 
 
 def test_an_empty_mask_and_a_site_that_is_taken_are_left_out(tmp_path: Path) -> None:
     empty = _saved("mask")
-    empty = SavedIntervention(empty.intervention, {**empty.tensors, "theta": -torch.ones(WIDTH)}, variable="v")
+    empty = SavedIntervention(
+        empty.intervention, {**empty.tensors, "theta": -torch.ones(WIDTH)}, variable="v"
+    )
     first, second = _saved("das"), _saved("svd")
     submission = save_mib([empty, first, second], tmp_path, task="t", model_name="m")
-    assert ["kept no feature" in line or first.intervention.id in line for line in submission.left_out] == [True, True]
+    assert [
+        "kept no feature" in line or first.intervention.id in line for line in submission.left_out
+    ] == [True, True]
     assert load_mib(tmp_path)[0].tensors["directions"].shape == (WIDTH, 2)
 
 
@@ -265,7 +278,8 @@ def _turned(content: dict[str, Any]) -> dict[str, Any]:
         (lambda unit: Path(f"{unit}_indices").unlink(), "_indices: cannot be read"),
         (lambda unit: Path(f"{unit}_featurizer").write_bytes(b"none"), "cannot be read as tensors"),
         (lambda unit: Path(f"{unit}_featurizer").write_bytes(pickle.dumps(Harm())), "cannot be read as tensors"),
-        (lambda unit: torch.save({"model_info": Harm()}, f"{unit}_featurizer"), "cannot be read as tensors"),
+        (lambda unit: torch.save({"model_info": Harm()}, f"{unit}_featurizer"), "cannot be read as "
+                                                                                "tensors"),
         (_rewrite("_featurizer", lambda _: [1]), "has no model_info and state_dict"),
         (_rewrite("_featurizer", _foreign), "is of 'SAEFeaturizerModule'; only"),
         (_rewrite("_featurizer", lambda c: {**c, "state_dict": {}}), "its state has no matrix"),
@@ -275,8 +289,10 @@ def _turned(content: dict[str, Any]) -> dict[str, Any]:
         (_indices('{"a": 1}'), "should be null, or features"),
         (_indices("[]"), "at least one"),
         (lambda unit: Path(f"{unit}_featurizer").rename(unit.with_name("Strange_featurizer")), "is no unit of MIB"),
-        (lambda unit: (unit.parents[1] / "raysearch.json").unlink(), "does not tell model and variable"),
-        (lambda unit: (unit.parents[1] / "raysearch.json").write_text("[]"), "raysearch.json: cannot be read"),
+        (lambda unit: (unit.parents[1] / "raysearch.json").unlink(), "does not tell model and "
+                                                                     "variable"),
+        (lambda unit: (unit.parents[1] / "raysearch.json").write_text("[]"), "raysearch.json: "
+                                                                             "cannot be read"),
     ],
 )  # fmt: skip
 def test_a_damaged_or_hostile_submission_is_one_line_and_runs_nothing(

@@ -1,4 +1,5 @@
-"""Networks as strangers write them: what a job names in them is exact against hooks by hand, or refused with what can be named."""
+"""Networks as strangers write them: what a job names in them is exact against hooks by hand, or
+refused with what can be named."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
 from raysearch.causal import Input, Pair
-from raysearch.engine.asked import row_of
-from raysearch.engine.factory import LoadedModule
-from raysearch.engine.interchange import oracle
-from raysearch.engine.machine import Machine, Settings
-from raysearch.engine.meter import Meter
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.execution.usage import UsageMeter
+from raysearch.engine.loading.factory import LoadedModule
+from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.oracle import oracle
 from raysearch.errors import RaysearchError
-from raysearch.search.hypothesis import Intervention, Site, Unit
 
 Parts = dict[str, nn.Module]
 Way = Callable[[Any, Any], Any]
@@ -61,7 +62,11 @@ def encoder(batch_first: bool) -> nn.Module:
 
     def way(self: Any, given: Tensor) -> Tensor:
         hidden = self.proj(given)
-        hidden = self.encoder(hidden) if batch_first else self.encoder(hidden.transpose(0, 1)).transpose(0, 1)
+        hidden = (
+            self.encoder(hidden)
+            if batch_first
+            else self.encoder(hidden.transpose(0, 1)).transpose(0, 1)
+        )
         return self.score(self.pool(hidden.mean(1)))
 
     body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -132,11 +137,17 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], Sequence[Tensor], tuple[str, ...
 
 def pairs_of(inputs: Sequence[Any]) -> list[Pair]:
     both = [(Input(stimulus=x), {"source": Input(stimulus=y)}) for x, y in pairwise(inputs)]
-    return [Pair(i, *one, {"base": "0", "source": "0"}, {"v": "1"}, "test") for i, one in enumerate(both)]
+    return [
+        Pair(i, *one, {"base": "0", "source": "0"}, {"v": "1"}, "test")
+        for i, one in enumerate(both)
+    ]
 
 
-def by_hand(model: nn.Module, path: str, side: str, base: Tensor, source: Tensor, token: int) -> Tensor:
-    """Hooks written out: a vector, or a token of several; of a module that runs again, its runs are the tokens."""
+def by_hand(
+    model: nn.Module, path: str, side: str, base: Tensor, source: Tensor, token: int
+) -> Tensor:
+    """Hooks written out: a vector, or a token of several; of a module that runs again, its runs are
+    the tokens."""
     module, kept, runs = model.get_submodule(path), [], [0]
 
     def put(seen: Tensor) -> Tensor:
@@ -165,10 +176,16 @@ def by_hand(model: nn.Module, path: str, side: str, base: Tensor, source: Tensor
     return (first[0] if isinstance(first, tuple | list) else first)[0]
 
 
-def machine_of(model: nn.Module, pairs: Sequence[Pair], component: str, positions: Sequence[str]) -> Any:
+def machine_of(
+    model: nn.Module, pairs: Sequence[Pair], component: str, positions: Sequence[str]
+) -> Any:
     network, encode = LoadedModule(model.eval().requires_grad_(False), "").open(pairs)
     encoded = encode(pairs, positions, ["v"])
-    return network, Machine(network, "float32", encoded, [component], Settings(), Meter()), encoded
+    return (
+        network,
+        ModelRunner(network, "float32", encoded, [component], RunnerSettings(), UsageMeter()),
+        encoded,
+    )
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -186,7 +203,9 @@ def test_a_module_that_is_named_by_its_path_is_patched_as_by_hand(name: str) -> 
         changed = False
         for at, pair in enumerate(encoded):
             for position in positions:
-                row = row_of(pair, Intervention((Unit(Site(None, named, position)),)), machine.taps)
+                row = build_row(
+                    pair, Intervention((Unit(Site(None, named, position)),)), machine.taps
+                )
                 (token,) = row.patches[0].tokens
                 wanted = by_hand(model, path, side, inputs[at], inputs[at + 1], token)
                 assert torch.allclose(oracle(network, machine.taps, row), wanted, atol=1e-6)
@@ -200,7 +219,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Sequence[Any], str, str]] = {
         lambda: mlp(plain),
         numbers(6),
         "residual",
-        "no layers, which residual is of: it has no list of modules; name a module by its path: embed.output, head.output",
+        "no layers, which residual is of: it has no list of modules; name a module by its path: "
+        "embed.output, head.output",
     ),
     "no layer to stand for": (
         lambda: mlp(plain),
@@ -209,10 +229,15 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Sequence[Any], str, str]] = {
         "no layers for the {layer} in body.{layer}.x: .*: embed.output, head.output",
     ),
     "two lists": (
-        lambda: Net(lambda s, x: s.b(s.a(x)), a=nn.Sequential(nn.Linear(6, 6)), b=nn.Sequential(nn.Linear(6, 3))),
+        lambda: Net(
+            lambda s, x: s.b(s.a(x)),
+            a=nn.Sequential(nn.Linear(6, 6)),
+            b=nn.Sequential(nn.Linear(6, 3)),
+        ),
         numbers(6),
         "residual",
-        'it has 2 lists of modules, and none is called "layers"; .*: a.output, a.0.output, b.output',
+        'it has 2 lists of modules, and none is called "layers"; .*: a.output, a.0.output, '
+        "b.output",
     ),
     "another's head": (
         lambda: mlp(plain),
@@ -250,9 +275,16 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Sequence[Any], str, str]] = {
         "encoder.output",
         r"is \(5, 2, 8\) on 2 rows: the row is not its first dimension .*: proj.output",
     ),
-    "blocks, time first": (lambda: encoder(False), numbers(5, 4), "residual", "the row is not its first dimension"),
+    "blocks, time first": (
+        lambda: encoder(False),
+        numbers(5, 4),
+        "residual",
+        "the row is not its first dimension",
+    ),
     "a projection of the hidden state": (
-        lambda: Net(lambda s, x: s.score(s.rnn(x)[0][:, -1]), rnn=projected(), score=nn.Linear(4, 3)),
+        lambda: Net(
+            lambda s, x: s.score(s.rnn(x)[0][:, -1]), rnn=projected(), score=nn.Linear(4, 3)
+        ),
         numbers(5, 4),
         "residual",
         r"with a projection \(proj_size\), .*: rnn.output, score.output",
@@ -264,7 +296,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Sequence[Any], str, str]] = {
         "bidirectional, .*: rnn.output, score.output",
     ),
     "ids": (
-        lambda: Net(lambda s, x: s.score(s.embed(x)), embed=nn.Embedding(10, 6), score=nn.Linear(6, 3)),
+        lambda: Net(
+            lambda s, x: s.score(s.embed(x)), embed=nn.Embedding(10, 6), score=nn.Linear(6, 3)
+        ),
         ids(),
         "embed.input",
         r"its activation is \(2,\), not .*: embed.output",
@@ -327,13 +361,19 @@ def test_what_cannot_be_patched_is_refused_with_what_can(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-@pytest.mark.parametrize("name", [n for n, (*_, text) in REFUSED.items() if "name " in text or "embed.output" in text])
+@pytest.mark.parametrize(
+    "name", [n for n, (*_, text) in REFUSED.items() if "name " in text or "embed.output" in text]
+)
 def test_what_a_refusal_names_instead_can_be_patched(name: str) -> None:
     make, inputs, component, _ = REFUSED[name]
     model, pairs = make(), pairs_of(inputs)
     with pytest.raises(RaysearchError) as refused:
         machine_of(model, pairs, component, ("last",))
-    named = str(refused.value).rpartition("by its path: ")[2].split(", ") if "by its path" in str(refused.value) else []
+    named = (
+        str(refused.value).rpartition("by its path: ")[2].split(", ")
+        if "by its path" in str(refused.value)
+        else []
+    )
     for other in named:
         _, machine, _ = machine_of(model, pairs, other, ("last",))
         assert machine.facts[0].width > 0
@@ -359,7 +399,9 @@ def test_what_a_refusal_names_instead_can_be_patched(name: str) -> None:
         (False, "bool", ()),
     ],
 )
-def test_an_input_is_any_array_tensor_list_or_number(given: Any, dtype: str, shape: tuple[int, ...]) -> None:
+def test_an_input_is_any_array_tensor_list_or_number(
+    given: Any, dtype: str, shape: tuple[int, ...]
+) -> None:
     stimulus = Input(stimulus=given).stimulus
     assert stimulus is not None
     assert (stimulus.dtype, stimulus.shape) == (dtype, shape)
@@ -376,7 +418,10 @@ def test_an_input_is_any_array_tensor_list_or_number(given: Any, dtype: str, sha
             {"a": torch.zeros(2), "b": torch.zeros(3)},
             "an input is one tensor, and a dict of a, b is none; join its parts",
         ),
-        ((torch.zeros(2), torch.zeros(3)), "one of 2 stands beside .*join what is of several shapes into one"),
+        (
+            (torch.zeros(2), torch.zeros(3)),
+            "one of 2 stands beside .*join what is of several shapes into one",
+        ),
         (torch.zeros(0), r"a tensor of shape \[0\] holds no number"),
         (np.array(["a"]), "a tensor is of numbers, .*got 'a'"),
         (torch.tensor([1j]), "a tensor is of numbers"),
@@ -389,5 +434,7 @@ def test_what_is_no_one_tensor_is_refused_with_what_would_do(given: Any, match: 
     with pytest.raises(RaysearchError, match=match) as refused:
         Input(stimulus=given)
     assert "\n" not in str(refused.value)
-    with pytest.raises(RaysearchError, match=r"an input's text is a Tensor; give .* as Input\(stimulus=...\)"):
+    with pytest.raises(
+        RaysearchError, match=r"an input's text is a Tensor; give .* as Input\(stimulus=...\)"
+    ):
         Input(torch.zeros(3))  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""The fast paths against the oracle, on whatever may be asked: any family, component, kind, company, dtype."""
+"""The fast paths against the oracle, on whatever may be asked: any family, component, kind,
+company, dtype."""
 
 import itertools
 import random
@@ -9,40 +10,44 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysearch.engine.decide import NEAR_TIE, decide
-from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import (
+from raysearch.core.events import Ids
+from raysearch.engine.execution.evaluate import Evaluator, RowRequest
+from raysearch.engine.execution.executors import PlainExecutor, ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.predict import NEAR_TIE, predict
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.operations import (
     Add,
     Collect,
     Constant,
     Interchange,
-    Kind,
     Mean,
     Noise,
+    Operation,
     Resample,
     Skip,
     Subtract,
     Zero,
 )
-from raysearch.engine.measure import Item, Measurer
-from raysearch.engine.memory import Limit
-from raysearch.engine.paths import Plain, Replayed
-from raysearch.engine.rows import Features, Patch, Point, Row, Source, swap
-from raysearch.search.events import Ids
+from raysearch.engine.patching.oracle import collect
+from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source, swap
 from tests.engine.worlds import CONFIGS, VOCAB, World, logits_of, model_of, shared_world, world_of
 
 ROUTED = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3")
-"""Send each token to the experts that score highest: in coarse numbers a near-tie there may go either way."""
+"""Send each token to the experts that score highest: in coarse numbers a near-tie there may go
+either way."""
 INNER = {
     "bloom": ("attention_output", "mlp_output"),
     "mpt": ("mlp_output",),
     "opt": ("mlp_output",),
 }
-"""Components that are the output of a projection, not of a module that reads the residual: nothing to skip."""
+"""Components that are the output of a projection, not of a module that reads the residual: nothing
+to skip."""
 
 
 class Asker:
-    """Random rows on a world; few texts, that share prefixes, so that companies, waves and identities come about."""
+    """Random rows on a world; few texts, that share prefixes, so that companies, waves and
+    identities come about."""
 
     def __init__(self, world: World, family: str, seed: int) -> None:
         self.world, self.family, self.rng = world, family, random.Random(seed)
@@ -53,7 +58,9 @@ class Asker:
         def text() -> Ids:
             length = self.rng.choice(lengths)
             shared = self.rng.randint(0, min(5, length))
-            return tuple(prefix[:shared] + [self.rng.randrange(3, VOCAB) for _ in range(length - shared)])
+            return tuple(
+                prefix[:shared] + [self.rng.randrange(3, VOCAB) for _ in range(length - shared)]
+            )
 
         self.texts = [text() for _ in range(5)]
 
@@ -76,10 +83,13 @@ class Asker:
         kind = self.kind(point, count)
         if kind.lent != "source":
             return Patch(point, ours, (), kind, features)
-        sources = [self.source(point, features, ours, serial) for _ in range(2 if isinstance(kind, Mean) else 1)]
+        sources = [
+            self.source(point, features, ours, serial)
+            for _ in range(2 if isinstance(kind, Mean) else 1)
+        ]
         return Patch(point, ours, tuple(sources), kind, features)
 
-    def source(self, point: Point, features: Features, ours: Ids, serial: float) -> Source:
+    def source(self, point: Point, features: FeatureIndices, ours: Ids, serial: float) -> Source:
         rng, given = self.rng, self.rng.choice(self.texts)
         same = rng.random() < 0.4  # the same tokens, where the source has them
         theirs = tuple(t if same and t < len(given) else rng.randrange(len(given)) for t in ours)
@@ -92,7 +102,7 @@ class Asker:
         component = self.rng.choice(self.components)
         return Point(self.rng.choice(sorted(self.world.taps.of(component))), component)
 
-    def features(self, point: Point) -> tuple[Features, int]:
+    def features(self, point: Point) -> tuple[FeatureIndices, int]:
         """All, one head, some coordinates, or some of a head; and how many."""
         rng, tap = self.rng, self.world.taps.at(point)
         width = tap.width // max(tap.heads, 1)
@@ -106,17 +116,19 @@ class Asker:
                 chosen = rng.sample(range(start, start + width), rng.randint(1, 4))
                 return tuple(chosen), len(chosen)
 
-    def kind(self, point: Point, count: int) -> Kind:
+    def kind(self, point: Point, count: int) -> Operation:
         rng = self.rng
         vector = tuple(rng.gauss(0, 1) for _ in range(count))
-        kinds: list[Kind] = [
+        kinds: list[Operation] = [
             *(3 * [Interchange()]),
             Resample(),
             Mean(),
             Zero(),
             Add(0.5),
             Add(1.5, vector),
-            Subtract(2.0),  # once itself would leave rounding alone, which a norm blows up: see below
+            Subtract(
+                2.0
+            ),  # once itself would leave rounding alone, which a norm blows up: see below
             Subtract(0.5, vector),
             Noise(0.3, rng.randrange(2)),
             Constant(vector),
@@ -126,7 +138,8 @@ class Asker:
 
 
 def skips_what_was_written(row: Row) -> bool:
-    """Whether a block is skipped after something else was written to its output: see the test below of this name."""
+    """Whether a block is skipped after something else was written to its output: see the test below
+    of this name."""
     written: set[Point] = set()
     for patch in row.patches:
         if isinstance(patch.kind, Skip) and patch.point in written:
@@ -160,7 +173,7 @@ def test_whatever_is_asked_the_fast_paths_say_what_the_oracle_says(
     for path in world.fast(most, max_bytes):
         for row, ours, theirs in zip(rows, logits_of(path, rows), wanted, strict=True):
             assert (ours - theirs).abs().max() <= 1e-4, (path.name, row)
-            (our,), (their,) = decide(ours[None]), decide(theirs[None])
+            (our,), (their,) = predict(ours[None]), predict(theirs[None])
             assert our.id == their.id or their.gap < 2e-4
 
 
@@ -171,16 +184,19 @@ def test_in_bfloat16_they_say_it_within_half_of_a_near_tie(family: str, seed: in
     rows = asked(world, family, seed, 6)
     for path in world.fast():
         for row, ours in zip(rows, logits_of(path, rows), strict=True):
-            assert (ours - world.oracle(row)).abs().max() <= NEAR_TIE["bfloat16"] / 2, (path.name, row)
+            assert (ours - world.oracle(row)).abs().max() <= NEAR_TIE["bfloat16"] / 2, (
+                path.name,
+                row,
+            )
 
 
 def measured(world: World, rows: list[Row], most: int = 64) -> list[int]:
     """The outputs as a replica measures them."""
-    tolerance, limit = NEAR_TIE["float32"], Limit(most)
+    tolerance, limit = NEAR_TIE["float32"], RowLimit(most)
     path = world.fast(most)[-1]
-    captures = world.captures(most, tolerance=tolerance, keys=isinstance(path, Replayed))
-    measurer = Measurer(path, Plain(world.network, world.taps), captures, limit, tolerance)
-    items = [Item(f"i{at}", 0, 0, row) for at, row in enumerate(rows)]
+    captures = world.captures(most, tolerance=tolerance, keys=isinstance(path, ReplayExecutor))
+    measurer = Evaluator(path, PlainExecutor(world.network, world.taps), captures, limit, tolerance)
+    items = [RowRequest(f"i{at}", 0, 0, row) for at, row in enumerate(rows)]
     outcome = measurer.measure(items)
     assert not outcome.faults
     return [outcome.decisions[item][0].id for item in items]
@@ -200,12 +216,14 @@ def test_a_row_is_decided_alone_as_in_company(family: str, seed: int, most: int)
 def test_a_row_is_decided_alone_as_in_company_also_where_all_outputs_are_near_ties() -> None:
     world = world_of(model_of("llama", scale=1e-3))
     rows = asked(world, "llama", 0, 40)
-    assert sum(decide(world.oracle(row)[None])[0].gap < NEAR_TIE["float32"] for row in rows) > 5
+    assert sum(predict(world.oracle(row)[None])[0].gap < NEAR_TIE["float32"] for row in rows) > 5
     assert measured(world, rows) == [measured(world, [row])[0] for row in rows]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
-def test_noise_is_the_same_in_any_company_and_other_for_another_seed_base_or_place(family: str) -> None:
+def test_noise_is_the_same_in_any_company_and_other_for_another_seed_base_or_place(
+    family: str,
+) -> None:
     world, base, other = shared_world(family), (5, 6, 7, 8, 9), (10, 11, 12)
 
     def noisy(seed: int, given: Ids = base, token: int = 1, layer: int = 0) -> Row:
@@ -215,7 +233,8 @@ def test_noise_is_the_same_in_any_company_and_other_for_another_seed_base_or_pla
         """What it adds, where it does."""
         read = replace(row.patches[0], kind=Collect())
         with_it, without = (
-            collect(world.network, world.taps, Row(row.base, patches))[0] for patches in ((*row.patches, read), (read,))
+            collect(world.network, world.taps, Row(row.base, patches))[0]
+            for patches in ((*row.patches, read), (read,))
         )
         return with_it - without
 
@@ -229,7 +248,8 @@ def test_noise_is_the_same_in_any_company_and_other_for_another_seed_base_or_pla
 
 
 def test_positions_do_not_move_with_padding_or_company() -> None:
-    """Absolute positions (GPT-2, OPT), rotary ones, ALiBi (BLOOM, MPT): texts of one to nine tokens, alone and together."""
+    """Absolute positions (GPT-2, OPT), rotary ones, ALiBi (BLOOM, MPT): texts of one to nine
+    tokens, alone and together."""
     for family in ("gpt2", "opt", "llama", "bloom", "mpt"):
         world, rng = shared_world(family), random.Random(family)
         rows = []
@@ -266,18 +286,21 @@ def test_a_block_that_is_skipped_after_something_was_written_to_it_is_skipped() 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_an_activation_less_that_of_the_same_prefix_is_left_to_the_oracle(family: str) -> None:
-    """Only rounding is left of it, which is other on each path: after a norm, logits differ by up to 2."""
+    """Only rounding is left of it, which is other on each path: after a norm, logits differ by up
+    to 2."""
     world, point, rng = shared_world(family), Point(0, "residual"), random.Random(0)
     for path in world.fast():
-        oracle = Plain(world.network, world.taps)
-        measurer = Measurer(path, oracle, world.captures(), Limit(16), NEAR_TIE["float32"])
+        oracle = PlainExecutor(world.network, world.taps)
+        measurer = Evaluator(path, oracle, world.captures(), RowLimit(16), NEAR_TIE["float32"])
         items = []
         for i in range(20):
             base = tuple(rng.randrange(3, VOCAB) for _ in range(6))
             source = Source(Row(base[:2]), point, (0,))
-            items.append(Item("less", 0, i, Row(base, (Patch(point, (0,), (source,), Subtract()),))))
+            items.append(
+                RowRequest("less", 0, i, Row(base, (Patch(point, (0,), (source,), Subtract()),)))
+            )
         outcome = measurer.measure(items)
         assert not outcome.faults
         for item in items:
-            (said,) = decide(world.oracle(item.row)[None])
+            (said,) = predict(world.oracle(item.row)[None])
             assert outcome.decisions[item] == (said,)

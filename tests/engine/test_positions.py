@@ -1,4 +1,5 @@
-"""Tokens taken of a position, by index, and all of them: on prompts of any length, every path agrees with plain forward passes."""
+"""Tokens taken of a position, by index, and all of them: on prompts of any length, every path
+agrees with plain forward passes."""
 
 import random
 from dataclasses import replace
@@ -7,12 +8,20 @@ import pytest
 import torch
 
 from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair
-from raysearch.engine.encode import encode
-from raysearch.engine.machine import Settings
+from raysearch.core.events import Encoded, Measured, Task
+from raysearch.engine.encoding.encode import encode
+from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
 from raysearch.errors import PositionError
-from raysearch.search.events import Encoded, Measured, Task
-from tests.engine.worlds import blocks_of, loaded, model_of, random_pairs, residual, shared_world, word_tokenizer
+from tests.engine.worlds import (
+    blocks_of,
+    loaded,
+    model_of,
+    random_pairs,
+    residual,
+    shared_world,
+    word_tokenizer,
+)
 
 TAKEN = ("here.first", "here.last", "here.align_right", "token_2")
 
@@ -38,7 +47,10 @@ PAIRS = uneven_pairs()
 def by_hand(model: torch.nn.Module, pair: Encoded, layer: int, position: str) -> int:
     """Two forward passes and one hook, in plain torch."""
     kept: list[torch.Tensor] = []
-    ours, theirs = list(pair.base_positions[position]), list(pair.source_positions[ONE_SOURCE][position])
+    ours, theirs = (
+        list(pair.base_positions[position]),
+        list(pair.source_positions[ONE_SOURCE][position]),
+    )
 
     def lend(_module: object, _given: object, out: torch.Tensor) -> None:
         kept.append(out[0, theirs].clone())
@@ -57,14 +69,18 @@ def by_hand(model: torch.nn.Module, pair: Encoded, layer: int, position: str) ->
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_taken_tokens_of_prompts_of_any_length_are_measured_as_plain_forward_passes_say(plain: bool) -> None:
+def test_taken_tokens_of_prompts_of_any_length_are_measured_as_plain_forward_passes_say(
+    plain: bool,
+) -> None:
     model = model_of("llama")
-    replica = Replica(loaded(model), PAIRS, TAKEN, ["x"], "w", settings=Settings(plain=plain))
+    replica = Replica(loaded(model), PAIRS, TAKEN, ["x"], "w", settings=RunnerSettings(plain=plain))
     assert replica.opened.facts.path == ("plain" if plain else "replay")
     encoded = {e.index: e for e in replica.opened.encoded}
     assert len({len(e.base) for e in encoded.values()}) > 3
     assert len({len(e.base_positions["here.align_right"]) for e in encoded.values()}) > 1
-    places = {residual((layer, position)).id: (layer, position) for layer in (0, 2) for position in TAKEN}
+    places = {
+        residual((layer, position)).id: (layer, position) for layer in (0, 2) for position in TAKEN
+    }
     asked = tuple(residual(place) for place in places.values())
     events = replica.do(Task(0, "measure", asked, blocks_of(PAIRS, 5)))
     seen = {
@@ -84,7 +100,8 @@ def test_taken_tokens_of_prompts_of_any_length_are_measured_as_plain_forward_pas
 
 def test_without_a_take_spans_of_other_lengths_are_refused_by_their_pair() -> None:
     with pytest.raises(
-        PositionError, match=r"pair \d+: position 'here' has \d tokens in the base and \d in the source"
+        PositionError,
+        match=r"pair \d+: position 'here' has \d tokens in the base and \d in the source",
     ):
         encode(PAIRS, word_tokenizer(), ["here"], ["x"])
 

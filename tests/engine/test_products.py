@@ -1,4 +1,5 @@
-"""Products in bfloat16 on a CPU: the same numbers, but for one rounding, by whichever way is faster."""
+"""Products in bfloat16 on a CPU: the same numbers, but for one rounding, by whichever way is
+faster."""
 
 import copy
 
@@ -6,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from raysearch.engine import products
-from raysearch.engine.products import MANY, speed_up
+from raysearch.engine.networks import half_precision as products
+from raysearch.engine.networks.half_precision import MANY, speed_up
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from raysearch.engine.decide import NEAR_TIE, decide
-from raysearch.engine.load import Loaded
-from raysearch.engine.paths import Replayed
-from raysearch.engine.replay import TEMPLATES
+from raysearch.core.events import Ids, Measured, Task
+from raysearch.engine.execution.executors import ReplayExecutor
+from raysearch.engine.execution.predict import NEAR_TIE, predict
+from raysearch.engine.execution.replay import TEMPLATES
+from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.networks.blocks import layers_of
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.engine.replica import Replica
-from raysearch.engine.rows import Patch, Point, Row, Source
-from raysearch.engine.sites import layers_of
-from raysearch.search.events import Ids, Measured, Task
 from tests.engine.worlds import (
     POSITIONS,
     REPLAYED,
@@ -41,20 +42,27 @@ Place = tuple[int, Ids, Ids]
 def row_of(base: Ids, source: Ids, *places: Place) -> Row:
     """A plain interchange of the residual at each of the places."""
     points = [(Point(layer, "residual"), ours, theirs) for layer, ours, theirs in places]
-    return Row(base, tuple(Patch(p, ours, (Source(Row(source), p, theirs),)) for p, ours, theirs in points))
+    return Row(
+        base, tuple(Patch(p, ours, (Source(Row(source), p, theirs),)) for p, ours, theirs in points)
+    )
 
 
-def runs_of(path: Replayed, rows: Sequence[Row]) -> None:
+def runs_of(path: ReplayExecutor, rows: Sequence[Row]) -> None:
     """Makes all the runs that the rows need."""
     path._want(rows)
     path._captures.runs(
-        [run for row in rows for run in (Row(row.base), *(s.run for p in row.patches for s in p.sources))]
+        [
+            run
+            for row in rows
+            for run in (Row(row.base), *(s.run for p in row.patches for s in p.sources))
+        ]
     )
 
 
 @st.composite
 def rows(draw: st.DrawFn, layers: int, most: int = 12) -> list[Row]:
-    """Rows of several units in several layers; few texts, that share prefixes, so that waves and identities come about."""
+    """Rows of several units in several layers; few texts, that share prefixes, so that waves and
+    identities come about."""
     rng = random.Random(draw(st.integers(0, 10**6)))
     prefix = [rng.randrange(3, VOCAB) for _ in range(8)]
 
@@ -79,7 +87,7 @@ def rows(draw: st.DrawFn, layers: int, most: int = 12) -> list[Row]:
     return found
 
 
-def replaying(model: PreTrainedModel, most: int = 64, max_bytes: int = 2**30) -> Replayed:
+def replaying(model: PreTrainedModel, most: int = 64, max_bytes: int = 2**30) -> ReplayExecutor:
     return world_of(model).replayed(most, max_bytes)
 
 
@@ -100,7 +108,7 @@ def test_replayed_rows_equal_the_oracle(data: st.DataObject, family: str, most: 
     for row, ours in zip(asked, replayed(model, asked, most), strict=True):
         wanted = world_of(model).oracle(row)
         assert (ours - wanted).abs().max() <= 1e-4
-        (our,), (theirs,) = decide(ours[None]), decide(wanted[None])
+        (our,), (theirs,) = predict(ours[None]), predict(wanted[None])
         assert our.id == theirs.id or theirs.gap < 2e-4
 
 
@@ -119,7 +127,7 @@ def test_an_identity_gives_the_bases_own_output(data: st.DataObject, family: str
         if same:
             wanted = world_of(model).oracle(row)
             assert (wanted - world_of(model).plain(row.base)).abs().max() <= 1e-4
-            assert path._captures.decisions([row.alone])[0].id == decide(wanted[None])[0].id
+            assert path._captures.decisions([row.alone])[0].id == predict(wanted[None])[0].id
 
 
 def test_an_identity_needs_the_same_prefix_at_the_same_place() -> None:
@@ -138,7 +146,9 @@ def test_an_identity_needs_the_same_prefix_at_the_same_place() -> None:
 def test_a_wave_walks_up_once_each_row_joining_at_its_layer() -> None:
     model, seen = model_of("llama"), []
     for layer, block in enumerate(model.model.layers):
-        block.register_forward_hook(lambda m, i, o, layer=layer: seen.append((layer, tuple(o.shape[:2]))))
+        block.register_forward_hook(
+            lambda m, i, o, layer=layer: seen.append((layer, tuple(o.shape[:2])))
+        )
     base, source, path = (5, 6, 7, 8, 9), (5, 10, 11), replaying(model)
     asked = [row_of(base, source, (layer, (2,), (1,))) for layer in (3, 1, 0, 2, 1)]
     runs_of(path, asked)
@@ -159,7 +169,11 @@ def test_rows_of_two_shapes_are_no_wave() -> None:
     path = replaying(shared_model("llama"))
     asked = [row_of((5, 6, 7), (8, 9), (0, (at,), (0,))) for at in (1, 2, 1)]
     assert [len(wave) for wave in path.batches(asked)] == [2, 1]
-    assert [len(wave) for wave in replaying(shared_model("llama"), most=1).batches(asked)] == [1, 1, 1]
+    assert [len(wave) for wave in replaying(shared_model("llama"), most=1).batches(asked)] == [
+        1,
+        1,
+        1,
+    ]
     with pytest.raises(AssertionError, match="one token and have one length"):
         path.logits(asked)
 
@@ -167,7 +181,11 @@ def test_rows_of_two_shapes_are_no_wave() -> None:
 def test_templates_are_kept_for_the_last_shapes_only_and_hold_no_keys() -> None:
     model = model_of("llama")
     path, tokens = replaying(model), tuple(range(3, 32))
-    asked = [row_of(tokens[:length], tokens[1:3], (3, (at,), (0,))) for length in range(20, 24) for at in range(length)]
+    asked = [
+        row_of(tokens[:length], tokens[1:3], (3, (at,), (0,)))
+        for length in range(20, 24)
+        for at in range(length)
+    ]
     assert len({path._replay.shape_of(row) for row in asked}) > TEMPLATES
     for row in asked:
         path.logits([row])
@@ -180,10 +198,13 @@ def test_templates_are_kept_for_the_last_shapes_only_and_hold_no_keys() -> None:
 
 
 EXPERTS = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3")
-"""Choose among experts, which in coarse numbers goes either way in a batch: their rows are run one by one."""
+"""Choose among experts, which in coarse numbers goes either way in a batch: their rows are run one
+by one."""
 
 
-@pytest.mark.parametrize(("dtype", "attention"), [("float32", "eager"), ("float32", "sdpa"), ("bfloat16", None)])
+@pytest.mark.parametrize(
+    ("dtype", "attention"), [("float32", "eager"), ("float32", "sdpa"), ("bfloat16", None)]
+)
 @pytest.mark.parametrize("family", REPLAYED)
 def test_every_family_is_measured_as_by_the_oracle(
     family: str, dtype: str, attention: str | None, record_property
@@ -193,14 +214,20 @@ def test_every_family_is_measured_as_by_the_oracle(
     pairs = random_pairs(3, 8)
     model = model_of(family, attention=attention).to(getattr(torch, dtype))
     tokenizer = word_tokenizer(before=True)
-    replica = Replica(Loaded(model, tokenizer, "d", dtype), pairs, POSITIONS, ["x"], "w")
+    replica = Replica(LoadedModel(model, tokenizer, "d", dtype), pairs, POSITIONS, ["x"], "w")
     record_property("path", replica.opened.facts.path)
     print(f"{family}, {dtype}, {attention or 'its own attention'}: {replica.opened.facts.path}")
     routed = dtype != "float32" and family in EXPERTS
     assert replica.opened.facts.path == ("plain" if routed else "replay")
     path = replica._machine.path
-    places = [residual((layer, at)) for layer in range(len(layers_of(model))) for at in (*POSITIONS, "last")]
-    items, _ = replica._items(replica._machine, Task(1, "measure", tuple(places), blocks_of(pairs, 8)))
+    places = [
+        residual((layer, at))
+        for layer in range(len(layers_of(model)))
+        for at in (*POSITIONS, "last")
+    ]
+    items, _ = replica._items(
+        replica._machine, Task(1, "measure", tuple(places), blocks_of(pairs, 8))
+    )
     asked = list(dict.fromkeys(item.row for item in items if not path.is_free(item.row)))
     allowed = 1e-4 if dtype == "float32" else NEAR_TIE[dtype] / 2
     wanted = {row: world_of(model).oracle(row) for row in asked}
@@ -210,7 +237,7 @@ def test_every_family_is_measured_as_by_the_oracle(
     decided = replica._machine.measurer.measure(items)
     assert not decided.faults
     for item, decision in decided.decisions.items():
-        ((reference),) = decide(wanted.get(item.row, world_of(model).plain(item.row.base))[None])
+        ((reference),) = predict(wanted.get(item.row, world_of(model).plain(item.row.base))[None])
         assert [d.id for d in decision] == [reference.id]
 
 
@@ -221,13 +248,19 @@ def test_blocks_that_return_tuples_as_in_older_transformers_are_replayed() -> No
             self.inner = inner
 
         def forward(self, hidden, *args, **kwargs):
-            return (self.inner(hidden[0] if isinstance(hidden, tuple) else hidden, *args, **kwargs), None)
+            return (
+                self.inner(hidden[0] if isinstance(hidden, tuple) else hidden, *args, **kwargs),
+                None,
+            )
 
     old, new = model_of("llama"), model_of("llama")
     for at in range(4):
         old.model.layers[at] = Older(old.model.layers[at])
     old.model.norm.register_forward_pre_hook(lambda m, args: (args[0][0],))
-    assert Replica(loaded(old), random_pairs(0, 8), POSITIONS, ["x"], "w").opened.facts.path == "replay"
+    assert (
+        Replica(loaded(old), random_pairs(0, 8), POSITIONS, ["x"], "w").opened.facts.path
+        == "replay"
+    )
     asked = [row_of((5, 6, 7, 8), (9, 10, 11), (layer, (2,), (1,))) for layer in range(4)]
     for row, ours in zip(asked, replayed(old, asked), strict=True):
         assert torch.allclose(ours, world_of(new).oracle(row), atol=1e-4)
@@ -238,10 +271,16 @@ FAMILIES = ["llama", "gpt2"]
 
 
 def state(model: PreTrainedModel) -> list[object]:
-    """What there is to change by mistake: which blocks there are, what their instances hold, and hooks."""
+    """What there is to change by mistake: which blocks there are, what their instances hold, and
+    hooks."""
     blocks = layers_of(model)
     held = [{k: id(v) for k, v in block.__dict__.items()} for block in blocks]
-    return [[id(b) for b in blocks], held, [list(m._forward_hooks) for m in model.modules()], list(model.state_dict())]
+    return [
+        [id(b) for b in blocks],
+        held,
+        [list(m._forward_hooks) for m in model.modules()],
+        list(model.state_dict()),
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -294,7 +333,8 @@ def test_hooks_of_others_fire_on_what_is_run_and_see_no_dummies() -> None:
 
 @pytest.mark.parametrize("layer", range(4))
 def test_what_others_do_to_a_block_is_done_once(layer: int) -> None:
-    """A hook that edits (steering, say), or a `forward` of the instance's own (as accelerate's hooks put there)."""
+    """A hook that edits (steering, say), or a `forward` of the instance's own (as accelerate's
+    hooks put there)."""
     hooked, covered = model_of("llama"), model_of("llama")
     hooked.model.layers[layer].register_forward_hook(lambda m, i, o: o * 1.5 + 0.25)
     block = covered.model.layers[layer]
@@ -323,4 +363,4 @@ def test_a_cache_without_room_gives_the_same() -> None:
 
 def test_a_run_without_keys_is_not_replayed_on() -> None:
     with pytest.raises(AssertionError, match="on the keys and values"):
-        Replayed(*(world := shared_world("llama")).__dict__.values(), world.captures())
+        ReplayExecutor(*(world := shared_world("llama")).__dict__.values(), world.captures())

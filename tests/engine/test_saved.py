@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 import raysearch
 from raysearch import Finding, ModelOrigin, SavedIntervention, load_intervention, save_intervention
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.errors import StoreError
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
 
 MODEL = ModelOrigin("HuggingFaceTB/SmolLM2-135M-Instruct", "7e27bd9f", "d" * 64, "float32")
 FINDING = Finding(
@@ -42,7 +42,9 @@ DTYPES = [
 names = st.text(min_size=1, max_size=8)
 small = st.integers(0, 40)
 sites = st.builds(Site, small, names, names, st.none() | small)
-subspaces = st.builds(Subspace, names, st.none() | small, st.none() | st.lists(small, max_size=4).map(tuple))
+subspaces = st.builds(
+    Subspace, names, st.none() | small, st.none() | st.lists(small, max_size=4).map(tuple)
+)
 units = st.builds(Unit, sites, subspaces, st.none() | sites, st.none() | names)
 interventions = st.builds(
     Intervention,
@@ -52,21 +54,34 @@ interventions = st.builds(
 )
 finite = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 findings = st.builds(
-    Finding, run=st.none() | names, verdict=st.none() | names, n=st.none() | small, iia=finite, low=finite, high=finite
+    Finding,
+    run=st.none() | names,
+    verdict=st.none() | names,
+    n=st.none() | small,
+    iia=finite,
+    low=finite,
+    high=finite,
 )
 
 
 @st.composite
 def tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Any bits in any shape, not-a-number and minus zero among them; sometimes a transposed view, or one that needs gradients."""
+    """Any bits in any shape, not-a-number and minus zero among them; sometimes a transposed view,
+    or one that needs gradients."""
     dtype = draw(st.sampled_from(DTYPES))
     shape = draw(st.lists(st.integers(0, 4), max_size=3))
     count = torch.Size(shape).numel()
     if dtype is torch.bool:
-        return torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=dtype).reshape(shape)
+        return torch.tensor(
+            draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=dtype
+        ).reshape(shape)
     size = count * dtype.itemsize
     data = draw(st.binary(min_size=size, max_size=size))
-    flat = torch.frombuffer(bytearray(data), dtype=dtype).clone() if size else torch.empty(0, dtype=dtype)
+    flat = (
+        torch.frombuffer(bytearray(data), dtype=dtype).clone()
+        if size
+        else torch.empty(0, dtype=dtype)
+    )
     tensor = flat.reshape(shape)
     if len(shape) > 1 and draw(st.booleans()):
         tensor = tensor.transpose(0, -1)
@@ -74,7 +89,11 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 
 
 def _bits(tensor: torch.Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
-    return tensor.dtype, tensor.shape, bytes(tensor.detach().contiguous().flatten().view(torch.uint8).tolist())
+    return (
+        tensor.dtype,
+        tensor.shape,
+        bytes(tensor.detach().contiguous().flatten().view(torch.uint8).tolist()),
+    )
 
 
 def _intervention() -> Intervention:
@@ -100,12 +119,16 @@ def test_what_is_loaded_is_what_was_saved_bit_by_bit(
     finding: Finding | None,
 ) -> None:
     folder = tmp_path_factory.mktemp("saved")
-    written = save_intervention(intervention, folder, tensors=kept, variable=variable, model=model, finding=finding)
+    written = save_intervention(
+        intervention, folder, tensors=kept, variable=variable, model=model, finding=finding
+    )
     read = load_intervention(folder)
     for saved in (written, read):
         assert saved.intervention == intervention
         assert saved.intervention.id == intervention.id
-        assert {n: _bits(t) for n, t in saved.tensors.items()} == {n: _bits(t) for n, t in kept.items()}
+        assert {n: _bits(t) for n, t in saved.tensors.items()} == {
+            n: _bits(t) for n, t in kept.items()
+        }
         assert (saved.variable, saved.model, saved.finding) == (variable, model, finding)
     assert {p.name for p in folder.iterdir()} == FILES
     assert isinstance(yaml.safe_load((folder / "README.md").read_text().split("---\n")[1]), dict)
@@ -114,7 +137,11 @@ def test_what_is_loaded_is_what_was_saved_bit_by_bit(
 
 def test_saving_what_was_loaded_writes_the_same_bytes(tmp_path: Path) -> None:
     save_intervention(
-        _intervention(), tmp_path / "a", tensors={"unit0.R": torch.randn(8, 2)}, model=MODEL, finding=FINDING
+        _intervention(),
+        tmp_path / "a",
+        tensors={"unit0.R": torch.randn(8, 2)},
+        model=MODEL,
+        finding=FINDING,
     )
     save_intervention(load_intervention(tmp_path / "a"), tmp_path / "b")
     for name in FILES:
@@ -136,7 +163,9 @@ def test_a_static_intervention_has_a_file_without_tensors(tmp_path: Path) -> Non
 
 
 def test_a_saved_intervention_travels_between_processes(tmp_path: Path) -> None:
-    save_intervention(_intervention(), tmp_path, tensors={"R": torch.randn(8, 2)}, model=MODEL, finding=FINDING)
+    save_intervention(
+        _intervention(), tmp_path, tensors={"R": torch.randn(8, 2)}, model=MODEL, finding=FINDING
+    )
     read = load_intervention(tmp_path)
     there = pickle.loads(pickle.dumps(read))
     assert (there.intervention, there.model, there.finding) == (read.intervention, MODEL, FINDING)
@@ -155,7 +184,12 @@ def test_views_of_one_memory_and_lazy_conjugates_are_kept_as_their_values(tmp_pa
 
 def test_the_readme_says_what_it_claims_and_how_to_load_it(tmp_path: Path) -> None:
     save_intervention(
-        _intervention(), tmp_path, variable="country", model=MODEL, finding=FINDING, tensors={"R": torch.ones(5, 2)}
+        _intervention(),
+        tmp_path,
+        variable="country",
+        model=MODEL,
+        finding=FINDING,
+        tensors={"R": torch.ones(5, 2)},
     )
     text = (tmp_path / "README.md").read_text()
     assert yaml.safe_load(text.split("---\n")[1]) == {
@@ -165,7 +199,8 @@ def test_the_readme_says_what_it_claims_and_how_to_load_it(tmp_path: Path) -> No
     }
     for said in (
         "# country: an intervention on SmolLM2-135M-Instruct",
-        "**Verdict: accept.** On 62 of 64 pairs the output was the predicted one (IIA 0.969, 95 % interval 0.890 to 0.991).",
+        "**Verdict: accept.** On 62 of 64 pairs the output was the predicted one (IIA 0.969, 95 % "
+        "interval 0.890 to 0.991).",
         "layer 12, residual, position `country`",
         "layer 4, head, head 1, position `last`",
         "raysearch.load_intervention(",
@@ -187,7 +222,12 @@ def test_the_readme_of_a_reject_or_of_no_verdict_claims_nothing(tmp_path: Path) 
 
 def test_hostile_names_stay_text_on_one_line_of_the_readme(tmp_path: Path) -> None:
     nasty = "x`|\n---\n# <b>"
-    save_intervention(Intervention((Unit(Site(1, nasty, nasty)),)), tmp_path, variable=nasty, model=ModelOrigin(nasty))
+    save_intervention(
+        Intervention((Unit(Site(1, nasty, nasty)),)),
+        tmp_path,
+        variable=nasty,
+        model=ModelOrigin(nasty),
+    )
     lines = (tmp_path / "README.md").read_text().splitlines()
     assert lines.count("---") == 2
     assert [line for line in lines if line.startswith("# ")] == [
@@ -241,7 +281,10 @@ def _no_safetensors(folder: Path) -> None:
     ("damage", "says"),
     [
         (lambda f: (f / "intervention.json").unlink(), "intervention.json is missing"),
-        (lambda f: (f / "intervention.safetensors").unlink(), "intervention.safetensors cannot be read"),
+        (
+            lambda f: (f / "intervention.safetensors").unlink(),
+            "intervention.safetensors cannot be read",
+        ),
         (_edit(format_version=2), "format_version is 2, this version reads 1"),
         (_edit(format_version=True), "format_version is True"),
         (_without("format_version"), "format_version is None"),
@@ -249,7 +292,10 @@ def _no_safetensors(folder: Path) -> None:
         (lambda f: (f / "intervention.json").write_bytes(b"\xff\xfe{"), "is no JSON"),
         (lambda f: (f / "intervention.json").write_text("[]"), "format_version is None"),
         (_cut("intervention.safetensors"), "intervention.safetensors has SHA-256"),
-        (lambda f: (f / "intervention.safetensors").write_bytes(b""), "intervention.safetensors has SHA-256"),
+        (
+            lambda f: (f / "intervention.safetensors").write_bytes(b""),
+            "intervention.safetensors has SHA-256",
+        ),
         (_no_safetensors, "is no safetensors file"),
         (_edit(tensors_digest="0" * 64), "its card says 000000000000"),
         (_edit(tensor_digest="0"), "tensor_digest: unknown key; did you mean 'tensors_digest'?"),
@@ -260,7 +306,9 @@ def _no_safetensors(folder: Path) -> None:
         (_other_layer, "but its intervention has"),
     ],
 )
-def test_a_folder_that_is_not_whole_is_refused_in_one_line(tmp_path: Path, damage: Any, says: str) -> None:
+def test_a_folder_that_is_not_whole_is_refused_in_one_line(
+    tmp_path: Path, damage: Any, says: str
+) -> None:
     folder = tmp_path / "it"
     save_intervention(_intervention(), folder, tensors={"R": torch.randn(8, 2)})
     damage(folder)
@@ -274,7 +322,8 @@ def test_a_folder_that_is_not_whole_is_refused_in_one_line(tmp_path: Path, damag
 def test_what_is_neither_folder_nor_hub_id_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "none", str(tmp_path / "none"), "none", "a/b/c"):
         with pytest.raises(
-            StoreError, match="there is no such folder; give a folder that save_intervention made, or a hub id"
+            StoreError,
+            match="there is no such folder; give a folder that save_intervention made, or a hub id",
         ):
             load_intervention(place)
     with pytest.raises(StoreError, match="a folder has no revision 'main'"):
@@ -290,7 +339,9 @@ def test_what_is_neither_folder_nor_hub_id_is_refused(tmp_path: Path) -> None:
         {"__metadata__": torch.ones(1)},
     ],
 )
-def test_tensors_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path: Path, tensors: Any) -> None:
+def test_tensors_that_cannot_be_kept_are_refused_before_anything_is_written(
+    tmp_path: Path, tensors: Any
+) -> None:
     with pytest.raises(StoreError) as error:
         save_intervention(_intervention(), tmp_path / "it", tensors=tensors)
     assert next(iter(tensors)) in str(error.value)

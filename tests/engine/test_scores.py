@@ -1,4 +1,5 @@
-"""Scores: on every path what the oracle's logits give, by formulas written out anew; nothing of them where none is declared."""
+"""Scores: on every path what the oracle's logits give, by formulas written out anew; nothing of
+them where none is declared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,24 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
-from raysearch.engine.asked import row_of
-from raysearch.engine.decide import decide
-from raysearch.engine.machine import Settings
+from raysearch.core.controls import arbitrary_labels
+from raysearch.core.events import Encoded, Measured, Screened, Task
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.execution.answer_scores import FARTHEST, Scoring, read_logits
+from raysearch.engine.execution.predict import predict
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
-from raysearch.engine.scores import FARTHEST, Scoring, hear
 from raysearch.errors import JobError
-from raysearch.search.controls import arbitrary_labels
-from raysearch.search.events import Encoded, Measured, Screened, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
 from tests.engine.test_factory import loaded as loaded_module
-from tests.engine.worlds import POSITIONS, blocks_of, loaded, model_of, random_pairs, residual, world_of
+from tests.engine.worlds import (
+    POSITIONS,
+    blocks_of,
+    loaded,
+    model_of,
+    random_pairs,
+    residual,
+    world_of,
+)
 
 NAMES = ("logit_difference", "probability", "kl", "squared_error")
 PAIRS = random_pairs(0, 16)
 BLOCKS = blocks_of(PAIRS, 8)
-PLACES = tuple(residual((layer, position)) for layer in (0, 1, 2) for position in (*POSITIONS, "last"))
+PLACES = tuple(
+    residual((layer, position)) for layer in (0, 1, 2) for position in (*POSITIONS, "last")
+)
 CLOSE = 2e-3
-"""A quarter of a near-tie is what a logit may move by on a fast path; a score of a logit difference by twice that."""
+"""A quarter of a near-tie is what a logit may move by on a fast path; a score of a logit difference
+by twice that."""
 
 
 def by_hand(logits: Tensor, right: int, base: int) -> dict[str, float]:
@@ -41,7 +53,9 @@ def by_hand(logits: Tensor, right: int, base: int) -> dict[str, float]:
 
 
 def check(
-    scores: Mapping[str, Mapping[str, Sequence[float]]], wanted: Sequence[Mapping[str, float]], of: str = "x"
+    scores: Mapping[str, Mapping[str, Sequence[float]]],
+    wanted: Sequence[Mapping[str, float]],
+    of: str = "x",
 ) -> None:
     assert tuple(scores) == NAMES
     for name in NAMES:
@@ -49,7 +63,9 @@ def check(
 
 
 def replica_of(family: str, **settings: object) -> Replica:
-    return Replica(loaded(model_of(family)), PAIRS, POSITIONS, ["x"], "w", settings=Settings(**settings))  # type: ignore[arg-type]
+    return Replica(
+        loaded(model_of(family)), PAIRS, POSITIONS, ["x"], "w", settings=RunnerSettings(**settings)
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +85,10 @@ def test_on_every_path_scores_are_what_the_oracles_logits_give(
     for event in events:
         assert isinstance(event, Measured)
         assert event.scores is not None
-        rows = [(pairs[p], row_of(pairs[p], by_id[event.intervention], world.taps)) for p in event.pairs]
+        rows = [
+            (pairs[p], build_row(pairs[p], by_id[event.intervention], world.taps))
+            for p in event.pairs
+        ]
         check(event.scores, [by_hand(world.oracle(row), *answers(pair)) for pair, row in rows])
 
 
@@ -83,7 +102,10 @@ def test_screening_scores_the_bases_own_run() -> None:
     for event in replica.do(Task(1, "screen", (), BLOCKS)):
         assert isinstance(event, Screened)
         assert event.scores is not None
-        check(event.scores, [by_hand(world.plain(pairs[p].base), *answers(pairs[p])) for p in event.pairs])
+        check(
+            event.scores,
+            [by_hand(world.plain(pairs[p].base), *answers(pairs[p])) for p in event.pairs],
+        )
 
 
 def test_a_swap_that_changes_nothing_and_is_not_run_has_the_scores_of_the_base() -> None:
@@ -98,12 +120,15 @@ def test_a_swap_that_changes_nothing_and_is_not_run_has_the_scores_of_the_base()
 
 
 def test_without_declared_scores_none_are_told_and_outputs_are_the_same() -> None:
-    bare, scored = (replica_of("llama", scores=names).do(Task(1, "measure", PLACES, BLOCKS)) for names in ((), NAMES))
+    bare, scored = (
+        replica_of("llama", scores=names).do(Task(1, "measure", PLACES, BLOCKS))
+        for names in ((), NAMES)
+    )
     assert all(isinstance(e, Measured) and e.scores is None for e in bare)
     assert [e.outputs for e in bare if isinstance(e, Measured)] == [
         e.outputs for e in scored if isinstance(e, Measured)
     ]
-    assert decide(torch.zeros(2, 5))[0].heard is None
+    assert predict(torch.zeros(2, 5))[0].heard is None
 
 
 def test_under_arbitrary_labels_the_label_is_scored() -> None:
@@ -116,22 +141,33 @@ def test_under_arbitrary_labels_the_label_is_scored() -> None:
     assert event.scores is not None
     wanted = []
     for pair in (encoded[p] for p in event.pairs):
-        logits = world.oracle(row_of(pair, PLACES[0], world.taps))
-        wanted.append(float(logits[labels[pair.counterfactual["x"]][0]] - logits[pair.answers["base"][0]]))
+        logits = world.oracle(build_row(pair, PLACES[0], world.taps))
+        wanted.append(
+            float(logits[labels[pair.counterfactual["x"]][0]] - logits[pair.answers["base"][0]])
+        )
     assert list(event.scores["logit_difference"]["x"]) == pytest.approx(wanted, abs=CLOSE)
 
 
 def test_pairs_of_one_base_are_each_scored_by_their_own_answers() -> None:
     one = PAIRS[0]
     twins = (one, Pair(1, one.base, PAIRS[1].sources, one.answers, {"x": " w7"}, "test"))
-    replica = Replica(loaded(model_of("llama")), twins, (), ["x"], "w", settings=Settings(scores=("probability",)))
+    replica = Replica(
+        loaded(model_of("llama")),
+        twins,
+        (),
+        ["x"],
+        "w",
+        settings=RunnerSettings(scores=("probability",)),
+    )
     (event,) = replica.do(Task(1, "screen", (), blocks_of(twins, 2)))
     assert isinstance(event, Screened)
     assert event.scores is not None
     chances = world_of(model_of("llama")).plain(replica.opened.encoded[0].base).softmax(-1)
     right = [e.counterfactual["x"][0] for e in replica.opened.encoded]
     assert right[0] != right[1]
-    assert list(event.scores["probability"]["x"]) == pytest.approx([float(chances[r]) for r in right], abs=1e-5)
+    assert list(event.scores["probability"]["x"]) == pytest.approx(
+        [float(chances[r]) for r in right], abs=1e-5
+    )
 
 
 class RulesOut(nn.Module):
@@ -150,7 +186,9 @@ class RulesOut(nn.Module):
 def test_an_answer_that_the_model_rules_out_scores_numbers() -> None:
     one = Input(stimulus=Stimulus.of(torch.tensor([1.0, 0.0, 0.0])))
     pairs = (Pair(0, one, {ONE_SOURCE: one}, {"base": "0", ONE_SOURCE: "0"}, {"x": "2"}, "test"),)
-    replica = Replica(loaded_module(RulesOut()), pairs, (), ["x"], "w", settings=Settings(scores=NAMES))
+    replica = Replica(
+        loaded_module(RulesOut()), pairs, (), ["x"], "w", settings=RunnerSettings(scores=NAMES)
+    )
     swap = Intervention((Unit(Site(0, "residual", "last")),))
     (event,) = replica.do(Task(1, "measure", (swap,), blocks_of(pairs, 1)))
     assert isinstance(event, Measured), event
@@ -165,7 +203,7 @@ def test_an_answer_that_the_model_rules_out_scores_numbers() -> None:
 
 
 def test_what_is_read_does_not_overflow() -> None:
-    (heard,) = hear(torch.tensor([[3e4, 3e4 - 1.0, -3e4]]), [(0, 1, 2)])
+    (heard,) = read_logits(torch.tensor([[3e4, 3e4 - 1.0, -3e4]]), [(0, 1, 2)])
     assert heard is not None
     assert heard.score("probability", 0, 1) == pytest.approx(0.731059, abs=1e-5)
     assert heard.score("logit_difference", 0, 1) == 1.0

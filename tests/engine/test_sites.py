@@ -4,34 +4,58 @@ import pytest
 from transformers import BartConfig, BertConfig, BertLMHeadModel
 from transformers import BartForConditionalGeneration as Bart
 
-from raysearch.engine.component_table import PER_HEAD
-from raysearch.engine.components import COMPONENTS
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.rows import Point
-from raysearch.engine.sites import layers_of
+from raysearch.engine.networks.blocks import layers_of
+from raysearch.engine.networks.component_names import PER_HEAD
+from raysearch.engine.networks.components import COMPONENTS
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
 from tests.engine.worlds import CONFIGS, FIRST_TIER, LAYERS, model_of, shared_world, world_of
 
-SMALL = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 10}
+SMALL = {
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "intermediate_size": 8,
+    "vocab_size": 10,
+}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_the_blocks_of_every_family_are_found_with_their_number_width_and_heads(family: str) -> None:
+def test_the_blocks_of_every_family_are_found_with_their_number_width_and_heads(
+    family: str,
+) -> None:
     world = shared_world(family)
-    assert (world.layers, world.network.width, world.network.heads) == (LAYERS.get(family, 3), 32, 4)
+    assert (world.layers, world.network.width, world.network.heads) == (
+        LAYERS.get(family, 3),
+        32,
+        4,
+    )
 
 
 def test_an_unknown_architecture_is_refused_with_what_was_looked_for() -> None:
     model = BertLMHeadModel(BertConfig(**SMALL, is_decoder=True))
     with pytest.raises(
-        ModelError, match=r"BertLMHeadModel \(bert\): its blocks were not found; looked for model.layers, "
+        ModelError,
+        match=r"BertLMHeadModel \(bert\): its blocks were not found; looked for model.layers, ",
     ):
         layers_of(model)
 
 
 def test_a_model_with_an_encoder_is_refused_although_its_decoder_has_a_known_name() -> None:
-    small = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 10}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "d_model": 8, "max_position_embeddings": 8}
+    small = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 8,
+        "decoder_ffn_dim": 8,
+        "vocab_size": 10,
+    }
+    heads = {
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "d_model": 8,
+        "max_position_embeddings": 8,
+    }
     with pytest.raises(ModelError, match="only causal language models"):
         LanguageModel(Bart(BartConfig(**small, **heads)))
 
@@ -57,20 +81,41 @@ def test_components_of_heads_they_share_have_fewer() -> None:
     assert {f: facts[f, "key"].heads for f, _ in facts} == {
         "falcon": 1, "falcon_heads": 4, "falcon_grouped": 2, "qwen3": 2,
     }  # fmt: skip
-    assert {(f.width, f.heads) for (family, c), f in facts.items() if c == "query"} == {(32, 4), (64, 4)}
+    assert {(f.width, f.heads) for (family, c), f in facts.items() if c == "query"} == {
+        (32, 4),
+        (64, 4),
+    }
     assert facts["qwen3", "value"].width == 32
 
 
 @pytest.mark.parametrize(
     ("point", "text"),
     [
-        (Point(-1, "residual"), r"layer -1 has no residual in LlamaForCausalLM \(llama\); layers that have it: 0..3"),
+        (
+            Point(-1, "residual"),
+            r"layer -1 has no residual in LlamaForCausalLM \(llama\); layers that have it: 0..3",
+        ),
         (Point(4, "head"), r"layer 4 has no head in .*: 0..3"),
-        (Point(1, "embedding"), "layer 1 has no embedding in .*; it has it once, in no layer: leave layer out"),
-        (Point(0, "resid"), "'resid' is no component; it may be residual, .* or a dotted module path"),
-        (Point(0, "model.layers.0.mlp.nope"), "has no module .*; model.layers.0.mlp has gate_proj, up_proj, down_proj"),
-        (Point(0, "model.layers.{layer}.nope"), r"has no module .*; model.layers.0 has self_attn, mlp, "),
-        (Point(4, "model.layers.{layer}.mlp"), r"layer 4 has no model.layers.\{layer\}.mlp in .*: 0..3"),
+        (
+            Point(1, "embedding"),
+            "layer 1 has no embedding in .*; it has it once, in no layer: leave layer out",
+        ),
+        (
+            Point(0, "resid"),
+            "'resid' is no component; it may be residual, .* or a dotted module path",
+        ),
+        (
+            Point(0, "model.layers.0.mlp.nope"),
+            "has no module .*; model.layers.0.mlp has gate_proj, up_proj, down_proj",
+        ),
+        (
+            Point(0, "model.layers.{layer}.nope"),
+            r"has no module .*; model.layers.0 has self_attn, mlp, ",
+        ),
+        (
+            Point(4, "model.layers.{layer}.mlp"),
+            r"layer 4 has no model.layers.\{layer\}.mlp in .*: 0..3",
+        ),
         (Point(0, "lm.head"), r"has no module 'lm.head'; the model has model, lm_head"),
     ],
 )
@@ -83,7 +128,9 @@ def test_what_is_not_there_is_refused_in_one_line_with_what_is(point: Point, tex
 def test_what_the_module_of_a_component_is_not_is_told_before_it_is_used() -> None:
     model = model_of("llama")
     model.model.layers[1] = model.model.layers[0]
-    with pytest.raises(ModelError, match=r"residual cannot be patched: a hook on .* fired 2 times; it should 1"):
+    with pytest.raises(
+        ModelError, match=r"residual cannot be patched: a hook on .* fired 2 times; it should 1"
+    ):
         world_of(model).taps.of("residual")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 

@@ -1,4 +1,5 @@
-"""Chat templates and special tokens: where spans and answers end up, held against the text that the template itself makes."""
+"""Chat templates and special tokens: where spans and answers end up, held against the text that the
+template itself makes."""
 
 from dataclasses import replace
 
@@ -6,19 +7,21 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair, token
-from raysearch.engine.encode import encode, encoding_digest
-from raysearch.engine.wording import PLAIN, Wording
+from raysearch.core.events import Encoded
+from raysearch.engine.encoding.encode import encode, encoding_digest
+from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError, PositionError
-from raysearch.search.events import Encoded
 from tests.engine.worlds import letter_tokenizer
 
-CHAT = Wording(chat_template=True)
+CHAT = PromptFormat(chat_template=True)
 TEMPLATE = "{% for m in messages %}[BOS]{{ m.role }} {{ m.content }}[EOS]{% endfor %}{% if add_generation_prompt %}[BOS]bot {% endif %}"
 TRIMMING = TEMPLATE.replace("m.content", "m.content | trim")
 BEFORE, AFTER = "[BOS]user ", "[EOS][BOS]bot "
 
 
-def chatting(template: str | None = TEMPLATE, *merges: str, before: bool = False) -> PreTrainedTokenizerFast:
+def chatting(
+    template: str | None = TEMPLATE, *merges: str, before: bool = False
+) -> PreTrainedTokenizerFast:
     tokenizer = letter_tokenizer(*merges, before=before)
     tokenizer.chat_template = template
     return tokenizer
@@ -28,17 +31,26 @@ def pair(text: str = "ab cd", span: tuple[int, int] = (3, 5), **answers: str) ->
     said = {"base": "x", "source": "y", "v": "z", **answers}
     given = Input(text, {"p": span})
     return Pair(
-        7, given, {ONE_SOURCE: given}, {"base": said["base"], ONE_SOURCE: said["source"]}, {"v": said["v"]}, "test"
+        7,
+        given,
+        {ONE_SOURCE: given},
+        {"base": said["base"], ONE_SOURCE: said["source"]},
+        {"v": said["v"]},
+        "test",
     )
 
 
-def encoded(tokenizer: PreTrainedTokenizerFast, wording: Wording, of: Pair | None = None) -> Encoded:
+def encoded(
+    tokenizer: PreTrainedTokenizerFast, wording: PromptFormat, of: Pair | None = None
+) -> Encoded:
     (one,) = encode([of or pair()], tokenizer, ["p"], ["v"], wording)
     return one
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_spans_survive_a_chat_template_and_its_special_tokens_are_written_once(before: bool) -> None:
+def test_spans_survive_a_chat_template_and_its_special_tokens_are_written_once(
+    before: bool,
+) -> None:
     tokenizer = chatting(before=before)  # whether it would put [BOS] before a text by itself
     e = encoded(tokenizer, CHAT)
     whole = tokenizer.apply_chat_template(
@@ -48,7 +60,10 @@ def test_spans_survive_a_chat_template_and_its_special_tokens_are_written_once(b
     assert list(e.base) == tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert tokenizer.convert_ids_to_tokens([e.base[t] for t in e.base_positions["p"]]) == ["c", "d"]
     assert e.base_positions["last"] == (len(e.base) - 1,)
-    assert [tokenizer.convert_ids_to_tokens(ids[0]) for ids in (e.answers["base"], e.counterfactual["v"])] == ["x", "z"]
+    assert [
+        tokenizer.convert_ids_to_tokens(ids[0])
+        for ids in (e.answers["base"], e.counterfactual["v"])
+    ] == ["x", "z"]
     assert encoding_digest([e]) != encoding_digest([encoded(tokenizer, PLAIN)])
 
 
@@ -66,7 +81,7 @@ def test_special_tokens_are_put_before_a_text_as_asked_and_spans_survive(
     special, template: bool, begins: list[str]
 ) -> None:
     tokenizer = chatting(before=True)
-    e = encoded(tokenizer, Wording(chat_template=template, special_tokens=special))
+    e = encoded(tokenizer, PromptFormat(chat_template=template, special_tokens=special))
     assert tokenizer.convert_ids_to_tokens(list(e.base[:2])) == begins
     assert tokenizer.convert_ids_to_tokens([e.base[t] for t in e.base_positions["p"]]) == ["c", "d"]
 
@@ -74,9 +89,10 @@ def test_special_tokens_are_put_before_a_text_as_asked_and_spans_survive(
 @pytest.mark.parametrize("wording", [PLAIN, CHAT])
 @pytest.mark.parametrize("before", [False, True])
 def test_tokens_by_index_are_counted_in_the_text_itself_whatever_stands_around_it(
-    wording: Wording, before: bool
+    wording: PromptFormat, before: bool
 ) -> None:
-    """A single token, some of the job's own, every token, a part of a span: none is of the template, none a special token."""
+    """A single token, some of the job's own, every token, a part of a span: none is of the
+    template, none a special token."""
     tokenizer = chatting(before=before)
     given = Input("ab cd", {"p": (3, 5)}, tokens={"some": (0, 3)})
     of = replace(pair(), base=given, sources={ONE_SOURCE: given})
@@ -91,25 +107,32 @@ def test_tokens_by_index_are_counted_in_the_text_itself_whatever_stands_around_i
     assert token(len(own)) not in e.base_positions
     assert (at("some"), at("p.last")) == ([own[0], own[3]], [own[-1]])
     assert e.base_positions["token_1"] == (list(e.base).index(own[0]) + 1,)
-    with pytest.raises(PositionError, match=rf"there is no token {len(own)} .*'ab cd' has {len(own)}"):
+    with pytest.raises(
+        PositionError, match=rf"there is no token {len(own)} .*'ab cd' has {len(own)}"
+    ):
         encode([of], tokenizer, [token(len(own))], ["v"], wording)
 
 
 def test_sequences_and_choices_are_of_the_reply() -> None:
     tokenizer = chatting()
     e = encoded(tokenizer, replace(CHAT, compare="sequence"), pair(base="xy", v="zab"))
-    assert [tokenizer.convert_ids_to_tokens(list(ids)) for ids in (e.answers["base"], e.counterfactual["v"])] == [
+    assert [
+        tokenizer.convert_ids_to_tokens(list(ids))
+        for ids in (e.answers["base"], e.counterfactual["v"])
+    ] == [
         ["x", "y"],
         ["z", "a", "b"],
     ]
     assert e.longest == 3
-    chosen = encoded(tokenizer, replace(CHAT, compare="choices"), replace(pair(), choices=("x", "y", "z")))
+    chosen = encoded(
+        tokenizer, replace(CHAT, compare="choices"), replace(pair(), choices=("x", "y", "z"))
+    )
     assert tokenizer.convert_ids_to_tokens(list(chosen.choices)) == ["x", "y", "z"]
 
 
 def test_aliases_are_encoded_where_they_follow_and_their_answer_stands_for_them() -> None:
     tokenizer = chatting()
-    wording = Wording(compare="sequence", aliases={"xy": ("q", "xz")})
+    wording = PromptFormat(compare="sequence", aliases={"xy": ("q", "xz")})
     e = encoded(tokenizer, wording, pair(base="q", v="xy"))
     assert e.answers["base"] == e.counterfactual["v"]  # what is an alias in a file is its answer
     said = [tuple(tokenizer.convert_ids_to_tokens(list(ids)) for ids in one) for one in e.aliases]
@@ -117,7 +140,9 @@ def test_aliases_are_encoded_where_they_follow_and_their_answer_stands_for_them(
 
 
 def test_a_text_that_the_template_changes_is_refused() -> None:
-    with pytest.raises(PairsError, match=r"changes the text ' ab' \(it makes 'ab.* positions would be lost"):
+    with pytest.raises(
+        PairsError, match=r"changes the text ' ab' \(it makes 'ab.* positions would be lost"
+    ):
         encoded(chatting(TRIMMING), CHAT, pair(" ab", (1, 3)))
     assert encoded(chatting(TRIMMING), CHAT, pair("ab", (0, 2))).base_positions["p"]
 
@@ -134,7 +159,9 @@ def test_a_text_that_the_template_changes_is_refused() -> None:
         ),
     ],
 )
-def test_a_template_that_cannot_be_used_is_said_in_one_line(template: str | None, says: str) -> None:
+def test_a_template_that_cannot_be_used_is_said_in_one_line(
+    template: str | None, says: str
+) -> None:
     with pytest.raises(ModelError, match=says) as e:
         encoded(chatting(template), CHAT)
     assert "\n" not in str(e.value)
@@ -142,10 +169,14 @@ def test_a_template_that_cannot_be_used_is_said_in_one_line(template: str | None
 
 def test_a_token_that_joins_the_text_with_the_template_is_refused() -> None:
     joined = TEMPLATE.replace("{{ m.role }} ", "{{ m.role }}")
-    with pytest.raises(PositionError, match=r"position 'p' of the base: \[0, 2\) is 'ab', but token \d+ is 'ra'"):
+    with pytest.raises(
+        PositionError, match=r"position 'p' of the base: \[0, 2\) is 'ab', but token \d+ is 'ra'"
+    ):
         encoded(chatting(joined, "r|a"), CHAT, pair("ab", (0, 2)))
 
 
 def test_an_answer_that_joins_the_template_is_refused() -> None:
-    with pytest.raises(PairsError, match=r"changes the tokens of the text .*bot . when it follows it"):
+    with pytest.raises(
+        PairsError, match=r"changes the tokens of the text .*bot . when it follows it"
+    ):
         encoded(chatting(TEMPLATE, " |x"), CHAT)

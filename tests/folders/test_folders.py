@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from raysearch.errors import StoreError
-from raysearch.folders.fetch import on_this_machine
-from raysearch.folders.folder import Folder
-from raysearch.folders.local import LocalFolder
-from raysearch.folders.patience import Patience
-from raysearch.folders.where import folder_at
-from raysearch.store.fits import Fits
+from raysearch.storage.folder import Folder
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.local_copy import on_this_machine
+from raysearch.storage.open import open_folder
+from raysearch.storage.retries import RetryPolicy
+from raysearch.store.fit_store import FitStore
 from tests.s3 import BUCKET, S3, SECRET, proxy_before
 
 
@@ -79,11 +79,13 @@ def test_fits_go_by_their_content(store: Folder) -> None:
     content = b"tensors"
     digest = hashlib.sha256(content).hexdigest()
     other = hashlib.sha256(b"other").hexdigest()
-    fits = Fits(store.at("interventions"))
+    fits = FitStore(store.at("interventions"))
     fits.keep({digest: content, other: b"other"})
     assert fits.read(digest) == content
     fits.keep_only([digest])
-    with pytest.raises(StoreError, match="the journal says that it was fit; restore it from a copy"):
+    with pytest.raises(
+        StoreError, match="the journal says that it was fit; restore it from a copy"
+    ):
         fits.read(other)
     store.at("interventions").write(f"{digest}.safetensors", b"damaged")
     with pytest.raises(StoreError, match="is not what was written"):
@@ -99,7 +101,7 @@ def test_files_are_had_on_this_machine(store: Folder, tmp_path: Path) -> None:
 
 def test_a_small_file_is_one_put(s3: S3) -> None:
     with proxy_before(s3) as proxy:
-        folder = folder_at(proxy.front.uri("one-put"))
+        folder = open_folder(proxy.front.uri("one-put"))
         folder.write("x", b"1" * 100_000)
         assert proxy.seen == [("PUT", f"/{BUCKET}/one-put/x")]
 
@@ -108,11 +110,13 @@ def test_a_store_that_answers_errors_for_a_while_is_asked_again_and_it_is_said_o
     s3: S3, caplog: pytest.LogCaptureFixture
 ) -> None:
     with proxy_before(s3) as proxy:
-        folder = folder_at(proxy.front.uri("for-a-while"))
+        folder = open_folder(proxy.front.uri("for-a-while"))
         proxy.down = True
 
         def answer_again() -> None:
-            while not caplog.records:  # the AWS SDK tries by itself for some seconds before we hear of it
+            while (
+                not caplog.records
+            ):  # the AWS SDK tries by itself for some seconds before we hear of it
                 time.sleep(0.05)
             proxy.down = False
 
@@ -129,10 +133,11 @@ def test_a_store_that_answers_errors_for_a_while_is_asked_again_and_it_is_said_o
 
 def test_a_store_that_stays_away_is_given_up_with_the_way_to_go_on(s3: S3) -> None:
     with proxy_before(s3) as proxy:
-        folder = folder_at(proxy.front.uri("away"), Patience(seconds=0.6))
+        folder = open_folder(proxy.front.uri("away"), RetryPolicy(seconds=0.6))
         proxy.down = True
         with pytest.raises(
-            StoreError, match=r"/away/x: cannot be written \(AWS Error .*\), 1 s long; when .*`resume`"
+            StoreError,
+            match=r"/away/x: cannot be written \(AWS Error .*\), 1 s long; when .*`resume`",
         ) as e:
             folder.write("x", b"1")
         assert "\n" not in str(e.value)
@@ -145,5 +150,5 @@ def test_a_store_that_stays_away_is_given_up_with_the_way_to_go_on(s3: S3) -> No
 def test_what_a_store_refuses_for_good_is_not_asked_again(s3: S3) -> None:
     with proxy_before(s3) as proxy:
         with pytest.raises(StoreError, match="NO_SUCH_BUCKET"):
-            folder_at(proxy.front.uri("x").replace(f"@{BUCKET}/", "@nobody/")).write("x", b"1")
+            open_folder(proxy.front.uri("x").replace(f"@{BUCKET}/", "@nobody/")).write("x", b"1")
         assert len(proxy.seen) == 1

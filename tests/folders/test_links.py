@@ -1,4 +1,5 @@
-"""Links, pipes and second names that somebody else has put into a run folder: none is followed, and what they lead to stays as it was."""
+"""Links, pipes and second names that somebody else has put into a run folder: none is followed, and
+what they lead to stays as it was."""
 
 import os
 import stat
@@ -8,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from raysearch.errors import StoreError
-from raysearch.folders.fetch import on_this_machine
-from raysearch.folders.local import LocalFolder
-from raysearch.running.kept import files_of
+from raysearch.runner.resume_checks import files_of
+from raysearch.storage.atomic_write import write_bytes_whole
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.local_copy import on_this_machine
 from raysearch.store.run_folder import RunFolder, find_run
-from raysearch.whole_file import write_bytes_whole
 from tests.store.books import new_run
 
 MINE = b"what is mine"
@@ -43,7 +44,10 @@ def test_a_lock_that_leads_elsewhere_is_refused_and_empties_nothing(
 ) -> None:
     (run.path / "lock").unlink(missing_ok=True)
     plant(mine, run.path / "lock")
-    with pytest.raises(StoreError, match=r"lock: cannot be opened .*(link|second name)"), run.lock():
+    with (
+        pytest.raises(StoreError, match=r"lock: cannot be opened .*(link|second name)"),
+        run.lock(),
+    ):
         pass
     _untouched(mine)
 
@@ -83,7 +87,9 @@ def test_a_folder_that_is_a_link_is_refused_by_all_that_would_write_in_it(
     _untouched(mine)
 
 
-def test_a_link_in_place_of_a_file_that_is_read_is_said(run: RunFolder, mine: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_file_that_is_read_is_said(
+    run: RunFolder, mine: Path, tmp_path: Path
+) -> None:
     (run.path / "heatmaps").mkdir(exist_ok=True)
     (run.path / "heatmaps" / "a.png").symlink_to(mine)
     assert run.heatmaps.names() == ["a.png"]  # missed aloud, not passed over

@@ -1,4 +1,5 @@
-"""A search from Python, asked in every way that a user may guess: objects in the place of names, and mistakes in one line."""
+"""A search from Python, asked in every way that a user may guess: objects in the place of names,
+and mistakes in one line."""
 
 import copy
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import raysearch as rs
 from raysearch.cli.main import cli
-from raysearch.engine.factory import FactorySource
-from raysearch.engine.given import content_digest
-from raysearch.engine.products import speed_up
-from raysearch.notebook.asked import asked
+from raysearch.engine.loading.factory import FactorySource
+from raysearch.engine.loading.given_model import content_digest
+from raysearch.engine.networks.half_precision import speed_up
+from raysearch.notebook.job_from import asked
 from raysearch.problems import add_three, hierarchical_equality
 from tests.cli.conftest import QUICKSTART, ROOT
 from tests.notebook.kernel import kernel
@@ -55,7 +56,11 @@ def theirs() -> Any:
 @pytest.fixture(scope="module")
 def from_files(tmp_path_factory: pytest.TempPathFactory) -> rs.Run:
     """The same asked with names alone."""
-    named = {"model": {"path": str(PLANTED)}, "problem": {"use": "raysearch.problems.add_three"}, **SMALL}
+    named = {
+        "model": {"path": str(PLANTED)},
+        "problem": {"use": "raysearch.problems.add_three"},
+        **SMALL,
+    }
     return rs.run(named, store=tmp_path_factory.mktemp("files"), quiet=True)
 
 
@@ -65,7 +70,9 @@ def cells(run: rs.Run) -> list[list[Any]]:
 
 
 def verdicts(run: rs.Run) -> list[tuple[Any, ...]]:
-    return [(r["hypothesis"], r["verdict"], r["n"], r["matches"]) for r in run.to_arrow().to_pylist()]
+    return [
+        (r["hypothesis"], r["verdict"], r["n"], r["matches"]) for r in run.to_arrow().to_pylist()
+    ]
 
 
 def test_a_problem_and_a_model_that_was_read_are_the_search_of_their_names(
@@ -75,8 +82,14 @@ def test_a_problem_and_a_model_that_was_read_are_the_search_of_their_names(
     assert cells(run) == FOUND
     assert verdicts(run) == verdicts(from_files)
     assert run.info.model_digest == from_files.info.model_digest
-    assert (run.info.name, run.job.model.path, run.job.problem.use) == ("add_three", str(PLANTED), "<add_three>")
-    done = rs.resume(run, quiet=True)  # needs nothing in hand: the model is in its folder, the pairs in the run's
+    assert (run.info.name, run.job.model.path, run.job.problem.use) == (
+        "add_three",
+        str(PLANTED),
+        "<add_three>",
+    )
+    done = rs.resume(
+        run, quiet=True
+    )  # needs nothing in hand: the model is in its folder, the pairs in the run's
     assert verdicts(done) == verdicts(run)
 
 
@@ -85,14 +98,19 @@ def test_a_model_of_transformers_is_searched_where_it_is_and_stays_as_it_is(
 ) -> None:
     frozen = theirs.model.embed_tokens.weight.requires_grad_(False)
     before = {name: value.clone() for name, value in theirs.state_dict().items()}
-    run = rs.run({"model": (theirs, tokenizer), "problem": problem, **SMALL}, store=tmp_path, quiet=True)
+    run = rs.run(
+        {"model": (theirs, tokenizer), "problem": problem, **SMALL}, store=tmp_path, quiet=True
+    )
     assert verdicts(run) == verdicts(from_files)
     assert all(m.training for m in theirs.modules())
     assert {id(p) for p in theirs.parameters() if not p.requires_grad} == {id(frozen)}
     assert all(torch.equal(value, before[name]) for name, value in theirs.state_dict().items())
     assert (run.job.model.path, run.job.model.dtype) == ("<LlamaForCausalLM>", "float32")
     again = rs.run(problem, model=rs.Model(theirs, tokenizer), store=tmp_path, quiet=True, **SMALL)
-    assert (again.info.job_hash, again.info.model_digest) == (run.info.job_hash, run.info.model_digest)
+    assert (again.info.job_hash, again.info.model_digest) == (
+        run.info.job_hash,
+        run.info.model_digest,
+    )
 
 
 def test_a_run_of_a_model_that_no_file_has_goes_on_with_that_model_alone(
@@ -100,15 +118,22 @@ def test_a_run_of_a_model_that_no_file_has_goes_on_with_that_model_alone(
 ) -> None:
     run = rs.run(problem=problem, model=(theirs, tokenizer), store=tmp_path, quiet=True, **SMALL)
     name = str(tmp_path / run.info.id)
-    with pytest.raises(rs.RaysearchError, match=rf"began with <LlamaForCausalLM>.*rs\.resume\('{name}', model=model\)"):
+    with pytest.raises(
+        rs.RaysearchError,
+        match=rf"began with <LlamaForCausalLM>.*rs\.resume\('{name}', model=model\)",
+    ):
         rs.resume(run, quiet=True)
     for same in ((theirs, tokenizer), rs.Model(theirs, tokenizer), rs.Model.load(str(PLANTED))):
         assert verdicts(rs.resume(run, model=same, problem=problem, quiet=True)) == verdicts(run)
     other = copy.deepcopy(theirs)
     other.lm_head.weight.data += 0.1
-    with pytest.raises(rs.RaysearchError, match=r"began with a model of digest .* their outputs do not mix"):
+    with pytest.raises(
+        rs.RaysearchError, match=r"began with a model of digest .* their outputs do not mix"
+    ):
         rs.resume(run, model=(other, tokenizer), quiet=True)
-    with pytest.raises(rs.RaysearchError, match="the problem 'add_three' draws other pairs than the run has"):
+    with pytest.raises(
+        rs.RaysearchError, match="the problem 'add_three' draws other pairs than the run has"
+    ):
         rs.resume(run, model=(theirs, tokenizer), problem=add_three.problem(highest=4), quiet=True)
 
 
@@ -132,7 +157,11 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
         (["report", run.place], 0, "report.html"),
         (["export", run.place, accepted, "--to", str(tmp_path / "found")], 0, "found"),
         (["resume", run.place, "--pool", "local"], 2, "give it again, in Python: rs.resume("),
-        (["plan", job], 2, "problem.use: <add_three> is a problem that rs.run was given as an object"),
+        (
+            ["plan", job],
+            2,
+            "problem.use: <add_three> is a problem that rs.run was given as an object",
+        ),
         (
             ["run", job, "--pool", "local", "--set", "problem.use=raysearch.problems.add_three"],
             2,
@@ -141,7 +170,10 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
     ):
         done = CliRunner().invoke(cli, command)
         said_all = f"{done.output}{done.exception or ''}"
-        assert (getattr(done.exception, "exit_code", done.exit_code), said in said_all) == (code, True), (
+        assert (getattr(done.exception, "exit_code", done.exit_code), said in said_all) == (
+            code,
+            True,
+        ), (
             command,
             said_all,
         )
@@ -152,12 +184,28 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
 
 
 def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that_no_file_has(
-    problem: rs.Problem, theirs: Any, tokenizer: Any, model: rs.Model, from_files: rs.Run, tmp_path: Path
+    problem: rs.Problem,
+    theirs: Any,
+    tokenizer: Any,
+    model: rs.Model,
+    from_files: rs.Run,
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(rs.RaysearchError, match=r"<LlamaForCausalLM> is an object of this process.*pool='local'"):
-        rs.run(problem=problem, model=(theirs, tokenizer), pool="ray", store=tmp_path, quiet=True, **SMALL)
+    with pytest.raises(
+        rs.RaysearchError, match=r"<LlamaForCausalLM> is an object of this process.*pool='local'"
+    ):
+        rs.run(
+            problem=problem,
+            model=(theirs, tokenizer),
+            pool="ray",
+            store=tmp_path,
+            quiet=True,
+            **SMALL,
+        )
     one = {"resources": {"replicas": 1}}
-    run = rs.run(problem=problem, model=model, pool="ray", store=tmp_path, quiet=True, **SMALL, **one)
+    run = rs.run(
+        problem=problem, model=model, pool="ray", store=tmp_path, quiet=True, **SMALL, **one
+    )
     assert verdicts(run) == verdicts(from_files)
 
 
@@ -165,14 +213,20 @@ def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: 
     net = FactorySource(f"{NETS}:trained").load().module.train()
     asks: dict[str, Any] = {
         "problem": hierarchical_equality.problem(symbols=20, dimensions=4),
-        "space": {"variables": ["left_equality", "output"], "layers": [0, 2], "positions": ["last"]},
+        "space": {
+            "variables": ["left_equality", "output"],
+            "layers": [0, 2],
+            "positions": ["last"],
+        },
         "pairs": {"test": 64, "fit": 0, "holdout": 8},
         "test": {"max_pairs": 64},
     }
     run = rs.run(**asks, model=net, store=tmp_path, quiet=True)
     assert net.training
     assert (run.job.model.path, run.job.answer.compare) == ("<Mlp on tensors>", "class")
-    theirs = rs.run(**asks, model=f"{NETS}:trained", answer={"compare": "class"}, store=tmp_path, quiet=True)
+    theirs = rs.run(
+        **asks, model=f"{NETS}:trained", answer={"compare": "class"}, store=tmp_path, quiet=True
+    )
     assert verdicts(run) == verdicts(theirs)
     assert "accept" in [v for _, v, _, _ in verdicts(run)]
     assert verdicts(rs.resume(run, model=rs.TensorModel(net), quiet=True)) == verdicts(run)
@@ -208,7 +262,11 @@ def test_the_digest_of_an_object_is_of_all_that_it_computes_with() -> None:
     before = content_digest(quick)
     speed_up(quick)
     assert content_digest(quick) == before  # else it would hang on the processor
-    assert content_digest(net()) == content_digest(net().train()) == content_digest(net().requires_grad_(False))
+    assert (
+        content_digest(net())
+        == content_digest(net().train())
+        == content_digest(net().requires_grad_(False))
+    )
 
 
 def test_the_digest_of_a_tokenizer_is_not_of_the_last_batch(theirs: Any, tokenizer: Any) -> None:
@@ -224,7 +282,10 @@ def test_the_digest_of_a_tokenizer_is_not_of_the_last_batch(theirs: Any, tokeniz
 WAYS: dict[str, Callable[[Any, Any], tuple[Any, dict[str, Any]]]] = {
     "a path": lambda p, m: (QUICKSTART, {}),
     "a path as text": lambda p, m: (str(QUICKSTART), {}),
-    "YAML": lambda p, m: (QUICKSTART.read_text().replace("planted/model", str(PLANTED)), {"name": "quickstart"}),
+    "YAML": lambda p, m: (
+        QUICKSTART.read_text().replace("planted/model", str(PLANTED)),
+        {"name": "quickstart"},
+    ),
     "YAML in braces": lambda p, m: (
         f"{{model: {{path: {PLANTED}}}, problem: {{use: raysearch.problems.add_three}}}}",
         {},
@@ -240,11 +301,15 @@ WAYS: dict[str, Callable[[Any, Any], tuple[Any, dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_same_job_whichever_way_it_is_asked(way: str, problem: rs.Problem, model: rs.Model) -> None:
+def test_the_same_job_whichever_way_it_is_asked(
+    way: str, problem: rs.Problem, model: rs.Model
+) -> None:
     given, keys = WAYS[way](problem, model)
     job, objects = asked(given, {**SMALL, **keys})
     assert job.model.path == str(PLANTED)
-    assert job.problem.use == ("raysearch.problems.add_three" if objects.problem is None else "<add_three>")
+    assert job.problem.use == (
+        "raysearch.problems.add_three" if objects.problem is None else "<add_three>"
+    )
     assert job.space.layers == (1, 2)
     assert job.pairs.test == 48
     assert job.name in ("quickstart", "add_three")
@@ -260,12 +325,20 @@ def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model)
         "problem": {"use": "a:b"},
     }
     job, objects = asked(chats, {"model": model})
-    assert (job.model.path, job.model.dtype, job.model.prompt.chat_template) == (str(PLANTED), "float32", True)
+    assert (job.model.path, job.model.dtype, job.model.prompt.chat_template) == (
+        str(PLANTED),
+        "float32",
+        True,
+    )
     assert objects.model is model.given
 
 
-def test_a_pipeline_is_its_model_and_tokenizer(theirs: Any, tokenizer: Any, problem: rs.Problem) -> None:
-    job, objects = asked(problem, {"model": pipeline("text-generation", model=theirs, tokenizer=tokenizer)})
+def test_a_pipeline_is_its_model_and_tokenizer(
+    theirs: Any, tokenizer: Any, problem: rs.Problem
+) -> None:
+    job, objects = asked(
+        problem, {"model": pipeline("text-generation", model=theirs, tokenizer=tokenizer)}
+    )
     assert objects.model is not None
     assert objects.model.module is theirs
     assert job.model.path == "<LlamaForCausalLM>"
@@ -285,7 +358,11 @@ def test_a_pipeline_is_its_model_and_tokenizer(theirs: Any, tokenizer: Any, prob
             {"space": {"layer": [1]}},
             "job: space.layer: unknown key; did you mean 'layers'?",
         ),
-        ({"model": "x/y", "problem": "a:b"}, {"space": [1]}, "job: space: should be a mapping of keys to values"),
+        (
+            {"model": "x/y", "problem": "a:b"},
+            {"space": [1]},
+            "job: space: should be a mapping of keys to values",
+        ),
         (
             {"model": "x/y", "problem": "a:b"},
             {"test": {"threshold": "high"}},
@@ -303,7 +380,9 @@ def test_a_pipeline_is_its_model_and_tokenizer(theirs: Any, tokenizer: Any, prob
         ({"model": "x/y"}, {}, "job: problem: missing"),
     ],
 )
-def test_a_mistake_is_one_line_without_pydantic(given: Any, keys: dict[str, Any], said: str) -> None:
+def test_a_mistake_is_one_line_without_pydantic(
+    given: Any, keys: dict[str, Any], said: str
+) -> None:
     with pytest.raises(rs.RaysearchError, match=said) as error:
         rs.run(given, **keys)
     text = str(error.value)
@@ -331,7 +410,9 @@ def test_objects_that_are_half_a_model_are_refused_with_the_other_half(
         rs.run(problem, model=(theirs.double(), tokenizer))
     with pytest.raises(rs.RaysearchError, match=r"model.dtype: the model is loaded already"):
         rs.run(problem, model={"path": model, "dtype": "float32"})
-    with pytest.raises(rs.RaysearchError, match=r"'spaces' is no keyword of rs.run; did you mean 'space'"):
+    with pytest.raises(
+        rs.RaysearchError, match=r"'spaces' is no keyword of rs.run; did you mean 'space'"
+    ):
         rs.run(problem, model=model, spaces={})
     with pytest.raises(rs.RaysearchError, match="give the object that the run began with"):
         rs.resume("latest", model="x")
@@ -346,7 +427,10 @@ def test_a_job_made_by_hand_says_its_mistake_in_one_line() -> None:
     ("make", "said"),
     [
         (lambda p: rs.CausalModel(("a",), {}, {}, "a"), r"give Variables, such as Variable\('a'\)"),
-        (lambda p: rs.CausalModel((rs.Variable("a"),), {"a": "b"}, {}, "a"), r"give a tuple of names, \('b',\)"),
+        (
+            lambda p: rs.CausalModel((rs.Variable("a"),), {"a": "b"}, {}, "a"),
+            r"give a tuple of names, \('b',\)",
+        ),
         (
             lambda p: rs.CausalModel((rs.Variable("a"),), {}, {"a": 3}, "a"),
             "the mechanism of 'a' is 3; give a function",
@@ -356,7 +440,10 @@ def test_a_job_made_by_hand_says_its_mistake_in_one_line() -> None:
         (lambda p: replace(p, model=None), "model is None; give a CausalModel"),
         (lambda p: rs.draw_pairs(p, "sum_ab", {"test": 1}, 0), "give a tuple of names"),
         (lambda p: rs.draw_pairs(p, ("sum_ab",), {}, 0), "ask for no pair"),
-        (lambda p: rs.fill("{a} {b}", {"a": "x"}), "has the gap 'b', and no word fills it; it got a"),
+        (
+            lambda p: rs.fill("{a} {b}", {"a": "x"}),
+            "has the gap 'b', and no word fills it; it got a",
+        ),
     ],
 )
 def test_what_a_users_file_is_made_of_says_what_is_wrong_with_it(
@@ -368,7 +455,9 @@ def test_what_a_users_file_is_made_of_says_what_is_wrong_with_it(
 
 def test_in_a_notebook_an_error_is_one_line(tmp_path: Path) -> None:
     with kernel(tmp_path) as cell:
-        said = cell("import raysearch as rs\nrs.run({'model': 'x/y', 'problem': 'a:b', 'spac': {}})")
+        said = cell(
+            "import raysearch as rs\nrs.run({'model': 'x/y', 'problem': 'a:b', 'spac': {}})"
+        )
         assert (cell.status, cell.error) == ("error", "JobError")
         assert len(said) == 1
         assert said[0].startswith("job: spac: unknown key; did you mean 'space'?")
@@ -382,7 +471,9 @@ def test_the_lines_of_the_readme_run(
     problem: rs.Problem, model: rs.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
-        line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    run = rs.run(")
+        line.strip()
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("    run = rs.run(")
     ]
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     monkeypatch.chdir(tmp_path)
@@ -391,11 +482,15 @@ def test_the_lines_of_the_readme_run(
     exec(first, names)
     assert len(names["run"].alignment)
     told: list[Any] = []
-    exec(second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))})
+    exec(
+        second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))}
+    )
     assert told[0][0].test.threshold == 0.9
 
 
-@pytest.mark.parametrize("name", ["P.PARQUET", "pairs.arrow", "pairs.ndjson", "pairs.jsonl.zst", "pairs.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["P.PARQUET", "pairs.arrow", "pairs.ndjson", "pairs.jsonl.zst", "pairs.jsonl"]
+)
 def test_a_file_of_pairs_beside_the_job_is_none_of_code(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("")
     (tmp_path / "job.yaml").write_text(

@@ -1,23 +1,26 @@
-"""The trial before a search: each kind of task is timed on the job's own model, and what follows from it adds up."""
+"""The trial before a search: each kind of task is timed on the job's own model, and what follows
+from it adds up."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from raysearch.core.events import Event, Task
 from raysearch.engine.replica import Replica
 from raysearch.errors import SearchFailedError
 from raysearch.job import Job
-from raysearch.running.calibrate import Calibration, calibrate
-from raysearch.running.question import ask
-from raysearch.search.events import Event, Task
-from raysearch.search.power import Power
+from raysearch.runner.resolved_job import resolve
+from raysearch.runner.time_estimate import TimeEstimate, calibrate
+from raysearch.stats.power import Power
 
 QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"
 
 
-def _trial(*sets: str) -> Calibration:
-    return calibrate(ask(Job.load(QUICKSTART, ("pairs.test=32", "pairs.fit=64", "resources.gpus=0", *sets))))
+def _trial(*sets: str) -> TimeEstimate:
+    return calibrate(
+        resolve(Job.load(QUICKSTART, ("pairs.test=32", "pairs.fit=64", "resources.gpus=0", *sets)))
+    )
 
 
 def test_swaps_are_timed_from_all_over_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,13 +53,20 @@ def test_training_is_timed_and_what_was_trained_is_measured() -> None:
 
 
 def test_seconds_are_inputs_steps_rows_and_the_holdout_of_what_is_accepted() -> None:
-    found = Calibration("cpu", "replay", 5.0, 10, 0.1, 10, 0.01, 10, 0.5, 0, 0)
-    none = found.seconds(Power(0.0, 0.0, 1.0, 0.0, 4.0), inputs=100, interventions=10, steps=0, holdout=20)
+    found = TimeEstimate("cpu", "replay", 5.0, 10, 0.1, 10, 0.01, 10, 0.5, 0, 0)
+    none = found.seconds(
+        Power(0.0, 0.0, 1.0, 0.0, 4.0), inputs=100, interventions=10, steps=0, holdout=20
+    )
     assert none == pytest.approx(100 * 0.1 + 10 * 4 * 0.01)
-    every = found.seconds(Power(1.0, 1.0, 0.0, 0.0, 60.0), inputs=100, interventions=10, steps=6, holdout=20)
+    every = found.seconds(
+        Power(1.0, 1.0, 0.0, 0.0, 60.0), inputs=100, interventions=10, steps=6, holdout=20
+    )
     assert every == pytest.approx(100 * 0.1 + 6 * 0.5 + 10 * (60 + 2 * 20) * 0.01)
 
 
 def test_a_task_that_raises_is_one_line() -> None:
-    with pytest.raises(SearchFailedError, match="a fit task raised JobError: mean_difference: the classes of 'a' are"):
+    with pytest.raises(
+        SearchFailedError,
+        match="a fit task raised JobError: mean_difference: the classes of 'a' are",
+    ):
         _trial("space.subspaces=[mean_difference]")

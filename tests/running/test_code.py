@@ -1,4 +1,5 @@
-"""Code that a job may name, and code that it may not: refused before anything is called, or even imported."""
+"""Code that a job may name, and code that it may not: refused before anything is called, or even
+imported."""
 
 import re
 import subprocess
@@ -11,12 +12,12 @@ import click
 import pytest
 
 import raysearch as raysearch_itself
+from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError
 from raysearch.job import Job
 from raysearch.problems import load_problem
-from raysearch.running.code import code_of
-from raysearch.running.proposers import proposer_of
-from raysearch.search.space import HypothesisSpace
+from raysearch.runner.job_code import code_of
+from raysearch.runner.load_proposer import proposer_of
 from tests.running.finished import raysearch
 from tests.running.test_question import FACTS
 
@@ -128,13 +129,17 @@ def test_a_problem_that_its_file_defines_in_whatever_form_is_taken(mine: Path, n
     assert load_problem(f"{mine}:{name}", {}).name == "add_three"
 
 
-@pytest.mark.parametrize("start", ["\ufeff".encode(), "# coding: latin-1\nwho = 'José'\n".encode("latin-1")])
+@pytest.mark.parametrize(
+    "start", ["\ufeff".encode(), "# coding: latin-1\nwho = 'José'\n".encode("latin-1")]
+)
 def test_a_file_is_read_as_python_reads_it(mine: Path, start: bytes) -> None:
     mine.write_bytes(start + mine.read_bytes())
     assert load_problem(f"{mine}:make", {}).name == "add_three"
 
 
-@pytest.mark.parametrize("place", ["raysearch.problems.load", f"{OURS / 'problems' / 'load.py'}"])
+@pytest.mark.parametrize(
+    "place", ["raysearch.problems.load_problem", f"{OURS / 'problems' / 'load_problem.py'}"]
+)
 def test_no_function_of_ours_runs_a_file_that_was_not_named(mine: Path, place: str) -> None:
     """`load_problem` says that it returns a Problem, and runs whatever file its options name."""
     use, options = f"{place}:load_problem", {"use": f"{mine}:make", "options": {}}
@@ -168,7 +173,10 @@ def test_a_proposer_that_its_file_defines_in_whatever_form_is_taken(mine: Path, 
         ("importlib:import_module", "importlib is a module of Python itself"),
         ("antigravity", "antigravity is a module of Python itself"),
         ("os.path:join", "os.path is a module of Python itself"),
-        ("numpy:load", "numpy has no 'load'|does not say that it is a Problem|'load' is imported by numpy"),
+        (
+            "numpy:load",
+            "numpy has no 'load'|does not say that it is a Problem|'load' is imported by numpy",
+        ),
         ("torch.hub:load", "torch.hub:load does not say that it is a Problem"),
         ("click.utils:open_file", "does not say that it is a Problem"),
         ("raysearch.cli.main:main", "is a module of raysearch itself"),
@@ -179,7 +187,10 @@ def test_a_proposer_that_its_file_defines_in_whatever_form_is_taken(mine: Path, 
         ("{mine}:problem_of_os", "'problem_of_os' is imported by mine.py"),
         ("{mine}:os", "'os' is imported by mine.py"),
         ("{mine}:ready", "'ready' is imported by mine.py"),
-        ("{mine}:shell", "mine.py:shell is of posix, not defined where it is named, and is not called"),
+        (
+            "{mine}:shell",
+            "mine.py:shell is of posix, not defined where it is named, and is not called",
+        ),
         ("{mine}:popen", "mine.py:popen is the class Popen; it must be a Problem"),
         ("{mine}:wrapped", "mine.py:wrapped is of posix"),
         ("{mine}:kept", "mine.py:kept is of posix"),
@@ -205,7 +216,9 @@ def test_what_is_no_problem_is_one_line_before_it_is_called(
         assert not mine.with_name("imported").exists()
 
 
-@pytest.mark.parametrize("use", ["os:system", "subprocess:Popen", "mine.py:Effect", "mine.py:shell", "mine.py:system"])
+@pytest.mark.parametrize(
+    "use", ["os:system", "subprocess:Popen", "mine.py:Effect", "mine.py:shell", "mine.py:system"]
+)
 def test_what_is_no_proposer_is_refused_before_it_is_called(mine: Path, use: str) -> None:
     job = _job(mine, {"propose": {"use": use}})
     with pytest.raises(JobError, match=r"propose\.use: "):
@@ -217,16 +230,20 @@ def test_what_is_no_proposer_is_refused_before_it_is_called(mine: Path, use: str
     "path", ["os:getcwd", "mine.py:Effect", "mine.py:shell", "mine.py:system", "click:get_app_dir"]
 )
 def test_what_is_no_network_is_refused_before_it_is_called(mine: Path, path: str) -> None:
-    from raysearch.engine.factory import FactorySource
+    from raysearch.engine.loading.factory import FactorySource
 
     with pytest.raises(RaysearchError, match=r"model\.path: "):
         FactorySource(path.replace("mine.py", str(mine))).load()
     assert not mine.with_name("ran").exists()
 
 
-def test_of_an_installed_package_only_what_says_that_it_is_a_problem_is_imported(package: Path) -> None:
+def test_of_an_installed_package_only_what_says_that_it_is_a_problem_is_imported(
+    package: Path,
+) -> None:
     for name in ("unmarked", "shell"):
-        with pytest.raises(JobError, match=f"someones_package.problems:{name} does not say that it is a Problem"):
+        with pytest.raises(
+            JobError, match=f"someones_package.problems:{name} does not say that it is a Problem"
+        ):
             load_problem(f"someones_package.problems:{name}", {})
         assert not list(package.glob("imported"))
     with pytest.raises(JobError, match="others does not say that it returns a Problem"):
@@ -240,7 +257,8 @@ def test_plan_runs_no_shell_line_and_names_the_code_that_it_runs(mine: Path) -> 
     touched = mine.with_name("touched")
     bad = mine.with_name("bad.yaml")
     bad.write_text(
-        f"name: x\nproblem: {{use: 'os:system', options: {{command: 'touch {touched}'}}}}\nmodel: {{path: x/y}}\n"
+        f"name: x\nproblem: {{use: 'os:system', options: {{command: 'touch {touched}'}}}}\nmodel: "
+        f"{{path: x/y}}\n"
     )
     code, _, error = raysearch("plan", str(bad))
     assert code == 2
@@ -256,5 +274,10 @@ def test_plan_runs_no_shell_line_and_names_the_code_that_it_runs(mine: Path) -> 
 
 
 def _job(mine: Path, keys: dict[str, object]) -> Job:
-    raw = {"name": "x", "model": {"path": "owner/m"}, "problem": {"use": "raysearch.problems.add_three"}, **keys}
+    raw = {
+        "name": "x",
+        "model": {"path": "owner/m"},
+        "problem": {"use": "raysearch.problems.add_three"},
+        **keys,
+    }
     return Job.parse(raw, folder=mine.parent)

@@ -1,4 +1,5 @@
-"""A search over heads of a fused projection says what plain hooks say: one value head decides the answer, no query and no key does.
+"""A search over heads of a fused projection says what plain hooks say: one value head decides the
+answer, no query and no key does.
 
 After a false accept: key head 0 of a GPT-BigCode whose columns were read in the order of GPT-2.
 """
@@ -76,7 +77,9 @@ def test_a_search_over_heads_says_what_plain_hooks_say(family: str, tmp_path: Pa
     for part, name in enumerate(("query", "key", "value")):
         for head in range(HEADS):
             start = columns(part, head)
-            iia = by_plain_hooks(model, block.get_submodule(fused), slice(start, start + WIDTH), pairs)
+            iia = by_plain_hooks(
+                model, block.get_submodule(fused), slice(start, start + WIDTH), pairs
+            )
             assert iia == (1.0 if (name, head) == ("value", decisive) else 0.0)
             assert said[name, head].iia == iia
             assert said[name, head].verdict == ("accept" if iia else "reject")
@@ -98,7 +101,9 @@ def answer(model: PreTrainedModel, word: int) -> int:
     return int(model(torch.tensor([[word]])).logits[0, -1].argmax())
 
 
-def by_plain_hooks(model: PreTrainedModel, module: nn.Module, columns: slice, pairs: list[tuple[int, int]]) -> float:
+def by_plain_hooks(
+    model: PreTrainedModel, module: nn.Module, columns: slice, pairs: list[tuple[int, int]]
+) -> float:
     hits = 0
     for base, source in pairs:
         lent: list[Tensor] = []
@@ -119,7 +124,9 @@ def hooked(module: nn.Module, do: Callable[[Tensor], object]) -> Iterator[None]:
 
 def written(folder: Path, model: PreTrainedModel, pairs: list[tuple[int, int]]) -> None:
     model.save_pretrained(folder / "model")
-    words = Tokenizer(models.WordLevel({f"w{i:02d}": i for i in range(WORDS)} | {"?": WORDS}, unk_token="?"))
+    words = Tokenizer(
+        models.WordLevel({f"w{i:02d}": i for i in range(WORDS)} | {"?": WORDS}, unk_token="?")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(folder / "model")
     lines = [

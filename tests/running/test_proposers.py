@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.records import Decided
 from raysearch.errors import JobError, SearchFailedError
 from raysearch.job import Job
-from raysearch.running.question import Question, ask
-from raysearch.search.attribution import Attribution
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
-from raysearch.search.notes import Decided
-from raysearch.search.proposers import Known, Proposer
-from raysearch.search.refine import Refine
-from raysearch.search.smallest import SmallestSubspace
+from raysearch.proposers.attribution import Attribution
+from raysearch.proposers.base import History, Proposer
+from raysearch.proposers.refine import Refine
+from raysearch.proposers.smallest_subspace import SmallestSubspace
+from raysearch.runner.resolved_job import ResolvedJob, resolve
 from tests.running.test_question import FACTS
 
 HEAD = """
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 """
 MINE = (
     HEAD
@@ -35,32 +35,44 @@ class Proposer:
 )
 
 
-def proposer(folder: Path, code: str = MINE, space: dict[str, Any] | None = None, **options: Any) -> Proposer:
+def proposer(
+    folder: Path, code: str = MINE, space: dict[str, Any] | None = None, **options: Any
+) -> Proposer:
     (folder / "mine.py").write_text(code)
     return _of({"use": "mine.py:Proposer", "options": options}, space, folder)
 
 
-def _of(propose: dict[str, Any], space: dict[str, Any] | None = None, folder: Path | None = None) -> Proposer:
+def _of(
+    propose: dict[str, Any], space: dict[str, Any] | None = None, folder: Path | None = None
+) -> Proposer:
     question = _asked(propose, space, folder)
     return question.proposer(question.space(FACTS), FACTS)
 
 
 def _asked(
-    propose: dict[str, Any], space: dict[str, Any] | None = None, folder: Path | None = None, fit: int = 6
-) -> Question:
+    propose: dict[str, Any],
+    space: dict[str, Any] | None = None,
+    folder: Path | None = None,
+    fit: int = 6,
+) -> ResolvedJob:
     raw = {
         "name": "x",
         "model": {"path": "owner/SmolLM2"},
         "problem": {"use": "raysearch.problems.add_three", "options": {"highest": 9}},
         "pairs": {"test": 4, "holdout": 2, "fit": fit},
-        "space": {"variables": ["a", "b"], "components": ["head"], "positions": ["b"], **(space or {})},
+        "space": {
+            "variables": ["a", "b"],
+            "components": ["head"],
+            "positions": ["b"],
+            **(space or {}),
+        },
         "propose": propose,
     }
-    return ask(Job.parse(raw, folder=folder))
+    return resolve(Job.parse(raw, folder=folder))
 
 
 def first(proposer: Proposer) -> list[Hypothesis]:
-    return list(proposer.propose(Known(0, {})))
+    return list(proposer.propose(History(0, {})))
 
 
 def test_those_that_are_ready_are_made_with_their_options_and_have_the_space_as_their_k() -> None:
@@ -68,8 +80,15 @@ def test_those_that_are_ready_are_made_with_their_options_and_have_the_space_as_
     assert (type(refine), refine.most, len(first(refine))) == (Refine, 30 * 9 * 2, 4 * 9 * 2)
     assert isinstance(_of({"use": "smallest_subspace"}), SmallestSubspace)
     for options, says in [
-        ({"stp": 2}, r"propose.options: refine: got an unexpected keyword argument 'stp'; it takes step, promise"),
-        ({"step": 0}, r"propose.options: refine: step is 0; it must be a whole number of layers from 1"),
+        (
+            {"stp": 2},
+            r"propose.options: refine: got an unexpected keyword argument 'stp'; it takes step, "
+            r"promise",
+        ),
+        (
+            {"step": 0},
+            r"propose.options: refine: step is 0; it must be a whole number of layers from 1",
+        ),
     ]:
         with pytest.raises(JobError, match=says):
             _of({"use": "refine", "options": options})
@@ -89,17 +108,28 @@ def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> No
 @pytest.mark.parametrize(
     ("options", "fit", "says"),
     [
-        ({"share": 0}, 6, r"propose.options: attribution: share is 0; it must be a share of the space above 0, to 1"),
-        ({"pairs": 0}, 6, r"propose.options: attribution: pairs is 0; it must be a whole number of pairs from 1"),
+        (
+            {"share": 0},
+            6,
+            r"propose.options: attribution: share is 0; it must be a share of the space above 0, "
+            r"to 1",
+        ),
+        (
+            {"pairs": 0},
+            6,
+            r"propose.options: attribution: pairs is 0; it must be a whole number of pairs from 1",
+        ),
         (
             {"part": 1},
             6,
-            r"propose.options: attribution: got an unexpected keyword argument 'part'; it takes share, pairs",
+            r"propose.options: attribution: got an unexpected keyword argument 'part'; it takes "
+            r"share, pairs",
         ),
         (
             {},
             0,
-            r"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: attribution does; give it some",
+            r"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: attribution "
+            r"does; give it some",
         ),
     ],
 )
@@ -126,7 +156,7 @@ def test_ones_own_proposes_for_all_variables_what_lies_outside_the_grid_too(tmp_
     intervention = Intervention((Unit(Site(29, "head", "b", 2), Subspace(coordinates=(0, 1))),))
     assert (mine.name, mine.most) == ("Proposer", None)
     assert first(mine) == [Hypothesis("a", intervention), Hypothesis("b", intervention)]
-    assert list(mine.propose(Known(1, {}))) == []
+    assert list(mine.propose(History(1, {}))) == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +165,11 @@ def test_ones_own_proposes_for_all_variables_what_lies_outside_the_grid_too(tmp_
         ("class Proposer", "class Other", "mine.py has no 'Proposer'; give file.py:name"),
         ("def propose(", "def proposes(", r"Proposer, which has no propose\(known\)"),
         ("most = None", "most = 0", "most of .* is 0; it must be a number of hypotheses"),
-        ("self.space, self.layer = space, layer", "raise KeyError('x')", "mine.py:Proposer raised KeyError: 'x'"),
+        (
+            "self.space, self.layer = space, layer",
+            "raise KeyError('x')",
+            "mine.py:Proposer raised KeyError: 'x'",
+        ),
         ("class Proposer", "class Proposer(", "cannot be run: SyntaxError"),
     ],
 )
@@ -149,22 +183,46 @@ def test_code_that_makes_no_proposer_is_refused_before_the_search(
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("if known.generations", "if known.generation", "propose raised AttributeError: .*'generation'"),
-        ("return [Hypothesis(", "return ['x' for _ in (", "it proposed 'x'; propose a raysearch.Hypothesis"),
+        (
+            "if known.generations",
+            "if known.generation",
+            "propose raised AttributeError: .*'generation'",
+        ),
+        (
+            "return [Hypothesis(",
+            "return ['x' for _ in (",
+            "it proposed 'x'; propose a raysearch.Hypothesis",
+        ),
         ('Hypothesis("a"', 'Hypothesis("z"', "'z' is no variable of the job; it has a, b"),
-        ("Intervention((unit,)", 'Intervention((unit,), "zero"', "has a kind, control or fit of its own"),
+        (
+            "Intervention((unit,)",
+            'Intervention((unit,), "zero"',
+            "has a kind, control or fit of its own",
+        ),
         ("Site(self.layer", "Site(30", "unit 0: 30 is no layer of SmolLM2; it has 0..29"),
         ('"b", 2)', '"b", 9)', "unit 0: 9 is no head of head in SmolLM2; it has 0..8"),
-        ('"head", "b"', '"value", "b"', "unit 0: 'value' is no component of the job; it has residual"),
+        (
+            '"head", "b"',
+            '"value", "b"',
+            "unit 0: 'value' is no component of the job; it has residual",
+        ),
         ('"head", "b"', '"head", "c"', "unit 0: 'c' is no position of the job; it has b"),
         ("(0, 1)", "(0, 64)", "unit 0: 64 is no coordinate of a head in SmolLM2; it has 0..63"),
         ("Intervention((unit,)", "Intervention(()", "without units; name at least one"),
-        ("Subspace(coordinates=(0, 1))", 'Subspace("das", 2)', "a subspace that is fit, and space.subspaces has none"),
+        (
+            "Subspace(coordinates=(0, 1))",
+            'Subspace("das", 2)',
+            "a subspace that is fit, and space.subspaces has none",
+        ),
     ],
 )
-def test_what_it_proposes_is_held_against_the_job_and_the_model(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_what_it_proposes_is_held_against_the_job_and_the_model(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
     assert MINE.count(old) == 1
-    with pytest.raises(SearchFailedError, match=rf"propose.use: .*mine.py:Proposer, generation 0: .*{says}") as e:
+    with pytest.raises(
+        SearchFailedError, match=rf"propose.use: .*mine.py:Proposer, generation 0: .*{says}"
+    ) as e:
         first(proposer(tmp_path, MINE.replace(old, new)))
     assert "\n" not in str(e.value)
 
@@ -172,9 +230,13 @@ def test_what_it_proposes_is_held_against_the_job_and_the_model(tmp_path: Path, 
 def test_what_is_fit_is_proposed_for_one_variable(tmp_path: Path) -> None:
     code = MINE.replace("Subspace(coordinates=(0, 1))", 'Subspace("das", 2)')
     fitted = {"subspaces": [{"das": [4]}]}
-    with pytest.raises(SearchFailedError, match="is of variable None; of one that is fit it is the hypothesis's"):
+    with pytest.raises(
+        SearchFailedError, match="is of variable None; of one that is fit it is the hypothesis's"
+    ):
         first(proposer(tmp_path, code, fitted))
-    (found,) = first(proposer(tmp_path, code.replace("((unit,))", '((unit,), variable="a")'), fitted))
+    (found,) = first(
+        proposer(tmp_path, code.replace("((unit,))", '((unit,), variable="a")'), fitted)
+    )
     assert found.intervention.variable == "a"
 
 
@@ -186,5 +248,8 @@ def test_the_proposer_of_the_docs_is_one(tmp_path: Path) -> None:
     quarters = first(mine)
     assert len({h.id for h in quarters}) == 8
     verdict = Decided(quarters[0], "accept", 60, 60, 0.9, 1.0, 0, 0, 0, None, 9.0, "sampler")
-    halves = [h.intervention.units[0].subspace.coordinates for h in mine.propose(Known(1, {quarters[0].id: verdict}))]
+    halves = [
+        h.intervention.units[0].subspace.coordinates
+        for h in mine.propose(History(1, {quarters[0].id: verdict}))
+    ]
     assert set(halves) == {tuple(range(8)), tuple(range(8, 16))}

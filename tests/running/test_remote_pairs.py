@@ -1,4 +1,5 @@
-"""Files of pairs in an object store: read as from disk, with the tensors that they name; errors name the URI and no copy."""
+"""Files of pairs in an object store: read as from disk, with the tensors that they name; errors
+name the URI and no copy."""
 
 import json
 from pathlib import Path
@@ -10,21 +11,26 @@ from safetensors.numpy import save
 
 from raysearch.causal import Split
 from raysearch.errors import PairsError
-from raysearch.folders.where import folder_at
 from raysearch.problems import read_pairs
-from raysearch.running.remote_pairs import pairs_at
+from raysearch.problems.remote_pairs import pairs_at
+from raysearch.storage.open import open_folder
 from tests.s3 import S3, SECRET
 
 COUNTS: dict[Split, int] = {"test": 3, "fit": 0, "holdout": 1}
 
 
 def _line(side: Any) -> dict[str, Any]:
-    return {"base": side, "source": side, "answers": {"base": " a", "source": " b"}, "counterfactual": {"v": " b"}}
+    return {
+        "base": side,
+        "source": side,
+        "answers": {"base": " a", "source": " b"},
+        "counterfactual": {"v": " b"},
+    }
 
 
 def _put(s3: S3, tmp_path: Path, side: Any, **tensors: bytes) -> str:
     """The URI of four pairs in a folder of this test's own."""
-    folder = folder_at(s3.uri(tmp_path.name))
+    folder = open_folder(s3.uri(tmp_path.name))
     folder.write("pairs.jsonl", "\n".join(json.dumps(_line(side)) for _ in range(4)).encode())
     for name, content in tensors.items():
         folder.at("tensors").write(f"{name}.safetensors", content)
@@ -34,8 +40,10 @@ def _put(s3: S3, tmp_path: Path, side: Any, **tensors: bytes) -> str:
 def test_pairs_in_a_bucket_are_those_that_the_file_on_disk_has(s3: S3, tmp_path: Path) -> None:
     uri = _put(s3, tmp_path, {"text": "x y", "positions": {"x": [0, 1]}})
     local = tmp_path / "pairs.jsonl"
-    local.write_bytes(folder_at(s3.uri(tmp_path.name)).read("pairs.jsonl"))
-    assert pairs_at(uri, COUNTS, 0) == read_pairs(local, COUNTS, 0) == pairs_at(str(local), COUNTS, 0)
+    local.write_bytes(open_folder(s3.uri(tmp_path.name)).read("pairs.jsonl"))
+    assert (
+        pairs_at(uri, COUNTS, 0) == read_pairs(local, COUNTS, 0) == pairs_at(str(local), COUNTS, 0)
+    )
 
 
 def test_tensors_that_they_name_come_along(s3: S3, tmp_path: Path) -> None:
@@ -48,7 +56,10 @@ def test_tensors_that_they_name_come_along(s3: S3, tmp_path: Path) -> None:
     ("side", "said"),
     [
         ({"text": 3}, r"s3://bucket/\S+/pairs\.jsonl: line 1: "),
-        ({"tensor": "tensors/none.safetensors#x"}, r"no file s3://bucket/\S+/tensors/none\.safetensors"),
+        (
+            {"tensor": "tensors/none.safetensors#x"},
+            r"no file s3://bucket/\S+/tensors/none\.safetensors",
+        ),
         ({"tensor": "../other/a.safetensors#x"}, r"leads out of that folder"),
     ],
 )

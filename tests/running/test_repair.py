@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import raysearch as rs
 from raysearch.errors import StoreError
-from raysearch.folders.digests import FILE, each_checked
-from raysearch.folders.where import folder_at
-from raysearch.running.repair import repair
+from raysearch.runner.repair import repair
+from raysearch.storage.digests import FILE, each_checked
+from raysearch.storage.open import open_folder
 from raysearch.store.codec import Sealed
-from raysearch.store.history import entries
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import entries
 from tests.running.finished import JOB, PROPOSER, files, make, raysearch
 from tests.s3 import S3
 
@@ -73,10 +73,15 @@ def test_each_of_hundreds_of_flipped_bits_leaves_the_results_as_they_were_or_is_
 
 @pytest.mark.parametrize("command", ["results", "report", "compact", "export", "status"])
 @pytest.mark.parametrize("how", ["lost", "damaged"])
-def test_a_part_that_is_wrong_is_named_by_all_who_read_it(copied: Path, command: str, how: str, tmp_path: Path) -> None:
-    table = {"results": "verdicts", "report": "observations", "compact": "verdicts", "export": "hypotheses"}.get(
-        command, "observations"
-    )
+def test_a_part_that_is_wrong_is_named_by_all_who_read_it(
+    copied: Path, command: str, how: str, tmp_path: Path
+) -> None:
+    table = {
+        "results": "verdicts",
+        "report": "observations",
+        "compact": "verdicts",
+        "export": "hypotheses",
+    }.get(command, "observations")
     found = sorted((copied / "tables" / table).iterdir())
     part = found[len(found) // 2]
     if how == "lost":
@@ -104,16 +109,21 @@ def test_what_is_lost_of_a_finished_run_is_never_shown_as_nothing(copied: Path) 
     assert raysearch("results", str(copied))[0] == 0
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(seed=st.integers(0, 2**32))
-def test_whatever_is_damaged_or_lost_comes_back_with_the_bytes_that_it_had(finished: Path, seed: int) -> None:
+def test_whatever_is_damaged_or_lost_comes_back_with_the_bytes_that_it_had(
+    finished: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     run = finished.parent / "broken" / finished.name
     shutil.rmtree(run.parent, ignore_errors=True)
     shutil.copytree(finished, run)
     before = files(run, TOUCHED)
     broken = [
-        run / path.relative_to(finished) for path in rng.sample([*parts(finished), finished / FILE], rng.randint(1, 5))
+        run / path.relative_to(finished)
+        for path in rng.sample([*parts(finished), finished / FILE], rng.randint(1, 5))
     ]
     for path in broken:
         match rng.choice(["lost", "empty", "flipped", "cut"]):
@@ -135,7 +145,7 @@ def test_whatever_is_damaged_or_lost_comes_back_with_the_bytes_that_it_had(finis
 
 
 def test_a_run_on_an_object_store_is_repaired_in_the_same_way(finished: Path, s3: S3) -> None:
-    store = folder_at(s3.uri("repair"))
+    store = open_folder(s3.uri("repair"))
     for name, content in files(finished, ("lock",)).items():
         folder, _, file = name.rpartition("/")
         at = store.at(finished.name)
@@ -200,13 +210,22 @@ def test_a_part_that_the_journal_does_not_know_is_no_part_of_a_table(copied: Pat
 
 
 def test_the_journal_has_the_digest_of_every_part(copied: Path) -> None:
-    sealed = {e.file: e.digest for batch in entries(RunFolder.open(copied)) for e in batch if isinstance(e, Sealed)}
-    assert {path.relative_to(copied).as_posix() for path in parts(copied)} == {f for f in sealed if "/" in f}
+    sealed = {
+        e.file: e.digest
+        for batch in entries(RunFolder.open(copied))
+        for e in batch
+        if isinstance(e, Sealed)
+    }
+    assert {path.relative_to(copied).as_posix() for path in parts(copied)} == {
+        f for f in sealed if "/" in f
+    }
     assert "pairs.parquet" in sealed
     assert json.loads((copied / FILE).read_text())["files"] == sealed
 
 
-def test_a_run_of_before_has_no_digests_and_opens_as_it_did_and_gets_them_by_a_repair(copied: Path) -> None:
+def test_a_run_of_before_has_no_digests_and_opens_as_it_did_and_gets_them_by_a_repair(
+    copied: Path,
+) -> None:
     _, expected, _ = raysearch("results", str(copied), "-o", "json")
     (copied / FILE).unlink()
     raw = json.loads((copied / "run.json").read_text())
@@ -250,7 +269,7 @@ def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_sho
 ) -> None:
     (tmp_path / "mine.py").write_text(PROPOSER)
     with monkeypatch.context() as patch:
-        patch.setattr("raysearch.running.run.recording", lambda proposer, question: proposer)
+        patch.setattr("raysearch.runner.run.recording", lambda proposer, question: proposer)
         run = make(tmp_path, {**JOB, "propose": {"use": "mine.py:Proposer"}})
     (tmp_path / "ran").unlink()
     code, said, _ = raysearch("status", str(run))

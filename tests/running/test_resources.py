@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from raysearch.cluster.shape import DEADLINE_SECONDS, GIB, Node, Shape, first_replicas
+from raysearch.cluster.shape import DEADLINE_SECONDS, GIB, Node, PoolShape, first_replicas
 from raysearch.job import Job
-from raysearch.running.resources import shape_of
+from raysearch.runner.resources import shape_of
 
 
-def _shape(gpus_there: float, device_map: str | None = None, **resources: Any) -> tuple[Shape, str]:
+def _shape(
+    gpus_there: float, device_map: str | None = None, **resources: Any
+) -> tuple[PoolShape, str]:
     content = {
         "name": "x",
         "model": {"path": "owner/model", "device_map": device_map},
@@ -33,8 +35,12 @@ def test_a_number_of_gpus_is_a_requirement() -> None:
     assert (shape.gpus, shape.or_cpu, said) == (0.5, False, "")
 
 
-@pytest.mark.parametrize(("device_map", "says"), [(None, "2 for each replica, which uses one of them"), ("auto", "")])
-def test_several_gpus_without_a_device_map_are_said_to_be_idle(device_map: str | None, says: str) -> None:
+@pytest.mark.parametrize(
+    ("device_map", "says"), [(None, "2 for each replica, which uses one of them"), ("auto", "")]
+)
+def test_several_gpus_without_a_device_map_are_said_to_be_idle(
+    device_map: str | None, says: str
+) -> None:
     shape, said = _shape(8.0, device_map, gpus=2)
     assert shape.gpus == 2
     assert says in said
@@ -42,8 +48,16 @@ def test_several_gpus_without_a_device_map_are_said_to_be_idle(device_map: str |
 
 
 def test_every_key_reaches_the_pool() -> None:
-    shape, _ = _shape(0.0, max_replicas=3, cpus=2, labels={"zone": "!b"}, custom={"spot": 1}, deadline=30, wait=1800)
-    assert shape == Shape(
+    shape, _ = _shape(
+        0.0,
+        max_replicas=3,
+        cpus=2,
+        labels={"zone": "!b"},
+        custom={"spot": 1},
+        deadline=30,
+        wait=1800,
+    )
+    assert shape == PoolShape(
         "auto",
         2,
         0.0,
@@ -60,7 +74,7 @@ def test_every_key_reaches_the_pool() -> None:
 
 def test_a_run_begins_with_what_there_is_room_for() -> None:
     nodes = [Node("a", {"CPU": 4.0}), Node("b", {"CPU": 3.0})]
-    assert first_replicas(nodes, Shape("auto", cpus=2)) == 3
-    assert first_replicas(nodes, Shape("auto", cpus=2, most=2)) == 2
-    assert first_replicas(nodes, Shape("auto", cpus=8)) == 1
-    assert first_replicas(nodes, Shape(5)) == 5
+    assert first_replicas(nodes, PoolShape("auto", cpus=2)) == 3
+    assert first_replicas(nodes, PoolShape("auto", cpus=2, most=2)) == 2
+    assert first_replicas(nodes, PoolShape("auto", cpus=8)) == 1
+    assert first_replicas(nodes, PoolShape(5)) == 5

@@ -1,4 +1,5 @@
-"""What failed is tried again: the tables come to those of a run that never failed, wherever a driver dies, and whoever drives beside."""
+"""What failed is tried again: the tables come to those of a run that never failed, wherever a
+driver dies, and whoever drives beside."""
 
 import os
 import random
@@ -12,18 +13,18 @@ from typing import Any
 import pytest
 
 from raysearch import driver
+from raysearch.core.events import Event, Retried, Task
+from raysearch.core.hypothesis import Subspace
 from raysearch.errors import TakenOverError
-from raysearch.folders.folder import Folder, Log
-from raysearch.folders.local import LocalFolder
-from raysearch.folders.parquet import from_parquet, is_merged
-from raysearch.running.retry import retry_failed
-from raysearch.search.events import Event, Retried, Task
-from raysearch.search.hypothesis import Subspace
+from raysearch.runner.retry import retry_failed
 from raysearch.search.search import Search
+from raysearch.storage.folder import Folder, Log
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.parquet import from_parquet, is_merged
 from raysearch.store.compact import compact
-from raysearch.store.history import entries
-from raysearch.store.ledger import Ledger
+from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import entries
 from raysearch.store.schemas import TABLES
 from tests.search.sick import Sick, sick_of
 from tests.search.worlds import World
@@ -43,7 +44,9 @@ WORLD = World(
     threshold=0.5,
     rates=lambda layer: (0.3, 0.95, 1.0)[layer],
 )
-SICK = dict.fromkeys([*sick_of(WORLD, random.Random(2)), next(iter(WORLD.space)).intervention.id], 1)
+SICK = dict.fromkeys(
+    [*sick_of(WORLD, random.Random(2)), next(iter(WORLD.space)).intervention.id], 1
+)
 VOLATILE = ("worker", "attempt", "seconds", "device", "near_ties", "conflicts")
 Tables = Mapping[str, list[str]]
 
@@ -79,10 +82,15 @@ class Heard:
 
 
 def go_on(
-    run: RunFolder, sick: Mapping[str, int] = {}, retry: bool = False, turns: int | None = None, rows: int = 3
+    run: RunFolder,
+    sick: Mapping[str, int] = {},
+    retry: bool = False,
+    turns: int | None = None,
+    rows: int = 3,
 ) -> list[str]:
-    """A driver to its end (or until it is interrupted after so many turns); what it said of a retry."""
-    ledger, search, heard = Ledger(run, max_rows=rows), WORLD.search(), Heard()
+    """A driver to its end (or until it is interrupted after so many turns); what it said of a
+    retry."""
+    ledger, search, heard = RunLedger(run, max_rows=rows), WORLD.search(), Heard()
     if retry:
         retry_failed(ledger, WORLD.search(), heard)  # type: ignore[arg-type]
     left = turns
@@ -96,7 +104,9 @@ def go_on(
 
     driver.replay(search, ledger.replay(), ledger)
     try:
-        driver.drive(search, Hands(Sick(WORLD, 2, 0, sick=sick, shaky=0.4 if sick else 0.0)), ledger, watch)
+        driver.drive(
+            search, Hands(Sick(WORLD, 2, 0, sick=sick, shaky=0.4 if sick else 0.0)), ledger, watch
+        )
     except KeyboardInterrupt:
         ledger.close("interrupted")
         return heard.lines
@@ -106,14 +116,17 @@ def go_on(
 
 
 def plain(run: RunFolder) -> Tables:
-    """All rows of all tables as whoever reads every Parquet file finds them, but for who did the work, in no order."""
+    """All rows of all tables as whoever reads every Parquet file finds them, but for who did the
+    work, in no order."""
     found = {}
     for name in TABLES:
         folder = run.tables.at(name)
         rows: list[dict[str, Any]] = []
         for part in folder.names():
             rows += from_parquet(folder.read(part)).to_pylist()
-        found[name] = sorted(str({k: v for k, v in row.items() if k not in VOLATILE}) for row in rows)
+        found[name] = sorted(
+            str({k: v for k, v in row.items() if k not in VOLATILE}) for row in rows
+        )
     return found
 
 
@@ -152,7 +165,9 @@ def copy_of(run: RunFolder, to: Path) -> RunFolder:
     return RunFolder.open(to)
 
 
-def test_a_retry_ends_with_the_tables_of_a_run_that_never_failed(store: Folder, wanted: Tables) -> None:
+def test_a_retry_ends_with_the_tables_of_a_run_that_never_failed(
+    store: Folder, wanted: Tables
+) -> None:
     run = new_run(store)
     go_on(run, SICK, rows=40)
     before = plain(run)
@@ -255,7 +270,8 @@ class UntilLog:
 def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
     failed: RunFolder, fast: Path, wanted: Tables, merged: bool
 ) -> None:
-    """At each thing that it writes, until it is done; before it is journalled, the run stays what it was."""
+    """At each thing that it writes, until it is done; before it is journalled, the run stays what
+    it was."""
     began, at, done = plain(failed), 0, False
     while not done:
         run = copy_of(failed, fast / f"killed-{merged}")
@@ -267,17 +283,21 @@ def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
         except CutError:
             retried = any(isinstance(e, Retried) for batch in entries(run) for e in batch)
             go_on(run)
-            assert without_failures(plain(run)) == (wanted if retried else without_failures(began)), f"killed at {at}"
+            assert without_failures(plain(run)) == (
+                wanted if retried else without_failures(began)
+            ), f"killed at {at}"
             assert not [n for name in TABLES for n in run.tables.at(name).names() if is_merged(n)]
         at += 1 if at < 4 else 19 if merged else 13
     assert at > 40
     assert without_failures(plain(run)) == wanted
 
 
-def test_of_a_driver_and_a_later_retry_the_retry_counts(failed: RunFolder, fast: Path, wanted: Tables) -> None:
+def test_of_a_driver_and_a_later_retry_the_retry_counts(
+    failed: RunFolder, fast: Path, wanted: Tables
+) -> None:
     """The earlier one has read the journal, and would write the parts as they were."""
     run = copy_of(failed, fast / "earlier")
-    earlier, search = Ledger(run, max_rows=3), WORLD.search()
+    earlier, search = RunLedger(run, max_rows=3), WORLD.search()
     replayed = earlier.replay()
     for _ in range(3):
         earlier.notes(search.tell(next(replayed)))
@@ -289,10 +309,12 @@ def test_of_a_driver_and_a_later_retry_the_retry_counts(failed: RunFolder, fast:
     assert without_failures(plain(run)) == wanted
 
 
-def test_a_retry_that_a_later_driver_has_not_read_of_counts_for_nobody(failed: RunFolder, fast: Path) -> None:
+def test_a_retry_that_a_later_driver_has_not_read_of_counts_for_nobody(
+    failed: RunFolder, fast: Path
+) -> None:
     run = copy_of(failed, fast / "not-read")
     before = plain(run)
-    retrying, search = Ledger(run, max_rows=3), WORLD.search()
+    retrying, search = RunLedger(run, max_rows=3), WORLD.search()
     for batch in retrying.history():
         search.tell(batch)
     go_on(run)
@@ -307,7 +329,7 @@ def test_whoever_only_reads_sees_the_failures_go_and_come(failed: RunFolder, fas
     """As `status` and `sync` tell the journal to a new search."""
     run = copy_of(failed, fast / "read")
     assert _told(run).snapshot().failed > 0
-    ledger = Ledger(run)
+    ledger = RunLedger(run)
     retry_failed(ledger, WORLD.search(), Heard())  # type: ignore[arg-type]
     ledger.abandon()
     search = _told(run)
@@ -318,6 +340,6 @@ def test_whoever_only_reads_sees_the_failures_go_and_come(failed: RunFolder, fas
 
 def _told(run: RunFolder) -> Search:
     search = WORLD.search()
-    for batch in Ledger(run).history():
+    for batch in RunLedger(run).history():
         search.tell(batch)
     return search

@@ -1,4 +1,5 @@
-"""The searches of docs/searches.md in a small form: the files load, run, and find what can be known beforehand."""
+"""The searches of docs/searches.md in a small form: the files load, run, and find what can be known
+beforehand."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from raysearch.cluster.local_pool import LocalPool
+from raysearch.core.events import Event, Task
+from raysearch.core.records import Decided, Proposed, Record
+from raysearch.core.space import HypothesisSpace
 from raysearch.driver import drive
 from raysearch.job import Job
-from raysearch.running.pools import work_of
-from raysearch.running.question import ask
-from raysearch.search.events import Event, Task
-from raysearch.search.notes import Decided, Note, Proposed
-from raysearch.search.space import HypothesisSpace
+from raysearch.runner.pools import spec_of
+from raysearch.runner.resolved_job import resolve
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SMALL = ("pairs.test=96", "pairs.holdout=8", "test.max_pairs=96", "test.false_accept=0.2")
@@ -26,21 +27,21 @@ class Kept:
     """A ledger that only remembers what the search said."""
 
     def __init__(self) -> None:
-        self.said: list[Note] = []
+        self.said: list[Record] = []
 
     def events(self, events: Sequence[Event]) -> None: ...
 
     def tensors(self, task: Task) -> dict[str, bytes]:
         return {}
 
-    def notes(self, notes: Sequence[Note]) -> None:
+    def notes(self, notes: Sequence[Record]) -> None:
         self.said += notes
 
 
 def run(name: str, *sets: str, job: Path | None = None) -> tuple[Kept, HypothesisSpace]:
-    question = ask(Job.load(job or JOBS / f"{name}.yaml", (*SMALL, *sets)))
+    question = resolve(Job.load(job or JOBS / f"{name}.yaml", (*SMALL, *sets)))
     kept = Kept()
-    pool = LocalPool(work_of(question, question.job))
+    pool = LocalPool(spec_of(question, question.job))
     opened = pool.open()
     search = question.search(opened.facts, opened.encoded)
     drive(search, pool, kept, lambda _: None)
@@ -88,7 +89,9 @@ class Steps:
     text = (JOBS / "running_sum.yaml").read_text()
     for kind in ("models", "problems"):
         text = text.replace(f" {kind}/running_sum.py", f" {JOBS}/{kind}/running_sum.py")
-    (folder / "job.yaml").write_text(text + "\npropose: {use: mine.py:Steps, options: {until: sum2}}\n")
+    (folder / "job.yaml").write_text(
+        text + "\npropose: {use: mine.py:Steps, options: {until: sum2}}\n"
+    )
     kept, _ = run("", job=folder / "job.yaml")
     return kept
 
@@ -109,12 +112,16 @@ def test_what_ones_own_proposer_says_is_its_k_is_what_each_accept_pays_for_even_
     tmp_path: Path,
 ) -> None:
     kept = steps(tmp_path, most=1000)
-    accepts = [n.log_evidence for n in kept.said if isinstance(n, Decided) and n.verdict == "accept"]
+    accepts = [
+        n.log_evidence for n in kept.said if isinstance(n, Decided) and n.verdict == "accept"
+    ]
     assert accepts
     assert min(accepts) >= math.log(1000 / 0.2)
 
 
-def test_a_vision_transformer_holds_symbols_at_their_patches_and_the_answer_at_the_class_token() -> None:
+def test_a_vision_transformer_holds_symbols_at_their_patches_and_the_answer_at_the_class_token() -> (
+    None
+):
     kept, space = run("marked_symbol", "pairs.test=192", "test.max_pairs=192")
     assert len(space) == 160
     at = {"first": "token_1", "marker": "token_5", "second": "token_9"}
@@ -132,11 +139,21 @@ def test_an_activation_is_the_same_by_its_other_name_and_another_place_is_anothe
     for hypothesis, verdict in decided.items():
         (unit,) = hypothesis.intervention.units
         found = lent.setdefault((unit.site.position, unit.site.layer), set())
-        if verdict == "accept" and unit.source_site is not None and unit.source_site.component != unit.site.component:
+        if (
+            verdict == "accept"
+            and unit.source_site is not None
+            and unit.source_site.component != unit.site.component
+        ):
             found.add(hypothesis.variable)
         if unit.source_site is not None and unit.source_site.position != unit.site.position:
             assert verdict != "accept"
-    same = {("a", 0): {"a"}, ("b", 1): {"b"}, ("c", 1): {"c"}, ("plus2", 2): {"sum_ab"}, ("last", 2): {"total"}}
+    same = {
+        ("a", 0): {"a"},
+        ("b", 1): {"b"},
+        ("c", 1): {"c"},
+        ("plus2", 2): {"sum_ab"},
+        ("last", 2): {"total"},
+    }
     assert {place: found for place, found in lent.items() if place in same} == same
 
 
@@ -154,6 +171,6 @@ def test_things_in_boxes_are_found_in_texts_of_different_lengths() -> None:
 def test_searches_on_larger_models_are_jobs(name: str) -> None:
     if not (JOBS.parent / "models").exists():
         pytest.skip("no models/: make install fetches it")
-    question = ask(Job.load(JOBS / f"{name}.yaml", SMALL))
+    question = resolve(Job.load(JOBS / f"{name}.yaml", SMALL))
     assert len(question.job.space.units) == 5
     assert question.positions == ("last",)

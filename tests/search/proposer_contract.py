@@ -1,14 +1,15 @@
-"""What every proposer keeps to, as a test class: give it fixtures `world`, and `make` (from a space to a proposer)."""
+"""What every proposer keeps to, as a test class: give it fixtures `world`, and `make` (from a space
+to a proposer)."""
 
 from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from raysearch.search.events import Event
-from raysearch.search.hypothesis import Hypothesis
-from raysearch.search.notes import Proposed
-from raysearch.search.proposers import Known, Proposer
-from raysearch.search.space import HypothesisSpace
+from raysearch.core.events import Event
+from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.records import Proposed
+from raysearch.core.space import HypothesisSpace
+from raysearch.proposers.base import History, Proposer
 from tests.search.worlds import Cluster, World
 
 Make = Callable[[HypothesisSpace], Proposer]
@@ -20,11 +21,11 @@ class Watched:
 
     def __init__(self, inner: Proposer) -> None:
         self.inner, self.name, self.most = inner, inner.name, inner.most
-        self.said: list[tuple[Known, list[Hypothesis]]] = []
+        self.said: list[tuple[History, list[Hypothesis]]] = []
 
-    def propose(self, known: Known) -> list[Hypothesis]:
+    def propose(self, known: History) -> list[Hypothesis]:
         proposed = list(self.inner.propose(known))
-        self.said.append((Known(known.generations, dict(known.decided), known.effects), proposed))
+        self.said.append((History(known.generations, dict(known.decided), known.effects), proposed))
         return proposed
 
 
@@ -54,7 +55,9 @@ class ProposerContract:
         proposed = {h.id for _, said in watched.said for h in said}
         assert watched.most is None or len(proposed) <= watched.most
 
-    def test_verdicts_and_generations_do_not_depend_on_the_cluster(self, world: World, make: Make) -> None:
+    def test_verdicts_and_generations_do_not_depend_on_the_cluster(
+        self, world: World, make: Make
+    ) -> None:
         still = Cluster(world, 1, 0)
         wanted = still.drive(world.search(make(world.space))).verdicts
         for seed in range(3):

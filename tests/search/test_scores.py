@@ -7,17 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysearch.core.events import Event, Measured, Screened
+from raysearch.core.records import Decided
 from raysearch.errors import PairsError
-from raysearch.search.betting import BettingTest
-from raysearch.search.events import Event, Measured, Screened
-from raysearch.search.evidence import Evidence
-from raysearch.search.notes import Decided
-from raysearch.search.scores import Scored
+from raysearch.search.criteria import DecisionRule
+from raysearch.search.score_scale import Scored
 from raysearch.search.search import Search
-from raysearch.search.standards import Rule
+from raysearch.stats.betting_test import BettingTest
+from raysearch.stats.evidence import Evidence
 from tests.search.worlds import Cluster, World
 
-ON_PROBABILITY, ON_DIFFERENCE = Rule(score="probability"), Rule(score="logit_difference")
+ON_PROBABILITY, ON_DIFFERENCE = (
+    DecisionRule(score="probability"),
+    DecisionRule(score="logit_difference"),
+)
 EVERY = ("logit_difference", "probability", "kl", "squared_error")
 
 
@@ -25,37 +28,50 @@ def driven(world: World, workers: int = 2, seed: int = 0, **trouble: float) -> S
     return Cluster(world, workers, seed, **trouble).drive(world.search())
 
 
-def on_scores(rule: Rule = ON_PROBABILITY, **changes: object) -> World:
-    return World(**{"rule": rule, "scores": EVERY, "fit": 0 if rule is ON_PROBABILITY else 20, **changes})  # type: ignore[arg-type]
+def on_scores(rule: DecisionRule = ON_PROBABILITY, **changes: object) -> World:
+    return World(
+        **{"rule": rule, "scores": EVERY, "fit": 0 if rule is ON_PROBABILITY else 20, **changes}
+    )  # type: ignore[arg-type]
 
 
 def read(world: World, decided: Decided, name: str, changing: bool = True) -> list[float]:
-    """The scores of the pairs of a kind up to the verdict, straight from the world; blocks that it did not see give none."""
+    """The scores of the pairs of a kind up to the verdict, straight from the world; blocks that it
+    did not see give none."""
     intervention, variable = decided.hypothesis.intervention, decided.hypothesis.variable
-    tests = [p for p, e in world.pairs.items() if e.split == "test" and e.changes(variable) == changing]
+    tests = [
+        p for p, e in world.pairs.items() if e.split == "test" and e.changes(variable) == changing
+    ]
     count = decided.n if changing else decided.keep_n
     return [world.score(name, variable, p, world.output(intervention, p)) for p in tests[:count]]
 
 
 @pytest.mark.parametrize("these_pairs", [False, True])
-def test_a_verdict_on_a_score_is_that_of_the_scores_of_its_change_pairs_in_their_order(these_pairs: bool) -> None:
+def test_a_verdict_on_a_score_is_that_of_the_scores_of_its_change_pairs_in_their_order(
+    these_pairs: bool,
+) -> None:
     world = on_scores(these_pairs=these_pairs)
     search = driven(world)
     assert {d.verdict for d in search.verdicts.values()} >= {"accept", "reject"}
     for d in search.verdicts.values():
-        changing = sum(e.split == "test" and e.changes(d.hypothesis.variable) for e in world.pairs.values())
-        test = BettingTest(0.8, 0.05, 0.05, len(world.space), population=changing if these_pairs else None)
+        changing = sum(
+            e.split == "test" and e.changes(d.hypothesis.variable) for e in world.pairs.values()
+        )
+        test = BettingTest(
+            0.8, 0.05, 0.05, len(world.space), population=changing if these_pairs else None
+        )
         scores = read(world, d, "probability")
         evidence = Evidence(d.n, 0, tuple(scores))
         assert d.verdict == (test.verdict(evidence) or "undecided")
         assert (d.low, d.high) == test.interval(evidence)
         assert d.score == pytest.approx(sum(scores) / d.n)
-        assert d.keep_score == pytest.approx(sum(kept := read(world, d, "probability", False)) / len(kept))
+        assert d.keep_score == pytest.approx(
+            sum(kept := read(world, d, "probability", False)) / len(kept)
+        )
         assert d.claim == ("these_pairs" if these_pairs else "sampler")
 
 
 def test_every_declared_score_is_averaged_over_the_pairs_that_count_and_decides_nothing() -> None:
-    told, silent = on_scores(Rule()), World()
+    told, silent = on_scores(DecisionRule()), World()
     with_scores, without = driven(told), driven(silent)
     for name, d in with_scores.verdicts.items():
         assert dict(d.means) == pytest.approx({s: sum(read(told, d, s)) / d.n for s in EVERY})
@@ -76,22 +92,46 @@ def test_a_logit_difference_is_read_on_the_scale_that_fit_pairs_have_without_int
     assert search.ground.scored is not None
     assert search.ground.scored.scale == pytest.approx(scale)
     for d in search.verdicts.values():
-        wanted = [min(max((x + scale) / (2 * scale), 0), 1) for x in read(world, d, "logit_difference")]
+        wanted = [
+            min(max((x + scale) / (2 * scale), 0), 1) for x in read(world, d, "logit_difference")
+        ]
         assert d.score == pytest.approx(sum(wanted) / d.n)
-        assert dict(d.means)["logit_difference"] == pytest.approx(sum(read(world, d, "logit_difference")) / d.n)
+        assert dict(d.means)["logit_difference"] == pytest.approx(
+            sum(read(world, d, "logit_difference")) / d.n
+        )
 
 
 def test_the_scale_takes_an_unmoved_answer_to_0_and_one_moved_as_far_to_1() -> None:
     seen = Measured(
-        0, "i", "test", 0, (0,) * 5, (), 0, 0, 0.0, "", "", 0, {"logit_difference": {"v": (-9, -3, 0, 3, 4)}}
+        0,
+        "i",
+        "test",
+        0,
+        (0,) * 5,
+        (),
+        0,
+        0,
+        0.0,
+        "",
+        "",
+        0,
+        {"logit_difference": {"v": (-9, -3, 0, 3, 4)}},
     )
     assert Scored("logit_difference", 3.0).of(seen, "v") == (0.0, 0.0, 0.5, 1.0, 1.0)
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 1000), workers=st.integers(1, 5), kinds=st.sampled_from(["change", "both", "unfiltered"]))
-def test_verdicts_on_a_score_do_not_depend_on_the_cluster(seed: int, workers: int, kinds: str) -> None:
-    world = on_scores(Rule(kinds, at_end=bool(seed % 2), score="probability"), seed=seed % 5)  # type: ignore[arg-type]
+@given(
+    seed=st.integers(0, 1000),
+    workers=st.integers(1, 5),
+    kinds=st.sampled_from(["change", "both", "unfiltered"]),
+)
+def test_verdicts_on_a_score_do_not_depend_on_the_cluster(
+    seed: int, workers: int, kinds: str
+) -> None:
+    world = on_scores(
+        DecisionRule(kinds, at_end=bool(seed % 2), score="probability"), seed=seed % 5
+    )  # type: ignore[arg-type]
     still, wild = driven(world, 1), driven(world, workers, seed, lost=0.3, twice=0.3)
     assert wild.verdicts == still.verdicts
     assert wild.estimates == still.estimates
@@ -99,8 +139,12 @@ def test_verdicts_on_a_score_do_not_depend_on_the_cluster(seed: int, workers: in
 
 def test_keep_pairs_decide_by_their_scores_too_where_both_kinds_do() -> None:
     world = on_scores(
-        Rule("both", score="probability"), rates=lambda layer: 1.0, spares=lambda layer: 1.0 if layer < 3 else 0.02, test=600, max_pairs=600
-    )  # fmt: skip
+        DecisionRule("both", score="probability"),
+        rates=lambda layer: 1.0,
+        spares=lambda layer: 1.0 if layer < 3 else 0.02,
+        test=600,
+        max_pairs=600,
+    )
     search = driven(world)
     verdicts = {
         d.hypothesis.intervention.units[0].site.layer: d
@@ -124,8 +168,13 @@ def test_kinds_of_pairs_and_the_holdout_are_told_by_their_mean_scores() -> None:
     assert search.estimates
     for name, e in search.estimates.items():
         found = search.verdicts[name].hypothesis
-        pairs = [p for p, x in world.pairs.items() if x.split == "holdout" and x.changes(found.variable)]
-        scores = [world.score("probability", found.variable, p, world.output(found.intervention, p)) for p in pairs]
+        pairs = [
+            p for p, x in world.pairs.items() if x.split == "holdout" and x.changes(found.variable)
+        ]
+        scores = [
+            world.score("probability", found.variable, p, world.output(found.intervention, p))
+            for p in pairs
+        ]
         assert e.score == pytest.approx(math.fsum(scores) / len(scores))
         assert all(r.score is not None for r in e.beside)
 
@@ -137,7 +186,9 @@ def test_kinds_of_pairs_and_the_holdout_are_told_by_their_mean_scores() -> None:
         ({"lead": -1.0}, "prefers the counterfactual by .* without any"),
     ],
 )
-def test_a_scale_that_cannot_be_taken_is_said_in_one_line(changes: dict[str, float], said: str) -> None:
+def test_a_scale_that_cannot_be_taken_is_said_in_one_line(
+    changes: dict[str, float], said: str
+) -> None:
     with pytest.raises(PairsError, match=said) as error:
         driven(on_scores(ON_DIFFERENCE, **changes))
     assert "\n" not in str(error.value)

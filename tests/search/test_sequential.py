@@ -1,4 +1,5 @@
-"""The sequential test: its true error rates by exact dynamic programming, both claims, intervals, looks."""
+"""The sequential test: its true error rates by exact dynamic programming, both claims, intervals,
+looks."""
 
 from fractions import Fraction
 from itertools import permutations
@@ -9,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysearch.search.evidence import Evidence, looks
-from raysearch.search.power import power
-from raysearch.search.sequential import SequentialTest
+from raysearch.stats.evidence import Evidence, looks
+from raysearch.stats.match_test import MatchTest
+from raysearch.stats.power import power
 
-ALONE = SequentialTest(threshold=0.8, false_accept=0.05, miss=0.05)
-THOUSAND = SequentialTest(threshold=0.8, false_accept=0.05, miss=0.05, hypotheses=1000)
+ALONE = MatchTest(threshold=0.8, false_accept=0.05, miss=0.05)
+THOUSAND = MatchTest(threshold=0.8, false_accept=0.05, miss=0.05, hypotheses=1000)
 
 
 def test_looks_are_at_4_8_12_and_half_as_many_again() -> None:
@@ -49,13 +50,21 @@ def test_expected_pairs_are_those_of_the_design(iia: float, pairs: float) -> Non
     indifference=st.sampled_from([0.0, 0.02]),
 )
 def test_errors_keep_to_their_budget(
-    threshold: float, error: float, k: int, shift: float, population: int | None, indifference: float
+    threshold: float,
+    error: float,
+    k: int,
+    shift: float,
+    population: int | None,
+    indifference: float,
 ) -> None:
-    test = SequentialTest(threshold, error, error, k, indifference, population)
+    test = MatchTest(threshold, error, error, k, indifference, population)
     last = population or 300
     below, above = threshold - indifference - shift, threshold + indifference + shift
     if population:  # the nearest shares that lie within each null
-        below, above = np.floor(below * population) / population, np.ceil(above * population) / population
+        below, above = (
+            np.floor(below * population) / population,
+            np.ceil(above * population) / population,
+        )
     if below >= 0:
         assert power(test, below, last).accept <= error / k + 1e-12
     if above <= 1:
@@ -64,7 +73,7 @@ def test_errors_keep_to_their_budget(
 
 def test_power_sums_to_one_and_grows_with_the_distance() -> None:
     for population in (None, 200):
-        test = SequentialTest(0.8, 0.05, 0.05, 10, population=population)
+        test = MatchTest(0.8, 0.05, 0.05, 10, population=population)
         chances = [power(test, iia, 200) for iia in (0.8, 0.85, 0.9, 0.95, 1.0)]
         assert all(p.accept + p.reject + p.undecided == pytest.approx(1) for p in chances)
         assert sorted(p.accept for p in chances) == [p.accept for p in chances]
@@ -80,9 +89,10 @@ def test_the_formula_for_draws_is_the_mixture_by_numerical_integration() -> None
 
 
 def test_fixed_pairs_agree_with_enumeration() -> None:
-    """N = 6, every order of every population, by hand: the e-value is the ratio of mixture and null chances."""
+    """N = 6, every order of every population, by hand: the e-value is the ratio of mixture and null
+    chances."""
     population, n, s, null = 6, 3, 3, 3
-    test = SequentialTest(0.5, 0.05, 0.05, population=population)
+    test = MatchTest(0.5, 0.05, 0.05, population=population)
 
     def chance(total: int) -> float:
         orders = set(permutations([1] * total + [0] * (population - total)))
@@ -95,9 +105,11 @@ def test_fixed_pairs_agree_with_enumeration() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(population=st.integers(1, 60), tenths=st.integers(1, 9), data=st.data())
-def test_fixed_pairs_are_decided_exactly_once_all_are_seen(population: int, tenths: int, data: st.DataObject) -> None:
+def test_fixed_pairs_are_decided_exactly_once_all_are_seen(
+    population: int, tenths: int, data: st.DataObject
+) -> None:
     s = data.draw(st.integers(0, population))
-    test = SequentialTest(tenths / 10, 1e-9, 1e-9, 10**6, population=population)
+    test = MatchTest(tenths / 10, 1e-9, 1e-9, 10**6, population=population)
     share, threshold = Fraction(s, population), Fraction(tenths, 10)
     wanted = "accept" if share > threshold else "reject" if share < threshold else None
     assert test.verdict(Evidence(population, s)) == wanted
@@ -106,7 +118,7 @@ def test_fixed_pairs_are_decided_exactly_once_all_are_seen(population: int, tent
 
 
 def test_a_state_that_is_impossible_under_a_null_decides_at_once() -> None:
-    test = SequentialTest(0.5, 1e-9, 1e-9, 10**6, population=10)
+    test = MatchTest(0.5, 1e-9, 1e-9, 10**6, population=10)
     assert test.log_evidence(Evidence(6, 6)) == (inf, -inf)
     assert test.verdict(Evidence(6, 6)) == "accept"
     assert test.verdict(Evidence(6, 0)) == "reject"
@@ -118,7 +130,7 @@ def test_far_tails_stay_finite() -> None:
         up, down = THOUSAND.log_evidence(Evidence(n, s))
         assert not np.isnan(up)
         assert not np.isnan(down)
-    big = SequentialTest(0.8, 0.05, 0.05, 1000, population=100_000)
+    big = MatchTest(0.8, 0.05, 0.05, 1000, population=100_000)
     assert big.verdict(Evidence(1000, 1000)) == "accept"
     assert big.verdict(Evidence(1000, 100)) == "reject"
 
@@ -129,14 +141,15 @@ def test_an_interval_holds_the_share_seen_and_lies_in_the_unit(
     n: int, data: st.DataObject, population: int | None
 ) -> None:
     s = data.draw(st.integers(0, n))
-    low, high = SequentialTest(0.8, 0.05, 0.05, population=population).interval(Evidence(n, s))
+    low, high = MatchTest(0.8, 0.05, 0.05, population=population).interval(Evidence(n, s))
     assert 0 <= low <= high <= 1
     if n and population is None:
         assert low <= s / n <= high
 
 
 def test_the_interval_covers_at_every_time_at_once() -> None:
-    """Exact, by following all paths of 60 draws: the chance that the interval ever leaves out theta is at most 5 %."""
+    """Exact, by following all paths of 60 draws: the chance that the interval ever leaves out theta
+    is at most 5 %."""
     theta = 0.7
     alive = {0: 1.0}
     for n in range(1, 61):
@@ -144,12 +157,16 @@ def test_the_interval_covers_at_every_time_at_once() -> None:
         for s, chance in alive.items():
             step[s] = step.get(s, 0) + chance * (1 - theta)
             step[s + 1] = step.get(s + 1, 0) + chance * theta
-        alive = {s: c for s, c in step.items() if (i := ALONE.interval(Evidence(n, s)))[0] <= theta <= i[1]}
+        alive = {
+            s: c
+            for s, c in step.items()
+            if (i := ALONE.interval(Evidence(n, s)))[0] <= theta <= i[1]
+        }
     assert 0.95 <= sum(alive.values()) < 1
 
 
 def test_an_interval_of_a_million_pairs_of_which_one_matched_has_its_ends() -> None:
-    test = SequentialTest(0.8, 0.05, 0.05)
+    test = MatchTest(0.8, 0.05, 0.05)
     few, many = test.interval(Evidence(1_000_000, 1)), test.interval(Evidence(1_000_000, 999_999))
     assert 0 == few[0] < few[1] < 1e-4
     assert 1 - 1e-4 < many[0] < many[1] == 1
