@@ -35,6 +35,7 @@ from raysearch.engine.adapter import Adapter, adapter_of
 from raysearch.engine.beside import ADAPTER, check_beside, unused
 from raysearch.engine.components import Taps
 from raysearch.engine.digest import digest_of
+from raysearch.engine.dtypes import cast, dtypes_of
 from raysearch.engine.encode import encode
 from raysearch.engine.lengths import most_tokens, told_by
 from raysearch.engine.network import Encoder, LanguageModel
@@ -93,7 +94,8 @@ class Loaded:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = build(copy.deepcopy(self.model.config))
-        model = model.to(device=self.model.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
+        cast(model, dtypes_of(self.model), DTYPES[self.dtype])
+        model = model.to(device=self.model.device).eval().requires_grad_(False)
         speed_up(model)
         return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
 
@@ -141,12 +143,16 @@ def load(source: ModelSource, device: str = "cpu") -> Loaded:
             model, info = _read(base, place, dtype, options)
         left = check_whole(base.path, model, info)
         if adapter is not None:
+            before = dtypes_of(model)
             model = adapter.merged_into(model)
+            cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
     if source.device_map is None:
         try:
-            model = model.to(device=device, dtype=dtype)
-        except (RuntimeError, AssertionError, ValueError) as e:  # no CUDA; quantised weights, which take no dtype
+            model = model.to(
+                device=device
+            )  # no dtype: what transformers leaves in float32 (rotary frequencies) stays so
+        except (RuntimeError, AssertionError, ValueError) as e:  # no CUDA; quantised weights that cannot be moved
             raise ModelError(f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
     model.eval().requires_grad_(False)
     speed_up(model)
