@@ -33,6 +33,7 @@ from transformers.utils.hub import cached_file
 
 from raysearch.causal import Pair
 from raysearch.core.events import ComponentFacts, Encoded
+from raysearch.engine.dtypes import cast, dtypes_of
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.adapter import Adapter, adapter_of
@@ -96,11 +97,8 @@ class LoadedModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = build(copy.deepcopy(self.model.config))
-        model = (
-            model.to(device=self.model.device, dtype=DTYPES[self.dtype])
-            .eval()
-            .requires_grad_(False)
-        )
+        cast(model, dtypes_of(self.model), DTYPES[self.dtype])
+        model = model.to(device=self.model.device).eval().requires_grad_(False)
         speed_up(model)
         return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
 
@@ -154,16 +152,20 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
             model, info = _read(base, place, dtype, options)
         left = check_whole(base.path, model, info)
         if adapter is not None:
+            before = dtypes_of(model)
             model = adapter.merged_into(model)
+            cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
     if source.device_map is None:
         try:
-            model = model.to(device=device, dtype=dtype)
+            model = model.to(
+                device=device
+            )  # no dtype: what transformers leaves in float32 (rotary frequencies) stays so
         except (
             RuntimeError,
             AssertionError,
             ValueError,
-        ) as e:  # no CUDA; quantised weights, which take no dtype
+        ) as e:  # no CUDA; quantised weights that cannot be moved
             raise ModelError(
                 f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
             ) from e
