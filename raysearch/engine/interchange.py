@@ -5,7 +5,7 @@ everything, sharing nothing with the batched form but the hooks, the taps and th
 each with what its source's run had there.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -82,8 +82,13 @@ def _run(
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
     hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]
     with owned_hooks(hooks):
-        logits = network.plain(row.base)
+        logits = network.plain(row.base, whole=needs_all(taps, [*(p.point for p in row.patches), *reads]))
     return logits, {point: torch.cat(parts) for point, parts in seen.items()}
+
+
+def needs_all(taps: Taps, points: Iterable[Point]) -> bool:
+    """Whether some of these lie after the blocks, where a run for its answer alone has no other token."""
+    return any(taps.at(point).layer is None and point.component != "embedding" for point in points)
 
 
 def _reader(network: Network, taps: Taps, point: Point, given: Given, into: list[Tensor]) -> Hook:

@@ -3,6 +3,7 @@
 Invariants: whatever path is taken gives what the oracle gives; that was tried on the components that will be asked for.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +16,17 @@ from raysearch.engine.decide import NEAR_TIE
 from raysearch.engine.fit.recipe import Recipe
 from raysearch.engine.fit.trainer import Trainer
 from raysearch.engine.measure import Measurer
-from raysearch.engine.memory import Limit, capture_bytes
+from raysearch.engine.memory import Limit, capture_bytes, room_on_host
 from raysearch.engine.meter import Meter
 from raysearch.engine.network import LanguageModel, Network
 from raysearch.engine.paths import Plain
+from raysearch.engine.products import keep_copies
 from raysearch.engine.rows import Row
 from raysearch.engine.scores import Scoring
 from raysearch.engine.selfcheck import TRIED, Settled, fastest, straddling, trial_rows
 from raysearch.search.events import Encoded, Ids
+
+log = logging.getLogger(__name__)
 
 LENT = 4
 """Of what captures may take, the canonical computation may keep one part in so many of what sources lend."""
@@ -65,6 +69,7 @@ class Machine:
         self.taps = Taps(network)
         self.facts = tuple(self.taps.facts(component) for component in components)
         self.scoring = Scoring(settings.scores, encoded)
+        hold_copies(network)
         kept = capture_bytes(network.device) if settings.capture_bytes is None else settings.capture_bytes
         plain, limit = Plain(network, self.taps, kept // LENT), Limit(settings.rows)
         if settings.plain:
@@ -100,6 +105,19 @@ class Machine:
         """Who trains subspaces, where the settings say how."""
         assert self._recipe is not None, "a replica that fits is given a recipe"
         return Trainer(self.network, self.taps, self.path, self.captures, self._recipe, self.tolerance, self._limit)
+
+
+def hold_copies(network: Network) -> None:
+    """Lets the network hold float32 copies of weights of halves, where that makes it faster and memory has room; else says so."""
+    kept, every = keep_copies(network.module, room_on_host())
+    if kept < every:
+        log.warning(
+            "%s: memory has room for %d of %d MiB of float32 copies of its weights: the other weights are converted at each product, slower, "
+            "with the same outputs",
+            network.name,
+            kept // 2**20,
+            every // 2**20,
+        )
 
 
 def _texts(encoded: Sequence[Encoded]) -> Iterator[Ids]:

@@ -16,6 +16,7 @@ from raysearch.engine.components import Taps, hook_at
 from raysearch.engine.constant import constant
 from raysearch.engine.fit.losses import losses_of
 from raysearch.engine.hooks import Hook, Moment, owned_hooks
+from raysearch.engine.interchange import needs_all
 from raysearch.engine.network import Given, Network
 from raysearch.engine.rows import Point
 
@@ -79,7 +80,7 @@ class Probes:
         with owned_hooks(hooks):
             if self.plainly:
                 (given,) = givens
-                logits = self._network.plain(given)[None]
+                logits = self._network.plain(given, whole=needs_all(self._taps, points))[None]
             else:
                 logits = self._network.batch(givens)
         return logits, seen, zeros

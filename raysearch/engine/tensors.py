@@ -149,7 +149,7 @@ class TensorNetwork:
     def example(self) -> Given:
         return self._example
 
-    def plain(self, given: Given) -> Float[Tensor, "class"]:
+    def plain(self, given: Given, whole: bool = False) -> Float[Tensor, "class"]:
         return self.batch([given])[0]
 
     def batch(self, givens: Sequence[Given]) -> Float[Tensor, "row class"]:
