@@ -6,6 +6,7 @@ each with what its source's run had there.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -22,18 +23,26 @@ from raysearch.errors import PositionError
 Lend = Callable[[Row, Collection[Point]], Mapping[Point, Float[Tensor, "token width"]]]
 """What a run has at some points, after all edits."""
 
+Run = Callable[[Given], Float[Tensor, "answer"]]
+"""The logits (float32) at the answer of an input, by a plain forward pass, as far as that is not known already."""
+
 
 def oracle(
-    network: Network, taps: Taps, row: Row, lent: Lent | None = None, lend: Lend | None = None
+    network: Network,
+    taps: Taps,
+    row: Row,
+    lent: Lent | None = None,
+    lend: Lend | None = None,
+    run: Run | None = None,
 ) -> Float[Tensor, "answer"]:
     """The logits (float32) at the answer of `row`, by plain forward passes; with gradients, where the caller lets there be any.
 
     `lent`: what the only patch is lent, where it is not what its source has. `lend`: where the runs of sources are kept
-    (None: they are made here).
+    (None: they are made here). `run`: what runs the base (None: the network, from its first block on).
 
     Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
     """
-    logits, _ = _run(network, taps, row, (), lent, lend)
+    logits, _ = _run(network, taps, row, (), lent, lend, run)
     return logits
 
 
@@ -73,6 +82,7 @@ def _run(
     reads: Sequence[Point],
     lent: Lent | None = None,
     lend: Lend | None = None,
+    run: Run | None = None,
 ) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
     """The logits, and the activations at `reads`, after all edits."""
     hooks = [
@@ -81,8 +91,10 @@ def _run(
     ]
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
     hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]
+    points = [*(p.point for p in row.patches), *reads]
+    run = partial(network.plain, whole=needs_all(taps, points)) if run is None else run
     with owned_hooks(hooks):
-        logits = network.plain(row.base, whole=needs_all(taps, [*(p.point for p in row.patches), *reads]))
+        logits = run(row.base)
     return logits, {point: torch.cat(parts) for point, parts in seen.items()}
 
 

@@ -112,7 +112,7 @@ def hold_copies(network: Network) -> None:
     kept, every = keep_copies(network.module, room_on_host())
     if kept < every:
         log.warning(
-            "%s: memory has room for %d of %d MiB of float32 copies of its weights: the other weights are converted at each product, slower, "
+            "%s: memory has room for %d of %d MiB of float32 copies of its weights: the others are converted at each product, slower, "
             "with the same outputs",
             network.name,
             kept // 2**20,

@@ -21,6 +21,7 @@ from raysearch.causal import Pair
 from raysearch.engine.hooks import Side
 from raysearch.engine.lengths import Stretch, named_lengths, told_by
 from raysearch.engine.sites import layers_of
+from raysearch.engine.stubs import stubbed
 from raysearch.search.events import Encoded, Ids
 from raysearch.search.events import Given as Given  # here too: it is what a network is given
 
@@ -257,6 +258,29 @@ class LanguageModel:
 
     def plain(self, given: Given, whole: bool = False) -> Float[Tensor, "vocab"]:
         return self.copies(given, 1, whole)[0]
+
+    def resumed(
+        self, layer: int, residual: Float[Tensor, "token d_model"]
+    ) -> Callable[[Given], Float[Tensor, "vocab"]]:
+        """As `plain`, of an input whose `residual` after block `layer` is known: the blocks up to there are not run."""
+        tuples = self.tuples  # found out by a run, which no hook of the other should see
+
+        def run(given: Given) -> Float[Tensor, "vocab"]:
+            with stubbed(self.layers, lambda at, own, *_: residual[None] if at == layer else own, tuples, layer + 1):
+                return self.plain(given)
+
+        return run
+
+    @cached_property
+    def tuples(self) -> bool:
+        """Whether the blocks return tuples that begin with their residual, as some do in transformers < 5."""
+        said: list[bool] = []
+        handle = self.layers[0].register_forward_hook(lambda _m, _i, out: said.append(isinstance(out, tuple)))
+        try:
+            self.plain((0,))
+        finally:
+            handle.remove()
+        return said[0]
 
     def batch(self, givens: Sequence[Given], cache: Cache | None = None) -> Float[Tensor, "row vocab"]:
         """Keys and values are left in `cache`, if there is one."""

@@ -89,7 +89,7 @@ def slow_down(modules: Iterable[nn.Module]) -> None:
 
 
 def keep_copies(model: nn.Module, room: int) -> tuple[int, int]:
-    """Keeps float32 copies of weights that are multiplied in it, in the model's order, at most `room` bytes; copies that are there are made anew.
+    """Keeps, anew, float32 copies of weights that are multiplied in it, in the model's order, at most `room` bytes.
 
     Says how many bytes are kept, and how many all would take. No output depends on it.
     """
@@ -97,7 +97,9 @@ def keep_copies(model: nn.Module, room: int) -> tuple[int, int]:
     kept = every = 0
     for layer, way in _ways(model):
         weight = layer.weight
-        if way.least is None or weight.is_inference() or weight.requires_grad:  # torch does not count changes, or it is being trained
+        if (
+            way.least is None or weight.is_inference() or weight.requires_grad
+        ):  # torch does not count changes, or it is being trained
             continue
         size = 4 * weight.numel()
         every += size
@@ -118,7 +120,7 @@ def copied_bytes(model: nn.Module, dtype: torch.dtype) -> int:
     """What `keep_copies` would keep on this processor's CPU of a model in `dtype`, in bytes; a model without weights will do."""
     if rows_in_float32(dtype) is None:
         return 0
-    return sum(4 * module.weight.numel() for module in model.modules() if type(module) in KINDS)
+    return sum(4 * module.weight.numel() for module in model.modules() if isinstance(module, KINDS))
 
 
 def _halves(model: nn.Module) -> Iterator[Any]:

@@ -14,10 +14,8 @@ and see no dummies.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -33,13 +31,11 @@ from raysearch.engine.edits import Lent, edits_of
 from raysearch.engine.hooks import Call, Edit, Moment, output_activation, owned_hooks, seen
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Patch, Point, Row
+from raysearch.engine.stubs import stubbed
 from raysearch.errors import PositionError
 
 TEMPLATES = 64
 """So many are kept, those used last. One costs a forward pass without blocks, and holds a mask of suffix x length."""
-
-Stub = Callable[[int, Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
-"""Stands for a block: of its layer, its residual and its other arguments makes a residual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +161,7 @@ class Replay:
         found = self._templates.pop(shape, None)
         if found is None:
             with constant():
-                found = _Template(self._network, shape, run, self._tuples)
+                found = _Template(self._network, shape, run, self._network.tuples)
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
@@ -176,20 +172,9 @@ class Replay:
         rows, last = hidden.shape[0], len(self._layers) - 1
         ids = torch.zeros((rows, 1), dtype=torch.long, device=self._model.device)
         at = torch.full((rows, 1), shape.length - 1, device=self._model.device)
-        with _stubbed(self._layers, lambda layer, given, *_: hidden if layer == last else given, self._tuples):
+        with stubbed(self._layers, lambda layer, given, *_: hidden if layer == last else given, self._network.tuples):
             logits = self._network.run(input_ids=ids, position_ids=at, use_cache=False, logits_to_keep=1)
         return logits[:, -1].float()
-
-    @cached_property
-    def _tuples(self) -> bool:
-        """Whether the blocks return tuples that begin with their residual, as some do in transformers < 5."""
-        said: list[bool] = []
-        handle = self._layers[0].register_forward_hook(lambda _m, _i, out: said.append(isinstance(out, tuple)))
-        try:
-            self._network.plain((0,))
-        finally:
-            handle.remove()
-        return said[0]
 
 
 class _Template:
@@ -207,7 +192,7 @@ class _Template:
             self._arguments[layer] = args, kwargs
             return given
 
-        with _stubbed(layers, stub, tuples):
+        with stubbed(layers, stub, tuples):
             network.run(
                 input_ids=torch.zeros((1, shape.length - shape.start), dtype=torch.long, device=device),
                 attention_mask=torch.ones((1, shape.length), dtype=torch.long, device=device),
@@ -278,33 +263,3 @@ def _cache_of(run: Run, tokens: int) -> DynamicCache:
         for layer, (keys, values) in enumerate(zip(run.keys, run.values, strict=True)):
             cache.update(keys[None, :, :tokens], values[None, :, :tokens], layer)
     return cache
-
-
-class _Stub(nn.Module):
-    """Stands in the place of a block, with the block's own attributes (models ask a block for its type of attention)."""
-
-    def __init__(self, layer: int, block: nn.Module, stub: Stub, tuples: bool) -> None:
-        super().__init__()
-        # Not as a child: the block must not be moved or listed twice.
-        self.__dict__["_stubbed"] = (layer, block, stub, tuples)
-
-    def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
-        layer, _, stub, tuples = self.__dict__["_stubbed"]
-        hidden = stub(layer, seen(output_activation(given)), args, kwargs)
-        return (hidden,) if tuples else hidden
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_stubbed"][1], name)
-
-
-@contextmanager
-def _stubbed(layers: nn.ModuleList, stub: Stub, tuples: bool) -> Iterator[None]:
-    """Within, `stub` stands for each of the model's blocks, returning its residual as they do (in a tuple or bare)."""
-    blocks = list(layers)
-    try:
-        for layer, block in enumerate(blocks):
-            layers[layer] = _Stub(layer, block, stub, tuples)
-        yield
-    finally:
-        for layer, block in enumerate(blocks):
-            layers[layer] = block

@@ -88,6 +88,7 @@ def fastest(
     `rows`: as `trial_rows` makes them. `scoring`: the scores that captures read. `plain`: where the canonical computation is at hand.
     """
     plain = Plain(network, taps) if plain is None else plain
+    plain.canonical.prove(rows)
     wanted, highest, chooses = {}, [], _Chooses()
     for row in rows:
         with chooses:
