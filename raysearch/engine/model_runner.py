@@ -5,6 +5,7 @@ Invariants: whatever path is taken gives what the oracle gives; that was tried o
 that will be asked for.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.executors import PlainExecutor
-from raysearch.engine.execution.memory import RowLimit, capture_bytes
+from raysearch.engine.execution.memory import RowLimit, capture_bytes, room_on_host
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import (
     TRIED,
@@ -26,11 +27,14 @@ from raysearch.engine.execution.selfcheck import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.build import trials
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.recipe import Recipe
 from raysearch.engine.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 LENT = 4
 """Of what captures may take, the canonical computation may keep one part in so many of what sources
@@ -76,6 +80,7 @@ class ModelRunner:
         self.taps = Components(network)
         self.facts = tuple(self.taps.facts(component) for component in components)
         self.scoring = Scoring(settings.scores, encoded)
+        hold_copies(network)
         kept = (
             capture_bytes(network.device)
             if settings.capture_bytes is None
@@ -133,6 +138,21 @@ class ModelRunner:
             self._recipe,
             self.tolerance,
             self._limit,
+        )
+
+
+def hold_copies(network: Network) -> None:
+    """Lets the network hold float32 copies of weights of halves, where that makes it faster and
+    memory has room; else says so."""
+    kept, every = keep_copies(network.module, room_on_host())
+    if kept < every:
+        log.warning(
+            "%s: memory has room for %d of %d MiB of float32 copies of its weights: the others are "
+            "converted at each product, slower, "
+            "with the same outputs",
+            network.name,
+            kept // 2**20,
+            every // 2**20,
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from raysearch.engine.dtypes import dtypes_of
+from raysearch.engine.loading.dtypes import dtypes_of
 from raysearch.engine.loading.load import DTYPES, Loaded, ModelSource, load
 from tests.engine.more_worlds import MORE
 from tests.engine.worlds import CONFIGS, model_from, word_tokenizer

@@ -20,6 +20,7 @@ from raysearch.engine.networks.detached import constant
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.oracle import needs_all
 
 AtPoints = Mapping[Point, Float[Tensor, "token width"]]
 """Of one run, at each point that was asked for."""
@@ -96,7 +97,7 @@ class GradientProbe:
         with owned_hooks(hooks):
             if self.plainly:
                 (given,) = givens
-                logits = self._network.plain(given)[None]
+                logits = self._network.plain(given, whole=needs_all(self._taps, points))[None]
             else:
                 logits = self._network.batch(givens)
         return logits, seen, zeros

@@ -4,6 +4,7 @@ Invariants: work that does not fit is split, never refused, unless it is a singl
 did not fit is not tried again.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,12 @@ def capture_bytes(device: torch.device) -> int:
     return min(MOST_ON_CPU, int(SHARE * psutil.virtual_memory().available))
 
 
+def room_on_host(cgroup: Path = CGROUP) -> int:
+    """Bytes that may be kept for good in the memory of this machine, or of the container where that
+    is less, by what is free now."""
+    return int(SHARE * min(psutil.virtual_memory().available, _left_in(cgroup)))
+
+
 def memory_in_use() -> Memory:
     """Of this process and its GPUs, now. Shares are those by which workers are killed: Ray does so
     at 95 % of a machine's memory."""
@@ -64,9 +71,18 @@ def _share_of_host(cgroup: Path = CGROUP) -> float:
     limit = _number(cgroup / "memory.max")
     if limit is None or limit >= machine.total:
         return 1 - machine.available / machine.total
+    return max(_used_in(cgroup), 0) / limit
+
+
+def _left_in(cgroup: Path) -> int:
+    """What a container may still use, in bytes; as much as there can be, where it has no limit."""
+    limit = _number(cgroup / "memory.max")
+    return sys.maxsize if limit is None else max(limit - _used_in(cgroup), 0)
+
+
+def _used_in(cgroup: Path) -> int:
     stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    used = int((cgroup / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
-    return max(used, 0) / limit
+    return int((cgroup / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
 
 
 def _number(file: Path) -> int | None:

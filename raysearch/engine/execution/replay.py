@@ -17,10 +17,8 @@ others on them, are not touched and see no dummies.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -30,6 +28,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Layers
+from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.detached import constant
 from raysearch.engine.networks.hooks import (
@@ -49,9 +48,6 @@ from raysearch.errors import PositionError
 TEMPLATES = 64
 """So many are kept, those used last. One costs a forward pass without blocks, and holds a mask of
 suffix x length."""
-
-Stub = Callable[[int, Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
-"""Stands for a block: of its layer, its residual and its other arguments makes a residual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +196,7 @@ class Replay:
         found = self._templates.pop(shape, None)
         if found is None:
             with constant():
-                found = _Template(self._network, shape, run, self._tuples)
+                found = _Template(self._network, shape, run, self._network.tuples)
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
@@ -214,27 +210,15 @@ class Replay:
         rows, last = hidden.shape[0], len(self._layers) - 1
         ids = torch.zeros((rows, 1), dtype=torch.long, device=self._model.device)
         at = torch.full((rows, 1), shape.length - 1, device=self._model.device)
-        with _stubbed(
-            self._layers, lambda layer, given, *_: hidden if layer == last else given, self._tuples
+        with stubbed(
+            self._layers,
+            lambda layer, given, *_: hidden if layer == last else given,
+            self._network.tuples,
         ):
             logits = self._network.run(
                 input_ids=ids, position_ids=at, use_cache=False, logits_to_keep=1
             )
         return logits[:, -1].float()
-
-    @cached_property
-    def _tuples(self) -> bool:
-        """Whether the blocks return tuples that begin with their residual, as some do in
-        transformers < 5."""
-        said: list[bool] = []
-        handle = self._layers[0].register_forward_hook(
-            lambda _m, _i, out: said.append(isinstance(out, tuple))
-        )
-        try:
-            self._network.plain((0,))
-        finally:
-            handle.remove()
-        return said[0]
 
 
 class _Template:
@@ -257,7 +241,7 @@ class _Template:
             self._arguments[layer] = args, kwargs
             return given
 
-        with _stubbed(layers, stub, tuples):
+        with stubbed(layers, stub, tuples):
             network.run(
                 input_ids=torch.zeros(
                     (1, shape.length - shape.start), dtype=torch.long, device=device
@@ -334,35 +318,3 @@ def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
         for layer, (keys, values) in enumerate(zip(run.keys, run.values, strict=True)):
             cache.update(keys[None, :, :tokens], values[None, :, :tokens], layer)
     return cache
-
-
-class _Stub(nn.Module):
-    """Stands in the place of a block, with the block's own attributes (models ask a block for its
-    type of attention)."""
-
-    def __init__(self, layer: int, block: nn.Module, stub: Stub, tuples: bool) -> None:
-        super().__init__()
-        # Not as a child: the block must not be moved or listed twice.
-        self.__dict__["_stubbed"] = (layer, block, stub, tuples)
-
-    def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
-        layer, _, stub, tuples = self.__dict__["_stubbed"]
-        hidden = stub(layer, seen(output_activation(given)), args, kwargs)
-        return (hidden,) if tuples else hidden
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_stubbed"][1], name)
-
-
-@contextmanager
-def _stubbed(layers: nn.ModuleList, stub: Stub, tuples: bool) -> Iterator[None]:
-    """Within, `stub` stands for each of the model's blocks, returning its residual as they do (in a
-    tuple or bare)."""
-    blocks = list(layers)
-    try:
-        for layer, block in enumerate(blocks):
-            layers[layer] = _Stub(layer, block, stub, tuples)
-        yield
-    finally:
-        for layer, block in enumerate(blocks):
-            layers[layer] = block

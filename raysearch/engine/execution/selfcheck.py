@@ -121,6 +121,7 @@ def select_executor(
     canonical computation is at hand.
     """
     plain = PlainExecutor(network, taps) if plain is None else plain
+    plain.canonical.prove(rows)
     wanted, highest, chooses = {}, [], _Chooses()
     for row in rows:
         with chooses:

@@ -33,11 +33,11 @@ from transformers.utils.hub import cached_file
 
 from raysearch.causal import Pair
 from raysearch.core.events import ComponentFacts, Encoded
-from raysearch.engine.dtypes import cast, dtypes_of
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.digest import digest_of
+from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY

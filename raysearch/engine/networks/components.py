@@ -349,7 +349,7 @@ class Components:
             hooks.append(hook_at(network, tap, look(layer), example))
         try:
             with torch.inference_mode(), owned_hooks(hooks):
-                network.plain(example)
+                network.plain(example, whole=True)
         except (ModelError, AssertionError) as e:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"

@@ -24,6 +24,7 @@ from raysearch.core.events import Encoded, Ids
 from raysearch.core.events import (
     ModelInput as ModelInput,
 )  # here too: it is what a network is given
+from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.length_boundaries import Stretch, named_lengths, told_by
@@ -113,9 +114,12 @@ class Network(Protocol):
         """Some input, to look at shapes."""
         ...
 
-    def plain(self, given: ModelInput) -> Float[Tensor, "answer"]:
+    def plain(self, given: ModelInput, whole: bool = False) -> Float[Tensor, "answer"]:
         """The logits (float32) at the answer: one plain forward pass, nothing padded, nothing
-        masked."""
+        masked.
+
+        `whole`: what comes after the blocks is run at every token too, for those who hook it.
+        """
         ...
 
     def batch(self, givens: Sequence[ModelInput]) -> Float[Tensor, "row answer"]:
@@ -265,14 +269,52 @@ class LanguageModel:
         most = getattr(config, "max_position_embeddings", None)
         return tuple(token % config.vocab_size for token in range(min(tokens, most or tokens)))
 
-    def copies(self, given: ModelInput, rows: int) -> Float[Tensor, "row vocab"]:
+    def copies(
+        self, given: ModelInput, rows: int, whole: bool = False
+    ) -> Float[Tensor, "row vocab"]:
         """As `plain`, on `rows` copies of `given` at once."""
-        options = {"use_cache": False} if self._takes("use_cache") else {}
+        options: dict[str, object] = {"use_cache": False} if self._takes("use_cache") else {}
+        if not whole and self._takes("logits_to_keep"):
+            options["logits_to_keep"] = (
+                1  # the head at all of 12 tokens takes as long as the blocks of SmolLM2-135M
+            )
         ids = torch.tensor([_ids(given)] * rows, device=self.device)
         return self.run(input_ids=ids, **options)[:, -1].float()
 
-    def plain(self, given: ModelInput) -> Float[Tensor, "vocab"]:
-        return self.copies(given, 1)[0]
+    def plain(self, given: ModelInput, whole: bool = False) -> Float[Tensor, "vocab"]:
+        return self.copies(given, 1, whole)[0]
+
+    def resumed(
+        self, layer: int, residual: Float[Tensor, "token d_model"]
+    ) -> Callable[[ModelInput], Float[Tensor, "vocab"]]:
+        """As `plain`, of an input whose `residual` after block `layer` is known: the blocks up to
+        there are not run."""
+        tuples = self.tuples  # found out by a run, which no hook of the other should see
+
+        def run(given: ModelInput) -> Float[Tensor, "vocab"]:
+            with stubbed(
+                self.layers,
+                lambda at, own, *_: residual[None] if at == layer else own,
+                tuples,
+                layer + 1,
+            ):
+                return self.plain(given)
+
+        return run
+
+    @cached_property
+    def tuples(self) -> bool:
+        """Whether the blocks return tuples that begin with their residual, as some do in
+        transformers < 5."""
+        said: list[bool] = []
+        handle = self.layers[0].register_forward_hook(
+            lambda _m, _i, out: said.append(isinstance(out, tuple))
+        )
+        try:
+            self.plain((0,))
+        finally:
+            handle.remove()
+        return said[0]
 
     def batch(
         self, givens: Sequence[ModelInput], cache: Cache | None = None

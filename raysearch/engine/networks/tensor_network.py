@@ -167,7 +167,7 @@ class TensorNetwork:
     def example(self) -> ModelInput:
         return self._example
 
-    def plain(self, given: ModelInput) -> Float[Tensor, "class"]:
+    def plain(self, given: ModelInput, whole: bool = False) -> Float[Tensor, "class"]:
         return self.batch([given])[0]
 
     def batch(self, givens: Sequence[ModelInput]) -> Float[Tensor, "row class"]:

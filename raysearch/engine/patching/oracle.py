@@ -6,7 +6,8 @@ hooks, the taps and the formulas; all patches of a row act in the base's run, ea
 source's run had there.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -27,6 +28,10 @@ Lend = Callable[
 ]
 """What a run has at some points, after all edits."""
 
+Run = Callable[[ModelInput], Float[Tensor, "answer"]]
+"""The logits (float32) at the answer of an input, by a plain forward pass, as far as that is not
+known already."""
+
 
 def oracle(
     network: Network,
@@ -34,16 +39,18 @@ def oracle(
     row: Row,
     lent: Replacements | None = None,
     lend: Lend | None = None,
+    run: Run | None = None,
 ) -> Float[Tensor, "answer"]:
     """The logits (float32) at the answer of `row`, by plain forward passes; with gradients, where
     the caller lets there be any.
 
     `lent`: what the only patch is lent, where it is not what its source has. `lend`: where the runs
-    of sources are kept (None: they are made here).
+    of sources are kept (None: they are made here). `run`: what runs the base (None: the network,
+    from its first block on).
 
     Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
     """
-    logits, _ = _run(network, taps, row, (), lent, lend)
+    logits, _ = _run(network, taps, row, (), lent, lend, run)
     return logits
 
 
@@ -97,6 +104,7 @@ def _run(
     reads: Sequence[Point],
     lent: Replacements | None = None,
     lend: Lend | None = None,
+    run: Run | None = None,
 ) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
     """The logits, and the activations at `reads`, after all edits."""
     hooks = [
@@ -105,9 +113,17 @@ def _run(
     ]
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
     hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]
+    points = [*(p.point for p in row.patches), *reads]
+    run = partial(network.plain, whole=needs_all(taps, points)) if run is None else run
     with owned_hooks(hooks):
-        logits = network.plain(row.base)
+        logits = run(row.base)
     return logits, {point: torch.cat(parts) for point, parts in seen.items()}
+
+
+def needs_all(taps: Components, points: Iterable[Point]) -> bool:
+    """Whether some of these lie after the blocks, where a run for its answer alone has no other
+    token."""
+    return any(taps.at(point).layer is None and point.component != "embedding" for point in points)
 
 
 def _reader(
