@@ -16,6 +16,7 @@ def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, str(source), str(to)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     done = _build(ROOT, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -20,6 +21,7 @@ NARROWED = (
 )
 
 
+@pytest.mark.slow
 def test_the_planted_subspace_is_found_where_it_is_in_its_size_and_nowhere_else(shell: Shell) -> None:
     sets = [part for one in NARROWED for part in ("--set", one)]
     done = shell("run", str(JOB), "--pool", "local", "--tracking-uri", "none", *sets)

@@ -22,6 +22,7 @@ _SEEN = {"intervention": "i", "fit": None, "split": "test", "block": 0, "outputs
 _MEASURED = {"type": "measured", "intervention": "i", "split": "test", "block": 0, "outputs": [[1]]}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_fifty_faults_cost_not_one_row(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.cluster.chaos", "--faults", "50", "--seed", "0", "--json"]

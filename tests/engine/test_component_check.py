@@ -15,7 +15,7 @@ from raysearch.engine.replica import Replica
 from raysearch.engine.tap import Tap
 from raysearch.errors import ModelError
 from tests.engine.more_worlds import HYBRID, MORE, WITHOUT_HEADS
-from tests.engine.worlds import CONFIGS, POSITIONS, World, loaded, model_from, random_pairs, world_of
+from tests.engine.worlds import CONFIGS, LAYOUTS, POSITIONS, World, loaded, model_from, random_pairs, world_of
 
 PARTS = ("query", "key", "value")
 ALL = {**CONFIGS, **MORE}
@@ -30,6 +30,8 @@ def shared(family: str) -> World:
     return world_of(model_from(ALL[family]()))
 
 
+@pytest.mark.slow_unless(dtype=[torch.float32])
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", HEADED)
 def test_heads_queries_keys_and_values_of_a_family_are_its_own(family: str, dtype: torch.dtype) -> None:

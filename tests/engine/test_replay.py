@@ -19,6 +19,7 @@ from raysearch.engine.rows import Patch, Point, Row, Source
 from raysearch.engine.sites import layers_of
 from raysearch.search.events import Ids, Measured, Task
 from tests.engine.worlds import (
+    LAYOUTS,
     POSITIONS,
     REPLAYED,
     TOLD_ATTENTION,
@@ -183,6 +184,8 @@ EXPERTS = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3")
 """Choose among experts, which in coarse numbers goes either way in a batch: their rows are run one by one."""
 
 
+@pytest.mark.slow_unless(family=["gpt2"])
+@pytest.mark.slow_unless(family=LAYOUTS, dtype=["float32"], attention=["sdpa"])
 @pytest.mark.parametrize(("dtype", "attention"), [("float32", "eager"), ("float32", "sdpa"), ("bfloat16", None)])
 @pytest.mark.parametrize("family", REPLAYED)
 def test_every_family_is_measured_as_by_the_oracle(

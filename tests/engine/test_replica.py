@@ -20,6 +20,7 @@ from raysearch.search.events import Block, Event, Failed, Ids, Measured, Screene
 from raysearch.search.hypothesis import Intervention
 from tests.engine.worlds import (
     CONFIGS,
+    LAYOUTS,
     POSITIONS,
     REPLAYED,
     VOCAB,
@@ -81,6 +82,7 @@ class Counter:
         return rows
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_measured_outputs_are_the_oracles(family: str) -> None:
     model = model_of(family)

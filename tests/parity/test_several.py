@@ -101,6 +101,7 @@ def test_units_in_one_place_act_in_their_order_as_in_pyvene(family: str, compone
     assert far(side.oracle([row])[0], side.oracle([back])[0]) > 100 * TOLERANCE, "their order should matter"
 
 
+@pytest.mark.slow_unless(seed=[0])
 @each_family
 @pytest.mark.parametrize("length", [2, 3])
 @each_seed
