@@ -25,7 +25,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 os.environ["OMP_NUM_THREADS"] = "1"
 remember_environment()
 
-pytest_plugins = ["tests.timing"]
+pytest_plugins = ["tests.scheduling", "tests.timing"]
 
 settings.register_profile(
     "raysearch", deadline=None

@@ -3,10 +3,11 @@
 import random
 import socket
 
-PORTS = range(20_000, 32_768)
+PORTS = range(20_100, 32_768)
 """Below those that Linux gives to whoever asks for any (from 32768 on), all that connects anywhere
 among them, and above those of Ray's workers (to 19999): a port of theirs that was free a moment ago
-is soon somebody's."""
+is soon somebody's. The first hundred are for the first jobs of a Slurm
+(raysearch/deploy/templates/slurm), which asks nobody."""
 
 
 def free_ports(count: int) -> list[int]:

@@ -15,6 +15,7 @@ OLD_PATHS_FAIL = ("-W", "error:raysearch.:DeprecationWarning")
 SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("script", "flags", "says"),
@@ -37,6 +38,7 @@ def test_a_benchmark_runs_to_its_last_line(
     assert done.stdout.splitlines()[-1].startswith(says), done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no SmolLM2 in models/; make install fetches it")
 @pytest.mark.timeout(600)
@@ -51,6 +53,7 @@ def test_a_precision_is_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("ratio: ")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machine_lacks(
     tmp_path: Path,

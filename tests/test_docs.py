@@ -29,6 +29,7 @@ def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     done = _build(ROOT, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

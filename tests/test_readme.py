@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 OWN = (ROOT / "docs" / "your-own-problem.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.skipif(not (ROOT / "models").is_dir(), reason="no models/: make install fetches it")
 def test_the_notebook_lines_run_and_print_what_the_readme_shows(
@@ -74,6 +75,7 @@ def test_the_spaces_of_the_readme_are_spaces(tmp_path: Path) -> None:
     assert [len(units) for units in job.space.units] == [2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.skipif(not (ROOT / "models").is_dir(), reason="no models/: make install fetches it")
 def test_the_page_on_your_own_problem_runs_as_it_stands_and_finds_what_it_shows(

@@ -143,6 +143,7 @@ def test_what_cannot_be_exported_is_one_line(run: Path, shell: Shell) -> None:
     assert "there is no run" in shell("export", "nosuch", hypothesis, "--to", "it").stderr
 
 
+@pytest.mark.slow
 def test_an_export_is_pushed_to_the_hub_that_the_environment_names(run: Path, shell: Shell) -> None:
     row = _rows(run, shell)[0]
     with serve() as hub:

@@ -153,6 +153,7 @@ def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_dig
     assert tested <= kept
 
 
+@pytest.mark.slow_unless(after=[4])
 @pytest.mark.parametrize("after", [1, 4])
 def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
     undisturbed: Path, shell: Shell, after: int

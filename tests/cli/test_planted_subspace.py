@@ -3,6 +3,7 @@ other."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -21,6 +22,7 @@ NARROWED = (
 )
 
 
+@pytest.mark.slow
 def test_the_planted_subspace_is_found_where_it_is_in_its_size_and_nowhere_else(
     shell: Shell,
 ) -> None:

@@ -161,6 +161,7 @@ def _by_hand(model: Any, pair: dict[str, Any], layer: int, position: str) -> lis
     return [int(logits[0, -1].argmax())]
 
 
+@pytest.mark.slow_unless(after=[12])
 @pytest.mark.parametrize("after", [3, 12])
 def test_a_driver_killed_with_9_resumes_to_the_same_verdicts_and_observations(
     undisturbed: Path, shell: Shell, after: int
@@ -188,6 +189,7 @@ def _killed(shell: Shell, after: int) -> Path:
     return run
 
 
+@pytest.mark.slow_unless(number=[signal.SIGINT])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_driver_says_how_to_go_on(
     undisturbed: Path, shell: Shell, number: int

@@ -30,6 +30,7 @@ _SEEN = {
 _MEASURED = {"type": "measured", "intervention": "i", "split": "test", "block": 0, "outputs": [[1]]}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_fifty_faults_cost_not_one_row(tmp_path: Path) -> None:
     command = [

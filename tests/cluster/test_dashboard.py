@@ -38,7 +38,7 @@ PICTURE_BYTES = 300_000
 
 Found = TypeVar("Found")
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     assert (newest["run"], newest["status"]) == (run.info.id, "SUCCEEDED")
 
 
+@pytest.mark.slow
 def test_the_drivers_exit_code_is_handed_through(nodes: TwoNodes, client: Client) -> None:
     """A model of which one layer cannot be written (3), a problem that takes no such option (2)."""
     job = _own_code(client.folder, BREAKS)
@@ -318,6 +319,7 @@ def test_lines_are_whole_whatever_pieces_they_come_in() -> None:
         assert list(clean(pieces)) == ["loading   a model", "", "Loading: 90%", "the end"]
 
 
+@pytest.mark.slow
 def test_files_named_like_modules_that_are_sent_along_take_the_place_of_none(
     nodes: TwoNodes, client: Client
 ) -> None:

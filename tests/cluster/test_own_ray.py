@@ -129,6 +129,7 @@ def beside(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow_unless(pool=["local"])
 @pytest.mark.parametrize("pool", ["local", "ray"])
 def test_files_named_like_modules_beside_a_job_take_the_place_of_none(
     beside: Path, shell: Shell, pool: str
@@ -146,6 +147,7 @@ SHORT = [
 ]
 
 
+@pytest.mark.slow_unless(part=["raylet"])
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_part_of_it_that_dies_is_named_with_the_command_that_goes_on(
     tmp_path: Path, shell: Shell, once: Once, part: str

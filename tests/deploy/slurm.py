@@ -2,7 +2,8 @@
 folder of their own.
 
 Invariants: nothing of a Slurm that the machine may have is read or touched: configuration, key,
-sockets and ports are of our own.
+sockets and ports are of our own. There is one at a time on a machine: the ports of a job's Ray, and
+its folder, go by the job's number, and every Slurm counts from 1.
 """
 
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.deploy.processes import answers, find, folder_of, running, wait_until
+from tests.exclusive import exclusive
 from tests.ports import free_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
@@ -81,7 +83,7 @@ class Slurm:
 def slurm(logs: Path) -> Iterator[Slurm]:
     """A running cluster; gone when left."""
     user = "root" if os.geteuid() == 0 else os.environ["USER"]
-    with folder_of(None) as folder, ExitStack() as stack:
+    with exclusive("slurm"), folder_of(None) as folder, ExitStack() as stack:
         folder.chmod(0o755)
         ports = free_ports(3)
         named_ports = dict(zip(("port", "port1", "port2"), ports, strict=True))

@@ -77,6 +77,7 @@ def _walk(value: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted([*DEPLOY.rglob("*.sh"), *DEPLOY.rglob("*.sbatch")]), ids=lambda p: p.name
 )
@@ -85,6 +86,7 @@ def test_shellcheck_has_nothing_to_say_of_a_script(path: Path) -> None:
     assert os.access(path, os.X_OK)
 
 
+@pytest.mark.slow
 def test_the_compose_file_is_of_the_compose_specification() -> None:
     _tool(
         "check-jsonschema",
@@ -113,6 +115,7 @@ def test_every_volume_network_and_secret_of_compose_is_declared() -> None:
         assert set(service.get("secrets", [])) <= set(compose["secrets"])
 
 
+@pytest.mark.slow
 def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
     _tool("hadolint", str(DEPLOY / "docker" / "Dockerfile"))
 
@@ -128,6 +131,7 @@ def test_ray_itself_takes_the_cluster_file() -> None:
         validate_config(prepare_config(config))
 
 
+@pytest.mark.slow
 @needs_schemas
 @pytest.mark.parametrize("path", sorted(KUBERAY.glob("*/ray*.yaml")), ids=lambda p: p.name)
 def test_kuberay_takes_the_custom_resources(path: Path) -> None:
@@ -138,6 +142,7 @@ def test_kuberay_takes_the_custom_resources(path: Path) -> None:
             _custom(document["kind"]).validate(document)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(KUBERAY.glob("base/*.yaml")), ids=lambda p: p.name)
 def test_kubernetes_takes_the_resources_of_its_own_kinds(path: Path) -> None:
     for document in _documents(path):
@@ -145,6 +150,7 @@ def test_kubernetes_takes_the_resources_of_its_own_kinds(path: Path) -> None:
             kubernetes_validate.validate(document, "1.31", strict=True)
 
 
+@pytest.mark.slow
 @needs_kubectl
 @needs_schemas
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -20,6 +20,7 @@ from tests.ports import free_port
 
 PROGRAMS = ("initdb", "postgres")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         bool(missing(*PROGRAMS)),
         reason=f"PostgreSQL is not here (Debian: postgresql): no {missing(*PROGRAMS)}",

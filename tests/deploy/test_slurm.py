@@ -21,6 +21,7 @@ from tests.deploy.processes import missing, wait_until
 from tests.deploy.slurm import PROGRAMS, Slurm, slurm
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         bool(missing(*PROGRAMS)),
         reason=f"Slurm is not whole here (Debian: slurm-wlm, munge): no {missing(*PROGRAMS)}",

@@ -18,6 +18,7 @@ from raysearch.errors import ModelError
 from tests.engine.more_worlds import HYBRID, MORE, WITHOUT_HEADS
 from tests.engine.worlds import (
     CONFIGS,
+    LAYOUTS,
     POSITIONS,
     World,
     loaded,
@@ -39,6 +40,8 @@ def shared(family: str) -> World:
     return world_of(model_from(ALL[family]()))
 
 
+@pytest.mark.slow_unless(dtype=[torch.float32])
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", HEADED)
 def test_heads_queries_keys_and_values_of_a_family_are_its_own(

@@ -31,6 +31,7 @@ from raysearch.errors import ModelError
 from tests.engine.worlds import (
     CONFIGS,
     FIRST_TIER,
+    LAYOUTS,
     POSITIONS,
     REPLAYED,
     VOCAB,
@@ -113,6 +114,7 @@ def refused(world: World, component: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", FIRST_TIER)
 def test_the_first_tier_is_replayed_with_all_its_components(family: str) -> None:
     components = shared_world(family).components()
@@ -122,6 +124,7 @@ def test_the_first_tier_is_replayed_with_all_its_components(family: str) -> None
     measured_as_by_the_oracle(shared_world(family).model, components, "replay")
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", ["falcon", "falcon_heads", "falcon_grouped", "gptj"])
 def test_falcon_and_gptj_are_replayed_with_all_their_components(family: str) -> None:
     components = shared_world(family).components()
@@ -134,6 +137,7 @@ def test_falcon_with_alibi_is_right_too() -> None:
     measured_as_by_the_oracle(model, ["residual", "head", "key"], "replay")
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", ["bloom", "mpt"])
 def test_bloom_and_mpt_run_in_batches_with_all_their_components(family: str) -> None:
     assert family not in REPLAYED

@@ -144,6 +144,8 @@ PLACES = (
 )
 
 
+@pytest.mark.slow_unless(family=["llama"], tokens=[3])
+@pytest.mark.slow_unless(family=["gpt2"], path=["replay"])
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("path", ["replay", "batched", "plain"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -278,6 +280,8 @@ class _Small:
         return self._path.logits(rows, lent)
 
 
+@pytest.mark.slow_unless(optimizer=["adam"])
+@pytest.mark.slow_unless(optimizer=["sgd"], schedule=["linear"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_pause_leaves_no_trace(optimizer, schedule) -> None:

@@ -14,8 +14,13 @@ from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Collect, Mean, Operation, Resample
 from raysearch.engine.patching.oracle import collect
+<<<<<<< main
 from raysearch.engine.patching.rows import INTERCHANGE, Patch, Row, Source, swap
 from tests.engine.worlds import CONFIGS, World, logits_of, model_of, shared_world, world_of
+=======
+from raysearch.engine.patching.rows import INTERCHANGE, Patch, Point, Row, Source, swap
+from tests.engine.worlds import CONFIGS, LAYOUTS, World, logits_of, model_of, shared_world, world_of
+>>>>>>> suite
 
 BASE, SOURCE = (5, 6, 7, 8, 9, 10), (11, 12, 13, 14)
 
@@ -50,6 +55,7 @@ def taken_from_itself(
     return rows
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_self_swap_is_a_no_op_bit_for_bit_at_every_component_layer_and_head(family: str) -> None:
     world = shared_world(family)
@@ -80,6 +86,7 @@ def test_so_is_one_of_all_components_at_once_by_other_kinds_and_twice_over(famil
     assert torch.equal(world.oracle(Row(BASE, (Patch(point, (2,), (serial,)),))), world.plain(BASE))
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_self_swap_keeps_the_fast_paths_at_the_models_own_logits(family: str) -> None:
     world = shared_world(family)

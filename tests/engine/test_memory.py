@@ -129,6 +129,8 @@ def kept_bytes(captures: ActivationCache) -> int:
     return sum(found.values())
 
 
+@pytest.mark.slow_unless(family=["llama"])
+@pytest.mark.slow_unless(max_bytes=[9_000])
 @pytest.mark.parametrize("max_bytes", [0, 1, 9_000, 40_000, 2**30])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "deepseek_v3"])
 def test_with_little_room_the_logits_are_the_same(family: str, max_bytes: int) -> None:
@@ -245,6 +247,7 @@ def short_of_memory(model: PreTrainedModel, rows: int, error: Error) -> list[int
     return got
 
 
+@pytest.mark.slow_unless(room=[2])
 @pytest.mark.parametrize("error", [ON_A_GPU, on_a_cpu])
 @pytest.mark.parametrize("room", [1, 2, 3])
 @pytest.mark.parametrize("path", ["batched", "replay"])

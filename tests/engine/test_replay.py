@@ -20,6 +20,7 @@ from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.engine.replica import Replica
 from tests.engine.worlds import (
+    LAYOUTS,
     POSITIONS,
     REPLAYED,
     TOLD_ATTENTION,
@@ -202,6 +203,8 @@ EXPERTS = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3")
 by one."""
 
 
+@pytest.mark.slow_unless(family=["gpt2"])
+@pytest.mark.slow_unless(family=LAYOUTS, dtype=["float32"], attention=["sdpa"])
 @pytest.mark.parametrize(
     ("dtype", "attention"), [("float32", "eager"), ("float32", "sdpa"), ("bfloat16", None)]
 )

@@ -21,6 +21,7 @@ from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError
 from tests.engine.worlds import (
     CONFIGS,
+    LAYOUTS,
     POSITIONS,
     REPLAYED,
     VOCAB,
@@ -97,6 +98,7 @@ class Counter:
         return rows
 
 
+@pytest.mark.slow_unless(family=LAYOUTS)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_measured_outputs_are_the_oracles(family: str) -> None:
     model = model_of(family)

@@ -117,6 +117,20 @@ FIRST_TIER = (
 )  # fmt: skip
 """Families on which every component is exact, and on the fast path."""
 
+LAYOUTS = (
+    "llama",
+    "gpt2",
+    "gpt_neox",
+    "gemma2",
+    "falcon_grouped",
+    "qwen2_moe",
+    "deepseek_v3",
+    "bloom",
+)
+"""One family for each way to lay out a block: query, key and value apart or fused (by head, by
+group, side by side), attention and MLP one after the other or beside each other, norms after them,
+experts, compressed keys, blocks that add to the residual themselves."""
+
 REPLAYED = tuple(family for family in CONFIGS if family not in ("bloom", "mpt"))
 """Families that are replayed. The others say no position_ids in their forward pass: their rows are
 run whole."""

@@ -35,6 +35,7 @@ def test_the_notebook_has_the_cells_that_are_written_beside_it(kept: Any) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_executed_anew_it_shows_the_same(
     kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

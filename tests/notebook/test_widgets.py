@@ -23,6 +23,7 @@ CELLS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False], ids=["with ipywidgets", "without"])
 def test_a_cell_shows_its_own_output_and_nothing_else(
     there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

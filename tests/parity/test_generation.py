@@ -50,6 +50,8 @@ def test_without_intervention_what_is_generated_is_what_pyvene_generates(family:
     assert [by_us(family, Row(c.base)) for c in made] == kept
 
 
+@pytest.mark.slow_unless(family=["llama"])
+@pytest.mark.slow_unless(component=["residual"])
 @each_family
 @pytest.mark.parametrize(
     "component", ["residual", "block_input", "attention_output", "mlp_activation", "head"]
@@ -114,6 +116,7 @@ def test_after_several_units_in_the_prompt_what_is_generated_is_what_pyvene_gene
     assert got != [by_us(family, Row(row.base)) for row in rows]
 
 
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 @pytest.mark.parametrize("what", ["zero", "add", "constant"])
 def test_a_constant_at_every_token_prompt_and_new_generates_what_pyvene_generates(
@@ -141,6 +144,8 @@ def test_a_constant_at_every_token_prompt_and_new_generates_what_pyvene_generate
     assert got != on_prompt, "new tokens should matter"
 
 
+@pytest.mark.slow_unless(family=["llama"])
+@pytest.mark.slow_unless(what=["interchange"], component=["residual"])
 @each_family
 @pytest.mark.parametrize("component", ["residual", "mlp_output"])
 @pytest.mark.parametrize("what", ["interchange", "zero", "add", "constant"])

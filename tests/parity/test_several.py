@@ -114,6 +114,7 @@ def test_units_in_one_place_act_in_their_order_as_in_pyvene(family: str, compone
     )
 
 
+@pytest.mark.slow_unless(seed=[0])
 @each_family
 @pytest.mark.parametrize("length", [2, 3])
 @each_seed

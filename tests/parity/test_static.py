@@ -108,6 +108,8 @@ def test_zero_add_and_subtract_are_those_of_pyvene_whole_and_in_coordinates(
     alike(side, rows, [theirs(family, name, c, intervention) for c in made])
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(what=["interchange"])
 @pytest.mark.parametrize(
     ("family", "component"),
     [("gpt_neox", "head"), *((f, h) for f in FAMILIES if f != "gpt_neox" for h in HEADED)],

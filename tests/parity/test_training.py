@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "das_equals_pyvene.py"
 
 
@@ -29,6 +31,7 @@ def means(*, seeds: int, steps: int) -> tuple[float, float, float]:
     return float(found[1]), float(found[2]), float(last.removeprefix("difference: "))
 
 
+@pytest.mark.slow
 def test_trained_alike_both_sides_find_the_planted_subspace_equally_well() -> None:
     theirs, ours, difference = means(seeds=2, steps=200)
     assert min(theirs, ours) >= 0.97

@@ -17,7 +17,7 @@ from tests.cli.conftest import QUICKSTART, Shell
 from tests.deploy.processes import running
 from tests.ports import free_port
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = ("--set", "pairs.test=64", "--set", "pairs.holdout=16", "--set", "space.layers=[0, 1]")
 
 
