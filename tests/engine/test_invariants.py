@@ -14,13 +14,8 @@ from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Collect, Mean, Operation, Resample
 from raysearch.engine.patching.oracle import collect
-<<<<<<< main
 from raysearch.engine.patching.rows import INTERCHANGE, Patch, Row, Source, swap
-from tests.engine.worlds import CONFIGS, World, logits_of, model_of, shared_world, world_of
-=======
-from raysearch.engine.patching.rows import INTERCHANGE, Patch, Point, Row, Source, swap
 from tests.engine.worlds import CONFIGS, LAYOUTS, World, logits_of, model_of, shared_world, world_of
->>>>>>> suite
 
 BASE, SOURCE = (5, 6, 7, 8, 9, 10), (11, 12, 13, 14)
 
