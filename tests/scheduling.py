@@ -87,7 +87,7 @@ def seconds_by_file(junit: Path) -> dict[str, float]:
 
 
 def _file_of(classname: str) -> str:
-    """`tests.search.test_proposers.TestRefine` stands in tests/search/test_proposers.py."""
+    """`tests.proposers.test_proposers.TestRefine` stands in tests/proposers/test_proposers.py."""
     parts = classname.split(".")
     module = next((i for i, part in enumerate(parts) if part.startswith("test_")), len(parts) - 1)
     return "/".join(parts[: module + 1]) + ".py"

@@ -19,7 +19,7 @@ from raysearch.runner.export import export
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.edited import edit_info
-from tests.engine.hub_stand_in import READER, TOKEN, serve
+from tests.interventions.hub_stand_in import READER, TOKEN, serve
 
 
 @pytest.fixture(scope="module")

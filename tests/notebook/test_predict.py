@@ -9,7 +9,7 @@ import torch
 import raysearch as rs
 from raysearch.engine.loading.factory import FactorySource
 from tests.engine.worlds import loaded, model_of, word_tokenizer
-from tests.notebook.test_asked import NETS
+from tests.notebook.test_job_from import NETS
 
 TEXT = "w1 w2 <b>w3"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import QUICKSTART, ROOT
-from tests.engine.test_load import write_gguf
+from tests.engine.loading.test_load import write_gguf
 from tests.engine.worlds import model_of
 from tests.notebook.kernel import hide_ipywidgets, kernel
 

@@ -14,7 +14,7 @@ from raysearch.errors import PairsError, SearchFailedError
 from raysearch.proposers.attribution import Attribution
 from raysearch.proposers.base import History
 from raysearch.search.search import Search
-from tests.search.proposer_contract import Make, ProposerContract
+from tests.proposers.proposer_contract import Make, ProposerContract
 from tests.search.worlds import BASE, Cluster, World, lost, raising
 
 HERE = tuple(Site(layer, "residual", "last") for layer in range(6))

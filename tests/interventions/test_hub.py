@@ -13,7 +13,7 @@ import torch
 from raysearch import SavedIntervention, load_intervention, push_intervention, save_intervention
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.errors import HubError, StoreError
-from tests.engine.hub_stand_in import READER, TOKEN, Hub, Repository, serve
+from tests.interventions.hub_stand_in import READER, TOKEN, Hub, Repository, serve
 
 NAME = "ann/capitals-country"
 SAVED = SavedIntervention(

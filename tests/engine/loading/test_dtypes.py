@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from raysearch.engine.loading.dtypes import dtypes_of
-from raysearch.engine.loading.load import DTYPES, Loaded, ModelSource, load
+from raysearch.engine.loading.load import DTYPES, LoadedModel, ModelSource, load
 from tests.engine.more_worlds import MORE
 from tests.engine.worlds import CONFIGS, model_from, word_tokenizer
 
@@ -39,7 +39,7 @@ def theirs(folder: Path, dtype: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype]).eval()
 
 
-def in_float32(loaded: Loaded) -> set[str]:
+def in_float32(loaded: LoadedModel) -> set[str]:
     """What of its name: the last part."""
     return {
         name.rpartition(".")[2]

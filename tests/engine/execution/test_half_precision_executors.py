@@ -36,7 +36,7 @@ from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row, swap
 from raysearch.engine.replica import Replica
-from tests.engine.test_paths import asked
+from tests.engine.execution.test_executors import asked
 from tests.engine.worlds import (
     REPLAYED,
     VOCAB,

@@ -14,7 +14,7 @@ from raysearch.errors import SearchFailedError
 from raysearch.proposers.base import Exhaustive, History
 from raysearch.proposers.refine import Refine
 from raysearch.proposers.smallest_subspace import SmallestSubspace
-from tests.search.proposer_contract import Make, ProposerContract
+from tests.proposers.proposer_contract import Make, ProposerContract
 from tests.search.worlds import Cluster, World
 
 

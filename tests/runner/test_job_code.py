@@ -18,8 +18,8 @@ from raysearch.job import Job
 from raysearch.problems import load_problem
 from raysearch.runner.job_code import code_of
 from raysearch.runner.load_proposer import proposer_of
-from tests.running.finished import raysearch
-from tests.running.test_question import FACTS
+from tests.runner.finished import raysearch
+from tests.runner.test_resolved_job import FACTS
 
 OURS = Path(raysearch_itself.__file__).parent
 

@@ -18,7 +18,7 @@ from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
 from raysearch.errors import JobError
-from tests.engine.test_factory import loaded as loaded_module
+from tests.engine.loading.test_factory import loaded as loaded_module
 from tests.engine.worlds import (
     POSITIONS,
     blocks_of,

@@ -14,7 +14,7 @@ from raysearch.proposers.base import History, Proposer
 from raysearch.proposers.refine import Refine
 from raysearch.proposers.smallest_subspace import SmallestSubspace
 from raysearch.runner.resolved_job import ResolvedJob, resolve
-from tests.running.test_question import FACTS
+from tests.runner.test_resolved_job import FACTS
 
 HEAD = """
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit

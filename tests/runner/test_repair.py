@@ -18,7 +18,7 @@ from raysearch.storage.open import open_folder
 from raysearch.store.codec import Sealed
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import entries
-from tests.running.finished import JOB, PROPOSER, files, make, raysearch
+from tests.runner.finished import JOB, PROPOSER, files, make, raysearch
 from tests.s3 import S3
 
 FLIPS = 300
