@@ -37,15 +37,15 @@ class Pool(Protocol):
 class Ledger(Protocol):
     """Where everything is kept."""
 
-    def events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> None:
         """Makes the events durable before it returns."""
         ...
 
-    def tensors(self, task: Task) -> Mapping[str, bytes]:
+    def tensors_for(self, task: Task) -> Mapping[str, bytes]:
         """What was fit that `task` needs, by digest."""
         ...
 
-    def notes(self, notes: Sequence[Record]) -> None:
+    def write_records(self, records: Sequence[Record]) -> None:
         """Projects what the search said to tables and mirrors."""
         ...
 
@@ -54,15 +54,15 @@ def drive(search: Search, pool: Pool, ledger: Ledger, watch: Callable[[Snapshot]
     """Drives `search` to its end. `watch` is shown where it stands after every turn."""
     while not search.done:
         for task in search.ask(pool.free):
-            pool.submit(task, ledger.tensors(task))
+            pool.submit(task, ledger.tensors_for(task))
         events = pool.wait()
         if events:
-            ledger.events(events)
-            ledger.notes(search.tell(events))
+            ledger.write_events(events)
+            ledger.write_records(search.tell(events))
         watch(search.snapshot())
 
 
 def replay(search: Search, history: Iterable[Sequence[JournalledEvent]], ledger: Ledger) -> None:
     """Tells a new `search` what drivers before this one have journalled."""
     for events in history:
-        ledger.notes(search.tell(events))
+        ledger.write_records(search.tell(events))

@@ -323,7 +323,7 @@ class Lost:
     blocks: tuple[int, ...]
 
     @property
-    def counts(self) -> bool:
+    def counts_as_attempt(self) -> bool:
         """Whether the task may be at fault."""
         return self.cause in ("worker", "deadline")
 
@@ -369,7 +369,7 @@ class Retried:
     estimates: tuple[str, ...]
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing failed."""
         return not (self.hypotheses or self.estimates)
 

@@ -42,7 +42,7 @@ class Site:
         object.__setattr__(self, "layer", layer_of(self.component, self.layer))
 
     @property
-    def called(self) -> str:
+    def description(self) -> str:
         """Component, head and layer in words, for errors: "value head 3 in layer 7"."""
         head = "" if self.head is None else f" head {self.head}"
         return f"{self.component}{head}" + ("" if self.layer is None else f" in layer {self.layer}")
@@ -114,7 +114,7 @@ class Intervention:
     @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the canonical JSON."""
-        return content_id(_asked(self))
+        return content_id(_id_content(self))
 
     @property
     def key(self) -> str:
@@ -132,10 +132,12 @@ class Hypothesis:
     @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the canonical JSON."""
-        return content_id({"variable": self.variable, "intervention": _asked(self.intervention)})
+        return content_id(
+            {"variable": self.variable, "intervention": _id_content(self.intervention)}
+        )
 
 
-def of_layer(path: str, layer: int | None) -> str:
+def layer_path(path: str, layer: int | None) -> str:
     """The path of a layer's file, of one in which `{layer}` stands for it: 0 for what is of no
     layer."""
     return path.replace("{layer}", str(layer or 0))
@@ -167,22 +169,22 @@ def content_id_of_text(text: str | bytes) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
 
 
-def as_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """What `dataclasses.asdict` makes of a site, a subspace, units or an intervention, at a seventh
     of its time: a search makes an id of each hypothesis, twice where it resumes."""
     if type(value) is tuple:
-        return tuple([as_plain(v) for v in value])
+        return tuple([to_plain(v) for v in value])
     names = _FIELDS.get(type(value))
-    return value if names is None else {name: as_plain(getattr(value, name)) for name in names}
+    return value if names is None else {name: to_plain(getattr(value, name)) for name in names}
 
 
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Site, Subspace, Unit, Intervention)}
 
 
-def _asked(intervention: Intervention) -> dict[str, Any]:
+def _id_content(intervention: Intervention) -> dict[str, Any]:
     """Without what is no part of the question. What is of no layer counts as of layer 0: ids are
     what they were when that was written."""
-    plain: dict[str, Any] = as_plain(intervention)
+    plain: dict[str, Any] = to_plain(intervention)
     del plain["fit"]
     for unit in plain["units"]:
         for site in (unit["site"], unit["source_site"]):

@@ -27,7 +27,7 @@ Reason = (
 """Why a pair does not count for a variable. The first that holds, in the order in which a search
 comes to them."""
 
-WORDS: Mapping[Reason, tuple[str, str]] = {
+REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
     "beyond": ("more than a search can come to ask for", "raise pairs.{split}"),
     "disjoint": ("their values belong to several splits", "name less in pairs.disjoint"),
     "lacks_position": (
@@ -57,9 +57,9 @@ WORDS: Mapping[Reason, tuple[str, str]] = {
 """In words: what is so, and the way out."""
 
 
-BLURRED: Reason = "same_first_token"
+AMBIGUOUS: Reason = "same_first_token"
 """As a detail of pairs that are used, where keep pairs are: they pass for such, and are none."""
-QUIET: tuple[Reason, ...] = ("beyond", "not_asked")
+UNREPORTED: tuple[Reason, ...] = ("beyond", "not_asked")
 """What every search has that has pairs enough: counted in the table, and not worth a line."""
 
 
@@ -82,22 +82,26 @@ class PairCount:
     def why(self) -> str:
         """The reason in words; empty where they are used."""
         if self.reason is None:
-            return f"they count, though {WORDS[BLURRED][0]}" if self.detail == BLURRED else ""
-        return WORDS[self.reason][0].format(detail=self.detail)
+            return (
+                f"they count, though {REASON_TEXTS[AMBIGUOUS][0]}"
+                if self.detail == AMBIGUOUS
+                else ""
+            )
+        return REASON_TEXTS[self.reason][0].format(detail=self.detail)
 
     @property
     def way_out(self) -> str:
         """What would let them count; empty where they do."""
         if self.reason is None:
-            return WORDS[BLURRED][1] if self.detail == BLURRED else ""
-        return WORDS[self.reason][1].format(split=self.split)
+            return REASON_TEXTS[AMBIGUOUS][1] if self.detail == AMBIGUOUS else ""
+        return REASON_TEXTS[self.reason][1].format(split=self.split)
 
 
-def said(counts: Iterable[PairCount], split: Split) -> list[str]:
+def describe_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
     """A line for each variable of which pairs of a split are left out: how many count, and why
     others do not. What was not asked for is not spoken of."""
     lines = []
-    own = [c for c in counts if c.split in (split, None) and c.reason not in QUIET]
+    own = [c for c in counts if c.split in (split, None) and c.reason not in UNREPORTED]
     for variable, of in groupby(sorted(own, key=lambda c: c.variable), key=lambda c: c.variable):
         lines += _line(variable, split, tuple(of))
     return lines

@@ -9,7 +9,7 @@ from dataclasses import replace
 from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Intervention
 
 
-def is_closed(intervention: Intervention) -> bool:
+def is_closed_form(intervention: Intervention) -> bool:
     """Whether it is computed, without steps."""
     names = {unit.subspace.featurizer for unit in intervention.units}
     return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
@@ -20,7 +20,7 @@ def is_rotation(intervention: Intervention) -> bool:
     return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
 
 
-def of_any_size(rotation: Intervention) -> Intervention:
+def without_size(rotation: Intervention) -> Intervention:
     """What it shares with smaller and larger rotations of its unit."""
     (unit,) = rotation.units
     return replace(

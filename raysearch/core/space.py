@@ -67,10 +67,10 @@ class Grid:
         )
 
     def __len__(self) -> int:
-        return len(self.sources) * self.from_each
+        return len(self.sources) * self.units_per_source
 
     @property
-    def from_each(self) -> int:
+    def units_per_source(self) -> int:
         """Units of each source."""
         return len(self.layers) * len(self.heads) * len(self.positions) * len(self.subspaces)
 
@@ -109,18 +109,18 @@ class HypothesisSpace:
         for grid in self.grids:
             for unit in grid:
                 yield Intervention((unit,))
-        for units in self.sets_beside():
+        for units in self.sets_outside_grids():
             yield Intervention(units)
 
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
-            yield from self.on(intervention)
+            yield from self.hypotheses_on(intervention)
 
-    def on(self, intervention: Intervention) -> Iterator[Hypothesis]:
+    def hypotheses_on(self, intervention: Intervention) -> Iterator[Hypothesis]:
         """The hypotheses on it, one for each variable that its units' sources lend; what is fit, is
         fit to each by itself."""
         for variable in self.variables:
-            if _is_lent(variable, intervention.units):
+            if _takes_from_sources(variable, intervention.units):
                 yield Hypothesis(
                     variable,
                     replace(intervention, variable=variable)
@@ -137,12 +137,14 @@ class HypothesisSpace:
         gridded = sum(
             len(grid)
             if not wanted or None in grid.sources
-            else grid.from_each * (len(wanted) == 1 and wanted[0] in grid.sources)
+            else grid.units_per_source * (len(wanted) == 1 and wanted[0] in grid.sources)
             for grid in self.grids
         )
-        return gridded + sum(_is_lent(variable, units) for units in self.sets_beside())
+        return gridded + sum(
+            _takes_from_sources(variable, units) for units in self.sets_outside_grids()
+        )
 
-    def sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
+    def sets_outside_grids(self) -> tuple[tuple[Unit, ...], ...]:
         """The sets that no grid holds, each once, in their order."""
         sets = dict.fromkeys(self.sets)
         return tuple(
@@ -150,7 +152,7 @@ class HypothesisSpace:
         )
 
 
-def _is_lent(variable: str, units: tuple[Unit, ...]) -> bool:
+def _takes_from_sources(variable: str, units: tuple[Unit, ...]) -> bool:
     """Whether the units take from just the sources that lend the variable; where there is one
     source, nobody says."""
     if not (wanted := lenders(variable)):

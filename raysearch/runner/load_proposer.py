@@ -155,7 +155,9 @@ class CheckedProposer:
                 f"{type(e).__name__}: {e}"
             ) from e
         together = [
-            self.bounds.space.on(h.intervention) if not h.intervention.is_fitted else (h,)
+            self.bounds.space.hypotheses_on(h.intervention)
+            if not h.intervention.is_fitted
+            else (h,)
             for h in found
         ]
         return [h for group in together for h in group]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.hypothesis import Hypothesis, as_plain, canonical_json
+from raysearch.core.hypothesis import Hypothesis, canonical_json, to_plain
 from raysearch.errors import ResumeError
 from raysearch.interventions.card import read_intervention
 from raysearch.proposers.base import History, Proposer
@@ -44,7 +44,7 @@ class Recording:
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         proposed = list(self.proposer.propose(known))
-        texts = tuple(canonical_json([h.variable, as_plain(h.intervention)]) for h in proposed)
+        texts = tuple(canonical_json([h.variable, to_plain(h.intervention)]) for h in proposed)
         self.said.append(Suggested(self.name, self.most, texts))
         return proposed
 

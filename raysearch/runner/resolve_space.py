@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raysearch.causal import index_of, lenders, token
 from raysearch.core.events import ComponentFacts, ModelFacts
-from raysearch.core.hypothesis import Site, Subspace, Unit, is_in_layers, of_layer
+from raysearch.core.hypothesis import Site, Subspace, Unit, is_in_layers, layer_path
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
@@ -250,7 +250,7 @@ def _grid(
 def _file_digest(path: str, layer: int | None) -> str:
     """Of the sparse autoencoder of a layer. Raises: JobError where there is none, or its cfg.json
     says what is not read."""
-    file = Path(of_layer(path, layer))
+    file = Path(layer_path(path, layer))
     try:
         found = SaeFile.at(file)
     except OSError as e:

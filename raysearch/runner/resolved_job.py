@@ -33,7 +33,7 @@ from raysearch.runner.load_proposer import fit_pairs_of, proposer_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected
+from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.search.successive_halving import FitPlan
@@ -109,7 +109,7 @@ class ResolvedJob:
         """
         space = self.space(facts)
         proposer = proposer or self.proposer(space, facts)
-        expecteds = self.expected(encoded)
+        expecteds = self.expected_answers(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
@@ -129,7 +129,7 @@ class ResolvedJob:
             proposer.plan if isinstance(proposer, Attribution) else None,
         )
 
-    def expected(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
+    def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = answer_matcher(encoded)
@@ -140,7 +140,7 @@ class ResolvedJob:
             said = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
                 "": meant(pair.answers["base"])
             }
-            found[e.index] = expected(e, pair.split, pair.set, readings, said)
+            found[e.index] = expected_answers(e, pair.split, pair.set, readings, said)
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
@@ -398,8 +398,8 @@ def _fit_plan(job: Job) -> FitPlan:
         seeds=keys.seeds,
         saves=keys.saves,
         rungs=keys.rungs,
-        keep=keys.keep,
-        enough=job.test.threshold / 2,
+        keep_share=keys.keep,
+        good_enough=job.test.threshold / 2,
         together=keys.together,
         warm_start=keys.warm_start,
     )

@@ -29,14 +29,14 @@ def nothing_failed(run: RunFolder) -> bool:
             return False  # whoever goes on with it runs the proposer, and sees
         return _failed(
             search, ([e for e in batch if isinstance(e, JournalledEvent)] for batch in entries(run))
-        ).nothing
+        ).is_empty
 
 
 def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:
     """Journals what is tried again. `search`: a new one of the same question, spent on finding out.
     Raises: StoreError."""
     failed = _failed(search, ledger.history())
-    if failed.nothing:
+    if failed.is_empty:
         front.say("retrying  nothing: nothing has failed so far")
         return
     controls = sum(

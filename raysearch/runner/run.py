@@ -194,8 +194,8 @@ def _drive(
         if screening and snapshot.stage != "screening":
             screening = False
             tell_screening(search, front)
-            if search.ground.scored is not None:
-                run.update(scale=search.ground.scored.scale)
+            if search.preparation.score_scale is not None:
+                run.update(scale=search.preparation.score_scale.scale)
         front(snapshot)
         interrupt.check()
 

@@ -77,7 +77,7 @@ def _tell(
             if isinstance(entry, Started):
                 time.set(entry.at)
         events = [e for e in batch if isinstance(e, JournalledEvent)]
-        mirror.notes(search.tell(events))
+        mirror.write_records(search.tell(events))
         seen += len(events)
         if events and seen >= due:
             mirror.replayed(search.snapshot())

@@ -69,26 +69,26 @@ def log_wealth(scores: Floats, mean: float, population: int | None = None) -> Fl
     `population`: of how many pairs, drawn without replacement, the mean is; None: of independent
     draws.
     """
-    wealth = _spread(np.cumsum(_logs(scores, mean, population), axis=-1))
-    return _decided(
+    wealth = _mix_over_bets(np.cumsum(_log_gains(scores, mean, population), axis=-1))
+    return _apply_set_logic(
         wealth, np.cumsum(scores, axis=-1), np.arange(1, scores.shape[-1] + 1), mean, population
     )
 
 
 def _last_log_wealth(scores: Floats, mean: float, population: int | None) -> float:
     """That after the last of `scores`, of one hypothesis."""
-    wealth = _spread(_logs(scores, mean, population).sum(axis=-1, keepdims=True))
+    wealth = _mix_over_bets(_log_gains(scores, mean, population).sum(axis=-1, keepdims=True))
     total, seen = scores.sum(keepdims=True), np.array([len(scores)])
-    return float(_decided(wealth, total, seen, mean, population)[0])
+    return float(_apply_set_logic(wealth, total, seen, mean, population)[0])
 
 
-def _logs(scores: Floats, mean: float, population: int | None) -> Floats:
+def _log_gains(scores: Floats, mean: float, population: int | None) -> Floats:
     """How the wealth of each share grows with each pair, in logs: (..., share, pair)."""
-    gains = scores / _fair(scores, mean, population) - 1
+    gains = scores / _fair_prices(scores, mean, population) - 1
     return np.asarray(np.log1p(_SHARES * gains[..., None, :]), dtype=np.float64)
 
 
-def _fair(scores: Floats, mean: float, population: int | None) -> Floats | float:
+def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats | float:
     """The price of each pair: what it may score in the mean under the null, by those before it."""
     if population is None:
         return mean
@@ -101,12 +101,12 @@ def _fair(scores: Floats, mean: float, population: int | None) -> Floats | float
     return np.asarray(np.clip(fair, _SLACK, 1), dtype=np.float64)
 
 
-def _spread(logs: Floats) -> Floats:
+def _mix_over_bets(logs: Floats) -> Floats:
     """The wealth of all shares together: (..., share, time) to (..., time)."""
     return np.asarray(logsumexp(logs + _LOG_WEIGHTS, axis=-2), dtype=np.float64)
 
 
-def _decided(
+def _apply_set_logic(
     wealth: Floats, total: Floats, seen: NDArray[np.int64], mean: float, population: int | None
 ) -> Floats:
     """`wealth`, by set logic where fixed pairs leave only one answer."""
@@ -142,11 +142,11 @@ def _lower(scores: Floats, population: int | None, bound: float) -> float:
     sure = (
         0.0 if population is None else max(float(scores.sum()) / population - _SLACK, 0.0)
     )  # the others score 0 at least
-    ruled_out, kept = sure, 1.0
+    ruled_out, possible_mean = sure, 1.0
     for _ in range(_HALVINGS):
-        middle = (ruled_out + kept) / 2
+        middle = (ruled_out + possible_mean) / 2
         if _last_log_wealth(scores, middle, population) >= bound:
             ruled_out = middle
         else:
-            kept = middle
+            possible_mean = middle
     return ruled_out

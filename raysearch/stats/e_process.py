@@ -77,15 +77,15 @@ class AnytimeTest(ABC):
     @cached_property
     def low(self) -> Fraction:
         """threshold - indifference: the edge of the null of accepting."""
-        return _exact(self.threshold) - _exact(self.indifference)
+        return _exact_decimal(self.threshold) - _exact_decimal(self.indifference)
 
     @cached_property
     def high(self) -> Fraction:
         """threshold + indifference: the edge of the null of rejecting."""
-        return _exact(self.threshold) + _exact(self.indifference)
+        return _exact_decimal(self.threshold) + _exact_decimal(self.indifference)
 
 
-def _exact(x: float) -> Fraction:
+def _exact_decimal(x: float) -> Fraction:
     """The decimal that the user wrote: 0.8 is 4/5, so that 0.8 of 10 pairs are 8 and not
     8.000000000000002."""
     return Fraction(repr(x))

@@ -33,7 +33,7 @@ class Evidence:
         """The mean score in [0, 1]; None where there is none."""
         return math.fsum(self.scores) / self.n if self.scores else None
 
-    def plus(self, n: int, matches: int, scores: tuple[float, ...] = ()) -> "Evidence":
+    def add(self, n: int, matches: int, scores: tuple[float, ...] = ()) -> "Evidence":
         """This evidence and `matches` of `n` further pairs."""
         return Evidence(self.n + n, self.matches + matches, self.scores + scores)
 

@@ -167,5 +167,5 @@ def _fixed_interval(population: int, evidence: Evidence, bound: float) -> tuple[
     possible = np.arange(evidence.matches, population - (n - evidence.matches) + 1)
     likelihood = _log_sequence(population, possible, n, s)
     ratio = logsumexp(_log_prior(population, possible) + likelihood) - likelihood
-    kept = possible[ratio < bound]
-    return float(kept[0]) / population, float(kept[-1]) / population
+    inside = possible[ratio < bound]
+    return float(inside[0]) / population, float(inside[-1]) / population

@@ -82,7 +82,7 @@ class Tracker(Protocol):
     @property
     def run_id(self) -> str | None: ...
 
-    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None: ...
+    def write_records(self, notes: Sequence[Record], replayed: bool = False) -> None: ...
 
     def snapshot(self, snapshot: Snapshot) -> None: ...
 
@@ -179,7 +179,7 @@ class RunLedger:
 
     def replay(self) -> Iterator[tuple[JournalledEvent, ...]]:
         """The events of the drivers before, in batches, for `search.tell`, whose notes belong to
-        `notes` as ever.
+        `write_records` as ever.
 
         A new run has none. Must be used up before the first `events`. Raises: StoreError for
         damage.
@@ -191,7 +191,7 @@ class RunLedger:
             yield batch
         self._replaying = self._to_replay = False
 
-    def events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> None:
         """Makes the events durable, together. Raises: StoreError if the store refuses."""
         assert not self._to_replay, "replay the journal first: the search must know what was seen"
         for event in events:
@@ -201,12 +201,12 @@ class RunLedger:
         self._project(events)
         self._tick()
 
-    def tensors(self, task: Task) -> Mapping[str, bytes]:
+    def tensors_for(self, task: Task) -> Mapping[str, bytes]:
         """What a replica needs for `task`, by digest. Raises: StoreError where it is not there, or
         not what it was."""
         return {digest: self._fits.read(digest) for digest in task.digests}
 
-    def notes(self, notes: Sequence[Record]) -> None:
+    def write_records(self, notes: Sequence[Record]) -> None:
         """Projects what the search says to the tables and the mirror. Raises: StoreError if the
         store refuses; TakenOverError."""
         if new := self._suggested[self._suggestions :]:
@@ -215,7 +215,7 @@ class RunLedger:
         for note in notes:
             self._keep(note)
         if self._mirror is not None and notes:
-            self._mirror.notes(notes, replayed=self._replaying)
+            self._mirror.write_records(notes, replayed=self._replaying)
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from raysearch.core.events import Failed, Fitted, Lost
-from raysearch.core.hypothesis import Intervention, Subspace, as_plain, canonical_json, split_key
+from raysearch.core.hypothesis import Intervention, Subspace, canonical_json, split_key, to_plain
 from raysearch.core.records import (
     Blocked,
     Concluded,
@@ -40,7 +40,7 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
         "position": _shared(u.site.position for u in units),
         "featurizer": _shared(u.subspace.featurizer for u in units),
         "features": _shared(_size(u.subspace) for u in units),
-        "units": canonical_json(as_plain(units)),
+        "units": canonical_json(to_plain(units)),
         "control": intervention.control,
         "proposed_by": note.proposed_by,
         "generation": note.generation,
@@ -56,7 +56,7 @@ def effect_rows(note: Weighed) -> list[dict[str, Any]]:
             "component": e.unit.site.component,
             "head": e.unit.site.head,
             "position": e.unit.site.position,
-            "units": canonical_json(as_plain((e.unit,))),
+            "units": canonical_json(to_plain((e.unit,))),
             "effect": e.effect,
             "pairs": e.pairs,
         }

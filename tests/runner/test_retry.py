@@ -300,7 +300,7 @@ def test_of_a_driver_and_a_later_retry_the_retry_counts(
     earlier, search = RunLedger(run, max_rows=3), WORLD.search()
     replayed = earlier.replay()
     for _ in range(3):
-        earlier.notes(search.tell(next(replayed)))
+        earlier.write_records(search.tell(next(replayed)))
     go_on(run, retry=True)
     assert without_failures(plain(run)) == wanted
     with pytest.raises(TakenOverError):

@@ -109,8 +109,8 @@ class World:
                 self.seeds,
                 saves=4,
                 rungs=self.rungs,
-                keep=0.5,
-                enough=self.threshold / 2,
+                keep_share=0.5,
+                good_enough=self.threshold / 2,
                 together=3,
                 warm_start=self.warm_start,
             )

@@ -175,15 +175,15 @@ def decided(h: Hypothesis) -> Decided:
 def go_on(ledger: RunLedger, brain: Brain, batches: Sequence[Sequence[Event]]) -> None:
     """What a driver does with events: down in the books, then told, then noted."""
     for batch in batches:
-        ledger.events(batch)
-        ledger.notes(brain.tell(batch))
+        ledger.write_events(batch)
+        ledger.write_records(brain.tell(batch))
 
 
 def replay(ledger: RunLedger, brain: Brain) -> int:
     """What a driver does when it resumes; how many events there were."""
     count = 0
     for batch in ledger.replay():
-        ledger.notes(brain.tell(batch))
+        ledger.write_records(brain.tell(batch))
         count += len(batch)
     return count
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from raysearch.core.hypothesis import FITTED, Intervention, Unit, content_id, of_layer
+from raysearch.core.hypothesis import FITTED, Intervention, Unit, content_id, layer_path
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
@@ -73,7 +73,7 @@ class Featurizers:
         if featurizer.width != width:
             raise JobError(
                 f"{unit.subspace.featurizer}: was made for vectors of {featurizer.width}, "
-                f"{unit.site.called} at "
+                f"{unit.site.description} at "
                 f"{unit.site.position!r} has {width}; use it where it was fit, on as many tokens"
             )
         self._ready.move_to_end(digest)
@@ -104,7 +104,7 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
     if wanted is None:
         return None
     for path in files:
-        place = Path(of_layer(path, unit.site.layer))
+        place = Path(layer_path(path, unit.site.layer))
         file = SaeFile.at(place) if place.is_file() else None
         if file is not None and file.digest == wanted:
             return file
