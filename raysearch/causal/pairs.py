@@ -96,7 +96,7 @@ class Input:
         return self.text if self.stimulus is None else self.stimulus.digest
 
     @property
-    def shown(self) -> str:
+    def description(self) -> str:
         """How it is called in an error."""
         return (
             repr(self.text)
@@ -116,7 +116,9 @@ class Input:
 
     def _check_stimulus(self) -> None:
         if self.text:
-            raise PairsError(f"an input is a text or a tensor; got {self.text!r} and {self.shown}")
+            raise PairsError(
+                f"an input is a text or a tensor; got {self.text!r} and {self.description}"
+            )
         if self.spans:
             raise PairsError(
                 f"position {next(iter(self.spans))!r}: positions of a tensor are token indices "
@@ -153,7 +155,7 @@ class Pair:
     choices: tuple[str, ...] = ()
 
 
-def lenders(variable: str) -> tuple[str, ...]:
+def named_sources(variable: str) -> tuple[str, ...]:
     """The sources that lend the variables of a counterfactual, each once: of "x<-a,y<-b" a and b;
     of a plain name none, for there is one.
 

@@ -24,18 +24,18 @@ EVERY = "token_*"
 _TOKEN = re.compile(r"token_(0|[1-9]\d*)")
 
 
-def token(index: int) -> str:
+def token_name(index: int) -> str:
     """The name of the token of that index."""
     return f"token_{index}"
 
 
-def index_of(name: str) -> int | None:
+def token_index(name: str) -> int | None:
     """The index in the name of a single token; None for other names."""
     found = _TOKEN.fullmatch(name)
     return None if found is None else int(found[1])
 
 
-def taken(name: str, known: Sequence[str]) -> tuple[str, Take | None]:
+def split_take(name: str, known: Sequence[str]) -> tuple[str, Take | None]:
     """The position among `known` that `name` is of, and which of its tokens are taken; the name
     itself and None where it takes none."""
     of, _, take = name.rpartition(".")

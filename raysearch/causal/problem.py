@@ -84,10 +84,10 @@ def draw_pairs(
     values belong to several are passed over. Raises: PairsError where a split's part of the domain
     seems to be empty, or nothing is asked for.
     """
-    return draws(problem, variables, counts, seed, disjoint).pairs
+    return draw_sample(problem, variables, counts, seed, disjoint).pairs
 
 
-def draws(
+def draw_sample(
     problem: Problem,
     variables: tuple[str, ...],
     counts: Mapping[Split, int],
@@ -108,7 +108,7 @@ def draws(
     left: Counter[tuple[LeftOutReason, Split | None, str | None]] = Counter()
     misses = 0
     rarest = max(1, sum(counts.values()) // min(n for n in counts.values() if n))
-    patience = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
+    max_misses = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
     while any(missing.values()):
         pair = _draw(problem, variables, len(pairs), rng)
         split = (
@@ -119,10 +119,10 @@ def draws(
         if split is None or not missing[split]:
             left["disjoint" if split is None else "beyond", split, pair.set] += 1
             misses += 1
-            if misses > patience:
+            if misses > max_misses:
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
-                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {patience} "
+                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {max_misses} "
                     f"draws; "
                     f"its domain is too small for splits {dict(counts)}; ask for fewer splits "
                     f"(pairs.{lacking}: 0)"
@@ -216,7 +216,7 @@ def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) ->
 
     It divides the domain before anything is drawn, and needs no list of it.
     """
-    return split_by(digest_of(contents, seed), counts)
+    return split_of_digest(digest_of(contents, seed), counts)
 
 
 def digest_of(contents: Sequence[str], seed: int) -> bytes:
@@ -224,7 +224,7 @@ def digest_of(contents: Sequence[str], seed: int) -> bytes:
     return hashlib.sha256("\x00".join((str(seed), *contents)).encode()).digest()
 
 
-def split_by(digest: bytes, counts: Mapping[Split, int]) -> Split:
+def split_of_digest(digest: bytes, counts: Mapping[Split, int]) -> Split:
     """The split to which a digest belongs, in the ratio of `counts`."""
     at = int.from_bytes(digest[:8], "big") / 2**64 * sum(counts.values())
     for split in SPLITS:

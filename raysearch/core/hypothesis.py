@@ -1,7 +1,6 @@
-"""Hypotheses: site, subspace, unit, intervention, hypothesis; frozen values with an id that names
-their content.
+"""Hypotheses and their parts (site, subspace, unit, intervention): frozen values with a content id.
 
-Invariants: equal content, equal id, on every machine and in every run (no seed, no path).
+Invariants: equal content gives an equal id, on every machine and in every run (no seed, no path).
 """
 
 import hashlib
@@ -12,25 +11,28 @@ from typing import Any
 
 
 def is_in_layers(component: str) -> bool:
-    """Whether each layer has its own; a model has the embedding, and a module whose path names no
-    `{layer}`, once."""
+    """Whether each layer has the component.
+
+    A model has the embedding, and a module whose path has no `{layer}`, only once.
+    """
     return component != "embedding" and ("." not in component or "{layer}" in component)
 
 
 def layer_of(component: str, layer: int | None) -> int | None:
-    """The layer of a component as sites name it: None for 0 where it is of no layer, as it was
-    written once."""
+    """Returns the layer as sites name it: None instead of 0 for a component without layers (older
+    runs wrote 0).
+    """
     return None if layer == 0 and not is_in_layers(component) else layer
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a network where an activation is: layer (from 0), component (e.g. "residual": the
-    block's output), named position.
+    """A place in a network where an activation is: layer (from 0), component, named position.
 
-    `head`: one head of a component that has them (from 0); None: the whole vector. A component that
-    the model has once (the embedding, a module whose path names no layer) is of no layer: None.
-    Layer 0, as it was written before, is read as that.
+    A component is e.g. "residual", the block's output. One that the model has only once (the
+    embedding, a module whose path has no `{layer}`) has layer None; layer 0, which older runs
+    wrote, is read as None. `head` is one head of a component that has heads (from 0); None is the
+    whole vector.
     """
 
     layer: int | None
@@ -59,14 +61,16 @@ FITTED = TRAINED + CLOSED_FORM
 
 @dataclass(frozen=True)
 class Subspace:
-    """A part of the vector at a site: a featurizer, and how many of its features (None: all).
+    """A part of the vector at a site: a featurizer, and the number of its features (None: all).
 
     Identity with all features is the whole vector.
 
-    `coordinates`: with "identity", only these coordinates of the vector (of the head, where the
-    site names one), from 0; with "sae", only these of its features. `basis`: over which features a
-    "mask" lies (coordinates, pca, sae, heads). `file`: the digest of a sparse autoencoder's
-    safetensors (with the cfg.json beside it), never its path.
+    Args:
+        coordinates: for "identity", the coordinates of the vector (of the head, if the site names
+            one), from 0; for "sae", the features.
+        basis: the features over which a "mask" is learned (coordinates, pca, sae, heads).
+        file: digest of a sparse autoencoder's safetensors file with the cfg.json beside it, never
+            its path.
     """
 
     featurizer: str = "identity"
@@ -78,10 +82,11 @@ class Subspace:
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing that is interchanged: a subspace at a site; `source_site` where it is taken from
-    another site of the source.
+    """One thing that is interchanged: a subspace at a site.
 
-    `source`: which of the pair's sources lends it, by name (None: the only one).
+    Args:
+        source_site: the site of the source that the activation is taken from, if it is another.
+        source: name of the source that it is taken from; None if the pair has only one.
     """
 
     site: Site
@@ -92,12 +97,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """An interchange intervention: the units that are interchanged at once. `control` names the
-    control that it stands for, if any.
+    """An interchange intervention: the units that are interchanged at once.
 
-    `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables
-    share it. `fit`: the digest of what was fit, once it is; it is no part of what is asked, so not
-    of the id.
+    Args:
+        control: the control that it stands for, if any.
+        variable: the variable for which a subspace is fit; None if nothing is fit, so that all
+            variables share it.
+        fit: digest of what was fit, once it is. It is not part of the question, so not of the id.
     """
 
     units: tuple[Unit, ...]
@@ -108,7 +114,7 @@ class Intervention:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether a subspace of it is fit to pairs before it can be measured."""
+        """Whether a subspace must be fit to pairs before it can be measured."""
         return any(unit.subspace.featurizer in FITTED for unit in self.units)
 
     @cached_property
@@ -118,13 +124,13 @@ class Intervention:
 
     @property
     def key(self) -> str:
-        """Its name in tasks and events: the id, and the digest of what was fit, if anything was."""
+        """Name in tasks and events: the id, and the digest of what was fit, if anything was."""
         return self.id if self.fit is None else f"{self.id}@{self.fit}"
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """The claim that one variable of the causal model lives where one intervention is made."""
+    """The claim that one variable of the causal model is located where one intervention is made."""
 
     variable: str
     intervention: Intervention
@@ -138,13 +144,14 @@ class Hypothesis:
 
 
 def layer_path(path: str, layer: int | None) -> str:
-    """The path of a layer's file, of one in which `{layer}` stands for it: 0 for what is of no
-    layer."""
+    """Returns the path of a layer's file: `{layer}` in `path` becomes the layer, or 0 without
+    layers.
+    """
     return path.replace("{layer}", str(layer or 0))
 
 
 def split_key(key: str) -> tuple[str, str | None]:
-    """(id, fit) of an intervention's key."""
+    """Splits an intervention's key into (id, fit)."""
     name, _, fit = key.partition("@")
     return name, fit or None
 
@@ -155,23 +162,26 @@ _ENCODER = json.JSONEncoder(
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: one text for one content."""
+    """Returns JSON with sorted keys and no blanks: one text for one content."""
     return _ENCODER.encode(value)
 
 
 def content_id(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
+    """Returns the first 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
     return content_id_of_text(canonical_json(value))
 
 
 def content_id_of_text(text: str | bytes) -> str:
-    """The `content_id` of what has `text` as its canonical JSON."""
+    """Returns the `content_id` of the value whose canonical JSON is `text`."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
 
 
 def to_plain(value: Any) -> Any:
-    """What `dataclasses.asdict` makes of a site, a subspace, units or an intervention, at a seventh
-    of its time: a search makes an id of each hypothesis, twice where it resumes."""
+    """Does what `dataclasses.asdict` does for sites, subspaces, units and interventions, in a
+    seventh of its time.
+
+    A search makes an id of every hypothesis, and a resumed one makes it twice.
+    """
     if type(value) is tuple:
         return tuple([to_plain(v) for v in value])
     names = _FIELDS.get(type(value))
@@ -182,8 +192,10 @@ _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Site, Subspace, U
 
 
 def _id_content(intervention: Intervention) -> dict[str, Any]:
-    """Without what is no part of the question. What is of no layer counts as of layer 0: ids are
-    what they were when that was written."""
+    """Returns the part of an intervention that its id covers.
+
+    Layer None counts as layer 0, which keeps the ids of runs that wrote 0.
+    """
     plain: dict[str, Any] = to_plain(intervention)
     del plain["fit"]
     for unit in plain["units"]:

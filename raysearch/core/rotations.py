@@ -1,7 +1,6 @@
-"""What fits of one unit have in common: which are computed at once, which are rotations, and how
-large.
+"""Properties of fitted interventions: closed form or trained, rotation or not, and how large.
 
-Invariants: pure; asked of an intervention alone.
+Invariants: pure functions of one intervention.
 """
 
 from dataclasses import replace
@@ -10,18 +9,22 @@ from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Intervention
 
 
 def is_closed_form(intervention: Intervention) -> bool:
-    """Whether it is computed, without steps."""
+    """Whether the intervention is computed without training steps."""
     names = {unit.subspace.featurizer for unit in intervention.units}
     return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
 
 
 def is_rotation(intervention: Intervention) -> bool:
-    """Whether it is of one unit, whose trained directions are a subspace of any that are more."""
+    """Whether it has one unit with a trained rotation; its directions are a subspace of any larger
+    one.
+    """
     return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
 
 
 def without_size(rotation: Intervention) -> Intervention:
-    """What it shares with smaller and larger rotations of its unit."""
+    """Returns the rotation without its size: equal for smaller and larger rotations of the same
+    unit.
+    """
     (unit,) = rotation.units
     return replace(
         rotation, units=(replace(unit, subspace=replace(unit.subspace, features=None)),), fit=None
@@ -29,5 +32,5 @@ def without_size(rotation: Intervention) -> Intervention:
 
 
 def size_of_rotation(rotation: Intervention) -> int:
-    """How many directions it has."""
+    """Returns the number of directions."""
     return rotation.units[0].subspace.features or 0

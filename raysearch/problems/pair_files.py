@@ -23,7 +23,7 @@ from raysearch.causal import (
     PairSample,
     Split,
     digest_of,
-    split_by,
+    split_of_digest,
 )
 from raysearch.errors import PairsError
 from raysearch.problems.batch_check import plain
@@ -106,7 +106,9 @@ class _Looked:
         digest = digest_of(contents, self.seed)
         self.said |= said is not None
         self.splits.append(
-            _NUMBERS[split_by(digest, self.counts)] if said is None else _NUMBERS[said] | _SAID
+            _NUMBERS[split_of_digest(digest, self.counts)]
+            if said is None
+            else _NUMBERS[said] | _SAID
         )
         self.sets.append(self.names.setdefault(kind, len(self.names)))
         self.digests.append(int.from_bytes(digest[8:16], "little"))

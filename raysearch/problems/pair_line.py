@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
-from raysearch.causal import ONE_SOURCE, Input, Split, lenders
+from raysearch.causal import ONE_SOURCE, Input, Split, named_sources
 from raysearch.errors import PairsError
 from raysearch.job.pydantic_words import brief, in_words
 from raysearch.problems.tensor_references import TensorFiles
@@ -228,7 +228,7 @@ def check_names(
                 f"answers.{_shown(name)}: unknown field; answers are of base, {', '.join(names)}"
             )
     for variable in variables:
-        lent = lenders(variable)
+        lent = named_sources(variable)
         if any(name not in names for name in lent) or (len(names) > 1 and not lent):
             raise PairsError(
                 f"counterfactual.{_shown(variable)}: does not say which of {', '.join(names)} "

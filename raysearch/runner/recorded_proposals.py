@@ -20,7 +20,7 @@ from raysearch.search.search import Search
 from raysearch.store.codec import Suggested
 from raysearch.store.pairs_table import PairsTable
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 
 
 class UnrecordedError(ResumeError):
@@ -95,7 +95,7 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
     use = question.job.propose.use
     if use in READY:
         return None
-    said = [entry for batch in entries(run) for entry in batch if isinstance(entry, Suggested)]
+    said = [entry for batch in read_entries(run) for entry in batch if isinstance(entry, Suggested)]
     if not said:
         raise UnrecordedError(
             f"{run.place}: its hypotheses are those of {use}, its journal does not say them, and "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draws
+from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draw_sample
 from raysearch.core.answers import answer_matcher
 from raysearch.core.events import Encoded, ModelFacts
 from raysearch.core.hypothesis import TRAINED, Subspace
@@ -197,7 +197,7 @@ def _from_problem(job: Job, problem: Problem) -> ResolvedJob:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = _counts(job, SPARE if job.pairs.solved_only else 1)
-    drawn = draws(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
     resolved = _resolved(job, variables, known, "sampler")
@@ -362,7 +362,7 @@ def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
             if set(one.positions) != set(first.positions):
                 names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.shown} has the positions {names}, {first.shown} has {others}; "
+                    f"{path}: {one.description} has the positions {names}, {first.description} has {others}; "
                     f"give all the same, "
                     "or name those to search in space.positions"
                 )
@@ -374,7 +374,7 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
             for position in positions:
                 if position not in one.positions:
                     raise JobError(
-                        f"problem {problem.name!r}: {one.shown} has no position {position!r}, "
+                        f"problem {problem.name!r}: {one.description} has no position {position!r}, "
                         f"though the problem declares it"
                     )
 

@@ -14,7 +14,7 @@ from raysearch.runner.reopen import kept_question
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries, journal_summary
+from raysearch.store.run_history import journal_summary, read_entries
 
 
 def nothing_failed(run: RunFolder) -> bool:
@@ -28,7 +28,8 @@ def nothing_failed(run: RunFolder) -> bool:
         except UnrecordedError:
             return False  # whoever goes on with it runs the proposer, and sees
         return _failed(
-            search, ([e for e in batch if isinstance(e, JournalledEvent)] for batch in entries(run))
+            search,
+            ([e for e in batch if isinstance(e, JournalledEvent)] for batch in read_entries(run)),
         ).is_empty
 
 

@@ -45,7 +45,7 @@ def write_below(root: Path, place: Sequence[str], content: bytes) -> None:
             _write(folder, place[-1], content)
     except OSError as e:
         raise StoreError(
-            f"{path}: cannot be written ({why(e)}); free the disk or choose another folder"
+            f"{path}: cannot be written ({reason_of(e)}); free the disk or choose another folder"
         ) from e
 
 
@@ -73,7 +73,7 @@ def opened_folder(root: Path, place: Sequence[str] = (), make: bool = False) -> 
             assert "/" not in name, name
             if make:
                 _make(handle, name)
-            handle, above = _below(handle, name), handle
+            handle, above = _open_subfolder(handle, name), handle
             os.close(above)
         yield handle
     finally:
@@ -112,7 +112,7 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def why(e: OSError) -> str:
+def reason_of(e: OSError) -> str:
     """What the system, or we, say of it."""
     return str(e.strerror or e)
 
@@ -140,7 +140,7 @@ def _make(folder: int, name: str) -> None:
     os.fsync(folder)
 
 
-def _below(folder: int, name: str) -> int:
+def _open_subfolder(folder: int, name: str) -> int:
     try:
         return os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
     except OSError as e:
@@ -153,5 +153,5 @@ def _as_link(e: OSError, folder: int, name: str) -> OSError:
         is_link = stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
         return e
-    said = f"{name} is a link, and none is followed here; put what it leads to in its place"
-    return OSError(errno.ELOOP, said) if is_link else e
+    text = f"{name} is a link, and none is followed here; put what it leads to in its place"
+    return OSError(errno.ELOOP, text) if is_link else e

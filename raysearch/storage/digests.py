@@ -72,7 +72,7 @@ def read_digests(run: Folder) -> Digests | None:
     if not run.exists(FILE):
         if _must_have(run):
             raise StoreError(
-                f"{run.shown(FILE)}: is lost, and run.json says that it was there; {_mend(run)}"
+                f"{run.shown(FILE)}: is lost, and run.json says that it was there; {_remedy(run)}"
             )
         return None
     try:
@@ -81,7 +81,7 @@ def read_digests(run: Folder) -> Digests | None:
             raise ValueError("its checksum is another")
         return Digests(plain["files"], plain["writing"])
     except (ValueError, KeyError, TypeError) as e:
-        raise StoreError(f"{run.shown(FILE)}: is damaged ({e}); {_mend(run)}") from e
+        raise StoreError(f"{run.shown(FILE)}: is damaged ({e}); {_remedy(run)}") from e
 
 
 def read_checked(run: Folder, name: str) -> bytes:
@@ -106,7 +106,7 @@ def each_checked(run: Folder, table: str) -> Iterator[tuple[str, bytes]]:
     counting = parts_that_count(there)
     if digests is not None:
         counting = _due(run, folder, digests, there, counting)
-    for name, content in zip(counting, folder.each(counting), strict=True):
+    for name, content in zip(counting, folder.read_each(counting), strict=True):
         if is_merged(name):
             if merged_digest(name) not in (None, digest_of(content)):
                 raise _damaged(run, folder, name)
@@ -153,7 +153,7 @@ def _due(
     for name in due:
         file = f"{TABLES}/{folder.name}/{name}"
         if name not in there and not digests.allows(file, None):
-            _look_again(run, folder, name, file, None)
+            _check_again(run, folder, name, file, None)
     return merged + [name for name in due if name in there]
 
 
@@ -171,11 +171,11 @@ def _checked(
 ) -> bytes:
     digest = None if content is None else digest_of(content)
     if not digests.allows(file, digest):
-        _look_again(run, folder, name, file, digest)
+        _check_again(run, folder, name, file, digest)
     return folder.read(name) if content is None else content
 
 
-def _look_again(run: Folder, folder: Folder, name: str, file: str, digest: str | None) -> None:
+def _check_again(run: Folder, folder: Folder, name: str, file: str, digest: str | None) -> None:
     """A driver may have written between the look at the digests and that at the file. Raises:
     StoreError where that is not so."""
     now = read_digests(run)
@@ -186,18 +186,18 @@ def _look_again(run: Folder, folder: Folder, name: str, file: str, digest: str |
 def _damaged(run: Folder, folder: Folder, name: str) -> StoreError:
     return StoreError(
         f"{folder.shown(name)}: is damaged, its SHA-256 is not that of what was written; "
-        f"{_mend(run, name)}"
+        f"{_remedy(run, name)}"
     )
 
 
 def _lost(run: Folder, folder: Folder, name: str) -> StoreError:
     return StoreError(
         f"{folder.shown(name)}: is lost, though the journal says that it was written; "
-        f"{_mend(run, name)}"
+        f"{_remedy(run, name)}"
     )
 
 
-def _mend(run: Folder, name: str = FILE) -> str:
+def _remedy(run: Folder, name: str = FILE) -> str:
     if name == "pairs.parquet":
         return "restore it from a copy"
     return f"`raysearch repair {run.place}` writes it anew from the journal"

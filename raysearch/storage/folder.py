@@ -50,7 +50,7 @@ class Folder(Protocol):
         """The content of a file, which must be there."""
         ...
 
-    def each(self, names: Sequence[str]) -> Iterator[bytes]:
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
         """The contents of files, in their order; some are read ahead where that is faster."""
         ...
 

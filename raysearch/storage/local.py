@@ -20,7 +20,7 @@ from raysearch.storage.atomic_write import (
     open_plain,
     opened_folder,
     read_below,
-    why,
+    reason_of,
     write_below,
 )
 
@@ -53,7 +53,7 @@ class LocalFolder:
         try:
             return read_below(self._root, (*self._inside, name))
         except OSError as e:
-            raise StoreError(f"{self.path / name}: cannot be read ({why(e)})") from e
+            raise StoreError(f"{self.path / name}: cannot be read ({reason_of(e)})") from e
 
     def check_plain(self, name: str) -> Path:
         """The path of a file, for those who open it themselves. Raises: StoreError for a link, and
@@ -62,10 +62,10 @@ class LocalFolder:
             with self._opened() as folder:
                 os.close(open_plain(folder, name, os.O_RDONLY))
         except OSError as e:
-            raise StoreError(f"{self.path / name}: cannot be read ({why(e)})") from e
+            raise StoreError(f"{self.path / name}: cannot be read ({reason_of(e)})") from e
         return self.path / name
 
-    def each(self, names: Sequence[str]) -> Iterator[bytes]:
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
         return (self.read(name) for name in names)
 
     def write(self, name: str, content: bytes) -> None:
@@ -78,7 +78,7 @@ class LocalFolder:
                 os.unlink(name, dir_fd=folder)
         except OSError as e:
             raise StoreError(
-                f"{self.path / name}: cannot be removed ({why(e)}); the driver must be able to "
+                f"{self.path / name}: cannot be removed ({reason_of(e)}); the driver must be able to "
                 f"write there"
             ) from e
 
@@ -122,7 +122,7 @@ class LocalFolder:
                 handle = open_plain(folder, _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as e:
             raise StoreError(
-                f"{path}: cannot be opened ({why(e)}); a driver must be able to write the run "
+                f"{path}: cannot be opened ({reason_of(e)}); a driver must be able to write the run "
                 f"folder"
             ) from e
         try:
@@ -142,7 +142,7 @@ class LocalFolder:
         except FileNotFoundError:
             return None
         except OSError as e:
-            raise StoreError(f"{path}: cannot be read ({why(e)}); check its rights") from e
+            raise StoreError(f"{path}: cannot be read ({reason_of(e)}); check its rights") from e
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -189,7 +189,7 @@ class AppendedLog:
         except OSError as e:
             folder = self._place[0].joinpath(*self._place[1])
             raise StoreError(
-                f"{folder}: cannot be written ({why(e)}); free the disk, then `resume`"
+                f"{folder}: cannot be written ({reason_of(e)}); free the disk, then `resume`"
             ) from e
 
     def close(self) -> None:

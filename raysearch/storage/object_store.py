@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raysearch.errors import StoreError
-from raysearch.storage.retries import RetryPolicy, in_short, is_for_good
+from raysearch.storage.retries import RetryPolicy, is_permanent, short_message
 from raysearch.storage.uris import without_credentials
 
 T = TypeVar("T")
@@ -40,10 +40,10 @@ class Connection:
     files: Any
     path: str
     shown: SplitResult
-    patience: RetryPolicy
+    retries: RetryPolicy
 
 
-def connect(uri: str, patience: RetryPolicy | None = None) -> Connection:
+def connect(uri: str, retries: RetryPolicy | None = None) -> Connection:
     """The store of a URI, which may hold credentials (else the environment has them). Raises:
     StoreError for one that is not known."""
     shown = without_credentials(uri)
@@ -55,7 +55,7 @@ def connect(uri: str, patience: RetryPolicy | None = None) -> Connection:
             f"store {shown}: is none ({why}); give a folder, s3://BUCKET/PREFIX, gs:// or abfs://"
         ) from e
     return Connection(
-        files, path.rstrip("/"), urlsplit(shown.rstrip("/")), patience or RetryPolicy()
+        files, path.rstrip("/"), urlsplit(shown.rstrip("/")), retries or RetryPolicy()
     )
 
 
@@ -88,9 +88,9 @@ class ObjectFolder:
             ) as file:
                 return bytes(file.read())
 
-        return self._ask(name, "read", get)
+        return self._request(name, "read", get)
 
-    def each(self, names: Sequence[str]) -> Iterator[bytes]:
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
         pool = ThreadPoolExecutor(READERS)
         try:
             ahead: deque[Future[bytes]] = deque()
@@ -110,10 +110,10 @@ class ObjectFolder:
             ) as file:
                 file.write(content)
 
-        self._ask(name, "written", put)
+        self._request(name, "written", put)
 
     def delete(self, name: str) -> None:
-        self._ask(
+        self._request(
             name, "removed", lambda: self._connection.files.delete_file(f"{self._path}/{name}")
         )
 
@@ -124,7 +124,7 @@ class ObjectFolder:
                 == fs.FileType.File
             )
 
-        return self._ask(name, "read", look)
+        return self._request(name, "read", look)
 
     def names(self) -> list[str]:
         return self._list(fs.FileType.File)
@@ -149,20 +149,20 @@ class ObjectFolder:
 
     def _list(self, kind: fs.FileType) -> list[str]:
         selector = fs.FileSelector(self._path, allow_not_found=True)
-        found = self._ask("", "listed", lambda: self._connection.files.get_file_info(selector))
+        found = self._request("", "listed", lambda: self._connection.files.get_file_info(selector))
         return sorted(info.base_name for info in found if info.type == kind)
 
-    def _ask(self, name: str, done: str, call: Callable[[], T]) -> T:
+    def _request(self, name: str, done: str, call: Callable[[], T]) -> T:
         try:
-            return self._connection.patience.ask(self.place, call)
+            return self._connection.retries.call(self.place, call)
         except FileNotFoundError as e:
             raise StoreError(
                 f"{self.shown(name)}: cannot be {done} (there is no such object)"
             ) from e
         except (OSError, pa.ArrowException) as e:
-            what = f"{self.shown(name)}: cannot be {done} ({in_short(e)})"
-            if isinstance(e, OSError) and not is_for_good(e):
-                waited = f"{self._connection.patience.seconds:.0f} s long"
+            what = f"{self.shown(name)}: cannot be {done} ({short_message(e)})"
+            if isinstance(e, OSError) and not is_permanent(e):
+                waited = f"{self._connection.retries.seconds:.0f} s long"
                 raise StoreError(f"{what}, {waited}; when the store answers again, `resume`") from e
             raise StoreError(f"{what}; check bucket, rights and credentials") from e
 

@@ -15,8 +15,8 @@ FolderLike = str | Path | Folder
 """A folder, or its path or URI."""
 
 
-def open_folder(place: FolderLike, patience: "RetryPolicy | None" = None) -> Folder:
-    """The folder of a path or URI (a folder stays what it is). `patience`: with an object store
+def open_folder(place: FolderLike, retries: "RetryPolicy | None" = None) -> Folder:
+    """The folder of a path or URI (a folder stays what it is). `retries`: with an object store
     that does not answer.
 
     Raises: StoreError where no such store is known.
@@ -31,4 +31,4 @@ def open_folder(place: FolderLike, patience: "RetryPolicy | None" = None) -> Fol
         return LocalFolder(Path(unquote(parts.path)))
     from raysearch.storage.object_store import ObjectFolder, connect
 
-    return ObjectFolder(connect(text, patience))
+    return ObjectFolder(connect(text, retries))

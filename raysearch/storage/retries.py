@@ -18,7 +18,7 @@ _log = logging.getLogger("raysearch.store")
 SECONDS = 120.0
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two tries; the last one is kept to."""
-_FOR_GOOD = (
+_PERMANENT = (
     "ACCESS_DENIED",
     "NO_SUCH_BUCKET",
     "INVALID_ACCESS_KEY_ID",
@@ -35,10 +35,10 @@ class RetryPolicy:
     """One for all folders of a store, so that one outage is said once."""
 
     seconds: float = SECONDS
-    _said: bool = False
+    _logged: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self, place: str, call: Callable[[], T]) -> T:
+    def call(self, place: str, call: Callable[[], T]) -> T:
         """What `call` returns, asked again while it raises what may pass. Raises: OSError, the last
         one."""
         until = time.monotonic() + self.seconds
@@ -48,36 +48,36 @@ class RetryPolicy:
                 answer = call()
             except OSError as e:
                 pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
-                if is_for_good(e) or time.monotonic() + pause > until:
+                if is_permanent(e) or time.monotonic() + pause > until:
                     raise
-                self._say(place, e)
+                self._log_once(place, e)
                 tries += 1
                 time.sleep(pause)
             else:
-                self._said = False
+                self._logged = False
                 return answer
 
-    def _say(self, place: str, e: OSError) -> None:
+    def _log_once(self, place: str, e: OSError) -> None:
         with self._lock:
-            said, self._said = self._said, True
-        if not said:
+            logged, self._logged = self._logged, True
+        if not logged:
             _log.warning(
                 "%s does not answer (%s); trying again for up to %.0f s",
                 place,
-                in_short(e),
+                short_message(e),
                 self.seconds,
             )
 
 
-def is_for_good(e: OSError) -> bool:
+def is_permanent(e: OSError) -> bool:
     """Whether the store would say the same again."""
     text = str(e)
     return isinstance(e, FileNotFoundError | PermissionError) or any(
-        word in text for word in _FOR_GOOD
+        word in text for word in _PERMANENT
     )
 
 
-def in_short(e: OSError) -> str:
+def short_message(e: OSError) -> str:
     """The store's own word for it: pyarrow's text without what it was doing and the request's
     number."""
     text = " ".join(str(e).split())

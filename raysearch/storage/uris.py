@@ -18,10 +18,10 @@ def without_credentials(uri: str) -> str:
     if "://" not in uri:
         return uri
     parts = urlsplit(uri)
-    kept = [pair for pair in parts.query.split("&") if not _SECRET.search(pair.partition("=")[0])]
-    if "@" not in parts.netloc and "&".join(kept) == parts.query:
+    query = [pair for pair in parts.query.split("&") if not _SECRET.search(pair.partition("=")[0])]
+    if "@" not in parts.netloc and "&".join(query) == parts.query:
         return uri  # not put together again: sqlite:////a has more slashes than urlunsplit would give it
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(kept)))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(query)))
 
 
 def is_uri(place: str | Path) -> bool:

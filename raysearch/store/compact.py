@@ -59,7 +59,7 @@ def compact(run: RunFolder) -> Iterator[Merged]:
             continue
         whole, last = _read(folder, parts.items()), list(parts)[-1]
         done = len(parts) == 1 and not (is_merged(last) and merged_digest(last) is None)
-        kept = last if done else _write_merged(folder, last, whole)
+        result = last if done else _write_merged(folder, last, whole)
         if (
             run.journal.folders() != drivers
         ):  # an object store cannot lock; that driver writes the parts anew
@@ -67,9 +67,9 @@ def compact(run: RunFolder) -> Iterator[Merged]:
                 f"run {run.info.id}: a driver has gone on with it; merge when that is done"
             )
         folder.sweep()
-        if is_merged(kept):
+        if is_merged(result):
             for old in names:
-                if old != kept and old.endswith(PART) and not old.startswith("_"):
+                if old != result and old.endswith(PART) and not old.startswith("_"):
                     folder.delete(old)
         yield Merged(name, whole.num_rows, len(parts))
 

@@ -21,7 +21,7 @@ class FileDigests:
 
     `known`: the digests that the journal has. `parts`: those that it names; where some have no
     digest yet (an earlier version wrote them), there is no digests.json before a replay has sealed
-    the last of them. `keep`: makes entries durable in the journal, and raises where a later driver
+    the last of them. `append`: makes entries durable in the journal, and raises where a later driver
     is there. `check`: raises where a later driver is there.
     """
 
@@ -30,17 +30,17 @@ class FileDigests:
         run: RunFolder,
         known: Mapping[str, str],
         parts: Iterable[str],
-        keep: Callable[[Sequence[JournalEntry]], None],
+        append: Callable[[Sequence[JournalEntry]], None],
         check: Callable[[], None],
     ) -> None:
         self._run = run
         self._files = dict(known)
         self._unsealed = set(parts) - known.keys()
-        self._writing = _left_by(run.folder, self._files)
-        self._keep = keep
+        self._writing = _unfinished_files(run.folder, self._files)
+        self._append = append
         self._check = check
 
-    def show(self) -> None:
+    def publish(self) -> None:
         """digests.json says what the journal says, and run.json that it is there. Raises:
         StoreError."""
         if not self._unsealed:
@@ -51,7 +51,7 @@ class FileDigests:
         """Takes a file that is there for what it is. Raises: StoreError, TakenOverError."""
         self._files[file] = digest_of(content)
         self._writing.pop(file, None)
-        self._keep([Sealed(file, self._files[file])])
+        self._append([Sealed(file, self._files[file])])
 
     def write(
         self,
@@ -73,19 +73,19 @@ class FileDigests:
             folder.write(name, content)
             return
         if old != digest:
-            self._keep([*before, Sealed(file, digest)])
+            self._append([*before, Sealed(file, digest)])
             self._files[file] = digest
             self._writing[file] = old
-            self.show()
+            self.publish()
         else:
             self._check()
         folder.write(name, content)
         del self._writing[file]
         self._unsealed.discard(file)
-        self.show()
+        self.publish()
 
 
-def _left_by(run: Folder, known: Mapping[str, str]) -> dict[str, str | None]:
+def _unfinished_files(run: Folder, known: Mapping[str, str]) -> dict[str, str | None]:
     """What drivers before were writing when they died: as digests.json has it, and where the
     journal is ahead of that."""
     try:

@@ -21,7 +21,7 @@ class FitStore:
     def __init__(self, folder: Folder | Path) -> None:
         self._folder = open_folder(folder)
 
-    def keep(self, tensors: Mapping[str, bytes]) -> None:
+    def write(self, tensors: Mapping[str, bytes]) -> None:
         """Each content is durable when this returns. Raises: StoreError if the store refuses."""
         for digest, content in tensors.items():
             assert hashlib.sha256(content).hexdigest() == digest, "a content goes by its own digest"
@@ -43,10 +43,10 @@ class FitStore:
             )
         return content
 
-    def keep_only(self, digests: Iterable[str]) -> None:
+    def delete_others(self, digests: Iterable[str]) -> None:
         """Lets go of all others: where training stood, once it is over. Raises: StoreError if the
         store refuses."""
-        kept = {digest + _SUFFIX for digest in digests}
+        kept_names = {digest + _SUFFIX for digest in digests}
         for name in self._folder.names():
-            if name.endswith(_SUFFIX) and name not in kept:
+            if name.endswith(_SUFFIX) and name not in kept_names:
                 self._folder.delete(name)

@@ -117,9 +117,9 @@ def read_journal(
     bad line that others follow, naming file and line.
     """
     folder = open_folder(folder)
-    reach = dict.fromkeys(folder.folders()) if until is None else until
-    for driver in sorted(reach):
-        yield from islice(_read_driver(folder.at(driver), say), reach[driver])
+    counts = dict.fromkeys(folder.folders()) if until is None else until
+    for driver in sorted(counts):
+        yield from islice(_read_driver(folder.at(driver), say), counts[driver])
 
 
 def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
@@ -127,16 +127,16 @@ def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
     driver that went on, and of those before it what it had read. Raises: StoreError as
     `read_journal`."""
     folder = open_folder(folder)
-    reach: dict[str, int | None] = {}
+    counts: dict[str, int | None] = {}
     for before in reversed([d for d in folder.folders() if d < driver]):
-        reach[before] = None
+        counts[before] = None
         beginning = [
             decode(line.raw) for line in islice(_read_driver(folder.at(before), files=2), 2)
         ]
         follows = next((entry for entry in beginning if isinstance(entry, Follows)), None)
         if follows is not None:
-            return reach | dict(follows.read)
-    return reach
+            return counts | dict(follows.read)
+    return counts
 
 
 def _read_driver(
@@ -145,7 +145,7 @@ def _read_driver(
     """The lines of one driver, or of its first `files`."""
     names = [name for name in folder.names() if name.endswith(".jsonl")][:files]
     expected = 0
-    for name, content in zip(names, folder.each(names), strict=True):
+    for name, content in zip(names, folder.read_each(names), strict=True):
         for line in _read_file(folder, name, content, expected, last=name == names[-1], say=say):
             expected = line.seq + 1
             yield line
@@ -188,7 +188,7 @@ def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
     """The line, or None if it is not whole or not the next one."""
     try:
         text = text.removesuffix(b"\n")
-        if text != _sealed(text[:-_SEAL] + b"}"):
+        if text != _with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):
             return None
         raw = json.loads(text)
         return (
@@ -202,14 +202,14 @@ def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
 
 def _line(seq: int, batch: int, entry: JournalEntry) -> bytes:
     return (
-        _sealed(
+        _with_checksum(
             canonical_json({"seq": seq, "batch": batch, "entry": encode(entry)}).encode("ascii")
         )
         + b"\n"
     )
 
 
-def _sealed(payload: bytes) -> bytes:
+def _with_checksum(payload: bytes) -> bytes:
     """A line: the payload's canonical JSON with its checksum in it, as the last of its keys.
 
     Writing and checking bytes, not values, saves making the same text again: half the time of
@@ -218,7 +218,7 @@ def _sealed(payload: bytes) -> bytes:
     return b'%b,"sum":"%b"}' % (payload[:-1], content_id_of_text(payload).encode("ascii"))
 
 
-_SEAL = len(_sealed(b"{}")) - len(b"{")
+_CHECKSUM_LENGTH = len(_with_checksum(b"{}")) - len(b"{")
 
 
 def _name_after(drivers: Sequence[str], now: datetime) -> str:

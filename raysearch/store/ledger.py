@@ -58,7 +58,7 @@ from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.pairs_table import pairs_content, read_pairs
 from raysearch.store.retractions import Retractions
 from raysearch.store.run_folder import RunFolder, installed_versions
-from raysearch.store.run_history import batches
+from raysearch.store.run_history import group_batches
 from raysearch.store.schemas import TABLES
 from raysearch.store.table_rows import (
     conflict_row,
@@ -82,7 +82,7 @@ class Tracker(Protocol):
     @property
     def run_id(self) -> str | None: ...
 
-    def write_records(self, notes: Sequence[Record], replayed: bool = False) -> None: ...
+    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None: ...
 
     def snapshot(self, snapshot: Snapshot) -> None: ...
 
@@ -91,7 +91,7 @@ class RunLedger:
     """The books of one driver on one run; hold `run.lock()` while it is open, and have
     pairs.parquet written before.
 
-    `said`: one line for each truncated tail that the journal had. `past`: how many events it holds
+    `messages`: one line for each truncated tail that the journal had. `past_events`: how many events it holds
     from drivers before. `ended`: the status with which the last driver closed it, None if it was
     killed (or the run is new).
 
@@ -104,15 +104,15 @@ class RunLedger:
     def __init__(
         self,
         run: RunFolder,
-        mirror: Tracker | None = None,
+        tracker: Tracker | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
         suggested: Sequence[Suggested] = (),
     ) -> None:
         self._run = run
-        self._mirror = mirror
-        self.past = 0
+        self._tracker = tracker
+        self.past_events = 0
         self.ended: str | None = None
         self._journal = Journal(run.journal)
         self._journal.append(
@@ -120,26 +120,26 @@ class RunLedger:
         )  # before those before are read: whichever driver is later, the other sees it
         self._read: Counter[str] = Counter()
         self._retry: Retried | None = None
-        self._withdrawn = Retractions()
+        self._retractions = Retractions()
         self._sealed: dict[str, str] = {}
         self._suggested, self._suggestions = suggested, 0
-        said: list[str] = []
-        cuts = self._look_back(said)
-        self.said = tuple(said)
+        messages: list[str] = []
+        cuts = self._read_history(messages)
+        self.messages = tuple(messages)
         if self._read:
             self._journal.append([Follows(dict(self._read))])
         self._journal.check_latest()
-        self._seals = FileDigests(
+        self._digests = FileDigests(
             run,
             self._sealed,
             [f"{DIGESTED}/{c.table}/{c.part}{PART}" for c in cuts],
-            self._keep_entries,
+            self._append_checked,
             self._journal.check_latest,
         )
-        self._seal()
+        self._seal_pairs()
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
-        self._to_replay = self.past > 0
+        self._to_replay = self.past_events > 0
         self._fits = FitStore(run.interventions)
         self._concluded: set[str] = set()
         self._cut_from: dict[str, int] = {}
@@ -160,7 +160,7 @@ class RunLedger:
     def history(self) -> Iterator[tuple[JournalledEvent, ...]]:
         """What the drivers before were told, in batches; to look at only. Raises: StoreError for
         damage."""
-        for entries in batches(read_journal(self._run.journal, until=self._read)):
+        for entries in group_batches(read_journal(self._run.journal, until=self._read)):
             batch = tuple(e for e in entries if isinstance(e, JournalledEvent))
             if batch:
                 yield batch
@@ -174,7 +174,7 @@ class RunLedger:
         assert self._to_replay, "what is written once is not taken back"
         self._journal.append([retried])
         self._journal.check_latest()  # a later driver may not have read of it, and writes the same parts otherwise
-        self._withdrawn.ahead(retried)
+        self._retractions.add_retry(retried)
         self._retry = retried
 
     def replay(self) -> Iterator[tuple[JournalledEvent, ...]]:
@@ -196,7 +196,7 @@ class RunLedger:
         assert not self._to_replay, "replay the journal first: the search must know what was seen"
         for event in events:
             if isinstance(event, Fitted):
-                self._fits.keep(event.tensors)
+                self._fits.write(event.tensors)
         self._journal.append(events)
         self._project(events)
         self._tick()
@@ -206,23 +206,23 @@ class RunLedger:
         not what it was."""
         return {digest: self._fits.read(digest) for digest in task.digests}
 
-    def write_records(self, notes: Sequence[Record]) -> None:
+    def write_records(self, records: Sequence[Record]) -> None:
         """Projects what the search says to the tables and the mirror. Raises: StoreError if the
         store refuses; TakenOverError."""
         if new := self._suggested[self._suggestions :]:
-            self._keep_entries(new)
+            self._append_checked(new)
             self._suggestions += len(new)
-        for note in notes:
-            self._keep(note)
-        if self._mirror is not None and notes:
-            self._mirror.write_records(notes, replayed=self._replaying)
+        for record in records:
+            self._write_record(record)
+        if self._tracker is not None and records:
+            self._tracker.write_records(records, replayed=self._replaying)
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at
         every turn."""
-        if self._mirror is not None and not self._to_replay:
-            self._mirror.snapshot(snapshot)
+        if self._tracker is not None and not self._to_replay:
+            self._tracker.snapshot(snapshot)
         self._tick()
 
     def close(self, status: str) -> None:
@@ -234,40 +234,40 @@ class RunLedger:
         """
         self._journal.check_latest()
         if status == "done":
-            for note in self._accepted.values():
-                self._tables["verdicts"].add(verdict_row(note, None))
+            for record in self._accepted.values():
+                self._tables["verdicts"].add(verdict_row(record, None))
             self._accepted.clear()
             for table in self._tables.values():
                 table.check_whole()
-            self._fits.keep_only(self._concluded)
+            self._fits.delete_others(self._concluded)
         if not self._to_replay:
             for table in self._tables.values():
                 table.flush()
         self._journal.append([Ended(status)])
         self._journal.close()
-        self._remember_mirror()
+        self._store_tracker_id()
 
     def abandon(self) -> None:
         """Lets go of the journal and writes nothing more: after an error of the store, which
         `resume` will find as after a crash."""
         self._journal.close()
 
-    def _look_back(self, said: list[str]) -> list[Cut]:
+    def _read_history(self, messages: list[str]) -> list[Cut]:
         """The cuts that the journal holds; counts its lines and events; reads every line, so that
         damage shows before work begins."""
         cuts: list[Cut] = []
         for line in read_journal(
-            self._run.journal, said.append, history(self._run.journal, self._journal.driver)
+            self._run.journal, messages.append, history(self._run.journal, self._journal.driver)
         ):
             self._read[line.driver] += 1
             kind = line.raw.get("type")
             if kind not in OF_DRIVERS:
-                self.past += 1
+                self.past_events += 1
                 if kind != "retried":
                     continue
             entry = decode(line.raw)
             if isinstance(entry, Retried):
-                self._withdrawn.ahead(entry)
+                self._retractions.add_retry(entry)
             if isinstance(entry, Cut):
                 cuts.append(entry)
             elif isinstance(entry, Suggested):
@@ -285,45 +285,45 @@ class RunLedger:
             if isinstance(event, Failed | Lost):
                 self._tables["failures"].add(failure_row(event))
             elif isinstance(event, Retried):
-                self._withdrawn.passed(event)
+                self._retractions.pass_retry(event)
 
-    def _keep(self, note: Record) -> None:
-        withdrawn = self._withdrawn.has(note)
-        match note:
+    def _write_record(self, record: Record) -> None:
+        withdrawn = self._retractions.covers(record)
+        match record:
             case Proposed():
-                self._tables["hypotheses"].add(hypothesis_row(note))
+                self._tables["hypotheses"].add(hypothesis_row(record))
             case Weighed():
-                self._add("effects", effect_rows(note))
+                self._add("effects", effect_rows(record))
             case Counted():
-                self._tables["observations"].add(observation_row(note))
+                self._tables["observations"].add(observation_row(record))
             case Conflicted():
-                self._tables["failures"].add(conflict_row(note))
+                self._tables["failures"].add(conflict_row(record))
             case Trained():
-                self._add("fits", course_rows(note), withdrawn)
+                self._add("fits", course_rows(record), withdrawn)
             case Concluded():
-                self._concluded.add(note.event.fit)
-                self._add("fits", [fit_row(note)])
+                self._concluded.add(record.event.fit)
+                self._add("fits", [fit_row(record)])
             case Decided():
-                self._add("sets", set_rows(note), withdrawn)
-                if note.verdict == "accept":
-                    self._accepted[note.hypothesis.id] = note
+                self._add("sets", set_rows(record), withdrawn)
+                if record.verdict == "accept":
+                    self._accepted[record.hypothesis.id] = record
                 else:
-                    self._add("verdicts", [verdict_row(note, None)], withdrawn)
+                    self._add("verdicts", [verdict_row(record, None)], withdrawn)
             case Estimated():
-                name = note.hypothesis.id
+                name = record.hypothesis.id
                 decided = self._accepted[name] if withdrawn else self._accepted.pop(name)
-                self._add("verdicts", [verdict_row(decided, note)], withdrawn)
-                self._add("fits", seed_rows(note), withdrawn)
+                self._add("verdicts", [verdict_row(decided, record)], withdrawn)
+                self._add("fits", seed_rows(record), withdrawn)
             case Blocked():
-                kept = read_pairs(self._run.folder)
-                content = pairs_content(kept.pairs, kept.encoded, note.pairs, kept.left_out)
-                self._seals.write(self._run.folder, "", PAIRS_FILE, content)
-                self._add("dropped", dropped_rows(note))
+                stored = read_pairs(self._run.folder)
+                content = pairs_content(stored.pairs, stored.encoded, record.pairs, stored.left_out)
+                self._digests.write(self._run.folder, "", PAIRS_FILE, content)
+                self._add("dropped", dropped_rows(record))
 
     def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
         for row in rows:
             if withdrawn:
-                self._tables[table].pass_over()
+                self._tables[table].skip_row()
             else:
                 self._tables[table].add(row)
 
@@ -338,14 +338,16 @@ class RunLedger:
     def _write_part(
         self, table: str, name: str, content: bytes, before: Sequence[JournalEntry] = ()
     ) -> None:
-        self._seals.write(self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before)
+        self._digests.write(
+            self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before
+        )
 
-    def _keep_entries(self, entries: Sequence[JournalEntry]) -> None:
+    def _append_checked(self, entries: Sequence[JournalEntry]) -> None:
         """Durable before a file is written; a later driver may not have read of them."""
         self._journal.append(entries)
         self._journal.check_latest()
 
-    def _seal(self) -> None:
+    def _seal_pairs(self) -> None:
         """digests.json is as the journal. The pairs, written before there is a journal, are sealed.
 
         Raises: StoreError where pairs.parquet is neither what the journal says nor what
@@ -356,20 +358,20 @@ class RunLedger:
             content = folder.read(PAIRS_FILE)
             if digest_of(content) != self._sealed.get(PAIRS_FILE):
                 read_checked(folder, PAIRS_FILE)
-                self._seals.seal(PAIRS_FILE, content)
-        self._seals.show()
+                self._digests.seal(PAIRS_FILE, content)
+        self._digests.publish()
 
     def _tick(self) -> None:
         if self._to_replay:
             return
         for table in self._tables.values():
             table.tick()
-        self._remember_mirror()
+        self._store_tracker_id()
 
-    def _remember_mirror(self) -> None:
+    def _store_tracker_id(self) -> None:
         """run.json names the mirror's run as soon as there is one, for a resume after kill -9."""
-        if self._mirror is not None and self._mirror.run_id:
-            self._run.update(mlflow_run_id=self._mirror.run_id)
+        if self._tracker is not None and self._tracker.run_id:
+            self._run.update(mlflow_run_id=self._tracker.run_id)
 
 
 def _started(run: RunFolder) -> Started:

@@ -59,10 +59,10 @@ def pairs_content(
     encoded_by = {e.index: e for e in encoded or ()}
     screened_by = {s.pair: s for s in screened or ()}
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
-    told = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
+    flags = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
     if left_out:
-        told[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
-    schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **told})
+        flags[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
+    schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **flags})
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -75,13 +75,13 @@ def read_pairs(run: Folder) -> PairsTable:
         )
     try:
         table = from_parquet(read_checked(run, FILE))
-        told = table.schema.metadata or {}
+        flags = table.schema.metadata or {}
         rows = table.to_pylist()
         return PairsTable(
             tuple(_pair(r) for r in rows),
-            tuple(_encoded(r) for r in rows) if told.get(b"encoded") == b"yes" else None,
-            tuple(_screened(r) for r in rows) if told.get(b"screened") == b"yes" else None,
-            tuple(LeftOutCount(**left) for left in json.loads(told.get(_LEFT_OUT, b"[]"))),
+            tuple(_encoded(r) for r in rows) if flags.get(b"encoded") == b"yes" else None,
+            tuple(_screened(r) for r in rows) if flags.get(b"screened") == b"yes" else None,
+            tuple(LeftOutCount(**left) for left in json.loads(flags.get(_LEFT_OUT, b"[]"))),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
         raise StoreError(
@@ -230,7 +230,7 @@ def _stimulus(tensor: dict[str, Any]) -> Stimulus:
     return Stimulus(tensor["dtype"], tuple(tensor["shape"]), tensor["data"])
 
 
-def _given(ids: list[int] | None, tensor: dict[str, Any] | None) -> ModelInput:
+def _model_input(ids: list[int] | None, tensor: dict[str, Any] | None) -> ModelInput:
     if tensor is not None:
         return _stimulus(tensor)
     if ids is None:
@@ -245,8 +245,8 @@ def _encoded(row: dict[str, Any]) -> Encoded:
     }
     return Encoded(
         index=row["index"],
-        base=_given(row["base_ids"], row.get("base_tensor")),
-        sources={s["name"]: _given(s["ids"], s.get("tensor")) for s in row["sources"]},
+        base=_model_input(row["base_ids"], row.get("base_tensor")),
+        sources={s["name"]: _model_input(s["ids"], s.get("tensor")) for s in row["sources"]},
         base_positions=_tokens(row["base_positions"]),
         source_positions={s["name"]: _tokens(s["positions"]) for s in row["sources"]},
         answers={name: tuple(ids) for name, ids in answers.items() if ids is not None},

@@ -187,12 +187,12 @@ def _hint(text: str, names: Sequence[str]) -> str:
     if not names:
         return "that store holds no runs; is --store right?"
     newest_first = names[::-1]
-    begun = [name for name in newest_first if text and name.startswith(text)]
+    by_prefix = [name for name in newest_first if text and name.startswith(text)]
     by_job = {name.rsplit("-", 2)[0]: name for name in names}
-    alike = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
+    by_job_name = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
         text, names, n=1
     )
-    near = begun or [by_job.get(found, found) for found in alike]
+    near = by_prefix or [by_job.get(found, found) for found in by_job_name]
     return f"did you mean {near[0]!r}?" if near else f"its newest is {names[-1]!r}"
 
 

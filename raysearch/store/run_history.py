@@ -27,15 +27,15 @@ class JournalSummary:
     ended: str | None
 
 
-def entries(
+def read_entries(
     run: RunFolder, say: Callable[[str], None] | None = None
 ) -> Iterator[list[JournalEntry]]:
     """All that counts, in its order, in the batches in which it was written. Raises: StoreError for
     damage."""
-    return batches(read_journal(run.journal, say, history(run.journal, _AFTER_ALL)))
+    return group_batches(read_journal(run.journal, say, history(run.journal, _AFTER_ALL)))
 
 
-def batches(lines: Iterable[JournalLine]) -> Iterator[list[JournalEntry]]:
+def group_batches(lines: Iterable[JournalLine]) -> Iterator[list[JournalEntry]]:
     """The entries of lines, batch by batch."""
     for _, together in groupby(lines, key=lambda line: (line.driver, line.batch)):
         yield [decode(line.raw) for line in together]

@@ -26,14 +26,14 @@ from raysearch.core.records import (
 T = TypeVar("T")
 
 
-def hypothesis_row(note: Proposed) -> dict[str, Any]:
+def hypothesis_row(record: Proposed) -> dict[str, Any]:
     """A row of `hypotheses`. What the units do not share is null; `units` says it exactly."""
-    intervention = note.hypothesis.intervention
+    intervention = record.hypothesis.intervention
     units = intervention.units
     return {
-        "hypothesis": note.hypothesis.id,
+        "hypothesis": record.hypothesis.id,
         "intervention": intervention.id,
-        "variable": note.hypothesis.variable,
+        "variable": record.hypothesis.variable,
         "layer": shared_layer(intervention),
         "component": _shared(u.site.component for u in units),
         "head": _shared(u.site.head for u in units),
@@ -42,12 +42,12 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
         "features": _shared(_size(u.subspace) for u in units),
         "units": canonical_json(to_plain(units)),
         "control": intervention.control,
-        "proposed_by": note.proposed_by,
-        "generation": note.generation,
+        "proposed_by": record.proposed_by,
+        "generation": record.generation,
     }
 
 
-def effect_rows(note: Weighed) -> list[dict[str, Any]]:
+def effect_rows(record: Weighed) -> list[dict[str, Any]]:
     """Rows of `effects`."""
     return [
         {
@@ -60,13 +60,13 @@ def effect_rows(note: Weighed) -> list[dict[str, Any]]:
             "effect": e.effect,
             "pairs": e.pairs,
         }
-        for e in note.effects
+        for e in record.effects
     ]
 
 
-def observation_row(note: Counted) -> dict[str, Any]:
+def observation_row(record: Counted) -> dict[str, Any]:
     """A row of `observations`."""
-    seen = note.observation
+    seen = record.observation
     intervention, fit = split_key(seen.intervention)
     return {
         "intervention": intervention,
@@ -77,7 +77,7 @@ def observation_row(note: Counted) -> dict[str, Any]:
         "outputs": seen.outputs,
         "scores": seen.scores,
         "near_ties": seen.near_ties,
-        "conflicts": note.conflicts,
+        "conflicts": record.conflicts,
         "rows": seen.rows,
         "seconds": seen.seconds,
         "device": seen.device,
@@ -86,39 +86,39 @@ def observation_row(note: Counted) -> dict[str, Any]:
     }
 
 
-def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
+def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
     """A row of `verdicts`; `holdout` for accepted ones."""
     return {
-        "hypothesis": note.hypothesis.id,
-        "verdict": note.verdict,
-        "n": note.n,
-        "matches": note.matches,
-        "iia": iia_of(note),
-        "low": note.low,
-        "high": note.high,
-        "keep_n": note.keep_n,
-        "keep_iia": share(note.keep_matches, note.keep_n)
-        if note.keep_score is None
-        else note.keep_score,
-        "copies": note.copies,
-        "base_match_unfiltered": note.base_match_unfiltered,
-        "self_swap_iia": _beside(holdout, "self_swap"),
-        "random_source_iia": _beside(holdout, "random_source"),
+        "hypothesis": record.hypothesis.id,
+        "verdict": record.verdict,
+        "n": record.n,
+        "matches": record.matches,
+        "iia": iia_of(record),
+        "low": record.low,
+        "high": record.high,
+        "keep_n": record.keep_n,
+        "keep_iia": share(record.keep_matches, record.keep_n)
+        if record.keep_score is None
+        else record.keep_score,
+        "copies": record.copies,
+        "base_match_unfiltered": record.base_match_unfiltered,
+        "self_swap_iia": _control_iia(holdout, "self_swap"),
+        "random_source_iia": _control_iia(holdout, "random_source"),
         "holdout_n": holdout.n if holdout else None,
         "holdout_iia": iia_of(holdout) if holdout else None,
-        "evidence": note.log_evidence,
-        "claim": note.claim,
-        "fit": note.fit,
-        "reason": note.reason,
-        "scores": canonical_json(dict(note.means)) if note.means else None,
+        "evidence": record.log_evidence,
+        "claim": record.claim,
+        "fit": record.fit,
+        "reason": record.reason,
+        "scores": canonical_json(dict(record.means)) if record.means else None,
     }
 
 
-def set_rows(note: Decided) -> list[dict[str, Any]]:
+def set_rows(record: Decided) -> list[dict[str, Any]]:
     """Rows of `sets`: the evidence on each kind of pair."""
     return [
         {
-            "hypothesis": note.hypothesis.id,
+            "hypothesis": record.hypothesis.id,
             "set": s.name,
             "n": s.n,
             "matches": s.matches,
@@ -126,15 +126,15 @@ def set_rows(note: Decided) -> list[dict[str, Any]]:
             "low": s.low,
             "high": s.high,
         }
-        for s in note.sets
+        for s in record.sets
     ]
 
 
-def dropped_rows(note: Blocked) -> list[dict[str, Any]]:
+def dropped_rows(record: Blocked) -> list[dict[str, Any]]:
     """Rows of `dropped`: the pairs that do not count for a variable, by reason."""
     drawn: Counter[tuple[str, str | None, str | None]] = Counter()
     used: Counter[tuple[str, str | None, str | None]] = Counter()
-    for c in note.counts:
+    for c in record.counts:
         drawn[c.variable, c.split, c.set] += c.pairs
         used[c.variable, c.split, c.set] += c.pairs if c.reason is None else 0
     return [
@@ -149,46 +149,47 @@ def dropped_rows(note: Blocked) -> list[dict[str, Any]]:
             "detail": c.detail or None,
             "way_out": c.way_out,
         }
-        for c in note.counts
+        for c in record.counts
         if c.reason is not None
     ]
 
 
-def course_rows(note: Trained) -> list[dict[str, Any]]:
+def course_rows(record: Trained) -> list[dict[str, Any]]:
     """Rows of `fits`: the course of one stretch of training."""
-    event = note.event
+    event = record.event
     points = zip(event.steps, event.losses, event.iias, strict=True)
     return [
-        _fit_row(event, note.rung, step=s, loss=loss, validation_iia=iia) for s, loss, iia in points
+        _fit_row(event, record.rung, step=s, loss=loss, validation_iia=iia)
+        for s, loss, iia in points
     ]
 
 
-def fit_row(note: Concluded) -> dict[str, Any]:
+def fit_row(record: Concluded) -> dict[str, Any]:
     """The last row of a seed in `fits`: what came of it."""
-    event = note.event
+    event = record.event
     found = canonical_json(dict(event.found)) if event.found else None
-    said = {
+    values = {
         "validation_iia": event.validation_iia,
         "fit": event.fit,
         "found": found,
-        "status": note.status,
+        "status": record.status,
     }
-    return _fit_row(event, note.rung, step=event.last, start=note.start, **said)
+    return _fit_row(event, record.rung, step=event.last, start=record.start, **values)
 
 
-def seed_rows(note: Estimated) -> list[dict[str, Any]]:
+def seed_rows(record: Estimated) -> list[dict[str, Any]]:
     """Rows of `fits`: what each seed of an accepted hypothesis came to on the holdout."""
     return [
         {
             **_NO_FIT,
-            "intervention": note.hypothesis.intervention.id,
+            "intervention": record.hypothesis.intervention.id,
             "seed": r.seed,
             "fit": r.fit,
             "status": "holdout",
             "holdout_n": r.n,
             "holdout_iia": iia_of(r),
         }
-        for r in note.beside
+        for r in record.beside
         if r.name == "seed"
     ]
 
@@ -210,11 +211,17 @@ _FIT_COLUMNS = (
 _NO_FIT: dict[str, Any] = dict.fromkeys(_FIT_COLUMNS)
 
 
-def _fit_row(event: Fitted, rung: int, **said: Any) -> dict[str, Any]:
-    return {**_NO_FIT, "intervention": event.intervention, "seed": event.seed, "rung": rung, **said}
+def _fit_row(event: Fitted, rung: int, **values: Any) -> dict[str, Any]:
+    return {
+        **_NO_FIT,
+        "intervention": event.intervention,
+        "seed": event.seed,
+        "rung": rung,
+        **values,
+    }
 
 
-def _beside(holdout: Estimated | None, name: str) -> float | None:
+def _control_iia(holdout: Estimated | None, name: str) -> float | None:
     found = next((r for r in holdout.beside if r.name == name), None) if holdout else None
     return iia_of(found) if found else None
 
@@ -238,9 +245,9 @@ def failure_row(event: Failed | Lost) -> dict[str, Any]:
     return _failure(name, event.block, event.attempt, *what, event.node, event.worker)
 
 
-def conflict_row(note: Conflicted) -> dict[str, Any]:
+def conflict_row(record: Conflicted) -> dict[str, Any]:
     """A row of `failures`: a repeat that gave other outputs than the observation that was counted."""
-    repeat = note.repeat
+    repeat = record.repeat
     if isinstance(repeat, Fitted):
         message = f"a repeat of the steps from {repeat.first} of seed {repeat.seed} came to another fit than the first; the first counts"
         return _failure(

@@ -65,24 +65,24 @@ class TableWriter:
         self._packed: list[pa.RecordBatch] = []
         self._count = 0
         self._since = 0.0
-        _make_clean(folder, {c.part for c in self._journalled})
+        _delete_unknown_parts(folder, {c.part for c in self._journalled})
 
     def add(self, row: dict[str, Any]) -> None:
         """Keeps a row; writes a part if it is full. Raises: StoreError if it cannot be written."""
         self._rows.append(row)
         if len(self._rows) == PACK_ROWS:
             self._pack()
-        self._counted()
+        self._count_row()
 
-    def pass_over(self) -> None:
+    def skip_row(self) -> None:
         """Counts a row that was taken back: its cut, made before or after that, has a place for it,
         and its part does not hold it.
 
         Raises: StoreError as `add`.
         """
-        self._counted()
+        self._count_row()
 
-    def _counted(self) -> None:
+    def _count_row(self) -> None:
         if not self._count:
             self._since = self._clock()
         self._count += 1
@@ -134,7 +134,7 @@ class TableWriter:
             self._rows = []
 
 
-def _make_clean(folder: Folder, parts: set[str]) -> None:
+def _delete_unknown_parts(folder: Folder, parts: set[str]) -> None:
     """Half-written files and parts that no cut of the journal names are gone from the folder."""
     folder.sweep()
     for name in folder.names():

@@ -258,7 +258,7 @@ def test_an_event_is_in_the_journal_before_anyone_is_told(store: Folder) -> None
 def test_the_ledger_tells_how_the_driver_before_ended(store: Folder) -> None:
     run = new_run(store)
     first = RunLedger(run)
-    assert (first.ended, first.past) == (None, 0)
+    assert (first.ended, first.past_events) == (None, 0)
     first.close("interrupted")
     second = RunLedger(run)
     assert second.ended == "interrupted"
@@ -272,9 +272,9 @@ def test_a_dropped_tail_is_said_in_one_line(tmp_path: Path) -> None:
     (file,) = run.path.glob("journal/*/*.jsonl")
     file.write_bytes(file.read_bytes()[:-5])
     ledger = RunLedger(run)
-    assert len(ledger.said) == 1
-    assert "dropped a truncated last line" in ledger.said[0]
-    assert ledger.past == 0
+    assert len(ledger.messages) == 1
+    assert "dropped a truncated last line" in ledger.messages[0]
+    assert ledger.past_events == 0
 
 
 def test_a_search_that_does_not_repeat_the_journal_is_refused_at_the_end(tmp_path: Path) -> None:
@@ -304,10 +304,10 @@ def test_the_mirror_hears_of_everything_but_repeats_nothing(tmp_path: Path) -> N
             self.steps.append(snapshot.pairs)
 
     run, ear, brain = new_run(tmp_path), Ear(), Brain()
-    go_on(RunLedger(run, mirror=ear), brain, [[screened()]])
+    go_on(RunLedger(run, tracker=ear), brain, [[screened()]])
     assert [r for n, r in ear.heard if isinstance(n, Proposed)] == [False] * len(HYPOTHESES)
     again = Ear()
-    ledger = RunLedger(run, mirror=again)
+    ledger = RunLedger(run, tracker=again)
     replay(ledger, Brain())
     assert {r for _, r in again.heard} == {True}
     again.run_id = "abc"
