@@ -1,4 +1,4 @@
-"""What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
+"""Causal models, inputs, pairs, and drawing of pairs; standard library only."""
 
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample

@@ -1,12 +1,12 @@
-"""A folder on an object store, through pyarrow.fs: S3, Google Cloud Storage, Azure, whatever
+"""A folder on an object store, through pyarrow.fs: S3, Google Cloud Storage, Azure, any that
 `FileSystem.from_uri` takes.
 
 Invariants:
-- a file is built in memory and written by one PUT, which is what makes it whole; no file is
-  appended to;
-- a log is one object for each batch, so that readers see the batches that were acknowledged and no
-  part of one;
-- every request goes through one Patience; an error of the store becomes a StoreError of one line.
+
+- a file is built in memory and written by one PUT, which makes it complete; no file is appended to;
+- a log has one object for each batch, so that readers see acknowledged batches and no part of one;
+- every request goes through one RetryPolicy; an error of the store becomes a StoreError of one
+  line.
 """
 
 from collections import deque
@@ -26,16 +26,17 @@ from raysearch.storage.uris import without_credentials
 
 T = TypeVar("T")
 READERS = 16
-"""Files read at once: a GET is some tens of milliseconds of waiting."""
+"""Files read at once: a GET takes some tens of milliseconds of waiting."""
 _AHEAD = 4 * READERS
 _ONE_PUT = "allow_delayed_open=true"
-"""Else pyarrow writes the smallest file to S3 as a multipart upload, in three requests
-(apache/arrow#45957)."""
+"""Without it pyarrow writes even the smallest file to S3 as a multipart upload, in three requests
+(apache/arrow#45957).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A store, and the path in it that its URI named. `shown`: the URI without credentials."""
+    """A store, and the path in it that its URI named; `shown` is the URI without credentials."""
 
     files: Any
     path: str
@@ -44,8 +45,11 @@ class Connection:
 
 
 def connect(uri: str, retries: RetryPolicy | None = None) -> Connection:
-    """The store of a URI, which may hold credentials (else the environment has them). Raises:
-    StoreError for one that is not known."""
+    """Returns a connection to the store of a URI, with credentials from the URI or the environment.
+
+    Raises:
+        StoreError: there is no such store.
+    """
     shown = without_credentials(uri)
     try:
         files, path = fs.FileSystem.from_uri(_for_pyarrow(uri))
@@ -60,7 +64,7 @@ def connect(uri: str, retries: RetryPolicy | None = None) -> Connection:
 
 
 class ObjectFolder:
-    """The prefix `inner` below what a connection names."""
+    """The prefix `inner` below the path of a connection."""
 
     def __init__(self, connection: Connection, inner: str = "") -> None:
         self._connection = connection
@@ -141,11 +145,13 @@ class ObjectFolder:
 
     @contextmanager
     def lock(self, what: str) -> Iterator[None]:
-        """An object store cannot lock: drivers of one run fence each other off (store/journal.py)."""
+        """Does nothing: an object store cannot lock, and drivers exclude each other
+        (store/journal.py).
+        """
         yield
 
     def sweep(self) -> None:
-        """Nothing to do: a PUT leaves no halves."""
+        """Does nothing: a PUT leaves no incomplete file."""
 
     def _list(self, kind: fs.FileType) -> list[str]:
         selector = fs.FileSelector(self._path, allow_not_found=True)
@@ -173,7 +179,7 @@ class ObjectFolder:
 
 
 class SegmentLog:
-    """One object for each append."""
+    """A log with one object for each append."""
 
     def __init__(self, folder: ObjectFolder) -> None:
         self._folder = folder
@@ -184,7 +190,7 @@ class SegmentLog:
         self._segments += 1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file is open."""
 
 
 def _for_pyarrow(uri: str) -> str:

@@ -16,10 +16,13 @@ FolderLike = str | Path | Folder
 
 
 def open_folder(place: FolderLike, retries: "RetryPolicy | None" = None) -> Folder:
-    """The folder of a path or URI (a folder stays what it is). `retries`: with an object store
-    that does not answer.
+    """Returns the folder of a path or URI; returns a folder unchanged.
 
-    Raises: StoreError where no such store is known.
+    Args:
+        retries: how long an object store that does not answer is tried.
+
+    Raises:
+        StoreError: there is no such store.
     """
     if not isinstance(place, str | Path):
         return place

@@ -1,8 +1,8 @@
-"""Retries of a store that does not answer, in one place: with a growing pause, for a bounded time,
-said once.
+"""Retries requests to a store that does not answer, with growing pauses and for a limited time;
+warns once.
 
-Invariants: what the store refuses for good (no such bucket, no rights) is not asked again; nothing
-is tried after `seconds`.
+Invariants: permanent refusals (no such bucket, no rights) are not retried; nothing is tried after
+`seconds`.
 """
 
 import logging
@@ -17,7 +17,7 @@ _log = logging.getLogger("raysearch.store")
 
 SECONDS = 120.0
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between two tries; the last one is kept to."""
+"""Seconds between two attempts; the last one repeats."""
 _PERMANENT = (
     "ACCESS_DENIED",
     "NO_SUCH_BUCKET",
@@ -27,20 +27,25 @@ _PERMANENT = (
     "SIGNATURE_DOES_NOT_MATCH",
     "UNRECOGNIZED_CLIENT",
 )
-"""The AWS SDK's words, in the text of pyarrow's OSError, for what no later try would mend."""
+"""The AWS SDK's words, in the text of pyarrow's OSError, for errors that no later attempt would
+mend.
+"""
 
 
 @dataclass
 class RetryPolicy:
-    """One for all folders of a store, so that one outage is said once."""
+    """Retries for all folders of a store, so that one outage is logged once."""
 
     seconds: float = SECONDS
     _logged: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, place: str, call: Callable[[], T]) -> T:
-        """What `call` returns, asked again while it raises what may pass. Raises: OSError, the last
-        one."""
+        """Returns what `call` returns, and repeats it while it raises a temporary error.
+
+        Raises:
+            OSError: the last error, if it is permanent or time is up.
+        """
         until = time.monotonic() + self.seconds
         tries = 0
         while True:
@@ -70,7 +75,7 @@ class RetryPolicy:
 
 
 def is_permanent(e: OSError) -> bool:
-    """Whether the store would say the same again."""
+    """Whether a later attempt would fail in the same way."""
     text = str(e)
     return isinstance(e, FileNotFoundError | PermissionError) or any(
         word in text for word in _PERMANENT
@@ -78,8 +83,7 @@ def is_permanent(e: OSError) -> bool:
 
 
 def short_message(e: OSError) -> str:
-    """The store's own word for it: pyarrow's text without what it was doing and the request's
-    number."""
+    """Returns the store's own message, without pyarrow's context and the request's id."""
     text = " ".join(str(e).split())
     at = text.find("AWS Error")
     return (text[at:] if at >= 0 else text).partition(" (Request ID")[0][:300]

@@ -1,19 +1,20 @@
-"""The ledger: events made durable before anybody thinks about them, notes projected to tables and
-to the MLflow mirror.
+"""The ledger: makes events durable before the search takes them, and writes records to tables and
+tracker.
 
 Invariants:
-- an event is in the journal when `events` returns; tables and mirror follow from the journal and
-  can be lost;
-- replay gives the journal's events in their order and batches; the same search then says the same
-  notes, and the same rows fill the same parts, so that fresh runs and resumed ones are written by
-  the same lines of code;
-- what is tried again leaves the tables by a replay alone: its `Retried` is journalled before, so
-  whoever dies meanwhile, the next replay does the same;
-- of two drivers at once the earlier one writes nothing but its journal once the later one has
-  begun, and ends;
+
+- an event is in the journal when `write_events` returns; tables and tracker follow from the journal
+  and can be lost;
+- a replay yields the journal's events in their order and batches. The same search then returns the
+  same records, and the same rows fill the same parts, so that new and resumed runs are written by
+  the same code;
+- rows of retried failures leave the tables by a replay alone: the `Retried` event is journalled
+  first, so that after any crash the next replay does the same;
+- of two drivers at once, the earlier one writes nothing but its journal once the later one has
+  started, and ends;
 - an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
 
-Not for two threads at once.
+It is not thread-safe.
 """
 
 import time
@@ -77,7 +78,9 @@ from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
 
 
 class Tracker(Protocol):
-    """Who is told of the search as it goes, and may fail without consequence."""
+    """An experiment tracker that follows the search, and whose failures do not matter to the
+    search.
+    """
 
     @property
     def run_id(self) -> str | None: ...
@@ -88,17 +91,22 @@ class Tracker(Protocol):
 
 
 class RunLedger:
-    """The books of one driver on one run; hold `run.lock()` while it is open, and have
-    pairs.parquet written before.
+    """Everything that one driver writes to one run; hold `run.lock()` while it is open.
 
-    `messages`: one line for each truncated tail that the journal had. `past_events`: how many events it holds
-    from drivers before. `ended`: the status with which the last driver closed it, None if it was
-    killed (or the run is new).
+    pairs.parquet must be written before.
 
-    `suggested`: grows by what a user's proposer says; what the journal has not yet is added to it.
+    - `messages`: one line for each incomplete last line in the journal.
+    - `past_events`: number of events of earlier drivers.
+    - `ended`: status with which the last driver closed the run; None if it was killed, or the run
+      is new.
 
-    Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if
-    a later driver is there.
+    Args:
+        suggested: grows by the answers of a user's proposer; those that are not in the journal yet
+            are appended to it.
+
+    Raises:
+        StoreError: the journal is damaged, or the folder cannot be written.
+        TakenOverError: a later driver is there.
     """
 
     def __init__(
@@ -117,7 +125,7 @@ class RunLedger:
         self._journal = Journal(run.journal)
         self._journal.append(
             [_started(run)]
-        )  # before those before are read: whichever driver is later, the other sees it
+        )  # before reading earlier journals: of two drivers one always sees the other
         self._read: Counter[str] = Counter()
         self._retry: Retried | None = None
         self._retractions = Retractions()
@@ -158,31 +166,39 @@ class RunLedger:
         }
 
     def history(self) -> Iterator[tuple[JournalledEvent, ...]]:
-        """What the drivers before were told, in batches; to look at only. Raises: StoreError for
-        damage."""
+        """Yields the events of earlier drivers in batches, to look at only.
+
+        Raises:
+            StoreError: the journal is damaged.
+        """
         for entries in group_batches(read_journal(self._run.journal, until=self._read)):
             batch = tuple(e for e in entries if isinstance(e, JournalledEvent))
             if batch:
                 yield batch
 
     def retry(self, retried: Retried) -> None:
-        """Journals that failures of `history` are tried again; before `replay`, which ends with it
-        and leaves their rows out.
+        """Journals a retry of failures in `history`; call it before `replay`, which ends with it
+        and drops their rows.
 
-        Raises: StoreError if the store refuses; TakenOverError.
+        Raises:
+            StoreError: the store refuses.
+            TakenOverError: a later driver is there.
         """
         assert self._to_replay, "what is written once is not taken back"
         self._journal.append([retried])
-        self._journal.check_latest()  # a later driver may not have read of it, and writes the same parts otherwise
+        # A later driver may not have read this entry, and would write other rows to the same parts.
+        self._journal.check_latest()
         self._retractions.add_retry(retried)
         self._retry = retried
 
     def replay(self) -> Iterator[tuple[JournalledEvent, ...]]:
-        """The events of the drivers before, in batches, for `search.tell`, whose notes belong to
-        `write_records` as ever.
+        """Yields the events of earlier drivers in batches, for `search.tell`; its records go to
+        `write_records`.
 
-        A new run has none. Must be used up before the first `events`. Raises: StoreError for
-        damage.
+        A new run has none. It must be used up before the first `write_events`.
+
+        Raises:
+            StoreError: the journal is damaged.
         """
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
@@ -192,7 +208,11 @@ class RunLedger:
         self._replaying = self._to_replay = False
 
     def write_events(self, events: Sequence[Event]) -> None:
-        """Makes the events durable, together. Raises: StoreError if the store refuses."""
+        """Makes events durable as one batch.
+
+        Raises:
+            StoreError: the store refuses.
+        """
         assert not self._to_replay, "replay the journal first: the search must know what was seen"
         for event in events:
             if isinstance(event, Fitted):
@@ -202,13 +222,20 @@ class RunLedger:
         self._tick()
 
     def tensors_for(self, task: Task) -> Mapping[str, bytes]:
-        """What a replica needs for `task`, by digest. Raises: StoreError where it is not there, or
-        not what it was."""
+        """Returns the tensors that a replica needs for `task`, by digest.
+
+        Raises:
+            StoreError: one is missing or damaged.
+        """
         return {digest: self._fits.read(digest) for digest in task.digests}
 
     def write_records(self, records: Sequence[Record]) -> None:
-        """Projects what the search says to the tables and the mirror. Raises: StoreError if the
-        store refuses; TakenOverError."""
+        """Writes the search's records to the tables and the tracker.
+
+        Raises:
+            StoreError: the store refuses.
+            TakenOverError: a later driver is there.
+        """
         if new := self._suggested[self._suggestions :]:
             self._append_checked(new)
             self._suggestions += len(new)
@@ -219,18 +246,20 @@ class RunLedger:
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at
-        every turn."""
+        """Passes a snapshot to the tracker and closes old parts. Cheap: call it at every turn."""
         if self._tracker is not None and not self._to_replay:
             self._tracker.snapshot(snapshot)
         self._tick()
 
     def close(self, status: str) -> None:
-        """Writes what is left and journals the end. `status`: "done", or e.g. "interrupted",
-        "failed": `resume` goes on.
+        """Writes what is left and journals the end.
 
-        Raises: StoreError if the store refuses, or at "done" if a replay did not repeat the
-        journal's rows; TakenOverError.
+        Args:
+            status: "done", or e.g. "interrupted" or "failed", after which `resume` continues.
+
+        Raises:
+            StoreError: the store refuses, or at "done" a replay did not repeat the journal's rows.
+            TakenOverError: a later driver is there.
         """
         self._journal.check_latest()
         if status == "done":
@@ -248,13 +277,16 @@ class RunLedger:
         self._store_tracker_id()
 
     def abandon(self) -> None:
-        """Lets go of the journal and writes nothing more: after an error of the store, which
-        `resume` will find as after a crash."""
+        """Closes the journal and writes nothing more, after an error of the store; `resume` treats
+        it as a crash.
+        """
         self._journal.close()
 
     def _read_history(self, messages: list[str]) -> list[Cut]:
-        """The cuts that the journal holds; counts its lines and events; reads every line, so that
-        damage shows before work begins."""
+        """Returns the cuts in the journal, and counts its lines and events.
+
+        It reads every line, so that damage is found before work begins.
+        """
         cuts: list[Cut] = []
         for line in read_journal(
             self._run.journal, messages.append, history(self._run.journal, self._journal.driver)
@@ -328,8 +360,9 @@ class RunLedger:
                 self._tables[table].add(row)
 
     def _cut(self, table: str, rows: int, content: bytes) -> None:
-        """Makes a cut durable, its part named by the entries of this driver's journal that it
-        covers; then writes the part."""
+        """Journals a cut and writes its part, which is named by the entries of this journal that it
+        covers.
+        """
         seq = self._journal.next_seq
         part = f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}"
         self._cut_from[table] = seq + 1
@@ -343,15 +376,16 @@ class RunLedger:
         )
 
     def _append_checked(self, entries: Sequence[JournalEntry]) -> None:
-        """Durable before a file is written; a later driver may not have read of them."""
+        """Journals entries before a file is written, and checks that no later driver is there."""
         self._journal.append(entries)
         self._journal.check_latest()
 
     def _seal_pairs(self) -> None:
-        """digests.json is as the journal. The pairs, written before there is a journal, are sealed.
+        """Journals the digest of pairs.parquet, which is written before there is a journal.
 
-        Raises: StoreError where pairs.parquet is neither what the journal says nor what
-        digests.json says, which may be ahead of it.
+        Raises:
+            StoreError: the file is neither what the journal nor what digests.json says, which may
+                be ahead.
         """
         folder = self._run.folder
         if folder.exists(PAIRS_FILE):
@@ -369,7 +403,9 @@ class RunLedger:
         self._store_tracker_id()
 
     def _store_tracker_id(self) -> None:
-        """run.json names the mirror's run as soon as there is one, for a resume after kill -9."""
+        """Writes the tracker's run id to run.json as soon as there is one, for a resume after kill
+        -9.
+        """
         if self._tracker is not None and self._tracker.run_id:
             self._run.update(mlflow_run_id=self._tracker.run_id)
 

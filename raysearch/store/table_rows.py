@@ -1,6 +1,6 @@
-"""Events and notes as rows of the tables: one function for each table.
+"""Converts events and records to rows of the tables: one function for each table.
 
-Invariants: a row is a pure function of the note or event, so that a replay writes the same.
+Invariants: a row is a pure function of the record or event, so that a replay writes the same.
 """
 
 from collections import Counter
@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 
 def hypothesis_row(record: Proposed) -> dict[str, Any]:
-    """A row of `hypotheses`. What the units do not share is null; `units` says it exactly."""
+    """A row of `hypotheses`; columns in which its units differ are null, and `units` has them
+    all.
+    """
     intervention = record.hypothesis.intervention
     units = intervention.units
     return {
@@ -87,7 +89,7 @@ def observation_row(record: Counted) -> dict[str, Any]:
 
 
 def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
-    """A row of `verdicts`; `holdout` for accepted ones."""
+    """A row of `verdicts`; accepted hypotheses have a `holdout`."""
     return {
         "hypothesis": record.hypothesis.id,
         "verdict": record.verdict,
@@ -165,7 +167,7 @@ def course_rows(record: Trained) -> list[dict[str, Any]]:
 
 
 def fit_row(record: Concluded) -> dict[str, Any]:
-    """The last row of a seed in `fits`: what came of it."""
+    """The last row of a seed in `fits`: its result."""
     event = record.event
     found = canonical_json(dict(event.found)) if event.found else None
     values = {
@@ -178,7 +180,7 @@ def fit_row(record: Concluded) -> dict[str, Any]:
 
 
 def seed_rows(record: Estimated) -> list[dict[str, Any]]:
-    """Rows of `fits`: what each seed of an accepted hypothesis came to on the holdout."""
+    """Rows of `fits`: the holdout result of each seed of an accepted hypothesis."""
     return [
         {
             **_NO_FIT,
@@ -227,13 +229,15 @@ def _control_iia(holdout: Estimated | None, name: str) -> float | None:
 
 
 def iia_of(count: Decided | SetCount | Estimated | Reading) -> float | None:
-    """Matches / n; the mean score, where the test is on one."""
+    """Returns matches / n, or the mean score if the test is on one."""
     return share(count.matches, count.n) if count.score is None else count.score
 
 
 def failure_row(event: Failed | Lost) -> dict[str, Any]:
-    """A row of `failures`: what raised, or lost its worker (then of error type "Lost", with the
-    cause in the message)."""
+    """A row of `failures`: an error, or a lost worker.
+
+    A loss has the error type "Lost", and its cause in the message.
+    """
     if isinstance(event, Lost):
         single = _named(event.group[0]) if len(event.group) == 1 else None
         block = event.blocks[0] if len(event.blocks) == 1 else None
@@ -246,10 +250,13 @@ def failure_row(event: Failed | Lost) -> dict[str, Any]:
 
 
 def conflict_row(record: Conflicted) -> dict[str, Any]:
-    """A row of `failures`: a repeat that gave other outputs than the observation that was counted."""
+    """A row of `failures`: a repeat with other outputs than the observation that was counted."""
     repeat = record.repeat
     if isinstance(repeat, Fitted):
-        message = f"a repeat of the steps from {repeat.first} of seed {repeat.seed} came to another fit than the first; the first counts"
+        message = (
+            f"a repeat of the steps from {repeat.first} of seed {repeat.seed} came to another fit "
+            "than the first; the first counts"
+        )
         return _failure(
             repeat.intervention,
             None,
@@ -260,7 +267,10 @@ def conflict_row(record: Conflicted) -> dict[str, Any]:
             None,
             repeat.worker,
         )
-    message = f"a repeat of {repeat.split} block {repeat.block} gave other outputs than the first; the first counts"
+    message = (
+        f"a repeat of {repeat.split} block {repeat.block} gave other outputs than the first; the "
+        "first counts"
+    )
     return _failure(
         _named(repeat.intervention),
         repeat.block,
@@ -296,22 +306,22 @@ def _failure(
 
 
 def share(part: int, whole: int) -> float | None:
-    """part / whole in [0, 1]; None where there is nothing to divide by."""
+    """Returns part / whole in [0, 1]; None if the whole is 0."""
     return part / whole if whole else None
 
 
 def shared_layer(intervention: Intervention) -> int | None:
-    """The layer in which all units lie; None if they lie in several, or in none."""
+    """Returns the layer of all units; None if they differ, or have no layer."""
     return _shared(u.site.layer for u in intervention.units)
 
 
 def _named(key: str) -> str:
-    """The id of an intervention, of the key of a part of a task."""
+    """Returns the intervention's id from the key of a part of a task."""
     return split_key(key)[0].partition("#")[0]
 
 
 def _size(subspace: Subspace) -> int | None:
-    """How many features are interchanged; None: all of them."""
+    """Returns the number of interchanged features; None for all of them."""
     return subspace.features if subspace.coordinates is None else len(subspace.coordinates)
 
 
