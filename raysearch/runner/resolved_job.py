@@ -25,7 +25,7 @@ from raysearch.job.job_files import named_files
 from raysearch.job.keys import PROPOSERS
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.problems import load_problem
-from raysearch.problems.remote_pairs import drawn_at
+from raysearch.problems.remote_pairs import sample_at
 from raysearch.proposers.attribution import Attribution
 from raysearch.proposers.base import Proposer
 from raysearch.runner.given_objects import NOTHING, GivenObjects
@@ -217,7 +217,7 @@ def _from_file(job: Job) -> ResolvedJob:
             "a split"
         )
     drawn = with_positions(
-        job, drawn_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed), path.name
+        job, sample_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed), path.name
     )
     pairs = drawn.pairs
     if not any(p.split == "test" for p in pairs):
