@@ -34,7 +34,7 @@ from raysearch.user_folder import local_imports
 
 @dataclass(frozen=True)
 class CodeKind:
-    """What a key of a job may name.
+    """The kind of object that a key of a job may name.
 
     Args:
         what: a description for errors.

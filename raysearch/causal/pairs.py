@@ -93,7 +93,7 @@ class Input:
 
     @property
     def content(self) -> str:
-        """What distinguishes it from other inputs: the text, or the stimulus's digest."""
+        """Content that identifies the input: the text, or the stimulus's digest."""
         return self.text if self.stimulus is None else self.stimulus.digest
 
     @property

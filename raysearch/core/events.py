@@ -1,4 +1,4 @@
-"""What travels between search, pool and ledger: tasks out, events in.
+"""The messages between search, pool and ledger: tasks out, events in.
 
 Records of what the search concludes are in `records.py`. Invariants: every type is a frozen value
 of plain numbers and strings, so that it crosses processes and the journal unchanged; an event
@@ -50,7 +50,7 @@ class ComponentFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the driver knows of the model.
+    """Facts about the model that the driver knows.
 
     Args:
         width: size of the residual; 0 if layers may differ.
@@ -114,7 +114,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a pool reports once its replicas are ready."""
+    """The report of a pool whose replicas are ready."""
 
     facts: ModelFacts
     encoded: tuple[Encoded, ...]
@@ -272,7 +272,7 @@ class Measured:
 
     @property
     def key(self) -> tuple[str, Split, int]:
-        """What it is evidence for; the first event that is journalled under a key counts."""
+        """Key of the evidence; the first event that is journalled under a key counts."""
         return self.intervention, self.split, self.block
 
 

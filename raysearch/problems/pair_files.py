@@ -103,7 +103,7 @@ def place_of(path: Path, index: int, seed: int) -> str:
 
 @dataclass
 class _LineIndex:
-    """What is stored of each line: split and set (as numbers), and the digest of its inputs."""
+    """An index of all lines: split and set (as numbers) and the digest of the inputs of each."""
 
     counts: Mapping[Split, int]
     seed: int

@@ -20,14 +20,15 @@ from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
 
 PairKinds = Literal["change", "both", "unfiltered"]
-"""Which pairs decide: "change" (the counterfactual differs from the base's answer), "both" (change
-and keep pairs, each with a test of its own), or "unfiltered" (all pairs alike, in one test).
+"""The pairs that decide: "change" (the counterfactual differs from the base's answer), "both"
+(change and keep pairs, each with a test of its own), or "unfiltered" (all pairs alike, in one
+test).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """How verdicts are reached: which pairs count, on which score, and when evidence is looked at.
+    """The rule for verdicts: which pairs count, on which score, and when evidence is looked at.
 
     Args:
         keep_threshold: threshold for keep pairs if `kinds` is "both"; None means that of change

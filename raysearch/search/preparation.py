@@ -113,7 +113,9 @@ class Preparation:
 
     @property
     def counts(self) -> tuple[PairCount, ...]:
-        """What became of every pair for every variable, once screening is over."""
+        """Number of pairs used or left out for every variable, by reason, once screening is
+        over.
+        """
         return count_pairs(
             self._pairs, self.screening, self._rule.kinds == "change", self._left_out
         )

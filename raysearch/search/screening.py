@@ -17,7 +17,7 @@ from raysearch.search.pair_blocks import EVEN_BLOCK, ExpectedAnswers, cut_at_loo
 
 @dataclass(frozen=True, slots=True)
 class ScreeningPlan:
-    """How many solved pairs each split needs, and how test pairs are used.
+    """The number of solved pairs that each split needs, and the use of test pairs.
 
     Args:
         max_pairs: the most test pairs that the test may use.

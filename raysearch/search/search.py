@@ -220,7 +220,7 @@ class Search:
             self._fits = WaitingForFits(self._fit, self.screening.blocks("fit"))
         self._propose(records)
 
-    # --- measuring
+    # --- proposals and trials
 
     def _propose(self, records: list[Record]) -> None:
         """Asks for generations until one has a new hypothesis, or there are no more."""
@@ -278,7 +278,7 @@ class Search:
             sum(len(b.pairs) for b in self.screening.blocks("test")) if self.preparation.done else 0
         )
 
-    # --- fitting
+    # --- fits
 
     def _on_fitted(self, event: Fitted, records: list[Record]) -> None:
         told, contradicts = self._fits.halving.tell(event)
@@ -393,7 +393,7 @@ class Search:
         if not self._verdicts.alive:
             self._propose(records)
 
-    # --- estimating
+    # --- holdout estimates
 
     def _open_readings(
         self, hypothesis: Hypothesis, intervention: Intervention, records: list[Record]

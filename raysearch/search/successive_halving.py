@@ -34,7 +34,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """How subspaces are trained: steps, seeds, stored states, and when hopeless seeds are dropped.
+    """The plan of training: steps, seeds, stored states, and when hopeless seeds are dropped.
 
     A seed is hopeless at a rung if it is not among the best share `keep_share` of its variable's
     seeds, by validation IIA, and its IIA is below `good_enough`.

@@ -1,4 +1,4 @@
-"""Where a run is stored: store and tracking URIs, made absolute, and written without credentials.
+"""Store and tracking URIs: made absolute, classified, and written without credentials.
 
 Invariants: a relative path is resolved once, when a run starts, so that `resume` finds it from any
 folder.
