@@ -54,7 +54,7 @@ class NotYetError(JobError):
 
 
 class CausalModelError(JobError):
-    """A causal model that cannot be run: a cycle, a missing mechanism, a value outside its domain."""
+    """A causal model that cannot run: a cycle, a missing mechanism, a value outside its domain."""
 
 
 class PairsError(JobError):

@@ -49,13 +49,15 @@ def answer_matcher(pairs: Iterable[Encoded]) -> AnswerMatcher:
     answer_of: dict[Ids, Ids] = {}
     for pair in pairs:
         answers = (*pair.answers.values(), *pair.counterfactual.values())
-        for said, answer in (*((a, a) for a in answers), *pair.aliases):
-            if answer_of.setdefault(said, answer) != answer:
+        for output, answer in (*((a, a) for a in answers), *pair.aliases):
+            if answer_of.setdefault(output, answer) != answer:
                 raise PairsError(
                     f"pair {pair.index}: an alias (answer.aliases) is another answer too, by the "
-                    f"tokens that are compared ({list(said)}); "
+                    f"tokens that are compared ({list(output)}); "
                     "leave it out, or compare more of it (answer.compare: sequence)"
                 )
-    if all(said == answer and len(said) == 1 for said, answer in answer_of.items()):
+    if all(output == answer and len(output) == 1 for output, answer in answer_of.items()):
         return EXACT_MATCH
-    return AnswerMatcher(answer_of, tuple(sorted({len(said) for said in answer_of}, reverse=True)))
+    return AnswerMatcher(
+        answer_of, tuple(sorted({len(output) for output in answer_of}, reverse=True))
+    )

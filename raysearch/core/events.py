@@ -106,9 +106,9 @@ class Encoded:
     @property
     def longest(self) -> int:
         """Number of ids of its longest answer."""
-        said = (said for said, _ in self.aliases)
+        alias = (alias for alias, _ in self.aliases)
         return max(
-            map(len, (*self.answers.values(), *self.counterfactual.values(), *said)), default=1
+            map(len, (*self.answers.values(), *self.counterfactual.values(), *alias)), default=1
         )
 
 
@@ -184,10 +184,10 @@ class Task:
     @property
     def digests(self) -> tuple[str, ...]:
         """Digests of the tensors that a replica needs for the task."""
-        kept = [i.fit for i in self.interventions] + [
+        digests = [i.fit for i in self.interventions] + [
             d for s in self.seeds for d in (s.state, s.start)
         ]
-        return tuple(dict.fromkeys(digest for digest in kept if digest is not None))
+        return tuple(dict.fromkeys(digest for digest in digests if digest is not None))
 
     @property
     def rows(self) -> int:

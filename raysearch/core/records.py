@@ -164,7 +164,7 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class Estimated:
     """An accepted hypothesis on the holdout pairs, with the readings of its controls and seeds in
-    `beside`.
+    `readings`.
 
     `score` is the mean score, if the test is on one.
     """
@@ -172,7 +172,7 @@ class Estimated:
     hypothesis: Hypothesis
     n: int
     matches: int
-    beside: tuple[Reading, ...] = ()
+    readings: tuple[Reading, ...] = ()
     score: float | None = None
 
 

@@ -162,5 +162,5 @@ def _takes_from_sources(variable: str, units: tuple[Unit, ...]) -> bool:
     """
     if not (wanted := named_sources(variable)):
         return True
-    taken = {unit.source for unit in units}
-    return None in taken or set(wanted) == taken
+    sources = {unit.source for unit in units}
+    return None in sources or set(wanted) == sources

@@ -54,13 +54,13 @@ class AttributionStage:
 
     def tell(self, event: Attributed) -> bool:
         """Stores the effects of a block; returns False if they were known already."""
-        news = self.queue.receive(event.task, event.split, event.block, event.pairs)
-        if news:
+        is_new = self.queue.receive(event.task, event.split, event.block, event.pairs)
+        if is_new:
             assert all(len(of) == len(self._units) for of in event.effects.values()), (
                 "of another space"
             )
             self._received[event.block] = event
-        return news
+        return is_new
 
     @property
     def effects(self) -> Effects:
@@ -80,9 +80,7 @@ class AttributionStage:
 
     def _means(self, variable: str) -> list[float | None]:
         blocks = [self._received[at].effects[variable] for at in sorted(self._received)]
-        return [
-            _mean(of_blocks, self._changing[variable]) for of_blocks in zip(*blocks, strict=True)
-        ]
+        return [_mean(by_block, self._changing[variable]) for by_block in zip(*blocks, strict=True)]
 
 
 def _changing(used: Sequence[ExpectedAnswers]) -> dict[str, int]:
@@ -105,6 +103,6 @@ def _changing(used: Sequence[ExpectedAnswers]) -> dict[str, int]:
     return changing
 
 
-def _mean(of_blocks: Sequence[float | None], pairs: int) -> float | None:
-    known = [effect for effect in of_blocks if effect is not None]
-    return math.fsum(known) / pairs if len(known) == len(of_blocks) else None
+def _mean(by_block: Sequence[float | None], pairs: int) -> float | None:
+    known = [effect for effect in by_block if effect is not None]
+    return math.fsum(known) / pairs if len(known) == len(by_block) else None

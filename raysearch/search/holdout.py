@@ -24,7 +24,7 @@ class _Open:
 
     waiting: int
     main: Evidence = Evidence()
-    beside: list[Reading] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     incomplete: list[tuple[Trial, HypothesisTest]] = field(default_factory=list)
 
 
@@ -80,8 +80,8 @@ class HoldoutEstimates:
         found = self._open[name]
         incomplete, found.incomplete = found.incomplete, []
         found.waiting += len(incomplete)
-        anew = [_reading_key(test.reading) for _, test in incomplete]
-        found.beside = [r for r in found.beside if _reading_key(r) not in anew]
+        retried = [_reading_key(test.reading) for _, test in incomplete]
+        found.readings = [r for r in found.readings if _reading_key(r) not in retried]
         return incomplete
 
     def add_reading(self, test: HypothesisTest, trial: Trial) -> Estimated | None:
@@ -95,16 +95,16 @@ class HoldoutEstimates:
             found.main = test.evidence
         else:
             n, matches, score = test.evidence.n, test.evidence.matches, test.evidence.score
-            found.beside.append(replace(test.reading, n=n, matches=matches, score=score))
+            found.readings.append(replace(test.reading, n=n, matches=matches, score=score))
         if found.waiting:
             return None
         del self._open[name]
         if found.incomplete:
             self._incomplete[name] = found
-        beside = sorted(found.beside, key=lambda r: (r.name, r.seed or 0))
+        readings = sorted(found.readings, key=lambda r: (r.name, r.seed or 0))
         main = found.main
         self._done[name] = Estimated(
-            test.hypothesis, main.n, main.matches, tuple(beside), main.score
+            test.hypothesis, main.n, main.matches, tuple(readings), main.score
         )
         return self._done[name]
 

@@ -35,7 +35,7 @@ class _Group:
 @dataclass(slots=True)
 class _TaskOut:
     group: _Group
-    left: set[tuple[str, int]]
+    pending: set[tuple[str, int]]
 
 
 class Scheduler:
@@ -132,7 +132,7 @@ class Scheduler:
         if out is None:
             return []
         if event.intervention is not None:
-            return self._settle(event.task, {k for k in out.left if k[0] == event.intervention})
+            return self._settle(event.task, {k for k in out.pending if k[0] == event.intervention})
         del self._out[event.task]
         out.group.attempt += 1
         self._requeue.extend(_halves(out.group) if len(out.group.trials) > 1 else [out.group])
@@ -152,8 +152,8 @@ class Scheduler:
         out = self._out.get(task)
         if out is None:
             return []
-        out.left -= keys
-        if out.left:
+        out.pending -= keys
+        if out.pending:
             return []
         del self._out[task]
         return out.group.trials
@@ -161,16 +161,18 @@ class Scheduler:
     def _next_requeued(self) -> _Group | None:
         while self._requeue:
             group = self._requeue.popleft()
-            kept = [trial for trial in group.trials if not trial.closed]
-            useful = [
-                trial for trial in kept if not all(trial.has_seen(b.index) for b in group.blocks)
+            open_trials = [trial for trial in group.trials if not trial.closed]
+            unfinished = [
+                trial
+                for trial in open_trials
+                if not all(trial.has_seen(b.index) for b in group.blocks)
             ]
-            for trial in kept:
-                if trial not in useful:
+            for trial in open_trials:
+                if trial not in unfinished:
                     self.add(trial)
-            if useful:
+            if unfinished:
                 return _Group(
-                    useful, _yet_to_see(useful, group.blocks), group.attempt, group.losses
+                    unfinished, _yet_to_see(unfinished, group.blocks), group.attempt, group.losses
                 )
         return None
 
@@ -201,19 +203,19 @@ def _ahead(
     task.
     """
     most = min(len(other) for other in others)
-    taken, used = 1, len(blocks[0].pairs) * len(others)
-    while taken < most and used + len(blocks[taken].pairs) * len(others) <= rows:
-        used += len(blocks[taken].pairs) * len(others)
-        taken += 1
-    return blocks[:taken]
+    count, used = 1, len(blocks[0].pairs) * len(others)
+    while count < most and used + len(blocks[count].pairs) * len(others) <= rows:
+        used += len(blocks[count].pairs) * len(others)
+        count += 1
+    return blocks[:count]
 
 
 def _yet_to_see(trials: Sequence[Trial], blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     """Returns the blocks that some trial has yet to see; only the first if a trial goes block by
     block.
     """
-    left = tuple(b for b in blocks if not all(trial.has_seen(b.index) for trial in trials))
-    return left[:1] if any(trial.one_block for trial in trials) else left
+    pending = tuple(b for b in blocks if not all(trial.has_seen(b.index) for trial in trials))
+    return pending[:1] if any(trial.one_block for trial in trials) else pending
 
 
 def _halves(group: _Group) -> list[_Group]:

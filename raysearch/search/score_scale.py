@@ -58,16 +58,16 @@ class ScoreScale:
 
 
 def score_scale(
-    judged: TestedScore, screening: Screening, pairs: Mapping[int, ExpectedAnswers]
+    tested: TestedScore, screening: Screening, pairs: Mapping[int, ExpectedAnswers]
 ) -> ScoreScale | None:
     """Returns the score that a job's test is on once screening is over; None for matches.
 
     Raises:
         PairsError: the logit difference has no scale.
     """
-    if judged == "matches":
+    if tested == "matches":
         return None
-    return ScoreScale(judged, _scale(screening, pairs) if judged == "logit_difference" else None)
+    return ScoreScale(tested, _scale(screening, pairs) if tested == "logit_difference" else None)
 
 
 def _scale(screening: Screening, pairs: Mapping[int, ExpectedAnswers]) -> float:

@@ -281,8 +281,8 @@ class Search:
     # --- fits
 
     def _on_fitted(self, event: Fitted, records: list[Record]) -> None:
-        told, contradicts = self._fits.halving.tell(event)
-        records += told
+        new_records, contradicts = self._fits.halving.tell(event)
+        records += new_records
         if contradicts:
             self._conflicts += 1
             records.append(Conflicted(event))
@@ -312,10 +312,10 @@ class Search:
     def _on_measured(self, event: Measured, records: list[Record]) -> None:
         trial = self._registry.trial((event.split, event.intervention))
         assert trial is not None, (event.key, "was never asked for")
-        taken = trial.take(event)
-        if taken == "first":
+        status = trial.take(event)
+        if status == "first":
             self._pairs_seen += len(event.pairs)
-        elif taken == "conflict":
+        elif status == "conflict":
             self._conflicts += 1
             records.append(Conflicted(event))
         self._count(trial, records)
@@ -329,7 +329,7 @@ class Search:
             for test in trial.tests:
                 test.count(counted.observation, pairs)
             for test in tuple(trial.tests) if trial.split == "test" else ():
-                self._look(trial, test, trial.counted, records)
+                self._judge(trial, test, trial.counted, records)
             if trial.exhausted and not trial.closed:
                 self._finish(trial, records)
 
@@ -345,11 +345,13 @@ class Search:
             for blocks, seen in enumerate(trial.observations, start=1):
                 if test in trial.tests:
                     test.count(seen, [self._pairs[p] for p in seen.pairs])
-                    self._look(trial, test, blocks, records)
+                    self._judge(trial, test, blocks, records)
             if test in trial.tests and trial.exhausted:
                 self._decide(trial, test, "undecided", None, records)
 
-    def _look(self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]) -> None:
+    def _judge(
+        self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]
+    ) -> None:
         """Decides a hypothesis if its evidence after so many blocks is enough."""
         if self._rule.at_end and blocks < len(trial.blocks):
             return
@@ -365,7 +367,7 @@ class Search:
             if trial.split == "test":
                 self._decide(trial, test, "undecided", None, records)
             else:
-                self._read(trial, test, records)
+                self._end_reading(trial, test, records)
 
     def _decide(
         self,
@@ -389,13 +391,13 @@ class Search:
             self._registry.drop(trial, test)
         if verdict == "accept" and trial is not None:
             self._generations.accepted(test.hypothesis)
-            self._open_readings(test.hypothesis, trial.intervention, records)
+            self._open_estimate(test.hypothesis, trial.intervention, records)
         if not self._verdicts.alive:
             self._propose(records)
 
     # --- holdout estimates
 
-    def _open_readings(
+    def _open_estimate(
         self, hypothesis: Hypothesis, intervention: Intervention, records: list[Record]
     ) -> None:
         seeds = self._fits.seeds(intervention)
@@ -413,11 +415,11 @@ class Search:
             test.count(seen, [self._pairs[p] for p in seen.pairs])
         if trial.exhausted or trial.failed_attempts >= QUARANTINE:
             trial.tests.append(test)
-            self._read(trial, test, records)
+            self._end_reading(trial, test, records)
             return
         self._registry.join(trial, test)
 
-    def _read(self, trial: Trial, test: HypothesisTest, records: list[Record]) -> None:
+    def _end_reading(self, trial: Trial, test: HypothesisTest, records: list[Record]) -> None:
         """Adds a finished reading; records the estimate if it was the hypothesis's last reading."""
         self._registry.drop(trial, test)
         estimated = self._estimates.add_reading(test, trial)
@@ -474,7 +476,7 @@ class Search:
                 if trial.split == "test":
                     self._decide(trial, test, "failed", reason, records)
                 else:
-                    self._read(trial, test, records)
+                    self._end_reading(trial, test, records)
 
     def _on_retried(self, event: Retried) -> None:
         """Opens failed hypotheses again: they are measured on after their last counted block, or

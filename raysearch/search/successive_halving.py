@@ -135,23 +135,23 @@ class SuccessiveHalving:
 
         They race among themselves after all others, so that existing batches keep their members.
         """
-        again = {fit.key: fit for name in interventions for fit in self._seeds_of[name]}
+        restarted = {fit.key: fit for name in interventions for fit in self._seeds_of[name]}
         for group in self._ready:
-            group.fits = [f for f in group.fits if f.key not in again]
+            group.fits = [f for f in group.fits if f.key not in restarted]
         for fit in self._fits.values():
             if (
                 fit.larger is not None
-                and fit.larger.key in again
-                and fit.key not in again
+                and fit.larger.key in restarted
+                and fit.key not in restarted
                 and fit not in self._waiting
             ):
                 fit.larger = None  # it has started at random
-        for fit in again.values():
+        for fit in restarted.values():
             assert fit.failure is not None, (fit.key, "has not failed")
             fit.reset()
             self._running += 1
-        self._queue_closed([f for f in again.values() if is_closed_form(f.intervention)])
-        self._later += [f for f in again.values() if not is_closed_form(f.intervention)]
+        self._queue_closed([f for f in restarted.values() if is_closed_form(f.intervention)])
+        self._later += [f for f in restarted.values() if not is_closed_form(f.intervention)]
         self._start_race()
 
     def _queue_closed(self, fits: Sequence[SeedRun]) -> None:

@@ -67,7 +67,7 @@ class HypothesisTest:
         variable = self.hypothesis.variable
         scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
         counted: list[int] = []
-        kept: list[int] = []
+        keep_pairs: list[int] = []
         matches = keep_matches = 0
         for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
             output = pair.read(answer)
@@ -76,7 +76,7 @@ class HypothesisTest:
             if changes:
                 self.copies += output in pair.sources.values()
             else:
-                kept.append(at)
+                keep_pairs.append(at)
                 keep_matches += match
             if changes or self.unfiltered:
                 counted.append(at)
@@ -85,10 +85,10 @@ class HypothesisTest:
                     before = self.sets.get(pair.set, Evidence())
                     self.sets[pair.set] = before.add(1, match, scores[at : at + 1])
         self.evidence = self.evidence.add(len(counted), matches, _select(scores, counted))
-        self.keep = self.keep.add(len(kept), keep_matches, _select(scores, kept))
-        for name, of in (observation.scores or {}).items():
+        self.keep = self.keep.add(len(keep_pairs), keep_matches, _select(scores, keep_pairs))
+        for name, values in (observation.scores or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
-                of[variable][at] for at in counted
+                values[variable][at] for at in counted
             )
 
     def decided(

@@ -88,10 +88,10 @@ class Verdicts:
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
-        judged = Counter(
+        tally = Counter(
             d.verdict for d in self._decided.values() if d.hypothesis.intervention.control is None
         )
-        assert +self._tally == judged
+        assert +self._tally == tally
         assert self._failures.keys() == {
             name for name, d in self._decided.items() if d.verdict == "failed"
         }

@@ -102,7 +102,7 @@ def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats 
     assert count <= population, (count, population)
     before = np.cumsum(scores, axis=-1) - scores
     fair = (population * mean + _SLACK - before) / (population - np.arange(count))
-    # Where no score is allowed any more, set logic decides (`_apply_set_logic`); a bet needs a price
+    # If no score is allowed any more, set logic decides (`_apply_set_logic`); a bet needs a price
     # above 0.
     return np.asarray(np.clip(fair, _SLACK, 1), dtype=np.float64)
 

@@ -122,13 +122,13 @@ class ObjectFolder:
         )
 
     def exists(self, name: str) -> bool:
-        def look() -> bool:
+        def check() -> bool:
             return bool(
                 self._connection.files.get_file_info(f"{self._path}/{name}").type
                 == fs.FileType.File
             )
 
-        return self._request(name, "read", look)
+        return self._request(name, "read", check)
 
     def names(self) -> list[str]:
         return self._list(fs.FileType.File)

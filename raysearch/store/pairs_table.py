@@ -148,7 +148,7 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
             for v, a in pair.counterfactual.items()
         ],
         "aliases": encoded
-        and [{"said": said, "answer": answer} for said, answer in encoded.aliases],
+        and [{"said": alias, "answer": answer} for alias, answer in encoded.aliases],
         "choices": pair.choices or None,
         "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,

@@ -191,7 +191,7 @@ def seed_rows(record: Estimated) -> list[dict[str, Any]]:
             "holdout_n": r.n,
             "holdout_iia": iia_of(r),
         }
-        for r in record.beside
+        for r in record.readings
         if r.name == "seed"
     ]
 
@@ -224,7 +224,7 @@ def _fit_row(event: Fitted, rung: int, **values: Any) -> dict[str, Any]:
 
 
 def _control_iia(holdout: Estimated | None, name: str) -> float | None:
-    found = next((r for r in holdout.beside if r.name == name), None) if holdout else None
+    found = next((r for r in holdout.readings if r.name == name), None) if holdout else None
     return iia_of(found) if found else None
 
 

@@ -176,7 +176,7 @@ def test_kinds_of_pairs_and_the_holdout_are_told_by_their_mean_scores() -> None:
             for p in pairs
         ]
         assert e.score == pytest.approx(math.fsum(scores) / len(scores))
-        assert all(r.score is not None for r in e.beside)
+        assert all(r.score is not None for r in e.readings)
 
 
 @pytest.mark.parametrize(

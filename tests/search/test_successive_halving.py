@@ -145,7 +145,7 @@ def test_the_best_seed_by_validation_is_tested_and_all_are_read_on_the_holdout()
             == max(of, key=lambda e: (e.validation_iia, -(e.validation_loss or 0), -e.seed)).fit
         )
         if name in search.estimates:
-            seeds = [r for r in search.estimates[name].beside if r.name == "seed"]
+            seeds = [r for r in search.estimates[name].readings if r.name == "seed"]
             assert [(r.seed, r.fit) for r in seeds] == [(e.seed, e.fit) for e in of]
             tested = next(r for r in seeds if r.fit == decided.fit)
             assert (tested.n, tested.matches) == (
@@ -159,8 +159,8 @@ def test_an_accepted_hypothesis_is_read_beside_its_cheap_controls() -> None:
     search = Cluster(world, 2, 0).drive(world.search())
     assert search.estimates
     for estimate in search.estimates.values():
-        assert [r.name for r in estimate.beside] == ["random_source", "self_swap"]
-        assert all(r.n == estimate.n for r in estimate.beside)
+        assert [r.name for r in estimate.readings] == ["random_source", "self_swap"]
+        assert all(r.n == estimate.n for r in estimate.readings)
 
 
 def test_controls_stand_outside_of_the_counts_and_follow_every_accepted_hypothesis() -> None:
