@@ -22,6 +22,7 @@ from raysearch.engine.components import Taps
 from raysearch.engine.encode_tensors import encode_tensors, stimulus_of, untaken
 from raysearch.engine.load import DTYPES, Looked, widest_of
 from raysearch.engine.network import Encoder
+from raysearch.engine.products import speed_up
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
 from raysearch.user_code import Kind, find
@@ -65,6 +66,7 @@ class FactorySource:
         except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
             raise ModelError(f"{self.path}: cannot be put on device {device!r} ({_line(e)}); try cpu") from e
         module.eval().requires_grad_(False)
+        speed_up(module)
         return LoadedModule(module, digest, self.dtype)
 
 
@@ -113,7 +115,8 @@ class LoadedModule:
             torch.manual_seed(seed)
             for part in parts:
                 part.reset_parameters()  # type: ignore[operator]
-        return replace(self, module=module.requires_grad_(False), digest=f"{self.digest} with random weights {seed}")
+        module.requires_grad_(False)
+        return replace(self, module=module, digest=f"{self.digest} with random weights {seed}")
 
 
 def look_at(source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)) -> Looked:

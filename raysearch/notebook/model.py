@@ -28,6 +28,7 @@ from raysearch.engine.given import GivenModel, read_from
 from raysearch.engine.interchange import collect
 from raysearch.engine.kinds import Collect
 from raysearch.engine.load import Loaded, ModelSource, best_device, load
+from raysearch.engine.machine import hold_copies
 from raysearch.engine.memory import Limit, capture_bytes
 from raysearch.engine.network import LanguageModel
 from raysearch.engine.rows import Patch, Row
@@ -313,6 +314,7 @@ class Model:
         device, layers = self._network.device, len(self._network.blocks)
         distinct = list(dict.fromkeys(rows))
         some = distinct[:: max(1, len(distinct) // 6)]
+        hold_copies(self._network)
         settled = fastest(
             self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), self._dtype
         )
