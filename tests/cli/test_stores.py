@@ -208,7 +208,7 @@ from raysearch.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
 main()
 """
-"""The command where a file may have 64 KiB, which stands for a disk that is full: the pairs have room there (59 kB), the journal has not."""
+"""The command where a file may have 64 KiB, which stands for a disk that is full: the pairs have room (59 kB), the journal has not."""
 
 
 def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(once: Once, shell: Shell) -> None:

@@ -56,6 +56,8 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 every_component = pytest.mark.parametrize(("family", "component"), [(f, c) for f in FAMILIES for c in names(f)])
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
     name = names(family)[component]
@@ -63,6 +65,8 @@ def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, componen
     alike(ours(family), [c.row(ours(family), name) for c in made], [theirs(family, name, c) for c in made])
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
     name, side = names(family)[component], ours(family)
@@ -70,6 +74,7 @@ def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(family
     alike(side, [c.row(side, name) for c in made], [theirs(family, name, c) for c in made])
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
 @each_family
 @pytest.mark.parametrize("component", SOME)
 @pytest.mark.parametrize("what", ["zero", "add", "subtract"])
@@ -195,6 +200,8 @@ def test_a_skipped_module_is_that_of_pyvene(family: str, component: str) -> None
     alike(side, rows, wanted)
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_what_is_collected_is_what_pyvene_collects(family: str, component: str) -> None:
     """Whole, and in coordinates: of these pyvene is told across the tokens that it has joined."""
