@@ -16,7 +16,7 @@ from raysearch.causal import EVERY, Pair, Split
 from raysearch.cli.plain import in_lines
 from raysearch.cli.plan_cost import calibration_words, duration, memory_words, size
 from raysearch.engine.factory import FactorySource, look_at
-from raysearch.engine.load import Looked, ModelSource, look
+from raysearch.engine.load import Looked, ModelSource, best_device, look
 from raysearch.engine.positions import every
 from raysearch.engine.wording import Wording
 from raysearch.job import Job
@@ -179,7 +179,8 @@ def _footprint(job: Job, looked: Looked, used: Sequence[Encoded], test: Sequence
     memory = None if job.resources.memory == "auto" else job.resources.memory
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if "random_model" in job.controls else 1
-    return footprint(looked, used, test[:most], job.resources.rows, memory, models, hypotheses)
+    on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
+    return footprint(looked, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu)
 
 
 def _mixed(facts: _Facts) -> float:

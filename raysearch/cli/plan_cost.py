@@ -11,10 +11,11 @@ from raysearch.running.footprint import Footprint
 def memory_words(memory: Footprint, job: Job) -> list[str]:
     """Lines on a replica, a block and the search."""
     kept = "resources.memory" if job.resources.memory != "auto" else "half of what is free, on a CPU 2 GiB, at most"
+    copies = f" (of these {size(memory.copies)} float32 copies, where there is room)" if memory.copies else ""
     training = "; training comes on top" if job.space.is_fitted else ""
     return [
         "memory, estimated by formula (raysearch/running/footprint.py)",
-        f"  replica     {size(memory.replica)}: weights {size(memory.weights)}, {size(memory.kept)} of runs kept ({kept}), "
+        f"  replica     {size(memory.replica)}: weights {size(memory.weights)}{copies}, {size(memory.kept)} of runs kept ({kept}), "
         f"a batch of {job.resources.rows} rows {size(memory.batch)}, libraries{training}",
         f"  block       {size(memory.block)}: {memory.inputs_of_block} inputs of its largest block, at most {size(memory.run)} each; "
         f"{size(memory.inputs)} would hold all inputs",

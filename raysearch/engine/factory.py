@@ -22,7 +22,7 @@ from raysearch.engine.components import Taps
 from raysearch.engine.encode_tensors import encode_tensors, stimulus_of, untaken
 from raysearch.engine.load import DTYPES, Looked, widest_of
 from raysearch.engine.network import Encoder
-from raysearch.engine.products import speed_up
+from raysearch.engine.products import copied_bytes, speed_up
 from raysearch.engine.tensors import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
 from raysearch.user_code import Kind, find
@@ -136,6 +136,7 @@ def look_at(source: FactorySource, pairs: Sequence[Pair], components: Sequence[s
         widest=widest_of(network.blocks),
         logits=len(network.plain(network.example())),
         encode=encode,
+        copied_bytes=copied_bytes(loaded.module, DTYPES[source.dtype]),
     )
 
 

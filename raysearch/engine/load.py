@@ -38,7 +38,7 @@ from raysearch.engine.digest import digest_of
 from raysearch.engine.encode import encode
 from raysearch.engine.lengths import most_tokens, told_by
 from raysearch.engine.network import Encoder, LanguageModel
-from raysearch.engine.products import speed_up
+from raysearch.engine.products import copied_bytes, speed_up
 from raysearch.engine.sites import ONLY
 from raysearch.engine.whole import check_vocabulary, check_whole
 from raysearch.engine.wording import PLAIN, Wording
@@ -108,7 +108,8 @@ class Loaded:
 class Looked:
     """What is known of a model before it runs. `path`: how it is expected to be evaluated; each replica proves it.
 
-    `weight_bytes`: in the dtype that was asked; `item_bytes`: of one number in it. `keys`: numbers that the keys and values of a token
+    `weight_bytes`: in the dtype that was asked; `copied_bytes`: of float32 copies of weights that a replica on a CPU such as this one's
+    keeps; `item_bytes`: of one number in it. `keys`: numbers that the keys and values of a token
     are, all layers together (0: none are kept); `widest`: the widest vector of a block; `logits`: how many there are at an answer.
     `encode`: how it sees pairs. `unused`: what lies with it and is left out, as far as its folder shows.
     """
@@ -125,6 +126,7 @@ class Looked:
     logits: int
     encode: Encoder
     unused: tuple[str, ...] = ()
+    copied_bytes: int = 0
 
 
 def load(source: ModelSource, device: str = "cpu") -> Loaded:
@@ -195,6 +197,7 @@ def look(source: ModelSource, components: Sequence[str] = ("residual",)) -> Look
         logits=int(model.config.get_text_config().vocab_size),
         encode=Loaded(model, tokenizer, "", source.dtype, source.wording).encode,
         unused=unused(folder, source.trust_remote_code) if (folder := Path(source.path).expanduser()).is_dir() else (),
+        copied_bytes=copied_bytes(model, dtype),
     )
 
 

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from raysearch.cli.plan import looked_at
+from raysearch.cli.plan_cost import memory_words
 from raysearch.engine.load import Looked, ModelSource
 from raysearch.engine.machine import Machine, Settings
 from raysearch.engine.meter import Meter
+from raysearch.engine.products import keep_copies
 from raysearch.engine.rows import Row
 from raysearch.job import Job
 from raysearch.running.footprint import A_HYPOTHESIS, Footprint, footprint
@@ -52,6 +55,27 @@ def test_a_block_is_its_inputs_and_a_replica_its_parts() -> None:
     assert told.kept == told.inputs
     assert told.replica > told.weights + told.kept + told.batch
     assert told.driver == 200 * 2**20 + 100 * A_HYPOTHESIS
+
+
+def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    question = ask(Job.load(QUICKSTART, ("model.dtype=bfloat16", "pairs.test=8", "pairs.holdout=4")))
+    looked = looked_at(question)
+    encoded = looked.encode(question.pairs, question.positions, question.variables)
+    told = {
+        cpu: footprint(looked, encoded, [encoded[0].index], 8, None, models=2, hypotheses=1, on_cpu=cpu)
+        for cpu in (True, False)
+    }
+    loaded = ModelSource(question.job.model.path, dtype="bfloat16").load()
+    assert keep_copies(loaded.model, 2**30) == (looked.copied_bytes, looked.copied_bytes)
+    assert looked.copied_bytes > looked.weight_bytes
+    assert told[True].copies == 2 * looked.copied_bytes
+    assert told[True].replica - told[False].replica == told[True].copies
+    assert told[False].weights == 2 * looked.weight_bytes
+    assert "float32 copies" in " ".join(memory_words(told[True], question.job))
+    assert "float32 copies" not in " ".join(memory_words(told[False], question.job))
 
 
 def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:
