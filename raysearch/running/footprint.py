@@ -27,7 +27,9 @@ INSIDE = 4
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes. `weights`: with `copies` of them in float32, which products of halves on a CPU go by where there is room; `run`: what is kept of the longest input (activations, keys, values); `block`: of all inputs of the largest block of evidence;
+    """Bytes. `weights`: with `copies` of them in float32, which products of halves on a CPU go by where there is
+    room; `run`: what is kept of the longest input (activations, keys, values);
+    `block`: of all inputs of the largest block of evidence;
     `inputs`: of all distinct inputs; `kept`: how much of that at most; `batch`: of a full forward pass, besides; `replica`: all of one;
     `driver`: of the search itself. `inputs_of_block`: how many inputs that block has.
     """
