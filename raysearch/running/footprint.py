@@ -58,7 +58,8 @@ def footprint(
 ) -> Footprint:
     """Of a job. `test`: the indices of the test pairs that blocks are cut of; `memory`: GiB for what is kept, None as there is room.
 
-    `models`: how many a replica holds (two with the control random_model); `on_cpu`: whether it may run on a CPU. Training's memory, on a GPU its driver's, are not in it.
+    `models`: how many a replica holds (two with the control random_model); `on_cpu`: whether it may run on a CPU.
+    Training's memory, on a GPU its driver's, are not in it.
     """
     per_token = (_numbers_kept(looked) + looked.keys) * looked.item_bytes
     tokens = {given: len(given) if isinstance(given, tuple) else e.tokens for e in encoded for given in _inputs(e)}
