@@ -287,6 +287,12 @@ def _error_text(error: ValidationError, given: Mapping[str, Any]) -> str:
         return f"{field}: missing; a pair needs it"
     if first["type"] == "extra_forbidden":
         return f"{_short(field)}: unknown field; leave it out"
+    if first["loc"][-1] == "tensor" and first["type"] == "string_type":
+        return (
+            f'{_short(field)}: should say where a tensor lies, "FILE.safetensors#KEY" (got '
+            f"{brief(first['input'])}); its numbers go into that file, "
+            "or into an Input(stimulus=...) of a problem in Python"
+        )
     if first["loc"][0] in ("answers", "counterfactual") and isinstance(first["input"], list):
         return (
             f"{_short(field)}: is a list; a pair has one right answer: give it, and name what "
