@@ -22,10 +22,10 @@ from dataclasses import replace
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import FITTED, TRAINED, Hypothesis, Intervention, Subspace, Unit
 
-READ = ("self_swap", "random_source")
+HOLDOUT_CONTROLS = ("self_swap", "random_source")
 """Controls that are read on the holdout with every estimate."""
 
-ASKED = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
+JOB_CONTROLS = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
 """Controls that a job may ask for."""
 
 
@@ -76,7 +76,7 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
     if name == "arbitrary_labels":
         is_trained = any(unit.subspace.featurizer in TRAINED for unit in intervention.units)
         return replace(intervention, control=name) if is_trained else None
-    assert name in ASKED, name
+    assert name in JOB_CONTROLS, name
     return replace(intervention, control=name)
 
 

@@ -44,7 +44,7 @@ class ComponentFacts:
     tokens: int = 0
 
     def width_in(self, layer: int | None) -> int:
-        """Size of the vector in `layer`, one of `layers`; 0 if it is not known."""
+        """Returns the size of the vector in `layer`, one of `layers`; 0 if it is not known."""
         return self.widths[self.layers.index(layer)] if self.widths else self.width
 
 
@@ -106,9 +106,9 @@ class Encoded:
     @property
     def longest(self) -> int:
         """Number of ids of its longest answer."""
-        alias = (alias for alias, _ in self.aliases)
+        aliases = (alias for alias, _ in self.aliases)
         return max(
-            map(len, (*self.answers.values(), *self.counterfactual.values(), *alias)), default=1
+            map(len, (*self.answers.values(), *self.counterfactual.values(), *aliases)), default=1
         )
 
 

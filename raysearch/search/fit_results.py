@@ -32,7 +32,7 @@ class WaitingForFits:
         self._waiting: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
 
     def __len__(self) -> int:
-        """Number of interventions that wait."""
+        """Returns the number of interventions that wait."""
         return len(self._waiting)
 
     @property

@@ -8,7 +8,7 @@ has the same controls, and all seeds.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from raysearch.core.controls import READ, with_control
+from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
 from raysearch.core.events import Fitted
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import Estimated, Reading
@@ -63,7 +63,9 @@ class HoldoutEstimates:
         """
         readings: list[tuple[Reading | None, Intervention]] = [(None, intervention)]
         if intervention.control is None:
-            readings += [(Reading(name, 0, 0), with_control(intervention, name)) for name in READ]
+            readings += [
+                (Reading(name, 0, 0), with_control(intervention, name)) for name in HOLDOUT_CONTROLS
+            ]
         readings += [
             (Reading("seed", 0, 0, e.seed, e.fit), replace(intervention, fit=e.fit)) for e in seeds
         ]

@@ -89,13 +89,15 @@ def _last_log_wealth(scores: Floats, mean: float, population: int | None) -> flo
 
 
 def _log_gains(scores: Floats, mean: float, population: int | None) -> Floats:
-    """Log of the growth of each share's wealth with each pair: (..., share, pair)."""
+    """Returns the log of each share's growth in wealth with each pair: (..., share, pair)."""
     gains = scores / _fair_prices(scores, mean, population) - 1
     return np.asarray(np.log1p(_SHARES * gains[..., None, :]), dtype=np.float64)
 
 
 def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats | float:
-    """Price of each pair: the mean score that the null still allows, given the pairs before it."""
+    """Returns the price of each pair: the mean score that the null still allows, given the pairs
+    before it.
+    """
     if population is None:
         return mean
     count = scores.shape[-1]
@@ -108,7 +110,7 @@ def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats 
 
 
 def _mix_over_bets(logs: Floats) -> Floats:
-    """Log of the total wealth over all shares: (..., share, time) to (..., time)."""
+    """Returns the log of the total wealth over all shares: (..., share, time) to (..., time)."""
     return np.asarray(logsumexp(logs + _LOG_WEIGHTS, axis=-2), dtype=np.float64)
 
 

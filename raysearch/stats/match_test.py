@@ -114,7 +114,9 @@ def _log_choose(n: NDArray[np.int64] | int, k: NDArray[np.int64]) -> Floats:
 
 
 def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
-    """Beta-binomial prior of the number of matches in the whole population."""
+    """Returns the log of the beta-binomial prior of the number of matches in the whole
+    population.
+    """
     return np.asarray(
         _log_choose(population, m) + betaln(_A + m, _B + population - m) - betaln(_A, _B),
         dtype=np.float64,
@@ -122,7 +124,9 @@ def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
 
 
 def _log_sequence(population: int, m: NDArray[np.int64], n: int, s: NDArray[np.int64]) -> Floats:
-    """Log chance of one given sequence with s matches in n draws, if m of the population match."""
+    """Returns the log chance of one given sequence with s matches in n draws, if m of the
+    population match.
+    """
     return np.asarray(
         _log_choose(population - n, m - s) - _log_choose(population, m), dtype=np.float64
     )

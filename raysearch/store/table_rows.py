@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 
 def hypothesis_row(record: Proposed) -> dict[str, Any]:
-    """A row of `hypotheses`; columns in which its units differ are null, and `units` has them
-    all.
+    """Returns a row of `hypotheses`; columns in which its units differ are null, and `units` has
+    them all.
     """
     intervention = record.hypothesis.intervention
     units = intervention.units
@@ -50,7 +50,7 @@ def hypothesis_row(record: Proposed) -> dict[str, Any]:
 
 
 def effect_rows(record: Weighed) -> list[dict[str, Any]]:
-    """Rows of `effects`."""
+    """Returns rows of `effects`."""
     return [
         {
             "variable": e.variable,
@@ -67,7 +67,7 @@ def effect_rows(record: Weighed) -> list[dict[str, Any]]:
 
 
 def observation_row(record: Counted) -> dict[str, Any]:
-    """A row of `observations`."""
+    """Returns a row of `observations`."""
     seen = record.observation
     intervention, fit = split_key(seen.intervention)
     return {
@@ -89,7 +89,7 @@ def observation_row(record: Counted) -> dict[str, Any]:
 
 
 def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
-    """A row of `verdicts`; accepted hypotheses have a `holdout`."""
+    """Returns a row of `verdicts`; accepted hypotheses have a `holdout`."""
     return {
         "hypothesis": record.hypothesis.id,
         "verdict": record.verdict,
@@ -117,7 +117,7 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
 
 
 def set_rows(record: Decided) -> list[dict[str, Any]]:
-    """Rows of `sets`: the evidence on each kind of pair."""
+    """Returns rows of `sets`: the evidence on each kind of pair."""
     return [
         {
             "hypothesis": record.hypothesis.id,
@@ -133,7 +133,7 @@ def set_rows(record: Decided) -> list[dict[str, Any]]:
 
 
 def dropped_rows(record: Blocked) -> list[dict[str, Any]]:
-    """Rows of `dropped`: the pairs that do not count for a variable, by reason."""
+    """Returns rows of `dropped`: the pairs that do not count for a variable, by reason."""
     drawn: Counter[tuple[str, str | None, str | None]] = Counter()
     used: Counter[tuple[str, str | None, str | None]] = Counter()
     for c in record.counts:
@@ -157,7 +157,7 @@ def dropped_rows(record: Blocked) -> list[dict[str, Any]]:
 
 
 def course_rows(record: Trained) -> list[dict[str, Any]]:
-    """Rows of `fits`: the course of one stretch of training."""
+    """Returns rows of `fits`: the course of one stretch of training."""
     event = record.event
     points = zip(event.steps, event.losses, event.iias, strict=True)
     return [
@@ -167,7 +167,7 @@ def course_rows(record: Trained) -> list[dict[str, Any]]:
 
 
 def fit_row(record: Concluded) -> dict[str, Any]:
-    """The last row of a seed in `fits`: its result."""
+    """Returns the last row of a seed in `fits`: its result."""
     event = record.event
     found = canonical_json(dict(event.found)) if event.found else None
     values = {
@@ -180,7 +180,7 @@ def fit_row(record: Concluded) -> dict[str, Any]:
 
 
 def seed_rows(record: Estimated) -> list[dict[str, Any]]:
-    """Rows of `fits`: the holdout result of each seed of an accepted hypothesis."""
+    """Returns rows of `fits`: the holdout result of each seed of an accepted hypothesis."""
     return [
         {
             **_NO_FIT,
@@ -234,7 +234,7 @@ def iia_of(count: Decided | SetCount | Estimated | Reading) -> float | None:
 
 
 def failure_row(event: Failed | Lost) -> dict[str, Any]:
-    """A row of `failures`: an error, or a lost worker.
+    """Returns a row of `failures`: an error, or a lost worker.
 
     A loss has the error type "Lost", and its cause in the message.
     """
@@ -250,7 +250,9 @@ def failure_row(event: Failed | Lost) -> dict[str, Any]:
 
 
 def conflict_row(record: Conflicted) -> dict[str, Any]:
-    """A row of `failures`: a repeat with other outputs than the observation that was counted."""
+    """Returns a row of `failures`: a repeat with other outputs than the observation that was
+    counted.
+    """
     repeat = record.repeat
     if isinstance(repeat, Fitted):
         message = (
