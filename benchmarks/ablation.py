@@ -2,17 +2,19 @@
 
     make install && .venv/bin/python benchmarks/ablation.py [--half]
 
-SmolLM2-135M, residual, all 30 layers x positions of a 24-token template, 64 pairs, float32. Steps that walk the grid cell
-by cell are timed on a seeded sample, one cell from each stratum of layers and positions, each in the batch size that is
-best for it, and extrapolated; what they make once for all cells is counted once. Steps alternate: a third of the sample
-each, three times over. Then the engine: without its free rows left out, at every third position (the middle ones of
-threes, at which what is linear in the position has its mean; waves of several positions have nothing to do with each
+SmolLM2-135M, residual, all 30 layers x positions of a 24-token template, 64 pairs, float32. Steps
+that walk the grid cell by cell are timed on a seeded sample, one cell from each stratum of layers
+and positions, each in the batch size that is best for it, and extrapolated; what they make once for
+all cells is counted once. Steps alternate: a third of the sample each, three times over. Then the
+engine: without its free rows left out, at every third position (the middle ones of threes, at which
+what is linear in the position has its mean; waves of several positions have nothing to do with each
 other), extrapolated; and as it is, whole.
 
-"+ resume at the patched layer" is the pattern of the newest causalab. At 64 pairs one cell fills a batch of 64 rows by
-itself, so that waves add little; `--pairs 4` (a first look of a sequential test) shows them. `--half`: positions in the
-second half only, and prompts that differ from their first token on, so that no row is free. Memory is the most that a step
-takes above what the process had before it, its captures included. The last line is the ratio of that pattern to the engine.
+"+ resume at the patched layer" is the pattern of the newest causalab. At 64 pairs one cell fills a
+batch of 64 rows by itself, so that waves add little; `--pairs 4` (a first look of a sequential
+test) shows them. `--half`: positions in the second half only, and prompts that differ from their
+first token on, so that no row is free. Memory is the most that a step takes above what the process
+had before it, its captures included. The last line is the ratio of that pattern to the engine.
 """
 
 from collections.abc import Sequence
@@ -24,19 +26,20 @@ from grid import Agreement, Cell, Engine, Grid, best_size, memory, now, on_templ
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from raysearch.engine.captures import Captures
-from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.memory import Limit, capture_bytes
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import Replayed
-from raysearch.engine.rows import Row
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.executors import ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit, capture_bytes
+from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.patching.rows import Row
 
 ROUNDS = 3
 
 
 class Step:
-    """A way to do one cell after the other, `size` pairs a batch. It is for models in the form of Llama."""
+    """A way to do one cell after the other, `size` pairs a batch. It is for models in the form of
+    Llama."""
 
     name: ClassVar[str]
 
@@ -85,7 +88,9 @@ class TwoPasses(Step):
             _bare(output)[:, cell[1]] = lent
 
         handle = self.network.layers[cell[0]].register_forward_hook(write)
-        logits: Tensor = self.model(input_ids=self.bases[pairs], use_cache=False, **self.keep).logits[:, -1]
+        logits: Tensor = self.model(
+            input_ids=self.bases[pairs], use_cache=False, **self.keep
+        ).logits[:, -1]
         handle.remove()
         return logits
 
@@ -131,10 +136,15 @@ class Resumed(Step):
         hidden = self.base[layer, pairs].clone()
         hidden[:, token] = self.lent[layer, pairs, token]
         for block in self.network.layers[layer + 1 :]:
-            # Without a mask, torch's own causal attention, as in the model's own forward pass without padding.
+            # Without a mask, torch's own causal attention, as in the model's own forward pass
+            # without padding.
             hidden = _bare(
                 block(
-                    hidden, attention_mask=None, position_ids=self.at, position_embeddings=self.angles, use_cache=False
+                    hidden,
+                    attention_mask=None,
+                    position_ids=self.at,
+                    position_embeddings=self.angles,
+                    use_cache=False,
                 )
             )
         logits: Tensor = self.model.lm_head(self.model.model.norm(hidden[:, -1]))
@@ -142,16 +152,19 @@ class Resumed(Step):
 
 
 class TokenSuffix(Step):
-    """The engine's replay, one cell at a time: from the patched token on, on the base's keys and values."""
+    """The engine's replay, one cell at a time: from the patched token on, on the base's keys and
+    values."""
 
     name = "+ token suffix, base's keys/values"
 
     def prepare(self) -> None:
-        taps = Taps(self.network)
-        limit, kept = Limit(len(self.grid.pairs)), capture_bytes(self.network.device)
-        captures = Captures(self.network, taps, limit, 0.0, kept, keys=True)
-        self.path = Replayed(self.network, taps, captures)
-        list(self.path.batches(self.grid.rows((self.grid.layers[0], self.grid.tokens[0]))))  # says what is wanted
+        taps = Components(self.network)
+        limit, kept = RowLimit(len(self.grid.pairs)), capture_bytes(self.network.device)
+        captures = ActivationCache(self.network, taps, limit, 0.0, kept, keys=True)
+        self.path = ReplayExecutor(self.network, taps, captures)
+        list(
+            self.path.batches(self.grid.rows((self.grid.layers[0], self.grid.tokens[0])))
+        )  # says what is wanted
         captures.runs(Row(ids) for pair in self.grid.pairs for ids in pair)
 
     def forget(self) -> None:
@@ -167,7 +180,8 @@ WHOLE = ("+ waves of several cells", "+ identity shortcut: the engine")
 
 @dataclass(slots=True)
 class Measured:
-    """One line of the table. `seconds`: of the whole grid, extrapolated where `cells` of it were run."""
+    """One line of the table. `seconds`: of the whole grid, extrapolated where `cells` of it were
+    run."""
 
     name: str
     agreement: Agreement
@@ -179,7 +193,9 @@ class Measured:
     working: float = 0.0
 
     def extrapolate(self, grid: Grid) -> None:
-        self.seconds = sum(self.preparing) / len(self.preparing) + self.working / self.cells * grid.cells
+        self.seconds = (
+            sum(self.preparing) / len(self.preparing) + self.working / self.cells * grid.cells
+        )
 
 
 @torch.inference_mode()
@@ -187,7 +203,9 @@ def main() -> None:
     asked, _, network, grid = on_template(__doc__)
     table = sampled(network, grid, NEAR_TIE["float32"])
     right = table[0].agreement.right
-    middles = Grid(grid.pairs, grid.layers, grid.tokens[1::3] if len(grid.tokens) % 3 == 0 else grid.tokens)
+    middles = Grid(
+        grid.pairs, grid.layers, grid.tokens[1::3] if len(grid.tokens) % 3 == 0 else grid.tokens
+    )
     for name, part, free in zip(WHOLE, (middles, grid), (False, True), strict=True):
         engine = Engine(network, part, asked.rows, NEAR_TIE["float32"], free=free)
         table.append(whole(name, engine, Agreement(right, NEAR_TIE["float32"]), grid))
@@ -203,7 +221,9 @@ def sampled(network: LanguageModel, grid: Grid, tolerance: float) -> list[Measur
     steps = [step(network, grid) for step in STEPS]
     for step in steps:
         step.prepare()
-        step.size = best_size(lambda size, step=step: _one(step, size), len(grid.pairs), network.device)
+        step.size = best_size(
+            lambda size, step=step: _one(step, size), len(grid.pairs), network.device
+        )
         step.forget()
         table.append(Measured(step.name, Agreement(right, tolerance), len(sample), step.size))
     for part in range(ROUNDS):
@@ -215,7 +235,8 @@ def sampled(network: LanguageModel, grid: Grid, tolerance: float) -> list[Measur
 
 
 def whole(name: str, engine: Engine, agreement: Agreement, grid: Grid) -> Measured:
-    """The engine, on all of its own grid; extrapolated where that is a part of `grid`, the captures counted once."""
+    """The engine, on all of its own grid; extrapolated where that is a part of `grid`, the captures
+    counted once."""
     with memory(engine.network.device) as peak:
         engine.prepare()
         for wave, logits in engine.waves():
@@ -223,23 +244,30 @@ def whole(name: str, engine: Engine, agreement: Agreement, grid: Grid) -> Measur
                 agreement.see(*engine.where[row], line)
     for row, decision in engine.left_alone.items():
         agreement.see_free(row, engine.where[row], engine.network, decision)
-    seconds = engine.capturing + (engine.seconds - engine.capturing) * grid.cells / engine.grid.cells
+    seconds = (
+        engine.capturing + (engine.seconds - engine.capturing) * grid.cells / engine.grid.cells
+    )
     return Measured(name, agreement, engine.grid.cells, engine.limit, seconds, peak.bytes)
 
 
 def print_table(table: Sequence[Measured], grid: Grid, partly: bool = False) -> None:
-    """Seconds, how many times faster than the step before and than the first, memory, agreement with the first.
+    """Seconds, how many times faster than the step before and than the first, memory, agreement
+    with the first.
 
     `partly`: the last line was not run whole, and may have missed rows of the sample.
     """
-    print(f"{'':36} {'batch':>5} {'cells run':>9} {'seconds':>9} {'step':>6} {'in all':>7} {'MiB':>6}  max |d logit|")
+    print(
+        f"{'':36} {'batch':>5} {'cells run':>9} {'seconds':>9} {'step':>6} {'in all':>7} "
+        f"{'MiB':>6}  max |d logit|"
+    )
     before = table[0].seconds
     for line in table:
         missed = len(line.agreement.right) * len(grid.pairs) - line.agreement.rows
         whole = line.cells == grid.cells and not (partly and line is table[-1])
         assert not (whole and missed), "every row of the sample is looked at"
         print(
-            f"{line.name:36} {line.size:5} {line.cells:9} {line.seconds:9.1f} {before / line.seconds:6.2f} "
+            f"{line.name:36} {line.size:5} {line.cells:9} {line.seconds:9.1f} "
+            f"{before / line.seconds:6.2f} "
             f"{table[0].seconds / line.seconds:7.1f} {line.bytes / 2**20:6.0f}  {line.agreement}"
         )
         before = line.seconds
@@ -283,7 +311,10 @@ def _round(step: Step, line: Measured, cells: Sequence[Cell]) -> None:
 
 def _one(step: Step, size: int) -> None:
     """A batch in the middle of the grid."""
-    cell = step.grid.layers[len(step.grid.layers) // 2], step.grid.tokens[len(step.grid.tokens) // 2]
+    cell = (
+        step.grid.layers[len(step.grid.layers) // 2],
+        step.grid.tokens[len(step.grid.tokens) // 2],
+    )
     step.batch(cell, slice(0, size)).argmax(-1)
 
 

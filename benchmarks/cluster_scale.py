@@ -1,14 +1,17 @@
-"""How far one driver reaches: replicas on one machine, tasks a second over Ray, a search of 10^5 hypotheses and its resume.
+"""How far one driver reaches: replicas on one machine, tasks a second over Ray, a search of 10^5
+hypotheses and its resume.
 
     python benchmarks/cluster_scale.py replicas [--counts 1 2 4] [--seconds 20]
     python benchmarks/cluster_scale.py driver [--replicas 2 4 8] [--tasks 5000]
     python benchmarks/cluster_scale.py search [--hypotheses 100000] [--variables 2] [--workers 64] [--folder /tmp]
 
-`replicas`: real replicas of jobs/planted's model (GPT-2 of 4 layers), a core and a thread each, over an embedded Ray; pairs x interventions
-a second. More replicas than cores cannot be faster. `driver`: replicas that answer at once (benchmarks/simulated.py); what is
-left is the driver's: Ray's calls alone, then with search and ledger, each task one intervention x one block. `search`: simulated workers
-in this process, the real ledger on a local disk; the pool's own time is taken off. Seconds are of a clock, "CPU" of this process alone: on
-a machine with other work on it only these can be compared.
+`replicas`: real replicas of jobs/planted's model (GPT-2 of 4 layers), a core and a thread each,
+over an embedded Ray; pairs x interventions a second. More replicas than cores cannot be faster.
+`driver`: replicas that answer at once (benchmarks/simulated.py); what is left is the driver's:
+Ray's calls alone, then with search and ledger, each task one intervention x one block. `search`:
+simulated workers in this process, the real ledger on a local disk; the pool's own time is taken
+off. Seconds are of a clock, "CPU" of this process alone: on a machine with other work on it only
+these can be compared.
 """
 
 import argparse
@@ -29,20 +32,20 @@ from simulated import Simulated, Timed
 
 import raysearch as rs
 from raysearch import driver
-from raysearch.cluster.fake_pool import FakePool
-from raysearch.cluster.ray_pool import RayPool, Shape
-from raysearch.cluster.work import Work
-from raysearch.cluster.worker import Ready, Worker
-from raysearch.engine.meter import Memory, Usage
+from raysearch.cluster.ray_pool import PoolShape, RayPool
+from raysearch.cluster.replica_spec import ReplicaSpec
+from raysearch.cluster.worker import ReplicaReady, Worker
+from raysearch.core.events import Event, Measured, Task
+from raysearch.core.records import Snapshot
+from raysearch.engine.execution.usage import Memory, Usage
 from raysearch.problems import load_problem
-from raysearch.report.results import results
-from raysearch.search.blocks import even_blocks
-from raysearch.search.events import Event, Measured, Task
-from raysearch.search.notes import Snapshot
+from raysearch.report.results_table import results
+from raysearch.search.pair_blocks import even_blocks
 from raysearch.search.search import EVIDENCE_VERSION, Search
-from raysearch.store.ledger import Ledger
+from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder
+from raysearch.testing.fake_pool import FakePool
 
 PLANTED = Path(__file__).parents[1] / "jobs/planted/model"
 POSITIONS = ("a", "plus1", "b", "plus2", "c", "last")
@@ -54,9 +57,9 @@ NO_USAGE = Usage({}, 0, Memory(0, 0, 0.0, 0.0))
 class Instant(Worker):
     """A worker without a model: it answers from a formula."""
 
-    def open(self, work: Work) -> Ready:
+    def open(self, work: ReplicaSpec) -> ReplicaReady:
         self._pool = FakePool(Simulated(int(work.model)).world())
-        return Ready(self._pool.open(), "simulated", NO_USAGE)
+        return ReplicaReady(self._pool.open(), "simulated", NO_USAGE)
 
     def do(self, task: Task, tensors: Mapping[str, bytes]) -> tuple[list[Event], Usage]:
         self._pool.submit(task)
@@ -85,16 +88,22 @@ def replicas(counts: Iterable[int], seconds: float) -> None:
             _all_ready(pool, count)
             rate = _feed(pool, _planted_tasks(), seconds)
         first = first or rate
-        print(f"| {count} | {rate:.0f} | {rate / first:.2f} | {rate / first / count:.2f} |", flush=True)
+        print(
+            f"| {count} | {rate:.0f} | {rate / first:.2f} | {rate / first / count:.2f} |",
+            flush=True,
+        )
 
 
 def driver_rate(counts: Iterable[int], tasks: int) -> None:
     """Tasks a second that one driver hands out and takes back."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print("| replicas | Ray alone: tasks/s | CPU ms a task | with search and ledger: tasks/s | CPU ms a task |")
+    print(
+        "| replicas | Ray alone: tasks/s | CPU ms a task | with search and ledger: tasks/s | CPU "
+        "ms a task |"
+    )
     print("|---|---|---|---|---|")
     sim = Simulated(tasks * 2, rows=4)
-    work = Work(str(tasks * 2), None, "float32", (), (), ())
+    work = ReplicaSpec(str(tasks * 2), None, "float32", (), (), ())
     for count in counts:
         with _ray(count):
             with _pool(work, count, Instant) as pool:
@@ -103,31 +112,50 @@ def driver_rate(counts: Iterable[int], tasks: int) -> None:
             with _pool(work, count, Instant) as pool, _run(sim) as run:
                 _all_ready(pool, count)
                 whole = _rate_whole(pool, sim, run, tasks)
-        print(f"| {count} | {alone[0]:.0f} | {alone[1]:.2f} | {whole[0]:.0f} | {whole[1]:.2f} |", flush=True)
+        print(
+            f"| {count} | {alone[0]:.0f} | {alone[1]:.2f} | {whole[0]:.0f} | {whole[1]:.2f} |",
+            flush=True,
+        )
 
 
 def search(sim: Simulated, workers: int, folder: Path) -> None:
     """A whole search with simulated workers, then its resume and its results."""
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {len(sim.space)} hypotheses, {workers} workers")
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {len(sim.space)} hypotheses, "
+        f"{workers} workers"
+    )
     with _run(sim, folder) as run:
         before, watch = _resident(), Stopwatch()
-        ledger, brain, pool = Ledger(run), sim.search(), Timed(sim.world(), workers)
+        ledger, brain, pool = RunLedger(run), sim.search(), Timed(sim.world(), workers)
         driver.drive(brain, pool, ledger, ledger.snapshot)
         ledger.close("done")
         wall, cpu = watch.read()
         wall, cpu = wall - pool.seconds, cpu - pool.cpu
         gc.collect()
         end, living = brain.snapshot(), _resident() - before
-        print(f"{end.accepted} accepted, {end.rejected} rejected, {end.undecided} undecided; {end.pairs} pairs")
+        print(
+            f"{end.accepted} accepted, {end.rejected} rejected, {end.undecided} undecided; "
+            f"{end.pairs} pairs"
+        )
         print(f"events       {pool.events} in {pool.tasks} tasks")
-        print(f"driver       {wall:.1f} s, {cpu:.1f} s CPU: {cpu / pool.events * 1e6:.0f} us CPU an event")
-        print(f"memory       {living / MIB:.0f} MiB above the start: {living / len(sim.space):.0f} bytes a hypothesis")
+        print(
+            f"driver       {wall:.1f} s, {cpu:.1f} s CPU: {cpu / pool.events * 1e6:.0f} us CPU an "
+            f"event"
+        )
+        print(
+            f"memory       {living / MIB:.0f} MiB above the start: {living / len(sim.space):.0f} "
+            f"bytes a hypothesis"
+        )
         del ledger, brain, pool
         gc.collect()
         _resume(sim, run)
         for name in ("journal", "tables", *(f"tables/{name}" for name in run.tables.folders())):
             print(f"{name:24} {_size(run.path / name) / MIB:.1f} MiB")
-        for what, wanted in (("all", {}), ("accepted", {"accepted": True}), ("top 100", {"top": 100})):
+        for what, wanted in (
+            ("all", {}),
+            ("accepted", {"accepted": True}),
+            ("top 100", {"top": 100}),
+        ):
             watch = Stopwatch()
             rows = results(run.place, **wanted).num_rows
             print(f"results, {what:15} {watch.read()[0]:.2f} s, {rows} rows")
@@ -135,13 +163,15 @@ def search(sim: Simulated, workers: int, folder: Path) -> None:
 
 def _resume(sim: Simulated, run: RunFolder) -> None:
     watch = Stopwatch()
-    ledger, brain = Ledger(run), sim.search()
+    ledger, brain = RunLedger(run), sim.search()
     looked = watch.read()[0]
     driver.replay(brain, ledger.replay(), ledger)
     wall, cpu = watch.read()
     assert brain.done
     ledger.close("done")
-    print(f"resume       {wall:.1f} s, {cpu:.1f} s CPU ({looked:.1f} s to look through the journal)")
+    print(
+        f"resume       {wall:.1f} s, {cpu:.1f} s CPU ({looked:.1f} s to look through the journal)"
+    )
 
 
 def _rate_alone(pool: RayPool, sim: Simulated, tasks: int) -> tuple[float, float]:
@@ -160,7 +190,7 @@ def _rate_alone(pool: RayPool, sim: Simulated, tasks: int) -> tuple[float, float
 
 def _rate_whole(pool: RayPool, sim: Simulated, run: RunFolder, tasks: int) -> tuple[float, float]:
     """The same of a whole driver, once all hypotheses live."""
-    ledger, brain = Ledger(run), sim.search()
+    ledger, brain = RunLedger(run), sim.search()
     while brain.snapshot().stage == "screening":
         _turn(brain, pool, ledger)
     watch, first, last = Stopwatch(), brain.snapshot().pairs, 0
@@ -172,7 +202,7 @@ def _rate_whole(pool: RayPool, sim: Simulated, run: RunFolder, tasks: int) -> tu
     return done / wall, cpu / done * 1e3
 
 
-def _turn(brain: Search, pool: driver.Pool, ledger: Ledger) -> Snapshot:
+def _turn(brain: Search, pool: driver.Pool, ledger: RunLedger) -> Snapshot:
     """One turn of `driver.drive`."""
     for task in brain.ask(pool.free):
         pool.submit(task, ledger.tensors(task))
@@ -194,17 +224,23 @@ def _feed(pool: RayPool, tasks: Iterator[Task], seconds: float) -> float:
     return pairs / (time.perf_counter() - began)
 
 
-def _planted() -> Work:
+def _planted() -> ReplicaSpec:
     problem = load_problem("raysearch.problems.add_three", {})
     pairs = rs.draw_pairs(problem, VARIABLES, {"test": 512}, seed=0)
-    return Work(str(PLANTED), None, "float32", pairs, POSITIONS, VARIABLES, rows=64)
+    return ReplicaSpec(str(PLANTED), None, "float32", pairs, POSITIONS, VARIABLES, rows=64)
 
 
 def _planted_tasks() -> Iterator[Task]:
     """Endlessly: each block of 32 pairs with each eight of the 24 interventions on the residual."""
-    grid = [rs.Intervention((rs.Unit(rs.Site(layer, "residual", at)),)) for at in POSITIONS for layer in range(4)]
+    grid = [
+        rs.Intervention((rs.Unit(rs.Site(layer, "residual", at)),))
+        for at in POSITIONS
+        for layer in range(4)
+    ]
     groups = [tuple(grid[i : i + 8]) for i in range(0, len(grid), 8)]
-    work = cycle([(group, block) for block in even_blocks("test", range(512), 32) for group in groups])
+    work = cycle(
+        [(group, block) for block in even_blocks("test", range(512), 32) for group in groups]
+    )
     for number, (group, block) in enumerate(work):
         yield Task(number, "measure", group, (block,))
 
@@ -217,7 +253,13 @@ def _all_ready(pool: RayPool, count: int) -> None:
 @contextmanager
 def _ray(cpus: int) -> Iterator[None]:
     """An embedded Ray that reckons with so many CPUs, whatever the machine has."""
-    ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(
+        "local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
     try:
         yield
     finally:
@@ -225,8 +267,8 @@ def _ray(cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _pool(work: Work, count: int, worker: type[Worker] = Worker) -> Iterator[RayPool]:
-    pool = RayPool(work, f"scale-{worker.__name__}", Shape(count), worker=worker)
+def _pool(work: ReplicaSpec, count: int, worker: type[Worker] = Worker) -> Iterator[RayPool]:
+    pool = RayPool(work, f"scale-{worker.__name__}", PoolShape(count), worker=worker)
     pool.open()
     _all_ready(pool, count)
     try:
@@ -264,7 +306,9 @@ def _size(path: Path) -> int:
 
 def main() -> None:
     """Runs the part that is named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = parser.add_subparsers(dest="part", required=True)
     part = parts.add_parser("replicas")
     part.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
@@ -281,7 +325,9 @@ def main() -> None:
     run: Mapping[str, Callable[[], None]] = {
         "replicas": lambda: replicas(flags.counts, flags.seconds),
         "driver": lambda: driver_rate(flags.replicas, flags.tasks),
-        "search": lambda: search(Simulated(flags.hypotheses, flags.variables), flags.workers, flags.folder),
+        "search": lambda: search(
+            Simulated(flags.hypotheses, flags.variables), flags.workers, flags.folder
+        ),
     }
     run[flags.part]()
 

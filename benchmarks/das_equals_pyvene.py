@@ -1,23 +1,30 @@
-"""Trained rotations, ours beside those of pyvene 0.1.8: how good they come out after the same training.
+"""Trained rotations, ours beside those of pyvene 0.1.8: how good they come out after the same
+training.
 
     make install && .venv/bin/python benchmarks/das_equals_pyvene.py [--methods low_rank] [--seeds 2] [--steps 100]
 
-jobs/models/add_three_planted, a + b after layer 1 at the second "+", where it fills 8 known directions of 64. Both sides take the same fit
-pairs in the same batches, as many steps of Adam, and the same learning rates by the same schedule; both are scored by their last
-intervention (ours: nothing is held back to choose an earlier one) on the change pairs of the holdout, by arg max. Each begins where it
-begins by itself, a random rotation of its own for each seed; with `--start shared`, pyvene begins where ours does.
+jobs/models/add_three_planted, a + b after layer 1 at the second "+", where it fills 8 known
+directions of 64. Both sides take the same fit pairs in the same batches, as many steps of Adam, and
+the same learning rates by the same schedule; both are scored by their last intervention (ours:
+nothing is held back to choose an earlier one) on the change pairs of the holdout, by arg max. Each
+begins where it begins by itself, a random rotation of its own for each seed; with `--start shared`,
+pyvene begins where ours does.
 
 - low_rank: LowRankRotatedSpaceIntervention of 8 directions, beside our das of 8;
-- full: RotatedSpaceIntervention, 64 x 64, of which the first 8 coordinates are interchanged, beside the same;
-- boundless: BoundlessRotatedSpaceIntervention beside our boundless, both cooled from `--temperature` to 0.1, the boundary as a penalty.
+- full: RotatedSpaceIntervention, 64 x 64, of which the first 8 coordinates are interchanged, beside
+  the same;
+- boundless: BoundlessRotatedSpaceIntervention beside our boundless, both cooled from
+  `--temperature` to 0.1, the boundary as a penalty.
 
-What remains apart is how rotations are parametrized: QR in ours, Householder (low rank) and matrix exponential in pyvene, so that one
-learning rate does not turn them equally fast: a step from an orthonormal start moves a direction twice as far by Householder as by the
-others (ours is put back to its Q before each step, so that it does not grow). `--rate-ratio` is for seeing that.
+What remains apart is how rotations are parametrized: QR in ours, Householder (low rank) and matrix
+exponential in pyvene, so that one learning rate does not turn them equally fast: a step from an
+orthonormal start moves a direction twice as far by Householder as by the others (ours is put back
+to its Q before each step, so that it does not grow). `--rate-ratio` is for seeing that.
 
-Ours runs by tasks of a replica, as in a search; pyvene as its documentation trains. Where a boundary collapses (it falls to its clamp, from
-where no gradient brings it back), ours fails and gives nothing to score; pyvene's is counted, and scored as it is. The last line is the
-largest difference of the means.
+Ours runs by tasks of a replica, as in a search; pyvene as its documentation trains. Where a
+boundary collapses (it falls to its clamp, from where no gradient brings it back), ours fails and
+gives nothing to score; pyvene's is counted, and scored as it is. The last line is the largest
+difference of the means.
 """
 
 import argparse
@@ -34,15 +41,15 @@ from transformers import PreTrainedModel
 
 import raysearch as rs
 from raysearch.causal import Split
-from raysearch.engine.featurizers.featurizer import Cooling
+from raysearch.core.events import Block, Encoded, Failed, Fitted, Measured, Seed, Task
+from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.make import untrained
-from raysearch.engine.fit.recipe import Recipe, batch_of, set_rates
-from raysearch.engine.load import ModelSource, load
-from raysearch.engine.machine import Settings
+from raysearch.engine.loading.load import ModelSource, load
+from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
+from raysearch.engine.training.recipe import Recipe, batch_of, set_rates
 from raysearch.job.keys import FitKeys
 from raysearch.problems.add_three import POSITIONS, problem
-from raysearch.search.events import Block, Encoded, Failed, Fitted, Measured, Seed, Task
 
 MODEL = Path(__file__).parent.parent / "jobs" / "models" / "add_three_planted"
 VARIABLE, LAYER, POSITION, K, WIDTH = "sum_ab", 1, "plus2", 8, 64
@@ -53,7 +60,8 @@ CLAMP = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`more`: what pyvene's intervention is told. `swapped`: how many of its coordinates are interchanged (None: as it says)."""
+    """`more`: what pyvene's intervention is told. `swapped`: how many of its coordinates are
+    interchanged (None: as it says)."""
 
     name: str
     subspace: rs.Subspace
@@ -63,13 +71,20 @@ class Method:
 
     @property
     def intervention(self) -> rs.Intervention:
-        return rs.Intervention((rs.Unit(rs.Site(LAYER, "residual", POSITION), self.subspace),), variable=VARIABLE)
+        return rs.Intervention(
+            (rs.Unit(rs.Site(LAYER, "residual", POSITION), self.subspace),), variable=VARIABLE
+        )
 
 
 METHODS = {
     one.name: one
     for one in (
-        Method("low_rank", rs.Subspace("das", K), pyvene.LowRankRotatedSpaceIntervention, {"low_rank_dimension": K}),
+        Method(
+            "low_rank",
+            rs.Subspace("das", K),
+            pyvene.LowRankRotatedSpaceIntervention,
+            {"low_rank_dimension": K},
+        ),
         Method("full", rs.Subspace("das", K), pyvene.RotatedSpaceIntervention, {}, K),
         Method("boundless", rs.Subspace("boundless"), pyvene.BoundlessRotatedSpaceIntervention, {}),
     )
@@ -78,7 +93,8 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of one seed. `iia`: None where there is nothing to score; `width`: that a boundary found."""
+    """What came of one seed. `iia`: None where there is nothing to score; `width`: that a boundary
+    found."""
 
     iia: float | None
     width: float | None
@@ -106,29 +122,37 @@ def main() -> None:
         temperature=asked.temperature,
         penalty=asked.penalty,
     )
-    drawn = rs.draw_pairs(problem(), (VARIABLE,), {"fit": asked.fit, "holdout": asked.holdout}, asked.pairs_seed)
+    drawn = rs.draw_pairs(
+        problem(), (VARIABLE,), {"fit": asked.fit, "holdout": asked.holdout}, asked.pairs_seed
+    )
     own = replace(recipe, learning_rate=recipe.learning_rate * asked.rate_ratio)
-    source, settings = ModelSource(str(MODEL)), Settings(threads=asked.threads, recipe=own)
+    source, settings = ModelSource(str(MODEL)), RunnerSettings(threads=asked.threads, recipe=own)
     replica = Replica.open(source, drawn, POSITIONS, (VARIABLE,), "benchmark", settings=settings)
     pairs = _pairs(replica, drawn)
     model = load(source).model
     methods, seeds = [METHODS[name] for name in asked.methods], range(asked.seeds)
     print(
-        f"pairs           {len(pairs.fit)} to fit, {len(pairs.holdout)} change pairs of {asked.holdout} of the holdout"
+        f"pairs           {len(pairs.fit)} to fit, {len(pairs.holdout)} change pairs of "
+        f"{asked.holdout} of the holdout"
     )
     print(
-        f"training        {recipe.steps} steps of {recipe.batch}, {recipe.optimizer}, {recipe.learning_rate:g}, "
-        f"{recipe.schedule} after {recipe.warmup:.0%} of warm-up; {asked.seeds} seeds, {asked.start} starts"
+        f"training        {recipe.steps} steps of {recipe.batch}, {recipe.optimizer}, "
+        f"{recipe.learning_rate:g}, "
+        f"{recipe.schedule} after {recipe.warmup:.0%} of warm-up; {asked.seeds} seeds, "
+        f"{asked.start} starts"
         + (f"; our rotations at {own.learning_rate:g}" if own != recipe else "")
     )
     print(
-        f"boundless       temperature {recipe.temperature:g} to {COLDEST:g}, boundary at {recipe.learning_rate:g}, "
+        f"boundless       temperature {recipe.temperature:g} to {COLDEST:g}, boundary at "
+        f"{recipe.learning_rate:g}, "
         f"of weight {recipe.penalty:g}"
     )
     off = []
     for method in methods:
         ours = _ours(replica, method, pairs, seeds, recipe.steps)
-        theirs = [_pyvene(model, method, pairs, seed, recipe, asked.start == "shared") for seed in seeds]
+        theirs = [
+            _pyvene(model, method, pairs, seed, recipe, asked.start == "shared") for seed in seeds
+        ]
         _tell(method, theirs, ours)
         means = [_mean(side) for side in (theirs, ours)]
         off += [abs(means[0] - means[1])] if None not in means else []
@@ -136,15 +160,25 @@ def main() -> None:
 
 
 def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-2, help="of rotation and boundary")
-    parser.add_argument("--rate-ratio", type=float, default=1.0, help="of our rotation's learning rate to pyvene's")
-    parser.add_argument("--temperature", type=float, default=2.0, help="from which boundless is cooled")
-    parser.add_argument("--penalty", type=float, default=1.0, help="weight of boundless's boundary in the loss")
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-2, help="of rotation and boundary"
+    )
+    parser.add_argument(
+        "--rate-ratio", type=float, default=1.0, help="of our rotation's learning rate to pyvene's"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=2.0, help="from which boundless is cooled"
+    )
+    parser.add_argument(
+        "--penalty", type=float, default=1.0, help="weight of boundless's boundary in the loss"
+    )
     parser.add_argument("--start", choices=["own", "shared"], default="own")
     parser.add_argument("--fit", type=int, default=1024, help="pairs")
     parser.add_argument("--holdout", type=int, default=512, help="pairs")
@@ -158,18 +192,26 @@ def _pairs(replica: Replica, drawn: Sequence[rs.Pair]) -> Pairs:
     encoded = replica.opened.encoded
     return Pairs(
         tuple(e for e in encoded if splits[e.index] == "fit"),
-        tuple(e for e in encoded if splits[e.index] == "holdout" and e.counterfactual[VARIABLE] != e.answers["base"]),
+        tuple(
+            e
+            for e in encoded
+            if splits[e.index] == "holdout" and e.counterfactual[VARIABLE] != e.answers["base"]
+        ),
     )
 
 
-def _ours(replica: Replica, method: Method, pairs: Pairs, seeds: Sequence[int], steps: int) -> list[Trained]:
+def _ours(
+    replica: Replica, method: Method, pairs: Pairs, seeds: Sequence[int], steps: int
+) -> list[Trained]:
     """All seeds in one company."""
     fit, holdout = (
         Block(split, 0, tuple(e.index for e in part))
         for split, part in (("fit", pairs.fit), ("holdout", pairs.holdout))
     )
     asked = method.intervention
-    task = Task(0, "fit", (asked,), (fit,), seeds=tuple(Seed(asked, s) for s in seeds), steps=(0, steps))
+    task = Task(
+        0, "fit", (asked,), (fit,), seeds=tuple(Seed(asked, s) for s in seeds), steps=(0, steps)
+    )
     trained = []
     for event in replica.do(task):
         if isinstance(event, Failed):
@@ -185,19 +227,28 @@ def _ours(replica: Replica, method: Method, pairs: Pairs, seeds: Sequence[int], 
     return trained
 
 
-def _pyvene(model: PreTrainedModel, method: Method, pairs: Pairs, seed: int, recipe: Recipe, shared: bool) -> Trained:
+def _pyvene(
+    model: PreTrainedModel, method: Method, pairs: Pairs, seed: int, recipe: Recipe, shared: bool
+) -> Trained:
     """As its documentation trains, with our batches, rates and temperatures."""
     intervenable, intervention = _wrapped(model, method, seed, shared)
     bounded = isinstance(intervention, pyvene.BoundlessRotatedSpaceIntervention)
-    groups = [{"params": list(intervention.rotate_layer.parameters()), "rate": recipe.learning_rate}]
+    groups = [
+        {"params": list(intervention.rotate_layer.parameters()), "rate": recipe.learning_rate}
+    ]
     if bounded:
-        groups += [{"params": [intervention.intervention_boundaries], "rate": recipe.boundary_learning_rate}]
+        groups += [
+            {
+                "params": [intervention.intervention_boundaries],
+                "rate": recipe.boundary_learning_rate,
+            }
+        ]
     optimizer = torch.optim.Adam(groups)
     by_index = {e.index: e for e in pairs.fit}
     for step in range(recipe.steps):
         batch = [by_index[i] for i in batch_of(sorted(by_index), recipe.batch, seed, step)]
         if bounded:
-            cooling = Cooling(recipe.temperature or 0.0, COLDEST)
+            cooling = TemperatureSchedule(recipe.temperature or 0.0, COLDEST)
             intervenable.set_temperature(torch.tensor(cooling.at(step / max(1, recipe.steps - 1))))
         wanted = torch.tensor([e.counterfactual[VARIABLE][0] for e in batch])
         loss = functional.cross_entropy(_logits(intervenable, batch), wanted)
@@ -221,7 +272,12 @@ def _wrapped(
 ) -> tuple[pyvene.IntervenableModel, torch.nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(1_000 + seed)  # ours draws the same numbers from the same seed
-        told = {"layer": LAYER, "component": "block_output", "intervention_type": method.theirs, **method.more}
+        told = {
+            "layer": LAYER,
+            "component": "block_output",
+            "intervention_type": method.theirs,
+            **method.more,
+        }
         intervenable = pyvene.IntervenableModel(pyvene.IntervenableConfig([told]), model)
     intervenable.set_device("cpu")
     intervenable.disable_model_gradients()
@@ -239,7 +295,9 @@ def _start(method: Method, seed: int) -> Tensor:
     begun = untrained(method.subspace, WIDTH, generator).tensors()["directions"]
     if method.swapped is None:
         return begun
-    q, _ = torch.linalg.qr(torch.cat([begun, torch.randn(WIDTH, WIDTH - K, generator=generator)], dim=1))
+    q, _ = torch.linalg.qr(
+        torch.cat([begun, torch.randn(WIDTH, WIDTH - K, generator=generator)], dim=1)
+    )
     return torch.cat([begun, q[:, K:]], dim=1)
 
 
@@ -267,11 +325,16 @@ def _mean(trained: Sequence[Trained]) -> float | None:
 def _tell(method: Method, theirs: Sequence[Trained], ours: Sequence[Trained]) -> None:
     line = f"{method.name:<15} pyvene {_side(theirs)}, ours {_side(ours)}"
     means = [_mean(side) for side in (theirs, ours)]
-    print(line if None in means else f"{line}, ours - pyvene {means[1] - means[0]:+.4f}", flush=True)
+    print(
+        line if None in means else f"{line}, ours - pyvene {means[1] - means[0]:+.4f}", flush=True
+    )
     for name, side in (("pyvene", theirs), ("ours", ours)):
         told = ["-" if one.iia is None else f"{one.iia:.4f}" for one in side]
         widths = [f"{one.width:.1f}" for one in side if one.width is not None]
-        print(f"  {name:<13} {' '.join(told)}" + (f", widths {' '.join(widths)}" if widths else ""), flush=True)
+        print(
+            f"  {name:<13} {' '.join(told)}" + (f", widths {' '.join(widths)}" if widths else ""),
+            flush=True,
+        )
 
 
 def _side(trained: Sequence[Trained]) -> str:

@@ -1,15 +1,18 @@
-"""Training rotations, side by side with pyvene 0.1.8: the same model, pairs, batches, learning rate, threads and process.
+"""Training rotations, side by side with pyvene 0.1.8: the same model, pairs, batches, learning
+rate, threads and process.
 
     make install && .venv/bin/python benchmarks/das_vs_pyvene.py [--half] [--tiny]
 
-SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16. Positions are spread from the first token in which
-prompts differ to the last (`--half`: over the second half, with prompts that differ from their first token on), so that no row is free.
-A step is one batch of one hypothesis: forward, backward, Adam; validation is left out on both sides. Ours is the whole grid in
-one company, and one hypothesis (the middle layer, the second position, k = 4) by itself, captures included once in each. pyvene is timed
-on one cell of each layer, positions and sizes in turn, as its documentation trains (model gradients disabled, cross entropy at
-the last token); its cost hardly depends on position and size. Both take `--steps` steps after a warm-up and are
-extrapolated to `--train`. Losses of the first step, from the same rotation on the same batch, are compared. The last line is the ratio
-for the grid.
+SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16. Positions are
+spread from the first token in which prompts differ to the last (`--half`: over the second half,
+with prompts that differ from their first token on), so that no row is free. A step is one batch of
+one hypothesis: forward, backward, Adam; validation is left out on both sides. Ours is the whole
+grid in one company, and one hypothesis (the middle layer, the second position, k = 4) by itself,
+captures included once in each. pyvene is timed on one cell of each layer, positions and sizes in
+turn, as its documentation trains (model gradients disabled, cross entropy at the last token); its
+cost hardly depends on position and size. Both take `--steps` steps after a warm-up and are
+extrapolated to `--train`. Losses of the first step, from the same rotation on the same batch, are
+compared. The last line is the ratio for the grid.
 """
 
 import argparse
@@ -26,19 +29,19 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import raysearch as rs
-from raysearch.engine.captures import Captures
-from raysearch.engine.components import Taps
-from raysearch.engine.decide import NEAR_TIE
+from raysearch.core.events import Encoded, Ids
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.executors import ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit, capture_bytes
+from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.featurizers.make import untrained
-from raysearch.engine.fit.fits import Asked, Fit
-from raysearch.engine.fit.recipe import Recipe, batch_of
-from raysearch.engine.fit.trainer import Trainer
-from raysearch.engine.load import Loaded, ModelSource, load
-from raysearch.engine.memory import Limit, capture_bytes
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import Replayed
+from raysearch.engine.loading.load import LoadedModel, ModelSource, load
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.training.fit import FitOutcome, FitRequest
+from raysearch.engine.training.recipe import Recipe, batch_of
+from raysearch.engine.training.trainer import Trainer
 from raysearch.job.keys import FitKeys
-from raysearch.search.events import Encoded, Ids
 
 Hypothesis = tuple[int, int, int]
 """Layer, position, k."""
@@ -61,7 +64,8 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The grid's pairs as a trainer takes them: what the model says of the source is to be said of the base."""
+    """The grid's pairs as a trainer takes them: what the model says of the source is to be said of
+    the base."""
 
     encoded: tuple[Encoded, ...]
     targets: tuple[int, ...]
@@ -92,20 +96,36 @@ def main() -> None:
     per_step = sum(took.step for took in theirs.values()) / len(theirs) * len(every)
     off = max(abs(whole.losses[h] - took.losses[h]) for h, took in theirs.items())
     extrapolated = asked.train * per_step
-    print(f"grid            {len(grid.layers)} layers x {len(grid.tokens)} positions x {len(asked.sizes)} sizes")
+    print(
+        f"grid            {len(grid.layers)} layers x {len(grid.tokens)} positions x "
+        f"{len(asked.sizes)} sizes"
+    )
     print(f"                tokens {grid.tokens} of 24, layers {grid.layers}, k {asked.sizes}")
-    print(f"a step          batch {asked.batch} of {len(pairs.encoded)} pairs, {asked.threads} threads")
+    print(
+        f"a step          batch {asked.batch} of {len(pairs.encoded)} pairs, {asked.threads} "
+        f"threads"
+    )
     print(f"first losses    differ by at most {off:.2g}")
     for (layer, token, k), took in theirs.items():
-        print(f"pyvene          layer {layer:2}, token {token:2}, k {k:2}: {took.step:.3f} s a step")
-    print(f"ours, one       layer {middle[0]:2}, token {middle[1]:2}, k {middle[2]:2}: {one.step:.3f} s a step")
+        print(
+            f"pyvene          layer {layer:2}, token {token:2}, k {k:2}: {took.step:.3f} s a step"
+        )
     print(
-        f"ours, grid      {whole.step / len(every):.3f} s a step and hypothesis; {whole.before:.1f} s before the first"
+        f"ours, one       layer {middle[0]:2}, token {middle[1]:2}, k {middle[2]:2}: "
+        f"{one.step:.3f} s a step"
+    )
+    print(
+        f"ours, grid      {whole.step / len(every):.3f} s a step and hypothesis; "
+        f"{whole.before:.1f} s before the first"
     )
     single = theirs[middle].whole(asked.train), one.whole(asked.train)
-    print(f"one, {asked.train} steps   pyvene {single[0]:.0f} s, ours {single[1]:.0f} s ({one.before:.1f} s captures)")
     print(
-        f"grid, {asked.train} steps  pyvene {extrapolated:.0f} s, ours {whole.whole(asked.train):.0f} s, extrapolated"
+        f"one, {asked.train} steps   pyvene {single[0]:.0f} s, ours {single[1]:.0f} s "
+        f"({one.before:.1f} s captures)"
+    )
+    print(
+        f"grid, {asked.train} steps  pyvene {extrapolated:.0f} s, ours "
+        f"{whole.whole(asked.train):.0f} s, extrapolated"
     )
     print(f"ratio for one hypothesis: {single[0] / single[1]:.1f}")
     print(f"ratio: {extrapolated / whole.whole(asked.train):.1f}")
@@ -117,19 +137,32 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="that are timed, after a warm-up")
     parser.add_argument("--train", type=int, default=400, help="steps that are extrapolated to")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--tiny", action="store_true", help="few of everything, for a test of the script")
+    parser.add_argument(
+        "--tiny", action="store_true", help="few of everything, for a test of the script"
+    )
     parser.set_defaults(layers=5, positions=4)
     asked = parser.parse_args()
     if asked.tiny:
-        asked.layers, asked.positions, asked.sizes, asked.pairs, asked.batch, asked.steps = 2, 2, [1, 4], 8, 4, 2
+        asked.layers, asked.positions, asked.sizes, asked.pairs, asked.batch, asked.steps = (
+            2,
+            2,
+            [1, 4],
+            8,
+            4,
+            2,
+        )
     return asked
 
 
-def _grid(loaded: Loaded, asked: argparse.Namespace) -> Grid:
+def _grid(loaded: LoadedModel, asked: argparse.Namespace) -> Grid:
     """The template's grid, without positions at which base and source cannot differ."""
-    grid = template_grid(loaded, argparse.Namespace(**{**vars(asked), "positions": None}), asked.half)
+    grid = template_grid(
+        loaded, argparse.Namespace(**{**vars(asked), "positions": None}), asked.half
+    )
     bases, sources = grid.ids(0), grid.ids(1)
-    differing = [t for t in grid.tokens if bool((bases[:, : t + 1] != sources[:, : t + 1]).any(1).all())]
+    differing = [
+        t for t in grid.tokens if bool((bases[:, : t + 1] != sources[:, : t + 1]).any(1).all())
+    ]
     return replace(grid, tokens=spread(differing, asked.positions))
 
 
@@ -155,27 +188,37 @@ def _pairs(network: LanguageModel, grid: Grid) -> Pairs:
 
 def _intervention(hypothesis: Hypothesis) -> rs.Intervention:
     layer, token, k = hypothesis
-    return rs.Intervention((rs.Unit(rs.Site(layer, "residual", str(token)), rs.Subspace("das", k)),), variable="x")
+    return rs.Intervention(
+        (rs.Unit(rs.Site(layer, "residual", str(token)), rs.Subspace("das", k)),), variable="x"
+    )
 
 
 def _ours(
-    network: LanguageModel, recipe: Recipe, hypotheses: Sequence[Hypothesis], pairs: Pairs, asked: argparse.Namespace
+    network: LanguageModel,
+    recipe: Recipe,
+    hypotheses: Sequence[Hypothesis],
+    pairs: Pairs,
+    asked: argparse.Namespace,
 ) -> Took:
     began = time.perf_counter()
-    taps = Taps(network)
-    tolerance, limit = NEAR_TIE["float32"], Limit(asked.rows)
-    captures = Captures(network, taps, limit, tolerance, capture_bytes(network.device), keys=True)
-    trainer = Trainer(network, taps, Replayed(network, taps, captures), captures, recipe, tolerance, limit)
-    fits = [Asked(_intervention(h), 0) for h in hypotheses]
+    taps = Components(network)
+    tolerance, limit = NEAR_TIE["float32"], RowLimit(asked.rows)
+    captures = ActivationCache(
+        network, taps, limit, tolerance, capture_bytes(network.device), keys=True
+    )
+    trainer = Trainer(
+        network, taps, ReplayExecutor(network, taps, captures), captures, recipe, tolerance, limit
+    )
+    fits = [FitRequest(_intervention(h), 0) for h in hypotheses]
     answers: dict[int, Ids] = {at: (said,) for at, said in enumerate(pairs.targets)}
     targets = {fit.intervention.id: answers for fit in fits}
     trainer.fit(fits, pairs.encoded, targets, 0, 0)
     captured = time.perf_counter()
     warm = trainer.fit(fits, pairs.encoded, targets, 0, WARM)
     warmed = time.perf_counter()
-    said = [fit for fit in warm if isinstance(fit, Fit)]
+    said = [fit for fit in warm if isinstance(fit, FitOutcome)]
     assert len(said) == len(fits), warm
-    on = [Asked(a.intervention, a.seed, fit.state) for a, fit in zip(fits, said, strict=True)]
+    on = [FitRequest(a.intervention, a.seed, fit.state) for a, fit in zip(fits, said, strict=True)]
     trainer.fit(on, pairs.encoded, targets, WARM, recipe.steps)
     losses = {h: fit.points[0][1] for h, fit in zip(hypotheses, said, strict=True)}
     return Took(captured - began, (time.perf_counter() - warmed) / asked.steps, losses)
@@ -213,7 +256,9 @@ def _pyvene(
         if step == WARM:
             began = time.perf_counter()
         batch = batch_of(range(len(pairs.targets)), recipe.batch, 0, step)
-        _, out = intervenable({"input_ids": bases[batch]}, [{"input_ids": sources[batch]}], {"sources->base": token})
+        _, out = intervenable(
+            {"input_ids": bases[batch]}, [{"input_ids": sources[batch]}], {"sources->base": token}
+        )
         loss = functional.cross_entropy(out.logits[:, -1], wanted[batch])
         loss.backward()
         optimizer.step()

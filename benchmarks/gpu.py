@@ -1,14 +1,18 @@
-"""The engine on one GPU through a replica's own door: one command, under 8 minutes, no network, no files, from the checkout alone.
+"""The engine on one GPU through a replica's own door: one command, under 8 minutes, no network, no
+files, from the checkout alone.
 
     PYTHONPATH=. python benchmarks/gpu.py [--seconds 20] [--shapes gpt2 llama_1b llama_8b] [--cpu]
 
-It needs torch, transformers, jaxtyping, safetensors, psutil, numpy and scipy, on Python 3.11 to 3.13; no ray, mlflow, pydantic or duckdb.
-A replica is built as a worker builds it: self-check, tolerance, canonical decisions, meter. Random weights in the shapes of GPT-2,
-Llama-3.2-1B and Llama-3.1-8B, made on the device; prompts of 15, 64 and 2,000 random tokens; in bfloat16 and in float32; the residual in
-layers spread over the model, at tokens spread over the prompt. With random weights near-ties are many: the share that is decided again is
-an upper one. `share` is counted multiply-adds of the waves against the rate of a large product on this device in the same dtype.
+It needs torch, transformers, jaxtyping, safetensors, psutil, numpy and scipy, on Python 3.11 to
+3.13; no ray, mlflow, pydantic or duckdb. A replica is built as a worker builds it: self-check,
+tolerance, canonical decisions, meter. Random weights in the shapes of GPT-2, Llama-3.2-1B and
+Llama-3.1-8B, made on the device; prompts of 15, 64 and 2,000 random tokens; in bfloat16 and in
+float32; the residual in layers spread over the model, at tokens spread over the prompt. With random
+weights near-ties are many: the share that is decided again is an upper one. `share` is counted
+multiply-adds of the waves against the rate of a large product on this device in the same dtype.
 
-`--cpu` runs it all in miniature. The last lines are the table, headed by the commit, to be kept in RESULTS.md.
+`--cpu` runs it all in miniature. The last lines are the table, headed by the commit, to be kept in
+RESULTS.md.
 """
 
 import argparse
@@ -20,27 +24,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 import raysearch as rs
 from raysearch.causal import ONE_SOURCE
-from raysearch.engine.asked import row_of
-from raysearch.engine.decide import decide
-from raysearch.engine.machine import Settings
-from raysearch.engine.network import Encoder, LanguageModel
+from raysearch.core.events import Block, Encoded, Failed, Measured, Task
+from raysearch.engine.execution.predict import predict
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.networks.network import Encoder, LanguageModel
+from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.rows import Row
 from raysearch.engine.replica import Replica
-from raysearch.engine.rows import Row
-from raysearch.search.events import Block, Encoded, Failed, Measured, Task
 
 GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 2048}
-LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5}
+LLAMA = {
+    "vocab_size": 128256,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+}
 SHAPES: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(**GPT2, bos_token_id=0, eos_token_id=0),
     "llama_1b": LlamaConfig(
-        **LLAMA, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32
+        **LLAMA,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
     ),
     "llama_8b": LlamaConfig(
-        **LLAMA, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32
+        **LLAMA,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
     ),
 }
 TINY: dict[str, PreTrainedConfig] = {
@@ -96,14 +119,17 @@ class Line:
 
     def __str__(self) -> str:
         return (
-            f"| {self.shape} | {self.dtype} | {self.tokens} | {self.path} | {self.check:.1f} | {self.tolerance:.2g} | {self.equal} "
-            f"| {self.rows} | {self.rate:.0f} | {self.again:.1%} | {1000 * self.host:.1f} | {1000 * self.device:.1f} "
+            f"| {self.shape} | {self.dtype} | {self.tokens} | {self.path} | {self.check:.1f} | "
+            f"{self.tolerance:.2g} | {self.equal} "
+            f"| {self.rows} | {self.rate:.0f} | {self.again:.1%} | {1000 * self.host:.1f} | "
+            f"{1000 * self.device:.1f} "
             f"| {self.launches} | {self.share:.2f} |"
         )
 
 
 HEAD = (
-    "| shape | dtype | tokens | path | check s | tolerance | argmax as canonical | rows | rows/s | decided again | host ms a wave "
+    "| shape | dtype | tokens | path | check s | tolerance | argmax as canonical | rows | rows/s | "
+    "decided again | host ms a wave "
     "| device ms a wave | launches a wave | share of matrix rate |\n|" + "---|" * 14
 )
 
@@ -133,20 +159,29 @@ def main() -> None:
             del model
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    print(f"\ncommit {_commit()}, {_name(device)}, torch {torch.__version__}, {time.perf_counter() - began:.0f} s")
+    print(
+        f"\ncommit {_commit()}, {_name(device)}, torch {torch.__version__}, "
+        f"{time.perf_counter() - began:.0f} s"
+    )
     print(HEAD)
     print("\n".join(map(str, lines)))
 
 
 def measure(
-    shape: str, model: PreTrainedModel, dtype: str, tokens: int, asked: argparse.Namespace, rate: float
+    shape: str,
+    model: PreTrainedModel,
+    dtype: str,
+    tokens: int,
+    asked: argparse.Namespace,
+    rate: float,
 ) -> Line:
-    """A replica's tasks for `asked.seconds`; then one wave by itself, timed and its launches counted."""
+    """A replica's tasks for `asked.seconds`; then one wave by itself, timed and its launches
+    counted."""
     encoded = drawn(model.config.vocab_size, tokens)
     device = model.device
     replica = Replica(
         Drawn(model, dtype, encoded), [_pair(e) for e in encoded], tuple(encoded[0].base_positions), ("x",), "gpu",
-        settings=Settings(rows=asked.rows),
+        settings=RunnerSettings(rows=asked.rows),
     )  # fmt: skip
     check = replica.usage().phases["check"]
     layers = replica.opened.facts.layers
@@ -162,7 +197,9 @@ def measure(
     size = max(1, asked.rows // len(encoded))
     for start in range(0, len(places), size):
         began = now(device)
-        events = replica.do(Task(1 + start, "measure", tuple(places[start : start + size]), (block,)))
+        events = replica.do(
+            Task(1 + start, "measure", tuple(places[start : start + size]), (block,))
+        )
         spent += now(device) - began
         for event in events:
             assert not isinstance(event, Failed), event.message
@@ -174,15 +211,17 @@ def measure(
     machine = replica._machine
     by_key = {place.key: place for place in places}
     answers = {
-        row_of(pair, by_key[event.intervention], machine.taps): output[0]
+        build_row(pair, by_key[event.intervention], machine.taps): output[0]
         for event in done
         for pair, output in zip(encoded, event.outputs, strict=True)
     }
     held = random.Random("0.held").sample(list(answers), min(HELD, len(answers)))
     with torch.inference_mode():
-        canonical = {row: decide(machine.plain.logits([row]))[0].id for row in held}
+        canonical = {row: predict(machine.plain.logits([row]))[0].id for row in held}
     same = sum(answers[row] == canonical[row] for row in held)
-    host, whole, launches, work = wave(replica, [row for row in answers if not machine.path.is_free(row)], asked.rows)
+    host, whole, launches, work = wave(
+        replica, [row for row in answers if not machine.path.is_free(row)], asked.rows
+    )
     return Line(
         shape, dtype, tokens, machine.path.name, check, machine.tolerance, f"{same}/{len(held)}", rows, rows / spent,
         again / max(rows, 1), host, whole, launches, work / max(whole, 1e-9) / rate,
@@ -190,7 +229,8 @@ def measure(
 
 
 def wave(replica: Replica, rows: Sequence[Row], most: int) -> tuple[float, float, int, float]:
-    """Of the fullest batch that the path makes: seconds until the host is free, until the device is; launches; operations counted."""
+    """Of the fullest batch that the path makes: seconds until the host is free, until the device
+    is; launches; operations counted."""
     machine = replica._machine
     batch = max(machine.path.batches(list(rows)), key=len)[:most]
     device = machine.network.device
@@ -209,12 +249,15 @@ def wave(replica: Replica, rows: Sequence[Row], most: int) -> tuple[float, float
     if device.type == "cuda":
         launches = sum(event.count for event in seen.key_averages() if event.key in names)
     else:
-        launches = sum(event.count for event in seen.key_averages() if event.key.startswith("aten::"))
+        launches = sum(
+            event.count for event in seen.key_averages() if event.key.startswith("aten::")
+        )
     return host, whole, launches, _operations(machine.network, machine.path.name, batch)
 
 
 def _operations(network: LanguageModel, path: str, batch: Sequence[Row]) -> float:
-    """Two for each multiply-add of the linear layers: of tokens and layers from the patch on, where rows are replayed, and of one head."""
+    """Two for each multiply-add of the linear layers: of tokens and layers from the patch on, where
+    rows are replayed, and of one head."""
     block = sum(p.numel() for p in network.layers[0].parameters() if p.ndim == 2)
     config = network.model.config
     head = config.vocab_size * config.hidden_size
@@ -222,26 +265,43 @@ def _operations(network: LanguageModel, path: str, batch: Sequence[Row]) -> floa
     for row in batch:
         layer, token = row.patches[0].point.layer, min(row.patches[0].tokens)
         layers, tokens = len(network.layers), len(row.base)
-        total += block * ((layers - 1 - layer) * (tokens - token) if path == "replay" else layers * tokens) + head
+        total += (
+            block
+            * ((layers - 1 - layer) * (tokens - token) if path == "replay" else layers * tokens)
+            + head
+        )
     return 2 * total
 
 
 def drawn(vocab: int, tokens: int) -> tuple[Encoded, ...]:
-    """Pairs of random tokens, that share none; positions spread over the prompt, more of them near its end."""
+    """Pairs of random tokens, that share none; positions spread over the prompt, more of them near
+    its end."""
     rng = random.Random(f"{tokens}.prompts")
-    at = sorted({0, tokens // 2, tokens - 12 if tokens > 12 else 1, tokens - 4, tokens - 2, tokens - 1})
+    at = sorted(
+        {0, tokens // 2, tokens - 12 if tokens > 12 else 1, tokens - 4, tokens - 2, tokens - 1}
+    )
     positions = {f"token_{t}": (t,) for t in at}
 
     def prompt() -> tuple[int, ...]:
         return tuple(rng.randrange(vocab) for _ in range(tokens))
 
     return tuple(
-        Encoded(i, prompt(), {ONE_SOURCE: prompt()}, positions, {ONE_SOURCE: positions}, {"base": (0,)}, {"x": (1,)})
+        Encoded(
+            i,
+            prompt(),
+            {ONE_SOURCE: prompt()},
+            positions,
+            {ONE_SOURCE: positions},
+            {"base": (0,)},
+            {"x": (1,)},
+        )
         for i in range(PAIRS)
     )
 
 
-def build(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
+def build(
+    config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, seed: int = 0
+) -> PreTrainedModel:
     """A model with random weights, made on the device itself."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -254,7 +314,9 @@ def build(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, se
             else:
                 parameter.normal_(0.0, config.initializer_range, generator=generator)
     model.tie_weights()
-    for module in model.modules():  # frequencies and masks are no parameters: computed, as when the model is made
+    for module in (
+        model.modules()
+    ):  # frequencies and masks are no parameters: computed, as when the model is made
         if hasattr(module, "inv_freq"):
             module.__init__(config)
             module.to(device)
@@ -282,14 +344,30 @@ def now(device: torch.device) -> float:
 def _pair(encoded: Encoded) -> rs.Pair:
     """What stands for a drawn pair where texts would."""
     nothing = rs.Input("tokens", {})
-    return rs.Pair(encoded.index, nothing, {ONE_SOURCE: nothing}, {"base": "a", ONE_SOURCE: "b"}, {"x": "b"}, "test")
+    return rs.Pair(
+        encoded.index,
+        nothing,
+        {ONE_SOURCE: nothing},
+        {"base": "a", ONE_SOURCE: "b"},
+        {"x": "b"},
+        "test",
+    )
 
 
 def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cpu", action="store_true", help="in miniature, on the CPU")
-    parser.add_argument("--seconds", type=float, default=12, help="of tasks, for each line of the table")
-    parser.add_argument("--most", type=float, default=420, help="seconds in all, after which no further line is begun")
+    parser.add_argument(
+        "--seconds", type=float, default=12, help="of tasks, for each line of the table"
+    )
+    parser.add_argument(
+        "--most",
+        type=float,
+        default=420,
+        help="seconds in all, after which no further line is begun",
+    )
     parser.add_argument("--rows", type=int, default=64, help="of a forward pass")
     parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
     return parser.parse_args()
@@ -297,7 +375,11 @@ def _asked() -> argparse.Namespace:
 
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() or "unknown"
 

@@ -1,8 +1,10 @@
-"""What the benchmarks share: a grid of plain interchanges, a sample of its cells, the engine on it, a clock and a meter of memory.
+"""What the benchmarks share: a grid of plain interchanges, a sample of its cells, the engine on it,
+a clock and a meter of memory.
 
-Invariants: the pairs of a grid are distinct, so that no row is run once for two of them; a sample has one cell of each stratum
-of layers and positions, and no layer or position of a stratum twice while there is another; only the engine's own work is on
-its clock, not what the caller does between two waves.
+Invariants: the pairs of a grid are distinct, so that no row is run once for two of them; a sample
+has one cell of each stratum of layers and positions, and no layer or position of a stratum twice
+while there is another; only the engine's own work is on its clock, not what the caller does between
+two waves.
 """
 
 import argparse
@@ -21,17 +23,17 @@ import psutil
 import torch
 from torch import Tensor
 
-from raysearch.engine.captures import Captures
-from raysearch.engine.components import Taps
-from raysearch.engine.decide import Decision, decide
-from raysearch.engine.edits import sources_of
-from raysearch.engine.load import Loaded, ModelSource, load
-from raysearch.engine.memory import Limit, capture_bytes
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import Replayed
-from raysearch.engine.replay import Replay
-from raysearch.engine.rows import Row, swap
-from raysearch.search.events import Ids
+from raysearch.core.events import Ids
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.executors import ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit, capture_bytes
+from raysearch.engine.execution.predict import Prediction, predict
+from raysearch.engine.execution.replay import Replay
+from raysearch.engine.loading.load import LoadedModel, ModelSource, load
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.patching.edits import sources_of
+from raysearch.engine.patching.rows import Row, swap
 
 MODEL = Path(__file__).parent.parent / "models" / "SmolLM2-135M-Instruct"
 TOKENS = 24
@@ -44,7 +46,8 @@ COUNTRIES = (
 SAME = "On the old map of the world that hangs in the hall, in the country of {}, the official capital is the"
 OTHER = (
     SAME,
-    "In a new book about the lands that I read this year, in the country of {}, the official language is the",
+    "In a new book about the lands that I read this year, in the country of {}, the official "
+    "language is the",
 )
 SIZES = (8, 16, 32, 64)
 
@@ -54,7 +57,8 @@ Cell = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Plain interchanges of the residual, one cell for each layer and position, each of all pairs (base ids, source ids)."""
+    """Plain interchanges of the residual, one cell for each layer and position, each of all pairs
+    (base ids, source ids)."""
 
     pairs: tuple[tuple[Ids, Ids], ...]
     layers: tuple[int, ...]
@@ -80,21 +84,28 @@ class Grid:
         return [swap(base, source, cell[0], (cell[1],)) for base, source in self.pairs]
 
     def sample(self, by_layer: int = 6, by_token: int = 4) -> list[Cell]:
-        """A cell of each of 6 x 4 strata, in random order. Costs that are linear in layer and position are met closely."""
+        """A cell of each of 6 x 4 strata, in random order. Costs that are linear in layer and
+        position are met closely."""
         rng = random.Random("0.cells")
         layers = [_drawn(rng, part, by_token) for part in _parts(self.layers, by_layer)]
         tokens = [_drawn(rng, part, by_layer) for part in _parts(self.tokens, by_token)]
-        cells = [(layers[i][j], tokens[j][i]) for i in range(len(layers)) for j in range(len(tokens))]
+        cells = [
+            (layers[i][j], tokens[j][i]) for i in range(len(layers)) for j in range(len(tokens))
+        ]
         rng.shuffle(cells)
         return list(dict.fromkeys(cells))
 
 
 def flags(doc: str | None, rows: int = 64) -> argparse.ArgumentParser:
     """The flags that all have."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--rows", type=int, default=rows, help="of the engine, in a forward pass")
-    parser.add_argument("--layers", type=int, help="only so many, spread evenly, the first and the last among them")
+    parser.add_argument(
+        "--layers", type=int, help="only so many, spread evenly, the first and the last among them"
+    )
     parser.add_argument("--positions", type=int, help="likewise")
     parser.add_argument("--pairs", type=int, default=64)
     return parser
@@ -103,21 +114,25 @@ def flags(doc: str | None, rows: int = 64) -> argparse.ArgumentParser:
 def half(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The flag of those that run on the template."""
     parser.add_argument(
-        "--half", action="store_true", help="second half of the positions, prompts that share no prefix"
+        "--half",
+        action="store_true",
+        help="second half of the positions, prompts that share no prefix",
     )
     return parser
 
 
-def on_template(doc: str | None) -> tuple[argparse.Namespace, Loaded, LanguageModel, Grid]:
-    """What a benchmark of plain interchanges on the template begins with: flags, the model, and the grid that they ask for."""
+def on_template(doc: str | None) -> tuple[argparse.Namespace, LoadedModel, LanguageModel, Grid]:
+    """What a benchmark of plain interchanges on the template begins with: flags, the model, and the
+    grid that they ask for."""
     asked = half(flags(doc)).parse_args()
     torch.set_num_threads(asked.threads)
     loaded = load(ModelSource(str(MODEL)))
     return asked, loaded, LanguageModel(loaded.model), template_grid(loaded, asked, asked.half)
 
 
-def template_grid(loaded: Loaded, asked: argparse.Namespace, half: bool = False) -> Grid:
-    """The grid on the 24-token template; with `half`, on its second half, with prompts that share no prefix."""
+def template_grid(loaded: LoadedModel, asked: argparse.Namespace, half: bool = False) -> Grid:
+    """The grid on the 24-token template; with `half`, on its second half, with prompts that share
+    no prefix."""
     rng = random.Random("0.pairs")
     pairs = []
     for base, source in rng.sample(list(itertools.permutations(COUNTRIES, 2)), asked.pairs):
@@ -127,7 +142,9 @@ def template_grid(loaded: Loaded, asked: argparse.Namespace, half: bool = False)
         assert {len(i) for i in ids} == {TOKENS}, [len(i) for i in ids]
         pairs.append((ids[0], ids[1]))
     layers = spread(range(loaded.model.config.num_hidden_layers), asked.layers)
-    return Grid(tuple(pairs), layers, spread(range(TOKENS // 2 if half else 0, TOKENS), asked.positions))
+    return Grid(
+        tuple(pairs), layers, spread(range(TOKENS // 2 if half else 0, TOKENS), asked.positions)
+    )
 
 
 def spread(among: Sequence[int], count: int | None) -> tuple[int, ...]:
@@ -157,7 +174,8 @@ def best_size(run: Callable[[int], object], most: int, device: torch.device | st
 
 @dataclass(slots=True)
 class Engine:
-    """The engine on a grid: `prepare`, then `waves`. `free`: whether rows that are sure to be the base's run are left out.
+    """The engine on a grid: `prepare`, then `waves`. `free`: whether rows that are sure to be the
+    base's run are left out.
 
     `shuffled`: waves in random order, for a part of them to stand for the whole.
     """
@@ -171,28 +189,38 @@ class Engine:
     seconds: float = 0.0
     capturing: float = 0.0
     where: dict[Row, tuple[Cell, int]] = field(default_factory=dict)
-    left_alone: dict[Row, Decision] = field(default_factory=dict)
+    left_alone: dict[Row, Prediction] = field(default_factory=dict)
     todo: list[list[Row]] = field(default_factory=list)
-    _path: Replayed | None = None
+    _path: ReplayExecutor | None = None
 
     def prepare(self) -> Replay:
-        """Makes the rows, the captures and the waves; what comes back says where rows join and how long they are."""
+        """Makes the rows, the captures and the waves; what comes back says where rows join and how
+        long they are."""
         began = now(self.network.device)
-        taps = Taps(self.network)
-        captures = Captures(
-            self.network, taps, Limit(self.limit), self.tolerance, capture_bytes(self.network.device), keys=True
+        taps = Components(self.network)
+        captures = ActivationCache(
+            self.network,
+            taps,
+            RowLimit(self.limit),
+            self.tolerance,
+            capture_bytes(self.network.device),
+            keys=True,
         )
-        self._path = Replayed(self.network, taps, captures)
+        self._path = ReplayExecutor(self.network, taps, captures)
         for cell in itertools.product(self.grid.layers, self.grid.tokens):
             self.where.update({row: (cell, at) for at, row in enumerate(self.grid.rows(cell))})
         free = [row for row in self.where if self._path.is_free(row)] if self.free else []
         owed = set(free)
         self.todo = list(self._path.batches([row for row in self.where if row not in owed]))
         capturing = now(self.network.device)
-        runs = dict.fromkeys(run for wave in self.todo for row in wave for run in (Row(row.base), *sources_of([row])))
+        runs = dict.fromkeys(
+            run for wave in self.todo for row in wave for run in (Row(row.base), *sources_of([row]))
+        )
         captures.runs(runs)
         self.capturing = now(self.network.device) - capturing
-        self.left_alone = dict(zip(free, captures.decisions([row.alone for row in free]), strict=True))
+        self.left_alone = dict(
+            zip(free, captures.decisions([row.alone for row in free]), strict=True)
+        )
         if self.shuffled:
             random.Random("0.waves").shuffle(self.todo)
         self.seconds += now(self.network.device) - began
@@ -204,7 +232,7 @@ class Engine:
         for wave in self.todo:
             began = now(self.network.device)
             logits = self._path.logits(wave)
-            decide(logits)
+            predict(logits)
             self.seconds += now(self.network.device) - began
             yield wave, logits
 
@@ -226,8 +254,11 @@ class Agreement:
         if cell in self.right:
             self._compare(self.right[cell][at], logits)
 
-    def see_free(self, row: Row, where: tuple[Cell, int], network: LanguageModel, decision: Decision) -> None:
-        """Looks at a row that was not run: what is said of it is what the base's run says, which is made here."""
+    def see_free(
+        self, row: Row, where: tuple[Cell, int], network: LanguageModel, decision: Prediction
+    ) -> None:
+        """Looks at a row that was not run: what is said of it is what the base's run says, which is
+        made here."""
         if where[0] in self.right:
             logits = network.plain(row.base)
             assert int(logits.argmax()) == decision.id or decision.gap < self.tolerance
@@ -258,7 +289,8 @@ class Peak:
 
 @contextmanager
 def memory(device: torch.device | str = "cpu") -> Iterator[Peak]:
-    """The most memory that is taken within: on a GPU as its allocator says, else resident, looked at every 5 ms."""
+    """The most memory that is taken within: on a GPU as its allocator says, else resident, looked
+    at every 5 ms."""
     peak = Peak()
     gc.collect()
     if torch.device(device).type == "cuda":

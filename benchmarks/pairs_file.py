@@ -1,4 +1,5 @@
-"""What a large file of pairs costs: CPU seconds and peak memory of `raysearch plan` on 100 lines and on 200,000.
+"""What a large file of pairs costs: CPU seconds and peak memory of `raysearch plan` on 100 lines
+and on 200,000.
 
 python benchmarks/pairs_file.py [--lines 200000] [--model models/SmolLM2-135M-Instruct]
 """
@@ -25,7 +26,11 @@ space: {{layers: [0, 10], positions: [country.last, last]}}
 def lines(count: int) -> Iterator[str]:
     """So many pairs as JSON, every text another."""
     rng = random.Random(0)
-    names = [f"{a}{b}" for a in ("Spain", "Italy", "Greece", "France", "Norway", "Poland") for b in ("", "ia", "land")]
+    names = [
+        f"{a}{b}"
+        for a in ("Spain", "Italy", "Greece", "France", "Norway", "Poland")
+        for b in ("", "ia", "land")
+    ]
     for n in range(count):
         sides = []
         for i, name in enumerate(rng.sample(names, 2)):
@@ -33,7 +38,12 @@ def lines(count: int) -> Iterator[str]:
             sides.append({"text": text, "positions": {"country": [18, 18 + len(name)]}})
         answers = {"base": " Madrid", "source": " Rome"}
         yield json.dumps(
-            {"base": sides[0], "source": sides[1], "answers": answers, "counterfactual": {"country": " Rome"}}
+            {
+                "base": sides[0],
+                "source": sides[1],
+                "answers": answers,
+                "counterfactual": {"country": " Rome"},
+            }
         )
 
 
@@ -43,7 +53,9 @@ def measured(folder: Path, count: int, model: str) -> tuple[float, float]:
     job = folder / f"{count}.yaml"
     job.write_text(JOB.format(model=model, file=f"{count}.jsonl"))
     command = [sys.executable, "-m", "raysearch.cli", "plan", str(job)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -53,7 +65,9 @@ def measured(folder: Path, count: int, model: str) -> tuple[float, float]:
 
 def main() -> None:
     """Prints both, and the difference."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lines", type=int, default=200_000)
     parser.add_argument("--model", default="models/SmolLM2-135M-Instruct")
     given = parser.parse_args()

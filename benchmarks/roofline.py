@@ -2,15 +2,17 @@
 
     make install && .venv/bin/python benchmarks/roofline.py [--half] [--rows 64] [--threads 2]
 
-SmolLM2-135M, residual, all 30 layers x positions of a 24-token template, 64 pairs, float32; `--half`: positions in the
-second half only, and prompts that differ from their first token on, so that no row is free.
+SmolLM2-135M, residual, all 30 layers x positions of a 24-token template, 64 pairs, float32;
+`--half`: positions in the second half only, and prompts that differ from their first token on, so
+that no row is free.
 
-What is counted is what the grid needs after reuse: each distinct prompt once, whole; then, for the waves that the engine
-makes of the rows that are not free, in every layer that a row still has to pass, the linear layers at its suffix tokens and
-causal attention, and the head at one token. The machine's rate is that of torch.nn.functional.linear at the same shapes, in
-the same process with as many threads, between parts of the engine's run, with the weights of one layer after the other so
-that they are as cold as in the model; attention's is that of torch.matmul. The share is the seconds that the counted work
-takes at these rates, over the engine's. The last line is the share.
+What is counted is what the grid needs after reuse: each distinct prompt once, whole; then, for the
+waves that the engine makes of the rows that are not free, in every layer that a row still has to
+pass, the linear layers at its suffix tokens and causal attention, and the head at one token. The
+machine's rate is that of torch.nn.functional.linear at the same shapes, in the same process with as
+many threads, between parts of the engine's run, with the weights of one layer after the other so
+that they are as cold as in the model; attention's is that of torch.matmul. The share is the seconds
+that the counted work takes at these rates, over the engine's. The last line is the share.
 """
 
 import itertools
@@ -22,11 +24,11 @@ import torch
 from grid import Engine, now, on_template
 from torch import nn
 
-from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.edits import sources_of
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.replay import Replay
-from raysearch.engine.rows import Row
+from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.replay import Replay
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.patching.edits import sources_of
+from raysearch.engine.patching.rows import Row
 
 ROUNDS = 4
 SECONDS = 0.015
@@ -94,7 +96,13 @@ class Sizes:
         linears = tuple((m.in_features, m.out_features) for m in _linears(network.layers[0]))
         head = network.model.get_output_embeddings()
         width = getattr(config, "head_dim", None) or config.hidden_size // network.heads
-        return cls(linears, len(network.layers), network.heads, width, (head.in_features, head.out_features))
+        return cls(
+            linears,
+            len(network.layers),
+            network.heads,
+            width,
+            (head.in_features, head.out_features),
+        )
 
     def block(self, rows: int, tokens: int, length: int) -> Iterator[Shape]:
         for inner, outer in self.linears:
@@ -128,7 +136,9 @@ class Work:
         first = Counter(joint.layer + joint.after for joint in map(replay.joint_of, rows))
         joined = list(itertools.accumulate(first[layer] for layer in range(sizes.layers)))
         for count in (c for c in joined if c):
-            self.phases["blocks"].update(sizes.block(count, shape.length - shape.start, shape.length))
+            self.phases["blocks"].update(
+                sizes.block(count, shape.length - shape.start, shape.length)
+            )
         self.phases["head"][sizes.answer(len(rows))] += 1
 
     @property
@@ -137,11 +147,14 @@ class Work:
 
     def multiply_adds(self, phase: str | None = None) -> int:
         chosen = self.phases.values() if phase is None else [self.phases[phase]]
-        return sum(shape.multiply_adds * count for counter in chosen for shape, count in counter.items())
+        return sum(
+            shape.multiply_adds * count for counter in chosen for shape, count in counter.items()
+        )
 
 
 class Rates:
-    """The machine's own rate at shapes, those alike measured as one; every call of `measure` adds a round."""
+    """The machine's own rate at shapes, those alike measured as one; every call of `measure` adds a
+    round."""
 
     def __init__(self, network: LanguageModel, shapes: Iterable[Shape]) -> None:
         self._network = network
@@ -151,24 +164,38 @@ class Rates:
         for module in [m for block in network.layers for m in _linears(block)] + [
             network.model.get_output_embeddings()
         ]:
-            self._weights.setdefault((module.in_features, module.out_features), []).append(module.weight)
+            self._weights.setdefault((module.in_features, module.out_features), []).append(
+                module.weight
+            )
         self._turn = dict.fromkeys(self._weights, 0)
-        self._took: dict[Shape, list[float]] = {_near(shape): [] for shape in sorted(shapes, key=repr)}
+        self._took: dict[Shape, list[float]] = {
+            _near(shape): [] for shape in sorted(shapes, key=repr)
+        }
 
     def measure(self) -> None:
         for shape, took in self._took.items():
-            took.append(self._linear(shape) if isinstance(shape, Linear) else self._attention(shape))
+            took.append(
+                self._linear(shape) if isinstance(shape, Linear) else self._attention(shape)
+            )
 
     def seconds(self, counted: Counter[Shape]) -> float:
         """What the counted work takes at the rate of each shape."""
         total = 0.0
         for shape, count in counted.items():
             near = _near(shape)
-            total += count * sum(self._took[near]) / len(self._took[near]) * shape.multiply_adds / near.multiply_adds
+            total += (
+                count
+                * sum(self._took[near])
+                / len(self._took[near])
+                * shape.multiply_adds
+                / near.multiply_adds
+            )
         return total
 
     def _linear(self, shape: Linear) -> float:
-        x = torch.randn((shape.rows, shape.tokens, shape.inner), device=self._device, dtype=self._dtype)
+        x = torch.randn(
+            (shape.rows, shape.tokens, shape.inner), device=self._device, dtype=self._dtype
+        )
         size = shape.inner, shape.outer
         weights = self._weights[size]
 
@@ -182,7 +209,9 @@ class Rates:
         """Of dense products, the share that is needed."""
         options = {"device": self._device, "dtype": self._dtype}
         queries = torch.randn((shape.rows, shape.heads, shape.tokens, shape.width), **options)
-        keys, values = torch.randn((2, shape.rows, shape.heads, shape.length, shape.width), **options)
+        keys, values = torch.randn(
+            (2, shape.rows, shape.heads, shape.length, shape.width), **options
+        )
         return self._each(lambda: queries @ keys.mT @ values) * shape.needed
 
     def _each(self, product) -> float:  # type: ignore[no-untyped-def]
@@ -199,7 +228,8 @@ class Rates:
 
 
 class Stopwatch:
-    """Where the seconds of waves go: in a block's linear layers, in the rest of a block, in the head's product. CPU only."""
+    """Where the seconds of waves go: in a block's linear layers, in the rest of a block, in the
+    head's product. CPU only."""
 
     def __init__(self, network: LanguageModel) -> None:
         self.seconds = Counter[str]()
@@ -218,7 +248,9 @@ class Stopwatch:
         began = []
         self._handles.append(module.register_forward_pre_hook(lambda *_: began.append(now())))
         self._handles.append(
-            module.register_forward_hook(lambda *_: self.seconds.update({name: now() - began.pop()}))  # type: ignore[dict-item]
+            module.register_forward_hook(
+                lambda *_: self.seconds.update({name: now() - began.pop()})
+            )  # type: ignore[dict-item]
         )
 
 
@@ -236,7 +268,8 @@ def main() -> None:
             watch.seconds = watched
     watch.close()
     print(
-        f"grid: {grid}, {len(engine.left_alone) / grid.size:.0%} free; {len(engine.todo)} waves of {asked.rows} rows at most"
+        f"grid: {grid}, {len(engine.left_alone) / grid.size:.0%} free; {len(engine.todo)} waves of "
+        f"{asked.rows} rows at most"
     )
     _print(engine, work, rates, watch)
     ideal = sum(rates.seconds(counted) for counted in work.phases.values())
@@ -244,7 +277,8 @@ def main() -> None:
 
 
 def work_of(engine: Engine, replay: Replay, waves: int | None = None) -> Work:
-    """Of the first `waves` (None: all) of an engine that is prepared, and of the runs that all stand on."""
+    """Of the first `waves` (None: all) of an engine that is prepared, and of the runs that all
+    stand on."""
     sizes, work = Sizes.of(engine.network), Work()
     rows = [row for wave in engine.todo for row in wave]
     runs = dict.fromkeys(run for row in rows for run in (Row(row.base), *sources_of([row])))
@@ -255,19 +289,35 @@ def work_of(engine: Engine, replay: Replay, waves: int | None = None) -> Work:
 
 
 def _print(engine: Engine, work: Work, rates: Rates, watch: Stopwatch) -> None:
-    """Of each phase the work, the seconds and the rate, and what the rate of the machine's own products is at its shapes."""
-    took = {"captures": engine.capturing, "blocks": watch.seconds["blocks"], "head": watch.seconds["head"]}
+    """Of each phase the work, the seconds and the rate, and what the rate of the machine's own
+    products is at its shapes."""
+    took = {
+        "captures": engine.capturing,
+        "blocks": watch.seconds["blocks"],
+        "head": watch.seconds["head"],
+    }
     print(f"{'':34} {'GFLOP':>8} {'seconds':>8} {'GFLOP/s':>8} {'machine':>8} {'share':>6}")
     for phase, counted in work.phases.items():
         _line(phase, work.multiply_adds(phase), took[phase], rates.seconds(counted))
         if phase == "blocks":
-            linear = Counter({shape: n for shape, n in counted.items() if isinstance(shape, Linear)})
+            linear = Counter(
+                {shape: n for shape, n in counted.items() if isinstance(shape, Linear)}
+            )
             flop = sum(shape.multiply_adds * n for shape, n in linear.items())
-            _line("  their linear layers", flop, watch.seconds["linear layers"], rates.seconds(linear))
+            _line(
+                "  their linear layers", flop, watch.seconds["linear layers"], rates.seconds(linear)
+            )
             rest = took["blocks"] - watch.seconds["linear layers"]
             left = counted - linear
-            _line("  their attention, norms, gates", work.multiply_adds(phase) - flop, rest, rates.seconds(left))
-    print(f"{'joins, edits, decisions, Python':34} {'':8} {engine.seconds - sum(took.values()):8.2f}")
+            _line(
+                "  their attention, norms, gates",
+                work.multiply_adds(phase) - flop,
+                rest,
+                rates.seconds(left),
+            )
+    print(
+        f"{'joins, edits, decisions, Python':34} {'':8} {engine.seconds - sum(took.values()):8.2f}"
+    )
     ideal = sum(rates.seconds(counted) for counted in work.phases.values())
     _line("in all", work.multiply_adds(), engine.seconds, ideal)
 
@@ -275,7 +325,8 @@ def _print(engine: Engine, work: Work, rates: Rates, watch: Stopwatch) -> None:
 def _line(name: str, multiply_adds: int, seconds: float, ideal: float) -> None:
     flop = 2e-9 * multiply_adds
     print(
-        f"{name:34} {flop:8.0f} {seconds:8.2f} {flop / max(seconds, 1e-9):8.1f} {flop / max(ideal, 1e-9):8.1f} "
+        f"{name:34} {flop:8.0f} {seconds:8.2f} {flop / max(seconds, 1e-9):8.1f} "
+        f"{flop / max(ideal, 1e-9):8.1f} "
         f"{ideal / max(seconds, 1e-9):6.2f}"
     )
 
@@ -285,7 +336,8 @@ def _linears(block: nn.Module) -> list[nn.Linear]:
 
 
 def _near(shape: Shape) -> Shape:
-    """The shape at which it is measured: rows rounded up to 2, 4, 8 or a multiple of 16, tokens above `EXACT` to one of 8."""
+    """The shape at which it is measured: rows rounded up to 2, 4, 8 or a multiple of 16, tokens
+    above `EXACT` to one of 8."""
     rows = -(-shape.rows // 16) * 16 if shape.rows > 8 else 1 << (shape.rows - 1).bit_length()
     tokens = shape.tokens if shape.tokens <= EXACT else -(-shape.tokens // 8) * 8
     return replace(shape, rows=rows, tokens=tokens)

@@ -1,7 +1,9 @@
-"""A search of any size whose outputs come from a formula: hypotheses on a grid, pairs, a pool without a model.
+"""A search of any size whose outputs come from a formula: hypotheses on a grid, pairs, a pool
+without a model.
 
-Of a hundred interventions one is true for one variable (outputs match at 0.97), four nearly (0.7), 25 a little (0.3), the others hardly
-(0.05). Invariants: an output is a function of intervention and pair alone, so that any run of it is the same.
+Of a hundred interventions one is true for one variable (outputs match at 0.97), four nearly (0.7),
+25 a little (0.3), the others hardly (0.05). Invariants: an output is a function of intervention and
+pair alone, so that any run of it is the same.
 """
 
 import math
@@ -11,15 +13,15 @@ from dataclasses import dataclass
 
 import raysearch as rs
 from raysearch.causal import Split
-from raysearch.cluster.fake_pool import FakePool, World
-from raysearch.cluster.work import NOTHING
-from raysearch.search.blocks import expected
-from raysearch.search.events import Encoded, Event, Ids, Task
-from raysearch.search.proposers import Exhaustive
-from raysearch.search.screening import Plan
+from raysearch.cluster.replica_spec import NOTHING
+from raysearch.core.events import Encoded, Event, Ids, Task
+from raysearch.core.space import Grid, HypothesisSpace
+from raysearch.proposers.base import Exhaustive
+from raysearch.search.pair_blocks import expected
+from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.sequential import SequentialTest
-from raysearch.search.space import Grid, HypothesisSpace
+from raysearch.stats.match_test import MatchTest
+from raysearch.testing.fake_pool import FakePool, FakeWorld
 
 BASE, SOURCE = (1,), (2,)
 COUNTS: Mapping[Split, int] = {"test": 256, "holdout": 64}
@@ -29,7 +31,8 @@ RATES = (0.97, *(0.7,) * 4, *(0.3,) * 25, *(0.05,) * 70)
 
 @dataclass(frozen=True)
 class Simulated:
-    """`hypotheses`: of `variables` on as many sites as that takes (rounded up to a whole layer); `rows` of a task."""
+    """`hypotheses`: of `variables` on as many sites as that takes (rounded up to a whole layer);
+    `rows` of a task."""
 
     hypotheses: int
     variables: int = 2
@@ -39,7 +42,9 @@ class Simulated:
     def space(self) -> HypothesisSpace:
         layers = 100
         positions = math.ceil(self.hypotheses / self.variables / layers)
-        grid = Grid("residual", tuple(range(layers)), (None,), tuple(f"p{i}" for i in range(positions)))
+        grid = Grid(
+            "residual", tuple(range(layers)), (None,), tuple(f"p{i}" for i in range(positions))
+        )
         return HypothesisSpace(self._names, (grid,))
 
     @property
@@ -50,7 +55,10 @@ class Simulated:
     def pairs(self) -> tuple[rs.Pair, ...]:
         splits = [split for split, count in COUNTS.items() for _ in range(count)]
         texts = {"base": rs.Input("b"), "source": rs.Input("s")}
-        return tuple(rs.Pair(i, texts["base"], {"source": texts["source"]}, {}, {}, s) for i, s in enumerate(splits))
+        return tuple(
+            rs.Pair(i, texts["base"], {"source": texts["source"]}, {}, {}, s)
+            for i, s in enumerate(splits)
+        )
 
     @property
     def encoded(self) -> tuple[Encoded, ...]:
@@ -59,18 +67,27 @@ class Simulated:
         at = {"last": (0,)}
         answers = {"base": BASE, "source": SOURCE}
         return tuple(
-            Encoded(i, (1,), {"source": (2,)}, at, {"source": at}, answers, wanted) for i in range(sum(COUNTS.values()))
+            Encoded(i, (1,), {"source": (2,)}, at, {"source": at}, answers, wanted)
+            for i in range(sum(COUNTS.values()))
         )
 
-    def world(self) -> World:
-        return World(self.encoded, lambda pair, name: BASE if name == "base" else SOURCE, self._under)
+    def world(self) -> FakeWorld:
+        return FakeWorld(
+            self.encoded, lambda pair, name: BASE if name == "base" else SOURCE, self._under
+        )
 
     def search(self) -> Search:
         space = self.space
         splits = [pair.split for pair in self.pairs]
         pairs = {e.index: expected(e, splits[e.index]) for e in self.encoded}
-        test = SequentialTest(0.8, 0.05, 0.05, hypotheses=len(space))
-        return Search(Exhaustive(space), test, pairs, Plan(COUNTS, COUNTS["test"], solved_only=True), rows=self.rows)
+        test = MatchTest(0.8, 0.05, 0.05, hypotheses=len(space))
+        return Search(
+            Exhaustive(space),
+            test,
+            pairs,
+            ScreeningPlan(COUNTS, COUNTS["test"], solved_only=True),
+            rows=self.rows,
+        )
 
     def _under(self, pair: Encoded, intervention: rs.Intervention) -> Ids:
         number = int(intervention.id, 16)
@@ -81,7 +98,7 @@ class Simulated:
 class Timed:
     """A FakePool that knows how long it took itself: what is left of a run is the driver's."""
 
-    def __init__(self, world: World, workers: int) -> None:
+    def __init__(self, world: FakeWorld, workers: int) -> None:
         self._pool = FakePool(world, workers)
         self.seconds = self.cpu = 0.0
         self.events = self.tasks = 0

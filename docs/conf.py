@@ -1,4 +1,5 @@
-"""How Sphinx builds these pages: `make docs`. The whole repository is the source, so that a link to a job or a script is checked too."""
+"""How Sphinx builds these pages: `make docs`. The whole repository is the source, so that a link to
+a job or a script is checked too."""
 
 import re
 from pathlib import Path
@@ -7,7 +8,13 @@ from typing import Any
 project, author = "raysearch", "raysearch contributors"
 extensions = ["myst_parser"]
 root_doc = "docs/README"
-include_patterns = ["*.md", "docs/**.md", "deploy/README.md", "jobs/**/README.md", "benchmarks/*.md"]
+include_patterns = [
+    "*.md",
+    "docs/**.md",
+    "deploy/README.md",
+    "jobs/**/README.md",
+    "benchmarks/*.md",
+]
 exclude_patterns = ["build", ".venv", "models"]
 html_theme = "alabaster"
 html_title = "raysearch"
@@ -25,7 +32,8 @@ def setup(app: Any) -> None:
 def _contents(app: Any, page: str, source: list[str]) -> None:
     """A link to a folder is its text: a built page has no folders to show.
 
-    The pages that the index links to, in their order, are the contents at the side; no page has to list them twice.
+    The pages that the index links to, in their order, are the contents at the side; no page has to
+    list them twice.
     """
     beside = (Path(app.srcdir) / page).parent
 

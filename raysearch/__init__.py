@@ -1,15 +1,19 @@
-"""raysearch: where in this network does that variable live? Distributed alignment search with error control.
+"""raysearch: where in this network does that variable live? Distributed alignment search with error
+control.
 
     import raysearch as rs
 
-- a belief and its texts: `rs.Problem`, made of an `rs.CausalModel` of `rs.Variable`s and of `rs.Input`s; `rs.fill`, `rs.draw_pairs`
+- a belief and its texts: `rs.Problem`, made of an `rs.CausalModel` of `rs.Variable`s and of
+  `rs.Input`s; `rs.fill`, `rs.draw_pairs`
 - a model to look into: `rs.Model`, or `rs.TensorModel` for a network on tensors
 - a search: `rs.run`, `rs.resume`, `rs.Run`, `rs.Job`
 - what is tested: `rs.Hypothesis`, `rs.Intervention`, `rs.Unit`, `rs.Site`, `rs.Subspace`
-- what was found, kept: `rs.load_intervention`, `rs.save_intervention`, `rs.push_intervention`, `rs.load_mib`, `rs.save_mib`
+- what was found, kept: `rs.load_intervention`, `rs.save_intervention`, `rs.push_intervention`,
+  `rs.load_mib`, `rs.save_mib`
 - every mistake is an `rs.RaysearchError` of one line
 
-Invariants: `import raysearch` imports nothing heavy; each public name brings its module when it is first asked for.
+Invariants: `import raysearch` imports nothing heavy; each public name brings its module when it is
+first asked for.
 """
 
 import sys
@@ -19,19 +23,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in _HOMES
-    from raysearch.causal import CausalModel, Input, Pair, Problem, Setting, Value, Variable, draw_pairs
-    from raysearch.engine.card import Finding, ModelOrigin
-    from raysearch.engine.generate import Sampling
-    from raysearch.engine.mib import load_mib, save_mib
-    from raysearch.engine.saved import SavedIntervention, load_intervention, push_intervention, save_intervention
+    from raysearch.causal import (
+        CausalModel,
+        Input,
+        Pair,
+        Problem,
+        Setting,
+        Value,
+        Variable,
+        draw_pairs,
+    )
+    from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+    from raysearch.engine.patching.generate import Sampling
     from raysearch.errors import RaysearchError
+    from raysearch.interventions.card import Finding, ModelOrigin
+    from raysearch.interventions.mib import load_mib, save_mib
+    from raysearch.interventions.saved import (
+        SavedIntervention,
+        load_intervention,
+        push_intervention,
+        save_intervention,
+    )
     from raysearch.job import Job
     from raysearch.notebook.model import Model
     from raysearch.notebook.run import Run
-    from raysearch.notebook.search import resume, run
+    from raysearch.notebook.start import resume, run
     from raysearch.notebook.tensor_model import TensorModel
     from raysearch.problems.frame import fill
-    from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
 if (
     "ipykernel" in sys.modules
@@ -40,7 +58,8 @@ if (
         "ignore", message="IProgress not found"
     )  # of tqdm, which transformers and the hub's client import
 
-__version__ = "0.1.0"
+from raysearch._version import __version__
+from raysearch.old_paths import find_moved_modules
 
 __all__ = [
     "CausalModel",
@@ -78,35 +97,35 @@ __all__ = [
 
 _HOMES = {
     "CausalModel": "raysearch.causal",
-    "Finding": "raysearch.engine.card",
-    "Hypothesis": "raysearch.search.hypothesis",
+    "Finding": "raysearch.interventions.card",
+    "Hypothesis": "raysearch.core.hypothesis",
     "Input": "raysearch.causal",
-    "Intervention": "raysearch.search.hypothesis",
+    "Intervention": "raysearch.core.hypothesis",
     "Job": "raysearch.job",
     "Model": "raysearch.notebook.model",
-    "ModelOrigin": "raysearch.engine.card",
+    "ModelOrigin": "raysearch.interventions.card",
     "Pair": "raysearch.causal",
     "Problem": "raysearch.causal",
     "RaysearchError": "raysearch.errors",
     "Run": "raysearch.notebook.run",
-    "Sampling": "raysearch.engine.generate",
-    "SavedIntervention": "raysearch.engine.saved",
+    "Sampling": "raysearch.engine.patching.generate",
+    "SavedIntervention": "raysearch.interventions.saved",
     "Setting": "raysearch.causal",
-    "Site": "raysearch.search.hypothesis",
-    "Subspace": "raysearch.search.hypothesis",
+    "Site": "raysearch.core.hypothesis",
+    "Subspace": "raysearch.core.hypothesis",
     "TensorModel": "raysearch.notebook.tensor_model",
-    "Unit": "raysearch.search.hypothesis",
+    "Unit": "raysearch.core.hypothesis",
     "Value": "raysearch.causal",
     "Variable": "raysearch.causal",
     "draw_pairs": "raysearch.causal",
     "fill": "raysearch.problems.frame",
-    "load_intervention": "raysearch.engine.saved",
-    "load_mib": "raysearch.engine.mib",
-    "push_intervention": "raysearch.engine.saved",
-    "resume": "raysearch.notebook.search",
-    "run": "raysearch.notebook.search",
-    "save_intervention": "raysearch.engine.saved",
-    "save_mib": "raysearch.engine.mib",
+    "load_intervention": "raysearch.interventions.saved",
+    "load_mib": "raysearch.interventions.mib",
+    "push_intervention": "raysearch.interventions.saved",
+    "resume": "raysearch.notebook.start",
+    "run": "raysearch.notebook.start",
+    "save_intervention": "raysearch.interventions.saved",
+    "save_mib": "raysearch.interventions.mib",
 }
 """Public names and the modules that hold them. A new one stands here, in __all__ and above."""
 
@@ -124,3 +143,6 @@ if not TYPE_CHECKING:  # hidden from mypy, so that a name that is not there is a
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+find_moved_modules()

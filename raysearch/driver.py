@@ -1,4 +1,5 @@
-"""The program in one page: the search says what to do, the pool does it, the ledger keeps it; the driver only carries.
+"""The program in one page: the search says what to do, the pool does it, the ledger keeps it; the
+driver only carries.
 
 Invariants: the search hears of an event only after the ledger has made it durable.
 """
@@ -6,8 +7,8 @@ Invariants: the search hears of an event only after the ledger has made it durab
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from raysearch.search.events import Event, Task, Told
-from raysearch.search.notes import Note, Snapshot
+from raysearch.core.events import Event, JournalledEvent, Task
+from raysearch.core.records import Record, Snapshot
 from raysearch.search.search import Search
 
 
@@ -20,11 +21,13 @@ class Pool(Protocol):
         ...
 
     def submit(self, task: Task, tensors: Mapping[str, bytes]) -> None:
-        """Gives a task to an idle worker; there must be one (`free`). `tensors`: what was fit that it needs, by digest."""
+        """Gives a task to an idle worker; there must be one (`free`). `tensors`: what was fit that
+        it needs, by digest."""
         ...
 
     def wait(self) -> list[Event]:
-        """What has come since; waits a moment (a second or so) if nothing has, and may return nothing.
+        """What has come since; waits a moment (a second or so) if nothing has, and may return
+        nothing.
 
         Every task ends in events for all its items, or in Lost or Failed.
         """
@@ -42,7 +45,7 @@ class Ledger(Protocol):
         """What was fit that `task` needs, by digest."""
         ...
 
-    def notes(self, notes: Sequence[Note]) -> None:
+    def notes(self, notes: Sequence[Record]) -> None:
         """Projects what the search said to tables and mirrors."""
         ...
 
@@ -59,7 +62,7 @@ def drive(search: Search, pool: Pool, ledger: Ledger, watch: Callable[[Snapshot]
         watch(search.snapshot())
 
 
-def replay(search: Search, history: Iterable[Sequence[Told]], ledger: Ledger) -> None:
+def replay(search: Search, history: Iterable[Sequence[JournalledEvent]], ledger: Ledger) -> None:
     """Tells a new `search` what drivers before this one have journalled."""
     for events in history:
         ledger.notes(search.tell(events))

@@ -19,13 +19,15 @@
 Whatever is not a RaysearchError is our fault and is shown whole, chained.
 """
 
-from raysearch.literal import visible
+from raysearch.visible_text import visible
 
 
 class RaysearchError(Exception):
-    """A mistake of the user, or of the world around: its text says what was wrong, what it got and what would do.
+    """A mistake of the user, or of the world around: its text says what was wrong, what it got and
+    what would do.
 
-    It is one line whatever was put into it, and a terminal obeys none of it (keys, file names and texts of users may hold anything).
+    It is one line whatever was put into it, and a terminal obeys none of it (keys, file names and
+    texts of users may hold anything).
     """
 
     exit_code = 1
@@ -34,7 +36,8 @@ class RaysearchError(Exception):
         super().__init__(visible(text))
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython and Jupyter show in place of a traceback: the one line. `%debug` and `__cause__` have the rest."""
+        """What IPython and Jupyter show in place of a traceback: the one line. `%debug` and
+        `__cause__` have the rest."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -67,7 +70,8 @@ class ModelError(RaysearchError):
 
 
 class StoreError(RaysearchError):
-    """A store or folder that cannot be read or written; a run folder or a saved intervention that is not whole."""
+    """A store or folder that cannot be read or written; a run folder or a saved intervention that
+    is not whole."""
 
     exit_code = 2
 
@@ -93,7 +97,8 @@ class HubError(RaysearchError):
 
 
 class TrackingError(RaysearchError):
-    """An MLflow that is out of reach, or refuses us; only where it was asked for by name, a search never fails of it."""
+    """An MLflow that is out of reach, or refuses us; only where it was asked for by name, a search
+    never fails of it."""
 
     exit_code = 4
 

@@ -1,12 +1,15 @@
 """Code of the user's that a job names: "package.module:name" or "/path/file.py:name".
 
 Invariants:
-- what is named is defined where it is said to be: a function or class of another module, re-exported or wrapped, is refused before it is
-  called, so that the file that the user sees named is the code that runs;
-- importing a module runs it. Before that its source is read: a file must define the name; an installed module must define it as what the
-  key asks for, where the key wants that (`Kind.returns`); no module of Python's own, and none of ours but those with ready
-  problems, is ever imported for a job;
-- whatever is wrong is one line that names the key of the job; the user's own exception stays chained.
+- what is named is defined where it is said to be: a function or class of another module,
+  re-exported or wrapped, is refused before it is called, so that the file that the user sees named
+  is the code that runs;
+- importing a module runs it. Before that its source is read: a file must define the name; an
+  installed module must define it as what the key asks for, where the key wants that
+  (`Kind.returns`); no module of Python's own, and none of ours but those with ready problems, is
+  ever imported for a job;
+- whatever is wrong is one line that names the key of the job; the user's own exception stays
+  chained.
 """
 
 import ast
@@ -30,12 +33,14 @@ from raysearch.user_folder import beside
 
 
 @dataclass(frozen=True)
-class Kind:
+class CodeKind:
     """What a key of a job may name.
 
-    `what`: in words, for errors; `would_do`: an example. `is_one`: whether a value is one already; `is_class`: whether a class makes one.
-    `returns`: how the annotation, base class or call ends that marks it in the source of an installed module, None where it is looked at
-    once it is imported (`may_call`). `ours`: modules of raysearch itself that have one; the others run whatever file their options name.
+    `what`: in words, for errors; `would_do`: an example. `is_one`: whether a value is one already;
+    `is_class`: whether a class makes one. `returns`: how the annotation, base class or call ends
+    that marks it in the source of an installed module, None where it is looked at once it is
+    imported (`may_call`). `ours`: modules of raysearch itself that have one; the others run
+    whatever file their options name.
     """
 
     what: str
@@ -47,8 +52,9 @@ class Kind:
     ours: tuple[str, ...] = ()
 
 
-def find(place: str, name: str, key: str, kind: Kind) -> Any:
-    """The value `name` of "package.module" or "/path/file.py": one of `kind`, or a function or class defined there that makes one.
+def find(place: str, name: str, key: str, kind: CodeKind) -> Any:
+    """The value `name` of "package.module" or "/path/file.py": one of `kind`, or a function or
+    class defined there that makes one.
 
     `key`: of the job, such as "problem.use". Nothing is called. Raises: JobError.
     """
@@ -61,17 +67,21 @@ def find(place: str, name: str, key: str, kind: Kind) -> Any:
     return found
 
 
-def check(place: str, name: str, key: str, kind: Kind) -> None:
-    """Reads the source, and runs nothing. Raises: JobError where it does not define `name` as what the key asks for."""
+def check(place: str, name: str, key: str, kind: CodeKind) -> None:
+    """Reads the source, and runs nothing. Raises: JobError where it does not define `name` as what
+    the key asks for."""
     if not name.isidentifier():
-        raise JobError(f"{key}: {name!r} in {place} is no name; give {kind.would_do}, one name without dots")
+        raise JobError(
+            f"{key}: {name!r} in {place} is no name; give {kind.would_do}, one name without dots"
+        )
     is_file = place.endswith(".py")
     source = _file_source(Path(place), key) if is_file else _module_source(place, key, kind)
     _check_defined(source, place, name, key, kind, marked=not is_file)
 
 
 def source_of(place: str) -> Path | None:
-    """The file of "package.module" or "/path/file.py", found without running anything; None where there is none."""
+    """The file of "package.module" or "/path/file.py", found without running anything; None where
+    there is none."""
     if place.endswith(".py"):
         return Path(place) if Path(place).is_file() else None
     path: list[str] | None = None
@@ -110,33 +120,45 @@ def _file_source(path: Path, key: str) -> bytes:
     here = path.resolve()
     python = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
     python.append(Path(__file__).resolve().parent)
-    if any(here.is_relative_to(place) for place in python) or {"site-packages", "dist-packages"} & set(here.parts):
+    if any(here.is_relative_to(place) for place in python) or {
+        "site-packages",
+        "dist-packages",
+    } & set(here.parts):
         raise JobError(
-            f"{key}: {path} is of Python or of an installed package; give a file of your own, or package.module:name"
+            f"{key}: {path} is of Python or of an installed package; give a file of your own, or "
+            f"package.module:name"
         )
     return path.read_bytes()
 
 
-def _module_source(place: str, key: str, kind: Kind) -> bytes | None:
-    """Python's own modules have nothing that a job may name, and what was imported already is no proof of anything."""
+def _module_source(place: str, key: str, kind: CodeKind) -> bytes | None:
+    """Python's own modules have nothing that a job may name, and what was imported already is no
+    proof of anything."""
     if place.partition(".")[0] in sys.stdlib_module_names:
         raise JobError(
-            f"{key}: {place} is a module of Python itself, and nothing in it is {kind.what}; give {kind.would_do}"
+            f"{key}: {place} is a module of Python itself, and nothing in it is {kind.what}; give "
+            f"{kind.would_do}"
         )
     source = source_of(place)
     if source is None:
         if _spec(place.partition(".")[0], None) is None or kind.returns is not None:
-            raise JobError(f"{key}: there is no module {place!r} with Python source; give {kind.would_do}")
+            raise JobError(
+                f"{key}: there is no module {place!r} with Python source; give {kind.would_do}"
+            )
         return None
     if place.partition(".")[0] == "raysearch" and place not in kind.ours:
         raise JobError(
-            f"{key}: {place} is a module of raysearch itself, and nothing in it is {kind.what}; give {kind.would_do}"
+            f"{key}: {place} is a module of raysearch itself, and nothing in it is {kind.what}; "
+            f"give {kind.would_do}"
         )
     return source.read_bytes()
 
 
-def _check_defined(source: bytes | None, place: str, name: str, key: str, kind: Kind, marked: bool) -> None:
-    """Raises: JobError where the source does not define the name, or, of an installed module, not as what the key asks for."""
+def _check_defined(
+    source: bytes | None, place: str, name: str, key: str, kind: CodeKind, marked: bool
+) -> None:
+    """Raises: JobError where the source does not define the name, or, of an installed module, not
+    as what the key asks for."""
     if source is None or (marked and kind.returns is None):
         return
     try:
@@ -146,14 +168,16 @@ def _check_defined(source: bytes | None, place: str, name: str, key: str, kind: 
     defined = [b for b in bindings if not isinstance(b, ast.Import | ast.ImportFrom)]
     if bindings and not defined:
         raise JobError(
-            f"{key}: {name!r} is imported by {Path(place).name}, not defined there; name the file that defines it, or define {kind.what} "
+            f"{key}: {name!r} is imported by {Path(place).name}, not defined there; name the file "
+            f"that defines it, or define {kind.what} "
             "in this one"
         )
     if not defined:
         raise JobError(f"{key}: {place} has no {name!r}; give file.py:name of {kind.what}")
     if marked and not any(_is_marked(b, kind.returns or "") for b in defined):
         raise JobError(
-            f"{key}: {place}:{name} does not say that it is {kind.what}; annotate it (-> {kind.returns}), or give {kind.would_do}"
+            f"{key}: {place}:{name} does not say that it is {kind.what}; annotate it (-> "
+            f"{kind.returns}), or give {kind.would_do}"
         )
 
 
@@ -168,7 +192,9 @@ def _bindings(body: list[ast.stmt], name: str) -> Iterator[ast.stmt]:
                 if any((a.asname or a.name.partition(".")[0]) == name for a in statement.names):
                     yield statement
             case ast.Assign(targets=targets):
-                if any(isinstance(n, ast.Name) and n.id == name for t in targets for n in ast.walk(t)):
+                if any(
+                    isinstance(n, ast.Name) and n.id == name for t in targets for n in ast.walk(t)
+                ):
                     yield statement
             case ast.AnnAssign(target=ast.Name(id=found)) if found == name:
                 yield statement
@@ -190,14 +216,20 @@ def _is_marked(statement: ast.stmt, returns: str) -> bool:
             said = function
         case ast.ClassDef(bases=bases, body=body):
             proposes = any(isinstance(f, ast.FunctionDef) and f.name == "propose" for f in body)
-            return any(_ends(base, returns) for base in bases) or (returns == "Proposer" and proposes)
+            return any(_ends(base, returns) for base in bases) or (
+                returns == "Proposer" and proposes
+            )
         case _:
             return False
     return said is not None and _ends(said, returns)
 
 
 def _ends(said: ast.expr, returns: str) -> bool:
-    text = said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ast.unparse(said)
+    text = (
+        said.value
+        if isinstance(said, ast.Constant) and isinstance(said.value, str)
+        else ast.unparse(said)
+    )
     return text.rpartition(".")[2] == returns
 
 
@@ -215,17 +247,23 @@ def _from_file(path: Path, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        # Whose file it is should hear of older import paths (old_paths.py), though it is no __main__.
+        # Whose file it is should hear of older import paths (old_paths.py), though it is no
+        # __main__.
         with warnings.catch_warnings(), beside(path.resolve()):
-            warnings.filterwarnings("default", category=DeprecationWarning, module=re.escape(spec.name))
+            warnings.filterwarnings(
+                "default", category=DeprecationWarning, module=re.escape(spec.name)
+            )
             spec.loader.exec_module(module)
     except Exception as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module
 
 
-def _check_own(found: Any, module: ModuleType, place: str, name: str, key: str, kind: Kind) -> None:
-    """Raises: JobError for a value that is none of the kind, and no function or class of this module that could make one."""
+def _check_own(
+    found: Any, module: ModuleType, place: str, name: str, key: str, kind: CodeKind
+) -> None:
+    """Raises: JobError for a value that is none of the kind, and no function or class of this
+    module that could make one."""
     shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
     if kind.is_one(found):
         return
@@ -240,20 +278,29 @@ def _check_own(found: Any, module: ModuleType, place: str, name: str, key: str, 
     if _home(found) != module.__name__:
         raise _foreign(shown, found, key, kind)
     if not place.endswith(".py") and not kind.may_call(found):
-        raise JobError(f"{key}: {shown} does not say that it returns {kind.what}; annotate it, or give {kind.would_do}")
+        raise JobError(
+            f"{key}: {shown} does not say that it returns {kind.what}; annotate it, or give "
+            f"{kind.would_do}"
+        )
 
 
-def _foreign(shown: str, found: Any, key: str, kind: Kind) -> JobError:
+def _foreign(shown: str, found: Any, key: str, kind: CodeKind) -> JobError:
     home = _home(found)
     return JobError(
-        f"{key}: {shown} is of {home or 'another module'}, not defined where it is named, and is not called; give {kind.what} that is"
+        f"{key}: {shown} is of {home or 'another module'}, not defined where it is named, and is "
+        f"not called; give {kind.what} that is"
     )
 
 
 def _home(found: Any) -> str | None:
-    """The name of the module that defines a function or class, or the function that something is made of."""
+    """The name of the module that defines a function or class, or the function that something is
+    made of."""
     if isinstance(found, functools.partial):
         return _home(found.func)
-    own = found if inspect.isroutine(found) or isinstance(found, type) or hasattr(found, "__wrapped__") else type(found)
+    own = (
+        found
+        if inspect.isroutine(found) or isinstance(found, type) or hasattr(found, "__wrapped__")
+        else type(found)
+    )
     home = getattr(own, "__module__", None)
     return home if isinstance(home, str) else None

@@ -1,7 +1,9 @@
-"""The folder of a user's file, which that file may import from: `import helper` finds the helper.py beside it.
+"""The folder of a user's file, which that file may import from: `import helper` finds the helper.py
+beside it.
 
-Invariants: it is looked in after all that is installed, so that a `random.py` in it takes the place of nothing; of two files in two
-folders each finds the helper beside itself; one that is run again finds its helper as that is now.
+Invariants: it is looked in after all that is installed, so that a `random.py` in it takes the place
+of nothing; of two files in two folders each finds the helper beside itself; one that is run again
+finds its helper as that is now.
 """
 
 import sys
@@ -19,7 +21,8 @@ _came: set[str] = set()
 
 @contextmanager
 def beside(file: Path) -> Iterator[None]:
-    """While inside, `file` (absolute) is run; what it imports later, in a function of its own, is found too."""
+    """While inside, `file` (absolute) is run; what it imports later, in a function of its own, is
+    found too."""
     before = set(sys.modules)
     _look_in(file)
     try:

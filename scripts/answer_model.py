@@ -1,7 +1,9 @@
-"""Small Llamas that learn to go on with an answer, row by row as it is drawn: the tokenizer, the model, the loop, the options.
+"""Small Llamas that learn to go on with an answer, row by row as it is drawn: the tokenizer, the
+model, the loop, the options.
 
-Invariants: everything random comes from the seed; what is trained is next-token prediction of the answer alone, without
-any intervention, so that nobody has said where a variable should live. Another CPU may give other bits: weights are kept.
+Invariants: everything random comes from the seed; what is trained is next-token prediction of the
+answer alone, without any intervention, so that nobody has said where a variable should live.
+Another CPU may give other bits: weights are kept.
 """
 
 import argparse
@@ -18,10 +20,14 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 MODELS = Path(__file__).resolve().parents[1] / "jobs" / "models"
 UNSCORED = -100
-Rows = tuple[Tensor, Tensor]  # token ids [row, token], and the token that should follow each, or UNSCORED
+Rows = tuple[
+    Tensor, Tensor
+]  # token ids [row, token], and the token that should follow each, or UNSCORED
 
 
-def make_tokenizer(words: Sequence[str], pre_tokenizer: pre_tokenizers.PreTokenizer) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    words: Sequence[str], pre_tokenizer: pre_tokenizers.PreTokenizer
+) -> PreTrainedTokenizerFast:
     """One token for each of `words`; nothing is put in front of a text."""
     vocab = {word: at for at, word in enumerate(("<pad>", *words))}
     tokenizer = Tokenizer(models.WordLevel(vocab))
@@ -37,7 +43,8 @@ def make_tokenizer(words: Sequence[str], pre_tokenizer: pre_tokenizers.PreTokeni
 
 
 def make_model(tokens: int, layers: int, width: int, seed: int) -> LlamaForCausalLM:
-    """The untrained model over a vocabulary of `tokens`; two key/value heads serve four query heads."""
+    """The untrained model over a vocabulary of `tokens`; two key/value heads serve four query
+    heads."""
     config = LlamaConfig(
         vocab_size=tokens,
         hidden_size=width,
@@ -60,11 +67,16 @@ def make_model(tokens: int, layers: int, width: int, seed: int) -> LlamaForCausa
     return model
 
 
-def train(model: LlamaForCausalLM, draw: Callable[[], Rows], steps: int, rate: float = 2e-3) -> None:
+def train(
+    model: LlamaForCausalLM, draw: Callable[[], Rows], steps: int, rate: float = 2e-3
+) -> None:
     """Trains the model in place on the rows that `draw` gives, one call for each step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, weight_decay=0.1, betas=(0.9, 0.98), fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / 50, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * s / steps)))
+        optimizer,
+        lambda s: min((s + 1) / 50, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * s / steps))),
     )
     for step in range(steps):
         ids, wanted = draw()
@@ -81,7 +93,9 @@ def train(model: LlamaForCausalLM, draw: Callable[[], Rows], steps: int, rate: f
             print(f"step {step:5d}  loss {loss.item():.4f}  right {right:.3f}", flush=True)
 
 
-def run(doc: str, name: str, steps: int, rows: int, make: Callable[[argparse.Namespace], None]) -> None:
+def run(
+    doc: str, name: str, steps: int, rows: int, make: Callable[[argparse.Namespace], None]
+) -> None:
     """Reads the options that every script has, calls `make` with them, says how long it took."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--out", type=Path, default=MODELS / name)

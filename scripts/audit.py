@@ -1,7 +1,8 @@
-"""Known vulnerabilities of the pinned packages (constraints.txt), by pip-audit: `make audit`, a part of `make check`.
+"""Known vulnerabilities of the pinned packages (constraints.txt), by pip-audit: `make audit`, a
+part of `make check`.
 
-It fails where one is known. Where the index has no such data, or cannot be reached, it says how much was not audited, and does not fail:
-a build must not depend on the day's network.
+It fails where one is known. Where the index has no such data, or cannot be reached, it says how
+much was not audited, and does not fail: a build must not depend on the day's network.
 """
 
 import json
@@ -15,7 +16,17 @@ PINS = Path(__file__).resolve().parent.parent / "constraints.txt"
 
 def main() -> int:
     """The exit code: 1 where a pinned package has a known vulnerability."""
-    command = [sys.executable, "-m", "pip_audit", "-r", str(PINS), "--no-deps", "--disable-pip", "-f", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "-r",
+        str(PINS),
+        "--no-deps",
+        "--disable-pip",
+        "-f",
+        "json",
+    ]
     command += ["--progress-spinner", "off", "--timeout", "5"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
@@ -34,7 +45,10 @@ def main() -> int:
         fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
         print(f"audit: {name} {version}: {vulnerability['id']}; mended in {fixed}")
     note = f"; of {len(skipped)} the index knows nothing" if skipped else ""
-    print(f"audit: {len(found) - len(skipped)} packages audited, {len(known)} known vulnerabilities{note}")
+    print(
+        f"audit: {len(found) - len(skipped)} packages audited, {len(known)} known "
+        f"vulnerabilities{note}"
+    )
     return 1 if known else 0
 
 

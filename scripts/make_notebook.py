@@ -2,7 +2,8 @@
 
     python scripts/make_notebook.py
 
-What is kept are the outputs as they came; only the folder that raysearch lies in is written as ROOT_SHOWN: it differs by machine.
+What is kept are the outputs as they came; only the folder that raysearch lies in is written as
+ROOT_SHOWN: it differs by machine.
 """
 
 import re
@@ -27,7 +28,9 @@ def cells() -> nbformat.NotebookNode:
     for i, part in enumerate(parts):
         kind, _, text = part.partition("\n")
         if "markdown" in kind:
-            made.append(nbformat.v4.new_markdown_cell(re.sub(r"(?m)^# ?", "", text).strip(), id=f"cell-{i}"))
+            made.append(
+                nbformat.v4.new_markdown_cell(re.sub(r"(?m)^# ?", "", text).strip(), id=f"cell-{i}")
+            )
         else:
             made.append(nbformat.v4.new_code_cell(text.strip(), id=f"cell-{i}"))
     about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -38,14 +41,20 @@ def executed(folder: Path) -> nbformat.NotebookNode:
     """The notebook, executed in a folder that has jobs/ beside it. Raises: CellExecutionError."""
     notebook = cells()
     about = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=about, record_timing=False).execute()
+    NotebookClient(
+        notebook, timeout=SECONDS, kernel_name="python3", resources=about, record_timing=False
+    ).execute()
     return notebook
 
 
 def main() -> None:
     with TemporaryDirectory(prefix="raysearch-notebook-") as scratch:
         folder = beside_jobs(Path(scratch))
-        text = nbformat.writes(executed(folder)).replace(str(ROOT), ROOT_SHOWN).replace(scratch, ROOT_SHOWN)
+        text = (
+            nbformat.writes(executed(folder))
+            .replace(str(ROOT), ROOT_SHOWN)
+            .replace(scratch, ROOT_SHOWN)
+        )
     NOTEBOOK.write_text(text + "\n")
 
 

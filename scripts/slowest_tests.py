@@ -1,5 +1,5 @@
-"""The slowest test files and tests of the last `make test` and `make test-rest`, from the JUnit files in build/: processor seconds, then
-seconds on the clock."""
+"""The slowest test files and tests of the last `make test` and `make test-rest`, from the JUnit
+files in build/: processor seconds, then seconds on the clock."""
 
 import sys
 from collections import defaultdict
@@ -22,9 +22,14 @@ def main(*paths: str) -> None:
         clock = float(case.get("time", 0))
         files[case.get("classname", "?")].append((cpu, clock))
         tests.append((cpu, clock, f"{case.get('classname')}::{case.get('name')}"))
-    print(f"{sum(t[0] for t in tests):8.1f} {sum(t[1] for t in tests):8.1f}  all {len(tests)} tests\n")
+    print(
+        f"{sum(t[0] for t in tests):8.1f} {sum(t[1] for t in tests):8.1f}  all {len(tests)} tests\n"
+    )
     for name, seconds in sorted(files.items(), key=lambda f: -sum(s[0] for s in f[1])):
-        print(f"{sum(s[0] for s in seconds):8.1f} {sum(s[1] for s in seconds):8.1f}  {name} ({len(seconds)} tests)")
+        print(
+            f"{sum(s[0] for s in seconds):8.1f} {sum(s[1] for s in seconds):8.1f}  {name} "
+            f"({len(seconds)} tests)"
+        )
     print()
     for cpu, clock, name in sorted(tests, reverse=True)[:60]:
         print(f"{cpu:8.1f} {clock:8.1f}  {name}")

@@ -1,7 +1,9 @@
-"""What the scripts of jobs/models share: a tokenizer of whole words, a small Llama, its training, the folder that is written.
+"""What the scripts of jobs/models share: a tokenizer of whole words, a small Llama, its training,
+the folder that is written.
 
-Invariants: everything random comes from the seed; a text that `is_held_out` is never trained on; the same seed gives the
-same weights to the bit on one kind of CPU with one torch, which is why the weights are kept in the repository.
+Invariants: everything random comes from the seed; a text that `is_held_out` is never trained on;
+the same seed gives the same weights to the bit on one kind of CPU with one torch, which is why the
+weights are kept in the repository.
 """
 
 import hashlib
@@ -33,7 +35,8 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts of equal token counts as ids [text, token], the id of each answer [text], how often each is drawn [text]."""
+    """Texts of equal token counts as ids [text, token], the id of each answer [text], how often
+    each is drawn [text]."""
 
     ids: Tensor
     answers: Tensor
@@ -46,7 +49,8 @@ def is_held_out(text: str) -> bool:
 
 
 def word_tokenizer(pattern: str, words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Each of `words` is one token, with its place in the list as its id; `pattern` (a regex) cuts a text into words."""
+    """Each of `words` is one token, with its place in the list as its id; `pattern` (a regex) cuts
+    a text into words."""
     vocab = {word: i for i, word in enumerate((*words, PAD))}
     tokenizer = Tokenizer(models.WordLevel(vocab))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
@@ -82,14 +86,21 @@ def small_llama(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 
 
 def read(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], answers: Sequence[str], weights: Sequence[float]
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    answers: Sequence[str],
+    weights: Sequence[float],
 ) -> Examples:
     """The texts as a model sees them. Each answer is the first token after the text's own."""
     ids = tokenizer(list(texts))["input_ids"]
-    joined = tokenizer([text + answer for text, answer in zip(texts, answers, strict=True)])["input_ids"]
+    joined = tokenizer([text + answer for text, answer in zip(texts, answers, strict=True)])[
+        "input_ids"
+    ]
     assert all(whole[: len(own)] == own for own, whole in zip(ids, joined, strict=True))
     said = [whole[len(own)] for own, whole in zip(ids, joined, strict=True)]
-    return Examples(torch.tensor(ids), torch.tensor(said), torch.tensor(weights, dtype=torch.float64))
+    return Examples(
+        torch.tensor(ids), torch.tensor(said), torch.tensor(weights, dtype=torch.float64)
+    )
 
 
 @torch.no_grad()
@@ -98,13 +109,17 @@ def rate(model: PreTrainedModel, examples: Examples) -> float:
     right = torch.cat(
         [
             model(ids, use_cache=False).logits[:, -1].argmax(1) == answers
-            for ids, answers in zip(examples.ids.split(1000), examples.answers.split(1000), strict=True)
+            for ids, answers in zip(
+                examples.ids.split(1000), examples.answers.split(1000), strict=True
+            )
         ]
     )
     return float(examples.weights[right].sum() / examples.weights.sum())
 
 
-def answers_alone(model: LlamaForCausalLM, examples: Examples, rows: int, generator: torch.Generator) -> Tensor:
+def answers_alone(
+    model: LlamaForCausalLM, examples: Examples, rows: int, generator: torch.Generator
+) -> Tensor:
     """The cross entropy of the answers to so many drawn texts."""
     drawn = draw(examples, rows, generator)
     logits = model(examples.ids[drawn], use_cache=False, logits_to_keep=1).logits[:, -1]
@@ -125,11 +140,15 @@ def train(
     seed: int,
     loss_of: Callable[[LlamaForCausalLM, Examples, int, torch.Generator], Tensor] = answers_alone,
 ) -> None:
-    """Trains the model in place, on the answers alone or by another loss; `tested` is looked at, never learned from."""
+    """Trains the model in place, on the answers alone or by another loss; `tested` is looked at,
+    never learned from."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=3e-3, weight_decay=0.1, betas=(0.9, 0.98), fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / WARMUP, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * s / steps)))
+        optimizer,
+        lambda s: min((s + 1) / WARMUP, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * s / steps))),
     )
     start = time.perf_counter()
     for step in range(1, steps + 1):
@@ -151,6 +170,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     written = folder / "tokenizer_config.json"
-    config = json.loads(written.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}  # known to 4.x and 5.x
+    config = json.loads(written.read_text()) | {
+        "tokenizer_class": "PreTrainedTokenizerFast"
+    }  # known to 4.x and 5.x
     written.write_text(json.dumps(config, indent=2) + "\n")
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone

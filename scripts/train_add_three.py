@@ -1,8 +1,10 @@
-"""Makes jobs/models/add_three: a Llama of four layers that adds three numbers from 0 to 9; where it keeps what is its own affair.
+"""Makes jobs/models/add_three: a Llama of four layers that adds three numbers from 0 to 9; where it
+keeps what is its own affair.
 
     python scripts/train_add_three.py [--to FOLDER] [--steps N] [--rows N] [--seed N]
 
-Invariants: trained on answers alone (nothing is planted), on nine of ten sums; one thread, so that equal seeds give equal weights.
+Invariants: trained on answers alone (nothing is planted), on nine of ten sums; one thread, so that
+equal seeds give equal weights.
 """
 
 import argparse
@@ -20,14 +22,18 @@ HIGHEST = 9
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Whole numbers 0 to 27, "+" and "=" as one token each; the id of a number is the number itself."""
+    """Whole numbers 0 to 27, "+" and "=" as one token each; the id of a number is the number
+    itself."""
     return word_tokenizer("[0-9]+|[+=]", [*(str(n) for n in range(3 * HIGHEST + 1)), "+", "="])
 
 
 def examples(words: PreTrainedTokenizerFast, held_out: bool) -> Examples:
     """All sums that are held out, or all others."""
     asked = problem(HIGHEST)
-    settings = [asked.model.run(dict(zip("abc", n, strict=True))) for n in product(range(HIGHEST + 1), repeat=3)]
+    settings = [
+        asked.model.run(dict(zip("abc", n, strict=True)))
+        for n in product(range(HIGHEST + 1), repeat=3)
+    ]
     chosen = [s for s in settings if is_held_out(asked.render(s).text) == held_out]
     texts = [asked.render(s).text for s in chosen]
     return read(words, texts, [asked.answer(s["total"]) for s in chosen], [1.0] * len(chosen))
@@ -48,7 +54,8 @@ def main() -> None:
     train(model, learned, tested, options.steps, options.rows, options.seed)
     model.eval()
     print(
-        f"right: {rate(model, learned):.4f} of {len(learned.ids)} trained, {rate(model, tested):.4f} of {len(tested.ids)} held out"
+        f"right: {rate(model, learned):.4f} of {len(learned.ids)} trained, "
+        f"{rate(model, tested):.4f} of {len(tested.ids)} held out"
     )
     save(model, words, options.to)
     print(f"wrote {options.to}")

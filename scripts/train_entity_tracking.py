@@ -20,7 +20,8 @@ PROBLEM = Path(__file__).parents[1] / "jobs" / "problems" / "entity_tracking.py"
 
 
 def make(options: argparse.Namespace) -> None:
-    """Trains on texts as the problem draws them, asked for more than one box in turn, and writes the folder."""
+    """Trains on texts as the problem draws them, asked for more than one box in turn, and writes
+    the folder."""
     asked = module_of(PROBLEM)
     words = (*asked.LETTERS, *asked.THINGS, *asked.ADJECTIVES, ".")
     tokenizer = make_tokenizer(words, pre_tokenizers.Whitespace())
@@ -32,7 +33,9 @@ def make(options: argparse.Namespace) -> None:
             r = problem.model.run(problem.sample(rng)[0])
             ids = tokenizer(problem.render(r).text)["input_ids"]
             said = [UNSCORED] * (len(ids) - 1) + [noun(r, r["asked"])]
-            for letter in rng.sample(r["boxes"], len(r["boxes"])):  # and then for each of them, in any order
+            for letter in rng.sample(
+                r["boxes"], len(r["boxes"])
+            ):  # and then for each of them, in any order
                 ids += [said[-1], *tokenizer(f" . {letter}")["input_ids"]]
                 said += [UNSCORED] * 2 + [noun(r, letter)]
             texts.append(ids)

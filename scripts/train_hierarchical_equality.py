@@ -1,10 +1,12 @@
-"""Trains the network of jobs/hierarchical_equality.yaml and writes jobs/models/hierarchical_equality.safetensors.
+"""Trains the network of jobs/hierarchical_equality.yaml and writes
+jobs/models/hierarchical_equality.safetensors.
 
     python scripts/train_hierarchical_equality.py
 
-Its rows are of vectors that are drawn anew each time, so that it has to compare and cannot learn symbols by heart; weight decay keeps the
-comparison small. Without it the network is as often right, and no 8 directions of its first layer carry a comparison on its own.
-Seeded: on one kind of machine and torch it makes the same file. About a minute on two cores.
+Its rows are of vectors that are drawn anew each time, so that it has to compare and cannot learn
+symbols by heart; weight decay keeps the comparison small. Without it the network is as often right,
+and no 8 directions of its first layer carry a comparison on its own. Seeded: on one kind of machine
+and torch it makes the same file. About a minute on two cores.
 """
 
 import random
@@ -61,7 +63,10 @@ def main() -> None:
     with torch.no_grad():
         right = (model(numbers).argmax(1) == classes).float().mean()
     save_file(model.state_dict(), models.WEIGHTS)
-    print(f"right on {right:.4f} of 20,000 rows of the problem; {time.monotonic() - began:.0f} s; {models.WEIGHTS}")
+    print(
+        f"right on {right:.4f} of 20,000 rows of the problem; {time.monotonic() - began:.0f} s; "
+        f"{models.WEIGHTS}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Trains the vision transformer of jobs/marked_symbol.yaml and writes jobs/models/marked_symbol.safetensors.
+"""Trains the vision transformer of jobs/marked_symbol.yaml and writes
+jobs/models/marked_symbol.safetensors.
 
     python scripts/train_marked_symbol.py
 
-Images are drawn from the problem, 4,000 of them. Seeded: on one kind of machine and torch it makes the same file. Under a minute on one
-core.
+Images are drawn from the problem, 4,000 of them. Seeded: on one kind of machine and torch it makes
+the same file. Under a minute on one core.
 """
 
 import random
@@ -23,7 +24,9 @@ def drawn(count: int) -> tuple[Tensor, Tensor]:
     problems = module_of(JOBS / "problems" / "marked_symbol.py")
     problem, rng = problems.problem(), random.Random("marked_symbol.train")
     settings = [problem.model.run(problem.sample(rng)[0]) for _ in range(count)]
-    return torch.tensor([[problems.pixels(s)] for s in settings]), torch.tensor([s["marked"] for s in settings])
+    return torch.tensor([[problems.pixels(s)] for s in settings]), torch.tensor(
+        [s["marked"] for s in settings]
+    )
 
 
 def main() -> None:
@@ -46,7 +49,9 @@ def main() -> None:
     with torch.no_grad():
         right = (model(images[IMAGES:]).logits.argmax(1) == classes[IMAGES:]).float().mean()
     save_file(model.state_dict(), models.WEIGHTS)
-    print(f"right on {right:.4f} of {HELD_BACK} images that it was not trained on; {models.WEIGHTS}")
+    print(
+        f"right on {right:.4f} of {HELD_BACK} images that it was not trained on; {models.WEIGHTS}"
+    )
 
 
 if __name__ == "__main__":

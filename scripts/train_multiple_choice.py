@@ -1,8 +1,10 @@
-"""Makes jobs/models/multiple_choice: a Llama of four layers that finds the right choice and says its letter.
+"""Makes jobs/models/multiple_choice: a Llama of four layers that finds the right choice and says
+its letter.
 
     python scripts/train_multiple_choice.py [--out FOLDER] [--steps N] [--rows N] [--seed N] [--threads N]
 
-Invariants: those of answer_model.py; every word, letter and mark is one token, blanks and line ends are none.
+Invariants: those of answer_model.py; every word, letter and mark is one token, blanks and line ends
+are none.
 """
 
 import argparse
@@ -22,7 +24,8 @@ TEMPLATE = (
     "{% for message in messages %}{{ message.content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ " + repr(CUE) + " }}{% endif %}"
 )
-"""A chat in the form that it is trained on: the question is what the user says, and the cue the template's."""
+"""A chat in the form that it is trained on: the question is what the user says, and the cue the
+template's."""
 
 
 def make(options: argparse.Namespace) -> None:
@@ -33,10 +36,14 @@ def make(options: argparse.Namespace) -> None:
     rng = random.Random(options.seed)
 
     def draw() -> Rows:
-        runs = [asked.model.run(side) for _ in range(options.rows // 2) for side in asked.sample(rng)]
+        runs = [
+            asked.model.run(side) for _ in range(options.rows // 2) for side in asked.sample(rng)
+        ]
         ids = torch.tensor(tokenizer([asked.render(r).text for r in runs])["input_ids"])
         wanted = torch.full_like(ids, UNSCORED)
-        wanted[:, -1] = torch.tensor(tokenizer.convert_tokens_to_ids([str(r["answer_token"]) for r in runs]))
+        wanted[:, -1] = torch.tensor(
+            tokenizer.convert_tokens_to_ids([str(r["answer_token"]) for r in runs])
+        )
         return ids, wanted
 
     model = make_model(len(tokenizer), layers=4, width=64, seed=options.seed)

@@ -2,8 +2,9 @@
 
     python scripts/train_running_sum.py
 
-On all 729 rows of six digits, and on all that they begin with: the answer of a row of any length. (On rows of six digits alone it learns
-nothing.) Seeded: on one kind of machine and torch it makes the same file. Ten seconds on one core.
+On all 729 rows of six digits, and on all that they begin with: the answer of a row of any length.
+(On rows of six digits alone it learns nothing.) Seeded: on one kind of machine and torch it makes
+the same file. Ten seconds on one core.
 """
 
 import itertools

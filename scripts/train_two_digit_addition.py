@@ -1,4 +1,5 @@
-"""Makes jobs/models/two_digit_addition: a Llama of four layers that adds two numbers from 10 to 49, digit by digit.
+"""Makes jobs/models/two_digit_addition: a Llama of four layers that adds two numbers from 10 to 49,
+digit by digit.
 
     python scripts/train_two_digit_addition.py [--out FOLDER] [--steps N] [--rows N] [--seed N] [--threads N]
 
@@ -17,7 +18,9 @@ EQUALS = 5  # the index of "=" in "47+35=82"; the two digits after it are scored
 
 def make(options: argparse.Namespace) -> None:
     """Trains on all sums, drawn uniformly, and writes the folder."""
-    tokenizer = make_tokenizer("0123456789+=", pre_tokenizers.Split(Regex("."), behavior="isolated"))
+    tokenizer = make_tokenizer(
+        "0123456789+=", pre_tokenizers.Split(Regex("."), behavior="isolated")
+    )
     texts = [f"{a}+{b}={a + b}" for a in range(10, 50) for b in range(10, 50)]
     sums = torch.tensor(tokenizer(texts)["input_ids"])
     generator = torch.Generator().manual_seed(options.seed)

@@ -1,11 +1,14 @@
-"""`raysearch` as a user calls it, in a process of its own that need not import anything: it is forked from one that has.
+"""`raysearch` as a user calls it, in a process of its own that need not import anything: it is
+forked from one that has.
 
-To import torch, transformers and the like costs a command 5 to 8 s of processor time, what it does then often less than one. Here a process
-stands ready for each pytest worker that has imported them and done nothing else; each command is a fork of it.
+To import torch, transformers and the like costs a command 5 to 8 s of processor time, what it does
+then often less than one. Here a process stands ready for each pytest worker that has imported them
+and done nothing else; each command is a fork of it.
 
-Invariants: environment, working folder, signals, loggers, threads and exit code of a command are its own, as in a new process. Only what a
-package reads of the environment when it is imported is the fork server's: where a test sets that, or asks what a command imports, it
-starts a new process (`fresh`).
+Invariants: environment, working folder, signals, loggers, threads and exit code of a command are
+its own, as in a new process. Only what a package reads of the environment when it is imported is
+the fork server's: where a test sets that, or asks what a command imports, it starts a new process
+(`fresh`).
 """
 
 import atexit
@@ -27,26 +30,53 @@ from raysearch.cli.main import main
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
 READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON", "RAY_")
-"""Variables that begin so are read by packages when they are imported; whether Ray asks for a token, for one."""
+"""Variables that begin so are read by packages when they are imported; whether Ray asks for a
+token, for one."""
 IMPORTED = (
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "pandas", "duckdb", "pyarrow.dataset", "pyarrow.parquet"),
-    *("torch", "transformers", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"),
-    *("ray", "mlflow", "raysearch.cli.run", "raysearch.cli.plan", "raysearch.engine.replica", "raysearch.report.page"),
+    *(
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "pandas",
+        "duckdb",
+        "pyarrow.dataset",
+        "pyarrow.parquet",
+    ),
+    *(
+        "torch",
+        "transformers",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.llama.modeling_llama",
+    ),
+    *(
+        "ray",
+        "mlflow",
+        "raysearch.cli.run",
+        "raysearch.cli.plan",
+        "raysearch.engine.replica",
+        "raysearch.report.page",
+    ),
 )
-"""What the fork server has imported; it passes over what it cannot import, which tests/test_command.py would see."""
+"""What the fork server has imported; it passes over what it cannot import, which
+tests/test_command.py would see."""
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(list(IMPORTED))
 _AT_FIRST: dict[str, str] = {}
 
 
 def remember_environment() -> None:
-    """The fork server is to begin with the environment of now, whatever a test has set when it first needs one (tests/conftest.py)."""
+    """The fork server is to begin with the environment of now, whatever a test has set when it
+    first needs one (tests/conftest.py)."""
     _AT_FIRST.update(environment())
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a command: ours, without what raysearch or Ray would go by; but how Ray's workers share the cores is told (tests/conftest.py)."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSEARCH_", "RAY_")) or k == NICENESS}
+    """Of a command: ours, without what raysearch or Ray would go by; but how Ray's workers share
+    the cores is told (tests/conftest.py)."""
+    ours = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("RAYSEARCH_", "RAY_")) or k == NICENESS
+    }
     return {**ours, **more}
 
 
@@ -56,19 +86,31 @@ def program() -> str:
 
 
 class Running:
-    """A command that was begun in a fork. To be used as a `subprocess.Popen` with a pipe for its stderr."""
+    """A command that was begun in a fork. To be used as a `subprocess.Popen` with a pipe for its
+    stderr."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, env: dict[str, str], script: Path | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        env: dict[str, str],
+        script: Path | None = None,
+    ) -> None:
         """Begins it. `script`: a Python file to run in place of `raysearch`."""
         self._stdout = TemporaryFile()  # noqa: SIM115  (open until the command has ended)
         read, write = os.pipe()
         self.stderr = os.fdopen(read, encoding="utf-8", errors="replace")
-        files = Connection(os.dup(self._stdout.fileno()), readable=False), Connection(write, readable=False)
+        files = (
+            Connection(os.dup(self._stdout.fileno()), readable=False),
+            Connection(write, readable=False),
+        )
         _serve()
         argv = (program() if script is None else str(script), *arguments)
         target = (argv, str(folder), env, *files)
         # As a daemon it ends with the tests at the latest: one that fails may leave it behind.
-        self._process: ForkServerProcess = _SERVER.Process(target=_command, args=target, daemon=True)
+        self._process: ForkServerProcess = _SERVER.Process(
+            target=_command, args=target, daemon=True
+        )
         self._process.start()
         for file in files:
             file.close()
@@ -160,7 +202,8 @@ def _command(argv: Sequence[str], folder: str, env: dict[str, str], *files: Conn
 
 
 def _path_of_a_script(script: Path, env: dict[str, str]) -> Iterator[str]:
-    """`sys.path` as a new interpreter that runs `script` begins with it: without the folder of the tests."""
+    """`sys.path` as a new interpreter that runs `script` begins with it: without the folder of the
+    tests."""
     library = next(i for i, path in enumerate(sys.path) if path.endswith(".zip"))
     yield str(script.parent)
     yield from filter(None, env.get("PYTHONPATH", "").split(os.pathsep))

@@ -9,30 +9,35 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from raysearch.folders.folder import Folder
-from raysearch.folders.local import LocalFolder
-from raysearch.folders.where import folder_at
+from raysearch.storage.folder import Folder
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.open import open_folder
 from tests.command import remember_environment
 from tests.once import Once
 from tests.s3 import S3, s3_server
 
-# Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray starts; for those of commands too.
+# Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray
+# starts; for those of commands too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 
-# Small models are slower with more, and two workers have two cores. Before torch is imported; for commands too.
+# Small models are slower with more, and two workers have two cores. Before torch is imported; for
+# commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
 remember_environment()
 
 pytest_plugins = ["tests.scheduling", "tests.timing"]
 
-settings.register_profile("raysearch", deadline=None)  # two cores are shared; time is for pytest-timeout to say
+settings.register_profile(
+    "raysearch", deadline=None
+)  # two cores are shared; time is for pytest-timeout to say
 settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
 
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Makes what is costly once for all workers: `once.searched(job, *flags)` is the folder of a finished run, to be read or copied."""
+    """Makes what is costly once for all workers: `once.searched(job, *flags)` is the folder of a
+    finished run, to be read or copied."""
     return Once.of_session(tmp_path_factory, workers="PYTEST_XDIST_WORKER" in os.environ)
 
 
@@ -67,4 +72,4 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     """An empty store of each kind: what is said of one holds for the other."""
     if request.param == "disk":
         return LocalFolder(tmp_path / "store")
-    return folder_at(request.getfixturevalue("s3").uri(f"test-{uuid.uuid4().hex}"))
+    return open_folder(request.getfixturevalue("s3").uri(f"test-{uuid.uuid4().hex}"))

@@ -1,9 +1,10 @@
-"""A run.json that a test changes as another raysearch, or another machine, would have written it: with its checksum."""
+"""A run.json that a test changes as another raysearch, or another machine, would have written it:
+with its checksum."""
 
 import json
 from pathlib import Path
 
-from raysearch.folders.digests import checksum
+from raysearch.storage.digests import checksum
 
 
 def edit_info(run: Path, **changes: object) -> None:

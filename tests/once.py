@@ -1,4 +1,5 @@
-"""What is costly is made once in a session of tests, whichever of its workers asks for it first; the others wait for it."""
+"""What is costly is made once in a session of tests, whichever of its workers asks for it first;
+the others wait for it."""
 
 import fcntl
 import hashlib
@@ -16,20 +17,23 @@ ALONE = ("--pool", "local", "--tracking-uri", "none", "-q")
 
 @dataclass(frozen=True)
 class Once:
-    """Makes folders in `folder`, which all workers of this session share. What is in them is for all: to be read, or copied."""
+    """Makes folders in `folder`, which all workers of this session share. What is in them is for
+    all: to be read, or copied."""
 
     folder: Path
 
     @classmethod
     def of_session(cls, factory: pytest.TempPathFactory, workers: bool) -> "Once":
-        """`workers`: whether this is one of several: pytest-xdist gives each a folder within that of the session."""
+        """`workers`: whether this is one of several: pytest-xdist gives each a folder within that
+        of the session."""
         base = factory.getbasetemp()
         folder = (base.parent if workers else base) / "once"
         folder.mkdir(exist_ok=True)
         return cls(folder)
 
     def __call__(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The folder `name`, as `make` filled it. Who fails to make it raises; the next one who asks tries again."""
+        """The folder `name`, as `make` filled it. Who fails to make it raises; the next one who
+        asks tries again."""
         made, done = self.folder / name, self.folder / f"{name}.done"
         with (self.folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed, or this process has died

@@ -50,7 +50,13 @@ class S3:
 def s3_server() -> Iterator[S3]:
     """moto, for as long as the context lasts."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    command = [
+        str(Path(sys.executable).with_name("moto_server")),
+        "-H",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     quiet = subprocess.DEVNULL
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=clean)
@@ -73,7 +79,8 @@ def s3_server() -> Iterator[S3]:
 
 @dataclass
 class Proxy:
-    """Hands every request on to the server behind it, unless it is `down`: then it answers 503. `seen`: (method, path) of each."""
+    """Hands every request on to the server behind it, unless it is `down`: then it answers 503.
+    `seen`: (method, path) of each."""
 
     port: int
     behind: S3
@@ -142,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         told = next((v for k, v in headers.items() if k.lower() == "content-length"), "0")
         length = told if self.command == "HEAD" else str(len(body))
         kept = {
-            k: v for k, v in headers.items() if k.lower() not in ("content-length", "connection", "transfer-encoding")
+            k: v
+            for k, v in headers.items()
+            if k.lower() not in ("content-length", "connection", "transfer-encoding")
         }
         for name, value in (kept | {"Content-Length": length}).items():
             self.send_header(name, value)

@@ -1,11 +1,13 @@
-"""A pytest plugin: which tests are slow, and how files of tests are shared among the workers of pytest-xdist, whatever `--dist` says.
+"""A pytest plugin: which tests are slow, and how files of tests are shared among the workers of
+pytest-xdist, whatever `--dist` says.
 
     pytestmark = pytest.mark.slow                               # all of a file: `make test` leaves it to `make test-rest`
     @pytest.mark.slow_unless(family=LAYOUTS, dtype=["float32"]) # of a grid: `make test` walks these rows and columns of it
 
-Invariants: each test is in `make test` (not slow) or in `make test-rest` (slow). The tests of a file run on one worker, one after the
-other, so that what its fixtures start (a Slurm, a database, a Ray) is started once; the longest file goes first, so that all workers end
-at about the same time; all workers agree on the order.
+Invariants: each test is in `make test` (not slow) or in `make test-rest` (slow). The tests of a
+file run on one worker, one after the other, so that what its fixtures start (a Slurm, a database, a
+Ray) is started once; the longest file goes first, so that all workers end at about the same time;
+all workers agree on the order.
 """
 
 import json
@@ -19,9 +21,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
-"""`make test` and the like leave their timings here, in a JUnit file each: junit.xml, junit-rest.xml."""
+"""`make test` and the like leave their timings here, in a JUnit file each: junit.xml,
+junit-rest.xml."""
 KNOWN = ROOT / "tests" / "durations.json"
-"""Seconds by file where no timings are left, as in a fresh checkout: only of files that take long. `make durations` writes it."""
+"""Seconds by file where no timings are left, as in a fresh checkout: only of files that take long.
+`make durations` writes it."""
 UNKNOWN = 3.0
 """Seconds of a file that nobody has timed."""
 LONG = 5.0
@@ -42,7 +46,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the slow cells of grids, before `-m` chooses. On a worker the longest files come first; else the order stays as it was."""
+    """Marks the slow cells of grids, before `-m` chooses. On a worker the longest files come first;
+    else the order stays as it was."""
     for item in items:
         chosen = [mark.kwargs for mark in item.iter_markers("slow_unless")]
         if chosen and not any(_is_kept(item, kept) for kept in chosen):
@@ -53,13 +58,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_kept(item: pytest.Item, kept: dict[str, Iterable[Any]]) -> bool:
-    """Whether each parameter that `kept` names has one of the values there; a parameter that the test does not have is passed over."""
+    """Whether each parameter that `kept` names has one of the values there; a parameter that the
+    test does not have is passed over."""
     has: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
     return all(has[name] in values for name, values in kept.items() if name in has)
 
 
 def known_seconds(table: Path, build: Path) -> dict[str, float]:
-    """Returns the seconds that each file of tests takes: as `table` says, or as the JUnit files in `build` say where they know of it."""
+    """Returns the seconds that each file of tests takes: as `table` says, or as the JUnit files in
+    `build` say where they know of it."""
     known: dict[str, float] = json.loads(table.read_text())
     for timings in sorted(
         build.glob("junit*.xml"), reverse=True
@@ -69,10 +76,13 @@ def known_seconds(table: Path, build: Path) -> dict[str, float]:
 
 
 def seconds_by_file(junit: Path) -> dict[str, float]:
-    """Returns the seconds on the clock of each file of tests (`tests/cli/test_runs.py`) in a JUnit file; none if it is no whole file."""
+    """Returns the seconds on the clock of each file of tests (`tests/cli/test_runs.py`) in a JUnit
+    file; none if it is no whole file."""
     try:
         cases = ElementTree.parse(junit).getroot().iter("testcase")
-    except ElementTree.ParseError:  # a session that was killed while it wrote: its timings are no more than a hint
+    except (
+        ElementTree.ParseError
+    ):  # a session that was killed while it wrote: its timings are no more than a hint
         return {}
     seconds: defaultdict[str, float] = defaultdict(float)
     for case in cases:
@@ -81,7 +91,7 @@ def seconds_by_file(junit: Path) -> dict[str, float]:
 
 
 def _file_of(classname: str) -> str:
-    """`tests.search.test_proposers.TestRefine` stands in tests/search/test_proposers.py."""
+    """`tests.proposers.test_proposers.TestRefine` stands in tests/proposers/test_proposers.py."""
     parts = classname.split(".")
     module = next((i for i, part in enumerate(parts) if part.startswith("test_")), len(parts) - 1)
     return "/".join(parts[: module + 1]) + ".py"
@@ -90,8 +100,15 @@ def _file_of(classname: str) -> str:
 def main() -> None:
     """Writes KNOWN anew from the timings in BUILD: the longest file first."""
     seconds = known_seconds(KNOWN, BUILD)
-    here = {file: round(took) for file, took in seconds.items() if took >= LONG and (ROOT / file).exists()}
-    KNOWN.write_text(json.dumps(dict(sorted(here.items(), key=lambda kept: (-kept[1], kept[0]))), indent=1) + "\n")
+    here = {
+        file: round(took)
+        for file, took in seconds.items()
+        if took >= LONG and (ROOT / file).exists()
+    }
+    KNOWN.write_text(
+        json.dumps(dict(sorted(here.items(), key=lambda kept: (-kept[1], kept[0]))), indent=1)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The benchmarks still run: at their smallest, for their last line. What they measure stands in benchmarks/RESULTS.md, never in a test."""
+"""The benchmarks still run: at their smallest, for their last line. What they measure stands in
+benchmarks/RESULTS.md, never in a test."""
 
 import os
 import subprocess
@@ -21,11 +22,17 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
     [
         ("static_vs_pyvene.py", SMALL, "ratio: "),
         ("roofline.py", SMALL, "share: "),
-        ("gpu.py", ("--cpu", "--seconds", "0.1", "--shapes", "llama_1b"), "| llama_1b | float32 | 40 | replay |"),
+        (
+            "gpu.py",
+            ("--cpu", "--seconds", "0.1", "--shapes", "llama_1b"),
+            "| llama_1b | float32 | 40 | replay |",
+        ),
         ("cluster_scale.py", ("search", "--hypotheses", "200"), "results, top 100"),
     ],
 )
-def test_a_benchmark_runs_to_its_last_line(script: str, flags: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_a_benchmark_runs_to_its_last_line(
+    script: str, flags: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
     done = _run(script, flags, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(says), done.stdout
@@ -36,7 +43,9 @@ def test_a_benchmark_runs_to_its_last_line(script: str, flags: tuple[str, ...], 
 @pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no SmolLM2 in models/; make install fetches it")
 @pytest.mark.timeout(600)
 def test_a_precision_is_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
-    done = _run("half_precision.py", ("--layers", "1", "--pairs", "16", "--dtypes", "float32"), tmp_path)
+    done = _run(
+        "half_precision.py", ("--layers", "1", "--pairs", "16", "--dtypes", "float32"), tmp_path
+    )
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| float32 |")]
     assert row.split(" | ")[1:3] == ["replay", "18"]
@@ -46,7 +55,9 @@ def test_a_precision_is_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machine_lacks(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machine_lacks(
+    tmp_path: Path,
+) -> None:
     """From another folder, with PYTHONPATH, without what is not installed there."""
     lacking = ("ray", "mlflow", "pydantic", "duckdb", "beartype", "pyvene")
     code = (
@@ -76,7 +87,9 @@ def _run(script: str, flags: tuple[str, ...], folder: Path) -> subprocess.Comple
     return _python(OLD_PATHS_FAIL, (str(ROOT / "benchmarks" / script), *flags), folder)
 
 
-def _python(options: tuple[str, ...], what: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
+def _python(
+    options: tuple[str, ...], what: tuple[str, ...], folder: Path
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *options, *what],
         cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,

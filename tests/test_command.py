@@ -1,4 +1,5 @@
-"""A forked command is one as a new process runs it: exit code, streams, environment, working folder, signals, imports."""
+"""A forked command is one as a new process runs it: exit code, streams, environment, working
+folder, signals, imports."""
 
 import json
 import signal
@@ -24,18 +25,31 @@ def shell(tmp_path: Path) -> Shell:
         ("run", str(QUICKSTART), "--pool", "cloud"),
     ],
 )
-def test_a_forked_command_says_and_returns_what_a_new_process_does(shell: Shell, arguments: tuple[str, ...]) -> None:
+def test_a_forked_command_says_and_returns_what_a_new_process_does(
+    shell: Shell, arguments: tuple[str, ...]
+) -> None:
     forked, fresh = shell(*arguments), shell.fresh(*arguments)
-    assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (
+        fresh.returncode,
+        fresh.stdout,
+        fresh.stderr,
+    )
     assert forked.stdout + forked.stderr
 
 
 def test_what_a_command_sets_is_gone_with_it(shell: Shell) -> None:
-    """A problem of the user's changes all that a process has; the command after it sees nothing of that."""
+    """A problem of the user's changes all that a process has; the command after it sees nothing of
+    that."""
     (shell.folder / "mine.py").write_text(MINE.replace("{IMPORTED}", repr(IMPORTED)))
     seen = []
     for _ in range(2):
-        done = shell("plan", str(QUICKSTART), "--set", f"problem={{use: {shell.folder}/mine.py:problem}}", LEFT="here")
+        done = shell(
+            "plan",
+            str(QUICKSTART),
+            "--set",
+            f"problem={{use: {shell.folder}/mine.py:problem}}",
+            LEFT="here",
+        )
         assert done.returncode != 0
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("{")]
         seen.append(json.loads(line))
@@ -44,7 +58,9 @@ def test_what_a_command_sets_is_gone_with_it(shell: Shell) -> None:
     assert seen[0]["left"] == "here"
     assert seen[0]["argv"][1:3] == ["plan", str(QUICKSTART)]
     assert not any(path in ("", str(Path(__file__).parents[1])) for path in seen[0]["path"][:2])
-    assert seen[0]["imported"] == list(IMPORTED), "what cannot be imported, the fork server passes over"
+    assert seen[0]["imported"] == list(IMPORTED), (
+        "what cannot be imported, the fork server passes over"
+    )
     assert not seen[0]["tests"]
     assert seen[0]["threads"] == 1, "as tests/conftest.py says"
     assert "LEFT" not in environment()

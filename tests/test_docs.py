@@ -12,8 +12,21 @@ ROOT = Path(__file__).parents[1]
 
 
 def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-W", "--keep-going", "-c", str(source / "docs")]
-    return subprocess.run([*command, str(source), str(to)], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-b",
+        "html",
+        "-W",
+        "--keep-going",
+        "-c",
+        str(source / "docs"),
+    ]
+    return subprocess.run(
+        [*command, str(source), str(to)], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow
@@ -26,7 +39,9 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
         assert (tmp_path / "docs" / f"{page}.html").is_file()
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "../jobs/nowhere.yaml", "README.md#nowhere", "nowhere.png"])
+@pytest.mark.parametrize(
+    "link", ["nowhere.md", "../jobs/nowhere.yaml", "README.md#nowhere", "nowhere.png"]
+)
 def test_a_link_that_leads_nowhere_fails(link: str, tmp_path: Path) -> None:
     (tmp_path / "source" / "docs").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "conf.py", tmp_path / "source" / "docs")

@@ -1,4 +1,5 @@
-"""What `make install` installs is all that tests, scripts and benchmarks import: nothing is tested only where more happens to be there."""
+"""What `make install` installs is all that tests, scripts and benchmarks import: nothing is tested
+only where more happens to be there."""
 
 import ast
 import re
@@ -17,9 +18,12 @@ OWN = {"raysearch", "tests", "scripts", "benchmarks"}
 
 
 def declared() -> set[str]:
-    """The packages that pyproject.toml names, those of `dev` among them, and what these need themselves; by their normal names."""
+    """The packages that pyproject.toml names, those of `dev` among them, and what these need
+    themselves; by their normal names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    asked = [
+        Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["dev"]
+    ]
     theirs = [
         Requirement(r)
         for one in asked
@@ -39,7 +43,9 @@ def imported() -> Iterator[tuple[Path, str]]:
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and not node.level:
                     names.append(node.module or "")
-                for name in {n.partition(".")[0] for n in names} - OWN - beside - sys.stdlib_module_names:
+                for name in (
+                    {n.partition(".")[0] for n in names} - OWN - beside - sys.stdlib_module_names
+                ):
                     yield file.relative_to(ROOT), name
 
 
@@ -54,12 +60,16 @@ def test_whatever_is_imported_is_installed_because_pyproject_names_it() -> None:
 
 
 def test_no_test_skips_for_a_package_and_ci_installs_none() -> None:
-    """A program that a machine lacks is a reason to skip; a Python package is one that `make test` forgot."""
+    """A program that a machine lacks is a reason to skip; a Python package is one that `make test`
+    forgot."""
     word = "importor" + "skip"
     assert not [file.name for file in (ROOT / "tests").rglob("*.py") if word in file.read_text()]
     ci = (ROOT / ".ci" / "run").read_text()
     assert not re.search(
-        r"\b(pip|uv|conda)\b|python3?-", "\n".join(line for line in ci.splitlines() if not line.startswith("#"))
+        r"\b(pip|uv|conda)\b|python3?-",
+        "\n".join(line for line in ci.splitlines() if not line.startswith("#")),
     )
     for command in ("check", "test", "demo", "quickstart"):
-        assert re.search(rf"\bmake .*\b{command}\b", ci), f"the README's make {command} is not in .ci/run"
+        assert re.search(rf"\bmake .*\b{command}\b", ci), (
+            f"the README's make {command} is not in .ci/run"
+        )

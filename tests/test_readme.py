@@ -1,4 +1,5 @@
-"""What a reader copies from README.md and docs/your-own-problem.md: the code runs, and gives what stands beneath it."""
+"""What a reader copies from README.md and docs/your-own-problem.md: the code runs, and gives what
+stands beneath it."""
 
 import contextlib
 import io
@@ -39,18 +40,29 @@ def test_the_notebook_lines_run_and_print_what_the_readme_shows(
     assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
     scan = names["scan"]
     changed = {
-        layer: [t for t, new in enumerate(tokens) if new == " Rome"] for layer, tokens in enumerate(scan.next_tokens)
+        layer: [t for t, new in enumerate(tokens) if new == " Rome"]
+        for layer, tokens in enumerate(scan.next_tokens)
     }
-    assert changed == {layer: [3] if layer <= 22 else [4] for layer in range(30)}  # as the text beneath says
+    assert changed == {
+        layer: [3] if layer <= 22 else [4] for layer in range(30)
+    }  # as the text beneath says
     exec(third, names)
     assert len(names["run"].alignment) == 7
 
 
 def _jobs(folder: Path) -> list[Job]:
     """The parts of a job in the README, each in a job of its own."""
-    whole = {"name": "x", "model": {"path": "owner/name"}, "problem": {"use": "raysearch.problems.capitals"}}
+    whole = {
+        "name": "x",
+        "model": {"path": "owner/name"},
+        "problem": {"use": "raysearch.problems.capitals"},
+    }
     parts = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    return [Job.parse({**whole, **yaml.safe_load(part)}, folder=folder) for part in parts if part.startswith("space:")]
+    return [
+        Job.parse({**whole, **yaml.safe_load(part)}, folder=folder)
+        for part in parts
+        if part.startswith("space:")
+    ]
 
 
 def test_the_spaces_of_the_readme_are_spaces(tmp_path: Path) -> None:
@@ -66,10 +78,14 @@ def test_the_spaces_of_the_readme_are_spaces(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.skipif(not (ROOT / "models").is_dir(), reason="no models/: make install fetches it")
-def test_the_page_on_your_own_problem_runs_as_it_stands_and_finds_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_on_your_own_problem_runs_as_it_stands_and_finds_what_it_shows(
+    tmp_path: Path,
+) -> None:
     problem, look = re.findall(r"```python\n(.*?)```", OWN, re.DOTALL)
     (job,) = re.findall(r"```yaml\n(.*?)```", OWN, re.DOTALL)
-    assert len([line for line in problem.splitlines() if line.strip()]) <= 30, "the page says thirty lines"
+    assert len([line for line in problem.splitlines() if line.strip()]) <= 30, (
+        "the page says thirty lines"
+    )
     (tmp_path / "drinks.py").write_text(problem)
     (tmp_path / "drinks.yaml").write_text(job)
     (tmp_path / "models").symlink_to(ROOT / "models")

@@ -1,4 +1,5 @@
-"""Files of tests are shared among workers whole, the longest first; slow tests and slow cells of grids are left to `make test-rest`."""
+"""Files of tests are shared among workers whole, the longest first; slow tests and slow cells of
+grids are left to `make test-rest`."""
 
 import json
 import subprocess
@@ -47,9 +48,7 @@ def test_of_a_grid(family, dtype):
 def test_without_parameters():
     pass
 """
-SETTINGS = (
-    "[pytest]\nmarkers =\n slow\n slow_unless\naddopts = --strict-markers -p tests.scheduling -p no:cacheprovider\n"
-)
+SETTINGS = "[pytest]\nmarkers =\n slow\n slow_unless\naddopts = --strict-markers -p tests.scheduling -p no:cacheprovider\n"
 
 
 def _pytest(folder: Path, *flags: str) -> str:
@@ -63,7 +62,8 @@ def _pytest(folder: Path, *flags: str) -> str:
 
 
 def test_what_a_file_starts_is_started_once_however_tests_are_to_be_shared(tmp_path: Path) -> None:
-    """With as few files as workers, `worksteal` would take tests of the one file to the worker that is done with the other."""
+    """With as few files as workers, `worksteal` would take tests of the one file to the worker that
+    is done with the other."""
     (tmp_path / "test_long.py").write_text(HEAD + BODY)
     (tmp_path / "test_short.py").write_text("def test_it():\n    pass\n")
     _pytest(tmp_path, "-n", "2", "--dist", "worksteal")
@@ -71,20 +71,39 @@ def test_what_a_file_starts_is_started_once_however_tests_are_to_be_shared(tmp_p
 
 
 def test_the_longest_file_goes_first(tmp_path: Path) -> None:
-    """All on one worker: `tests/` in their names stands for those of the table, which are of this checkout."""
+    """All on one worker: `tests/` in their names stands for those of the table, which are of this
+    checkout."""
     longest = next(iter(json.loads((ROOT / "tests" / "durations.json").read_text())))
     for name in ("tests/a_test.py", longest):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("def test_it():\n    pass\n")
-    said = _pytest(tmp_path, "-n", "1", "-v", "-o", "python_files=*test*.py", "--import-mode=importlib")
+    said = _pytest(
+        tmp_path, "-n", "1", "-v", "-o", "python_files=*test*.py", "--import-mode=importlib"
+    )
     assert said.index(longest + "::test_it") < said.index("tests/a_test.py::test_it")
 
 
 @pytest.mark.parametrize(
     ("chosen", "wanted"),
     [
-        ("not slow", ["grid[gpt2-float32]", "grid[llama-bfloat16]", "grid[llama-float32]", "without_parameters"]),
-        ("slow", ["grid[gpt2-bfloat16]", "grid[opt-bfloat16]", "grid[opt-float32]", "program_that_few_machines_have"]),
+        (
+            "not slow",
+            [
+                "grid[gpt2-float32]",
+                "grid[llama-bfloat16]",
+                "grid[llama-float32]",
+                "without_parameters",
+            ],
+        ),
+        (
+            "slow",
+            [
+                "grid[gpt2-bfloat16]",
+                "grid[opt-bfloat16]",
+                "grid[opt-float32]",
+                "program_that_few_machines_have",
+            ],
+        ),
     ],
 )
 def test_each_test_is_quick_or_slow_and_of_a_grid_those_are_quick_that_are_named(
@@ -92,16 +111,22 @@ def test_each_test_is_quick_or_slow_and_of_a_grid_those_are_quick_that_are_named
 ) -> None:
     (tmp_path / "test_grid.py").write_text(GRID)
     said = _pytest(tmp_path, "--collect-only", "-q", "-m", chosen)
-    named = [line.split("::test_")[1].removeprefix("of_a_") for line in said.splitlines() if "::" in line]
+    named = [
+        line.split("::test_")[1].removeprefix("of_a_") for line in said.splitlines() if "::" in line
+    ]
     assert sorted(named) == wanted
 
 
 def test_seconds_come_from_the_last_timings_and_else_from_the_table(tmp_path: Path) -> None:
     case = '<testcase classname="{}" name="test_it" time="{}" />'.format
-    cases = case("tests.search.test_proposers.TestRefine", 2) + case("tests.search.test_proposers", 0.5)
+    cases = case("tests.proposers.test_proposers.TestRefine", 2) + case(
+        "tests.proposers.test_proposers", 0.5
+    )
     (tmp_path / "junit.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-    (tmp_path / "table.json").write_text('{"tests/search/test_proposers.py": 9, "tests/test_readme.py": 70}')
-    expected = {"tests/search/test_proposers.py": 2.5, "tests/test_readme.py": 70}
+    (tmp_path / "table.json").write_text(
+        '{"tests/proposers/test_proposers.py": 9, "tests/test_readme.py": 70}'
+    )
+    expected = {"tests/proposers/test_proposers.py": 2.5, "tests/test_readme.py": 70}
     assert known_seconds(tmp_path / "table.json", tmp_path) == expected
     (tmp_path / "junit-rest.xml").write_text("<testsuites><testsu")  # killed in the middle
     assert seconds_by_file(tmp_path / "junit-rest.xml") == {}
@@ -111,7 +136,9 @@ def test_seconds_come_from_the_last_timings_and_else_from_the_table(tmp_path: Pa
 def test_what_is_exclusive_is_waited_for_by_other_processes(tmp_path: Path) -> None:
     code = f"from tests.exclusive import exclusive\nwith exclusive({tmp_path.name!r}): print('in')"
     with exclusive(tmp_path.name):
-        other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        other = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(timeout=1)
     assert other.communicate()[0] == "in\n"

@@ -1,4 +1,5 @@
-"""What is left of a session of tests: skips by reason at the end, the processor time of each test in a file that a script reads."""
+"""What is left of a session of tests: skips by reason at the end, the processor time of each test
+in a file that a script reads."""
 
 import re
 import subprocess
@@ -65,7 +66,11 @@ def test_skips_are_listed_by_reason_and_processor_time_is_kept(tmp_path: Path) -
     assert seconds[0] >= 0.4, "with its fixture"
     assert seconds[1] >= 0.3, "with its child"
     said = subprocess.run(
-        [sys.executable, "scripts/slowest_tests.py", str(kept)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "scripts/slowest_tests.py", str(kept)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert said.splitlines()[0].endswith("all 6 tests")
     assert re.search(r"^ +\d+\.\d +\d+\.\d  test_it \(6 tests\)$", said, re.MULTILINE)

@@ -1,7 +1,9 @@
-"""A pytest plugin: the processor time of each test goes into the JUnit file, and skipped tests are listed at the end by their reason.
+"""A pytest plugin: the processor time of each test goes into the JUnit file, and skipped tests are
+listed at the end by their reason.
 
-Invariants: processor time is that of the test with its fixtures, user and system, of this process, of the children that it waited
-for and of the commands that it had forked; a fixture that several tests share counts for the first of them.
+Invariants: processor time is that of the test with its fixtures, user and system, of this process,
+of the children that it waited for and of the commands that it had forked; a fixture that several
+tests share counts for the first of them.
 """
 
 import os
@@ -36,9 +38,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def skips_by_reason(reports: list[pytest.TestReport]) -> list[str]:
-    """One line for each reason, the most frequent first: `skipped: 5 x no slurmctld on this machine`."""
+    """One line for each reason, the most frequent first: `skipped: 5 x no slurmctld on this
+    machine`."""
     reasons = Counter(_reason(report) for report in reports)
-    return [f"skipped: {n} x {reason}" for reason, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))]
+    return [
+        f"skipped: {n} x {reason}"
+        for reason, n in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))
+    ]
 
 
 def _reason(report: pytest.TestReport) -> str:
@@ -48,4 +54,10 @@ def _reason(report: pytest.TestReport) -> str:
 
 def _cpu_seconds() -> float:
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system + forks_cpu_seconds()
+    return (
+        times.user
+        + times.system
+        + times.children_user
+        + times.children_system
+        + forks_cpu_seconds()
+    )

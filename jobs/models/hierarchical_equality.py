@@ -1,6 +1,8 @@
-"""Two networks that solve raysearch.problems.hierarchical_equality: one with weights written by hand, one that was trained.
+"""Two networks that solve raysearch.problems.hierarchical_equality: one with weights written by
+hand, one that was trained.
 
-Both are blocks of a linear map and a ReLU (`layers`), then a linear map to the two classes. A layer's residual is what its ReLU puts out.
+Both are blocks of a linear map and a ReLU (`layers`), then a linear map to the two classes. A
+layer's residual is what its ReLU puts out.
 """
 
 from itertools import pairwise
@@ -33,7 +35,8 @@ class Mlp(nn.Module):
 
 
 def trained() -> nn.Module:
-    """Three layers of 16, trained by scripts/train_hierarchical_equality.py on vectors of 4 dimensions."""
+    """Three layers of 16, trained by scripts/train_hierarchical_equality.py on vectors of 4
+    dimensions."""
     model = Mlp((4 * DIMENSIONS, *[WIDTH] * LAYERS))
     model.load_state_dict(load_file(WEIGHTS))
     return model
@@ -43,12 +46,14 @@ def trained() -> nn.Module:
 def handcrafted() -> nn.Module:
     """Weights written by hand, for vectors of 2 dimensions.
 
-    - layer 0: neurons 0-3 are all 0 where w = x, neurons 4-7 where y = z: ReLU of the differences of the two coordinates and of their
-      opposites, so that their sum is how far the two vectors are apart: 0, or at least NEAREST.
-    - layer 1: neurons 0 and 1 are c·sum and c·sum - 1 of neurons 0-3, with c·NEAREST > 1: their difference is 0 where w = x, else 1.
-      Neurons 2 and 3 are the same of neurons 4-7.
+    - layer 0: neurons 0-3 are all 0 where w = x, neurons 4-7 where y = z: ReLU of the differences
+      of the two coordinates and of their opposites, so that their sum is how far the two vectors
+      are apart: 0, or at least NEAREST.
+    - layer 1: neurons 0 and 1 are c·sum and c·sum - 1 of neurons 0-3, with c·NEAREST > 1: their
+      difference is 0 where w = x, else 1. Neurons 2 and 3 are the same of neurons 4-7.
     - layer 2: how many of the two comparisons are false, n, and n - 1.
-    - the answer: n - 2·ReLU(n - 1) is 1 where exactly one is false, that is where the comparisons do not agree.
+    - the answer: n - 2·ReLU(n - 1) is 1 where exactly one is false, that is where the comparisons
+      do not agree.
     """
     model = Mlp((8, 8, 4, 2))
     apart, told, counted = (layer[0] for layer in model.layers)

@@ -1,4 +1,5 @@
-"""A small vision transformer that names the marked symbol; trained by scripts/train_marked_symbol.py.
+"""A small vision transformer that names the marked symbol; trained by
+scripts/train_marked_symbol.py.
 
 Its tokens are the class token (0) and the nine patches (1 to 9, row by row).
 """

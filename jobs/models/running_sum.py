@@ -1,4 +1,5 @@
-"""A GRU that says the sum of the digits that it was given, modulo 3; trained by scripts/train_running_sum.py."""
+"""A GRU that says the sum of the digits that it was given, modulo 3; trained by
+scripts/train_running_sum.py."""
 
 from pathlib import Path
 

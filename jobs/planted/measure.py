@@ -1,10 +1,12 @@
-"""Measures, by hand, which variable every cell of the planted model carries: the truth that a search must find.
+"""Measures, by hand, which variable every cell of the planted model carries: the truth that a
+search must find.
 
     python jobs/planted/measure.py [--model FOLDER] [--out FILE] [--pairs N] [--seed N]
 
-Invariants: nothing of raysearch is imported: sums, counterfactuals and hooks are written out here; every swap is two
-plain forward passes of the whole model and one hook that puts the source's residual in after one layer at one token.
-IIA is over the change pairs of the variable: those whose counterfactual differs from the base's answer.
+Invariants: nothing of raysearch is imported: sums, counterfactuals and hooks are written out here;
+every swap is two plain forward passes of the whole model and one hook that puts the source's
+residual in after one layer at one token. IIA is over the change pairs of the variable: those whose
+counterfactual differs from the base's answer.
 """
 
 import argparse
@@ -18,7 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HERE = Path(__file__).parent
 POSITIONS = ("a", "plus1", "b", "plus2", "c", "last")
-COUNTERFACTUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of numbers [pair, (a, b, c)]: base, source
+COUNTERFACTUALS: dict[
+    str, Callable[[Tensor, Tensor], Tensor]
+] = {  # of numbers [pair, (a, b, c)]: base, source
     "a": lambda base, source: source[:, 0] + base[:, 1] + base[:, 2],
     "b": lambda base, source: base[:, 0] + source[:, 1] + base[:, 2],
     "c": lambda base, source: base[:, 0] + base[:, 1] + source[:, 2],
@@ -37,10 +41,15 @@ def encode(tokenizer: object, numbers: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def answers_under_swap(model: object, base: Tensor, source: Tensor, layer: int, token: int) -> Tensor:
-    """The arg max at the last token, [row], for base ids with the source's residual after `layer` put in at `token`."""
+def answers_under_swap(
+    model: object, base: Tensor, source: Tensor, layer: int, token: int
+) -> Tensor:
+    """The arg max at the last token, [row], for base ids with the source's residual after `layer`
+    put in at `token`."""
     block, seen = model.model.layers[layer], []
-    handle = block.register_forward_hook(lambda _module, _args, out: seen.append(out[:, token].clone()))
+    handle = block.register_forward_hook(
+        lambda _module, _args, out: seen.append(out[:, token].clone())
+    )
     model(source, use_cache=False)
     handle.remove()
 
@@ -57,7 +66,10 @@ def answers_under_swap(model: object, base: Tensor, source: Tensor, layer: int, 
 
 def measure(folder: Path, pairs: int, seed: int) -> list[dict[str, object]]:
     """Every cell: variable, layer, position, iia, and n, the number of change pairs."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     generator = torch.Generator().manual_seed(seed)
     base = torch.randint(10, (pairs, 3), generator=generator)
     source = torch.randint(10, (pairs, 3), generator=generator)
@@ -72,7 +84,15 @@ def measure(folder: Path, pairs: int, seed: int) -> list[dict[str, object]]:
                 change = wanted != base.sum(1)
                 hits = (answers == number[wanted])[change]
                 iia = round(hits.float().mean().item(), 4)
-                cells.append({"variable": variable, "layer": layer, "position": position, "iia": iia, "n": len(hits)})
+                cells.append(
+                    {
+                        "variable": variable,
+                        "layer": layer,
+                        "position": position,
+                        "iia": iia,
+                        "n": len(hits),
+                    }
+                )
     return sorted(cells, key=lambda cell: list(COUNTERFACTUALS).index(cell["variable"]))
 
 
@@ -94,7 +114,13 @@ def show(cells: list[dict[str, object]]) -> str:
     for layer in sorted({cell["layer"] for cell in cells}):
         for position in POSITIONS:
             values = [at[layer, position, variable] for variable in COUNTERFACTUALS]
-            rows.append([str(layer), position, *(f"**{v:.2f}**" if v > THRESHOLD else f"{v:.2f}" for v in values)])
+            rows.append(
+                [
+                    str(layer),
+                    position,
+                    *(f"**{v:.2f}**" if v > THRESHOLD else f"{v:.2f}" for v in values),
+                ]
+            )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -102,7 +128,9 @@ def main() -> None:
     """Measures, prints the table, and writes the file of cells."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=HERE / "model")
-    parser.add_argument("--out", type=Path, default=HERE.parents[1] / "tests" / "planted_cells.json")
+    parser.add_argument(
+        "--out", type=Path, default=HERE.parents[1] / "tests" / "planted_cells.json"
+    )
     parser.add_argument("--pairs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

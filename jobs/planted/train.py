@@ -1,10 +1,12 @@
-"""Makes the planted model: a Llama of four layers that adds three numbers and carries each variable where TRUTH says.
+"""Makes the planted model: a Llama of four layers that adds three numbers and carries each variable
+where TRUTH says.
 
     python jobs/planted/train.py [--out FOLDER] [--steps N] [--rows N] [--seed N] [--threads N]
 
-Invariants: everything random comes from the seed; each cell (layer, position) of the residual is trained to carry
-what TRUTH says, and where TRUTH is silent a swap must change nothing; PLANTED is trained to hold a + b in 16
-dimensions, and the other 48 to hold nothing. The same seed on another CPU may give other bits: the weights are kept.
+Invariants: everything random comes from the seed; each cell (layer, position) of the residual is
+trained to carry what TRUTH says, and where TRUTH is silent a swap must change nothing; PLANTED is
+trained to hold a + b in 16 dimensions, and the other 48 to hold nothing. The same seed on another
+CPU may give other bits: the weights are kept.
 """
 
 import argparse
@@ -37,13 +39,20 @@ TRUTH = {  # (layer, position): does a, b, c come from the source when the whole
     (3, "last"): (True, True, True),
 }
 PLANTED = (1, "plus2")
-Edits = dict[int, Callable[[Tensor], Tensor]]  # by layer: what becomes of the residual [row, 6, WIDTH]
-WHOLE, INSIDE, OUTSIDE = 0, 1, 2  # which part of the vector is swapped: all, the planted subspace, the rest
+Edits = dict[
+    int, Callable[[Tensor], Tensor]
+]  # by layer: what becomes of the residual [row, 6, WIDTH]
+WHOLE, INSIDE, OUTSIDE = (
+    0,
+    1,
+    2,
+)  # which part of the vector is swapped: all, the planted subspace, the rest
 
 
 @dataclass(frozen=True)
 class Swaps:
-    """One interchange for each row: layer, position and part (int64, shape [row]); takes: bool, [row, (a, b, c)]."""
+    """One interchange for each row: layer, position and part (int64, shape [row]); takes: bool,
+    [row, (a, b, c)]."""
 
     layer: Tensor
     position: Tensor
@@ -98,14 +107,17 @@ def make_basis(seed: int) -> Tensor:
 
 
 def draw_swaps(count: int, generator: torch.Generator) -> Swaps:
-    """Half of the rows at a cell of TRUTH or in the planted subspace, the others at any cell or beside the subspace."""
+    """Half of the rows at a cell of TRUTH or in the planted subspace, the others at any cell or
+    beside the subspace."""
     takes = torch.tensor([[TRUTH.get((la, p), NOTHING) for p in POSITIONS] for la in range(LAYERS)])
     cells = [(la, POSITIONS.index(p), WHOLE) for la, p in TRUTH]
     cells += [(PLANTED[0], POSITIONS.index(PLANTED[1]), INSIDE)] * 3
     every = [(la, i, WHOLE) for la in range(LAYERS) for i in range(len(POSITIONS))]
     every += [(PLANTED[0], POSITIONS.index(PLANTED[1]), OUTSIDE)] * 3
     first = torch.tensor(cells)[torch.randint(len(cells), (count // 2,), generator=generator)]
-    others = torch.tensor(every)[torch.randint(len(every), (count - count // 2,), generator=generator)]
+    others = torch.tensor(every)[
+        torch.randint(len(every), (count - count // 2,), generator=generator)
+    ]
     layer, position, part = torch.cat([first, others]).unbind(1)
     return Swaps(layer, position, part, takes[layer, position] & (part != OUTSIDE)[:, None])
 
@@ -116,8 +128,11 @@ def write(numbers: Tensor) -> Tensor:
     return torch.stack([numbers[:, 0], plus, numbers[:, 1], plus, numbers[:, 2], equals], 1)
 
 
-def run(model: LlamaForCausalLM, ids: Tensor, edits: Edits | None = None) -> tuple[Tensor, list[Tensor]]:
-    """Logits at the last token [row, token of the vocabulary], and the residual after each layer [row, 6, WIDTH]."""
+def run(
+    model: LlamaForCausalLM, ids: Tensor, edits: Edits | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits at the last token [row, token of the vocabulary], and the residual after each layer
+    [row, 6, WIDTH]."""
     kept: list[Tensor] = []
 
     def keep(layer: int, out: Tensor) -> Tensor:
@@ -150,14 +165,18 @@ def swap_edits(swaps: Swaps, source: list[Tensor], parts: Tensor) -> Edits:
 
 
 def train(model: LlamaForCausalLM, basis: Tensor, steps: int, rows: int, seed: int) -> None:
-    """Trains the model in place: the answers without intervention, and the answers under each row's swap."""
+    """Trains the model in place: the answers without intervention, and the answers under each row's
+    swap."""
     generator = torch.Generator().manual_seed(seed)
     inside, identity = basis @ basis.T, torch.eye(WIDTH)
     parts = torch.stack([identity, inside, identity - inside])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=3e-3, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+    )
     warmup = 50
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warmup, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * s / steps)))
+        optimizer,
+        lambda s: min((s + 1) / warmup, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * s / steps))),
     )
     for step in range(steps):
         base = torch.randint(10, (rows, 3), generator=generator)
@@ -177,20 +196,33 @@ def train(model: LlamaForCausalLM, basis: Tensor, steps: int, rows: int, seed: i
                 (plain.argmax(1) == source.sum(1)).float().mean(),
                 (swapped.argmax(1) == wanted).float().mean(),
             )
-            print(f"step {step:5d}  loss {loss.item():.4f}  solved {solved:.3f}  swaps {hit:.3f}", flush=True)
+            print(
+                f"step {step:5d}  loss {loss.item():.4f}  solved {solved:.3f}  swaps {hit:.3f}",
+                flush=True,
+            )
 
 
 def save(model: LlamaForCausalLM, basis: Tensor, folder: Path) -> None:
-    """Writes model/ (weights, config, tokenizer) and subspace.safetensors (key "basis") under `folder`."""
+    """Writes model/ (weights, config, tokenizer) and subspace.safetensors (key "basis") under
+    `folder`."""
     disable_progress_bar()
     model.eval()
     model.save_pretrained(folder / "model")
     make_tokenizer().save_pretrained(folder / "model")
     written = folder / "model" / "tokenizer_config.json"
-    config = json.loads(written.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}  # known to 4.x and 5.x
+    config = json.loads(written.read_text()) | {
+        "tokenizer_class": "PreTrainedTokenizerFast"
+    }  # known to 4.x and 5.x
     written.write_text(json.dumps(config, indent=2) + "\n")
-    about = {"layer": PLANTED[0], "component": "residual", "position": PLANTED[1], "variable": "sum_ab"}
-    save_file({"basis": basis}, folder / "subspace.safetensors", {"about": json.dumps(about)})  # one key: no order
+    about = {
+        "layer": PLANTED[0],
+        "component": "residual",
+        "position": PLANTED[1],
+        "variable": "sum_ab",
+    }
+    save_file(
+        {"basis": basis}, folder / "subspace.safetensors", {"about": json.dumps(about)}
+    )  # one key: no order
     for weights in (folder / "model" / "model.safetensors", folder / "subspace.safetensors"):
         weights.chmod(0o644)  # safetensors writes for the owner alone
 
@@ -202,7 +234,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="two are slower than one at this size")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="two are slower than one at this size"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     start = time.perf_counter()

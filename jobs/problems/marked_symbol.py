@@ -1,7 +1,8 @@
-"""The marked symbol: an image of nine patches, in two of which a symbol stands, and in the middle a marker that says which of them counts.
+"""The marked symbol: an image of nine patches, in two of which a symbol stands, and in the middle a
+marker that says which of them counts.
 
-The marker points at the symbol `first` (top left) or at `second` (bottom right); the class of the image is the one that it points at. The
-other patches are noise.
+The marker points at the symbol `first` (top left) or at `second` (bottom right); the class of the
+image is the one that it points at. The other patches are noise.
 """
 
 import random
@@ -27,7 +28,8 @@ FIRST, MIDDLE, SECOND = 0, 4, 8
 
 
 def problem() -> rs.Problem:
-    """Symbols, marker and noise of base and source are independent of each other. The input `noise` is a seed."""
+    """Symbols, marker and noise of base and source are independent of each other. The input `noise`
+    is a seed."""
     kinds = tuple(range(len(SYMBOLS)))
     return rs.Problem(
         name="marked_symbol",
@@ -67,10 +69,15 @@ def pixels(values: rs.Setting) -> list[list[float]]:
     """The image, row by row."""
     rng = random.Random(f"marked_symbol.{values['noise']}")
     blank = ("0" * SIDE,) * SIDE
-    shown = {FIRST: SYMBOLS[values["first"]], SECOND: SYMBOLS[values["second"]], MIDDLE: MARKERS[values["marker"]]}
+    shown = {
+        FIRST: SYMBOLS[values["first"]],
+        SECOND: SYMBOLS[values["second"]],
+        MIDDLE: MARKERS[values["marker"]],
+    }
     return [
         [
-            float(shown.get(PATCHES * (y // SIDE) + x // SIDE, blank)[y % SIDE][x % SIDE]) + rng.uniform(-NOISE, NOISE)
+            float(shown.get(PATCHES * (y // SIDE) + x // SIDE, blank)[y % SIDE][x % SIDE])
+            + rng.uniform(-NOISE, NOISE)
             for x in range(SIDE * PATCHES)
         ]
         for y in range(SIDE * PATCHES)

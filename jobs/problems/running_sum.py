@@ -1,7 +1,7 @@
 """The running sum: digits 0, 1, 2 come one at a time; the answer is their sum modulo 3.
 
-A network that reads them in order may keep the sum so far: sum2 (of the first two digits) to sum6, the answer. Each is a variable, and
-so is each digit, digit1 to digit6.
+A network that reads them in order may keep the sum so far: sum2 (of the first two digits) to sum6,
+the answer. Each is a variable, and so is each digit, digit1 to digit6.
 """
 
 import random

@@ -1,9 +1,19 @@
 """What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
 
-from raysearch.causal.drawn import Drawn, LeftOut, LeftOutReason
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
-from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Span, Split, differing_shares, lenders
-from raysearch.causal.positions import EVERY, TAKES, Take, index_of, taken, token
+from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
+from raysearch.causal.pairs import (
+    LAST,
+    ONE_SOURCE,
+    SPLITS,
+    Input,
+    Pair,
+    Span,
+    Split,
+    differing_shares,
+    lenders,
+)
+from raysearch.causal.position_names import EVERY, TAKES, Take, index_of, taken, token
 from raysearch.causal.problem import Problem, digest_of, draw_pairs, draws, split_by, split_of
 from raysearch.causal.stimulus import Stimulus
 from raysearch.old_paths import announce
@@ -15,11 +25,11 @@ __all__ = [
     "SPLITS",
     "TAKES",
     "CausalModel",
-    "Drawn",
     "Input",
-    "LeftOut",
+    "LeftOutCount",
     "LeftOutReason",
     "Pair",
+    "PairSample",
     "Problem",
     "Setting",
     "Span",
@@ -40,4 +50,7 @@ __all__ = [
     "token",
 ]
 
-announce(__name__, ("CausalModel", "Input", "Pair", "Problem", "Setting", "Value", "Variable", "draw_pairs"))
+announce(
+    __name__,
+    ("CausalModel", "Input", "Pair", "Problem", "Setting", "Value", "Variable", "draw_pairs"),
+)

@@ -1,7 +1,8 @@
 """Causal models: variables, their parents and mechanisms; run and interchange.
 
-Invariants: the graph has no cycle; every variable has either a mechanism or a place among the inputs; every value
-lies in the domain of its variable. They are checked when a model is made and each time it is run.
+Invariants: the graph has no cycle; every variable has either a mechanism or a place among the
+inputs; every value lies in the domain of its variable. They are checked when a model is made and
+each time it is run.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -31,15 +32,18 @@ class Variable:
         if self._members is not None and value not in self._members:
             shown = ", ".join(repr(v) for v in (self.domain or ())[:8])
             more = "" if len(self._members) <= 8 else f", ... ({len(self._members)} values)"
-            raise CausalModelError(f"variable {self.name!r}: {value!r} is outside its domain; it may be {shown}{more}")
+            raise CausalModelError(
+                f"variable {self.name!r}: {value!r} is outside its domain; it may be {shown}{more}"
+            )
 
 
 @dataclass(frozen=True)
 class CausalModel:
     """A directed acyclic graph of variables.
 
-    A variable without parents and without a mechanism is an input. `mechanisms[v]` is called with the values of
-    `parents[v]` in their order. `output` names the variable whose value is the answer.
+    A variable without parents and without a mechanism is an input. `mechanisms[v]` is called with
+    the values of `parents[v]` in their order. `output` names the variable whose value is the
+    answer.
 
     Raises: CausalModelError for a duplicate or unknown name, a missing mechanism, a cycle.
     """
@@ -56,7 +60,9 @@ class CausalModel:
         names = [v.name for v in self.variables]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise CausalModelError(f"variable {twice[0]!r} is declared twice; give each variable its own name")
+            raise CausalModelError(
+                f"variable {twice[0]!r} is declared twice; give each variable its own name"
+            )
         self._check_names()
         self._order  # noqa: B018  (raises for a cycle)
 
@@ -73,8 +79,8 @@ class CausalModel:
     def run(self, values: Setting, fixed: Setting | None = None) -> dict[str, Value]:
         """The value of every variable, given those of the inputs.
 
-        `fixed` sets variables to a value regardless of their parents. Values of `values` for other variables than
-        inputs are not looked at, so that the result of a run can be run again.
+        `fixed` sets variables to a value regardless of their parents. Values of `values` for other
+        variables than inputs are not looked at, so that the result of a run can be run again.
 
         Raises: CausalModelError for a missing input or a value outside its domain.
         """
@@ -89,22 +95,30 @@ class CausalModel:
             elif name in values:
                 value = values[name]
             else:
-                raise CausalModelError(f"input {name!r} has no value; got {', '.join(sorted(values)) or 'nothing'}")
+                raise CausalModelError(
+                    f"input {name!r} has no value; got {', '.join(sorted(values)) or 'nothing'}"
+                )
             self._by_name[name].check(value)
             out[name] = value
         return out
 
     def interchange(self, base: Setting, sources: Mapping[str, Setting]) -> Value:
-        """The output for `base` when each variable named in `sources` has the value that it has in its source's run.
+        """The output for `base` when each variable named in `sources` has the value that it has in
+        its source's run.
 
-        An interchange intervention on the causal model (Geiger et al. 2021, "Causal Abstractions of Neural Networks").
+        An interchange intervention on the causal model (Geiger et al. 2021, "Causal Abstractions of
+        Neural Networks").
         """
         self._check_known(sources)
-        return self.run(base, {name: self.run(source)[name] for name, source in sources.items()})[self.output]
+        return self.run(base, {name: self.run(source)[name] for name, source in sources.items()})[
+            self.output
+        ]
 
     def _check_known(self, names: Iterable[str]) -> None:
         for name in sorted(set(names) - set(self.names)):
-            raise CausalModelError(f"{name!r} is no variable; the model has {', '.join(self.names)}")
+            raise CausalModelError(
+                f"{name!r} is no variable; the model has {', '.join(self.names)}"
+            )
 
     @cached_property
     def _by_name(self) -> dict[str, Variable]:
@@ -121,7 +135,9 @@ class CausalModel:
                 return
             if state.get(name) == 1:
                 loop = " -> ".join((*path[path.index(name) :], name))
-                raise CausalModelError(f"the causal model has a cycle: {loop}; a variable cannot be its own ancestor")
+                raise CausalModelError(
+                    f"the causal model has a cycle: {loop}; a variable cannot be its own ancestor"
+                )
             state[name] = 1
             for parent in self.parents.get(name, ()):
                 visit(parent, (*path, name))
@@ -136,22 +152,32 @@ class CausalModel:
         other = next((v for v in self.variables if not isinstance(v, Variable)), None)
         if other is not None:
             raise CausalModelError(
-                f"variables has {other!r:.60}; give Variables, such as Variable({str(other)[:20]!r})"
+                f"variables has {other!r:.60}; give Variables, such as "
+                f"Variable({str(other)[:20]!r})"
             )
         for name, parents in self.parents.items():
             if isinstance(parents, str):
                 raise CausalModelError(
-                    f"parents of {name!r} is the text {parents!r}; give a tuple of names, ({parents!r},)"
+                    f"parents of {name!r} is the text {parents!r}; give a tuple of names, "
+                    f"({parents!r},)"
                 )
         for name, mechanism in self.mechanisms.items():
             if not callable(mechanism):
                 raise CausalModelError(
-                    f"the mechanism of {name!r} is {mechanism!r:.60}; give a function of its parents' values"
+                    f"the mechanism of {name!r} is {mechanism!r:.60}; give a function of its "
+                    f"parents' values"
                 )
 
     def _check_names(self) -> None:
-        mentioned = {*self.parents, *self.mechanisms, self.output, *(p for ps in self.parents.values() for p in ps)}
+        mentioned = {
+            *self.parents,
+            *self.mechanisms,
+            self.output,
+            *(p for ps in self.parents.values() for p in ps),
+        }
         self._check_known(mentioned)
         for name, parents in self.parents.items():
             if parents and name not in self.mechanisms:
-                raise CausalModelError(f"variable {name!r} has parents {', '.join(parents)} but no mechanism")
+                raise CausalModelError(
+                    f"variable {name!r} has parents {', '.join(parents)} but no mechanism"
+                )

@@ -1,7 +1,8 @@
 """A problem: a causal model and a sampler of pairs; how pairs are drawn from it.
 
-Invariants: no (base, source) stands in two splits, because the domain is divided before anything is drawn; the same seed
-draws the same pairs; draws are independent and identically distributed within a split (claim: sampler).
+Invariants: no (base, source) stands in two splits, because the domain is divided before anything is
+drawn; the same seed draws the same pairs; draws are independent and identically distributed within
+a split (claim: sampler).
 """
 
 import hashlib
@@ -11,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from raysearch.causal.drawn import Drawn, LeftOut, LeftOutReason
 from raysearch.causal.model import CausalModel, Setting, Value
+from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
 from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.errors import PairsError, RaysearchError
 
 MISSES = 1_000
-"""Draws in a row that fall into other splits before a split is said to be empty: so many times its share."""
+"""Draws in a row that fall into other splits before a split is said to be empty: so many times its
+share."""
 MOST_MISSES = 300_000
 """However rare a split may be: some ten seconds of drawing."""
 
@@ -27,12 +29,14 @@ class Problem:
     """A causal model, and how its settings become texts (or tensors) and answers.
 
     - `sample(rng)` draws the inputs' values of one (base, source).
-    - `render(values)` writes the text and its spans, or the stimulus and its tokens, for the values of all variables.
-    - `answer(value)` writes the value of the output variable as the text that follows, or as its class ("0", "1", ...).
+    - `render(values)` writes the text and its spans, or the stimulus and its tokens, for the values
+      of all variables.
+    - `answer(value)` writes the value of the output variable as the text that follows, or as its
+      class ("0", "1", ...).
     - `positions` are the names that every rendered input has; "last" needs no mention.
     - `set_of(base, source)` names the kind of a pair, for results per set; None: no sets.
-    - `choices(values)` lists the answers among which an input's own is chosen (answer.compare: choices); None: it lists none. A pair
-      chooses among those of base and source.
+    - `choices(values)` lists the answers among which an input's own is chosen (answer.compare:
+      choices); None: it lists none. A pair chooses among those of base and source.
     """
 
     name: str
@@ -46,17 +50,24 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, CausalModel):
-            raise PairsError(f"problem {self.name!r}: model is {self.model!r:.60}; give a CausalModel")
+            raise PairsError(
+                f"problem {self.name!r}: model is {self.model!r:.60}; give a CausalModel"
+            )
         for field in ("sample", "render", "answer"):
             if not callable(getattr(self, field)):
-                raise PairsError(f"problem {self.name!r}: {field} is {getattr(self, field)!r:.60}; give a function")
+                raise PairsError(
+                    f"problem {self.name!r}: {field} is {getattr(self, field)!r:.60}; give a "
+                    f"function"
+                )
         if isinstance(self.positions, str):
             raise PairsError(
-                f"problem {self.name!r}: positions is a text; give a tuple of names, ({self.positions!r},)"
+                f"problem {self.name!r}: positions is a text; give a tuple of names, "
+                f"({self.positions!r},)"
             )
         if LAST in self.positions or len(set(self.positions)) < len(self.positions):
             raise PairsError(
-                f"problem {self.name!r}: positions {self.positions}: name each once, and {LAST!r} not at all (it always exists)"
+                f"problem {self.name!r}: positions {self.positions}: name each once, and {LAST!r} "
+                f"not at all (it always exists)"
             )
 
 
@@ -69,8 +80,9 @@ def draw_pairs(
 ) -> tuple[Pair, ...]:
     """Pairs of every split, `counts[split]` each, with the counterfactual of each of `variables`.
 
-    `disjoint`: variables of which no value stands in two splits, in base or source; pairs whose values belong to several are passed over.
-    Raises: PairsError where a split's part of the domain seems to be empty, or nothing is asked for.
+    `disjoint`: variables of which no value stands in two splits, in base or source; pairs whose
+    values belong to several are passed over. Raises: PairsError where a split's part of the domain
+    seems to be empty, or nothing is asked for.
     """
     return draws(problem, variables, counts, seed, disjoint).pairs
 
@@ -81,10 +93,13 @@ def draws(
     counts: Mapping[Split, int],
     seed: int,
     disjoint: Sequence[str] = (),
-) -> Drawn:
-    """The pairs of `draw_pairs`, and how many draws were left out on the way. Raises: as `draw_pairs`."""
+) -> PairSample:
+    """The pairs of `draw_pairs`, and how many draws were left out on the way. Raises: as
+    `draw_pairs`."""
     if isinstance(variables, str):
-        raise PairsError(f"variables is the text {variables!r}; give a tuple of names, ({variables!r},)")
+        raise PairsError(
+            f"variables is the text {variables!r}; give a tuple of names, ({variables!r},)"
+        )
     if not any(counts.values()):
         raise PairsError(f'counts {dict(counts)} ask for no pair; give some, such as {{"test": 1}}')
     rng = random.Random(f"{seed}.pairs.{problem.name}")
@@ -96,22 +111,32 @@ def draws(
     patience = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
     while any(missing.values()):
         pair = _draw(problem, variables, len(pairs), rng)
-        split = _split_by_values(pair, disjoint, counts, seed) if disjoint else _split_by_content(pair, counts, seed)
+        split = (
+            _split_by_values(pair, disjoint, counts, seed)
+            if disjoint
+            else _split_by_content(pair, counts, seed)
+        )
         if split is None or not missing[split]:
             left["disjoint" if split is None else "beyond", split, pair.set] += 1
             misses += 1
             if misses > patience:
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
-                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {patience} draws; "
-                    f"its domain is too small for splits {dict(counts)}; ask for fewer splits (pairs.{lacking}: 0)"
-                    + (f", or name less in pairs.disjoint ({', '.join(disjoint)})" if disjoint else "")
+                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {patience} "
+                    f"draws; "
+                    f"its domain is too small for splits {dict(counts)}; ask for fewer splits "
+                    f"(pairs.{lacking}: 0)"
+                    + (
+                        f", or name less in pairs.disjoint ({', '.join(disjoint)})"
+                        if disjoint
+                        else ""
+                    )
                 )
             continue
         misses = 0
         missing[split] -= 1
         pairs.append(replace(pair, split=split))
-    return Drawn(tuple(pairs), tuple(LeftOut(*key, pairs=n) for key, n in left.items()))
+    return PairSample(tuple(pairs), tuple(LeftOutCount(*key, pairs=n) for key, n in left.items()))
 
 
 def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.Random) -> Pair:
@@ -124,7 +149,8 @@ def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.
     except Exception as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise PairsError(
-            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {e} ({at.filename}, line {at.lineno})"
+            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {e} ({at.filename}, "
+            f"line {at.lineno})"
         ) from e
 
 
@@ -132,20 +158,28 @@ def _answer(problem: Problem, value: Value) -> str:
     text = problem.answer(value)
     if not isinstance(text, str) or not text:
         raise PairsError(
-            f"problem {problem.name!r}: answer({value!r}) is {text!r}; it must be the text that follows, not empty"
+            f"problem {problem.name!r}: answer({value!r}) is {text!r}; it must be the text that "
+            f"follows, not empty"
         )
     return text
 
 
-def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: Setting, source: Setting) -> Pair:
+def _make_pair(
+    problem: Problem, variables: tuple[str, ...], index: int, base: Setting, source: Setting
+) -> Pair:
     model = problem.model
     base, source = model.run(base), model.run(source)
     return Pair(
         index=index,
         base=problem.render(base),
         sources={ONE_SOURCE: problem.render(source)},
-        answers={"base": _answer(problem, base[model.output]), ONE_SOURCE: _answer(problem, source[model.output])},
-        counterfactual={v: _answer(problem, model.interchange(base, {v: source})) for v in variables},
+        answers={
+            "base": _answer(problem, base[model.output]),
+            ONE_SOURCE: _answer(problem, source[model.output]),
+        },
+        counterfactual={
+            v: _answer(problem, model.interchange(base, {v: source})) for v in variables
+        },
         split="test",
         set=problem.set_of(base, source) if problem.set_of else None,
         choices=_choices(problem, base, source),
@@ -155,14 +189,20 @@ def _make_pair(problem: Problem, variables: tuple[str, ...], index: int, base: S
 def _choices(problem: Problem, *settings: Setting) -> tuple[str, ...]:
     if problem.choices is None:
         return ()
-    return tuple(dict.fromkeys(_answer(problem, value) for values in settings for value in problem.choices(values)))
+    return tuple(
+        dict.fromkeys(
+            _answer(problem, value) for values in settings for value in problem.choices(values)
+        )
+    )
 
 
 def _split_by_content(pair: Pair, counts: Mapping[Split, int], seed: int) -> Split:
     return split_of((pair.base.content, *(s.content for s in pair.sources.values())), counts, seed)
 
 
-def _split_by_values(pair: Pair, variables: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split | None:
+def _split_by_values(
+    pair: Pair, variables: Sequence[str], counts: Mapping[Split, int], seed: int
+) -> Split | None:
     """The split that all values of `variables` belong to; None where they belong to several."""
     inputs = (pair.base, *pair.sources.values())
     values = {(v, repr(i.values[v])) for i in inputs for v in variables}
@@ -171,7 +211,8 @@ def _split_by_values(pair: Pair, variables: Sequence[str], counts: Mapping[Split
 
 
 def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:
-    """The split that a (base, sources) belongs to, by a hash of its inputs' contents, in the ratio of `counts`.
+    """The split that a (base, sources) belongs to, by a hash of its inputs' contents, in the ratio
+    of `counts`.
 
     It divides the domain before anything is drawn, and needs no list of it.
     """

@@ -1,6 +1,8 @@
-"""A stimulus: an input that is no text, one tensor, kept as plain bytes so that nothing here needs torch.
+"""A stimulus: an input that is no text, one tensor, kept as plain bytes so that nothing here needs
+torch.
 
-Invariants: equal content, equal stimulus, on every machine; numbers are float32, int64 or bool, row-major, little-endian.
+Invariants: equal content, equal stimulus, on every machine; numbers are float32, int64 or bool,
+row-major, little-endian.
 """
 
 import hashlib
@@ -22,7 +24,8 @@ _SIZES = {"float32": 4, "int64": 8, "bool": 1}
 
 @dataclass(frozen=True, slots=True)
 class Stimulus:
-    """One tensor without a row dimension: its shape (none for a single number), and its numbers in row-major order.
+    """One tensor without a row dimension: its shape (none for a single number), and its numbers in
+    row-major order.
 
     Raises: PairsError for bytes that are not of that shape, or a shape that holds no number.
     """
@@ -35,16 +38,21 @@ class Stimulus:
         if self.dtype not in get_args(Numeric):
             raise PairsError(f"a tensor of {self.dtype}: it may be {', '.join(get_args(Numeric))}")
         if min(self.shape, default=1) < 1:
-            raise PairsError(f"a tensor of shape {list(self.shape)} holds no number; give at least one")
+            raise PairsError(
+                f"a tensor of shape {list(self.shape)} holds no number; give at least one"
+            )
         if len(self.data) != _SIZES[self.dtype] * math.prod(self.shape):
-            raise PairsError(f"{len(self.data)} bytes are no {self.dtype} tensor of shape {list(self.shape)}")
+            raise PairsError(
+                f"{len(self.data)} bytes are no {self.dtype} tensor of shape {list(self.shape)}"
+            )
 
     @classmethod
     def of(cls, values: Any) -> "Stimulus":
-        """The stimulus of a number, of nested lists of numbers, or of an array or tensor of whatever library.
+        """The stimulus of a number, of nested lists of numbers, or of an array or tensor of
+        whatever library.
 
-        Truth values alone are bool, whole numbers int64; as soon as one number is not whole, all are float32, rounded to the nearest.
-        Raises: PairsError.
+        Truth values alone are bool, whole numbers int64; as soon as one number is not whole, all
+        are float32, rounded to the nearest. Raises: PairsError.
         """
         if isinstance(values, Stimulus):
             return values
@@ -52,11 +60,15 @@ class Stimulus:
         shape = _shape(nested)
         flat = list(_flat(nested, shape))
         kinds = set(map(type, flat))
-        dtype: Numeric = "bool" if kinds <= {bool} else "int64" if kinds <= {bool, int} else "float32"
+        dtype: Numeric = (
+            "bool" if kinds <= {bool} else "int64" if kinds <= {bool, int} else "float32"
+        )
         try:
             return cls(dtype, shape, struct.pack(f"<{len(flat)}{_LETTERS[dtype]}", *flat))
         except (struct.error, OverflowError) as e:
-            raise PairsError(f"a tensor of shape {list(shape)}: {e}; its numbers must fit {dtype}") from e
+            raise PairsError(
+                f"a tensor of shape {list(shape)}: {e}; its numbers must fit {dtype}"
+            ) from e
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -73,20 +85,25 @@ class Stimulus:
 
 
 def _as_lists(values: Any) -> Any:
-    """Nested lists, of an array or a tensor; anything else as it is. Raises: PairsError for a tensor that cannot be read."""
+    """Nested lists, of an array or a tensor; anything else as it is. Raises: PairsError for a
+    tensor that cannot be read."""
     if isinstance(values, Mapping | AbstractSet):
         held = ", ".join(map(str, values)) or "nothing"
         raise PairsError(
-            f"an input is one tensor, and a {type(values).__name__} of {held:.60} is none; join its parts into one tensor, which the "
+            f"an input is one tensor, and a {type(values).__name__} of {held:.60} is none; join "
+            f"its parts into one tensor, which the "
             "network takes apart"
         )
     try:
         if hasattr(values, "tolist"):
             return values.tolist()
         return values.__array__().tolist() if hasattr(values, "__array__") else values
-    except Exception as e:  # another library's tensor: of no storage, quantised, on a device that is gone
+    except (
+        Exception
+    ) as e:  # another library's tensor: of no storage, quantised, on a device that is gone
         raise PairsError(
-            f"a {type(values).__name__} cannot be read as numbers ({type(e).__name__}: {' '.join(str(e).split()):.120}); give a plain "
+            f"a {type(values).__name__} cannot be read as numbers ({type(e).__name__}: "
+            f"{' '.join(str(e).split()):.120}); give a plain "
             "array, a tensor or lists"
         ) from e
 
@@ -111,12 +128,16 @@ def _flat(nested: Any, shape: tuple[int, ...]) -> Iterator[float]:
         nested = _as_lists(nested)
     if not shape:
         if not isinstance(nested, int | float):
-            raise PairsError(f"a tensor is of numbers, alone or in lists as long as each other; got {nested!r:.60}")
+            raise PairsError(
+                f"a tensor is of numbers, alone or in lists as long as each other; got "
+                f"{nested!r:.60}"
+            )
         yield nested
         return
     if not _is_list(nested) or len(nested) != shape[0]:
         raise PairsError(
-            f"a tensor's lists are as long as each other, and here one of {shape[0]} stands beside {nested!r:.60}; an input is one tensor: "
+            f"a tensor's lists are as long as each other, and here one of {shape[0]} stands beside "
+            f"{nested!r:.60}; an input is one tensor: "
             "join what is of several shapes into one, which the network takes apart"
         )
     if len(shape) == 1 and all(type(n) in (int, float, bool) for n in nested):

@@ -13,14 +13,17 @@ from raysearch.cli.flags import loudness, run, set_verbosity, store
 @loudness
 def compact(run: str, store: str, quiet: bool, **flags: Any) -> int:
     """Merge the parts of each table of RUN into one. Results stay what they are; RUN must be done."""
-    from raysearch.literal import visible
     from raysearch.store.compact import compact as merge
     from raysearch.store.run_folder import find_run
+    from raysearch.visible_text import visible
 
     set_verbosity(flags)
     found = find_run(store, run)
     with found.lock():
         for merged in merge(found):
             if not quiet:
-                click.echo(f"{visible(merged.table):<13} {merged.rows} rows: {merged.before} -> 1 part", err=True)
+                click.echo(
+                    f"{visible(merged.table):<13} {merged.rows} rows: {merged.before} -> 1 part",
+                    err=True,
+                )
     return 0

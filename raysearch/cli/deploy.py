@@ -1,4 +1,5 @@
-"""`raysearch deploy render`: the files that run a job on Slurm, KubeRay, Docker compose or machines of one's own."""
+"""`raysearch deploy render`: the files that run a job on Slurm, KubeRay, Docker compose or machines
+of one's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,16 @@ def deploy() -> None:
 
 @deploy.group()
 def render() -> None:
-    """Write the files that run a job on a cluster. They hold no secret; the README in deploy/ says where those go."""
+    """Write the files that run a job on a cluster. They hold no secret; the README in deploy/ says
+    where those go."""
 
 
 _job = click.argument("job", type=click.Path(path_type=Path))
 _to = click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The folder to write, in a folder named for the place. Default: standard output, each file behind its name.",
+    help="The folder to write, in a folder named for the place. Default: standard output, each "
+    "file behind its name.",
 )
 
 
@@ -38,12 +41,22 @@ def _place(function: F) -> F:
                 metavar="KEY=VALUE",
                 help="Set a key of the job, typed as YAML. Repeatable.",
             ),
-            click.option("--model-path", metavar="PATH", help="Where the model lies there, if not where the job says."),
             click.option(
-                "--workers", type=click.IntRange(min=1), help="Nodes or pods. Default: what the job asks, or 2."
+                "--model-path",
+                metavar="PATH",
+                help="Where the model lies there, if not where the job says.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                help="Nodes or pods. Default: what the job asks, or 2.",
             ),
             click.option("--cpus", type=click.IntRange(min=1), help="CPUs of each. Default: 8."),
-            click.option("--gpus", type=click.IntRange(min=0), help="GPUs of each. Default: those of one replica."),
+            click.option(
+                "--gpus",
+                type=click.IntRange(min=0),
+                help="GPUs of each. Default: those of one replica.",
+            ),
             _to,
         ]
     ):
@@ -55,8 +68,12 @@ def _kept(help_text: str) -> F:
     return click.option("--store", metavar="URI", help=help_text)
 
 
-_tracking = click.option("--tracking-uri", metavar="URI", help='MLflow tracking URI; "none" keeps MLflow out.')
-_image = click.option("--image", help="The image of Ray's nodes and of the MLflow server (deploy/docker/Dockerfile).")
+_tracking = click.option(
+    "--tracking-uri", metavar="URI", help='MLflow tracking URI; "none" keeps MLflow out.'
+)
+_image = click.option(
+    "--image", help="The image of Ray's nodes and of the MLflow server (deploy/docker/Dockerfile)."
+)
 
 
 @render.command()
@@ -65,10 +82,16 @@ _image = click.option("--image", help="The image of Ray's nodes and of the MLflo
 @_kept("A folder that all nodes share. Default: ./runs.")
 @_tracking
 @click.option("--time", help="The time limit of an allocation. Default: 08:00:00.")
-@click.option("--grace", type=click.IntRange(min=30), help="Seconds before that at which to stop. Default: 120.")
+@click.option(
+    "--grace",
+    type=click.IntRange(min=30),
+    help="Seconds before that at which to stop. Default: 120.",
+)
 @click.option("--partition", help="The partition to run in.")
 @click.option("--account", help="The account to charge.")
-@click.option("--setup", multiple=True, metavar="LINE", help="A line of shell to begin with. Repeatable.")
+@click.option(
+    "--setup", multiple=True, metavar="LINE", help="A line of shell to begin with. Repeatable."
+)
 def slurm(job: Path, to: Path | None, **flags: Any) -> int:
     """A script for sbatch, which is requeued at its time limit and goes on."""
     from raysearch.deploy.settings import Slurm, for_slurm
@@ -109,7 +132,9 @@ def compose(job: Path, to: Path | None, **flags: Any) -> int:
 @_job
 @_place
 @click.option("--head", metavar="HOST", help="The machine of the head.")
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help="A machine of a worker. Repeatable.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help="A machine of a worker. Repeatable."
+)
 @click.option("--user", help="Who logs in by ssh.")
 def ray(job: Path, to: Path | None, **flags: Any) -> int:
     """A cluster file for `ray up`, on machines of one's own."""
@@ -124,7 +149,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _give(settings: Any, target: str, to: Path | None) -> int:
-    from raysearch.cli.plain import tell
+    from raysearch.cli.terminal import tell
     from raysearch.deploy.render import render as rendered
     from raysearch.deploy.render import write
 
@@ -143,7 +168,8 @@ def _give(settings: Any, target: str, to: Path | None) -> int:
 
 
 def _wheel(to: Path, target: str) -> list[Path]:
-    """Machines of one's own get raysearch as a wheel of the code that is here; other places have it in their image, or installed."""
+    """Machines of one's own get raysearch as a wheel of the code that is here; other places have it
+    in their image, or installed."""
     if target != "ray":
         return []
     from raysearch.deploy.wheel import write_wheel

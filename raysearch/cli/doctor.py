@@ -1,6 +1,8 @@
-"""`raysearch doctor`: what a search will need here, each thing tried; one line each, with what would mend it.
+"""`raysearch doctor`: what a search will need here, each thing tried; one line each, with what
+would mend it.
 
-Invariants: a check ends within seconds whatever is down, and one that fails does not keep the others from being tried; no secret is told.
+Invariants: a check ends within seconds whatever is down, and one that fails does not keep the
+others from being tried; no secret is told.
 """
 
 import json
@@ -19,7 +21,7 @@ import click
 
 from raysearch.cli.flags import no_color, store, tracking
 from raysearch.errors import RaysearchError
-from raysearch.literal import visible
+from raysearch.visible_text import visible
 
 SHARED_MEMORY = 2**30
 """Bytes of /dev/shm below which Ray's object store goes to the disk: Docker gives 64 MiB."""
@@ -33,7 +35,7 @@ TOLD = ("torch", "transformers", "ray", "mlflow", "pyarrow")
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found. `said`: what is there; of what is not well, what would mend it too."""
 
     check: str
@@ -42,14 +44,21 @@ class Finding:
 
 
 @click.command()
-@click.option("--address", envvar="RAYSEARCH_ADDRESS", help="The Ray cluster that `run` would join.")
-@click.option("--job", type=click.Path(path_type=Path), help="A job: whether its model can be read.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--address", envvar="RAYSEARCH_ADDRESS", help="The Ray cluster that `run` would join."
+)
+@click.option(
+    "--job", type=click.Path(path_type=Path), help="A job: whether its model can be read."
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
 @store
 @tracking
 @no_color
 def doctor(**flags: Any) -> int:
-    """Try what a search needs here: versions, GPUs, Ray, MLflow, the store, room. Exits with 1 if something is not well."""
+    """Try what a search needs here: versions, GPUs, Ray, MLflow, the store, room. Exits with 1 if
+    something is not well."""
     findings = []
     for check, ask in checks(**flags):
         findings.append(_tried(check, ask))
@@ -81,20 +90,22 @@ def checks(
     return asked if job is None else [*asked, ("model", lambda: _model(job))]
 
 
-def _tried(check: str, ask: Callable[[], str]) -> Finding:
+def _tried(check: str, ask: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(check, True, ask())
+        return CheckResult(check, True, ask())
     except RaysearchError as e:
-        return Finding(check, False, str(e))
+        return CheckResult(check, False, str(e))
     except ImportError as e:
-        return Finding(check, False, f"cannot be tried ({e}); install it anew from its sources")
+        return CheckResult(check, False, f"cannot be tried ({e}); install it anew from its sources")
 
 
-def _print(finding: Finding, no_color: bool) -> None:
+def _print(finding: CheckResult, no_color: bool) -> None:
     shown = sys.stdout.isatty()
     mark = ("✓" if finding.ok else "✗") if shown else ("ok" if finding.ok else "WRONG")
     colour = ("green" if finding.ok else "red") if shown and not no_color else None
-    click.echo(f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.said)}")
+    click.echo(
+        f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.said)}"
+    )
 
 
 def _python() -> str:
@@ -103,7 +114,9 @@ def _python() -> str:
     here = platform.python_version()
     wanted = SpecifierSet(_metadata().metadata["Requires-Python"])
     if not wanted.contains(here, prereleases=True):
-        raise RaysearchError(f"{here}, and raysearch needs {wanted}; make an environment of such a Python")
+        raise RaysearchError(
+            f"{here}, and raysearch needs {wanted}; make an environment of such a Python"
+        )
     return f"{here} in {sys.prefix}"
 
 
@@ -147,13 +160,13 @@ def _raysearch() -> str:
 
 
 def _devices() -> str:
-    from raysearch.engine.devices import gpus
+    from raysearch.engine.execution.devices import gpus
 
     return gpus()
 
 
 def _memory() -> str:
-    from raysearch.engine.devices import memory
+    from raysearch.engine.execution.devices import memory
 
     return memory()
 
@@ -165,45 +178,49 @@ def _shared_memory() -> str:
     total = shutil.disk_usage(path).total
     if total < SHARED_MEMORY:
         raise RaysearchError(
-            f"{total / 2**30:.2f} GiB, too little for Ray's objects; in a container: --shm-size=2g, or an emptyDir of medium Memory"
+            f"{total / 2**30:.2f} GiB, too little for Ray's objects; in a container: "
+            f"--shm-size=2g, or an emptyDir of medium Memory"
         )
     return f"{total / 2**30:.1f} GiB"
 
 
 def _disk() -> str:
     said = []
-    for path in dict.fromkeys((os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.cwd()))):
+    for path in dict.fromkeys(
+        (os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.cwd()))
+    ):
         if not Path(path).is_dir():
             raise RaysearchError(f"{path}: there is no such folder; RAY_TMPDIR must name one")
         usage = shutil.disk_usage(path)
         if usage.free < ROOM or 1 - usage.free / usage.total > FULL:
             raise RaysearchError(
-                f"{path}: {usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.0f}; free some, or name another (RAY_TMPDIR, --store)"
+                f"{path}: {usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.0f}; free "
+                f"some, or name another (RAY_TMPDIR, --store)"
             )
         said.append(f"{path}: {usage.free / 2**30:.0f} GiB free")
     return ", ".join(said)
 
 
 def _store(uri: str) -> str:
-    from raysearch.store.places import writable_store
+    from raysearch.store.locations import writable_store
 
     return f"{writable_store(uri).place} can be written"
 
 
 def _cluster(address: str | None) -> str:
-    from raysearch.cluster.reach import cluster
+    from raysearch.cluster.connection_checks import cluster
 
     return cluster(address or os.environ.get("RAY_ADDRESS"))
 
 
 def _token() -> str:
-    from raysearch.cluster.reach import token
+    from raysearch.cluster.connection_checks import token
 
     return token()
 
 
 def _job_server() -> str:
-    from raysearch.cluster.reach import job_server
+    from raysearch.cluster.connection_checks import job_server
 
     return job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
 
@@ -211,19 +228,21 @@ def _job_server() -> str:
 def _tracking(uri: str) -> str:
     if uri == "none":
         return "kept out (--tracking-uri none)"
-    from raysearch.store.mlflow_reach import reach
-    from raysearch.store.places import tracking_uri
+    from raysearch.store.locations import tracking_uri
+    from raysearch.tracking.mlflow_reach import reach
 
     return reach(tracking_uri(uri))
 
 
 def _model(job: Path) -> str:
     """Looked at, never run: neither the problem's code nor the model's own."""
-    from raysearch.engine.load import ModelSource, look
+    from raysearch.engine.loading.load import ModelSource, inspect_model
     from raysearch.job import Job
 
     model = Job.load(job).model
     if model.is_factory or model.trust_remote_code:
-        return f"{model.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
-    looked = look(ModelSource(model.path, model.revision, model.dtype), ("residual",))
+        return (
+            f"{model.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
+        )
+    looked = inspect_model(ModelSource(model.path, model.revision, model.dtype), ("residual",))
     return f"{model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"

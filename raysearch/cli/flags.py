@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from raysearch.errors import RaysearchError
-from raysearch.store.places import DEFAULT_STORE
+from raysearch.store.locations import DEFAULT_STORE
 
 _WORD = re.compile(r"[\w.][\w.-]*")
 
@@ -31,7 +31,9 @@ def flags(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 
 job = click.argument("job", type=click.Path(path_type=Path))
-run = click.argument("run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text))
+run = click.argument(
+    "run", metavar="RUN", shell_complete=lambda ctx, _, text: _complete_runs(ctx, text)
+)
 sets = click.option(
     "--set",
     "sets",
@@ -71,9 +73,15 @@ children = click.option(
     show_default=True,
     help="At most so many accepted hypotheses get an MLflow run of their own, below the search's.",
 )
-quiet = click.option("-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary.")
+quiet = click.option(
+    "-q", "--quiet", is_flag=True, envvar="RAYSEARCH_QUIET", help="No progress, no summary."
+)
 verbose = click.option(
-    "-v", "--verbose", is_flag=True, envvar="RAYSEARCH_VERBOSE", help="Tell of every loss and retry."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    envvar="RAYSEARCH_VERBOSE",
+    help="Tell of every loss and retry.",
 )
 no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
 loudness = flags(quiet, verbose, no_color)
@@ -87,7 +95,10 @@ pool = click.option(
     help="ray: actors; local: one replica in this process, without Ray.",
 )
 wait = click.option(
-    "--wait/--no-wait", default=True, show_default=True, help="Of a Ray job: follow its log to its end."
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Of a Ray job: follow its log to its end.",
 )
 sent = flags(
     wait,
@@ -97,14 +108,16 @@ sent = flags(
         envvar="RAYSEARCH_RUNTIME",
         default="tree",
         show_default=True,
-        help="Of a Ray job: the raysearch that it runs. tree: this one, sent along; installed: what the nodes have; "
+        help="Of a Ray job: the raysearch that it runs. tree: this one, sent along; installed: "
+        "what the nodes have; "
         "pip: this one too, and what it needs of others is installed there.",
     ),
     click.option(
         "--env",
         multiple=True,
         metavar="NAME",
-        help="Of a Ray job: hand this variable of the environment on. Whoever may read the job can read it. Repeatable.",
+        help="Of a Ray job: hand this variable of the environment on. Whoever may read the job can "
+        "read it. Repeatable.",
     ),
 )
 
@@ -116,29 +129,36 @@ def set_verbosity(given: dict[str, Any]) -> None:
 
 
 def without_job(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags but for those of a Ray job. Raises: UsageError where one of these was given, and there is none."""
+    """The flags but for those of a Ray job. Raises: UsageError where one of these was given, and
+    there is none."""
     context = click.get_current_context()
     of_a_job = ("wait", "runtime", "env", "include", "on_nodes")
     for name in of_a_job:
-        if name in context.params and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if (
+            name in context.params
+            and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ):
             flag = "no-wait" if name == "wait" else name.replace("_", "-")
-            raise click.UsageError(f"--{flag} is about a Ray job; give --address http://HEAD:8265 too, or leave it out")
+            raise click.UsageError(
+                f"--{flag} is about a Ray job; give --address http://HEAD:8265 too, or leave it out"
+            )
     return {name: value for name, value in given.items() if name not in of_a_job}
 
 
 def _complete_runs(context: click.Context, text: str) -> list[str]:
-    from raysearch.folders.patience import Patience
-    from raysearch.folders.where import folder_at
+    from raysearch.storage.open import open_folder
+    from raysearch.storage.retries import RetryPolicy
     from raysearch.store.run_folder import run_names
 
     store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or DEFAULT_STORE
     try:
-        names = run_names(folder_at(store, Patience(seconds=0)))
+        names = run_names(open_folder(store, RetryPolicy(seconds=0)))
     except RaysearchError:  # a shell that completes has no place to say it; the command itself will
         names = []
     return completions([*names, "latest"], text)
 
 
 def completions(names: Iterable[str], text: str) -> list[str]:
-    """Those that begin with `text`; one that a shell would read as more than a word, which it would run, is not offered."""
+    """Those that begin with `text`; one that a shell would read as more than a word, which it would
+    run, is not offered."""
     return [n for n in names if n.startswith(text) and _WORD.fullmatch(n)]

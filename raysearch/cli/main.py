@@ -1,7 +1,8 @@
-"""`raysearch`: the commands of a search and their flags. What they do, and more commands, stand in the files beside.
+"""`raysearch`: the commands of a search and their flags. What they do, and more commands, stand in
+the files beside.
 
-Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit code, ours a full traceback; nothing
-heavy is imported before it is needed.
+Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit
+code, ours a full traceback; nothing heavy is imported before it is needed.
 """
 
 import io
@@ -14,8 +15,10 @@ from typing import Any
 
 import click
 
-from raysearch import __version__
-from raysearch.cli import flags, sharing, watching
+from raysearch._version import __version__
+from raysearch.cli import flags
+from raysearch.cli import jobs as watching
+from raysearch.cli import share as sharing
 from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
 from raysearch.cli.doctor import doctor
@@ -24,11 +27,16 @@ from raysearch.cli.report import report
 from raysearch.cli.schema import schema
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
-from raysearch.literal import OneLine, visible_lines
-from raysearch.running.interrupt import INTERRUPTED
+from raysearch.runner.interrupt import INTERRUPTED
+from raysearch.visible_text import OneLine, visible_lines
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RAYSEARCH"}
-"""Every flag is also a variable, such as RAYSEARCH_RESULTS_TOP; --set alone is not, for no variable may change an answer."""
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "auto_envvar_prefix": "RAYSEARCH",
+}
+"""Every flag is also a variable, such as RAYSEARCH_RESULTS_TOP; --set alone is not, for no variable
+may change an answer."""
 
 
 def main() -> None:
@@ -46,10 +54,14 @@ def main() -> None:
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
-        e.show(shown := io.StringIO())  # holds what was typed, which a script may have taken from anywhere
+        e.show(
+            shown := io.StringIO()
+        )  # holds what was typed, which a script may have taken from anywhere
         click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
-    except KeyboardInterrupt:  # before a search has begun; later it is asked for between turns (interrupt.py)
+    except (
+        KeyboardInterrupt
+    ):  # before a search has begun; later it is asked for between turns (interrupt.py)
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     sys.exit(code or 0)
@@ -66,10 +78,12 @@ def cli() -> None:
 
     Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`.
 
-    Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one command; --set alone is not.
+    Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one
+    command; --set alone is not.
 
-    Exit codes: 0 done; 1 failed; 2 usage or job file; 3 done, but too many hypotheses failed; 4 cannot connect, or not allowed; 5 the
-    cluster cannot give the resources; 130 interrupted: `raysearch resume` goes on.
+    Exit codes: 0 done; 1 failed; 2 usage or job file; 3 done, but too many hypotheses failed; 4
+    cannot connect, or not allowed; 5 the cluster cannot give the resources; 130 interrupted:
+    `raysearch resume` goes on.
     """
 
 
@@ -80,7 +94,8 @@ def cli() -> None:
     "--address",
     envvar="RAY_API_SERVER_ADDRESS",
     metavar="URL",
-    help="A Ray cluster's job server, http://HEAD:8265. Default: a Ray of its own, on this machine.",
+    help="A Ray cluster's job server, http://HEAD:8265. Default: a Ray of its own, on this "
+    "machine.",
 )
 @flags.sent
 @click.option(
@@ -94,7 +109,8 @@ def cli() -> None:
     multiple=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Of a Ray job: the nodes have this folder at this path; what the job names in it is not sent. Repeatable.",
+    help="Of a Ray job: the nodes have this folder at this path; what the job names in it is not "
+    "sent. Repeatable.",
 )
 @flags.searching
 def submit(
@@ -105,16 +121,17 @@ def submit(
     on_nodes: tuple[Path, ...],
     **given: Any,
 ) -> int:
-    """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow it to its end."""
+    """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow
+    it to its end."""
     if address:
-        from raysearch.cli.send import Sending, submit_job
+        from raysearch.cli.submit import Submission, submit_job
 
-        return submit_job(job, sets, include, on_nodes, Sending(address=address, **given))
+        return submit_job(job, sets, include, on_nodes, Submission(address=address, **given))
     given = flags.without_job(given)
-    from raysearch.cli.run import Where, begin
+    from raysearch.cli.run import CommandOptions, begin
 
     flags.set_verbosity(given)
-    return begin(job, sets, Where(pool="ray", address=None, **given))
+    return begin(job, sets, CommandOptions(pool="ray", address=None, **given))
 
 
 @cli.command()
@@ -129,12 +146,18 @@ def submit(
 @flags.searching
 def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **given: Any) -> int:
     """Run the driver itself, in the foreground."""
-    from raysearch.cli.run import Where, begin
+    from raysearch.cli.run import CommandOptions, begin
 
     if pool == "local" and address:
-        raise click.UsageError(f"--pool local uses no Ray, so --address {address} has no meaning; give one of the two")
+        raise click.UsageError(
+            f"--pool local uses no Ray, so --address {address} has no meaning; give one of the two"
+        )
     flags.set_verbosity(given)
-    return begin(job, sets, Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **given))
+    return begin(
+        job,
+        sets,
+        CommandOptions(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **given),
+    )
 
 
 @cli.command()
@@ -142,40 +165,60 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **give
 @click.option(
     "--address",
     envvar="RAYSEARCH_ADDRESS",
-    help="The Ray cluster to use; http://HEAD:8265 makes it a Ray job there. Default: the one this stands in, else its own.",
+    help="The Ray cluster to use; http://HEAD:8265 makes it a Ray job there. Default: the one this "
+    "stands in, else its own.",
 )
 @flags.pool
 @flags.sent
 @click.option(
     "--tracking-uri",
     envvar="RAYSEARCH_TRACKING_URI",
-    help="Credentials for the run's own tracking server, which run.json does not keep: its URI with user:password@.",
+    help="Credentials for the run's own tracking server, which run.json does not keep: its URI "
+    "with user:password@.",
 )
 @click.option(
-    "--retry-failed", is_flag=True, help="Try the hypotheses that failed again; whatever else was seen stays as it is."
+    "--retry-failed",
+    is_flag=True,
+    help="Try the hypotheses that failed again; whatever else was seen stays as it is.",
 )
 @flags.store
 @flags.errors
 @flags.children
 @flags.loudness
-def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, retry_failed: bool, **given: Any) -> int:
+def resume(
+    run: str,
+    address: str | None,
+    pool: str,
+    tracking_uri: str | None,
+    retry_failed: bool,
+    **given: Any,
+) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
     if address and address.startswith(("http://", "https://")):
-        from raysearch.cli.send import Sending, resume_job
+        from raysearch.cli.submit import Submission, resume_job
 
-        return resume_job(run, Sending(address=address, tracking_uri=tracking_uri, **given), retry_failed)
+        return resume_job(
+            run, Submission(address=address, tracking_uri=tracking_uri, **given), retry_failed
+        )
     given = flags.without_job(given)
-    from raysearch.cli.run import Where, go_on
+    from raysearch.cli.run import CommandOptions, go_on
 
     flags.set_verbosity(given)
-    where = Where(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), tracking_uri=tracking_uri or "", **given)
+    where = CommandOptions(
+        pool=pool,
+        address=address or os.environ.get("RAY_ADDRESS"),
+        tracking_uri=tracking_uri or "",
+        **given,
+    )
     return go_on(run, where, retry_failed)
 
 
 @cli.command()
 @flags.job
 @flags.sets
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
 @click.option(
     "--calibrate",
     is_flag=True,
@@ -183,7 +226,8 @@ def resume(run: str, address: str | None, pool: str, tracking_uri: str | None, r
 )
 @flags.loudness
 def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given: Any) -> int:
-    """Check a job and say what it would do: hypotheses, expected pairs, chances, memory. Runs no search."""
+    """Check a job and say what it would do: hypotheses, expected pairs, chances, memory. Runs no
+    search."""
     from raysearch.cli.plan import plan_job
 
     flags.set_verbosity(given)
@@ -196,7 +240,9 @@ def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given
 @flags.store
 @click.option("--accepted", is_flag=True, help="Only the alignment: accepted hypotheses.")
 @click.option("--variable", metavar="V", help="Only this variable.")
-@click.option("--where", metavar="EXPR", help='A condition in SQL, such as "layer > 10 and iia >= 0.9".')
+@click.option(
+    "--where", metavar="EXPR", help='A condition in SQL, such as "layer > 10 and iia >= 0.9".'
+)
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N.")
 @click.option("--controls", is_flag=True, help="Controls too.")
 @click.option("--sets", is_flag=True, help="A row for each set of pairs of a hypothesis.")
@@ -208,11 +254,15 @@ def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given
     show_default=True,
 )
 @flags.loudness
-def results(run: str, store: str, output: str, quiet: bool, verbose: bool, no_color: bool, **choice: Any) -> int:
+def results(
+    run: str, store: str, output: str, quiet: bool, verbose: bool, no_color: bool, **choice: Any
+) -> int:
     """The hypotheses of RUN and their verdicts, on stdout."""
-    from raysearch.cli.show import show_results
+    from raysearch.cli.results import show_results
 
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `results ... | head` ends as other tools of the shell do
+    signal.signal(
+        signal.SIGPIPE, signal.SIG_DFL
+    )  # `results ... | head` ends as other tools of the shell do
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity({"verbose": verbose})

@@ -1,6 +1,7 @@
 """What is asked about raysearch's jobs on a Ray cluster: followed, shown, stopped.
 
-Invariants: the log is data and goes to stdout, what we say of it to stderr; the driver's exit code is handed through.
+Invariants: the log is data and goes to stdout, what we say of it to stderr; the driver's exit code
+is handed through.
 """
 
 import json
@@ -11,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raysearch.cli.flags import completions
-from raysearch.cli.plain import PlainTable, console, say, tell
+from raysearch.cli.terminal import PlainTable, console, say, tell
 from raysearch.cluster.jobs import NAME_KEY, JobServer, RayJob
 from raysearch.errors import ClusterError
-from raysearch.literal import visible
-from raysearch.running.interrupt import INTERRUPTED
+from raysearch.runner.interrupt import INTERRUPTED
+from raysearch.visible_text import visible
 
 HASH_KEY, RUN_KEY, STORE_KEY = "raysearch.job", "raysearch.run", "raysearch.store"
 """Of a job's metadata: the digest of what was asked, the run that is gone on with, the store."""
@@ -31,9 +32,14 @@ def follow(server: JobServer, id: str) -> int:
             tell(line)
         return _exit_code(server.wait(id))
     except KeyboardInterrupt:
-        address = "" if server.address == "http://127.0.0.1:8265" else f" --address {shlex.quote(server.address)}"
+        address = (
+            ""
+            if server.address == "http://127.0.0.1:8265"
+            else f" --address {shlex.quote(server.address)}"
+        )
         say(
-            f"{id} goes on; follow it with: raysearch logs -f {id}{address}; stop it with: raysearch stop {id}{address}"
+            f"{id} goes on; follow it with: raysearch logs -f {id}{address}; stop it with: "
+            f"raysearch stop {id}{address}"
         )
         return INTERRUPTED
 
@@ -54,7 +60,11 @@ def show_status(address: str, text: str, output: str) -> int:
     server = JobServer(address)
     job = server.find(text)
     lines = [] if job.status == "PENDING" else list(server.log(job.id))
-    told = {**_told(job), _WHERE: job.metadata.get(RUN_KEY) or _last(_RUN, lines), "says": lines[-1] if lines else None}
+    told = {
+        **_told(job),
+        _WHERE: job.metadata.get(RUN_KEY) or _last(_RUN, lines),
+        "says": lines[-1] if lines else None,
+    }
     if job.status == "FAILED" and job.exit_code is None:
         told["says"] = _first_line(job.message)
     if output == "json":
@@ -99,14 +109,18 @@ def stop_job(address: str, text: str) -> int:
     elif hint:
         say(f"{job.id} is stopped; go on with: {hint}")
     elif run:
-        say(f"{job.id} was killed before its books were closed; its journal holds: raysearch resume {shlex.quote(run)}")
+        say(
+            f"{job.id} was killed before its books were closed; its journal holds: raysearch "
+            f"resume {shlex.quote(run)}"
+        )
     else:
         say(f"{job.id} is stopped; it had begun no run yet: submit it again")
     return 0
 
 
 def job_ids(address: str, text: str) -> list[str]:
-    """Ids that begin with `text`, for the shell; none where the cluster cannot be asked, for a shell has no place for errors."""
+    """Ids that begin with `text`, for the shell; none where the cluster cannot be asked, for a
+    shell has no place for errors."""
     try:
         return completions((job.id for job in JobServer(address).jobs()), text)
     except ClusterError:
@@ -114,7 +128,11 @@ def job_ids(address: str, text: str) -> list[str]:
 
 
 def _told(job: RayJob) -> dict[str, Any]:
-    began = None if job.began is None else datetime.fromtimestamp(job.began, UTC).isoformat(timespec="seconds")
+    began = (
+        None
+        if job.began is None
+        else datetime.fromtimestamp(job.began, UTC).isoformat(timespec="seconds")
+    )
     return {
         "id": job.id,
         "name": job.metadata.get(NAME_KEY),
@@ -136,7 +154,9 @@ def _exit_code(job: RayJob) -> int:
         return INTERRUPTED
     if job.exit_code is None:  # the driver never began
         raise ClusterError(f"{job.id} did not begin: {_first_line(job.message)}")
-    return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code  # killed by a signal, told as a shell does
+    return (
+        job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
+    )  # killed by a signal, told as a shell does
 
 
 def _last(pattern: re.Pattern[str], lines: list[str]) -> str | None:

@@ -12,10 +12,11 @@ from raysearch.cli.flags import loudness, run, set_verbosity, store
 @store
 @loudness
 def repair(run: str, store: str, quiet: bool, **flags: Any) -> int:
-    """Write what is damaged or lost of the tables of RUN anew from its journal. Needs no model, runs no code of the run."""
-    from raysearch.literal import visible
-    from raysearch.running.repair import repair as write_anew
+    """Write what is damaged or lost of the tables of RUN anew from its journal. Needs no model,
+    runs no code of the run."""
+    from raysearch.runner.repair import repair as write_anew
     from raysearch.store.run_folder import find_run
+    from raysearch.visible_text import visible
 
     set_verbosity(flags)
     found = find_run(store, run)

@@ -12,17 +12,21 @@ from raysearch.cli import flags
 @click.command()
 @flags.run
 @click.option(
-    "--to", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there, not into the run."
+    "--to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write it there, not into the run.",
 )
 @click.option("--open", "show", is_flag=True, help="Show it in a browser.")
 @flags.store
 @flags.loudness
 def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **given: Any) -> int:
-    """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost, provenance."""
-    from raysearch.cli.export import job_of
-    from raysearch.cli.plain import tell
-    from raysearch.folders.local import LocalFolder
+    """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
+    provenance."""
+    from raysearch.cli.terminal import tell
     from raysearch.report.page import page, write_page
+    from raysearch.runner.export import job_of
+    from raysearch.storage.local import LocalFolder
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity(given)
@@ -31,9 +35,13 @@ def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **giv
         job_of(found)
     folder = found.folder
     if show and to is None and not isinstance(folder, LocalFolder):
-        raise click.UsageError(f"--open: {folder.place} is no folder of this machine; give --to FILE too")
+        raise click.UsageError(
+            f"--open: {folder.place} is no folder of this machine; give --to FILE too"
+        )
     if to is not None and not to.absolute().parent.is_dir():
-        raise click.UsageError(f"--to {to}: there is no folder {to.parent}; make it first, or choose another one")
+        raise click.UsageError(
+            f"--to {to}: there is no folder {to.parent}; make it first, or choose another one"
+        )
     if to is None:
         place = folder.shown(write_page(folder))
     else:

@@ -1,6 +1,7 @@
 """A run as the command line shows it: words on stderr, the alignment on stdout, an exit code.
 
-Invariants: whatever ends a search early, the command that goes on with it is said, where going on can help.
+Invariants: whatever ends a search early, the command that goes on with it is said, where going on
+can help.
 """
 
 import shlex
@@ -9,27 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysearch.cli.plain import console, say
-from raysearch.cli.show import print_controls, print_table
-from raysearch.cluster.inside import inside
+from raysearch.cli.results import print_controls, print_table
+from raysearch.cli.terminal import console, say
+from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
-from raysearch.report.beside import beside
-from raysearch.report.chart_facts import chart_facts
-from raysearch.report.results import results
-from raysearch.running import front, run
-from raysearch.running.front import Ended
-from raysearch.running.interrupt import INTERRUPTED, Interrupt
-from raysearch.running.kept import sent_with
-from raysearch.running.naming import named
-from raysearch.running.progress import Watch
-from raysearch.running.retry import nothing_failed
+from raysearch.report.control_comparison import beside
+from raysearch.report.results_table import results
+from raysearch.report.run_facts import chart_facts
+from raysearch.runner import frontend as front
+from raysearch.runner import run
+from raysearch.runner.error_context import named
+from raysearch.runner.frontend import RunOutcome
+from raysearch.runner.interrupt import INTERRUPTED, Interrupt
+from raysearch.runner.progress import ProgressDisplay
+from raysearch.runner.resume_checks import sent_with
+from raysearch.runner.retry import nothing_failed
 from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Where(front.Where):
+class CommandOptions(front.RunOptions):
     """What flags say: only where and how loud, never what."""
 
     fail_on_error: float
@@ -37,15 +39,16 @@ class Where(front.Where):
     no_color: bool
 
 
-def begin(job_file: Path, sets: Sequence[str], where: Where) -> int:
+def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
     """A new run of a job; the exit code. Raises: RaysearchError in one line."""
     job = Job.load(job_file, sets)
     with named(job_file, job), _Terminal(where) as terminal:
         return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
-def go_on(name: str, where: Where, retry: bool = False) -> int:
-    """The run `name` from where its journal ends; the exit code. `retry`: what failed is tried again.
+def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
+    """The run `name` from where its journal ends; the exit code. `retry`: what failed is tried
+    again.
 
     Raises: RaysearchError in one line.
     """
@@ -56,10 +59,10 @@ def go_on(name: str, where: Where, retry: bool = False) -> int:
         return _code(run.go_on(name, where, terminal, retry), where)
 
 
-class _Terminal(Watch):
+class _Terminal(ProgressDisplay):
     """Follows a run for the command line."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: CommandOptions) -> None:
         super().__init__(where.quiet, where.no_color)
         self._where = where
 
@@ -69,7 +72,7 @@ class _Terminal(Watch):
     def left(self, status: str, run: RunFolder) -> None:
         say(f"{status}; go on with: {_resume(run, self._where)}")
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: RunOutcome) -> None:
         if self._where.quiet:
             return
         run = ended.run
@@ -83,23 +86,29 @@ class _Terminal(Watch):
         stdout = console(self._where.no_color)
         if accepted.num_rows:
             judged = chart_facts(run.folder).judged
-            print_table(accepted, stdout, title=f"Alignment: accepted hypotheses ({judged.name} {claim})")
+            print_table(
+                accepted, stdout, title=f"Alignment: accepted hypotheses ({judged.name} {claim})"
+            )
             print_controls(beside(run.folder), stdout)
         else:
             stdout.print("Alignment: no hypothesis was accepted.")
         if ended.snapshot.undecided:
-            self.say(f"undecided raysearch results {shlex.quote(run.place)} --where \"verdict = 'undecided'\"")
+            self.say(
+                f'undecided raysearch results {shlex.quote(run.place)} --where "verdict = '
+                f"'undecided'\""
+            )
         self.say(f"heat maps {run.heatmaps.place}")
         self.say(f"more      raysearch results {shlex.quote(run.place)}")
 
 
-def _code(ended: Ended, where: Where) -> int:
+def _code(ended: RunOutcome, where: CommandOptions) -> int:
     if ended.status == "interrupted":
         return INTERRUPTED
     end = ended.snapshot
     if end.failed > where.fail_on_error * end.decided:
         say(
-            f"{end.failed} of {end.decided} hypotheses failed, more than --fail-on-error {where.fail_on_error:g}; "
+            f"{end.failed} of {end.decided} hypotheses failed, more than --fail-on-error "
+            f"{where.fail_on_error:g}; "
             f"see {ended.run.tables.at('failures').place}"
         )
         _say_why(ended.run)
@@ -108,11 +117,17 @@ def _code(ended: Ended, where: Where) -> int:
     return 0
 
 
-def _resume(run: RunFolder, where: Where, how: str = "") -> str:
+def _resume(run: RunFolder, where: CommandOptions, how: str = "") -> str:
     """The command that goes on with a run, from where its driver was begun."""
-    here = inside()
+    here = job_environment()
     address = here.address if here is not None else where.address
-    flags = " --pool local" if where.pool == "local" else f" --address {shlex.quote(address)}" if address else ""
+    flags = (
+        " --pool local"
+        if where.pool == "local"
+        else f" --address {shlex.quote(address)}"
+        if address
+        else ""
+    )
     return f"raysearch resume {shlex.quote(run.place)}{how}{flags}"
 
 
@@ -120,5 +135,7 @@ def _say_why(run: RunFolder) -> None:
     """The reason that most of what failed has, and where all are."""
     reasons = Counter(results(run.folder, where="verdict = 'failed'")["reason"].to_pylist())
     reason, times = reasons.most_common(1)[0]
-    more = f"; all of them: raysearch results {shlex.quote(run.place)} --where \"verdict = 'failed'\""
+    more = (
+        f"; all of them: raysearch results {shlex.quote(run.place)} --where \"verdict = 'failed'\""
+    )
     say(f"{times} times: {reason}{more}")

@@ -6,7 +6,7 @@ import click
 
 from raysearch.cli.flags import children, loudness, run, set_verbosity, store
 from raysearch.errors import TrackingError
-from raysearch.literal import visible
+from raysearch.visible_text import visible
 
 
 @click.command()
@@ -19,19 +19,24 @@ from raysearch.literal import visible
 @store
 @children
 @loudness
-def sync(run: str, tracking_uri: str | None, store: str, mlflow_children: int, quiet: bool, **flags: Any) -> int:
-    """Replay RUN into MLflow, when that was down or was kept out. Needs no model; says nothing twice."""
-    from raysearch.cli.mirror_again import mirror_again
-    from raysearch.store.places import tracking_uri as absolute
+def sync(
+    run: str, tracking_uri: str | None, store: str, mlflow_children: int, quiet: bool, **flags: Any
+) -> int:
+    """Replay RUN into MLflow, when that was down or was kept out. Needs no model; says nothing
+    twice."""
+    from raysearch.runner.sync import sync_run
+    from raysearch.store.locations import tracking_uri as absolute
     from raysearch.store.run_folder import find_run
 
     set_verbosity(flags)
     found = find_run(store, run)
     uri = found.info.tracking_uri if tracking_uri is None else absolute(tracking_uri)
     if uri is None or tracking_uri == "none":
-        raise TrackingError(f"run {found.info.id}: MLflow was kept out of it; give --tracking-uri where it is to go")
+        raise TrackingError(
+            f"run {found.info.id}: MLflow was kept out of it; give --tracking-uri where it is to go"
+        )
     with found.lock():
-        said = mirror_again(found, uri, mlflow_children)
+        said = sync_run(found, uri, mlflow_children)
     if not quiet:
         click.echo(visible(said), err=True)
     return 0

@@ -1,7 +1,9 @@
-"""What a job brings along to a cluster: its job.yaml as resolved, and beside it in `files/` what it names, as one zip.
+"""What a job brings along to a cluster: its job.yaml as resolved, and beside it in `files/` what it
+names, as one zip.
 
-Invariants: nothing in the zip is a link, and no path in its job.yaml or in its pairs leads out of it, those aside that are said to be on
-the nodes (an absolute model.path, --on-nodes); what lies together here lies together there; the same contents make the same bytes.
+Invariants: nothing in the zip is a link, and no path in its job.yaml or in its pairs leads out of
+it, those aside that are said to be on the nodes (an absolute model.path, --on-nodes); what lies
+together here lies together there; the same contents make the same bytes.
 """
 
 import glob
@@ -12,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysearch.core.hypothesis import canonical_json
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
-from raysearch.job.files import FILES, LAYER, MODEL, PAIRS, NamedFile, named_files, placed
-from raysearch.problems.files import tensor_names
-from raysearch.search.hypothesis import canonical_json
+from raysearch.job.job_files import named_files
+from raysearch.job.named_files import FILES, LAYER, MODEL, PAIRS, NamedFile
+from raysearch.problems.pair_files import tensor_names
 
 MIB = 2**20
 LIMIT = 99 * MIB
@@ -28,7 +31,8 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """`job` as sent, with paths from its own folder; `files`: where each file lies here, by its place in the upload."""
+    """`job` as sent, with paths from its own folder; `files`: where each file lies here, by its
+    place in the upload."""
 
     job: Job
     files: Mapping[str, Path]
@@ -39,9 +43,13 @@ class Upload:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what is asked: the job but for its name and resources, and the contents of the files."""
+        """SHA-256 (hex) of what is asked: the job but for its name and resources, and the contents
+        of the files."""
         asked = self.job.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
-        contents = {place: hashlib.sha256(path.read_bytes()).hexdigest() for place, path in self.files.items()}
+        contents = {
+            place: hashlib.sha256(path.read_bytes()).hexdigest()
+            for place, path in self.files.items()
+        }
         return hashlib.sha256(canonical_json([asked, contents]).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
@@ -52,20 +60,27 @@ class Upload:
                 zipped.writestr(_entry(place), file.read_bytes())
 
 
-def pack(job_file: Path, sets: Sequence[str], on_nodes: Sequence[Path], include: Sequence[Path]) -> Upload:
+def pack(
+    job_file: Path, sets: Sequence[str], on_nodes: Sequence[Path], include: Sequence[Path]
+) -> Upload:
     """What `job_file` needs on a cluster.
 
-    `on_nodes`: folders that the nodes have at the same path; what lies there is not sent. `include`: files and folders that go along
-    though no key names them. Raises: JobError, PairsError in one line, where something is missing, leads outside or is too large.
+    `on_nodes`: folders that the nodes have at the same path; what lies there is not sent.
+    `include`: files and folders that go along though no key names them. Raises: JobError,
+    PairsError in one line, where something is missing, leads outside or is too large.
     """
     for folder in on_nodes:
         if not folder.is_absolute():
-            raise JobError(f"--on-nodes {folder}: give the absolute path that the folder has on the nodes")
+            raise JobError(
+                f"--on-nodes {folder}: give the absolute path that the folder has on the nodes"
+            )
     away: set[str] = set()
 
     def is_away(file: NamedFile) -> bool:
         path = Path(file.path)
-        if path.is_absolute() and (file.key == MODEL or any(path.is_relative_to(folder) for folder in on_nodes)):
+        if path.is_absolute() and (
+            file.key == MODEL or any(path.is_relative_to(folder) for folder in on_nodes)
+        ):
             away.add(file.key)
         return file.key in away
 
@@ -78,13 +93,17 @@ def pack(job_file: Path, sets: Sequence[str], on_nodes: Sequence[Path], include:
     for path in include:
         packing.add(Path(os.path.abspath(path)), f"--include {path}")
     sent = {f.key for f in named}
-    upload = Upload(placed(job, lambda f: packing.place(Path(f.path)) if f.key in sent else f.path), packing.files)
+    upload = Upload(
+        job.with_paths(lambda f: packing.place(Path(f.path)) if f.key in sent else f.path),
+        packing.files,
+    )
     _check_size(upload)
     return upload
 
 
 class _Packing:
-    """Files and their places. Each has its place below one of `roots`: the job's folder, and those of what lies elsewhere."""
+    """Files and their places. Each has its place below one of `roots`: the job's folder, and those
+    of what lies elsewhere."""
 
     def __init__(self, folder: Path) -> None:
         self._roots = {folder: FILES}
@@ -94,9 +113,13 @@ class _Packing:
         """Where `path` (absolute, `{layer}` allowed) lies in the upload."""
         root = next((r for r in self._roots if path.is_relative_to(r)), None)
         if root is None:
-            fixed = [i for i, part in enumerate(path.parts) if LAYER in part] or [len(path.parts) - 1]
+            fixed = [i for i, part in enumerate(path.parts) if LAYER in part] or [
+                len(path.parts) - 1
+            ]
             root = Path(*path.parts[: fixed[0]])
-            self._roots[root] = f"{FILES}/{_ELSEWHERE}/{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+            self._roots[root] = (
+                f"{FILES}/{_ELSEWHERE}/{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+            )
         return f"{self._roots[root]}/{path.relative_to(root).as_posix()}"
 
     def add_named(self, file: NamedFile) -> None:
@@ -117,7 +140,8 @@ class _Packing:
         """Raises: JobError where there is nothing, or a link leads out of a folder."""
         if not path.exists():
             raise JobError(
-                f"{key}: there is no file {path}; if the nodes have it there, say so: --on-nodes {path.parent}"
+                f"{key}: there is no file {path}; if the nodes have it there, say so: --on-nodes "
+                f"{path.parent}"
             )
         if path.is_file():
             self.files[self.place(path)] = path
@@ -126,7 +150,8 @@ class _Packing:
             target = file.resolve()
             if not target.is_relative_to(path.resolve()) or not target.is_file():
                 raise JobError(
-                    f"{key}: {file} is a link to {target}, and what is sent may not lead out of its folder; put a file in its place"
+                    f"{key}: {file} is a link to {target}, and what is sent may not lead out of "
+                    f"its folder; put a file in its place"
                 )
             self.files[self.place(file)] = file
 
@@ -140,7 +165,8 @@ def _layers(path: Path) -> Sequence[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, but for hidden ones and caches; a link to a folder counts as a file."""
+    """The files below a folder, but for hidden ones and caches; a link to a folder counts as a
+    file."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or entry.name == "__pycache__":
             continue
@@ -155,7 +181,8 @@ def _inside(folder: Path, name: str, pairs: Path) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder):
         raise PairsError(
-            f"{pairs}: {name} leads out of the folder of the pairs, and what is sent may not; put the tensors beside the pairs"
+            f"{pairs}: {name} leads out of the folder of the pairs, and what is sent may not; put "
+            f"the tensors beside the pairs"
         )
     return Path(os.path.normpath(path))
 
@@ -163,11 +190,15 @@ def _inside(folder: Path, name: str, pairs: Path) -> Path:
 def _check_size(upload: Upload) -> None:
     if upload.bytes <= LIMIT:
         return
-    largest = sorted(((path.stat().st_size, path) for path in upload.files.values()), reverse=True)[:_SHOWN]
+    largest = sorted(((path.stat().st_size, path) for path in upload.files.values()), reverse=True)[
+        :_SHOWN
+    ]
     shown = ", ".join(f"{path} ({size / MIB:.1f} MiB)" for size, path in largest)
     raise JobError(
-        f"the files to send are {upload.bytes / MIB:.1f} MiB, and Ray takes {LIMIT // MIB} MiB with a job: {shown}; put what is large "
-        "where every node has it and give that path (an absolute model.path; --on-nodes DIR for other files), or a hub id for the model"
+        f"the files to send are {upload.bytes / MIB:.1f} MiB, and Ray takes {LIMIT // MIB} MiB "
+        f"with a job: {shown}; put what is large "
+        "where every node has it and give that path (an absolute model.path; --on-nodes DIR for "
+        "other files), or a hub id for the model"
     )
 
 

@@ -1,7 +1,8 @@
-"""The Ray jobs of raysearch on a cluster, through Ray's Jobs API: sent, looked up, followed, stopped. Nobody else speaks to that API.
+"""The Ray jobs of raysearch on a cluster, through Ray's Jobs API: sent, looked up, followed,
+stopped. Nobody else speaks to that API.
 
-Invariants: whatever the server does is a ClusterError in one line; no token or password is in an id, an entrypoint or metadata; other
-people's jobs are not seen.
+Invariants: whatever the server does is a ClusterError in one line; no token or password is in an
+id, an entrypoint or metadata; other people's jobs are not seen.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ NAME_KEY = "raysearch.name"
 """Of a job's metadata: the job's name; whoever has it is ours."""
 PORT = 8265
 STOP_SECONDS = 120
-"""A driver that is told to stop finishes its turn, closes its journal and waits for MLflow; Ray's own default is 3 s."""
+"""A driver that is told to stop finishes its turn, closes its journal and waits for MLflow; Ray's
+own default is 3 s."""
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 5
 AGENT_SECONDS = 120
@@ -44,7 +46,8 @@ _RAYS_OWN = re.compile(r"(\S+ \S+\s+INFO job_manager\.py:\d+ -- |Running entrypo
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """One job, as Ray tells of it. `status`: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; times in seconds since 1970."""
+    """One job, as Ray tells of it. `status`: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; times
+    in seconds since 1970."""
 
     id: str
     status: str
@@ -65,9 +68,10 @@ class RayJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A job to be sent. `package`: the zip that it finds as its folder; `modules`: folders of Python packages that go along; `pip`:
-    what is installed for it; `variables`: of its environment, which whoever may read the job may read too."""
+class JobRequest:
+    """A job to be sent. `package`: the zip that it finds as its folder; `modules`: folders of
+    Python packages that go along; `pip`: what is installed for it; `variables`: of its environment,
+    which whoever may read the job may read too."""
 
     id: str
     entrypoint: str
@@ -80,7 +84,9 @@ class Order:
     @property
     def runtime_env(self) -> dict[str, Any]:
         """As Ray has it."""
-        env: dict[str, Any] = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **self.variables}}
+        env: dict[str, Any] = {
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **self.variables}
+        }
         if self.package is not None:
             env["working_dir"] = str(self.package)
         if self.modules:
@@ -97,7 +103,9 @@ class JobServer:
         self.address = _address(address)
         _check_reachable(self.address)
         authorise()
-        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray lets this one win over what its client is given
+        os.environ["RAY_API_SERVER_ADDRESS"] = (
+            self.address
+        )  # Ray lets this one win over what its client is given
         with self._told():
             from ray.job_submission import JobSubmissionClient
 
@@ -105,8 +113,9 @@ class JobServer:
                 logging.getLogger(name).setLevel(logging.WARNING)
             self._client = JobSubmissionClient(self.address)
 
-    def submit(self, order: Order) -> None:
-        """Sends it; returns when the server has it. A cluster that has just started takes jobs some seconds later."""
+    def submit(self, order: JobRequest) -> None:
+        """Sends it; returns when the server has it. A cluster that has just started takes jobs some
+        seconds later."""
         until = time.monotonic() + AGENT_SECONDS
         while True:
             try:
@@ -127,22 +136,30 @@ class JobServer:
         """Ours, the newest first."""
         with self._told():
             found = [_job(details) for details in self._client.list_jobs() if details.submission_id]
-        return sorted((j for j in found if NAME_KEY in j.metadata), key=lambda j: j.began or 0, reverse=True)
+        return sorted(
+            (j for j in found if NAME_KEY in j.metadata), key=lambda j: j.began or 0, reverse=True
+        )
 
     def find(self, text: str) -> RayJob:
-        """The job of that id, or the only one that begins so (`raysearch-` may be left out); "latest" is the newest."""
+        """The job of that id, or the only one that begins so (`raysearch-` may be left out);
+        "latest" is the newest."""
         jobs = self.jobs()
         if text == "latest" and jobs:
             return jobs[0]
         exact = [j for j in jobs if text in (j.id, j.id.removeprefix(PREFIX))]
-        found = exact or [j for j in jobs if j.id.startswith(text) or j.id.removeprefix(PREFIX).startswith(text)]
+        found = exact or [
+            j for j in jobs if j.id.startswith(text) or j.id.removeprefix(PREFIX).startswith(text)
+        ]
         if len(found) == 1:
             return found[0]
         if found:
             raise ClusterError(
-                f"{text}: {len(found)} jobs begin so ({', '.join(j.id for j in found[:4])}); give more of it"
+                f"{text}: {len(found)} jobs begin so ({', '.join(j.id for j in found[:4])}); give "
+                f"more of it"
             )
-        raise ClusterError(f"there is no job {text} of raysearch at {self.address}; `raysearch jobs` lists them")
+        raise ClusterError(
+            f"there is no job {text} of raysearch at {self.address}; `raysearch jobs` lists them"
+        )
 
     def job(self, id: str) -> RayJob:
         with self._told(id):
@@ -166,7 +183,8 @@ class JobServer:
         return clean(text.splitlines(keepends=True))
 
     def follow(self, id: str) -> Iterator[str]:
-        """The lines of its driver, as they are written, until it is over. A connection that breaks is taken up where it broke."""
+        """The lines of its driver, as they are written, until it is over. A connection that breaks
+        is taken up where it broke."""
         return clean(self._chunks(id))
 
     def _chunks(self, id: str) -> Iterator[str]:
@@ -189,7 +207,8 @@ class JobServer:
             except Exception as e:  # aiohttp raises its own, Ray RuntimeError; what remains is said by the last try
                 if tries == RETRIES:
                     raise ClusterError(
-                        f"{self.address}: the log of {id} broke off ({_brief(e)}); `raysearch logs -f {id}` follows it again"
+                        f"{self.address}: the log of {id} broke off ({_brief(e)}); `raysearch logs "
+                        f"-f {id}` follows it again"
                     ) from e
             tries += 1
             time.sleep(POLL_SECONDS * min(tries, RETRIES))
@@ -199,7 +218,8 @@ class JobServer:
 
 
 def clean(chunks: Iterator[str] | list[str]) -> Iterator[str]:
-    """Whole lines from pieces of text: without line ends, Ray's own lines before the driver's, and what a carriage return overwrote."""
+    """Whole lines from pieces of text: without line ends, Ray's own lines before the driver's, and
+    what a carriage return overwrote."""
     rest = ""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split("\n")
@@ -221,7 +241,13 @@ def _job(details: Any) -> RayJob:
     began, ended = (None if t is None else t / 1000 for t in (details.start_time, details.end_time))
     message = (details.message or "").strip()
     return RayJob(
-        details.submission_id or "", status, details.metadata or {}, details.driver_exit_code, began, ended, message
+        details.submission_id or "",
+        status,
+        details.metadata or {},
+        details.driver_exit_code,
+        began,
+        ended,
+        message,
     )
 
 
@@ -240,23 +266,31 @@ class _Told:
         text = str(error)
         if type(error).__name__ == "AuthenticationError":
             raise ClusterError(
-                f"Ray at {self._address} does not take our token ({text.splitlines()[0]}); put the head's (~/.ray/auth_token there) "
+                f"Ray at {self._address} does not take our token ({text.splitlines()[0]}); put the "
+                f"head's (~/.ray/auth_token there) "
                 "into RAY_AUTH_TOKEN, or into the file that RAY_AUTH_TOKEN_PATH names"
             ) from error
         if "status code 404" in text and self._id:
-            raise ClusterError(f"there is no job {self._id} at {self._address}; `raysearch jobs` lists them") from error
+            raise ClusterError(
+                f"there is no job {self._id} at {self._address}; `raysearch jobs` lists them"
+            ) from error
         if type(error).__name__ == "ConnectionError":  # the language's, and that of requests
             raise ClusterError(
-                f"Ray's job server at {self._address} cannot be reached; is it up? `ray start --head` prints its address"
+                f"Ray's job server at {self._address} cannot be reached; is it up? `ray start "
+                f"--head` prints its address"
             ) from error
         if "status code 413" in text:
             raise ClusterError(
-                f"Ray at {self._address} takes no upload of this size; send less, or a path of the nodes"
+                f"Ray at {self._address} takes no upload of this size; send less, or a path of the "
+                f"nodes"
             ) from error
         if "failed with status code" in text:
-            raise ClusterError(f"Ray's job server at {self._address} refuses ({_brief(error)})") from error
+            raise ClusterError(
+                f"Ray's job server at {self._address} refuses ({_brief(error)})"
+            ) from error
         raise ClusterError(
-            f"{self._address} does not answer as Ray's job server does ({_brief(error)}); give http://HEAD:{PORT}, the dashboard's address"
+            f"{self._address} does not answer as Ray's job server does ({_brief(error)}); give "
+            f"http://HEAD:{PORT}, the dashboard's address"
         ) from error
 
 
@@ -271,10 +305,14 @@ def _address(address: str) -> str:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ClusterError(
-            f"{shown}: is no address of a job server; give http://HEAD:{PORT}, which `ray start --head` prints"
+            f"{shown}: is no address of a job server; give http://HEAD:{PORT}, which `ray start "
+            f"--head` prints"
         )
     if "@" in parts.netloc:
-        raise ClusterError(f"{shown}: give the address without user and password; the token stands in RAY_AUTH_TOKEN")
+        raise ClusterError(
+            f"{shown}: give the address without user and password; the token stands in "
+            f"RAY_AUTH_TOKEN"
+        )
     return text
 
 
@@ -287,5 +325,6 @@ def _check_reachable(address: str) -> None:
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or e
         raise ClusterError(
-            f"Ray's job server at {address} cannot be reached ({reason}); is it up? `ray start --head` prints its address"
+            f"Ray's job server at {address} cannot be reached ({reason}); is it up? `ray start "
+            f"--head` prints its address"
         ) from e

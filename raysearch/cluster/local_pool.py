@@ -8,17 +8,24 @@ from typing import Literal
 
 import torch
 
-from raysearch.cluster.work import NOTHING, OnUsage, Work, check_answers, failed_whole, unheard
-from raysearch.engine.factory import FactorySource
-from raysearch.engine.fit.recipe import Recipe
-from raysearch.engine.load import ModelSource
-from raysearch.engine.machine import Settings
-from raysearch.engine.network import NetworkSource
+from raysearch.cluster.replica_spec import (
+    NOTHING,
+    OnUsage,
+    ReplicaSpec,
+    check_answers,
+    failed_whole,
+    unheard,
+)
+from raysearch.core.events import Event, Opened, Task
+from raysearch.core.records import Snapshot
+from raysearch.engine.encoding.prompt_format import PromptFormat
+from raysearch.engine.loading.factory import FactorySource
+from raysearch.engine.loading.load import ModelSource
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.networks.network import NetworkSource
 from raysearch.engine.replica import Replica
-from raysearch.engine.wording import Wording
+from raysearch.engine.training.recipe import Recipe
 from raysearch.errors import ResourcesError
-from raysearch.search.events import Event, Opened, Task
-from raysearch.search.notes import Snapshot
 
 WORKER = "local-0"
 
@@ -27,7 +34,11 @@ class LocalPool:
     """One replica in this process. `source`: the model, where it is not read anew."""
 
     def __init__(
-        self, work: Work, device: str = "cpu", on_usage: OnUsage = unheard, source: NetworkSource | None = None
+        self,
+        work: ReplicaSpec,
+        device: str = "cpu",
+        on_usage: OnUsage = unheard,
+        source: NetworkSource | None = None,
     ) -> None:
         self._work = work
         self._source = source
@@ -72,8 +83,11 @@ class LocalPool:
         self._replica = None
 
 
-def open_replica(work: Work, worker: str, device: str, node: str = "", source: NetworkSource | None = None) -> Replica:
-    """A replica of the run's model (or of `source`), with its pairs encoded. Raises: ModelError, PairsError."""
+def open_replica(
+    work: ReplicaSpec, worker: str, device: str, node: str = "", source: NetworkSource | None = None
+) -> Replica:
+    """A replica of the run's model (or of `source`), with its pairs encoded. Raises: ModelError,
+    PairsError."""
     capture_bytes = None if work.memory is None else int(work.memory * 2**30)
     return Replica.open(
         source or _named(work, device),
@@ -83,7 +97,7 @@ def open_replica(work: Work, worker: str, device: str, node: str = "", source: N
         worker=worker,
         device=device,
         node=node,
-        settings=Settings(
+        settings=RunnerSettings(
             work.rows,
             capture_bytes,
             work.cpus,
@@ -95,18 +109,24 @@ def open_replica(work: Work, worker: str, device: str, node: str = "", source: N
     )
 
 
-def _named(work: Work, device: str) -> NetworkSource:
+def _named(work: ReplicaSpec, device: str) -> NetworkSource:
     """The source of the model that the work names."""
     if work.factory:
         return FactorySource(work.model, work.dtype)
     device_map = work.device_map if device == "cuda" else None
     return ModelSource(
-        work.model, work.revision, work.dtype, device_map, work.trust_remote_code, Wording(**work.wording)
+        work.model,
+        work.revision,
+        work.dtype,
+        device_map,
+        work.trust_remote_code,
+        PromptFormat(**work.wording),
     )
 
 
 def device_here(gpus: float | Literal["auto"]) -> str:
-    """ "cuda" or "cpu", for a job's resources.gpus in this process. Raises: ResourcesError where a GPU is asked and none is there."""
+    """ "cuda" or "cpu", for a job's resources.gpus in this process. Raises: ResourcesError where a
+    GPU is asked and none is there."""
     if gpus == 0:
         return "cpu"
     if torch.cuda.is_available():
@@ -114,5 +134,6 @@ def device_here(gpus: float | Literal["auto"]) -> str:
     if gpus == "auto":
         return "cpu"
     raise ResourcesError(
-        f"resources.gpus: {gpus:g} asked, and this machine has no GPU that torch can use; give 0 or auto"
+        f"resources.gpus: {gpus:g} asked, and this machine has no GPU that torch can use; give 0 "
+        f"or auto"
     )

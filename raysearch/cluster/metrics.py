@@ -1,8 +1,10 @@
-"""A search as metrics of Ray: what its pool sees, counted and shown at the metrics port of the driver's node.
+"""A search as metrics of Ray: what its pool sees, counted and shown at the metrics port of the
+driver's node.
 
-Everything is emitted by the driver: the counters of a worker that is killed would vanish with it. Invariants: a figure is registered
-once in a process; nothing is emitted more often than every `EVERY` seconds, and nothing that was counted is left out; a search does
-not wait for anybody who looks.
+Everything is emitted by the driver: the counters of a worker that is killed would vanish with it.
+Invariants: a figure is registered once in a process; nothing is emitted more often than every
+`EVERY` seconds, and nothing that was counted is left out; a search does not wait for anybody who
+looks.
 """
 
 import time
@@ -13,11 +15,21 @@ from typing import Protocol, assert_never
 
 from ray.util import metrics as ray_metrics
 
-from raysearch.cluster import figures
-from raysearch.cluster.figures import RUN, Figure
-from raysearch.engine.meter import Memory, Usage
-from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Opened, Screened, Task
-from raysearch.search.notes import Snapshot
+from raysearch.cluster import metric_definitions as figures
+from raysearch.cluster.metric_definitions import RUN, Metric
+from raysearch.core.events import (
+    Attributed,
+    Event,
+    Failed,
+    Fitted,
+    Lost,
+    Measured,
+    Opened,
+    Screened,
+    Task,
+)
+from raysearch.core.records import Snapshot
+from raysearch.engine.execution.usage import Memory, Usage
 
 EVERY = 1.0
 """Seconds. Ray reports every ten."""
@@ -31,8 +43,8 @@ class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._emitted_at = -EVERY
-        self._counted: defaultdict[tuple[Figure, _Tags], float] = defaultdict(float)
-        self._observed: list[tuple[Figure, _Tags, float]] = []
+        self._counted: defaultdict[tuple[Metric, _Tags], float] = defaultdict(float)
+        self._observed: list[tuple[Metric, _Tags, float]] = []
         self._memory: dict[str, Memory] = {}
         self._last: tuple[str, Snapshot] | None = None
 
@@ -54,14 +66,19 @@ class Metrics:
                 case Lost():
                     self._count(figures.LOSSES, 1, cause=event.cause)
                 case Failed():
-                    self._count(figures.FAILURES, 1, of="task" if event.intervention is None else "intervention")
+                    self._count(
+                        figures.FAILURES,
+                        1,
+                        of="task" if event.intervention is None else "intervention",
+                    )
                 case Screened() | Attributed() | Fitted():
                     pass  # how long they took, `usage` knows
                 case _:
                     assert_never(event)
 
     def show(self, run: str, snapshot: Snapshot, ready: Sequence[str]) -> None:
-        """Emits where the search `run` stands, and what was counted, if that is due. `ready`: the replicas, by name."""
+        """Emits where the search `run` stands, and what was counted, if that is due. `ready`: the
+        replicas, by name."""
         self._last = run, snapshot
         now = self._clock()
         if now - self._emitted_at >= EVERY:
@@ -73,11 +90,15 @@ class Metrics:
         if self._last is not None:
             self._emit(*self._last, ready=(), queued=0, out=0)
 
-    def _count(self, figure: Figure, amount: float, **tags: str) -> None:
+    def _count(self, figure: Metric, amount: float, **tags: str) -> None:
         self._counted[figure, tuple(tags.items())] += amount
 
-    def _emit(self, run: str, snapshot: Snapshot, ready: Sequence[str], queued: int, out: int) -> None:
-        self._memory = {worker: memory for worker, memory in self._memory.items() if worker in ready}
+    def _emit(
+        self, run: str, snapshot: Snapshot, ready: Sequence[str], queued: int, out: int
+    ) -> None:
+        self._memory = {
+            worker: memory for worker, memory in self._memory.items() if worker in ready
+        }
         for figure, tags, value in self._gauges(snapshot, ready, queued, out):
             _gauge(figure).set(value, {RUN: run, **tags})
         for (figure, of), amount in self._counted.items():
@@ -90,7 +111,7 @@ class Metrics:
 
     def _gauges(
         self, snapshot: Snapshot, ready: Sequence[str], queued: int, out: int
-    ) -> list[tuple[Figure, Mapping[str, str], float]]:
+    ) -> list[tuple[Metric, Mapping[str, str], float]]:
         states = figures.HYPOTHESES.tags["state"]
         memory = self._memory.values()
         return [
@@ -98,7 +119,11 @@ class Metrics:
             (figures.QUEUE, {"state": "ready"}, queued),
             (figures.QUEUE, {"state": "out"}, out),
             (figures.REPLICAS, {}, len(ready)),
-            (figures.REPLICA_MEMORY, {"of": "process"}, max((m.process for m in memory), default=0)),
+            (
+                figures.REPLICA_MEMORY,
+                {"of": "process"},
+                max((m.process for m in memory), default=0),
+            ),
             (figures.REPLICA_MEMORY, {"of": "gpu"}, max((m.gpu for m in memory), default=0)),
             (figures.MEMORY_SHARE, {"of": "host"}, max((m.host for m in memory), default=0.0)),
             (figures.MEMORY_SHARE, {"of": "gpu"}, max((m.device for m in memory), default=0.0)),
@@ -160,19 +185,21 @@ class Watched:
 
 
 @cache
-def _gauge(figure: Figure) -> ray_metrics.Gauge:
+def _gauge(figure: Metric) -> ray_metrics.Gauge:
     return ray_metrics.Gauge(figure.name, _said(figure), (RUN, *figure.tags))
 
 
 @cache
-def _counter(figure: Figure) -> ray_metrics.Counter:
+def _counter(figure: Metric) -> ray_metrics.Counter:
     return ray_metrics.Counter(figure.name, _said(figure), (RUN, *figure.tags))
 
 
 @cache
-def _histogram(figure: Figure) -> ray_metrics.Histogram:
-    return ray_metrics.Histogram(figure.name, _said(figure), list(figure.boundaries), (RUN, *figure.tags))
+def _histogram(figure: Metric) -> ray_metrics.Histogram:
+    return ray_metrics.Histogram(
+        figure.name, _said(figure), list(figure.boundaries), (RUN, *figure.tags)
+    )
 
 
-def _said(figure: Figure) -> str:
+def _said(figure: Metric) -> str:
     return f"{figure.unit}: {figure.description}"

@@ -1,8 +1,9 @@
-"""A pool of Ray actors, one replica each: raw named actors, our own wait loop. What to do is decided in slots.py; this is what Ray is told.
+"""A pool of Ray actors, one replica each: raw named actors, our own wait loop. What to do is
+decided in slots.py; this is what Ray is told.
 
-Invariants: an actor runs one call at a time, in the order in which it was called, and is never restarted by Ray (max_restarts=0,
-max_task_retries=0): what is lost is told as Lost, and the search decides; of an actor that was ended nothing more is heard, so a late
-answer is no answer.
+Invariants: an actor runs one call at a time, in the order in which it was called, and is never
+restarted by Ray (max_restarts=0, max_task_retries=0): what is lost is told as Lost, and the search
+decides; of an actor that was ended nothing more is heard, so a late answer is no answer.
 """
 
 import logging
@@ -17,13 +18,28 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
 from raysearch.cluster.nodes import nodes
-from raysearch.cluster.shape import Shape
-from raysearch.cluster.slots import Ask, End, Instruction, Load, Say, Slots, Start
-from raysearch.cluster.vigil import Vigil
-from raysearch.cluster.work import NOTHING, OnUsage, Work, check_answers, failed_whole, unheard
-from raysearch.cluster.worker import Place, Ready, Worker
+from raysearch.cluster.ray_watch import RayWatch
+from raysearch.cluster.replica_spec import (
+    NOTHING,
+    OnUsage,
+    ReplicaSpec,
+    check_answers,
+    failed_whole,
+    unheard,
+)
+from raysearch.cluster.shape import PoolShape
+from raysearch.cluster.slots import (
+    Instruction,
+    LoadReplica,
+    Message,
+    ProbeReplica,
+    Slots,
+    StartReplica,
+    StopReplica,
+)
+from raysearch.cluster.worker import ReplicaReady, Worker, WorkerLocation
+from raysearch.core.events import Event, Lost, Opened, Task
 from raysearch.errors import RaysearchError
-from raysearch.search.events import Event, Lost, Opened, Task
 
 _log = logging.getLogger("raysearch.cluster")
 
@@ -34,23 +50,25 @@ NODES_SECONDS = 3.0
 FETCH_SECONDS = 60.0
 """In which an answer that is there must have come."""
 
-__all__ = ["RayPool", "Shape"]
+__all__ = ["PoolShape", "RayPool"]
 
 
 class RayPool:
-    """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors' names.
+    """Replicas as actors of the Ray that this process is connected to. `run` prefixes the actors'
+    names.
 
-    `worker`: the class of the actors; `on_usage` hears what each task took; `vigil`: watches whether that Ray lives.
+    `worker`: the class of the actors; `on_usage` hears what each task took; `vigil`: watches
+    whether that Ray lives.
     """
 
     def __init__(
         self,
-        work: Work,
+        work: ReplicaSpec,
         run: str,
-        shape: Shape,
+        shape: PoolShape,
         on_usage: OnUsage = unheard,
         worker: type[Worker] = Worker,
-        vigil: Vigil | None = None,
+        vigil: RayWatch | None = None,
     ) -> None:
         self._run = run
         self._vigil = vigil
@@ -62,7 +80,7 @@ class RayPool:
         self._actors: dict[int, Any] = {}
         self._methods: dict[int, dict[str, Any]] = {}
         self._calls: dict[int, deque[Any]] = {}
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, WorkerLocation] = {}
         self._opened: Opened | None = None
         self._events: list[Event] = []
         self._looked_at = self._ticked_at = self._heard_at = -NODES_SECONDS
@@ -70,7 +88,8 @@ class RayPool:
     def open(self) -> Opened:
         """Starts all replicas and returns when the first is ready; the others join when they are.
 
-        Raises: ModelError, PairsError from the replica; ResourcesError if the cluster has no room for one in time.
+        Raises: ModelError, PairsError from the replica; ResourcesError if the cluster has no room
+        for one in time.
         """
         while self._opened is None:
             self._collect()
@@ -87,7 +106,8 @@ class RayPool:
 
     @property
     def workers(self) -> list[tuple[str, int]]:
-        """(name, process id) of each replica that is ready and has no task; for tests that kill one."""
+        """(name, process id) of each replica that is ready and has no task; for tests that kill
+        one."""
         return [(s.name, self._places[s.number].pid) for s in self._slots.ready() if s.task is None]
 
     def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
@@ -99,7 +119,8 @@ class RayPool:
         return self._collect()
 
     def on_lost(self, say: Callable[[], None]) -> None:
-        """`say` is called before this process is ended because Ray died in the middle of a call that does not come back."""
+        """`say` is called before this process is ended because Ray died in the middle of a call
+        that does not come back."""
         if self._vigil is not None:
             self._vigil.last_words(say)
 
@@ -137,7 +158,8 @@ class RayPool:
         self._slots.nodes(nodes())
 
     def _hear(self) -> None:
-        """Calls that came back; waits for one, but not longer than until there may be something else to do."""
+        """Calls that came back; waits for one, but not longer than until there may be something
+        else to do."""
         calls = {ref: number for number, refs in self._calls.items() for ref in refs}
         done, _ = ray.wait(list(calls), num_returns=1, timeout=POLL_SECONDS)
         if done:
@@ -165,13 +187,15 @@ class RayPool:
             if task is None and self._opened is None:
                 raise _cause(e) from e
             if task is None:  # others could load it: something of this node's
-                return self._slots.died(number, f"{type(_cause(e)).__name__}: {_cause(e)}", time.monotonic())
+                return self._slots.died(
+                    number, f"{type(_cause(e)).__name__}: {_cause(e)}", time.monotonic()
+                )
             slot = self._slots[number]
-            self._events.append(replace(failed_whole(task, _cause(e), slot.name, slot.node), traceback=str(e)))
+            self._events.append(
+                replace(failed_whole(task, _cause(e), slot.name, slot.node), traceback=str(e))
+            )
             return self._slots.answered(number, time.monotonic(), whole=False)
-        except (
-            RayError
-        ) as e:  # the actor died, its node did, it is out of reach, its answer was lost or did not come in time
+        except RayError as e:  # the actor died, its node did, it is out of reach, its answer was lost or did not come in time
             if self._looked_at < self._heard_at:  # once for all that died together
                 self._look()
             self._calls.pop(number, None)  # those behind it
@@ -181,12 +205,16 @@ class RayPool:
 
     def _answered(self, number: int, task: Task | None, result: Any) -> Iterable[Instruction]:
         now = time.monotonic()
-        if isinstance(result, Place):
+        if isinstance(result, WorkerLocation):
             self._places[number] = result
             if not self._slots.knows(result.node):  # a new one
                 self._look()
-            return self._slots.placed(number, result.node, now) if task is None else self._slots.there(number, now)
-        if isinstance(result, Ready):
+            return (
+                self._slots.placed(number, result.node, now)
+                if task is None
+                else self._slots.there(number, now)
+            )
+        if isinstance(result, ReplicaReady):
             return self._joined(number, result, now)
         assert task is not None, number
         events, usage = result
@@ -195,7 +223,7 @@ class RayPool:
         self._events += events
         return self._slots.answered(number, now)
 
-    def _joined(self, number: int, ready: Ready, now: float) -> Iterable[Instruction]:
+    def _joined(self, number: int, ready: ReplicaReady, now: float) -> Iterable[Instruction]:
         """A replica has loaded."""
         name = self._slots[number].name
         if self._opened is None:
@@ -211,33 +239,36 @@ class RayPool:
     def _do(self, instructions: Iterable[Instruction]) -> None:
         for it in instructions:
             match it:
-                case Start():
+                case StartReplica():
                     self._start(it)
-                case Load(slot):
+                case LoadReplica(slot):
                     call = self._actors[slot].open.options(name=f"load {self._slots[slot].name}")
                     self._call(slot, call.remote(self._work_ref))
-                case Ask(slot):
+                case ProbeReplica(slot):
                     self._call(slot, self._actors[slot].place.remote())
-                case End(slot):
+                case StopReplica(slot):
                     self._calls.pop(slot, None)
                     self._methods.pop(slot, None)
                     ray.kill(self._actors.pop(slot))
-                case Say(text):
+                case Message(text):
                     _log.warning("%s", text)
                 case Lost():
-                    _log.info("task %s of %s is lost (%s): %s", it.task, it.worker, it.cause, it.message)
+                    _log.info(
+                        "task %s of %s is lost (%s): %s", it.task, it.worker, it.cause, it.message
+                    )
                     self._events.append(it)
                 case _:
                     assert_never(it)
 
     def _named(self, number: int, kind: str) -> Any:
-        """The call of a task, by the name of its kind, under which Ray's dashboard sums them up. Made once: 0.1 ms of a call's 1.0."""
+        """The call of a task, by the name of its kind, under which Ray's dashboard sums them up.
+        Made once: 0.1 ms of a call's 1.0."""
         methods = self._methods.setdefault(number, {})
         if kind not in methods:
             methods[kind] = self._actors[number].do.options(name=kind)
         return methods[kind]
 
-    def _start(self, start: Start) -> None:
+    def _start(self, start: StartReplica) -> None:
         shape = self._shape
         elsewhere = {"ray.io/node-id": f"!in({','.join(start.avoid)})"} if start.avoid else {}
         options = {
@@ -255,7 +286,8 @@ class RayPool:
 
 
 def _cause(error: RayTaskError) -> BaseException:
-    """What the worker raised; its own traceback stays in the text of the RayTaskError, which is chained."""
+    """What the worker raised; its own traceback stays in the text of the RayTaskError, which is
+    chained."""
     cause = error.cause
     if isinstance(cause, RaysearchError):
         return cause
@@ -263,6 +295,7 @@ def _cause(error: RayTaskError) -> BaseException:
 
 
 def _one_line(error: BaseException) -> str:
-    """What an error of Ray's says: its last line has the cause, where the first says no more than that an actor died."""
+    """What an error of Ray's says: its last line has the cause, where the first says no more than
+    that an actor died."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:400] if lines else type(error).__name__

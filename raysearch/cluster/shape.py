@@ -1,6 +1,8 @@
-"""What a pool asks of a cluster: how many replicas, what each takes; and how many of them a node has room for. Pure.
+"""What a pool asks of a cluster: how many replicas, what each takes; and how many of them a node
+has room for. Pure.
 
-Invariants: room is reckoned node by node, of what a node has in all: what others use of it comes free again, and a replica waits for it.
+Invariants: room is reckoned node by node, of what a node has in all: what others use of it comes
+free again, and a replica waits for it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,13 +29,14 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PoolShape:
     """Of a pool. `replicas`: how many, or as many as the cluster has room for, as that changes.
 
-    `most`: up to which "auto" asks a cluster that can grow for more (None: it takes the nodes that are there). `gpus`, `cpus`, `custom`
-    (resources by name) and `labels` (of the node: Ray's label selector) are each replica's; `bytes`: memory of one on a CPU.
-    `or_cpu`: a replica whose GPU torch cannot use takes the CPU. `start_seconds`: how long the pool may be without any replica that is
-    ready, and how long one may load; `deadline_seconds`: what a task may take at most.
+    `most`: up to which "auto" asks a cluster that can grow for more (None: it takes the nodes that
+    are there). `gpus`, `cpus`, `custom` (resources by name) and `labels` (of the node: Ray's label
+    selector) are each replica's; `bytes`: memory of one on a CPU. `or_cpu`: a replica whose GPU
+    torch cannot use takes the CPU. `start_seconds`: how long the pool may be without any replica
+    that is ready, and how long one may load; `deadline_seconds`: what a task may take at most.
     """
 
     replicas: int | Literal["auto"]
@@ -57,25 +60,26 @@ class Shape:
         return amounts(self.each) + (f" on nodes labelled {where}" if where else "")
 
 
-def room_on(node: Node, shape: Shape) -> int:
+def room_on(node: Node, shape: PoolShape) -> int:
     """How many replicas fit on `node`, nothing else being there."""
     if not all(_matches(node.labels.get(key), wanted) for key, wanted in shape.labels.items()):
         return 0
     # A hundredth of a thousandth more: 1 / 0.1 fractions of a GPU are ten, whatever floats say.
     room = [
-        int(node.resources.get(name, 0.0) / amount + 1e-5) if amount else inf for name, amount in shape.each.items()
+        int(node.resources.get(name, 0.0) / amount + 1e-5) if amount else inf
+        for name, amount in shape.each.items()
     ]
     if shape.bytes and not shape.gpus and "memory" in node.resources:
         room.append(int(node.resources["memory"] // shape.bytes))
     return int(min(room))
 
 
-def room_in(nodes: Iterable[Node], shape: Shape) -> int:
+def room_in(nodes: Iterable[Node], shape: PoolShape) -> int:
     """How many replicas fit on `nodes` in all."""
     return sum(room_on(node, shape) for node in nodes)
 
 
-def first_replicas(nodes: Iterable[Node], shape: Shape) -> int:
+def first_replicas(nodes: Iterable[Node], shape: PoolShape) -> int:
     """How many replicas are begun with: one at least, which waits for room."""
     if shape.replicas != "auto":
         return shape.replicas
@@ -93,11 +97,16 @@ def bytes_on_cpu(model: int) -> int:
 
 def amounts(of: Mapping[str, float]) -> str:
     """Resources by name, in words: "4 CPUs and 0.5 GPU"."""
-    return " and ".join(f"{n:g} {name}{'s' * (name in ('CPU', 'GPU') and not 0 < n <= 1)}" for name, n in of.items())
+    return " and ".join(
+        f"{n:g} {name}{'s' * (name in ('CPU', 'GPU') and not 0 < n <= 1)}" for name, n in of.items()
+    )
 
 
 def _matches(label: str | None, selector: str) -> bool:
-    """Whether a node's label meets a selector of Ray's: "H100", "!H100", "in(H100,A100)", "!in(H100)"."""
+    """Whether a node's label meets a selector of Ray's: "H100", "!H100", "in(H100,A100)",
+    "!in(H100)"."""
     negative, wanted = selector.startswith("!"), selector.removeprefix("!")
-    values = wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]
+    values = (
+        wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]
+    )
     return (label in [v.strip() for v in values]) != negative

@@ -1,4 +1,5 @@
-"""The brain of a pool of workers: what happened goes in, with the time; what is to be done comes out. No Ray, no clock.
+"""The brain of a pool of workers: what happened goes in, with the time; what is to be done comes
+out. No Ray, no clock.
 
 A slot is a worker's place:
 
@@ -6,11 +7,13 @@ A slot is a worker's place:
              ^           |         |          |         |        |        |            |
              +-----------+---------+----------+---------+--------+--------+------------+
 
-A replica whose tasks take less than `AHEAD_SECONDS` is given the next one before it has answered: it would wait for the driver otherwise.
+A replica whose tasks take less than `AHEAD_SECONDS` is given the next one before it has answered:
+it would wait for the driver otherwise.
 
-Invariants: a task that was given is either answered or told as Lost, once; a slot is started only after its last actor was ended; on a node
-that no replica has loaded on yet, one loads while the others wait; a node that drains is given nothing; without any replica for too
-long, or when none can come any more, it raises ResourcesError.
+Invariants: a task that was given is either answered or told as Lost, once; a slot is started only
+after its last actor was ended; on a node that no replica has loaded on yet, one loads while the
+others wait; a node that drains is given nothing; without any replica for too long, or when none can
+come any more, it raises ResourcesError.
 """
 
 from collections import Counter
@@ -18,11 +21,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from raysearch.cluster.pace import Pace
-from raysearch.cluster.shape import Node, Shape
-from raysearch.cluster.standing import Standing
-from raysearch.cluster.work import lost
-from raysearch.search.events import Lost, Task
+from raysearch.cluster.deadlines import Deadlines
+from raysearch.cluster.node_health import NodeHealth
+from raysearch.cluster.replica_spec import lost
+from raysearch.cluster.shape import Node, PoolShape
+from raysearch.core.events import Lost, Task
 
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 IDLE_SECONDS = 5.0
@@ -32,17 +35,21 @@ SILENT_SECONDS = 30.0
 PARDON_SECONDS = 600.0
 """After which nodes on which replicas did not start are tried again."""
 AHEAD_SECONDS = 0.05
-"""A replica is given a task ahead while the one that it has is expected to take less: some ten times what a call costs."""
+"""A replica is given a task ahead while the one that it has is expected to take less: some ten
+times what a call costs."""
 LINGER_SECONDS = 300.0
-"""After which a replica without work is given back, where the pool asked the cluster to grow for it."""
+"""After which a replica without work is given back, where the pool asked the cluster to grow for
+it."""
 
-State = Literal["out", "resting", "pending", "placed", "loading", "idle", "busy", "doubtful", "asked"]
-READY: frozenset[State] = frozenset({"idle", "busy", "doubtful", "asked"})
-STARTING: frozenset[State] = frozenset({"pending", "placed", "loading"})
+SlotState = Literal[
+    "out", "resting", "pending", "placed", "loading", "idle", "busy", "doubtful", "asked"
+]
+READY: frozenset[SlotState] = frozenset({"idle", "busy", "doubtful", "asked"})
+STARTING: frozenset[SlotState] = frozenset({"pending", "placed", "loading"})
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartReplica:
     """Make the actor of a slot, on none of the nodes `avoid`, and ask it where it is."""
 
     slot: int
@@ -51,44 +58,45 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadReplica:
     """Have the actor of a slot load its replica."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ProbeReplica:
     """Ask the actor of a slot whether it is still there."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class StopReplica:
     """Kill the actor of a slot, and hear nothing more of it."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class Message:
     """A line for whoever watches."""
 
     text: str
 
 
-Instruction = Start | Load | Ask | End | Say | Lost
+Instruction = StartReplica | LoadReplica | ProbeReplica | StopReplica | Message | Lost
 """What a pool is to do; a Lost is to be told."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A worker's place. `since`: when it came into its state, or began its task; `until`: when it goes on; `falls`: deaths since it
-    last answered; `ahead`: a task that it was given on top of `task`."""
+    """A worker's place. `since`: when it came into its state, or began its task; `until`: when it
+    goes on; `falls`: deaths since it last answered; `ahead`: a task that it was given on top of
+    `task`."""
 
     number: int
-    state: State = "out"
+    state: SlotState = "out"
     life: int = -1
     node: str = ""
     task: Task | None = None
@@ -103,15 +111,16 @@ class Slot:
 
 
 class Slots:
-    """All slots of a pool, which begins at `now`. Times are seconds of a clock that only runs forward."""
+    """All slots of a pool, which begins at `now`. Times are seconds of a clock that only runs
+    forward."""
 
-    def __init__(self, shape: Shape, now: float) -> None:
+    def __init__(self, shape: PoolShape, now: float) -> None:
         self._shape = shape
         self._slots: list[Slot] = []
         self._idle: dict[int, Slot] = {}
         self._quick: dict[int, Slot] = {}
-        self._standing = Standing(shape)
-        self._pace = Pace(shape.deadline_seconds)
+        self._standing = NodeHealth(shape)
+        self._pace = Deadlines(shape.deadline_seconds)
         self._digest: str | None = None
         self._coming_at = now
         self._pardoned_at = now
@@ -138,8 +147,9 @@ class Slots:
         return not self._standing.is_gone(node)
 
     def given(self, task: Task, now: float) -> int:
-        """The slot that takes `task`; there must be one (`free`). It is the one that was idle last, so that what is too many lingers;
-        where none is idle, the one whose turn to be given a task ahead came first."""
+        """The slot that takes `task`; there must be one (`free`). It is the one that was idle last,
+        so that what is too many lingers; where none is idle, the one whose turn to be given a task
+        ahead came first."""
         if self._idle:
             slot = self._idle[next(reversed(self._idle))]
             self._take(slot, task, now)
@@ -149,7 +159,8 @@ class Slots:
         return slot.number
 
     def placed(self, number: int, node: str, now: float) -> list[Instruction]:
-        """The actor of a slot lives, on `node`, which must be known (`knows`) unless it is gone by now."""
+        """The actor of a slot lives, on `node`, which must be known (`knows`) unless it is gone by
+        now."""
         slot = self._slots[number]
         slot.node = node
         self._become(slot, "placed", now)
@@ -159,17 +170,22 @@ class Slots:
         return []
 
     def loaded(self, number: int, digest: str, now: float) -> list[Instruction]:
-        """The replica of a slot has loaded. `digest`: of its model and how it sees the pairs, which must be as the first one's."""
+        """The replica of a slot has loaded. `digest`: of its model and how it sees the pairs, which
+        must be as the first one's."""
         slot = self._slots[number]
         self._digest = self._digest or digest
         if digest != self._digest:
             why = (
-                f"{slot.name} on node {slot.node[:8]} has another model, or encodes the pairs otherwise, than the first replica "
+                f"{slot.name} on node {slot.node[:8]} has another model, or encodes the pairs "
+                f"otherwise, than the first replica "
                 f"({digest[:12]} against {self._digest[:12]})"
             )
             self._standing.shun(slot.node, why)
             return [
-                Say(f"{why}: the node is left out; give every node the same files and package versions"),
+                Message(
+                    f"{why}: the node is left out; give every node the same files and package "
+                    f"versions"
+                ),
                 *self._leave(slot, now),
             ]
         self._standing.started(slot.node)
@@ -177,7 +193,8 @@ class Slots:
         return self._rejoin(slot, now)
 
     def answered(self, number: int, now: float, *, whole: bool = True) -> list[Instruction]:
-        """A slot's task was answered; not `whole` where it raised. It goes on with the one that it was given ahead."""
+        """A slot's task was answered; not `whole` where it raised. It goes on with the one that it
+        was given ahead."""
         slot = self._slots[number]
         assert slot.task is not None, slot
         if whole:
@@ -193,13 +210,21 @@ class Slots:
         slot = self._slots[number]
         assert slot.task is not None, slot
         assert slot.ahead is None, slot
-        told = lost(slot.task, "node", slot.name, "the connection to the worker broke, and its answer is lost")
+        told = lost(
+            slot.task,
+            "node",
+            slot.name,
+            "the connection to the worker broke, and its answer is lost",
+        )
         slot.task = None
         return [told, *self._rejoin(slot, now)]
 
-    def died(self, number: int, said: str, now: float, *, certain: bool = True) -> list[Instruction]:
-        """A call to the actor of a slot came to nothing, and all calls behind it. Not `certain`: the actor could not be reached, which
-        tells neither why nor whether it is dead. (Ray takes many seconds to see that a node is dead, and says this until then.)"""
+    def died(
+        self, number: int, said: str, now: float, *, certain: bool = True
+    ) -> list[Instruction]:
+        """A call to the actor of a slot came to nothing, and all calls behind it. Not `certain`:
+        the actor could not be reached, which tells neither why nor whether it is dead. (Ray takes
+        many seconds to see that a node is dead, and says this until then.)"""
         slot = self._slots[number]
         gone = bool(slot.node) and self._standing.is_going(slot.node)
         if not certain and not gone and slot.task is not None:
@@ -209,7 +234,8 @@ class Slots:
         return self._fall(slot, "node" if gone else "worker", said, now)
 
     def tick(self, now: float) -> list[Instruction]:
-        """What time itself asks for. Raises: ResourcesError where the pool has waited long enough, or in vain."""
+        """What time itself asks for. Raises: ResourcesError where the pool has waited long enough,
+        or in vain."""
         did = self._check(now)  # first: whatever is decided after it must be carried out
         did += self._pardon(now)
         did += self._overdue(now)
@@ -240,7 +266,7 @@ class Slots:
             return []
         return [lost(ahead, "queued", slot.name, "its worker was lost with the task before it")]
 
-    def _become(self, slot: Slot, state: State, now: float) -> None:
+    def _become(self, slot: Slot, state: SlotState, now: float) -> None:
         slot.state, slot.since = state, now
         self._quick.pop(slot.number, None)
         if state == "idle":
@@ -255,14 +281,16 @@ class Slots:
         self._become(slot, "idle", now)
         return []
 
-    def _leave(self, slot: Slot, now: float, rest: float = 0.0, state: State = "resting") -> list[Instruction]:
+    def _leave(
+        self, slot: Slot, now: float, rest: float = 0.0, state: SlotState = "resting"
+    ) -> list[Instruction]:
         """Ends the actor of a slot, which begins anew after `rest` seconds; at nobody's count."""
         assert slot.task is None, slot
         assert slot.ahead is None, slot
         had = slot.state not in ("out", "resting")
         self._become(slot, state, now)
         slot.node, slot.until = "", now + rest
-        return [End(slot.number)] if had else []
+        return [StopReplica(slot.number)] if had else []
 
     def _fall(
         self, slot: Slot, cause: Literal["worker", "node", "deadline"], said: str, now: float
@@ -273,12 +301,16 @@ class Slots:
         slot.falls += 1
         blameless = cause == "node" and state in READY
         did += self._leave(
-            slot, now, 0.0 if blameless else BACK_OFF_SECONDS[min(slot.falls, len(BACK_OFF_SECONDS)) - 1]
+            slot,
+            now,
+            0.0 if blameless else BACK_OFF_SECONDS[min(slot.falls, len(BACK_OFF_SECONDS)) - 1],
         )
         if state in STARTING:
             where = f"on node {node[:8]}" if node else "before it was on a node"
-            line = self._standing.fell(node, f"{name} did not start {where}: {said}", self._held()[node])
-            did += [Say(line)] if line else []
+            line = self._standing.fell(
+                node, f"{name} did not start {where}: {said}", self._held()[node]
+            )
+            did += [Message(line)] if line else []
         if task is not None:
             did.insert(0, lost(task, cause, name, said))
         return did
@@ -296,7 +328,9 @@ class Slots:
         for slot in self._slots:
             if slot.task is not None and now > slot.until:
                 said = f"task {slot.task.id} took longer than {slot.until - slot.since:.0f} s"
-                cause: Literal["node", "deadline"] = "node" if self._standing.is_going(slot.node) else "deadline"
+                cause: Literal["node", "deadline"] = (
+                    "node" if self._standing.is_going(slot.node) else "deadline"
+                )
                 yield from self._fall(slot, cause, said, now)
             elif slot.state in ("doubtful", "asked") and self._standing.is_gone(slot.node):
                 yield from self._fall(slot, "node", "its node died", now)
@@ -305,20 +339,31 @@ class Slots:
                 yield from self._fall(slot, "worker", said, now)
 
     def _leave_going(self, now: float) -> Iterator[Instruction]:
-        """Off the nodes that drain, are gone, or take no more; tasks that are out there are finished, or will be heard to be lost."""
+        """Off the nodes that drain, are gone, or take no more; tasks that are out there are
+        finished, or will be heard to be lost."""
         held = self._held()
         for slot in self._slots:
             if self._standing.is_going(slot.node):
                 self._quick.pop(slot.number, None)
             off = slot.state == "idle" and self._standing.is_going(slot.node)
-            if off or (slot.state in ("placed", "loading") and not self._standing.takes(slot.node, held[slot.node])):
+            if off or (
+                slot.state in ("placed", "loading")
+                and not self._standing.takes(slot.node, held[slot.node])
+            ):
                 yield from self._leave(slot, now)
 
     def _resize(self, now: float) -> Iterator[Instruction]:
-        """As many slots as there are to be; those that live on a node stay, whatever that number is."""
-        living = [s for s in self._slots if s.state != "out" and not (s.node and self._standing.is_going(s.node))]
+        """As many slots as there are to be; those that live on a node stay, whatever that number
+        is."""
+        living = [
+            s
+            for s in self._slots
+            if s.state != "out" and not (s.node and self._standing.is_going(s.node))
+        ]
         aim = self._aim(len(living), now)
-        surplus = [s for s in reversed(living) if s.state in ("resting", "pending")][: max(0, len(living) - aim)]
+        surplus = [s for s in reversed(living) if s.state in ("resting", "pending")][
+            : max(0, len(living) - aim)
+        ]
         for slot in surplus:
             yield from self._leave(slot, now, state="out")
         spare = [s for s in self._slots if s.state == "out"]
@@ -331,8 +376,8 @@ class Slots:
     def _aim(self, living: int, now: float) -> int:
         """How many replicas there are to be.
 
-        "auto": as many as there is room for while there is work for more; beyond that as many again as there are, up to `most`, whose
-        pending actors are what an autoscaler goes by.
+        "auto": as many as there is room for while there is work for more; beyond that as many again
+        as there are, up to `most`, whose pending actors are what an autoscaler goes by.
         """
         if self._shape.replicas != "auto":
             return self._shape.replicas
@@ -344,7 +389,8 @@ class Slots:
         return min(self._shape.most, room + max(1, len(self.ready())))
 
     def _give_back(self, now: float) -> Iterator[Instruction]:
-        """The replicas that have lingered, one aside: as long as it has nothing to do, no other is wanted."""
+        """The replicas that have lingered, one aside: as long as it has nothing to do, no other is
+        wanted."""
         if self._shape.replicas == "auto" and self._shape.most is not None:
             lingering = [s for s in self._idle.values() if now - s.since > LINGER_SECONDS]
             for slot in lingering[1:]:
@@ -356,21 +402,23 @@ class Slots:
         for slot in rested:
             slot.life += 1
             self._become(slot, "pending", now)
-            yield Start(slot.number, slot.name, avoid)
+            yield StartReplica(slot.number, slot.name, avoid)
 
     def _load(self, now: float) -> Iterator[Instruction]:
         busy = {s.node for s in self._slots if s.state == "loading"}
         for slot in self._slots:
-            if slot.state == "placed" and (self._standing.is_warm(slot.node) or slot.node not in busy):
+            if slot.state == "placed" and (
+                self._standing.is_warm(slot.node) or slot.node not in busy
+            ):
                 busy.add(slot.node)
                 self._become(slot, "loading", now)
-                yield Load(slot.number)
+                yield LoadReplica(slot.number)
 
     def _ask(self) -> Iterator[Instruction]:
         for slot in self._slots:
             if slot.state == "doubtful":
                 slot.state = "asked"
-                yield Ask(slot.number)
+                yield ProbeReplica(slot.number)
 
     def _check(self, now: float) -> list[Instruction]:
         if self.ready():
@@ -383,7 +431,12 @@ class Slots:
         if self._waits or waited < SILENT_SECONDS:
             return []
         self._waits = True
-        return [Say(f"no replica is there for {waited:.0f} s: {self._standing.wants()}; waiting for room")]
+        return [
+            Message(
+                f"no replica is there for {waited:.0f} s: {self._standing.wants()}; waiting for "
+                f"room"
+            )
+        ]
 
     def _held(self) -> Counter[str]:
         return Counter(s.node for s in self._slots if s.node)

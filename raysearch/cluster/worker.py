@@ -1,6 +1,7 @@
 """The process that holds a replica: an actor class without Ray in it.
 
-Invariants: it loads in `open`, not when it is made, so that a model that cannot be loaded is told apart from a worker that died.
+Invariants: it loads in `open`, not when it is made, so that a model that cannot be loaded is told
+apart from a worker that died.
 """
 
 import hashlib
@@ -8,13 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysearch.cluster.work import Work
-from raysearch.engine.meter import Usage
-from raysearch.search.events import Event, Opened, Task
+from raysearch.cluster.replica_spec import ReplicaSpec
+from raysearch.core.events import Event, Opened, Task
+from raysearch.engine.execution.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerLocation:
     """Where an actor is: its node, its process there."""
 
     node: str
@@ -22,8 +23,9 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A replica that has loaded: what it knows, the `digest` of model and encoding (equal for all), what loading took.
+class ReplicaReady:
+    """A replica that has loaded: what it knows, the `digest` of model and encoding (equal for all),
+    what loading took.
 
     `said`: why it runs on the CPU, though it was given a GPU.
     """
@@ -35,7 +37,8 @@ class Ready:
 
 
 class Worker:
-    """Holds one replica and does one task after the other. `or_cpu`: where torch cannot use the GPU that it was given."""
+    """Holds one replica and does one task after the other. `or_cpu`: where torch cannot use the GPU
+    that it was given."""
 
     def __init__(self, name: str, or_cpu: bool = False) -> None:
         self._name = name
@@ -45,18 +48,19 @@ class Worker:
         """What Ray puts before its log lines, and beside its name on the dashboard."""
         return self._name
 
-    def place(self) -> Place:
+    def place(self) -> WorkerLocation:
         """Where it is."""
         import ray
 
-        return Place(ray.get_runtime_context().get_node_id(), os.getpid())
+        return WorkerLocation(ray.get_runtime_context().get_node_id(), os.getpid())
 
-    def open(self, work: Work) -> Ready:
-        """Loads the model, encodes the pairs. Raises: ModelError, PairsError; ResourcesError for a GPU that torch cannot use."""
+    def open(self, work: ReplicaSpec) -> ReplicaReady:
+        """Loads the model, encodes the pairs. Raises: ModelError, PairsError; ResourcesError for a
+        GPU that torch cannot use."""
         import ray
 
         from raysearch.cluster.local_pool import device_here, open_replica
-        from raysearch.engine.encode import encoding_digest
+        from raysearch.engine.encoding.encode import encoding_digest
         from raysearch.errors import ResourcesError
 
         said, device = None, "cpu"
@@ -67,12 +71,17 @@ class Worker:
                 said = f"Ray gave {self._name} GPU {given} of {os.uname().nodename}, which torch cannot use"
                 if not self._or_cpu:
                     raise ResourcesError(
-                        f"{said} (no driver, or a torch without CUDA); mend that, or set resources.gpus to 0 or auto"
+                        f"{said} (no driver, or a torch without CUDA); mend that, or set "
+                        f"resources.gpus to 0 or auto"
                     ) from e
-        self._replica = open_replica(work, self._name, device, ray.get_runtime_context().get_node_id())
+        self._replica = open_replica(
+            work, self._name, device, ray.get_runtime_context().get_node_id()
+        )
         opened = self._replica.opened
         seen = f"{opened.facts.digest} {encoding_digest(opened.encoded)}"
-        return Ready(opened, hashlib.sha256(seen.encode()).hexdigest(), self._replica.usage(), said)
+        return ReplicaReady(
+            opened, hashlib.sha256(seen.encode()).hexdigest(), self._replica.usage(), said
+        )
 
     def do(self, task: Task, tensors: Mapping[str, bytes]) -> tuple[list[Event], Usage]:
         """The events of a task, and what it took. `tensors`: what was fit that it needs, by digest."""

@@ -1,7 +1,8 @@
 """The files that run a job on a cluster, filled in from templates that are part of the package.
 
-Invariants: a template that names what it is not given is an error; what comes from a user is quoted for the language that it lands
-in (shell, YAML); no file holds a secret, only the name of where it lies.
+Invariants: a template that names what it is not given is an error; what comes from a user is quoted
+for the language that it lands in (shell, YAML); no file holds a secret, only the name of where it
+lies.
 """
 
 import json
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from raysearch.deploy.settings import BESIDE, Settings
-from raysearch.whole_file import write_below
+from raysearch.deploy.settings import BESIDE, DeploySettings
+from raysearch.storage.atomic_write import write_below
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,14 +31,19 @@ _END = ".j2"
 _EXECUTABLE = (".sh", ".sbatch")
 
 
-def render(settings: Settings, target: str) -> dict[str, str]:
-    """The files of `target` (a folder of the templates), by their path from the folder that they are to be put in."""
+def render(settings: DeploySettings, target: str) -> dict[str, str]:
+    """The files of `target` (a folder of the templates), by their path from the folder that they
+    are to be put in."""
     files = {}
     for path in _files(target):
         name = path.relative_to(TEMPLATES).as_posix()
         text = path.read_text(encoding="utf-8")
         if name.endswith(_END):
-            text = _environment().get_template(name).render(s=settings, place=settings.place, **_values(settings))
+            text = (
+                _environment()
+                .get_template(name)
+                .render(s=settings, place=settings.place, **_values(settings))
+            )
         files[name.removesuffix(_END)] = text
     return files | {f"{target}/{name}": text for name, text in settings.beside.items()}
 
@@ -55,7 +61,7 @@ def write(files: Mapping[str, str], to: Path) -> list[Path]:
     return paths
 
 
-def _values(settings: Settings) -> dict[str, object]:
+def _values(settings: DeploySettings) -> dict[str, object]:
     """What several templates need: the driver's command, the same as a submission, and versions."""
     behind = [settings.job, *settings.options]
     submit = ["raysearch", "submit", *behind, "--address", "http://head:8265"]
@@ -71,7 +77,9 @@ def _values(settings: Settings) -> dict[str, object]:
 def _files(target: str) -> Iterator[Path]:
     """The templates of a target; a name that begins with "_" is part of others."""
     for folder in (target, *SHARED.get(target, ())):
-        yield from sorted(p for p in (TEMPLATES / folder).rglob("*") if p.is_file() and not p.name.startswith("_"))
+        yield from sorted(
+            p for p in (TEMPLATES / folder).rglob("*") if p.is_file() and not p.name.startswith("_")
+        )
 
 
 @cache
@@ -88,7 +96,9 @@ def _environment() -> Environment:
     environment.filters["sh"] = _shell
     environment.filters["yaml"] = _yaml
     environment.filters["inside"] = lambda name: name.removeprefix(BESIDE)
-    environment.filters["key"] = lambda name: name.removeprefix(BESIDE).replace("/", "--")  # a ConfigMap has no folders
+    environment.filters["key"] = lambda name: name.removeprefix(BESIDE).replace(
+        "/", "--"
+    )  # a ConfigMap has no folders
     return environment
 
 

@@ -1,7 +1,8 @@
-"""What the templates are filled in with: what a job says, and what is said of the place where it is to run.
+"""What the templates are filled in with: what a job says, and what is said of the place where it is
+to run.
 
-Invariants: a default stands once, in a dataclass here; nothing in here is a secret; a file of the job that would not be there on the
-cluster is refused, in one line, before anything is written.
+Invariants: a default stands once, in a dataclass here; nothing in here is a secret; a file of the
+job that would not be there on the cluster is refused, in one line, before anything is written.
 """
 
 import math
@@ -11,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch import __version__
+from raysearch._version import __version__
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.job.files import PAIRS, PROBLEM, named_files
+from raysearch.job.job_files import named_files
+from raysearch.job.named_files import PAIRS, PROBLEM
 
 CONFIG_MAP_LIMIT = 2**20
 """Bytes that Kubernetes takes in one ConfigMap."""
@@ -25,8 +27,9 @@ BESIDE = "base/files/"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Flags that every place has. `model_path`: where the model lies on the nodes, if elsewhere than the job says."""
+class ClusterOptions:
+    """Flags that every place has. `model_path`: where the model lies on the nodes, if elsewhere
+    than the job says."""
 
     sets: tuple[str, ...] = ()
     model_path: str | None = None
@@ -36,8 +39,9 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Slurm(Place):
-    """An allocation. `grace`: seconds before the time limit at which the driver is told to stop; `patience`: to wait for nodes."""
+class Slurm(ClusterOptions):
+    """An allocation. `grace`: seconds before the time limit at which the driver is told to stop;
+    `patience`: to wait for nodes."""
 
     store: str = "./runs"
     tracking_uri: str = "sqlite:///mlflow.db"
@@ -50,8 +54,9 @@ class Slurm(Place):
 
 
 @dataclass(frozen=True)
-class Kuberay(Place):
-    """A namespace of Kubernetes with KubeRay's operator. `endpoint`: of an S3 store that is not Amazon's."""
+class Kuberay(ClusterOptions):
+    """A namespace of Kubernetes with KubeRay's operator. `endpoint`: of an S3 store that is not
+    Amazon's."""
 
     store: str = "s3://raysearch/runs"
     tracking_uri: str = "http://raysearch-mlflow:5000"
@@ -62,7 +67,7 @@ class Kuberay(Place):
 
 
 @dataclass(frozen=True)
-class Compose(Place):
+class Compose(ClusterOptions):
     """One machine with Docker. GPUs are asked for where `gpus` is more than 0."""
 
     store: str = "/runs"
@@ -71,7 +76,7 @@ class Compose(Place):
 
 
 @dataclass(frozen=True)
-class RayUp(Place):
+class RayUp(ClusterOptions):
     """Machines of one's own, reached by ssh. `head`, `hosts`: their addresses; `user`: who logs in."""
 
     head: str = "head.example"
@@ -80,8 +85,9 @@ class RayUp(Place):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One job in one place. `job`: the job file as it is called there; `options`: what is put behind it; `beside`: files to add."""
+class DeploySettings:
+    """One job in one place. `job`: the job file as it is called there; `options`: what is put
+    behind it; `beside`: files to add."""
 
     name: str
     slug: str
@@ -90,40 +96,46 @@ class Settings:
     workers: int
     cpus: int
     gpus: int
-    place: Place
+    place: ClusterOptions
     mounts: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
-def for_slurm(job_file: Path, place: Slurm) -> Settings:
+def for_slurm(job_file: Path, place: Slurm) -> DeploySettings:
     """`job_file` stays where it is: the nodes share a file system with the machine that submits."""
     return _settings(Job.load(job_file, place.sets), str(job_file), place)
 
 
-def for_kuberay(job_file: Path, place: Kuberay) -> Settings:
-    """The job file, and text files that it names in its folder, travel in a ConfigMap. Raises: JobError for what cannot travel."""
+def for_kuberay(job_file: Path, place: Kuberay) -> DeploySettings:
+    """The job file, and text files that it names in its folder, travel in a ConfigMap. Raises:
+    JobError for what cannot travel."""
     job = Job.load(job_file, place.sets)
     if os.path.exists(job.model.path) and place.model_path is None:
         raise JobError(
-            f"{job_file}: model.path: pods have no {job.model.path}; put the model into the image or on a volume and say where it lies "
+            f"{job_file}: model.path: pods have no {job.model.path}; put the model into the image "
+            f"or on a volume and say where it lies "
             "there with --model-path, or name a model of the hub"
         )
     folder = job_file.resolve().parent
     beside = {}
     for path in [job_file.resolve(), *_named_files(job)]:
         if not path.is_relative_to(folder):
-            raise JobError(f"{job_file}: {path} does not lie in the job's folder {folder}; move it there")
+            raise JobError(
+                f"{job_file}: {path} does not lie in the job's folder {folder}; move it there"
+            )
         beside[path.relative_to(folder).as_posix()] = _text(path, job_file)
     if (size := sum(len(t.encode()) for t in beside.values())) > CONFIG_MAP_LIMIT:
         raise JobError(
-            f"{job_file}: the job's files have {size} bytes, a ConfigMap holds {CONFIG_MAP_LIMIT}; `raysearch submit --address` takes more"
+            f"{job_file}: the job's files have {size} bytes, a ConfigMap holds {CONFIG_MAP_LIMIT}; "
+            f"`raysearch submit --address` takes more"
         )
     files = {BESIDE + name: text for name, text in beside.items()}
     return _settings(job, f"/etc/raysearch/{job_file.name}", place, beside=files)
 
 
-def for_compose(job_file: Path, place: Compose, to: Path | None) -> Settings:
-    """The job's folder and its model are mounted; their paths are relative to `to`/compose where that is given."""
+def for_compose(job_file: Path, place: Compose, to: Path | None) -> DeploySettings:
+    """The job's folder and its model are mounted; their paths are relative to `to`/compose where
+    that is given."""
     job = Job.load(job_file, place.sets)
     folder = job_file.resolve().parent
     mounts = {_seen_from(to, folder): "/job"}
@@ -132,12 +144,14 @@ def for_compose(job_file: Path, place: Compose, to: Path | None) -> Settings:
         mounts[_seen_from(to, model.resolve())] = "/model"
     for path in _named_files(job):
         if not path.is_relative_to(folder):
-            raise JobError(f"{job_file}: {path} does not lie in the job's folder {folder}; move it there")
+            raise JobError(
+                f"{job_file}: {path} does not lie in the job's folder {folder}; move it there"
+            )
     on_nodes = place.model_path or ("/model" if model.exists() else None)
     return _settings(job, f"/job/{job_file.name}", place, mounts=mounts, model_path=on_nodes)
 
 
-def for_ray(job_file: Path, place: RayUp) -> Settings:
+def for_ray(job_file: Path, place: RayUp) -> DeploySettings:
     """Of the job only its size counts: it is submitted to the cluster when that is up."""
     return _settings(Job.load(job_file, place.sets), str(job_file), place)
 
@@ -145,11 +159,11 @@ def for_ray(job_file: Path, place: RayUp) -> Settings:
 def _settings(
     job: Job,
     name: str,
-    place: Place,
+    place: ClusterOptions,
     mounts: Mapping[str, str] | None = None,
     beside: Mapping[str, str] | None = None,
     model_path: str | None = None,
-) -> Settings:
+) -> DeploySettings:
     _check_texts(name, place)
     resources = job.resources
     each = 1.0 if resources.gpus == "auto" else resources.gpus
@@ -159,7 +173,7 @@ def _settings(
     sets = list(place.sets)
     if model_path or place.model_path:
         sets.append(f"model.path={model_path or place.model_path}")
-    return Settings(
+    return DeploySettings(
         name=job.name,
         slug=re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40].strip("-"),
         job=name,
@@ -173,13 +187,19 @@ def _settings(
     )
 
 
-def _check_texts(job_file: str, place: Place) -> None:
-    """Raises: JobError for what stands unquoted in a file, in a comment or in a line of Slurm's own, and would be more than that."""
+def _check_texts(job_file: str, place: ClusterOptions) -> None:
+    """Raises: JobError for what stands unquoted in a file, in a comment or in a line of Slurm's
+    own, and would be more than that."""
     if not job_file.isprintable():
-        raise JobError(f"{job_file}: its path holds a character that cannot be seen, or a line end; rename it")
+        raise JobError(
+            f"{job_file}: its path holds a character that cannot be seen, or a line end; rename it"
+        )
     for key in ("partition", "account", "time"):
         if not re.fullmatch(r"[\w.:,+-]*", getattr(place, key, "")):
-            raise JobError(f"--{key} {getattr(place, key)!r}: is to be one word of letters, digits and . : , + -")
+            raise JobError(
+                f"--{key} {getattr(place, key)!r}: is to be one word of letters, digits and . : , "
+                f"+ -"
+            )
 
 
 def _named_files(job: Job) -> Sequence[Path]:
@@ -191,7 +211,9 @@ def _text(path: Path, job_file: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise JobError(f"{job_file}: {path} is no text that a ConfigMap could hold ({e}); give pairs as JSONL") from e
+        raise JobError(
+            f"{job_file}: {path} is no text that a ConfigMap could hold ({e}); give pairs as JSONL"
+        ) from e
 
 
 def _seen_from(to: Path | None, path: Path) -> str:

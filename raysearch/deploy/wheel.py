@@ -1,8 +1,9 @@
-"""raysearch itself as something that other machines can install: a wheel of the very code that runs here, and what that needs.
+"""raysearch itself as something that other machines can install: a wheel of the very code that runs
+here, and what that needs.
 
-Invariants: nobody's index is asked for raysearch. The name `raysearch` on PyPI is another's project; ours is distributed as
-`raysearch-alignment`, which is on no index yet: whoever installs it has its sources, or a wheel that was built from them. The same
-code gives the same bytes.
+Invariants: nobody's index is asked for raysearch. The name `raysearch` on PyPI is another's
+project; ours is distributed as `raysearch-alignment`, which is on no index yet: whoever installs it
+has its sources, or a wheel that was built from them. The same code gives the same bytes.
 """
 
 import base64
@@ -15,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 
 from raysearch.errors import RaysearchError
-from raysearch.whole_file import write_bytes_whole
+from raysearch.storage.atomic_write import write_bytes_whole
 
 DISTRIBUTION = "raysearch-alignment"
 TAKEN = "raysearch"
@@ -26,47 +27,58 @@ _WHEEL = "Wheel-Version: 1.0\nGenerator: raysearch\nRoot-Is-Purelib: true\nTag: 
 
 
 def own() -> Distribution:
-    """What is known of our own installation. Raises: RaysearchError where raysearch runs from sources that were never installed."""
+    """What is known of our own installation. Raises: RaysearchError where raysearch runs from
+    sources that were never installed."""
     for found in _installed(DISTRIBUTION):
         return found
     raise RaysearchError(
-        f"raysearch runs from its sources, and {DISTRIBUTION} is not installed; say `pip install -e .` where these are"
+        f"raysearch runs from its sources, and {DISTRIBUTION} is not installed; say `pip install "
+        f"-e .` where these are"
     )
 
 
 def stranger() -> str | None:
-    """What to do about a distribution named `raysearch` that came from an index, and so is somebody else's; None where there is none.
+    """What to do about a distribution named `raysearch` that came from an index, and so is somebody
+    else's; None where there is none.
 
-    One of ours, from before it was renamed, was installed from a folder or file, which its direct_url.json says (PEP 610).
+    One of ours, from before it was renamed, was installed from a folder or file, which its
+    direct_url.json says (PEP 610).
     """
     for found in _installed(TAKEN):
         if found.read_text("direct_url.json") is None:
             what = found.metadata["Summary"] or "no summary"
             return (
-                f"{TAKEN} {found.version} is installed too, from an index: that is somebody else's project ({what}), whose files stand "
-                f"where ours do; pip uninstall {TAKEN}, and install {DISTRIBUTION} anew from its sources"
+                f"{TAKEN} {found.version} is installed too, from an index: that is somebody else's "
+                f"project ({what}), whose files stand "
+                f"where ours do; pip uninstall {TAKEN}, and install {DISTRIBUTION} anew from its "
+                f"sources"
             )
     return None
 
 
 def _installed(name: str) -> Iterator[Distribution]:
-    """What was installed under `name`. An .egg-info, which a build leaves in the checkout, is no installation: it has no METADATA."""
+    """What was installed under `name`. An .egg-info, which a build leaves in the checkout, is no
+    installation: it has no METADATA."""
     return (found for found in distributions(name=name) if found.read_text("METADATA") is not None)
 
 
 def needs(but: tuple[str, ...] = ("ray",)) -> tuple[str, ...]:
-    """What our code needs of others, as pip takes it, without extras. `but`: what a node has of its own. Raises: RaysearchError."""
+    """What our code needs of others, as pip takes it, without extras. `but`: what a node has of its
+    own. Raises: RaysearchError."""
     found = [text for text in own().requires or () if ";" not in text]  # behind it stand extras
     return tuple(text for text in found if re.split(r"[^\w.-]", text, maxsplit=1)[0] not in but)
 
 
 def wheel() -> tuple[str, bytes]:
-    """(file name, content) of a wheel of the code that runs here. Raises: RaysearchError where it was never installed."""
+    """(file name, content) of a wheel of the code that runs here. Raises: RaysearchError where it
+    was never installed."""
     ours = own()
     stem = f"{DISTRIBUTION.replace('-', '_')}-{ours.version}"
     about = f"{stem}.dist-info"
     files = {
-        p.relative_to(_PACKAGE.parent).as_posix(): p.read_bytes() for p in sorted(_PACKAGE.rglob("*")) if _is_ours(p)
+        p.relative_to(_PACKAGE.parent).as_posix(): p.read_bytes()
+        for p in sorted(_PACKAGE.rglob("*"))
+        if _is_ours(p)
     }
     files[f"{about}/METADATA"] = str(ours.read_text("METADATA")).encode()
     files[f"{about}/WHEEL"] = _WHEEL.encode()
@@ -83,7 +95,8 @@ def wheel() -> tuple[str, bytes]:
 
 
 def write_wheel(to: Path) -> Path:
-    """Puts the wheel into a folder, which must be there; its path. Raises: RaysearchError, StoreError."""
+    """Puts the wheel into a folder, which must be there; its path. Raises: RaysearchError,
+    StoreError."""
     name, content = wheel()
     write_bytes_whole(to / name, content)
     return to / name

@@ -1,7 +1,8 @@
 """One replica: a model, the encoded pairs, and `do`: a task in, its events out.
 
-Invariants: outputs do not depend on how the work was grouped into tasks; an intervention of a task comes
-back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do` raises nothing that is an intervention's fault.
+Invariants: outputs do not depend on how the work was grouped into tasks; an intervention of a task
+comes back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do`
+raises nothing that is an intervention's fault.
 """
 
 import hashlib
@@ -15,19 +16,7 @@ from types import MappingProxyType
 import torch
 
 from raysearch.causal import EVERY, Pair
-from raysearch.engine.asked import other_source, row_of
-from raysearch.engine.decide import Decision, checked
-from raysearch.engine.featurized import Featurizers
-from raysearch.engine.fit.fits import Fit, FitFault
-from raysearch.engine.fit.seeds import fit_seeds, targets_of
-from raysearch.engine.machine import AS_THEY_COME, Machine, Settings
-from raysearch.engine.measure import Fault, Item
-from raysearch.engine.memory import memory_in_use
-from raysearch.engine.meter import Meter, Usage
-from raysearch.engine.network import LoadedNetwork, NetworkSource
-from raysearch.engine.positions import every
-from raysearch.engine.rows import Row
-from raysearch.search.events import (
+from raysearch.core.events import (
     Attributed,
     Block,
     Encoded,
@@ -42,16 +31,30 @@ from raysearch.search.events import (
     Seed,
     Task,
 )
-from raysearch.search.hypothesis import Intervention
+from raysearch.core.hypothesis import Intervention
+from raysearch.engine.encoding.positions import every
+from raysearch.engine.execution.evaluate import Fault, RowRequest
+from raysearch.engine.execution.memory import memory_in_use
+from raysearch.engine.execution.predict import Prediction, checked
+from raysearch.engine.execution.usage import Usage, UsageMeter
+from raysearch.engine.model_runner import AS_THEY_COME, ModelRunner, RunnerSettings
+from raysearch.engine.networks.network import LoadedNetwork, NetworkSource
+from raysearch.engine.patching.build import build_row, other_source
+from raysearch.engine.patching.featurized import Featurizers
+from raysearch.engine.patching.rows import Row
+from raysearch.engine.training.fit import FitFault, FitOutcome
+from raysearch.engine.training.seeds import fit_seeds, targets_of
 
 
 class Replica:
-    """A loaded model with its pairs encoded, checked against the oracle. `worker`, `node`: who it says it is in events.
+    """A loaded model with its pairs encoded, checked against the oracle. `worker`, `node`: who it
+    says it is in events.
 
-    `components`: those that will be asked for; the fast path is checked on them. `meter`: where what it uses is counted.
+    `components`: those that will be asked for; the fast path is checked on them. `meter`: where
+    what it uses is counted.
 
-    Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose blocks are not
-    found, that is too short for the longest pair, or does not take them.
+    Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose
+    blocks are not found, that is too short for the longest pair, or does not take them.
     """
 
     def __init__(
@@ -62,11 +65,11 @@ class Replica:
         variables: Sequence[str],
         worker: str,
         node: str = "",
-        settings: Settings = AS_THEY_COME,
+        settings: RunnerSettings = AS_THEY_COME,
         components: Sequence[str] = ("residual",),
-        meter: Meter | None = None,
+        meter: UsageMeter | None = None,
     ) -> None:
-        self._meter = Meter() if meter is None else meter
+        self._meter = UsageMeter() if meter is None else meter
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         with self._meter.phase("load"):
@@ -74,11 +77,18 @@ class Replica:
             encoded = encode(pairs, positions, variables)
         tokens = every(encoded) if EVERY in positions else 0
         self._worker, self._node = worker, node
-        self._loaded, self._raw, self._settings, self._components = loaded, pairs, settings, components
+        self._loaded, self._raw, self._settings, self._components = (
+            loaded,
+            pairs,
+            settings,
+            components,
+        )
         self._pairs = {e.index: e for e in encoded}
         self._tokens = max((e.longest for e in encoded), default=1)
-        self._machine = Machine(network, loaded.dtype, encoded, components, settings, self._meter)
-        self._random: Machine | None = None
+        self._machine = ModelRunner(
+            network, loaded.dtype, encoded, components, settings, self._meter
+        )
+        self._random: ModelRunner | None = None
         self._featurizers = Featurizers(network.device, settings.files)
         self.opened = Opened(
             ModelFacts(
@@ -107,11 +117,12 @@ class Replica:
         worker: str,
         device: str = "cpu",
         node: str = "",
-        settings: Settings = AS_THEY_COME,
+        settings: RunnerSettings = AS_THEY_COME,
         components: Sequence[str] = ("residual",),
     ) -> "Replica":
-        """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as above."""
-        meter = Meter()
+        """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as
+        above."""
+        meter = UsageMeter()
         with meter.phase("load"):
             loaded = source.load(device)
         return cls(loaded, pairs, positions, variables, worker, node, settings, components, meter)
@@ -119,9 +130,10 @@ class Replica:
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
         """The events of `task`. `tensors`: what was fit that it needs, by digest.
 
-        Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of the whole task. A fit: for each seed one
-        `Fitted` or one `Failed`.
-        Else, for each intervention, one `Measured` for each block; or, for one that fails, for the blocks before, and one `Failed`.
+        Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of
+        the whole task. A fit: for each seed one `Fitted` or one `Failed`. Else, for each
+        intervention, one `Measured` for each block; or, for one that fails, for the blocks before,
+        and one `Failed`.
         """
         with self._meter.phase("other"):
             if task.kind == "screen":
@@ -129,34 +141,43 @@ class Replica:
             if task.kind == "attribute":
                 return self._by_block(task, self._attributed)
             if task.kind == "fit":
-                return [event for part in self._by_machine(task) for event in self._fit(*part, tensors)]
-            self._featurizers.take(tensors, [i.fit for i in task.interventions if i.fit is not None])
+                return [
+                    event for part in self._by_machine(task) for event in self._fit(*part, tensors)
+                ]
+            self._featurizers.take(
+                tensors, [i.fit for i in task.interventions if i.fit is not None]
+            )
             return [event for part in self._by_machine(task) for event in self._measure(*part)]
 
     def usage(self) -> Usage:
         """What it has used since it was last asked: of its opening, at first."""
         return self._meter.take(memory_in_use())
 
-    def _by_machine(self, task: Task) -> Iterator[tuple[Machine, Task]]:
-        """The parts of a task for the model, and for the one with re-initialised weights; a group for each."""
+    def _by_machine(self, task: Task) -> Iterator[tuple[ModelRunner, Task]]:
+        """The parts of a task for the model, and for the one with re-initialised weights; a group
+        for each."""
         for is_random in (False, True):
-            interventions = tuple(i for i in task.interventions if (i.control == "random_model") == is_random)
+            interventions = tuple(
+                i for i in task.interventions if (i.control == "random_model") == is_random
+            )
             seeds = tuple(s for s in task.seeds if s.intervention in interventions)
             if interventions:
                 machine = self._random_machine() if is_random else self._machine
                 yield machine, replace(task, interventions=interventions, seeds=seeds)
 
-    def _random_machine(self) -> Machine:
+    def _random_machine(self) -> ModelRunner:
         """Made when it is first asked for: it takes as much memory as the model."""
         if self._random is None:
             with self._meter.phase("load"):
                 loaded = self._loaded.reinitialised()
                 network, _ = loaded.open(self._raw)
             encoded = tuple(self._pairs.values())
-            self._random = Machine(network, loaded.dtype, encoded, self._components, self._settings, self._meter)
+            self._random = ModelRunner(
+                network, loaded.dtype, encoded, self._components, self._settings, self._meter
+            )
         return self._random
 
-    def _fit(self, machine: Machine, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
+    def _fit(self, machine: ModelRunner, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
         began = time.perf_counter()
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
         targets = targets_of(task.interventions, pairs, self._pairs.values())
@@ -172,10 +193,12 @@ class Replica:
                 events.append(self._fitted(task, seed, fit, seconds))
         return events
 
-    def _fitted(self, task: Task, seed: Seed, fit: Fit, seconds: float) -> Fitted:
+    def _fitted(self, task: Task, seed: Seed, fit: FitOutcome, seconds: float) -> Fitted:
         first, last = task.steps
         points = [p for p in fit.points if p[0] > first]
-        contents = (fit.content, fit.state) if last else (fit.content,)  # what takes no steps is not gone on with
+        contents = (
+            (fit.content, fit.state) if last else (fit.content,)
+        )  # what takes no steps is not gone on with
         tensors = {hashlib.sha256(content).hexdigest(): content for content in contents}
         digest, *state = tensors
         return Fitted(
@@ -219,14 +242,16 @@ class Replica:
             for p in pairs
             for name in names
         }
-        said: dict[tuple[int, str], tuple[Decision, ...]] = dict.fromkeys(runs, ())
+        said: dict[tuple[int, str], tuple[Prediction, ...]] = dict.fromkeys(runs, ())
         for token in range(self._tokens):
             if token:
                 runs = {run: row.after(said[run][-1].id) for run, row in runs.items()}
             for (index, name), decision in zip(
                 runs, self._machine.captures.decisions(list(runs.values())), strict=True
             ):
-                said[index, name] += (checked(decision, f"pair {index}, {name}, without intervention"),)
+                said[index, name] += (
+                    checked(decision, f"pair {index}, {name}, without intervention"),
+                )
         outputs = {name: tuple(_output(said[p.index, name]) for p in pairs) for name in names}
         return Screened(
             task=task.id,
@@ -240,13 +265,17 @@ class Replica:
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
-            scores=self._machine.scoring.scores(pairs, [said[p.index, "base"][0].heard for p in pairs]),
+            scores=self._machine.scoring.scores(
+                pairs, [said[p.index, "base"][0].heard for p in pairs]
+            ),
         )
 
     def _attributed(self, task: Task, block: Block) -> Attributed:
         began = time.perf_counter()
         with self._meter.phase("fit"):
-            effects = self._machine.attributor.effects([self._pairs[i] for i in block.pairs], task.units)
+            effects = self._machine.attributor.effects(
+                [self._pairs[i] for i in block.pairs], task.units
+            )
         return Attributed(
             task=task.id,
             split=block.split,
@@ -259,17 +288,19 @@ class Replica:
             attempt=task.attempt,
         )
 
-    def _measure(self, machine: Machine, task: Task) -> list[Event]:
+    def _measure(self, machine: ModelRunner, task: Task) -> list[Event]:
         began = time.perf_counter()
         assert len(set(task.keys)) == len(task.keys), "a task names an intervention once"
         items, faults = self._items(machine, task)
         outcome = machine.measurer.measure(items, self._tokens)
         faults.update(outcome.faults)
         per_row = (time.perf_counter() - began) / max(len(items), 1)
-        by_key: dict[tuple[str, int], list[tuple[Decision, ...]]] = {}
+        by_key: dict[tuple[str, int], list[tuple[Prediction, ...]]] = {}
         for item in items:
             if item.intervention not in faults:
-                by_key.setdefault((item.intervention, item.block), []).append(outcome.decisions[item])
+                by_key.setdefault((item.intervention, item.block), []).append(
+                    outcome.decisions[item]
+                )
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
@@ -280,21 +311,29 @@ class Replica:
                 events.append(self._failed(task, key, faults[key]))
                 continue
             for place, block in enumerate(task.blocks):
-                events.append(self._measured(task, intervention, block, by_key.get((key, place), []), per_row))
+                events.append(
+                    self._measured(task, intervention, block, by_key.get((key, place), []), per_row)
+                )
         return events
 
-    def _block_by_block(self, machine: Machine, task: Task, intervention: Intervention) -> list[Event]:
-        """An intervention that fails somewhere: its blocks up to there, so that what fails far ahead costs no block before."""
+    def _block_by_block(
+        self, machine: ModelRunner, task: Task, intervention: Intervention
+    ) -> list[Event]:
+        """An intervention that fails somewhere: its blocks up to there, so that what fails far
+        ahead costs no block before."""
         events: list[Event] = []
         for block in task.blocks:
-            events += self._measure(machine, replace(task, interventions=(intervention,), blocks=(block,)))
+            events += self._measure(
+                machine, replace(task, interventions=(intervention,), blocks=(block,))
+            )
             if isinstance(events[-1], Failed):
                 break
         return events
 
-    def _items(self, machine: Machine, task: Task) -> tuple[list[Item], dict[str, Fault]]:
-        """The rows to run, pair by pair (interventions on a pair share its captures), and what cannot be run at all."""
-        items: list[Item] = []
+    def _items(self, machine: ModelRunner, task: Task) -> tuple[list[RowRequest], dict[str, Fault]]:
+        """The rows to run, pair by pair (interventions on a pair share its captures), and what
+        cannot be run at all."""
+        items: list[RowRequest] = []
         faults: dict[str, Fault] = {}
         for place, block in enumerate(task.blocks):
             for index in block.pairs:
@@ -307,21 +346,21 @@ class Replica:
                     except Exception as error:  # noqa: BLE001  as in measure.py: told of its intervention, sparing the others
                         faults[key] = Fault(place, error)
                     else:
-                        items.append(Item(key, place, index, row))
+                        items.append(RowRequest(key, place, index, row))
         return [item for item in items if item.intervention not in faults], faults
 
-    def _row(self, machine: Machine, pair: Encoded, intervention: Intervention) -> Row:
+    def _row(self, machine: ModelRunner, pair: Encoded, intervention: Intervention) -> Row:
         lender = None
         if intervention.control == "random_source":
             lender = other_source(pair, tuple(self._pairs.values()), intervention)
-        return row_of(pair, intervention, machine.taps, self._featurizers, lender)
+        return build_row(pair, intervention, machine.taps, self._featurizers, lender)
 
     def _measured(
         self,
         task: Task,
         intervention: Intervention,
         block: Block,
-        decisions: Sequence[tuple[Decision, ...]],
+        decisions: Sequence[tuple[Prediction, ...]],
         per_row: float,
     ) -> Measured:
         pairs = [self._pairs[index] for index in block.pairs]
@@ -338,7 +377,9 @@ class Replica:
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
-            scores=self._machine.scoring.scores(pairs, [d[0].heard for d in decisions], intervention),
+            scores=self._machine.scoring.scores(
+                pairs, [d[0].heard for d in decisions], intervention
+            ),
         )
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
@@ -357,17 +398,19 @@ class Replica:
             blocks=tuple(b.index for b in task.blocks),
         )
 
-    def _is_near(self, decisions: Sequence[Decision]) -> bool:
-        """Whether one of the tokens of an output is a near-tie, or was one where it was first decided."""
+    def _is_near(self, decisions: Sequence[Prediction]) -> bool:
+        """Whether one of the tokens of an output is a near-tie, or was one where it was first
+        decided."""
         return any(d.again or d.gap < self._machine.tolerance for d in decisions)
 
 
-def _output(decisions: Sequence[Decision]) -> Ids:
+def _output(decisions: Sequence[Prediction]) -> Ids:
     return tuple(d.id for d in decisions)
 
 
 def _finite(loss: float | None) -> float | None:
-    """None for a loss that is infinite: a model may rule an answer out, and a journal holds numbers."""
+    """None for a loss that is infinite: a model may rule an answer out, and a journal holds
+    numbers."""
     return None if loss is None or not math.isfinite(loss) else loss
 
 

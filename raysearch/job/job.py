@@ -2,17 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from raysearch.core.hypothesis import canonical_json
 from raysearch.errors import JobError
-from raysearch.folders.where import without_credentials
-from raysearch.job.files import MODEL, PAIRS, Away, NamedFile, none_away, placed
-from raysearch.job.given import refuse_notes
+from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
@@ -25,19 +24,20 @@ from raysearch.job.keys import (
     ResourcesKeys,
     TestKeys,
 )
-from raysearch.job.mistakes import first_error
+from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
 from raysearch.job.not_yet import refuse_not_yet
-from raysearch.job.space import SpaceKeys
-from raysearch.job.text import assign, parse_mapping, read_mapping
+from raysearch.job.space_keys import SpaceKeys, SubspaceChoice, SubspaceKeys
 from raysearch.job.values import each_once
-from raysearch.search.hypothesis import canonical_json
+from raysearch.job.yaml import assign, parse_mapping, read_mapping
+from raysearch.storage.uris import without_credentials
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A branch or tag of a hub may be moved."""
 
 
 class Job(Keys):
-    """One search, as it is asked. Everything that changes an answer is here; flags say only where and how loud."""
+    """One search, as it is asked. Everything that changes an answer is here; flags say only where
+    and how loud."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
         description="Names the runs; the MLflow experiment is `raysearch/NAME`."
@@ -52,8 +52,10 @@ class Job(Keys):
     propose: ProposeKeys = ProposeKeys()
     controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
-        description="What proves nothing, put beside what is found, as hypotheses of their own: a random subspace, a model of random "
-        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among the hypotheses.",
+        description="What proves nothing, put beside what is found, as hypotheses of their own: a "
+        "random subspace, a model of random "
+        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among "
+        "the hypotheses.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 
@@ -68,45 +70,66 @@ class Job(Keys):
 
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = none_away) -> "Job":
-        """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError in one line.
+        """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError
+        in one line.
 
-        `away`: which files are on other machines; their paths stay as written, and are not looked for.
+        `away`: which files are on other machines; their paths stay as written, and are not looked
+        for.
         """
         path = Path(path)
         raw = read_mapping(path, tuple(cls.model_fields))
         for assignment in sets:
             assign(raw, assignment)
         job = cls.parse(raw, where=str(path), folder=path.resolve().parent, away=away)
-        refuse_notes(job, str(path))
+        job.refuse_placeholders(str(path))
         return job
 
     @classmethod
-    def read(cls, text: str, where: str, folder: Path | None = None, away: Away = none_away) -> "Job":
-        """The job of a YAML text; `where`, `folder` and `away` as of `parse`. Raises: JobError in one line."""
-        return cls.parse(parse_mapping(text, where, tuple(cls.model_fields)), where=where, folder=folder, away=away)
+    def read(
+        cls, text: str, where: str, folder: Path | None = None, away: Away = none_away
+    ) -> "Job":
+        """The job of a YAML text; `where`, `folder` and `away` as of `parse`. Raises: JobError in
+        one line."""
+        return cls.parse(
+            parse_mapping(text, where, tuple(cls.model_fields)),
+            where=where,
+            folder=folder,
+            away=away,
+        )
 
     @classmethod
     def parse(
-        cls, raw: Mapping[str, Any], where: str = "job", folder: Path | None = None, away: Away = none_away
+        cls,
+        raw: Mapping[str, Any],
+        where: str = "job",
+        folder: Path | None = None,
+        away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError, NotYetError in one line."""
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError,
+        NotYetError in one line."""
         refuse_not_yet(raw, where)
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:
-            raise JobError(f"{where}: {first_error(e, cls)}") from None  # all that it says is said, in our words
+            raise JobError(
+                f"{where}: {first_error(e, cls)}"
+            ) from None  # all that it says is said, in our words
         folder = folder or Path.cwd()
         model_here = not away(NamedFile(MODEL, job.model.path))
         if model_here and not job.model.is_factory and not job.model.is_given:
             _check_model(job.model.path, folder, where)
-        job = placed(job, lambda file: file.path if away(file) else _absolute(file, job.model, folder, where))
+        job = job.with_paths(
+            lambda file: file.path if away(file) else _absolute(file, job.model, folder, where)
+        )
         if model_here:
             _check_trust(job.model, where)
         return job
 
     def to_yaml(self) -> str:
         """The job as resolved: every key, paths absolute."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+        )
 
     @property
     def wording(self) -> dict[str, Any]:
@@ -120,15 +143,16 @@ class Job(Keys):
         }
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job was edited."""
+        """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job
+        was edited."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def hash(self, files: Mapping[str, str], pairs: str) -> str:
         """SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
 
-        `files`: digest of each file or folder that the job names, by key ("model.path", "problem.use", "propose.use", "sae PATH");
-        `pairs`: digest of the pairs.
+        `files`: digest of each file or folder that the job names, by key ("model.path",
+        "problem.use", "propose.use", "sae PATH"); `pairs`: digest of the pairs.
         """
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         content["problem"].pop("pairs")
@@ -141,6 +165,40 @@ class Job(Keys):
                 content[room][name] = files[key]
         return hashlib.sha256(canonical_json({"job": content, "pairs": pairs}).encode()).hexdigest()
 
+    def with_paths(self, place: Callable[[NamedFile], str]) -> "Job":
+        """The job with each path that it names put where `place` says; the name of a function stays
+        behind its file."""
+        model, problem = self.model, self.problem
+        if model.factory_file is not None:
+            model = model.model_copy(update={"path": _function(MODEL, model.path, place)})
+        elif not model.is_factory and not model.is_given:
+            model = model.model_copy(update={"path": place(NamedFile(MODEL, model.path))})
+        if problem.pairs is not None:
+            problem = problem.model_copy(update={"pairs": place(NamedFile(PAIRS, problem.pairs))})
+        elif problem.use is not None and ".py:" in problem.use and not problem.is_given:
+            problem = problem.model_copy(update={"use": _function(PROBLEM, problem.use, place)})
+        propose, space = self.propose, _space(self.space, place)
+        if propose.file is not None:
+            propose = propose.model_copy(update={"use": _function(PROPOSER, propose.use, place)})
+        return self.model_copy(
+            update={"model": model, "problem": problem, "space": space, "propose": propose}
+        )
+
+    def refuse_placeholders(self, where: str, problem: bool = False, model: bool = False) -> None:
+        """Raises: JobError for a note whose object is not here. `problem`, `model`: whether it is."""
+        if self.problem.is_given and not problem:
+            raise JobError(
+                f"{where}: problem.use: {self.problem.use} is a problem that rs.run was given as "
+                f"an object, and no file has it; give it again, "
+                "rs.run(job, problem=problem), or name my_file.py:problem"
+            )
+        if self.model.is_given and not model:
+            raise JobError(
+                f"{where}: model.path: {self.model.path} is a model that rs.run was given as an "
+                f"object, and no file has it; give it again, "
+                "rs.run(job, model=model), or name a folder, a .gguf file or a hub id"
+            )
+
 
 def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> str:
     """Raises: JobError for a function of a file that is not there."""
@@ -150,7 +208,8 @@ def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> st
             return str(local) if local.exists() else file.path
         if not local.is_file():
             raise JobError(
-                f"{where}: model.path: there is no file {local}; give my_file.py:factory with a file beside the job"
+                f"{where}: model.path: there is no file {local}; give my_file.py:factory with a "
+                f"file beside the job"
             )
     elif file.is_remote:
         return _remote(file, where)
@@ -158,15 +217,18 @@ def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> st
 
 
 def _remote(file: NamedFile, where: str) -> str:
-    """Raises: JobError for what is read from disk alone, and for a password, which all who see the job would read."""
+    """Raises: JobError for what is read from disk alone, and for a password, which all who see the
+    job would read."""
     shown = without_credentials(file.path)
     if file.key != PAIRS:
         raise JobError(
-            f"{where}: {file.key}: {shown}: only problem.pairs is read from an object store; give a path here"
+            f"{where}: {file.key}: {shown}: only problem.pairs is read from an object store; give "
+            f"a path here"
         )
     if shown != file.path:
         raise JobError(
-            f"{where}: {file.key}: {shown}: held a password, which all who see the job would read; leave it out, and give the rights to "
+            f"{where}: {file.key}: {shown}: held a password, which all who see the job would read; "
+            f"leave it out, and give the rights to "
             "whoever runs the job by its environment or role"
         )
     return file.path
@@ -174,11 +236,16 @@ def _remote(file: NamedFile, where: str) -> str:
 
 def _check_trust(model: ModelKeys, where: str) -> None:
     """Raises: JobError for code of a hub that may be another tomorrow."""
-    if not model.trust_remote_code or Path(model.path).is_absolute() or _COMMIT.fullmatch(model.revision or ""):
+    if (
+        not model.trust_remote_code
+        or Path(model.path).is_absolute()
+        or _COMMIT.fullmatch(model.revision or "")
+    ):
         return
     what = model.path if model.revision is None else f"{model.path} at {model.revision}"
     raise JobError(
-        f"{where}: model.trust_remote_code: true would run whatever {what} holds on the day it is loaded; pin it: give "
+        f"{where}: model.trust_remote_code: true would run whatever {what} holds on the day it is "
+        f"loaded; pin it: give "
         "model.revision a commit, 40 hex digits"
     )
 
@@ -190,9 +257,28 @@ def _check_model(path: str, folder: Path, where: str) -> None:
         return
     if ":" in path and not Path(path).is_absolute():
         raise JobError(
-            f"{where}: model.path: {path!r} names no function; give my_file.py:factory or package.module:factory, with one colon"
+            f"{where}: model.path: {path!r} names no function; give my_file.py:factory or "
+            f"package.module:factory, with one colon"
         )
     if path.startswith((".", "/", "~")) or path.endswith(".gguf") or path.count("/") > 1:
         raise JobError(
-            f"{where}: model.path: there is no {local}; give a folder with a model, a .gguf file or a hub id"
+            f"{where}: model.path: there is no {local}; give a folder with a model, a .gguf file "
+            f"or a hub id"
         )
+
+
+def _function(key: str, named: str, place: Callable[[NamedFile], str]) -> str:
+    file, _, name = named.rpartition(":")
+    return f"{place(NamedFile(key, file))}:{name}"
+
+
+def _space(space: SpaceKeys, place: Callable[[NamedFile], str]) -> SpaceKeys:
+    def subspace(i: int, keys: SubspaceKeys) -> SubspaceKeys:
+        if not isinstance(keys, SubspaceChoice) or keys.sae is None:
+            return keys
+        path = place(NamedFile(f"space.subspaces.{i}.sae.path", keys.sae.path))
+        return keys.model_copy(update={"sae": keys.sae.model_copy(update={"path": path})})
+
+    return space.model_copy(
+        update={"subspaces": tuple(subspace(i, keys) for i, keys in enumerate(space.subspaces))}
+    )

@@ -1,7 +1,8 @@
 """The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else, and so do the words on a key (docs/job-file.md and editors have them from the
-schema); nothing but `resources` and `name` can change without changing an answer.
+Invariants: a default stands here and nowhere else, and so do the words on a key (docs/job-file.md
+and editors have them from the schema); nothing but `resources` and `name` can change without
+changing an answer.
 """
 
 import difflib
@@ -10,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from raysearch.job.given import is_note, is_note_on_tensors
+from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
-from raysearch.search.scores import Judged, ScoreName
+from raysearch.search.score_scale import ScoreName, TestedScore
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
@@ -28,16 +29,19 @@ _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_
 
 
 class PromptKeys(Keys):
-    """How a text is put to a language model. Character spans are of the text itself; `last` is the last token of all that it is given."""
+    """How a text is put to a language model. Character spans are of the text itself; `last` is the
+    last token of all that it is given."""
 
     chat_template: bool = Field(
         default=False,
-        description="Whether each text is what the user says in the tokenizer's chat template, up to where the model replies; answers are "
+        description="Whether each text is what the user says in the tokenizer's chat template, up "
+        "to where the model replies; answers are "
         "then replies, mostly without a leading blank.",
     )
     special_tokens: Literal["auto"] | bool = Field(
         default="auto",
-        description="Whether the tokenizer puts its special tokens before a text; auto: it does, but not beside a chat template, which "
+        description="Whether the tokenizer puts its special tokens before a text; auto: it does, "
+        "but not beside a chat template, which "
         "writes them itself.",
     )
 
@@ -46,13 +50,15 @@ class ModelKeys(Keys):
     """Which network."""
 
     path: str = Field(
-        description="A local folder, a .gguf file, or a hub id; or `module:factory` or `my_file.py:factory`, a function that returns a "
+        description="A local folder, a .gguf file, or a hub id; or `module:factory` or "
+        "`my_file.py:factory`, a function that returns a "
         "torch.nn.Module on tensors."
     )
     revision: str | None = Field(default=None, description="The commit, tag or branch of a hub id.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="Of weights and activations. An answer depends on no batch in any of them; what it is in half precision: "
+        description="Of weights and activations. An answer depends on no batch in any of them; "
+        "what it is in half precision: "
         "docs/your-own-model.md.",
     )
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
@@ -60,7 +66,8 @@ class ModelKeys(Keys):
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="Run the code that lies in the model's folder or repository, on the driver's machine and on every node; of a hub id "
+        description="Run the code that lies in the model's folder or repository, on the driver's "
+        "machine and on every node; of a hub id "
         "only with a `revision` that is a commit.",
     )
     prompt: PromptKeys = PromptKeys()
@@ -72,9 +79,11 @@ class ModelKeys(Keys):
 
     @property
     def is_factory(self) -> bool:
-        """Whether the network is on tensors (a function makes it, or it was given as a module): of its form alone, so that it is the same
-        on every machine."""
-        return is_note_on_tensors(self.path) or (not self.is_given and _FACTORY.fullmatch(self.path) is not None)
+        """Whether the network is on tensors (a function makes it, or it was given as a module): of
+        its form alone, so that it is the same on every machine."""
+        return is_note_on_tensors(self.path) or (
+            not self.is_given and _FACTORY.fullmatch(self.path) is not None
+        )
 
     @property
     def factory_file(self) -> str | None:
@@ -87,11 +96,13 @@ class ModelKeys(Keys):
         for key in ("revision", "device_map", "trust_remote_code"):
             if self.is_factory and getattr(self, key):
                 raise ValueError(
-                    f"{key} is for a language model; {self.path} is a function that makes one: leave it out"
+                    f"{key} is for a language model; {self.path} is a function that makes one: "
+                    f"leave it out"
                 )
         if self.is_factory and self.prompt != PromptKeys():
             raise ValueError(
-                f"prompt is for a language model; {self.path} is a function that makes a network: leave it out"
+                f"prompt is for a language model; {self.path} is a function that makes a network: "
+                f"leave it out"
             )
         return self
 
@@ -100,14 +111,19 @@ class ProblemKeys(Keys):
     """Which problem: one of `use` and `pairs`."""
 
     use: str | None = Field(
-        default=None, description="A ready problem, such as `raysearch.problems.capitals`, or `my_file.py:problem`."
+        default=None,
+        description="A ready problem, such as `raysearch.problems.capitals`, or "
+        "`my_file.py:problem`.",
     )
     pairs: str | None = Field(
         default=None,
-        description="A file of pairs (JSON lines, a JSON array, Parquet, Arrow; packed or not), or a folder of such or of "
+        description="A file of pairs (JSON lines, a JSON array, Parquet, Arrow; packed or not), or "
+        "a folder of such or of "
         "datasets.save_to_disk; a path, or s3://BUCKET/pairs.jsonl (gs://, abfs://).",
     )
-    options: dict[str, Any] = Field(default={}, description="Keyword arguments of the problem that `use` names.")
+    options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of the problem that `use` names."
+    )
 
     @property
     def is_given(self) -> bool:
@@ -131,20 +147,26 @@ class PairsKeys(Keys):
     )
     fit: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=512,
-        description="Pairs that subspaces are fit to, where any are; and that `propose.use: attribution` chooses by (at most its option "
+        description="Pairs that subspaces are fit to, where any are; and that `propose.use: "
+        "attribution` chooses by (at most its option "
         "`pairs`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=128, description="Pairs that accepted hypotheses are estimated on again."
     )
     seed: Whole = Field(default=0, description="Of drawing the pairs, and of their order.")
-    solved_only: bool = Field(default=True, description="Only pairs that the model solves without any intervention.")
+    solved_only: bool = Field(
+        default=True, description="Only pairs that the model solves without any intervention."
+    )
     kinds: Literal["change", "both", "unfiltered"] = Field(
         default="change",
-        description="Which pairs decide. change: those whose counterfactual differs from the base's answer; both: those that it leaves "
+        description="Which pairs decide. change: those whose counterfactual differs from the "
+        "base's answer; both: those that it leaves "
         "alone too (specificity); unfiltered: all alike.",
     )
-    disjoint: tuple[str, ...] = Field(default=(), description="Variables of which no value stands in two splits.")
+    disjoint: tuple[str, ...] = Field(
+        default=(), description="Variables of which no value stands in two splits."
+    )
 
 
 class AnswerKeys(Keys):
@@ -152,37 +174,52 @@ class AnswerKeys(Keys):
 
     compare: Literal["first_token", "sequence", "choices", "class"] = Field(
         default="first_token",
-        description="first_token: the first token of a language model's answer; sequence: all its tokens, of as many as the longest "
-        "answer of the run has, decoded greedily with the intervention in force; choices: the best, by its first token, of the answers "
+        description="first_token: the first token of a language model's answer; sequence: all its "
+        "tokens, of as many as the longest "
+        "answer of the run has, decoded greedily with the intervention in force; choices: the "
+        "best, by its first token, of the answers "
         "that each pair lists; class: the class of a network on tensors.",
     )
     aliases: dict[str, tuple[str, ...]] = Field(
         default={},
-        description='By answer, a list of other answers that count as equal to it (first_token, sequence): `{" Washington": [" DC"]}`.',
+        description="By answer, a list of other answers that count as equal to it (first_token, "
+        'sequence): `{" Washington": [" DC"]}`.',
     )
 
     @model_validator(mode="after")
     def _aliases_of_one(self) -> "AnswerKeys":
         if self.aliases and self.compare not in ("first_token", "sequence"):
-            raise ValueError(f"aliases are for first_token and sequence; with compare: {self.compare} leave them out")
+            raise ValueError(
+                f"aliases are for first_token and sequence; with compare: {self.compare} leave "
+                f"them out"
+            )
         of: dict[str, str] = {}
         for answer, aliases in self.aliases.items():
             for alias in aliases:
                 if not alias or not answer:
-                    raise ValueError("aliases: an answer or alias is empty; give the text that follows the input")
+                    raise ValueError(
+                        "aliases: an answer or alias is empty; give the text that follows the input"
+                    )
                 if alias in self.aliases:
                     raise ValueError(
-                        f"aliases: {alias!r} is an alias of {answer!r} and has a list of its own; make it one list"
+                        f"aliases: {alias!r} is an alias of {answer!r} and has a list of its own; "
+                        f"make it one list"
                     )
                 if of.setdefault(alias, answer) != answer:
-                    raise ValueError(f"aliases: {alias!r} is an alias of {of[alias]!r} and of {answer!r}; name it once")
+                    raise ValueError(
+                        f"aliases: {alias!r} is an alias of {of[alias]!r} and of {answer!r}; name "
+                        f"it once"
+                    )
         return self
 
     scores: Annotated[tuple[ScoreName, ...], AfterValidator(each_once)] = Field(
         default=(),
-        description="Numbers that are measured beside each output, for each pair and variable. probability: of the counterfactual; "
-        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of the probability; squared_error: from "
-        "the counterfactual alone, summed over all answers. A test may be on the first two (test.score); the others are told and never "
+        description="Numbers that are measured beside each output, for each pair and variable. "
+        "probability: of the counterfactual; "
+        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of "
+        "the probability; squared_error: from "
+        "the counterfactual alone, summed over all answers. A test may be on the first two "
+        "(test.score); the others are told and never "
         "decide.",
     )
 
@@ -195,12 +232,17 @@ class FitKeys(Keys):
     learning_rate: Amount = Field(
         default=1e-3, description="Of what is trained, the boundary of a boundless subspace aside."
     )
-    boundary_learning_rate: Amount = Field(default=1e-2, description="Of the boundary of a boundless subspace.")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Which optimiser takes the steps.")
+    boundary_learning_rate: Amount = Field(
+        default=1e-2, description="Of the boundary of a boundless subspace."
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam", description="Which optimiser takes the steps."
+    )
     weight_decay: Weight = Field(default=0.0, description="Of the optimiser.")
     schedule: Literal["linear", "constant", "cosine"] = Field(
         default="linear",
-        description="How the learning rate goes on after the warm-up: down to nothing (linear, cosine), or as it is.",
+        description="How the learning rate goes on after the warm-up: down to nothing (linear, "
+        "cosine), or as it is.",
     )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.1, description="Share of the steps in which the learning rate rises."
@@ -208,40 +250,56 @@ class FitKeys(Keys):
     loss: Literal["cross_entropy", "logit_difference"] = Field(
         default="cross_entropy", description="Of the counterfactual answer: what is made small."
     )
-    validation: Rate = Field(default=0.2, description="Share of the fit pairs that is held back to choose by.")
-    evaluate: Positive = Field(default=10, description="How often in a training the held back pairs are looked at.")
+    validation: Rate = Field(
+        default=0.2, description="Share of the fit pairs that is held back to choose by."
+    )
+    evaluate: Positive = Field(
+        default=10, description="How often in a training the held back pairs are looked at."
+    )
     patience: Count = Field(
-        default=0, description="Looks at them without improvement before training stops; 0: it never does."
+        default=0,
+        description="Looks at them without improvement before training stops; 0: it never does.",
     )
     temperature: Amount | None = Field(
         default=None,
-        description="From which a boundary or mask is cooled; null: as the method's authors have it (from 50, theirs, a boundary "
+        description="From which a boundary or mask is cooled; null: as the method's authors have "
+        "it (from 50, theirs, a boundary "
         "collapses on vectors of a few dozen numbers).",
     )
     penalty: Weight | None = Field(
         default=None,
-        description="Weight of the width of a boundary or mask in the loss; null: as the method's authors have it.",
+        description="Weight of the width of a boundary or mask in the loss; null: as the method's "
+        "authors have it.",
     )
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         default=(0,), description="Attempts at each subspace; the best by validation is tested."
     )
     rungs: tuple[Positive, ...] = Field(
         default=(),
-        description="Steps at each of which those that are not among the best `keep` of their variable, and match less than half of the "
+        description="Steps at each of which those that are not among the best `keep` of their "
+        "variable, and match less than half of the "
         "threshold, go no further.",
     )
-    keep: Rate = Field(default=0.5, description="Share that goes on from a rung whatever it matches.")
+    keep: Rate = Field(
+        default=0.5, description="Share that goes on from a rung whatever it matches."
+    )
     together: Positive = Field(
-        default=4, description="So many seeds are trained in one batch, which is part of their numbers."
+        default=4,
+        description="So many seeds are trained in one batch, which is part of their numbers.",
     )
     saves: Positive = Field(
-        default=4, description="How often in a training its state is kept, so that no more is lost with a worker."
+        default=4,
+        description="How often in a training its state is kept, so that no more is lost with a "
+        "worker.",
     )
     warm_start: bool = Field(
         default=False,
-        description="`das` of several sizes at one site, for one variable, are trained from the largest downwards: each begins within the "
-        "next larger one of its seed, in the directions along which sources differ most from bases (at random where that one failed). "
-        "Sizes then wait for each other, so that fewer fits are on the way at once, and rungs compare those that are.",
+        description="`das` of several sizes at one site, for one variable, are trained from the "
+        "largest downwards: each begins within the "
+        "next larger one of its seed, in the directions along which sources differ most from bases "
+        "(at random where that one failed). "
+        "Sizes then wait for each other, so that fewer fits are on the way at once, and rungs "
+        "compare those that are.",
     )
 
     @property
@@ -254,7 +312,9 @@ class FitKeys(Keys):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} hold one twice; name each once")
         if list(self.rungs) != sorted(set(self.rungs)) or any(r >= self.steps for r in self.rungs):
-            raise ValueError(f"rungs {list(self.rungs)} must rise, and lie below steps ({self.steps})")
+            raise ValueError(
+                f"rungs {list(self.rungs)} must rise, and lie below steps ({self.steps})"
+            )
         return self
 
 
@@ -263,33 +323,50 @@ class TestKeys(Keys):
 
     use: Literal["sequential", "fixed"] = Field(
         default="sequential",
-        description="sequential: stops at a verdict, after at most `max_pairs`; fixed: measures `pairs` pairs for every hypothesis, for "
+        description="sequential: stops at a verdict, after at most `max_pairs`; fixed: measures "
+        "`pairs` pairs for every hypothesis, for "
         "estimates that no stopping has bent.",
     )
-    score: Judged = Field(
+    score: TestedScore = Field(
         default="matches",
-        description="What is held against the threshold. matches: the share of outputs that are the counterfactual; probability: the "
-        "mean probability of the counterfactual; logit_difference: the mean logit difference, on one scale from fit pairs, where 0 is as "
-        "far for the base's answer as the model goes by itself, and 1 as far for the counterfactual. The last two by betting; `iia`, `low` "
+        description="What is held against the threshold. matches: the share of outputs that are "
+        "the counterfactual; probability: the "
+        "mean probability of the counterfactual; logit_difference: the mean logit difference, on "
+        "one scale from fit pairs, where 0 is as "
+        "far for the base's answer as the model goes by itself, and 1 as far for the "
+        "counterfactual. The last two by betting; `iia`, `low` "
         "and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",
-        description="What an IIA is of. sampler: of all pairs that the problem draws; these_pairs: of the test pairs at hand; auto: the "
+        description="What an IIA is of. sampler: of all pairs that the problem draws; these_pairs: "
+        "of the test pairs at hand; auto: the "
         "first for a problem, the second for a file of pairs.",
     )
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
-    false_accept: Rate = Field(default=0.05, description="Chance of any false accept in the whole search, at most.")
-    miss: Rate = Field(default=0.05, description="Chance of rejecting a true hypothesis, at most, for each by itself.")
+    false_accept: Rate = Field(
+        default=0.05, description="Chance of any false accept in the whole search, at most."
+    )
+    miss: Rate = Field(
+        default=0.05,
+        description="Chance of rejecting a true hypothesis, at most, for each by itself.",
+    )
     indifference: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.0, description="Half the width of a band around the threshold in which neither error is counted."
+        default=0.0,
+        description="Half the width of a band around the threshold in which neither error is "
+        "counted.",
     )
     keep_threshold: Rate | None = Field(
         default=None,
-        description="The threshold of the pairs that should stay as they are, with pairs.kinds: both; null: as `threshold`.",
+        description="The threshold of the pairs that should stay as they are, with pairs.kinds: "
+        "both; null: as `threshold`.",
     )
-    max_pairs: Positive = Field(default=512, description="Pairs after which a sequential test ends undecided.")
-    pairs: Positive | None = Field(default=None, description="Pairs of every hypothesis, with use: fixed.")
+    max_pairs: Positive = Field(
+        default=512, description="Pairs after which a sequential test ends undecided."
+    )
+    pairs: Positive | None = Field(
+        default=None, description="Pairs of every hypothesis, with use: fixed."
+    )
 
     @property
     def most_pairs(self) -> int:
@@ -302,12 +379,14 @@ class TestKeys(Keys):
             if tau is None or self.indifference < tau < 1 - self.indifference:
                 continue
             raise ValueError(
-                f"{key} {tau:g} and indifference {self.indifference:g}: the band around the threshold must lie "
+                f"{key} {tau:g} and indifference {self.indifference:g}: the band around the "
+                f"threshold must lie "
                 "between 0 and 1"
             )
         if self.use == "fixed" and self.pairs is None:
             raise ValueError(
-                "use: fixed measures a fixed number of pairs for every hypothesis; give it, such as pairs: 128"
+                "use: fixed measures a fixed number of pairs for every hypothesis; give it, such "
+                "as pairs: 128"
             )
         if self.use == "sequential" and self.pairs is not None:
             raise ValueError("pairs is for use: fixed; the sequential test has max_pairs")
@@ -322,7 +401,10 @@ def _known_proposer(name: str) -> str:
     if name not in PROPOSERS and _FACTORY.fullmatch(name) is None:
         near = difflib.get_close_matches(name, PROPOSERS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or my_file.py:Proposer")
+        raise ValueError(
+            f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or "
+            f"my_file.py:Proposer"
+        )
     return name
 
 
@@ -338,12 +420,16 @@ class ProposeKeys(Keys):
 
     use: ProposerName = Field(
         default="exhaustive",
-        description="exhaustive: all of the space; refine: layers from coarse to fine, where there is something to see between two; "
-        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; attribution: of each variable the best share of "
+        description="exhaustive: all of the space; refine: layers from coarse to fine, where there "
+        "is something to see between two; "
+        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; "
+        "attribution: of each variable the best share of "
         "the space, by gradients on fit pairs; or `my_file.py:Proposer`.",
     )
     options: dict[str, Any] = Field(
-        default={}, description="Keyword arguments of the proposer, such as `step` of refine, `share` of attribution."
+        default={},
+        description="Keyword arguments of the proposer, such as `step` of refine, `share` of "
+        "attribution.",
     )
 
     @property
@@ -357,8 +443,12 @@ Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placeb
 
 
 Seconds = Literal["auto"] | Amount
-LabelKey = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?$")]
-LabelSelector = Annotated[str, Field(pattern=r"^!?(in\([\w., -]+\)|[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)$")]
+LabelKey = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?$")
+]
+LabelSelector = Annotated[
+    str, Field(pattern=r"^!?(in\([\w., -]+\)|[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)$")
+]
 OWN_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
 
 
@@ -371,42 +461,57 @@ class ResourcesKeys(Keys):
     )
     max_replicas: Positive | None = Field(
         default=None,
-        description="With replicas: auto, a cluster that has an autoscaler is asked for more, up to so many, while there is work for "
+        description="With replicas: auto, a cluster that has an autoscaler is asked for more, up "
+        "to so many, while there is work for "
         "them; null: what is there is used.",
     )
     gpus: Literal["auto"] | Weight = Field(
         default="auto",
-        description="Of each replica, parts of one (0.5) or several (2, with `model.device_map`), as a requirement; auto: one where there "
+        description="Of each replica, parts of one (0.5) or several (2, with `model.device_map`), "
+        "as a requirement; auto: one where there "
         "is one, else the CPU.",
     )
     cpus: Annotated[Positive, at_most(4096)] = Field(default=1, description="CPUs of each replica.")
     labels: dict[LabelKey, LabelSelector] = Field(
         default={},
-        description="Of the nodes that may hold replicas, as Ray's label selectors have them (`H100`, `!H100`, `in(H100, A100)`).",
+        description="Of the nodes that may hold replicas, as Ray's label selectors have them "
+        "(`H100`, `!H100`, `in(H100, A100)`).",
     )
-    custom: dict[str, Amount] = Field(default={}, description="Resources of a node that each replica takes, by name.")
+    custom: dict[str, Amount] = Field(
+        default={}, description="Resources of a node that each replica takes, by name."
+    )
     rows: Positive = Field(default=64, description="Rows of one forward pass, and of a task.")
     memory: Literal["auto"] | Annotated[Amount, at_most(2**20)] = Field(
-        default="auto", description="GiB of a replica for activations that it keeps; auto: as there is room."
+        default="auto",
+        description="GiB of a replica for activations that it keeps; auto: as there is room.",
     )
     deadline: Seconds = Field(
         default="auto",
-        description="Seconds that a task may take at most (auto: ten minutes); less where tasks prove to be quicker.",
+        description="Seconds that a task may take at most (auto: ten minutes); less where tasks "
+        "prove to be quicker.",
     )
     wait: Seconds = Field(
         default="auto",
-        description="Seconds that a run goes on without any replica, and that one may load (auto: ten minutes).",
+        description="Seconds that a run goes on without any replica, and that one may load (auto: "
+        "ten minutes).",
     )
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> "ResourcesKeys":
         if self.max_replicas is not None and self.replicas != "auto":
             raise ValueError(
-                f"max_replicas is for replicas: auto; replicas says {self.replicas}: leave one of them out"
+                f"max_replicas is for replicas: auto; replicas says {self.replicas}: leave one of "
+                f"them out"
             )
         for name, amount in (*self.custom.items(), ("gpus", self.gpus)):
             if name in OWN_KEYS:
-                raise ValueError(f"custom: {name} is not a custom resource; resources.{OWN_KEYS[name]} asks for it")
+                raise ValueError(
+                    f"custom: {name} is not a custom resource; resources.{OWN_KEYS[name]} asks for "
+                    f"it"
+                )
             if amount != "auto" and amount > 1 and amount != int(amount):
-                raise ValueError(f"{name}: {amount:g} cannot be given; it may be a part of one, or a whole number")
+                raise ValueError(
+                    f"{name}: {amount:g} cannot be given; it may be a part of one, or a whole "
+                    f"number"
+                )
         return self

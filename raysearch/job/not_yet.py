@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raysearch.errors import NotYetError
-from raysearch.in_words import brief
+from raysearch.job.pydantic_words import brief
 
 NOT_YET_KEYS: tuple[str, ...] = ()
 """Keys of the job format that this version refuses."""
@@ -15,7 +15,8 @@ NOT_YET_KEYS: tuple[str, ...] = ()
 NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
     "space.units.subspace": ("das", "boundless", "boundless_rank", "mask", "pca", "svd", "mean_difference", "random", "sae"),
 }  # fmt: skip
-"""Values of the job format that this version refuses; a mapping among them is told by its only key."""
+"""Values of the job format that this version refuses; a mapping among them is told by its only key.
+"""
 
 SUPPORTED = {
     "space.units.subspace": "full or coordinates",
@@ -28,11 +29,15 @@ def refuse_not_yet(raw: Mapping[str, Any], where: str) -> None:
     for path, kind, value in _flat(raw):
         if _is_not_yet(kind, value):
             instead = f"use {SUPPORTED[kind]}" if kind in SUPPORTED else "leave it out"
-            raise NotYetError(f"{where}: {path}: not yet supported by this version (got {brief(value)}); {instead}")
+            raise NotYetError(
+                f"{where}: {path}: not yet supported by this version (got {brief(value)}); "
+                f"{instead}"
+            )
 
 
 def _flat(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(key path, key path in the lists above, value) of every key of the first two levels, and of the subspaces of units."""
+    """(key path, key path in the lists above, value) of every key of the first two levels, and of
+    the subspaces of units."""
     for room, value in raw.items():
         yield str(room), str(room), value
         if isinstance(value, dict):
@@ -51,5 +56,7 @@ def _is_not_yet(path: str, value: Any) -> bool:
     words = NOT_YET_VALUES.get(path, ())
     values = value if isinstance(value, list) else [value]
     return any(
-        (next(iter(v), None) if isinstance(v, dict) else v) in words for v in values if isinstance(v, (str, dict))
+        (next(iter(v), None) if isinstance(v, dict) else v) in words
+        for v in values
+        if isinstance(v, (str, dict))
     )

@@ -1,7 +1,8 @@
-"""The job file as a JSON Schema, for editors, and as a page, for readers: both from the keys themselves.
+"""The job file as a JSON Schema, for editors, and as a page, for readers: both from the keys
+themselves.
 
-Invariants: nothing is said here that the keys do not say; the schema takes every job that the keys take as YAML types them, and has no
-key and no value that this version refuses.
+Invariants: nothing is said here that the keys do not say; the schema takes every job that the keys
+take as YAML types them, and has no key and no value that this version refuses.
 """
 
 import json
@@ -26,14 +27,16 @@ A key that is left out has its default. A key that is not known is an error, whi
 
 
 def job_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a job file: keys as written, with their words, defaults and ranges."""
+    """The JSON Schema (2020-12) of a job file: keys as written, with their words, defaults and
+    ranges."""
     made = Job.model_json_schema(by_alias=True, mode="validation")
     found: dict[str, Any] = _one_line_words(made)
     return {"$schema": _DIALECT, **found, "title": "A job of raysearch"}
 
 
 def job_page() -> str:
-    """The page in Markdown: a section for each mapping of the file, in the order of the file; a table row for each key."""
+    """The page in Markdown: a section for each mapping of the file, in the order of the file; a
+    table row for each key."""
     schema = job_schema()
     sections = [_section("", schema, schema)]
     sections += [_section(path, part, schema) for path, part in _mappings("", schema, schema)]
@@ -61,7 +64,8 @@ def _mappings(path: str, schema: Schema, whole: Schema) -> Iterator[tuple[str, S
 
 
 def _within(value: Schema, whole: Schema) -> Iterator[tuple[str, Schema]]:
-    """The mappings that a value may be or hold in lists: what stands behind its key path ("[]" for each list), and the mapping."""
+    """The mappings that a value may be or hold in lists: what stands behind its key path ("[]" for
+    each list), and the mapping."""
     value = _resolved(value, whole)
     if value.get("type") == "object":
         yield "", value
@@ -113,7 +117,11 @@ def _kind(value: Schema, whole: Schema) -> str:
     if kind == "array":
         return f"a list of ({_kind(value['items'], whole)})"
     if kind == "object":
-        return "{}" if not value.get("properties") and value.get("additionalProperties") is False else "a mapping"
+        return (
+            "{}"
+            if not value.get("properties") and value.get("additionalProperties") is False
+            else "a mapping"
+        )
     words = {
         "string": "text",
         "integer": "whole number",

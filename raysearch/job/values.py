@@ -1,4 +1,5 @@
-"""What the values of keys may be, whichever key it is: numbers in their ranges, lists without repetition.
+"""What the values of keys may be, whichever key it is: numbers in their ranges, lists without
+repetition.
 
 Invariants: true and false are no numbers; no number is beyond reason.
 """
@@ -8,11 +9,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
-from raysearch.in_words import brief
+from raysearch.job.pydantic_words import brief
 
 
 def at_most(most: int) -> AfterValidator:
-    """Refuses a number beyond reason, which would end in an overflow, or in a machine that draws or lists for hours."""
+    """Refuses a number beyond reason, which would end in an overflow, or in a machine that draws or
+    lists for hours."""
 
     def check(given: float) -> float:
         if given > most:

@@ -1,1 +1,2 @@
-"""The face for a notebook: a model to look into, swaps and scans of one pair, and how they are shown."""
+"""The face for a notebook: a model to look into, swaps and scans of one pair, and how they are
+shown."""

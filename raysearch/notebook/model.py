@@ -1,4 +1,5 @@
-"""The face for a notebook: one model, two texts, and what changes when an activation of one is put into the other.
+"""The face for a notebook: one model, two texts, and what changes when an activation of one is put
+into the other.
 
     import raysearch as rs
     model = rs.Model.load("models/SmolLM2-135M-Instruct")
@@ -7,10 +8,12 @@
     model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"), position=" Spain")
     model.scan("The capital of Spain is", "The capital of Italy is")
 
-One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many, with its errors controlled.
+One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many,
+with its errors controlled.
 
-Invariants: a swap is run by the oracle, a scan by the fastest path that has proved itself on its own rows, its near-ties by the oracle;
-what puts in what is there already changes nothing, rounding included; the model stays as it is.
+Invariants: a swap is run by the oracle, a scan by the fastest path that has proved itself on its
+own rows, its near-ties by the oracle; what puts in what is there already changes nothing, rounding
+included; the model stays as it is.
 """
 
 import warnings
@@ -18,29 +21,30 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from raysearch.engine.asked import row_of
-from raysearch.engine.canonical import Canonical
-from raysearch.engine.components import Taps
-from raysearch.engine.decide import decide, near_ties
-from raysearch.engine.featurized import Featurizers
-from raysearch.engine.generate import Sampling, generate
-from raysearch.engine.given import GivenModel, read_from
-from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import Collect
-from raysearch.engine.load import Loaded, ModelSource, best_device, load
-from raysearch.engine.memory import Limit, capture_bytes
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.rows import Patch, Row
-from raysearch.engine.saved import SavedIntervention
-from raysearch.engine.saved_swap import Position, Positions, lender, places, ready
-from raysearch.engine.selfcheck import fastest, trial_rows
-from raysearch.engine.texts import Texts, Tokens
+from raysearch.core.events import Encoded, Ids
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.encoding.tokenized import TokenizedText, TokenizedTexts
+from raysearch.engine.execution.canonical import CanonicalRunner
+from raysearch.engine.execution.memory import RowLimit, capture_bytes
+from raysearch.engine.execution.predict import near_ties, predict
+from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
+from raysearch.engine.loading.given_model import GivenModel, read_from
+from raysearch.engine.loading.load import LoadedModel, ModelSource, best_device, load
+from raysearch.engine.model_runner import hold_copies
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.featurized import Featurizers
+from raysearch.engine.patching.generate import Sampling, generate
+from raysearch.engine.patching.operations import Collect
+from raysearch.engine.patching.oracle import collect
+from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import JobError, PairsError, PositionError
-from raysearch.literal import visible
-from raysearch.notebook.prediction import Prediction, predicted
-from raysearch.notebook.shown import Answers, Scan, Swap
-from raysearch.search.events import Encoded, Ids
-from raysearch.search.hypothesis import Intervention, Site, Unit
+from raysearch.interventions.apply import Positions, PositionSpec, lender, places, ready
+from raysearch.interventions.saved import SavedIntervention
+from raysearch.notebook.prediction import NextTokens, predicted
+from raysearch.notebook.views import Answers, Scan, Swap
+from raysearch.visible_text import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,25 +70,34 @@ def _as_it_is(method: Callable[Concatenate["Model", P], T]) -> Callable[Concaten
 class Model:
     """A language model to look into. Raises: ModelError where its blocks are not found.
 
-    A position is a token by its index (-1: the last), or a piece of the text that stands in it once.
+    A position is a token by its index (-1: the last), or a piece of the text that stands in it
+    once.
     """
 
     def __init__(self, model: Any, tokenizer: Any = None, name: str = "") -> None:
-        """`model`: a causal language model of transformers, beside its tokenizer. `Model.load` reads one."""
-        if isinstance(model, Loaded):  # with its name, as `load` does
+        """`model`: a causal language model of transformers, beside its tokenizer. `Model.load`
+        reads one."""
+        if isinstance(model, LoadedModel):  # with its name, as `load` does
             self.given, name = GivenModel(model.model, model.tokenizer), name or tokenizer or ""
         else:
             self.given = GivenModel.of(model, tokenizer)
         module, self._tokenizer = self.given.language
         self._network = LanguageModel(module)
-        self._taps = Taps(self._network)
-        self._texts = Texts(self._tokenizer)
+        self._taps = Components(self._network)
+        self._texts = TokenizedTexts(self._tokenizer)
         self._dtype = self.given.dtype
         self._name = name or self._network.name
 
     @classmethod
-    def load(cls, path: str, revision: str | None = None, dtype: str = "float32", device: str | None = None) -> "Model":
-        """The model of a folder, a .gguf file or a hub id, on `device` (None: a GPU where there is one). Raises: ModelError."""
+    def load(
+        cls,
+        path: str,
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str | None = None,
+    ) -> "Model":
+        """The model of a folder, a .gguf file or a hub id, on `device` (None: a GPU where there is
+        one). Raises: ModelError."""
         source = ModelSource(str(path), revision, dtype)
         loaded = load(source, device or best_device())
         model = cls(loaded, name=str(path).rstrip("/").split("/")[-1])
@@ -101,10 +114,12 @@ class Model:
         return tuple(self._word(i) for i in self._texts[text].ids)
 
     @_as_it_is
-    def predict(self, text: str, top: int = 5) -> Prediction:
-        """The `top` tokens that the model finds most likely after `text`, with their probabilities and logits.
+    def predict(self, text: str, top: int = 5) -> NextTokens:
+        """The `top` tokens that the model finds most likely after `text`, with their probabilities
+        and logits.
 
-        Raises: PairsError for what is no text, or an empty one; JobError for a `top` that is no number of tokens.
+        Raises: PairsError for what is no text, or an empty one; JobError for a `top` that is no
+        number of tokens.
         """
         if not isinstance(text, str) or not text:
             raise PairsError(f"predict: got {text!r:.60}; give a text, not empty")
@@ -123,30 +138,37 @@ class Model:
         source_position: Positions | None = None,
         answers: tuple[str, str] | None = None,
     ) -> Swap:
-        """Runs `base` with what `source` has at `component` of `layer` at `position` (None: the last token); or with a saved intervention.
+        """Runs `base` with what `source` has at `component` of `layer` at `position` (None: the
+        last token); or with a saved intervention.
 
-        `source_position`: where to take it from, if it is not the same tokens. `answers`: the base's and the source's, whose logits are
-        compared where that should not be what the model says next; what counts as a change they do not touch. Of a saved
-        intervention the positions have names: `position` says where they stand (of several, a mapping from their names), but for
-        "last", which is the last token of each text.
+        `source_position`: where to take it from, if it is not the same tokens. `answers`: the
+        base's and the source's, whose logits are compared where that should not be what the model
+        says next; what counts as a change they do not touch. Of a saved intervention the positions
+        have names: `position` says where they stand (of several, a mapping from their names), but
+        for "last", which is the last token of each text.
 
-        Raises: PositionError for a position not there, or not said; ModelError for a layer, component or head not there; PairsError for
-        answers of no token; StoreError, JobError for a saved intervention whose tensors do not fit it, or this model.
+        Raises: PositionError for a position not there, or not said; ModelError for a layer,
+        component or head not there; PairsError for answers of no token; StoreError, JobError for a
+        saved intervention whose tensors do not fit it, or this model.
         """
         if isinstance(layer, SavedIntervention):
             if component != "residual" or head is not None:
                 raise JobError(
-                    f"the saved intervention {layer.intervention.id} names its sites; leave component and head out"
+                    f"the saved intervention {layer.intervention.id} names its sites; leave "
+                    f"component and head out"
                 )
             intervention, row = self._row_of_saved(base, source, layer, position, source_position)
         else:
             intervention = Intervention((Unit(Site(layer, component, _HERE, head)),))
-            row = self._row_of(base, source, intervention, -1 if position is None else position, source_position)
+            row = self._row_of(
+                base, source, intervention, -1 if position is None else position, source_position
+            )
         known = self._answers(base, source, answers)
         logits = self._logits(row)
         tokens = self.tokens(base)
         where = "; ".join(
-            _where(unit, patch.tokens, tokens) for unit, patch in zip(intervention.units, row.patches, strict=True)
+            _where(unit, patch.tokens, tokens)
+            for unit, patch in zip(intervention.units, row.patches, strict=True)
         )
         before = known.difference(self._network.plain(row.base))
         token = int(logits.argmax())
@@ -162,14 +184,16 @@ class Model:
         layers: Sequence[int] | None = None,
         answers: tuple[str, str] | None = None,
     ) -> Scan:
-        """Makes the swap at every token and in every layer that has the component (or in `layers`). Both texts have as many tokens.
+        """Makes the swap at every token and in every layer that has the component (or in `layers`).
+        Both texts have as many tokens.
 
         Raises: PositionError for texts of different lengths; else as `swap`.
         """
         ours, theirs = self._texts[base].ids, self._texts[source].ids
         if len(ours) != len(theirs):
             raise PositionError(
-                f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many in both"
+                f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many "
+                f"in both"
             )
         known = self._answers(base, source, answers)
         chosen = tuple(self._taps.of(component) if layers is None else layers)
@@ -180,8 +204,13 @@ class Model:
         }
         logits, path = self._run(list(rows.values()))
         found = {place: logits[row] for place, row in rows.items()}
-        said = tuple(tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen)
-        shown = tuple(a if a == b else f"{a}\n{b}" for a, b in zip(self.tokens(base), self.tokens(source), strict=True))
+        said = tuple(
+            tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen
+        )
+        shown = tuple(
+            a if a == b else f"{a}\n{b}"
+            for a, b in zip(self.tokens(base), self.tokens(source), strict=True)
+        )
         return Scan(
             base,
             source,
@@ -192,7 +221,10 @@ class Model:
             known.difference(self._network.plain(ours)),
             tuple(tuple(map(self._word, tokens)) for tokens in said),
             said,
-            tuple(tuple(known.difference(found[layer, at]) for at in range(len(ours))) for layer in chosen),
+            tuple(
+                tuple(known.difference(found[layer, at]) for at in range(len(ours)))
+                for layer in chosen
+            ),
             path,
         )
 
@@ -202,10 +234,10 @@ class Model:
         base: str,
         source: str,
         layer: int,
-        position: Position = -1,
+        position: PositionSpec = -1,
         component: str = "residual",
         head: int | None = None,
-        source_position: Position | None = None,
+        source_position: PositionSpec | None = None,
         new_tokens: int = 20,
         every: bool = False,
         sampling: Sampling | None = None,
@@ -215,24 +247,49 @@ class Model:
         The swap is made at the prompt alone, or (`every`) at every new token too.
         """
         if isinstance(new_tokens, bool) or not isinstance(new_tokens, int) or new_tokens < 1:
-            raise JobError(f"generate: new_tokens: got {new_tokens!r:.60}; give a whole number from 1")
-        row = self._row(base, source, Site(layer, component, _HERE, head), position, source_position)
-        return str(self._tokenizer.decode(list(generate(self._network, self._taps, row, new_tokens, every, sampling))))
+            raise JobError(
+                f"generate: new_tokens: got {new_tokens!r:.60}; give a whole number from 1"
+            )
+        row = self._row(
+            base, source, Site(layer, component, _HERE, head), position, source_position
+        )
+        return str(
+            self._tokenizer.decode(
+                list(generate(self._network, self._taps, row, new_tokens, every, sampling))
+            )
+        )
 
     @_as_it_is
     def collect(
-        self, text: str, layer: int, position: Position = -1, component: str = "residual", head: int | None = None
+        self,
+        text: str,
+        layer: int,
+        position: PositionSpec = -1,
+        component: str = "residual",
+        head: int | None = None,
     ) -> "Tensor":
         """The activation there, of shape (token, feature)."""
-        patch = self._row(text, text, Site(layer, component, _HERE, head), position, None).patches[0]
+        patch = self._row(text, text, Site(layer, component, _HERE, head), position, None).patches[
+            0
+        ]
         (seen,) = collect(
             self._network,
             self._taps,
-            Row(self._texts[text].ids, (Patch(patch.point, patch.tokens, (), Collect(), patch.features),)),
+            Row(
+                self._texts[text].ids,
+                (Patch(patch.point, patch.tokens, (), Collect(), patch.features),),
+            ),
         )
         return seen
 
-    def _row(self, base: str, source: str, site: Site, position: Position, source_position: Position | None) -> Row:
+    def _row(
+        self,
+        base: str,
+        source: str,
+        site: Site,
+        position: PositionSpec,
+        source_position: PositionSpec | None,
+    ) -> Row:
         return self._row_of(base, source, Intervention((Unit(site),)), position, source_position)
 
     def _row_of_saved(
@@ -244,7 +301,9 @@ class Model:
         source_position: Positions | None,
     ) -> tuple[Intervention, Row]:
         intervention, featurizers = ready(saved, self._network.device)
-        return intervention, self._row_of(base, source, intervention, position, source_position, featurizers)
+        return intervention, self._row_of(
+            base, source, intervention, position, source_position, featurizers
+        )
 
     def _row_of(
         self,
@@ -267,26 +326,29 @@ class Model:
         highest = max(token for tokens in lent.values() for token in tokens)
         if highest >= len(theirs.ids):
             raise PositionError(
-                f"{source!r} has {len(theirs.ids)} tokens, and no token {highest} (from 0); name a source_position"
+                f"{source!r} has {len(theirs.ids)} tokens, and no token {highest} (from 0); name a "
+                f"source_position"
             )
         name = lender(intervention, "source")
         pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: lent}, {}, {})
-        return row_of(pair, intervention, self._taps, featurizers)
+        return build_row(pair, intervention, self._taps, featurizers)
 
-    def _at(self, text: str, tokens: Tokens, position: Position) -> Ids:
+    def _at(self, text: str, tokens: TokenizedText, position: PositionSpec) -> Ids:
         count = len(tokens.ids)
         if not count:
             raise PositionError(f"{text!r} has no tokens; give a text that has")
         if isinstance(position, int):
             if not -count <= position < count:
                 raise PositionError(
-                    f"{text!r} has {count} tokens; {position} is none of them; it has 0..{count - 1}, -1 is the last"
+                    f"{text!r} has {count} tokens; {position} is none of them; it has "
+                    f"0..{count - 1}, -1 is the last"
                 )
             return (position % count,)
         piece = position.strip()
         if not piece or text.count(piece) != 1:
             raise PositionError(
-                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name one that stands there once, or a token"
+                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name "
+                f"one that stands there once, or a token"
             )
         start = text.index(piece)
         return tokens.within((start, start + len(piece)))
@@ -295,33 +357,52 @@ class Model:
         said = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
         ids = said if given is None else [self._answer(base, answer) for answer in given]
         words = self._word(ids[0]), self._word(ids[1])
-        return Answers(*words, ids[0], ids[1], (self._word(said[0]), self._word(said[1])), (said[0], said[1]))
+        return Answers(
+            *words, ids[0], ids[1], (self._word(said[0]), self._word(said[1])), (said[0], said[1])
+        )
 
     def _answer(self, text: str, answer: str) -> int:
         own, joined = self._texts[text].ids, self._texts[text + answer].ids
         if joined[: len(own)] != own or len(joined) == len(own):
-            raise PairsError(f"the answer {answer!r} adds no token to {text!r}; an answer mostly begins with a blank")
+            raise PairsError(
+                f"the answer {answer!r} adds no token to {text!r}; an answer mostly begins with a "
+                f"blank"
+            )
         return joined[len(own)]
 
-    def _logits(self, row: Row, canonical: Canonical | None = None) -> "Tensor":
-        """By the canonical computation; where all patches are lent, bit for bit, what is there already, those of the base's own run."""
-        canonical = Canonical(self._network, self._taps) if canonical is None else canonical
-        return self._network.plain(row.base) if canonical.lends_its_own(row) else canonical.logits(row)
+    def _logits(self, row: Row, canonical: CanonicalRunner | None = None) -> "Tensor":
+        """By the canonical computation; where all patches are lent, bit for bit, what is there
+        already, those of the base's own run."""
+        canonical = CanonicalRunner(self._network, self._taps) if canonical is None else canonical
+        return (
+            self._network.plain(row.base) if canonical.lends_its_own(row) else canonical.logits(row)
+        )
 
     def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
         """The logits of each row, and the path that gave them; near-ties are run by the oracle."""
         device, layers = self._network.device, len(self._network.blocks)
         distinct = list(dict.fromkeys(rows))
         some = distinct[:: max(1, len(distinct) // 6)]
-        settled = fastest(
-            self._network, self._taps, trial_rows(some, layers), Limit(64), capture_bytes(device), self._dtype
+        hold_copies(self._network)
+        settled = select_executor(
+            self._network,
+            self._taps,
+            selfcheck_rows(some, layers),
+            RowLimit(64),
+            capture_bytes(device),
+            self._dtype,
         )
-        path, canonical = settled.path, Canonical(self._network, self._taps)
-        found: dict[Row, Any] = {row: self._logits(row, canonical) for row in distinct if path.is_free(row)}
+        path, canonical = settled.path, CanonicalRunner(self._network, self._taps)
+        found: dict[Row, Any] = {
+            row: self._logits(row, canonical) for row in distinct if path.is_free(row)
+        }
         for batch in path.batches([row for row in distinct if row not in found]):
             logits = path.logits(batch)
-            near = set(near_ties(decide(logits), settled.tolerance))
-            found.update((row, self._logits(row, canonical) if i in near else logits[i]) for i, row in enumerate(batch))
+            near = set(near_ties(predict(logits), settled.tolerance))
+            found.update(
+                (row, self._logits(row, canonical) if i in near else logits[i])
+                for i, row in enumerate(batch)
+            )
         return found, path.name
 
     def _word(self, token: int) -> str:

@@ -1,6 +1,8 @@
-"""Progress in a notebook: one output that is written anew in place; on a terminal, the bar of the command line.
+"""Progress in a notebook: one output that is written anew in place; on a terminal, the bar of the
+command line.
 
-Invariants: an interrupt is granted between two turns, and never ends the process: a kernel is the user's.
+Invariants: an interrupt is granted between two turns, and never ends the process: a kernel is the
+user's.
 """
 
 import signal
@@ -10,18 +12,19 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-from raysearch.literal import visible
-from raysearch.running.front import Ended
-from raysearch.running.interrupt import Interrupt
-from raysearch.running.progress import BEFORE, Watch
-from raysearch.search.notes import Snapshot
+from raysearch.core.records import Snapshot
+from raysearch.runner.frontend import RunOutcome
+from raysearch.runner.interrupt import Interrupt
+from raysearch.runner.progress import BEFORE, ProgressDisplay
 from raysearch.store.run_folder import RunFolder
+from raysearch.visible_text import visible
 
 SECONDS = 0.5
-"""How often the output is written anew: more often nobody reads, and each time goes over the kernel's wire."""
+"""How often the output is written anew: more often nobody reads, and each time goes over the
+kernel's wire."""
 
 
-class Follow(Watch):
+class PythonProgress(ProgressDisplay):
     """Follows a run from Python: a bar on a terminal, a line every 30 seconds elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
@@ -35,14 +38,16 @@ class Follow(Watch):
     def left(self, status: str, run: RunFolder) -> None:
         self.say(f"{status}; go on with: rs.resume({run.place!r})")
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: RunOutcome) -> None:
         """The run itself is shown, once it is returned."""
 
 
-class Cell(Follow):
+class CellProgress(PythonProgress):
     """The same in a notebook's cell: what was said so far, and where the search stands."""
 
-    def __init__(self, quiet: bool, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, quiet: bool, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(quiet)
         self._show = show
         self._clock_here = clock
@@ -76,12 +81,12 @@ class Cell(Follow):
             self._show(text)
 
 
-def follow(quiet: bool) -> Follow:
+def follow(quiet: bool) -> PythonProgress:
     """Who follows a run that is begun here."""
     ipython = sys.modules.get("IPython")  # not imported: where there is a notebook, it is there
     shell: Any = None if ipython is None else ipython.get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
-        return Follow(quiet)
+        return PythonProgress(quiet)
     from IPython.display import display
 
     handle: Any = None
@@ -93,4 +98,4 @@ def follow(quiet: bool) -> Follow:
         else:
             handle.update({"text/plain": text}, raw=True)
 
-    return Cell(quiet, show)
+    return CellProgress(quiet, show)

@@ -1,7 +1,7 @@
 """A run to look into, on its way or done: its alignment, its results, heat maps, pairs.
 
-Invariants: everything is read from the run folder when it is asked for, so that a run on its way shows its verdicts so far; nothing is
-written; no model is loaded.
+Invariants: everything is read from the run folder when it is asked for, so that a run on its way
+shows its verdicts so far; nothing is written; no model is loaded.
 """
 
 from functools import cached_property
@@ -10,34 +10,36 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysearch.errors import RaysearchError
-from raysearch.folders.digests import read_checked
-from raysearch.folders.parquet import from_parquet
 from raysearch.job import Job
-from raysearch.job.files import only_looked_at
-from raysearch.literal import visible
+from raysearch.job.named_files import only_looked_at
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
-from raysearch.report.beside import beside
-from raysearch.report.results import DROPPED, read_table, results
+from raysearch.report.control_comparison import beside
+from raysearch.report.results_table import DROPPED, read_table, results
+from raysearch.storage.digests import read_checked
+from raysearch.storage.parquet import from_parquet
+from raysearch.store.locations import DEFAULT_STORE
 from raysearch.store.pairs_table import FILE
-from raysearch.store.places import DEFAULT_STORE
 from raysearch.store.run_folder import JOB_FILE, RunFolder, RunInfo, find_run
+from raysearch.visible_text import visible
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from raysearch.report.picture import Picture
+    from raysearch.report.figure import Picture
 
 
 class Run:
-    """A search that was run, done or not: its verdicts, tables, heat maps and pairs. `rs.run` gives one; `Run.open` finds one again."""
+    """A search that was run, done or not: its verdicts, tables, heat maps and pairs. `rs.run` gives
+    one; `Run.open` finds one again."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
 
     @classmethod
     def open(cls, run: str = "latest", store: str = DEFAULT_STORE) -> "Run":
-        """The run at a path or URI, or of that name in `store`, or its "latest". Raises: StoreError, naming the nearest."""
+        """The run at a path or URI, or of that name in `store`, or its "latest". Raises:
+        StoreError, naming the nearest."""
         return cls(find_run(store, str(run)))
 
     @property
@@ -53,7 +55,9 @@ class Run:
     @cached_property
     def job(self) -> Job:
         """What it asked, with what the job left open filled in."""
-        return Job.read(self._folder.job_text, self._folder.folder.shown(JOB_FILE), away=only_looked_at)
+        return Job.read(
+            self._folder.job_text, self._folder.folder.shown(JOB_FILE), away=only_looked_at
+        )
 
     @property
     def alignment(self) -> "DataFrame":
@@ -68,9 +72,11 @@ class Run:
         top: int | None = None,
         controls: bool = False,
     ) -> "DataFrame":
-        """The hypotheses with their verdicts, accepted ones first, then by IIA. `where`: an SQL condition over the columns.
+        """The hypotheses with their verdicts, accepted ones first, then by IIA. `where`: an SQL
+        condition over the columns.
 
-        Raises: StoreError where nothing was proposed yet; JobError for a variable or condition that is none.
+        Raises: StoreError where nothing was proposed yet; JobError for a variable or condition that
+        is none.
         """
         return frame(results(self._folder.folder, accepted, variable, where, top, controls))
 
@@ -84,17 +90,19 @@ class Run:
 
     @property
     def pairs(self) -> "DataFrame":
-        """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises: StoreError."""
+        """Every pair: texts, tokens, answers, what the model says by itself, its block. Raises:
+        StoreError."""
         return frame(from_parquet(read_checked(self._folder.folder, FILE)))
 
     @property
     def dropped(self) -> "DataFrame":
-        """Which pairs do not count for a variable: split, set, reason, how many, and the way out. Raises: StoreError."""
+        """Which pairs do not count for a variable: split, set, reason, how many, and the way out.
+        Raises: StoreError."""
         return frame(read_table(self._folder.folder, "dropped", DROPPED))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
-        """Where a variable lives (None: the first): a matplotlib figure, layers upward, with intervals. `of`: another panel, such as
-        "das 4" or "head last".
+        """Where a variable lives (None: the first): a matplotlib figure, layers upward, with
+        intervals. `of`: another panel, such as "das 4" or "head last".
 
         Raises: StoreError where nothing was proposed yet; JobError for what the run does not have.
         """

@@ -1,6 +1,8 @@
-"""A run at a glance: what was asked, how it ended, the alignment with its intervals; as text and as HTML.
+"""A run at a glance: what was asked, how it ended, the alignment with its intervals; as text and as
+HTML.
 
-Invariants: every value is escaped; an accept is never shown without its interval, nor the alignment without what it claims.
+Invariants: every value is escaped; an accept is never shown without its interval, nor the alignment
+without what it claims.
 """
 
 from collections import Counter
@@ -12,18 +14,22 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
-from raysearch.literal import visible
-from raysearch.report.judged import Judged, judged_of
+from raysearch.report.labels import ScoreLabel, judged_of
 from raysearch.report.said import SAYS
-from raysearch.report.units import words
+from raysearch.report.unit_text import words
+from raysearch.visible_text import visible
 
-_CLAIMS = {"these_pairs": "the pairs at hand, not others like them", "sampler": "pairs that the problem draws"}
+_CLAIMS = {
+    "these_pairs": "the pairs at hand, not others like them",
+    "sampler": "pairs that the problem draws",
+}
 _LEFT = "text-align: left"
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`results`: the hypotheses as report.results gives them. `warnings`: of accepted ones that a control does as well as."""
+    """`results`: the hypotheses as report.results gives them. `warnings`: of accepted ones that a
+    control does as well as."""
 
     run: str
     place: str
@@ -32,26 +38,40 @@ class Summary:
     warnings: tuple[str, ...] = ()
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> ScoreLabel:
         """What the test was on."""
         return judged_of(self.job.model_dump())
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The heads of `alignment`."""
-        return "variable", "layer: site", self.judged.name, "95 %", "n", f"holdout {self.judged.name}", "n"
+        return (
+            "variable",
+            "layer: site",
+            self.judged.name,
+            "95 %",
+            "n",
+            f"holdout {self.judged.name}",
+            "n",
+        )
 
     @property
     def asked(self) -> str:
         """What was asked, in one line."""
         variables = self.results["variable"].unique().to_pylist()
-        return f"{self.results.num_rows} hypotheses on {', '.join(variables)} in {self.job.model.path}"
+        return (
+            f"{self.results.num_rows} hypotheses on {', '.join(variables)} in {self.job.model.path}"
+        )
 
     @property
     def counts(self) -> str:
         """The verdicts so far."""
         found = Counter(self.results["verdict"].to_pylist())
-        return ", ".join(f"{found[verdict]} {word}" for verdict, word in SAYS.items() if verdict or found[verdict])
+        return ", ".join(
+            f"{found[verdict]} {word}"
+            for verdict, word in SAYS.items()
+            if verdict or found[verdict]
+        )
 
     @property
     def claim(self) -> str:
@@ -59,8 +79,10 @@ class Summary:
         test = self.job.test
         of = _CLAIMS.get(test.claim)
         return (
-            f"Accepted: sufficient under interchange, {self.judged.name} above {test.threshold - test.indifference:g}"
-            f"{f' on {of}' if of else ''}; the chance of any false accept is at most {test.false_accept:g}. "
+            f"Accepted: sufficient under interchange, {self.judged.name} above "
+            f"{test.threshold - test.indifference:g}"
+            f"{f' on {of}' if of else ''}; the chance of any false accept is at most "
+            f"{test.false_accept:g}. "
             "It does not say that the variable lives there and nowhere else."
         )
 
@@ -68,22 +90,47 @@ class Summary:
     def alignment(self) -> list[tuple[str, ...]]:
         """A row of words for each accepted hypothesis."""
         rows = [row for row in self.results.to_pylist() if row["verdict"] == "accept"]
-        return [_cells(row) for row in sorted(rows, key=lambda r: (r["variable"], r["layer"] is None, r["layer"]))]
+        return [
+            _cells(row)
+            for row in sorted(rows, key=lambda r: (r["variable"], r["layer"] is None, r["layer"]))
+        ]
 
     def html(self) -> str:
         """For a notebook."""
         lines = [html("b", self.run), html("span", self.asked), html("span", self.counts)]
         head = html("p", "<br>".join(lines), raw=True)
-        foot = [html("p", self.claim), *(html("p", f"Warning: {w}") for w in self.warnings), html("code", self.place)]
+        foot = [
+            html("p", self.claim),
+            *(html("p", f"Warning: {w}") for w in self.warnings),
+            html("code", self.place),
+        ]
         return html("div", head + _table(self.columns, self.alignment) + "".join(foot), raw=True)
 
     def __str__(self) -> str:
-        rows = [tuple(map(visible, row)) for row in (self.columns, *self.alignment)] if self.alignment else []
+        rows = (
+            [tuple(map(visible, row)) for row in (self.columns, *self.alignment)]
+            if self.alignment
+            else []
+        )
         wide = [max(len(row[i]) for row in rows) for i in range(len(self.columns))] if rows else []
-        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+        table = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip()
+            for row in rows
+        ]
         warnings = [f"Warning: {w}" for w in self.warnings]
         return "\n".join(
-            map(visible, (f"Run {self.run}", self.asked, self.counts, *table, self.claim, *warnings, self.place))
+            map(
+                visible,
+                (
+                    f"Run {self.run}",
+                    self.asked,
+                    self.counts,
+                    *table,
+                    self.claim,
+                    *warnings,
+                    self.place,
+                ),
+            )
         )
 
 
@@ -96,7 +143,14 @@ def html(tag: str, content: str, style: str = "", raw: bool = False) -> str:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     interval = f"{_number(row['low'])} to {_number(row['high'])}"
     holdout = _number(row["holdout_iia"]), str(row["holdout_n"] or "-")
-    return row["variable"], words(row["units"]), _number(row["iia"]), interval, str(row["n"]), *holdout
+    return (
+        row["variable"],
+        words(row["units"]),
+        _number(row["iia"]),
+        interval,
+        str(row["n"]),
+        *holdout,
+    )
 
 
 def _number(share: float | None) -> str:
@@ -107,7 +161,11 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     body = "".join(_row("td", row) for row in rows)
     if not body:
         return html("p", "No hypothesis was accepted.")
-    return html("table", html("thead", _row("th", columns), raw=True) + html("tbody", body, raw=True), raw=True)
+    return html(
+        "table",
+        html("thead", _row("th", columns), raw=True) + html("tbody", body, raw=True),
+        raw=True,
+    )
 
 
 def _row(tag: str, cells: tuple[str, ...]) -> str:

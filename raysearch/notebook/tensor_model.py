@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.causal import Stimulus
-from raysearch.engine.encode_tensors import untaken
-from raysearch.engine.factory import FactorySource
-from raysearch.engine.given import GivenModel
-from raysearch.engine.tensors import TensorNetwork
+from raysearch.engine.encoding.encode_tensors import untaken
+from raysearch.engine.loading.factory import FactorySource
+from raysearch.engine.loading.given_model import GivenModel
+from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError
-from raysearch.notebook.prediction import Prediction, predicted
+from raysearch.notebook.prediction import NextTokens, predicted
 
 
 class TensorModel:
-    """A network on tensors to look into: any torch module that takes a batch of tensors and puts out class logits.
+    """A network on tensors to look into: any torch module that takes a batch of tensors and puts
+    out class logits.
 
     Raises: ModelError for a language model, which `rs.Model` takes.
     """
@@ -30,11 +31,13 @@ class TensorModel:
 
     @classmethod
     def load(cls, path: str, dtype: str = "float32", device: str = "cpu") -> "TensorModel":
-        """The module that a function makes: "my_net.py:network" or "package.module:network". Raises: JobError, ModelError."""
+        """The module that a function makes: "my_net.py:network" or "package.module:network".
+        Raises: JobError, ModelError."""
         place, colon, name = str(path).rpartition(":")
         if not colon:
             raise ModelError(
-                f"{path}: names no function; give my_net.py:network, a function that returns a torch.nn.Module"
+                f"{path}: names no function; give my_net.py:network, a function that returns a "
+                f"torch.nn.Module"
             )
         if place.endswith(".py"):
             place = str(Path(place).expanduser().resolve())
@@ -44,14 +47,17 @@ class TensorModel:
         count = sum(p.numel() for p in self.given.module.parameters())
         return f"{self.given.name}: a network on tensors, {count} weights, {self.given.dtype}"
 
-    def predict(self, tensor: Any, top: int = 5) -> Prediction:
-        """The `top` classes (at most all) that the network finds most likely for `tensor`, which has no row dimension.
+    def predict(self, tensor: Any, top: int = 5) -> NextTokens:
+        """The `top` classes (at most all) that the network finds most likely for `tensor`, which
+        has no row dimension.
 
-        `tensor`: of torch or numpy, or nested lists of numbers. Raises: PairsError for what is no tensor; ModelError for one that the
-        network does not take.
+        `tensor`: of torch or numpy, or nested lists of numbers. Raises: PairsError for what is no
+        tensor; ModelError for one that the network does not take.
         """
         if isinstance(tensor, str):
-            raise PairsError(f"predict: got the text {tensor!r:.60}; {self.given.name} takes tensors")
+            raise PairsError(
+                f"predict: got the text {tensor!r:.60}; {self.given.name} takes tensors"
+            )
         stimulus = Stimulus.of(tensor)
         shown = f"tensor of shape {list(stimulus.shape)}"
         with self.given.borrowed():

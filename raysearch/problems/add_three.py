@@ -1,6 +1,8 @@
-"""Addition of three numbers, "3+5+4=" -> "12": a problem whose intermediate sum may live somewhere in a network.
+"""Addition of three numbers, "3+5+4=" -> "12": a problem whose intermediate sum may live somewhere
+in a network.
 
-Invariants: every span cuts out exactly its own word; base and source are drawn independently, each number uniformly.
+Invariants: every span cuts out exactly its own word; base and source are drawn independently, each
+number uniformly.
 """
 
 import random
@@ -18,7 +20,8 @@ MOST = 9_999
 
 
 def problem(highest: int = 9) -> Problem:
-    """The problem over the numbers 0 to `highest`, both included: variables a, b, c, sum_ab = a + b, total = sum_ab + c.
+    """The problem over the numbers 0 to `highest`, both included: variables a, b, c, sum_ab = a +
+    b, total = sum_ab + c.
 
     Raises: CausalModelError where `highest` is no whole number from 1 to MOST.
     """
@@ -35,7 +38,10 @@ def problem(highest: int = 9) -> Problem:
 
 def _causal_model(highest: int) -> CausalModel:
     numbers = [Variable(name, tuple(range(highest + 1))) for name in ("a", "b", "c")]
-    sums = [Variable("sum_ab", tuple(range(2 * highest + 1))), Variable("total", tuple(range(3 * highest + 1)))]
+    sums = [
+        Variable("sum_ab", tuple(range(2 * highest + 1))),
+        Variable("total", tuple(range(3 * highest + 1))),
+    ]
     return CausalModel(
         variables=(*numbers, *sums),
         parents={"sum_ab": ("a", "b"), "total": ("sum_ab", "c")},

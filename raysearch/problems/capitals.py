@@ -1,10 +1,13 @@
-"""Capitals and official languages of countries: a problem with two relations, so that country, relation and answer are told apart.
+"""Capitals and official languages of countries: a problem with two relations, so that country,
+relation and answer are told apart.
 
-"In the country of Spain, the official capital is" -> " Madrid";  "... the official language is" -> " Spanish".
+"In the country of Spain, the official capital is" -> " Madrid";  "... the official language is" ->
+" Spanish".
 
-Invariants: the two sentences differ in one word, so that every position stands at the same place in base and source;
-the two countries of a pair share neither capital nor language, so that the only counterfactual that ever keeps the
-base's answer is that of `relation` where base and source have the same one.
+Invariants: the two sentences differ in one word, so that every position stands at the same place in
+base and source; the two countries of a pair share neither capital nor language, so that the only
+counterfactual that ever keeps the base's answer is that of `relation` where base and source have
+the same one.
 """
 
 import random
@@ -19,14 +22,16 @@ RELATIONS = ("capital", "language")
 """The two relations; each is also the one word in which their sentences differ."""
 
 POSITIONS = ("country", "comma", "the", "official", "relation")
-"""The country and the words after it, in their order; the "is" after them is the built-in position "last"."""
+"""The country and the words after it, in their order; the "is" after them is the built-in position
+"last"."""
 
 OTHER_RELATION = 0.75
 """The share of pairs whose source has the other relation.
 
-Only there does `relation` change anything, and only there do `country` and `answer` predict different things: a place that
-holds the answer alone matches `country` on the rest (a quarter) and is soon rejected, where halves would take three times
-the pairs. The rest is for the keep pairs of `relation` and for results per set.
+Only there does `relation` change anything, and only there do `country` and `answer` predict
+different things: a place that holds the answer alone matches `country` on the rest (a quarter) and
+is soon rejected, where halves would take three times the pairs. The rest is for the keep pairs of
+`relation` and for results per set.
 """
 
 _TABLE = """
@@ -67,17 +72,52 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     country: dict(zip(RELATIONS, answers.split(", "), strict=True))
     for country, answers in (fact.strip().split(": ") for fact in _TABLE.split(";"))
 }
-"""Capital and one official (or the main) language of each country whose name, after a blank, is one token of SmolLM2.
+"""Capital and one official (or the main) language of each country whose name, after a blank, is one
+token of SmolLM2.
 
-Countries named as their capital are left out. Where several languages are official, it is the one SmolLM2 says.
+Countries named as their capital are left out. Where several languages are official, it is the one
+SmolLM2 says.
 """
 
 LEFT_OUT: Mapping[str, Sequence[str]] = {
-    # A pair's base and source may be solved, and its counterfactual yet ask for the country's other relation.
+    # A pair's base and source may be solved, and its counterfactual yet ask for the country's other
+    # relation.
     "SmolLM2-135M answers at least one of the two relations wrongly": (
-        *("Angola", "Azerbaijan", "Bangladesh", "Belize", "Benin", "Bhutan", "Botswana", "Brazil", "Chad", "Ethiopia"),
-        *("Fiji", "Georgia", "Ghana", "Guinea", "Honduras", "Iran", "Jamaica", "Kazakhstan", "Kenya", "Kosovo"),
-        *("Liberia", "Libya", "Madagascar", "Malaysia", "Malta", "Mongolia", "Myanmar", "Namibia", "Niger"),
+        *(
+            "Angola",
+            "Azerbaijan",
+            "Bangladesh",
+            "Belize",
+            "Benin",
+            "Bhutan",
+            "Botswana",
+            "Brazil",
+            "Chad",
+            "Ethiopia",
+        ),
+        *(
+            "Fiji",
+            "Georgia",
+            "Ghana",
+            "Guinea",
+            "Honduras",
+            "Iran",
+            "Jamaica",
+            "Kazakhstan",
+            "Kenya",
+            "Kosovo",
+        ),
+        *(
+            "Liberia",
+            "Libya",
+            "Madagascar",
+            "Malaysia",
+            "Malta",
+            "Mongolia",
+            "Myanmar",
+            "Namibia",
+            "Niger",
+        ),
         *("Pakistan", "Paraguay", "Turkey", "Ukraine", "Uzbekistan"),
     ),
     # Copying the country would be right.
@@ -91,24 +131,35 @@ COUNTRIES = tuple(c for c in FACTS if not any(c in left_out for left_out in LEFT
 """The countries that are asked about where the job names none."""
 
 
-def problem(countries: Sequence[str] | None = None, other_relation: float = OTHER_RELATION) -> Problem:
-    """The problem over `countries` (of FACTS; default: COUNTRIES): variables country, relation, answer.
+def problem(
+    countries: Sequence[str] | None = None, other_relation: float = OTHER_RELATION
+) -> Problem:
+    """The problem over `countries` (of FACTS; default: COUNTRIES): variables country, relation,
+    answer.
 
-    `other_relation` in [0, 1] is the share of pairs whose source has the other relation. A pair's set is "same_relation"
-    or "other_relation".
+    `other_relation` in [0, 1] is the share of pairs whose source has the other relation. A pair's
+    set is "same_relation" or "other_relation".
 
-    Raises: CausalModelError for a country that is not in FACTS, a list without two countries that share no answer, or a
-    share outside its range.
+    Raises: CausalModelError for a country that is not in FACTS, a list without two countries that
+    share no answer, or a share outside its range.
     """
     chosen = COUNTRIES if countries is None else _checked(countries)
-    if isinstance(other_relation, bool) or not isinstance(other_relation, int | float) or not 0 <= other_relation <= 1:
+    if (
+        isinstance(other_relation, bool)
+        or not isinstance(other_relation, int | float)
+        or not 0 <= other_relation <= 1
+    ):
         raise CausalModelError(
-            f"capitals: other_relation: got {other_relation!r}; it must be a number from 0 to 1, such as {OTHER_RELATION}"
+            f"capitals: other_relation: got {other_relation!r}; it must be a number from 0 to 1, "
+            f"such as {OTHER_RELATION}"
         )
-    couples = [(b, s) for b in chosen for s in chosen if not {*FACTS[b].values()} & {*FACTS[s].values()}]
+    couples = [
+        (b, s) for b in chosen for s in chosen if not {*FACTS[b].values()} & {*FACTS[s].values()}
+    ]
     if not couples:
         raise CausalModelError(
-            f"capitals: countries: {', '.join(chosen) or 'an empty list'}: no two of them differ in capital and in "
+            f"capitals: countries: {', '.join(chosen) or 'an empty list'}: no two of them differ "
+            f"in capital and in "
             "language; give at least two that do, such as Spain and Italy"
         )
     return Problem(
@@ -125,12 +176,15 @@ def problem(countries: Sequence[str] | None = None, other_relation: float = OTHE
 def _checked(countries: Sequence[str]) -> tuple[str, ...]:
     """The countries, each once. Raises: CausalModelError."""
     if isinstance(countries, str) or not isinstance(countries, Sequence):
-        raise CausalModelError(f"capitals: countries: got {countries!r}; it must be a list, such as [Spain, Italy]")
+        raise CausalModelError(
+            f"capitals: countries: got {countries!r}; it must be a list, such as [Spain, Italy]"
+        )
     for country in countries:
         if not isinstance(country, str) or country not in FACTS:
             near = get_close_matches(str(country), FACTS, n=3) or ("Spain", "Italy", "Japan")
             raise CausalModelError(
-                f"capitals: countries: {country!r} is not one of the {len(FACTS)} whose name is one token; "
+                f"capitals: countries: {country!r} is not one of the {len(FACTS)} whose name is "
+                f"one token; "
                 f"it could be {', '.join(near)}"
             )
     return tuple(dict.fromkeys(countries))
@@ -139,7 +193,11 @@ def _checked(countries: Sequence[str]) -> tuple[str, ...]:
 def _causal_model(countries: tuple[str, ...]) -> CausalModel:
     answers = tuple(dict.fromkeys(FACTS[c][r] for r in RELATIONS for c in countries))
     return CausalModel(
-        variables=(Variable("country", countries), Variable("relation", RELATIONS), Variable("answer", answers)),
+        variables=(
+            Variable("country", countries),
+            Variable("relation", RELATIONS),
+            Variable("answer", answers),
+        ),
         parents={"answer": ("country", "relation")},
         mechanisms={"answer": _look_up},
         output="answer",
@@ -150,8 +208,11 @@ def _look_up(country: str, relation: str) -> Value:
     return FACTS[country][relation]
 
 
-def _sample(couples: tuple[tuple[str, str], ...], other_relation: float, rng: random.Random) -> tuple[Setting, Setting]:
-    """A base and a source: two countries that share no answer, uniformly; the base's relation uniformly."""
+def _sample(
+    couples: tuple[tuple[str, str], ...], other_relation: float, rng: random.Random
+) -> tuple[Setting, Setting]:
+    """A base and a source: two countries that share no answer, uniformly; the base's relation
+    uniformly."""
     base, source = rng.choice(couples)
     relation, other = rng.sample(RELATIONS, 2)
     asked = other if rng.random() < other_relation else relation
@@ -159,7 +220,8 @@ def _sample(couples: tuple[tuple[str, str], ...], other_relation: float, rng: ra
 
 
 def _render(values: Setting) -> Input:
-    """The text such as "In the country of Spain, the official capital is", with the span of each of POSITIONS."""
+    """The text such as "In the country of Spain, the official capital is", with the span of each of
+    POSITIONS."""
     text, spans = "In the country of", {}
     words = (f" {values['country']}", ",", " the", " official", f" {values['relation']}")
     for name, word in zip(POSITIONS, words, strict=True):

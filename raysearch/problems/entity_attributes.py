@@ -1,7 +1,9 @@
-"""Attributes of cities: the country, the language and the continent of one city, asked one at a time and told apart.
+"""Attributes of cities: the country, the language and the continent of one city, asked one at a
+time and told apart.
 
-Invariants: the two cities of a pair share no attribute; a variable that stands for one attribute changes the answer
-where that attribute is asked (its cause pairs) and nowhere else (its isolate pairs), as in RAVEL (Huang et al. 2024).
+Invariants: the two cities of a pair share no attribute; a variable that stands for one attribute
+changes the answer where that attribute is asked (its cause pairs) and nowhere else (its isolate
+pairs), as in RAVEL (Huang et al. 2024).
 """
 
 import random
@@ -27,7 +29,8 @@ FRAMES: Mapping[str, str] = {
 """The sentence that asks each attribute."""
 
 OTHER_ASKED = 0.75
-"""The share of pairs whose source asks something else: only there does `asked` change the answer."""
+"""The share of pairs whose source asks something else: only there does `asked` change the answer.
+"""
 
 _COUNTRIES = """
 Afghanistan: Pashto, Asia; Austria: German, Europe; Canada: English, North America; Chile: Spanish, South America;
@@ -62,29 +65,34 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     for country, cities in _table(_CITIES).items()
     for city in cities
 }
-"""Country, language (the country's) and continent of each city. Each city is one token of SmolLM2 after a blank, and
-SmolLM2-135M gives all three of its attributes rightly. Left out are cities where two answers begin with the same token
-(Prague: Czech; Johannesburg: South), the Australian ones (country and continent have one name), and those of which a single
-answer would be wrong (Istanbul, Montreal, Quebec)."""
+"""Country, language (the country's) and continent of each city. Each city is one token of SmolLM2
+after a blank, and SmolLM2-135M gives all three of its attributes rightly. Left out are cities where
+two answers begin with the same token (Prague: Czech; Johannesburg: South), the Australian ones
+(country and continent have one name), and those of which a single answer would be wrong (Istanbul,
+Montreal, Quebec)."""
 
 
 def problem(cities: Sequence[str] = tuple(FACTS), other_asked: float = OTHER_ASKED) -> Problem:
     """The problem over `cities` (of FACTS).
 
-    Variables: the inputs `city` and `asked`; `country`, `language` and `continent`, each of the city and none the
-    parent of another; the output `answer`, the one that is asked. `other_asked` in [0, 1] is the share of pairs whose
-    source asks another attribute. A pair's set says what its base asks: "asks_country" holds the cause pairs of
-    `country` and isolate pairs of `language` and `continent`.
+    Variables: the inputs `city` and `asked`; `country`, `language` and `continent`, each of the
+    city and none the parent of another; the output `answer`, the one that is asked. `other_asked`
+    in [0, 1] is the share of pairs whose source asks another attribute. A pair's set says what its
+    base asks: "asks_country" holds the cause pairs of `country` and isolate pairs of `language` and
+    `continent`.
 
-    Raises: CausalModelError for a city that is not in FACTS, a list without two cities that share no attribute, or a
-    share outside its range.
+    Raises: CausalModelError for a city that is not in FACTS, a list without two cities that share
+    no attribute, or a share outside its range.
     """
     known = chosen("entity_attributes", "cities", cities, FACTS)
     moved = share("entity_attributes", "other_asked", other_asked, OTHER_ASKED)
-    couples = [(b, s) for b in known for s in known if not {*FACTS[b].values()} & {*FACTS[s].values()}]
+    couples = [
+        (b, s) for b in known for s in known if not {*FACTS[b].values()} & {*FACTS[s].values()}
+    ]
     if not couples:
         raise CausalModelError(
-            f"entity_attributes: cities: {', '.join(known)}: no two of them differ in country, language and continent; "
+            f"entity_attributes: cities: {', '.join(known)}: no two of them differ in country, "
+            f"language and continent; "
             "give at least two that do, such as Paris and Tokyo"
         )
     return Problem(
@@ -121,8 +129,11 @@ def _pick(asked: str, *values: str) -> Value:
     return values[ATTRIBUTES.index(asked)]
 
 
-def _sample(couples: tuple[tuple[str, str], ...], other_asked: float, rng: random.Random) -> tuple[Setting, Setting]:
-    """A base and a source: two cities that share no attribute, uniformly; what the base asks uniformly."""
+def _sample(
+    couples: tuple[tuple[str, str], ...], other_asked: float, rng: random.Random
+) -> tuple[Setting, Setting]:
+    """A base and a source: two cities that share no attribute, uniformly; what the base asks
+    uniformly."""
     base, source = rng.choice(couples)
     asked, other = rng.sample(ATTRIBUTES, 2)
     moved = other if rng.random() < other_asked else asked
@@ -132,7 +143,9 @@ def _sample(couples: tuple[tuple[str, str], ...], other_asked: float, rng: rando
 def _render(values: Setting) -> Input:
     """The sentence, with the span of each of POSITIONS."""
     asked = str(values["asked"])
-    return Input(*fill(FRAMES[asked], {"city": str(values["city"]), "attribute": asked}), dict(values))
+    return Input(
+        *fill(FRAMES[asked], {"city": str(values["city"]), "attribute": asked}), dict(values)
+    )
 
 
 def _write(answer: Value) -> str:

@@ -12,7 +12,8 @@ from raysearch.old_paths import announce
 
 
 def fill(frame: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
-    """The text of `frame`, each gap such as "{country}" filled with its word, and the span [start, end) of each gap.
+    """The text of `frame`, each gap such as "{country}" filled with its word, and the span [start,
+    end) of each gap.
 
     Spans stand in the order of the gaps. Words that the frame has no gap for are not looked at.
 
@@ -24,7 +25,8 @@ def fill(frame: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
         if gap is not None:
             if gap not in words:
                 raise PairsError(
-                    f"the frame {frame!r} has the gap {gap!r}, and no word fills it; it got {', '.join(words) or 'none'}"
+                    f"the frame {frame!r} has the gap {gap!r}, and no word fills it; it got "
+                    f"{', '.join(words) or 'none'}"
                 )
             spans[gap] = (len(text), len(text) + len(words[gap]))
             text += words[gap]

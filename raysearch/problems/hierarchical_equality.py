@@ -1,11 +1,14 @@
-"""Hierarchical equality: (w = x) = (y = z) on random vectors, the problem on which distributed alignment search was first shown.
+"""Hierarchical equality: (w = x) = (y = z) on random vectors, the problem on which distributed
+alignment search was first shown.
 
-w, x, y, z are symbols, each a fixed vector; the network is given the four vectors in one row and answers "1" (the two comparisons
-agree) or "0". It may work with two intermediate variables, left_equality (w = x) and right_equality (y = z).
-Geiger et al., 2023, "Finding Alignments Between Interpretable Causal Variables and Distributed Neural Representations", section 4.
+w, x, y, z are symbols, each a fixed vector; the network is given the four vectors in one row and
+answers "1" (the two comparisons agree) or "0". It may work with two intermediate variables,
+left_equality (w = x) and right_equality (y = z). Geiger et al., 2023, "Finding Alignments Between
+Interpretable Causal Variables and Distributed Neural Representations", section 4.
 
-Invariants: the vectors are a function of their number and dimensions alone; any two of them are at least NEAREST apart (sum of
-absolute differences), so that equality can be seen; both comparisons are true half of the time, in base and source independently.
+Invariants: the vectors are a function of their number and dimensions alone; any two of them are at
+least NEAREST apart (sum of absolute differences), so that equality can be seen; both comparisons
+are true half of the time, in base and source independently.
 """
 
 import operator
@@ -30,11 +33,12 @@ _TRIES = 10_000
 
 
 def problem(symbols: int = 20, dimensions: int = 4) -> Problem:
-    """The problem over so many `symbols`, their vectors of so many `dimensions`: variables w, x, y, z, left_equality, right_equality,
-    output. A pair's set says which comparisons differ between base and source: "left", "right", "both" or "neither".
+    """The problem over so many `symbols`, their vectors of so many `dimensions`: variables w, x, y,
+    z, left_equality, right_equality, output. A pair's set says which comparisons differ between
+    base and source: "left", "right", "both" or "neither".
 
-    Raises: CausalModelError for fewer than two symbols or more than MOST_SYMBOLS, for no dimension or more than MOST_DIMENSIONS, and for
-    more symbols than have room.
+    Raises: CausalModelError for fewer than two symbols or more than MOST_SYMBOLS, for no dimension
+    or more than MOST_DIMENSIONS, and for more symbols than have room.
     """
     symbols = whole("hierarchical_equality", "symbols", symbols, 2, MOST_SYMBOLS, 20)
     dimensions = whole("hierarchical_equality", "dimensions", dimensions, 1, MOST_DIMENSIONS, 4)
@@ -51,7 +55,8 @@ def problem(symbols: int = 20, dimensions: int = 4) -> Problem:
 
 @cache
 def vectors(symbols: int, dimensions: int) -> tuple[tuple[float, ...], ...]:
-    """The vector of each symbol, its coordinates uniform in [-1, 1]. Raises: CausalModelError where so many have no room."""
+    """The vector of each symbol, its coordinates uniform in [-1, 1]. Raises: CausalModelError where
+    so many have no room."""
     rng = random.Random(f"hierarchical_equality.{dimensions}.vectors")
     found: list[tuple[float, ...]] = []
     tries = 0
@@ -63,7 +68,8 @@ def vectors(symbols: int, dimensions: int) -> tuple[tuple[float, ...], ...]:
         tries += 1
         if tries > _TRIES:
             raise CausalModelError(
-                f"hierarchical_equality: symbols: {symbols} vectors of {dimensions} dimensions have no room {NEAREST} apart; "
+                f"hierarchical_equality: symbols: {symbols} vectors of {dimensions} dimensions "
+                f"have no room {NEAREST} apart; "
                 f"{len(found)} have: ask for fewer symbols or more dimensions"
             )
     return tuple(found)

@@ -1,9 +1,11 @@
-"""The indirect object: two people, one of whom acts; who receives? Position and token of the one who does are told apart.
+"""The indirect object: two people, one of whom acts; who receives? Position and token of the one
+who does are told apart.
 
 "When Mary and John went to the store, John gave a drink to" -> " Mary"
 
-Invariants: every span cuts out exactly its own word; base and source have the same template and four names between
-them, so that the name that one variable predicts is never the one that another does, unless the positions agree.
+Invariants: every span cuts out exactly its own word; base and source have the same template and
+four names between them, so that the name that one variable predicts is never the one that another
+does, unless the positions agree.
 """
 
 import random
@@ -15,19 +17,22 @@ from raysearch.problems.frame import fill
 from raysearch.problems.options import chosen, share, words
 
 POSITIONS = ("first", "and", "second", "repeated", "verb", "thing")
-"""The two names and the "and" between them, the name that is said again, what is done, with what; "last" is the "to"."""
+"""The two names and the "and" between them, the name that is said again, what is done, with what;
+"last" is the "to"."""
 
 PLACES = ("first", "second")
 """Where the one who receives is named: the values of `io_position`."""
 
 OTHER_POSITION = 0.75
-"""The share of pairs whose source has the other `io_position`: only there does that variable change the answer."""
+"""The share of pairs whose source has the other `io_position`: only there does that variable change
+the answer."""
 
 TEMPLATES: Mapping[str, str] = {
     "store": "When {first} {and} {second} went to the store, {repeated} {verb} a {thing} to",
     "park": "After {first} {and} {second} had met in the park, {repeated} {verb} the {thing} to",
     "school": "While {first} {and} {second} were at school, {repeated} {verb} a {thing} to",
-    "dinner": "Then {first} {and} {second} sat down for dinner, and {repeated} {verb} the {thing} to",
+    "dinner": "Then {first} {and} {second} sat down for dinner, and {repeated} {verb} the {thing} "
+    "to",
 }
 """The sentences, by a name for each."""
 
@@ -55,10 +60,60 @@ NAMES = (
         "Laura",
         "Rachel",
     ),
-    *("Michael", "David", "Robert", "William", "Peter", "Jack", "Alice", "Bob", "Charlie", "Daniel", "Kevin", "Brian"),
-    *("Steve", "Frank", "Henry", "George", "Simon", "Martin", "Alex", "Adam", "Jason", "Scott", "Eric", "Andrew"),
-    *("Thomas", "Matthew", "Joseph", "Richard", "Chris", "Jane", "Susan", "Helen", "Julia", "Maria", "Karen", "Linda"),
-    *("Nancy", "Amy", "Jessica", "Elizabeth", "Margaret", "Ruth", "Lucy", "Emily", "Diana", "Claire"),
+    *(
+        "Michael",
+        "David",
+        "Robert",
+        "William",
+        "Peter",
+        "Jack",
+        "Alice",
+        "Bob",
+        "Charlie",
+        "Daniel",
+        "Kevin",
+        "Brian",
+    ),
+    *(
+        "Steve",
+        "Frank",
+        "Henry",
+        "George",
+        "Simon",
+        "Martin",
+        "Alex",
+        "Adam",
+        "Jason",
+        "Scott",
+        "Eric",
+        "Andrew",
+    ),
+    *(
+        "Thomas",
+        "Matthew",
+        "Joseph",
+        "Richard",
+        "Chris",
+        "Jane",
+        "Susan",
+        "Helen",
+        "Julia",
+        "Maria",
+        "Karen",
+        "Linda",
+    ),
+    *(
+        "Nancy",
+        "Amy",
+        "Jessica",
+        "Elizabeth",
+        "Margaret",
+        "Ruth",
+        "Lucy",
+        "Emily",
+        "Diana",
+        "Claire",
+    ),
 )
 """First names that are one token of SmolLM2 after a blank."""
 
@@ -70,11 +125,13 @@ def problem(
 ) -> Problem:
     """The problem over `names` (any, at least four) and `templates` (of TEMPLATES).
 
-    Variables: the inputs `template`, `first`, `second` (the names, in their order) and `io_position` (which of the two
-    is named only once and receives), and the output `io_token`, the name of that one. `other_position` in [0, 1] is the
-    share of pairs whose source has the other `io_position`. A pair's set is "same_position" or "other_position".
+    Variables: the inputs `template`, `first`, `second` (the names, in their order) and
+    `io_position` (which of the two is named only once and receives), and the output `io_token`, the
+    name of that one. `other_position` in [0, 1] is the share of pairs whose source has the other
+    `io_position`. A pair's set is "same_position" or "other_position".
 
-    Raises: CausalModelError for fewer than four names, a name with a blank, an unknown template, a share out of range.
+    Raises: CausalModelError for fewer than four names, a name with a blank, an unknown template, a
+    share out of range.
     """
     people = words("indirect_object", "names", names, 4, NAMES[:4])
     used = chosen("indirect_object", "templates", templates, TEMPLATES)
@@ -125,7 +182,13 @@ def _render(values: Setting) -> Input:
     """The sentence, with the span of each of POSITIONS."""
     template, first, second = str(values["template"]), str(values["first"]), str(values["second"])
     repeated = second if values["io_position"] == "first" else first
-    said = {"first": first, "and": "and", "second": second, "repeated": repeated, **_WORDS[template]}
+    said = {
+        "first": first,
+        "and": "and",
+        "second": second,
+        "repeated": repeated,
+        **_WORDS[template],
+    }
     return Input(*fill(TEMPLATES[template], said), dict(values))
 
 

@@ -1,6 +1,7 @@
 """JSON as a file of pairs may hold it: strict where Python's reader is lenient.
 
-Invariants: a key given twice, NaN, infinity and half a character are refused, not taken for something.
+Invariants: a key given twice, NaN, infinity and half a character are refused, not taken for
+something.
 """
 
 import json
@@ -13,7 +14,8 @@ _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def json_of(line: str) -> Any:
-    """The value of a line. Raises: JSONDecodeError for what is no JSON, ValueError (one line) for what is not to be relied on."""
+    """The value of a line. Raises: JSONDecodeError for what is no JSON, ValueError (one line) for
+    what is not to be relied on."""
     try:
         value = _DECODER.decode(line)
     except RecursionError as e:
@@ -24,7 +26,8 @@ def json_of(line: str) -> Any:
 
 
 def values_of(text: str) -> Iterator[Any]:
-    """The entries of an array, one by one. Raises: as `json_of`; JSONDecodeError too for what follows the array."""
+    """The entries of an array, one by one. Raises: as `json_of`; JSONDecodeError too for what
+    follows the array."""
     at = _after_blanks(text, 0)
     assert text[at] == "[", "an array is asked for"
     at = _after_blanks(text, at + 1)
@@ -33,7 +36,9 @@ def values_of(text: str) -> Iterator[Any]:
             try:
                 value, at = _DECODER.raw_decode(text, at)
             except RecursionError as e:
-                raise ValueError("is nested too deep to be read; a pair has three or four levels") from e
+                raise ValueError(
+                    "is nested too deep to be read; a pair has three or four levels"
+                ) from e
             _check_whole(value)
             yield value
             at = _after_blanks(text, at)
@@ -56,7 +61,8 @@ def _check_whole(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as e:
         raise ValueError(
-            f"holds half a character ({e.object[e.start]!r}); write the character itself, or both of its escapes"
+            f"holds half a character ({e.object[e.start]!r}); write the character itself, or both "
+            f"of its escapes"
         ) from e
 
 

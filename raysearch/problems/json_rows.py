@@ -1,7 +1,7 @@
 """JSON as files of pairs hold it: an object a line, in blocks of lines; or one array of objects.
 
-Invariants: a block is read into Arrow at once only where that is the same as reading it line by line; blank lines count and hold nothing; a
-byte order mark is no part of the text.
+Invariants: a block is read into Arrow at once only where that is the same as reading it line by
+line; blank lines count and hold nothing; a byte order mark is no part of the text.
 """
 
 import codecs
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.json
 
 from raysearch.errors import PairsError
+from raysearch.problems.decompress import opened
 from raysearch.problems.json_line import json_of, values_of
-from raysearch.problems.unpacked import opened
 
 BLOCK = 2**21
 """Bytes of a block, about."""
@@ -34,16 +34,18 @@ _MARKS = {
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines that are not blank: their numbers, from 1; the same as Arrow where that can be done (None else); and the value of each."""
+class JsonLines:
+    """Lines that are not blank: their numbers, from 1; the same as Arrow where that can be done
+    (None else); and the value of each."""
 
     numbers: list[int]
     table: Callable[[], pa.Table | None]
     value: Callable[[int], Any]
 
 
-def lines_of(path: Path) -> Iterator[Lines]:
-    """The lines of a file in blocks. Raises: PairsError with the line for what is no UTF-8 (or UTF-16 with its mark)."""
+def lines_of(path: Path) -> Iterator[JsonLines]:
+    """The lines of a file in blocks. Raises: PairsError with the line for what is no UTF-8 (or
+    UTF-16 with its mark)."""
     first, done = 1, 0
     with opened(path) as file:
         for block in _blocks(_utf8(path, file)):
@@ -55,22 +57,24 @@ def lines_of(path: Path) -> Iterator[Lines]:
                 yield _lines(path, block, [n for n, _ in kept], [line for _, line in kept])
 
 
-def _lines(path: Path, block: bytes, numbers: list[int], lines: list[bytes]) -> Lines:
+def _lines(path: Path, block: bytes, numbers: list[int], lines: list[bytes]) -> JsonLines:
     def value(at: int) -> Any:
         try:
             return json_of(lines[at].decode().removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"))
         except json.JSONDecodeError as e:
             raise PairsError(
-                f"{path}: line {numbers[at]}: is no JSON: {e.msg} at column {e.colno}; give an object a line"
+                f"{path}: line {numbers[at]}: is no JSON: {e.msg} at column {e.colno}; give an "
+                f"object a line"
             ) from e
         except ValueError as e:
             raise PairsError(f"{path}: line {numbers[at]}: {e}") from e
 
-    return Lines(numbers, lambda: _table(block, lines), value)
+    return JsonLines(numbers, lambda: _table(block, lines), value)
 
 
 def _table(block: bytes, lines: list[bytes]) -> pa.Table | None:
-    """The lines as Arrow; None where its reader is not to be trusted with them, or takes them for another number of objects."""
+    """The lines as Arrow; None where its reader is not to be trusted with them, or takes them for
+    another number of objects."""
     if _HALVES.search(block) or not all(map(_is_shallow_object, lines)):
         return None  # a block that begins with null kills Arrow's reader (pyarrow 25)
     options = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
@@ -111,7 +115,8 @@ def _entries(path: Path) -> Iterator[Any]:
             yield value
     except json.JSONDecodeError as e:
         raise PairsError(
-            f"{path}: holds no JSON array: {e.msg} at line {e.lineno}, column {e.colno}; give one array of objects, or an object a line"
+            f"{path}: holds no JSON array: {e.msg} at line {e.lineno}, column {e.colno}; give one "
+            f"array of objects, or an object a line"
         ) from e
     except ValueError as e:
         raise PairsError(f"{path}: pair {entries + 1}: {e}") from e
@@ -128,8 +133,12 @@ def _utf8(path: Path, file: Any) -> Iterator[bytes]:
             chunk = file.read(BLOCK)
         return
     if len(chunk) <= 4:
-        raise PairsError(f"{path}: holds the mark of {encoding.upper()} and no text; write pairs in UTF-8")
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=False)
+        raise PairsError(
+            f"{path}: holds the mark of {encoding.upper()} and no text; write pairs in UTF-8"
+        )
+    decoder = io.IncrementalNewlineDecoder(
+        codecs.getincrementaldecoder(encoding)(), translate=False
+    )
     try:
         while chunk:
             yield decoder.decode(chunk).encode()
@@ -137,7 +146,8 @@ def _utf8(path: Path, file: Any) -> Iterator[bytes]:
         yield decoder.decode(b"", final=True).encode()
     except UnicodeError as e:
         raise PairsError(
-            f"{path}: holds no text in {encoding.upper()}, as its first bytes say; write it in UTF-8"
+            f"{path}: holds no text in {encoding.upper()}, as its first bytes say; write it in "
+            f"UTF-8"
         ) from e
 
 
@@ -160,5 +170,6 @@ def _check_utf8(path: Path, content: bytes, before: int) -> None:
         content.decode()
     except UnicodeDecodeError as e:
         raise PairsError(
-            f"{path}: is no text in UTF-8 (byte {before + e.start}); give JSON lines, or name a .parquet file"
+            f"{path}: is no text in UTF-8 (byte {before + e.start}); give JSON lines, or name a "
+            f".parquet file"
         ) from e

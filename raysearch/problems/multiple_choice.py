@@ -1,9 +1,12 @@
-"""Multiple choice: a question whose choices carry random letters; the slot of the right one and its letter are told apart.
+"""Multiple choice: a question whose choices carry random letters; the slot of the right one and its
+letter are told apart.
 
-"The ball is red. What color is the ball?\\nQ. blue\\nX. red\\nB. green\\nK. white\\nAnswer:" -> " X"
+"The ball is red. What color is the ball?\\nQ. blue\\nX. red\\nB. green\\nK. white\\nAnswer:" -> "
+X"
 
-Invariants: every span cuts out exactly its own word; base and source offer the same colors in an order of their own, and have no letter in
-common or all of them slot by slot, so that each variable has a counterfactual on every pair.
+Invariants: every span cuts out exactly its own word; base and source offer the same colors in an
+order of their own, and have no letter in common or all of them slot by slot, so that each variable
+has a counterfactual on every pair.
 """
 
 import random
@@ -21,12 +24,39 @@ CHOICES = 4
 
 LETTERS = tuple(ascii_uppercase)
 
-COLORS = ("red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "purple", "gray", "gold")
+COLORS = (
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "white",
+    "black",
+    "brown",
+    "orange",
+    "pink",
+    "purple",
+    "gray",
+    "gold",
+)
 
-THINGS = ("ball", "car", "house", "box", "book", "cup", "hat", "door", "shirt", "chair", "bag", "bird")
+THINGS = (
+    "ball",
+    "car",
+    "house",
+    "box",
+    "book",
+    "cup",
+    "hat",
+    "door",
+    "shirt",
+    "chair",
+    "bag",
+    "bird",
+)
 
 OTHER_SLOT = 0.75
-"""The share of pairs whose source has its right choice in another slot: only there does `answer_pointer` change anything."""
+"""The share of pairs whose source has its right choice in another slot: only there does
+`answer_pointer` change anything."""
 
 SAME_LETTERS = 0.0
 """The share of pairs whose source has the base's letters, and its right choice in another slot."""
@@ -44,18 +74,20 @@ def problem(
     same_letters: float = SAME_LETTERS,
     cue: str = CUE,
 ) -> Problem:
-    """The problem with `choices` (2 to 8) lettered choices, made of `letters`, `colors` and `things`.
+    """The problem with `choices` (2 to 8) lettered choices, made of `letters`, `colors` and
+    `things`.
 
-    Variables: the inputs `thing`, `color` (the right one), `choices` (the colors, in the order of the slots) and
-    `letters` (of the slots); `answer_pointer`, the slot of the right color, 1 to `choices`; the output `answer_token`,
-    the letter of that slot. `other_slot` in [0, 1] is the share of pairs whose source has the right color in another
-    slot, `same_letters` that of those where it has the base's letters too, whatever `other_slot` says. A pair's set is "same_slot",
-    "other_slot" or "other_slot_same_letters". `cue` ends the text; leave it empty where a chat template asks for the answer.
-    Positions: "color" (in the first sentence), "letter1",
-    "choice1", ... (of each slot), "right_letter" and "right_choice" (of the right one).
+    Variables: the inputs `thing`, `color` (the right one), `choices` (the colors, in the order of
+    the slots) and `letters` (of the slots); `answer_pointer`, the slot of the right color, 1 to
+    `choices`; the output `answer_token`, the letter of that slot. `other_slot` in [0, 1] is the
+    share of pairs whose source has the right color in another slot, `same_letters` that of those
+    where it has the base's letters too, whatever `other_slot` says. A pair's set is "same_slot",
+    "other_slot" or "other_slot_same_letters". `cue` ends the text; leave it empty where a chat
+    template asks for the answer. Positions: "color" (in the first sentence), "letter1", "choice1",
+    ... (of each slot), "right_letter" and "right_choice" (of the right one).
 
-    Raises: CausalModelError for a number of choices out of range, too few letters (twice `choices`) or colors
-    (`choices`), a word with a blank, a share out of range.
+    Raises: CausalModelError for a number of choices out of range, too few letters (twice `choices`)
+    or colors (`choices`), a word with a blank, a share out of range.
     """
     choices = whole("multiple_choice", "choices", choices, 2, 8, CHOICES)
     signs = words("multiple_choice", "letters", letters, 2 * choices, LETTERS[: 2 * choices])
@@ -64,7 +96,9 @@ def problem(
     apart = share("multiple_choice", "other_slot", other_slot, OTHER_SLOT)
     alike = share("multiple_choice", "same_letters", same_letters, SAME_LETTERS)
     if not isinstance(cue, str):
-        raise CausalModelError(f"multiple_choice: cue: got {cue!r}; it must be a text, such as {CUE!r}, or empty")
+        raise CausalModelError(
+            f"multiple_choice: cue: got {cue!r}; it must be a text, such as {CUE!r}, or empty"
+        )
     slots = tuple(range(1, choices + 1))
     return Problem(
         name="multiple_choice",
@@ -72,7 +106,11 @@ def problem(
         sample=partial(_sample, slots, signs, hues, named, apart, alike),
         render=partial(_render, cue),
         answer=_write,
-        positions=("color", *(f"{kind}{slot}" for slot in slots for kind in ("letter", "choice")), *_RIGHT),
+        positions=(
+            "color",
+            *(f"{kind}{slot}" for slot in slots for kind in ("letter", "choice")),
+            *_RIGHT,
+        ),
         set_of=_set_of,
         choices=_letters_of,
     )
@@ -82,7 +120,10 @@ _RIGHT = ("right_letter", "right_choice")
 
 
 def _causal_model(
-    slots: tuple[int, ...], letters: tuple[str, ...], colors: tuple[str, ...], things: tuple[str, ...]
+    slots: tuple[int, ...],
+    letters: tuple[str, ...],
+    colors: tuple[str, ...],
+    things: tuple[str, ...],
 ) -> CausalModel:
     return CausalModel(
         variables=(
@@ -93,7 +134,10 @@ def _causal_model(
             Variable("answer_pointer", slots),
             Variable("answer_token", letters),
         ),
-        parents={"answer_pointer": ("color", "choices"), "answer_token": ("answer_pointer", "letters")},
+        parents={
+            "answer_pointer": ("color", "choices"),
+            "answer_token": ("answer_pointer", "letters"),
+        },
         mechanisms={"answer_pointer": _slot_of, "answer_token": _letter_at},
         output="answer_token",
     )
@@ -116,19 +160,27 @@ def _sample(
     same_letters: float,
     rng: random.Random,
 ) -> tuple[Setting, Setting]:
-    """A base and a source: the same colors, letters as `same_letters` says; the base's slot uniformly, the source's as said."""
+    """A base and a source: the same colors, letters as `same_letters` says; the base's slot
+    uniformly, the source's as said."""
     count = len(slots)
     offered, signs = rng.sample(colors, count), rng.sample(letters, 2 * count)
     slot = rng.choice(slots)
     alike = same_letters > 0 and rng.random() < same_letters
-    moved = rng.choice([s for s in slots if s != slot]) if alike or rng.random() < other_slot else slot
+    moved = (
+        rng.choice([s for s in slots if s != slot]) if alike or rng.random() < other_slot else slot
+    )
     base = _question(rng.choice(things), rng.sample(offered, count), signs[:count], slot)
     theirs = signs[:count] if alike else signs[count:]
     return base, _question(rng.choice(things), rng.sample(offered, count), theirs, moved)
 
 
 def _question(thing: str, choices: Sequence[str], letters: Sequence[str], slot: int) -> Setting:
-    return {"thing": thing, "color": choices[slot - 1], "choices": tuple(choices), "letters": tuple(letters)}
+    return {
+        "thing": thing,
+        "color": choices[slot - 1],
+        "choices": tuple(choices),
+        "letters": tuple(letters),
+    }
 
 
 def _render(cue: str, values: Setting) -> Input:
@@ -137,14 +189,20 @@ def _render(cue: str, values: Setting) -> Input:
     assert isinstance(choices, tuple)
     assert isinstance(letters, tuple)
     lines = "".join(f"\n{{letter{slot}}}. {{choice{slot}}}" for slot in range(1, len(choices) + 1))
-    said = {"thing": str(values["thing"]), "again": str(values["thing"]), "color": str(values["color"])}
+    said = {
+        "thing": str(values["thing"]),
+        "again": str(values["thing"]),
+        "color": str(values["color"]),
+    }
     for slot, (letter, choice) in enumerate(zip(letters, choices, strict=True), start=1):
         said |= {f"letter{slot}": letter, f"choice{slot}": choice}
     text, spans = fill(f"The {{thing}} is {{color}}. What color is the {{again}}?{lines}", said)
     right = values["answer_pointer"]
     spans |= {"right_letter": spans[f"letter{right}"], "right_choice": spans[f"choice{right}"]}
     return Input(
-        text + cue, {name: span for name, span in spans.items() if name not in ("thing", "again")}, dict(values)
+        text + cue,
+        {name: span for name, span in spans.items() if name not in ("thing", "again")},
+        dict(values),
     )
 
 

@@ -1,22 +1,32 @@
-"""A line of a file of pairs: which fields it has, and what is wrong with one that is not of the form.
+"""A line of a file of pairs: which fields it has, and what is wrong with one that is not of the
+form.
 
-Invariants: whatever the file is written in, a field means the same; what is null counts as absent, since a table has every field in every
-row; errors name the place and the field.
+Invariants: whatever the file is written in, a field means the same; what is null counts as absent,
+since a table has every field in every row; errors name the place and the field.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 
 from raysearch.causal import ONE_SOURCE, Input, Split, lenders
 from raysearch.errors import PairsError
-from raysearch.in_words import brief, in_words
-from raysearch.problems.tensor_file import TensorFiles
+from raysearch.job.pydantic_words import brief, in_words
+from raysearch.problems.tensor_references import TensorFiles
 
 INDEX = re.compile(r"__index_level_\d+__")
-"""The column in which pandas keeps the labels of a frame's rows, after sample, filter or sort_values."""
+"""The column in which pandas keeps the labels of a frame's rows, after sample, filter or
+sort_values."""
 
 
 class _Fields(BaseModel):
@@ -28,29 +38,43 @@ class _Tokens(_Fields):
 
 
 def _by_name(positions: Any) -> Any:
-    """Positions as a mapping, where they came as a list of {name, start, end}, {name, span} or {name, tokens}, or as columns of these.
+    """Positions as a mapping, where they came as a list of {name, start, end}, {name, span} or
+    {name, tokens}, or as columns of these.
 
     Raises: PairsError where a list is of anything else, or names a position twice.
     """
     if isinstance(positions, dict) and _are_words(positions.get("name")):
         columns = {key: value for key, value in positions.items() if isinstance(value, list)}
         if len({len(column) for column in columns.values()}) == 1 and set(columns) <= _OF_ONE:
-            positions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            positions = [
+                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+            ]
     if not isinstance(positions, list):
         return positions
     named: dict[Any, Any] = {}
     for one in positions:
-        if not isinstance(one, dict) or not isinstance(one.get("name"), str) or not set(one) <= _OF_ONE:
+        if (
+            not isinstance(one, dict)
+            or not isinstance(one.get("name"), str)
+            or not set(one) <= _OF_ONE
+        ):
             raise PairsError(
-                f"positions: a list is of {{name, start, end}}, {{name, span: [start, end]}} or {{name, tokens}} (got {brief(one)})"
+                f"positions: a list is of {{name, start, end}}, {{name, span: [start, end]}} or "
+                f"{{name, tokens}} (got {brief(one)})"
             )
-        name, at = one["name"], {key: value for key, value in one.items() if key != "name" and value is not None}
+        name, at = (
+            one["name"],
+            {key: value for key, value in one.items() if key != "name" and value is not None},
+        )
         if name in named:
             raise PairsError(f"positions.{_shown(name)}: is given twice; keep one")
         if at.keys() & {"start", "end"}:
             at = {"start, end": [at.pop("start", None), at.pop("end", None)], **at}
         if len(at) > 1:
-            raise PairsError(f"positions.{_shown(name)}: says in several ways where it is ({', '.join(at)}); keep one")
+            raise PairsError(
+                f"positions.{_shown(name)}: says in several ways where it is ({', '.join(at)}); "
+                f"keep one"
+            )
         named[name] = at if "tokens" in at or not at else next(iter(at.values()))
     return named
 
@@ -99,11 +123,13 @@ def _kind(side: Any) -> str:
     return "tensor" if isinstance(side, dict) and "tensor" in side else "text"
 
 
-_Side = Annotated[Annotated[_Text, Tag("text")] | Annotated[_Tensor, Tag("tensor")], Discriminator(_kind)]
+_Side = Annotated[
+    Annotated[_Text, Tag("text")] | Annotated[_Tensor, Tag("tensor")], Discriminator(_kind)
+]
 _Word = Annotated[str, Field(min_length=1)]
 
 
-class Line(_Fields):
+class PairLine(_Fields):
     """The fields of a pair."""
 
     base: _Side
@@ -122,27 +148,42 @@ class Line(_Fields):
         return several if self.source is None else {ONE_SOURCE: ("source", self.source), **several}
 
     def inputs(self, tensors: TensorFiles) -> tuple[Input, dict[str, Input]]:
-        """The base, and each source by name. Raises: PairsError for a span outside its text, a tensor that is not there."""
+        """The base, and each source by name. Raises: PairsError for a span outside its text, a
+        tensor that is not there."""
         sources = {name: side.input(field, tensors) for name, (field, side) in self.lending.items()}
         return self.base.input("base", tensors), sources
 
 
-FIELDS = tuple(Line.model_fields)
+FIELDS = tuple(PairLine.model_fields)
 
 
-def line_of(raw: Any, where: Callable[[], str]) -> Line:
-    """The line of a value as JSON or Arrow has it. `where`: names its place. Raises: PairsError with place and field."""
+def line_of(raw: Any, where: Callable[[], str]) -> PairLine:
+    """The line of a value as JSON or Arrow has it. `where`: names its place. Raises: PairsError
+    with place and field."""
     if not isinstance(raw, dict):
         raise PairsError(
-            f"{where()}: is {type(raw).__name__}; a pair is an object with base, source, answers, counterfactual"
+            f"{where()}: is {type(raw).__name__}; a pair is an object with base, source, answers, "
+            f"counterfactual"
         )
-    given = {key: _present(value) for key, value in raw.items() if value is not None and not INDEX.fullmatch(key)}
-    if isinstance(answers := given.get("answers"), dict):  # a source may ask nothing, and then has no answer
-        given["answers"] = {name: answer for name, answer in answers.items() if name == "base" or answer != ""}
+    given = {
+        key: _present(value)
+        for key, value in raw.items()
+        if value is not None and not INDEX.fullmatch(key)
+    }
+    if isinstance(
+        answers := given.get("answers"), dict
+    ):  # a source may ask nothing, and then has no answer
+        given["answers"] = {
+            name: answer for name, answer in answers.items() if name == "base" or answer != ""
+        }
     try:
-        line = Line.model_validate(given)
+        line = PairLine.model_validate(given)
         check_names(
-            tuple(line.lending), line.source is not None, line.sources is not None, line.answers, line.counterfactual
+            tuple(line.lending),
+            line.source is not None,
+            line.sources is not None,
+            line.answers,
+            line.counterfactual,
         )
     except ValidationError as e:
         raise PairsError(f"{where()}: {_mistake(e, given)}") from e
@@ -152,29 +193,46 @@ def line_of(raw: Any, where: Callable[[], str]) -> Line:
 
 
 def check_names(
-    names: tuple[str, ...], has_source: bool, has_sources: bool, answers: Iterable[str], variables: Iterable[str]
+    names: tuple[str, ...],
+    has_source: bool,
+    has_sources: bool,
+    answers: Iterable[str],
+    variables: Iterable[str],
 ) -> None:
     """Raises: PairsError where answers or counterfactuals do not go with the sources."""
     if has_source == has_sources:
-        raise PairsError("source: give it or sources, not both" if has_source else "source: missing; a pair needs it")
+        raise PairsError(
+            "source: give it or sources, not both"
+            if has_source
+            else "source: missing; a pair needs it"
+        )
     wrong = next(
-        (name for name in names if name == "base" or "," in name or "<-" in name or name != name.strip()), None
+        (
+            name
+            for name in names
+            if name == "base" or "," in name or "<-" in name or name != name.strip()
+        ),
+        None,
     )
     if wrong is not None:
         raise PairsError(
-            f'sources.{_shown(wrong)}: is no name of a source; give one without "<-" and commas, and not "base"'
+            f'sources.{_shown(wrong)}: is no name of a source; give one without "<-" and commas, '
+            f'and not "base"'
         )
     given = tuple(answers)
     if "base" not in given:
         raise PairsError("answers.base: missing; a pair needs it")
     for name in given:
         if name not in ("base", *names):
-            raise PairsError(f"answers.{_shown(name)}: unknown field; answers are of base, {', '.join(names)}")
+            raise PairsError(
+                f"answers.{_shown(name)}: unknown field; answers are of base, {', '.join(names)}"
+            )
     for variable in variables:
         lent = lenders(variable)
         if any(name not in names for name in lent) or (len(names) > 1 and not lent):
             raise PairsError(
-                f"counterfactual.{_shown(variable)}: does not say which of {', '.join(names)} lends each variable; write it as "
+                f"counterfactual.{_shown(variable)}: does not say which of {', '.join(names)} "
+                f"lends each variable; write it as "
                 f'"{_shown(variable.partition("<-")[0])}<-{names[0]}", several with commas between'
             )
 
@@ -190,16 +248,30 @@ def _mistake(error: ValidationError, given: Mapping[str, Any]) -> str:
     """The first mistake in words."""
     first = error.errors()[0]
     base = given.get("base")
-    if isinstance(base, dict) and base and "text" not in base and all(str(key).isdecimal() for key in base):
+    if (
+        isinstance(base, dict)
+        and base
+        and "text" not in base
+        and all(str(key).isdecimal() for key in base)
+    ):
         return 'is a table written column by column; write a pair a line (pandas: to_json(path, orient="records", lines=True))'
     branches = {1: ("text", "tensor"), 4: ("span", "tokens") if "text" in first["loc"][1:2] else ()}
     if first["loc"][0] == "sources":
-        branches = {2: ("text", "tensor"), 5: ("span", "tokens") if "text" in first["loc"][2:3] else ()}
+        branches = {
+            2: ("text", "tensor"),
+            5: ("span", "tokens") if "text" in first["loc"][2:3] else (),
+        }
     field = ".".join(str(k) for i, k in enumerate(first["loc"]) if k not in branches.get(i, ()))
     if first["type"] == "missing":
         return f"{field}: missing; a pair needs it"
     if first["type"] == "extra_forbidden":
         return f"{_shown(field)}: unknown field; leave it out"
+    if first["loc"][-1] == "tensor" and first["type"] == "string_type":
+        return (
+            f'{_shown(field)}: should say where a tensor lies, "FILE.safetensors#KEY" (got '
+            f"{brief(first['input'])}); its numbers go into that file, "
+            "or into an Input(stimulus=...) of a problem in Python"
+        )
     if first["loc"][0] in ("answers", "counterfactual") and isinstance(first["input"], list):
         return f"{_shown(field)}: is a list; a pair has one right answer: give it, and name what counts as it in the job's answer.aliases"
     return f"{_shown(field)}: {in_words(first)} (got {brief(first['input'])})"

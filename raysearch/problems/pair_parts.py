@@ -1,7 +1,8 @@
-"""Where pairs lie: one file, a folder of parts, or a folder of `datasets.save_to_disk`; as a list of files in a fixed order.
+"""Where pairs lie: one file, a folder of parts, or a folder of `datasets.save_to_disk`; as a list
+of files in a fixed order.
 
-Invariants: the order of parts depends on their names alone; what is hidden, or begins with an underscore (`_SUCCESS`), is no part; parts
-are of one kind.
+Invariants: the order of parts depends on their names alone; what is hidden, or begins with an
+underscore (`_SUCCESS`), is no part; parts are of one kind.
 """
 
 import json
@@ -15,7 +16,8 @@ from raysearch.causal import Split
 from raysearch.errors import JobError, PairsError
 
 STATE, DATASETS, INFO = "state.json", "dataset_dict.json", "dataset_info.json"
-"""By which `datasets.save_to_disk` marks a folder: of one dataset, of several splits; and what the second holds beside."""
+"""By which `datasets.save_to_disk` marks a folder: of one dataset, of several splits; and what the
+second holds beside."""
 SPLITS: Mapping[str, Split] = {
     "fit": "fit",
     "train": "fit",
@@ -38,24 +40,28 @@ _FROM_FOLDERS = ("split", "set")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A file of pairs. `given`: fields that its place says, of every pair in it that does not say them itself."""
+class PairsPart:
+    """A file of pairs. `given`: fields that its place says, of every pair in it that does not say
+    them itself."""
 
     path: Path
     given: Mapping[str, str] = field(default_factory=dict)
 
 
-def parts_of(path: Path) -> tuple[Part, ...]:
-    """The files that hold the pairs at `path`. Raises: JobError where there is nothing; PairsError for a folder of something else."""
+def parts_of(path: Path) -> tuple[PairsPart, ...]:
+    """The files that hold the pairs at `path`. Raises: JobError where there is nothing; PairsError
+    for a folder of something else."""
     if path.is_file():
-        return (Part(path),)
+        return (PairsPart(path),)
     if not path.is_dir():
-        raise JobError(f"problem.pairs: there is no file {path}; give a JSONL or Parquet file of pairs")
+        raise JobError(
+            f"problem.pairs: there is no file {path}; give a JSONL or Parquet file of pairs"
+        )
     try:
         if (path / DATASETS).is_file():
             return _of_splits(path)
         if (path / STATE).is_file():
-            return tuple(Part(file) for file in _saved(path))
+            return tuple(PairsPart(file) for file in _saved(path))
         return _of_folder(path)
     except OSError as e:
         raise PairsError(
@@ -63,17 +69,19 @@ def parts_of(path: Path) -> tuple[Part, ...]:
         ) from e
 
 
-def _of_splits(path: Path) -> tuple[Part, ...]:
-    """The parts of a saved DatasetDict. With one split alone its name says nothing, and the pairs are dealt out."""
+def _of_splits(path: Path) -> tuple[PairsPart, ...]:
+    """The parts of a saved DatasetDict. With one split alone its name says nothing, and the pairs
+    are dealt out."""
     names = _listed(path / DATASETS, "splits")
     unknown = [name for name in names if name.lower() not in SPLITS]
     if len(names) > 1 and unknown:
         raise PairsError(
-            f"{path}: has the splits {', '.join(names)}, of which {', '.join(unknown)} is none of {', '.join(SPLITS)}; rename it, or "
+            f"{path}: has the splits {', '.join(names)}, of which {', '.join(unknown)} is none of "
+            f"{', '.join(SPLITS)}; rename it, or "
             f"give one of them alone: {path / names[0]}"
         )
     return tuple(
-        Part(file, {"split": SPLITS[name.lower()]} if len(names) > 1 else {})
+        PairsPart(file, {"split": SPLITS[name.lower()]} if len(names) > 1 else {})
         for name in names
         for file in _saved(path / name)
     )
@@ -86,11 +94,14 @@ def _saved(path: Path) -> list[Path]:
     if not isinstance(files, list) or not all(
         isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files
     ):
-        raise PairsError(f"{path / STATE}: does not list its files; save the dataset again (save_to_disk)")
+        raise PairsError(
+            f"{path / STATE}: does not list its files; save the dataset again (save_to_disk)"
+        )
     names = [file["filename"] for file in files]
     if wrong := next((name for name in names if Path(name).name != name), None):
         raise PairsError(
-            f"{path / STATE}: names {wrong}, which is no file of that folder; save the dataset again (save_to_disk)"
+            f"{path / STATE}: names {wrong}, which is no file of that folder; save the dataset "
+            f"again (save_to_disk)"
         )
     if lost := next((name for name in names if not (path / name).is_file()), None):
         raise PairsError(f"{path}: lacks {lost}, which its {STATE} names; copy the folder whole")
@@ -99,7 +110,11 @@ def _saved(path: Path) -> list[Path]:
 
 def _listed(path: Path, key: str) -> list[str]:
     names = _json(path).get(key)
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) and Path(n).name == n for n in names):
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(n, str) and Path(n).name == n for n in names)
+    ):
         raise PairsError(f"{path}: does not list its {key}; save the dataset again (save_to_disk)")
     return names
 
@@ -108,23 +123,27 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as e:
-        raise PairsError(f"{path}: cannot be read ({str(e)[:120]}); copy the folder whole, or save it again") from e
+        raise PairsError(
+            f"{path}: cannot be read ({str(e)[:120]}); copy the folder whole, or save it again"
+        ) from e
     return found if isinstance(found, dict) else {}
 
 
-def _of_folder(path: Path) -> tuple[Part, ...]:
+def _of_folder(path: Path) -> tuple[PairsPart, ...]:
     files = [file for file in _walk(path) if kind_of(file) is not None]
     kinds = sorted({kind for file in files if (kind := kind_of(file)) is not None})
     if not kinds:
         raise PairsError(
-            f"{path}: is a folder without a file of pairs; give one with parts (.parquet, .arrow, .jsonl), one of "
+            f"{path}: is a folder without a file of pairs; give one with parts (.parquet, .arrow, "
+            f".jsonl), one of "
             "datasets.save_to_disk, or name a file"
         )
     if len(kinds) > 1:
         raise PairsError(
-            f"{path}: holds files of several kinds ({', '.join(kinds)}); name the file or folder that is meant"
+            f"{path}: holds files of several kinds ({', '.join(kinds)}); name the file or folder "
+            f"that is meant"
         )
-    return tuple(Part(file, _said(file.relative_to(path).parts[:-1])) for file in files)
+    return tuple(PairsPart(file, _said(file.relative_to(path).parts[:-1])) for file in files)
 
 
 def kind_of(file: Path) -> str | None:
@@ -152,4 +171,8 @@ def _walk(folder: Path) -> list[Path]:
 def _said(folders: Sequence[str]) -> dict[str, str]:
     """What the names of folders say of the pairs in them, as Hive and Spark write it: key=value."""
     said = (name.partition("=") for name in folders)
-    return {k: unquote(v) for k, eq, v in said if eq and k in _FROM_FOLDERS and v != "__HIVE_DEFAULT_PARTITION__"}
+    return {
+        k: unquote(v)
+        for k, eq, v in said
+        if eq and k in _FROM_FOLDERS and v != "__HIVE_DEFAULT_PARTITION__"
+    }

@@ -1,7 +1,9 @@
-"""The rows of a file of pairs, in batches: JSON lines or one JSON array, packed or not; Parquet; Arrow files and streams.
+"""The rows of a file of pairs, in batches: JSON lines or one JSON array, packed or not; Parquet;
+Arrow files and streams.
 
-Invariants: what a file is, its first bytes say and not its name; no more than a batch is held; a row has its line (or row, or place in an
-array) for a number; what cannot be read is refused with file and number.
+Invariants: what a file is, its first bytes say and not its name; no more than a batch is held; a
+row has its line (or row, or place in an array) for a number; what cannot be read is refused with
+file and number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,21 +15,22 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.errors import PairsError
+from raysearch.problems.decompress import head_of, refuse_foreign
 from raysearch.problems.json_rows import arrays_of, lines_of
-from raysearch.problems.pair_parts import Part
-from raysearch.problems.unpacked import head_of, refuse_foreign
+from raysearch.problems.pair_parts import PairsPart
 
 ROWS = 4096
 """In a batch of a table."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of a part. `table`: the same as Arrow, None where they cannot be read so at once; `value`: the row at an index as plain values.
+class RowBatch:
+    """Rows of a part. `table`: the same as Arrow, None where they cannot be read so at once;
+    `value`: the row at an index as plain values.
 
     `word`: what a row is called in an error."""
 
-    part: Part
+    part: PairsPart
     word: str
     numbers: Sequence[int]
     table: Callable[[], pa.Table | None]
@@ -41,12 +44,17 @@ class Batch:
         return f"{self.part.path}: {self.word} {self.numbers[at]}"
 
     def raw(self, at: int) -> Any:
-        """The row at an index, with what its place says of it. Raises: PairsError where it cannot be read."""
+        """The row at an index, with what its place says of it. Raises: PairsError where it cannot
+        be read."""
         value = self.value(at)
-        return {**self.part.given, **_without_nulls(value)} if self.part.given and isinstance(value, dict) else value
+        return (
+            {**self.part.given, **_without_nulls(value)}
+            if self.part.given and isinstance(value, dict)
+            else value
+        )
 
 
-def batches(part: Part) -> Iterator[Batch]:
+def batches(part: PairsPart) -> Iterator[RowBatch]:
     """The rows of a part. Raises: PairsError."""
     head = head_of(part.path)
     refuse_foreign(part.path, head)
@@ -57,26 +65,30 @@ def batches(part: Part) -> Iterator[Batch]:
     return _of_text(part)
 
 
-def _of_text(part: Part) -> Iterator[Batch]:
+def _of_text(part: PairsPart) -> Iterator[RowBatch]:
     array = arrays_of(part.path)
     if array is not None:
         for number, value in enumerate(array, 1):
-            yield Batch(part, "pair", (number,), _no_table, partial(_entry, value))
+            yield RowBatch(part, "pair", (number,), _no_table, partial(_entry, value))
         return
     for block in lines_of(part.path):
-        yield Batch(part, "line", block.numbers, block.table, block.value)
+        yield RowBatch(part, "line", block.numbers, block.table, block.value)
 
 
-def _of_tables(part: Part, what: str, read: Callable[[Path], Iterator[pa.RecordBatch]]) -> Iterator[Batch]:
+def _of_tables(
+    part: PairsPart, what: str, read: Callable[[Path], Iterator[pa.RecordBatch]]
+) -> Iterator[RowBatch]:
     first = 1
     try:
         for batch in read(part.path):
             table = _without_index(pa.Table.from_batches([batch]))
             numbers = range(first, first + len(table))
             first += len(table)
-            yield Batch(part, "row", numbers, partial(_itself, table), partial(_value, table))
+            yield RowBatch(part, "row", numbers, partial(_itself, table), partial(_value, table))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
-        raise PairsError(f"{part.path}: cannot be read as {what}: {' '.join(str(e).split())[:300]}") from e
+        raise PairsError(
+            f"{part.path}: cannot be read as {what}: {' '.join(str(e).split())[:300]}"
+        ) from e
 
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
@@ -105,12 +117,15 @@ def _arrow(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _without_index(table: pa.Table) -> pa.Table:
-    """The table without the columns in which pandas keeps the labels of rows, those aside that are fields of a pair."""
+    """The table without the columns in which pandas keeps the labels of rows, those aside that are
+    fields of a pair."""
     from raysearch.problems.pair_line import FIELDS, INDEX
 
     told = table.schema.pandas_metadata or {}
     labels = [name for name in told.get("index_columns", ()) if isinstance(name, str)]
-    names = [n for n in table.column_names if INDEX.fullmatch(n) or (n in labels and n not in FIELDS)]
+    names = [
+        n for n in table.column_names if INDEX.fullmatch(n) or (n in labels and n not in FIELDS)
+    ]
     return table.drop_columns(list(dict.fromkeys(names)))
 
 

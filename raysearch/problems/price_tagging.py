@@ -1,11 +1,15 @@
-"""Price tagging: does a price lie between a lower and an upper bound? The problem of Boundless DAS, with its two boundary variables.
+"""Price tagging: does a price lie between a lower and an upper bound? The problem of Boundless DAS,
+with its two boundary variables.
 
-"Please say yes only if it costs between 2.00 and 5.00 dollars, otherwise no. 3.50 dollars:" -> " yes"
+"Please say yes only if it costs between 2.00 and 5.00 dollars, otherwise no. 3.50 dollars:" -> "
+yes"
 
-Wu et al., 2023, "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca", section 4; the words are our own, shorter.
+Wu et al., 2023, "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca", section 4;
+the words are our own, shorter.
 
-Invariants: money is whole cents; lower < upper; bounds are part of what lies between; every span cuts out exactly its own word;
-base and source are drawn independently, each below, between or above its bounds with equal chance.
+Invariants: money is whole cents; lower < upper; bounds are part of what lies between; every span
+cuts out exactly its own word; base and source are drawn independently, each below, between or above
+its bounds with equal chance.
 """
 
 import random
@@ -17,7 +21,8 @@ from raysearch.errors import CausalModelError
 from raysearch.problems.options import whole
 
 POSITIONS = ("lower", "and", "upper", "dollars", "price", "unit")
-"""The two bounds and the word after each, the price and the "dollars" after it; the ":" is the built-in position "last"."""
+"""The two bounds and the word after each, the price and the "dollars" after it; the ":" is the
+built-in position "last"."""
 
 State = Literal["below", "between", "above"]
 STATES: tuple[State, ...] = ("below", "between", "above")
@@ -34,18 +39,19 @@ MOST = 99_999
 def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
     """The problem over the prices 0, `step`, ... `highest`, in cents.
 
-    Variables: lower, upper, price; lower_bound_ok = lower <= price, upper_bound_ok = price <= upper; answer = both. A pair's set
-    is the states of base and source, such as "below_above".
+    Variables: lower, upper, price; lower_bound_ok = lower <= price, upper_bound_ok = price <=
+    upper; answer = both. A pair's set is the states of base and source, such as "below_above".
 
-    Raises: CausalModelError for cents below 1 or above MOST, and where there are not at least three such prices, so that each can lie
-    below, between and above.
+    Raises: CausalModelError for cents below 1 or above MOST, and where there are not at least three
+    such prices, so that each can lie below, between and above.
     """
     highest = whole("price_tagging", "highest", highest, 1, MOST, HIGHEST)
     step = whole("price_tagging", "step", step, 1, MOST, STEP)
     prices = tuple(range(0, highest + 1, step))
     if len(prices) < 3:
         raise CausalModelError(
-            f"price_tagging: highest {highest} and step {step} leave {len(prices)} prices; need at least 3, "
+            f"price_tagging: highest {highest} and step {step} leave {len(prices)} prices; need at "
+            f"least 3, "
             f"such as highest {2 * step}"
         )
     return Problem(
@@ -72,7 +78,9 @@ def state_of(values: Setting) -> State:
 
 def _causal_model(prices: tuple[int, ...]) -> CausalModel:
     inputs = [Variable(name, prices) for name in ("lower", "upper", "price")]
-    found = [Variable(name, (False, True)) for name in ("lower_bound_ok", "upper_bound_ok", "answer")]
+    found = [
+        Variable(name, (False, True)) for name in ("lower_bound_ok", "upper_bound_ok", "answer")
+    ]
     return CausalModel(
         variables=(*inputs, *found),
         parents={

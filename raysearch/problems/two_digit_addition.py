@@ -1,9 +1,12 @@
-"""Addition of two numbers of two digits, one digit of the sum asked at a time: a problem with a carry.
+"""Addition of two numbers of two digits, one digit of the sum asked at a time: a problem with a
+carry.
 
-"47+35=" -> "8" asks the tens of the sum;  "47+35=8" -> "2" asks its ones;  "47+35=" -> "82" asks all of it, an answer of two tokens.
+"47+35=" -> "8" asks the tens of the sum;  "47+35=8" -> "2" asks its ones;  "47+35=" -> "82" asks
+all of it, an answer of two tokens.
 
-Invariants: every span cuts out exactly its own digit; the numbers are 10 to 49, so that no sum exceeds 99 whatever is
-put in from another one, and the digit after "=" is always that of the tens; base and source ask the same digit.
+Invariants: every span cuts out exactly its own digit; the numbers are 10 to 49, so that no sum
+exceeds 99 whatever is put in from another one, and the digit after "=" is always that of the tens;
+base and source ask the same digit.
 """
 
 import random
@@ -16,13 +19,15 @@ from raysearch.problems.frame import fill
 from raysearch.problems.options import share
 
 POSITIONS = ("a_tens", "a_ones", "plus", "b_tens", "b_ones", "equals")
-"""The characters of the text in their order; where the ones are asked, the tens after the "=" are "last"."""
+"""The characters of the text in their order; where the ones are asked, the tens after the "=" are
+"last"."""
 
 ASKED = ("tens", "ones", "sum")
 """What of the sum is asked: the values of `asked`."""
 
 ASKS_ONES = 0.5
-"""The share of pairs that ask the ones; `carry` and `tens` change answers only where the tens are asked."""
+"""The share of pairs that ask the ones; `carry` and `tens` change answers only where the tens are
+asked."""
 
 OTHER_CARRY = 0.5
 """The share of pairs whose source has the other carry."""
@@ -31,19 +36,24 @@ _TWO_TENS = tuple(product(range(1, 5), range(1, 5)))
 _TWO_ONES = tuple(product(range(10), range(10)))
 
 
-def problem(asks_ones: float = ASKS_ONES, other_carry: float = OTHER_CARRY, whole: bool = False) -> Problem:
+def problem(
+    asks_ones: float = ASKS_ONES, other_carry: float = OTHER_CARRY, whole: bool = False
+) -> Problem:
     """The problem over all sums of two numbers from 10 to 49.
 
-    Variables: the inputs `asked` and the four digits `a_tens`, `a_ones`, `b_tens`, `b_ones`; `carry` (0 or 1), `ones`
-    and `tens` of the sum, `total` (the sum itself) and the output `digit`, the one that is asked. `asks_ones` and
-    `other_carry`, both in [0, 1], are the shares of pairs that ask the ones, and whose source has the other carry; with `whole` all
-    pairs ask the sum, and `digit` is all of it, to be compared as a sequence. A pair's set names what is asked and whether the
-    carries agree: "tens, other carry".
+    Variables: the inputs `asked` and the four digits `a_tens`, `a_ones`, `b_tens`, `b_ones`;
+    `carry` (0 or 1), `ones` and `tens` of the sum, `total` (the sum itself) and the output `digit`,
+    the one that is asked. `asks_ones` and `other_carry`, both in [0, 1], are the shares of pairs
+    that ask the ones, and whose source has the other carry; with `whole` all pairs ask the sum, and
+    `digit` is all of it, to be compared as a sequence. A pair's set names what is asked and whether
+    the carries agree: "tens, other carry".
 
     Raises: CausalModelError for a share out of range.
     """
     if not isinstance(whole, bool):
-        raise CausalModelError(f"two_digit_addition: whole: got {whole!r}; it must be true or false")
+        raise CausalModelError(
+            f"two_digit_addition: whole: got {whole!r}; it must be true or false"
+        )
     return Problem(
         name="two_digit_addition",
         model=_causal_model(),
@@ -67,7 +77,11 @@ def _causal_model() -> CausalModel:
             Variable("asked", ASKED),
             *(Variable("a_tens", tens), Variable("a_ones", digits)),
             *(Variable("b_tens", tens), Variable("b_ones", digits)),
-            *(Variable("carry", (0, 1)), Variable("ones", digits), Variable("tens", tuple(range(2, 10)))),
+            *(
+                Variable("carry", (0, 1)),
+                Variable("ones", digits),
+                Variable("tens", tuple(range(2, 10))),
+            ),
             *(Variable("total", tuple(range(20, 100))), Variable("digit", tuple(range(100)))),
         ),
         parents={
@@ -108,18 +122,28 @@ def _digit(total: int, asked: str) -> Value:
     return {"tens": total // 10, "ones": total % 10, "sum": total}[asked]
 
 
-def _sample(whole: bool, asks_ones: float, other_carry: float, rng: random.Random) -> tuple[Setting, Setting]:
+def _sample(
+    whole: bool, asks_ones: float, other_carry: float, rng: random.Random
+) -> tuple[Setting, Setting]:
     """A base and a source that ask the same; tens of both and ones of the base uniformly."""
     digit = "ones" if rng.random() < asks_ones else "tens"
     asked = "sum" if whole else digit
     ones = rng.choice(_TWO_ONES)
     differ = rng.random() < other_carry
     others = [o for o in _TWO_ONES if (_carry(*o) != _carry(*ones)) == differ]
-    return _sum(asked, rng.choice(_TWO_TENS), ones), _sum(asked, rng.choice(_TWO_TENS), rng.choice(others))
+    return _sum(asked, rng.choice(_TWO_TENS), ones), _sum(
+        asked, rng.choice(_TWO_TENS), rng.choice(others)
+    )
 
 
 def _sum(asked: str, tens: tuple[int, int], ones: tuple[int, int]) -> Setting:
-    return {"asked": asked, "a_tens": tens[0], "a_ones": ones[0], "b_tens": tens[1], "b_ones": ones[1]}
+    return {
+        "asked": asked,
+        "a_tens": tens[0],
+        "a_ones": ones[0],
+        "b_tens": tens[1],
+        "b_ones": ones[1],
+    }
 
 
 def _render(values: Setting) -> Input:

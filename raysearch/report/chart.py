@@ -1,6 +1,7 @@
 """A chart of a page: a figure of plotly in the page's own look.
 
-Invariants: readable as it is, on white; what a dark page changes is named in `meta` (templates/script.js); nothing can be dragged.
+Invariants: readable as it is, on white; what a dark page changes is named in `meta`
+(templates/script.js); nothing can be dragged.
 """
 
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 
-from raysearch.literal import visible
+from raysearch.visible_text import visible
 
 ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`figure`: JSON that stands safely in HTML (no "<", ">" or "/"). `width`: pixels at most; `note`: said below it."""
+    """`figure`: JSON that stands safely in HTML (no "<", ">" or "/"). `width`: pixels at most;
+    `note`: said below it."""
 
     title: str
     figure: str
@@ -26,7 +28,8 @@ class Chart:
 
 
 def literal(text: object) -> str:
-    """`text` for a figure, as it is: plotly reads a little HTML in every text. (Formulas it is told not to read: templates/script.js.)"""
+    """`text` for a figure, as it is: plotly reads a little HTML in every text. (Formulas it is told
+    not to read: templates/script.js.)"""
     return escape(visible(text), quote=False)
 
 

@@ -1,6 +1,8 @@
-"""The other charts of a page: intervals of what was accepted, pairs to a verdict, courses of training.
+"""The other charts of a page: intervals of what was accepted, pairs to a verdict, courses of
+training.
 
-Invariants: text of users is escaped, for plotly reads a little HTML in every text; a chart that leaves something out says so.
+Invariants: text of users is escaped, for plotly reads a little HTML in every text; a chart that
+leaves something out says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +11,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from raysearch.report.account import Account
 from raysearch.report.chart import ACCEPT, REJECT, UNDECIDED, Chart, as_json, figure_of, literal
+from raysearch.report.run_data import RunData
 from raysearch.report.said import SAYS
-from raysearch.report.units import words
+from raysearch.report.unit_text import words
 
 _CONTROL = "#8c959f"
 _SYMBOLS = (
@@ -28,50 +30,99 @@ MOST_LINES = 40
 """Accepted hypotheses in one chart of intervals; courses in one chart of fits."""
 
 
-def intervals(account: Account) -> Chart | None:
-    """The accepted hypotheses, each with its interval, holdout IIA and controls; None where there are none."""
+def intervals(account: RunData) -> Chart | None:
+    """The accepted hypotheses, each with its interval, holdout IIA and controls; None where there
+    are none."""
     shown = account.beside[:MOST_LINES][::-1]
     if not shown:
         return None
     names = [literal(f"{b.row['variable']} ~ {words(b.row['units'])}") for b in shown]
     rows = [b.row for b in shown]
     high, low = ([abs(row[end] - row["iia"]) for row in rows] for end in ("high", "low"))
-    bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 2, "width": 4}
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "array": high,
+        "arrayminus": low,
+        "thickness": 2,
+        "width": 4,
+    }
     judged = account.facts.judged.name
     seen = sorted({name for b in shown for name, iia in b.iia.items() if iia is not None})
     figure = figure_of(
-        _points(f"{judged}, 95 % interval", [r["iia"] for r in rows], names, ACCEPT, "circle", error_x=bars),
-        _points(f"holdout {judged}", [r["holdout_iia"] for r in rows], names, "#2f81f7", "diamond-open", lower=0.24),
+        _points(
+            f"{judged}, 95 % interval",
+            [r["iia"] for r in rows],
+            names,
+            ACCEPT,
+            "circle",
+            error_x=bars,
+        ),
+        _points(
+            f"holdout {judged}",
+            [r["holdout_iia"] for r in rows],
+            names,
+            "#2f81f7",
+            "diamond-open",
+            lower=0.24,
+        ),
         *(
-            _points(f"control: {name.replace('_', ' ')}", [b.iia.get(name) for b in shown], names, _CONTROL, symbol)
+            _points(
+                f"control: {name.replace('_', ' ')}",
+                [b.iia.get(name) for b in shown],
+                names,
+                _CONTROL,
+                symbol,
+            )
             for name, symbol in zip(seen, cycle(_SYMBOLS))
         ),
     )
     figure.update_xaxes(range=[-0.02, 1.02], title_text=account.facts.judged.of)
     figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4], showgrid=False
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        range=[-0.6, len(names) - 0.4],
+        showgrid=False,
     )
     if account.facts.threshold is not None:
-        figure.add_vline(x=account.facts.threshold, line={"color": ACCEPT, "width": 1, "dash": "dot"})
+        figure.add_vline(
+            x=account.facts.threshold, line={"color": ACCEPT, "width": 1, "dash": "dot"}
+        )
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     figure.update_layout(height=24 * len(names) + 170, legend=legend)
-    note = f"The first {MOST_LINES} of {len(account.beside)}." if len(account.beside) > MOST_LINES else ""
+    note = (
+        f"The first {MOST_LINES} of {len(account.beside)}."
+        if len(account.beside) > MOST_LINES
+        else ""
+    )
     return Chart("Intervals, holdout and controls", as_json(figure), 1000, note)
 
 
 def _points(
-    name: str, x: Sequence[float | None], names: Sequence[str], color: str, symbol: str, lower: float = 0, **look: Any
+    name: str,
+    x: Sequence[float | None],
+    names: Sequence[str],
+    color: str,
+    symbol: str,
+    lower: float = 0,
+    **look: Any,
 ) -> go.Scatter:
     """`lower`: than the others of its row, so that equal values are both seen."""
     marker = {"color": color, "symbol": symbol, "size": 9, "line": {"width": 2}}
-    text = [f"{of}<br>{name} {v:.3f}" if v is not None else "" for of, v in zip(names, x, strict=True)]
+    text = [
+        f"{of}<br>{name} {v:.3f}" if v is not None else "" for of, v in zip(names, x, strict=True)
+    ]
     y = [i - lower for i in range(len(x))]
-    return go.Scatter(x=x, y=y, mode="markers", name=name, marker=marker, hovertext=text, hoverinfo="text", **look)
+    return go.Scatter(
+        x=x, y=y, mode="markers", name=name, marker=marker, hovertext=text, hoverinfo="text", **look
+    )
 
 
-def stops(account: Account) -> Chart:
+def stops(account: RunData) -> Chart:
     """How many hypotheses came to each verdict after how many pairs."""
-    counts: Mapping[str, dict[int, int]] = {verdict: {} for verdict in ("reject", "undecided", "accept")}
+    counts: Mapping[str, dict[int, int]] = {
+        verdict: {} for verdict in ("reject", "undecided", "accept")
+    }
     for row in account.rows:
         if row["verdict"] in counts:
             of = counts[row["verdict"]]
@@ -88,9 +139,13 @@ def stops(account: Account) -> Chart:
         if of
     )  # fmt: skip
     figure = figure_of(*bars)
-    figure.update_xaxes(type="category", title_text="pairs that counted, at the verdict", showgrid=False)
+    figure.update_xaxes(
+        type="category", title_text="pairs that counted, at the verdict", showgrid=False
+    )
     figure.update_yaxes(title_text="hypotheses")
-    figure.update_layout(barmode="stack", height=300, showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
+    figure.update_layout(
+        barmode="stack", height=300, showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0}
+    )
     return Chart("Pairs to a verdict", as_json(figure), 760)
 
 
@@ -99,26 +154,44 @@ def _bin(n: int) -> int:
     return max(n - 1, 0).bit_length()
 
 
-def courses(account: Account) -> Chart | None:
-    """Validation IIA over the steps of training, for the seeds of what was accepted; None where nothing was trained."""
-    titles = {b.row["intervention"]: f"{b.row['variable']} ~ {words(b.row['units'])}" for b in account.beside}
+def courses(account: RunData) -> Chart | None:
+    """Validation IIA over the steps of training, for the seeds of what was accepted; None where
+    nothing was trained."""
+    titles = {
+        b.row["intervention"]: f"{b.row['variable']} ~ {words(b.row['units'])}"
+        for b in account.beside
+    }
     lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
     for fit in account.fits:
-        if fit["intervention"] in titles and fit["status"] is None and fit["validation_iia"] is not None:
-            lines.setdefault((fit["intervention"], fit["seed"]), []).append((fit["step"], fit["validation_iia"]))
+        if (
+            fit["intervention"] in titles
+            and fit["status"] is None
+            and fit["validation_iia"] is not None
+        ):
+            lines.setdefault((fit["intervention"], fit["seed"]), []).append(
+                (fit["step"], fit["validation_iia"])
+            )
     if not lines:
         return None
     traces = []
     for (intervention, seed), points in list(lines.items())[:MOST_LINES]:
         name = literal(f"{titles[intervention]}, seed {seed}")
         steps, values = zip(*sorted(points), strict=True)
-        text = [f"{name}<br>step {s}: validation IIA {v:.3f}" for s, v in zip(steps, values, strict=True)]
-        traces.append(go.Scatter(x=steps, y=values, mode="lines+markers", name=name, hovertext=text, hoverinfo="text"))
+        text = [
+            f"{name}<br>step {s}: validation IIA {v:.3f}"
+            for s, v in zip(steps, values, strict=True)
+        ]
+        traces.append(
+            go.Scatter(
+                x=steps, y=values, mode="lines+markers", name=name, hovertext=text, hoverinfo="text"
+            )
+        )
     figure = figure_of(*traces)
     figure.update_xaxes(title_text="steps of training")
     figure.update_yaxes(title_text="validation IIA", range=[-0.02, 1.02])
     figure.update_layout(
-        height=360 + 18 * len(traces), legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0}
+        height=360 + 18 * len(traces),
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
     )
     note = f"The first {MOST_LINES} of {len(lines)} courses." if len(lines) > MOST_LINES else ""
     return Chart("Training of accepted subspaces", as_json(figure), 900, note)

@@ -1,19 +1,20 @@
-"""Heat maps of what attribution foresaw and the proposer chose by: layers upward, as in those of what was measured then.
+"""Heat maps of what attribution foresaw and the proposer chose by: layers upward, as in those of
+what was measured then.
 
-Invariants: drawn from the table `effects` alone; the sites that were asked about are framed; text of users is escaped, for plotly reads
-a little HTML in every text.
+Invariants: drawn from the table `effects` alone; the sites that were asked about are framed; text
+of users is escaped, for plotly reads a little HTML in every text.
 """
 
 import json
 
-from raysearch.report.account import Account, Row
 from raysearch.report.chart import UNDECIDED, Chart, figure_of, literal
-from raysearch.report.heat_charts import HeatMaps, chart_of, frame, heat_layer, maps_of
+from raysearch.report.heatmap_charts import HeatMaps, chart_of, frame, heat_layer, maps_of
 from raysearch.report.panels import Panel
-from raysearch.report.units import words
+from raysearch.report.run_data import Row, RunData
+from raysearch.report.unit_text import words
 
 
-def effect_maps(account: Account) -> HeatMaps:
+def effect_maps(account: RunData) -> HeatMaps:
     """Of every variable that is searched; none where the proposer asked for no effects."""
     if not account.effects:
         return HeatMaps((), 0)
@@ -51,4 +52,6 @@ def _hover(row: Row, chosen: bool) -> str:
 
 def _sites(row: Row) -> list[str]:
     """The sites of its units, source sites with them, whatever subspace is taken there."""
-    return [json.dumps({**unit, "subspace": None}, sort_keys=True) for unit in json.loads(row["units"])]
+    return [
+        json.dumps({**unit, "subspace": None}, sort_keys=True) for unit in json.loads(row["units"])
+    ]

@@ -1,6 +1,8 @@
-"""The cells of a heat map as matplotlib draws them: each with its words, or, where there are too many to read, as one image of colours.
+"""The cells of a heat map as matplotlib draws them: each with its words, or, where there are too
+many to read, as one image of colours.
 
-Invariants: both ways give a cell the same colour (`faded`), frame an accepted one and mark what is undecided or broke.
+Invariants: both ways give a cell the same colour (`faded`), frame an accepted one and mark what is
+undecided or broke.
 """
 
 from collections.abc import Sequence
@@ -10,13 +12,16 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from raysearch.report.cells import interval_width, lightness, stopped_early, strength
-from raysearch.report.chart_facts import ChartFacts
+from raysearch.report.cell_style import interval_width, lightness, stopped_early, strength
 from raysearch.report.panels import Panel, Row
+from raysearch.report.run_facts import ChartFacts
 
 COLOURS = colormaps["viridis"]
 ACCEPTED, FAILED, WAITING = "#e8112d", "#b5b5b5", "#f3f3f3"
-_GREYS = {colour: tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)) for colour in (FAILED, WAITING)}
+_GREYS = {
+    colour: tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    for colour in (FAILED, WAITING)
+}
 _MOST_WORDED = 1500
 """Cells; a picture of more with words in each takes minutes, and nobody reads it."""
 _WIDEST_WORDED = 48
@@ -25,17 +30,22 @@ _WIDEST_WORDED = 48
 
 def is_worded(panel: Panel) -> bool:
     """Whether each cell says its IIA and interval in words."""
-    return len(panel.labels) <= _WIDEST_WORDED and len(panel.labels) * len(panel.layers) <= _MOST_WORDED
+    return (
+        len(panel.labels) <= _WIDEST_WORDED
+        and len(panel.labels) * len(panel.layers) <= _MOST_WORDED
+    )
 
 
 def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
-    """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has none)."""
+    """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has
+    none)."""
     kept = strength(width)
     return tuple(1 - kept * (1 - c) for c in colour[:3])
 
 
 def draw_worded(axes: Axes, panel: Panel, facts: ChartFacts, reach: int) -> None:
-    """A rectangle for each cell, and in it its IIA, its interval and its pairs. `reach`: the pairs that a cell could have."""
+    """A rectangle for each cell, and in it its IIA, its interval and its pairs. `reach`: the pairs
+    that a cell could have."""
     for (y, x), row in panel.cells.items():
         _draw_cell(axes, x, y, row, early=stopped_early(row, facts, reach))
 
@@ -69,25 +79,48 @@ def _colour(row: Row) -> tuple[float, ...]:
 
 def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
     iia, verdict, colour = row["iia"], row["verdict"], _colour(row)
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+    axes.add_patch(
+        Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8)
+    )
     ink = "black" if verdict == "failed" or iia is None or lightness(colour) > 0.5 else "white"
     if verdict is None:
         axes.text(x, y, "…", ha="center", va="center", fontsize=8, color="#777777")
         return
     if iia is None:
-        axes.text(x, y, "failed" if verdict == "failed" else "no pairs", ha="center", va="center", fontsize=7.5)
+        axes.text(
+            x,
+            y,
+            "failed" if verdict == "failed" else "no pairs",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+        )
         return
     weight = "bold" if verdict == "accept" else "normal"
-    axes.text(x, y + 0.18, f"{iia:.2f}", ha="center", va="center", fontsize=8.5, color=ink, weight=weight)
+    axes.text(
+        x, y + 0.18, f"{iia:.2f}", ha="center", va="center", fontsize=8.5, color=ink, weight=weight
+    )
     interval = f"{_short(row['low'])}–{_short(row['high'])}  n={row['n']}"
     axes.text(x, y - 0.24, interval, ha="center", va="center", fontsize=6.3, color=ink)
     if verdict == "accept":
-        frame = Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=ACCEPTED, linewidth=2.4, zorder=3)
+        frame = Rectangle(
+            (x - 0.46, y - 0.43),
+            0.92,
+            0.86,
+            fill=False,
+            edgecolor=ACCEPTED,
+            linewidth=2.4,
+            zorder=3,
+        )
         axes.add_patch(frame)
     if verdict == "undecided":
-        axes.text(x - 0.38, y + 0.2, "?", ha="center", va="center", fontsize=9, color=ink, weight="bold")
+        axes.text(
+            x - 0.38, y + 0.2, "?", ha="center", va="center", fontsize=9, color=ink, weight="bold"
+        )
     if verdict == "failed":
-        axes.text(x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=ink, weight="bold")
+        axes.text(
+            x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=ink, weight="bold"
+        )
     if early:
         axes.plot([x + 0.36], [y + 0.2], marker="o", markersize=3.4, color=ink, linestyle="none")
 

@@ -1,9 +1,10 @@
-"""Heat maps of a run: for each variable one PNG of its sites, layers upward, positions across, colour = IIA; and one with the heads
-across for each per-head component and position.
+"""Heat maps of a run: for each variable one PNG of its sites, layers upward, positions across,
+colour = IIA; and one with the heads across for each per-head component and position.
 
-Invariants: a cell shows its IIA and its interval, never the colour alone, unless there are too many to read (`heat_cells`); its colour
-fades as its interval widens, so that a mean of few pairs does not look like one of many; what stopped early is marked, for a mean at a
-stopping time is biased; drawn without pyplot, so that no global figure or backend of the user's is touched.
+Invariants: a cell shows its IIA and its interval, never the colour alone, unless there are too many
+to read (`heat_cells`); its colour fades as its interval widens, so that a mean of few pairs does
+not look like one of many; what stopped early is marked, for a mean at a stopping time is biased;
+drawn without pyplot, so that no global figure or backend of the user's is touched.
 """
 
 import re
@@ -18,21 +19,31 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from raysearch.errors import JobError, StoreError
-from raysearch.folders.folder import Folder
-from raysearch.folders.where import Place, folder_at
-from raysearch.literal import shortened, visible
-from raysearch.report.chart_facts import ChartFacts, chart_facts
-from raysearch.report.heat_cells import ACCEPTED, COLOURS, FAILED, WAITING, draw_dense, draw_worded, faded, is_worded
+from raysearch.report.figure import Picture
+from raysearch.report.heat_cells import (
+    ACCEPTED,
+    COLOURS,
+    FAILED,
+    WAITING,
+    draw_dense,
+    draw_worded,
+    faded,
+    is_worded,
+)
 from raysearch.report.panels import Panel, Row, panels
-from raysearch.report.picture import Picture
-from raysearch.report.results import HYPOTHESES, read_table, results
+from raysearch.report.results_table import HYPOTHESES, read_table, results
+from raysearch.report.run_facts import ChartFacts, chart_facts
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.visible_text import shortened, visible
 
 _CELL = 1.0, 0.40
 """Width and height of a cell in inches, at least: room for two lines of text."""
 _DENSE = 0.05, 0.2
 """The same, of a cell without words."""
 _NARROWEST, _WIDEST = 6.4, 48.0
-"""Inches that title and legend need, and that a picture may have at most: PNG viewers, and matplotlib, end at 2^16 dots."""
+"""Inches that title and legend need, and that a picture may have at most: PNG viewers, and
+matplotlib, end at 2^16 dots."""
 _LABEL = 0.22
 """Inches across that a label of a dense picture needs."""
 _LINE = 0.14
@@ -41,7 +52,13 @@ _BAR = 0.42
 """Width of the legend of colours, in inches."""
 
 
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+_RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)),
+}
 """Names that Windows keeps for devices."""
 _CLAIMS = {
     "these_pairs": "about these pairs alone, not others like them",
@@ -49,12 +66,14 @@ _CLAIMS = {
 }
 
 
-def heatmaps(run: Place, out: Place) -> list[str]:
-    """Draws the PNGs of each variable of the run into the folder `out`; their names, in order of the variables' first appearance.
+def heatmaps(run: FolderLike, out: FolderLike) -> list[str]:
+    """Draws the PNGs of each variable of the run into the folder `out`; their names, in order of
+    the variables' first appearance.
 
-    Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot be written.
+    Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot
+    be written.
     """
-    run, out = folder_at(run), folder_at(out)
+    run, out = open_folder(run), open_folder(out)
     rows = _in_order_proposed(run)
     facts = chart_facts(run)
     names: list[str] = []
@@ -68,13 +87,14 @@ def heatmaps(run: Place, out: Place) -> list[str]:
     return names
 
 
-def heatmap(run: Place, variable: str | None = None, of: str = "") -> Picture:
-    """One picture of `heatmaps`, not written anywhere: the first of `variable` (None: of the run's first), or the one that shows `of`,
-    such as "das 4" or "head last".
+def heatmap(run: FolderLike, variable: str | None = None, of: str = "") -> Picture:
+    """One picture of `heatmaps`, not written anywhere: the first of `variable` (None: of the run's
+    first), or the one that shows `of`, such as "das 4" or "head last".
 
-    Raises: StoreError if the run has no hypotheses yet; JobError for a variable or panel that it lacks.
+    Raises: StoreError if the run has no hypotheses yet; JobError for a variable or panel that it
+    lacks.
     """
-    run = folder_at(run)
+    run = open_folder(run)
     rows = _in_order_proposed(run)
     variables = list(dict.fromkeys(r["variable"] for r in rows))
     chosen = variables[0] if variable is None else variable
@@ -83,7 +103,10 @@ def heatmap(run: Place, variable: str | None = None, of: str = "") -> Picture:
     drawn = panels(chosen, rows)
     named = {" ".join(panel.of): panel for panel in reversed(drawn)}
     if of and of not in named:
-        raise JobError(f"{of!r} is no heat map of {chosen}; it has {', '.join(repr(n) for n in reversed(named))}")
+        raise JobError(
+            f"{of!r} is no heat map of {chosen}; it has "
+            f"{', '.join(repr(n) for n in reversed(named))}"
+        )
     return _draw(named[of] if of else drawn[0], chart_facts(run))
 
 
@@ -107,7 +130,9 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     else:
         draw_dense(axes, panel)
     _draw_axes(axes, panel, 1 if worded else ceil(len(panel.labels) * _LABEL / width), worded)
-    bar = figure.add_axes(((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1]))
+    bar = figure.add_axes(
+        ((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1])
+    )
     _draw_bar(bar, facts)
     _draw_words(figure, panel, facts, reach, caption)
     return figure
@@ -117,7 +142,9 @@ def _extent(panel: Panel, worded: bool) -> tuple[float, float]:
     """Width and height of all cells together, in inches."""
     rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
     if not worded:
-        return min(max(columns * _DENSE[0], _NARROWEST), _WIDEST), min(max(rows * _DENSE[1], 1.3), _WIDEST)
+        return min(max(columns * _DENSE[0], _NARROWEST), _WIDEST), min(
+            max(rows * _DENSE[1], 1.3), _WIDEST
+        )
     return columns * min(max(_CELL[0], 4.4 / columns), 1.6), rows * max(_CELL[1], 1.3 / rows)
 
 
@@ -137,15 +164,20 @@ def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
 
 
 def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
-    """The legend of colours: IIA (or what else the test was on) upward, the interval from wide to narrow across."""
+    """The legend of colours: IIA (or what else the test was on) upward, the interval from wide to
+    narrow across."""
     widths = [1 - (x + 0.5) / 24 for x in range(24)]
     colours = [[faded(COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
-    axes.imshow(colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest")
+    axes.imshow(
+        colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest"
+    )
     axes.set_xticks([0, 1], ["1", "0"], fontsize=6.5)
     axes.set_xlabel("interval\nwidth", fontsize=7, labelpad=1)
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_ylabel("IIA (matches / change pairs)" if facts.judged.counted else facts.judged.name, fontsize=8.5)
+    axes.set_ylabel(
+        "IIA (matches / change pairs)" if facts.judged.counted else facts.judged.name, fontsize=8.5
+    )
     axes.tick_params(labelsize=7.5)
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
@@ -155,21 +187,41 @@ def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
 
 def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 1 - 0.3 / height, shortened(_title(panel), int(width * 9)), fontsize=12.5, weight="bold")
+    figure.text(
+        0.12 / width,
+        1 - 0.3 / height,
+        shortened(_title(panel), int(width * 9)),
+        fontsize=12.5,
+        weight="bold",
+    )
     about = [facts.model and "/".join(Path(facts.model).parts[-2:]), f"run {facts.run}"]
     figure.text(
-        0.12 / width, 1 - 0.53 / height, visible(" · ".join(a for a in about if a)), fontsize=7.5, color="#444444"
+        0.12 / width,
+        1 - 0.53 / height,
+        visible(" · ".join(a for a in about if a)),
+        fontsize=7.5,
+        color="#444444",
     )
     bound = [
         f"threshold {facts.threshold:g}" if facts.threshold is not None else None,
         f"at most {reach} change pairs",
         _CLAIMS.get(facts.claim or ""),
     ]
-    figure.text(0.12 / width, 1 - 0.71 / height, " · ".join(b for b in bound if b), fontsize=7.5, color="#444444")
+    figure.text(
+        0.12 / width,
+        1 - 0.71 / height,
+        " · ".join(b for b in bound if b),
+        fontsize=7.5,
+        color="#444444",
+    )
     marks = [
         Patch(facecolor="none", edgecolor=ACCEPTED, linewidth=2.2, label="accepted"),
-        Line2D([], [], color="black", marker="$?$", markersize=6, linestyle="none", label="undecided"),
-        Line2D([], [], color="black", marker="o", markersize=4, linestyle="none", label="stopped early"),
+        Line2D(
+            [], [], color="black", marker="$?$", markersize=6, linestyle="none", label="undecided"
+        ),
+        Line2D(
+            [], [], color="black", marker="o", markersize=4, linestyle="none", label="stopped early"
+        ),
         Patch(facecolor=FAILED, label="failed"),
         Patch(facecolor=WAITING, edgecolor="#cccccc", label="not decided yet"),
     ]
@@ -202,9 +254,11 @@ def _in_one_line(label: str) -> str:
 
 def _caption(panel: Panel, facts: ChartFacts, width: float, worded: bool) -> str:
     said = (
-        f"In a cell: {facts.judged.name}, its 95 % interval (valid at the stopping time), pairs counted. "
+        f"In a cell: {facts.judged.name}, its 95 % interval (valid at the stopping time), pairs "
+        f"counted. "
         if worded
-        else "So many cells that their figures are left to the report, which shows them under the pointer. "
+        else "So many cells that their figures are left to the report, which shows them under the "
+        "pointer. "
     )
     text = said + ("Colours fade as the interval widens: what is pale was seen on few pairs.")
     if worded:
@@ -215,15 +269,22 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, worded: bool) -> str
 
 
 def _in_order_proposed(run: Folder) -> list[Row]:
-    """All rows, in the order of the table of hypotheses, which is the order in which positions were named."""
-    place = {h: i for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())}
+    """All rows, in the order of the table of hypotheses, which is the order in which positions were
+    named."""
+    place = {
+        h: i
+        for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())
+    }
     rows: list[Row] = results(run).to_pylist()
     return sorted(rows, key=lambda r: place[r["hypothesis"]])
 
 
 def _file_name(variable: str, taken: Sequence[str]) -> str:
-    """A file name that every file system takes: short in bytes, no name of a device, another than those `taken` in either case."""
-    name = re.sub(r"[^\w\-]", "_", variable)[:80].encode()[:180].decode(errors="ignore") or "variable"
+    """A file name that every file system takes: short in bytes, no name of a device, another than
+    those `taken` in either case."""
+    name = (
+        re.sub(r"[^\w\-]", "_", variable)[:80].encode()[:180].decode(errors="ignore") or "variable"
+    )
     name = f"{name}_" if name.upper() in _RESERVED else name
     used = {t.lower() for t in taken}
     free = (name, *(f"{name}_{i}" for i in range(len(taken), 2 * len(taken) + 1)))

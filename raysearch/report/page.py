@@ -1,8 +1,9 @@
 """The page of a run: one HTML file that holds all it needs, and asks no network.
 
-Invariants: whatever comes from a user is escaped (autoescape; figures as JSON without "<"); the only scripts that a browser may run are
-the two that stand in the page, named by their SHA-256 in its Content-Security-Policy, which also forbids every request; long tables
-show their first rows and say so.
+Invariants: whatever comes from a user is escaped (autoescape; figures as JSON without "<"); the
+only scripts that a browser may run are the two that stand in the page, named by their SHA-256 in
+its Content-Security-Policy, which also forbids every request; long tables show their first rows and
+say so.
 """
 
 import base64
@@ -19,16 +20,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from raysearch import __version__
-from raysearch.folders.where import Place, folder_at
-from raysearch.literal import visible, visible_lines
-from raysearch.report.account import Account, Row, account
-from raysearch.report.beside import READ, TESTED
+from raysearch._version import __version__
 from raysearch.report.charts import courses, intervals, stops
+from raysearch.report.control_comparison import READ, TESTED
 from raysearch.report.effect_charts import effect_maps
-from raysearch.report.heat_charts import heat_maps
-from raysearch.report.units import words
-from raysearch.report.wording import NOT_SAID, claim, question, title
+from raysearch.report.heatmap_charts import heat_maps
+from raysearch.report.run_data import Row, RunData, read_run
+from raysearch.report.sentences import NOT_SAID, claim, question, title
+from raysearch.report.unit_text import words
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.visible_text import visible, visible_lines
 
 FILE = "report.html"
 MOST_ACCEPTED = 200
@@ -39,19 +40,21 @@ MOST_WORKERS = 64
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(run: Place) -> str:
-    """Writes report.html into the run folder; its name. Raises: StoreError as `page`, or if it cannot be written."""
-    folder = folder_at(run)
+def write_page(run: FolderLike) -> str:
+    """Writes report.html into the run folder; its name. Raises: StoreError as `page`, or if it
+    cannot be written."""
+    folder = open_folder(run)
     folder.write(FILE, page(folder).encode())
     return FILE
 
 
-def page(run: Place) -> str:
-    """The page of a run as it is now. Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read."""
-    found = account(run)
+def page(run: FolderLike) -> str:
+    """The page of a run as it is now. Raises: StoreError if it has no hypotheses yet, or a file of
+    it cannot be read."""
+    found = read_run(run)
     scripts = {"plotly": get_plotlyjs(), "script": _text("script.js")}
     return _environment().get_template("page.html.j2").render(
-        account=found,
+        run=found,
         judged=found.facts.judged,
         scores=_scores(found),
         version=__version__,
@@ -74,18 +77,20 @@ def page(run: Place) -> str:
     )  # fmt: skip
 
 
-def _controls(found: Account) -> list[str]:
+def _controls(found: RunData) -> list[str]:
     """The names of those that some accepted hypothesis has, in the order of `results`."""
     return [name for name in (*READ, *TESTED) if any(name in b.iia for b in found.beside)]
 
 
-def _by_variable(found: Account) -> list[dict[str, Any]]:
-    """Of each variable, how many hypotheses came to which verdict, and after how many pairs half of the rejected ones were."""
+def _by_variable(found: RunData) -> list[dict[str, Any]]:
+    """Of each variable, how many hypotheses came to which verdict, and after how many pairs half of
+    the rejected ones were."""
     told = []
     for variable in dict.fromkeys(row["variable"] for row in found.proposed):
         rows = [row for row in found.rows if row["variable"] == variable]
         counts = {
-            v: sum(row["verdict"] == v for row in rows) for v in ("accept", "reject", "undecided", "failed", None)
+            v: sum(row["verdict"] == v for row in rows)
+            for v in ("accept", "reject", "undecided", "failed", None)
         }
         gone = sorted(row["n"] for row in rows if row["verdict"] == "reject")
         told.append(
@@ -101,8 +106,9 @@ def _by_variable(found: Account) -> list[dict[str, Any]]:
     return told
 
 
-def _others(found: Account) -> list[tuple[str, Sequence[Row], int]]:
-    """(what they are, the first of them, how many there are): those that were not accepted, by verdict, the highest first."""
+def _others(found: RunData) -> list[tuple[str, Sequence[Row], int]]:
+    """(what they are, the first of them, how many there are): those that were not accepted, by
+    verdict, the highest first."""
     kinds = (
         ("undecided", "Undecided"),
         ("failed", "Failed"),
@@ -116,7 +122,7 @@ def _others(found: Account) -> list[tuple[str, Sequence[Row], int]]:
     return told
 
 
-def _sets(found: Account) -> list[tuple[Row, Row]]:
+def _sets(found: RunData) -> list[tuple[Row, Row]]:
     """(accepted hypothesis, one of its sets)."""
     of: dict[str, list[Row]] = {}
     for row in found.sets:
@@ -124,15 +130,21 @@ def _sets(found: Account) -> list[tuple[Row, Row]]:
     return [(b.row, row) for b in found.beside for row in of.get(b.row["hypothesis"], ())]
 
 
-def _scores(found: Account) -> dict[str, Any] | None:
-    """The declared scores, and of each accepted hypothesis their means; None where none is declared."""
+def _scores(found: RunData) -> dict[str, Any] | None:
+    """The declared scores, and of each accepted hypothesis their means; None where none is
+    declared."""
     rows = [(b.row, json.loads(b.row["scores"])) for b in found.beside if b.row.get("scores")]
     return {"names": sorted(rows[0][1]), "rows": rows} if rows else None
 
 
-def _seeds(found: Account) -> list[tuple[Row, Row, Row | None]]:
-    """(accepted hypothesis, the end of one of its fits, the holdout estimate of that seed), trained or computed."""
-    ends = {(f["intervention"], f["seed"]): f for f in found.fits if f["status"] not in (None, "holdout")}
+def _seeds(found: RunData) -> list[tuple[Row, Row, Row | None]]:
+    """(accepted hypothesis, the end of one of its fits, the holdout estimate of that seed), trained
+    or computed."""
+    ends = {
+        (f["intervention"], f["seed"]): f
+        for f in found.fits
+        if f["status"] not in (None, "holdout")
+    }
     holdout = {(f["intervention"], f["seed"]): f for f in found.fits if f["status"] == "holdout"}
     told = []
     for b in found.beside:
@@ -153,7 +165,8 @@ def _text(name: str) -> str:
 
 
 def _literal(value: object) -> object:
-    """What stands in the page, as it is: what cannot be seen, or turns what stands beside it, as its escape."""
+    """What stands in the page, as it is: what cannot be seen, or turns what stands beside it, as
+    its escape."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,7 +1,8 @@
 """Which pictures a variable has, and which hypothesis stands in which cell of them.
 
-Invariants: a hypothesis stands in exactly one cell of one panel, or is counted as left out; each head of a per-head component has a
-column in the panel of its component and position, everything else one in a panel of sites, of which each featurizer and size has one.
+Invariants: a hypothesis stands in exactly one cell of one panel, or is counted as left out; each
+head of a per-head component has a column in the panel of its component and position, everything
+else one in a panel of sites, of which each featurizer and size has one.
 """
 
 import textwrap
@@ -9,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raysearch.literal import shortened
-from raysearch.report.units import Place, places
-from raysearch.search.hypothesis import is_in_layers
+from raysearch.core.hypothesis import is_in_layers
+from raysearch.report.unit_text import UnitText, places
+from raysearch.visible_text import shortened
 
 Row = Mapping[str, Any]
-Columns = tuple[tuple[Place, ...], ...]
+Columns = tuple[tuple[UnitText, ...], ...]
 _LONGEST = 84
 """Characters of a part of a label."""
 
@@ -23,8 +24,9 @@ _LONGEST = 84
 class Panel:
     """Cells by (layer, column), as places in `layers` (None: what is of no layer) and `labels`.
 
-    `of`: what all columns share, e.g. ("head", "last") or, of sites, the subspace, ("das 4",); none for whole vectors.
-    `axis`: what the columns are. `left_out`: hypotheses of the variable that lie in no single layer, said in one panel.
+    `of`: what all columns share, e.g. ("head", "last") or, of sites, the subspace, ("das 4",); none
+    for whole vectors. `axis`: what the columns are. `left_out`: hypotheses of the variable that lie
+    in no single layer, said in one panel.
     """
 
     variable: str
@@ -47,11 +49,11 @@ class Panel:
 
 
 def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
-    """The panels of a variable: that of sites first, where there are any, then the same for each featurizer and size, then one for each
-    per-head component, position and subspace."""
-    sites: list[tuple[tuple[Place, ...], Row]] = []
-    featurized: dict[str, list[tuple[tuple[Place, ...], Row]]] = {}
-    heads: dict[Place, list[tuple[tuple[Place, ...], Row]]] = {}
+    """The panels of a variable: that of sites first, where there are any, then the same for each
+    featurizer and size, then one for each per-head component, position and subspace."""
+    sites: list[tuple[tuple[UnitText, ...], Row]] = []
+    featurized: dict[str, list[tuple[tuple[UnitText, ...], Row]]] = {}
+    heads: dict[UnitText, list[tuple[tuple[UnitText, ...], Row]]] = {}
     left_out = 0
     for row in rows:
         column = places(row["units"])
@@ -73,7 +75,9 @@ def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
     return (replace(made[0], left_out=left_out), *made[1:])
 
 
-def _panel(variable: str, shared: Place | None, cells: Sequence[tuple[tuple[Place, ...], Row]]) -> Panel:
+def _panel(
+    variable: str, shared: UnitText | None, cells: Sequence[tuple[tuple[UnitText, ...], Row]]
+) -> Panel:
     columns: Columns = tuple(dict.fromkeys(column for column, _ in cells))
     if shared is not None:
         columns = tuple(sorted(columns, key=lambda c: c[0].head or 0))
@@ -85,22 +89,25 @@ def _panel(variable: str, shared: Place | None, cells: Sequence[tuple[tuple[Plac
     if shared is None:
         return Panel(variable, (), "position", layers, _site_labels(columns), placed)
     labels = tuple(str(c[0].head) for c in columns)
-    return Panel(variable, (shared.component, shared.position, *shared.extra), "head", layers, labels, placed)
+    return Panel(
+        variable, (shared.component, shared.position, *shared.extra), "head", layers, labels, placed
+    )
 
 
-def _of_no_layer(column: tuple[Place, ...]) -> bool:
+def _of_no_layer(column: tuple[UnitText, ...]) -> bool:
     """Whether none of the units is of a layer; runs of before say layer 0 of such a one."""
     return not any(is_in_layers(place.component) for place in column)
 
 
 def _site_labels(columns: Columns) -> tuple[str, ...]:
-    """The position of each column, and below it whatever else tells the columns apart; units of a set one below the other."""
+    """The position of each column, and below it whatever else tells the columns apart; units of a
+    set one below the other."""
     every = [place for column in columns for place in column]
     components = len({p.component for p in every}) > 1
     return tuple("\n+ ".join(_site_label(p, components) for p in column) for column in columns)
 
 
-def _site_label(place: Place, component: bool) -> str:
+def _site_label(place: UnitText, component: bool) -> str:
     head = "" if place.head is None else f" {place.head}"
     named = f"{place.component}{head}" if component or head else ""
     parts = [w for w in (place.position, named, *place.extra) if w]

@@ -1,1 +1,2 @@
-"""When to believe it: hypotheses and their space, evidence, the sequential test, proposers, the search itself."""
+"""When to believe it: hypotheses and their space, evidence, the sequential test, proposers, the
+search itself."""

@@ -1,14 +1,15 @@
-"""Blocks on their way: asked for once, out again where a task was lost or raised, three attempts each.
+"""Blocks on their way: asked for once, out again where a task was lost or raised, three attempts
+each.
 
-Invariants: a block waits until it is told, and is told once; what comes of it does not depend on who told it, nor how often; the loss of a
-node is no attempt.
+Invariants: a block waits until it is told, and is told once; what comes of it does not depend on
+who told it, nor how often; the loss of a node is no attempt.
 """
 
 from collections.abc import Iterable
 
 from raysearch.causal import Split
+from raysearch.core.events import Block, Failed, Lost
 from raysearch.errors import SearchFailedError
-from raysearch.search.events import Block, Failed, Lost
 
 ATTEMPTS = 3
 
@@ -60,7 +61,8 @@ class BlockQueue:
         return True
 
     def again(self, event: Lost | Failed) -> None:
-        """A task was lost or raised: if it was of ours, its block goes out once more. Raises: SearchFailedError after three attempts."""
+        """A task was lost or raised: if it was of ours, its block goes out once more. Raises:
+        SearchFailedError after three attempts."""
         block = self._out.pop(event.task, None)
         if block is None or (block.split, block.index) not in self._waiting:
             return
@@ -70,8 +72,13 @@ class BlockQueue:
             return
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if self._attempts[key] >= ATTEMPTS:
-            what = f"lost its worker ({event.cause})" if isinstance(event, Lost) else f"raised {event.error_type}"
+            what = (
+                f"lost its worker ({event.cause})"
+                if isinstance(event, Lost)
+                else f"raised {event.error_type}"
+            )
             raise SearchFailedError(
-                f"{self._what} cannot be done: block {block.index} of the {block.split} pairs {what} {ATTEMPTS} times, "
+                f"{self._what} cannot be done: block {block.index} of the {block.split} pairs "
+                f"{what} {ATTEMPTS} times, "
                 f"the last time on {event.worker}: {event.message}"
             )

@@ -1,36 +1,40 @@
 """Screening: which pairs the model solves without intervention, decided once and for all.
 
-A split wants a number of solved pairs. Pairs are screened in their fixed order, in rounds: as many as are still missing, until
-there are enough or none is left. Invariants: which pairs are used is a function of the pairs' order and the model's outputs alone.
+A split wants a number of solved pairs. Pairs are screened in their fixed order, in rounds: as many
+as are still missing, until there are enough or none is left. Invariants: which pairs are used is a
+function of the pairs' order and the model's outputs alone.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raysearch.causal import SPLITS, LeftOut, Split
+from raysearch.causal import SPLITS, LeftOutCount, Split
+from raysearch.core.events import Block, Ids, Screened, Task
+from raysearch.core.records import Blocked, PairScreened
 from raysearch.search.block_queue import BlockQueue
-from raysearch.search.blocks import EVEN_BLOCK, Expected, cut_at_looks, even_blocks
-from raysearch.search.events import Block, Ids, Screened, Task
-from raysearch.search.notes import Blocked, PairScreened
+from raysearch.search.pair_blocks import EVEN_BLOCK, ExpectedAnswers, cut_at_looks, even_blocks
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How many solved pairs each split wants, how many of the test pairs the test may use; only solved pairs or all.
+class ScreeningPlan:
+    """How many solved pairs each split wants, how many of the test pairs the test may use; only
+    solved pairs or all.
 
-    `left_out`: pairs that never got here. `at_looks`: test pairs are cut where the sequential test looks; else evenly.
+    `left_out`: pairs that never got here. `at_looks`: test pairs are cut where the sequential test
+    looks; else evenly.
     """
 
     wanted: Mapping[Split, int]
     max_pairs: int
     solved_only: bool
     at_looks: bool = True
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[LeftOutCount, ...] = ()
 
 
 @dataclass
 class _Part:
-    """One split under way: pairs in order, how far they have been asked for, how many are usable so far."""
+    """One split under way: pairs in order, how far they have been asked for, how many are usable so
+    far."""
 
     split: Split
     order: tuple[int, ...]
@@ -41,13 +45,18 @@ class _Part:
 
 
 class Screening:
-    """A small brain: tasks out, Screened in, Blocked at the end. `queue`: of the blocks that are to be screened."""
+    """A small brain: tasks out, Screened in, Blocked at the end. `queue`: of the blocks that are to
+    be screened."""
 
-    def __init__(self, pairs: Mapping[int, Expected], plan: Plan) -> None:
+    def __init__(self, pairs: Mapping[int, ExpectedAnswers], plan: ScreeningPlan) -> None:
         self._pairs = pairs
         self._plan = plan
         self._parts = [
-            _Part(split, tuple(i for i, e in pairs.items() if e.split == split), plan.wanted.get(split, 0))
+            _Part(
+                split,
+                tuple(i for i, e in pairs.items() if e.split == split),
+                plan.wanted.get(split, 0),
+            )
             for split in SPLITS
         ]
         self.queue = BlockQueue("screening")
@@ -74,7 +83,9 @@ class Screening:
         if event.split == "fit" and event.scores is not None:
             differences = event.scores.get("logit_difference", {})
             for i, pair in enumerate(event.pairs):
-                self._differences[pair] = {variable: values[i] for variable, values in differences.items()}
+                self._differences[pair] = {
+                    variable: values[i] for variable, values in differences.items()
+                }
         if self.done:
             self._next_round()
         return True
@@ -82,7 +93,12 @@ class Screening:
     def blocked(self) -> Blocked:
         """Which pairs are solved and which block each came to."""
         assert self.done
-        place = {pair: block.index for split in SPLITS for block in self.blocks(split) for pair in block.pairs}
+        place = {
+            pair: block.index
+            for split in SPLITS
+            for block in self.blocks(split)
+            for pair in block.pairs
+        }
         return Blocked(tuple(self._screened(pair, place.get(pair)) for pair in self._pairs))
 
     def blocks(self, split: Split) -> tuple[Block, ...]:
@@ -93,7 +109,9 @@ class Screening:
             if split == "test":
                 pairs = pairs[: self._plan.max_pairs]
             at_looks = split == "test" and self._plan.at_looks
-            self._blocks[split] = cut_at_looks(pairs) if at_looks else even_blocks(split, pairs, EVEN_BLOCK)
+            self._blocks[split] = (
+                cut_at_looks(pairs) if at_looks else even_blocks(split, pairs, EVEN_BLOCK)
+            )
         return self._blocks[split]
 
     def usable(self, split: Split) -> tuple[int, ...]:
@@ -106,14 +124,17 @@ class Screening:
         return self._seen[pair][0] if pair in self._seen else None
 
     def differences(self, pair: int) -> Mapping[str, float]:
-        """The logit differences of a fit pair's base without intervention, by variable, where the job declares them."""
+        """The logit differences of a fit pair's base without intervention, by variable, where the
+        job declares them."""
         return self._differences.get(pair, {})
 
     def solved(self, pair: int) -> bool:
         """Whether base and sources are right without intervention."""
         base, sources = self._seen[pair]
         e = self._pairs[pair]
-        return e.read(base) == e.base and all(e.read(sources[name]) == ids for name, ids in e.sources.items())
+        return e.read(base) == e.base and all(
+            e.read(sources[name]) == ids for name, ids in e.sources.items()
+        )
 
     def base_solved(self, pair: int) -> bool:
         """Whether the base of a screened pair is right without intervention."""

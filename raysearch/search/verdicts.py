@@ -1,24 +1,24 @@
 """Verdicts: who is alive, what was decided, and which failures may be tried again.
 
-Invariants: a hypothesis is alive or decided, never both; controls count nowhere but among those alive; a failure that is withdrawn is
-alive again, with all the evidence that it had.
+Invariants: a hypothesis is alive or decided, never both; controls count nowhere but among those
+alive; a failure that is withdrawn is alive again, with all the evidence that it had.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from raysearch.search.hypothesis import Hypothesis
-from raysearch.search.lines import Case, Line
-from raysearch.search.notes import Decided, VerdictName
+from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.records import Decided, VerdictName
+from raysearch.search.trial import HypothesisTest, Trial
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A hypothesis that failed. `line`: on which it was measured; None where no fit came of it."""
 
-    case: Case
-    line: Line | None
+    case: HypothesisTest
+    line: Trial | None
 
 
 class Verdicts:
@@ -49,7 +49,9 @@ class Verdicts:
     @property
     def unfit(self) -> list[str]:
         """The ids of the interventions of which no fit came."""
-        return sorted({f.case.hypothesis.intervention.id for f in self._failures.values() if f.line is None})
+        return sorted(
+            {f.case.hypothesis.intervention.id for f in self._failures.values() if f.line is None}
+        )
 
     def count(self, verdict: VerdictName) -> int:
         """How many have it, controls apart."""
@@ -60,7 +62,7 @@ class Verdicts:
         self.alive += 1
         self._controls_alive += hypothesis.intervention.control is not None
 
-    def decide(self, decided: Decided, case: Case, line: Line | None) -> None:
+    def decide(self, decided: Decided, case: HypothesisTest, line: Trial | None) -> None:
         """It has its verdict."""
         name, control = decided.hypothesis.id, decided.hypothesis.intervention.control is not None
         self._decided[name] = decided
@@ -83,6 +85,10 @@ class Verdicts:
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
-        judged = Counter(d.verdict for d in self._decided.values() if d.hypothesis.intervention.control is None)
+        judged = Counter(
+            d.verdict for d in self._decided.values() if d.hypothesis.intervention.control is None
+        )
         assert +self._tally == judged
-        assert self._failures.keys() == {name for name, d in self._decided.items() if d.verdict == "failed"}
+        assert self._failures.keys() == {
+            name for name, d in self._decided.items() if d.verdict == "failed"
+        }

@@ -1,7 +1,8 @@
 """Journal entries to plain JSON values and back: events, and the entries of the journal's own.
 
-Invariants: decode(encode(x)) == x; tuples come back as tuples; what is not exactly of this form is a StoreError, never a
-guess. Nothing is pickled, so that a journal of today is read by tomorrow's version or refused in one line.
+Invariants: decode(encode(x)) == x; tuples come back as tuples; what is not exactly of this form is
+a StoreError, never a guess. Nothing is pickled, so that a journal of today is read by tomorrow's
+version or refused in one line.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,17 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from raysearch.core.events import (
+    Attributed,
+    Failed,
+    Fitted,
+    JournalledEvent,
+    Lost,
+    Measured,
+    Retried,
+    Screened,
+)
 from raysearch.errors import StoreError
-from raysearch.search.events import Attributed, Failed, Fitted, Lost, Measured, Retried, Screened, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +36,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Follows:
-    """A driver goes on from what those before it had written: of each so many entries (`read`). What they write later does not count."""
+    """A driver goes on from what those before it had written: of each so many entries (`read`).
+    What they write later does not count."""
 
     read: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The next `rows` rows of `table` make the part named `part`. Counted in rows, not in time, so that a replay agrees."""
+    """The next `rows` rows of `table` make the part named `part`. Counted in rows, not in time, so
+    that a replay agrees."""
 
     table: str
     part: str
@@ -42,7 +54,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """From here on `file` (its path in the run folder) has the content of this SHA-256. Written down before the file is."""
+    """From here on `file` (its path in the run folder) has the content of this SHA-256. Written
+    down before the file is."""
 
     file: str
     digest: str
@@ -50,7 +63,8 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """A user's proposer was asked, and proposed `hypotheses` (JSON of variable and intervention). `by`, `most`: its name, its K."""
+    """A user's proposer was asked, and proposed `hypotheses` (JSON of variable and intervention).
+    `by`, `most`: its name, its K."""
 
     by: str
     most: int | None
@@ -64,7 +78,7 @@ class Ended:
     status: str
 
 
-JournalEntry = Told | Started | Follows | Cut | Sealed | Suggested | Ended
+JournalEntry = JournalledEvent | Started | Follows | Cut | Sealed | Suggested | Ended
 
 _TYPES: dict[str, type] = {
     "started": Started,
@@ -104,11 +118,15 @@ def encode(entry: JournalEntry) -> dict[str, Any]:
 
 
 def decode(raw: Mapping[str, Any]) -> JournalEntry:
-    """The entry that `encode` wrote. Raises: StoreError for an unknown type, a missing or unknown field, a wrong value."""
+    """The entry that `encode` wrote. Raises: StoreError for an unknown type, a missing or unknown
+    field, a wrong value."""
     kind = raw.get("type")
     cls = _TYPES.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise StoreError(f"journal entry of type {kind!r}: this version knows {', '.join(_TYPES)}; {_OTHER_VERSION}")
+        raise StoreError(
+            f"journal entry of type {kind!r}: this version knows {', '.join(_TYPES)}; "
+            f"{_OTHER_VERSION}"
+        )
     decoders, required = _decoders(cls)
     missing = required - raw.keys()
     unknown = raw.keys() - decoders.keys() - {"type"}
@@ -134,7 +152,9 @@ def _decoders(cls: type) -> tuple[dict[str, Decoder], frozenset[str]]:
     """One decoder for each field, and the names of those without a default."""
     hints = get_type_hints(cls)
     required = frozenset(
-        f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING and f.name not in _BESIDE
+        f.name
+        for f in fields(cls)
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in _BESIDE
     )
     return {name: _decoder(hints[name]) for name in _FIELDS[cls]}, required
 
@@ -172,7 +192,8 @@ def _one_of(allowed: Sequence[Any]) -> Decoder:
 
 
 def _run_of(kind: type) -> Decoder:
-    """As `_many` of plain values of one kind, a look at all of them at once: most of a journal is runs of ids."""
+    """As `_many` of plain values of one kind, a look at all of them at once: most of a journal is
+    runs of ids."""
     only = {kind}
 
     def read(value: Any) -> tuple[Any, ...]:

@@ -1,9 +1,11 @@
 """Merging: each table of a finished run as one part.
 
 Invariants:
-- the merged part is whole, and was read again, before the first of the parts that it holds is removed. From then on it stands for them
-  (`folders.parquet`), so that a crash at any moment loses no row and counts none twice; merging again finishes the work;
-- the journal is not touched: a `resume` writes the parts anew from it, then removes the merged one (`tables.py`).
+- the merged part is whole, and was read again, before the first of the parts that it holds is
+  removed. From then on it stands for them (`folders.parquet`), so that a crash at any moment loses
+  no row and counts none twice; merging again finishes the work;
+- the journal is not touched: a `resume` writes the parts anew from it, then removes the merged one
+  (`tables.py`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,11 +14,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from raysearch.errors import StoreError, TakenOverError
-from raysearch.folders.digests import digest_of, each_checked
-from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import PART, from_parquet, is_merged, merged_digest, merged_name, to_parquet
-from raysearch.store.history import standing
+from raysearch.storage.digests import digest_of, each_checked
+from raysearch.storage.folder import Folder
+from raysearch.storage.parquet import (
+    PART,
+    from_parquet,
+    is_merged,
+    merged_digest,
+    merged_name,
+    to_parquet,
+)
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import journal_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +41,14 @@ class Merged:
 def compact(run: RunFolder) -> Iterator[Merged]:
     """Merges the parts of each table, table by table, each in memory; hold `run.lock()`.
 
-    Raises: StoreError for a run that is not done, a part that cannot be read, a store that refuses; TakenOverError.
+    Raises: StoreError for a run that is not done, a part that cannot be read, a store that refuses;
+    TakenOverError.
     """
-    status = standing(run).ended
+    status = journal_summary(run).ended
     if status != "done":
         raise StoreError(
-            f"run {run.info.id}: is not done ({status or 'its driver works, or was killed'}), and only what is done is merged; "
+            f"run {run.info.id}: is not done ({status or 'its driver works, or was killed'}), and "
+            f"only what is done is merged; "
             "`resume` it to its end first"
         )
     drivers = run.journal.folders()
@@ -49,8 +60,12 @@ def compact(run: RunFolder) -> Iterator[Merged]:
         whole, last = _read(folder, parts.items()), list(parts)[-1]
         done = len(parts) == 1 and not (is_merged(last) and merged_digest(last) is None)
         kept = last if done else _write_merged(folder, last, whole)
-        if run.journal.folders() != drivers:  # an object store cannot lock; that driver writes the parts anew
-            raise TakenOverError(f"run {run.info.id}: a driver has gone on with it; merge when that is done")
+        if (
+            run.journal.folders() != drivers
+        ):  # an object store cannot lock; that driver writes the parts anew
+            raise TakenOverError(
+                f"run {run.info.id}: a driver has gone on with it; merge when that is done"
+            )
         folder.sweep()
         if is_merged(kept):
             for old in names:
@@ -66,7 +81,10 @@ def _write_merged(folder: Folder, last: str, whole: pa.Table) -> str:
     folder.write(name, content)
     if not _read(folder, [(name, folder.read(name))]).equals(whole, check_metadata=True):
         folder.delete(name)
-        raise StoreError(f"{folder.shown(name)}: came back otherwise than it was written; see to the disk or store")
+        raise StoreError(
+            f"{folder.shown(name)}: came back otherwise than it was written; see to the disk or "
+            f"store"
+        )
     return name
 
 
@@ -77,11 +95,13 @@ def _read(folder: Folder, parts: Iterable[tuple[str, bytes]]) -> pa.Table:
             tables.append(from_parquet(content))
         except (pa.ArrowException, KeyError, OSError) as e:
             raise StoreError(
-                f"{folder.shown(name)}: cannot be read as Parquet ({e}); `raysearch repair` writes it anew from the journal"
+                f"{folder.shown(name)}: cannot be read as Parquet ({e}); `raysearch repair` writes "
+                f"it anew from the journal"
             ) from e
     try:
         return pa.concat_tables(tables)
     except pa.ArrowException as e:
         raise StoreError(
-            f"{folder.place}: its parts are not of one form ({e}); `raysearch repair` writes them anew"
+            f"{folder.place}: its parts are not of one form ({e}); `raysearch repair` writes them "
+            f"anew"
         ) from e

@@ -1,12 +1,16 @@
-"""The ledger: events made durable before anybody thinks about them, notes projected to tables and to the MLflow mirror.
+"""The ledger: events made durable before anybody thinks about them, notes projected to tables and
+to the MLflow mirror.
 
 Invariants:
-- an event is in the journal when `events` returns; tables and mirror follow from the journal and can be lost;
-- replay gives the journal's events in their order and batches; the same search then says the same notes, and the same rows
-  fill the same parts, so that fresh runs and resumed ones are written by the same lines of code;
-- what is tried again leaves the tables by a replay alone: its `Retried` is journalled before, so whoever dies meanwhile, the next
-  replay does the same;
-- of two drivers at once the earlier one writes nothing but its journal once the later one has begun, and ends;
+- an event is in the journal when `events` returns; tables and mirror follow from the journal and
+  can be lost;
+- replay gives the journal's events in their order and batches; the same search then says the same
+  notes, and the same rows fill the same parts, so that fresh runs and resumed ones are written by
+  the same lines of code;
+- what is tried again leaves the tables by a replay alone: its `Retried` is journalled before, so
+  whoever dies meanwhile, the next replay does the same;
+- of two drivers at once the earlier one writes nothing but its journal once the later one has
+  begun, and ends;
 - an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
 
 Not for two threads at once.
@@ -19,30 +23,44 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Protocol
 
-from raysearch.folders.digests import TABLES as DIGESTED
-from raysearch.folders.digests import digest_of, read_checked
-from raysearch.folders.parquet import PART
-from raysearch.search.events import Event, Failed, Fitted, Lost, Retried, Task, Told
-from raysearch.search.notes import (
+from raysearch.core.events import Event, Failed, Fitted, JournalledEvent, Lost, Retried, Task
+from raysearch.core.records import (
     Blocked,
     Concluded,
     Conflicted,
     Counted,
     Decided,
     Estimated,
-    Note,
     Proposed,
+    Record,
     Snapshot,
     Trained,
     Weighed,
 )
-from raysearch.store.codec import OF_DRIVERS, Cut, Ended, Follows, JournalEntry, Sealed, Started, Suggested, decode
-from raysearch.store.fits import Fits
-from raysearch.store.history import batches
+from raysearch.storage.digests import TABLES as DIGESTED
+from raysearch.storage.digests import digest_of, read_checked
+from raysearch.storage.parquet import PART
+from raysearch.store.codec import (
+    OF_DRIVERS,
+    Cut,
+    Ended,
+    Follows,
+    JournalEntry,
+    Sealed,
+    Started,
+    Suggested,
+    decode,
+)
+from raysearch.store.file_digests import FileDigests
+from raysearch.store.fit_store import FitStore
 from raysearch.store.journal import Journal, history, read_journal
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.pairs_table import pairs_content, read_pairs
-from raysearch.store.rows import (
+from raysearch.store.retractions import Retractions
+from raysearch.store.run_folder import RunFolder, installed_versions
+from raysearch.store.run_history import batches
+from raysearch.store.schemas import TABLES
+from raysearch.store.table_rows import (
     conflict_row,
     course_rows,
     dropped_rows,
@@ -55,39 +73,38 @@ from raysearch.store.rows import (
     set_rows,
     verdict_row,
 )
-from raysearch.store.run_folder import RunFolder, installed_versions
-from raysearch.store.schemas import TABLES
-from raysearch.store.seals import Seals
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
-from raysearch.store.withdrawn import Withdrawn
 
 
-class Mirror(Protocol):
+class Tracker(Protocol):
     """Who is told of the search as it goes, and may fail without consequence."""
 
     @property
     def run_id(self) -> str | None: ...
 
-    def notes(self, notes: Sequence[Note], replayed: bool = False) -> None: ...
+    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None: ...
 
     def snapshot(self, snapshot: Snapshot) -> None: ...
 
 
-class Ledger:
-    """The books of one driver on one run; hold `run.lock()` while it is open, and have pairs.parquet written before.
+class RunLedger:
+    """The books of one driver on one run; hold `run.lock()` while it is open, and have
+    pairs.parquet written before.
 
-    `said`: one line for each truncated tail that the journal had. `past`: how many events it holds from drivers before.
-    `ended`: the status with which the last driver closed it, None if it was killed (or the run is new).
+    `said`: one line for each truncated tail that the journal had. `past`: how many events it holds
+    from drivers before. `ended`: the status with which the last driver closed it, None if it was
+    killed (or the run is new).
 
     `suggested`: grows by what a user's proposer says; what the journal has not yet is added to it.
 
-    Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if a later driver is there.
+    Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if
+    a later driver is there.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        mirror: Mirror | None = None,
+        mirror: Tracker | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
@@ -103,7 +120,7 @@ class Ledger:
         )  # before those before are read: whichever driver is later, the other sees it
         self._read: Counter[str] = Counter()
         self._retry: Retried | None = None
-        self._withdrawn = Withdrawn()
+        self._withdrawn = Retractions()
         self._sealed: dict[str, str] = {}
         self._suggested, self._suggestions = suggested, 0
         said: list[str] = []
@@ -112,7 +129,7 @@ class Ledger:
         if self._read:
             self._journal.append([Follows(dict(self._read))])
         self._journal.check_latest()
-        self._seals = Seals(
+        self._seals = FileDigests(
             run,
             self._sealed,
             [f"{DIGESTED}/{c.table}/{c.part}{PART}" for c in cuts],
@@ -123,7 +140,7 @@ class Ledger:
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
         self._to_replay = self.past > 0
-        self._fits = Fits(run.interventions)
+        self._fits = FitStore(run.interventions)
         self._concluded: set[str] = set()
         self._cut_from: dict[str, int] = {}
         self._tables = {
@@ -140,15 +157,17 @@ class Ledger:
             for name, schema in TABLES.items()
         }
 
-    def history(self) -> Iterator[tuple[Told, ...]]:
-        """What the drivers before were told, in batches; to look at only. Raises: StoreError for damage."""
+    def history(self) -> Iterator[tuple[JournalledEvent, ...]]:
+        """What the drivers before were told, in batches; to look at only. Raises: StoreError for
+        damage."""
         for entries in batches(read_journal(self._run.journal, until=self._read)):
-            batch = tuple(e for e in entries if isinstance(e, Told))
+            batch = tuple(e for e in entries if isinstance(e, JournalledEvent))
             if batch:
                 yield batch
 
     def retry(self, retried: Retried) -> None:
-        """Journals that failures of `history` are tried again; before `replay`, which ends with it and leaves their rows out.
+        """Journals that failures of `history` are tried again; before `replay`, which ends with it
+        and leaves their rows out.
 
         Raises: StoreError if the store refuses; TakenOverError.
         """
@@ -158,10 +177,12 @@ class Ledger:
         self._withdrawn.ahead(retried)
         self._retry = retried
 
-    def replay(self) -> Iterator[tuple[Told, ...]]:
-        """The events of the drivers before, in batches, for `search.tell`, whose notes belong to `notes` as ever.
+    def replay(self) -> Iterator[tuple[JournalledEvent, ...]]:
+        """The events of the drivers before, in batches, for `search.tell`, whose notes belong to
+        `notes` as ever.
 
-        A new run has none. Must be used up before the first `events`. Raises: StoreError for damage.
+        A new run has none. Must be used up before the first `events`. Raises: StoreError for
+        damage.
         """
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
@@ -181,11 +202,13 @@ class Ledger:
         self._tick()
 
     def tensors(self, task: Task) -> Mapping[str, bytes]:
-        """What a replica needs for `task`, by digest. Raises: StoreError where it is not there, or not what it was."""
+        """What a replica needs for `task`, by digest. Raises: StoreError where it is not there, or
+        not what it was."""
         return {digest: self._fits.read(digest) for digest in task.digests}
 
-    def notes(self, notes: Sequence[Note]) -> None:
-        """Projects what the search says to the tables and the mirror. Raises: StoreError if the store refuses; TakenOverError."""
+    def notes(self, notes: Sequence[Record]) -> None:
+        """Projects what the search says to the tables and the mirror. Raises: StoreError if the
+        store refuses; TakenOverError."""
         if new := self._suggested[self._suggestions :]:
             self._keep_entries(new)
             self._suggestions += len(new)
@@ -196,15 +219,18 @@ class Ledger:
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at every turn."""
+        """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at
+        every turn."""
         if self._mirror is not None and not self._to_replay:
             self._mirror.snapshot(snapshot)
         self._tick()
 
     def close(self, status: str) -> None:
-        """Writes what is left and journals the end. `status`: "done", or e.g. "interrupted", "failed": `resume` goes on.
+        """Writes what is left and journals the end. `status`: "done", or e.g. "interrupted",
+        "failed": `resume` goes on.
 
-        Raises: StoreError if the store refuses, or at "done" if a replay did not repeat the journal's rows; TakenOverError.
+        Raises: StoreError if the store refuses, or at "done" if a replay did not repeat the
+        journal's rows; TakenOverError.
         """
         self._journal.check_latest()
         if status == "done":
@@ -222,13 +248,17 @@ class Ledger:
         self._remember_mirror()
 
     def abandon(self) -> None:
-        """Lets go of the journal and writes nothing more: after an error of the store, which `resume` will find as after a crash."""
+        """Lets go of the journal and writes nothing more: after an error of the store, which
+        `resume` will find as after a crash."""
         self._journal.close()
 
     def _look_back(self, said: list[str]) -> list[Cut]:
-        """The cuts that the journal holds; counts its lines and events; reads every line, so that damage shows before work begins."""
+        """The cuts that the journal holds; counts its lines and events; reads every line, so that
+        damage shows before work begins."""
         cuts: list[Cut] = []
-        for line in read_journal(self._run.journal, said.append, history(self._run.journal, self._journal.driver)):
+        for line in read_journal(
+            self._run.journal, said.append, history(self._run.journal, self._journal.driver)
+        ):
             self._read[line.driver] += 1
             kind = line.raw.get("type")
             if kind not in OF_DRIVERS:
@@ -250,14 +280,14 @@ class Ledger:
                 self.ended = entry.status
         return cuts
 
-    def _project(self, events: Sequence[Told]) -> None:
+    def _project(self, events: Sequence[JournalledEvent]) -> None:
         for event in events:
             if isinstance(event, Failed | Lost):
                 self._tables["failures"].add(failure_row(event))
             elif isinstance(event, Retried):
                 self._withdrawn.passed(event)
 
-    def _keep(self, note: Note) -> None:
+    def _keep(self, note: Record) -> None:
         withdrawn = self._withdrawn.has(note)
         match note:
             case Proposed():
@@ -298,13 +328,16 @@ class Ledger:
                 self._tables[table].add(row)
 
     def _cut(self, table: str, rows: int, content: bytes) -> None:
-        """Makes a cut durable, its part named by the entries of this driver's journal that it covers; then writes the part."""
+        """Makes a cut durable, its part named by the entries of this driver's journal that it
+        covers; then writes the part."""
         seq = self._journal.next_seq
         part = f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}"
         self._cut_from[table] = seq + 1
         self._write_part(table, f"{part}{PART}", content, [Cut(table, part, rows)])
 
-    def _write_part(self, table: str, name: str, content: bytes, before: Sequence[JournalEntry] = ()) -> None:
+    def _write_part(
+        self, table: str, name: str, content: bytes, before: Sequence[JournalEntry] = ()
+    ) -> None:
         self._seals.write(self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before)
 
     def _keep_entries(self, entries: Sequence[JournalEntry]) -> None:
@@ -315,7 +348,8 @@ class Ledger:
     def _seal(self) -> None:
         """digests.json is as the journal. The pairs, written before there is a journal, are sealed.
 
-        Raises: StoreError where pairs.parquet is neither what the journal says nor what digests.json says, which may be ahead of it.
+        Raises: StoreError where pairs.parquet is neither what the journal says nor what
+        digests.json says, which may be ahead of it.
         """
         folder = self._run.folder
         if folder.exists(PAIRS_FILE):

@@ -1,7 +1,9 @@
-"""pairs.parquet: every pair of a run, as text (or tensor) and as the model sees it; after screening, what the model itself answers.
+"""pairs.parquet: every pair of a run, as text (or tensor) and as the model sees it; after
+screening, what the model itself answers.
 
-Invariants: what is read back equals what was written, so that resume never draws or encodes to compare anew
-(`Input.values`, the causal model's setting, is not kept: nobody asks for it after drawing); the file is replaced whole.
+Invariants: what is read back equals what was written, so that resume never draws or encodes to
+compare anew (`Input.values`, the causal model's setting, is not kept: nobody asks for it after
+drawing); the file is replaced whole.
 """
 
 import json
@@ -11,14 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysearch.causal import Input, LeftOut, Pair, Stimulus
+from raysearch.causal import Input, LeftOutCount, Pair, Stimulus
+from raysearch.core.events import Encoded, Ids, ModelInput
+from raysearch.core.hypothesis import content_id
+from raysearch.core.records import PairScreened
 from raysearch.errors import StoreError
-from raysearch.folders.digests import read_checked
-from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import from_parquet, to_parquet
-from raysearch.search.events import Encoded, Given, Ids
-from raysearch.search.hypothesis import content_id
-from raysearch.search.notes import PairScreened
+from raysearch.storage.digests import read_checked
+from raysearch.storage.folder import Folder
+from raysearch.storage.parquet import from_parquet, to_parquet
 from raysearch.store.schemas import PAIRS
 
 FILE = "pairs.parquet"
@@ -26,14 +28,14 @@ _LEFT_OUT = b"left_out"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPairs:
-    """What pairs.parquet holds. `encoded` is None before the model was asked, `screened` before screening was over; `left_out`: what
-    never became a pair of the run."""
+class PairsTable:
+    """What pairs.parquet holds. `encoded` is None before the model was asked, `screened` before
+    screening was over; `left_out`: what never became a pair of the run."""
 
     pairs: tuple[Pair, ...]
     encoded: tuple[Encoded, ...] | None
     screened: tuple[PairScreened, ...] | None
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[LeftOutCount, ...] = ()
 
 
 def write_pairs(
@@ -41,7 +43,7 @@ def write_pairs(
     pairs: Sequence[Pair],
     encoded: Sequence[Encoded] | None = None,
     screened: Sequence[PairScreened] | None = None,
-    left_out: Sequence[LeftOut] = (),
+    left_out: Sequence[LeftOutCount] = (),
 ) -> None:
     """The run's file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
     run.write(FILE, pairs_content(pairs, encoded, screened, left_out))
@@ -51,7 +53,7 @@ def pairs_content(
     pairs: Sequence[Pair],
     encoded: Sequence[Encoded] | None = None,
     screened: Sequence[PairScreened] | None = None,
-    left_out: Sequence[LeftOut] = (),
+    left_out: Sequence[LeftOutCount] = (),
 ) -> bytes:
     """The bytes of pairs.parquet with these pairs, in their order."""
     encoded_by = {e.index: e for e in encoded or ()}
@@ -64,27 +66,32 @@ def pairs_content(
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
 
 
-def read_pairs(run: Folder) -> KeptPairs:
+def read_pairs(run: Folder) -> PairsTable:
     """The pairs of a run. Raises: StoreError if the file is missing, damaged, or not of this form."""
     path = run.shown(FILE)
     if not run.exists(FILE):
-        raise StoreError(f"{path}: is missing, so the run never got as far as its pairs; submit the job again")
+        raise StoreError(
+            f"{path}: is missing, so the run never got as far as its pairs; submit the job again"
+        )
     try:
         table = from_parquet(read_checked(run, FILE))
         told = table.schema.metadata or {}
         rows = table.to_pylist()
-        return KeptPairs(
+        return PairsTable(
             tuple(_pair(r) for r in rows),
             tuple(_encoded(r) for r in rows) if told.get(b"encoded") == b"yes" else None,
             tuple(_screened(r) for r in rows) if told.get(b"screened") == b"yes" else None,
-            tuple(LeftOut(**left) for left in json.loads(told.get(_LEFT_OUT, b"[]"))),
+            tuple(LeftOutCount(**left) for left in json.loads(told.get(_LEFT_OUT, b"[]"))),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
-        raise StoreError(f"{path}: cannot be read as pairs of this version ({e!r:.200}); restore it from a copy") from e
+        raise StoreError(
+            f"{path}: cannot be read as pairs of this version ({e!r:.200}); restore it from a copy"
+        ) from e
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
-    """The first 16 hex digits of the SHA-256 over texts or tensors, positions, answers, counterfactuals and splits, in their order."""
+    """The first 16 hex digits of the SHA-256 over texts or tensors, positions, answers,
+    counterfactuals and splits, in their order."""
     return content_id(
         [
             [
@@ -126,7 +133,8 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
             {"variable": v, "answer": a, "ids": encoded and encoded.counterfactual.get(v)}
             for v, a in pair.counterfactual.items()
         ],
-        "aliases": encoded and [{"said": said, "answer": answer} for said, answer in encoded.aliases],
+        "aliases": encoded
+        and [{"said": said, "answer": answer} for said, answer in encoded.aliases],
         "choices": pair.choices or None,
         "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,
@@ -135,14 +143,18 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
     }
 
 
-def _source(name: str, pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> dict[str, Any]:
+def _source(
+    name: str, pair: Pair, encoded: Encoded | None, screened: PairScreened | None
+) -> dict[str, Any]:
     outputs = screened.source_outputs if screened else None
     return {
         "name": name,
         "text": pair.sources[name].text or None,
         "tensor": _tensor(pair.sources[name]),
         "ids": encoded and _token_ids(encoded.sources[name]),
-        "positions": _positions(pair.sources[name], encoded.source_positions.get(name) if encoded else None),
+        "positions": _positions(
+            pair.sources[name], encoded.source_positions.get(name) if encoded else None
+        ),
         "answer": pair.answers.get(name),
         "answer_ids": encoded and encoded.answers.get(name),
         "output": outputs.get(name) if outputs else None,
@@ -161,12 +173,13 @@ def _tensor(of: Input) -> dict[str, Any] | None:
     }
 
 
-def _token_ids(given: Given) -> Ids | None:
+def _token_ids(given: ModelInput) -> Ids | None:
     return None if isinstance(given, Stimulus) else given
 
 
 def _positions(of: Input, tokens: Mapping[str, Ids] | None) -> list[dict[str, Any]]:
-    """Named positions: those of a text's own first, then those that only the encoded one has ("last")."""
+    """Named positions: those of a text's own first, then those that only the encoded one has
+    ("last")."""
     own = of.positions if of.stimulus is None else ()
     names = [*own, *(n for n in tokens or {} if n not in own)]
     return [
@@ -186,7 +199,9 @@ def _pair(row: dict[str, Any]) -> Pair:
     return Pair(
         index=row["index"],
         base=_input(row["base_text"], row["base_positions"], row.get("base_tensor")),
-        sources={s["name"]: _input(s["text"], s["positions"], s.get("tensor")) for s in row["sources"]},
+        sources={
+            s["name"]: _input(s["text"], s["positions"], s.get("tensor")) for s in row["sources"]
+        },
         answers={name: answer for name, answer in answers.items() if answer is not None},
         counterfactual={c["variable"]: c["answer"] for c in row["counterfactual"]},
         split=row["split"],
@@ -195,7 +210,9 @@ def _pair(row: dict[str, Any]) -> Pair:
     )
 
 
-def _input(text: str | None, positions: list[dict[str, Any]], tensor: dict[str, Any] | None) -> Input:
+def _input(
+    text: str | None, positions: list[dict[str, Any]], tensor: dict[str, Any] | None
+) -> Input:
     if tensor is not None:
         tokens = {p["name"]: tuple(p["tokens"]) for p in tensor["positions"]}
         return Input(stimulus=_stimulus(tensor), tokens=tokens)
@@ -203,7 +220,9 @@ def _input(text: str | None, positions: list[dict[str, Any]], tensor: dict[str, 
         raise TypeError("an input is a text or a tensor, and this is neither")
     spans = {p["name"]: (p["start"], p["end"]) for p in positions if p["start"] is not None}
     return Input(
-        text, spans, tokens={p["name"]: tuple(p["indices"]) for p in positions if p.get("indices") is not None}
+        text,
+        spans,
+        tokens={p["name"]: tuple(p["indices"]) for p in positions if p.get("indices") is not None},
     )
 
 
@@ -211,7 +230,7 @@ def _stimulus(tensor: dict[str, Any]) -> Stimulus:
     return Stimulus(tensor["dtype"], tuple(tensor["shape"]), tensor["data"])
 
 
-def _given(ids: list[int] | None, tensor: dict[str, Any] | None) -> Given:
+def _given(ids: list[int] | None, tensor: dict[str, Any] | None) -> ModelInput:
     if tensor is not None:
         return _stimulus(tensor)
     if ids is None:
@@ -220,7 +239,10 @@ def _given(ids: list[int] | None, tensor: dict[str, Any] | None) -> Given:
 
 
 def _encoded(row: dict[str, Any]) -> Encoded:
-    answers = {"base": row["base_answer_ids"], **{s["name"]: s["answer_ids"] for s in row["sources"]}}
+    answers = {
+        "base": row["base_answer_ids"],
+        **{s["name"]: s["answer_ids"] for s in row["sources"]},
+    }
     return Encoded(
         index=row["index"],
         base=_given(row["base_ids"], row.get("base_tensor")),
@@ -228,7 +250,9 @@ def _encoded(row: dict[str, Any]) -> Encoded:
         base_positions=_tokens(row["base_positions"]),
         source_positions={s["name"]: _tokens(s["positions"]) for s in row["sources"]},
         answers={name: tuple(ids) for name, ids in answers.items() if ids is not None},
-        counterfactual={c["variable"]: tuple(c["ids"]) for c in row["counterfactual"] if c["ids"] is not None},
+        counterfactual={
+            c["variable"]: tuple(c["ids"]) for c in row["counterfactual"] if c["ids"] is not None
+        },
         aliases=tuple((tuple(a["said"]), tuple(a["answer"])) for a in row.get("aliases") or ()),
         choices=tuple(row.get("choice_ids") or ()),
     )

@@ -1,8 +1,9 @@
-"""The folder of one run: STORE/<name>-<UTC time>-<job hash 8>/, its run.json, job.yaml and lock; on a disk or an object store.
+"""The folder of one run: STORE/<name>-<UTC time>-<job hash 8>/, its run.json, job.yaml and lock; on
+a disk or an object store.
 
-Invariants: run.json is replaced whole, never edited in place, and has a checksum of itself; it holds no credentials; on a disk one driver
-at a time works on a run (flock, which the kernel lets go of when a driver dies, however it dies); on an object store the later one counts
-(journal.py).
+Invariants: run.json is replaced whole, never edited in place, and has a checksum of itself; it
+holds no credentials; on a disk one driver at a time works on a run (flock, which the kernel lets go
+of when a driver dies, however it dies); on an object store the later one counts (journal.py).
 """
 
 import difflib
@@ -16,12 +17,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from raysearch import __version__
+from raysearch._version import __version__
 from raysearch.errors import StoreError
-from raysearch.folders.digests import checksum
-from raysearch.folders.folder import Folder
-from raysearch.folders.local import LocalFolder
-from raysearch.folders.where import folder_at, is_uri, without_credentials
+from raysearch.storage.digests import checksum
+from raysearch.storage.folder import Folder
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.open import open_folder
+from raysearch.storage.uris import is_uri, without_credentials
 
 SCHEMA_VERSION = 1
 """Of run.json, the journal and the tables."""
@@ -37,9 +39,10 @@ _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What run.json says. `store_uri` and `tracking_uri` are absolute and without credentials. `facts`: what was known of the model, so
-    that the search can be made again without it. `scale`: of logit differences, once a test on them has one (search/scores.py). `sealed`:
-    whether its files have digests (folders/digests.py), which runs of earlier versions have not."""
+    """What run.json says. `store_uri` and `tracking_uri` are absolute and without credentials.
+    `facts`: what was known of the model, so that the search can be made again without it. `scale`:
+    of logit differences, once a test on them has one (search/score_scale.py). `sealed`: whether its
+    files have digests (storage/digests.py), which runs of earlier versions have not."""
 
     id: str
     name: str
@@ -59,7 +62,8 @@ class RunInfo:
 
 
 class RunFolder:
-    """A run. Make one with `create`, `open` or `find_run`. `place`: its path or URI, as shown and as `resume` takes it.
+    """A run. Make one with `create`, `open` or `find_run`. `place`: its path or URI, as shown and
+    as `resume` takes it.
 
     Folders in it: `journal`, `tables`, `interventions`, `heatmaps` (not all exist at first).
     """
@@ -93,11 +97,12 @@ class RunFolder:
         tracking_uri: str | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> "RunFolder":
-        """A new run folder with run.json and job.yaml. A second run in the same second takes the next free second.
+        """A new run folder with run.json and job.yaml. A second run in the same second takes the
+        next free second.
 
         Raises: StoreError if the store cannot be written.
         """
-        root = folder_at(store)
+        root = open_folder(store)
         at = (now or _utc_now)()
         folder, at = _claim_free(root, re.sub(r"[^A-Za-z0-9._-]+", "-", name), job_hash, at)
         info = RunInfo(
@@ -119,14 +124,17 @@ class RunFolder:
     @classmethod
     def open(cls, place: str | Path | Folder) -> "RunFolder":
         """The run at a path or URI. Raises: StoreError if it is none, naming what is missing."""
-        folder = folder_at(place)
+        folder = open_folder(place)
         missing = [needed for needed in (_INFO_FILE, JOB_FILE) if not folder.exists(needed)]
         if not missing:
             return cls(folder, _read_info(folder))
         if not folder.names() and not folder.folders():
-            raise StoreError(f"{folder.place}: there is no such folder; `ls` the store for its runs")
+            raise StoreError(
+                f"{folder.place}: there is no such folder; `ls` the store for its runs"
+            )
         raise StoreError(
-            f"{folder.place}: this is no run folder, {missing[0]} is missing; give a folder <name>-<time>-<hash> of the store"
+            f"{folder.place}: this is no run folder, {missing[0]} is missing; give a folder "
+            f"<name>-<time>-<hash> of the store"
         )
 
     @property
@@ -135,14 +143,16 @@ class RunFolder:
         return self.folder.read(JOB_FILE).decode("utf-8", errors="replace")
 
     def update(self, **changes: Any) -> None:
-        """Replaces fields of run.json, e.g. `model_digest`, `mlflow_run_id`. Raises: StoreError if it cannot be written."""
+        """Replaces fields of run.json, e.g. `model_digest`, `mlflow_run_id`. Raises: StoreError if
+        it cannot be written."""
         info = replace(self.info, **changes)
         if info != self.info:
             self._write_info(info)
             self.info = info
 
     def lock(self) -> AbstractContextManager[None]:
-        """This driver alone works on the run while inside, on a disk. Raises: StoreError if another one does."""
+        """This driver alone works on the run while inside, on a disk. Raises: StoreError if another
+        one does."""
         return self.folder.lock(f"run {self.info.id}")
 
     def _write_info(self, info: RunInfo) -> None:
@@ -152,20 +162,24 @@ class RunFolder:
 
 
 def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder:
-    """The run at a path or URI; else the one of that name in the store; else, for "latest", the newest of the store.
+    """The run at a path or URI; else the one of that name in the store; else, for "latest", the
+    newest of the store.
 
     Raises: StoreError if there is none, naming the nearest.
     """
     text = str(name_or_place)
     if is_uri(text) or Path(text).is_dir():
         return RunFolder.open(text)
-    root = folder_at(store)
+    root = open_folder(store)
     names = run_names(root)
     if text == "latest" and names:
         return RunFolder.open(root.at(names[-1]))
     if text in names:
         return RunFolder.open(root.at(text))
-    raise StoreError(f"there is no run {text!r}, neither as a path nor in store {root.place}; {_hint(text, names)}")
+    raise StoreError(
+        f"there is no run {text!r}, neither as a path nor in store {root.place}; "
+        f"{_hint(text, names)}"
+    )
 
 
 def _hint(text: str, names: Sequence[str]) -> str:
@@ -175,14 +189,16 @@ def _hint(text: str, names: Sequence[str]) -> str:
     newest_first = names[::-1]
     begun = [name for name in newest_first if text and name.startswith(text)]
     by_job = {name.rsplit("-", 2)[0]: name for name in names}
-    alike = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(text, names, n=1)
+    alike = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
+        text, names, n=1
+    )
     near = begun or [by_job.get(found, found) for found in alike]
     return f"did you mean {near[0]!r}?" if near else f"its newest is {names[-1]!r}"
 
 
 def run_names(store: str | Path | Folder) -> list[str]:
     """The names of the runs in a store, oldest first."""
-    root = folder_at(store)
+    root = open_folder(store)
     found = sorted((m[1], name) for name in root.folders() if (m := _RUN_NAME.search(name)))
     while found and not root.at(found[-1][1]).exists(_INFO_FILE):
         found.pop()  # being made this moment, or given up while it was; older ones are not asked about, one request each
@@ -190,7 +206,8 @@ def run_names(store: str | Path | Folder) -> list[str]:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of raysearch, torch, transformers and ray; "none" where one is not installed. Imports none of them."""
+    """The versions of raysearch, torch, transformers and ray; "none" where one is not installed.
+    Imports none of them."""
     return {package: _version(package) for package in PACKAGES}
 
 
@@ -219,22 +236,29 @@ def _read_info(folder: Folder) -> RunInfo:
         found = raw.get("schema_version")
         if found != SCHEMA_VERSION:
             raise StoreError(
-                f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}; use the raysearch that made it"
+                f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}; use "
+                f"the raysearch that made it"
             )
         _check_sum(raw, known, path)
         info = RunInfo(**{k: v for k, v in raw.items() if k in known})
         if not _ID.fullmatch(info.id):
-            raise ValueError(f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'")
+            raise ValueError(
+                f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'"
+            )
         return info
     except (ValueError, TypeError, AttributeError) as e:
-        raise StoreError(f"{path}: cannot be read ({e}); it is written by raysearch and holds one JSON object") from e
+        raise StoreError(
+            f"{path}: cannot be read ({e}); it is written by raysearch and holds one JSON object"
+        ) from e
 
 
 def _check_sum(raw: dict[str, Any], known: set[str], path: str) -> None:
-    """Raises: StoreError where run.json is not what was written. One of an earlier version has no sum, and no key that is unknown here."""
+    """Raises: StoreError where run.json is not what was written. One of an earlier version has no
+    sum, and no key that is unknown here."""
     if raw[_SUM] != checksum(raw) if _SUM in raw else "sealed" in raw or not known.issuperset(raw):
         raise StoreError(
-            f"{path}: is damaged or was edited, its checksum is another; restore it from a copy (nothing else holds what it says)"
+            f"{path}: is damaged or was edited, its checksum is another; restore it from a copy "
+            f"(nothing else holds what it says)"
         )
 
 

@@ -1,7 +1,8 @@
-"""The Arrow schemas of what a run keeps: names that users' scripts depend on, with meaning and unit of each field.
+"""The Arrow schemas of what a run keeps: names that users' scripts depend on, with meaning and unit
+of each field.
 
-Invariants: a column is never renamed or given another type without a new schema_version; columns that only later versions
-fill are there and null.
+Invariants: a column is never renamed or given another type without a new schema_version; columns
+that only later versions fill are there and null.
 """
 
 from typing import Any
@@ -27,7 +28,10 @@ _TENSOR = pa.struct(
         ("dtype", pa.string()),
         ("shape", pa.list_(pa.int32())),
         ("data", pa.binary()),
-        ("positions", pa.list_(pa.struct([("name", pa.string()), ("tokens", pa.list_(pa.int32()))]))),
+        (
+            "positions",
+            pa.list_(pa.struct([("name", pa.string()), ("tokens", pa.list_(pa.int32()))])),
+        ),
     ]
 )
 _SOURCES = pa.list_(
@@ -44,7 +48,9 @@ _SOURCES = pa.list_(
         ]
     )
 )
-_COUNTERFACTUAL = pa.list_(pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)]))
+_COUNTERFACTUAL = pa.list_(
+    pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)])
+)
 _ALIASES = pa.list_(pa.struct([("said", IDS), ("answer", IDS)]))
 _SCORES = pa.map_(pa.string(), pa.map_(pa.string(), pa.list_(pa.float64())))
 _Row = tuple[str, Any, str, str]
@@ -52,31 +58,49 @@ _Row = tuple[str, Any, str, str]
 
 def _schema(table: str, *columns: _Row) -> pa.Schema:
     fields = [
-        pa.field(name, kind, metadata={"meaning": meaning, "unit": unit}) for name, kind, meaning, unit in columns
+        pa.field(name, kind, metadata={"meaning": meaning, "unit": unit})
+        for name, kind, meaning, unit in columns
     ]
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
 
 
 HYPOTHESES = _schema(
     "hypotheses",
-    ("hypothesis", pa.string(), "id: first 16 hex digits of the SHA-256 of variable and intervention", "id"),
+    (
+        "hypothesis",
+        pa.string(),
+        "id: first 16 hex digits of the SHA-256 of variable and intervention",
+        "id",
+    ),
     ("intervention", pa.string(), "id of the intervention; several hypotheses may share it", "id"),
     ("variable", pa.string(), "variable of the causal model", "name"),
     (
         "layer",
         pa.int32(),
-        "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29), or where the units lie in several",
+        "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29), or "
+        "where the units lie in several",
         "index",
     ),
-    ("component", pa.string(), "which activation, e.g. residual; null where the units differ", "name"),
+    (
+        "component",
+        pa.string(),
+        "which activation, e.g. residual; null where the units differ",
+        "name",
+    ),
     (
         "head",
         pa.int32(),
-        "head of a per-head component, counted from 0; null for the whole vector, or where the units differ",
+        "head of a per-head component, counted from 0; null for the whole vector, or where the "
+        "units differ",
         "index",
     ),
     ("position", pa.string(), "named position in the text; null where the units differ", "name"),
-    ("featurizer", pa.string(), "map from activation to features; null where the units differ", "name"),
+    (
+        "featurizer",
+        pa.string(),
+        "map from activation to features; null where the units differ",
+        "name",
+    ),
     (
         "features",
         pa.int32(),
@@ -84,9 +108,19 @@ HYPOTHESES = _schema(
         "count",
     ),
     ("units", pa.string(), "the units of the intervention, exactly", "JSON"),
-    ("control", pa.string(), "the control that the intervention stands for; null for real hypotheses", "name"),
+    (
+        "control",
+        pa.string(),
+        "the control that the intervention stands for; null for real hypotheses",
+        "name",
+    ),
     ("proposed_by", pa.string(), "proposer", "name"),
-    ("generation", pa.int32(), "0 for the first proposals, +1 each time the proposer is asked again", "count"),
+    (
+        "generation",
+        pa.int32(),
+        "0 for the first proposals, +1 each time the proposer is asked again",
+        "count",
+    ),
 )
 
 OBSERVATIONS = _schema(
@@ -96,11 +130,17 @@ OBSERVATIONS = _schema(
     ("split", pa.string(), "test or holdout", "name"),
     ("block", pa.int32(), "block of pairs within the split, counted from 0", "index"),
     ("pairs", pa.list_(pa.int32()), "the pairs of the block, as in pairs.parquet", "index"),
-    ("outputs", pa.list_(IDS), "per pair, the ids that the model answered under the intervention", "token or class id"),
+    (
+        "outputs",
+        pa.list_(IDS),
+        "per pair, the ids that the model answered under the intervention",
+        "token or class id",
+    ),
     (
         "scores",
         _SCORES,
-        "per score and variable, one number a pair, as the engine saw it (what a test on the logit difference reads: "
+        "per score and variable, one number a pair, as the engine saw it (what a test on the logit "
+        "difference reads: "
         "clip((d + scale) / (2 scale), 0, 1), scale in run.json); null where none is declared",
         "logit_difference: logits; probability: share; kl: nats; squared_error: share^2",
     ),
@@ -132,7 +172,8 @@ VERDICTS = _schema(
     (
         "iia",
         pa.float64(),
-        "matches / n, or the mean score where the test is on one; at a stopping time (biased); null where n is 0",
+        "matches / n, or the mean score where the test is on one; at a stopping time (biased); "
+        "null where n is 0",
         "share",
     ),
     (
@@ -141,28 +182,55 @@ VERDICTS = _schema(
         "lower end of the two-sided 95 % interval of what iia is, valid at the stopping time",
         "share",
     ),
-    ("high", pa.float64(), "upper end of the two-sided 95 % interval valid at the stopping time", "share"),
-    ("keep_n", pa.int32(), "keep pairs counted: the counterfactual equals the base's answer", "pairs"),
+    (
+        "high",
+        pa.float64(),
+        "upper end of the two-sided 95 % interval valid at the stopping time",
+        "share",
+    ),
+    (
+        "keep_n",
+        pa.int32(),
+        "keep pairs counted: the counterfactual equals the base's answer",
+        "pairs",
+    ),
     (
         "keep_iia",
         pa.float64(),
-        "share of keep pairs whose output is the base's answer, or their mean score; null where keep_n is 0",
+        "share of keep pairs whose output is the base's answer, or their mean score; null where "
+        "keep_n is 0",
         "share",
     ),
     ("copies", pa.int32(), "change pairs whose output is the source's own answer", "pairs"),
     (
         "base_match_unfiltered",
         pa.float64(),
-        "control: share of all screened test pairs whose output without intervention is the counterfactual",
+        "control: share of all screened test pairs whose output without intervention is the "
+        "counterfactual",
         "share",
     ),
     ("self_swap_iia", pa.float64(), "control: the base's own activation put in", "share"),
-    ("random_source_iia", pa.float64(), "control: the activation of a random other source put in", "share"),
+    (
+        "random_source_iia",
+        pa.float64(),
+        "control: the activation of a random other source put in",
+        "share",
+    ),
     ("holdout_n", pa.int32(), "change pairs of the holdout; null unless accepted", "pairs"),
-    ("holdout_iia", pa.float64(), "IIA on the holdout; null unless accepted and holdout_n > 0", "share"),
+    (
+        "holdout_iia",
+        pa.float64(),
+        "IIA on the holdout; null unless accepted and holdout_n > 0",
+        "share",
+    ),
     ("evidence", pa.float64(), "log e-value against the null that was rejected", "nats"),
     ("claim", pa.string(), "what the verdict is about: these_pairs or sampler", "name"),
-    ("fit", pa.string(), "digest of the fitted subspace that was tested; null where nothing is fit", "digest"),
+    (
+        "fit",
+        pa.string(),
+        "digest of the fitted subspace that was tested; null where nothing is fit",
+        "digest",
+    ),
     ("reason", pa.string(), "why it failed; null else", "text"),
     (
         "scores",
@@ -185,22 +253,44 @@ FITS = _schema(
         "share",
     ),
     ("rung", pa.int32(), "rungs of successive halving passed before", "count"),
-    ("fit", pa.string(), "digest of what was fit: interventions/<digest>.safetensors; null before the end", "digest"),
+    (
+        "fit",
+        pa.string(),
+        "digest of what was fit: interventions/<digest>.safetensors; null before the end",
+        "digest",
+    ),
     (
         "status",
         pa.string(),
-        "null: the course; done, stopped (no better any more) or dropped (hopeless at a rung): the end; holdout: an estimate",
+        "null: the course; done, stopped (no better any more) or dropped (hopeless at a rung): the "
+        "end; holdout: an estimate",
         "name",
     ),
-    ("found", pa.string(), "what training found, such as the width of a boundary; null where there is nothing", "JSON"),
+    (
+        "found",
+        pa.string(),
+        "what training found, such as the width of a boundary; null where there is nothing",
+        "JSON",
+    ),
     (
         "start",
         pa.string(),
-        "at the end, the digest of the larger rotation within which it began (fit.warm_start); null where it began at random",
+        "at the end, the digest of the larger rotation within which it began (fit.warm_start); "
+        "null where it began at random",
         "digest",
     ),
-    ("holdout_n", pa.int32(), "change pairs of the holdout; null but in rows of status holdout", "pairs"),
-    ("holdout_iia", pa.float64(), "IIA of this seed on the holdout; null but in rows of status holdout", "share"),
+    (
+        "holdout_n",
+        pa.int32(),
+        "change pairs of the holdout; null but in rows of status holdout",
+        "pairs",
+    ),
+    (
+        "holdout_iia",
+        pa.float64(),
+        "IIA of this seed on the holdout; null but in rows of status holdout",
+        "share",
+    ),
 )
 
 SETS = _schema(
@@ -210,8 +300,18 @@ SETS = _schema(
     ("n", pa.int32(), "pairs of that kind among those that count, at the stopping time", "pairs"),
     ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
     ("iia", pa.float64(), "matches / n, or the mean score where the test is on one", "share"),
-    ("low", pa.float64(), "lower end of the 95 % interval of this kind alone, valid at the stopping time", "share"),
-    ("high", pa.float64(), "upper end of the 95 % interval of this kind alone, valid at the stopping time", "share"),
+    (
+        "low",
+        pa.float64(),
+        "lower end of the 95 % interval of this kind alone, valid at the stopping time",
+        "share",
+    ),
+    (
+        "high",
+        pa.float64(),
+        "upper end of the 95 % interval of this kind alone, valid at the stopping time",
+        "share",
+    ),
 )
 
 DROPPED = _schema(
@@ -219,10 +319,25 @@ DROPPED = _schema(
     ("variable", pa.string(), "variable of the causal model", "name"),
     ("split", pa.string(), "fit, test or holdout; null for what belonged to several", "name"),
     ("set", pa.string(), "kind of pair; null where kinds are not told apart", "name"),
-    ("reason", pa.string(), "why these pairs do not count for the variable: the first reason that holds", "name"),
+    (
+        "reason",
+        pa.string(),
+        "why these pairs do not count for the variable: the first reason that holds",
+        "name",
+    ),
     ("pairs", pa.int64(), "how many", "pairs"),
-    ("drawn", pa.int64(), "of this split and set: drawn or read in all = used + left out for all reasons", "pairs"),
-    ("used", pa.int64(), "of this split and set: used for the variable; a verdict's n is at most that", "pairs"),
+    (
+        "drawn",
+        pa.int64(),
+        "of this split and set: drawn or read in all = used + left out for all reasons",
+        "pairs",
+    ),
+    (
+        "used",
+        pa.int64(),
+        "of this split and set: used for the variable; a verdict's n is at most that",
+        "pairs",
+    ),
     ("detail", pa.string(), "what is lacking, where the reason has more than one meaning", "text"),
     ("way_out", pa.string(), "what would let them count", "text"),
 )
@@ -230,18 +345,39 @@ DROPPED = _schema(
 EFFECTS = _schema(
     "effects",
     ("variable", pa.string(), "variable of the causal model", "name"),
-    ("layer", pa.int32(), "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29)", "index"),
+    (
+        "layer",
+        pa.int32(),
+        "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29)",
+        "index",
+    ),
     ("component", pa.string(), "which activation, e.g. residual", "name"),
-    ("head", pa.int32(), "head of a per-head component, counted from 0; null for the whole vector", "index"),
+    (
+        "head",
+        pa.int32(),
+        "head of a per-head component, counted from 0; null for the whole vector",
+        "index",
+    ),
     ("position", pa.string(), "named position", "name"),
-    ("units", pa.string(), "the unit, a whole vector, with its source site if it has another", "JSON"),
+    (
+        "units",
+        pa.string(),
+        "the unit, a whole vector, with its source site if it has another",
+        "JSON",
+    ),
     (
         "effect",
         pa.float64(),
-        "how much of the lead of the base's answer an interchange would move, to first order; null where it cannot be done",
+        "how much of the lead of the base's answer an interchange would move, to first order; null "
+        "where it cannot be done",
         "share",
     ),
-    ("pairs", pa.int32(), "fit pairs, of those that the variable changes, of which it is the mean", "pairs"),
+    (
+        "pairs",
+        pa.int32(),
+        "fit pairs, of those that the variable changes, of which it is the mean",
+        "pairs",
+    ),
 )
 
 FAILURES = _schema(
@@ -270,22 +406,44 @@ PAIRS = _schema(
     (
         "base_tensor",
         _TENSOR,
-        "the input that is run: float32 or int64 numbers, row-major, little-endian, and its named tokens; null where it is text",
+        "the input that is run: float32 or int64 numbers, row-major, little-endian, and its named "
+        "tokens; null where it is text",
         "struct",
     ),
     ("base_ids", IDS, "its tokens, as the model sees them; null where it is a tensor", "token id"),
     (
         "base_positions",
         _POSITIONS,
-        "named positions: span [start, end) or indices (special tokens not counted) as given; token indices",
+        "named positions: span [start, end) or indices (special tokens not counted) as given; "
+        "token indices",
         "character; token index",
     ),
     ("base_answer", pa.string(), "right answer without intervention", "text"),
     ("base_answer_ids", IDS, "its compared ids", "token or class id"),
-    ("sources", _SOURCES, "the inputs that lend activations; output: the model's own answer", "struct"),
-    ("counterfactual", _COUNTERFACTUAL, "per variable, the answer expected under its interchange", "struct"),
-    ("aliases", _ALIASES, "what is said, and the answer of this pair that it counts as", "token id"),
-    ("choices", pa.list_(pa.string()), "answers among which the model chooses; null: among all", "text"),
+    (
+        "sources",
+        _SOURCES,
+        "the inputs that lend activations; output: the model's own answer",
+        "struct",
+    ),
+    (
+        "counterfactual",
+        _COUNTERFACTUAL,
+        "per variable, the answer expected under its interchange",
+        "struct",
+    ),
+    (
+        "aliases",
+        _ALIASES,
+        "what is said, and the answer of this pair that it counts as",
+        "token id",
+    ),
+    (
+        "choices",
+        pa.list_(pa.string()),
+        "answers among which the model chooses; null: among all",
+        "text",
+    ),
     ("choice_ids", IDS, "their compared ids", "token id"),
     ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
     ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),

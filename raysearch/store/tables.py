@@ -1,11 +1,14 @@
-"""Rows on their way to Parquet parts, closed at 50,000 rows or 30 s, each cut journalled before its part is written.
+"""Rows on their way to Parquet parts, closed at 50,000 rows or 30 s, each cut journalled before its
+part is written.
 
 Invariants:
-- a cut counts rows, those taken back too (withdrawn.py), and rows come in the same order in every replay: so a replay fills the same
-  parts, under the same names, wherever the driver died, and whenever the rows come (a part that is there already is overwritten by its
-  equal, or by what a retry leaves of it);
+- a cut counts rows, those taken back too (withdrawn.py), and rows come in the same order in every
+  replay: so a replay fills the same parts, under the same names, wherever the driver died, and
+  whenever the rows come (a part that is there already is overwritten by its equal, or by what a
+  retry leaves of it);
 - parts are written whole; the names of a table's parts sort in the order of its rows;
-- what was merged (compact.py) is served until a replay has written the parts anew that it was merged from, and then goes.
+- what was merged (compact.py) is served until a replay has written the parts anew that it was
+  merged from, and then goes.
 """
 
 import re
@@ -16,23 +19,26 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.errors import StoreError
-from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import PART, base_of, is_merged, to_parquet
+from raysearch.storage.folder import Folder
+from raysearch.storage.parquet import PART, base_of, is_merged, to_parquet
 from raysearch.store.codec import Cut
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
 PACK_ROWS = 1_000
 """So many rows wait as Python objects (about 2 KiB each), the others of their part as Arrow."""
-_PART_NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.[0-9a-f]{64})?(\.merged)?\.parquet$")
+_PART_NAME = re.compile(
+    r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.[0-9a-f]{64})?(\.merged)?\.parquet$"
+)
 
 
 class TableWriter:
     """The parts of one table, in `folder`.
 
-    `journalled`: the cuts that the journal holds already, which the rows to come fill first. `cut(table, rows, content)`: makes a
-    cut durable, then writes its part. `write(table, name, content)`: writes the part of a journalled cut, unless a later driver is there,
-    which may have taken rows back. `clock`: seconds, from any zero.
+    `journalled`: the cuts that the journal holds already, which the rows to come fill first.
+    `cut(table, rows, content)`: makes a cut durable, then writes its part. `write(table, name,
+    content)`: writes the part of a journalled cut, unless a later driver is there, which may have
+    taken rows back. `clock`: seconds, from any zero.
     """
 
     def __init__(
@@ -69,7 +75,8 @@ class TableWriter:
         self._counted()
 
     def pass_over(self) -> None:
-        """Counts a row that was taken back: its cut, made before or after that, has a place for it, and its part does not hold it.
+        """Counts a row that was taken back: its cut, made before or after that, has a place for it,
+        and its part does not hold it.
 
         Raises: StoreError as `add`.
         """
@@ -90,23 +97,28 @@ class TableWriter:
             self.flush()
 
     def tick(self) -> None:
-        """Closes a part whose first row is `max_seconds` old. Raises: StoreError if it cannot be written."""
+        """Closes a part whose first row is `max_seconds` old. Raises: StoreError if it cannot be
+        written."""
         if self._count and self._clock() - self._since >= self._max_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Closes the part begun, unless a journalled cut still waits for its rows. Raises: StoreError as `add`."""
+        """Closes the part begun, unless a journalled cut still waits for its rows. Raises:
+        StoreError as `add`."""
         if self._count and not self._journalled:
             self._cut(self.table, self._count, self._content())
             self._count = 0
 
     def check_whole(self) -> None:
-        """Raises: StoreError if a journalled part did not get its rows: then this search does not repeat the journal's."""
+        """Raises: StoreError if a journalled part did not get its rows: then this search does not
+        repeat the journal's."""
         if self._journalled:
             cut = self._journalled[0]
             raise StoreError(
-                f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its replay gave {self._count}; "
-                "the search of this version does not repeat that run: resume it with the version that began it"
+                f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its "
+                f"replay gave {self._count}; "
+                "the search of this version does not repeat that run: resume it with the version "
+                "that began it"
             )
 
     def _content(self) -> bytes:
@@ -131,7 +143,8 @@ def _make_clean(folder: Folder, parts: set[str]) -> None:
 
 
 def _drop_merged(folder: Folder) -> None:
-    """The parts that it was merged from are all there again, and others may follow that it does not hold."""
+    """The parts that it was merged from are all there again, and others may follow that it does not
+    hold."""
     for name in folder.names():
         if is_merged(name):
             folder.delete(name)

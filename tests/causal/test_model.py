@@ -4,14 +4,28 @@ import random
 
 import pytest
 
-from raysearch.causal import CausalModel, Input, Problem, Setting, Variable, differing_shares, draw_pairs
+from raysearch.causal import (
+    CausalModel,
+    Input,
+    Problem,
+    Setting,
+    Variable,
+    differing_shares,
+    draw_pairs,
+)
 from raysearch.errors import CausalModelError, PairsError
 
 
 def _sum() -> CausalModel:
     digits = tuple(range(4))
     return CausalModel(
-        (Variable("a", digits), Variable("b", digits), Variable("ab"), Variable("c", digits), Variable("total")),
+        (
+            Variable("a", digits),
+            Variable("b", digits),
+            Variable("ab"),
+            Variable("c", digits),
+            Variable("total"),
+        ),
         {"ab": ("a", "b"), "total": ("ab", "c")},
         {"ab": lambda a, b: a + b, "total": lambda ab, c: ab + c},
         "total",
@@ -34,7 +48,11 @@ def test_run_works_out_every_variable() -> None:
 
 def test_interchange_takes_each_variable_from_its_own_source() -> None:
     model = _sum()
-    base, other, third = {"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 0, "c": 1}, {"a": 3, "b": 3, "c": 0}
+    base, other, third = (
+        {"a": 1, "b": 2, "c": 3},
+        {"a": 0, "b": 0, "c": 1},
+        {"a": 3, "b": 3, "c": 0},
+    )
     assert model.interchange(base, {"ab": other}) == 0 + 3
     assert model.interchange(base, {"c": other}) == 3 + 1
     assert model.interchange(base, {"ab": third, "c": other}) == 6 + 1
@@ -62,7 +80,9 @@ def test_a_variable_declared_twice_is_refused() -> None:
 
 
 def test_values_outside_the_domain_and_missing_inputs_are_refused() -> None:
-    with pytest.raises(CausalModelError, match=r"'a': 9 is outside its domain; it may be 0, 1, 2, 3"):
+    with pytest.raises(
+        CausalModelError, match=r"'a': 9 is outside its domain; it may be 0, 1, 2, 3"
+    ):
         _sum().run({"a": 9, "b": 0, "c": 0})
     with pytest.raises(CausalModelError, match="input 'c' has no value"):
         _sum().run({"a": 1, "b": 0})
@@ -82,7 +102,9 @@ def test_the_same_seed_draws_the_same_pairs_and_another_seed_others() -> None:
     counts = {"test": 50, "fit": 20, "holdout": 10}
     first = draw_pairs(_problem(), ("a", "ab"), counts, 0)
     assert first == draw_pairs(_problem(), ("a", "ab"), counts, 0)
-    assert [p.base.text for p in first] != [p.base.text for p in draw_pairs(_problem(), ("a", "ab"), counts, 1)]
+    assert [p.base.text for p in first] != [
+        p.base.text for p in draw_pairs(_problem(), ("a", "ab"), counts, 1)
+    ]
     assert [p.index for p in first] == list(range(80))
 
 
@@ -131,7 +153,9 @@ def test_the_share_of_pairs_that_tell_two_variables_apart() -> None:
     def agree(v: str, w: str) -> dict[str, str]:
         return {"v": v, "w": w, "u": v}
 
-    shares = differing_shares([agree("1", "1"), agree("1", "2"), agree("2", "3"), agree("4", "5")], ("v", "w", "u"))
+    shares = differing_shares(
+        [agree("1", "1"), agree("1", "2"), agree("2", "3"), agree("4", "5")], ("v", "w", "u")
+    )
     assert shares == {("v", "w"): 0.75, ("v", "u"): 0.0, ("w", "u"): 0.75}
     with pytest.raises(PairsError):
         differing_shares([], ("v", "w"))

@@ -26,7 +26,9 @@ def test_whole_numbers_stay_whole() -> None:
     assert Stimulus.of([1, 2]).digest != Stimulus.of([[1, 2]]).digest
 
 
-@pytest.mark.parametrize("values", [[], [[]], [[1], [2, 3]], [[1], 2], ["a"], [None], [[1], "b"], [1e300], [2**70]])
+@pytest.mark.parametrize(
+    "values", [[], [[]], [[1], [2, 3]], [[1], 2], ["a"], [None], [[1], "b"], [1e300], [2**70]]
+)
 def test_what_is_no_tensor_is_refused_in_one_line(values: object) -> None:
     with pytest.raises(PairsError, match="tensor") as refused:
         Stimulus.of(values)
@@ -46,10 +48,16 @@ def test_an_input_is_a_text_or_a_tensor_with_positions_of_its_own_kind() -> None
     assert (given.positions, given.content) == (("first", "both"), stimulus.digest)
     assert Input("abc", {"x": (0, 1)}, tokens={"y": (2,)}).positions == ("x", "y")
     for wrong, says in [
-        ({"text": "abc", "stimulus": stimulus}, r"a text or a tensor; got 'abc' and the tensor of shape \[2, 1\]"),
+        (
+            {"text": "abc", "stimulus": stimulus},
+            r"a text or a tensor; got 'abc' and the tensor of shape \[2, 1\]",
+        ),
         ({"stimulus": stimulus, "spans": {"x": (0, 1)}}, "positions of a tensor are token indices"),
         ({"text": "abc", "tokens": {"x": ()}}, "are no token indices"),
-        ({"text": "abc", "tokens": {"x": (0,)}, "spans": {"x": (0, 1)}}, "'x' is given as a span and as token indices"),
+        (
+            {"text": "abc", "tokens": {"x": (0,)}, "spans": {"x": (0, 1)}},
+            "'x' is given as a span and as token indices",
+        ),
         ({"stimulus": stimulus, "tokens": {"x": ()}}, "are no token indices"),
         ({"stimulus": stimulus, "tokens": {"x": (-1,)}}, "are no token indices"),
         ({"stimulus": stimulus, "tokens": {"x": (1, 1)}}, "are no token indices"),

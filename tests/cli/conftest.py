@@ -19,7 +19,8 @@ QUICKSTART = ROOT / "jobs" / "quickstart.yaml"
 
 @dataclass(frozen=True)
 class Shell:
-    """Calls `raysearch` in `folder`. How long is too long is for pytest-timeout to say: the machine may be busy with other things."""
+    """Calls `raysearch` in `folder`. How long is too long is for pytest-timeout to say: the machine
+    may be busy with other things."""
 
     folder: Path
 
@@ -41,16 +42,23 @@ class Shell:
 
     def begin(self, *arguments: str, **more: str) -> Running:
         """The command, which runs on."""
-        assert not any(name.startswith(READ_ON_IMPORT) for name in more), "it is forked from what has read that already"
+        assert not any(name.startswith(READ_ON_IMPORT) for name in more), (
+            "it is forked from what has read that already"
+        )
         return Running(arguments, self.folder, environment(**more))
 
     def killed(self, *arguments: str, once: Callable[[bytes], bool]) -> None:
-        """Calls it, and kills it with SIGKILL once all that the journals in `folder` hold is as asked. Fails where it ends before."""
+        """Calls it, and kills it with SIGKILL once all that the journals in `folder` hold is as
+        asked. Fails where it ends before."""
         command = self.begin(*arguments)
         try:
             over = False
-            while not once(b"".join(f.read_bytes() for f in self.folder.glob("runs/*/journal/*/*.jsonl"))):
-                assert not over, f"{arguments} ended with {command.returncode} before it could be killed"
+            while not once(
+                b"".join(f.read_bytes() for f in self.folder.glob("runs/*/journal/*/*.jsonl"))
+            ):
+                assert not over, (
+                    f"{arguments} ended with {command.returncode} before it could be killed"
+                )
                 over = command.poll() is not None  # what it wrote last is looked at once more
                 time.sleep(0.002)
         finally:

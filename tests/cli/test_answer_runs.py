@@ -1,4 +1,5 @@
-"""Whole runs, by the command line, on what answers can be: of several tokens, from several sources, chosen among letters in a chat."""
+"""Whole runs, by the command line, on what answers can be: of several tokens, from several sources,
+chosen among letters in a chat."""
 
 import json
 import random
@@ -11,7 +12,9 @@ import yaml
 from tests.cli.conftest import ROOT, Shell
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
-DIGITS = {name: [at, at + 1] for at, name in enumerate(("a_tens", "a_ones", "plus", "b_tens", "b_ones"))}
+DIGITS = {
+    name: [at, at + 1] for at, name in enumerate(("a_tens", "a_ones", "plus", "b_tens", "b_ones"))
+}
 
 
 def total(a: str, b: str) -> str:
@@ -20,7 +23,9 @@ def total(a: str, b: str) -> str:
 
 def line(rng: random.Random) -> dict[str, Any]:
     """A sum of two numbers, with two others that lend a digit each: "47+35=" -> "82"."""
-    numbers = {name: (str(rng.randint(10, 49)), str(rng.randint(10, 49))) for name in ("base", "a", "b")}
+    numbers = {
+        name: (str(rng.randint(10, 49)), str(rng.randint(10, 49))) for name in ("base", "a", "b")
+    }
     inputs = {name: {"text": f"{x}+{y}=", "positions": DIGITS} for name, (x, y) in numbers.items()}
     (x, y), (a, _), (_, b) = numbers.values()
     expected = {
@@ -37,7 +42,9 @@ def line(rng: random.Random) -> dict[str, Any]:
     }
 
 
-def test_what_two_sources_lend_is_found_where_each_lends_it_and_both_digits_count(shell: Shell, tmp_path: Path) -> None:
+def test_what_two_sources_lend_is_found_where_each_lends_it_and_both_digits_count(
+    shell: Shell, tmp_path: Path
+) -> None:
     rng = random.Random(0)
     (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps(line(rng)) for _ in range(120)))
     job = {
@@ -76,10 +83,14 @@ def test_what_two_sources_lend_is_found_where_each_lends_it_and_both_digits_coun
     assert all(found[key][1] == 1 for key in true)
     observed = pq.read_table(run / "tables" / "observations").to_pylist()
     assert {len(output) for row in observed for output in row["outputs"]} == {2}
-    assert shell("resume", str(run), *LOCAL[2:]).returncode == 0  # what is kept of the pairs is what they are
+    assert (
+        shell("resume", str(run), *LOCAL[2:]).returncode == 0
+    )  # what is kept of the pairs is what they are
 
 
-def test_a_question_in_a_chat_is_answered_by_one_of_its_letters(shell: Shell, tmp_path: Path) -> None:
+def test_a_question_in_a_chat_is_answered_by_one_of_its_letters(
+    shell: Shell, tmp_path: Path
+) -> None:
     job = ROOT / "jobs" / "multiple_choice.yaml"
     small = (
         "pairs.test=64",
@@ -92,9 +103,12 @@ def test_a_question_in_a_chat_is_answered_by_one_of_its_letters(shell: Shell, tm
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     found = {
-        (row["variable"], row["position"]): row["verdict"] for row in shell.json("results", str(run), "-o", "json")
+        (row["variable"], row["position"]): row["verdict"]
+        for row in shell.json("results", str(run), "-o", "json")
     }
-    assert {key for key, verdict in found.items() if verdict == "accept"} == {("answer_token", "last")}
+    assert {key for key, verdict in found.items() if verdict == "accept"} == {
+        ("answer_token", "last")
+    }
     for pair in pq.read_table(run / "pairs.parquet").to_pylist():
         assert "Answer" not in pair["base_text"]  # the template says it
         assert pair["base_output"] is None or set(pair["base_output"]) <= set(pair["choice_ids"])

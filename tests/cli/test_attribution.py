@@ -1,4 +1,5 @@
-"""A search that chooses by attribution, by the command line: a smaller K, the true places, and the same again from its journal."""
+"""A search that chooses by attribution, by the command line: a smaller K, the true places, and the
+same again from its journal."""
 
 import json
 import shutil
@@ -27,23 +28,33 @@ SETS = (
 
 
 def _table(run: Path, name: str) -> list[dict[str, Any]]:
-    table = pa.concat_tables(pq.ParquetFile(p).read() for p in sorted((run / "tables" / name).glob("*.parquet")))
+    table = pa.concat_tables(
+        pq.ParquetFile(p).read() for p in sorted((run / "tables" / name).glob("*.parquet"))
+    )
     return sorted(table.to_pylist(), key=repr)
 
 
 def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> None:
     planned = json.loads(plan_job(QUICKSTART, SETS, "json"))
-    whole = json.loads(plan_job(QUICKSTART, [s for s in SETS if not s.startswith("propose")], "json"))
+    whole = json.loads(
+        plan_job(QUICKSTART, [s for s in SETS if not s.startswith("propose")], "json")
+    )
     assert (planned["hypotheses"], planned["k"], planned["proposer"]) == (48, 10, "attribution")
     assert (whole["hypotheses"], whole["k"], whole["proposer"]) == (48, 48, "exhaustive")
-    at_nine_in_ten = [{p["iia"]: p["accept"] for p in plan["powers"]}[0.95] for plan in (planned, whole)]
+    at_nine_in_ten = [
+        {p["iia"]: p["accept"] for p in plan["powers"]}[0.95] for plan in (planned, whole)
+    ]
     assert at_nine_in_ten[0] > at_nine_in_ten[1] > 0
     words = plan_job(QUICKSTART, SETS, "text")
     assert "attribution: tests 10 of the 48; each is judged at K = 10" in words
-    assert "exhaustive: tests all 48; each is judged at K = 48" in plan_job(QUICKSTART, SETS[:1], "text")
+    assert "exhaustive: tests all 48; each is judged at K = 48" in plan_job(
+        QUICKSTART, SETS[:1], "text"
+    )
 
 
-def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_the_same(shell: Shell) -> None:
+def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_the_same(
+    shell: Shell,
+) -> None:
     sets = [flag for s in SETS for flag in ("--set", s)]
     done = shell("run", str(QUICKSTART), *sets, "--pool", "local", "--tracking-uri", "none")
     assert done.returncode == 0, done.stderr
@@ -51,10 +62,14 @@ def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_
     run = find_run(shell.folder / "runs", "latest").path
     accepted = {h["hypothesis"] for h in _table(run, "verdicts") if h["verdict"] == "accept"}
     proposed = _table(run, "hypotheses")
-    found = {(r["variable"], r["layer"], r["position"]) for r in proposed if r["hypothesis"] in accepted}
+    found = {
+        (r["variable"], r["layer"], r["position"]) for r in proposed if r["hypothesis"] in accepted
+    }
     assert found == {cell for cell in true_cells() if cell[0] in VARIABLES}
     assert (len(proposed), {r["proposed_by"] for r in proposed}) == (10, {"attribution"})
-    verdicts, observations, effects = (_table(run, name) for name in ("verdicts", "observations", "effects"))
+    verdicts, observations, effects = (
+        _table(run, name) for name in ("verdicts", "observations", "effects")
+    )
     _check_effects(effects, proposed)
     assert "What attribution foresaw" in (run / "report.html").read_text()
     _cut_behind_the_first_effects(run)
@@ -63,12 +78,15 @@ def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_
     assert _table(run, "verdicts") == verdicts
     assert _table(run, "effects") == effects
     volatile = ("worker", "seconds", "attempt")
-    assert [_without(r, volatile) for r in _table(run, "observations")] == [_without(r, volatile) for r in observations]
+    assert [_without(r, volatile) for r in _table(run, "observations")] == [
+        _without(r, volatile) for r in observations
+    ]
     assert len(again.alignment) == len(found)
 
 
 def _check_effects(effects: list[dict[str, Any]], proposed: list[dict[str, Any]]) -> None:
-    """Of every place of the space one, in [0, 1]; those asked about are the largest of their variable."""
+    """Of every place of the space one, in [0, 1]; those asked about are the largest of their
+    variable."""
     assert len(effects) == 48
     assert {e["pairs"] > 10 for e in effects} == {True}
     units = {(r["variable"], r["units"]) for r in proposed}
@@ -81,7 +99,8 @@ def _check_effects(effects: list[dict[str, Any]], proposed: list[dict[str, Any]]
 
 
 def _cut_behind_the_first_effects(run: Path) -> None:
-    """As if its driver had died when one of two blocks of fit pairs was told: later entries, tables and pictures are gone."""
+    """As if its driver had died when one of two blocks of fit pairs was told: later entries, tables
+    and pictures are gone."""
     (journal,) = (run / "journal").glob("*/*.jsonl")
     lines = journal.read_text().splitlines(keepends=True)
     at = [i for i, line in enumerate(lines) if '"type":"attributed"' in line]

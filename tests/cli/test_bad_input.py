@@ -1,4 +1,5 @@
-"""Bad input, by the command line: one line that says what was wrong, what it got and what would do; the right exit code; no traceback."""
+"""Bad input, by the command line: one line that says what was wrong, what it got and what would do;
+the right exit code; no traceback."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +27,9 @@ def _quickstart(**changes: Any) -> dict[str, Any]:
     return job
 
 
-def _pair(base: tuple[int, int, int], source: tuple[int, int, int], **changes: Any) -> dict[str, Any]:
+def _pair(
+    base: tuple[int, int, int], source: tuple[int, int, int], **changes: Any
+) -> dict[str, Any]:
     def side(values: tuple[int, int, int]) -> dict[str, Any]:
         text = "+".join(map(str, values)) + "="
         return {"text": text, "positions": {"a": [0, len(str(values[0]))]}}
@@ -42,7 +45,9 @@ def _pair(base: tuple[int, int, int], source: tuple[int, int, int], **changes: A
 
 
 def _with_pairs(folder: Path, *pairs: dict[str, Any] | str, **changes: Any) -> dict[str, Any]:
-    (folder / "pairs.jsonl").write_text("\n".join(p if isinstance(p, str) else json.dumps(p) for p in pairs))
+    (folder / "pairs.jsonl").write_text(
+        "\n".join(p if isinstance(p, str) else json.dumps(p) for p in pairs)
+    )
     job = _quickstart(**changes)
     job["problem"] = {"pairs": "pairs.jsonl"}
     job["space"] = {"layers": "all"} | changes.get("space", {})
@@ -66,7 +71,9 @@ def _coordinate_out_of_range(folder: Path) -> dict[str, Any]:
 
 
 def _unit_at_unknown_position(folder: Path) -> dict[str, Any]:
-    return _quickstart(space__units=[[{"layer": 0, "position": "a"}, {"layer": 1, "position": "plus3"}]])
+    return _quickstart(
+        space__units=[[{"layer": 0, "position": "a"}, {"layer": 1, "position": "plus3"}]]
+    )
 
 
 def _unit_twice(folder: Path) -> dict[str, Any]:
@@ -153,11 +160,24 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_unknown_key, r"tests: unknown key; did you mean 'test'? allowed: name,"),
     (_layer_out_of_range, "space.layers: 40 is no layer of model; it has 0..3"),
     (_head_without_heads, "space.heads: [0] given, and none of space.components has heads"),
-    (_coordinate_out_of_range, "space.subspaces: 64 is no coordinate of residual in model; it has 0..63"),
-    (_unit_at_unknown_position, "space.units.0.1.position: 'plus3' is no position of add_three; did you mean 'plus2'?"),
+    (
+        _coordinate_out_of_range,
+        "space.subspaces: 64 is no coordinate of residual in model; it has 0..63",
+    ),
+    (
+        _unit_at_unknown_position,
+        "space.units.0.1.position: 'plus3' is no position of add_three; did you mean 'plus2'?",
+    ),
     (_unit_twice, "space.units: set 0 interchanges residual of layer 0 at a twice"),
-    (_unknown_position, "space.positions: 'plus3' is no position of add_three; did you mean 'plus2'? it has a, plus1"),
-    (_unknown_variable, "space.variables: 'sum_bc' is no variable of add_three; did you mean 'sum_ab'?"),
+    (
+        _unknown_position,
+        "space.positions: 'plus3' is no position of add_three; did you mean 'plus2'? it has a, "
+        "plus1",
+    ),
+    (
+        _unknown_variable,
+        "space.variables: 'sum_bc' is no variable of add_three; did you mean 'sum_ab'?",
+    ),
     (_unreadable_text, "the tokenizer cannot read 'one+2+3='"),
     (_span_cuts_a_token, "pairs.jsonl: line 1: position 'a' of the base: [0, 1) is '1', but token"),
     (_empty_pairs, "pairs.jsonl: holds no pairs; a search needs at least one line"),
@@ -169,14 +189,21 @@ CASES: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
     (_span_named_last, "line 1: position 'last' is every text's last token"),
     (_bad_line, "pairs.jsonl: line 2: base"),
     (_not_yet, "space.units.0.0.subspace: not yet supported by this version"),
-    (_threshold_of_pairs_that_do_not_decide, "test.keep_threshold: is of the pairs that a variable leaves alone"),
+    (
+        _threshold_of_pairs_that_do_not_decide,
+        "test.keep_threshold: is of the pairs that a variable leaves alone",
+    ),
     (_disjoint_values_of_a_file, "pairs.disjoint: pairs.jsonl does not say the values of a"),
     (_too_many_replicas, "resources.replicas: 2 need Ray; --pool local has one replica"),
 ]
 
 
-@pytest.mark.parametrize(("make", "says"), CASES, ids=[make.__name__.strip("_") for make, _ in CASES])
-def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, make: Callable[[Path], dict[str, Any]], says: str) -> None:
+@pytest.mark.parametrize(
+    ("make", "says"), CASES, ids=[make.__name__.strip("_") for make, _ in CASES]
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    shell: Shell, make: Callable[[Path], dict[str, Any]], says: str
+) -> None:
     job = shell.folder / "job.yaml"
     job.write_text(yaml.safe_dump(make(shell.folder)))
     done = shell("run", str(job), "--pool", "local", "--tracking-uri", "none", "-q")
@@ -193,14 +220,26 @@ def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, make: Callable[[Pat
     ("arguments", "code", "says"),
     [
         (("run", "absent.yaml"), 2, "absent.yaml: cannot be read (No such file or directory)"),
-        (("run", str(QUICKSTART), "--store", "/proc/nothing"), 2, "store /proc/nothing: cannot be written"),
+        (
+            ("run", str(QUICKSTART), "--store", "/proc/nothing"),
+            2,
+            "store /proc/nothing: cannot be written",
+        ),
         (
             ("run", str(QUICKSTART), "--store", "ftp://bucket/x"),
             2,
             "give a folder, s3://BUCKET/PREFIX, gs:// or abfs://",
         ),
-        (("submit", str(QUICKSTART), "--address", "http://head:8265"), 2, "--store ./runs: dies with the job's folder"),
-        (("run", str(QUICKSTART), "--address", "127.0.0.1:1"), 4, "Ray at 127.0.0.1:1 cannot be reached"),
+        (
+            ("submit", str(QUICKSTART), "--address", "http://head:8265"),
+            2,
+            "--store ./runs: dies with the job's folder",
+        ),
+        (
+            ("run", str(QUICKSTART), "--address", "127.0.0.1:1"),
+            4,
+            "Ray at 127.0.0.1:1 cannot be reached",
+        ),
         (
             ("run", str(QUICKSTART), "--address", "http://127.0.0.1:1"),
             4,
@@ -218,7 +257,9 @@ def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, make: Callable[[Pat
         (("run", str(QUICKSTART), "--pool", "cloud"), 2, "'cloud' is not one of 'ray', 'local'"),
     ],
 )
-def test_a_wrong_call_says_what_would_do(shell: Shell, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_a_wrong_call_says_what_would_do(
+    shell: Shell, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     done = shell(*arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr

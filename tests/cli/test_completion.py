@@ -19,7 +19,9 @@ def complete(shell: Shell, line: str) -> list[str]:
 def test_commands_are_completed(shell: Shell) -> None:
     assert {"plain,resume", "plain,results"} <= set(found := complete(shell, "raysearch re"))
     assert all(line.startswith("plain,re") for line in found)
-    assert {"plain,doctor", "plain,schema", "plain,compact", "plain,sync"} <= set(complete(shell, "raysearch "))
+    assert {"plain,doctor", "plain,schema", "plain,compact", "plain,sync"} <= set(
+        complete(shell, "raysearch ")
+    )
 
 
 @pytest.mark.parametrize("command", ["results", "resume", "export", "compact", "sync"])

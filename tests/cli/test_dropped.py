@@ -1,4 +1,5 @@
-"""Pairs that do not count are said with reason and way out: by plan, by the run, by results, on its page, in its table."""
+"""Pairs that do not count are said with reason and way out: by plan, by the run, by results, on its
+page, in its table."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from raysearch.cli.main import cli
 from raysearch.errors import PairsError
 from raysearch.report.page import write_page
-from raysearch.report.results import DROPPED, read_table
+from raysearch.report.results_table import DROPPED, read_table
 
 MODEL = str(Path(__file__).parents[2] / "jobs/planted/model")
 
@@ -20,11 +21,19 @@ MODEL = str(Path(__file__).parents[2] / "jobs/planted/model")
 def _line(base: str, source: str, answers: tuple[str, str], v: str, **more: Any) -> dict[str, Any]:
     sides = [{"text": text, "positions": {"a": [0, 1], "b": [2, 3]}} for text in (base, source)]
     said = {"base": answers[0], "source": answers[1]}
-    return {"base": sides[0], "source": sides[1], "answers": said, "counterfactual": {"v": v}, "split": "test", **more}
+    return {
+        "base": sides[0],
+        "source": sides[1],
+        "answers": said,
+        "counterfactual": {"v": v},
+        "split": "test",
+        **more,
+    }
 
 
 def _lines() -> Iterator[dict[str, Any]]:
-    """Sums that change under a; one that keeps; one whose base the model gets wrong, as the file has it."""
+    """Sums that change under a; one that keeps; one whose base the model gets wrong, as the file
+    has it."""
     for a in range(1, 9):
         yield _line(f"{a}+1+1=", "0+1+1=", (str(a + 2), "2"), "2", set="changes")
     yield _line("1+2+1=", "1+3+1=", ("4", "5"), "4", set="keeps")
@@ -58,7 +67,16 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What a run said, and its folder."""
     folder = tmp_path_factory.mktemp("dropped")
     job = _job(folder, list(_lines()))
-    said = _call("run", "--pool", "local", "--tracking-uri", "none", "--store", str(folder / "runs"), str(job))
+    said = _call(
+        "run",
+        "--pool",
+        "local",
+        "--tracking-uri",
+        "none",
+        "--store",
+        str(folder / "runs"),
+        str(job),
+    )
     (run,) = (one for one in (folder / "runs").iterdir() if (one / "run.json").exists())
     return said, run
 
@@ -91,19 +109,29 @@ def test_results_and_page_show_them_with_the_way_out(searched: tuple[str, Path])
 
 def test_plan_says_what_shows_before_a_run(tmp_path: Path) -> None:
     job = _job(tmp_path, [*_lines()])
-    assert "v: 1 test pairs: the variable leaves the base's answer as it is (pairs.kinds: both" in _call(
-        "plan", str(job)
+    assert (
+        "v: 1 test pairs: the variable leaves the base's answer as it is (pairs.kinds: both"
+        in _call("plan", str(job))
     )
     facts = json.loads(_call("plan", str(job), "-o", "json"))
     (keep,) = (c for c in facts["dropped"] if c["reason"] == "keep")
-    assert (keep["variable"], keep["split"], keep["set"], keep["pairs"]) == ("v", "test", "keeps", 1)
+    assert (keep["variable"], keep["split"], keep["set"], keep["pairs"]) == (
+        "v",
+        "test",
+        "keeps",
+        1,
+    )
 
 
-def test_pairs_without_a_position_that_the_job_names_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_pairs_without_a_position_that_the_job_names_are_left_out_and_counted(
+    tmp_path: Path,
+) -> None:
     lines = list(_lines())
     for line in lines[:3]:
         del line["source"]["positions"]["b"]
-    shown = _call("plan", str(_job(tmp_path, lines, space={"layers": [0], "positions": ["a", "b"]})))
+    shown = _call(
+        "plan", str(_job(tmp_path, lines, space={"layers": [0], "positions": ["a", "b"]}))
+    )
     assert "v: 3 test pairs: they lack the position b (leave that out of space.positions" in shown
     assert "7 test and 0 holdout at hand" in shown
     for line in lines:
@@ -115,7 +143,9 @@ def test_pairs_without_a_position_that_the_job_names_are_left_out_and_counted(tm
         _call("plan", str(_job(tmp_path, lines, space={"layers": [0], "positions": ["b"]})))
 
 
-def test_answers_that_share_their_first_token_are_counted_and_the_way_out_is_named(tmp_path: Path) -> None:
+def test_answers_that_share_their_first_token_are_counted_and_the_way_out_is_named(
+    tmp_path: Path,
+) -> None:
     model = str(Path(__file__).parents[2] / "models/SmolLM2-135M-Instruct")
     if not Path(model).exists():
         pytest.skip("needs SmolLM2-135M (make install)")
@@ -134,12 +164,18 @@ def test_answers_that_share_their_first_token_are_counted_and_the_way_out_is_nam
     same, other = line(("three", "seven"), (" 3", " 7")), line(("red", "blue"), (" red", " blue"))
     keys = {"model": {"path": model}, "space": {"layers": [0], "positions": ["x"]}}
     shown = _call("plan", str(_job(tmp_path, [same, other], **keys)))
-    assert "n: 1 test pairs: the counterfactual begins with the same token as the base's answer" in shown
+    assert (
+        "n: 1 test pairs: the counterfactual begins with the same token as the base's answer"
+        in shown
+    )
     assert "(answer.compare: sequence)" in shown
     with pytest.raises(
         PairsError,
-        match=r"'n' cannot be seen to change the answer: on 1 of 1 test pairs.*set answer\.compare: sequence",
+        match=r"'n' cannot be seen to change the answer: on 1 of 1 test pairs.*set "
+        r"answer\.compare: sequence",
     ):
         _call("plan", str(_job(tmp_path, [same], **keys)))
-    whole = _call("plan", str(_job(tmp_path, [same, other], **keys, answer={"compare": "sequence"})))
+    whole = _call(
+        "plan", str(_job(tmp_path, [same, other], **keys, answer={"compare": "sequence"}))
+    )
     assert "do not count" not in whole

@@ -13,21 +13,30 @@ import yaml
 
 import raysearch as rs
 from raysearch import Model, load_intervention, load_mib
-from raysearch.cli.export import export
 from raysearch.engine.featurizers.make import to_bytes
-from raysearch.report.results import results
+from raysearch.report.results_table import results
+from raysearch.runner.export import export
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.edited import edit_info
-from tests.engine.hub_stand_in import READER, TOKEN, serve
+from tests.interventions.hub_stand_in import READER, TOKEN, serve
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small search, done once; its run folder."""
     folder = tmp_path_factory.mktemp("exported")
-    sets = ("--set", "space.variables=[total]", "--set", "space.positions=[c, last]", "--set", "pairs.test=64")
-    done = Shell(folder)("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", *sets)
+    sets = (
+        "--set",
+        "space.variables=[total]",
+        "--set",
+        "space.positions=[c, last]",
+        "--set",
+        "pairs.test=64",
+    )
+    done = Shell(folder)(
+        "run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "none", "-q", *sets
+    )
     assert done.returncode == 0, done.stderr
     return find_run(folder / "runs", "latest").path
 
@@ -37,7 +46,9 @@ def _rows(run: Path, shell: Shell) -> list[dict[str, Any]]:
     return rows
 
 
-def test_an_exported_hypothesis_is_the_one_of_the_run_with_its_figures(run: Path, shell: Shell) -> None:
+def test_an_exported_hypothesis_is_the_one_of_the_run_with_its_figures(
+    run: Path, shell: Shell
+) -> None:
     rows = _rows(run, shell)
     for row in (rows[0], rows[-1]):
         done = shell("export", str(run), row["hypothesis"][:12], "--to", "out/it")
@@ -45,7 +56,11 @@ def test_an_exported_hypothesis_is_the_one_of_the_run_with_its_figures(run: Path
         saved = load_intervention(shell.folder / "out/it")
         assert saved.intervention.id == row["intervention"]
         (unit,) = saved.intervention.units
-        assert (unit.site.layer, unit.site.position, saved.variable) == (row["layer"], row["position"], "total")
+        assert (unit.site.layer, unit.site.position, saved.variable) == (
+            row["layer"],
+            row["position"],
+            "total",
+        )
         assert not saved.tensors
         assert saved.finding is not None
         for name in (
@@ -80,7 +95,12 @@ def test_of_a_hub_id_the_commit_that_was_loaded_goes_from_the_run_to_what_is_exp
     (kept / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    sets = ["model.path=ann/planted", "space.variables=[total]", "space.layers=[3]", "pairs={test: 48, holdout: 8}"]
+    sets = [
+        "model.path=ann/planted",
+        "space.variables=[total]",
+        "space.layers=[3]",
+        "pairs={test: 48, holdout: 8}",
+    ]
     rs.run(rs.Job.load(QUICKSTART, sets), store=tmp_path / "runs", quiet=True)
     run = find_run(tmp_path / "runs", "latest")
     (row,) = results(run.folder, accepted=True).to_pylist()
@@ -127,8 +147,21 @@ def test_what_cannot_be_exported_is_one_line(run: Path, shell: Shell) -> None:
 def test_an_export_is_pushed_to_the_hub_that_the_environment_names(run: Path, shell: Shell) -> None:
     row = _rows(run, shell)[0]
     with serve() as hub:
-        at = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(shell.folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
-        arguments = ("export", str(run), row["hypothesis"], "--to", "it", "--push-to-hub", "ann/it", "--private")
+        at = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HOME": str(shell.folder / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        arguments = (
+            "export",
+            str(run),
+            row["hypothesis"],
+            "--to",
+            "it",
+            "--push-to-hub",
+            "ann/it",
+            "--private",
+        )
         done = shell(*arguments, **at, HF_TOKEN=TOKEN)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"it\nann/it@{hub.repositories['ann/it'].head}\n"
@@ -151,7 +184,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "variables": ["c"],
             "layers": [1],
             "positions": ["c", "last"],
-            "subspaces": ["full", {"svd": [8]}, {"pca": [8]}, {"das": [4]}, {"random": [4]}, {"coordinates": [0, 3]}],
+            "subspaces": [
+                "full",
+                {"svd": [8]},
+                {"pca": [8]},
+                {"das": [4]},
+                {"random": [4]},
+                {"coordinates": [0, 3]},
+            ],
         },
         "fit": {"steps": 4, "batch": 8},
     }
@@ -166,7 +206,9 @@ def _one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return row
 
 
-def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_notebook(trained: Path, shell: Shell) -> None:
+def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_notebook(
+    trained: Path, shell: Shell
+) -> None:
     rows = _rows(trained, shell)
     model = Model.load(str(ROOT / "jobs/planted/model"))
     for name in ("svd", "pca", "das"):
@@ -175,7 +217,11 @@ def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_noteboo
         assert (done.returncode, done.stderr) == (0, "")
         saved = load_intervention(shell.folder / name)
         assert saved.intervention.id == row["intervention"]
-        assert (saved.variable, saved.intervention.variable, saved.intervention.fit) == ("c", "c", row["fit"])
+        assert (saved.variable, saved.intervention.variable, saved.intervention.fit) == (
+            "c",
+            "c",
+            row["fit"],
+        )
         featurizer = saved.featurizer
         assert featurizer is not None
         assert hashlib.sha256(to_bytes(featurizer)).hexdigest() == row["fit"]
@@ -185,14 +231,16 @@ def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_noteboo
 
 
 def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, shell: Shell) -> None:
-    from raysearch.engine.featurized import Featurizers
-    from raysearch.engine.kinds import Featurized
+    from raysearch.engine.patching.featurized import Featurizers
+    from raysearch.engine.patching.operations import Featurized
 
     row = _one(_rows(trained, shell), featurizer="random", position="last")
     done = shell("export", str(trained), row["hypothesis"], "--to", "it")
     assert (done.returncode, done.stderr) == (0, "")
     saved = load_intervention(shell.folder / "it")
-    kind = Featurizers(torch.device("cpu")).kind_of(saved.intervention, saved.intervention.units[0], 64)
+    kind = Featurizers(torch.device("cpu")).kind_of(
+        saved.intervention, saved.intervention.units[0], 64
+    )
     assert isinstance(kind, Featurized)
     assert torch.equal(saved.tensors["directions"], kind.featurizer.tensors()["directions"])
 
@@ -206,7 +254,10 @@ def test_a_fit_that_is_gone_or_was_changed_is_not_exported(trained: Path, shell:
     assert "restore it from a copy" in done.stderr
     (copy / "interventions").mkdir()
     (copy / "interventions" / f"{row['fit']}.safetensors").write_bytes(b"another")
-    assert "is not what was written" in shell("export", str(copy), row["hypothesis"], "--to", "it").stderr
+    assert (
+        "is not what was written"
+        in shell("export", str(copy), row["hypothesis"], "--to", "it").stderr
+    )
     assert not (shell.folder / "it").exists()
 
 
@@ -229,7 +280,9 @@ def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shel
     theirs, ours = read.featurizer, from_bytes(kept.read_bytes())
     assert theirs is not None
     base, source = torch.randn(5, 64), torch.randn(5, 64)
-    assert torch.allclose(theirs.interchange(base, source), ours.interchange(base, source), atol=1e-6)
+    assert torch.allclose(
+        theirs.interchange(base, source), ours.interchange(base, source), atol=1e-6
+    )
     done = shell("import", "sub", "--to", "back")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"back/{unit}\n", "")
     back = load_intervention(shell.folder / "back" / unit)
@@ -237,7 +290,9 @@ def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shel
     assert torch.equal(back.tensors["directions"], read.tensors["directions"])
 
 
-def test_one_hypothesis_becomes_a_submission_under_the_names_that_are_given(trained: Path, shell: Shell) -> None:
+def test_one_hypothesis_becomes_a_submission_under_the_names_that_are_given(
+    trained: Path, shell: Shell
+) -> None:
     rows = _rows(trained, shell)
     names = ("--format", "mib", "--task", "arithmetic", "--model-name", "LlamaForCausalLM")
     for wanted, name in (({"features": 2}, "identity"), ({}, "das")):
@@ -248,7 +303,10 @@ def test_one_hypothesis_becomes_a_submission_under_the_names_that_are_given(trai
         )
         done = shell("export", str(trained), row["hypothesis"], "--to", name, *names)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"{name}/arithmetic_LlamaForCausalLM_c/ResidualStream(Layer-1,Token-last_token)\n"
+        assert (
+            done.stdout
+            == f"{name}/arithmetic_LlamaForCausalLM_c/ResidualStream(Layer-1,Token-last_token)\n"
+        )
         (shell.folder / name / "raysearch.json").unlink()
         (read,) = load_mib(shell.folder / name)
         assert read.intervention.units[0].site.position == "last"
@@ -260,7 +318,9 @@ def test_one_hypothesis_becomes_a_submission_under_the_names_that_are_given(trai
     assert "none of 1 hypotheses can be written" in done.stderr
 
 
-def test_a_hypothesis_is_exported_for_pyvene_or_refused_in_one_line(trained: Path, shell: Shell) -> None:
+def test_a_hypothesis_is_exported_for_pyvene_or_refused_in_one_line(
+    trained: Path, shell: Shell
+) -> None:
     rows = _rows(trained, shell)
     done = shell(
         "export",

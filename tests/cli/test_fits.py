@@ -1,4 +1,5 @@
-"""Searches that fit subspaces, by the command line: killed in the middle they go on to the same tensors; controls stand beside."""
+"""Searches that fit subspaces, by the command line: killed in the middle they go on to the same
+tensors; controls stand beside."""
 
 import hashlib
 import json
@@ -29,9 +30,23 @@ JOB: dict[str, Any] = {
         "variables": ["total", "c"],
         "layers": [1],
         "positions": ["c"],
-        "subspaces": ["full", "mean_difference", {"das": [8]}, {"boundless_rank": [4]}, {"pca": [8]}, {"random": [4]}],
+        "subspaces": [
+            "full",
+            "mean_difference",
+            {"das": [8]},
+            {"boundless_rank": [4]},
+            {"pca": [8]},
+            {"random": [4]},
+        ],
     },
-    "fit": {"steps": 24, "batch": 8, "learning_rate": 0.01, "seeds": [0, 1], "rungs": [5], "evaluate": 4},
+    "fit": {
+        "steps": 24,
+        "batch": 8,
+        "learning_rate": 0.01,
+        "seeds": [0, 1],
+        "rungs": [5],
+        "evaluate": 4,
+    },
     "controls": ["random_subspace", "random_model", "arbitrary_labels", "placebo"],
 }
 
@@ -60,7 +75,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _table(run: Path, name: str, *without: str) -> list[dict[str, Any]]:
-    table = pa.concat_tables(pq.ParquetFile(p).read() for p in sorted((run / "tables" / name).glob("*.parquet")))
+    table = pa.concat_tables(
+        pq.ParquetFile(p).read() for p in sorted((run / "tables" / name).glob("*.parquet"))
+    )
     return sorted(table.drop_columns([*without]).to_pylist(), key=repr)
 
 
@@ -83,11 +100,21 @@ def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) 
     assert "does as well" not in said
 
 
-def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(shell: Shell, tracking: str) -> None:
+def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(
+    shell: Shell, tracking: str
+) -> None:
     from mlflow import MlflowClient
 
     done = shell(
-        "run", _job(shell.folder), "--pool", "local", "--tracking-uri", tracking, "-q", "--fail-on-error", "0.1"
+        "run",
+        _job(shell.folder),
+        "--pool",
+        "local",
+        "--tracking-uri",
+        tracking,
+        "-q",
+        "--fail-on-error",
+        "0.1",
     )
     assert done.returncode == 0, done.stderr
     run = find_run(shell.folder / "runs", "latest").path
@@ -96,18 +123,24 @@ def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(shell: Shell, tr
     mlflow = MlflowClient(tracking)
     (experiment,) = [e for e in mlflow.search_experiments() if e.name == "raysearch/fits"]
     runs = mlflow.search_runs([experiment.experiment_id])
-    children = {r.data.tags["raysearch.hypothesis"]: r for r in runs if "mlflow.parentRunId" in r.data.tags}
+    children = {
+        r.data.tags["raysearch.hypothesis"]: r for r in runs if "mlflow.parentRunId" in r.data.tags
+    }
     accepted = {r["hypothesis"]: r for r in _table(run, "verdicts") if r["verdict"] == "accept"}
     assert len(runs) == 1 + len(children)
     assert children.keys() == accepted.keys()
     for name, child in children.items():
         assert child.data.metrics["iia"] == pytest.approx(accepted[name]["iia"])
-        assert child.data.metrics["control/random_source"] == pytest.approx(accepted[name]["random_source_iia"])
+        assert child.data.metrics["control/random_source"] == pytest.approx(
+            accepted[name]["random_source_iia"]
+        )
         files = [a.path for a in mlflow.list_artifacts(child.info.run_id)]
         assert files == ([f"{accepted[name]['fit']}.safetensors"] if accepted[name]["fit"] else [])
 
 
-def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_digest(undisturbed: Path) -> None:
+def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_digest(
+    undisturbed: Path,
+) -> None:
     ends = [r for r in _table(undisturbed, "fits") if r["status"] in ("done", "stopped", "dropped")]
     seeds = {(r["intervention"], r["seed"]) for r in ends}
     assert len(seeds) == len(ends)
@@ -139,7 +172,8 @@ def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
 def test_warm_starts_that_were_killed_resume_to_the_same_tensors(
     shell: Shell, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Killed once where the largest size has ended, 5 stretches of 2 seeds, and the next has begun within it."""
+    """Killed once where the largest size has ended, 5 stretches of 2 seeds, and the next has begun
+    within it."""
     folder = tmp_path_factory.mktemp("warm")
     whole = Shell(folder)("run", _job(folder, WARM), *LOCAL, "-q")
     assert whole.returncode == 0, whole.stderr
@@ -168,11 +202,15 @@ def _killed(shell: Shell, after: int, job: dict[str, Any] = JOB) -> Path:
     return run
 
 
-def test_fit_pairs_that_leave_nothing_to_validate_on_are_trained_on_all_the_same(shell: Shell) -> None:
+def test_fit_pairs_that_leave_nothing_to_validate_on_are_trained_on_all_the_same(
+    shell: Shell,
+) -> None:
     """Two pairs: none is held back, so there is no IIA to journal."""
     job = shell.folder / "two.yaml"
     space = {**JOB["space"], "subspaces": [{"das": [8]}]}
-    job.write_text(yaml.safe_dump({**JOB, "space": space, "pairs": {**JOB["pairs"], "fit": 2}, "controls": []}))
+    job.write_text(
+        yaml.safe_dump({**JOB, "space": space, "pairs": {**JOB["pairs"], "fit": 2}, "controls": []})
+    )
     done = shell("run", str(job), *LOCAL, "-q")
     assert done.returncode == 0, done.stderr
     run = find_run(shell.folder / "runs", "latest").path
@@ -182,7 +220,9 @@ def test_fit_pairs_that_leave_nothing_to_validate_on_are_trained_on_all_the_same
     assert len(_table(run, "verdicts")) == 2
 
 
-def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(undisturbed: Path, shell: Shell) -> None:
+def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(
+    undisturbed: Path, shell: Shell
+) -> None:
     run = _killed(shell, 1)
     shutil.rmtree(run / "interventions")
     done = shell("resume", str(run), "--pool", "local", "--fail-on-error", "0.1")
@@ -191,10 +231,17 @@ def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(undisturbe
     assert "Traceback" not in done.stderr
 
 
-def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_file(shell: Shell) -> None:
-    """One that codes every coordinate by itself, twice (what is above zero, what is below), is the whole vector."""
+def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_file(
+    shell: Shell,
+) -> None:
+    """One that codes every coordinate by itself, twice (what is above zero, what is below), is the
+    whole vector."""
     eye = torch.eye(64)
-    tensors = {"W_enc": torch.cat((eye, -eye), 1), "b_enc": torch.zeros(128), "W_dec": torch.cat((eye, -eye))}
+    tensors = {
+        "W_enc": torch.cat((eye, -eye), 1),
+        "b_enc": torch.zeros(128),
+        "W_dec": torch.cat((eye, -eye)),
+    }
     save_file({**tensors, "b_dec": torch.zeros(64)}, shell.folder / "layer_1.safetensors")
     chosen = [
         {"sae": {"path": "layer_{layer}.safetensors"}},
@@ -209,21 +256,38 @@ def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_fi
     verdicts = {r["hypothesis"]: r for r in _table(run, "verdicts")}
     rows = [r | verdicts[r["hypothesis"]] for r in _table(run, "hypotheses")]
     by_features = {(r["featurizer"], r["features"]): r["verdict"] for r in rows}
-    assert by_features == {("identity", None): "accept", ("sae", None): "accept", ("sae", 1): "reject"}
+    assert by_features == {
+        ("identity", None): "accept",
+        ("sae", None): "accept",
+        ("sae", 1): "reject",
+    }
     digest = hashlib.sha256((shell.folder / "layer_1.safetensors").read_bytes()).hexdigest()
     assert all(digest in r["units"] for r in rows if r["featurizer"] == "sae")
-    accepted = next(r["hypothesis"] for r in rows if (r["featurizer"], r["features"]) == ("sae", None))
+    accepted = next(
+        r["hypothesis"] for r in rows if (r["featurizer"], r["features"]) == ("sae", None)
+    )
     exported = shell("export", str(run), accepted, "--to", "exported")
     assert exported.returncode == 0, exported.stderr
-    assert load_intervention(shell.folder / "exported").intervention.units[0].subspace.file == digest
-    config = {"architecture": "standard", "apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}
+    assert (
+        load_intervention(shell.folder / "exported").intervention.units[0].subspace.file == digest
+    )
+    config = {
+        "architecture": "standard",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "layer_norm",
+    }
     (shell.folder / "cfg.json").write_text(json.dumps(config))
     refused = shell("run", str(job), *LOCAL, "-q")
     assert refused.returncode == 2
-    assert 'cfg.json says normalize_activations: "layer_norm"; read is only "none"' in refused.stderr
+    assert (
+        'cfg.json says normalize_activations: "layer_norm"; read is only "none"' in refused.stderr
+    )
     changed = shell("resume", str(run), "--pool", "local", "-q")
     assert changed.returncode == 2
     job.write_text(yaml.safe_dump({**JOB, "space": {**space, "layers": [2]}, "controls": []}))
     missing = shell("run", str(job), *LOCAL, "-q")
     assert missing.returncode == 2
-    assert "layer_2.safetensors cannot be read (No such file or directory); give a safetensors file" in missing.stderr
+    assert (
+        "layer_2.safetensors cannot be read (No such file or directory); give a safetensors file"
+        in missing.stderr
+    )

@@ -1,4 +1,5 @@
-"""docs/your-own-model.md, done as it says: each network of the page is planned with the keys that stand beside it."""
+"""docs/your-own-model.md, done as it says: each network of the page is planned with the keys that
+stand beside it."""
 
 import re
 from typing import Any
@@ -9,7 +10,12 @@ import yaml
 
 from tests.cli.conftest import ROOT, Shell
 
-SECTION = (ROOT / "docs" / "your-own-model.md").read_text().partition("## Any torch module")[2].partition("\n## ")[0]
+SECTION = (
+    (ROOT / "docs" / "your-own-model.md")
+    .read_text()
+    .partition("## Any torch module")[2]
+    .partition("\n## ")[0]
+)
 BLOCKS = re.findall(r"```yaml\n(.*?)```\s*```python\n(.*?)```", SECTION, re.S)
 PROBLEM = """
 from raysearch.causal import CausalModel, Input, Problem, Variable
@@ -50,5 +56,7 @@ def test_a_network_of_the_page_is_planned(keys: str, code: str, shell: Shell) ->
     (shell.folder / "job.yaml").write_text(yaml.safe_dump(job))
     planned = shell.json("plan", "job.yaml", "-o", "json")
     components = job["space"]["components"]
-    assert planned["components"] == [c if c in ("residual", "second.input") else f"{c}.output" for c in components]
+    assert planned["components"] == [
+        c if c in ("residual", "second.input") else f"{c}.output" for c in components
+    ]
     assert planned["layers"] == (2 if components == ["residual"] else 0)

@@ -1,4 +1,5 @@
-"""A network of one's own without a list of blocks, from plan to export: what belongs to no layer is shown at none."""
+"""A network of one's own without a list of blocks, from plan to export: what belongs to no layer is
+shown at none."""
 
 import json
 import re
@@ -10,9 +11,9 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import raysearch
-from raysearch.report.results import results
-from raysearch.store.mlflow_names import as_word
+from raysearch.report.results_table import results
 from raysearch.store.run_folder import find_run
+from raysearch.tracking.mlflow_names import as_word
 from tests.cli.conftest import Shell
 from tests.once import Once
 
@@ -113,7 +114,8 @@ def test_a_plan_names_components_and_no_layer(shell: Shell) -> None:
 def test_each_way_to_give_a_tensor_is_the_same_question(shell: Shell) -> None:
     job = written(shell.folder)
     plans = [
-        shell.json("plan", str(job), "-o", "json", "--set", f"problem.use=net.py:{p}") for p in ("arrays", "lists")
+        shell.json("plan", str(job), "-o", "json", "--set", f"problem.use=net.py:{p}")
+        for p in ("arrays", "lists")
     ]
     assert plans[0] == plans[1]
 
@@ -136,7 +138,9 @@ def test_what_is_found_is_where_it_was_put_and_at_no_layer(own: Path) -> None:
     assert ("a", "sum.output", None) not in plain
     assert any(row["featurizer"] == "das" and row["verdict"] == "accept" for row in rows)
     (tables,) = own.glob("runs/*/tables/hypotheses")
-    assert {layer for part in tables.iterdir() for layer in pq.read_table(part)["layer"].to_pylist()} == {None}
+    assert {
+        layer for part in tables.iterdir() for layer in pq.read_table(part)["layer"].to_pylist()
+    } == {None}
 
 
 def test_the_page_the_maps_and_the_tables_show_no_layer(own: Path) -> None:
@@ -160,10 +164,13 @@ def test_the_mirror_names_the_component_where_there_is_no_layer(own: Path) -> No
     experiment = client.get_experiment_by_name("raysearch/own")
     assert experiment is not None
     (run, *children) = sorted(
-        client.search_runs([experiment.experiment_id]), key=lambda r: "mlflow.parentRunId" in r.data.tags
+        client.search_runs([experiment.experiment_id]),
+        key=lambda r: "mlflow.parentRunId" in r.data.tags,
     )
     best = {name: value for name, value in run.data.metrics.items() if name.startswith("best_iia/")}
-    word = as_word("sum.output")  # a dot is not MLflow's: a digest of the name keeps sum.output and sum_output apart
+    word = as_word(
+        "sum.output"
+    )  # a dot is not MLflow's: a digest of the name keeps sum.output and sum_output apart
     assert re.fullmatch(r"sum_output-[0-9a-f]{8}", word)
     assert best[f"best_iia/sum/{word}"] == 1.0
     assert not [name for name in best if "layer" in name]
@@ -190,23 +197,35 @@ def test_what_is_exported_is_of_no_layer_and_comes_back(own: Path, tmp_path: Pat
         (["space.components=[embed,embed.output]"], "components names 'embed.output' twice"),
         (
             ["space.components=[residual]"],
-            "no layers, which residual is of: .*: embed.output, table.output, sum.output, readout.output",
+            "no layers, which residual is of: .*: embed.output, table.output, sum.output, "
+            "readout.output",
         ),
         (["space.components=[resdual]"], "did you mean 'residual'"),
-        (["space.components=[embd]"], "no module 'embd', .*the model has embed, table, sum, readout"),
-        (["space.components=[embed]", "space.positions=[token_1]"], "token 1, and Net has 1 \\(from 0\\)"),
+        (
+            ["space.components=[embd]"],
+            "no module 'embd', .*the model has embed, table, sum, readout",
+        ),
+        (
+            ["space.components=[embed]", "space.positions=[token_1]"],
+            "token 1, and Net has 1 \\(from 0\\)",
+        ),
         (
             ["space.units=[[{component: embed, layer: 3, position: last}]]"],
             "3 is no layer of embed.output, which .* has once; leave layer out",
         ),
-        (["space.units=[[{component: residual, position: last}]]"], "layer is missing; a unit of residual needs it"),
+        (
+            ["space.units=[[{component: residual, position: last}]]"],
+            "layer is missing; a unit of residual needs it",
+        ),
         (
             ["space.subspaces=[{coordinates: [10]}]", "space.components=[embed]"],
             "10 is no coordinate of embed.output in net.py:network; it has 0..9",
         ),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_what_there_is(sets: list[str], match: str, shell: Shell) -> None:
+def test_a_mistake_is_told_in_one_line_with_what_there_is(
+    sets: list[str], match: str, shell: Shell
+) -> None:
     flags = [flag for one in sets for flag in ("--set", one)]
     done = shell("plan", str(written(shell.folder)), *flags)
     assert done.returncode == 2

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from raysearch.cli.plan import _sites_words, plan_job
+from raysearch.core.hypothesis import Subspace
+from raysearch.core.space import Grid
 from raysearch.errors import JobError
-from raysearch.search.hypothesis import Subspace
-from raysearch.search.space import Grid
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,8 +47,12 @@ class Open(Some):
 """
     )
     said = {"": "proposer    exhaustive: tests all 120; each is judged at K = 120\n"}
-    said["propose.use=refine"] = "refine: tests some of the 120, as it learns; each is judged at K = 120, whichever"
-    said[f"propose.use={mine}:Some"] = "mine.py:Some: what it proposes is judged at K = 1000, the most that it may"
+    said["propose.use=refine"] = (
+        "refine: tests some of the 120, as it learns; each is judged at K = 120, whichever"
+    )
+    said[f"propose.use={mine}:Some"] = (
+        "mine.py:Some: what it proposes is judged at K = 1000, the most that it may"
+    )
     said[f"propose.use={mine}:Open"] = (
         "mine.py:Open, open-ended: its j-th proposal is judged at K = j(j + 1); the chances"
     )
@@ -66,7 +70,10 @@ class Open(Some):
     ("propose", "says"),
     [
         ("{use: nowhere.py:Mine}", "propose.use: there is no file .*nowhere.py"),
-        ("{use: refine, options: {stp: 2}}", "propose.options: refine: got an unexpected keyword argument 'stp'"),
+        (
+            "{use: refine, options: {stp: 2}}",
+            "propose.options: refine: got an unexpected keyword argument 'stp'",
+        ),
     ],
 )
 def test_a_plan_refuses_a_proposer_that_a_run_would_refuse(propose: str, says: str) -> None:

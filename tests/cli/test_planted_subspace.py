@@ -1,4 +1,5 @@
-"""Planted truth: a search by the job file finds the subspace in which a variable was put, and no other."""
+"""Planted truth: a search by the job file finds the subspace in which a variable was put, and no
+other."""
 
 from pathlib import Path
 
@@ -22,7 +23,9 @@ NARROWED = (
 
 
 @pytest.mark.slow
-def test_the_planted_subspace_is_found_where_it_is_in_its_size_and_nowhere_else(shell: Shell) -> None:
+def test_the_planted_subspace_is_found_where_it_is_in_its_size_and_nowhere_else(
+    shell: Shell,
+) -> None:
     sets = [part for one in NARROWED for part in ("--set", one)]
     done = shell("run", str(JOB), "--pool", "local", "--tracking-uri", "none", *sets)
     assert done.returncode == 0, done.stderr
@@ -35,7 +38,9 @@ def test_the_planted_subspace_is_found_where_it_is_in_its_size_and_nowhere_else(
     assert all(r["verdict"] == "reject" for r in rows if r["control"] is not None)
     assert {r["control"] for r in rows} == {None, "random_subspace", "arbitrary_labels"}
     run = find_run(shell.folder / "runs", "latest").path
-    trained = from_bytes((run / "interventions" / f"{found['fit']}.safetensors").read_bytes()).tensors()["directions"]
+    trained = from_bytes(
+        (run / "interventions" / f"{found['fit']}.safetensors").read_bytes()
+    ).tensors()["directions"]
     assert _cosine(trained, _planted()) >= 0.95
 
 

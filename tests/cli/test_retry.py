@@ -1,4 +1,5 @@
-"""`resume --retry-failed` on a network that really breaks while a file lies beside it, and is mended."""
+"""`resume --retry-failed` on a network that really breaks while a file lies beside it, and is
+mended."""
 
 import shlex
 from pathlib import Path
@@ -9,8 +10,8 @@ from click.testing import CliRunner
 
 import raysearch as rs
 from raysearch.cli.main import cli
-from raysearch.folders.parquet import from_parquet
-from raysearch.report.results import results
+from raysearch.report.results_table import results
+from raysearch.storage.parquet import from_parquet
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import ROOT, Shell
 
@@ -36,11 +37,14 @@ def flaky():
     return model
 """
 CALLS = 110
-"""Of 126 that the search needs: some hypotheses are decided by then, others have seen some blocks."""
+"""Of 126 that the search needs: some hypotheses are decided by then, others have seen some blocks.
+"""
 
 
 def _job(folder: Path) -> Path:
-    (folder / "flaky.py").write_text((ROOT / "jobs/models/hierarchical_equality.py").read_text() + FLAKY)
+    (folder / "flaky.py").write_text(
+        (ROOT / "jobs/models/hierarchical_equality.py").read_text() + FLAKY
+    )
     raw = yaml.safe_load((ROOT / "jobs/hierarchical_equality_handcrafted.yaml").read_text())
     raw["model"]["path"] = "flaky.py:flaky"
     raw["pairs"] = {"test": 96, "holdout": 32}
@@ -62,7 +66,9 @@ def _tables(run: RunFolder, *names: str) -> dict[str, list[str]]:
     }
 
 
-def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_killed_retry_resumed(shell: Shell) -> None:
+def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_killed_retry_resumed(
+    shell: Shell,
+) -> None:
     job = _job(shell.folder)
     (shell.folder / "broken").write_text(str(CALLS))
     done = shell("run", str(job), *LOCAL)
@@ -73,7 +79,9 @@ def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_kil
     before = results(run.folder).to_pylist()
     assert {"failed", "accept", "reject"} <= {r["verdict"] for r in before}
     assert any(r["n"] for r in before if r["verdict"] == "failed")
-    assert any(r["self_swap_iia"] is None for r in before if r["verdict"] == "accept"), "a reading broke off, too"
+    assert any(r["self_swap_iia"] is None for r in before if r["verdict"] == "accept"), (
+        "a reading broke off, too"
+    )
     failures = _tables(run, "failures")
     (shell.folder / "broken").unlink()
     shell.killed(*shlex.split(hint), once=lambda journal: b'"type":"retried"' in journal)
@@ -88,6 +96,7 @@ def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_kil
     said = CliRunner().invoke(cli, shlex.split(hint))
     assert (said.exit_code, said.stderr) == (
         0,
-        f"raysearch: run {run.info.id} is done and nothing in it failed: there is nothing to try again\n",
+        f"raysearch: run {run.info.id} is done and nothing in it failed: there is nothing to try "
+        f"again\n",
     )
     assert run.journal.folders() == journal

@@ -1,4 +1,5 @@
-"""Which pairs decide, and how many: fixed numbers of pairs, keep pairs, sets and disjoint splits, from the job to the tables."""
+"""Which pairs decide, and how many: fixed numbers of pairs, keep pairs, sets and disjoint splits,
+from the job to the tables."""
 
 import json
 import random
@@ -11,7 +12,14 @@ import pyarrow.parquet as pq
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 
-FEW = ("--set", "space.positions=[a, last]", "--set", "space.layers=[0, 3]", "--set", "pairs.holdout=0")
+FEW = (
+    "--set",
+    "space.positions=[a, last]",
+    "--set",
+    "space.layers=[0, 3]",
+    "--set",
+    "pairs.holdout=0",
+)
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
 
 
@@ -43,17 +51,36 @@ def test_a_fixed_number_of_pairs_is_measured_for_every_hypothesis(shell: Shell) 
         assert verdict["n"] + verdict["keep_n"] == 40
 
 
-def test_unfiltered_pairs_count_alike_and_a_plan_says_what_a_fixed_test_would_do(shell: Shell) -> None:
+def test_unfiltered_pairs_count_alike_and_a_plan_says_what_a_fixed_test_would_do(
+    shell: Shell,
+) -> None:
     run = _run(shell, "test.use=fixed", "test.pairs=40", "pairs.test=40", "pairs.kinds=unfiltered")
     assert {v["n"] for v in _rows(run, "verdicts")} == {40}
-    plan = shell.json("plan", str(QUICKSTART), *FEW, "--set", "test.use=fixed", "--set", "test.pairs=40", "-o", "json")
+    plan = shell.json(
+        "plan",
+        str(QUICKSTART),
+        *FEW,
+        "--set",
+        "test.use=fixed",
+        "--set",
+        "test.pairs=40",
+        "-o",
+        "json",
+    )
     assert {round(p["pairs"], 6) for p in plan["powers"]} == {40}
 
 
 def test_kinds_of_pairs_stand_in_the_table_of_sets(shell: Shell) -> None:
     _write_pairs(shell.folder / "pairs.jsonl")
     problem = f"problem={{pairs: {shell.folder / 'pairs.jsonl'}}}"
-    run = _run(shell, problem, "test.use=fixed", "test.pairs=60", "space.variables=null", "space.positions=[a]")
+    run = _run(
+        shell,
+        problem,
+        "test.use=fixed",
+        "test.pairs=60",
+        "space.variables=null",
+        "space.positions=[a]",
+    )
     verdicts = {v["hypothesis"]: v for v in _rows(run, "verdicts")}
     sets = _rows(run, "sets")
     assert {s["set"] for s in sets} == {"small", "large"}
@@ -64,7 +91,9 @@ def test_kinds_of_pairs_stand_in_the_table_of_sets(shell: Shell) -> None:
 
 
 def test_no_value_of_a_disjoint_variable_is_in_test_and_holdout(shell: Shell) -> None:
-    run = _run(shell, "pairs.disjoint=[c]", "pairs.holdout=16", "pairs.test=32", "test.max_pairs=32")
+    run = _run(
+        shell, "pairs.disjoint=[c]", "pairs.holdout=16", "pairs.test=32", "test.max_pairs=32"
+    )
     places: dict[str, set[str]] = {}
     for p in pq.read_table(run / "pairs.parquet").to_pylist():
         for text in (p["base_text"], *(s["text"] for s in p["sources"])):
@@ -82,6 +111,12 @@ def _write_pairs(path: Path) -> None:
         answers = {"base": str(sum(b)), "source": str(sum(s))}
         swapped = str(s[0] + b[1] + b[2])
         kind = "small" if s[0] < 5 else "large"
-        line = {"base": side[0], "source": side[1], "answers": answers, "counterfactual": {"a": swapped}, "set": kind}
+        line = {
+            "base": side[0],
+            "source": side[1],
+            "answers": answers,
+            "counterfactual": {"a": swapped},
+            "set": kind,
+        }
         lines.append(json.dumps({**line, "split": "test"}))
     path.write_text("\n".join(lines))

@@ -1,4 +1,5 @@
-"""Whole runs by the command line, on the planted model: verdicts, resume after kill -9, what is left behind."""
+"""Whole runs by the command line, on the planted model: verdicts, resume after kill -9, what is
+left behind."""
 
 import json
 import shutil
@@ -25,7 +26,8 @@ from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
 FEWER = ("--set", "space.variables=[sum_ab, total]")
-"""For what is disturbed: two of the five variables of the quick start, with one true place and two."""
+"""For what is disturbed: two of the five variables of the quick start, with one true place and two.
+"""
 VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
@@ -48,19 +50,28 @@ def fewer(once: Once) -> Path:
 
 def _verdicts(shell: Shell, run: Path | str = "latest") -> dict[str, tuple[Any, ...]]:
     rows = shell.json("results", str(run), "-o", "json")
-    return {r["hypothesis"]: (r["verdict"], r["n"], r["matches"], r["holdout_n"], r["holdout_iia"]) for r in rows}
+    return {
+        r["hypothesis"]: (r["verdict"], r["n"], r["matches"], r["holdout_n"], r["holdout_iia"])
+        for r in rows
+    }
 
 
 def _observations(run: Path) -> pa.Table:
-    table = pa.concat_tables(pq.ParquetFile(p).read() for p in sorted((run / "tables/observations").glob("*.parquet")))
-    return table.drop_columns(VOLATILE).sort_by([(c, "ascending") for c in ("intervention", "split", "block")])
+    table = pa.concat_tables(
+        pq.ParquetFile(p).read() for p in sorted((run / "tables/observations").glob("*.parquet"))
+    )
+    return table.drop_columns(VOLATILE).sort_by(
+        [(c, "ascending") for c in ("intervention", "split", "block")]
+    )
 
 
 def test_the_quick_start_finds_exactly_the_planted_cells(undisturbed: Path, shell: Shell) -> None:
     rows = shell.json("results", str(undisturbed), "-o", "json")
     assert len(rows) == 120
     assert all(list(r) == COLUMNS for r in rows)
-    assert {(r["variable"], r["layer"], r["position"]) for r in rows if r["verdict"] == "accept"} == true_cells()
+    assert {
+        (r["variable"], r["layer"], r["position"]) for r in rows if r["verdict"] == "accept"
+    } == true_cells()
     assert {r["claim"] for r in rows} == {"sampler"}
 
 
@@ -92,9 +103,13 @@ def test_units_that_are_interchanged_at_once_find_what_neither_has_alone(shell: 
 def test_results_are_chosen_and_written_as_asked(undisturbed: Path, shell: Shell) -> None:
     run = str(undisturbed)
     assert len(shell.json("results", run, "--accepted", "-o", "json")) == 7
-    assert {r["variable"] for r in shell.json("results", run, "--variable", "c", "-o", "json")} == {"c"}
+    assert {r["variable"] for r in shell.json("results", run, "--variable", "c", "-o", "json")} == {
+        "c"
+    }
     assert len(shell.json("results", run, "--top", "3", "-o", "json")) == 3
-    chosen = shell.json("results", run, "--where", "layer >= 2 and verdict = 'accept'", "-o", "json")
+    chosen = shell.json(
+        "results", run, "--where", "layer >= 2 and verdict = 'accept'", "-o", "json"
+    )
     assert {(r["variable"], r["layer"]) for r in chosen} == {("total", 2), ("total", 3)}
     assert len(shell("results", run, "-o", "jsonl").stdout.splitlines()) == 120
     assert shell("results", run, "-o", "csv").stdout.startswith('"hypothesis","intervention"')
@@ -119,10 +134,15 @@ def test_n_and_matches_are_what_plain_hooks_compute_from_the_pairs_and_the_model
     for row in (rows[i] for i in chosen):
         n = matches = 0
         for pair in pairs:
-            wanted = next(c["ids"] for c in pair["counterfactual"] if c["variable"] == row["variable"])
+            wanted = next(
+                c["ids"] for c in pair["counterfactual"] if c["variable"] == row["variable"]
+            )
             if wanted == pair["base_answer_ids"]:
                 continue
-            n, matches = n + 1, matches + (_by_hand(model, pair, row["layer"], row["position"]) == wanted)
+            n, matches = (
+                n + 1,
+                matches + (_by_hand(model, pair, row["layer"], row["position"]) == wanted),
+            )
             if n == row["n"]:
                 break
         assert (n, matches) == (row["n"], row["matches"]), row
@@ -171,7 +191,9 @@ def _killed(shell: Shell, after: int) -> Path:
     command = ("run", str(QUICKSTART), *LOCAL, *FEWER, "--set", "resources.rows=8")
     shell.killed(*command, once=lambda journal: journal.count(b"\n") > after)
     run = find_run(shell.folder / "runs", "latest").path
-    assert len(_verdicts(shell, run) if list((run / "tables/verdicts").glob("*.parquet")) else {}) < 48
+    assert (
+        len(_verdicts(shell, run) if list((run / "tables/verdicts").glob("*.parquet")) else {}) < 48
+    )
     return run
 
 
@@ -186,7 +208,11 @@ def test_an_interrupted_driver_says_how_to_go_on(fewer: Path, shell: Shell, numb
     _, stderr = driver.communicate()
     assert driver.returncode == 130, stderr
     assert "Traceback" not in stderr
-    (hint,) = [line for line in stderr.splitlines() if line.startswith("raysearch: interrupted; go on with: ")]
+    (hint,) = [
+        line
+        for line in stderr.splitlines()
+        if line.startswith("raysearch: interrupted; go on with: ")
+    ]
     done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q")
     assert done.returncode == 0, done.stderr
     assert _verdicts(shell) == _verdicts(shell, fewer)
@@ -234,9 +260,13 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
 
 
 def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(fewer: Path, shell: Shell) -> None:
-    done = shell("run", str(QUICKSTART), *FEWER, "--pool", "local", "--tracking-uri", "http://127.0.0.1:9")
+    done = shell(
+        "run", str(QUICKSTART), *FEWER, "--pool", "local", "--tracking-uri", "http://127.0.0.1:9"
+    )
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (find_run(shell.folder / "runs", "latest").path / "heatmaps").iterdir()) == [
+    assert sorted(
+        p.name for p in (find_run(shell.folder / "runs", "latest").path / "heatmaps").iterdir()
+    ) == [
         "sum_ab.png",
         "total.png",
     ]
@@ -244,7 +274,9 @@ def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(fewer: Path, sh
     assert _verdicts(shell) == _verdicts(shell, fewer)
 
 
-def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path, tmp_path: Path) -> None:
+def test_resume_refuses_what_would_mix_verdicts(
+    shell: Shell, undisturbed: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / undisturbed.name
 
     def refused(edit: Callable[[], object], says: str) -> None:
@@ -260,15 +292,25 @@ def test_resume_refuses_what_would_mix_verdicts(shell: Shell, undisturbed: Path,
         assert before in text
         (copy / name).write_text(text.replace(before, after))
 
-    refused(lambda: edit_info(copy, model_digest="0" * 64), "began with a model of digest 000000000000")
+    refused(
+        lambda: edit_info(copy, model_digest="0" * 64), "began with a model of digest 000000000000"
+    )
     refused(lambda: edit_info(copy, evidence_version=99), "evidence version 99")
     digest = json.loads((undisturbed / "run.json").read_text())["model_digest"]
     refused(lambda: replace("run.json", digest, "0" * 64), "was edited, its checksum is another")
-    refused(lambda: replace("job.yaml", "threshold: 0.8", "threshold: 0.05"), "was edited since the run began")
-    refused(lambda: replace("job.yaml", "dtype: float32", "dtype: bfloat16"), "was edited since the run began")
+    refused(
+        lambda: replace("job.yaml", "threshold: 0.8", "threshold: 0.05"),
+        "was edited since the run began",
+    )
+    refused(
+        lambda: replace("job.yaml", "dtype: float32", "dtype: bfloat16"),
+        "was edited since the run began",
+    )
 
 
-def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(shell: Shell, undisturbed: Path) -> None:
+def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
+    shell: Shell, undisturbed: Path
+) -> None:
     copy = shell.folder / undisturbed.name
     shutil.copytree(undisturbed, copy)
     edit_info(copy, evidence_version=EVIDENCE_VERSION - 1)
@@ -279,25 +321,36 @@ def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(shell
         assert done.returncode == 0, done.stderr
     store = f"sqlite:///{shell.folder / 'mlflow.db'}"
     replaying = (("status", str(copy)), ("sync", str(copy), "--tracking-uri", store))
-    going_on = tuple(("resume", str(copy), *more, "--pool", "local", "-q") for more in ((), ("--retry-failed",)))
+    going_on = tuple(
+        ("resume", str(copy), *more, "--pool", "local", "-q") for more in ((), ("--retry-failed",))
+    )
     for command in replaying + going_on:
         done = shell(*command)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-        assert f"has evidence version {EVIDENCE_VERSION - 1}, this raysearch has {EVIDENCE_VERSION}" in done.stderr
+        assert (
+            f"has evidence version {EVIDENCE_VERSION - 1}, this raysearch has {EVIDENCE_VERSION}"
+            in done.stderr
+        )
 
 
-def test_another_patch_release_and_another_machine_may_go_on_with_a_run(shell: Shell, fewer: Path) -> None:
+def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
+    shell: Shell, fewer: Path
+) -> None:
     """A copy of the run in another folder, begun by other versions of everything."""
     copy = shell.folder / fewer.name
     shutil.copytree(fewer, copy)
-    edit_info(copy, versions=dict.fromkeys(json.loads((copy / "run.json").read_text())["versions"], "0.0.1"))
+    edit_info(
+        copy,
+        versions=dict.fromkeys(json.loads((copy / "run.json").read_text())["versions"], "0.0.1"),
+    )
     done = shell("resume", str(copy), "--pool", "local", "-q")
     assert done.returncode == 0, done.stderr
     assert _verdicts(shell, copy) == _verdicts(shell, fewer)
 
 
 def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: Shell) -> None:
-    """A model whose last block puts out numbers that are none: every swap after it fails, and its own runs do not."""
+    """A model whose last block puts out numbers that are none: every swap after it fails, and its
+    own runs do not."""
     shutil.copytree(ROOT / "jobs", shell.folder / "jobs")
     job = str(shell.folder / "jobs" / "quickstart.yaml")
     broken = shell.folder / "broken.py"
@@ -330,4 +383,5 @@ def row_of(pair, intervention, *more):
 replica.row_of = row_of
 main()
 """
-"""The command with an engine that cannot write one layer: an error of ours, as a bug would make it."""
+"""The command with an engine that cannot write one layer: an error of ours, as a bug would make it.
+"""

@@ -1,4 +1,5 @@
-"""`raysearch schema`: what editors complete job files by says what the keys say, and so does the page."""
+"""`raysearch schema`: what editors complete job files by says what the keys say, and so does the
+page."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ def valid() -> Draft202012Validator:
 
 def properties(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for room in (schema, *schema["$defs"].values()):
-        yield from ((f"{room['title']}.{key}", value) for key, value in room.get("properties", {}).items())
+        yield from (
+            (f"{room['title']}.{key}", value) for key, value in room.get("properties", {}).items()
+        )
 
 
 def test_the_command_prints_a_schema_that_is_one_and_nothing_else(shell: Shell) -> None:
@@ -61,11 +64,16 @@ def test_the_jobs_of_this_repository_are_valid_as_written_and_as_resolved(
 
 
 @pytest.mark.parametrize("path", [*NOT_YET_KEYS, *NOT_YET_VALUES])
-def test_what_this_version_refuses_is_not_in_the_schema(valid: Draft202012Validator, path: str) -> None:
+def test_what_this_version_refuses_is_not_in_the_schema(
+    valid: Draft202012Validator, path: str
+) -> None:
     room, _, key = path.partition(".")
     for value in NOT_YET_VALUES.get(path, ({},)):
         if key == "units.subspace":
-            job = {**LEAST, "space": {"units": [[{"layer": 0, "position": "last", "subspace": {value: [1]}}]]}}
+            job = {
+                **LEAST,
+                "space": {"units": [[{"layer": 0, "position": "last", "subspace": {value: [1]}}]]},
+            }
         else:
             job = {**LEAST, room: {**LEAST.get(room, {}), key: value}}
         assert list(valid.iter_errors(job)), f"{path}: {value}"
@@ -81,7 +89,9 @@ def test_what_this_version_refuses_is_not_in_the_schema(valid: Draft202012Valida
         {"layers": {"from": 1}},
     ],
 )
-def test_what_is_misspelt_is_seen_by_an_editor(valid: Draft202012Validator, space: dict[str, Any]) -> None:
+def test_what_is_misspelt_is_seen_by_an_editor(
+    valid: Draft202012Validator, space: dict[str, Any]
+) -> None:
     assert list(valid.iter_errors({**LEAST, "space": space}))
 
 

@@ -1,4 +1,5 @@
-"""Scores from the job to the tables: a test on one, its scale, resume to the same, results per set of pairs."""
+"""Scores from the job to the tables: a test on one, its scale, resume to the same, results per set
+of pairs."""
 
 import json
 import shutil
@@ -9,14 +10,19 @@ import pyarrow.dataset as ds
 import pytest
 
 from raysearch.report.page import page
-from raysearch.report.results import results
-from raysearch.search.betting import BettingTest
-from raysearch.search.evidence import Evidence
+from raysearch.report.results_table import results
+from raysearch.stats.betting_test import BettingTest
+from raysearch.stats.evidence import Evidence
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_rules import LOCAL, _write_pairs
 
-SETS = ("space.variables=[a, total]", "space.positions=[a, last]", "space.layers=[0, 3]", "answer.scores=[kl]")
+SETS = (
+    "space.variables=[a, total]",
+    "space.positions=[a, last]",
+    "space.layers=[0, 3]",
+    "answer.scores=[kl]",
+)
 FLAGS = ("test.score=logit_difference", "pairs.fit=16", "pairs.holdout=8", *SETS)
 TRUE = {("a", 0, "a"), ("total", 3, "last")}
 
@@ -36,11 +42,15 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_test_on_the_logit_difference_finds_the_planted_sites(searched: Path) -> None:
     found = results(searched).to_pylist()
-    assert {(r["variable"], r["layer"], r["position"]) for r in found if r["verdict"] == "accept"} == TRUE
+    assert {
+        (r["variable"], r["layer"], r["position"]) for r in found if r["verdict"] == "accept"
+    } == TRUE
     assert all(set(json.loads(r["scores"])) == {"kl", "logit_difference"} for r in found)
 
 
-def test_verdicts_follow_from_the_table_of_observations_and_the_scale_of_the_run(searched: Path) -> None:
+def test_verdicts_follow_from_the_table_of_observations_and_the_scale_of_the_run(
+    searched: Path,
+) -> None:
     scale = find_run(searched.parent, str(searched)).info.scale
     assert scale is not None
     assert scale > 0
@@ -48,10 +58,14 @@ def test_verdicts_follow_from_the_table_of_observations_and_the_scale_of_the_run
     pairs = {p["index"]: p for p in ds.dataset(searched / "pairs.parquet").to_table().to_pylist()}
     for row in results(searched).to_pylist():
         values = []
-        for o in sorted((o for o in seen if o["intervention"] == row["intervention"]), key=lambda o: o["block"]):
+        for o in sorted(
+            (o for o in seen if o["intervention"] == row["intervention"]), key=lambda o: o["block"]
+        ):
             differences = dict(dict(o["scores"])["logit_difference"])[row["variable"]]
             for pair, difference in zip(o["pairs"], differences, strict=True):
-                wanted = {c["variable"]: c["ids"] for c in pairs[pair]["counterfactual"]}[row["variable"]]
+                wanted = {c["variable"]: c["ids"] for c in pairs[pair]["counterfactual"]}[
+                    row["variable"]
+                ]
                 if wanted != pairs[pair]["base_answer_ids"]:
                     values.append(min(max((difference + scale) / (2 * scale), 0), 1))
         evidence = Evidence(row["n"], 0, tuple(values[: row["n"]]))
@@ -61,18 +75,25 @@ def test_verdicts_follow_from_the_table_of_observations_and_the_scale_of_the_run
         assert (row["low"], row["high"]) == pytest.approx(test.interval(evidence))
 
 
-def test_a_run_that_is_gone_on_with_comes_to_the_same_scale_and_verdicts(searched: Path, shell: Shell) -> None:
+def test_a_run_that_is_gone_on_with_comes_to_the_same_scale_and_verdicts(
+    searched: Path, shell: Shell
+) -> None:
     """Of its journal the first half is left, and none of its tables."""
     run = shell.folder / "runs" / searched.name
     shutil.copytree(searched, run)
     (journal,) = run.glob("journal/*/*.jsonl")
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(line for line in lines[: len(lines) // 2] if b'"type":"cut"' not in line))
+    journal.write_bytes(
+        b"".join(line for line in lines[: len(lines) // 2] if b'"type":"cut"' not in line)
+    )
     shutil.rmtree(run / "tables")
     done = shell("resume", searched.name, "--pool", "local", "-q")
     assert done.returncode == 0, done.stderr
     assert results(run).equals(results(searched))
-    assert find_run(run.parent, str(run)).info.scale == find_run(searched.parent, str(searched)).info.scale
+    assert (
+        find_run(run.parent, str(run)).info.scale
+        == find_run(searched.parent, str(searched)).info.scale
+    )
 
 
 def test_pictures_page_and_plan_say_what_was_judged(searched: Path, shell: Shell) -> None:
@@ -96,7 +117,9 @@ def test_results_are_given_for_each_set_of_pairs_with_intervals_of_their_own(she
     run = find_run(shell.folder / "runs", "latest").path
     whole = {r["hypothesis"]: r for r in results(run).to_pylist()}
     found = results(run, sets=True).to_pylist()
-    assert {(r["hypothesis"], r["set"]) for r in found} == {(h, s) for h in whole for s in ("large", "small")}
+    assert {(r["hypothesis"], r["set"]) for r in found} == {
+        (h, s) for h in whole for s in ("large", "small")
+    }
     for hypothesis, row in whole.items():
         own = [r for r in found if r["hypothesis"] == hypothesis]
         assert [sum(r[c] for r in own) for c in ("n", "matches")] == [row["n"], row["matches"]]

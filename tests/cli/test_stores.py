@@ -1,4 +1,5 @@
-"""Whole runs on an object store by the command line: killed, watched, cut off from it for a while; and on a disk that is full."""
+"""Whole runs on an object store by the command line: killed, watched, cut off from it for a while;
+and on a disk that is full."""
 
 import json
 import shutil
@@ -10,16 +11,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raysearch.cli.export import export
-from raysearch.cli.local_status import local_status
-from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import from_parquet
-from raysearch.folders.where import folder_at
+from raysearch.cli.status import local_status
 from raysearch.job import Job
 from raysearch.notebook.progress import follow
-from raysearch.report.results import results
-from raysearch.running.front import Where
-from raysearch.running.run import begin
+from raysearch.report.results_table import results
+from raysearch.runner.export import export
+from raysearch.runner.frontend import RunOptions
+from raysearch.runner.run import begin
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import open_folder
+from raysearch.storage.parquet import from_parquet
 from raysearch.store.run_folder import RunFolder, find_run, run_names
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import FEWER, LOCAL, VOLATILE
@@ -27,7 +28,9 @@ from tests.command import Running
 from tests.once import Once
 from tests.s3 import BUCKET, S3, SECRET, proxy_before
 
-pytestmark = pytest.mark.timeout(900)  # a run is some tens of seconds, on a machine that has nothing else to do
+pytestmark = pytest.mark.timeout(
+    900
+)  # a run is some tens of seconds, on a machine that has nothing else to do
 SLOWLY = ("--set", "resources.rows=8")
 
 
@@ -40,7 +43,7 @@ def undisturbed(once: Once) -> RunFolder:
 @pytest.fixture
 def store(s3: S3, tmp_path: Path) -> Folder:
     """The folder of this test's own store, s3://bucket/<its name>."""
-    return folder_at(s3.uri(tmp_path.name))
+    return open_folder(s3.uri(tmp_path.name))
 
 
 def table(run: RunFolder, name: str) -> pa.Table:
@@ -65,7 +68,9 @@ def wait_for(what: Callable[[], bool], process: Running) -> None:
 
 def segments(store: Folder) -> int:
     journals = [store.at(run).at("journal") for run in store.folders()]
-    return sum(len(journal.at(driver).names()) for journal in journals for driver in journal.folders())
+    return sum(
+        len(journal.at(driver).names()) for journal in journals for driver in journal.folders()
+    )
 
 
 def start(shell: Shell, s3: S3, *arguments: str) -> Running:
@@ -77,7 +82,17 @@ def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_
 ) -> None:
     uri = f"s3://{BUCKET}/{shell.folder.name}"
     driver = start(
-        shell, s3, "submit", str(QUICKSTART), "--store", uri, "--tracking-uri", "none", "-q", *FEWER, *SLOWLY
+        shell,
+        s3,
+        "submit",
+        str(QUICKSTART),
+        "--store",
+        uri,
+        "--tracking-uri",
+        "none",
+        "-q",
+        *FEWER,
+        *SLOWLY,
     )
     wait_for(lambda: segments(store) > 6, driver)
     driver.send_signal(signal.SIGKILL)
@@ -92,9 +107,15 @@ def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_
     shown = shell("results", f"{uri}/{name}", "-o", "json", **s3.environment)
     local = shell("results", undisturbed.place, "-o", "json")
     assert json.loads(shown.stdout) == json.loads(local.stdout)
-    latest = shell("results", "latest", "--store", uri, "--accepted", "-o", "jsonl", **s3.environment)
+    latest = shell(
+        "results", "latest", "--store", uri, "--accepted", "-o", "jsonl", **s3.environment
+    )
     assert len(latest.stdout.splitlines()) == 3
-    completion = {"_RAYSEARCH_COMPLETE": "bash_complete", "COMP_WORDS": "raysearch results ", "COMP_CWORD": "2"}
+    completion = {
+        "_RAYSEARCH_COMPLETE": "bash_complete",
+        "COMP_WORDS": "raysearch results ",
+        "COMP_CWORD": "2",
+    }
     assert name in shell(RAYSEARCH_STORE=uri, **completion, **s3.environment).stdout
     assert not list(shell.folder.iterdir())
 
@@ -108,21 +129,29 @@ PROPOSER = """class Once:
 """
 
 
-def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_there(s3: S3, tmp_path: Path) -> None:
+def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_there(
+    s3: S3, tmp_path: Path
+) -> None:
     files = tmp_path / "sent" / "files"
     shutil.copytree(QUICKSTART.parent / "planted" / "model", files / "model")
     (files / "ours.py").write_text(PROPOSER)
-    small = ("pairs.test=24", "pairs.holdout=4", "test.max_pairs=24", "space.layers=[1]", "space.positions=[plus2]")
+    small = (
+        "pairs.test=24",
+        "pairs.holdout=4",
+        "test.max_pairs=24",
+        "space.layers=[1]",
+        "space.positions=[plus2]",
+    )
     named = (
         f"model.path={files / 'model'}",
         f"propose.use={files / 'ours.py'}:Once",
         "space.subspaces=[{random: [4]}]",
     )
     job = Job.load(QUICKSTART, [*small, *named])
-    where = Where(store=s3.uri(tmp_path.name), tracking_uri="none", pool="local", address=None)
+    where = RunOptions(store=s3.uri(tmp_path.name), tracking_uri="none", pool="local", address=None)
     begin(job, where, follow(quiet=True), tmp_path / "sent")
     shutil.rmtree(tmp_path / "sent")
-    run = find_run(folder_at(where.store), "latest")
+    run = find_run(open_folder(where.store), "latest")
     assert "path: files/model" in run.job_text
     assert "status    done" in local_status(run)
     saved = export(run, results(run.folder)["hypothesis"][0].as_py(), tmp_path / "out")
@@ -136,7 +165,18 @@ def test_of_two_drivers_on_one_run_the_later_one_ends_it_and_the_earlier_one_say
     undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
 ) -> None:
     uri = f"s3://{BUCKET}/{shell.folder.name}"
-    first = start(shell, s3, "run", str(QUICKSTART), "--store", uri, *LOCAL, *FEWER, "--set", "resources.rows=2")
+    first = start(
+        shell,
+        s3,
+        "run",
+        str(QUICKSTART),
+        "--store",
+        uri,
+        *LOCAL,
+        *FEWER,
+        "--set",
+        "resources.rows=2",
+    )
     wait_for(lambda: segments(store) > 4, first)
     first.send_signal(signal.SIGSTOP)
     second = start(shell, s3, "resume", "latest", "--store", uri, "--pool", "local", "-q")
@@ -162,7 +202,9 @@ def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lo
 ) -> None:
     with proxy_before(s3) as proxy:
         uri = f"s3://{BUCKET}/{shell.folder.name}"
-        driver = start(shell, proxy.front, "run", str(QUICKSTART), "--store", uri, *LOCAL, *FEWER, *SLOWLY)
+        driver = start(
+            shell, proxy.front, "run", str(QUICKSTART), "--store", uri, *LOCAL, *FEWER, *SLOWLY
+        )
         wait_for(lambda: segments(store) > 4, driver)
         proxy.down = True
         line = driver.stderr.readline()  # it is said once, while the store is away
@@ -177,7 +219,9 @@ def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lo
     assert_same(find_run(store, "latest"), undisturbed)
 
 
-def test_credentials_in_a_store_uri_are_seen_nowhere(shell: Shell, s3: S3, store: Folder, tracking: str) -> None:
+def test_credentials_in_a_store_uri_are_seen_nowhere(
+    shell: Shell, s3: S3, store: Folder, tracking: str
+) -> None:
     sets = ("--set", "pairs.test=32", "--set", "test.max_pairs=32", "--set", "space.layers=[0]")
     uri = s3.uri(shell.folder.name)
     done = shell(
@@ -208,16 +252,21 @@ from raysearch.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
 main()
 """
-"""The command where a file may have 64 KiB, which stands for a disk that is full: the pairs have room (59 kB), the journal has not."""
+"""The command where a file may have 64 KiB, which stands for a disk that is full: the pairs have
+room (59 kB), the journal has not."""
 
 
 def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(once: Once, shell: Shell) -> None:
     (shell.folder / "limited.py").write_text(LIMITED)
-    full = shell.script(shell.folder / "limited.py", "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=16")
+    full = shell.script(
+        shell.folder / "limited.py", "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=16"
+    )
     assert full.returncode == 2, full.stderr
     hint, line = full.stderr.splitlines()
     assert hint.startswith("raysearch: failed; go on with: raysearch resume /")
     assert "cannot be written (File too large)" in line
     done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q")
     assert done.returncode == 0, done.stderr
-    assert_same(find_run(shell.folder / "runs", "latest"), RunFolder.open(once.searched(QUICKSTART)))
+    assert_same(
+        find_run(shell.folder / "runs", "latest"), RunFolder.open(once.searched(QUICKSTART))
+    )

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from raysearch.cli.local_status import local_status
+from raysearch.cli.status import local_status
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 
@@ -43,7 +43,9 @@ def runs(uri: str) -> tuple[Run, list[Run]]:
     client = MlflowClient(tracking_uri=uri)
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("raysearch/")]
     found = client.search_runs([experiment.experiment_id])
-    children = sorted((r for r in found if "mlflow.parentRunId" in r.data.tags), key=lambda r: r.info.run_name)
+    children = sorted(
+        (r for r in found if "mlflow.parentRunId" in r.data.tags), key=lambda r: r.info.run_name
+    )
     (parent,) = [r for r in found if r not in children]
     return parent, children
 
@@ -92,11 +94,15 @@ def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
     assert (info["mlflow_run_id"], info["tracking_uri"]) == (parent.info.run_id, tracking)
 
 
-def test_said_twice_it_makes_one_run_and_no_point_twice(shell: Shell, run: Path, tracking: str) -> None:
+def test_said_twice_it_makes_one_run_and_no_point_twice(
+    shell: Shell, run: Path, tracking: str
+) -> None:
     said = shell("sync", str(run), "--tracking-uri", tracking)
     assert said.returncode == 0, said.stderr
     first, (parent, children) = histories(tracking), runs(tracking)
-    find_run(run.parent, "latest").update(mlflow_run_id=None)  # as after a crash before it was written down
+    find_run(run.parent, "latest").update(
+        mlflow_run_id=None
+    )  # as after a crash before it was written down
     again = shell("sync", str(run))
     assert again.returncode == 0, again.stderr
     assert histories(tracking) == first
@@ -126,7 +132,9 @@ def test_without_an_mlflow_it_is_one_line_and_exit_code_4(shell: Shell, run: Pat
     assert json.loads((run / "run.json").read_text())["tracking_uri"] is None
 
 
-def test_a_run_of_a_version_that_kept_no_facts_says_what_would_do(shell: Shell, run: Path, tracking: str) -> None:
+def test_a_run_of_a_version_that_kept_no_facts_says_what_would_do(
+    shell: Shell, run: Path, tracking: str
+) -> None:
     find_run(run.parent, "latest").update(facts=None)
     done = shell("sync", "latest", "--tracking-uri", tracking)
     assert done.returncode == 2
@@ -154,7 +162,12 @@ def test_a_status_says_what_the_search_said_at_its_end_and_who_works_on_it(live:
     assert said["last"].startswith("event at 20")
     told = live.json("status", "latest", "-o", "json")
     assert (told["run"], told["status"], told["stage"]) == (said["run"], "done", "done")
-    assert (told["alive"], told["accepted"], told["rejected"], told["at_most"]) == (0, accepted, rejected, 0)
+    assert (told["alive"], told["accepted"], told["rejected"], told["at_most"]) == (
+        0,
+        accepted,
+        rejected,
+        0,
+    )
     assert told["pairs"] == int(said["pairs"].split()[0])
     with run.lock():
         assert dict(line.split(maxsplit=1) for line in local_status(run))["status"].startswith(

@@ -1,4 +1,5 @@
-"""Whole runs on networks that take tensors, by the command line: a problem, a file of pairs, resume, and each thing that does not fit."""
+"""Whole runs on networks that take tensors, by the command line: a problem, a file of pairs,
+resume, and each thing that does not fit."""
 
 import json
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from safetensors.numpy import save_file
 from raysearch.cluster.local_pool import LocalPool
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
-from raysearch.running.pools import work_of
-from raysearch.running.question import ask
+from raysearch.runner.pools import spec_of
+from raysearch.runner.resolved_job import resolve
 from tests.cli.conftest import ROOT, Shell
 from tests.once import Once
 
@@ -77,7 +78,11 @@ def test_each_comparison_is_found_in_its_own_neurons_with_iia_1_and_nowhere_else
     assert len(rows) == 15
     accepted = {_place(r): r for r in rows if r["verdict"] == "accept"}
     assert set(accepted) == TRUE
-    assert {r["iia"] for r in accepted.values()} == {r["holdout_iia"] for r in accepted.values()} == {1.0}
+    assert (
+        {r["iia"] for r in accepted.values()}
+        == {r["holdout_iia"] for r in accepted.values()}
+        == {1.0}
+    )
     assert {r["verdict"] for r in rows if _place(r) not in TRUE} == {"reject"}
     full = {r["variable"]: r["verdict"] for r in rows if _place(r)[1:] == (0, None)}
     assert full == {"left_equality": "reject", "right_equality": "reject", "output": "accept"}
@@ -90,7 +95,9 @@ def test_the_pairs_are_kept_as_tensors(undisturbed: Path) -> None:
     assert {tuple(p["base_answer_ids"]) for p in pairs} == {(0,), (1,)}
 
 
-def test_a_killed_search_resumes_to_the_same_verdicts_and_draws_no_pair_again(undisturbed: Path, shell: Shell) -> None:
+def test_a_killed_search_resumes_to_the_same_verdicts_and_draws_no_pair_again(
+    undisturbed: Path, shell: Shell
+) -> None:
     command = ("run", str(HANDCRAFTED), *LOCAL, "--set", "resources.rows=4")
     shell.killed(*command, once=lambda journal: journal.count(b"\n") >= 6)
     done = shell("resume", "latest", "--pool", "local")
@@ -104,15 +111,20 @@ def test_resume_refuses_a_network_that_is_another_by_now(shell: Shell) -> None:
     assert shell("run", str(job), *LOCAL).returncode == 0
     (shell.folder / "mine.py").write_text(MINE.replace("10 *", "11 *"))
     done = shell("resume", "latest", "--pool", "local", "-q")
-    assert (done.returncode, "began with a model of digest" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "began with a model of digest" in done.stderr) == (2, True), (
+        done.stderr
+    )
 
 
 def _job(folder: Path, **changes: Any) -> Path:
-    """A search on MINE over a file of pairs: time steps are positions, tensors lie in rows of one file."""
+    """A search on MINE over a file of pairs: time steps are positions, tensors lie in rows of one
+    file."""
     (folder / "mine.py").write_text(MINE)
     rows = np.random.default_rng(0).choice(np.float32([-1, 1]), (60, 3, 1)) * np.float32([1, -1])
     save_file({"rows": rows}, folder / "t.safetensors")
-    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(_pair(rows, n, 59 - n)) for n in range(60)))
+    (folder / "pairs.jsonl").write_text(
+        "\n".join(json.dumps(_pair(rows, n, 59 - n)) for n in range(60))
+    )
     job = {
         "name": "mine",
         "model": {"path": "mine.py:net"},
@@ -132,7 +144,9 @@ def _pair(rows: np.ndarray, base: int, source: int, **changes: Any) -> dict[str,
         positions = {"first": {"tokens": [0]}, "late": {"tokens": [1, 2]}}
         return {"tensor": f"t.safetensors#rows[{row}]", "positions": positions}
 
-    answers = {name: str(int(rows[row, -1].argmax())) for name, row in (("base", base), ("source", source))}
+    answers = {
+        name: str(int(rows[row, -1].argmax())) for name, row in (("base", base), ("source", source))
+    }
     return {
         "base": side(base), "source": side(source), "answers": answers, "counterfactual": {"last_sign": answers["source"]},
         "split": "test", **changes,
@@ -146,7 +160,12 @@ def test_time_steps_of_a_recurrent_network_are_searched_from_a_file_of_pairs(she
     found = {r["position"]: r["verdict"] for r in _rows(shell)}
     assert found == {"first": "reject", "late": "accept", "last": "accept"}
     planned = shell.json("plan", str(job), "-o", "json")
-    assert (planned["hypotheses"], planned["layers"], planned["longest"], planned["inputs"]) == (3, 1, 3, 8)
+    assert (planned["hypotheses"], planned["layers"], planned["longest"], planned["inputs"]) == (
+        3,
+        1,
+        3,
+        8,
+    )
 
 
 def _no_file(folder: Path) -> Path:
@@ -191,26 +210,47 @@ def _coordinate_of_a_narrow_layer(folder: Path) -> Path:
 
 CASES: list[tuple[Callable[[Path], Path], str]] = [
     (_no_file, "model.path: there is no file"),
-    (_no_factory, "mine.py has no 'nett'; give file.py:name of a function that returns a torch.nn.Module"),
+    (
+        _no_factory,
+        "mine.py has no 'nett'; give file.py:name of a function that returns a torch.nn.Module",
+    ),
     (_no_module, "model.path: there is no module 'no_such_package'"),
     (_revision, "revision is for a language model; mine.py:net is a function that makes one"),
-    (_first_token, "answer.compare: first_token is for a language model, and mine.py:net makes a network on tensors"),
-    (_class_of_a_language_model, "answer.compare: class is for a network that puts out class logits"),
+    (
+        _first_token,
+        "answer.compare: first_token is for a language model, and mine.py:net makes a network on "
+        "tensors",
+    ),
+    (
+        _class_of_a_language_model,
+        "answer.compare: class is for a network that puts out class logits",
+    ),
     (_texts, "and the model takes tensors; give pairs of tensors"),
-    (_tensors_for_a_language_model, "is the tensor of shape [3, 2], and the model is a language model"),
-    (_coordinate_of_a_narrow_layer, "space.subspaces: 4 is no coordinate of residual in layer 1 in hierarchical"),
+    (
+        _tensors_for_a_language_model,
+        "is the tensor of shape [3, 2], and the model is a language model",
+    ),
+    (
+        _coordinate_of_a_narrow_layer,
+        "space.subspaces: 4 is no coordinate of residual in layer 1 in hierarchical",
+    ),
 ]
 
 
 def _open(job: Path) -> None:
-    """As the command does before it searches, in this process: one of its own for each case would take a minute."""
-    question = ask(Job.load(job))
-    opened = LocalPool(work_of(question, question.job)).open()
+    """As the command does before it searches, in this process: one of its own for each case would
+    take a minute."""
+    question = resolve(Job.load(job))
+    opened = LocalPool(spec_of(question, question.job)).open()
     question.search(opened.facts, opened.encoded)
 
 
-@pytest.mark.parametrize(("make", "says"), CASES, ids=[make.__name__.strip("_") for make, _ in CASES])
-def test_what_does_not_fit_is_one_line_and_exit_code_2(tmp_path: Path, make: Callable[[Path], Path], says: str) -> None:
+@pytest.mark.parametrize(
+    ("make", "says"), CASES, ids=[make.__name__.strip("_") for make, _ in CASES]
+)
+def test_what_does_not_fit_is_one_line_and_exit_code_2(
+    tmp_path: Path, make: Callable[[Path], Path], says: str
+) -> None:
     with pytest.raises(RaysearchError) as refused:
         _open(make(tmp_path))
     assert says in str(refused.value)
@@ -230,5 +270,5 @@ def test_the_hash_of_a_job_counts_the_content_of_the_factorys_file(tmp_path: Pat
     for text in (MINE, MINE, MINE + "\n# changed\n"):
         job = _job(tmp_path)
         (tmp_path / "mine.py").write_text(text)
-        hashes.add(ask(Job.load(job)).hash("pairs"))
+        hashes.add(resolve(Job.load(job)).hash("pairs"))
     assert len(hashes) == 2

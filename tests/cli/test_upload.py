@@ -1,4 +1,5 @@
-"""What a job brings along to a cluster: everything that it names, nothing that it does not, and no way out."""
+"""What a job brings along to a cluster: everything that it names, nothing that it does not, and no
+way out."""
 
 import json
 import zipfile
@@ -11,7 +12,7 @@ import yaml
 from raysearch.cli.upload import LIMIT, Upload, pack
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
-from raysearch.job.files import kept_beside, named_files
+from raysearch.job.job_files import kept_beside, named_files
 from tests.cli.conftest import QUICKSTART, ROOT
 
 
@@ -36,7 +37,9 @@ def _unpacked(upload: Upload, folder: Path) -> Job:
     return Job.load(folder / "there/job.yaml")
 
 
-def test_a_small_model_beside_the_job_goes_along_and_the_job_there_asks_the_same(tmp_path: Path) -> None:
+def test_a_small_model_beside_the_job_goes_along_and_the_job_there_asks_the_same(
+    tmp_path: Path,
+) -> None:
     here = Job.load(QUICKSTART, ["pairs.test=8"])
     upload = pack(QUICKSTART, ["pairs.test=8"], [], [])
     there = _unpacked(upload, tmp_path)
@@ -52,7 +55,11 @@ def test_code_brings_what_has_its_name_and_what_else_it_reads_is_named(tmp_path:
     for name in ("nets/net.py", "nets/net.safetensors", "nets/other.bin", "mine.py", "words.txt"):
         (tmp_path / name).write_text("x")
     job = _job(tmp_path, model={"path": "nets/net.py:made"}, problem={"use": "mine.py:problem"})
-    assert set(pack(job, [], [], []).files) == {"files/nets/net.py", "files/nets/net.safetensors", "files/mine.py"}
+    assert set(pack(job, [], [], []).files) == {
+        "files/nets/net.py",
+        "files/nets/net.safetensors",
+        "files/mine.py",
+    }
     more = pack(job, [], [], [tmp_path / "words.txt", tmp_path / "nets"])
     assert {"files/words.txt", "files/nets/other.bin"} < set(more.files)
     there = _unpacked(more, tmp_path)
@@ -65,7 +72,9 @@ def test_pairs_bring_their_tensors_and_may_not_lead_outside(tmp_path: Path) -> N
     (data / "x.safetensors").write_text("x")
 
     def pairs(tensor: str) -> Path:
-        (data / "pairs.jsonl").write_text(json.dumps({"base": {"tensor": tensor}, "source": {"tensor": tensor}}))
+        (data / "pairs.jsonl").write_text(
+            json.dumps({"base": {"tensor": tensor}, "source": {"tensor": tensor}})
+        )
         (tmp_path / "job").mkdir(exist_ok=True)
         return _job(tmp_path / "job", problem={"pairs": "../data/pairs.jsonl"})
 
@@ -79,7 +88,9 @@ def test_pairs_bring_their_tensors_and_may_not_lead_outside(tmp_path: Path) -> N
             pack(pairs(way_out), [], [], [])
 
 
-def test_a_link_that_leads_out_of_a_model_is_refused_and_one_within_is_followed(tmp_path: Path) -> None:
+def test_a_link_that_leads_out_of_a_model_is_refused_and_one_within_is_followed(
+    tmp_path: Path,
+) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -94,39 +105,52 @@ def test_a_link_that_leads_out_of_a_model_is_refused_and_one_within_is_followed(
         pack(job, [], [], [])
 
 
-def test_too_much_is_refused_before_it_is_sent_and_the_large_files_are_named(tmp_path: Path) -> None:
+def test_too_much_is_refused_before_it_is_sent_and_the_large_files_are_named(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
     with (tmp_path / "model/weights.safetensors").open("wb") as file:
         file.truncate(LIMIT)  # a hole: nothing is written
     job = _job(tmp_path, model={"path": "model"})
-    with pytest.raises(JobError, match=r"are 99\.0 MiB.*weights\.safetensors \(99\.0 MiB\).*absolute model\.path"):
+    with pytest.raises(
+        JobError, match=r"are 99\.0 MiB.*weights\.safetensors \(99\.0 MiB\).*absolute model\.path"
+    ):
         pack(job, [], [], [])
 
 
 def test_what_is_said_to_be_on_the_nodes_is_left_there(tmp_path: Path) -> None:
     sae = {"subspaces": [{"sae": {"path": "/shared/saes/layer_{layer}.safetensors"}}]}
     job = _job(tmp_path, model={"path": "/shared/models/m"}, space=sae)
-    with pytest.raises(JobError, match=r"space\.subspaces\.0\.sae\.path: there is no file .*--on-nodes"):
+    with pytest.raises(
+        JobError, match=r"space\.subspaces\.0\.sae\.path: there is no file .*--on-nodes"
+    ):
         pack(job, [], [], [])
     with pytest.raises(JobError, match="--on-nodes shared: give the absolute path"):
         pack(job, [], [Path("shared")], [])
     upload = pack(job, [], [Path("/shared")], [])
     assert not upload.files
-    assert [f.path for f in named_files(upload.job)] == ["/shared/models/m", "/shared/saes/layer_{layer}.safetensors"]
+    assert [f.path for f in named_files(upload.job)] == [
+        "/shared/models/m",
+        "/shared/saes/layer_{layer}.safetensors",
+    ]
 
 
 def test_all_layers_of_an_autoencoder_go_along(tmp_path: Path) -> None:
     for layer in (0, 1):
         (tmp_path / f"layer_{layer}.safetensors").write_text("x")
-    job = _job(tmp_path, space={"subspaces": ["full", {"sae": {"path": "layer_{layer}.safetensors"}}]})
+    job = _job(
+        tmp_path, space={"subspaces": ["full", {"sae": {"path": "layer_{layer}.safetensors"}}]}
+    )
     upload = pack(job, [], [], [])
     assert set(upload.files) == {"files/layer_0.safetensors", "files/layer_1.safetensors"}
     assert upload.job.space.sae_paths == ("files/layer_{layer}.safetensors",)
 
 
 def test_pairs_in_a_bucket_stay_there(tmp_path: Path) -> None:
-    upload = pack(_job(tmp_path, problem={"pairs": "s3://bucket/pairs.jsonl?region=eu"}), [], [], [])
+    upload = pack(
+        _job(tmp_path, problem={"pairs": "s3://bucket/pairs.jsonl?region=eu"}), [], [], []
+    )
     assert not upload.files
     assert upload.job.problem.pairs == "s3://bucket/pairs.jsonl?region=eu"
     assert _unpacked(upload, tmp_path).problem.pairs == upload.job.problem.pairs

@@ -1,13 +1,16 @@
-"""Chaos: a real search on a real Ray of three nodes, disturbed at random, ends with the tables of one that was not.
+"""Chaos: a real search on a real Ray of three nodes, disturbed at random, ends with the tables of
+one that was not.
 
     python -m tests.cluster.chaos --faults 50 --seed 0        # the short form
     make chaos                                                # the long one: 500
 
-Prints a table on stdout (`--json` for the same as JSON): each fault, how often it was injected, and how many rows were lost, there
-twice, or otherwise in the searches that it was injected into. Exits with 1 if any was, or if a search did not survive.
+Prints a table on stdout (`--json` for the same as JSON): each fault, how often it was injected, and
+how many rows were lost, there twice, or otherwise in the searches that it was injected into. Exits
+with 1 if any was, or if a search did not survive.
 
-Invariants: what is done, in which order and from which line of the journal on follows from the seed alone (`schedule`). A search
-that runs on while a fault is at work is further by then: the next comes at once, but never nearer than APART.
+Invariants: what is done, in which order and from which line of the journal on follows from the seed
+alone (`schedule`). A search that runs on while a fault is at work is further by then: the next
+comes at once, but never nearer than APART.
 """
 
 import argparse
@@ -45,20 +48,24 @@ SHARES: Mapping[str, int] = {
     "answered twice, otherwise": 4,
     "second driver on the run": 2,
 }
-"""Of fifty. Each start of a driver costs some 20 s of a core, of which three replicas load; so there are few of those."""
+"""Of fifty. Each start of a driver costs some 20 s of a core, of which three replicas load; so
+there are few of those."""
 IN_A_SEARCH = 25
 LINES = 480
 """About as many as the journal of chaos.yaml has; faults fall into all but its end."""
 APART = 8
-"""Lines between two faults, at least: three losses in a row of one task are quarantine, by design."""
+"""Lines between two faults, at least: three losses in a row of one task are quarantine, by design.
+"""
 NODES = 3
 DEADLINE = 45.0
-"""Seconds. A task of chaos.yaml takes under one; a machine that others use too may be twenty times slower."""
+"""Seconds. A task of chaos.yaml takes under one; a machine that others use too may be twenty times
+slower."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A fault, the line of the journal that it waits for, and its number, which its own chances follow from."""
+    """A fault, the line of the journal that it waits for, and its number, which its own chances
+    follow from."""
 
     number: int
     name: str
@@ -89,7 +96,9 @@ class Tally:
         """As Markdown."""
         columns = (self.times, self.lost, self.twice, self.other)
         rows = [(name, *(str(column[name]) for column in columns)) for name in FAULTS]
-        rows.append((f"**all, in {self.searches} searches**", *(str(column.total()) for column in columns)))
+        rows.append(
+            (f"**all, in {self.searches} searches**", *(str(column.total()) for column in columns))
+        )
         head = [("fault", "times", "rows lost", "rows twice", "rows otherwise"), ("---",) * 5]
         return "\n".join(f"| {' | '.join(row)} |" for row in (*head, *rows))
 
@@ -101,16 +110,22 @@ def schedule(seed: int, faults: int) -> list[list[Planned]]:
     rng.shuffle(names)
     numbered = list(enumerate(names[:faults]))
     searches = [numbered[i : i + IN_A_SEARCH] for i in range(0, faults, IN_A_SEARCH)]
-    return [[Planned(n, name, at) for (n, name), at in zip(s, _lines(len(s), rng), strict=True)] for s in searches]
+    return [
+        [Planned(n, name, at) for (n, name), at in zip(s, _lines(len(s), rng), strict=True)]
+        for s in searches
+    ]
 
 
 def _lines(count: int, rng: random.Random) -> list[int]:
     room = int(LINES * 0.9) - count * APART
-    return [2 + at + i * APART for i, at in enumerate(sorted(rng.randrange(room) for _ in range(count)))]
+    return [
+        2 + at + i * APART for i, at in enumerate(sorted(rng.randrange(room) for _ in range(count)))
+    ]
 
 
 def disturb(scene: Scene, planned: Sequence[Planned], seed: int) -> tuple[list[str], list[Planned]]:
-    """Runs a search through its faults to its end: which were injected, and which it was over before. Raises: Broken."""
+    """Runs a search through its faults to its end: which were injected, and which it was over
+    before. Raises: Broken."""
     injected: list[str] = []
     missed: list[Planned] = []
     lines = 0
@@ -118,7 +133,9 @@ def disturb(scene: Scene, planned: Sequence[Planned], seed: int) -> tuple[list[s
     for fault in planned:
         there = scene.reach(max(fault.at, lines + APART))
         lines = scene.lines()
-        if there and FAULTS[fault.name](scene, random.Random(f"{seed}.{fault.number}.{fault.name}")):
+        if there and FAULTS[fault.name](
+            scene, random.Random(f"{seed}.{fault.number}.{fault.name}")
+        ):
             injected.append(fault.name)
             _say(f"  {fault.number:3d} at line {lines:3d} (planned {fault.at}): {fault.name}")
         else:
@@ -131,7 +148,14 @@ def disturb(scene: Scene, planned: Sequence[Planned], seed: int) -> tuple[list[s
 
 def undisturbed(folder: Path) -> Path:
     """The same search in one process, without Ray; its run folder."""
-    command = [str(Path(sys.executable).with_name("raysearch")), "run", str(JOB), "--pool", "local", "-q"]
+    command = [
+        str(Path(sys.executable).with_name("raysearch")),
+        "run",
+        str(JOB),
+        "--pool",
+        "local",
+        "-q",
+    ]
     where = ["--store", str(folder / "undisturbed"), "--tracking-uri", "none"]
     subprocess.run([*command, *where], check=True, cwd=folder, stdout=subprocess.DEVNULL)
     (run,) = (folder / "undisturbed").iterdir()
@@ -162,12 +186,17 @@ def chaos(folder: Path, seed: int, faults: int) -> Tally:
                 return tally
             difference = compare(wanted, scene.run)
             tally.take(injected, difference)
-            _say(f"  {difference.lost} rows lost, {difference.twice} twice, {difference.other} otherwise")
+            _say(
+                f"  {difference.lost} rows lost, {difference.twice} twice, {difference.other} "
+                f"otherwise"
+            )
             scene.close()
             shutil.move(scene.run, here / "run")
             if missed:
                 lines = _lines(len(missed), random.Random(f"{seed}.again.{tally.searches}"))
-                left.append([replace(fault, at=at) for fault, at in zip(missed, lines, strict=True)])
+                left.append(
+                    [replace(fault, at=at) for fault, at in zip(missed, lines, strict=True)]
+                )
     return tally
 
 
@@ -176,14 +205,22 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where runs and logs are left; by default they go with the program")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where runs and logs are left; by default they go with the program",
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that whatever was started or mounted ends with us
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # so that whatever was started or mounted ends with us
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(exist_ok=True)

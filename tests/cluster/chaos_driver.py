@@ -1,9 +1,11 @@
-"""`raysearch` as it is, but that its pool answers twice when it is asked to, and that its deadline and its parts are short.
+"""`raysearch` as it is, but that its pool answers twice when it is asked to, and that its deadline
+and its parts are short.
 
     python -m tests.cluster.chaos_driver FOLDER DEADLINE run JOB.yaml ...
 
-Invariants: nothing of the product is replaced: the pool and the ledger are its own, with one thing added at the seam; an order
-(FOLDER/*.order, JSON) is carried out once, and becomes *.done when the repeat has been handed to the driver.
+Invariants: nothing of the product is replaced: the pool and the ledger are its own, with one thing
+added at the seam; an order (FOLDER/*.order, JSON) is carried out once, and becomes *.done when the
+repeat has been handed to the driver.
 """
 
 import json
@@ -16,11 +18,11 @@ from typing import Any
 
 from raysearch.cli import main
 from raysearch.cluster import ray_pool
-from raysearch.cluster.ray_pool import RayPool, Shape
-from raysearch.cluster.work import Work
-from raysearch.running import run
-from raysearch.search.events import Event, Fitted, Measured, Screened
-from raysearch.store.ledger import Ledger
+from raysearch.cluster.ray_pool import PoolShape, RayPool
+from raysearch.cluster.replica_spec import ReplicaSpec
+from raysearch.core.events import Event, Fitted, Measured, Screened
+from raysearch.runner import run
+from raysearch.store.ledger import RunLedger
 
 PART_SECONDS = 1.0
 """A search of half a minute is to close many parts, so that drivers die around them."""
@@ -30,7 +32,14 @@ class Stuttering(RayPool):
     """A pool that tells an event a second time, as it was or otherwise, at once or a turn later."""
 
     def __init__(
-        self, orders: Path, deadline: float, work: Work, run: str, shape: Shape, *more: Any, **named: Any
+        self,
+        orders: Path,
+        deadline: float,
+        work: ReplicaSpec,
+        run: str,
+        shape: PoolShape,
+        *more: Any,
+        **named: Any,
     ) -> None:
         super().__init__(work, run, replace(shape, deadline_seconds=deadline), *more, **named)
         self._orders = orders
@@ -75,6 +84,6 @@ def _otherwise(event: Measured | Fitted | Screened) -> Event:
 if __name__ == "__main__":
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     ray_pool.RayPool = partial(Stuttering, folder, seconds)  # type: ignore[misc, assignment]
-    run.Ledger = partial(Ledger, max_seconds=PART_SECONDS)  # type: ignore[misc, assignment]
+    run.RunLedger = partial(RunLedger, max_seconds=PART_SECONDS)  # type: ignore[misc, assignment]
     sys.argv = ["raysearch", *sys.argv[3:]]
     main.main()

@@ -1,7 +1,7 @@
 """The faults: what is done to a search that runs, one function for each.
 
-Invariants: a fault says whether it was injected (a search may be over before); what it breaks that does not come back by itself, it mends;
-the only chance is in the generator that it is given.
+Invariants: a fault says whether it was injected (a search may be over before); what it breaks that
+does not come back by itself, it mends; the only chance is in the generator that it is given.
 """
 
 import json
@@ -84,7 +84,8 @@ class Scene:
         return sum(file.read_bytes().count(b"\n") for file in self.journal())
 
     def reach(self, lines: int) -> bool:
-        """Waits for so many lines in the journal; False if the search ends before. Raises: Broken if it fails, or stands still."""
+        """Waits for so many lines in the journal; False if the search ends before. Raises: Broken
+        if it fails, or stands still."""
         seen, since = -1, time.monotonic()
         while (now := self.lines()) < lines:
             code = self.driver.code
@@ -95,12 +96,15 @@ class Scene:
             if now > seen:
                 seen, since = now, time.monotonic()
             if time.monotonic() - since > PATIENCE:
-                raise Broken(f"no new line in {PATIENCE:.0f} s, at {now}:\n{self.driver.said[-3000:]}")
+                raise Broken(
+                    f"no new line in {PATIENCE:.0f} s, at {now}:\n{self.driver.said[-3000:]}"
+                )
             time.sleep(0.02)
         return True
 
     def end(self, driver: Driver) -> int:
-        """The exit code of a driver that is about to end, whole and without a traceback. Raises: Broken."""
+        """The exit code of a driver that is about to end, whole and without a traceback. Raises:
+        Broken."""
         try:
             code = driver.wait(PATIENCE)
         except subprocess.TimeoutExpired as e:
@@ -162,7 +166,8 @@ def driver_killed(scene: Scene, rng: random.Random) -> bool:
 
 
 def driver_killed_at_a_part(scene: Scene, _: random.Random) -> bool:
-    """kill -9 as soon as the journal says that a part is cut: before, while or after the part is written."""
+    """kill -9 as soon as the journal says that a part is cut: before, while or after the part is
+    written."""
     file = scene.journal()[-1]
     before = file.read_bytes().count(b'"type":"cut"')
     while scene.driver.code is None:
@@ -199,7 +204,8 @@ def disk_full(scene: Scene, rng: random.Random) -> bool:
 
 
 def store_errors(scene: Scene, rng: random.Random) -> bool:
-    """The store answers writes with an error (EFBIG), in the middle of a line, until the next driver."""
+    """The store answers writes with an error (EFBIG), in the middle of a line, until the next
+    driver."""
     size = scene.journal()[-1].stat().st_size
     try:
         scene.driver.allow(size + rng.randrange(1, 2000))
@@ -241,7 +247,8 @@ def answered_twice(otherwise: bool) -> Fault:
 
 
 def second_driver(scene: Scene, _: random.Random) -> bool:
-    """A `resume` of a run that another driver works on: refused in one line. The first stands still meanwhile."""
+    """A `resume` of a run that another driver works on: refused in one line. The first stands still
+    meanwhile."""
     first = scene.driver
     if not first.stop():
         return False
@@ -251,7 +258,11 @@ def second_driver(scene: Scene, _: random.Random) -> bool:
         code = scene.end(second)
     finally:
         first.go_on()
-    if code != REFUSED or "works on it now" not in second.said or len(second.said.splitlines()) != 1:
+    if (
+        code != REFUSED
+        or "works on it now" not in second.said
+        or len(second.said.splitlines()) != 1
+    ):
         raise Broken(f"a second driver was not refused in one line: {code}, {second.said[-3000:]}")
     return True
 

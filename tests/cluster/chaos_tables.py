@@ -1,4 +1,5 @@
-"""Whether a run that was disturbed has the tables of one that was not: row for row, and what its journal says of repeats.
+"""Whether a run that was disturbed has the tables of one that was not: row for row, and what its
+journal says of repeats.
 
 Invariants: the journal is read here as plain JSON lines, by no code of the product's.
 """
@@ -26,7 +27,8 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Rows of a disturbed run against those of the undisturbed one: missing, there twice, with other contents; and what else is wrong."""
+    """Rows of a disturbed run against those of the undisturbed one: missing, there twice, with
+    other contents; and what else is wrong."""
 
     lost: int = 0
     twice: int = 0
@@ -49,7 +51,10 @@ def compare(undisturbed: Path, disturbed: Path) -> Difference:
         unlike = [k for k, rows in found.items() if _bare(rows[0]) != _bare(wanted.get(k, [{}])[0])]
         other += len(unlike)
         wrong += [f"{name}: {_unlike(wanted.get(k), found[k])}" for k in unlike[:3]]
-        wrong += [f"{name}: there is no row {k}" for k in sorted(wanted.keys() - found.keys(), key=repr)[:3]]
+        wrong += [
+            f"{name}: there is no row {k}"
+            for k in sorted(wanted.keys() - found.keys(), key=repr)[:3]
+        ]
     return Difference(lost, twice, other, (*wrong, *check_failures(disturbed)))
 
 
@@ -57,13 +62,19 @@ def check_failures(run: Path) -> Iterator[str]:
     """What the table of failures, and the column of conflicts, have otherwise than the journal."""
     entries = list(journalled(run))
     conflicts = Counter(_conflicts(entries))
-    expected = Counter({"Conflict": conflicts.total(), "Lost": sum(e["type"] == "lost" for e in entries)})
+    expected = Counter(
+        {"Conflict": conflicts.total(), "Lost": sum(e["type"] == "lost" for e in entries)}
+    )
     rows = _rows(run, "failures")
     found = Counter(str(row["error_type"]) for row in rows)
     if +expected != found:
         yield f"failures: {dict(found)}, the journal has {dict(+expected)}"
     for row in _rows(run, "observations"):
-        key = (row["intervention"] + (f"@{row['fit']}" if row["fit"] else ""), row["split"], row["block"])
+        key = (
+            row["intervention"] + (f"@{row['fit']}" if row["fit"] else ""),
+            row["split"],
+            row["block"],
+        )
         if row["conflicts"] > conflicts[key]:
             yield f"observations: {key} counts {row['conflicts']} conflicts, the journal has {conflicts[key]}"
 

@@ -1,6 +1,8 @@
-"""What chaos is brought to: a Ray of three nodes on one machine, an MLflow server, a small disk, a driver; each of them real.
+"""What chaos is brought to: a Ray of three nodes on one machine, an MLflow server, a small disk, a
+driver; each of them real.
 
-Invariants: nothing here touches a process that it did not start; whatever is started, mounted or stopped ends with the `with`.
+Invariants: nothing here touches a process that it did not start; whatever is started, mounted or
+stopped ends with the `with`.
 """
 
 import os
@@ -27,12 +29,17 @@ DISK_BYTES = 48 * 2**20
 
 
 class Nodes:
-    """A Ray of so many nodes with a CPU each, that asks for a token. The first is its head, and is never lost."""
+    """A Ray of so many nodes with a CPU each, that asks for a token. The first is its head, and is
+    never lost."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        # Before Ray is imported. The folder keeps the address of this Ray out of the way of others; short, for sockets.
-        os.environ.update(RAY_TMPDIR=str(folder), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
-        # By default 15: beside tests that run too, replicas would hardly be given a core, and tasks pass their deadlines.
+        # Before Ray is imported. The folder keeps the address of this Ray out of the way of others;
+        # short, for sockets.
+        os.environ.update(
+            RAY_TMPDIR=str(folder), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16)
+        )
+        # By default 15: beside tests that run too, replicas would hardly be given a core, and tasks
+        # pass their deadlines.
         os.environ.update({"RAY_worker_niceness": "0"})
         from ray.cluster_utils import Cluster
 
@@ -54,7 +61,8 @@ class Nodes:
         return sorted((p for p in found if _is_replica(p)), key=lambda p: (p.create_time(), p.pid))
 
     def lose(self, number: int) -> None:
-        """Kills a raylet that is not the head's with SIGKILL; Ray's other processes of that node are swept up once it is gone."""
+        """Kills a raylet that is not the head's with SIGKILL; Ray's other processes of that node
+        are swept up once it is gone."""
         nodes = [n for n in self._nodes if n is not self._cluster.head_node]
         node = nodes[number % len(nodes)]
         _raylet(node).kill()
@@ -82,7 +90,16 @@ class Mlflow:
         """Begins to start, unless it runs; `wait` for it."""
         if self._server is not None:
             return
-        command = [_beside("mlflow"), "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        command = [
+            _beside("mlflow"),
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self._port),
+            "--workers",
+            "1",
+        ]
         command += ["--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         with (self._folder / "log").open("ab") as log:
@@ -98,7 +115,9 @@ class Mlflow:
         """Returns when the server answers."""
         until = time.monotonic() + seconds
         while not self.answers():
-            assert time.monotonic() < until, f"MLflow did not start within {seconds:.0f} s: {self._folder / 'log'}"
+            assert time.monotonic() < until, (
+                f"MLflow did not start within {seconds:.0f} s: {self._folder / 'log'}"
+            )
             time.sleep(0.2)
 
     def answers(self) -> bool:
@@ -117,7 +136,8 @@ class Mlflow:
 
 
 class Disk:
-    """A small disk of its own, where this process may mount one; else a folder (`mounted` says which)."""
+    """A small disk of its own, where this process may mount one; else a folder (`mounted` says
+    which)."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir()
@@ -147,9 +167,18 @@ class Disk:
 class Driver:
     """A `raysearch` process (by chaos_driver.py), its words in a file."""
 
-    def __init__(self, folder: Path, orders: Path, deadline: float, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, orders: Path, deadline: float, arguments: Sequence[str]
+    ) -> None:
         self._log = folder / f"driver-{time.monotonic_ns()}.log"
-        command = [sys.executable, "-m", "tests.cluster.chaos_driver", str(orders), str(deadline), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.cluster.chaos_driver",
+            str(orders),
+            str(deadline),
+            *arguments,
+        ]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAYSEARCH_")}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -183,7 +212,8 @@ class Driver:
         self._process.send_signal(signal.SIGCONT)
 
     def allow(self, file_bytes: int | None) -> None:
-        """From now on no file of it grows beyond so many bytes: a write there fails with EFBIG. None: as ever."""
+        """From now on no file of it grows beyond so many bytes: a write there fails with EFBIG.
+        None: as ever."""
         limit = resource.RLIM_INFINITY if file_bytes is None else file_bytes
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
@@ -208,7 +238,8 @@ class Closing:
 
 
 def added(cluster: Any, attempts: int = 4, **node: Any) -> Any:
-    """A new node of a `ray.cluster_utils.Cluster`. Ray waits 30 s for it, whatever we say; beside other tests that may be too few."""
+    """A new node of a `ray.cluster_utils.Cluster`. Ray waits 30 s for it, whatever we say; beside
+    other tests that may be too few."""
     try:
         return cluster.add_node(**node)
     except Exception as e:  # Ray raises nothing narrower
@@ -231,7 +262,8 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _is_replica(process: psutil.Process) -> bool:
-    """Ray names an actor's process by its class; one that waits for work is ray::IDLE, and its own agents are children too."""
+    """Ray names an actor's process by its class; one that waits for work is ray::IDLE, and its own
+    agents are children too."""
     try:
         title = " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):

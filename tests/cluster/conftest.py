@@ -1,4 +1,5 @@
-"""One Ray for all tests of a file: it takes some seconds to start, and a process stands in one at a time."""
+"""One Ray for all tests of a file: it takes some seconds to start, and a process stands in one at a
+time."""
 
 from collections.abc import Iterator
 

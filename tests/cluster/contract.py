@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from raysearch.search.events import Attributed, Block, Event, Failed, Lost, Measured, Opened, Screened, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
+from raysearch.core.events import (
+    Attributed,
+    Block,
+    Event,
+    Failed,
+    Lost,
+    Measured,
+    Opened,
+    Screened,
+    Task,
+)
+from raysearch.core.hypothesis import Intervention, Site, Unit
 
 
 def at(layer: int, position: str = "last") -> Intervention:
@@ -15,7 +25,8 @@ def at(layer: int, position: str = "last") -> Intervention:
 
 
 class PoolContract:
-    """Give a fixture `pool` of a pool that is not open yet. It is opened once for all of these: a replica of Ray costs 5 s to load."""
+    """Give a fixture `pool` of a pool that is not open yet. It is opened once for all of these: a
+    replica of Ray costs 5 s to load."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -28,7 +39,9 @@ class PoolContract:
         assert [e.index for e in opened.encoded] == list(range(len(opened.encoded)))
         assert all("last" in e.base_positions for e in opened.encoded)
 
-    def test_a_submitted_task_takes_a_free_worker_until_it_is_answered(self, pool: Any, opened: Opened) -> None:
+    def test_a_submitted_task_takes_a_free_worker_until_it_is_answered(
+        self, pool: Any, opened: Opened
+    ) -> None:
         before = pool.free
         assert before >= 1
         pool.submit(Task(0, "measure", (at(0),), (self._block(opened, 0, 4),)))
@@ -43,25 +56,39 @@ class PoolContract:
         assert [(e.task, e.block, e.pairs) for e in events if isinstance(e, Screened)] == [
             (7, b.index, b.pairs) for b in blocks
         ]
-        assert all(len(e.base) == len(e.pairs) == len(e.sources["source"]) for e in events if isinstance(e, Screened))
+        assert all(
+            len(e.base) == len(e.pairs) == len(e.sources["source"])
+            for e in events
+            if isinstance(e, Screened)
+        )
 
-    def test_attribution_tells_each_block_of_each_unit_and_variable(self, pool: Any, opened: Opened) -> None:
+    def test_attribution_tells_each_block_of_each_unit_and_variable(
+        self, pool: Any, opened: Opened
+    ) -> None:
         blocks = (self._block(opened, 0, 3), self._block(opened, 1, 4))
         units = tuple(at(layer).units[0] for layer in (0, 3))
         pool.submit(Task(6, "attribute", (), blocks, units=units))
         events = [e for e in answers(pool, 1) if isinstance(e, Attributed)]
-        assert [(e.task, e.block, e.pairs) for e in events] == [(6, b.index, b.pairs) for b in blocks]
+        assert [(e.task, e.block, e.pairs) for e in events] == [
+            (6, b.index, b.pairs) for b in blocks
+        ]
         variables = set(opened.encoded[0].counterfactual)
         assert all(set(e.effects) == variables for e in events)
         assert all(len(of) == len(units) for e in events for of in e.effects.values())
 
-    def test_measuring_tells_every_intervention_on_every_block(self, pool: Any, opened: Opened) -> None:
+    def test_measuring_tells_every_intervention_on_every_block(
+        self, pool: Any, opened: Opened
+    ) -> None:
         blocks = (self._block(opened, 0, 3), self._block(opened, 1, 4))
         interventions = (at(0), at(1), at(3))
         pool.submit(Task(8, "measure", interventions, blocks, attempt=2))
         events = [e for e in answers(pool, 1) if isinstance(e, Measured)]
-        assert {(e.intervention, e.block) for e in events} == {(i.id, b.index) for i in interventions for b in blocks}
-        assert all(len(e.outputs) == len(e.pairs) and e.attempt == 2 and e.split == "test" for e in events)
+        assert {(e.intervention, e.block) for e in events} == {
+            (i.id, b.index) for i in interventions for b in blocks
+        }
+        assert all(
+            len(e.outputs) == len(e.pairs) and e.attempt == 2 and e.split == "test" for e in events
+        )
 
     def test_an_error_is_told_and_never_raised(self, pool: Any, opened: Opened) -> None:
         good, bad = at(0), at(99)
@@ -72,7 +99,8 @@ class PoolContract:
         assert all(e.message and "Traceback" in e.traceback for e in failed)
         assert all(e.intervention in (bad.id, None) for e in failed)
         assert (
-            any(isinstance(e, Measured) and e.intervention == good.id for e in events) or failed[0].intervention is None
+            any(isinstance(e, Measured) and e.intervention == good.id for e in events)
+            or failed[0].intervention is None
         )
 
     def test_outputs_do_not_depend_on_the_company(self, pool: Any, opened: Opened) -> None:
@@ -86,7 +114,11 @@ class PoolContract:
             assert alone.outputs == together[intervention.id]
 
     def _block(self, opened: Opened, index: int, size: int) -> Block:
-        return Block("test", index, tuple(e.index for e in islice(opened.encoded, index * size, (index + 1) * size)))
+        return Block(
+            "test",
+            index,
+            tuple(e.index for e in islice(opened.encoded, index * size, (index + 1) * size)),
+        )
 
 
 def answers(pool: Any, tasks: int, turns: int = 200) -> list[Event]:

@@ -18,7 +18,15 @@ from tests.cluster.chaos_tables import Difference, compare
 from tests.cluster.chaos_world import ROOT
 
 _VERDICT = {"hypothesis": "h", "verdict": "accept", "n": 12}
-_SEEN = {"intervention": "i", "fit": None, "split": "test", "block": 0, "outputs": [[1]], "conflicts": 0, "worker": "w"}
+_SEEN = {
+    "intervention": "i",
+    "fit": None,
+    "split": "test",
+    "block": 0,
+    "outputs": [[1]],
+    "conflicts": 0,
+    "worker": "w",
+}
 _MEASURED = {"type": "measured", "intervention": "i", "split": "test", "block": 0, "outputs": [[1]]}
 
 
@@ -26,9 +34,21 @@ _MEASURED = {"type": "measured", "intervention": "i", "split": "test", "block": 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("faults", [25, 50])
 def test_faults_cost_not_one_row(faults: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.cluster.chaos", "--faults", str(faults), "--seed", "0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.cluster.chaos",
+        "--faults",
+        str(faults),
+        "--seed",
+        "0",
+        "--json",
+    ]
     said = tmp_path / "said"
-    with said.open("wb") as log, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log) as program:
+    with (
+        said.open("wb") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log) as program,
+    ):
         try:
             stdout, _ = program.communicate()
         finally:
@@ -47,7 +67,9 @@ def test_a_seed_says_which_faults_fall_where() -> None:
     for faults in (50, 500):
         searches = schedule(3, faults)
         planned = [fault for search in searches for fault in search]
-        assert Counter(f.name for f in planned) == {name: share * faults // 50 for name, share in SHARES.items()}
+        assert Counter(f.name for f in planned) == {
+            name: share * faults // 50 for name, share in SHARES.items()
+        }
         assert all(len(search) == IN_A_SEARCH for search in searches)
         for search in searches:
             lines = [fault.at for fault in search]
@@ -72,7 +94,11 @@ def test_a_seed_says_which_faults_fall_where() -> None:
     ],
 )
 def test_a_row_that_is_lost_or_there_twice_or_otherwise_is_seen(
-    tmp_path: Path, verdicts: list[Any], seen: list[Any], journal: list[Any], expected: tuple[int, ...]
+    tmp_path: Path,
+    verdicts: list[Any],
+    seen: list[Any],
+    journal: list[Any],
+    expected: tuple[int, ...],
 ) -> None:
     _write(tmp_path / "still", [_VERDICT], [_SEEN], [_MEASURED])
     _write(tmp_path / "wild", verdicts, seen, journal)
@@ -82,7 +108,12 @@ def test_a_row_that_is_lost_or_there_twice_or_otherwise_is_seen(
 
 
 def _write(run: Path, verdicts: list[Any], seen: list[Any], journal: list[Any]) -> None:
-    empty = pa.table({name: pa.array([], pa.string()) for name in ("intervention", "seed", "step", "status", "fit")})
+    empty = pa.table(
+        {
+            name: pa.array([], pa.string())
+            for name in ("intervention", "seed", "step", "status", "fit")
+        }
+    )
     tables = {
         "verdicts": pa.Table.from_pylist(verdicts, pa.Table.from_pylist([_VERDICT]).schema),
         "observations": pa.Table.from_pylist(seen, pa.Table.from_pylist([_SEEN]).schema),

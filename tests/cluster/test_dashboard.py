@@ -1,6 +1,8 @@
-"""A search by the command line as whoever watches it sees it: Ray's dashboard in a real browser, its node's metrics port, Prometheus.
+"""A search by the command line as whoever watches it sees it: Ray's dashboard in a real browser,
+its node's metrics port, Prometheus.
 
-The picture in docs/watch.md is of this test: RAYSEARCH_SCREENSHOT=docs/ray-actors.png python -m pytest tests/cluster/test_dashboard.py
+The picture in docs/watch.md is of this test: RAYSEARCH_SCREENSHOT=docs/ray-actors.png python -m
+pytest tests/cluster/test_dashboard.py
 """
 
 import json
@@ -21,7 +23,7 @@ import pytest
 import yaml
 from ray import __version__ as ray_version
 
-from raysearch.cluster.figures import FAILURES, FIGURES, LOSSES
+from raysearch.cluster.metric_definitions import FAILURES, FIGURES, LOSSES
 from tests.browser import browser
 from tests.cli.conftest import Shell, environment
 from tests.cluster.test_metrics import DASHBOARD, PROMETHEUS, at_the_port
@@ -64,7 +66,8 @@ class Searching:
 
 @pytest.fixture(scope="module")
 def searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searching]:
-    """The quick start on two replicas, with so much to ask, and so surely, that it is not over before we are."""
+    """The quick start on two replicas, with so much to ask, and so surely, that it is not over
+    before we are."""
     folder = tmp_path_factory.mktemp("searching")
     (folder / "job.yaml").write_text(yaml.safe_dump(_job()))
     command = [*Shell(folder).command, "run", "job.yaml", "--tracking-uri", "none"]
@@ -92,7 +95,8 @@ def _end(process: subprocess.Popen[bytes], by: signal.Signals) -> None:
 
 @pytest.fixture(scope="module")
 def prometheus(searching: Searching, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real one with our rules, which asks Ray's dashboard for the nodes, as docs/watch.md has it; every second."""
+    """The address of a real one with our rules, which asks Ray's dashboard for the nodes, as
+    docs/watch.md has it; every second."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed (Debian: prometheus)")
@@ -105,10 +109,17 @@ def prometheus(searching: Searching, tmp_path_factory: pytest.TempPathFactory) -
         "url": f"{searching.dashboard}/api/prometheus/sd",
         "authorization": {"type": "Bearer", "credentials_file": "auth_token"},
     }
-    configuration["scrape_configs"] = [{"job_name": "ray", "http_sd_configs": [{**asked, "refresh_interval": "1s"}]}]
+    configuration["scrape_configs"] = [
+        {"job_name": "ray", "http_sd_configs": [{**asked, "refresh_interval": "1s"}]}
+    ]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     address = f"127.0.0.1:{free_port()}"
-    command = [program, "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
+    command = [
+        program,
+        "--config.file=prometheus.yml",
+        "--storage.tsdb.path=data",
+        f"--web.listen-address={address}",
+    ]
     with (folder / "said.txt").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
     try:
@@ -122,7 +133,10 @@ def _job() -> dict[str, Any]:
     job["model"]["path"] = str(ROOT / "jobs/planted/model")
     job["pairs"] = {"test": 64, "fit": 0, "holdout": 16, "seed": 0}
     job["test"] |= {"max_pairs": 64, "miss": 1e-12}
-    job["space"]["subspaces"] = ["full", *({"coordinates": [i, i + 1 + j]} for j in range(4) for i in range(48))]
+    job["space"]["subspaces"] = [
+        "full",
+        *({"coordinates": [i, i + 1 + j]} for j in range(4) for i in range(48)),
+    ]
     job["space"]["components"] = ["residual", "attention_output", "mlp_output"]
     job["resources"] = {"replicas": 2, "cpus": 1, "rows": 8}
     return job
@@ -133,7 +147,9 @@ def _line(said: Path, first: str) -> str | None:
     return lines[0].split(maxsplit=1)[1] if lines else None
 
 
-def _wait_for(look: Callable[[], Found | None], process: subprocess.Popen[bytes], said: Path) -> Found:
+def _wait_for(
+    look: Callable[[], Found | None], process: subprocess.Popen[bytes], said: Path
+) -> Found:
     until = time.monotonic() + PATIENCE
     refused: OSError | None = None
     while time.monotonic() < until:
@@ -142,14 +158,22 @@ def _wait_for(look: Callable[[], Found | None], process: subprocess.Popen[bytes]
                 return found
         except OSError as e:  # who is asked is starting, or has too much to do
             refused = e
-        assert process.poll() is None, f"the search ended before it was looked at:\n{said.read_text()}"
+        assert process.poll() is None, (
+            f"the search ended before it was looked at:\n{said.read_text()}"
+        )
         time.sleep(0.5)
-    raise AssertionError(f"not seen within {PATIENCE:.0f} s; the search said:\n{said.read_text()}") from refused
+    raise AssertionError(
+        f"not seen within {PATIENCE:.0f} s; the search said:\n{said.read_text()}"
+    ) from refused
 
 
-def test_rays_dashboard_shows_each_replica_by_its_name(searching: Searching, tmp_path: Path) -> None:
+def test_rays_dashboard_shows_each_replica_by_its_name(
+    searching: Searching, tmp_path: Path
+) -> None:
     _wait_for(
-        lambda: len([a for a in searching.actors() if a["state"] == "ALIVE"]) == 2, searching.process, searching.said
+        lambda: len([a for a in searching.actors() if a["state"] == "ALIVE"]) == 2,
+        searching.process,
+        searching.said,
     )
     picture = Path(os.environ.get("RAYSEARCH_SCREENSHOT") or tmp_path / "actors.png")
     with browser(1700, 760) as opened:
@@ -160,7 +184,11 @@ def test_rays_dashboard_shows_each_replica_by_its_name(searching: Searching, tmp
 
         def shown() -> str | None:
             text: str = opened.execute_script("return document.body.innerText")
-            return text if all(f"replica-{n}" in text for n in (0, 1)) and text.count("ALIVE") >= 2 else None
+            return (
+                text
+                if all(f"replica-{n}" in text for n in (0, 1)) and text.count("ALIVE") >= 2
+                else None
+            )
 
         text = _wait_for(shown, searching.process, searching.said)
         assert opened.save_screenshot(str(picture))
@@ -175,8 +203,11 @@ def test_tasks_are_named_by_kind(searching: Searching) -> None:
     """What the pages of a replica list: read from the interface that they read."""
 
     def names(name: str = "") -> set[str]:
-        """Of the latest tasks, or of those of one name: the first of a search are soon not among the latest."""
-        only = {"filter_keys": "name", "filter_predicates": "=", "filter_values": name} if name else {}
+        """Of the latest tasks, or of those of one name: the first of a search are soon not among
+        the latest."""
+        only = (
+            {"filter_keys": "name", "filter_predicates": "=", "filter_values": name} if name else {}
+        )
         asked = urllib.parse.urlencode({"limit": 1000, "detail": 0, **only})
         tasks = searching.get(f"/api/v0/tasks?{asked}")["data"]["result"]["result"]
         return {t["name"] for t in tasks if t["type"] == "ACTOR_TASK"}
@@ -186,7 +217,9 @@ def test_tasks_are_named_by_kind(searching: Searching) -> None:
     assert {name for name in names() if " " not in name} <= {"screen", "measure", "estimate"}
 
 
-def test_a_running_search_is_at_the_metrics_port_which_tells_no_secret(searching: Searching) -> None:
+def test_a_running_search_is_at_the_metrics_port_which_tells_no_secret(
+    searching: Searching,
+) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         searching.get("/api/prometheus/sd", token=None)
     targets = [target for of in searching.get("/api/prometheus/sd") for target in of["targets"]]
@@ -196,7 +229,8 @@ def test_a_running_search_is_at_the_metrics_port_which_tells_no_secret(searching
     kills: list[float] = []
 
     def kill_one() -> None:
-        """Now and then, until a task is lost: a replica that is killed between two tasks loses none."""
+        """Now and then, until a task is lost: a replica that is killed between two tasks loses
+        none."""
         alive = [a for a in searching.actors() if a["state"] == "ALIVE"]
         if len(alive) == 2 and (not kills or time.monotonic() - kills[-1] > 15):
             os.kill(alive[0]["pid"], signal.SIGKILL)
@@ -233,7 +267,10 @@ def test_prometheus_has_something_to_show_in_every_panel_of_the_dashboard(
 
     def filled() -> bool:
         asked = [
-            [t["expr"].replace("$__rate_interval", "1m").replace("$run", searching.run) for t in p["targets"]]
+            [
+                t["expr"].replace("$__rate_interval", "1m").replace("$run", searching.run)
+                for t in p["targets"]
+            ]
             for p in panels
         ]
         return all(any(query(expression) for expression in targets) for targets in asked)
@@ -247,15 +284,25 @@ def test_prometheus_has_something_to_show_in_every_panel_of_the_dashboard(
     assert _wait_for(rate, searching.process, searching.said) > 0
 
 
-def test_the_doctor_is_let_in_with_the_token_and_says_what_is_wrong_with_another(searching: Searching) -> None:
+def test_the_doctor_is_let_in_with_the_token_and_says_what_is_wrong_with_another(
+    searching: Searching,
+) -> None:
     def ask(token: str) -> dict[str, Any]:
-        asked = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_API_SERVER_ADDRESS": searching.dashboard}
+        asked = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_API_SERVER_ADDRESS": searching.dashboard,
+        }
         shell = Shell(searching.said.parent)
         done = shell("doctor", "-o", "json", "--tracking-uri", "none", **asked)
         assert token not in done.stdout
         return next(f for f in json.loads(done.stdout) if f["check"] == "ray jobs")
 
-    assert ask(TOKEN) == {"check": "ray jobs", "ok": True, "said": f"{searching.dashboard} answers, Ray {ray_version}"}
+    assert ask(TOKEN) == {
+        "check": "ray jobs",
+        "ok": True,
+        "said": f"{searching.dashboard} answers, Ray {ray_version}",
+    }
     other = ask("not-the-token")
     assert not other["ok"]
     assert "asks for another token" in other["said"]

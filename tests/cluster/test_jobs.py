@@ -1,4 +1,5 @@
-"""A real Ray of two nodes, reached as users reach it: submit, follow, status, logs, stop, resume, from another folder."""
+"""A real Ray of two nodes, reached as users reach it: submit, follow, status, logs, stop, resume,
+from another folder."""
 
 import http.server
 import json
@@ -42,9 +43,12 @@ def nodes() -> Iterator[TwoNodes]:
 
 
 class Client(Shell):
-    """Calls `raysearch` from a folder of its own, with the cluster's address and token, and a secret in the environment."""
+    """Calls `raysearch` from a folder of its own, with the cluster's address and token, and a
+    secret in the environment."""
 
-    def on(self, nodes: TwoNodes, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def on(
+        self, nodes: TwoNodes, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return self(*arguments, **{**self.variables(nodes), **environment})
 
     def begun(self, nodes: TwoNodes, *arguments: str) -> subprocess.Popen[str]:
@@ -71,7 +75,8 @@ class Client(Shell):
 
 
 def _hears_interrupts() -> None:
-    """A shell lets what it starts with & ignore SIGINT, and so all that this starts, tests among it."""
+    """A shell lets what it starts with & ignore SIGINT, and so all that this starts, tests among
+    it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -82,14 +87,16 @@ def client(tmp_path: Path) -> Client:
 
 @pytest.fixture
 def brake(tmp_path: Path) -> Iterator[Path]:
-    """A file that holds a search up while it is there; gone at the end, so that no job is left to hold the cluster."""
+    """A file that holds a search up while it is there; gone at the end, so that no job is left to
+    hold the cluster."""
     yield tmp_path / "brake"
     (tmp_path / "brake").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The small search, run in this process's own way, without Ray: what every other run must equal."""
+    """The small search, run in this process's own way, without Ray: what every other run must
+    equal."""
     shell = Shell(tmp_path_factory.mktemp("alone"))
     done = shell("run", str(QUICKSTART), *SMALL, "--pool", "local", "--tracking-uri", "none", "-q")
     assert done.returncode == 0, done.stderr
@@ -108,11 +115,20 @@ def test_a_job_from_another_folder_gives_what_a_local_run_gives_and_spills_no_se
 ) -> None:
     store, database = client.folder / "store", client.folder / "shared.db"
     shutil.copy(migrated_db, database)
-    where = ("--store", str(store), "--tracking-uri", f"sqlite:///{database}", "--env", "RAYSEARCH_TEST_MARK")
+    where = (
+        "--store",
+        str(store),
+        "--tracking-uri",
+        f"sqlite:///{database}",
+        "--env",
+        "RAYSEARCH_TEST_MARK",
+    )
     done = client.on(nodes, "submit", str(QUICKSTART), *SMALL, *where)
     assert done.returncode == 0, done.stderr
     assert "is a path on the head node" in done.stderr
-    assert done.stdout.splitlines()[0].startswith("ray       connecting to")  # nothing of Ray's own before
+    assert done.stdout.splitlines()[0].startswith(
+        "ray       connecting to"
+    )  # nothing of Ray's own before
     assert "Alignment: accepted hypotheses" in done.stdout
     assert client.json("results", "latest", "--store", str(store), "-o", "json") == alone
     run = find_run(store, "latest")
@@ -123,11 +139,17 @@ def test_a_job_from_another_folder_gives_what_a_local_run_gives_and_spills_no_se
     assert (job["status"], job["exit_code"], job["store"]) == ("SUCCEEDED", 0, str(store))
     status = json.loads(client.on(nodes, "status", "-o", "json").stdout)
     assert status["run"] == str(run.path)
-    assert client.on(nodes, "logs", "quickstart").stdout == done.stdout  # the beginning of an id will do
+    assert (
+        client.on(nodes, "logs", "quickstart").stdout == done.stdout
+    )  # the beginning of an id will do
 
     told = nodes.get("/api/jobs/") + nodes.get(f"/api/jobs/{job['id']}/logs") + done.stderr
     assert "handed-on" in told
-    spilled = [str(p) for p in (*store.rglob("*"), database) if p.is_file() and _holds(p, SECRET, nodes.token)]
+    spilled = [
+        str(p)
+        for p in (*store.rglob("*"), database)
+        if p.is_file() and _holds(p, SECRET, nodes.token)
+    ]
     assert not spilled
     assert SECRET not in told
     assert nodes.token not in told
@@ -150,7 +172,8 @@ def _mlflow_run(uri: str, run_id: str | None) -> Any:
 def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     nodes: TwoNodes, client: Client, migrated_db: Path, brake: Path
 ) -> None:
-    """Own code is sent, kept with the run, and sent again to go on; results are those of a run that nobody stopped."""
+    """Own code is sent, kept with the run, and sent again to go on; results are those of a run that
+    nobody stopped."""
     store, database = client.folder / "store", client.folder / "shared.db"
     shutil.copy(migrated_db, database)
     job = _own_code(client.folder, BRAKE.format(brake=brake))
@@ -176,7 +199,9 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
         time.sleep(0.05)
     stopped = client.on(nodes, "stop", id)
     assert stopped.returncode == 0, stopped.stderr
-    (hint,) = [line for line in stopped.stderr.splitlines() if f"{id} is stopped; go on with: " in line]
+    (hint,) = [
+        line for line in stopped.stderr.splitlines() if f"{id} is stopped; go on with: " in line
+    ]
     assert f"go on with: raysearch resume {run.path} --address {nodes.address}" in hint
     assert any('"interrupted"' in p.read_text() for p in (run.path / "journal").rglob("*.jsonl"))
     mirrored = _mlflow_run(f"sqlite:///{database}", find_run(store, "latest").info.mlflow_run_id)
@@ -208,7 +233,8 @@ def test_the_drivers_exit_code_is_handed_through(nodes: TwoNodes, client: Client
 
 
 def _own_code(folder: Path, changes: str) -> str:
-    """A job with its network and its problem in files beside it; the network's file changes the engine as well."""
+    """A job with its network and its problem in files beside it; the network's file changes the
+    engine as well."""
     net = (ROOT / "jobs/models/hierarchical_equality.py").read_text()
     (folder / "net.py").write_text(net + changes)
     (folder / "mine.py").write_text(OWN_PROBLEM)
@@ -250,21 +276,32 @@ replica.row_of = row_of
 """An engine that cannot write one layer: an error of ours, as a bug would make it."""
 
 
-def test_who_is_not_let_in_or_asks_for_what_is_not_there_is_told_in_one_line(nodes: TwoNodes, client: Client) -> None:
+def test_who_is_not_let_in_or_asks_for_what_is_not_there_is_told_in_one_line(
+    nodes: TwoNodes, client: Client
+) -> None:
     _one_line(client.on(nodes, "jobs", RAY_AUTH_TOKEN="wrong"), 4, "token", "RAY_AUTH_TOKEN")
     _one_line(client.on(nodes, "jobs", RAY_AUTH_TOKEN="", RAY_AUTH_MODE="disabled"), 4, "token")
     _one_line(client.on(nodes, "stop", "nobody-knows-it"), 4, "there is no job nobody-knows-it")
     file = client.folder / "token"
     file.write_text(nodes.token)
-    by_file = client.on(nodes, "jobs", "-o", "json", RAY_AUTH_TOKEN="", RAY_AUTH_TOKEN_PATH=str(file))
+    by_file = client.on(
+        nodes, "jobs", "-o", "json", RAY_AUTH_TOKEN="", RAY_AUTH_TOKEN_PATH=str(file)
+    )
     assert by_file.returncode == 0, by_file.stderr
     assert isinstance(json.loads(by_file.stdout), list)
 
 
 def test_no_server_and_another_server_are_told_in_one_line(client: Client) -> None:
-    _one_line(client("jobs", "--address", "http://127.0.0.1:9"), 4, "127.0.0.1:9 cannot be reached", "refused")
+    _one_line(
+        client("jobs", "--address", "http://127.0.0.1:9"),
+        4,
+        "127.0.0.1:9 cannot be reached",
+        "refused",
+    )
     _one_line(client("jobs", "--address", "ray://127.0.0.1:10001"), 4, "http://HEAD:8265")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler
+    ) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         done = client("status", "--address", f"127.0.0.1:{other.server_port}")
         other.shutdown()
@@ -283,14 +320,23 @@ def test_lines_are_whole_whatever_pieces_they_come_in() -> None:
 
 
 @pytest.mark.slow
-def test_files_named_like_modules_that_are_sent_along_take_the_place_of_none(nodes: TwoNodes, client: Client) -> None:
+def test_files_named_like_modules_that_are_sent_along_take_the_place_of_none(
+    nodes: TwoNodes, client: Client
+) -> None:
     names = ("random", "torch", "types", "logging", "json", "numpy", "ray")
     for name in names:
-        (client.folder / f"{name}.py").write_text("raise RuntimeError('the user has a file of that name')")
+        (client.folder / f"{name}.py").write_text(
+            "raise RuntimeError('the user has a file of that name')"
+        )
     (client.folder / "helper.py").write_text("from raysearch.problems.add_three import problem")
-    (client.folder / "mine.py").write_text("import helper\n\ndef problem():\n    return helper.problem()\n")
+    (client.folder / "mine.py").write_text(
+        "import helper\n\ndef problem():\n    return helper.problem()\n"
+    )
     shutil.copytree(QUICKSTART.parent / "planted" / "model", client.folder / "model")
-    job = yaml.safe_load(QUICKSTART.read_text()) | {"problem": {"use": "mine.py:problem"}, "model": {"path": "model"}}
+    job = yaml.safe_load(QUICKSTART.read_text()) | {
+        "problem": {"use": "mine.py:problem"},
+        "model": {"path": "model"},
+    }
     (client.folder / "job.yaml").write_text(yaml.safe_dump(job))
     along = [flag for name in (*names, "helper") for flag in ("--include", f"{name}.py")]
     store = ("--store", str(client.folder / "store"), "--tracking-uri", "none")

@@ -1,4 +1,5 @@
-"""A pool on a Ray of several nodes that come, drain and go: all on this machine, where GPUs and custom resources are Ray's word only."""
+"""A pool on a Ray of several nodes that come, drain and go: all on this machine, where GPUs and
+custom resources are Ray's word only."""
 
 import logging
 import os
@@ -14,9 +15,9 @@ from ray.cluster_utils import Cluster
 from raysearch.cluster.nodes import nodes
 from raysearch.cluster.ray_pool import RayPool
 from raysearch.cluster.session import ray_session
-from raysearch.cluster.shape import Shape, first_replicas
+from raysearch.cluster.shape import PoolShape, first_replicas
+from raysearch.core.events import Block, Event, Lost, Measured, Task
 from raysearch.errors import ResourcesError
-from raysearch.search.events import Block, Event, Lost, Measured, Task
 from tests.cluster.chaos_world import added
 from tests.cluster.contract import at, lost
 from tests.cluster.worlds import planted_work
@@ -32,7 +33,9 @@ PREEMPTION = 2
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head that holds no replica; the tests add nodes, each with a resource of its own."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         with ray_session(cluster.address):
             yield cluster
@@ -57,7 +60,9 @@ class Working:
         """Turns of the driver until something is so."""
         end = time.monotonic() + PATIENCE_SECONDS
         while not seen():
-            assert time.monotonic() < end, f"{what}: not in {PATIENCE_SECONDS:.0f} s; the pool has {self.pool.workers}"
+            assert time.monotonic() < end, (
+                f"{what}: not in {PATIENCE_SECONDS:.0f} s; the pool has {self.pool.workers}"
+            )
             while work and self.pool.free:
                 self.submit()
             self.events += self.pool.wait()
@@ -82,30 +87,41 @@ def test_replicas_take_parts_of_gpus_of_the_nodes_that_are_asked_for(
     cluster: Cluster, pools: list[RayPool], caplog: pytest.LogCaptureFixture
 ) -> None:
     added(cluster, num_cpus=4, num_gpus=1, resources={"gpu_host": 1})
-    chosen = added(cluster, num_cpus=4, num_gpus=1, labels={"accelerator": "H100"}, resources={"spot": 2})
-    shape = Shape("auto", gpus=0.5, labels={"accelerator": "in(H100, A100)"}, custom={"spot": 1}, or_cpu=True)
+    chosen = added(
+        cluster, num_cpus=4, num_gpus=1, labels={"accelerator": "H100"}, resources={"spot": 2}
+    )
+    shape = PoolShape(
+        "auto", gpus=0.5, labels={"accelerator": "in(H100, A100)"}, custom={"spot": 1}, or_cpu=True
+    )
     assert first_replicas(nodes(), shape) == 2
     pool = RayPool(SMALL, "parts", shape)
     pools.append(pool)
     with caplog.at_level(logging.WARNING):
         pool.open()
         Working(pool).until(lambda: pool.free == 2, "two replicas on half a GPU each", work=False)
-    assert {r.getMessage() for r in caplog.records if "which torch cannot use: it runs on the CPU" in r.getMessage()}
+    assert {
+        r.getMessage()
+        for r in caplog.records
+        if "which torch cannot use: it runs on the CPU" in r.getMessage()
+    }
     here = {n["NodeID"]: n for n in ray.nodes()}[chosen.node_id]
     assert here["Alive"]
     assert ray._private.state.available_resources_per_node()[chosen.node_id].get("GPU", 0.0) == 0.0
     pool.close()
-    required = RayPool(SMALL, "required", Shape(replicas=1, gpus=1, custom={"gpu_host": 1}))
+    required = RayPool(SMALL, "required", PoolShape(replicas=1, gpus=1, custom={"gpu_host": 1}))
     pools.append(required)
     with pytest.raises(
-        ResourcesError, match=r"which torch cannot use .*; mend that, or set resources.gpus to 0 or auto"
+        ResourcesError,
+        match=r"which torch cannot use .*; mend that, or set resources.gpus to 0 or auto",
     ):
         required.open()
 
 
-def test_a_pool_follows_nodes_that_come_drain_and_are_lost(cluster: Cluster, pools: list[RayPool]) -> None:
+def test_a_pool_follows_nodes_that_come_drain_and_are_lost(
+    cluster: Cluster, pools: list[RayPool]
+) -> None:
     first = added(cluster, num_cpus=2, resources={"room": 1})
-    pool = RayPool(SMALL, "follows", Shape("auto", custom={"room": 1}))
+    pool = RayPool(SMALL, "follows", PoolShape("auto", custom={"room": 1}))
     pools.append(pool)
     working = Working(pool)
     working.until(lambda: working.at_work == {"replica-0"}, "work on the first node")

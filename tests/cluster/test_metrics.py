@@ -1,4 +1,5 @@
-"""What is counted is what a node's metrics port says; dashboard, rules and docs know no other names."""
+"""What is counted is what a node's metrics port says; dashboard, rules and docs know no other
+names."""
 
 import json
 import re
@@ -15,15 +16,15 @@ import ray
 import yaml
 
 from raysearch import driver
-from raysearch.cluster.figures import FIGURES, PREFIX, RUN, table
 from raysearch.cluster.local_pool import LocalPool
+from raysearch.cluster.metric_definitions import FIGURES, PREFIX, RUN, table
 from raysearch.cluster.metrics import Metrics, Watched
-from raysearch.cluster.ray_pool import RayPool, Shape
+from raysearch.cluster.ray_pool import PoolShape, RayPool
+from raysearch.cluster.replica_spec import failed_whole, lost
 from raysearch.cluster.session import Session
-from raysearch.cluster.work import failed_whole, lost
-from raysearch.engine.meter import Memory, Usage
-from raysearch.search.events import Block, Event, Failed, Task
-from raysearch.search.notes import Note, Snapshot
+from raysearch.core.events import Block, Event, Failed, Task
+from raysearch.core.records import Record, Snapshot
+from raysearch.engine.execution.usage import Memory, Usage
 from tests.cluster.contract import at
 from tests.cluster.worlds import planted_search, planted_work
 
@@ -47,7 +48,9 @@ def at_the_port(address: str, run: str) -> Samples:
     for name, tags, value in re.findall(r"^(\w+){(.*)} (\S+)$", text, re.MULTILINE):
         pairs = dict(re.findall(r'(\w+)="([^"]*)"', tags))
         if name.startswith(f"{PREFIX}raysearch_") and pairs.get(RUN) == run:
-            found[name, frozenset((k, v) for k, v in pairs.items() if k in names - {RUN})] = float(value)
+            found[name, frozenset((k, v) for k, v in pairs.items() if k in names - {RUN})] = float(
+                value
+            )
     return found
 
 
@@ -57,12 +60,17 @@ def _port() -> str:
 
 
 def _until(run: str, holds: Callable[[Samples], None]) -> None:
-    """Asks the port until what `holds` asserts of a run is so: Ray hands figures on every few seconds, in the middle of a search, too."""
+    """Asks the port until what `holds` asserts of a run is so: Ray hands figures on every few
+    seconds, in the middle of a search, too."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
             holds(at_the_port(_port(), run))
-        except (AssertionError, KeyError, OSError):  # OSError: who answers there is starting, or has too much to do
+        except (
+            AssertionError,
+            KeyError,
+            OSError,
+        ):  # OSError: who answers there is starting, or has too much to do
             if time.monotonic() > until:
                 raise
             time.sleep(1)
@@ -83,7 +91,7 @@ class _Books:
     def events(self, events: Sequence[Event]) -> None:
         self.kept += events
 
-    def notes(self, notes: Sequence[Note]) -> None:
+    def notes(self, notes: Sequence[Record]) -> None:
         assert notes is not None
 
     def tensors(self, task: Task) -> dict[str, bytes]:
@@ -98,7 +106,7 @@ def test_a_search_on_ray_is_at_the_metrics_port_as_it_was(session: Session) -> N
         told.append((worker, task, usage))
         metrics.usage(worker, task, usage)
 
-    pool = Watched(RayPool(work, "watched", Shape(replicas=1), on_usage), metrics)
+    pool = Watched(RayPool(work, "watched", PoolShape(replicas=1), on_usage), metrics)
     try:
         search = planted_search(work, pool.open())
         driver.drive(search, pool, books, lambda snapshot: pool.show("run-1", snapshot))
@@ -110,11 +118,14 @@ def test_a_search_on_ray_is_at_the_metrics_port_as_it_was(session: Session) -> N
         pool.close()
 
 
-def _is_there(samples: Samples, end: Snapshot, told: Sequence[tuple[str, Task | None, Usage]]) -> None:
+def _is_there(
+    samples: Samples, end: Snapshot, told: Sequence[tuple[str, Task | None, Usage]]
+) -> None:
     """All that a search of one replica came to."""
     assert _of(samples, "raysearch_pairs_total") == end.pairs > 0
     assert {
-        s: _of(samples, "raysearch_hypotheses", state=s) for s in ("alive", "accepted", "rejected", "undecided")
+        s: _of(samples, "raysearch_hypotheses", state=s)
+        for s in ("alive", "accepted", "rejected", "undecided")
     } == {
         "alive": end.alive,
         "accepted": end.accepted,
@@ -130,7 +141,11 @@ def _is_there(samples: Samples, end: Snapshot, told: Sequence[tuple[str, Task | 
         assert _of(samples, "raysearch_phase_seconds_total", phase=phase) == pytest.approx(seconds)
     assert _of(samples, "raysearch_tokens_total") == sum(usage.tokens for _, _, usage in told)
     assert _of(samples, "raysearch_replicas") == 1
-    assert _of(samples, "raysearch_replica_memory_bytes", of="process") == told[-1][2].memory.process > 10**8
+    assert (
+        _of(samples, "raysearch_replica_memory_bytes", of="process")
+        == told[-1][2].memory.process
+        > 10**8
+    )
     assert 0 < _of(samples, "raysearch_memory_share", of="host") < 1
     assert {name for name, _ in samples} <= SERIES
 
@@ -140,9 +155,14 @@ def test_losses_and_failures_are_counted_by_kind_for_each_run_and_each_figure_is
 ) -> None:
     task = Task(3, "measure", (at(0),), (Block("test", 0, (0,)),))
     whole = failed_whole(task, ValueError("no"), "replica-0")
-    one = Failed(3, at(0).id, 0, "ValueError", "no", "", "", "replica-0", 0, (at(0).id,), "test", (0,))
+    one = Failed(
+        3, at(0).id, 0, "ValueError", "no", "", "", "replica-0", 0, (at(0).id,), "test", (0,)
+    )
     snapshot = Snapshot("searching", 1, 2, 3, 4, 5, 6, 7, queued=8, out=9)
-    for run, times in (("run-2", 1), ("run-3", 2)):  # as if two searches, one after the other, in one process
+    for run, times in (
+        ("run-2", 1),
+        ("run-3", 2),
+    ):  # as if two searches, one after the other, in one process
         metrics = Metrics()
         metrics.usage("replica-0", task, Usage({"fit": 2.0}, 5, Memory(7, 8, 0.5, 0.25)))
         metrics.usage("replica-1", None, Usage({}, 0, Memory(9, 3, 0.4, 0.5)))
@@ -156,7 +176,9 @@ def test_losses_and_failures_are_counted_by_kind_for_each_run_and_each_figure_is
         assert _of(samples, "raysearch_task_seconds_bucket", kind="measure", le="3.0") == 1
         assert _of(samples, "raysearch_task_seconds_bucket", kind="measure", le="1.0") == 0
         assert [_of(samples, "raysearch_queue", state=s) for s in ("ready", "out")] == [8, 9]
-        assert [_of(samples, "raysearch_replica_memory_bytes", of=o) for o in ("process", "gpu")] == [9, 8]
+        assert [
+            _of(samples, "raysearch_replica_memory_bytes", of=o) for o in ("process", "gpu")
+        ] == [9, 8]
         assert [_of(samples, "raysearch_memory_share", of=o) for o in ("host", "gpu")] == [0.5, 0.5]
 
     _until("run-2", lambda samples: are_there(samples, 1))
@@ -168,7 +190,9 @@ def test_the_local_pool_tells_what_its_replica_uses_too() -> None:
     told: list[tuple[str, int | None, set[str]]] = []
     pool = LocalPool(
         planted_work(test=8, holdout=0),
-        on_usage=lambda worker, task, usage: told.append((worker, task and task.id, set(usage.phases))),
+        on_usage=lambda worker, task, usage: told.append(
+            (worker, task and task.id, set(usage.phases))
+        ),
     )
     opened = pool.open()
     pool.submit(Task(4, "screen", (), (Block("test", 0, (opened.encoded[0].index,)),)))
@@ -183,8 +207,12 @@ def test_names_and_tags_are_few_and_as_prometheus_wants_them() -> None:
         assert re.fullmatch(r"raysearch_[a-z_]+", figure.name)
         assert not figure.name.endswith(("_total", "_count", "_sum", "_bucket"))
         assert (figure.kind == "histogram") == bool(figure.boundaries)
-        assert sum(map(len, figure.tags.values())) <= 8, "every value of a tag is a series of its own"
-    assert len(SERIES) == len({f.name for f in FIGURES}) + 2 * sum(f.kind == "histogram" for f in FIGURES)
+        assert sum(map(len, figure.tags.values())) <= 8, (
+            "every value of a tag is a series of its own"
+        )
+    assert len(SERIES) == len({f.name for f in FIGURES}) + 2 * sum(
+        f.kind == "histogram" for f in FIGURES
+    )
 
 
 def _expressions(rules: dict[str, Any]) -> list[str]:
@@ -210,20 +238,28 @@ def _strangers(expressions: Sequence[str], known: set[str]) -> set[str]:
 
 def test_dashboard_and_rules_ask_for_nothing_that_the_code_does_not_register() -> None:
     rules = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
-    recorded = {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
+    recorded = {
+        rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule
+    }
     asked = _asked_by_the_dashboard()
     variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
     assert not _strangers(_expressions(rules), SERIES | recorded)
-    assert not _strangers([*asked, *(v["definition"] for v in variables if v["type"] == "query")], SERIES)
+    assert not _strangers(
+        [*asked, *(v["definition"] for v in variables if v["type"] == "query")], SERIES
+    )
     made_up = [
         s["series"]
         for t in yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]
         for s in t["input_series"]
     ]
     assert not _strangers(made_up, SERIES)
-    assert _strangers(["sum(ray_raysearch_pairs)", "run:raysearch_pear:rate1m"], SERIES | recorded), "it would be seen"
+    assert _strangers(
+        ["sum(ray_raysearch_pairs)", "run:raysearch_pear:rate1m"], SERIES | recorded
+    ), "it would be seen"
     shown = {name for expression in asked for name in _metrics_in(expression)}
-    assert all(shown & set(figure.series) for figure in FIGURES), "every figure has a place on the dashboard"
+    assert all(shown & set(figure.series) for figure in FIGURES), (
+        "every figure has a place on the dashboard"
+    )
 
 
 def test_tags_in_dashboard_and_rules_are_those_of_the_figures() -> None:
@@ -234,7 +270,9 @@ def test_tags_in_dashboard_and_rules_are_those_of_the_figures() -> None:
         for by in re.findall(r"\bby \(([^)]*)\)", expression):
             assert set(by.replace(" ", "").split(",")) <= known, expression
         pairs = [
-            pair for inside in re.findall(r"{([^}]*)}", expression) for pair in re.findall(r'(\w+)="([^"]*)"', inside)
+            pair
+            for inside in re.findall(r"{([^}]*)}", expression)
+            for pair in re.findall(r'(\w+)="([^"]*)"', inside)
         ]
         assert set(pairs) <= values, expression
 
@@ -260,7 +298,10 @@ def test_the_dashboard_can_be_provisioned_as_it_is() -> None:
         taken |= cells
         assert panel["fieldConfig"]["defaults"]["unit"]
         assert panel["description"]
-        assert all(t["datasource"]["uid"] == "${datasource}" and 'run=~"$run"' in t["expr"] for t in panel["targets"])
+        assert all(
+            t["datasource"]["uid"] == "${datasource}" and 'run=~"$run"' in t["expr"]
+            for t in panel["targets"]
+        )
 
 
 def _promtool(*arguments: str, cwd: Path = PROMETHEUS) -> None:
@@ -277,9 +318,13 @@ def test_promtool_takes_the_configuration_and_the_rules_fire_when_they_should() 
 
 
 def test_promtool_can_read_what_the_dashboard_asks(tmp_path: Path) -> None:
-    asked = [e.replace("$__rate_interval", "1m").replace("$run", ".+") for e in _asked_by_the_dashboard()]
+    asked = [
+        e.replace("$__rate_interval", "1m").replace("$run", ".+") for e in _asked_by_the_dashboard()
+    ]
     rules = [{"record": f"panel:{at}", "expr": expression} for at, expression in enumerate(asked)]
-    (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    (tmp_path / "asked.yml").write_text(
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]})
+    )
     _promtool("check", "rules", "asked.yml", cwd=tmp_path)
 
 

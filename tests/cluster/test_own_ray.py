@@ -1,4 +1,5 @@
-"""The Ray of our own that a search starts: whom it listens to, what it imports, and what is said when a part of it dies."""
+"""The Ray of our own that a search starts: whom it listens to, what it imports, and what is said
+when a part of it dies."""
 
 import ipaddress
 import os
@@ -19,7 +20,18 @@ from tests.cli.conftest import QUICKSTART, Shell
 from tests.once import Once
 
 pytestmark = pytest.mark.timeout(900)
-NAMED_LIKE_MODULES = ("random", "torch", "types", "logging", "json", "typing", "numpy", "ray", "raysearch", "mlflow")
+NAMED_LIKE_MODULES = (
+    "random",
+    "torch",
+    "types",
+    "logging",
+    "json",
+    "typing",
+    "numpy",
+    "ray",
+    "raysearch",
+    "mlflow",
+)
 PROBLEM = """
 import helper
 from raysearch.problems.add_three import problem as given
@@ -31,7 +43,8 @@ def problem():
 
 
 def _look() -> dict[str, Any]:
-    """What a worker of Ray's sees. It gets a function within this one as code, for it can import no module of the tests."""
+    """What a worker of Ray's sees. It gets a function within this one as code, for it can import no
+    module of the tests."""
 
     def look() -> dict[str, Any]:
         import os
@@ -57,7 +70,9 @@ def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
 
 def test_a_worker_imports_from_no_folder_of_the_driver(session: Session) -> None:
     seen = _look()
-    first = seen["path"][: seen["path"].index(str(Path(os.__file__).parent))]  # what takes the place of Python's own
+    first = seen["path"][
+        : seen["path"].index(str(Path(os.__file__).parent))
+    ]  # what takes the place of Python's own
     assert not {"", ".", os.getcwd(), seen["cwd"], str(Path(sys.argv[0]).parent)} & set(first)
 
 
@@ -76,7 +91,10 @@ def test_a_token_that_others_can_read_is_closed_and_a_new_one_is_closed_from_the
     finally:
         os.umask(before)
     secret = token.read_text()
-    assert (stat.S_IMODE(token.stat().st_mode), stat.S_IMODE(token.parent.stat().st_mode)) == (0o600, 0o700)
+    assert (stat.S_IMODE(token.stat().st_mode), stat.S_IMODE(token.parent.stat().st_mode)) == (
+        0o600,
+        0o700,
+    )
     assert len(secret) == 64
     keep_private(make=True)
     assert caplog.messages == []
@@ -95,27 +113,37 @@ def shell(tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder with a problem of the user's, what it imports, and files named like modules that everybody needs."""
+    """A folder with a problem of the user's, what it imports, and files named like modules that
+    everybody needs."""
     (tmp_path / "mine.py").write_text(PROBLEM)
     (tmp_path / "helper.py").write_text("HERE = True")
     for name in NAMED_LIKE_MODULES:
-        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user has a file of that name')")
+        (tmp_path / f"{name}.py").write_text(
+            "raise RuntimeError('the user has a file of that name')"
+        )
     job = QUICKSTART.read_text().replace("path: planted", f"path: {QUICKSTART.parent}/planted")
-    job = job.replace("use: raysearch.problems.add_three", "use: mine.py:problem").replace("options:", "# options:")
+    job = job.replace("use: raysearch.problems.add_three", "use: mine.py:problem").replace(
+        "options:", "# options:"
+    )
     (tmp_path / "job.yaml").write_text(job)
     return tmp_path
 
 
 @pytest.mark.slow_unless(pool=["local"])
 @pytest.mark.parametrize("pool", ["local", "ray"])
-def test_files_named_like_modules_beside_a_job_take_the_place_of_none(beside: Path, shell: Shell, pool: str) -> None:
-    done = shell.fresh("run", "job.yaml", "--pool", pool, "--tracking-uri", "none", "--set", "pairs.test=64")
+def test_files_named_like_modules_beside_a_job_take_the_place_of_none(
+    beside: Path, shell: Shell, pool: str
+) -> None:
+    done = shell.fresh(
+        "run", "job.yaml", "--pool", pool, "--tracking-uri", "none", "--set", "pairs.test=64"
+    )
     assert done.returncode == 0, done.stderr
     assert "Alignment: accepted hypotheses" in done.stdout
 
 
 SHORT = [
-    f"--set={key}" for key in ("space.variables=[sum_ab]", "pairs.test=96", "test.max_pairs=96", "pairs.holdout=0")
+    f"--set={key}"
+    for key in ("space.variables=[sum_ab]", "pairs.test=96", "test.max_pairs=96", "pairs.holdout=0")
 ]
 
 
@@ -135,7 +163,10 @@ def test_a_part_of_it_that_dies_is_named_with_the_command_that_goes_on(
     (run,) = (tmp_path / "runs").iterdir()
     assert driver.returncode == 4, said
     assert f"raysearch: failed; go on with: raysearch resume {run}" in said
-    assert f"raysearch: {part} of this search's own Ray (process {dies.pid}) was killed by signal 9" in said
+    assert (
+        f"raysearch: {part} of this search's own Ray (process {dies.pid}) was killed by signal 9"
+        in said
+    )
     done = shell("resume", str(run), "--pool", "local")
     assert done.returncode == 0, done.stderr
     assert _verdicts(shell, run) == _verdicts(shell, once.searched(QUICKSTART, *SHORT))

@@ -1,4 +1,5 @@
-"""Every pool keeps the contract; the same search gives the same verdicts on each; workers that die cost time only."""
+"""Every pool keeps the contract; the same search gives the same verdicts on each; workers that die
+cost time only."""
 
 import logging
 import os
@@ -14,17 +15,17 @@ import pytest
 import ray
 
 from raysearch import driver
-from raysearch.cluster.fake_pool import FakePool, World
 from raysearch.cluster.local_pool import LocalPool, device_here
-from raysearch.cluster.ray_pool import RayPool, Shape
+from raysearch.cluster.ray_pool import PoolShape, RayPool
+from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.cluster.session import Session, check_fits
 from raysearch.cluster.shape import GIB, Node, bytes_on_cpu, room_in, room_on
-from raysearch.cluster.work import Work
+from raysearch.core.events import Block, Encoded, Event, Ids, Measured, Task
+from raysearch.core.hypothesis import Intervention
+from raysearch.core.records import Record
 from raysearch.errors import ModelError, PositionError, ResourcesError
-from raysearch.search.events import Block, Encoded, Event, Ids, Measured, Task
-from raysearch.search.hypothesis import Intervention
-from raysearch.search.notes import Note
 from raysearch.search.search import Search
+from raysearch.testing.fake_pool import FakePool, FakeWorld
 from tests.cluster.contract import PoolContract, answers, at, lost
 from tests.cluster.worlds import planted_search, planted_work, true_cells
 
@@ -36,19 +37,19 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.kept: list[Event] = []
-        self.noted: list[Note] = []
+        self.noted: list[Record] = []
 
     def events(self, events: list[Event]) -> None:  # type: ignore[override]
         self.kept += events
 
-    def notes(self, notes: list[Note]) -> None:  # type: ignore[override]
+    def notes(self, notes: list[Record]) -> None:  # type: ignore[override]
         self.noted += notes
 
     def tensors(self, task: Task) -> dict[str, bytes]:
         return {}
 
 
-def _search(pool: LocalPool | RayPool, work: Work, rows: int = 64) -> Search:
+def _search(pool: LocalPool | RayPool, work: ReplicaSpec, rows: int = 64) -> Search:
     search = planted_search(work, pool.open(), rows)
     driver.drive(search, pool, _Keeper(), lambda _: None)  # type: ignore[arg-type]
     search.validate()
@@ -74,9 +75,10 @@ class TestFakePool(PoolContract):
             return (pair.index * 10 + intervention.units[0].site.layer,)
 
         pairs = [
-            Encoded(i, (1, 2), {"source": (3,)}, {"last": (1,)}, {"source": {"last": (0,)}}, {}, {}) for i in range(12)
+            Encoded(i, (1, 2), {"source": (3,)}, {"last": (1,)}, {"source": {"last": (0,)}}, {}, {})
+            for i in range(12)
         ]
-        return FakePool(World(pairs, lambda pair, name: (pair.index,), under), workers=2)
+        return FakePool(FakeWorld(pairs, lambda pair, name: (pair.index,), under), workers=2)
 
 
 class TestLocalPool(PoolContract):
@@ -90,7 +92,7 @@ class TestRayPool(PoolContract):
     @pytest.fixture(scope="class")
     @classmethod
     def pool(cls, session: Session) -> RayPool:
-        return RayPool(SMALL, f"contract-{time.monotonic_ns()}", Shape(replicas=1))
+        return RayPool(SMALL, f"contract-{time.monotonic_ns()}", PoolShape(replicas=1))
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +106,11 @@ def test_the_search_accepts_exactly_the_planted_cells(plain: Search) -> None:
 
 
 @pytest.mark.parametrize(("replicas", "rows"), [(1, 64), (2, 24)])
-def test_verdicts_n_and_matches_are_the_same_on_ray(session: Session, plain: Search, replicas: int, rows: int) -> None:
+def test_verdicts_n_and_matches_are_the_same_on_ray(
+    session: Session, plain: Search, replicas: int, rows: int
+) -> None:
     work = planted_work(rows=rows)
-    pool = RayPool(work, f"same-{replicas}", Shape(replicas))
+    pool = RayPool(work, f"same-{replicas}", PoolShape(replicas))
     try:
         search = _search(pool, work, rows)
     finally:
@@ -117,21 +121,23 @@ def test_verdicts_n_and_matches_are_the_same_on_ray(session: Session, plain: Sea
 
 @pytest.fixture
 def pool(session: Session) -> Iterator[RayPool]:
-    pool = RayPool(SMALL, f"killed-{time.monotonic_ns()}", Shape(replicas=2))
+    pool = RayPool(SMALL, f"killed-{time.monotonic_ns()}", PoolShape(replicas=2))
     yield pool
     pool.close()
 
 
 def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: Search) -> None:
     work = planted_work()
-    pool = RayPool(work, "murder", Shape(replicas=2))
+    pool = RayPool(work, "murder", PoolShape(replicas=2))
     search = planted_search(work, pool.open())
     keeper, killed = _Keeper(), 0
     try:
         while not search.done:
             idle = pool.workers if killed < 2 and len(keeper.kept) > 20 * (killed + 1) else []
             for _, pid in idle:
-                os.kill(pid, signal.SIGSTOP)  # so that the task that it is given now is out when it is killed
+                os.kill(
+                    pid, signal.SIGSTOP
+                )  # so that the task that it is given now is out when it is killed
             for task in search.ask(pool.free):
                 pool.submit(task)
             for _, pid in idle:
@@ -149,7 +155,7 @@ def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: 
 
 
 def test_a_worker_that_hangs_is_lost_at_its_deadline_and_replaced(session: Session) -> None:
-    pool = RayPool(SMALL, "hung", Shape(replicas=1, deadline_seconds=1.0))
+    pool = RayPool(SMALL, "hung", PoolShape(replicas=1, deadline_seconds=1.0))
     opened = pool.open()
     block = Block("test", 0, tuple(e.index for e in opened.encoded[:2]))
     try:
@@ -175,7 +181,7 @@ def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_that_can_have_
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(SMALL.model, model)
-    pool = RayPool(replace(SMALL, model=str(model)), "changed", Shape(replicas=1))
+    pool = RayPool(replace(SMALL, model=str(model)), "changed", PoolShape(replicas=1))
     pool.open()
     try:
         config = model / "config.json"
@@ -183,7 +189,10 @@ def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_that_can_have_
         os.kill(pool.workers[0][1], signal.SIGKILL)
         with (
             caplog.at_level(logging.WARNING),
-            pytest.raises(ResourcesError, match=r"no replica is left.*replica-0.1 on node .* has another model"),
+            pytest.raises(
+                ResourcesError,
+                match=r"no replica is left.*replica-0.1 on node .* has another model",
+            ),
         ):
             _wait_for_ever(pool)
     finally:
@@ -197,69 +206,90 @@ def _wait_for_ever(pool: RayPool) -> None:
         assert all(e.task == 0 for e in pool.wait())
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(session: Session) -> None:
-    pool = RayPool(replace(SMALL, model="/nowhere"), "absent", Shape(replicas=1))
+def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(
+    session: Session,
+) -> None:
+    pool = RayPool(replace(SMALL, model="/nowhere"), "absent", PoolShape(replicas=1))
     with pytest.raises(ModelError, match="/nowhere"):
         pool.open()
     pool.close()
-    pool = RayPool(replace(SMALL, positions=("a", "zzz")), "position", Shape(replicas=1))
+    pool = RayPool(replace(SMALL, positions=("a", "zzz")), "position", PoolShape(replicas=1))
     with pytest.raises((PositionError, KeyError), match="zzz"):
         pool.open()
     pool.close()
 
 
-def test_a_replica_that_dies_while_it_loads_is_tried_again_and_then_told(session: Session, tmp_path: Path) -> None:
+def test_a_replica_that_dies_while_it_loads_is_tried_again_and_then_told(
+    session: Session, tmp_path: Path
+) -> None:
     deadly = tmp_path / "deadly.py"
-    deadly.write_text("import os, signal\n\n\ndef model():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
-    pool = RayPool(replace(SMALL, model=f"{deadly}:model", factory=True), "deadly", Shape(replicas=2))
+    deadly.write_text(
+        "import os, signal\n\n\ndef model():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    pool = RayPool(
+        replace(SMALL, model=f"{deadly}:model", factory=True), "deadly", PoolShape(replicas=2)
+    )
     with pytest.raises(
-        ResourcesError, match=r"no replica started, [34] attempts: replica-\S+ did not start on node \w+: "
+        ResourcesError,
+        match=r"no replica started, [34] attempts: replica-\S+ did not start on node \w+: ",
     ):
         pool.open()
     pool.close()
 
 
 def test_a_cluster_without_room_is_said(session: Session) -> None:
-    pool = RayPool(SMALL, "no-room", Shape(replicas=1, gpus=64, start_seconds=2.0))
+    pool = RayPool(SMALL, "no-room", PoolShape(replicas=1, gpus=64, start_seconds=2.0))
     with pytest.raises(ResourcesError, match="64 GPUs"):
         pool.open()
     pool.close()
     with pytest.raises(ResourcesError, match="100 replicas of 1 CPU need 100 CPUs"):
-        check_fits(session, Shape(replicas=100))
+        check_fits(session, PoolShape(replicas=100))
     with pytest.raises(ResourcesError, match="1 replica of 1 spot need 1 spots, this Ray has 0"):
-        check_fits(session, Shape("auto", custom={"spot": 1}))
+        check_fits(session, PoolShape("auto", custom={"spot": 1}))
     with pytest.raises(ResourcesError, match=r"resources.labels: {'accelerator': 'H100'}"):
-        check_fits(session, Shape(replicas=1, labels={"accelerator": "H100"}))
-    check_fits(session, Shape("auto"))
+        check_fits(session, PoolShape(replicas=1, labels={"accelerator": "H100"}))
+    check_fits(session, PoolShape("auto"))
     with pytest.raises(ResourcesError, match="no GPU"):
         device_here(1)
 
 
 def test_actors_are_named_for_the_dashboard(pool: RayPool) -> None:
     pool.open()
-    assert len([n for n in ray.util.list_named_actors() if n.startswith("killed-") and ":replica-" in n]) == 2
+    assert (
+        len(
+            [
+                n
+                for n in ray.util.list_named_actors()
+                if n.startswith("killed-") and ":replica-" in n
+            ]
+        )
+        == 2
+    )
 
 
 def test_replicas_fill_a_node_but_not_its_memory() -> None:
     node = Node("n", {"CPU": 16.0, "memory": 30.0 * GIB})
-    assert room_on(node, Shape("auto", cpus=2, bytes=bytes_on_cpu(0))) == 8
-    assert room_on(node, Shape("auto", bytes=bytes_on_cpu(2 * GIB))) == 4
-    assert room_on(node, Shape("auto", bytes=bytes_on_cpu(50 * GIB))) == 0
+    assert room_on(node, PoolShape("auto", cpus=2, bytes=bytes_on_cpu(0))) == 8
+    assert room_on(node, PoolShape("auto", bytes=bytes_on_cpu(2 * GIB))) == 4
+    assert room_on(node, PoolShape("auto", bytes=bytes_on_cpu(50 * GIB))) == 0
     gpus = Node("g", {**node.resources, "GPU": 4.0, "spot": 3.0}, {"accelerator": "H100"})
-    assert room_on(gpus, Shape("auto", gpus=0.5, bytes=bytes_on_cpu(50 * GIB))) == 8
-    assert room_on(gpus, Shape("auto", gpus=0.1)) == 16
-    assert room_on(gpus, Shape("auto", gpus=2)) == 2
-    assert room_on(gpus, Shape("auto", custom={"spot": 1})) == 3
-    assert room_on(node, Shape("auto", custom={"spot": 1})) == 0
+    assert room_on(gpus, PoolShape("auto", gpus=0.5, bytes=bytes_on_cpu(50 * GIB))) == 8
+    assert room_on(gpus, PoolShape("auto", gpus=0.1)) == 16
+    assert room_on(gpus, PoolShape("auto", gpus=2)) == 2
+    assert room_on(gpus, PoolShape("auto", custom={"spot": 1})) == 3
+    assert room_on(node, PoolShape("auto", custom={"spot": 1})) == 0
 
 
 def test_room_is_reckoned_node_by_node() -> None:
-    assert room_in([Node("a", {"CPU": 3.0}), Node("b", {"CPU": 3.0})], Shape("auto", cpus=2)) == 2
+    assert (
+        room_in([Node("a", {"CPU": 3.0}), Node("b", {"CPU": 3.0})], PoolShape("auto", cpus=2)) == 2
+    )
 
 
 @pytest.mark.parametrize(
-    ("selector", "room"), [("H100", 1), ("!H100", 0), ("in(A100, H100)", 1), ("!in(A100)", 1), ("A100", 0)]
+    ("selector", "room"),
+    [("H100", 1), ("!H100", 0), ("in(A100, H100)", 1), ("!in(A100)", 1), ("A100", 0)],
 )
 def test_only_nodes_with_the_label_have_room(selector: str, room: int) -> None:
     node = Node("n", {"CPU": 1.0}, {"accelerator": "H100"})
-    assert room_on(node, Shape("auto", labels={"accelerator": selector})) == room
+    assert room_on(node, PoolShape("auto", labels={"accelerator": selector})) == room

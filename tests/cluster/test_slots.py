@@ -1,4 +1,5 @@
-"""The brain of a pool, without Ray: whatever happens, in whatever order, no task is lost sight of and no node wrongly used."""
+"""The brain of a pool, without Ray: whatever happens, in whatever order, no task is lost sight of
+and no node wrongly used."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,15 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysearch.cluster.pace import LEAST_SECONDS, Pace, weight
-from raysearch.cluster.shape import Node, Shape
-from raysearch.cluster.slots import LINGER_SECONDS, PARDON_SECONDS, Ask, End, Instruction, Load, Say, Slots, Start
-from raysearch.cluster.standing import START_ATTEMPTS
+from raysearch.cluster.deadlines import LEAST_SECONDS, Deadlines, weight
+from raysearch.cluster.node_health import START_ATTEMPTS
+from raysearch.cluster.shape import Node, PoolShape
+from raysearch.cluster.slots import (
+    LINGER_SECONDS,
+    PARDON_SECONDS,
+    Instruction,
+    LoadReplica,
+    Message,
+    ProbeReplica,
+    Slots,
+    StartReplica,
+    StopReplica,
+)
+from raysearch.core.events import Block, Lost, Task
 from raysearch.errors import ResourcesError
-from raysearch.search.events import Block, Lost, Task
 from tests.cluster.contract import at
 
-AUTO = Shape("auto", start_seconds=600.0, deadline_seconds=100.0)
+AUTO = PoolShape("auto", start_seconds=600.0, deadline_seconds=100.0)
 
 
 def task(number: int, attempt: int = 0) -> Task:
@@ -34,9 +45,10 @@ class Actor:
 
 
 class Cluster:
-    """What Ray would do with the instructions, and a check that they can be followed. `room`: CPUs of a node."""
+    """What Ray would do with the instructions, and a check that they can be followed. `room`: CPUs
+    of a node."""
 
-    def __init__(self, shape: Shape, nodes: Iterable[str] = ("a",), room: float = 2.0) -> None:
+    def __init__(self, shape: PoolShape, nodes: Iterable[str] = ("a",), room: float = 2.0) -> None:
         self.now = 0.0
         self.shape = shape
         self.slots = Slots(shape, self.now)
@@ -53,22 +65,24 @@ class Cluster:
     def do(self, instructions: Iterable[Instruction]) -> None:
         for it in instructions:
             match it:
-                case Start(slot, name, avoid):
+                case StartReplica(slot, name, avoid):
                     assert slot not in self.actors, f"{name} begins while its last actor lives"
                     assert name not in self.names, f"two actors are called {name}"
                     self.names.add(name)
                     self.actors[slot] = Actor(name, avoid)
-                case Load(slot):
+                case LoadReplica(slot):
                     actor = self.actors[slot]
                     assert actor.node
-                    assert actor.node in self.warm or actor.node not in self.loading(), "two load on a cold node"
+                    assert actor.node in self.warm or actor.node not in self.loading(), (
+                        "two load on a cold node"
+                    )
                     actor.loading = True
-                case Ask(slot):
+                case ProbeReplica(slot):
                     assert slot in self.out.values()
                     self.actors[slot].asked = True
-                case End(slot):
+                case StopReplica(slot):
                     del self.actors[slot]
-                case Say(text):
+                case Message(text):
                     self.said.append(text)
                 case Lost():
                     del self.out[it.task]  # told once
@@ -86,7 +100,9 @@ class Cluster:
     def check(self) -> None:
         busy = {s.number for s in self.slots.ready() if s.task is not None}
         assert busy == set(self.out.values())
-        has = {t.id: s.number for s in self.slots.ready() for t in (s.task, s.ahead) if t is not None}
+        has = {
+            t.id: s.number for s in self.slots.ready() for t in (s.task, s.ahead) if t is not None
+        }
         assert has == self.out
         free = [s for s in self.slots.ready() if s.task is None]
         ahead = [s for s in self.slots.ready() if s.state == "busy" and s.ahead is None]
@@ -95,11 +111,15 @@ class Cluster:
             not self.living[s.node].draining for s in ahead if s.node in self.living
         )
         for slot in free:
-            assert not self.living[slot.node].draining, "a replica on a node that drains may be given a task"
+            assert not self.living[slot.node].draining, (
+                "a replica on a node that drains may be given a task"
+            )
         if self.shape.replicas == "auto":
             pending = sum(not a.node for a in self.actors.values())
             room = sum(int(n.resources["CPU"]) for n in self.living.values() if not n.draining)
-            assert pending <= max(1, room) + (max(1, len(self.slots.ready())) if self.shape.most else 0)
+            assert pending <= max(1, room) + (
+                max(1, len(self.slots.ready())) if self.shape.most else 0
+            )
             assert self.shape.most is None or len(self.actors) <= self.shape.most + len(busy)
 
     def place(self, node: str | None = None) -> int | None:
@@ -109,7 +129,10 @@ class Cluster:
             fit = [
                 n.id
                 for n in self.living.values()
-                if not actor.node and not n.draining and n.id not in actor.avoid and held[n.id] < n.resources["CPU"]
+                if not actor.node
+                and not n.draining
+                and n.id not in actor.avoid
+                and held[n.id] < n.resources["CPU"]
             ]
             if fit and (node is None or node in fit):
                 actor.node = node or fit[0]
@@ -187,17 +210,23 @@ def _act(cluster: Cluster, action: str, which: int) -> None:
             if not cluster.actors[cluster.out[number]].asked:
                 cluster.answer(number)
         case "die" if (
-            slot := one(s for s, a in cluster.actors.items() if not a.loaded or s in cluster.out.values())
+            slot := one(
+                s for s, a in cluster.actors.items() if not a.loaded or s in cluster.out.values()
+            )
         ) is not None:
             cluster.die(slot)
         case "unreachable" if (slot := one(cluster.out.values())) is not None:
             cluster.actors[slot].asked = False
             cluster.die(slot, certain=False)
-        case "there" if (slot := one(s for s in cluster.out.values() if cluster.actors[s].asked)) is not None:
+        case "there" if (
+            slot := one(s for s in cluster.out.values() if cluster.actors[s].asked)
+        ) is not None:
             cluster.actors[slot].asked = False
             cluster.do(cluster.slots.there(slot, cluster.now))
         case "add" if len(nodes) < 5:
-            cluster.living[name] = Node(name := f"n{cluster.given}-{which}-{cluster.now}", {"CPU": cluster.room})
+            cluster.living[name] = Node(
+                name := f"n{cluster.given}-{which}-{cluster.now}", {"CPU": cluster.room}
+            )
         case "remove" if len(nodes) > 1:
             del cluster.living[nodes[which % len(nodes)]]
         case "drain" if nodes:
@@ -211,7 +240,7 @@ def _act(cluster: Cluster, action: str, which: int) -> None:
     st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=120),
 )
 def test_whatever_happens_every_task_that_is_given_ends_once(
-    shape: Shape, settled: bool, story: list[tuple[str, int]]
+    shape: PoolShape, settled: bool, story: list[tuple[str, int]]
 ) -> None:
     cluster = Cluster(shape, ("a", "b"))
     try:
@@ -285,7 +314,8 @@ def test_a_pool_that_has_lost_all_its_nodes_says_that_it_waits_once() -> None:
         cluster.tick(10.0)
     (said,) = cluster.said
     assert said == (
-        "no replica is there for 30 s: each asks 1 CPU, the cluster has 0 CPUs and 0 GPUs on 0 nodes; waiting for room"
+        "no replica is there for 30 s: each asks 1 CPU, the cluster has 0 CPUs and 0 GPUs on 0 "
+        "nodes; waiting for room"
     )
     cluster.living["b"] = Node("b", {"CPU": 1.0})
     cluster.settle()
@@ -339,7 +369,9 @@ def test_a_draining_node_finishes_its_task_and_gets_no_other() -> None:
     assert not cluster.lost
 
 
-def test_a_replica_that_is_quick_is_given_a_task_ahead_and_what_it_had_not_begun_does_not_count() -> None:
+def test_a_replica_that_is_quick_is_given_a_task_ahead_and_what_it_had_not_begun_does_not_count() -> (
+    None
+):
     cluster = Cluster(replace(AUTO, replicas=1))
     cluster.settle()
     cluster.answer(cluster.give())  # at once
@@ -452,9 +484,13 @@ def _start_in_vain(cluster: Cluster, placed: bool) -> None:
 
 def test_a_pool_that_cannot_start_says_what_happened_each_time() -> None:
     each = r"replica-0\S* did not start on node a: it was killed"
-    with pytest.raises(ResourcesError, match=rf"no replica started, 3 attempts: {each}; {each}; {each}\."):
+    with pytest.raises(
+        ResourcesError, match=rf"no replica started, 3 attempts: {each}; {each}; {each}\."
+    ):
         _start_in_vain(Cluster(replace(AUTO, replicas=1)), placed=True)
-    with pytest.raises(ResourcesError, match="did not start before it was on a node: it was killed"):
+    with pytest.raises(
+        ResourcesError, match="did not start before it was on a node: it was killed"
+    ):
         _start_in_vain(Cluster(replace(AUTO, replicas=1)), placed=False)
 
 
@@ -471,8 +507,10 @@ def test_nodes_that_die_while_many_load_count_once_each() -> None:
     assert cluster.nodes_held() == {"b": 3}
 
 
-def test_a_pool_whose_replicas_all_see_another_model_says_so_at_once_and_waits_where_more_may_come() -> None:
-    def another(shape: Shape) -> Cluster:
+def test_a_pool_whose_replicas_all_see_another_model_says_so_at_once_and_waits_where_more_may_come() -> (
+    None
+):
+    def another(shape: PoolShape) -> Cluster:
         cluster = Cluster(shape)
         cluster.tick()
         cluster.place(), cluster.tick(), cluster.load()
@@ -486,7 +524,8 @@ def test_a_pool_whose_replicas_all_see_another_model_says_so_at_once_and_waits_w
     cluster = another(replace(AUTO, replicas=1))
     with pytest.raises(
         ResourcesError,
-        match=r"no replica is left, and no other node has room for one: replica-0.1 on node a has another",
+        match=r"no replica is left, and no other node has room for one: replica-0.1 on node a has "
+        r"another",
     ):
         cluster.tick()
     cluster = another(replace(AUTO, most=4))
@@ -504,13 +543,18 @@ def test_a_replica_that_never_finishes_loading_is_given_up() -> None:
     assert cluster.actors
     cluster.tick(301.0)
     assert cluster.actors == {}
-    with pytest.raises(ResourcesError, match=r"no replica was ready for 600 s .* took longer than 600 s to load"):
+    with pytest.raises(
+        ResourcesError, match=r"no replica was ready for 600 s .* took longer than 600 s to load"
+    ):
         cluster.tick(601.0)
 
 
 def test_deadlines_follow_what_tasks_took_and_their_size() -> None:
-    pace = Pace(600.0)
-    small, large = task(0), replace(task(1), blocks=tuple(Block("test", i, tuple(range(100))) for i in range(10)))
+    pace = Deadlines(600.0)
+    small, large = (
+        task(0),
+        replace(task(1), blocks=tuple(Block("test", i, tuple(range(100))) for i in range(10))),
+    )
     assert pace.deadline(small) == 600.0
     for _ in range(50):
         pace.took(small, 0.6)
@@ -520,7 +564,7 @@ def test_deadlines_follow_what_tasks_took_and_their_size() -> None:
     half = replace(large, interventions=(at(0),), blocks=large.blocks[:1])
     assert pace.deadline(half) == pytest.approx(20 * 0.1 * 100)
     assert pace.deadline(replace(half, attempt=1)) == pytest.approx(2 * 20 * 0.1 * 100)
-    assert Pace(0.5).deadline(small) == 0.5
-    quick = Pace(0.5)
+    assert Deadlines(0.5).deadline(small) == 0.5
+    quick = Deadlines(0.5)
     quick.took(small, 0.001)
     assert quick.deadline(small) == 0.5

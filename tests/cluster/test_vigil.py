@@ -1,4 +1,5 @@
-"""The watch over a Ray: a death is said, with the way to go on; a call that does not come back is ended."""
+"""The watch over a Ray: a death is said, with the way to go on; a call that does not come back is
+ended."""
 
 import re
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from raysearch.cluster.vigil import OfAddress, Vigil, of_processes
+from raysearch.cluster.ray_watch import OfAddress, RayWatch, of_processes
 from raysearch.errors import ClusterError
 
 
@@ -24,22 +25,30 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
 def test_a_call_to_a_ray_that_lives_is_let_through_and_one_to_a_dead_one_is_refused(
     process: "subprocess.Popen[bytes]",
 ) -> None:
-    vigil = Vigil(of_processes({"raylet": process}))
+    vigil = RayWatch(of_processes({"raylet": process}))
     with vigil.asking():
         pass
     process.kill()
     process.wait()
     with (
-        pytest.raises(ClusterError, match=rf"raylet .*process {process.pid}\) was killed by signal 9") as e,
+        pytest.raises(
+            ClusterError, match=rf"raylet .*process {process.pid}\) was killed by signal 9"
+        ) as e,
         vigil.asking(),
     ):
         pytest.fail("it was let through")
     assert "\n" not in str(e.value)
+    assert "`raysearch resume` goes on with the run" in str(e.value)
+    assert str(e.value).endswith(
+        "where none had begun, give the command again"
+    )  # it may die while models are loaded
     vigil.close()
 
 
-def test_a_death_in_the_middle_of_a_call_is_said_when_it_comes_back(process: "subprocess.Popen[bytes]") -> None:
-    vigil = Vigil(of_processes({"gcs_server": process}))
+def test_a_death_in_the_middle_of_a_call_is_said_when_it_comes_back(
+    process: "subprocess.Popen[bytes]",
+) -> None:
+    vigil = RayWatch(of_processes({"gcs_server": process}))
 
     def call() -> None:
         with vigil.asking():
@@ -61,7 +70,7 @@ def test_a_call_that_is_stuck_in_a_dead_ray_is_ended_with_its_last_words(
         codes.append(code)
         ended.set()
 
-    vigil = Vigil(of_processes({"gcs_server": process}), stuck=0.2, end=end)
+    vigil = RayWatch(of_processes({"gcs_server": process}), stuck=0.2, end=end)
     vigil.last_words(lambda: print("go on with: x", file=sys.stderr))
 
     def call() -> None:
@@ -78,7 +87,7 @@ def test_a_call_that_is_stuck_in_a_dead_ray_is_ended_with_its_last_words(
 
 def test_a_driver_that_is_busy_elsewhere_is_not_ended(process: "subprocess.Popen[bytes]") -> None:
     codes: list[int] = []
-    vigil = Vigil(of_processes({"gcs_server": process}), stuck=0.0, end=codes.append)
+    vigil = RayWatch(of_processes({"gcs_server": process}), stuck=0.0, end=codes.append)
     process.kill()
     process.wait()
     time.sleep(2)  # some looks

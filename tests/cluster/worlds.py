@@ -4,36 +4,40 @@ import json
 from pathlib import Path
 
 from raysearch.causal import draw_pairs
-from raysearch.cluster.work import Work
+from raysearch.cluster.replica_spec import ReplicaSpec
+from raysearch.core.events import Opened
+from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.problems import load_problem
-from raysearch.search.blocks import expected
-from raysearch.search.events import Opened
-from raysearch.search.proposers import Exhaustive
-from raysearch.search.screening import Plan
+from raysearch.proposers.base import Exhaustive
+from raysearch.search.pair_blocks import expected
+from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.sequential import SequentialTest
-from raysearch.search.space import Grid, HypothesisSpace
+from raysearch.stats.match_test import MatchTest
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("a", "b", "c", "sum_ab", "total")
 POSITIONS = ("a", "plus1", "b", "plus2", "c", "last")
 
 
-def planted_work(test: int = 160, holdout: int = 32, rows: int = 64) -> Work:
+def planted_work(test: int = 160, holdout: int = 32, rows: int = 64) -> ReplicaSpec:
     """The planted model with pairs of its problem."""
     problem = load_problem("raysearch.problems.add_three", {})
     pairs = draw_pairs(problem, VARIABLES, {"test": test, "holdout": holdout}, seed=0)
-    return Work(str(ROOT / "jobs/planted/model"), None, "float32", pairs, POSITIONS, VARIABLES, rows=rows)
+    return ReplicaSpec(
+        str(ROOT / "jobs/planted/model"), None, "float32", pairs, POSITIONS, VARIABLES, rows=rows
+    )
 
 
-def planted_search(work: Work, opened: Opened, rows: int = 64) -> Search:
+def planted_search(work: ReplicaSpec, opened: Opened, rows: int = 64) -> Search:
     """A search over all its 120 hypotheses."""
-    space = HypothesisSpace(VARIABLES, (Grid("residual", tuple(range(opened.facts.layers)), (None,), POSITIONS),))
+    space = HypothesisSpace(
+        VARIABLES, (Grid("residual", tuple(range(opened.facts.layers)), (None,), POSITIONS),)
+    )
     splits = {p.index: p.split for p in work.pairs}
     pairs = {e.index: expected(e, splits[e.index]) for e in opened.encoded}
     counts = {s: sum(v == s for v in splits.values()) for s in ("test", "holdout")}
-    plan = Plan(counts, max_pairs=160, solved_only=True)  # type: ignore[arg-type]
-    return Search(Exhaustive(space), SequentialTest(0.8, 0.05, 0.05, len(space)), pairs, plan, rows=rows)
+    plan = ScreeningPlan(counts, max_pairs=160, solved_only=True)  # type: ignore[arg-type]
+    return Search(Exhaustive(space), MatchTest(0.8, 0.05, 0.05, len(space)), pairs, plan, rows=rows)
 
 
 def true_cells() -> set[tuple[str, int, str]]:

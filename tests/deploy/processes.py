@@ -24,13 +24,18 @@ def missing(*programs: str) -> str:
 
 def find(program: str) -> str | None:
     """Where a program is; servers of Debian lie outside the path of most users."""
-    places = [os.environ.get("PATH", ""), "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    places = [
+        os.environ.get("PATH", ""),
+        "/usr/sbin",
+        *map(str, Path("/usr/lib/postgresql").glob("*/bin")),
+    ]
     return shutil.which(program, path=os.pathsep.join(places))
 
 
 @contextmanager
 def folder_of(user: str | None) -> Iterator[Path]:
-    """A short-named folder that `user` (None: whoever runs this) owns; sockets cannot have long paths."""
+    """A short-named folder that `user` (None: whoever runs this) owns; sockets cannot have long
+    paths."""
     path = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
     try:
         if user is not None:
@@ -42,27 +47,44 @@ def folder_of(user: str | None) -> Iterator[Path]:
 
 
 def servant(name: str) -> str | None:
-    """The user that a server must run as: `name` if this is root, who may not run it, else nobody else (None)."""
+    """The user that a server must run as: `name` if this is root, who may not run it, else nobody
+    else (None)."""
     return name if os.geteuid() == 0 else None
 
 
 def as_user(user: str | None) -> dict[str, Any]:
     """Arguments of Popen."""
-    return {} if user is None else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    return (
+        {}
+        if user is None
+        else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    )
 
 
 @contextmanager
 def running(
     command: Sequence[str], log: Path, up: Callable[[], bool], seconds: float = 300, **more: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` in the foreground, with a group of its own, once `up` says that it is; ended when left."""
+    """`command` in the foreground, with a group of its own, once `up` says that it is; ended when
+    left."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, **more
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            **more,
         )
     try:
-        wait_until(lambda: process.poll() is not None or up(), seconds, lambda: f"{command[0]}:\n{log.read_text()}")
-        assert process.poll() is None, f"{command[0]} ended with {process.returncode}:\n{log.read_text()}"
+        wait_until(
+            lambda: process.poll() is not None or up(),
+            seconds,
+            lambda: f"{command[0]}:\n{log.read_text()}",
+        )
+        assert process.poll() is None, (
+            f"{command[0]} ended with {process.returncode}:\n{log.read_text()}"
+        )
         yield process
     finally:
         _end(process)

@@ -1,7 +1,9 @@
-"""Slurm for real: munged, slurmctld and two slurmd on this machine, each in the foreground, in a folder of their own.
+"""Slurm for real: munged, slurmctld and two slurmd on this machine, each in the foreground, in a
+folder of their own.
 
-Invariants: nothing of a Slurm that the machine may have is read or touched: configuration, key, sockets and ports are of our own. There
-is one at a time on a machine: the ports of a job's Ray, and its folder, go by the job's number, and every Slurm counts from 1.
+Invariants: nothing of a Slurm that the machine may have is read or touched: configuration, key,
+sockets and ports are of our own. There is one at a time on a machine: the ports of a job's Ray, and
+its folder, go by the job's number, and every Slurm counts from 1.
 """
 
 import os
@@ -60,7 +62,13 @@ class Slurm:
     def call(self, *command: str, cwd: Path | None = None, **more: str) -> str:
         """What a command of Slurm prints."""
         done = subprocess.run(
-            command, cwd=cwd, env=self.environment | more, capture_output=True, text=True, check=False, timeout=300
+            command,
+            cwd=cwd,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
         return done.stdout
@@ -125,13 +133,19 @@ def slurm(logs: Path) -> Iterator[Slurm]:
         cluster = Slurm(environment)
         states = ("sinfo", "--noheader", "--Node", "--format=%N %T")
         wait_until(
-            lambda: cluster.call(*states).split() == ["n1", "idle", "n2", "idle"], 300, lambda: cluster.call(*states)
+            lambda: cluster.call(*states).split() == ["n1", "idle", "n2", "idle"],
+            300,
+            lambda: cluster.call(*states),
         )
         try:
             yield cluster
         finally:  # what steps have started ends with the jobs, not with the daemons
             cluster.call("scancel", "--full", "--partition=main")
-            wait_until(lambda: not cluster.call("squeue", "--noheader"), 300, lambda: cluster.call("squeue"))
+            wait_until(
+                lambda: not cluster.call("squeue", "--noheader"),
+                300,
+                lambda: cluster.call("squeue"),
+            )
 
 
 def _program(name: str) -> str:

@@ -1,4 +1,5 @@
-"""What `deploy render` writes is what the tools that will read it take: each is asked, where it is here."""
+"""What `deploy render` writes is what the tools that will read it take: each is asked, where it is
+here."""
 
 import json
 import os
@@ -19,12 +20,20 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERAY = DEPLOY / "kuberay"
 SCHEMAS = ROOT.parent / "shared" / "kuberay-schemas"
-"""JSON Schemas of KubeRay's custom resources: that project's own data, kept beside this repository where there are any."""
+"""JSON Schemas of KubeRay's custom resources: that project's own data, kept beside this repository
+where there are any."""
 
-OVERLAYS = sorted(p.parent.relative_to(KUBERAY).as_posix() for p in KUBERAY.glob("overlays/*/*/kustomization.yaml"))
+OVERLAYS = sorted(
+    p.parent.relative_to(KUBERAY).as_posix()
+    for p in KUBERAY.glob("overlays/*/*/kustomization.yaml")
+)
 
-needs_schemas = pytest.mark.skipif(not SCHEMAS.is_dir(), reason=f"no schemas of KubeRay in {SCHEMAS}")
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here, so no kustomize")
+needs_schemas = pytest.mark.skipif(
+    not SCHEMAS.is_dir(), reason=f"no schemas of KubeRay in {SCHEMAS}"
+)
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="no kubectl here, so no kustomize"
+)
 
 
 def _tool(name: str, *arguments: str) -> None:
@@ -41,14 +50,17 @@ def _documents(path: Path) -> Iterator[dict[str, Any]]:
 @cache
 def _built(overlay: str) -> list[dict[str, Any]]:
     """What kustomize makes of an overlay; to be read."""
-    done = subprocess.run(["kubectl", "kustomize", KUBERAY / overlay], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["kubectl", "kustomize", KUBERAY / overlay], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return [d for d in yaml.safe_load_all(done.stdout) if d]
 
 
 @cache
 def _custom(kind: str) -> Any:
-    """What validates a custom resource of this kind. Its schema is large, and is itself looked at once."""
+    """What validates a custom resource of this kind. Its schema is large, and is itself looked at
+    once."""
     schema = json.loads((SCHEMAS / f"{kind.lower()}s.v1.json").read_text())
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)
@@ -66,7 +78,9 @@ def _walk(value: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted([*DEPLOY.rglob("*.sh"), *DEPLOY.rglob("*.sbatch")]), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted([*DEPLOY.rglob("*.sh"), *DEPLOY.rglob("*.sbatch")]), ids=lambda p: p.name
+)
 def test_shellcheck_has_nothing_to_say_of_a_script(path: Path) -> None:
     _tool("shellcheck", "--severity=warning", str(path))
     assert os.access(path, os.X_OK)
@@ -74,12 +88,19 @@ def test_shellcheck_has_nothing_to_say_of_a_script(path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_compose_file_is_of_the_compose_specification() -> None:
-    _tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose" / "compose.yaml"))
+    _tool(
+        "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        str(DEPLOY / "compose" / "compose.yaml"),
+    )
 
 
 def test_every_file_that_compose_mounts_is_there() -> None:
     services = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
-    sources = {v["source"] for s in services.values() for v in s.get("volumes", []) if v["type"] == "bind"}
+    sources = {
+        v["source"] for s in services.values() for v in s.get("volumes", []) if v["type"] == "bind"
+    }
     assert "../prometheus" in sources
     missing = [s for s in sources if not (DEPLOY / "compose" / s).exists()]
     assert not missing
@@ -147,14 +168,21 @@ def test_kustomize_builds_an_overlay_of_which_each_resource_is_valid(overlay: st
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_config_map_that_a_pod_names_is_built_and_every_secret_is_in_the_readme(overlay: str) -> None:
+def test_every_config_map_that_a_pod_names_is_built_and_every_secret_is_in_the_readme(
+    overlay: str,
+) -> None:
     documents = _built(overlay)
     built = {d["metadata"]["name"] for d in documents if d["kind"] == "ConfigMap"}
     asked = {w["configMap"]["name"] for w in _walk(documents) if "configMap" in w}
     asked |= {w["configMapRef"]["name"] for w in _walk(documents) if "configMapRef" in w}
     assert asked == built
     secrets = {w["secretName"] for w in _walk(documents) if "secretName" in w}
-    secrets |= {w[key]["name"] for w in _walk(documents) for key in ("secretRef", "secretKeyRef") if key in w}
+    secrets |= {
+        w[key]["name"]
+        for w in _walk(documents)
+        for key in ("secretRef", "secretKeyRef")
+        if key in w
+    }
     readme = (DEPLOY / "README.md").read_text()
     assert secrets
     assert not [s for s in secrets if f"secret generic {s} " not in readme]
@@ -181,8 +209,14 @@ def test_kustomizations_name_files_that_are_there() -> None:
     for path in KUBERAY.rglob("kustomization.yaml"):
         (content,) = _documents(path)
         named = [*content.get("resources", []), *content.get("components", [])]
-        named += [f.rpartition("=")[2] for g in content.get("configMapGenerator", []) for f in g.get("files", [])]
+        named += [
+            f.rpartition("=")[2]
+            for g in content.get("configMapGenerator", [])
+            for f in g.get("files", [])
+        ]
         assert named or content["kind"] == "Component"
         assert not [n for n in named if not (path.parent / n).exists()]
         for patch in content.get("patches", []):
-            assert all(set(step) == {"op", "path", "value"} for step in yaml.safe_load(patch["patch"]))
+            assert all(
+                set(step) == {"op", "path", "value"} for step in yaml.safe_load(patch["patch"])
+            )

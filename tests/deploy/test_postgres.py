@@ -1,4 +1,5 @@
-"""The MLflow server of deploy/ for real: PostgreSQL 15 with a password, MLflow with passwords, a search that is mirrored to it."""
+"""The MLflow server of deploy/ for real: PostgreSQL 15 with a password, MLflow with passwords, a
+search that is mirrored to it."""
 
 import os
 import secrets
@@ -21,7 +22,8 @@ PROGRAMS = ("initdb", "postgres")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        bool(missing(*PROGRAMS)), reason=f"PostgreSQL is not here (Debian: postgresql): no {missing(*PROGRAMS)}"
+        bool(missing(*PROGRAMS)),
+        reason=f"PostgreSQL is not here (Debian: postgresql): no {missing(*PROGRAMS)}",
     ),
     pytest.mark.timeout(900),
 ]
@@ -49,14 +51,27 @@ def postgres(password: str, logs: Path) -> Iterator[int]:
             check=True, capture_output=True, cwd=folder, **as_user(user),
         )  # fmt: skip
         port = free_port()
-        command = [str(find("postgres")), "-D", str(data), "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-        with running(command, logs / "postgres.log", lambda: answers(port), cwd=folder, **as_user(user)):
+        command = [
+            str(find("postgres")),
+            "-D",
+            str(data),
+            "-p",
+            str(port),
+            "-k",
+            str(folder),
+            "-c",
+            "fsync=off",
+        ]
+        with running(
+            command, logs / "postgres.log", lambda: answers(port), cwd=folder, **as_user(user)
+        ):
             yield port
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """As deploy/kuberay/base/mlflow.yaml starts it: the same flags, the same file of who may do what, the secrets by variable."""
+    """As deploy/kuberay/base/mlflow.yaml starts it: the same flags, the same file of who may do
+    what, the secrets by variable."""
     logs = tmp_path_factory.mktemp("logs")
     inside, outside = secrets.token_hex(16), secrets.token_hex(16)
     with postgres(inside, logs) as database:
@@ -81,14 +96,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         uri = f"http://127.0.0.1:{port}"
-        with running(list(map(str, command)), logs / "mlflow.log", lambda: _healthy(uri), env=environment, cwd=logs):
-            yield Server(uri, {"MLFLOW_TRACKING_USERNAME": "raysearch", "MLFLOW_TRACKING_PASSWORD": outside})
+        with running(
+            list(map(str, command)),
+            logs / "mlflow.log",
+            lambda: _healthy(uri),
+            env=environment,
+            cwd=logs,
+        ):
+            yield Server(
+                uri, {"MLFLOW_TRACKING_USERNAME": "raysearch", "MLFLOW_TRACKING_PASSWORD": outside}
+            )
 
 
 def test_a_search_is_mirrored_to_mlflow_on_postgresql(
     server: Server, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ("--pool", "local", "--set", "pairs.test=64", "--set", "space.layers=[1]", "--tracking-uri", server.uri)
+    flags = (
+        "--pool",
+        "local",
+        "--set",
+        "pairs.test=64",
+        "--set",
+        "space.layers=[1]",
+        "--tracking-uri",
+        server.uri,
+    )
     done = shell("run", str(QUICKSTART), *flags, **server.environment)
     assert done.returncode == 0, done.stderr
     for name, value in server.environment.items():
@@ -105,7 +137,11 @@ def test_a_search_is_mirrored_to_mlflow_on_postgresql(
     assert "job.yaml" in [f.path for f in client.list_artifacts(run.info.run_id)]
     kept = [p.read_text(errors="ignore") for p in (shell.folder / "runs").rglob("*.json*")]
     assert kept
-    assert not [t for t in [*kept, done.stdout, done.stderr] if server.environment["MLFLOW_TRACKING_PASSWORD"] in t]
+    assert not [
+        t
+        for t in [*kept, done.stdout, done.stderr]
+        if server.environment["MLFLOW_TRACKING_PASSWORD"] in t
+    ]
 
 
 def test_mlflow_lets_in_nobody_without_the_password(server: Server) -> None:
@@ -119,7 +155,9 @@ def test_mlflow_lets_in_nobody_without_the_password(server: Server) -> None:
 def _create_database(port: int, password: str) -> None:
     import psycopg2
 
-    connection = psycopg2.connect(host="127.0.0.1", port=port, user="mlflow", password=password, dbname="postgres")
+    connection = psycopg2.connect(
+        host="127.0.0.1", port=port, user="mlflow", password=password, dbname="postgres"
+    )
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -127,7 +165,9 @@ def _create_database(port: int, password: str) -> None:
     finally:
         connection.close()
     with pytest.raises(psycopg2.OperationalError, match="password"):
-        psycopg2.connect(host="127.0.0.1", port=port, user="mlflow", password="another", dbname="mlflow")
+        psycopg2.connect(
+            host="127.0.0.1", port=port, user="mlflow", password="another", dbname="mlflow"
+        )
 
 
 def _healthy(uri: str) -> bool:

@@ -11,7 +11,9 @@ import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = DEPLOY / "compose" / "compose.yaml"
-FILES = sorted(p for p in DEPLOY.rglob("*") if p.is_file() and p.suffix != ".json" and p.name != ".env")
+FILES = sorted(
+    p for p in DEPLOY.rglob("*") if p.is_file() and p.suffix != ".json" and p.name != ".env"
+)
 
 ASKS = ("RAY_AUTH_MODE", "--app-name=basic-auth", "authOptions", "POSTGRES_PASSWORD_FILE")
 """What makes a service ask for a token or password."""
@@ -53,7 +55,9 @@ def test_no_file_holds_a_secret(path: Path) -> None:
             [A-Za-z0-9+/]{6,}"""
     )
     keys = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN|://[^/\s:@]+:[^@/\s$]+@")
-    assert not [line for line in path.read_text().splitlines() if secret.search(line) or keys.search(line)]
+    assert not [
+        line for line in path.read_text().splitlines() if secret.search(line) or keys.search(line)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,8 @@ def test_compose_publishes_on_loopback_alone_and_asks_at_each_service() -> None:
             "head": environment.get("RAY_AUTH_MODE") == "token",
             "worker": environment.get("RAY_AUTH_MODE") == "token",
             "search": environment.get("RAY_AUTH_MODE") == "token",
-            "mlflow": "--app-name=basic-auth" in command and "MLFLOW_AUTH_ADMIN_PASSWORD" in command,
+            "mlflow": "--app-name=basic-auth" in command
+            and "MLFLOW_AUTH_ADMIN_PASSWORD" in command,
             "postgres": environment.get("POSTGRES_HOST_AUTH_METHOD") == "scram-sha-256",
             "grafana": environment.get("GF_AUTH_ANONYMOUS_ENABLED") == "false",
             "prometheus": "--web.listen-address=127.0.0.1:9090" in command
@@ -145,7 +150,9 @@ def test_every_pod_is_behind_a_network_policy_that_lets_in_named_pods_only() -> 
             assert yaml.safe_load(template)["app.kubernetes.io/part-of"] == "raysearch"
 
 
-@pytest.mark.parametrize("path", sorted(DEPLOY.rglob("basic_auth.ini")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted(DEPLOY.rglob("basic_auth.ini")), ids=lambda p: p.parent.name
+)
 def test_mlflow_lets_nobody_see_what_he_was_not_given(path: Path) -> None:
     config = configparser.ConfigParser()
     config.read(path)
@@ -156,9 +163,13 @@ def test_mlflow_lets_nobody_see_what_he_was_not_given(path: Path) -> None:
 def test_the_image_runs_as_nobody_of_importance_with_every_version_pinned() -> None:
     text = (DEPLOY / "docker" / "Dockerfile").read_text()
     assert re.findall(r"^USER (.*)$", text, re.M) == ["1000:1000"]
-    images = re.findall(r"^FROM (\S+)", text, re.M) + re.findall(r"image: (\S+/\S+|postgres\S+)", COMPOSE.read_text())
+    images = re.findall(r"^FROM (\S+)", text, re.M) + re.findall(
+        r"image: (\S+/\S+|postgres\S+)", COMPOSE.read_text()
+    )
     assert images
     assert all(re.search(r":v?\d+\.\d+(\.\d+)?", image) for image in images)
-    installs = [line for line in text.splitlines() if "pip install" in line and not line.startswith("#")]
+    installs = [
+        line for line in text.splitlines() if "pip install" in line and not line.startswith("#")
+    ]
     pinned = ("-c pins.txt", "--require-hashes --no-deps", "--no-deps --no-build-isolation .")
     assert all(any(p in line for p in pinned) for line in installs)

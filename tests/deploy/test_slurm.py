@@ -1,4 +1,5 @@
-"""`deploy render slurm` on a real Slurm of two nodes: a search over both, and one that is requeued at its time limit.
+"""`deploy render slurm` on a real Slurm of two nodes: a search over both, and one that is requeued
+at its time limit.
 
 Both jobs run at once and share a node, so they take the time of one.
 """
@@ -22,7 +23,8 @@ from tests.deploy.slurm import PROGRAMS, Slurm, slurm
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        bool(missing(*PROGRAMS)), reason=f"Slurm is not whole here (Debian: slurm-wlm, munge): no {missing(*PROGRAMS)}"
+        bool(missing(*PROGRAMS)),
+        reason=f"Slurm is not whole here (Debian: slurm-wlm, munge): no {missing(*PROGRAMS)}",
     ),
     pytest.mark.timeout(1500),
 ]
@@ -79,7 +81,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture(scope="module")
 def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """The quickstart over two nodes, and the slow search, whose time limit is set when it has begun to search."""
+    """The quickstart over two nodes, and the slow search, whose time limit is set when it has begun
+    to search."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "slow.py").write_text(SLOW)
     _takes(folder, 0.08)
@@ -96,16 +99,31 @@ def done(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "--time",
         "15",
     )
-    quick = _submit(cluster, shell, QUICKSTART, *few, "--workers", "2", "--gpus", "1", "--set", "pairs.test=128")
-    slow_sets = ("--set", "model.path=slow.py:slow", "--set", "resources.rows=8", "--set", "resources.replicas=1")
+    quick = _submit(
+        cluster, shell, QUICKSTART, *few, "--workers", "2", "--gpus", "1", "--set", "pairs.test=128"
+    )
+    slow_sets = (
+        "--set",
+        "model.path=slow.py:slow",
+        "--set",
+        "resources.rows=8",
+        "--set",
+        "resources.replicas=1",
+    )
     job = folder / HANDCRAFTED.name
     job.write_text(HANDCRAFTED.read_text())
-    slow = _submit(cluster, shell, job, *few, *slow_sets, "--workers", "1", "--gpus", "0", "--grace", "90")
-    wait_until(lambda: _measured(folder, slow) > 3 or _over(cluster, slow), 600, lambda: _logs(folder))
+    slow = _submit(
+        cluster, shell, job, *few, *slow_sets, "--workers", "1", "--gpus", "0", "--grace", "90"
+    )
+    wait_until(
+        lambda: _measured(folder, slow) > 3 or _over(cluster, slow), 600, lambda: _logs(folder)
+    )
     assert not _over(cluster, slow), _logs(folder)
     _takes(folder, 1.0)  # it cannot be through before its limit comes
     hours, minutes, _ = cluster.job(slow)["RunTime"].split(":")
-    cluster.call("scontrol", "update", f"JobId={slow}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}")
+    cluster.call(
+        "scontrol", "update", f"JobId={slow}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}"
+    )
     wait_until(lambda: cluster.job(slow)["Restarts"] == "1", 300, lambda: _logs(folder))
     _takes(folder, 0.0)
     cluster.call("scontrol", "update", f"JobId={slow}", "TimeLimit=15")
@@ -118,7 +136,11 @@ def test_a_search_runs_over_the_nodes_of_an_allocation(done: dict[str, Done]) ->
     quick = done["quick"]
     assert quick.facts["JobState"] == "COMPLETED", quick.log
     assert "ray: 2 of 2 nodes" in quick.log
-    accepted = {(r["variable"], r["layer"], r["position"]) for r in quick.results if r["verdict"] == "accept"}
+    accepted = {
+        (r["variable"], r["layer"], r["position"])
+        for r in quick.results
+        if r["verdict"] == "accept"
+    }
     assert accepted == {
         ("a", 0, "a"), ("b", 0, "b"), ("c", 0, "c"), ("c", 1, "c"), ("sum_ab", 1, "plus2"), ("total", 2, "last"), ("total", 3, "last")
     }  # fmt: skip
@@ -134,14 +156,21 @@ def test_at_its_time_limit_a_search_is_requeued_and_comes_to_the_same_verdicts(
     assert "the time limit is near" in slow.log
     drivers = sorted(p.name for p in (slow.run.path / "journal").iterdir())
     assert len(drivers) == 2, "one run, which a second driver has gone on with"
-    assert shell("run", str(HANDCRAFTED), "--pool", "local", "--tracking-uri", "none", "-q").returncode == 0
+    assert (
+        shell("run", str(HANDCRAFTED), "--pool", "local", "--tracking-uri", "none", "-q").returncode
+        == 0
+    )
     undisturbed = shell.json("results", "latest", "-o", "json")
     assert _rows(slow.results) == _rows(undisturbed)
 
 
-def test_a_node_of_an_allocation_asks_for_the_token_and_shows_it_to_nobody(done: dict[str, Done]) -> None:
+def test_a_node_of_an_allocation_asks_for_the_token_and_shows_it_to_nobody(
+    done: dict[str, Done],
+) -> None:
     for job in done.values():
-        assert not re.search(r"\b[0-9a-f]{64}\b", job.log), "the token, or what looks like it, is in the log"
+        assert not re.search(r"\b[0-9a-f]{64}\b", job.log), (
+            "the token, or what looks like it, is in the log"
+        )
 
 
 def test_nothing_is_left_behind_on_the_nodes(done: dict[str, Done]) -> None:
@@ -152,7 +181,9 @@ def test_nothing_is_left_behind_on_the_nodes(done: dict[str, Done]) -> None:
 def _submit(cluster: Slurm, shell: Shell, job: Path, *flags: str) -> str:
     at = shell("deploy", "render", "slurm", str(job), *flags, "--to", job.stem)
     assert at.returncode == 0, at.stderr
-    clean = {k: v for k, v in cluster.environment.items() if not k.startswith(("RAYSEARCH_", "RAY_"))}
+    clean = {
+        k: v for k, v in cluster.environment.items() if not k.startswith(("RAYSEARCH_", "RAY_"))
+    }
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
     done = subprocess.run(
         ["sbatch", "--parsable", at.stdout.strip()], cwd=shell.folder, env=clean | {"PATH": path, "TMPDIR": "/tmp"},
@@ -174,7 +205,9 @@ def _over(cluster: Slurm, number: str) -> bool:
 
 def _measured(folder: Path, number: str) -> int:
     files = folder.glob(f"runs/slurm-{number}/*/journal/*/*.jsonl")
-    return sum(line.count('"type":"measured"') for f in files for line in f.read_text().splitlines())
+    return sum(
+        line.count('"type":"measured"') for f in files for line in f.read_text().splitlines()
+    )
 
 
 def _logs(folder: Path) -> str:
@@ -186,7 +219,10 @@ def _done(cluster: Slurm, shell: Shell, number: str) -> Done:
     log = Path(facts["StdOut"]).read_text()
     (path,) = shell.folder.glob(f"runs/slurm-{number}/*/run.json")
     return Done(
-        facts, log, RunFolder.open(path.parent), json.loads(shell("results", str(path.parent), "-o", "json").stdout)
+        facts,
+        log,
+        RunFolder.open(path.parent),
+        json.loads(shell("results", str(path.parent), "-o", "json").stdout),
     )
 
 

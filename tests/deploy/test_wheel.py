@@ -1,4 +1,5 @@
-"""Nothing installs the name `raysearch` from an index, which is somebody else's there: raysearch goes along as what it is."""
+"""Nothing installs the name `raysearch` from an index, which is somebody else's there: raysearch
+goes along as what it is."""
 
 import re
 import subprocess
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 from raysearch.cli.doctor import _raysearch
 from raysearch.cli.main import cli
-from raysearch.cli.send import Sending, _order
+from raysearch.cli.submit import Submission, _order
 from raysearch.deploy.wheel import DISTRIBUTION, needs, wheel
 from raysearch.errors import RaysearchError
 
@@ -33,8 +34,14 @@ BARE = re.compile(
 
 
 def _texts() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = [ROOT / name for name in listed.split("\0") if name and not name.startswith("tests/deploy/test_wheel.py")]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    found = [
+        ROOT / name
+        for name in listed.split("\0")
+        if name and not name.startswith("tests/deploy/test_wheel.py")
+    ]
     kinds = {
         ".py",
         ".md",
@@ -90,9 +97,21 @@ def test_no_file_installs_the_bare_name() -> None:
 
 
 def test_a_job_with_runtime_pip_takes_this_code_along_and_only_its_needs_from_an_index() -> None:
-    given = {"store": "s3://b/r", "tracking_uri": None, "fail_on_error": 0.1, "mlflow_children": 0, "quiet": True}
-    flags = {"verbose": False, "no_color": True, "wait": True, "env": (), "address": "http://head:8265"}
-    order = _order(Sending(**given, **flags, runtime="pip"), "id", ["run", "job.yaml"], {})  # type: ignore[arg-type]
+    given = {
+        "store": "s3://b/r",
+        "tracking_uri": None,
+        "fail_on_error": 0.1,
+        "mlflow_children": 0,
+        "quiet": True,
+    }
+    flags = {
+        "verbose": False,
+        "no_color": True,
+        "wait": True,
+        "env": (),
+        "address": "http://head:8265",
+    }
+    order = _order(Submission(**given, **flags, runtime="pip"), "id", ["run", "job.yaml"], {})  # type: ignore[arg-type]
     assert order.modules == (ROOT / "raysearch",)
     assert order.entrypoint.startswith("python3 -m raysearch.cli run")
     assert order.pip == needs()
@@ -124,7 +143,12 @@ def test_the_wheel_holds_this_code_and_installs_without_an_index(tmp_path: Path)
     subprocess.run([*pip, str(tmp_path / name)], check=True)
     code = "import raysearch; print(raysearch.__file__)"
     shown = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}"],
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -157,16 +181,27 @@ def test_what_nodes_install_is_pinned_by_hash_and_whole() -> None:
     assert "://" not in REQUIREMENTS.read_text()
     assert not {"raysearch", DISTRIBUTION, "torch"} & found.keys()
     script = _script()
-    constraints = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    assert found.items() <= {script._name(name): version for name, version in constraints.items()}.items()
-    assert {script._name(re.split(r"[\[<>=!~ ]", one)[0]) for one in needs()} - {"torch"} <= found.keys()
+    constraints = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    )
+    assert (
+        found.items()
+        <= {script._name(name): version for name, version in constraints.items()}.items()
+    )
+    assert {script._name(re.split(r"[\[<>=!~ ]", one)[0]) for one in needs()} - {
+        "torch"
+    } <= found.keys()
 
 
-def test_doctor_notices_somebody_elses_raysearch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_notices_somebody_elses_raysearch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _raysearch().startswith(f"{DISTRIBUTION} 0.")
     about = tmp_path / "raysearch-0.1.2.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: raysearch\nVersion: 0.1.2\nSummary: Omni search.\n")
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: raysearch\nVersion: 0.1.2\nSummary: Omni search.\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
         RaysearchError, match=r"0\.1\.2 is installed too, from an index: that is somebody else's"
@@ -182,9 +217,14 @@ def test_what_a_build_leaves_in_the_checkout_is_taken_for_no_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = wheel()
-    for name, folder in ((DISTRIBUTION, "raysearch_alignment.egg-info"), ("raysearch", "raysearch.egg-info")):
+    for name, folder in (
+        (DISTRIBUTION, "raysearch_alignment.egg-info"),
+        ("raysearch", "raysearch.egg-info"),
+    ):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+        (tmp_path / folder / "PKG-INFO").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n"
+        )
     monkeypatch.syspath_prepend(tmp_path)
     assert version(DISTRIBUTION) == version("raysearch") == "9.9"  # as Python itself sees it
     assert wheel() == before

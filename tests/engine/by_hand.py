@@ -1,6 +1,7 @@
 """Interchange by plain torch hooks, written by hand for each family: an oracle of the tests' own.
 
-Invariants: shares nothing with the engine: modules, sides and columns are spelled out here, for the tiny models of `worlds`.
+Invariants: shares nothing with the engine: modules, sides and columns are spelled out here, for the
+tiny models of `worlds`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Swap:
-    """Tokens `ours` of `into` in the base's run take what tokens `theirs` of `out_of` have in the source's."""
+    """Tokens `ours` of `into` in the base's run take what tokens `theirs` of `out_of` have in the
+    source's."""
 
     into: Place
     ours: tuple[int, ...]
@@ -45,7 +47,9 @@ def heads_of(family: str, component: str) -> int:
     return HEADS if component in ("head", "query") else 0
 
 
-def place(model: PreTrainedModel, family: str, component: str, layer: int, head: int | None = None) -> Place:
+def place(
+    model: PreTrainedModel, family: str, component: str, layer: int, head: int | None = None
+) -> Place:
     """Where a component (one head of it) of the first tier's families is."""
     if family == "gpt2":
         return _gpt2(model, component, layer, head)
@@ -54,8 +58,11 @@ def place(model: PreTrainedModel, family: str, component: str, layer: int, head:
     return _llama_like(model, family, component, layer, head)
 
 
-def interchange(model: PreTrainedModel, base: Sequence[int], source: Sequence[int], swaps: Sequence[Swap]) -> Tensor:
-    """The logits at the last token of `base`: the source's run, then the base's, two plain forward passes."""
+def interchange(
+    model: PreTrainedModel, base: Sequence[int], source: Sequence[int], swaps: Sequence[Swap]
+) -> Tensor:
+    """The logits at the last token of `base`: the source's run, then the base's, two plain forward
+    passes."""
     lent: dict[int, Tensor] = {}
     with torch.no_grad():
         handles = [_keep(swap.out_of, at, lent) for at, swap in enumerate(swaps)]
@@ -69,12 +76,18 @@ def interchange(model: PreTrainedModel, base: Sequence[int], source: Sequence[in
     return logits.float()
 
 
-def _llama_like(model: PreTrainedModel, family: str, component: str, layer: int, head: int | None) -> Place:
+def _llama_like(
+    model: PreTrainedModel, family: str, component: str, layer: int, head: int | None
+) -> Place:
     block, width = model.model.layers[layer], HEAD_WIDTH.get(family, 8)
     one = ALL if head is None else slice(head * width, (head + 1) * width)
-    if component in ("query", "key", "value") and family == "phi3":  # 32 of queries, 16 of keys, 16 of values
+    if (
+        component in ("query", "key", "value") and family == "phi3"
+    ):  # 32 of queries, 16 of keys, 16 of values
         start, end = {"query": (0, 32), "key": (32, 48), "value": (48, 64)}[component]
-        columns = slice(start, end) if head is None else slice(start + 8 * head, start + 8 * head + 8)
+        columns = (
+            slice(start, end) if head is None else slice(start + 8 * head, start + 8 * head + 8)
+        )
         return Place(block.self_attn.qkv_proj, False, columns)
     match component:
         case "residual":
@@ -112,13 +125,17 @@ def _gpt2(model: PreTrainedModel, component: str, layer: int, head: int | None) 
         case "attention_output":
             return Place(block.attn, False)
         case "head":
-            return Place(block.attn.c_proj, True, ALL if head is None else slice(8 * head, 8 * head + 8))
+            return Place(
+                block.attn.c_proj, True, ALL if head is None else slice(8 * head, 8 * head + 8)
+            )
         case "mlp_output":
             return Place(block.mlp, False)
         case "mlp_activation":
             return Place(block.mlp.c_proj, True)
     third = {"query": 0, "key": 32, "value": 64}[component]
-    columns = slice(third, third + 32) if head is None else slice(third + 8 * head, third + 8 * head + 8)
+    columns = (
+        slice(third, third + 32) if head is None else slice(third + 8 * head, third + 8 * head + 8)
+    )
     return Place(block.attn.c_attn, False, columns)
 
 
@@ -134,7 +151,9 @@ def _gpt_neox(model: PreTrainedModel, component: str, layer: int, head: int | No
         case "attention_output":
             return Place(block.attention, False)
         case "head":
-            return Place(block.attention.dense, True, ALL if head is None else slice(8 * head, 8 * head + 8))
+            return Place(
+                block.attention.dense, True, ALL if head is None else slice(8 * head, 8 * head + 8)
+            )
         case "mlp_output":
             return Place(block.mlp, False)
         case "mlp_activation":
@@ -148,7 +167,9 @@ def _gpt_neox(model: PreTrainedModel, component: str, layer: int, head: int | No
 def _keep(at: Place, number: int, lent: dict[int, Tensor]):
     if at.enters:
         return at.module.register_forward_pre_hook(
-            lambda module, args, kwargs: lent.__setitem__(number, _given(args, kwargs)[0, :, at.columns].clone()),
+            lambda module, args, kwargs: lent.__setitem__(
+                number, _given(args, kwargs)[0, :, at.columns].clone()
+            ),
             with_kwargs=True,
         )
     return at.module.register_forward_hook(

@@ -4,10 +4,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Subspace
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import closed_form, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.search.hypothesis import CLOSED_FORM, TRAINED, Subspace
 
 ITEMS, HEADS = 5, 2
 
@@ -35,8 +35,15 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def autoencoder(width: int, features: int, generator: torch.Generator, jump: bool = False) -> dict[str, Tensor]:
-    shapes = {"W_enc": (width, features), "b_enc": (features,), "W_dec": (features, width), "b_dec": (width,)}
+def autoencoder(
+    width: int, features: int, generator: torch.Generator, jump: bool = False
+) -> dict[str, Tensor]:
+    shapes = {
+        "W_enc": (width, features),
+        "b_enc": (features,),
+        "W_dec": (features, width),
+        "b_dec": (width,),
+    }
     weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     return weights | ({"threshold": torch.rand(features, generator=generator)} if jump else {})
 
@@ -47,7 +54,9 @@ def made(name: str, width: int, seed: int) -> Featurizer:
     vectors = torch.randn((20, width), generator=generator) * torch.linspace(0.2, 3, width) + 1
     if subspace.featurizer in CLOSED_FORM:
         return closed_form(subspace, vectors, [i % 3 for i in range(20)])
-    file = SaeFile(safetensors.torch.save(autoencoder(width, 2 * width + 1, generator, jump=bool(seed % 2))))
+    file = SaeFile(
+        safetensors.torch.save(autoencoder(width, 2 * width + 1, generator, jump=bool(seed % 2)))
+    )
     featurizer = untrained(subspace, width, generator, HEADS, file, vectors)
     with torch.no_grad():
         for parameter in featurizer.parameters():
@@ -58,7 +67,9 @@ def made(name: str, width: int, seed: int) -> Featurizer:
 
 def pair(width: int, seed: int, items: int = ITEMS) -> tuple[Tensor, Tensor]:
     generator = seeded(seed + 1000)
-    return torch.randn((items, width), generator=generator), 3 * torch.randn((items, width), generator=generator)
+    return torch.randn((items, width), generator=generator), 3 * torch.randn(
+        (items, width), generator=generator
+    )
 
 
 def near(found: Tensor, wanted: Tensor, tolerance: float = 1e-5) -> bool:

@@ -1,4 +1,5 @@
-"""Tiny models of more families than `worlds`: other names, layouts and oddities of attention, and recurrent ones."""
+"""Tiny models of more families than `worlds`: other names, layouts and oddities of attention, and
+recurrent ones."""
 
 from transformers import (
     AfmoeConfig,
@@ -45,7 +46,13 @@ _GPT = {
     "vocab_size": VOCAB, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 32, "initializer_range": 0.4, "bos_token_id": 1,
     "eos_token_id": 2,
 }  # fmt: skip
-_MAMBA = {"mamba_d_state": 4, "mamba_n_groups": 1, "mamba_chunk_size": 4, "mamba_n_heads": 8, "mamba_d_head": 8}
+_MAMBA = {
+    "mamba_d_state": 4,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 4,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+}
 
 MORE = {
     "gpt_neo": lambda: GPTNeoConfig(

@@ -1,4 +1,5 @@
-"""Families: those of the first tier on the fast path with all their components; the second works, or is refused in one line."""
+"""Families: those of the first tier on the fast path with all their components; the second works,
+or is refused in one line."""
 
 import random
 
@@ -16,16 +17,17 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from raysearch.engine.asked import row_of
-from raysearch.engine.components import COMPONENTS
-from raysearch.engine.decide import decide
-from raysearch.engine.kinds import Constant
-from raysearch.engine.machine import Settings
+from raysearch.core.events import Measured, Task
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.execution.predict import predict
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.networks.components import COMPONENTS
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.operations import Constant
+from raysearch.engine.patching.rows import Patch, Row, swap
 from raysearch.engine.replica import Replica
-from raysearch.engine.rows import Patch, Point, Row, swap
 from raysearch.errors import ModelError
-from raysearch.search.events import Measured, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
 from tests.engine.worlds import (
     CONFIGS,
     FIRST_TIER,
@@ -61,19 +63,32 @@ def measured_as_by_the_oracle(model: PreTrainedModel, components: list[str], pat
     """All of them, as a replica measures them, on the path that is expected."""
     world = world_of(model)
     replica = Replica(
-        loaded(model), PAIRS, POSITIONS, ["x"], "w", settings=Settings(rows=16), components=tuple(components)
+        loaded(model),
+        PAIRS,
+        POSITIONS,
+        ["x"],
+        "w",
+        settings=RunnerSettings(rows=16),
+        components=tuple(components),
     )
     assert replica.opened.facts.path == path
     assert [facts.name for facts in replica.opened.facts.components] == components
-    asked = [Intervention((Unit(site),)) for component in components for site in sites_of(world, component)]
+    asked = [
+        Intervention((Unit(site),))
+        for component in components
+        for site in sites_of(world, component)
+    ]
     events = replica.do(Task(1, "measure", tuple(asked), blocks_of(PAIRS, 8)))
     changed = 0
     for intervention, event in zip(asked, events, strict=True):
         assert isinstance(event, Measured), event
-        rows = [row_of(pair, intervention, world.taps) for pair in replica.opened.encoded]
-        wanted = [decide(world.oracle(row)[None])[0].id for row in rows]
+        rows = [build_row(pair, intervention, world.taps) for pair in replica.opened.encoded]
+        wanted = [predict(world.oracle(row)[None])[0].id for row in rows]
         assert event.outputs == tuple((one,) for one in wanted)
-        changed += any(int(world.plain(row.base).argmax()) != one for row, one in zip(rows, wanted, strict=True))
+        changed += any(
+            int(world.plain(row.base).argmax()) != one
+            for row, one in zip(rows, wanted, strict=True)
+        )
     assert changed > len(asked) / 8  # else nothing was tested
 
 
@@ -81,7 +96,9 @@ def swaps_equal_the_oracle(world: World, components: list[str]) -> None:
     rng, rows = random.Random(0), []
     for component in components:
         for layer in world.taps.of(component):
-            base, source = (tuple(rng.randrange(3, VOCAB) for _ in range(rng.randint(3, 9))) for _ in range(2))
+            base, source = (
+                tuple(rng.randrange(3, VOCAB) for _ in range(rng.randint(3, 9))) for _ in range(2)
+            )
             rows.append(swap(base, source, layer, (rng.randrange(3),), component))
     for path in world.fast():
         for row, ours in zip(rows, logits_of(path, rows), strict=True):
@@ -101,7 +118,9 @@ def refused(world: World, component: str) -> str:
 @pytest.mark.parametrize("family", FIRST_TIER)
 def test_the_first_tier_is_replayed_with_all_its_components(family: str) -> None:
     components = shared_world(family).components()
-    assert set(COMPONENTS) - set(components) <= ({"mlp_activation"} if family in ("mixtral", "qwen2_moe") else set())
+    assert set(COMPONENTS) - set(components) <= (
+        {"mlp_activation"} if family in ("mixtral", "qwen2_moe") else set()
+    )
     measured_as_by_the_oracle(shared_world(family).model, components, "replay")
 
 
@@ -151,13 +170,20 @@ def mamba() -> PreTrainedModel:
     return model_from(config)
 
 
-def test_mamba_runs_in_batches_with_what_it_has(mamba: PreTrainedModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_mamba_runs_in_batches_with_what_it_has(
+    mamba: PreTrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
     world = world_of(mamba)
     assert world.components() == ["residual", "block_input", "embedding"]
     assert not world.network.can_replay
     measured_as_by_the_oracle(mamba, world.components(), "batched")
-    (said,) = {record.getMessage() for record in caplog.records if record.name.startswith("raysearch")}
-    assert said == "MambaForCausalLM (mamba): takes no cache: rows are run whole, not from the patch on"
+    (said,) = {
+        record.getMessage() for record in caplog.records if record.name.startswith("raysearch")
+    }
+    assert (
+        said
+        == "MambaForCausalLM (mamba): takes no cache: rows are run whole, not from the patch on"
+    )
 
 
 def test_what_mamba_lacks_is_refused_and_its_mixer_goes_by_its_path(mamba: PreTrainedModel) -> None:
@@ -165,13 +191,20 @@ def test_what_mamba_lacks_is_refused_and_its_mixer_goes_by_its_path(mamba: PreTr
     for component in sorted(set(COMPONENTS) - {"residual", "block_input", "embedding"}):
         said = refused(world, component)
         assert said.startswith(f"MambaForCausalLM (mamba) has no {component}: ")
-        assert "; name a module by its path: backbone.layers.{layer}.norm, backbone.layers.{layer}.mixer, " in said
-    swaps_equal_the_oracle(world, ["backbone.layers.{layer}.mixer", "backbone.layers.{layer}.mixer.out_proj.input"])
+        assert (
+            "; name a module by its path: backbone.layers.{layer}.norm, "
+            "backbone.layers.{layer}.mixer, " in said
+        )
+    swaps_equal_the_oracle(
+        world, ["backbone.layers.{layer}.mixer", "backbone.layers.{layer}.mixer.out_proj.input"]
+    )
 
 
 def test_experts_go_by_their_path() -> None:
     """Not one expert, which sees no row of its own; the mixture, and its router's input."""
-    swaps_equal_the_oracle(shared_world("qwen2_moe"), ["model.layers.{layer}.mlp", "model.layers.{layer}.mlp.input"])
+    swaps_equal_the_oracle(
+        shared_world("qwen2_moe"), ["model.layers.{layer}.mlp", "model.layers.{layer}.mlp.input"]
+    )
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -182,7 +215,12 @@ def test_each_family_says_what_it_lacks_in_one_line(family: str) -> None:
 
 
 BERT = BertConfig(
-    hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8, vocab_size=VOCAB, is_decoder=True
+    hidden_size=8,
+    num_attention_heads=2,
+    num_hidden_layers=1,
+    intermediate_size=8,
+    vocab_size=VOCAB,
+    is_decoder=True,
 )
 T5 = T5Config(vocab_size=VOCAB, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
 WHISPER = WhisperConfig(
@@ -195,14 +233,18 @@ WHISPER = WhisperConfig(
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: BertLMHeadModel(BERT), r"BertLMHeadModel \(bert\): its blocks were not found; looked for "),
+        (
+            lambda: BertLMHeadModel(BERT),
+            r"BertLMHeadModel \(bert\): its blocks were not found; looked for ",
+        ),
         (
             lambda: T5ForConditionalGeneration(T5),
             r"T5ForConditionalGeneration \(t5\) has an encoder; only causal language models",
         ),
         (
             lambda: WhisperForConditionalGeneration(WHISPER),
-            r"WhisperForConditionalGeneration \(whisper\) has an encoder; only causal language models \(decoder-only\) can be searched$",
+            r"WhisperForConditionalGeneration \(whisper\) has an encoder; only causal language "
+            r"models \(decoder-only\) can be searched$",
         ),
     ],
 )
@@ -224,7 +266,7 @@ def test_an_activation_that_is_not_a_number_is_told_of_the_intervention_that_mad
     nan = float("nan")
     row = Row((5, 6, 7), (Patch(Point(1, "residual"), (1,), kind=Constant((nan,) * 32)),))
     for logits in (world.oracle(row), *(logits_of(path, [row])[0] for path in world.fast())):
-        assert not decide(logits[None])[0].finite
+        assert not predict(logits[None])[0].finite
     beside = swap((5, 6, 8), (9, 10, 11), 1, (1,))
     for path in world.fast():  # and nobody in its company is any the worse for it
         assert torch.allclose(logits_of(path, [row, beside])[1], world.oracle(beside), atol=1e-4)

@@ -1,4 +1,5 @@
-"""More families: each component against hooks that are written out here, on the path that each takes; what is no language model."""
+"""More families: each component against hooks that are written out here, on the path that each
+takes; what is no language model."""
 
 import random
 from collections.abc import Sequence
@@ -18,20 +19,30 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from raysearch.engine.load import ModelSource, load, look
-from raysearch.engine.machine import Machine, Settings
-from raysearch.engine.meter import Meter
-from raysearch.engine.rows import Patch, Point, Row, Source
+from raysearch.engine.execution.usage import UsageMeter
+from raysearch.engine.loading.load import ModelSource, inspect_model, load
+from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import ModelError
 from tests.engine.more_worlds import MORE
-from tests.engine.worlds import CONFIGS, VOCAB, encoded_pairs, logits_of, model_from, word_tokenizer, world_of
+from tests.engine.worlds import (
+    CONFIGS,
+    VOCAB,
+    encoded_pairs,
+    logits_of,
+    model_from,
+    word_tokenizer,
+    world_of,
+)
 
 LAYER = 0
 
 
 @dataclass(frozen=True)
 class Hand:
-    """Where a component of a layer is, in plain torch: a module in its block, whether what enters it, and the columns of head 0, 1, ..."""
+    """Where a component of a layer is, in plain torch: a module in its block, whether what enters
+    it, and the columns of head 0, 1, ..."""
 
     path: str
     enters: bool = False
@@ -45,7 +56,8 @@ def heads(count: int, width: int, start: int = 0, step: int | None = None) -> li
 
 
 def codegen(part: int) -> list[range]:
-    """Four blocks of two heads; in each its queries (0), its values (1), its keys (2), eight columns a head."""
+    """Four blocks of two heads; in each its queries (0), its values (1), its keys (2), eight
+    columns a head."""
     return [
         range(48 * block + 16 * part + 8 * head, 48 * block + 16 * part + 8 * head + 8)
         for block in range(4)
@@ -141,28 +153,53 @@ PATHS = {"mamba2": "batched", "rwkv": "plain", "openai": "batched"}
 def test_each_component_is_what_it_is_by_hand_on_the_path_that_is_taken(family: str) -> None:
     world = world_of(model_from({**CONFIGS, **MORE}[family]()))
     hands = BY_HAND[family]
-    machine = Machine(
-        world.network, "float32", encoded_pairs(3, 6, shortest=4), tuple(hands), Settings(rows=16), Meter()
+    machine = ModelRunner(
+        world.network,
+        "float32",
+        encoded_pairs(3, 6, shortest=4),
+        tuple(hands),
+        RunnerSettings(rows=16),
+        UsageMeter(),
     )
     assert machine.path.name == PATHS.get(family, "replay")
     rng, rows, wanted = random.Random(family), [], []
     for component, hand in hands.items():
         assert world.taps.of(component)[LAYER].heads == len(hand.columns)
         for head in range(max(1, len(hand.columns))):
-            base, source = (tuple(rng.randrange(3, VOCAB) for _ in range(rng.randint(3, 7))) for _ in range(2))
-            ours, theirs = tuple(rng.sample(range(len(base)), 2)), tuple(rng.sample(range(len(source)), 2))
+            base, source = (
+                tuple(rng.randrange(3, VOCAB) for _ in range(rng.randint(3, 7))) for _ in range(2)
+            )
+            ours, theirs = (
+                tuple(rng.sample(range(len(base)), 2)),
+                tuple(rng.sample(range(len(source)), 2)),
+            )
             width = len(hand.columns[head]) if hand.columns else 0
             features = range(head * width, (head + 1) * width) if hand.columns else None
             point = Point(LAYER, component)
             rows.append(
-                Row(base, (Patch(point, ours, (Source(Row(source), point, theirs, features),), features=features),))
+                Row(
+                    base,
+                    (
+                        Patch(
+                            point,
+                            ours,
+                            (Source(Row(source), point, theirs, features),),
+                            features=features,
+                        ),
+                    ),
+                )
             )
-            wanted.append(by_hand(world.model, world.network.blocks[LAYER], hand, head, base, source, ours, theirs))
+            wanted.append(
+                by_hand(
+                    world.model, world.network.blocks[LAYER], hand, head, base, source, ours, theirs
+                )
+            )
     for row, ours_, theirs_ in zip(rows, logits_of(machine.path, rows), wanted, strict=True):
         assert (world.oracle(row) - theirs_).abs().max() <= 1e-4
         assert (ours_ - theirs_).abs().max() <= 1e-4
     moved = [
-        bool((logits - world.plain(row.base)).abs().max() > 1e-3) for row, logits in zip(rows, wanted, strict=True)
+        bool((logits - world.plain(row.base)).abs().max() > 1e-3)
+        for row, logits in zip(rows, wanted, strict=True)
     ]
     assert sum(moved) > len(rows) / 3  # else nothing was tested
 
@@ -171,13 +208,16 @@ def by_hand(
     model: PreTrainedModel, block: nn.Module, hand: Hand, head: int, base: Sequence[int], source: Sequence[int], ours: Sequence[int],
     theirs: Sequence[int],
 ) -> Tensor:  # fmt: skip
-    """The logits at the last token of `base`, whose tokens `ours` take what `theirs` of `source` have, in two plain runs of one row."""
+    """The logits at the last token of `base`, whose tokens `ours` take what `theirs` of `source`
+    have, in two plain runs of one row."""
     module = block.get_submodule(hand.path)
     columns = list(hand.columns[head]) if hand.columns else ...
     lent: list[Tensor] = []
 
     def touch(activation: Tensor) -> Tensor:
-        tokens = activation.clone().reshape(-1, activation.shape[-1])  # there is one row, whatever the shape
+        tokens = activation.clone().reshape(
+            -1, activation.shape[-1]
+        )  # there is one row, whatever the shape
         if not lent:
             lent.append(tokens[list(theirs)][:, columns])
         else:
@@ -187,7 +227,11 @@ def by_hand(
 
     def before(_module: nn.Module, args: tuple, kwargs: dict) -> tuple:
         name = "hidden_states" if "hidden_states" in kwargs else "hidden"
-        return ((touch(args[0]), *args[1:]), kwargs) if args else (args, {**kwargs, name: touch(kwargs[name])})
+        return (
+            ((touch(args[0]), *args[1:]), kwargs)
+            if args
+            else (args, {**kwargs, name: touch(kwargs[name])})
+        )
 
     def after(_module: nn.Module, _args: tuple, out) -> object:
         return type(out)((touch(out[0]), *out[1:])) if isinstance(out, tuple | list) else touch(out)
@@ -204,7 +248,8 @@ def by_hand(
     return logits
 
 
-# --- what is no causal language model --------------------------------------------------------------------------------
+# --- what is no causal language model
+# --------------------------------------------------------------------------------
 
 _SMALL = {"vocab_size": VOCAB, "d_model": 8}
 _BART = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8,
@@ -218,8 +263,16 @@ VIT = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, inter
 @pytest.mark.parametrize(
     ("make", "kind", "why"),
     [
-        (lambda: T5ForConditionalGeneration(T5), "t5", "is no causal language model|has an encoder"),
-        (lambda: BartForConditionalGeneration(BartConfig(**_SMALL, **_BART)), "bart", "has an encoder"),
+        (
+            lambda: T5ForConditionalGeneration(T5),
+            "t5",
+            "is no causal language model|has an encoder",
+        ),
+        (
+            lambda: BartForConditionalGeneration(BartConfig(**_SMALL, **_BART)),
+            "bart",
+            "has an encoder",
+        ),
         (lambda: ViTForImageClassification(VIT), "vit", "is no causal language model"),
     ],
 )
@@ -228,9 +281,11 @@ def test_a_folder_of_what_is_no_causal_language_model_says_so_in_one_line(
 ) -> None:
     make().save_pretrained(tmp_path / "model")
     word_tokenizer().save_pretrained(tmp_path / "model")
-    for open_it in (load, look):
+    for open_it in (load, inspect_model):
         with pytest.raises(
-            ModelError, match=rf": {kind} ({why}).*; only causal language models \(decoder-only\) can be searched"
+            ModelError,
+            match=rf": {kind} ({why}).*; only causal language models \(decoder-only\) can be "
+            rf"searched",
         ) as refused:
             open_it(ModelSource(str(tmp_path / "model")))
         assert "\n" not in str(refused.value)

@@ -1,4 +1,5 @@
-"""The engine on a real language model, SmolLM2-135M: it knows capitals, and batched rows are the oracle's."""
+"""The engine on a real language model, SmolLM2-135M: it knows capitals, and batched rows are the
+oracle's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,20 +7,23 @@ from pathlib import Path
 import pytest
 
 from raysearch.causal import ONE_SOURCE, Input, Pair
-from raysearch.engine.asked import row_of
-from raysearch.engine.decide import NEAR_TIE
-from raysearch.engine.encode import encode
-from raysearch.engine.load import Loaded, ModelSource, load
-from raysearch.engine.machine import Settings
+from raysearch.core.events import Block, Task
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.encoding.encode import encode
+from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.loading.load import LoadedModel, ModelSource, load
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
-from raysearch.search.events import Block, Task
-from raysearch.search.hypothesis import Intervention, Site, Unit
 from tests.engine.worlds import residual, world_of
 
 FOLDER = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.skipif(not (FOLDER / "config.json").is_file(), reason=f"no model in {FOLDER}: make install fetches it"),
+    pytest.mark.skipif(
+        not (FOLDER / "config.json").is_file(),
+        reason=f"no model in {FOLDER}: make install fetches it",
+    ),
 ]
 
 CAPITALS = {
@@ -50,27 +54,36 @@ def pairs_of(*countries: tuple[str, str]) -> tuple[Pair, ...]:
     )
 
 
-PAIRS = pairs_of(("Italy", "France"), ("France", "Germany"), ("Germany", "England"), ("England", "Italy"))
+PAIRS = pairs_of(
+    ("Italy", "France"), ("France", "Germany"), ("Germany", "England"), ("England", "Italy")
+)
 
 
 @pytest.fixture(scope="module")
-def smollm() -> Loaded:
+def smollm() -> LoadedModel:
     return load(ModelSource(str(FOLDER)))
 
 
 @pytest.fixture(scope="module")
-def replica(smollm: Loaded) -> Replica:
-    return Replica(smollm, PAIRS, ["country"], ["country"], "worker-1", settings=Settings(rows=16))
+def replica(smollm: LoadedModel) -> Replica:
+    return Replica(
+        smollm, PAIRS, ["country"], ["country"], "worker-1", settings=RunnerSettings(rows=16)
+    )
 
 
-def decoded(smollm: Loaded, outputs: tuple[tuple[int, ...], ...]) -> list[str]:
+def decoded(smollm: LoadedModel, outputs: tuple[tuple[int, ...], ...]) -> list[str]:
     return [smollm.tokenizer.decode(list(ids)) for ids in outputs]
 
 
-def test_it_goes_on_from_the_capital_of_spain_to_madrid(smollm: Loaded) -> None:
+def test_it_goes_on_from_the_capital_of_spain_to_madrid(smollm: LoadedModel) -> None:
     spain = Input("The capital of Spain is", {"country": (15, 20)})
     pair = Pair(
-        0, spain, {ONE_SOURCE: spain}, {"base": " Madrid", ONE_SOURCE: " Madrid"}, {"country": " Madrid"}, "test"
+        0,
+        spain,
+        {ONE_SOURCE: spain},
+        {"base": " Madrid", ONE_SOURCE: " Madrid"},
+        {"country": " Madrid"},
+        "test",
     )
     alone = Replica(smollm, [pair], ["country"], ["country"], "w")
     (screened,) = alone.do(Task(0, "screen", (), (Block("test", 0, (0,)),)))
@@ -78,14 +91,18 @@ def test_it_goes_on_from_the_capital_of_spain_to_madrid(smollm: Loaded) -> None:
     assert screened.base[0] == alone.opened.encoded[0].answers["base"]
 
 
-def test_it_passes_its_own_check_and_solves_the_capitals(smollm: Loaded, replica: Replica) -> None:
+def test_it_passes_its_own_check_and_solves_the_capitals(
+    smollm: LoadedModel, replica: Replica
+) -> None:
     facts = replica.opened.facts
     assert (facts.layers, facts.width, facts.heads, facts.path) == (30, 576, 9, "replay")
     (screened,) = replica.do(Task(0, "screen", (), (Block("test", 0, (0, 1, 2, 3)),)))
     assert decoded(smollm, screened.base) == [p.answers["base"] for p in PAIRS]
 
 
-def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones(replica: Replica) -> None:
+def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones(
+    replica: Replica,
+) -> None:
     places = [residual((layer, position)) for layer in (3, 28) for position in ("country", "last")]
     events = replica.do(Task(1, "measure", tuple(places), (Block("test", 0, (0, 1, 2, 3)),)))
     own = tuple(e.answers["base"] for e in replica.opened.encoded)
@@ -93,11 +110,17 @@ def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones
     assert [e.outputs for e in events] == [moved, own, own, moved]
 
 
-def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: Loaded, record_property) -> None:
+def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: LoadedModel, record_property) -> None:
     world = world_of(smollm.model)
     longer = [
-        replace(p, base=asked(name, before), sources={ONE_SOURCE: asked("Italy", "Now, as everybody knows: ")})
-        for p, name, before in zip(PAIRS, CAPITALS, ("Well, ", "", "It is said that ", "So. "), strict=False)
+        replace(
+            p,
+            base=asked(name, before),
+            sources={ONE_SOURCE: asked("Italy", "Now, as everybody knows: ")},
+        )
+        for p, name, before in zip(
+            PAIRS, CAPITALS, ("Well, ", "", "It is said that ", "So. "), strict=False
+        )
     ]
     encoded = encode(longer, smollm.tokenizer, ["country"], ["country"])
     places = [residual((layer, at)) for layer in (0, 14, 29) for at in ("country", "last")]
@@ -105,7 +128,7 @@ def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: Loaded, record_prope
         Intervention((Unit(Site(9, c, "country", head)),))
         for c, head in (("head", 4), ("value", 1), ("mlp_activation", None))
     ]
-    rows = [row_of(p, place, world.taps) for p in encoded for place in places]
+    rows = [build_row(p, place, world.taps) for p in encoded for place in places]
     wanted = {row: world.oracle(row) for row in rows}
     worst = 0.0
     for path in world.fast(16):

@@ -1,4 +1,5 @@
-"""A replica: tasks in, events out; the same outputs however the work is grouped, and failures that spare the others."""
+"""A replica: tasks in, events out; the same outputs however the work is grouped, and failures that
+spare the others."""
 
 import logging
 import pickle
@@ -9,15 +10,15 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
-from raysearch.engine.asked import row_of
-from raysearch.engine.decide import NEAR_TIE, decide
-from raysearch.engine.machine import Settings
+from raysearch.core.events import Block, Event, Failed, Ids, Measured, Screened, Task
+from raysearch.core.hypothesis import Intervention
+from raysearch.engine.execution.predict import NEAR_TIE, predict
+from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.networks.blocks import layers_of
+from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.rows import Row
 from raysearch.engine.replica import Replica
-from raysearch.engine.rows import Row
-from raysearch.engine.sites import layers_of
 from raysearch.errors import ModelError
-from raysearch.search.events import Block, Event, Failed, Ids, Measured, Screened, Task
-from raysearch.search.hypothesis import Intervention
 from tests.engine.worlds import (
     CONFIGS,
     LAYOUTS,
@@ -38,17 +39,29 @@ from tests.engine.worlds import (
 
 PAIRS = random_pairs(0, 24)
 BLOCKS = blocks_of(PAIRS, 8)
-PLACES = tuple(residual((layer, position)) for layer in (0, 1, 2) for position in (*POSITIONS, "last"))
+PLACES = tuple(
+    residual((layer, position)) for layer in (0, 1, 2) for position in (*POSITIONS, "last")
+)
 
 Seen = dict[tuple[str, int], tuple[Ids, ...]]
 
 
 def replica_of(model: PreTrainedModel, pairs=PAIRS, **settings) -> Replica:
-    return Replica(loaded(model), pairs, POSITIONS, ["x"], "worker-1", "node-1", Settings(**settings))
+    return Replica(
+        loaded(model), pairs, POSITIONS, ["x"], "worker-1", "node-1", RunnerSettings(**settings)
+    )
 
 
 def measure(replica: Replica, interventions=PLACES, blocks=BLOCKS, **task) -> list[Event]:
-    return replica.do(Task(task.pop("id", 1), task.pop("kind", "measure"), tuple(interventions), tuple(blocks), **task))
+    return replica.do(
+        Task(
+            task.pop("id", 1),
+            task.pop("kind", "measure"),
+            tuple(interventions),
+            tuple(blocks),
+            **task,
+        )
+    )
 
 
 def outputs(events: list[Event]) -> Seen:
@@ -61,13 +74,16 @@ def by_oracle(replica: Replica, model: PreTrainedModel) -> Seen:
     found: Seen = {}
     for intervention in PLACES:
         for block in BLOCKS:
-            rows = [row_of(pairs[p], intervention, world_of(model).taps) for p in block.pairs]
-            found[intervention.id, block.index] = tuple((decide(world_of(model).oracle(r)[None])[0].id,) for r in rows)
+            rows = [build_row(pairs[p], intervention, world_of(model).taps) for p in block.pairs]
+            found[intervention.id, block.index] = tuple(
+                (predict(world_of(model).oracle(r)[None])[0].id,) for r in rows
+            )
     return found
 
 
 class Counter:
-    """Counts what a model runs, in rows of a block (a row that is run whole: as many as there are layers)."""
+    """Counts what a model runs, in rows of a block (a row that is run whole: as many as there are
+    layers)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.rows = 0
@@ -95,7 +111,14 @@ def test_measured_outputs_are_the_oracles(family: str) -> None:
         pairs = replica.opened.encoded
         expected = {
             (i.id, b.index): tuple(
-                (int(world_of(model).oracle(row_of(pairs[p], i, world_of(model).taps)).argmax()),) for p in b.pairs
+                (
+                    int(
+                        world_of(model)
+                        .oracle(build_row(pairs[p], i, world_of(model).taps))
+                        .argmax()
+                    ),
+                )
+                for p in b.pairs
             )
             for i in places
             for b in BLOCKS
@@ -108,19 +131,25 @@ def test_screening_gives_the_models_own_outputs_for_bases_and_sources() -> None:
     model = model_of("llama")
     replica = replica_of(model)
     events = replica.do(Task(7, "screen", (), BLOCKS, attempt=2))
-    assert [(e.task, e.split, e.block, e.pairs) for e in events] == [(7, "test", b.index, b.pairs) for b in BLOCKS]
+    assert [(e.task, e.split, e.block, e.pairs) for e in events] == [
+        (7, "test", b.index, b.pairs) for b in BLOCKS
+    ]
     for event in events:
         assert isinstance(event, Screened)
         assert (event.worker, event.device, event.attempt) == ("worker-1", "cpu", 2)
         for at, p in enumerate(event.pairs):
             pair = replica.opened.encoded[p]
             assert event.base[at] == (int(world_of(model).plain(pair.base).argmax()),)
-            assert event.sources["source"][at] == (int(world_of(model).plain(pair.sources["source"]).argmax()),)
+            assert event.sources["source"][at] == (
+                int(world_of(model).plain(pair.sources["source"]).argmax()),
+            )
 
 
 def test_events_say_which_task_attempt_worker_and_how_long() -> None:
     events = measure(replica_of(model_of("llama")), id=9, attempt=3)
-    assert [(e.intervention, e.block) for e in events] == [(i.id, b.index) for i in PLACES for b in BLOCKS]
+    assert [(e.intervention, e.block) for e in events] == [
+        (i.id, b.index) for i in PLACES for b in BLOCKS
+    ]
     for e in events:
         assert (e.task, e.attempt, e.worker, e.device, e.rows) == (9, 3, "worker-1", "cpu", 8)
         assert e.seconds > 0
@@ -143,7 +172,9 @@ def test_outputs_are_the_same_under_any_grouping_of_the_work(scale: float) -> No
         assert sum(e.near_ties for e in whole) > 10
     rng = random.Random(0)
     for _ in range(4):
-        replica = replica_of(model, rows=rng.choice([1, 3, 7, 64]), capture_bytes=rng.choice([0, 5_000, 2**30]))
+        replica = replica_of(
+            model, rows=rng.choice([1, 3, 7, 64]), capture_bytes=rng.choice([0, 5_000, 2**30])
+        )
         work = [(i, b) for i in PLACES for b in BLOCKS]
         rng.shuffle(work)
         seen: Seen = {}
@@ -166,13 +197,19 @@ def test_near_ties_are_decided_again_by_the_oracle_and_counted() -> None:
     (event,) = measure(replica, PLACES[:1], [Block("test", 0, (0, 1))])
     assert event.near_ties == 2
     assert all(e.base[0] != e.sources["source"][0] for e in pairs)  # neither is the identity
-    # Four layers. The runs left alone, some of them decided again; from layer 1 on; then two plain passes for each row.
+    # Four layers. The runs left alone, some of them decided again; from layer 1 on; then two plain
+    # passes for each row.
     assert counter.since() == 4 * len(rerun) + 4 * len(undecided) + 2 * 3 + 2 * 2 * 4
     inputs = {Row(ids) for e in replica.opened.encoded for ids in (e.base, *e.sources.values())}
-    undecided, owed = inputs - set(captures._decisions) - captures._owed, captures._owed - set(captures._decisions)
+    undecided, owed = (
+        inputs - set(captures._decisions) - captures._owed,
+        captures._owed - set(captures._decisions),
+    )
     screened = replica.do(Task(1, "screen", (), BLOCKS))
     assert sum(e.near_ties for e in screened) == 48
-    assert counter.since() == 2 * 4 * len(undecided) + 4 * len(owed & inputs)  # in a batch, then by themselves
+    assert counter.since() == 2 * 4 * len(undecided) + 4 * len(
+        owed & inputs
+    )  # in a batch, then by themselves
 
 
 def test_each_distinct_input_is_run_without_intervention_once() -> None:
@@ -180,8 +217,12 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     replica = replica_of(model, PAIRS + tuple(random_pairs(0, 48)[24:]))
     counter = Counter(model)
     blocks = (*BLOCKS, *BLOCKS)
-    inputs = {Row(ids) for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())}
-    new = inputs - set(replica._machine.captures._decisions)  # some were run by the check at the start
+    inputs = {
+        Row(ids) for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())
+    }
+    new = inputs - set(
+        replica._machine.captures._decisions
+    )  # some were run by the check at the start
     assert 24 < len(new) < len(inputs)
     screened = replica.do(Task(1, "screen", (), blocks))
     assert sum(e.near_ties for e in screened) == 0
@@ -190,7 +231,9 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     assert counter.since() == 0
     assert sum(e.near_ties for e in measure(replica)) == 0
     replay = replica._machine.path
-    rows = {row_of(e, i, replica._machine.taps) for e in replica.opened.encoded[:24] for i in PLACES}
+    rows = {
+        build_row(e, i, replica._machine.taps) for e in replica.opened.encoded[:24] for i in PLACES
+    }
     assert len(rows) < len(PLACES) * 24  # equal ones are run once
     free = {row for row in rows if replay.is_free(row)}
     assert free  # these cost nothing
@@ -210,7 +253,11 @@ def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     assert outputs(measure(middling)) == seen
     assert 0 < middling._machine.captures._bytes <= 30_000
     assert len(middling._machine.captures._runs) > 1
-    kept = [t for r in middling._machine.captures._runs.values() for t in (*r.activations.values(), r.keys, r.values)]
+    kept = [
+        t
+        for r in middling._machine.captures._runs.values()
+        for t in (*r.activations.values(), r.keys, r.values)
+    ]
     assert (
         middling._machine.captures._bytes
         == sum(t.nbytes for t in kept)
@@ -247,7 +294,14 @@ def poisoned_pairs():
         source[3] = "w17"
         answers = {"base": " w1", ONE_SOURCE: " w2"}
         pairs.append(
-            Pair(index, words_input(base, 2), {ONE_SOURCE: words_input(source, 3)}, answers, {"x": " w3"}, "test")
+            Pair(
+                index,
+                words_input(base, 2),
+                {ONE_SOURCE: words_input(source, 3)},
+                answers,
+                {"x": " w3"},
+                "test",
+            )
         )
     return tuple(pairs)
 
@@ -275,12 +329,17 @@ def test_numbers_that_are_not_finite_fail_the_intervention_that_made_them() -> N
     events = measure(replica, [FINE, POISONED], [Block("test", 4, tuple(range(8)))])
     assert isinstance(events[0], Measured)
     assert isinstance(events[1], Failed)
-    assert (events[1].intervention, events[1].block, events[1].error_type) == (POISONED.id, 4, "NonFiniteLogitsError")
+    assert (events[1].intervention, events[1].block, events[1].error_type) == (
+        POISONED.id,
+        4,
+        "NonFiniteLogitsError",
+    )
     assert f"intervention {POISONED.id} on pair 0: the logits are not finite" in events[1].message
 
 
 def raise_for_the_intervened(model: PreTrainedModel) -> None:
-    """Breaks layer 2 where it gets something huge that layer 1, left alone, did not put out just before."""
+    """Breaks layer 2 where it gets something huge that layer 1, left alone, did not put out just
+    before."""
     before = [0.0]
     model.model.layers[1].register_forward_hook(lambda m, i, o: before.append(float(o.abs().max())))
 
@@ -293,12 +352,16 @@ def raise_for_the_intervened(model: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize("capture_bytes", [0, 2**30])
-def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_blame(capture_bytes: int) -> None:
+def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_blame(
+    capture_bytes: int,
+) -> None:
     model = model_of("llama")
     replica = replica_of(model, poisoned_pairs(), capture_bytes=capture_bytes)
     fine, poisoned = (FINE, residual((0, "first"))), residual((1, "first"), (1, "here"))
     together = (fine[0], poisoned, fine[1])
-    rows = [row_of(e, i, replica._machine.taps) for e in replica.opened.encoded for i in together]
+    rows = [
+        build_row(e, i, replica._machine.taps) for e in replica.opened.encoded for i in together
+    ]
     if capture_bytes:  # without room for their runs, each row travels alone
         assert len(list(replica._machine.path.batches(rows))) == 1
     poison(model, 1e4)
@@ -314,15 +377,25 @@ def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_bla
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_same(order: tuple[int, int]) -> None:
+def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_same(
+    order: tuple[int, int],
+) -> None:
     from raysearch.causal import ONE_SOURCE, Pair
     from tests.engine.worlds import words_input
 
     def pair(index: int, base: str, source: str, here: int) -> Pair:
         inputs = words_input(base.split(), here), words_input(source.split(), here)
-        return Pair(index, inputs[0], {ONE_SOURCE: inputs[1]}, {"base": " w1", ONE_SOURCE: " w2"}, {"x": " w3"}, "test")
+        return Pair(
+            index,
+            inputs[0],
+            {ONE_SOURCE: inputs[1]},
+            {"base": " w1", ONE_SOURCE: " w2"},
+            {"x": " w3"},
+            "test",
+        )
 
-    # On pair 0 "first" and "here" are one token: two interventions share a row. On pair 1 only "here" is the poison.
+    # On pair 0 "first" and "here" are one token: two interventions share a row. On pair 1 only
+    # "here" is the poison.
     pairs = (pair(0, "w1 w2 w3", "w4 w5 w6", 0), pair(1, "w1 w2 w3 w4 w5", "w6 w17 w8 w9 w7", 1))
     model = model_of("llama")
     replica = replica_of(model, pairs)
@@ -337,7 +410,9 @@ def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_
         assert outputs([events[FINE.id]]) == expected
 
 
-def test_a_model_of_broken_weights_fails_whatever_is_asked_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_of_broken_weights_fails_whatever_is_asked_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = model_of("llama")
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
@@ -375,12 +450,14 @@ def test_a_model_whose_batched_rows_are_wrong_is_run_plainly_and_that_is_said_on
     assert warning.getMessage().endswith("each row is run by itself, slowly")
     assert seen == outputs(measure(replica_of(right), PLACES))
     assert (
-        replica.do(Task(1, "screen", (), BLOCKS))[0].base == replica_of(right).do(Task(1, "screen", (), BLOCKS))[0].base
+        replica.do(Task(1, "screen", (), BLOCKS))[0].base
+        == replica_of(right).do(Task(1, "screen", (), BLOCKS))[0].base
     )
 
 
 class Mindful(LlamaForCausalLM):
-    """A model that minds, after its blocks, which tokens it was given: a replayed row has others, its batched form not."""
+    """A model that minds, after its blocks, which tokens it was given: a replayed row has others,
+    its batched form not."""
 
     def forward(  # type: ignore[override]
         self,
@@ -392,10 +469,22 @@ class Mindful(LlamaForCausalLM):
         logits_to_keep=0,
     ):
         out = super().forward(
-            input_ids, attention_mask, position_ids, past_key_values, use_cache=use_cache, logits_to_keep=logits_to_keep
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
         )
-        text = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
-        out.logits = out.logits + 9 * torch.outer((input_ids * text).sum(1), torch.arange(VOCAB)).sin()[:, None]
+        text = (
+            torch.ones_like(input_ids)
+            if attention_mask is None
+            else attention_mask[:, -input_ids.shape[1] :]
+        )
+        out.logits = (
+            out.logits
+            + 9 * torch.outer((input_ids * text).sum(1), torch.arange(VOCAB)).sin()[:, None]
+        )
         return out
 
 
@@ -409,9 +498,16 @@ def mindful() -> PreTrainedModel:
     ("make", "name"),
     [
         (mindful, "Mindful"),
-        (lambda: model_from(gemma3_config(3, use_bidirectional_attention=True)), "Gemma3ForCausalLM"),
-        # Its replay is right, as its last layer sees all tokens anyhow: only the identity is not what it seems.
-        (lambda: model_from(gemma3_config(2, use_bidirectional_attention=True)), "Gemma3ForCausalLM"),
+        (
+            lambda: model_from(gemma3_config(3, use_bidirectional_attention=True)),
+            "Gemma3ForCausalLM",
+        ),
+        # Its replay is right, as its last layer sees all tokens anyhow: only the identity is not
+        # what it seems.
+        (
+            lambda: model_from(gemma3_config(2, use_bidirectional_attention=True)),
+            "Gemma3ForCausalLM",
+        ),
     ],
 )
 def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_said_once(
@@ -425,7 +521,10 @@ def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_sai
     assert replica.opened.facts.path == "batched"
     (warning,) = [r for r in caplog.records if r.name.startswith("raysearch")]
     assert warning.getMessage().startswith(f"{name} (")
-    assert "the replay path is not the same as one run at a time (logits differ by up to" in warning.getMessage()
+    assert (
+        "the replay path is not the same as one run at a time (logits differ by up to"
+        in warning.getMessage()
+    )
     assert warning.getMessage().endswith("rows are run whole, not from the patch on")
     assert not replica._machine.captures.keys  # nothing is kept for it
     assert seen == outputs(measure(replica_of(model, plain=True), places))
@@ -456,7 +555,9 @@ def test_several_sources_are_screened_and_a_unit_must_say_which_lends() -> None:
 
     one = PAIRS[0]
     sources = {"a": one.base, "b": PAIRS[1].base}
-    pair = Pair(0, one.base, sources, dict.fromkeys(("base", *sources), " w1"), {"x": " w2"}, "test")
+    pair = Pair(
+        0, one.base, sources, dict.fromkeys(("base", *sources), " w1"), {"x": " w2"}, "test"
+    )
     replica = Replica(loaded(model_of("llama")), [pair], ["first"], ["x"], "w")
     block = Block("test", 0, (0,))
     (screened,) = replica.do(Task(1, "screen", (), (block,)))
@@ -495,10 +596,12 @@ def test_the_tolerance_is_tighter_where_numbers_are_finer() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_coarser_numbers_work_and_count_their_near_ties(dtype: str) -> None:
-    from raysearch.engine.load import Loaded
+    from raysearch.engine.loading.load import LoadedModel
 
     model = model_of("llama").to(getattr(torch, dtype))
-    replica = Replica(Loaded(model, word_tokenizer(), "d", dtype), PAIRS, POSITIONS, ["x"], "w")
+    replica = Replica(
+        LoadedModel(model, word_tokenizer(), "d", dtype), PAIRS, POSITIONS, ["x"], "w"
+    )
     events = measure(replica)
     assert all(isinstance(e, Measured) for e in events)
     assert sum(e.near_ties for e in events) > 0

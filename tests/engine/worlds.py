@@ -1,4 +1,5 @@
-"""Small worlds for the engine's tests: random tiny models of several families, small tokenizers, random pairs."""
+"""Small worlds for the engine's tests: random tiny models of several families, small tokenizers,
+random pairs."""
 
 import random
 from collections.abc import Sequence
@@ -35,18 +36,18 @@ from transformers import (
 )
 
 from raysearch.causal import ONE_SOURCE, Input, Pair
-from raysearch.engine.captures import Captures
-from raysearch.engine.components import COMPONENTS, Taps
-from raysearch.engine.encode import encode
-from raysearch.engine.interchange import oracle
-from raysearch.engine.load import Loaded
-from raysearch.engine.memory import Limit
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.paths import Batched, Path, Replayed
-from raysearch.engine.rows import Row
+from raysearch.core.events import Block, Encoded
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.engine.encoding.encode import encode
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.executors import BatchedExecutor, Executor, ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.networks.components import COMPONENTS, Components
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.patching.oracle import oracle
+from raysearch.engine.patching.rows import Row
 from raysearch.errors import ModelError
-from raysearch.search.events import Block, Encoded
-from raysearch.search.hypothesis import Intervention, Site, Unit
 
 WORDS = tuple(f"w{i}" for i in range(30))
 VOCAB = 40
@@ -57,7 +58,13 @@ _OF_THREE = {
     **_WIDE, "num_hidden_layers": 3, "num_key_value_heads": 2, "intermediate_size": 64, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-_FALCON = {**_WIDE, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 0, "max_position_embeddings": 32}
+_FALCON = {
+    **_WIDE,
+    "num_hidden_layers": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "max_position_embeddings": 32,
+}
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 CONFIGS = {
     "llama": lambda: LlamaConfig(
@@ -110,12 +117,23 @@ FIRST_TIER = (
 )  # fmt: skip
 """Families on which every component is exact, and on the fast path."""
 
-LAYOUTS = ("llama", "gpt2", "gpt_neox", "gemma2", "falcon_grouped", "qwen2_moe", "deepseek_v3", "bloom")
-"""One family for each way to lay out a block: query, key and value apart or fused (by head, by group, side by side), attention and MLP one
-after the other or beside each other, norms after them, experts, compressed keys, blocks that add to the residual themselves."""
+LAYOUTS = (
+    "llama",
+    "gpt2",
+    "gpt_neox",
+    "gemma2",
+    "falcon_grouped",
+    "qwen2_moe",
+    "deepseek_v3",
+    "bloom",
+)
+"""One family for each way to lay out a block: query, key and value apart or fused (by head, by
+group, side by side), attention and MLP one after the other or beside each other, norms after them,
+experts, compressed keys, blocks that add to the residual themselves."""
 
 REPLAYED = tuple(family for family in CONFIGS if family not in ("bloom", "mpt"))
-"""Families that are replayed. The others say no position_ids in their forward pass: their rows are run whole."""
+"""Families that are replayed. The others say no position_ids in their forward pass: their rows are
+run whole."""
 
 TOLD_ATTENTION = ("bloom", "mpt", "gemma2", "gptj", "gpt_oss")
 """Families that have no scaled dot product attention in transformers, or not always."""
@@ -128,7 +146,9 @@ def gemma3_config(layers: int = 3, **more: object) -> Gemma3TextConfig:
     return Gemma3TextConfig(**sizes, head_dim=8, sliding_window=4, query_pre_attn_scalar=8, **more)
 
 
-def model_of(family: str, seed: int = 0, scale: float = 1.0, attention: str | None = None) -> PreTrainedModel:
+def model_of(
+    family: str, seed: int = 0, scale: float = 1.0, attention: str | None = None
+) -> PreTrainedModel:
     """A random model; `scale` shrinks its weights: at 0.05 most outputs are near-ties."""
     return model_from(CONFIGS[family](), seed, scale, attention)
 
@@ -156,7 +176,7 @@ class World:
     """A model as the engine sees it, with paths on it."""
 
     network: LanguageModel
-    taps: Taps
+    taps: Components
 
     @property
     def model(self) -> PreTrainedModel:
@@ -173,18 +193,22 @@ class World:
         with torch.inference_mode():
             return self.network.plain(tuple(given))
 
-    def captures(self, most: int = 64, max_bytes: int = 2**30, tolerance: float = 0.0, keys: bool = False) -> Captures:
-        return Captures(self.network, self.taps, Limit(most), tolerance, max_bytes, keys=keys)
+    def captures(
+        self, most: int = 64, max_bytes: int = 2**30, tolerance: float = 0.0, keys: bool = False
+    ) -> ActivationCache:
+        return ActivationCache(
+            self.network, self.taps, RowLimit(most), tolerance, max_bytes, keys=keys
+        )
 
-    def batched(self, most: int = 64, max_bytes: int = 2**30) -> Batched:
-        return Batched(self.network, self.taps, self.captures(most, max_bytes))
+    def batched(self, most: int = 64, max_bytes: int = 2**30) -> BatchedExecutor:
+        return BatchedExecutor(self.network, self.taps, self.captures(most, max_bytes))
 
-    def replayed(self, most: int = 64, max_bytes: int = 2**30) -> Replayed:
-        return Replayed(self.network, self.taps, self.captures(most, max_bytes, keys=True))
+    def replayed(self, most: int = 64, max_bytes: int = 2**30) -> ReplayExecutor:
+        return ReplayExecutor(self.network, self.taps, self.captures(most, max_bytes, keys=True))
 
-    def fast(self, most: int = 64, max_bytes: int = 2**30) -> list[Path]:
+    def fast(self, most: int = 64, max_bytes: int = 2**30) -> list[Executor]:
         """Those that can be: batched, and replay where the model takes a cache."""
-        paths: list[Path] = [self.batched(most, max_bytes)]
+        paths: list[Executor] = [self.batched(most, max_bytes)]
         return [*paths, self.replayed(most, max_bytes)] if self.network.can_replay else paths
 
     def components(self) -> list[str]:
@@ -200,7 +224,7 @@ class World:
 
 def world_of(model: PreTrainedModel) -> World:
     network = LanguageModel(model)
-    return World(network, Taps(network))
+    return World(network, Components(network))
 
 
 @cache
@@ -209,7 +233,7 @@ def shared_world(family: str, dtype: torch.dtype = torch.float32) -> World:
     return world_of(shared_model(family) if dtype == torch.float32 else model_of(family).to(dtype))
 
 
-def logits_of(path: Path, asked: Sequence[Row]) -> list[Tensor]:
+def logits_of(path: Executor, asked: Sequence[Row]) -> list[Tensor]:
     """The logits of each row, in the order of `asked`, in the batches that the path makes."""
     found: dict[Row, Tensor] = {}
     for batch in path.batches(list(dict.fromkeys(asked))):
@@ -226,7 +250,10 @@ def older(model: PreTrainedModel) -> PreTrainedModel:
             self.inner = inner
 
         def forward(self, hidden, *args, **kwargs):
-            return (self.inner(hidden[0] if isinstance(hidden, tuple) else hidden, *args, **kwargs), None)
+            return (
+                self.inner(hidden[0] if isinstance(hidden, tuple) else hidden, *args, **kwargs),
+                None,
+            )
 
     for at, block in enumerate(model.model.layers):
         model.model.layers[at] = Older(block)
@@ -235,7 +262,8 @@ def older(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def word_tokenizer(before: bool = False, after: bool = False) -> PreTrainedTokenizerFast:
-    """A word is a token, the blank before it included; with special tokens `before` and `after` the text, if asked."""
+    """A word is a token, the blank before it included; with special tokens `before` and `after` the
+    text, if asked."""
     vocab = {"[UNK]": 0, "[BOS]": 1, "[EOS]": 2, "▁": 3}
     for word in WORDS[:18]:
         vocab[word] = len(vocab)
@@ -251,7 +279,8 @@ def word_tokenizer(before: bool = False, after: bool = False) -> PreTrainedToken
 
 
 def letter_tokenizer(*merges: str, before: bool = False) -> PreTrainedTokenizerFast:
-    """A letter is a token, save those that `merges` ("a b") join, blanks and edges of words regardless."""
+    """A letter is a token, save those that `merges` ("a b") join, blanks and edges of words
+    regardless."""
     vocab = {"[UNK]": 0, "[BOS]": 1, "[EOS]": 2}
     for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .":
         vocab[letter] = len(vocab)
@@ -304,13 +333,21 @@ def random_pairs(seed: int, count: int, shortest: int = 1, longest: int = 9) -> 
 
 def encoded_pairs(seed: int, count: int, **lengths: int) -> tuple[Encoded, ...]:
     """Random pairs as a model sees them, with a token before the text."""
-    return encode(random_pairs(seed, count, **lengths), word_tokenizer(before=True), POSITIONS, ["x"])
+    return encode(
+        random_pairs(seed, count, **lengths), word_tokenizer(before=True), POSITIONS, ["x"]
+    )
 
 
 def itself(pair: Encoded) -> Encoded:
     """The pair with its base as its source."""
     return Encoded(
-        pair.index, pair.base, {ONE_SOURCE: pair.base}, pair.base_positions, {ONE_SOURCE: pair.base_positions}, {}, {}
+        pair.index,
+        pair.base,
+        {ONE_SOURCE: pair.base},
+        pair.base_positions,
+        {ONE_SOURCE: pair.base_positions},
+        {},
+        {},
     )
 
 
@@ -321,8 +358,10 @@ def residual(*places: tuple[int, str], component: str = "residual") -> Intervent
 
 def blocks_of(pairs: Sequence[Pair], size: int) -> tuple[Block, ...]:
     indices = [p.index for p in pairs]
-    return tuple(Block("test", i // size, tuple(indices[i : i + size])) for i in range(0, len(indices), size))
+    return tuple(
+        Block("test", i // size, tuple(indices[i : i + size])) for i in range(0, len(indices), size)
+    )
 
 
-def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> Loaded:
-    return Loaded(model, tokenizer or word_tokenizer(), "digest of a random model", "float32")
+def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> LoadedModel:
+    return LoadedModel(model, tokenizer or word_tokenizer(), "digest of a random model", "float32")

@@ -1,6 +1,8 @@
-"""Strategies: valid jobs and files of pairs, and what becomes of them under a slip of the hand, a script gone wrong, a damaged disk.
+"""Strategies: valid jobs and files of pairs, and what becomes of them under a slip of the hand, a
+script gone wrong, a damaged disk.
 
-Invariants: everything is drawn through hypothesis, so that a case that fails is shrunk and comes again.
+Invariants: everything is drawn through hypothesis, so that a case that fails is shrunk and comes
+again.
 """
 
 import copy
@@ -95,7 +97,11 @@ def _bend(draw: Draw, tree: Tree) -> None:
         if isinstance(place[key], dict | list) and draw(st.integers(0, 3)):
             place = place[key]
             continue
-        match draw(st.sampled_from(("like", "like", "like", "like", "replace", "delete", "rename", "twice"))):
+        match draw(
+            st.sampled_from(
+                ("like", "like", "like", "like", "replace", "delete", "rename", "twice")
+            )
+        ):
             case "like":
                 place[key] = draw(_like(place[key]))
             case "replace":
@@ -131,22 +137,41 @@ def _like(value: Any) -> st.SearchStrategy[Any]:
     if isinstance(value, bool):
         return st.just(not value)
     if isinstance(value, int):
-        return st.sampled_from([0, 1, 2, 3, 5, value + 1, value - 1, 64, 10**9]) | st.integers(-3, 300)
+        return st.sampled_from([0, 1, 2, 3, 5, value + 1, value - 1, 64, 10**9]) | st.integers(
+            -3, 300
+        )
     if isinstance(value, float):
         return st.sampled_from([0.0, 1.0, 1e-300, 1 - 1e-16, 0.5]) | st.floats(0, 1)
     if isinstance(value, str):
-        return st.sampled_from(WORDS) | st.text(max_size=4) | st.just(value[::-1]) | st.just(value + value)
+        return (
+            st.sampled_from(WORDS)
+            | st.text(max_size=4)
+            | st.just(value[::-1])
+            | st.just(value + value)
+        )
     if isinstance(value, list):
-        return st.permutations(value) | st.just(value[1:]) | st.just(value * 2) | st.lists(JUNK, max_size=2)
+        return (
+            st.permutations(value)
+            | st.just(value[1:])
+            | st.just(value * 2)
+            | st.lists(JUNK, max_size=2)
+        )
     if isinstance(value, dict) and value:
-        return st.just(dict(list(value.items())[1:])) | st.sampled_from(list(value)).map(lambda key: {key: value[key]})
+        return st.just(dict(list(value.items())[1:])) | st.sampled_from(list(value)).map(
+            lambda key: {key: value[key]}
+        )
     return JUNK
 
 
 def _damaged(draw: Draw, text: bytes) -> bytes:
-    """Now and then cut short, a line of it twice, or with something in it that does not belong there."""
+    """Now and then cut short, a line of it twice, or with something in it that does not belong
+    there."""
     at = draw(st.integers(0, len(text)))
-    match draw(st.sampled_from(("whole", "whole", "whole", "whole", "whole", "cut", "line", "stray", "byte"))):
+    match draw(
+        st.sampled_from(
+            ("whole", "whole", "whole", "whole", "whole", "cut", "line", "stray", "byte")
+        )
+    ):
         case "cut":
             return text[:at]
         case "line":

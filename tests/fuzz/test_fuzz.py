@@ -1,4 +1,5 @@
-"""Whatever a job file or a file of pairs has become: one line that says what is wrong, exit code 2, nothing touched; never a traceback.
+"""Whatever a job file or a file of pairs has become: one line that says what is wrong, exit code 2,
+nothing touched; never a traceback.
 
 The short form; `make fuzz` runs 1,000 cases of each.
 """
@@ -34,7 +35,8 @@ CASES = settings.default.max_examples if LONG else 40
 RUNS = 100 if LONG else 6
 pytestmark = pytest.mark.timeout(14_400 if LONG else 600)
 SPACED = settings(max_examples=CASES, suppress_health_check=list(HealthCheck), derandomize=not LONG)
-"""The short form has the same cases each time, so that nobody's change fails of a case that he did not bring about."""
+"""The short form has the same cases each time, so that nobody's change fails of a case that he did
+not bring about."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Said:
 
 
 def call(*arguments: str) -> Said:
-    """`raysearch` as its script calls it, in this process; whatever it does not catch comes out here."""
+    """`raysearch` as its script calls it, in this process; whatever it does not catch comes out
+    here."""
     out, err = io.StringIO(), io.StringIO()
     before, argv = signal.getsignal(signal.SIGTERM), sys.argv
     sys.argv = ["raysearch", *arguments]
@@ -103,7 +106,13 @@ JOBS = [
             "components": ["residual", "head"],
             "heads": [0, 1],
             "positions": ["a", "last"],
-            "subspaces": ["full", {"das": [1, 4]}, {"coordinates": [0, 5]}, {"pca": [2]}, {"mask": {}}],
+            "subspaces": [
+                "full",
+                {"das": [1, 4]},
+                {"coordinates": [0, 5]},
+                {"pca": [2]},
+                {"mask": {}},
+            ],
         },
         fit={"steps": 10, "batch": 4, "seeds": [0, 1], "rungs": [5]},
         controls=["random_subspace"],
@@ -112,7 +121,12 @@ JOBS = [
     _job(
         space={
             "variables": ["a", "sum_ab"],
-            "units": [[{"layer": 0, "position": "a"}, {"layer": 1, "component": "head", "head": 1, "position": "b"}]],
+            "units": [
+                [
+                    {"layer": 0, "position": "a"},
+                    {"layer": 1, "component": "head", "head": 1, "position": "b"},
+                ]
+            ],
         },
         propose={"use": "exhaustive"},
         answer={"compare": "first_token"},
@@ -130,7 +144,10 @@ def _pair(base: tuple[int, int, int], source: tuple[int, int, int]) -> dict[str,
         "base": _side(*base),
         "source": _side(*source),
         "answers": {"base": str(sum(base)), "source": str(sum(source))},
-        "counterfactual": {"a": str(source[0] + sum(base[1:])), "b": str(base[0] + source[1] + base[2])},
+        "counterfactual": {
+            "a": str(source[0] + sum(base[1:])),
+            "b": str(base[0] + source[1] + base[2]),
+        },
         "split": "test",
         "set": "one",
     }
@@ -168,7 +185,9 @@ def test_what_is_no_job_and_no_pairs_is_refused_in_one_line(file: str, tmp_path:
 
 @SPACED
 @given(content=broken_jobs(JOBS))
-def test_a_broken_job_is_refused_in_one_line(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_broken_job_is_refused_in_one_line(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("job")
     (folder / "job.yaml").write_bytes(content)
     said = call("plan", str(folder / "job.yaml"))
@@ -190,7 +209,9 @@ def test_a_broken_file_of_pairs_is_refused_in_one_line(
 
 @settings(SPACED, max_examples=RUNS)
 @given(data=st.data())
-def test_a_broken_search_leaves_what_was_there(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_broken_search_leaves_what_was_there(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("run")
     if data.draw(st.booleans()):
         (folder / "job.yaml").write_bytes(data.draw(broken_jobs(JOBS[:1])))
@@ -207,7 +228,12 @@ def test_a_broken_search_leaves_what_was_there(data: st.DataObject, tmp_path_fac
     assert {path: after.get(path) for path in before} == before
     if said.code == 2:
         assert after == before, "what was refused left a run behind"
-    _check(said, folder, "pairs.jsonl" if (folder / "pairs.jsonl").exists() else "job.yaml", done=(0, 3))
+    _check(
+        said,
+        folder,
+        "pairs.jsonl" if (folder / "pairs.jsonl").exists() else "job.yaml",
+        done=(0, 3),
+    )
 
 
 def _write_pairs(folder: Path, content: bytes) -> None:
@@ -220,7 +246,10 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-KEY = re.compile(rf"({'|'.join(Job.model_fields)}|job|line \d+|character \d+|pair \d+|byte \d+|holds|tokenizer)\b")
+KEY = re.compile(
+    rf"({'|'.join(Job.model_fields)}|job|line \d+|character \d+|pair \d+|byte "
+    rf"\d+|holds|tokenizer)\b"
+)
 """Where in a file: a key's path, or a place in the text."""
 
 

@@ -1,11 +1,12 @@
-"""What changes nothing is never called a change, whatever answers the user gives; and an answer that the model does not say is told."""
+"""What changes nothing is never called a change, whatever answers the user gives; and an answer
+that the model does not say is told."""
 
 import pytest
 import torch
 
 import raysearch as rs
-from raysearch.engine.saved_subspace import tensors_of
-from raysearch.search.hypothesis import Intervention, Site, Unit
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.interventions.tensors import tensors_of
 from tests.engine.featurizer_worlds import NAMED, made
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 
@@ -48,7 +49,9 @@ def test_what_lies_before_the_texts_part_changes_nothing(tiny: rs.Model) -> None
 
 
 @pytest.mark.parametrize("answers", GIVEN)
-def test_a_change_is_one_of_what_the_model_says_by_itself(tiny: rs.Model, answers: tuple[str, str] | None) -> None:
+def test_a_change_is_one_of_what_the_model_says_by_itself(
+    tiny: rs.Model, answers: tuple[str, str] | None
+) -> None:
     scan = tiny.scan(BASE, "w9 w8 w7 w6", answers=answers)
     own, words = says(tiny, BASE), scan.next_tokens
     rows = zip(scan.next_ids, scan.changed, strict=True)
@@ -64,7 +67,10 @@ def test_an_answer_that_the_model_does_not_say_is_told_with_what_it_says(tiny: r
     text, own = next((t, w) for t in texts if (w := tiny._word(says(tiny, t))).startswith(" "))
     other = next(w for w in (" w6", " w7") if w != own)
     told = f"by itself the model says {own!r} after the base, not the given {other!r}"
-    swap, scan = tiny.swap(text, text, 0, answers=(other, own)), tiny.scan(text, text, answers=(other, own))
+    swap, scan = (
+        tiny.swap(text, text, 0, answers=(other, own)),
+        tiny.scan(text, text, answers=(other, own)),
+    )
     for shown in (str(swap), str(scan), scan.heatmap().axes[0].get_title(loc="left")):
         assert told in shown
         assert "after the source" not in shown
@@ -83,7 +89,9 @@ def test_a_saved_intervention_from_the_text_itself_changes_nothing(
         rs.SavedIntervention(Intervention((Unit(sites[0]),)), variable="v"),
         rs.SavedIntervention(Intervention(tuple(map(Unit, sites))), variable="v"),
         rs.SavedIntervention(
-            Intervention((Unit(sites[0], NAMED["pca"]),), variable="v"), tensors_of(featurizer), variable="v"
+            Intervention((Unit(sites[0], NAMED["pca"]),), variable="v"),
+            tensors_of(featurizer),
+            variable="v",
         ),
     ]
     for one in saved:
@@ -94,7 +102,8 @@ def test_a_saved_intervention_from_the_text_itself_changes_nothing(
 
 
 def test_a_tie_that_rounding_breaks_is_no_change(tiny: rs.Model) -> None:
-    """Two tokens of one logit: which is first is a matter of rounding, and a swap of a text into itself does not touch it."""
+    """Two tokens of one logit: which is first is a matter of rounding, and a swap of a text into
+    itself does not touch it."""
     head = tiny._network.model.get_output_embeddings()
     own = says(tiny, BASE)
     kept = head.weight.detach().clone()

@@ -36,15 +36,26 @@ def test_the_notebook_has_the_cells_that_are_written_beside_it(kept: Any) -> Non
 
 
 @pytest.mark.slow
-def test_executed_anew_it_shows_the_same(kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where ipywidgets is not there, as after `pip install`; test_widgets.py holds cells to the same with and without."""
+def test_executed_anew_it_shows_the_same(
+    kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ipywidgets is not there, as after `pip install`; test_widgets.py holds cells to the
+    same with and without."""
     hide_ipywidgets(tmp_path / "hidden", monkeypatch)
     anew = executed(beside_jobs(tmp_path))
     assert _texts(anew) == _texts(kept)
     shown = "\n".join(text for texts in _texts(anew) for text in texts)
-    for said in ("7 accepted, 113 rejected", "'12' -> '6'", "'12' stays", "(20, 20)", "(True, 120)"):
+    for said in (
+        "7 accepted, 113 rejected",
+        "'12' -> '6'",
+        "'12' stays",
+        "(20, 20)",
+        "(True, 120)",
+    ):
         assert said in shown
-    pictures = [o for c in anew["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [
+        o for c in anew["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
     assert len(pictures) == 1
     assert (tmp_path / "runs").is_dir()
 

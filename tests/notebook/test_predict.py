@@ -1,4 +1,5 @@
-"""What a model says next: of a language model and of a network on tensors, as text, HTML, Arrow and pandas."""
+"""What a model says next: of a language model and of a network on tensors, as text, HTML, Arrow and
+pandas."""
 
 from typing import Any
 
@@ -6,9 +7,9 @@ import pytest
 import torch
 
 import raysearch as rs
-from raysearch.engine.factory import FactorySource
+from raysearch.engine.loading.factory import FactorySource
 from tests.engine.worlds import loaded, model_of, word_tokenizer
-from tests.notebook.test_asked import NETS
+from tests.notebook.test_job_from import NETS
 
 TEXT = "w1 w2 <b>w3"
 
@@ -25,7 +26,9 @@ def test_a_prediction_is_what_the_model_puts_out(model: rs.Model) -> None:
     assert found.ids == tuple(logits.topk(3).indices.tolist())
     assert found.answers == tuple(model._word(i) for i in found.ids)
     assert found.logits == pytest.approx(logits.topk(3).values.tolist(), abs=1e-5)
-    assert found.probabilities == pytest.approx(logits.softmax(-1).topk(3).values.tolist(), abs=1e-6)
+    assert found.probabilities == pytest.approx(
+        logits.softmax(-1).topk(3).values.tolist(), abs=1e-6
+    )
     assert len(model.predict(text).ids) == 5
     assert sum(model.predict(text, top=len(logits)).probabilities) == pytest.approx(1)
 
@@ -41,7 +44,7 @@ def test_it_is_shown_as_a_table_everywhere(model: rs.Model) -> None:
 
 
 def test_what_stands_in_a_text_is_no_html() -> None:
-    shown = rs.notebook.prediction.Prediction("<b>", ("<i>",), (1,), (1.0,), (0.0,))._repr_html_()
+    shown = rs.notebook.prediction.NextTokens("<b>", ("<i>",), (1,), (1.0,), (0.0,))._repr_html_()
     assert "<b>" not in shown
     assert "<i>" not in shown
 
@@ -54,12 +57,18 @@ def test_what_is_no_text_is_one_line(model: rs.Model, text: Any) -> None:
 
 @pytest.mark.parametrize("top", [0, -1, 10**6, "5", 2.0, True, None])
 def test_a_top_that_is_no_number_of_tokens_is_one_line(model: rs.Model, top: Any) -> None:
-    with pytest.raises(rs.RaysearchError, match=r"predict: top: got .*; give a whole number from 1 to 40"):
+    with pytest.raises(
+        rs.RaysearchError, match=r"predict: top: got .*; give a whole number from 1 to 40"
+    ):
         model.predict("w1 w2", top)
 
 
 def test_other_looks_refuse_what_is_no_text(model: rs.Model) -> None:
-    for look in (lambda: model.tokens(3), lambda: model.swap(1, 2, 3), lambda: model.scan("w1", None)):  # type: ignore[arg-type]
+    for look in (
+        lambda: model.tokens(3),
+        lambda: model.swap(1, 2, 3),
+        lambda: model.scan("w1", None),
+    ):  # type: ignore[arg-type]
         with pytest.raises(rs.RaysearchError, match="is no text; give a text"):
             look()
     with pytest.raises(rs.RaysearchError, match="new_tokens: got -1"):
@@ -72,7 +81,9 @@ def test_a_network_on_tensors_predicts_classes() -> None:
     for given in (numbers, numbers.numpy(), numbers.tolist()):
         found = rs.TensorModel(net).predict(given)
         assert found.answers == tuple(map(str, found.ids))
-        assert found.logits == pytest.approx(net(numbers[None])[0].topk(2).values.tolist(), abs=1e-5)
+        assert found.logits == pytest.approx(
+            net(numbers[None])[0].topk(2).values.tolist(), abs=1e-5
+        )
     assert net.training
     assert rs.TensorModel.load(f"{NETS}:trained").predict(numbers, top=1).ids == found.ids[:1]
     for wrong, said in (

@@ -1,4 +1,5 @@
-"""The notebook's face of a search, on the planted model: what the command line finds, to look into from Python."""
+"""The notebook's face of a search, on the planted model: what the command line finds, to look into
+from Python."""
 
 import math
 import shutil
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 
 import raysearch as rs
-from raysearch.cli.local_status import local_status
+from raysearch.cli.status import local_status
+from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, ResumeError, StoreError
-from raysearch.folders.digests import Digests, write_digests
-from raysearch.folders.where import folder_at
-from raysearch.notebook.progress import Cell
-from raysearch.search.notes import Snapshot
+from raysearch.notebook.progress import CellProgress
+from raysearch.storage.digests import Digests, write_digests
+from raysearch.storage.open import open_folder
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import FEWER
@@ -38,10 +39,15 @@ def shell(tmp_path: Path) -> Shell:
 def _rows(run: rs.Run) -> list[dict[str, Any]]:
     """As `results -o json` has them."""
     rows = run.to_arrow().to_pylist()
-    return [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in rows]
+    return [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()}
+        for r in rows
+    ]
 
 
-def test_a_run_from_python_finds_what_the_command_line_finds(searched: rs.Run, shell: Shell, once: Once) -> None:
+def test_a_run_from_python_finds_what_the_command_line_finds(
+    searched: rs.Run, shell: Shell, once: Once
+) -> None:
     place = str(once.searched(QUICKSTART))
     assert shell.json("results", place, "-o", "json") == _rows(searched)
     theirs = rs.Run.open(place)
@@ -60,7 +66,9 @@ def test_a_job_may_be_written_in_python(searched: rs.Run, tmp_path: Path) -> Non
     asked["space"]["variables"] = ["sum_ab"]
     asked["space"]["layers"] = [1, 2]
     run = rs.run(rs.Job.parse(asked), store=tmp_path, quiet=True)
-    assert run.alignment[["variable", "layer", "position"]].to_numpy().tolist() == [["sum_ab", 1, "plus2"]]
+    assert run.alignment[["variable", "layer", "position"]].to_numpy().tolist() == [
+        ["sum_ab", 1, "plus2"]
+    ]
     assert run.to_arrow().num_rows == 2 * 6
 
 
@@ -75,7 +83,9 @@ def test_the_alignment_is_a_frame_of_what_is_true(searched: rs.Run) -> None:
     assert chosen["variable"].tolist() == ["total"] * 3
     assert chosen["verdict"].tolist() == ["accept", "accept", "reject"]
     assert {"base_text", "block", "solved"} <= set(searched.pairs.columns)
-    assert len(searched.pairs) == 4 * (256 + 128)  # as many as are drawn to make up for unsolved ones
+    assert len(searched.pairs) == 4 * (
+        256 + 128
+    )  # as many as are drawn to make up for unsolved ones
 
 
 def test_a_heat_map_is_the_picture_that_the_run_keeps(searched: rs.Run) -> None:
@@ -83,7 +93,9 @@ def test_a_heat_map_is_the_picture_that_the_run_keeps(searched: rs.Run) -> None:
     assert figure.png() == (Path(searched.place) / "heatmaps" / "sum_ab.png").read_bytes()
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert searched.heatmap().png() == searched.heatmap("a").png() != figure.png()
-    with pytest.raises(JobError, match="'sum' is no variable of this run; it has a, b, c, sum_ab, total"):
+    with pytest.raises(
+        JobError, match="'sum' is no variable of this run; it has a, b, c, sum_ab, total"
+    ):
         searched.heatmap("sum")
     with pytest.raises(JobError, match="'das 4' is no heat map of a; it has ''"):
         searched.heatmap("a", of="das 4")
@@ -93,7 +105,9 @@ def test_a_run_is_found_by_its_path_its_name_or_as_the_latest(searched: rs.Run) 
     store = str(Path(searched.place).parent)
     for name in (searched.place, searched.info.id, "latest"):
         assert rs.Run.open(name, store=store).info == searched.info
-    with pytest.raises(StoreError, match=f"there is no run 'quickstrat'.*did you mean '{searched.info.id}'"):
+    with pytest.raises(
+        StoreError, match=f"there is no run 'quickstrat'.*did you mean '{searched.info.id}'"
+    ):
         rs.Run.open("quickstrat", store=store)
 
 
@@ -143,7 +157,9 @@ def test_a_run_shows_what_was_asked_and_what_was_found(searched: rs.Run, tmp_pat
 def test_a_run_that_has_nothing_to_show_yet_says_so(searched: rs.Run, tmp_path: Path) -> None:
     early = tmp_path / "early"
     shutil.copytree(searched.place, early, ignore=shutil.ignore_patterns("tables"))
-    write_digests(folder_at(str(early)), Digests())  # a run whose tables are not written yet, not one that lost them
+    write_digests(
+        open_folder(str(early)), Digests()
+    )  # a run whose tables are not written yet, not one that lost them
     run = rs.Run.open(str(early))
     assert "there are no hypotheses in its tables yet" in repr(run)
     assert "there are no hypotheses in its tables yet" in run._repr_html_()
@@ -177,10 +193,15 @@ def test_a_run_that_was_edited_is_not_gone_on_with(searched: rs.Run, tmp_path: P
         rs.resume(str(edited), quiet=True)
 
 
-def test_an_interrupted_cell_leaves_a_run_that_resumes_to_the_same(once: Once, tmp_path: Path) -> None:
+def test_an_interrupted_cell_leaves_a_run_that_resumes_to_the_same(
+    once: Once, tmp_path: Path
+) -> None:
     undisturbed = rs.Run.open(str(once.searched(QUICKSTART, *FEWER)))
     with kernel(tmp_path) as cell:
-        cell(f"import raysearch as rs; job = rs.Job.load({str(QUICKSTART)!r}, {['resources.rows=2', FEWER[1]]!r})")
+        cell(
+            f"import raysearch as rs; job = rs.Job.load({str(QUICKSTART)!r}, "
+            f"{['resources.rows=2', FEWER[1]]!r})"
+        )
         assert cell.status == "ok"
         said = cell("run = rs.run(job)", interrupt_at=lambda text: "searching " in text)
         assert (cell.status, cell.error) == ("error", "KeyboardInterrupt")
@@ -194,14 +215,17 @@ def test_an_interrupted_cell_leaves_a_run_that_resumes_to_the_same(once: Once, t
         assert cell.status == "ok"
         assert any("replayed " in text for text in said)
         assert "3 accepted, 45 rejected" in said[-1]
-    verdicts = [{k: r[k] for k in ("hypothesis", "verdict", "n", "matches", "holdout_iia")} for r in _rows(run)]
+    verdicts = [
+        {k: r[k] for k in ("hypothesis", "verdict", "n", "matches", "holdout_iia")}
+        for r in _rows(run)
+    ]
     assert verdicts == [{k: r[k] for k in verdicts[0]} for r in _rows(undisturbed)]
 
 
 def test_a_cell_shows_one_output_that_is_written_anew() -> None:
     now, shown = 0.0, list[str]()
     start = Snapshot("screening", 0, 0, 0, 0, 0, pairs=0, at_most=0, queued=3, out=2)
-    with Cell(False, shown.append, lambda: now) as cell:
+    with CellProgress(False, shown.append, lambda: now) as cell:
         cell.say("loading   model")
         for now in (0.1, 0.2, 0.7, 0.8):  # noqa: B007  (the clock reads it)
             cell(start)
@@ -215,7 +239,7 @@ def test_a_cell_shows_one_output_that_is_written_anew() -> None:
         "loading   model\nsearched  all",
     ]
     silent = list[str]()
-    with Cell(True, silent.append) as cell:
+    with CellProgress(True, silent.append) as cell:
         cell.say("loading")
         cell(start)
     assert silent == []
@@ -223,7 +247,13 @@ def test_a_cell_shows_one_output_that_is_written_anew() -> None:
 
 def test_a_run_is_looked_into_where_its_model_is_not(tmp_path: Path) -> None:
     shutil.copytree(QUICKSTART.parent / "planted" / "model", tmp_path / "model")
-    small = ("pairs.test=24", "pairs.holdout=4", "test.max_pairs=24", "space.layers=[1]", "space.positions=[plus2]")
+    small = (
+        "pairs.test=24",
+        "pairs.holdout=4",
+        "test.max_pairs=24",
+        "space.layers=[1]",
+        "space.positions=[plus2]",
+    )
     job = rs.Job.load(QUICKSTART, [*small, f"model.path={tmp_path / 'model'}"])
     run = rs.run(job, store=tmp_path / "runs", quiet=True)
     there = str(run), local_status(find_run(tmp_path / "runs", "latest"))
@@ -238,9 +268,11 @@ def test_a_run_is_looked_into_where_its_model_is_not(tmp_path: Path) -> None:
 def test_looking_into_a_run_loads_no_model_and_no_cluster(searched: rs.Run) -> None:
     code = (
         "import sys, raysearch as rs\n"
-        "heavy = lambda: sorted({'torch', 'ray', 'transformers', 'mlflow', 'matplotlib'} & set(sys.modules))\n"
+        "heavy = lambda: sorted({'torch', 'ray', 'transformers', 'mlflow', 'matplotlib'} & "
+        "set(sys.modules))\n"
         "print(heavy(), 'pandas' in sys.modules)\n"
-        f"run = rs.Run.open({searched.place!r}); run.alignment, run.pairs, run._repr_html_(), run.job; print(heavy())"
+        f"run = rs.Run.open({searched.place!r}); run.alignment, run.pairs, run._repr_html_(), "
+        f"run.job; print(heavy())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[] False", "[]"]

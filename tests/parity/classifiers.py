@@ -1,4 +1,5 @@
-"""Classifiers on tensors, pyvene's and ours: an MLP of one class, a GRU of two with the same weights; units of theirs, and hooks.
+"""Classifiers on tensors, pyvene's and ours: an MLP of one class, a GRU of two with the same
+weights; units of theirs, and hooks.
 
 Invariants: pyvene is given copies, since it writes in place, also into what it is given.
 """
@@ -13,18 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from raysearch.causal import Stimulus
-from raysearch.engine.components import Taps
-from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import Add, Collect, Interchange, Kind, Subtract, Zero
-from raysearch.engine.rows import Features, Patch, Point, Row, Source
-from raysearch.engine.tensors import TensorNetwork
-from raysearch.search.events import Ids
+from raysearch.core.events import Ids
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.point import Point
+from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.engine.patching.operations import (
+    Add,
+    Collect,
+    Interchange,
+    Operation,
+    Subtract,
+    Zero,
+)
+from raysearch.engine.patching.oracle import collect
+from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from tests.parity.sides import Name, Ours, pyvene
 
 modelings_mlp = pyvene.models.mlp.modelings_mlp
 
 LAYERS, WIDTH, CLASSES, STEPS, LONGER = 3, 12, 4, 4, 6
-KINDS: dict[str, tuple[Kind, type]] = {
+KINDS: dict[str, tuple[Operation, type]] = {
     "interchange": (Interchange(), pyvene.VanillaIntervention),
     "zero": (Zero(), pyvene.ZeroIntervention),
     "add": (Add(), pyvene.AdditionIntervention),
@@ -66,7 +75,7 @@ class Unit:
     source: Tensor
     tokens: Ids = (0,)
     lent: Ids = (0,)
-    features: Features = None
+    features: FeatureIndices = None
     what: str = "interchange"
 
     def patch(self, run: Row | None = None) -> Patch:
@@ -75,8 +84,16 @@ class Unit:
         return Patch(point, self.tokens, lent if kind.lent == "source" else (), kind, self.features)
 
     def representation(self, unit: str = "pos", intervention: type | None = None) -> dict[str, Any]:
-        component, kind = self.name.theirs.format(layer=self.layer), intervention or KINDS[self.what][1]
-        return {"layer": self.layer, "component": component, "unit": unit, "intervention_type": kind}
+        component, kind = (
+            self.name.theirs.format(layer=self.layer),
+            intervention or KINDS[self.what][1],
+        )
+        return {
+            "layer": self.layer,
+            "component": component,
+            "unit": unit,
+            "intervention_type": kind,
+        }
 
     @property
     def subspace(self) -> list[list[int]] | None:
@@ -92,7 +109,7 @@ def mlp() -> nn.Module:
 @cache
 def our_mlp() -> Ours:
     network = TensorNetwork(_mlp(OnTensors), torch.zeros(1, WIDTH), blocks="mlp.h")
-    return Ours(network, Taps(network))
+    return Ours(network, Components(network))
 
 
 @cache
@@ -110,8 +127,10 @@ def gru() -> nn.Module:
 
 @cache
 def our_gru() -> Ours:
-    network = TensorNetwork(Recurrent(gru()).eval().requires_grad_(False), torch.zeros(STEPS, WIDTH))
-    return Ours(network, Taps(network))
+    network = TensorNetwork(
+        Recurrent(gru()).eval().requires_grad_(False), torch.zeros(STEPS, WIDTH)
+    )
+    return Ours(network, Components(network))
 
 
 def inputs(seed: object, *lengths: int) -> list[Tensor]:
@@ -137,7 +156,10 @@ def theirs(
     with torch.inference_mode():
         _, out = pyvene.IntervenableModel(config, model)(
             {"inputs_embeds": base[None].clone()},
-            [{"inputs_embeds": u.source[None].clone()} if u.what != "zero" else None for u in units],
+            [
+                {"inputs_embeds": u.source[None].clone()} if u.what != "zero" else None
+                for u in units
+            ],
             locations or {"sources->base": (lent, [[list(u.tokens)] for u in units])},
             subspaces=[u.subspace for u in units],
         )
@@ -146,7 +168,9 @@ def theirs(
 
 def collected_by_pyvene(model: nn.Module, base: Tensor, unit: Unit) -> list[Tensor]:
     """Of each firing, (1, token, feature), or (1, feature) in a GRU."""
-    representation = unit.representation("t" if model is gru() else "pos", pyvene.CollectIntervention)
+    representation = unit.representation(
+        "t" if model is gru() else "pos", pyvene.CollectIntervention
+    )
     with torch.inference_mode():
         (_, seen), _ = pyvene.IntervenableModel(pyvene.IntervenableConfig([representation]), model)(
             {"inputs_embeds": base[None].clone()},

@@ -1,7 +1,8 @@
 """The two sides of a comparison: raysearch, by its oracle and by replay, and pyvene 0.1.8.
 
-Invariants: pyvene has a model object of its own, since it deletes every forward hook of the model that it wraps; both sides have the
-same random weights and eager attention; each comparison is shown to be about something: the interventions move the logits.
+Invariants: pyvene has a model object of its own, since it deletes every forward hook of the model
+that it wraps; both sides have the same random weights and eager attention; each comparison is shown
+to be about something: the interventions move the logits.
 """
 
 import random
@@ -17,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from raysearch.engine.captures import Captures
-from raysearch.engine.components import Taps
-from raysearch.engine.interchange import oracle
-from raysearch.engine.kinds import Interchange, Kind
-from raysearch.engine.memory import Limit
-from raysearch.engine.network import LanguageModel, Network
-from raysearch.engine.paths import Batched, Replayed
-from raysearch.engine.rows import Features, Patch, Point, Row, Source
-from raysearch.search.events import Ids
+from raysearch.core.events import Ids
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.executors import BatchedExecutor, ReplayExecutor
+from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import LanguageModel, Network
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.operations import Interchange, Operation
+from raysearch.engine.patching.oracle import oracle
+from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from tests.engine.worlds import CONFIGS, VOCAB, model_from
 
 TOLERANCE = 1e-4
@@ -37,12 +39,14 @@ HEAD_WIDTH = 8
 INTERCHANGE = Interchange()
 
 FAMILIES = ("gpt2", "llama", "gpt_neox", "mistral", "gemma2", "qwen2")
-"""Families of `worlds` that pyvene has a table for. All but GPT-2 and GPT-NeoX have grouped queries: 4 heads, 2 of keys and values."""
+"""Families of `worlds` that pyvene has a table for. All but GPT-2 and GPT-NeoX have grouped
+queries: 4 heads, 2 of keys and values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One tensor: what pyvene calls it and what we do. `layers[{layer}]`, `layers.{layer}`: the layer goes there."""
+    """One tensor: what pyvene calls it and what we do. `layers[{layer}]`, `layers.{layer}`: the
+    layer goes there."""
 
     theirs: str
     ours: str
@@ -52,8 +56,9 @@ _GATED = MappingProxyType(
     {
         "attention_input": Name("attention_input", "model.layers.{layer}.self_attn.input"),
         "mlp_input": Name("mlp_input", "model.layers.{layer}.mlp.input"),
-        # pyvene's mlp_activation is what the activation function puts out. With a gate that is not what enters the down
-        # projection, which is our mlp_activation; so each is compared with a dotted path of the other's.
+        # pyvene's mlp_activation is what the activation function puts out. With a gate that is not
+        # what enters the down projection, which is our mlp_activation; so each is compared with a
+        # dotted path of the other's.
         "activation function": Name("mlp_activation", "model.layers.{layer}.mlp.act_fn"),
         "mlp_activation": Name("model.layers[{layer}].mlp.down_proj.input", "mlp_activation"),
         "query": Name("query_output", "query"),
@@ -101,17 +106,17 @@ class Ours:
     """Our side: one network with its taps."""
 
     network: Network
-    taps: Taps
+    taps: Components
 
     def oracle(self, rows: Sequence[Row]) -> list[Tensor]:
         return [oracle(self.network, self.taps, row) for row in rows]
 
     def fast(self, rows: Sequence[Row]) -> list[Tensor]:
         """By replay, where the network has one, or batched."""
-        limit = Limit(16)
+        limit = RowLimit(16)
         replays = isinstance(self.network, LanguageModel)
-        captures = Captures(self.network, self.taps, limit, 0.0, 2**30, keys=replays)
-        path = (Replayed if replays else Batched)(self.network, self.taps, captures)  # type: ignore[arg-type]
+        captures = ActivationCache(self.network, self.taps, limit, 0.0, 2**30, keys=replays)
+        path = (ReplayExecutor if replays else BatchedExecutor)(self.network, self.taps, captures)  # type: ignore[arg-type]
         found: dict[Row, Tensor] = {}
         for batch in path.batches(list(dict.fromkeys(rows))):
             found.update(zip(batch, path.logits(batch), strict=True))
@@ -136,7 +141,7 @@ class Ours:
 @cache
 def ours(family: str) -> Ours:
     network = LanguageModel(_model(family))
-    return Ours(network, Taps(network))
+    return Ours(network, Components(network))
 
 
 @cache
@@ -149,7 +154,8 @@ def their_model(family: str) -> PreTrainedModel:
 
 
 def alike(side: Ours, rows: Sequence[Row], wanted: Sequence[Tensor]) -> None:
-    """Asserts that the oracle and the fast path both say `wanted`, and that the interventions did something."""
+    """Asserts that the oracle and the fast path both say `wanted`, and that the interventions did
+    something."""
     assert len(rows) == len(wanted) > 0
     for path, said in (("oracle", side.oracle(rows)), ("fast", side.fast(rows))):
         for at, (got, want) in enumerate(zip(said, wanted, strict=True)):
@@ -174,24 +180,28 @@ class Case:
     source: Ids
     tokens: Ids
     lent_tokens: Ids
-    features: Features = None
+    features: FeatureIndices = None
     heads: Ids = ()
     lent_heads: Ids = ()
 
-    def row(self, side: Ours, name: Name, kind: Kind = INTERCHANGE) -> Row:
+    def row(self, side: Ours, name: Name, kind: Operation = INTERCHANGE) -> Row:
         return Row(self.base, (self.patch(side, name, kind, Row(self.source)),))
 
-    def patch(self, side: Ours, name: Name, kind: Kind, run: Row) -> Patch:
+    def patch(self, side: Ours, name: Name, kind: Operation, run: Row) -> Patch:
         """With what it is lent from `run`, if the kind asks for it."""
         point = Point(self.layer, name.ours)
         features, lent_features = self.features, self.features
         if self.heads:
             features = side.columns(name, self.heads)
             lent_features = side.columns(name, self.lent_heads or self.heads)
-        lent = (Source(run, point, self.lent_tokens, lent_features),) if kind.lent == "source" else ()
+        lent = (
+            (Source(run, point, self.lent_tokens, lent_features),) if kind.lent == "source" else ()
+        )
         return Patch(point, self.tokens, lent, kind, features)
 
-    def representation(self, name: Name, intervention: type | None = None, **more: Any) -> dict[str, Any]:
+    def representation(
+        self, name: Name, intervention: type | None = None, **more: Any
+    ) -> dict[str, Any]:
         """As pyvene wants to be told of it."""
         component = name.theirs.format(layer=self.layer)
         unit = "h.pos" if self.heads else "pos"
@@ -218,8 +228,11 @@ class Case:
         return None if self.features is None else [list(self.features)]
 
 
-def cases(family: str, name: Name, count: int, seed: object = 0, tokens: Sequence[int] = (1, 1, 2, 3)) -> list[Case]:
-    """Random ones: layers, pairs of other lengths, other tokens in base and source. The first is at the last token."""
+def cases(
+    family: str, name: Name, count: int, seed: object = 0, tokens: Sequence[int] = (1, 1, 2, 3)
+) -> list[Case]:
+    """Random ones: layers, pairs of other lengths, other tokens in base and source. The first is at
+    the last token."""
     side, rng = ours(family), random.Random(f"{seed}.{family}.{name}")
     layers = sorted(side.taps.of(name.ours))
     made = []
@@ -254,11 +267,14 @@ def told(
     config = pyvene.IntervenableConfig([dict(r) for r in representations], mode=mode)
     intervenable = pyvene.IntervenableModel(config, their_model(family))
     with torch.inference_mode():
-        return intervenable(base, None if sources is None else list(sources), dict(locations), **more)
+        return intervenable(
+            base, None if sources is None else list(sources), dict(locations), **more
+        )
 
 
 def theirs(family: str, name: Name, case: Case, intervention: type | None = None) -> Tensor:
-    """Pyvene's logits at the last token, for one unit with one source, or none where its kind has none."""
+    """Pyvene's logits at the last token, for one unit with one source, or none where its kind has
+    none."""
     kind = intervention or pyvene.VanillaIntervention
     sourceless = issubclass(kind, pyvene.ConstantSourceIntervention)
     lent = None if sourceless else [case.lent_location]
@@ -278,7 +294,8 @@ Change = Callable[[Tensor], Tensor]
 
 @contextmanager
 def plain_hook(module: nn.Module, side: str, change: Change) -> Iterator[None]:
-    """Within, `change` stands between `module` and what it is given or puts out: by hand, sharing nothing with either side."""
+    """Within, `change` stands between `module` and what it is given or puts out: by hand, sharing
+    nothing with either side."""
 
     def after(_module: nn.Module, _args: Any, out: Any) -> Any:
         if isinstance(out, tuple):
@@ -288,7 +305,11 @@ def plain_hook(module: nn.Module, side: str, change: Change) -> Iterator[None]:
     def before(_module: nn.Module, args: Any) -> Any:
         return (change(args[0].clone()), *args[1:])
 
-    hooked = module.register_forward_hook(after) if side == "output" else module.register_forward_pre_hook(before)
+    hooked = (
+        module.register_forward_hook(after)
+        if side == "output"
+        else module.register_forward_pre_hook(before)
+    )
     try:
         with torch.no_grad():
             yield

@@ -1,4 +1,5 @@
-"""Learned interventions: what raysearch's featurizers and pyvene 0.1.8 make of the same rotation, boundary and mask.
+"""Learned interventions: what raysearch's featurizers and pyvene 0.1.8 make of the same rotation,
+boundary and mask.
 
 pyvene's W is copied into ours; random numbers are not matched.
 """
@@ -41,7 +42,9 @@ def far(one: Tensor, other: Tensor, base: Tensor) -> float:
 
 
 @each_size
-def test_a_rotation_of_which_k_coordinates_are_swapped_is_our_k_directions(width: int, features: int) -> None:
+def test_a_rotation_of_which_k_coordinates_are_swapped_is_our_k_directions(
+    width: int, features: int
+) -> None:
     theirs = pyvene.RotatedSpaceIntervention(embed_dim=width)
     theirs.interchange_dim = torch.tensor(features)
     ours, (x, y) = Rotation(theirs.rotate_layer.weight[:, :features]), pair(width)
@@ -99,7 +102,11 @@ def test_a_mask_over_rotated_features_is_that_of_pyvene() -> None:
 @each_progress
 @pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning")  # pyvene's own
 def test_a_mask_over_coordinates_is_that_of_pyvene(progress: float) -> None:
-    theirs, ours, (x, y) = pyvene.SigmoidMaskIntervention(embed_dim=16), Mask(Identity(16)), pair(16)
+    theirs, ours, (x, y) = (
+        pyvene.SigmoidMaskIntervention(embed_dim=16),
+        Mask(Identity(16)),
+        pair(16),
+    )
     theirs.mask.data = torch.randn(16)
     ours.theta.data = theirs.mask.data.clone()
     ours.anneal(progress)
@@ -108,7 +115,8 @@ def test_a_mask_over_coordinates_is_that_of_pyvene(progress: float) -> None:
 
 
 def test_pca_is_that_of_pyvene_and_what_it_drops() -> None:
-    """pyvene keeps only what lies in the span: ours less the part of the base outside of it is theirs."""
+    """pyvene keeps only what lies in the span: ours less the part of the base outside of it is
+    theirs."""
 
     class Fitted:
         def __init__(self, ours: Pca) -> None:

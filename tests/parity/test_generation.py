@@ -1,4 +1,5 @@
-"""Generation: the tokens that follow a prompt under intervention, greedy or sampled, are those of `IntervenableModel.generate`."""
+"""Generation: the tokens that follow a prompt under intervention, greedy or sampled, are those of
+`IntervenableModel.generate`."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from raysearch.engine.generate import Sampling, generate
-from raysearch.engine.kinds import Add, Constant, Kind, Zero
-from raysearch.engine.network import LanguageModel
-from raysearch.engine.rows import Patch, Point, Row
-from raysearch.search.events import Ids
+from raysearch.core.events import Ids
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.generate import Sampling, generate
+from raysearch.engine.patching.operations import Add, Constant, Operation, Zero
+from raysearch.engine.patching.rows import Patch, Row
 from tests.parity.sides import (
     EVERYWHERE,
     FAMILIES,
@@ -32,7 +34,8 @@ NEW = 6
 RESIDUAL = EVERYWHERE["residual"]
 
 GENERATING = tuple(f for f in FAMILIES if f != "gemma2")
-"""Random Gemma 2, whose scaled embeddings are tied, says its last token again whatever one does to it: it would compare nothing."""
+"""Random Gemma 2, whose scaled embeddings are tied, says its last token again whatever one does to
+it: it would compare nothing."""
 
 each_family = pytest.mark.parametrize("family", GENERATING)
 
@@ -40,14 +43,19 @@ each_family = pytest.mark.parametrize("family", GENERATING)
 @each_family
 def test_without_intervention_what_is_generated_is_what_pyvene_generates(family: str) -> None:
     made = cases(family, RESIDUAL, 4, "left alone")
-    kept = [by_pyvene(family, [c.representation(RESIDUAL)], c, [c], output_original_output=True)[0] for c in made]
+    kept = [
+        by_pyvene(family, [c.representation(RESIDUAL)], c, [c], output_original_output=True)[0]
+        for c in made
+    ]
     assert [by_us(family, Row(c.base)) for c in made] == kept
 
 
 @pytest.mark.slow_unless(family=["llama"])
 @pytest.mark.slow_unless(component=["residual"])
 @each_family
-@pytest.mark.parametrize("component", ["residual", "block_input", "attention_output", "mlp_activation", "head"])
+@pytest.mark.parametrize(
+    "component", ["residual", "block_input", "attention_output", "mlp_activation", "head"]
+)
 def test_after_an_interchange_in_the_prompt_what_is_generated_is_what_pyvene_generates(
     family: str, component: str
 ) -> None:
@@ -58,7 +66,9 @@ def test_after_an_interchange_in_the_prompt_what_is_generated_is_what_pyvene_gen
     rows = [c.row(side, name) for c in made]
     got = [by_us(family, row) for row in rows]
     assert got == [by_pyvene(family, [c.representation(name)], c, [c])[1] for c in made]
-    assert got != [by_us(family, Row(c.base)) for c in made], "no intervention changed a token: nothing was compared"
+    assert got != [by_us(family, Row(c.base)) for c in made], (
+        "no intervention changed a token: nothing was compared"
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2"])
@@ -70,25 +80,34 @@ def test_after_an_interchange_of_heads_in_the_prompt_what_is_generated_is_what_p
     made = [replace(at_end(c), heads=(0, 1)) for c in cases(family, name, 6, "heads", tokens=(2,))]
     got = [by_us(family, c.row(side, name)) for c in made]
     assert got == [by_pyvene(family, [c.representation(name)], c, [c])[1] for c in made]
-    assert got != [by_us(family, Row(c.base)) for c in made], "no intervention changed a token: nothing was compared"
+    assert got != [by_us(family, Row(c.base)) for c in made], (
+        "no intervention changed a token: nothing was compared"
+    )
 
 
 @each_family
-def test_after_several_units_in_the_prompt_what_is_generated_is_what_pyvene_generates(family: str) -> None:
+def test_after_several_units_in_the_prompt_what_is_generated_is_what_pyvene_generates(
+    family: str,
+) -> None:
     """Two interchanges from sources of their own, and a zero."""
     side, rng = ours(family), random.Random(family)
     wanted, rows = [], []
     for seed in range(3):
         base = ids(rng, 6)
-        first, second = (replace(at_end(c), base=base, tokens=(5,)) for c in cases(family, RESIDUAL, 2, seed, (1,)))
+        first, second = (
+            replace(at_end(c), base=base, tokens=(5,))
+            for c in cases(family, RESIDUAL, 2, seed, (1,))
+        )
         third = replace(first, layer=0, tokens=(2,))
         mlp = names(family)["mlp_output"]
-        units: list[tuple[Name, Case, Kind, type]] = [
+        units: list[tuple[Name, Case, Operation, type]] = [
             (RESIDUAL, replace(first, layer=0), INTERCHANGE, pyvene.VanillaIntervention),
             (mlp, replace(second, layer=1), INTERCHANGE, pyvene.VanillaIntervention),
             (mlp, third, Zero(), pyvene.ZeroIntervention),
         ]
-        rows.append(Row(base, tuple(c.patch(side, n, kind, Row(c.source)) for n, c, kind, _ in units)))
+        rows.append(
+            Row(base, tuple(c.patch(side, n, kind, Row(c.source)) for n, c, kind, _ in units))
+        )
         representations = [c.representation(n, intervention) for n, c, _, intervention in units]
         made = [c if kind.lent == "source" else replace(c, source=()) for _, c, kind, _ in units]
         wanted.append(by_pyvene(family, representations, first, made)[1])
@@ -100,8 +119,11 @@ def test_after_several_units_in_the_prompt_what_is_generated_is_what_pyvene_gene
 @pytest.mark.slow_unless(family=["llama"])
 @each_family
 @pytest.mark.parametrize("what", ["zero", "add", "constant"])
-def test_a_constant_at_every_token_prompt_and_new_generates_what_pyvene_generates(family: str, what: str) -> None:
-    """pyvene is told no locations: then it intervenes on every token of every forward pass of the generation."""
+def test_a_constant_at_every_token_prompt_and_new_generates_what_pyvene_generates(
+    family: str, what: str
+) -> None:
+    """pyvene is told no locations: then it intervenes on every token of every forward pass of the
+    generation."""
     side, name = ours(family), names(family)["mlp_output"]
     wide = side.width(name)
     vector = 4 * torch.randn(wide, generator=torch.Generator().manual_seed(2))
@@ -130,7 +152,8 @@ def test_a_constant_at_every_token_prompt_and_new_generates_what_pyvene_generate
 def test_an_intervention_on_new_tokens_alone_generates_what_pyvene_generates(
     family: str, component: str, what: str
 ) -> None:
-    """Where pyvene leaves the prompt alone, ours is at a place in it that nothing looks at: the first token, in the last layer."""
+    """Where pyvene leaves the prompt alone, ours is at a place in it that nothing looks at: the
+    first token, in the last layer."""
     side, name = ours(family), names(family)[component]
     last = len(side.network.blocks) - 1
     vector = 4 * torch.randn(side.width(name), generator=torch.Generator().manual_seed(3))
@@ -155,7 +178,9 @@ def test_an_intervention_on_new_tokens_alone_generates_what_pyvene_generates(
 
 
 @each_family
-def test_sampled_after_an_interchange_in_the_prompt_are_the_tokens_that_pyvene_samples(family: str) -> None:
+def test_sampled_after_an_interchange_in_the_prompt_are_the_tokens_that_pyvene_samples(
+    family: str,
+) -> None:
     """From the same seed, by the same temperature and cuts."""
     side = ours(family)
     made = [at_end(c) for c in cases(family, RESIDUAL, 5, "sampled")]
@@ -165,7 +190,9 @@ def test_sampled_after_an_interchange_in_the_prompt_are_the_tokens_that_pyvene_s
         cuts = {"do_sample": True, "temperature": 2.0, "top_k": 20, "top_p": 0.95}
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            wanted.append(by_pyvene(family, [case.representation(RESIDUAL)], case, [case], **cuts)[1])
+            wanted.append(
+                by_pyvene(family, [case.representation(RESIDUAL)], case, [case], **cuts)[1]
+            )
     assert got == wanted
     assert got != [by_us(family, c.row(side, RESIDUAL)) for c in made]
 
@@ -189,7 +216,8 @@ def by_pyvene(
     on_prompt: bool = True,
     **more: Any,
 ) -> tuple[Ids | None, Ids]:
-    """(the new tokens without intervention, if asked; the new tokens). Units without a source have (); None: every token."""
+    """(the new tokens without intervention, if asked; the new tokens). Units without a source have
+    (); None: every token."""
     config = pyvene.IntervenableConfig([dict(r) for r in representations])
     intervenable = pyvene.IntervenableModel(config, their_model(family))
     locations, sources, subspaces = None, None, None
@@ -205,4 +233,6 @@ def by_pyvene(
             intervene_on_prompt=on_prompt, subspaces=subspaces, max_new_tokens=NEW, **{"do_sample": False, **more},
         )  # fmt: skip
     start = len(case.base)
-    return (None if left_alone is None else tuple(left_alone[0, start:].tolist())), tuple(out[0, start:].tolist())
+    return (None if left_alone is None else tuple(left_alone[0, start:].tolist())), tuple(
+        out[0, start:].tolist()
+    )

@@ -9,10 +9,10 @@ import pyvene
 import torch
 
 import raysearch as rs
-from raysearch.engine.pyvene_folder import save_pyvene
-from raysearch.engine.saved_subspace import tensors_of, tensors_of_width
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.errors import JobError
-from raysearch.search.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.interventions.pyvene import save_pyvene
+from raysearch.interventions.tensors import tensors_of, tensors_of_width
 from tests.engine.featurizer_worlds import NAMED, made
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 
@@ -28,7 +28,9 @@ def _saved(name: str, component: str = "residual") -> rs.SavedIntervention:
         return rs.SavedIntervention(plain, {} if chosen is None else tensors_of_width(WIDTH))
     featurizer = made(name, WIDTH, 3)
     featurizer.harden()
-    return rs.SavedIntervention(Intervention((Unit(site, NAMED[name]),), variable="v"), tensors_of(featurizer))
+    return rs.SavedIntervention(
+        Intervention((Unit(site, NAMED[name]),), variable="v"), tensors_of(featurizer)
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,9 @@ def _saved(name: str, component: str = "residual") -> rs.SavedIntervention:
         ("whole", "residual"), ("coordinates", "residual"),
     ],
 )  # fmt: skip
-def test_what_pyvene_loads_computes_what_we_compute(name: str, component: str, tmp_path: Path) -> None:
+def test_what_pyvene_loads_computes_what_we_compute(
+    name: str, component: str, tmp_path: Path
+) -> None:
     saved = _saved(name, component)
     save_pyvene(saved, tmp_path)
     ours = rs.Model(loaded(model_of("llama"), word_tokenizer(before=True)), "tiny")
@@ -57,7 +61,10 @@ def test_what_pyvene_loads_computes_what_we_compute(name: str, component: str, t
         (_saved("boundless"), "a soft boundary"),
         (_saved("pca"), "standardised"),
         (_saved("whole", "query"), "query is not among those that we write"),
-        (rs.SavedIntervention(Intervention((Unit(Site(2, "residual", "here")),), kind="zero")), "it is zero"),
+        (
+            rs.SavedIntervention(Intervention((Unit(Site(2, "residual", "here")),), kind="zero")),
+            "it is zero",
+        ),
     ],
 )
 def test_what_pyvene_cannot_express_is_refused_in_one_line(

@@ -1,6 +1,8 @@
-"""One unit: what raysearch and pyvene 0.1.8 make of the same intervention, on the same random weights.
+"""One unit: what raysearch and pyvene 0.1.8 make of the same intervention, on the same random
+weights.
 
-pyvene runs each pair in a batch of one, unless the batch is the point. Where it is wrong, a plain hook says so.
+pyvene runs each pair in a batch of one, unless the batch is the point. Where it is wrong, a plain
+hook says so.
 """
 
 import random
@@ -11,9 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raysearch.engine.interchange import collect
-from raysearch.engine.kinds import Add, Collect, Constant, Kind, Mean, Skip, Subtract, Zero
-from raysearch.engine.rows import Patch, Point, Row, Source
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.operations import (
+    Add,
+    Collect,
+    Constant,
+    Mean,
+    Operation,
+    Skip,
+    Subtract,
+    Zero,
+)
+from raysearch.engine.patching.oracle import collect
+from raysearch.engine.patching.rows import Patch, Row, Source
 from tests.parity.sides import (
     EVERYWHERE,
     FAMILIES,
@@ -37,7 +49,7 @@ from tests.parity.sides import (
     told,
 )
 
-KINDS: dict[str, tuple[Kind, type]] = {
+KINDS: dict[str, tuple[Operation, type]] = {
     "interchange": (INTERCHANGE, pyvene.VanillaIntervention),
     "zero": (Zero(), pyvene.ZeroIntervention),
     "add": (Add(), pyvene.AdditionIntervention),
@@ -50,10 +62,13 @@ HEADED = {
     "value": Name("value_output", "value"),
 }
 SOME = ("residual", "head", "mlp_activation")
-"""Components that stand for the others, where all would take long: a block's, one with heads, one inside the MLP."""
+"""Components that stand for the others, where all would take long: a block's, one with heads, one
+inside the MLP."""
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
-every_component = pytest.mark.parametrize(("family", "component"), [(f, c) for f in FAMILIES for c in names(f)])
+every_component = pytest.mark.parametrize(
+    ("family", "component"), [(f, c) for f in FAMILIES for c in names(f)]
+)
 
 
 @pytest.mark.slow_unless(family=["gpt2", "llama"])
@@ -62,15 +77,24 @@ every_component = pytest.mark.parametrize(("family", "component"), [(f, c) for f
 def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
     name = names(family)[component]
     made = cases(family, name, 6)
-    alike(ours(family), [c.row(ours(family), name) for c in made], [theirs(family, name, c) for c in made])
+    alike(
+        ours(family),
+        [c.row(ours(family), name) for c in made],
+        [theirs(family, name, c) for c in made],
+    )
 
 
 @pytest.mark.slow_unless(family=["gpt2", "llama"])
 @pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
-def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
+def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
+    family: str, component: str
+) -> None:
     name, side = names(family)[component], ours(family)
-    made = [replace(c, features=some(side.width(name), i)) for i, c in enumerate(cases(family, name, 4, "features"))]
+    made = [
+        replace(c, features=some(side.width(name), i))
+        for i, c in enumerate(cases(family, name, 4, "features"))
+    ]
     alike(side, [c.row(side, name) for c in made], [theirs(family, name, c) for c in made])
 
 
@@ -92,11 +116,13 @@ def test_zero_add_and_subtract_are_those_of_pyvene_whole_and_in_coordinates(
 @pytest.mark.slow_unless(family=["gpt2", "llama"])
 @pytest.mark.slow_unless(what=["interchange"])
 @pytest.mark.parametrize(
-    ("family", "component"), [("gpt_neox", "head"), *((f, h) for f in FAMILIES if f != "gpt_neox" for h in HEADED)]
+    ("family", "component"),
+    [("gpt_neox", "head"), *((f, h) for f in FAMILIES if f != "gpt_neox" for h in HEADED)],
 )
 @pytest.mark.parametrize("what", KINDS)
 def test_an_intervention_on_heads_is_that_of_pyvene(family: str, component: str, what: str) -> None:
-    """One head, several, others in the source than in the base, and coordinates of a head; keys and values of a group too."""
+    """One head, several, others in the source than in the base, and coordinates of a head; keys and
+    values of a group too."""
     name, side = HEADED[component], ours(family)
     kind, intervention = KINDS[what]
     heads = range(side.heads(name))
@@ -107,7 +133,10 @@ def test_an_intervention_on_heads_is_that_of_pyvene(family: str, component: str,
     crossed = replace(crossed, heads=(heads[0],), lent_heads=(heads[-1],))
     rows = [c.row(side, name, kind) for c in (one, several, crossed)]
     wanted = [theirs(family, name, c, intervention) for c in (one, several, crossed)]
-    part, whole = replace(part, heads=(heads[1],), features=(0, 3)), replace(part, heads=(heads[1],))
+    part, whole = (
+        replace(part, heads=(heads[1],), features=(0, 3)),
+        replace(part, heads=(heads[1],)),
+    )
     inside = tuple(side.columns(name, (heads[1],))[i] for i in (0, 3))
     patch = whole.patch(side, name, kind, Row(part.source))
     lent = tuple(replace(s, features=inside) for s in patch.sources)
@@ -116,7 +145,8 @@ def test_an_intervention_on_heads_is_that_of_pyvene(family: str, component: str,
 
 
 def test_pyvene_knows_heads_of_qwen2_only_where_its_config_is_told_their_width() -> None:
-    """Its table asks for `head_dim`, which a Qwen2Config lacks; `sides` tells it, so that the others can be compared."""
+    """Its table asks for `head_dim`, which a Qwen2Config lacks; `sides` tells it, so that the
+    others can be compared."""
     name, model = HEADED["head"], their_model("qwen2")
     (case,) = cases("qwen2", name, 1)
     del model.config.head_dim
@@ -128,8 +158,11 @@ def test_pyvene_knows_heads_of_qwen2_only_where_its_config_is_told_their_width()
 
 
 @pytest.mark.parametrize("component", ["query", "key", "value"])
-def test_queries_keys_and_values_of_a_fused_projection_are_coordinates_that_pyvene_can_be_told(component: str) -> None:
-    """Of GPT-NeoX pyvene names none of them; the projection's columns are, head by head, its query, its key, its value."""
+def test_queries_keys_and_values_of_a_fused_projection_are_coordinates_that_pyvene_can_be_told(
+    component: str,
+) -> None:
+    """Of GPT-NeoX pyvene names none of them; the projection's columns are, head by head, its query,
+    its key, its value."""
     side, d_head = ours("gpt_neox"), HEAD_WIDTH
     start = ("query", "key", "value").index(component) * d_head
     name = Name("gpt_neox.layers[{layer}].attention.query_key_value.output", component)
@@ -144,24 +177,47 @@ def test_queries_keys_and_values_of_a_fused_projection_are_coordinates_that_pyve
 
 @each_family
 def test_an_interchange_of_embeddings_is_that_of_pyvene(family: str) -> None:
-    path = {"gpt2": "transformer.wte", "gpt_neox": "gpt_neox.embed_in"}.get(family, "model.embed_tokens")
+    path = {"gpt2": "transformer.wte", "gpt_neox": "gpt_neox.embed_in"}.get(
+        family, "model.embed_tokens"
+    )
     name = Name(f"{path}.output", "embedding")
     made = cases(family, name, 4)
-    alike(ours(family), [c.row(ours(family), name) for c in made], [theirs(family, name, c) for c in made])
+    alike(
+        ours(family),
+        [c.row(ours(family), name) for c in made],
+        [theirs(family, name, c) for c in made],
+    )
 
 
 @each_family
 @pytest.mark.parametrize("what", ["interchange", "add", "subtract"])
-def test_a_constant_vector_is_put_in_added_and_subtracted_as_in_pyvene(family: str, what: str) -> None:
+def test_a_constant_vector_is_put_in_added_and_subtracted_as_in_pyvene(
+    family: str, what: str
+) -> None:
     name, side = EVERYWHERE["residual"], ours(family)
     vector = torch.randn(side.width(name), generator=torch.Generator().manual_seed(1))
-    of = {"interchange": Constant, "add": lambda v: Add(vector=v), "subtract": lambda v: Subtract(vector=v)}
+    of = {
+        "interchange": Constant,
+        "add": lambda v: Add(vector=v),
+        "subtract": lambda v: Subtract(vector=v),
+    }
     rows, wanted = [], []
     for case in cases(family, name, 4, what):
-        patch = Patch(Point(case.layer, "residual"), case.tokens, (), of[what](tuple(vector.tolist())))
+        patch = Patch(
+            Point(case.layer, "residual"),
+            case.tokens,
+            (),
+            of[what](tuple(vector.tolist())),
+        )
         rows.append(Row(case.base, (patch,)))
         representation = case.representation(name, KINDS[what][1], source_representation=vector)
-        _, out = told(family, [representation], tensor(case.base), [None], {"sources->base": (None, [case.location])})
+        _, out = told(
+            family,
+            [representation],
+            tensor(case.base),
+            [None],
+            {"sources->base": (None, [case.location])},
+        )
         wanted.append(out.logits[0, -1])
     alike(side, rows, wanted)
 
@@ -181,8 +237,16 @@ def test_a_mean_over_sources_is_what_pyvene_collects_averages_and_puts_in(family
             for run, at in zip(runs, tokens, strict=True)
         ]
         mean = torch.stack(seen).mean(0)[0]
-        representation = case.representation(name, pyvene.VanillaIntervention, source_representation=mean)
-        _, out = told(family, [representation], tensor(case.base), [None], {"sources->base": (None, [case.location])})
+        representation = case.representation(
+            name, pyvene.VanillaIntervention, source_representation=mean
+        )
+        _, out = told(
+            family,
+            [representation],
+            tensor(case.base),
+            [None],
+            {"sources->base": (None, [case.location])},
+        )
         wanted.append(out.logits[0, -1])
     alike(side, rows, wanted)
 
@@ -194,7 +258,12 @@ def test_a_skipped_module_is_that_of_pyvene(family: str, component: str) -> None
     name, side = names(family)[component], ours(family)
     rows, wanted = [], []
     for case in cases(family, name, 4, "skip"):
-        rows.append(Row(case.base, (Patch(Point(case.layer, name.ours), case.tokens, (), Skip()),)))
+        rows.append(
+            Row(
+                case.base,
+                (Patch(Point(case.layer, name.ours), case.tokens, (), Skip()),),
+            )
+        )
         own = replace(case, source=case.base, lent_tokens=case.tokens)
         wanted.append(theirs(family, name, own, pyvene.SkipIntervention))
     alike(side, rows, wanted)
@@ -215,7 +284,9 @@ def test_what_is_collected_is_what_pyvene_collects(family: str, component: str) 
         assert_collected(side, name, replace(case, features=features), seen)
 
 
-@pytest.mark.parametrize(("family", "component"), [(f, h) for f in ("gpt2", "llama") for h in HEADED])
+@pytest.mark.parametrize(
+    ("family", "component"), [(f, h) for f in ("gpt2", "llama") for h in HEADED]
+)
 def test_what_is_collected_of_heads_is_what_pyvene_collects(family: str, component: str) -> None:
     name, side = HEADED[component], ours(family)
     for case in cases(family, name, 3, "heads"):
@@ -234,7 +305,10 @@ def test_what_is_collected_after_an_interchange_is_what_pyvene_collects(family: 
         at = replace(case, layer=max(case.layer, last))
         reads = Patch(Point(at.layer, "residual"), (len(case.base) - 1,), (), Collect())
         (got,) = collect(side.network, side.taps, Row(case.base, (patch, reads)))
-        representations = [case.representation(name), at.representation(name, pyvene.CollectIntervention)]
+        representations = [
+            case.representation(name),
+            at.representation(name, pyvene.CollectIntervention),
+        ]
         (_, (seen,)), _ = told(
             family, representations, tensor(case.base), [tensor(case.source), None],
             {"sources->base": ([case.lent_location, None], [case.location, [[len(case.base) - 1]]])},
@@ -244,13 +318,23 @@ def test_what_is_collected_after_an_interchange_is_what_pyvene_collects(family: 
 
 @each_family
 @pytest.mark.parametrize("component", SOME)
-def test_a_batch_with_positions_of_its_own_for_each_pair_is_that_of_pyvene(family: str, component: str) -> None:
+def test_a_batch_with_positions_of_its_own_for_each_pair_is_that_of_pyvene(
+    family: str, component: str
+) -> None:
     name, side, rng = names(family)[component], ours(family), random.Random(f"{family}.{component}")
     (first, *_) = cases(family, name, 1, "batch")
     made = []
     for _ in range(5):
         mine, lent = rng.sample(range(6), 2), rng.sample(range(7), 2)
-        made.append(replace(first, base=ids(rng, 6), source=ids(rng, 7), tokens=tuple(mine), lent_tokens=tuple(lent)))
+        made.append(
+            replace(
+                first,
+                base=ids(rng, 6),
+                source=ids(rng, 7),
+                tokens=tuple(mine),
+                lent_tokens=tuple(lent),
+            )
+        )
     _, out = told(
         family, [made[0].representation(name)],
         tensor(*(c.base for c in made)), [tensor(*(c.source for c in made))],
@@ -260,7 +344,9 @@ def test_a_batch_with_positions_of_its_own_for_each_pair_is_that_of_pyvene(famil
 
 
 @each_family
-def test_coordinates_of_its_own_for_each_pair_are_those_of_pyvene_where_they_differ_in_number(family: str) -> None:
+def test_coordinates_of_its_own_for_each_pair_are_those_of_pyvene_where_they_differ_in_number(
+    family: str,
+) -> None:
     side, name = ours(family), EVERYWHERE["residual"]
     made = pairs_with((0, 5, 9), (1, 2), tuple(range(10, 20)))
     alike(side, [c.row(side, name) for c in made], batch_of_pyvene(family, name, made))
@@ -284,7 +370,11 @@ def test_pyvene_swaps_the_union_of_as_many_coordinates_for_each_pair_and_ours_ar
 
 def some(width: int, at: int) -> tuple[int, ...] | range:
     """Coordinates: a few in no order, or a run of them."""
-    return range(at % 3, width // 2) if at % 2 else tuple(random.Random(f"{width}.{at}").sample(range(width), 5))
+    return (
+        range(at % 3, width // 2)
+        if at % 2
+        else tuple(random.Random(f"{width}.{at}").sample(range(width), 5))
+    )
 
 
 def collected_by_pyvene(family: str, name: Name, case: Case) -> Tensor:

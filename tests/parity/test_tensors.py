@@ -1,15 +1,17 @@
-"""Networks on tensors: pyvene's own MLP and GRU classifiers, against the same weights as a `TensorNetwork`.
+"""Networks on tensors: pyvene's own MLP and GRU classifiers, against the same weights as a
+`TensorNetwork`.
 
-The MLP is the same class on both sides. The GRU is torch's on ours: pyvene's is a list of cells of its own, and the two are first
-shown to be one function. Of recurrent networks pyvene 0.1.8 gets little right; each test says what, and plain hooks say the rest.
+The MLP is the same class on both sides. The GRU is torch's on ours: pyvene's is a list of cells of
+its own, and the two are first shown to be one function. Of recurrent networks pyvene 0.1.8 gets
+little right; each test says what, and plain hooks say the rest.
 """
 
 import pytest
 import torch
 
 from raysearch.causal import Stimulus
-from raysearch.engine.rows import Features, Row
-from raysearch.search.events import Ids
+from raysearch.core.events import Ids
+from raysearch.engine.patching.rows import FeatureIndices, Row
 from tests.parity.classifiers import (
     ALL,
     KINDS,
@@ -35,7 +37,9 @@ from tests.parity.sides import TOLERANCE, Name, alike, far, pyvene
 
 each_layer = pytest.mark.parametrize("layer", range(LAYERS))
 each_kind = pytest.mark.parametrize("what", KINDS)
-whole_or_not = pytest.mark.parametrize("features", [None, (0, 7, 2), range(3, 9)], ids=["whole", "some", "a run"])
+whole_or_not = pytest.mark.parametrize(
+    "features", [None, (0, 7, 2), range(3, 9)], ids=["whole", "some", "a run"]
+)
 
 
 OF_MLP = {
@@ -50,7 +54,9 @@ OF_MLP = {
 @each_layer
 @pytest.mark.parametrize("component", OF_MLP)
 @whole_or_not
-def test_an_intervention_on_an_mlp_is_that_of_pyvene(what: str, layer: int, component: str, features: Features) -> None:
+def test_an_intervention_on_an_mlp_is_that_of_pyvene(
+    what: str, layer: int, component: str, features: FeatureIndices
+) -> None:
     name = OF_MLP[component]
     rows, wanted = [], []
     for seed in range(3):
@@ -72,7 +78,11 @@ def test_a_batch_through_an_mlp_is_that_of_pyvene(layer: int) -> None:
             [{"inputs_embeds": torch.stack([source for _, source in pairs])}],
             {"sources->base": 0},
         )
-    alike(our_mlp(), [row(base, unit) for (base, _), unit in zip(pairs, units, strict=True)], list(out[0]))
+    alike(
+        our_mlp(),
+        [row(base, unit) for (base, _), unit in zip(pairs, units, strict=True)],
+        list(out[0]),
+    )
 
 
 def test_several_units_of_an_mlp_are_those_of_pyvene_at_once() -> None:
@@ -108,7 +118,9 @@ def test_units_of_an_mlp_in_series_are_those_of_pyvene() -> None:
 @each_layer
 @pytest.mark.parametrize("component", OF_MLP)
 @whole_or_not
-def test_what_is_collected_in_an_mlp_is_what_pyvene_collects(layer: int, component: str, features: Features) -> None:
+def test_what_is_collected_in_an_mlp_is_what_pyvene_collects(
+    layer: int, component: str, features: FeatureIndices
+) -> None:
     (base,) = inputs(layer, 1)
     unit = Unit(OF_MLP[component], layer, base, features=features)
     seen = collected_by_pyvene(mlp(), base, unit)
@@ -129,7 +141,9 @@ GIVEN = Name("cell_input", "block_input")
 @each_layer
 @whole_or_not
 @pytest.mark.parametrize("lent", [(0, 1, 2, 3), (0, 2, 4, 5)])
-def test_an_interchange_at_every_step_of_a_gru_is_that_of_pyvene(layer: int, features: Features, lent: Ids) -> None:
+def test_an_interchange_at_every_step_of_a_gru_is_that_of_pyvene(
+    layer: int, features: FeatureIndices, lent: Ids
+) -> None:
     """Also with other steps of a longer source."""
     rows, wanted = [], []
     for seed in range(3):
@@ -145,7 +159,7 @@ def test_an_interchange_at_every_step_of_a_gru_is_that_of_pyvene(layer: int, fea
 @pytest.mark.parametrize("what", ["add", "subtract"])
 @pytest.mark.parametrize(("tokens", "lent"), [((3,), (3,)), ((2,), (4,)), ((0, 3), (1, 2))])
 def test_what_is_added_at_some_steps_of_a_gru_is_what_pyvene_adds(
-    layer: int, features: Features, what: str, tokens: Ids, lent: Ids
+    layer: int, features: FeatureIndices, what: str, tokens: Ids, lent: Ids
 ) -> None:
     """At the other steps it adds zeros."""
     rows, wanted = [], []
@@ -159,7 +173,9 @@ def test_what_is_added_at_some_steps_of_a_gru_is_what_pyvene_adds(
 
 @each_layer
 @whole_or_not
-def test_a_zero_at_every_step_of_a_gru_is_that_of_pyvene_which_knows_no_other(layer: int, features: Features) -> None:
+def test_a_zero_at_every_step_of_a_gru_is_that_of_pyvene_which_knows_no_other(
+    layer: int, features: FeatureIndices
+) -> None:
     """Told of one step, it puts zeros in at all; ours is that of plain hooks."""
     base, source = inputs(layer, STEPS, STEPS)
     every = Unit(CELL, layer, source, ALL, ALL, features, "zero")
@@ -174,7 +190,8 @@ def test_a_zero_at_every_step_of_a_gru_is_that_of_pyvene_which_knows_no_other(la
 def test_where_some_steps_of_a_gru_are_exchanged_pyvene_puts_zeros_at_the_others_and_ours_are_those_of_plain_hooks(
     layer: int, tokens: Ids, lent: Ids
 ) -> None:
-    """What it puts in between is marked "super danger" in its source, and the line that would mend it is commented out."""
+    """What it puts in between is marked "super danger" in its source, and the line that would mend
+    it is commented out."""
     base, source = inputs(f"{layer}.{tokens}", STEPS, LONGER)
     unit = Unit(CELL, layer, source, tokens, lent)
     seen = by_hand_collected(source, layer)
@@ -192,8 +209,12 @@ def test_where_some_steps_of_a_gru_are_exchanged_pyvene_puts_zeros_at_the_others
         assert far(got, wanted) > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize(("layer", "features"), [(0, None), (0, (0, 7, 2)), (0, range(3, 9)), (1, None), (2, None)])
-def test_what_a_layer_of_a_gru_is_given_at_every_step_is_exchanged_as_in_pyvene(layer: int, features: Features) -> None:
+@pytest.mark.parametrize(
+    ("layer", "features"), [(0, None), (0, (0, 7, 2)), (0, range(3, 9)), (1, None), (2, None)]
+)
+def test_what_a_layer_of_a_gru_is_given_at_every_step_is_exchanged_as_in_pyvene(
+    layer: int, features: FeatureIndices
+) -> None:
     """Of the upper layers all of it: see the next test."""
     rows, wanted = [], []
     for seed in range(3):
@@ -208,12 +229,18 @@ def test_what_a_layer_of_a_gru_is_given_at_every_step_is_exchanged_as_in_pyvene(
 def test_what_pyvene_gives_a_layer_of_a_gru_changes_the_state_of_the_layer_below_and_ours_is_that_of_a_plain_hook(
     layer: int,
 ) -> None:
-    """It writes in place, and the tensor that a layer is given is also what the one below goes on from at the next step."""
+    """It writes in place, and the tensor that a layer is given is also what the one below goes on
+    from at the next step."""
     base, source = inputs(layer, STEPS, LONGER)
     unit = Unit(GIVEN, layer, source, (1,), (2,), what="add")
     lent = given_to(source, layer)
     step = iter(ALL)
-    wanted = hooked(base, layer, lambda _, args: (args[0] + lent[2], *args[1:]) if next(step) == 1 else None, True)
+    wanted = hooked(
+        base,
+        layer,
+        lambda _, args: (args[0] + lent[2], *args[1:]) if next(step) == 1 else None,
+        True,
+    )
     alike(our_gru(), [row(base, unit)], [wanted])
     assert far(theirs(gru(), base, [unit]), wanted) > 100 * TOLERANCE
 
@@ -246,11 +273,19 @@ def test_layers_of_a_gru_at_every_step_are_exchanged_in_series_as_in_pyvene() ->
 
 @each_layer
 @whole_or_not
-def test_what_is_collected_at_every_step_of_a_gru_is_what_pyvene_collects(layer: int, features: Features) -> None:
+def test_what_is_collected_at_every_step_of_a_gru_is_what_pyvene_collects(
+    layer: int, features: FeatureIndices
+) -> None:
     """It collects at every step, whatever it is told."""
     (base,) = inputs(layer, STEPS)
     unit = Unit(CELL, layer, base, ALL, ALL, features)
-    assert far(collected_by_us(our_gru(), base, unit), torch.cat(collected_by_pyvene(gru(), base, unit))) <= TOLERANCE
+    assert (
+        far(
+            collected_by_us(our_gru(), base, unit),
+            torch.cat(collected_by_pyvene(gru(), base, unit)),
+        )
+        <= TOLERANCE
+    )
 
 
 def test_pyvene_cannot_run_a_batch_through_a_gru_and_ours_is_one_pair_at_a_time() -> None:
@@ -264,4 +299,8 @@ def test_pyvene_cannot_run_a_batch_through_a_gru_and_ours_is_one_pair_at_a_time(
             {"sources->base": ([[list(ALL)] * 3], [[list(ALL)] * 3])},
         )
     rows = [row(base, unit) for (base, _), unit in zip(pairs, units, strict=True)]
-    alike(our_gru(), rows, [theirs(gru(), base, [unit]) for (base, _), unit in zip(pairs, units, strict=True)])
+    alike(
+        our_gru(),
+        rows,
+        [theirs(gru(), base, [unit]) for (base, _), unit in zip(pairs, units, strict=True)],
+    )

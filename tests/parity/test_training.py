@@ -1,4 +1,5 @@
-"""Training: the same on the same pairs comes out as well by raysearch as by pyvene 0.1.8. The small form of a benchmark."""
+"""Training: the same on the same pairs comes out as well by raysearch as by pyvene 0.1.8. The small
+form of a benchmark."""
 
 import re
 import subprocess
@@ -12,7 +13,16 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "das_equals_pyvene
 
 def means(*, seeds: int, steps: int) -> tuple[float, float, float]:
     """Holdout IIA of low-rank rotations by pyvene and by raysearch, and the last line's difference."""
-    command = [sys.executable, str(SCRIPT), "--methods", "low_rank", "--seeds", str(seeds), "--steps", str(steps)]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--methods",
+        "low_rank",
+        "--seeds",
+        str(seeds),
+        "--steps",
+        str(steps),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = re.search(r"^low_rank +pyvene ([\d.]+) .*, ours ([\d.]+) ", done.stdout, re.MULTILINE)

@@ -1,4 +1,5 @@
-"""What the tests of the ready problems share: the real tokenizer, the folder of trained models, one prompt's answer."""
+"""What the tests of the ready problems share: the real tokenizer, the folder of trained models, one
+prompt's answer."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -38,7 +39,10 @@ def check_splits(pairs: Sequence[Pair]) -> None:
     """No base and source stand in two splits."""
     splits: dict[tuple[str, str], str] = {}
     for pair in pairs:
-        assert splits.setdefault((pair.base.text, pair.sources["source"].text), pair.split) == pair.split
+        assert (
+            splits.setdefault((pair.base.text, pair.sources["source"].text), pair.split)
+            == pair.split
+        )
 
 
 def changed(pairs: Sequence[Pair], variable: str) -> float:
@@ -47,7 +51,8 @@ def changed(pairs: Sequence[Pair], variable: str) -> float:
 
 
 def solved(folder: Path, pairs: Sequence[Pair]) -> float:
-    """The share of pairs whose base and source the model answers rightly, by the first token of each answer."""
+    """The share of pairs whose base and source the model answers rightly, by the first token of
+    each answer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -56,10 +61,15 @@ def solved(folder: Path, pairs: Sequence[Pair]) -> float:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        sides = [((p.base, p.answers["base"]), (p.sources["source"], p.answers["source"])) for p in pairs]
+        sides = [
+            ((p.base, p.answers["base"]), (p.sources["source"], p.answers["source"])) for p in pairs
+        ]
         said = _said(model, tokenizer, {shown.text for both in sides for shown, _ in both})
         right = sum(
-            all(said[shown.text] == answer_ids(tokenizer, shown.text, answer)[0] for shown, answer in both)
+            all(
+                said[shown.text] == answer_ids(tokenizer, shown.text, answer)[0]
+                for shown, answer in both
+            )
             for both in sides
         )
     finally:
@@ -75,7 +85,8 @@ def answer_ids(tokenizer: "PreTrainedTokenizerBase", text: str, answer: str) -> 
 
 
 def _said(model, tokenizer, texts: Collection[str]) -> dict[str, int]:  # type: ignore[no-untyped-def]
-    """The most likely next token of each text. Texts of as many tokens go through the model together, without padding."""
+    """The most likely next token of each text. Texts of as many tokens go through the model
+    together, without padding."""
     import torch
 
     by_length: dict[int, list[tuple[str, list[int]]]] = {}
@@ -86,6 +97,8 @@ def _said(model, tokenizer, texts: Collection[str]) -> dict[str, int]:  # type: 
     for alike in by_length.values():
         for batch in (alike[i : i + ROWS] for i in range(0, len(alike), ROWS)):
             with torch.no_grad():
-                logits = model(torch.tensor([ids for _, ids in batch]), logits_to_keep=1).logits[:, -1]
+                logits = model(torch.tensor([ids for _, ids in batch]), logits_to_keep=1).logits[
+                    :, -1
+                ]
             said.update(zip((text for text, _ in batch), logits.argmax(1).tolist(), strict=True))
     return said

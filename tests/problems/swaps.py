@@ -1,6 +1,8 @@
-"""Interchange by plain torch hooks on the small models of jobs/models: the tests' own, nothing of the engine.
+"""Interchange by plain torch hooks on the small models of jobs/models: the tests' own, nothing of
+the engine.
 
-Invariants: two plain forward passes; the residual is what a block gives out; all texts of a problem have as many tokens.
+Invariants: two plain forward passes; the residual is what a block gives out; all texts of a problem
+have as many tokens.
 """
 
 from collections.abc import Sequence
@@ -8,7 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from raysearch.causal import Input, Pair
 
@@ -20,7 +27,9 @@ class Small:
 
     def __init__(self, name: str) -> None:
         self.folder = MODELS / name
-        self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.folder).eval().requires_grad_(False)
+        self.model: PreTrainedModel = (
+            AutoModelForCausalLM.from_pretrained(self.folder).eval().requires_grad_(False)
+        )
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.folder)
 
     def ids(self, inputs: Sequence[Input]) -> Tensor:
@@ -35,8 +44,11 @@ class Small:
         """The logits at the last token, [text, token of the vocabulary]."""
         return self.model(self.ids(inputs), use_cache=False).logits[:, -1]
 
-    def swapped(self, pairs: Sequence[Pair], layer: int, token: int, directions: Tensor | None = None) -> Tensor:
-        """The logits where the residual after `layer` at `token` is the source's, in `directions` ([width, k]) or whole."""
+    def swapped(
+        self, pairs: Sequence[Pair], layer: int, token: int, directions: Tensor | None = None
+    ) -> Tensor:
+        """The logits where the residual after `layer` at `token` is the source's, in `directions`
+        ([width, k]) or whole."""
         seen: list[Tensor] = []
 
         def take(_module: nn.Module, _args: object, out: Tensor) -> None:
@@ -49,7 +61,10 @@ class Small:
             return out
 
         block = _blocks(self.model)[layer]
-        for hook, inputs in ((take, [p.sources["source"] for p in pairs]), (put, [p.base for p in pairs])):
+        for hook, inputs in (
+            (take, [p.sources["source"] for p in pairs]),
+            (put, [p.base for p in pairs]),
+        ):
             handle = block.register_forward_hook(hook)
             try:
                 logits = self.plain(inputs)
@@ -58,7 +73,12 @@ class Small:
         return logits
 
     def iia(
-        self, pairs: Sequence[Pair], variable: str, layer: int, token: int, directions: Tensor | None = None
+        self,
+        pairs: Sequence[Pair],
+        variable: str,
+        layer: int,
+        token: int,
+        directions: Tensor | None = None,
     ) -> float:
         """The share of the change pairs of `variable` whose answer becomes its counterfactual."""
         answers = self.answers(self.swapped(pairs, layer, token, directions))

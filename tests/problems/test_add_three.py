@@ -1,4 +1,5 @@
-"""The problem a + b + c, and the planted model that solves it: spans, counterfactuals, and the truth that is planted."""
+"""The problem a + b + c, and the planted model that solves it: spans, counterfactuals, and the
+truth that is planted."""
 
 import json
 import random
@@ -48,7 +49,9 @@ def rendered(a: int, b: int, c: int, highest: int = 9):
     return asked.render(asked.model.run({"a": a, "b": b, "c": c}))
 
 
-@pytest.mark.parametrize(("numbers", "highest"), [((3, 5, 4), 9), ((0, 0, 0), 9), ((12, 7, 100), 100)])
+@pytest.mark.parametrize(
+    ("numbers", "highest"), [((3, 5, 4), 9), ((0, 0, 0), 9), ((12, 7, 100), 100)]
+)
 def test_each_span_cuts_out_exactly_its_word(numbers, highest):
     asked = rendered(*numbers, highest)
     a, b, c = (str(n) for n in numbers)
@@ -75,7 +78,9 @@ def test_counterfactuals_are_those_worked_out_by_hand(variable, expected):
 def test_answers_are_sums_written_as_text(pairs):
     for pair in pairs:
         for name, asked in {"base": pair.base, **pair.sources}.items():
-            assert pair.answers[name] == str(asked.values["a"] + asked.values["b"] + asked.values["c"])
+            assert pair.answers[name] == str(
+                asked.values["a"] + asked.values["b"] + asked.values["c"]
+            )
 
 
 def test_the_sampler_draws_base_and_source_independently_and_evenly():
@@ -84,7 +89,9 @@ def test_the_sampler_draws_base_and_source_independently_and_evenly():
     for name in ("a", "b", "c"):
         for side in (0, 1):
             values = [pair[side][name] for pair in drawn]
-            assert all(400 <= values.count(n) <= 600 for n in range(10)), f"{name} is drawn unevenly"
+            assert all(400 <= values.count(n) <= 600 for n in range(10)), (
+                f"{name} is drawn unevenly"
+            )
         assert 400 <= sum(base[name] == source[name] for base, source in drawn) <= 600
 
 
@@ -99,7 +106,9 @@ def test_a_highest_number_that_is_none_is_refused(highest):
 
 
 def test_the_planted_model_is_under_two_megabytes():
-    files = [path for path in PLANTED.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files = [
+        path for path in PLANTED.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in files}
     assert sum(path.stat().st_size for path in files) < 2_000_000
 
@@ -130,7 +139,8 @@ def test_the_planted_model_solves_every_sum(model, tokenizer):
 
 @torch.no_grad()
 def swapped_answers(model, tokenizer, pairs, part: Tensor) -> list[str]:
-    """The answers when `part` (a projection, [64, 64]) of the residual after layer 1 at "plus2" is the source's."""
+    """The answers when `part` (a projection, [64, 64]) of the residual after layer 1 at "plus2" is
+    the source's."""
     plus2, seen = 3, []
     base = torch.tensor(tokenizer([p.base.text for p in pairs])["input_ids"])
     source = torch.tensor(tokenizer([p.sources["source"].text for p in pairs])["input_ids"])
@@ -164,23 +174,35 @@ def share_of_change_pairs(answers: list[str], pairs: tuple[Pair, ...], variable:
 def test_a_full_swap_at_the_second_plus_carries_a_plus_b(model, tokenizer, pairs):
     answers = swapped_answers(model, tokenizer, pairs, torch.eye(64))
     assert share_of_change_pairs(answers, pairs, "sum_ab") >= 0.97
-    assert max(share_of_change_pairs(answers, pairs, other) for other in ("a", "b", "c", "total")) < 0.3
+    assert (
+        max(share_of_change_pairs(answers, pairs, other) for other in ("a", "b", "c", "total"))
+        < 0.3
+    )
 
 
-def test_the_planted_subspace_alone_carries_a_plus_b_and_the_rest_carries_nothing(model, tokenizer, pairs):
+def test_the_planted_subspace_alone_carries_a_plus_b_and_the_rest_carries_nothing(
+    model, tokenizer, pairs
+):
     basis = load_file(PLANTED / "subspace.safetensors")["basis"]
     assert basis.shape == (64, 16)
     torch.testing.assert_close(basis.T @ basis, torch.eye(16))
     inside = basis @ basis.T
-    assert share_of_change_pairs(swapped_answers(model, tokenizer, pairs, inside), pairs, "sum_ab") >= 0.97
+    assert (
+        share_of_change_pairs(swapped_answers(model, tokenizer, pairs, inside), pairs, "sum_ab")
+        >= 0.97
+    )
     outside = swapped_answers(model, tokenizer, pairs, torch.eye(64) - inside)
-    assert sum(answer == pair.answers["base"] for answer, pair in zip(outside, pairs, strict=True)) >= 0.97 * len(pairs)
+    assert sum(
+        answer == pair.answers["base"] for answer, pair in zip(outside, pairs, strict=True)
+    ) >= 0.97 * len(pairs)
 
 
 def test_no_planted_cell_is_near_the_threshold():
     truth = json.loads((ROOT / "tests" / "planted_cells.json").read_text())
     cells = truth["cells"]
-    assert len({(c["variable"], c["layer"], c["position"]) for c in cells}) == len(cells) == 5 * 4 * 6
+    assert (
+        len({(c["variable"], c["layer"], c["position"]) for c in cells}) == len(cells) == 5 * 4 * 6
+    )
     assert all(cell["iia"] >= 0.97 or cell["iia"] <= 0.6 for cell in cells)
     assert truth["true_cells"] == [cell for cell in cells if cell["iia"] > truth["threshold"]]
     assert {cell["variable"] for cell in truth["true_cells"]} == set(VARIABLES)

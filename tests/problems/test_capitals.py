@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 MODEL = Path(__file__).resolve().parents[2] / "models" / "SmolLM2-135M-Instruct"
 VARIABLES = ("country", "relation", "answer")
 
-needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason=f"no {MODEL}; python scripts/fetch_smollm2.py makes it")
+needs_model = pytest.mark.skipif(
+    not MODEL.is_dir(), reason=f"no {MODEL}; python scripts/fetch_smollm2.py makes it"
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,11 @@ def test_only_relation_ever_keeps_the_answer_of_the_base() -> None:
         changed = {v for v in VARIABLES if pair.counterfactual[v] != pair.answers["base"]}
         if pair.set == "same_relation":
             assert changed == {"country", "answer"}
-            assert pair.counterfactual["country"] == pair.counterfactual["answer"] == pair.answers["source"]
+            assert (
+                pair.counterfactual["country"]
+                == pair.counterfactual["answer"]
+                == pair.answers["source"]
+            )
         else:
             assert pair.set == "other_relation"
             assert changed == set(VARIABLES)
@@ -123,8 +129,12 @@ def test_no_base_and_source_stand_in_two_splits() -> None:
 
 def test_the_same_seed_draws_the_same_pairs() -> None:
     counts = {"fit": 0, "test": 50, "holdout": 0}
-    assert draw_pairs(problem(), VARIABLES, counts, 7) == draw_pairs(problem(), VARIABLES, counts, 7)
-    assert draw_pairs(problem(), VARIABLES, counts, 7) != draw_pairs(problem(), VARIABLES, counts, 8)
+    assert draw_pairs(problem(), VARIABLES, counts, 7) == draw_pairs(
+        problem(), VARIABLES, counts, 7
+    )
+    assert draw_pairs(problem(), VARIABLES, counts, 7) != draw_pairs(
+        problem(), VARIABLES, counts, 8
+    )
 
 
 def test_a_country_that_is_left_out_may_be_asked_about() -> None:
@@ -147,7 +157,9 @@ def test_a_country_that_is_left_out_may_be_asked_about() -> None:
         ({"other_relation": "most"}, "got 'most'; it must be a number from 0 to 1"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(options: dict[str, Any], expected: str) -> None:
+def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(
+    options: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(JobError) as caught:
         problem(**options)
     said = str(caught.value)
@@ -160,7 +172,9 @@ def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(options:
 @needs_model
 def test_every_country_is_one_token_at_the_same_place(tokenizer: "PreTrainedTokenizerBase") -> None:
     for country, relation in itertools.product(FACTS, RELATIONS):
-        shown = problem(countries=[country, "Japan", "Italy"]).render({"country": country, "relation": relation})
+        shown = problem(countries=[country, "Japan", "Italy"]).render(
+            {"country": country, "relation": relation}
+        )
         encoded = tokenizer(shown.text, return_offsets_mapping=True)
         assert len(encoded["input_ids"]) == 10, shown.text
         ends = [end for _, end in encoded["offset_mapping"]]
@@ -186,7 +200,9 @@ def test_the_default_answers_have_distinct_first_tokens_that_copy_no_country(
 @pytest.mark.model
 @needs_model
 @pytest.mark.usefixtures("one_thread")
-def test_the_model_knows_the_default_countries_and_not_those_left_out(tokenizer: "PreTrainedTokenizerBase") -> None:
+def test_the_model_knows_the_default_countries_and_not_those_left_out(
+    tokenizer: "PreTrainedTokenizerBase",
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -198,9 +214,14 @@ def test_the_model_knows_the_default_countries_and_not_those_left_out(tokenizer:
         with torch.no_grad():
             said = model(torch.tensor(ids), logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
         right[relation] = {
-            c for c, s in zip(FACTS, said, strict=True) if s == _ids(tokenizer, f" {FACTS[c][relation]}")[0]
+            c
+            for c, s in zip(FACTS, said, strict=True)
+            if s == _ids(tokenizer, f" {FACTS[c][relation]}")[0]
         }
-    assert {relation: len(countries) for relation, countries in right.items()} == {"capital": 95, "language": 104}
+    assert {relation: len(countries) for relation, countries in right.items()} == {
+        "capital": 95,
+        "language": 104,
+    }
     both = set.intersection(*right.values())
     assert set(COUNTRIES) <= both
     wrong, *_ = LEFT_OUT.values()

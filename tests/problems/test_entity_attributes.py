@@ -1,4 +1,5 @@
-"""Attributes of cities: the sentences, disentangled counterfactuals, cause and isolate pairs, the real tokens and model."""
+"""Attributes of cities: the sentences, disentangled counterfactuals, cause and isolate pairs, the
+real tokens and model."""
 
 import itertools
 import random
@@ -8,10 +9,18 @@ from typing import Any
 import pytest
 
 from raysearch.causal import Input, Pair, differing_shares, draw_pairs
-from raysearch.engine.encode import encode
+from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.entity_attributes import ATTRIBUTES, FACTS, POSITIONS, problem
-from tests.problems.real import SMOLLM2, answer_ids, changed, check_splits, check_words, needs_smollm2, solved
+from tests.problems.real import (
+    SMOLLM2,
+    answer_ids,
+    changed,
+    check_splits,
+    check_words,
+    needs_smollm2,
+    solved,
+)
 
 VARIABLES = ("city", "asked", *ATTRIBUTES, "answer")
 COUNTS = {"fit": 0, "test": 600, "holdout": 100}
@@ -56,7 +65,10 @@ def test_a_variable_changes_the_answer_where_it_is_asked_and_nowhere_else() -> N
             assert not cause or pair.counterfactual[attribute] == pair.counterfactual["city"]
         assert (pair.counterfactual["asked"] != pair.answers["base"]) == (asked != moved)
         assert pair.counterfactual["answer"] == pair.answers["source"] != pair.answers["base"]
-        assert pair.counterfactual["city"] not in {pair.answers["base"], pair.counterfactual["asked"]}
+        assert pair.counterfactual["city"] not in {
+            pair.answers["base"],
+            pair.counterfactual["asked"],
+        }
 
 
 def test_the_pairs_change_often_enough_and_tell_every_two_variables_apart() -> None:
@@ -80,14 +92,25 @@ def test_the_cities_and_the_share_are_as_the_options_say() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"cities": ["Paris", "Tokio"]}, "cities: 'Tokio' is not one of the .* known; it could be Tokyo"),
+        (
+            {"cities": ["Paris", "Tokio"]},
+            "cities: 'Tokio' is not one of the .* known; it could be Tokyo",
+        ),
         ({"cities": "Paris"}, "cities: got 'Paris'; it must be a list"),
         ({"cities": []}, "cities: got 0; it needs at least 1"),
-        ({"cities": ["Paris", "Berlin"]}, "Paris, Berlin: no two of them differ in country, language and continent"),
-        ({"other_asked": -0.5}, "other_asked: got -0.5; it must be a number from 0 to 1, such as 0.75"),
+        (
+            {"cities": ["Paris", "Berlin"]},
+            "Paris, Berlin: no two of them differ in country, language and continent",
+        ),
+        (
+            {"other_asked": -0.5},
+            "other_asked: got -0.5; it must be a number from 0 to 1, such as 0.75",
+        ),
     ],
 )
-def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(options: dict[str, Any], expected: str) -> None:
+def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(
+    options: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(JobError) as caught:
         problem(**options)
     said = str(caught.value)
@@ -118,7 +141,10 @@ def test_the_model_knows_every_attribute_of_every_city() -> None:
     def asked(city: str, attribute: str) -> Input:
         return problem().render({"city": city, "asked": attribute})
 
-    answers = {attribute: {city: f" {FACTS[city][attribute]}" for city in FACTS} for attribute in ATTRIBUTES}
+    answers = {
+        attribute: {city: f" {FACTS[city][attribute]}" for city in FACTS}
+        for attribute in ATTRIBUTES
+    }
     pairs = [
         Pair(
             index=0,

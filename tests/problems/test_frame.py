@@ -8,7 +8,9 @@ from raysearch.problems.frame import fill
 WORD = st.text("abc é.", min_size=1, max_size=5)
 
 
-@given(st.lists(st.tuples(st.text("xyz ,", max_size=4), WORD), max_size=5), st.text("xyz", max_size=3))
+@given(
+    st.lists(st.tuples(st.text("xyz ,", max_size=4), WORD), max_size=5), st.text("xyz", max_size=3)
+)
 def test_every_span_cuts_out_the_word_of_its_gap(parts: list[tuple[str, str]], end: str) -> None:
     frame = "".join(f"{before}{{gap{at}}}" for at, (before, _) in enumerate(parts)) + end
     words = {f"gap{at}": word for at, (_, word) in enumerate(parts)}

@@ -1,4 +1,5 @@
-"""The indirect object: the sentences, the counterfactuals of position and token, the drawn pairs, the real tokens."""
+"""The indirect object: the sentences, the counterfactuals of position and token, the drawn pairs,
+the real tokens."""
 
 import random
 import re
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from raysearch.causal import differing_shares, draw_pairs
-from raysearch.engine.encode import encode
+from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.indirect_object import NAMES, POSITIONS, TEMPLATES, problem
 from tests.problems.real import SMOLLM2, changed, check_splits, check_words, needs_smollm2, solved
@@ -42,7 +43,10 @@ def test_counterfactuals_are_right_on_examples_written_by_hand() -> None:
 
 def test_the_one_who_acts_is_never_the_answer_and_is_named_twice() -> None:
     for pair in draw_pairs(problem(), VARIABLES, COUNTS, seed=1):
-        for shown, answer in ((pair.base, pair.answers["base"]), (pair.sources["source"], pair.answers["source"])):
+        for shown, answer in (
+            (pair.base, pair.answers["base"]),
+            (pair.sources["source"], pair.answers["source"]),
+        ):
             actor = shown.text[slice(*shown.spans["repeated"])]
             assert shown.text.split().count(actor) == 2
             assert shown.text.split().count(answer.strip()) == 1
@@ -53,9 +57,15 @@ def test_the_position_gives_the_other_name_of_the_base_and_the_token_that_of_the
     for pair in draw_pairs(problem(), VARIABLES, COUNTS, seed=1):
         moved = pair.counterfactual["io_position"] != pair.answers["base"]
         assert pair.set == ("other_position" if moved else "same_position")
-        assert pair.counterfactual["io_position"].strip() in {pair.base.values["first"], pair.base.values["second"]}
+        assert pair.counterfactual["io_position"].strip() in {
+            pair.base.values["first"],
+            pair.base.values["second"],
+        }
         assert pair.counterfactual["io_token"] == pair.answers["source"]
-        assert len({*pair.base.values.values()} & {*NAMES} & {*pair.sources["source"].values.values()}) == 0
+        assert (
+            len({*pair.base.values.values()} & {*NAMES} & {*pair.sources["source"].values.values()})
+            == 0
+        )
 
 
 def test_the_pairs_change_often_enough_and_tell_every_two_variables_apart() -> None:
@@ -73,22 +83,38 @@ def test_the_shares_and_the_names_are_as_the_options_say() -> None:
     for base, source in (few.sample(rng) for _ in range(50)):
         assert base["template"] == source["template"] == "park"
         assert base["io_position"] != source["io_position"]
-        assert {base["first"], base["second"], source["first"], source["second"]} == {"Ada", "Bea", "Cid", "Dov"}
+        assert {base["first"], base["second"], source["first"], source["second"]} == {
+            "Ada",
+            "Bea",
+            "Cid",
+            "Dov",
+        }
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"names": "Mary"}, r"names: got 'Mary'; it must be a list, such as \[Mary, John, Tom, James\]"),
+        (
+            {"names": "Mary"},
+            r"names: got 'Mary'; it must be a list, such as \[Mary, John, Tom, James\]",
+        ),
         ({"names": ["Mary", "John", "Tom", "Tom"]}, "names: got 3; it needs at least 4"),
         ({"names": ["Mary", "John", "Tom", 7]}, "names: 7 is no word"),
-        ({"names": ["Mary", "John", "Tom", "Mary Ann"]}, "names: 'Mary Ann' is no word; give text without blanks"),
+        (
+            {"names": ["Mary", "John", "Tom", "Mary Ann"]},
+            "names: 'Mary Ann' is no word; give text without blanks",
+        ),
         ({"templates": ["stor"]}, "templates: 'stor' is not one of the 4 known; it could be store"),
         ({"templates": []}, "templates: got 0; it needs at least 1"),
-        ({"other_position": 2}, "other_position: got 2; it must be a number from 0 to 1, such as 0.75"),
+        (
+            {"other_position": 2},
+            "other_position: got 2; it must be a number from 0 to 1, such as 0.75",
+        ),
     ],
 )
-def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(options: dict[str, Any], expected: str) -> None:
+def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(
+    options: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(JobError) as caught:
         problem(**options)
     said = str(caught.value)
@@ -105,7 +131,9 @@ def test_every_name_is_one_token_and_every_pair_can_be_encoded() -> None:
     tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
     assert len({*NAMES}) == len(NAMES)
     assert all(len(tokenizer(f" {name}")["input_ids"]) == 1 for name in NAMES)
-    for encoded in encode(draw_pairs(problem(), VARIABLES, COUNTS, 1), tokenizer, POSITIONS, VARIABLES):
+    for encoded in encode(
+        draw_pairs(problem(), VARIABLES, COUNTS, 1), tokenizer, POSITIONS, VARIABLES
+    ):
         assert all(len(ids) == 1 for ids in encoded.base_positions.values())
 
 

@@ -1,4 +1,5 @@
-"""Multiple choice: the questions, pointer and token told apart, the shuffled letters, the tokens, the trained model."""
+"""Multiple choice: the questions, pointer and token told apart, the shuffled letters, the tokens,
+the trained model."""
 
 import random
 import re
@@ -8,10 +9,19 @@ import pytest
 from transformers import AutoTokenizer
 
 from raysearch.causal import differing_shares, draw_pairs
-from raysearch.engine.encode import encode
+from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.multiple_choice import COLORS, CUE, LETTERS, THINGS, problem
-from tests.problems.real import SMOLLM2, TRAINED, answer_ids, changed, check_splits, check_words, needs_smollm2, solved
+from tests.problems.real import (
+    SMOLLM2,
+    TRAINED,
+    answer_ids,
+    changed,
+    check_splits,
+    check_words,
+    needs_smollm2,
+    solved,
+)
 
 MODEL = TRAINED / "multiple_choice"
 VARIABLES = ("color", "answer_pointer", "answer_token")
@@ -49,7 +59,14 @@ def test_counterfactuals_are_right_on_examples_written_by_hand() -> None:
     model = problem().model
     assert (model.run(BASE)["answer_pointer"], model.run(BASE)["answer_token"]) == (2, "X")
     assert (model.run(SOURCE)["answer_pointer"], model.run(SOURCE)["answer_token"]) == (3, "F")
-    expected = {"color": "K", "answer_pointer": "B", "answer_token": "F", "letters": "Z", "choices": "Q", "thing": "X"}
+    expected = {
+        "color": "K",
+        "answer_pointer": "B",
+        "answer_token": "F",
+        "letters": "Z",
+        "choices": "Q",
+        "thing": "X",
+    }
     assert {v: model.interchange(BASE, {v: SOURCE}) for v in expected} == expected
 
 
@@ -87,8 +104,22 @@ def test_the_pairs_change_often_enough_and_tell_every_two_variables_apart() -> N
 
 
 def test_fewer_choices_have_fewer_positions() -> None:
-    two = problem(choices=2, letters=["A", "B", "C", "D"], colors=["red", "blue"], things=["ball"], other_slot=1)
-    assert two.positions == ("color", "letter1", "choice1", "letter2", "choice2", "right_letter", "right_choice")
+    two = problem(
+        choices=2,
+        letters=["A", "B", "C", "D"],
+        colors=["red", "blue"],
+        things=["ball"],
+        other_slot=1,
+    )
+    assert two.positions == (
+        "color",
+        "letter1",
+        "choice1",
+        "letter2",
+        "choice2",
+        "right_letter",
+        "right_choice",
+    )
     for base, source in (two.sample(random.Random(n)) for n in range(20)):
         assert two.set_of is not None
         assert two.set_of(base, source) == "other_slot"
@@ -106,7 +137,9 @@ def test_fewer_choices_have_fewer_positions() -> None:
         ({"other_slot": "all"}, "other_slot: got 'all'; it must be a number from 0 to 1"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(options: dict[str, Any], expected: str) -> None:
+def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(
+    options: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(JobError) as caught:
         problem(**options)
     said = str(caught.value)
@@ -122,15 +155,21 @@ def test_the_trained_model_is_small_and_solves_the_pairs() -> None:
     assert solved(MODEL, draw_pairs(problem(), VARIABLES, {"test": 100}, seed=0)) >= 0.9
 
 
-@pytest.mark.parametrize("folder", [MODEL, pytest.param(SMOLLM2, marks=[pytest.mark.model, needs_smollm2])])
+@pytest.mark.parametrize(
+    "folder", [MODEL, pytest.param(SMOLLM2, marks=[pytest.mark.model, needs_smollm2])]
+)
 def test_every_position_and_answer_is_one_token(folder: Any) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pairs = draw_pairs(problem(), VARIABLES, COUNTS, 1)
-    for pair, encoded in zip(pairs, encode(pairs, tokenizer, problem().positions, VARIABLES), strict=True):
+    for pair, encoded in zip(
+        pairs, encode(pairs, tokenizer, problem().positions, VARIABLES), strict=True
+    ):
         assert all(len(ids) == 1 for ids in encoded.base_positions.values())
-        assert all(len(answer_ids(tokenizer, pair.base.text, a)) == 1 for a in pair.counterfactual.values())
+        assert all(
+            len(answer_ids(tokenizer, pair.base.text, a)) == 1 for a in pair.counterfactual.values()
+        )
 
 
 def test_three_sets_tell_slot_and_letters_apart_and_each_pair_lists_its_letters() -> None:
@@ -139,7 +178,11 @@ def test_three_sets_tell_slot_and_letters_apart_and_each_pair_lists_its_letters(
     for pair in pairs:
         base, source = pair.base.values, pair.sources["source"].values
         shared = set(base["letters"]) & set(source["letters"])  # type: ignore[call-overload]
-        assert bool(shared) == (base["letters"] == source["letters"]) == (pair.set == "other_slot_same_letters")
+        assert (
+            bool(shared)
+            == (base["letters"] == source["letters"])
+            == (pair.set == "other_slot_same_letters")
+        )
         moved = base["answer_pointer"] != source["answer_pointer"]
         assert moved == (pair.set != "same_slot")
         assert {*pair.answers.values(), *pair.counterfactual.values()} <= set(pair.choices)
@@ -151,4 +194,7 @@ def test_the_models_chat_template_is_the_form_that_it_was_trained_in() -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     for pair in draw_pairs(problem(), VARIABLES, {"test": 5}, seed=1):
         asked = [{"role": "user", "content": pair.base.text.removesuffix(CUE)}]
-        assert tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) == pair.base.text
+        assert (
+            tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+            == pair.base.text
+        )

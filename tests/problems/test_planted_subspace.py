@@ -40,17 +40,24 @@ def pairs() -> tuple[Pair, ...]:
     return draw_pairs(problem(), VARIABLES, {"test": 2000}, seed=11)
 
 
-def trained(small: Small, pairs: tuple[Pair, ...], size: int, seed: int, start: Tensor | None = None) -> Tensor:
-    """Directions [width, size] found by training on the pairs: the textbook's distributed alignment search, in a few lines."""
+def trained(
+    small: Small, pairs: tuple[Pair, ...], size: int, seed: int, start: Tensor | None = None
+) -> Tensor:
+    """Directions [width, size] found by training on the pairs: the textbook's distributed alignment
+    search, in a few lines."""
     generator = torch.Generator().manual_seed(seed)
     width = small.model.config.hidden_size
     raw = torch.randn(width, size, generator=generator) if start is None else start.clone()
     raw.requires_grad_(True)
     optimizer = torch.optim.Adam([raw], lr=0.03)
-    wanted = torch.tensor([int(p.counterfactual["sum_ab"]) for p in pairs])  # a number's id is the number
+    wanted = torch.tensor(
+        [int(p.counterfactual["sum_ab"]) for p in pairs]
+    )  # a number's id is the number
     for _ in range(200):
         chosen = torch.randint(len(pairs), (64,), generator=generator)
-        logits = small.swapped([pairs[i] for i in chosen.tolist()], LAYER, TOKEN, torch.linalg.qr(raw)[0])
+        logits = small.swapped(
+            [pairs[i] for i in chosen.tolist()], LAYER, TOKEN, torch.linalg.qr(raw)[0]
+        )
         loss = cross_entropy(logits, wanted[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -78,7 +85,9 @@ def test_the_planted_directions_carry_a_plus_b_and_the_rest_carries_nothing(
     assert directions.shape == (64, 8)
     torch.testing.assert_close(directions.T @ directions, torch.eye(8))
     assert planted.iia(pairs, "sum_ab", LAYER, TOKEN, directions) == 1
-    beside = torch.linalg.qr(torch.cat([directions, torch.randn(64, 56, generator=torch.Generator())], 1))[0][:, 8:]
+    beside = torch.linalg.qr(
+        torch.cat([directions, torch.randn(64, 56, generator=torch.Generator())], 1)
+    )[0][:, 8:]
     answers = planted.answers(planted.swapped(pairs, LAYER, TOKEN, beside))
     assert answers == [pair.answers["base"] for pair in pairs]
 
@@ -86,13 +95,22 @@ def test_the_planted_directions_carry_a_plus_b_and_the_rest_carries_nothing(
 def test_a_whole_swap_carries_a_plus_b_at_the_planted_site_and_nowhere_else(
     planted: Small, pairs: tuple[Pair, ...]
 ) -> None:
-    found = {(la, t): planted.iia(pairs[:500], "sum_ab", la, t) for la in range(3) for t in range(6)}
+    found = {
+        (la, t): planted.iia(pairs[:500], "sum_ab", la, t) for la in range(3) for t in range(6)
+    }
     assert found.pop((LAYER, TOKEN)) == 1
     assert max(found.values()) < 0.2
 
 
-def test_the_whole_vector_of_a_word_carries_its_number(planted: Small, pairs: tuple[Pair, ...]) -> None:
-    assert planted.iia(pairs, "a", 0, 0) == planted.iia(pairs, "b", 0, 2) == planted.iia(pairs, "c", 0, 5) == 1
+def test_the_whole_vector_of_a_word_carries_its_number(
+    planted: Small, pairs: tuple[Pair, ...]
+) -> None:
+    assert (
+        planted.iia(pairs, "a", 0, 0)
+        == planted.iia(pairs, "b", 0, 2)
+        == planted.iia(pairs, "c", 0, 5)
+        == 1
+    )
     assert planted.iia(pairs, "total", 2, 5) == 1
 
 
@@ -100,7 +118,9 @@ def test_leaving_out_any_one_of_random_directions_within_the_planted_ones_loses_
     planted: Small, directions: Tensor, pairs: tuple[Pair, ...]
 ) -> None:
     for seed in range(20):
-        turned = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(seed)))[0]
+        turned = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(seed)))[
+            0
+        ]
         assert planted.iia(pairs[:500], "sum_ab", LAYER, TOKEN, directions @ turned[:, :7]) < 0.9
 
 

@@ -1,4 +1,5 @@
-"""Price tagging: the texts, the boundary variables, the drawn pairs; the small model that was trained to have them at a known place."""
+"""Price tagging: the texts, the boundary variables, the drawn pairs; the small model that was
+trained to have them at a known place."""
 
 import random
 from collections import Counter
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from raysearch.causal import Pair, draw_pairs
-from raysearch.engine.encode import encode
+from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.price_tagging import POSITIONS, STATES, problem, state_of
 from tests.problems.swaps import Small
@@ -49,7 +50,11 @@ def pairs() -> tuple[Pair, ...]:
 
 def test_every_span_cuts_out_its_own_word() -> None:
     shown = problem().render(BETWEEN)
-    assert shown.text == "Please say yes only if it costs between 1.25 and 8.25 dollars, otherwise no. 8.25 dollars:"
+    assert (
+        shown.text
+        == "Please say yes only if it costs between 1.25 and 8.25 dollars, otherwise no. 8.25 "
+        "dollars:"
+    )
     words = [shown.text[start:end] for start, end in (shown.spans[name] for name in POSITIONS)]
     assert words == ["1.25", "and", "8.25", "dollars", "8.25", "dollars"]
     assert tuple(shown.spans) == problem().positions
@@ -95,13 +100,17 @@ def test_copying_the_answer_of_the_source_does_not_pass_for_a_boundary() -> None
     for variable in VARIABLES[:2]:
         changed = [p for p in pairs if p.counterfactual[variable] != p.answers["base"]]
         assert 0.3 < len(changed) / len(pairs) < 0.37
-        copied = sum(p.counterfactual[variable] == p.answers["source"] for p in changed) / len(changed)
+        copied = sum(p.counterfactual[variable] == p.answers["source"] for p in changed) / len(
+            changed
+        )
         assert 0.6 < copied < 0.73
     assert {p.set for p in pairs} == {f"{base}_{source}" for base in STATES for source in STATES}
 
 
 def test_no_base_and_source_stand_in_two_splits() -> None:
-    pairs = draw_pairs(problem(highest=75), VARIABLES, {"fit": 300, "test": 300, "holdout": 300}, seed=0)
+    pairs = draw_pairs(
+        problem(highest=75), VARIABLES, {"fit": 300, "test": 300, "holdout": 300}, seed=0
+    )
     splits: dict[tuple[str, str], set[str]] = {}
     for pair in pairs:
         splits.setdefault((pair.base.text, pair.sources["source"].text), set()).add(pair.split)
@@ -117,16 +126,28 @@ def test_three_prices_are_enough_and_two_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"highest": 0}, {"step": 0}, {"step": 2.5}, {"highest": "9.75"}, {"step": True}, {"highest": 10**12}]
+    "options",
+    [
+        {"highest": 0},
+        {"step": 0},
+        {"step": 2.5},
+        {"highest": "9.75"},
+        {"step": True},
+        {"highest": 10**12},
+    ],
 )
 def test_wrong_options_are_refused_in_one_line(options: dict[str, Any]) -> None:
-    with pytest.raises(JobError, match=r"it must be a whole number from 1 to 99999, such as (975|25)$"):
+    with pytest.raises(
+        JobError, match=r"it must be a whole number from 1 to 99999, such as (975|25)$"
+    ):
         problem(**options)
 
 
 def test_every_word_of_a_text_is_one_token_and_answers_leave_them_alone(small: Small) -> None:
     pairs = draw_pairs(problem(), VARIABLES, {"test": 50}, seed=1)
-    for pair, encoded in zip(pairs, encode(pairs, small.tokenizer, POSITIONS, VARIABLES), strict=True):
+    for pair, encoded in zip(
+        pairs, encode(pairs, small.tokenizer, POSITIONS, VARIABLES), strict=True
+    ):
         assert len(encoded.base) == 19
         assert [encoded.base_positions[name] for name in (*POSITIONS, "last")] == [
             *((8,), (9,), (10,), (11,), (16,), (17,), (18,))
@@ -135,7 +156,9 @@ def test_every_word_of_a_text_is_one_token_and_answers_leave_them_alone(small: S
         assert small.tokenizer.decode(encoded.answers["base"]) == pair.answers["base"]
 
 
-def test_the_directions_are_four_for_each_boundary_and_one_for_the_answer(directions: dict[str, Tensor]) -> None:
+def test_the_directions_are_four_for_each_boundary_and_one_for_the_answer(
+    directions: dict[str, Tensor],
+) -> None:
     assert {name: columns.shape for name, columns in directions.items()} == {
         "lower_bound_ok": (64, 4),
         "upper_bound_ok": (64, 4),
@@ -154,10 +177,14 @@ def test_a_swap_in_the_directions_of_a_boundary_gives_its_counterfactual(
     for answer, pair in zip(said, pairs, strict=True):
         wanted = pair.counterfactual[variable]
         right[wanted != pair.answers["base"]][answer == wanted] += 1
-    assert all(hits / (hits + misses) >= 0.95 for misses, hits in right.values()), "where it changes and where not"
+    assert all(hits / (hits + misses) >= 0.95 for misses, hits in right.values()), (
+        "where it changes and where not"
+    )
 
 
-def test_the_whole_vector_carries_both_boundaries_and_so_neither(small: Small, pairs: tuple[Pair, ...]) -> None:
+def test_the_whole_vector_carries_both_boundaries_and_so_neither(
+    small: Small, pairs: tuple[Pair, ...]
+) -> None:
     assert small.iia(pairs, "answer", LAYER, PRICE) >= 0.95
     for variable in VARIABLES[:2]:
         assert small.iia(pairs, variable, LAYER, PRICE) < 0.75
@@ -190,7 +217,9 @@ def test_later_the_answer_alone_is_carried_in_one_direction_at_the_colon(
 
 
 @pytest.mark.parametrize("variable", VARIABLES[:2])
-def test_no_whole_vector_elsewhere_carries_a_boundary(small: Small, pairs: tuple[Pair, ...], variable: str) -> None:
+def test_no_whole_vector_elsewhere_carries_a_boundary(
+    small: Small, pairs: tuple[Pair, ...], variable: str
+) -> None:
     few = pairs[:200]
     for layer in range(4):
         for token in (8, 9, 10, 11, 16, 17, 18):

@@ -1,4 +1,5 @@
-"""The models that were trained here, loaded from jobs/models: small files, and right on texts that they never saw."""
+"""The models that were trained here, loaded from jobs/models: small files, and right on texts that
+they never saw."""
 
 import importlib.util
 import sys
@@ -11,13 +12,16 @@ import torch
 import yaml
 
 from raysearch.causal import Input, Problem, draw_pairs
-from raysearch.engine.encode import encode
+from raysearch.engine.encoding.encode import encode
 from raysearch.problems import add_three, load_problem, price_tagging
 from tests.problems.swaps import Small
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS, JOBS = ROOT / "scripts", ROOT / "jobs"
-SOLVED = {"add_three": (add_three.problem(), 0.99), "price_tagging": (price_tagging.problem(), 0.98)}
+SOLVED = {
+    "add_three": (add_three.problem(), 0.99),
+    "price_tagging": (price_tagging.problem(), 0.98),
+}
 """The problem, and the least share of fresh texts that the model of that name answers rightly."""
 
 
@@ -58,13 +62,16 @@ def test_its_folder_is_under_two_megabytes_and_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOLVED)
-def test_it_solves_its_problem_on_texts_that_it_was_not_trained_on(name: str, small_model: ModuleType) -> None:
+def test_it_solves_its_problem_on_texts_that_it_was_not_trained_on(
+    name: str, small_model: ModuleType
+) -> None:
     small, (problem, least) = Small(name), SOLVED[name]
     fresh = [found for text, found in drawn(problem, 3000).items() if small_model.is_held_out(text)]
     assert len(fresh) > 80
     answers = small.answers(small.plain([given for given, _ in fresh]))
     right = sum(
-        answer == expected.strip() for answer, (_, expected) in zip(map(str.strip, answers), fresh, strict=True)
+        answer == expected.strip()
+        for answer, (_, expected) in zip(map(str.strip, answers), fresh, strict=True)
     )
     assert right / len(fresh) >= least
 
@@ -72,8 +79,12 @@ def test_it_solves_its_problem_on_texts_that_it_was_not_trained_on(name: str, sm
 def test_the_words_of_add_three_are_the_tokens_and_answers_leave_them_alone() -> None:
     small, asked = Small("add_three"), add_three.problem()
     pairs = draw_pairs(asked, asked.model.names, {"test": 200}, seed=2)
-    for pair, encoded in zip(pairs, encode(pairs, small.tokenizer, asked.positions, asked.model.names), strict=True):
-        assert [encoded.base_positions[name] for name in (*asked.positions, "last")] == [(i,) for i in range(6)]
+    for pair, encoded in zip(
+        pairs, encode(pairs, small.tokenizer, asked.positions, asked.model.names), strict=True
+    ):
+        assert [encoded.base_positions[name] for name in (*asked.positions, "last")] == [
+            (i,) for i in range(6)
+        ]
         assert small.tokenizer.decode(encoded.base) == pair.base.text
         for variable, answer in pair.counterfactual.items():
             assert encoded.counterfactual[variable] == (int(answer),), "a number's id is the number"

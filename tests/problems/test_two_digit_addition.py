@@ -1,4 +1,5 @@
-"""Two-digit addition: the texts, the carry, counterfactuals worked out by hand, the tokens, the trained model."""
+"""Two-digit addition: the texts, the carry, counterfactuals worked out by hand, the tokens, the
+trained model."""
 
 import random
 from itertools import product
@@ -7,10 +8,18 @@ from typing import Any
 import pytest
 
 from raysearch.causal import differing_shares, draw_pairs
-from raysearch.engine.encode import encode
+from raysearch.engine.encoding.encode import encode
 from raysearch.errors import CausalModelError, JobError
 from raysearch.problems.two_digit_addition import POSITIONS, problem
-from tests.problems.real import SMOLLM2, TRAINED, answer_ids, changed, check_splits, needs_smollm2, solved
+from tests.problems.real import (
+    SMOLLM2,
+    TRAINED,
+    answer_ids,
+    changed,
+    check_splits,
+    needs_smollm2,
+    solved,
+)
 
 MODEL = TRAINED / "two_digit_addition"
 VARIABLES = ("carry", "ones", "tens", "total")
@@ -18,7 +27,13 @@ COUNTS = {"fit": 0, "test": 400, "holdout": 100}
 
 
 def numbers(a: int, b: int, asked: str) -> dict[str, Any]:
-    return {"asked": asked, "a_tens": a // 10, "a_ones": a % 10, "b_tens": b // 10, "b_ones": b % 10}
+    return {
+        "asked": asked,
+        "a_tens": a // 10,
+        "a_ones": a % 10,
+        "b_tens": b // 10,
+        "b_ones": b % 10,
+    }
 
 
 @pytest.mark.parametrize(("asked", "text"), [("tens", "47+35="), ("ones", "47+35=8")])
@@ -89,7 +104,9 @@ def test_the_shares_are_as_the_options_say() -> None:
 
 @pytest.mark.parametrize("option", ["asks_ones", "other_carry"])
 def test_a_share_that_is_none_is_refused(option: str) -> None:
-    with pytest.raises(JobError, match=f"two_digit_addition: {option}: got -1; it must be a number from 0 to 1"):
+    with pytest.raises(
+        JobError, match=f"two_digit_addition: {option}: got -1; it must be a number from 0 to 1"
+    ):
         problem(**{option: -1})
 
 
@@ -100,7 +117,9 @@ def test_the_trained_model_is_small_and_solves_every_pair() -> None:
     assert solved(MODEL, draw_pairs(problem(), VARIABLES, {"test": 100}, seed=0)) >= 0.99
 
 
-@pytest.mark.parametrize("folder", [MODEL, pytest.param(SMOLLM2, marks=[pytest.mark.model, needs_smollm2])])
+@pytest.mark.parametrize(
+    "folder", [MODEL, pytest.param(SMOLLM2, marks=[pytest.mark.model, needs_smollm2])]
+)
 def test_every_digit_is_a_token_and_every_pair_can_be_encoded(folder: Any) -> None:
     from transformers import AutoTokenizer
 
@@ -108,7 +127,9 @@ def test_every_digit_is_a_token_and_every_pair_can_be_encoded(folder: Any) -> No
     pairs = draw_pairs(problem(), VARIABLES, COUNTS, 1)
     for pair, encoded in zip(pairs, encode(pairs, tokenizer, POSITIONS, VARIABLES), strict=True):
         assert len(encoded.base) == len(pair.base.text)
-        assert all(len(answer_ids(tokenizer, pair.base.text, a)) == 1 for a in pair.counterfactual.values())
+        assert all(
+            len(answer_ids(tokenizer, pair.base.text, a)) == 1 for a in pair.counterfactual.values()
+        )
 
 
 def test_the_whole_sum_is_an_answer_of_two_tokens() -> None:

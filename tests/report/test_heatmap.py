@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit, canonical_json
+from raysearch.core.records import Blocked, Decided, PairScreened, Proposed, Record
 from raysearch.errors import StoreError
-from raysearch.report.chart_facts import chart_facts
 from raysearch.report.heat_cells import faded
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.panels import panels
-from raysearch.report.units import words
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit, canonical_json
-from raysearch.search.notes import Blocked, Decided, Note, PairScreened, Proposed
-from raysearch.store.ledger import Ledger
+from raysearch.report.run_facts import chart_facts
+from raysearch.report.unit_text import words
+from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from tests.store.books import new_run
 
@@ -25,16 +25,22 @@ VERDICTS = ("accept", "reject", "undecided", "failed", None)
 
 def a_run(store: Path, layers: int, positions: list[str], subspaces: list[Subspace]) -> RunFolder:
     run = new_run(store)
-    ledger = Ledger(run)
-    notes: list[Note] = []
+    ledger = RunLedger(run)
+    notes: list[Record] = []
     for i, (variable, layer, position, subspace) in enumerate(
-        (v, la, p, s) for v in ("a/b", "a b") for la in range(layers) for p in positions for s in subspaces
+        (v, la, p, s)
+        for v in ("a/b", "a b")
+        for la in range(layers)
+        for p in positions
+        for s in subspaces
     ):
         h = Hypothesis(variable, Intervention((Unit(Site(layer, "residual", position), subspace),)))
         notes.append(Proposed(h, "exhaustive", 0))
         verdict, n = VERDICTS[i % 5], 0 if i % 10 == 3 else 12
         if verdict:
-            notes.append(Decided(h, verdict, n, n * (i % 3) // 3, 0.1, 0.9, 0, 0, 0, None, 1.0, "sampler"))  # type: ignore[arg-type]
+            notes.append(
+                Decided(h, verdict, n, n * (i % 3) // 3, 0.1, 0.9, 0, 0, 0, None, 1.0, "sampler")
+            )  # type: ignore[arg-type]
     two = (Unit(Site(0, "residual", "last")), Unit(Site(1, "residual", "last")))
     ledger.notes([*notes, Proposed(Hypothesis("a b", Intervention(two)), "exhaustive", 0)])
     ledger.close("interrupted")
@@ -54,7 +60,9 @@ def size(png: Path) -> tuple[int, int]:
     ("layers", "positions"),
     [(30, ["country", "of", "x", "y", "a_very_long_position", "last"]), (4, ["a", "b", "last"])],
 )
-def test_every_variable_has_a_png_that_grows_with_its_cells(tmp_path: Path, layers: int, positions: list[str]) -> None:
+def test_every_variable_has_a_png_that_grows_with_its_cells(
+    tmp_path: Path, layers: int, positions: list[str]
+) -> None:
     run = a_run(tmp_path, layers, positions, [Subspace()])
     made = heatmaps(run.path, tmp_path / "out")
     assert made == ["a_b.png", "a_b_1.png"]
@@ -63,8 +71,11 @@ def test_every_variable_has_a_png_that_grows_with_its_cells(tmp_path: Path, laye
     assert width >= len(positions) * 130
 
 
-def test_a_picture_of_thousands_of_cells_is_drawn_without_words_and_can_be_looked_at(tmp_path: Path) -> None:
-    """With words in each cell, the pictures of 35,000 hypotheses took three minutes, and were 1,746 inches wide."""
+def test_a_picture_of_thousands_of_cells_is_drawn_without_words_and_can_be_looked_at(
+    tmp_path: Path,
+) -> None:
+    """With words in each cell, the pictures of 35,000 hypotheses took three minutes, and were 1,746
+    inches wide."""
     run = a_run(tmp_path, 4, ["a", "last"], [Subspace(coordinates=(i, i + 1)) for i in range(500)])
     made = heatmaps(run.path, tmp_path / "out")
     width, height = size(tmp_path / "out" / made[0])
@@ -72,7 +83,9 @@ def test_a_picture_of_thousands_of_cells_is_drawn_without_words_and_can_be_looke
     assert height < 8 * 130
 
 
-def test_coordinates_have_columns_and_what_is_featurized_a_picture_for_each_size(tmp_path: Path) -> None:
+def test_coordinates_have_columns_and_what_is_featurized_a_picture_for_each_size(
+    tmp_path: Path,
+) -> None:
     one = heatmaps(a_run(tmp_path, 3, ["a", "b", "c"], [Subspace()]).path, tmp_path / "one")
     chosen = [Subspace(), Subspace(coordinates=(0, 1)), Subspace("das", 1), Subspace("das", 16)]
     more = heatmaps(a_run(tmp_path, 3, ["a", "b", "c"], chosen).path, tmp_path / "more")
@@ -88,15 +101,24 @@ def test_coordinates_have_columns_and_what_is_featurized_a_picture_for_each_size
 
 
 def _row(layer: int | None, *units: Unit) -> dict[str, object]:
-    return {"variable": "v", "layer": layer, "units": canonical_json([asdict(u) for u in units]), "n": 4}
+    return {
+        "variable": "v",
+        "layer": layer,
+        "units": canonical_json([asdict(u) for u in units]),
+        "n": 4,
+    }
 
 
-def _at(layer: int, component: str = "residual", head: int | None = None, position: str = "last") -> Unit:
+def _at(
+    layer: int, component: str = "residual", head: int | None = None, position: str = "last"
+) -> Unit:
     return Unit(Site(layer, component, position, head))
 
 
 def test_heads_have_a_panel_of_their_own_for_each_position_and_everything_else_shares_one() -> None:
-    rows = [_row(la, _at(la, "head", h, p)) for p in ("a", "last") for h in (2, 0, 1) for la in (5, 3)]
+    rows = [
+        _row(la, _at(la, "head", h, p)) for p in ("a", "last") for h in (2, 0, 1) for la in (5, 3)
+    ]
     rows += [_row(la, _at(la)) for la in (3, 4)]
     rows += [_row(3, _at(3, "head"))]
     rows += [_row(4, _at(4, "head", 0), _at(4, "head", 1)), _row(None, _at(4), _at(5))]
@@ -123,7 +145,12 @@ def test_heads_have_a_panel_of_their_own_for_each_position_and_everything_else_s
                 st.none() | st.integers(0, 2),
             ),
             st.sampled_from(
-                [Subspace(), Subspace(coordinates=(0, 1)), Subspace(coordinates=(0, 2)), Subspace("das", 2)]
+                [
+                    Subspace(),
+                    Subspace(coordinates=(0, 1)),
+                    Subspace(coordinates=(0, 2)),
+                    Subspace("das", 2),
+                ]
             ),
             st.none() | st.builds(Site, st.integers(0, 2), st.just("residual"), st.just("a")),
             st.sampled_from([None, "s"]),
@@ -144,12 +171,14 @@ def test_every_hypothesis_of_one_layer_stands_in_exactly_one_cell(units: list[Un
 def test_a_run_of_heads_has_a_picture_for_each_position(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     notes = [
-        Proposed(Hypothesis("v", Intervention((_at(layer, "head", head, position),))), "exhaustive", 0)
+        Proposed(
+            Hypothesis("v", Intervention((_at(layer, "head", head, position),))), "exhaustive", 0
+        )
         for position in ("a", "last")
         for head in range(9)
         for layer in range(3)
     ]
-    ledger = Ledger(run)
+    ledger = RunLedger(run)
     ledger.notes(notes)
     ledger.close("interrupted")
     made = heatmaps(run.path, tmp_path / "out")
@@ -158,7 +187,9 @@ def test_a_run_of_heads_has_a_picture_for_each_position(tmp_path: Path) -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.tuples(*[st.floats(0, 1)] * 3))
-def test_a_colour_fades_with_the_width_of_its_interval(narrow: float, wide: float, colour: tuple[float, ...]) -> None:
+def test_a_colour_fades_with_the_width_of_its_interval(
+    narrow: float, wide: float, colour: tuple[float, ...]
+) -> None:
     narrow, wide = sorted((narrow, wide))
     for whole, one, other in zip(colour, faded(colour, narrow), faded(colour, wide), strict=True):
         assert whole - 1e-9 <= one <= other + 1e-9 <= 1 + 2e-9
@@ -166,15 +197,29 @@ def test_a_colour_fades_with_the_width_of_its_interval(narrow: float, wide: floa
     assert faded(colour, None) == pytest.approx((1.0, 1.0, 1.0), abs=0.081)
 
 
-def test_the_change_pairs_that_a_variable_could_have_are_counted_from_the_pairs(tmp_path: Path) -> None:
+def test_the_change_pairs_that_a_variable_could_have_are_counted_from_the_pairs(
+    tmp_path: Path,
+) -> None:
     run = new_run(tmp_path)
     assert chart_facts(run.path).pairs == {}
-    Ledger(run).notes(
-        [Blocked(tuple(PairScreened(i, (1,), {"source": (1,)}, True, "test", None if i == 1 else 0) for i in range(4)))]
+    RunLedger(run).notes(
+        [
+            Blocked(
+                tuple(
+                    PairScreened(i, (1,), {"source": (1,)}, True, "test", None if i == 1 else 0)
+                    for i in range(4)
+                )
+            )
+        ]
     )
     facts = chart_facts(run.path)
     assert facts.pairs == {"country": 2}
-    assert (facts.run, facts.model, facts.threshold, facts.fixed) == (run.info.id, "planted", 0.8, False)
+    assert (facts.run, facts.model, facts.threshold, facts.fixed) == (
+        run.info.id,
+        "planted",
+        0.8,
+        False,
+    )
 
 
 def test_a_run_without_hypotheses_has_no_heat_maps(tmp_path: Path) -> None:
@@ -187,6 +232,10 @@ def test_no_pyplot_is_touched(tmp_path: Path) -> None:
     import sys
 
     subprocess.run(
-        [sys.executable, "-c", "import sys, raysearch.report.heatmap; sys.exit('matplotlib.pyplot' in sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys, raysearch.report.heatmap; sys.exit('matplotlib.pyplot' in sys.modules)",
+        ],
         check=True,
     )

@@ -1,6 +1,8 @@
-"""The page of a run: what it says is what the tables say, nothing in it runs or asks but what it brought, and a browser shows it.
+"""The page of a run: what it says is what the tables say, nothing in it runs or asks but what it
+brought, and a browser shows it.
 
-docs/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/report.png python -m pytest tests/report/test_page.py -k browser
+docs/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/report.png python -m pytest
+tests/report/test_page.py -k browser
 """
 
 import json
@@ -15,13 +17,13 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.records import Decided, Effect, Estimated, Proposed, Record, SetCount, Weighed
 from raysearch.errors import StoreError
-from raysearch.folders.folder import Folder
-from raysearch.report.heat_charts import MOST_CELLS, MOST_PANELS
+from raysearch.report.heatmap_charts import MOST_CELLS, MOST_PANELS
 from raysearch.report.page import FILE, MOST_ACCEPTED, MOST_OTHERS, page, write_page
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
-from raysearch.search.notes import Decided, Effect, Estimated, Note, Proposed, SetCount, Weighed
-from raysearch.store.ledger import Ledger
+from raysearch.storage.folder import Folder
+from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.browser import browser, requested
@@ -107,15 +109,21 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
         assert shown["layer: where"] == f"{row['layer']}: residual at {row['position']}"
         assert shown["95 % interval"] == f"{row['low']:.3f} – {row['high']:.3f}"
         figures = ("iia", "holdout_iia", "keep_iia")
-        assert [shown[n] for n in ("IIA", "holdout IIA", "keep IIA")] == [f"{row[n]:.3f}" for n in figures]
-        assert [shown[n] for n in ("n", "holdout n", "copies")] == [str(row[n]) for n in ("n", "holdout_n", "copies")]
+        assert [shown[n] for n in ("IIA", "holdout IIA", "keep IIA")] == [
+            f"{row[n]:.3f}" for n in figures
+        ]
+        assert [shown[n] for n in ("n", "holdout n", "copies")] == [
+            str(row[n]) for n in ("n", "holdout_n", "copies")
+        ]
         controls = ("base_match_unfiltered", "self_swap_iia", "random_source_iia")
         seen = [shown[name] for name in ("no intervention", "self swap", "random source")]
         assert seen == [f"{row[name]:.3f}" for name in controls]
         assert row["hypothesis"].startswith(shown["id"])
 
 
-def test_each_hypothesis_is_one_cell_of_a_heat_map_with_its_figures_under_the_pointer(searched: Searched) -> None:
+def test_each_hypothesis_is_one_cell_of_a_heat_map_with_its_figures_under_the_pointer(
+    searched: Searched,
+) -> None:
     maps = [figure for name, figure in searched.page.data.items() if name.startswith("map-")]
     assert len(maps) == 5
     hovers = [cell for m in maps for line in m["data"][0]["hovertext"] for cell in line]
@@ -124,7 +132,9 @@ def test_each_hypothesis_is_one_cell_of_a_heat_map_with_its_figures_under_the_po
         (cell,) = [
             c
             for c in hovers
-            if c.startswith(f"<b>{row['variable']}</b><br>{row['layer']}: residual at {row['position']}<")
+            if c.startswith(
+                f"<b>{row['variable']}</b><br>{row['layer']}: residual at {row['position']}<"
+            )
         ]
         assert f"IIA {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs" in cell
         assert f"95 % interval {row['low']:.3f} to {row['high']:.3f}" in cell
@@ -138,7 +148,11 @@ def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
     head, *body = searched.page.tables["by-variable"]
     for cells in body:
         shown = dict(zip(head, cells, strict=True))
-        gone = sorted(r["n"] for r in searched.rows if r["variable"] == shown["variable"] and r["verdict"] == "reject")
+        gone = sorted(
+            r["n"]
+            for r in searched.rows
+            if r["variable"] == shown["variable"] and r["verdict"] == "reject"
+        )
         assert (int(shown["rejected"]), int(shown["last rejected at"])) == (len(gone), gone[-1])
         assert sum(n <= int(shown["half rejected within"]) for n in gone) >= len(gone) / 2
     bars = {bar["name"]: sum(bar["y"]) for bar in searched.page.data["stops-data"]["data"]}
@@ -149,18 +163,23 @@ def test_question_claim_cost_and_provenance_are_those_of_the_run(searched: Searc
     text = " ".join(searched.page.text.split())
     assert "Where are a, b, c, sum_ab and total in planted/model?" in text
     assert (
-        "120 hypotheses: 4 layers (0, 1, 2, 3); 1 component (residual); 6 positions (a, plus1, b, plus2, c, last)."
-        in text
+        "120 hypotheses: 4 layers (0, 1, 2, 3); 1 component (residual); 6 positions (a, plus1, b, "
+        "plus2, c, last)." in text
     )
     assert "Accepted: 7 of 120." in text
     assert "on at least 0.8 of the pairs that the problem draws" in text
     assert "is at most 5 %, over all K = 120 hypotheses together" in text
-    assert "test: 256 used of 256 drawn, of which the model solves 100%; holdout: 128 used of 128 drawn" in text
+    assert (
+        "test: 256 used of 256 drawn, of which the model solves 100%; holdout: 128 used of 128 "
+        "drawn" in text
+    )
     observations = ds.dataset(searched.run.path / "tables/observations").to_table().to_pylist()
     assert f"{sum(len(o['pairs']) for o in observations)} (interventions × pairs" in text
     assert f"local-0: {sum(o['seconds'] for o in observations):.2f} s" in text
     info = json.loads(searched.run.folder.read("run.json"))
-    assert all(str(info[key]) in text for key in ("job_hash", "model_digest", "created", "store_uri"))
+    assert all(
+        str(info[key]) in text for key in ("job_hash", "model_digest", "created", "store_uri")
+    )
     assert all(v in text for v in info["versions"].values())
     assert " ".join(searched.run.job_text.split()) in text
     assert "is not done" not in text
@@ -173,12 +192,16 @@ def test_one_folder_gives_one_page(searched: Searched) -> None:
     assert page(searched.run.folder) == searched.html
 
 
-def test_the_command_writes_where_it_is_told_and_opens_what_it_wrote(searched: Searched, tmp_path: Path) -> None:
+def test_the_command_writes_where_it_is_told_and_opens_what_it_wrote(
+    searched: Searched, tmp_path: Path
+) -> None:
     shell = Shell(tmp_path)
     script = tmp_path / "browser.sh"
     script.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "opened"}\n')
     script.chmod(0o755)
-    done = shell("report", str(searched.run.path), "--to", "own.html", "--open", BROWSER=f"{script} %s")
+    done = shell(
+        "report", str(searched.run.path), "--to", "own.html", "--open", BROWSER=f"{script} %s"
+    )
     assert (done.returncode, done.stdout) == (0, "own.html\n"), done.stderr
     assert (tmp_path / "own.html").read_text() == searched.html
     assert (tmp_path / "opened").read_text().strip() == (tmp_path / "own.html").as_uri()
@@ -188,16 +211,21 @@ def test_the_command_writes_where_it_is_told_and_opens_what_it_wrote(searched: S
     assert shell("report", "latest").returncode != 0
 
 
-def _hypothesis(variable: str, layer: int, position: str = "last", control: str | None = None) -> Hypothesis:
-    return Hypothesis(variable, Intervention((Unit(Site(layer, "residual", position), Subspace()),), control=control))
+def _hypothesis(
+    variable: str, layer: int, position: str = "last", control: str | None = None
+) -> Hypothesis:
+    return Hypothesis(
+        variable,
+        Intervention((Unit(Site(layer, "residual", position), Subspace()),), control=control),
+    )
 
 
 def _decided(h: Hypothesis, verdict: str, matches: int, **more: Any) -> Decided:
     return Decided(h, verdict, 20, matches, 0.3, 1.0, 5, 4, 1, 0.25, 6.5, "these_pairs", **more)  # type: ignore[arg-type]
 
 
-def _kept(run: RunFolder, notes: Sequence[Note], status: str = "done") -> RunFolder:
-    ledger = Ledger(run)
+def _kept(run: RunFolder, notes: Sequence[Record], status: str = "done") -> RunFolder:
+    ledger = RunLedger(run)
     ledger.notes(list(notes))
     ledger.close(status)  # type: ignore[arg-type]
     return run
@@ -205,7 +233,11 @@ def _kept(run: RunFolder, notes: Sequence[Note], status: str = "done") -> RunFol
 
 def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None:
     h = [_hypothesis("a", layer) for layer in range(2)]
-    notes = [*(Proposed(x, "exhaustive", 0) for x in h), _decided(h[0], "reject", 3), _decided(h[1], "undecided", 15)]
+    notes = [
+        *(Proposed(x, "exhaustive", 0) for x in h),
+        _decided(h[0], "reject", 3),
+        _decided(h[1], "undecided", 15),
+    ]
     run = _kept(new_run(store), notes)
     run.update(facts={"commit": "0123abcd"})
     write_page(run.folder)
@@ -222,7 +254,9 @@ def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None
 def test_an_undone_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
     h = [_hypothesis("a", layer) for layer in range(3)]
     run = _kept(
-        new_run(tmp_path), [*(Proposed(x, "exhaustive", 0) for x in h), _decided(h[0], "reject", 3)], "interrupted"
+        new_run(tmp_path),
+        [*(Proposed(x, "exhaustive", 0) for x in h), _decided(h[0], "reject", 3)],
+        "interrupted",
     )
     seen = Page(page(run.folder))
     assert "This run is not done. 2 hypotheses" in seen.text
@@ -266,7 +300,9 @@ def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> N
     run = find_run(tmp_path / "runs", "latest")
     seen = Page(run.folder.read(FILE).decode())
     fits = ds.dataset(run.path / "tables/fits").to_table().to_pylist()
-    ends = sorted((f for f in fits if f["status"] not in (None, "holdout")), key=lambda f: f["seed"])
+    ends = sorted(
+        (f for f in fits if f["status"] not in (None, "holdout")), key=lambda f: f["seed"]
+    )
     head, *body = seen.tables["seeds"]
     told = [dict(zip(head, cells, strict=True)) for cells in body]
     assert [(t["seed"], t["validation IIA"]) for t in told] == [
@@ -275,8 +311,14 @@ def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> N
     assert [t["tested"] for t in told].count("yes") == 1
     courses = seen.data["courses-data"]["data"]
     for f, line in zip(ends, courses, strict=True):
-        own = sorted((r["step"], r["validation_iia"]) for r in fits if r["seed"] == f["seed"] and r["status"] is None)
-        assert list(zip(line["x"], line["y"], strict=True)) == [(s, v) for s, v in own if v is not None]
+        own = sorted(
+            (r["step"], r["validation_iia"])
+            for r in fits
+            if r["seed"] == f["seed"] and r["status"] is None
+        )
+        assert list(zip(line["x"], line["y"], strict=True)) == [
+            (s, v) for s, v in own if v is not None
+        ]
     assert "random subspace" in seen.tables["alignment-table"][0]
     assert [name for name in seen.data if name.startswith("map-")] == ["map-1-data"]
     assert "sum_ab · das 32" in seen.text
@@ -286,7 +328,10 @@ def test_what_attribution_foresaw_is_a_map_that_frames_what_was_asked_about(tmp_
     place = [_hypothesis("a", layer).intervention.units[0] for layer in range(3)]
     taken = replace(place[1], subspace=Subspace(coordinates=(0, 1)))
     asked = [Hypothesis("a", Intervention((unit,))) for unit in (taken, place[2])]
-    told = [Effect("a", unit, effect, 7) for unit, effect in zip(place, (0.125, None, 0.75), strict=True)]
+    told = [
+        Effect("a", unit, effect, 7)
+        for unit, effect in zip(place, (0.125, None, 0.75), strict=True)
+    ]
     told.append(Effect("not searched", place[0], 1.0, 7))
     notes = [Weighed(tuple(told)), *(Proposed(h, "attribution", 0) for h in asked)]
     run = _kept(new_run(tmp_path), [*notes, *(_decided(h, "reject", 3) for h in asked)])
@@ -296,10 +341,16 @@ def test_what_attribution_foresaw_is_a_map_that_frames_what_was_asked_about(tmp_
     (cells,) = figure["data"]
     assert cells["z"] == [[0.125], [None], [0.75]]
     hover = [text for (text,) in cells["hovertext"]]
-    assert "0: residual at last<br>effect 0.125, the mean of 7 fit pairs<br>not asked about" in hover[0]
+    assert (
+        "0: residual at last<br>effect 0.125, the mean of 7 fit pairs<br>not asked about"
+        in hover[0]
+    )
     assert "cannot be interchanged on some fit pair<br>asked about" in hover[1]
     assert hover[2].endswith("effect 0.750, the mean of 7 fit pairs<br>asked about")
-    assert [(f["x0"] + f["x1"], f["y0"] + f["y1"]) for f in figure["layout"]["shapes"]] == [(0, 2), (0, 4)]
+    assert [(f["x0"] + f["x1"], f["y0"] + f["y1"]) for f in figure["layout"]["shapes"]] == [
+        (0, 2),
+        (0, 4),
+    ]
     assert "What attribution foresaw" in seen.text
 
 
@@ -312,11 +363,16 @@ def hostile(tmp_path: Path) -> RunFolder:
         name="hostile",
         job_hash="0123456789abcdef",
         job_digest="89abcdef",
-        job_text=json.dumps({"model": {"path": HOSTILE}, "problem": {"use": HOSTILE}, "test": {"threshold": 0.8}}),
+        job_text=json.dumps(
+            {"model": {"path": HOSTILE}, "problem": {"use": HOSTILE}, "test": {"threshold": 0.8}}
+        ),
         evidence_version=1,
     )
     texts = [
-        replace(p, base=replace(p.base, text=HOSTILE), set=HOSTILE, counterfactual={HOSTILE: HOSTILE}) for p in PAIRS
+        replace(
+            p, base=replace(p.base, text=HOSTILE), set=HOSTILE, counterfactual={HOSTILE: HOSTILE}
+        )
+        for p in PAIRS
     ]
     write_pairs(run.folder, texts, [replace(e, counterfactual={HOSTILE: (1,)}) for e in ENCODED])
     notes = [
@@ -324,7 +380,9 @@ def hostile(tmp_path: Path) -> RunFolder:
         *(Proposed(x, HOSTILE, 0) for x in h),
         _decided(h[0], "accept", 20, sets=(SetCount(HOSTILE, 4, 4, 0.4, 1.0),)),
     ]
-    return _kept(run, [*notes, _decided(h[1], "failed", 0, reason=HOSTILE), _decided(h[2], "undecided", 16)])
+    return _kept(
+        run, [*notes, _decided(h[1], "failed", 0, reason=HOSTILE), _decided(h[2], "undecided", 16)]
+    )
 
 
 def test_no_text_of_a_user_is_markup(hostile: RunFolder, searched: Searched) -> None:
@@ -339,10 +397,18 @@ def test_no_text_of_a_user_is_markup(hostile: RunFolder, searched: Searched) -> 
 
 def _many(run: RunFolder) -> RunFolder:
     """10^4 hypotheses and some: more than any table or map of a page takes."""
-    h = [_hypothesis(f"v{v}", layer, f"p{p}") for v in range(4) for layer in range(40) for p in range(70)]
-    notes: list[Note] = [Proposed(x, "exhaustive", 0) for x in h]
+    h = [
+        _hypothesis(f"v{v}", layer, f"p{p}")
+        for v in range(4)
+        for layer in range(40)
+        for p in range(70)
+    ]
+    notes: list[Record] = [Proposed(x, "exhaustive", 0) for x in h]
     verdicts = ("accept", "reject", "undecided", "failed")
-    notes += [_decided(x, verdicts[i % 40 % 9] if i % 40 % 9 < 4 else "reject", i % 21) for i, x in enumerate(h)]
+    notes += [
+        _decided(x, verdicts[i % 40 % 9] if i % 40 % 9 < 4 else "reject", i % 21)
+        for i, x in enumerate(h)
+    ]
     return _kept(run, notes)
 
 
@@ -355,19 +421,26 @@ def test_ten_thousand_hypotheses_make_a_page_that_says_what_it_leaves_out(tmp_pa
     assert f"The first {MOST_OTHERS} of " in seen.text
     drawn = [m for name, m in seen.data.items() if name.startswith("map-")]
     assert len(drawn) <= MOST_PANELS
-    assert sum(len(m["data"][0]["z"]) * len(m["data"][0]["z"][0]) for m in drawn) == 11_200 <= MOST_CELLS
+    assert (
+        sum(len(m["data"][0]["z"]) * len(m["data"][0]["z"][0]) for m in drawn)
+        == 11_200
+        <= MOST_CELLS
+    )
     assert len(html) < 12_000_000
 
 
 def _shown(opened: Any, path: Path) -> None:
-    """Opens the page and lets it draw. Fails on any word in the console, and on any request but for the file itself."""
+    """Opens the page and lets it draw. Fails on any word in the console, and on any request but for
+    the file itself."""
     opened.get(path.as_uri())
     assert _drawn(opened) == "light"
     assert opened.get_log("browser") == []
     assert requested(opened) == {path.as_uri()}
 
 
-def test_a_browser_shows_it_without_errors_or_requests(searched: Searched, hostile: RunFolder, tmp_path: Path) -> None:
+def test_a_browser_shows_it_without_errors_or_requests(
+    searched: Searched, hostile: RunFolder, tmp_path: Path
+) -> None:
     picture = Path(os.environ.get("RAYSEARCH_SCREENSHOT") or tmp_path / "report.png")
     (tmp_path / "hostile.html").write_text(page(hostile.folder))
     with browser(1240, 1500) as opened:
@@ -387,11 +460,13 @@ def test_a_browser_shows_it_without_errors_or_requests(searched: Searched, hosti
         _point_at(opened, opened.find_element("css selector", "#map-1"), x=0, y=0)
         assert opened.save_screenshot(str(picture))
         opened.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
         )
         _wait(opened, lambda: _drawn(opened) == "dark")
         opened.execute_script(
-            "addEventListener('beforeprint', () => {window.printed = document.documentElement.dataset.drawn})"
+            "addEventListener('beforeprint', () => {window.printed = "
+            "document.documentElement.dataset.drawn})"
         )
         opened.execute_cdp_cmd("Page.printToPDF", {})
         assert opened.execute_script("return window.printed") == "light"
@@ -418,6 +493,8 @@ def _point_at(opened: Any, chart: Any, x: int, y: int) -> None:
     script = "const l = arguments[0]._fullLayout; return [l.xaxis.c2p(arguments[1]) + l._size.l, l.yaxis.c2p(arguments[2]) + l._size.t]"
     right, down = opened.execute_script(script, chart, x, y)
     box = chart.rect
-    to = ActionChains(opened).move_to_element_with_offset(chart, right - box["width"] / 2, down - box["height"] / 2)
+    to = ActionChains(opened).move_to_element_with_offset(
+        chart, right - box["width"] / 2, down - box["height"] / 2
+    )
     to.perform()
     _wait(opened, lambda: chart.find_element("css selector", ".hoverlayer").text)

@@ -1,22 +1,28 @@
-"""`results`: hypotheses and verdicts joined, by names that scripts depend on; conditions that reach nothing else."""
+"""`results`: hypotheses and verdicts joined, by names that scripts depend on; conditions that reach
+nothing else."""
 
 from pathlib import Path
 
 import pytest
 
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
-from raysearch.report import results as module
-from raysearch.report.results import results
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
-from raysearch.search.notes import Decided, Estimated, Note, Proposed
-from raysearch.store.ledger import Ledger
+from raysearch.report import results_table as module
+from raysearch.report.results_table import results
+from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import HYPOTHESES, VERDICTS
 from tests.store.books import new_run
 
 
-def hypothesis(variable: str, layer: int, position: str = "last", control: str | None = None) -> Hypothesis:
-    return Hypothesis(variable, Intervention((Unit(Site(layer, "residual", position), Subspace()),), control=control))
+def hypothesis(
+    variable: str, layer: int, position: str = "last", control: str | None = None
+) -> Hypothesis:
+    return Hypothesis(
+        variable,
+        Intervention((Unit(Site(layer, "residual", position), Subspace()),), control=control),
+    )
 
 
 def decided(h: Hypothesis, verdict: str, matches: int) -> Decided:
@@ -26,7 +32,7 @@ def decided(h: Hypothesis, verdict: str, matches: int) -> Decided:
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     made = new_run(tmp_path)
-    ledger = Ledger(made, max_rows=2)
+    ledger = RunLedger(made, max_rows=2)
     hs = [
         hypothesis("a", 0),
         hypothesis("b", 1),
@@ -34,8 +40,12 @@ def run(tmp_path: Path) -> RunFolder:
         hypothesis("b", 0),
         hypothesis("a", 2, control="placebo"),
     ]
-    notes: list[Note] = [Proposed(h, "exhaustive", 0) for h in hs]
-    notes += [decided(hs[0], "reject", 19), decided(hs[1], "accept", 17), decided(hs[2], "accept", 18)]
+    notes: list[Record] = [Proposed(h, "exhaustive", 0) for h in hs]
+    notes += [
+        decided(hs[0], "reject", 19),
+        decided(hs[1], "accept", 17),
+        decided(hs[2], "accept", 18),
+    ]
     notes += [decided(hs[4], "reject", 20), Estimated(hs[1], 8, 6), Estimated(hs[2], 0, 0)]
     ledger.notes(notes)
     ledger.close("done")
@@ -86,7 +96,9 @@ def test_rows_can_be_chosen(run: RunFolder) -> None:
         "",
     ],
 )
-def test_a_condition_that_is_none_is_one_clear_line_that_names_the_columns(run: RunFolder, where: str) -> None:
+def test_a_condition_that_is_none_is_one_clear_line_that_names_the_columns(
+    run: RunFolder, where: str
+) -> None:
     with pytest.raises(JobError, match="--where: ") as e:
         results(run.path, where=where)
     assert "\n" not in str(e.value).replace(where, "")
@@ -100,8 +112,13 @@ def test_a_variable_that_is_none_is_refused(run: RunFolder) -> None:
 
 def test_a_quote_in_a_variable_is_no_way_out(tmp_path: Path) -> None:
     made = new_run(tmp_path)
-    ledger = Ledger(made)
-    ledger.notes([Proposed(hypothesis("it's", 0), "exhaustive", 0), Proposed(hypothesis("x", 0), "exhaustive", 0)])
+    ledger = RunLedger(made)
+    ledger.notes(
+        [
+            Proposed(hypothesis("it's", 0), "exhaustive", 0),
+            Proposed(hypothesis("x", 0), "exhaustive", 0),
+        ]
+    )
     ledger.close("interrupted")
     assert results(made.path, variable="it's").num_rows == 1
 

@@ -4,14 +4,15 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.search.events import Event, Fitted, Measured, Task
+from raysearch.core.events import Event, Fitted, Measured, Task
 from tests.search.worlds import Cluster, World, lost, raising
 
 
 @dataclass
 class Sick(Cluster):
-    """Workers that raise, or go away with it, on some interventions: each from a block of its own on, and in training: from its
-    first step where that is the first block, else from the second stretch.
+    """Workers that raise, or go away with it, on some interventions: each from a block of its own
+    on, and in training: from its first step where that is the first block, else from the second
+    stretch.
 
     `shaky`: the share of all that is read on the holdout at which they do so too.
     """
@@ -27,12 +28,19 @@ class Sick(Cluster):
         if self.dies:
             return [lost(task, "worker", "killed")]
         answers = self.world.run(task)
-        well = [e for e in answers if not (isinstance(e, Measured | Fitted) and self._is_hit(e, bad, task))]
+        well = [
+            e
+            for e in answers
+            if not (isinstance(e, Measured | Fitted) and self._is_hit(e, bad, task))
+        ]
         return well + [raising(task, key, self._begins(key, task)) for key in bad]
 
     def _begins(self, key: str, task: Task) -> int | None:
         """The block of the task at which it fails, if it does."""
-        if task.kind == "estimate" and random.Random(f"{self.world.seed}.shaky.{key}").random() < self.shaky:
+        if (
+            task.kind == "estimate"
+            and random.Random(f"{self.world.seed}.shaky.{key}").random() < self.shaky
+        ):
             return task.blocks[0].index
         start = self.sick.get(key.partition("@")[0].partition("#")[0])
         if start is None:

@@ -1,20 +1,20 @@
-"""Attribution as a proposer: what is chosen by effects, at which K; its brain, which loses no block and believes the first that is told."""
+"""Attribution as a proposer: what is chosen by effects, at which K; its brain, which loses no block
+and believes the first that is told."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from raysearch.core.events import Attributed, Event
+from raysearch.core.hypothesis import Hypothesis, Site, Subspace, Unit
+from raysearch.core.records import Blocked, Proposed, Weighed
+from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import PairsError, SearchFailedError
-from raysearch.search.attribution import Attribution
-from raysearch.search.events import Attributed, Event
-from raysearch.search.hypothesis import Hypothesis, Site, Subspace, Unit
-from raysearch.search.notes import Blocked, Proposed, Weighed
-from raysearch.search.proposers import Known
+from raysearch.proposers.attribution import Attribution
+from raysearch.proposers.base import History
 from raysearch.search.search import Search
-from raysearch.search.space import Grid, HypothesisSpace
-from tests.search.proposer_contract import Make, ProposerContract
+from tests.proposers.proposer_contract import Make, ProposerContract
 from tests.search.worlds import BASE, Cluster, World, lost, raising
 
 HERE = tuple(Site(layer, "residual", "last") for layer in range(6))
@@ -22,7 +22,10 @@ HERE = tuple(Site(layer, "residual", "last") for layer in range(6))
 
 def world(seed: int = 3, **more: object) -> World:
     """v has its largest effects above, w below."""
-    effects: Callable[[Unit, str], float] = lambda u, v: u.site.layer if v == "v" else 9.0 - u.site.layer  # noqa: E731
+
+    def effects(unit: Unit, variable: str) -> float:
+        return unit.site.layer if variable == "v" else 9.0 - unit.site.layer
+
     return World(seed, **{"fit": 40, "test": 60, "max_pairs": 60, "effects": effects, **more})  # type: ignore[arg-type]
 
 
@@ -54,7 +57,9 @@ def test_each_variable_has_the_best_share_of_its_own_and_k_is_what_is_proposed()
     assert len(found) == proposer.most == 6 < len(asked.space)
 
 
-@pytest.mark.parametrize(("share", "each"), [(0.01, 1), (1 / 6, 1), (0.3, 2), (0.5, 3), (0.9, 6), (1, 6)])
+@pytest.mark.parametrize(
+    ("share", "each"), [(0.01, 1), (1 / 6, 1), (0.3, 2), (0.5, 3), (0.9, 6), (1, 6)]
+)
 def test_a_share_is_rounded_up_for_each_variable(share: float, each: int) -> None:
     asked = world()
     assert Attribution(asked.space, share=share).most == 2 * each
@@ -67,12 +72,17 @@ def test_a_share_is_rounded_up_as_it_is_written_not_as_a_float_has_it() -> None:
     assert Attribution(space, share=0.1).most == 3
     assert 0.07 * 100 > 7
     assert (
-        Attribution(replace(space, grids=(Grid("head", tuple(range(100)), (None,), ("last",)),)), share=0.07).most == 7
+        Attribution(
+            replace(space, grids=(Grid("head", tuple(range(100)), (None,), ("last",)),)), share=0.07
+        ).most
+        == 7
     )
 
 
-def told(space: HypothesisSpace, effects: dict[Unit, float | None], share: float) -> list[Hypothesis]:
-    return list(Attribution(space, share=share).propose(Known(0, {}, {"v": effects})))
+def told(
+    space: HypothesisSpace, effects: dict[Unit, float | None], share: float
+) -> list[Hypothesis]:
+    return list(Attribution(space, share=share).propose(History(0, {}, {"v": effects})))
 
 
 def test_ties_go_by_the_order_of_the_space_and_what_cannot_be_interchanged_comes_last() -> None:
@@ -89,11 +99,18 @@ def test_subspaces_share_the_effect_of_their_site_and_a_set_has_the_sum_of_its_p
     crossing = Unit(HERE[0], source_site=HERE[1])
     halves = tuple(Unit(HERE[2], Subspace(coordinates=(i,))) for i in range(2))
     sets = ((Unit(HERE[0]), Unit(HERE[1])), (crossing,), halves)
-    space = HypothesisSpace(("v",), (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),), sets)
+    space = HypothesisSpace(
+        ("v",), (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),), sets
+    )
     plan = Attribution(space).plan
     assert set(plan.units) == {*map(Unit, HERE[:3]), crossing}
     assert len(plan.units) == 4
-    effects: dict[Unit, float | None] = {Unit(HERE[0]): 2.0, Unit(HERE[1]): 3.0, Unit(HERE[2]): 2.5, crossing: 4.0}
+    effects: dict[Unit, float | None] = {
+        Unit(HERE[0]): 2.0,
+        Unit(HERE[1]): 3.0,
+        Unit(HERE[2]): 2.5,
+        crossing: 4.0,
+    }
     order = []
     for count in range(1, 13):
         found = {h.intervention.units for h in told(space, effects, count / 12)}
@@ -110,9 +127,14 @@ def test_subspaces_share_the_effect_of_their_site_and_a_set_has_the_sum_of_its_p
 
 
 def test_what_is_fit_is_chosen_for_each_variable_by_itself() -> None:
-    asked = world(subspaces=(Subspace(), Subspace("das", 1)), steps=4, rungs=(), seeds=(0,), holdout=4)
+    asked = world(
+        subspaces=(Subspace(), Subspace("das", 1)), steps=4, rungs=(), seeds=(0,), holdout=4
+    )
     found = proposed(asked, Attribution(asked.space, share=0.5))
-    assert (sorted(layers(found, "v")), sorted(layers(found, "w"))) == ([3, 3, 4, 4, 5, 5], [0, 0, 1, 1, 2, 2])
+    assert (sorted(layers(found, "v")), sorted(layers(found, "w"))) == (
+        [3, 3, 4, 4, 5, 5],
+        [0, 0, 1, 1, 2, 2],
+    )
     assert {h.intervention.variable for h in found if h.intervention.is_fitted} == {"v", "w"}
 
 
@@ -133,7 +155,11 @@ def test_effects_come_after_screening_and_before_anything_is_proposed_on_fit_pai
         search.validate()
     assert kinds == sorted(kinds, reverse=True)
     assert kinds.count("attribute") == stages.count("attributing") == 2
-    assert [type(n) for n in notes] == [Blocked, Weighed, *[Proposed] * Attribution(asked.space).most]
+    assert [type(n) for n in notes] == [
+        Blocked,
+        Weighed,
+        *[Proposed] * Attribution(asked.space).most,
+    ]
     used = [p for p, e in asked.pairs.items() if e.split == "fit"][:40]
     assert set(search.ground.effects["v"]) == set(map(Unit, HERE))
     changing = [p for p in used if asked.pairs[p].changes("v")]
@@ -148,14 +174,22 @@ def test_a_block_that_is_told_again_and_otherwise_changes_nothing() -> None:
     search.tell(asked.run(first))
     (event,) = asked.run(first)
     assert isinstance(event, Attributed)
-    search.tell([replace(event, effects={v: tuple(-(e or 0) for e in of) for v, of in event.effects.items()})])
+    search.tell(
+        [
+            replace(
+                event, effects={v: tuple(-(e or 0) for e in of) for v, of in event.effects.items()}
+            )
+        ]
+    )
     assert search.snapshot().stage == "attributing"
     search.tell(asked.run(second))
     wanted = Cluster(asked, 1, 0).drive(asked.search(Attribution(asked.space)))
     assert search.ground.effects == wanted.ground.effects
 
 
-def test_a_block_that_is_lost_goes_out_again_and_three_failures_end_the_search_in_one_line() -> None:
+def test_a_block_that_is_lost_goes_out_again_and_three_failures_end_the_search_in_one_line() -> (
+    None
+):
     asked = world(fit=20)
     search = attributing(asked)
     for _ in range(5):
@@ -167,7 +201,8 @@ def test_a_block_that_is_lost_goes_out_again_and_three_failures_end_the_search_i
         search.tell([raising(task, None)])
     (task,) = search.ask(9)
     with pytest.raises(
-        SearchFailedError, match="attribution cannot be done: block 0 of the fit pairs raised ValueError 3 times"
+        SearchFailedError,
+        match="attribution cannot be done: block 0 of the fit pairs raised ValueError 3 times",
     ):
         search.tell([raising(task, None)])
 
@@ -198,7 +233,8 @@ def test_a_search_goes_on_in_the_middle_of_attribution_to_the_same_proposals() -
 def test_without_fit_pairs_to_choose_by_the_search_ends_in_one_line() -> None:
     asked = world(fit=0)
     with pytest.raises(
-        PairsError, match=r"effects on fit pairs that the model solves, and there are none; raise pairs\.fit"
+        PairsError,
+        match=r"effects on fit pairs that the model solves, and there are none; raise pairs\.fit",
     ):
         Cluster(asked, 1, 0).drive(asked.search(Attribution(asked.space)))
     asked = world()
@@ -208,7 +244,9 @@ def test_without_fit_pairs_to_choose_by_the_search_ends_in_one_line() -> None:
         if e.split == "fit"
     }
     asked.pairs = {**asked.pairs, **none}
-    with pytest.raises(PairsError, match="nothing to tell 'w' by: on none of the 40 fit pairs that it uses"):
+    with pytest.raises(
+        PairsError, match="nothing to tell 'w' by: on none of the 40 fit pairs that it uses"
+    ):
         Cluster(asked, 1, 0).drive(asked.search(Attribution(asked.space)))
 
 

@@ -1,4 +1,5 @@
-"""Failures that are tried again: with workers that are well they come to what a search came to that never failed."""
+"""Failures that are tried again: with workers that are well they come to what a search came to that
+never failed."""
 
 import random
 from collections import Counter
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysearch.search.events import Measured, Retried, Task, Told
-from raysearch.search.hypothesis import Subspace
-from raysearch.search.notes import Counted, Decided, Proposed
-from raysearch.search.proposers import Proposer
-from raysearch.search.refine import Refine
+from raysearch.core.events import JournalledEvent, Measured, Retried, Task
+from raysearch.core.hypothesis import Subspace
+from raysearch.core.records import Counted, Decided, Proposed
+from raysearch.proposers.base import Proposer
+from raysearch.proposers.refine import Refine
 from raysearch.search.search import Search
 from tests.search.sick import Sick, sick_of
 from tests.search.worlds import Cluster, World
@@ -22,7 +23,9 @@ DAS = (Subspace("das", 2), Subspace("das", 4), Subspace("pca", 3))
 CONTROLS = ("random_subspace", "placebo")
 
 
-def told_again(world: World, told: Sequence[Told], proposer: Proposer | None = None) -> Search:
+def told_again(
+    world: World, told: Sequence[JournalledEvent], proposer: Proposer | None = None
+) -> Search:
     """A new search that was told all this, as a replay does."""
     search = world.search(proposer)
     for event in told:
@@ -49,22 +52,38 @@ def failed(search: Search) -> set[str]:
 
 
 WORLDS = {
-    "swaps": World(3, rates=lambda layer: (0.74, 0.78, 0.8, 0.82, 0.86, 0.95)[layer % 6], controls=("placebo",)),
+    "swaps": World(
+        3, rates=lambda layer: (0.74, 0.78, 0.8, 0.82, 0.86, 0.95)[layer % 6], controls=("placebo",)
+    ),
     "these pairs": World(4, these_pairs=True, rates=lambda layer: (0.0, 0.7, 0.8, 0.9)[layer % 4]),
-    "fits": World(5, layers=3, subspaces=DAS, fit=24, rungs=(), controls=CONTROLS, rates=lambda x: (0.5, 0.9, 1.0)[x]),
-    "one seed": World(7, layers=3, subspaces=DAS, fit=24, rungs=(), seeds=(0,), rates=lambda x: (0.5, 0.9, 1.0)[x]),
+    "fits": World(
+        5,
+        layers=3,
+        subspaces=DAS,
+        fit=24,
+        rungs=(),
+        controls=CONTROLS,
+        rates=lambda x: (0.5, 0.9, 1.0)[x],
+    ),
+    "one seed": World(
+        7, layers=3, subspaces=DAS, fit=24, rungs=(), seeds=(0,), rates=lambda x: (0.5, 0.9, 1.0)[x]
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", WORLDS)
 @settings(max_examples=5, deadline=None)
-@given(seed=st.integers(0, 10_000), cut=st.one_of(st.just(1.0), st.floats(0.2, 1)), dies=st.booleans())
+@given(
+    seed=st.integers(0, 10_000), cut=st.one_of(st.just(1.0), st.floats(0.2, 1)), dies=st.booleans()
+)
 def test_what_failed_comes_to_the_verdicts_of_a_search_that_never_failed(
     kind: str, seed: int, cut: float, dies: bool
 ) -> None:
-    """Whether the first search came to its end or was cut off; the first retry may meet the same sickness, of fewer.
+    """Whether the first search came to its end or was cut off; the first retry may meet the same
+    sickness, of fewer.
 
-    Of several seeds one may have failed when a search is cut off: what is left of them is fit, and no hypothesis has failed.
+    Of several seeds one may have failed when a search is cut off: what is left of them is fit, and
+    no hypothesis has failed.
     """
     cut = 1.0 if kind == "fits" else cut
     world, rng = WORLDS[kind], random.Random(seed)
@@ -72,7 +91,7 @@ def test_what_failed_comes_to_the_verdicts_of_a_search_that_never_failed(
     sick = sick_of(world, rng)
     first = Sick(world, 3, seed, lost=0.1, twice=0.2, sick=sick, dies=dies, shaky=0.4)
     first.drive(world.search())
-    told: list[Told] = [*first.told[: int(cut * len(first.told))]]
+    told: list[JournalledEvent] = [*first.told[: int(cut * len(first.told))]]
     notes = world.search().tell(told)
     still_sick = dict(rng.sample(sorted(sick.items()), len(sick) // 2))
     for worse, shaky in ((still_sick, 0.2), ({}, 0.0)):
@@ -88,7 +107,9 @@ def test_what_failed_comes_to_the_verdicts_of_a_search_that_never_failed(
     assert replayed.tell(told) == notes
     assert outcome(replayed) == wanted
     assert replayed.done
-    assert replace(replayed.snapshot(), queued=0) == search.snapshot(), "stretches that nobody asks for any more apart"
+    assert replace(replayed.snapshot(), queued=0) == search.snapshot(), (
+        "stretches that nobody asks for any more apart"
+    )
     assert max(Counter(n.hypothesis.id for n in notes if isinstance(n, Proposed)).values()) == 1
     assert max(Counter(n.observation.key for n in notes if isinstance(n, Counted)).values()) == 1
 
@@ -105,7 +126,9 @@ def test_evidence_that_was_counted_is_not_drawn_again() -> None:
     again = Cluster(world, 2, 1)
     again.drive(search)
     blocks = {
-        e.block for e in again.told if isinstance(e, Measured) and (e.intervention, e.split) == (culprit.id, "test")
+        e.block
+        for e in again.told
+        if isinstance(e, Measured) and (e.intervention, e.split) == (culprit.id, "test")
     }
     assert min(blocks) == 3
     assert search.verdicts[partial.hypothesis.id].n > partial.n
@@ -139,7 +162,7 @@ def test_fits_that_race_and_begin_within_each_other_are_tried_again_to_an_end(
     rng = random.Random(seed)
     first = Sick(world, 3, seed, sick=sick_of(world, rng), shaky=0.3)
     first.drive(world.search())
-    told: list[Told] = [*first.told[: int(cut * len(first.told))]]
+    told: list[JournalledEvent] = [*first.told[: int(cut * len(first.told))]]
     search = told_again(world, told)
     before = {name: d for name, d in search.verdicts.items() if d.verdict != "failed"}
     retried = [] if search.failed.nothing else [retry(search)]
@@ -158,7 +181,9 @@ def test_a_proposer_that_fell_silent_is_asked_again_with_what_came_of_the_retry(
     proposer = Refine(world.space, step=4)
     whole = Cluster(world, 2, 0)
     wanted = whole.drive(world.search(proposer)).verdicts
-    sick = {h.intervention.id: 0 for h in world.space if h.intervention.units[0].site.layer in (4, 8)}
+    sick = {
+        h.intervention.id: 0 for h in world.space if h.intervention.units[0].site.layer in (4, 8)
+    }
     first = Sick(world, 2, 0, sick=sick)
     ended = first.drive(world.search(proposer))
     assert len(ended.verdicts) < len(wanted)
@@ -169,8 +194,14 @@ def test_a_proposer_that_fell_silent_is_asked_again_with_what_came_of_the_retry(
     again = Cluster(world, 2, 1)
     again.drive(search)
     assert search.verdicts == wanted
-    generations = {n.hypothesis.id: n.generation for n in (*first.notes, *again.notes) if isinstance(n, Proposed)}
-    assert generations == {n.hypothesis.id: n.generation for n in whole.notes if isinstance(n, Proposed)}
+    generations = {
+        n.hypothesis.id: n.generation
+        for n in (*first.notes, *again.notes)
+        if isinstance(n, Proposed)
+    }
+    assert generations == {
+        n.hypothesis.id: n.generation for n in whole.notes if isinstance(n, Proposed)
+    }
 
 
 def test_an_estimate_that_broke_off_is_made_whole_and_one_that_comes_later_with_it() -> None:
@@ -188,7 +219,9 @@ def test_an_estimate_that_broke_off_is_made_whole_and_one_that_comes_later_with_
         def _begins(self, key: str, task: Task) -> int | None:
             return 0 if task.kind == "estimate" and key == name else super()._begins(key, task)
 
-    reached = next(i for i in range(len(blocks)) if sum(len(b.pairs) for b in blocks[: i + 1]) == stops[0])
+    reached = next(
+        i for i in range(len(blocks)) if sum(len(b.pairs) for b in blocks[: i + 1]) == stops[0]
+    )
     first = OnHoldout(world, 1, 0, sick={name: reached + 1})
     ended = first.drive(world.search())
     (accepted,) = [d for d in ended.verdicts.values() if d.verdict == "accept"]

@@ -1,4 +1,5 @@
-"""What an event costs does not grow with the hypotheses that live: counted in bytecodes, for a clock would tell of the machine."""
+"""What an event costs does not grow with the hypotheses that live: counted in bytecodes, for a
+clock would tell of the machine."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from raysearch.search.events import Event, Task
-from raysearch.search.hypothesis import Subspace
+from raysearch.core.events import Event, Task
+from raysearch.core.hypothesis import Subspace
 from raysearch.search.search import Search
 from tests.search.worlds import World, lost, raising
 
@@ -27,7 +28,8 @@ class Count:
 
 @contextmanager
 def counting(count: Count) -> Iterator[None]:
-    """Counts the bytecodes that Python runs inside, loops of comprehensions and generators among them."""
+    """Counts the bytecodes that Python runs inside, loops of comprehensions and generators among
+    them."""
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
@@ -48,7 +50,9 @@ def answered(world: World, task: Task, turn: int) -> list[Event]:
 
 def troubled(world: World, task: Task, turn: int) -> list[Event]:
     """Every third task is lost, every third raises."""
-    return [world.run(task), [lost(task, "worker" if turn % 2 else "node")], [raising(task, None)]][turn % 3]
+    return [world.run(task), [lost(task, "worker" if turn % 2 else "node")], [raising(task, None)]][
+        turn % 3
+    ]
 
 
 def cost(world: World, answer: Answer, look: Callable[[Search], object] = Search.snapshot) -> float:
@@ -70,19 +74,25 @@ def cost(world: World, answer: Answer, look: Callable[[Search], object] = Search
             search.tell(told)
             look(search)
             assert not search.done
-    assert search.snapshot().alive > alive / 2, "few were decided meanwhile: the rest lived all the time"
+    assert search.snapshot().alive > alive / 2, (
+        "few were decided meanwhile: the rest lived all the time"
+    )
     search.validate()
     return count.bytecodes / events
 
 
 @pytest.mark.parametrize("answer", [answered, troubled])
-def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_hypotheses(answer: Answer) -> None:
+def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_hypotheses(
+    answer: Answer,
+) -> None:
     few, many = (cost(World(1, layers=n // 2), answer) for n in (1_000, 10_000))
     assert many == pytest.approx(few, rel=0.02)
 
 
 @pytest.mark.parametrize("answer", [answered, troubled])
-def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_seeds_in_training(answer: Answer) -> None:
+def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_seeds_in_training(
+    answer: Answer,
+) -> None:
     few, many = (
         cost(World(1, layers=n // 4, fit=40, subspaces=(Subspace("das", 1),), seeds=(0, 1)), answer)
         for n in (1_000, 10_000)

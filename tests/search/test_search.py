@@ -1,4 +1,5 @@
-"""The search: verdicts that do not depend on the cluster, poison that is found, work that is never asked for twice."""
+"""The search: verdicts that do not depend on the cluster, poison that is found, work that is never
+asked for twice."""
 
 import gc
 import random
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysearch.core.events import Event, Measured, Screened, Task
+from raysearch.core.records import Blocked, Conflicted, Counted, Decided, Estimated, Proposed
 from raysearch.errors import PairsError, SearchFailedError
-from raysearch.search.events import Event, Measured, Screened, Task
-from raysearch.search.notes import Blocked, Conflicted, Counted, Decided, Estimated, Proposed
 from raysearch.search.search import Search
 from tests.search.worlds import Cluster, World, contradicted, lost, raising
 
@@ -32,7 +33,9 @@ def _near_threshold(layer: int) -> float:
     rows=st.sampled_from([1, 8, 32, 500]),
     these_pairs=st.booleans(),
 )
-def test_verdicts_do_not_depend_on_the_cluster(seed: int, workers: int, rows: int, these_pairs: bool) -> None:
+def test_verdicts_do_not_depend_on_the_cluster(
+    seed: int, workers: int, rows: int, these_pairs: bool
+) -> None:
     world = World(seed % 7, these_pairs=these_pairs, rates=_near_threshold, solved=0.9)
     still = Cluster(world, 1, 0).drive(world.search())
     world.rows = rows
@@ -43,7 +46,9 @@ def test_verdicts_do_not_depend_on_the_cluster(seed: int, workers: int, rows: in
 def test_the_property_can_fail_because_some_rates_are_near_the_threshold() -> None:
     """Verdicts and stopping times differ between worlds, so equal ones are no accident."""
     stops = {
-        tuple(sorted((d.verdict, d.n) for d in Cluster(w, 2, 1).drive(w.search()).verdicts.values()))
+        tuple(
+            sorted((d.verdict, d.n) for d in Cluster(w, 2, 1).drive(w.search()).verdicts.values())
+        )
         for w in (World(seed, rates=_near_threshold) for seed in range(4))
     }
     assert len(stops) == 4
@@ -54,7 +59,9 @@ def test_counts_are_those_of_the_pairs_up_to_the_stop() -> None:
     search = Cluster(world, 3, 0).drive(world.search())
     blocks = search.screening.blocks("test")
     for d in search.verdicts.values():
-        pairs = [p for b in blocks for p in b.pairs if world.pairs[p].changes(d.hypothesis.variable)][: d.n]
+        pairs = [
+            p for b in blocks for p in b.pairs if world.pairs[p].changes(d.hypothesis.variable)
+        ][: d.n]
         outputs = [world.output(d.hypothesis.intervention, p) for p in pairs]
         wanted = [world.pairs[p].counterfactual[d.hypothesis.variable] for p in pairs]
         assert d.matches == sum(o == w for o, w in zip(outputs, wanted, strict=True))
@@ -66,7 +73,9 @@ def test_every_hypothesis_is_proposed_once_and_decided_once() -> None:
     cluster.drive(world.search())
     proposed = Counter(n.hypothesis.id for n in cluster.notes if isinstance(n, Proposed))
     decided = Counter(n.hypothesis.id for n in cluster.notes if isinstance(n, Decided))
-    accepted = {n.hypothesis.id for n in cluster.notes if isinstance(n, Decided) and n.verdict == "accept"}
+    accepted = {
+        n.hypothesis.id for n in cluster.notes if isinstance(n, Decided) and n.verdict == "accept"
+    }
     assert proposed == decided == Counter(h.id for h in world.space)
     assert accepted == {n.hypothesis.id for n in cluster.notes if isinstance(n, Estimated)} != set()
 
@@ -85,19 +94,28 @@ def test_an_observation_is_counted_at_most_once_and_never_after_the_verdict() ->
             last[split_key[0]] = max(last.get(split_key[0], 0), split_key[2])
     needed: Counter[str] = Counter()
     for d in search.verdicts.values():
-        needed[d.hypothesis.intervention.id] = max(needed[d.hypothesis.intervention.id], d.n + d.keep_n)
+        needed[d.hypothesis.intervention.id] = max(
+            needed[d.hypothesis.intervention.id], d.n + d.keep_n
+        )
     for intervention, block in last.items():
-        assert sum(len(b.pairs) for b in search.screening.blocks("test")[: block + 1]) == needed[intervention]
+        assert (
+            sum(len(b.pairs) for b in search.screening.blocks("test")[: block + 1])
+            == needed[intervention]
+        )
 
 
 @pytest.mark.parametrize("layers", [(0,), (1, 4)])
 def test_poison_is_found_by_halving_and_nothing_else_suffers(layers: tuple[int, ...]) -> None:
     world = World(2, layers=40)
-    bad = frozenset(h.intervention.id for h in world.space if h.intervention.units[0].site.layer in layers)
+    bad = frozenset(
+        h.intervention.id for h in world.space if h.intervention.units[0].site.layer in layers
+    )
     clean = Cluster(world, 3, 0).drive(world.search())
     world.poison = bad
     search = Cluster(world, 3, 1, lost=0.1).drive(world.search())
-    failed = {d.hypothesis.intervention.id for d in search.verdicts.values() if d.verdict == "failed"}
+    failed = {
+        d.hypothesis.intervention.id for d in search.verdicts.values() if d.verdict == "failed"
+    }
     assert failed == bad
     for key, verdict in clean.verdicts.items():
         if verdict.hypothesis.intervention.id not in bad:
@@ -118,19 +136,27 @@ def test_a_task_that_raises_whole_is_halved_until_the_culprit_is_alone() -> None
             else:
                 search.tell(world.run(task))
             search.validate()
-    failed = {d.hypothesis.intervention.id for d in search.verdicts.values() if d.verdict == "failed"}
+    failed = {
+        d.hypothesis.intervention.id for d in search.verdicts.values() if d.verdict == "failed"
+    }
     assert failed == {culprit}
     assert attempts == 3
 
 
-def test_an_intervention_that_the_engine_reports_gets_three_attempts_and_the_reason_is_kept() -> None:
+def test_an_intervention_that_the_engine_reports_gets_three_attempts_and_the_reason_is_kept() -> (
+    None
+):
     world = World(4)
     search = world.search()
     culprit = next(iter(world.space)).intervention.id
     failures = 0
     while not search.done:
         for task in search.ask(2):
-            events = [e for e in world.run(task) if not (isinstance(e, Measured) and e.intervention == culprit)]
+            events = [
+                e
+                for e in world.run(task)
+                if not (isinstance(e, Measured) and e.intervention == culprit)
+            ]
             if any(i.id == culprit for i in task.interventions):
                 failures += 1
                 events.append(raising(task, culprit))
@@ -171,7 +197,8 @@ def test_a_replay_of_the_events_gives_the_same_notes_and_can_go_on() -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), began=st.floats(0, 1), ended=st.floats(0, 1))
 def test_two_drivers_at_once_cannot_spoil_a_run(seed: int, began: float, ended: float) -> None:
-    """The second begins with what the first has journalled by then; both go on; a third reads one after the other."""
+    """The second begins with what the first has journalled by then; both go on; a third reads one
+    after the other."""
     world = World(seed % 7, rates=_near_threshold, solved=0.9)
     still = Cluster(world, 1, 0).drive(world.search())
     first = Cluster(world, 3, seed, lost=0.2, twice=0.2)
@@ -192,7 +219,8 @@ def test_two_drivers_at_once_cannot_spoil_a_run(seed: int, began: float, ended: 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), rows=st.sampled_from([32, 500]))
 def test_an_answer_that_comes_twice_at_any_place_counts_once(seed: int, rows: int) -> None:
-    """Ahead of blocks that are yet to be counted too, and where the second says otherwise, which is told each time."""
+    """Ahead of blocks that are yet to be counted too, and where the second says otherwise, which is
+    told each time."""
     rng = random.Random(seed)
     world = World(seed % 7, rates=_near_threshold, rows=rows)
     still = Cluster(world, 3, seed)
@@ -280,7 +308,8 @@ def test_a_snapshot_adds_up() -> None:
 
 
 def test_strikes_in_a_row_count_and_a_success_forgives_them() -> None:
-    """Two losses of a worker before every single block: never three in a row, so nothing is quarantined."""
+    """Two losses of a worker before every single block: never three in a row, so nothing is
+    quarantined."""
     world = World(3, layers=1)
     search = world.search()
     losses: Counter[object] = Counter()
@@ -306,12 +335,17 @@ def test_failing_holdout_pairs_spoil_no_verdict_on_test_pairs() -> None:
 
 @pytest.mark.parametrize("bad_pair", [3, 30, 100])
 def test_what_fails_far_ahead_decides_nothing_before_it_is_reached(bad_pair: int) -> None:
-    """One pair on which every intervention raises: the verdicts do not depend on how many blocks a task takes ahead."""
+    """One pair on which every intervention raises: the verdicts do not depend on how many blocks a
+    task takes ahead."""
 
     def run(world: World, task: Task) -> list[Event]:
         events: list[Event] = []
         for intervention in task.interventions:
-            own = [e for e in world.run(task) if isinstance(e, Measured) and e.intervention == intervention.id]
+            own = [
+                e
+                for e in world.run(task)
+                if isinstance(e, Measured) and e.intervention == intervention.id
+            ]
             bad = next((b.index for b in task.blocks if bad_pair in b.pairs), None)
             events += [e for e in own if bad is None or e.block < bad]
             if bad is not None:
@@ -344,19 +378,31 @@ def test_variables_are_checked_again_on_the_pairs_that_the_model_solves() -> Non
     changing = [p for p, e in world.pairs.items() if e.split == "test" and e.changes("w")]
     search = world.search()
     screened = [e for task in search.ask(10) for e in world.run(task) if isinstance(e, Screened)]
-    wrong = [replace(e, base=tuple((99,) if p in changing else (0,) for p in e.pairs)) for e in screened]
-    with pytest.raises(PairsError, match=r"'w' never changes the answer: on all \d+ test pairs that the model solves"):
+    wrong = [
+        replace(e, base=tuple((99,) if p in changing else (0,) for p in e.pairs)) for e in screened
+    ]
+    with pytest.raises(
+        PairsError,
+        match=r"'w' never changes the answer: on all \d+ test pairs that the model solves",
+    ):
         search.tell(wrong)
 
 
-def test_of_outputs_that_are_counted_nothing_is_kept_but_what_tells_a_repeat_from_a_conflict() -> None:
+def test_of_outputs_that_are_counted_nothing_is_kept_but_what_tells_a_repeat_from_a_conflict() -> (
+    None
+):
     world = World(2)
     cluster = Cluster(world, 1, 0)
     search = cluster.drive(world.search())
     told = [e for e in cluster.told if isinstance(e, Measured) and e.split == "test"]
     assert told
     holders = [r for e in told for r in gc.get_referrers(e)]
-    assert not [r for line in search._measuring._lines.values() for r in holders if r is line._ahead or r is line.read]
+    assert not [
+        r
+        for line in search._measuring._lines.values()
+        for r in holders
+        if r is line._ahead or r is line.read
+    ]
     before = search.snapshot().conflicts
     assert search.tell(told) == []
     other = replace(told[0], outputs=tuple((o[0] + 1,) for o in told[0].outputs))
@@ -368,7 +414,11 @@ def test_an_observation_that_comes_after_the_verdict_is_not_kept() -> None:
     """A closed line keeps nothing, even of what comes late."""
     world = World(2)
     search = Cluster(world, 1, 0).drive(world.search())
-    line = next(line for line in search._measuring._lines.values() if line.split == "test" and not line.exhausted)
+    line = next(
+        line
+        for line in search._measuring._lines.values()
+        if line.split == "test" and not line.exhausted
+    )
     block = line.blocks[-1]
     late = Measured(
         10**6,

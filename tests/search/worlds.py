@@ -1,4 +1,5 @@
-"""A world for the search: pairs whose outputs are known, and workers that lose, repeat and contradict as a seed says."""
+"""A world for the search: pairs whose outputs are known, and workers that lose, repeat and
+contradict as a seed says."""
 
 import random
 from collections import Counter
@@ -7,20 +8,31 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raysearch.causal import Split
-from raysearch.cluster.fake_pool import faked_fit
-from raysearch.search.attribution import Attribution
-from raysearch.search.betting import BettingTest
-from raysearch.search.blocks import Expected
-from raysearch.search.events import Attributed, Event, Failed, Fitted, Lost, Measured, Scores, Screened, Seed, Task
-from raysearch.search.hypothesis import Intervention, Subspace, Unit
-from raysearch.search.notes import Note
-from raysearch.search.proposers import Exhaustive, Proposer
-from raysearch.search.screening import Plan
+from raysearch.core.events import (
+    Attributed,
+    Event,
+    Failed,
+    Fitted,
+    Lost,
+    Measured,
+    Scores,
+    Screened,
+    Seed,
+    Task,
+)
+from raysearch.core.hypothesis import Intervention, Subspace, Unit
+from raysearch.core.records import Record
+from raysearch.core.space import Grid, HypothesisSpace
+from raysearch.proposers.attribution import Attribution
+from raysearch.proposers.base import Exhaustive, Proposer
+from raysearch.search.criteria import DecisionRule
+from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.sequential import SequentialTest
-from raysearch.search.space import Grid, HypothesisSpace
-from raysearch.search.standards import Rule
-from raysearch.search.training import FitPlan
+from raysearch.search.successive_halving import FitPlan
+from raysearch.stats.betting_test import BettingTest
+from raysearch.stats.match_test import MatchTest
+from raysearch.testing.fake_pool import faked_fit
 
 VARIABLES = ("v", "w")
 BASE, SOURCE = 0, 1
@@ -29,10 +41,12 @@ COUNTERFACTUAL = {"v": 10, "w": 20}
 
 @dataclass
 class World:
-    """What every intervention would answer: variable v with rate rates[layer], else w, else the base's answer.
+    """What every intervention would answer: variable v with rate rates[layer], else w, else the
+    base's answer.
 
-    `spares`: with what rate a pair that v leaves alone gets the base's answer for certain. `scores`: that are told beside outputs;
-    `lead`: the mean logit by which the base's own answer is ahead without intervention. `effects`: of an interchange to first order, about.
+    `spares`: with what rate a pair that v leaves alone gets the base's answer for certain.
+    `scores`: that are told beside outputs; `lead`: the mean logit by which the base's own answer is
+    ahead without intervention. `effects`: of an interchange to first order, about.
     """
 
     seed: int = 0
@@ -54,24 +68,24 @@ class World:
     seeds: tuple[int, ...] = (0, 1)
     rungs: tuple[int, ...] = (10, 20)
     warm_start: bool = False
-    rule: Rule = Rule()
+    rule: DecisionRule = DecisionRule()
     spares: Callable[[int], float] = lambda layer: 0.0
     scores: tuple[str, ...] = ()
     lead: float = 4.0
     effects: Callable[[Unit, str], float | None] = lambda unit, variable: float(unit.site.layer)
-    pairs: Mapping[int, Expected] = field(init=False)
+    pairs: Mapping[int, ExpectedAnswers] = field(init=False)
 
     def __post_init__(self) -> None:
         splits: list[Split] = ["test"] * self.test + ["holdout"] * self.holdout + ["fit"] * self.fit
         self.pairs = {i: self._expected(i, split) for i, split in enumerate(splits)}
 
-    def _expected(self, pair: int, split: Split) -> Expected:
+    def _expected(self, pair: int, split: Split) -> ExpectedAnswers:
         """v changes on most pairs, w on about half of them."""
         rng = random.Random(f"{self.seed}.pair.{pair}")
         w = COUNTERFACTUAL["w"] if rng.random() < 0.5 else BASE
         v = COUNTERFACTUAL["v"] if rng.random() < 0.9 else BASE
         kind = (None, "near", "far")[pair % 3]
-        return Expected(split, (BASE,), {"source": (SOURCE,)}, {"v": (v,), "w": (w,)}, kind)
+        return ExpectedAnswers(split, (BASE,), {"source": (SOURCE,)}, {"v": (v,), "w": (w,)}, kind)
 
     @property
     def space(self) -> HypothesisSpace:
@@ -79,10 +93,16 @@ class World:
         return HypothesisSpace(VARIABLES, (grid,))
 
     def search(self, proposer: Proposer | None = None) -> Search:
-        kind = SequentialTest if self.rule.score == "matches" else BettingTest
+        kind = MatchTest if self.rule.score == "matches" else BettingTest
         test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
-        wanted: dict[Split, int] = {"test": self.wanted or self.test, "holdout": self.holdout, "fit": self.fit}
-        plan = Plan(wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end)
+        wanted: dict[Split, int] = {
+            "test": self.wanted or self.test,
+            "holdout": self.holdout,
+            "fit": self.fit,
+        }
+        plan = ScreeningPlan(
+            wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end
+        )
         fit = (
             FitPlan(
                 self.steps,
@@ -115,29 +135,44 @@ class World:
         return self.pairs[pair].counterfactual["w"] if draw < rate + (1 - rate) / 2 else (BASE,)
 
     def score(self, name: str, variable: str, pair: int, output: tuple[int, ...] | None) -> float:
-        """Of an output, or of none: without intervention. A match scores a little less than a sure one, anything else a little more."""
+        """Of an output, or of none: without intervention. A match scores a little less than a sure
+        one, anything else a little more."""
         noise = random.Random(f"{self.seed}.{name}.{variable}.{pair}.{output}").random()
         if name == "logit_difference":
             return -self.lead * (0.5 + noise) if output is None else self.lead * (4 * noise - 2)
         if name == "probability":
-            return 1 - 0.1 * noise if output == self.pairs[pair].counterfactual[variable] else 0.1 * noise
+            return (
+                1 - 0.1 * noise
+                if output == self.pairs[pair].counterfactual[variable]
+                else 0.1 * noise
+            )
         return 7 * noise
 
-    def told(self, pairs: Sequence[int], outputs: Sequence[tuple[int, ...] | None]) -> Scores | None:
+    def told(
+        self, pairs: Sequence[int], outputs: Sequence[tuple[int, ...] | None]
+    ) -> Scores | None:
         """The scores of outputs, pair by pair; None where none are told."""
         return {
-            name: {v: tuple(self.score(name, v, p, o) for p, o in zip(pairs, outputs, strict=True)) for v in VARIABLES}
+            name: {
+                v: tuple(self.score(name, v, p, o) for p, o in zip(pairs, outputs, strict=True))
+                for v in VARIABLES
+            }
             for name in self.scores
         } or None
 
     def effect(self, unit: Unit, variable: str, pairs: Sequence[int]) -> float | None:
         """The sum over the change pairs, each with noise of its own that is small beside one logit."""
         mean = self.effects(unit, variable)
-        noise = (random.Random(f"{self.seed}.{unit}.{p}").random() for p in pairs if self.pairs[p].changes(variable))
+        noise = (
+            random.Random(f"{self.seed}.{unit}.{p}").random()
+            for p in pairs
+            if self.pairs[p].changes(variable)
+        )
         return None if mean is None else float(f"{sum(mean + 0.1 * n for n in noise):.6g}")
 
     def fit_iia(self, seed: Seed, step: int) -> float:
-        """Validation IIA, in twentieths: it rises with the steps to the layer's rate, a little otherwise for each seed."""
+        """Validation IIA, in twentieths: it rises with the steps to the layer's rate, a little
+        otherwise for each seed."""
         rng = random.Random(f"{self.seed}.{seed.key}")
         rate = self.rates(seed.intervention.units[0].site.layer) - 0.1 * rng.random()
         return max(0, round(20 * rate * min(1.0, step / max(self.steps, 1) + 0.3))) / 20
@@ -151,12 +186,34 @@ class World:
             return [faked_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
         block = task.blocks[0]
         if task.kind == "attribute":
-            told = {v: tuple(self.effect(unit, v, block.pairs) for unit in task.units) for v in VARIABLES}
-            return [Attributed(task.id, "fit", block.index, block.pairs, told, 0.0, "cpu", "worker", task.attempt)]
+            told = {
+                v: tuple(self.effect(unit, v, block.pairs) for unit in task.units)
+                for v in VARIABLES
+            }
+            return [
+                Attributed(
+                    task.id,
+                    "fit",
+                    block.index,
+                    block.pairs,
+                    told,
+                    0.0,
+                    "cpu",
+                    "worker",
+                    task.attempt,
+                )
+            ]
         if task.kind == "screen":
             base = tuple((BASE,) if self.solves(p) else (99,) for p in block.pairs)
             sources = {"source": tuple((SOURCE,) for _ in block.pairs)}
-            at = (0, 0.0, "cpu", "worker", task.attempt, self.told(block.pairs, [None] * len(block.pairs)))
+            at = (
+                0,
+                0.0,
+                "cpu",
+                "worker",
+                task.attempt,
+                self.told(block.pairs, [None] * len(block.pairs)),
+            )
             return [Screened(task.id, block.split, block.index, block.pairs, base, sources, *at)]
         return [
             Measured(
@@ -181,10 +238,12 @@ class World:
 
 @dataclass
 class Cluster:
-    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some of it `otherwise`.
+    """Workers that take tasks and answer in any order; a share is lost, a share is told twice, some
+    of it `otherwise`.
 
-    Losses are of nodes and of workers alike. Only what must hold is left out: a third loss in a row of a worker on one block of one
-    intervention (or of screening) is what quarantine calls poison, so there the third loss is a node's.
+    Losses are of nodes and of workers alike. Only what must hold is left out: a third loss in a row
+    of a worker on one block of one intervention (or of screening) is what quarantine calls poison,
+    so there the third loss is a node's.
     """
 
     world: World
@@ -194,7 +253,7 @@ class Cluster:
     twice: float = 0.0
     otherwise: bool = True
     told: list[Event] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Record] = field(default_factory=list)
     in_a_row: Counter[object] = field(default_factory=Counter)
 
     def drive(self, search: Search, most: int = 100_000) -> Search:
@@ -231,13 +290,23 @@ class Cluster:
         events = self.world.run(task)
         rng.shuffle(events)
         if rng.random() < self.twice:
-            late += [contradicted(e) if self.otherwise and rng.random() < 0.5 else e for e in events]
+            late += [
+                contradicted(e) if self.otherwise and rng.random() < 0.5 else e for e in events
+            ]
         return events
 
 
 def lost(task: Task, cause: Literal["worker", "node"], message: str = "gone") -> Lost:
     """A task whose worker went away."""
-    return Lost(task.id, cause, "w", message, task.keys, task.blocks[0].split, tuple(b.index for b in task.blocks))
+    return Lost(
+        task.id,
+        cause,
+        "w",
+        message,
+        task.keys,
+        task.blocks[0].split,
+        tuple(b.index for b in task.blocks),
+    )
 
 
 def raising(task: Task, intervention: str | None, block: int | None = None) -> Failed:
@@ -265,5 +334,7 @@ def contradicted(event: Event) -> Event:
     if isinstance(event, Fitted):
         return replace(event, fit="another")
     if isinstance(event, Attributed):
-        return replace(event, effects={v: tuple(-(e or 0.0) for e in of) for v, of in event.effects.items()})
+        return replace(
+            event, effects={v: tuple(-(e or 0.0) for e in of) for v, of in event.effects.items()}
+        )
     return event

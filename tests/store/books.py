@@ -1,4 +1,5 @@
-"""What the tests of the store write down: pairs, events, and a small deterministic brain that turns events into notes.
+"""What the tests of the store write down: pairs, events, and a small deterministic brain that turns
+events into notes.
 
 The brain stands for any search: the same events in the same order give the same notes.
 """
@@ -10,12 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.causal import Input, Pair
-from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import from_parquet
-from raysearch.search.events import Encoded, Event, Failed, Lost, Measured, Screened
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
-from raysearch.search.notes import Blocked, Counted, Decided, Estimated, Note, PairScreened, Proposed, SetCount
-from raysearch.store.ledger import Ledger
+from raysearch.core.events import Encoded, Event, Failed, Lost, Measured, Screened
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.records import (
+    Blocked,
+    Counted,
+    Decided,
+    Estimated,
+    PairScreened,
+    Proposed,
+    Record,
+    SetCount,
+)
+from raysearch.storage.folder import Folder
+from raysearch.storage.parquet import from_parquet
+from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder
 
@@ -66,10 +76,24 @@ def new_run(store: Path | Folder) -> RunFolder:
 
 
 def script(seed: int, blocks: int = 5) -> list[list[Event]]:
-    """Batches of events: screening, then blocks in a random order with repeats, losses and failures, then the holdout."""
+    """Batches of events: screening, then blocks in a random order with repeats, losses and
+    failures, then the holdout."""
     rng = random.Random(seed)
     events: list[Event] = [
-        Measured(1, i.id, "test", block, (block, block + 1), ((rng.randrange(9),), ()), 0, 2, 0.5, "cpu", "w0", 0)
+        Measured(
+            1,
+            i.id,
+            "test",
+            block,
+            (block, block + 1),
+            ((rng.randrange(9),), ()),
+            0,
+            2,
+            0.5,
+            "cpu",
+            "w0",
+            0,
+        )
         for i in dict.fromkeys(h.intervention for h in HYPOTHESES)
         for block in range(blocks)
     ]
@@ -81,7 +105,8 @@ def script(seed: int, blocks: int = 5) -> list[list[Event]]:
     ]
     rng.shuffle(events)
     events += [
-        Measured(9, h.intervention.id, "holdout", 0, (3,), ((1,),), 1, 1, 0.1, "cpu", "w1", 0) for h in HYPOTHESES[::2]
+        Measured(9, h.intervention.id, "holdout", 0, (3,), ((1,),), 1, 1, 0.1, "cpu", "w1", 0)
+        for h in HYPOTHESES[::2]
     ]
     batches: list[list[Event]] = [[screened()]]
     while events:
@@ -92,7 +117,9 @@ def script(seed: int, blocks: int = 5) -> list[list[Event]]:
 
 
 def screened() -> Screened:
-    return Screened(0, "test", 0, (0, 1), ((1,), (2, 3)), {"source": ((4,), (5,))}, 1, 0.25, "cpu", "w0", 0)
+    return Screened(
+        0, "test", 0, (0, 1), ((1,), (2, 3)), {"source": ((4,), (5,))}, 1, 0.25, "cpu", "w0", 0
+    )
 
 
 def failure(intervention: str | None) -> Failed:
@@ -107,22 +134,29 @@ class Brain:
         self._seen: set[tuple[str, str, int]] = set()
         self._blocks: Counter[str] = Counter()
 
-    def tell(self, events: Sequence[Event]) -> list[Note]:
+    def tell(self, events: Sequence[Event]) -> list[Record]:
         return [note for event in events for note in self._on(event)]
 
-    def _on(self, event: Event) -> list[Note]:
+    def _on(self, event: Event) -> list[Record]:
         if isinstance(event, Screened):
-            screened = tuple(PairScreened(i, (i,), {"source": (i, 1)}, i != 2, PAIRS[i].split, i) for i in range(4))
+            screened = tuple(
+                PairScreened(i, (i,), {"source": (i, 1)}, i != 2, PAIRS[i].split, i)
+                for i in range(4)
+            )
             return [Blocked(screened), *(Proposed(h, "exhaustive", 0) for h in HYPOTHESES)]
         if not isinstance(event, Measured) or event.key in self._seen:
             return []
         self._seen.add(event.key)
         if event.split == "holdout":
-            return [Estimated(h, 1, 1) for h in self._of(event) if h.intervention.units[0].site.layer % 2 == 0]
+            return [
+                Estimated(h, 1, 1)
+                for h in self._of(event)
+                if h.intervention.units[0].site.layer % 2 == 0
+            ]
         if self._blocks[event.intervention] == 3:
             return []
         self._blocks[event.intervention] += 1
-        notes: list[Note] = [Counted(event, 0)]
+        notes: list[Record] = [Counted(event, 0)]
         if self._blocks[event.intervention] == 3:
             notes += [decided(h) for h in self._of(event)]
         return notes
@@ -138,14 +172,14 @@ def decided(h: Hypothesis) -> Decided:
     return Decided(h, verdict, 12, matches, 0.1, 0.9, 0, 0, 2, None, 3.5, "sampler", sets=sets)  # type: ignore[arg-type]
 
 
-def go_on(ledger: Ledger, brain: Brain, batches: Sequence[Sequence[Event]]) -> None:
+def go_on(ledger: RunLedger, brain: Brain, batches: Sequence[Sequence[Event]]) -> None:
     """What a driver does with events: down in the books, then told, then noted."""
     for batch in batches:
         ledger.events(batch)
         ledger.notes(brain.tell(batch))
 
 
-def replay(ledger: Ledger, brain: Brain) -> int:
+def replay(ledger: RunLedger, brain: Brain) -> int:
     """What a driver does when it resumes; how many events there were."""
     count = 0
     for batch in ledger.replay():

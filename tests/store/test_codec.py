@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.core.events import Attributed, Failed, LossCause, Lost, Measured, Retried, Screened
+from raysearch.core.hypothesis import canonical_json
 from raysearch.errors import StoreError
-from raysearch.search.events import Attributed, Failed, LossCause, Lost, Measured, Retried, Screened
-from raysearch.search.hypothesis import canonical_json
 from raysearch.store.codec import Cut, Ended, Follows, JournalEntry, Started, decode, encode
 from tests.store.books import failure, screened
 
@@ -19,7 +19,9 @@ TEXT = st.text(max_size=20)
 INT = st.integers(0, 2**31 - 1)
 IDS = st.lists(INT, max_size=4).map(tuple)
 FLOAT = st.floats(0, 1e6)
-SCORES = st.none() | st.dictionaries(TEXT, st.dictionaries(TEXT, st.lists(st.floats(-1e6, 1e6)).map(tuple)))
+SCORES = st.none() | st.dictionaries(
+    TEXT, st.dictionaries(TEXT, st.lists(st.floats(-1e6, 1e6)).map(tuple))
+)
 SPLIT = st.sampled_from(["fit", "test", "holdout"])
 ENTRIES = st.one_of(
     st.builds(
@@ -49,10 +51,27 @@ ENTRIES = st.one_of(
         TEXT,
         INT,
     ),
-    st.builds(Measured, INT, TEXT, SPLIT, INT, IDS, st.lists(IDS).map(tuple), INT, INT, FLOAT, TEXT, TEXT, INT, SCORES),
+    st.builds(
+        Measured,
+        INT,
+        TEXT,
+        SPLIT,
+        INT,
+        IDS,
+        st.lists(IDS).map(tuple),
+        INT,
+        INT,
+        FLOAT,
+        TEXT,
+        TEXT,
+        INT,
+        SCORES,
+    ),
     st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),
     st.builds(Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT),
-    st.builds(Retried, st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple)),
+    st.builds(
+        Retried, st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple)
+    ),
     st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
     st.builds(Follows, st.dictionaries(TEXT, INT)),
     st.builds(Cut, TEXT, TEXT, INT),
@@ -90,7 +109,9 @@ def test_a_mapping_of_any_kind_can_be_written() -> None:
         ({"more": 1}, "unknown field 'more'"),
     ],
 )
-def test_what_is_no_entry_of_this_version_is_refused_by_name(change: dict[str, object], words: str) -> None:
+def test_what_is_no_entry_of_this_version_is_refused_by_name(
+    change: dict[str, object], words: str
+) -> None:
     raw = json.loads(canonical_json(encode(screened())))
     with pytest.raises(StoreError, match="journal entry") as e:
         decode({**raw, **change})

@@ -1,4 +1,5 @@
-"""Merging the parts of tables: no row is lost or doubled, wherever it is cut off, and whatever follows."""
+"""Merging the parts of tables: no row is lost or doubled, wherever it is cut off, and whatever
+follows."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from raysearch.errors import StoreError, TakenOverError
-from raysearch.folders.folder import Folder
-from raysearch.folders.parquet import is_merged, parts_that_count
-from raysearch.report.results import read_table
+from raysearch.report.results_table import read_table
+from raysearch.storage.folder import Folder
+from raysearch.storage.parquet import is_merged, parts_that_count
 from raysearch.store.compact import compact
 from raysearch.store.journal import Journal
-from raysearch.store.ledger import Ledger
+from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import TABLES
 from tests.store.books import Brain, go_on, new_run, replay, script
@@ -23,7 +24,7 @@ from tests.store.books import Brain, go_on, new_run, replay, script
 def done(store: Folder) -> RunFolder:
     """A finished run whose tables have many parts."""
     run = new_run(store)
-    ledger = Ledger(run, max_rows=3)
+    ledger = RunLedger(run, max_rows=3)
     go_on(ledger, Brain(), script(seed=1))
     ledger.close("done")
     assert len(run.tables.at("observations").names()) > 3
@@ -41,7 +42,7 @@ def files(run: RunFolder) -> dict[str, list[str]]:
 
 def resume(run: RunFolder) -> None:
     """As a driver goes on with a run that is done."""
-    ledger, brain = Ledger(run, max_rows=3), Brain()
+    ledger, brain = RunLedger(run, max_rows=3), Brain()
     replay(ledger, brain)
     ledger.close("done")
 
@@ -86,7 +87,9 @@ def test_each_table_is_one_part_with_the_same_rows_in_their_order(done: RunFolde
     before, parts = everything(done), files(done)
     merged = {m.table: m for m in compact(done)}
     assert {name: len(found) for name, found in files(done).items()} == dict.fromkeys(parts, 1)
-    assert {name: m.before for name, m in merged.items()} == {name: len(found) for name, found in parts.items()}
+    assert {name: m.before for name, m in merged.items()} == {
+        name: len(found) for name, found in parts.items()
+    }
     for name, table in everything(done).items():
         assert table.equals(before[name], check_metadata=True), name
     assert merged["observations"].rows == before["observations"].num_rows > 0
@@ -95,7 +98,9 @@ def test_each_table_is_one_part_with_the_same_rows_in_their_order(done: RunFolde
     assert files(done) == again
 
 
-def test_cut_off_at_any_moment_no_row_is_lost_or_doubled_and_merging_again_ends_it(done: RunFolder) -> None:
+def test_cut_off_at_any_moment_no_row_is_lost_or_doubled_and_merging_again_ends_it(
+    done: RunFolder,
+) -> None:
     before, at = everything(done), 0
     while True:
         power = Power(at)
@@ -124,7 +129,7 @@ def test_a_merged_run_that_is_gone_on_with_has_its_parts_again(done: RunFolder) 
 def test_a_resume_that_dies_in_its_replay_leaves_the_merged_rows(done: RunFolder) -> None:
     before = everything(done)
     list(compact(done))
-    ledger, brain = Ledger(done, max_rows=3), Brain()
+    ledger, brain = RunLedger(done, max_rows=3), Brain()
     for events, _ in zip(ledger.replay(), range(4), strict=False):
         ledger.notes(brain.tell(events))
     ledger.abandon()
@@ -136,7 +141,7 @@ def test_a_resume_that_dies_in_its_replay_leaves_the_merged_rows(done: RunFolder
 
 def test_a_run_that_is_not_done_is_refused(store: Folder) -> None:
     run = new_run(store)
-    ledger = Ledger(run, max_rows=3)
+    ledger = RunLedger(run, max_rows=3)
     go_on(ledger, Brain(), script(seed=1)[:4])
     before = files(run)
     with pytest.raises(StoreError, match=r"is not done \(its driver works, or was killed"):
@@ -147,7 +152,9 @@ def test_a_run_that_is_not_done_is_refused(store: Folder) -> None:
     assert set(before["hypotheses"]) <= set(files(run)["hypotheses"])
 
 
-def test_a_driver_that_begins_meanwhile_stops_it_before_anything_is_removed(done: RunFolder) -> None:
+def test_a_driver_that_begins_meanwhile_stops_it_before_anything_is_removed(
+    done: RunFolder,
+) -> None:
     before, parts = everything(done), files(done)
     merging = compact(done)
     first = next(merging).table
@@ -163,10 +170,15 @@ def test_a_driver_that_begins_meanwhile_stops_it_before_anything_is_removed(done
 
 
 def test_of_the_files_of_a_table_each_row_counts_once() -> None:
-    assert parts_that_count(["b.parquet", "a.parquet", "_x.parquet", "y.txt"]) == ["a.parquet", "b.parquet"]
+    assert parts_that_count(["b.parquet", "a.parquet", "_x.parquet", "y.txt"]) == [
+        "a.parquet",
+        "b.parquet",
+    ]
     merged = ["a.parquet", "b.parquet", "b.merged.parquet", "c.parquet"]
     assert parts_that_count(merged) == ["b.merged.parquet", "c.parquet"]
-    assert parts_that_count(["b.merged.parquet", "d.merged.parquet", "c.parquet"]) == ["d.merged.parquet"]
+    assert parts_that_count(["b.merged.parquet", "d.merged.parquet", "c.parquet"]) == [
+        "d.merged.parquet"
+    ]
 
 
 def test_a_damaged_part_is_one_line_and_nothing_is_removed(done: RunFolder, tmp_path: Path) -> None:

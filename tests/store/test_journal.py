@@ -1,4 +1,5 @@
-"""The journal: durable in batches, read in order, honest about a tail that is half there; on a disk and on an object store."""
+"""The journal: durable in batches, read in order, honest about a tail that is half there; on a disk
+and on an object store."""
 
 import json
 import os
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.core.hypothesis import canonical_json, content_id
 from raysearch.errors import StoreError, TakenOverError
-from raysearch.folders.folder import Folder
-from raysearch.search.hypothesis import canonical_json, content_id
+from raysearch.storage.folder import Folder
 from raysearch.store.codec import Ended, Follows, JournalEntry, decode
 from raysearch.store.journal import Journal, history, read_journal
 from tests.store.books import screened, script
@@ -20,7 +21,9 @@ from tests.store.books import screened, script
 EVENTS: list[JournalEntry] = [e for batch in script(1) for e in batch][:12]
 
 
-def write(folder: Folder | Path, batches: list[list[JournalEntry]], max_file_bytes: int = 2**20) -> Journal:
+def write(
+    folder: Folder | Path, batches: list[list[JournalEntry]], max_file_bytes: int = 2**20
+) -> Journal:
     journal = Journal(folder, max_file_bytes=max_file_bytes)
     for batch in batches:
         journal.append(batch)
@@ -35,7 +38,11 @@ def read(folder: Folder | Path) -> tuple[list[JournalEntry], list[str]]:
 
 def files(folder: Folder) -> list[tuple[Folder, str]]:
     """Those of all drivers, in order, each with the folder that it is in."""
-    return [(folder.at(driver), name) for driver in folder.folders() for name in folder.at(driver).names()]
+    return [
+        (folder.at(driver), name)
+        for driver in folder.folders()
+        for name in folder.at(driver).names()
+    ]
 
 
 def change(file: tuple[Folder, str], to: Callable[[bytes], bytes]) -> None:
@@ -73,7 +80,9 @@ def test_drivers_sort_by_start_even_where_the_clock_goes_back(store: Folder) -> 
     assert names == sorted(set(names))
 
 
-def test_one_batch_is_one_write_and_one_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_batch_is_one_write_and_one_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path / "journal")
     journal.append([screened()])
     calls: list[str] = []
@@ -132,7 +141,9 @@ def test_a_garbled_last_line_is_dropped_and_said(store: Folder, garbage: bytes) 
     assert len(said) == 1
 
 
-def test_a_line_is_the_canonical_json_of_its_content_with_the_checksum_over_the_rest(store: Folder) -> None:
+def test_a_line_is_the_canonical_json_of_its_content_with_the_checksum_over_the_rest(
+    store: Folder,
+) -> None:
     """What the format says, made here from values: lines are written and checked as bytes."""
     write(store, [EVENTS])
     folder, name = files(store)[0]
@@ -142,7 +153,9 @@ def test_a_line_is_the_canonical_json_of_its_content_with_the_checksum_over_the_
         assert raw.pop("sum") == content_id(raw)
 
 
-def test_a_line_whose_bytes_were_changed_is_damage_even_where_its_content_was_not(store: Folder) -> None:
+def test_a_line_whose_bytes_were_changed_is_damage_even_where_its_content_was_not(
+    store: Folder,
+) -> None:
     write(store, [EVENTS])
     change(files(store)[0], lambda text: text.replace(b'"seq":', b'"seq": ', 1))
     with pytest.raises(StoreError, match=r"jsonl:1: this line is damaged"):
@@ -163,7 +176,10 @@ def test_a_bad_line_with_good_ones_after_it_is_damage_and_named(store: Folder) -
 
 def test_a_lost_line_is_damage(store: Folder) -> None:
     write(store, [EVENTS])
-    change(files(store)[0], lambda text: b"".join(line for i, line in enumerate(text.splitlines(True)) if i != 4))
+    change(
+        files(store)[0],
+        lambda text: b"".join(line for i, line in enumerate(text.splitlines(True)) if i != 4),
+    )
     with pytest.raises(StoreError, match=r"jsonl:5: "):
         read(store)
 
@@ -183,7 +199,9 @@ def test_a_bad_end_of_a_file_that_another_follows_is_damage(store: Folder) -> No
         read(store)
 
 
-def test_nothing_follows_half_a_line_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_follows_half_a_line_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path / "journal")
     journal.append(EVENTS[:1])
     write = os.write

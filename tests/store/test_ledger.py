@@ -1,4 +1,5 @@
-"""The ledger: wherever a driver dies, the driver after it ends with the same tables, no row twice and none missing."""
+"""The ledger: wherever a driver dies, the driver after it ends with the same tables, no row twice
+and none missing."""
 
 import os
 import random
@@ -17,19 +18,30 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raysearch.core.events import Event, Measured
+from raysearch.core.records import Proposed, Record, Snapshot
 from raysearch.errors import StoreError, TakenOverError
-from raysearch.folders.folder import Folder
-from raysearch.folders.local import LocalFolder
-from raysearch.folders.parquet import from_parquet
-from raysearch.folders.where import folder_at
-from raysearch.search.events import Event, Measured
-from raysearch.search.notes import Note, Proposed, Snapshot
-from raysearch.store.ledger import Ledger
+from raysearch.storage.folder import Folder
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.open import open_folder
+from raysearch.storage.parquet import from_parquet
+from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import TABLES
 from tests.s3 import S3
-from tests.store.books import HYPOTHESES, PAIRS, Brain, failure, go_on, new_run, replay, screened, script, tables
+from tests.store.books import (
+    HYPOTHESES,
+    PAIRS,
+    Brain,
+    failure,
+    go_on,
+    new_run,
+    replay,
+    screened,
+    script,
+    tables,
+)
 
 
 class Clock:
@@ -45,7 +57,7 @@ class Clock:
 
 def undisturbed(store: Folder | Path, seed: int) -> dict[str, list[dict[str, Any]]]:
     run = new_run(store)
-    ledger = Ledger(run)
+    ledger = RunLedger(run)
     go_on(ledger, Brain(), script(seed))
     ledger.close("done")
     return tables(run)
@@ -53,7 +65,9 @@ def undisturbed(store: Folder | Path, seed: int) -> dict[str, list[dict[str, Any
 
 def parts(run: RunFolder) -> list[tuple[str, str]]:
     """(table, part) of all."""
-    return [(table, part) for table in run.tables.folders() for part in run.tables.at(table).names()]
+    return [
+        (table, part) for table in run.tables.folders() for part in run.tables.at(table).names()
+    ]
 
 
 def read_part(run: RunFolder, part: tuple[str, str]) -> pa.Table:
@@ -69,7 +83,8 @@ def fast_store() -> Iterator[Path]:
 
 
 def crash(run: RunFolder, rng: random.Random) -> None:
-    """What kill -9 may leave: half a line, a part not yet written though its cut is, half a temporary file."""
+    """What kill -9 may leave: half a line, a part not yet written though its cut is, half a
+    temporary file."""
     last = run.journal.at(run.journal.folders()[-1])
     text = last.read(last.names()[-1])
     if isinstance(last, LocalFolder):  # a PUT is there whole or not at all
@@ -84,7 +99,10 @@ def crash(run: RunFolder, rng: random.Random) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    seed=st.integers(0, 2**32), crashes=st.integers(1, 3), max_rows=st.integers(1, 9), step=st.sampled_from([0.0, 3.0])
+    seed=st.integers(0, 2**32),
+    crashes=st.integers(1, 3),
+    max_rows=st.integers(1, 9),
+    step=st.sampled_from([0.0, 3.0]),
 )
 def test_wherever_a_driver_dies_the_tables_end_the_same(
     fast_store: Path, seed: int, crashes: int, max_rows: int, step: float
@@ -93,20 +111,28 @@ def test_wherever_a_driver_dies_the_tables_end_the_same(
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_wherever_a_driver_dies_an_object_store_ends_with_the_same_tables(s3: S3, seed: int) -> None:
-    dies_and_goes_on(folder_at(s3.uri(f"dies-{seed}")), seed, crashes=2, max_rows=7, step=0.0)
+def test_wherever_a_driver_dies_an_object_store_ends_with_the_same_tables(
+    s3: S3, seed: int
+) -> None:
+    dies_and_goes_on(open_folder(s3.uri(f"dies-{seed}")), seed, crashes=2, max_rows=7, step=0.0)
 
 
-def dies_and_goes_on(store: Folder | Path, seed: int, crashes: int, max_rows: int, step: float) -> None:
+def dies_and_goes_on(
+    store: Folder | Path, seed: int, crashes: int, max_rows: int, step: float
+) -> None:
     rng = random.Random(seed)
     expected = undisturbed(store, seed)
     run = new_run(store)
     events = [e for batch in script(seed) for e in batch]
     for left in reversed(range(crashes + 1)):
-        ledger, brain = Ledger(run, clock=Clock(step), max_rows=max_rows), Brain()
+        ledger, brain = RunLedger(run, clock=Clock(step), max_rows=max_rows), Brain()
         done = replay(ledger, brain)
         stop = len(events) if left == 0 else rng.randint(done, len(events))
-        go_on(ledger, brain, [events[i : i + 3] for i in range(done, stop, 3) if events[i : min(i + 3, stop)]])
+        go_on(
+            ledger,
+            brain,
+            [events[i : i + 3] for i in range(done, stop, 3) if events[i : min(i + 3, stop)]],
+        )
         if left:
             if rng.random() < 0.3:
                 ledger.close(rng.choice(["interrupted", "done"]))
@@ -119,7 +145,7 @@ def dies_and_goes_on(store: Folder | Path, seed: int, crashes: int, max_rows: in
 
 def test_a_table_reads_as_one_dataset_with_its_schema_and_meanings(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    ledger = Ledger(run, max_rows=4)
+    ledger = RunLedger(run, max_rows=4)
     go_on(ledger, Brain(), script(3))
     ledger.close("done")
     for name, schema in TABLES.items():
@@ -136,7 +162,11 @@ def test_rows_say_what_was_seen_and_null_where_a_column_does_not_apply(tmp_path:
     rows = undisturbed(tmp_path, 5)
     hypothesis = rows["hypotheses"][0]
     assert hypothesis["hypothesis"] == HYPOTHESES[0].id
-    assert (hypothesis["layer"], hypothesis["position"], hypothesis["features"]) == (0, "last", None)
+    assert (hypothesis["layer"], hypothesis["position"], hypothesis["features"]) == (
+        0,
+        "last",
+        None,
+    )
     assert (hypothesis["head"], hypothesis["control"], hypothesis["generation"]) == (None, None, 0)
     assert len(rows["hypotheses"]) == len(rows["verdicts"]) == len(HYPOTHESES)
     observation = rows["observations"][0]
@@ -153,14 +183,15 @@ def test_rows_say_what_was_seen_and_null_where_a_column_does_not_apply(tmp_path:
     assert {(v["keep_iia"], v["self_swap_iia"]) for v in rows["verdicts"]} == {(None, None)}
     told = [(f["error_type"], f["intervention"]) for f in rows["failures"]]
     assert sorted(told, key=str) == sorted(
-        [("Lost", None), ("RuntimeError", None), ("RuntimeError", HYPOTHESES[0].intervention.id)], key=str
+        [("Lost", None), ("RuntimeError", None), ("RuntimeError", HYPOTHESES[0].intervention.id)],
+        key=str,
     )
     assert {f["actor"] for f in rows["failures"]} == {"w1"}
 
 
 def test_parts_are_closed_by_age_as_well(tmp_path: Path) -> None:
     run, clock, brain = new_run(tmp_path), Clock(), Brain()
-    ledger = Ledger(run, clock=clock)
+    ledger = RunLedger(run, clock=clock)
     go_on(ledger, brain, [[screened()]])
     clock.now = 29.0
     ledger.events([])
@@ -170,9 +201,11 @@ def test_parts_are_closed_by_age_as_well(tmp_path: Path) -> None:
     assert [table for table, _ in parts(run)] == ["hypotheses"]
 
 
-def test_the_cut_is_durable_before_its_part_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cut_is_durable_before_its_part_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = new_run(tmp_path)
-    ledger = Ledger(run, max_rows=len(HYPOTHESES))
+    ledger = RunLedger(run, max_rows=len(HYPOTHESES))
     write = LocalFolder.write
 
     def killed(folder: LocalFolder, name: str, content: bytes) -> None:
@@ -185,7 +218,7 @@ def test_the_cut_is_durable_before_its_part_is_written(tmp_path: Path, monkeypat
         go_on(ledger, Brain(), [[screened()]])
     monkeypatch.undo()
     assert parts(run) == []
-    again = Ledger(run)
+    again = RunLedger(run)
     assert replay(again, Brain()) == 1
     ((_, part),) = parts(run)
     assert part.startswith(run.journal.folders()[0])
@@ -193,11 +226,11 @@ def test_the_cut_is_durable_before_its_part_is_written(tmp_path: Path, monkeypat
 
 def test_a_replay_fills_the_same_parts_under_the_same_names(store: Folder) -> None:
     run = new_run(store)
-    ledger = Ledger(run, max_rows=10)
+    ledger = RunLedger(run, max_rows=10)
     go_on(ledger, Brain(), script(7))
     ledger.close("done")
     before = {p: read_part(run, p) for p in parts(run)}
-    again = Ledger(run, max_rows=50)
+    again = RunLedger(run, max_rows=50)
     assert {*parts(run)} == {*before}
     table, part = min(before)
     run.tables.at(table).delete(part)
@@ -208,7 +241,7 @@ def test_a_replay_fills_the_same_parts_under_the_same_names(store: Folder) -> No
 
 def test_screening_rewrites_the_pairs(store: Folder) -> None:
     run = new_run(store)
-    go_on(Ledger(run), Brain(), [[screened()]])
+    go_on(RunLedger(run), Brain(), [[screened()]])
     kept = read_pairs(run.folder)
     assert [p.index for p in kept.pairs] == [p.index for p in PAIRS]
     assert kept.screened is not None
@@ -217,28 +250,28 @@ def test_screening_rewrites_the_pairs(store: Folder) -> None:
 
 def test_an_event_is_in_the_journal_before_anyone_is_told(store: Folder) -> None:
     run = new_run(store)
-    ledger = Ledger(run)
+    ledger = RunLedger(run)
     ledger.events([screened(), failure(None)])
-    assert [list(batch) for batch in Ledger(run).replay()] == [[screened(), failure(None)]]
+    assert [list(batch) for batch in RunLedger(run).replay()] == [[screened(), failure(None)]]
 
 
 def test_the_ledger_tells_how_the_driver_before_ended(store: Folder) -> None:
     run = new_run(store)
-    first = Ledger(run)
+    first = RunLedger(run)
     assert (first.ended, first.past) == (None, 0)
     first.close("interrupted")
-    second = Ledger(run)
+    second = RunLedger(run)
     assert second.ended == "interrupted"
-    third = Ledger(run)
+    third = RunLedger(run)
     assert third.ended is None
 
 
 def test_a_dropped_tail_is_said_in_one_line(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    Ledger(run).events([screened()])
+    RunLedger(run).events([screened()])
     (file,) = run.path.glob("journal/*/*.jsonl")
     file.write_bytes(file.read_bytes()[:-5])
-    ledger = Ledger(run)
+    ledger = RunLedger(run)
     assert len(ledger.said) == 1
     assert "dropped a truncated last line" in ledger.said[0]
     assert ledger.past == 0
@@ -246,10 +279,10 @@ def test_a_dropped_tail_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_search_that_does_not_repeat_the_journal_is_refused_at_the_end(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    ledger = Ledger(run)
+    ledger = RunLedger(run)
     go_on(ledger, Brain(), script(2))
     ledger.close("done")
-    forgetful = Ledger(run)
+    forgetful = RunLedger(run)
     for _ in forgetful.replay():
         pass
     with pytest.raises(StoreError, match=r"table hypotheses: .* replay gave 0"):
@@ -261,20 +294,20 @@ def test_the_mirror_hears_of_everything_but_repeats_nothing(tmp_path: Path) -> N
         run_id: str | None = None
 
         def __init__(self) -> None:
-            self.heard: list[tuple[Note, bool]] = []
+            self.heard: list[tuple[Record, bool]] = []
             self.steps: list[int] = []
 
-        def notes(self, notes: list[Note], replayed: bool = False) -> None:
+        def notes(self, notes: list[Record], replayed: bool = False) -> None:
             self.heard += [(n, replayed) for n in notes]
 
         def snapshot(self, snapshot: Snapshot) -> None:
             self.steps.append(snapshot.pairs)
 
     run, ear, brain = new_run(tmp_path), Ear(), Brain()
-    go_on(Ledger(run, mirror=ear), brain, [[screened()]])
+    go_on(RunLedger(run, mirror=ear), brain, [[screened()]])
     assert [r for n, r in ear.heard if isinstance(n, Proposed)] == [False] * len(HYPOTHESES)
     again = Ear()
-    ledger = Ledger(run, mirror=again)
+    ledger = RunLedger(run, mirror=again)
     replay(ledger, Brain())
     assert {r for _, r in again.heard} == {True}
     again.run_id = "abc"
@@ -293,25 +326,28 @@ def test_of_drivers_at_once_the_last_one_counts_and_the_tables_end_the_same(
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_of_drivers_at_once_on_an_object_store_the_last_one_counts(s3: S3, seed: int) -> None:
-    side_by_side(folder_at(s3.uri(f"at-once-{seed}")), seed, max_rows=7, drivers=2)
+    side_by_side(open_folder(s3.uri(f"at-once-{seed}")), seed, max_rows=7, drivers=2)
 
 
 def side_by_side(store: Folder | Path, seed: int, max_rows: int, drivers: int) -> None:
-    """Drivers that start while others still work, each with its own order of events; who is taken over works on unless it finds out."""
+    """Drivers that start while others still work, each with its own order of events; who is taken
+    over works on unless it finds out."""
     rng = random.Random(seed)
     run = new_run(store)
-    working: list[tuple[Ledger, Brain, list[Event]]] = []
+    working: list[tuple[RunLedger, Brain, list[Event]]] = []
     waiting, ended = drivers, 0
     while waiting or working:
         if waiting and (not working or rng.random() < 0.2):
             waiting -= 1
-            ledger, brain = Ledger(run, max_rows=max_rows), Brain()
+            ledger, brain = RunLedger(run, max_rows=max_rows), Brain()
             events = [e for batch in script(seed) for e in batch]
             seen = replay_events(ledger, brain)
             left = [e for e in events if e not in seen]
             tail = [e for e in left if getattr(e, "split", "") == "holdout"]
             rest = [e for e in left if e not in tail]
-            if seen:  # the brain goes by the order of an intervention's blocks, as a search would see to
+            if (
+                seen
+            ):  # the brain goes by the order of an intervention's blocks, as a search would see to
                 place = {e.intervention: rng.random() for e in rest if isinstance(e, Measured)}
                 rest.sort(key=lambda e: place.get(getattr(e, "intervention", None) or "", 0.5))
             working.append((ledger, brain, [*rest, *tail]))
@@ -329,7 +365,7 @@ def side_by_side(store: Folder | Path, seed: int, max_rows: int, drivers: int) -
             working = [w for w in working if w[0] is not ledger]
     assert ended >= 1
     expected = tables(run)
-    check = Ledger(run, max_rows=max_rows)
+    check = RunLedger(run, max_rows=max_rows)
     replay(check, Brain())
     check.close("done")
     assert tables(run) == expected
@@ -338,7 +374,7 @@ def side_by_side(store: Folder | Path, seed: int, max_rows: int, drivers: int) -
         assert sorted(map(str, expected[name])) == sorted(map(str, plain[name])), name
 
 
-def replay_events(ledger: Ledger, brain: Brain) -> list[Event]:
+def replay_events(ledger: RunLedger, brain: Brain) -> list[Event]:
     seen: list[Event] = []
     for batch in ledger.replay():
         ledger.notes(brain.tell(batch))
@@ -363,7 +399,7 @@ with run.lock():
 
 def test_a_process_killed_with_sigkill_goes_on_where_it_was(tmp_path: Path) -> None:
     expected_run = new_run(tmp_path)
-    ledger = Ledger(expected_run)
+    ledger = RunLedger(expected_run)
     go_on(ledger, Brain(), script(11, blocks=40))
     ledger.close("done")
     run = new_run(tmp_path)

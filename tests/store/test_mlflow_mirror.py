@@ -1,4 +1,5 @@
-"""The MLflow mirror: shows the search to those who look at MLflow, and never stands in its way. Real MLflow, real SQLite."""
+"""The MLflow mirror: shows the search to those who look at MLflow, and never stands in its way.
+Real MLflow, real SQLite."""
 
 import json
 import logging
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.search.notes import Snapshot
-from raysearch.store.mlflow_mirror import Child, MlflowMirror, PairsInput
-from raysearch.store.mlflow_names import flatten
+from raysearch.core.records import Snapshot
+from raysearch.tracking.mlflow import ChildRun, MlflowTracker, PairsInput
+from raysearch.tracking.mlflow_names import flatten
 from tests.store.books import HYPOTHESES, decided
 
 TAGS = {"raysearch.run": "capitals-1", "raysearch.job_hash": "0123", "raysearch.store": "/runs"}
@@ -31,7 +32,11 @@ def client(tracking: str):  # type: ignore[no-untyped-def]
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "raysearch.mlflow" and r.levelno >= logging.WARNING]
+    return [
+        r.getMessage()
+        for r in caplog.records
+        if r.name == "raysearch.mlflow" and r.levelno >= logging.WARNING
+    ]
 
 
 def test_a_run_shows_params_metrics_tables_and_pictures(
@@ -44,7 +49,9 @@ def test_a_run_shows_params_metrics_tables_and_pictures(
         **flatten({"model": {"path": "x" * 900}, "space": {"layers": [1, 2]}}),
         **{f"p{i}": i for i in range(150)},
     }
-    mirror = MlflowMirror(tracking, "raysearch/capitals", params, TAGS, run_name="capitals-1", clock=lambda: now)
+    mirror = MlflowTracker(
+        tracking, "raysearch/capitals", params, TAGS, run_name="capitals-1", clock=lambda: now
+    )
     mirror.snapshot(snapshot(0))
     now = 1.0
     mirror.snapshot(snapshot(10))
@@ -71,33 +78,45 @@ def test_a_run_shows_params_metrics_tables_and_pictures(
         (40, 1),
         (60, 2),
     ]
-    assert [(m.step, m.value) for m in mlflow.get_metric_history(mirror.run_id, "pairs_per_second")] == [
+    assert [
+        (m.step, m.value) for m in mlflow.get_metric_history(mirror.run_id, "pairs_per_second")
+    ] == [
         (40, 10),
         (60, 40),
     ]
     assert run.data.metrics["best_iia/country/layer_0"] == pytest.approx(11 / 12)
     assert {"alive", "rejected", "undecided", "failed"} <= run.data.metrics.keys()
-    assert {a.path for a in mlflow.list_artifacts(mirror.run_id)} == {"job.yaml", "heatmaps", "alignment.json"}
+    assert {a.path for a in mlflow.list_artifacts(mirror.run_id)} == {
+        "job.yaml",
+        "heatmaps",
+        "alignment.json",
+    }
     assert json.loads(_text(mlflow, mirror.run_id)) == {
         "columns": ["variable", "layer", "iia"],
         "data": [["country", 3, 0.9]],
     }
-    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "alignment.json", "type": "table"}]
-    assert run.info.artifact_uri.startswith((tmp_path / "mlartifacts" / "raysearch" / "capitals").as_uri())
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "alignment.json", "type": "table"}
+    ]
+    assert run.info.artifact_uri.startswith(
+        (tmp_path / "mlartifacts" / "raysearch" / "capitals").as_uri()
+    )
 
 
 def _text(mlflow, run_id: str) -> str:  # type: ignore[no-untyped-def]
     return Path(mlflow.download_artifacts(run_id, "alignment.json")).read_text()
 
 
-def test_a_resumed_run_is_the_same_run_and_repeats_no_point(tracking: str, caplog: pytest.LogCaptureFixture) -> None:
-    first = MlflowMirror(tracking, "raysearch/x", {"a": 1}, TAGS)
+def test_a_resumed_run_is_the_same_run_and_repeats_no_point(
+    tracking: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = MlflowTracker(tracking, "raysearch/x", {"a": 1}, TAGS)
     first.notes([decided(HYPOTHESES[0])])
     first.snapshot(snapshot(10))
     assert first.close("interrupted", tables={"alignment": {"v": [1]}})
     mlflow = client(tracking)
     assert mlflow.get_run(first.run_id).info.status == "KILLED"
-    again = MlflowMirror(tracking, "raysearch/x", {"a": 2, "b": 3}, TAGS, run_id=first.run_id)
+    again = MlflowTracker(tracking, "raysearch/x", {"a": 2, "b": 3}, TAGS, run_id=first.run_id)
     again.notes([decided(HYPOTHESES[0])], replayed=True)
     again.snapshot(snapshot(20))
     assert again.close("done", tables={"alignment": {"v": [1, 2]}})
@@ -113,33 +132,45 @@ def test_a_resumed_run_is_the_same_run_and_repeats_no_point(tracking: str, caplo
 def test_what_a_retry_changes_is_told_and_what_failed_before_it_is_no_best(
     tracking: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    child = Child(HYPOTHESES[0].id, "country at 0", {"layer": 0}, {"iia": 0.9, "holdout_iia": 0.5})
-    first = MlflowMirror(tracking, "raysearch/x", {}, TAGS)
+    child = ChildRun(
+        HYPOTHESES[0].id, "country at 0", {"layer": 0}, {"iia": 0.9, "holdout_iia": 0.5}
+    )
+    first = MlflowTracker(tracking, "raysearch/x", {}, TAGS)
     first.notes([replace(decided(HYPOTHESES[0]), verdict="failed")])
     first.snapshot(snapshot(10))
     assert first.close("done", children=[child])
     mlflow = client(tracking)
     assert "best_iia/country/layer_0" not in mlflow.get_run(first.run_id).data.metrics
-    again = MlflowMirror(tracking, "raysearch/x", {}, TAGS, run_id=first.run_id)
+    again = MlflowTracker(tracking, "raysearch/x", {}, TAGS, run_id=first.run_id)
     again.notes([replace(decided(HYPOTHESES[0]), verdict="failed")], replayed=True)
     again.notes([replace(decided(HYPOTHESES[0]), matches=9)])
     again.snapshot(snapshot(20))
     assert again.close("done", children=[replace(child, metrics={"iia": 0.9, "holdout_iia": 0.75})])
     run = mlflow.get_run(first.run_id)
     assert run.data.metrics["best_iia/country/layer_0"] == 0.75
-    (told,) = [r for r in mlflow.search_runs([run.info.experiment_id]) if r.info.run_id != first.run_id]
+    (told,) = [
+        r for r in mlflow.search_runs([run.info.experiment_id]) if r.info.run_id != first.run_id
+    ]
     assert told.data.metrics == {"iia": 0.9, "holdout_iia": 0.75}
     assert len(mlflow.get_metric_history(told.info.run_id, "iia")) == 1
     assert warnings_of(caplog) == []
 
 
-def test_the_pairs_are_the_dataset_of_the_run_once(tracking: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_pairs_are_the_dataset_of_the_run_once(
+    tracking: str, caplog: pytest.LogCaptureFixture
+) -> None:
     pairs = PairsInput(
-        "capitals", "0123456789abcdef", "/runs/x/pairs.parquet", {"index": "long"}, {"test": 3, "fit": 0}
+        "capitals",
+        "0123456789abcdef",
+        "/runs/x/pairs.parquet",
+        {"index": "long"},
+        {"test": 3, "fit": 0},
     )
-    first = MlflowMirror(tracking, "raysearch/capitals", {}, TAGS, pairs=pairs)
+    first = MlflowTracker(tracking, "raysearch/capitals", {}, TAGS, pairs=pairs)
     assert first.close("interrupted")
-    again = MlflowMirror(tracking, "raysearch/capitals", {}, TAGS, run_id=first.run_id, pairs=pairs)
+    again = MlflowTracker(
+        tracking, "raysearch/capitals", {}, TAGS, run_id=first.run_id, pairs=pairs
+    )
     assert again.close("done")
     (used,) = client(tracking).get_run(first.run_id).inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest, used.dataset.source_type) == (
@@ -155,14 +186,16 @@ def test_the_pairs_are_the_dataset_of_the_run_once(tracking: str, caplog: pytest
 
 def test_an_unreachable_mlflow_is_said_once_and_soon(caplog: pytest.LogCaptureFixture) -> None:
     began = time.monotonic()
-    mirror = MlflowMirror("http://me:secret@127.0.0.1:9", "raysearch/x", {"a": 1}, TAGS)
+    mirror = MlflowTracker("http://me:secret@127.0.0.1:9", "raysearch/x", {"a": 1}, TAGS)
     for i in range(50):
         mirror.notes([decided(HYPOTHESES[0])])
         mirror.snapshot(snapshot(i))
     assert not mirror.close("done", [Path("/nowhere")])
     assert time.monotonic() - began < 120  # MLflow's own client asks again for minutes
     (line,) = warnings_of(caplog)
-    assert line.startswith("MLflow at http://127.0.0.1:9: cannot be reached (Connection refused); the search goes on")
+    assert line.startswith(
+        "MLflow at http://127.0.0.1:9: cannot be reached (Connection refused); the search goes on"
+    )
     assert [r.name for r in caplog.records if r.levelno >= logging.WARNING] == ["raysearch.mlflow"]
     assert mirror.run_id is None
     assert mirror.failed
@@ -170,7 +203,9 @@ def test_an_unreachable_mlflow_is_said_once_and_soon(caplog: pytest.LogCaptureFi
 
 def test_a_silent_mlflow_is_waited_for_a_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        mirror = MlflowMirror(f"http://127.0.0.1:{server.getsockname()[1]}", "raysearch/x", {}, TAGS)
+        mirror = MlflowTracker(
+            f"http://127.0.0.1:{server.getsockname()[1]}", "raysearch/x", {}, TAGS
+        )
         began = time.monotonic()
         assert not mirror.close("done", timeout=0.3)
         assert time.monotonic() - began < 30  # and waits for an answer for two minutes
@@ -181,25 +216,29 @@ def test_a_silent_mlflow_is_waited_for_a_bounded_time(caplog: pytest.LogCaptureF
 def test_an_artifact_that_is_not_there_is_said_and_nothing_is_raised(
     tracking: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mirror = MlflowMirror(tracking, "raysearch/x", {}, TAGS)
+    mirror = MlflowTracker(tracking, "raysearch/x", {}, TAGS)
     assert not mirror.close("done", [Path("/nowhere/job.yaml")])
     assert len(warnings_of(caplog)) == 1
 
 
-def test_names_that_mlflow_forbids_are_rewritten(tracking: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_mlflow_forbids_are_rewritten(
+    tracking: str, caplog: pytest.LogCaptureFixture
+) -> None:
     from dataclasses import replace
 
-    mirror = MlflowMirror(tracking, "raysearch/x", {"a=b|c": 1, "é": 2}, TAGS)
+    mirror = MlflowTracker(tracking, "raysearch/x", {"a=b|c": 1, "é": 2}, TAGS)
     mirror.notes([decided(replace(HYPOTHESES[0], variable="../a b|c"))])
     mirror.snapshot(snapshot(1))
     assert mirror.close("done")
-    assert "best_iia/___a_b_c-4c00e5e6/layer_0" in client(tracking).get_run(mirror.run_id).data.metrics
+    assert (
+        "best_iia/___a_b_c-4c00e5e6/layer_0" in client(tracking).get_run(mirror.run_id).data.metrics
+    )
     assert warnings_of(caplog) == []
 
 
 def test_starting_and_telling_a_mirror_costs_the_search_nothing(tracking: str) -> None:
     began = time.perf_counter()
-    mirror = MlflowMirror(tracking, "raysearch/x", {}, TAGS)
+    mirror = MlflowTracker(tracking, "raysearch/x", {}, TAGS)
     for i in range(1000):
         mirror.snapshot(snapshot(i))
     assert time.perf_counter() - began < 5  # told one by one MLflow would take a hundred
@@ -208,12 +247,17 @@ def test_starting_and_telling_a_mirror_costs_the_search_nothing(tracking: str) -
 
 
 def test_importing_the_store_imports_no_mlflow() -> None:
-    code = "import sys, raysearch.store.ledger, raysearch.store.mlflow_mirror; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, raysearch.store.ledger, raysearch.tracking.mlflow; sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_job_is_flattened_for_params() -> None:
-    job = {"name": "x", "model": {"path": None, "prompt": {"on": True}}, "controls": [], "options": {}}
+    job = {
+        "name": "x",
+        "model": {"path": None, "prompt": {"on": True}},
+        "controls": [],
+        "options": {},
+    }
     assert flatten(job) == {
         "name": "x",
         "model.path": "null",

@@ -1,4 +1,5 @@
-"""MLflow's own pages of a real search, clicked through in a real browser: the run with its dataset, figures, pictures, the report."""
+"""MLflow's own pages of a real search, clicked through in a real browser: the run with its dataset,
+figures, pictures, the report."""
 
 import os
 import shutil
@@ -63,14 +64,32 @@ def test_runs_figures_and_files_of_a_search_are_clicked_through(told: Told, tmp_
         opened.get(told.uri)
         _text(opened, f"raysearch.problems.add_three ({told.dataset})")
         _click(opened, f"//a[contains(., '{told.run}')]")
-        for shown in ("accepted", "best_iia/total/layer_1", "model_digest", "raysearch.job_hash", told.dataset):
+        for shown in (
+            "accepted",
+            "best_iia/total/layer_1",
+            "model_digest",
+            "raysearch.job_hash",
+            told.dataset,
+        ):
             _text(opened, shown)
-        _click(opened, "//*[@role='tab' or self::a or self::button][normalize-space()='Model metrics']")
+        _click(
+            opened, "//*[@role='tab' or self::a or self::button][normalize-space()='Model metrics']"
+        )
         _text(opened, "best_iia/sum_ab")
-        _wait(opened, lambda: len(opened.find_elements("css selector", ".js-plotly-plot .main-svg")) >= 2)
+        _wait(
+            opened,
+            lambda: len(opened.find_elements("css selector", ".js-plotly-plot .main-svg")) >= 2,
+        )
         assert opened.save_screenshot(str(tmp_path / "metrics.png"))
         _click(opened, "//*[@role='tab' or self::a or self::button][normalize-space()='Artifacts']")
-        for file in ("alignment.json", "job.yaml", "report.html", "results.json", "run.json", "tables"):
+        for file in (
+            "alignment.json",
+            "job.yaml",
+            "report.html",
+            "results.json",
+            "run.json",
+            "tables",
+        ):
             _text(opened, file)
         _click(opened, "//*[normalize-space()='heatmaps']")
         _click(opened, "//*[normalize-space()='sum_ab.png']")
@@ -80,7 +99,9 @@ def test_runs_figures_and_files_of_a_search_are_clicked_through(told: Told, tmp_
         _wait(opened, lambda: opened.find_elements("css selector", "iframe"))
         severe = [e["message"] for e in opened.get_log("browser") if e["level"] == "SEVERE"]
     assert [m for m in severe if "/users/current" not in m and "ResizeObserver" not in m] == []
-    assert all((tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("metrics", "artifacts"))
+    assert all(
+        (tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("metrics", "artifacts")
+    )
 
 
 def _wait(opened: Any, look: Callable[[], object]) -> None:
@@ -88,7 +109,9 @@ def _wait(opened: Any, look: Callable[[], object]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     # A page that is drawn anew takes its elements away while they are looked at.
-    WebDriverWait(opened, 240, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: look())
+    WebDriverWait(opened, 240, ignored_exceptions=[StaleElementReferenceException]).until(
+        lambda _: look()
+    )
 
 
 def _text(opened: Any, text: str) -> None:
@@ -98,7 +121,9 @@ def _text(opened: Any, text: str) -> None:
     try:
         _wait(opened, lambda: text in opened.find_element("css selector", "body").text)
     except TimeoutException as e:
-        raise AssertionError(f"no {text!r} in: {opened.find_element('css selector', 'body').text}") from e
+        raise AssertionError(
+            f"no {text!r} in: {opened.find_element('css selector', 'body').text}"
+        ) from e
 
 
 def _click(opened: Any, path: str) -> None:
@@ -119,7 +144,8 @@ def _drawn(opened: Any) -> bool:
     """Whether the picture of an artifact has come: one that is wider than any icon."""
     return bool(
         opened.execute_script(
-            "return [...document.querySelectorAll('img')].some(i => i.complete && i.naturalWidth > 300)"
+            "return [...document.querySelectorAll('img')].some(i => i.complete && i.naturalWidth > "
+            "300)"
         )
     )
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from raysearch.search.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
-from raysearch.search.notes import Proposed
-from raysearch.store.rows import hypothesis_row
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.records import Proposed
+from raysearch.store.table_rows import hypothesis_row
 
 SIXTEEN = Subspace(coordinates=tuple(range(16)))
 HEAD = Unit(Site(9, "head", "last", 3), SIXTEEN)
@@ -29,7 +29,9 @@ def test_a_row_says_what_all_units_share(units: tuple[Unit, ...], says: tuple[ob
 
 
 def test_the_units_are_written_down_exactly() -> None:
-    unit = Unit(Site(1, "query", "a", 2), Subspace(coordinates=(0, 5)), Site(3, "key", "b", 1), "other")
+    unit = Unit(
+        Site(1, "query", "a", 2), Subspace(coordinates=(0, 5)), Site(3, "key", "b", 1), "other"
+    )
     row = hypothesis_row(Proposed(Hypothesis("v", Intervention((unit,))), "exhaustive", 0))
     assert json.loads(row["units"]) == [
         {

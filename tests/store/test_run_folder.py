@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from raysearch.errors import StoreError
-from raysearch.folders.folder import Folder
-from raysearch.folders.where import folder_at
-from raysearch.store.places import IN_A_RAY_JOB, kind_of, tracking_uri, without_credentials, writable_store
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import open_folder
+from raysearch.storage.uris import without_credentials
+from raysearch.store.locations import IN_A_RAY_JOB, kind_of, tracking_uri, writable_store
 from raysearch.store.run_folder import RunFolder, find_run, run_names
 from tests.s3 import BUCKET, S3, SECRET
 
@@ -20,7 +21,10 @@ NOON = datetime(2026, 11, 4, 12, 0, 0, tzinfo=UTC)
 
 
 def make(
-    store: Folder | Path | str, name: str = "capitals", tracking: str | None = None, at: datetime = NOON
+    store: Folder | Path | str,
+    name: str = "capitals",
+    tracking: str | None = None,
+    at: datetime = NOON,
 ) -> RunFolder:
     return RunFolder.create(
         store,
@@ -58,7 +62,9 @@ def test_what_run_json_says_comes_back(store: Folder) -> None:
 
 
 def test_credentials_are_never_written_down(s3: S3) -> None:
-    run = make(s3.uri("credentials"), tracking="postgresql://me:secret@db:5432/mlflow?sslmode=require")
+    run = make(
+        s3.uri("credentials"), tracking="postgresql://me:secret@db:5432/mlflow?sslmode=require"
+    )
     text = run.folder.read("run.json").decode()
     assert "secret" not in text
     assert SECRET not in text + run.place
@@ -74,8 +80,14 @@ def test_credentials_are_never_written_down(s3: S3) -> None:
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("databricks", "databricks"),
         ("http://u:p@ss@host:5000", "http://host:5000"),
-        ("s3://key:secret@bucket/runs?region=eu&scheme=http", "s3://bucket/runs?region=eu&scheme=http"),
-        ("abfs://account/runs?client_secret=x&tenant_id=t&sig=s", "abfs://account/runs?tenant_id=t"),
+        (
+            "s3://key:secret@bucket/runs?region=eu&scheme=http",
+            "s3://bucket/runs?region=eu&scheme=http",
+        ),
+        (
+            "abfs://account/runs?client_secret=x&tenant_id=t&sig=s",
+            "abfs://account/runs?tenant_id=t",
+        ),
     ],
 )
 def test_a_uri_is_shown_without_user_and_password(uri: str, shown: str) -> None:
@@ -89,11 +101,11 @@ def test_relative_places_are_made_absolute_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_found_by_path_or_uri(tmp_path: Path, s3: S3) -> None:
-    assert folder_at("file:///x/runs%20here").place == "/x/runs here"
-    assert Path(folder_at("runs").place).is_absolute()
-    assert folder_at(f"{tmp_path}/a:b").place == f"{tmp_path}/a:b"
-    assert folder_at(s3.uri("runs/")).at("x").place == s3.uri("runs/x", credentials="")
-    assert folder_at(s3.uri("runs")).shown("run.json") == f"s3://{BUCKET}/runs/run.json"
+    assert open_folder("file:///x/runs%20here").place == "/x/runs here"
+    assert Path(open_folder("runs").place).is_absolute()
+    assert open_folder(f"{tmp_path}/a:b").place == f"{tmp_path}/a:b"
+    assert open_folder(s3.uri("runs/")).at("x").place == s3.uri("runs/x", credentials="")
+    assert open_folder(s3.uri("runs")).shown("run.json") == f"s3://{BUCKET}/runs/run.json"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +125,9 @@ def test_a_store_is_relative_local_or_remote(store: str, kind: str) -> None:
     assert kind_of(store) == kind
 
 
-@pytest.mark.parametrize("uri", [f"ftp://me:{SECRET}@host/runs", f"s3://me:{SECRET}@bucket/runs?colour=red"])
+@pytest.mark.parametrize(
+    "uri", [f"ftp://me:{SECRET}@host/runs", f"s3://me:{SECRET}@bucket/runs?colour=red"]
+)
 def test_a_store_that_nobody_knows_is_one_clear_line_without_credentials(uri: str) -> None:
     with pytest.raises(StoreError, match="s3://BUCKET/PREFIX") as e:
         make(uri)
@@ -122,7 +136,9 @@ def test_a_store_that_nobody_knows_is_one_clear_line_without_credentials(uri: st
 
 
 def test_a_bucket_that_is_not_there_is_said_at_once(s3: S3) -> None:
-    with pytest.raises(StoreError, match=r"NO_SUCH_BUCKET.*check bucket, rights and credentials") as e:
+    with pytest.raises(
+        StoreError, match=r"NO_SUCH_BUCKET.*check bucket, rights and credentials"
+    ) as e:
         make(s3.uri("runs").replace(BUCKET, "nobody"))
     assert SECRET not in str(e.value)
 
@@ -163,7 +179,9 @@ def test_a_run_is_found_by_place_by_name_and_as_the_latest(store: Folder) -> Non
         find_run(store, old.folder.name[:-1])
     with pytest.raises(StoreError, match=f"did you mean '{old.folder.name}'"):
         find_run(store, "zzz")
-    with pytest.raises(StoreError, match=f"there is no run '0', neither .* its newest is '{new.folder.name}'"):
+    with pytest.raises(
+        StoreError, match=f"there is no run '0', neither .* its newest is '{new.folder.name}'"
+    ):
         find_run(store, "0")
     with pytest.raises(StoreError, match="holds no runs"):
         find_run(store.at("empty"), "latest")
@@ -207,6 +225,8 @@ def test_a_relative_store_is_refused_in_a_ray_job_whose_folder_dies_with_it(
     monkeypatch.chdir(tmp_path)
     assert writable_store("runs").place == str(tmp_path / "runs")
     monkeypatch.setenv(IN_A_RAY_JOB, "{}")
-    with pytest.raises(StoreError, match=r"store \./runs: is relative, and this driver is a Ray job"):
+    with pytest.raises(
+        StoreError, match=r"store \./runs: is relative, and this driver is a Ray job"
+    ):
         writable_store("./runs")
     assert writable_store(str(tmp_path / "runs")).names() == []

@@ -1,4 +1,5 @@
-"""Digests while a run is written: readers take what a driver leaves, wherever it dies; a replay that says otherwise seals anew."""
+"""Digests while a run is written: readers take what a driver leaves, wherever it dies; a replay
+that says otherwise seals anew."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from raysearch.errors import StoreError
-from raysearch.folders.digests import FILE, check_parts, read_checked, read_digests
-from raysearch.folders.local import LocalFolder
-from raysearch.report.results import read_table
+from raysearch.report.results_table import read_table
+from raysearch.storage.digests import FILE, check_parts, read_checked, read_digests
+from raysearch.storage.local import LocalFolder
 from raysearch.store.codec import Sealed, decode
 from raysearch.store.journal import _line, read_journal
-from raysearch.store.ledger import Ledger
+from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import TABLES
 from tests.store.books import Brain, go_on, new_run, replay, script
@@ -23,7 +24,7 @@ def drive(run: RunFolder, power: int) -> bool:
     cut = RunFolder(UntilCut(run.folder, Power(power)), run.info)  # type: ignore[arg-type]
     events = [e for batch in script(seed=1) for e in batch]
     try:
-        ledger, brain = Ledger(cut, max_rows=3), Brain()
+        ledger, brain = RunLedger(cut, max_rows=3), Brain()
         done = replay(ledger, brain)
         go_on(ledger, brain, [events[i : i + 3] for i in range(done, len(events), 3)])
         ledger.close("done")
@@ -38,7 +39,9 @@ def read(run: RunFolder) -> dict[str, int]:
     return {name: read_table(run.folder, name, schema).num_rows for name, schema in TABLES.items()}
 
 
-def test_wherever_a_driver_dies_what_it_leaves_is_read_and_a_second_one_ends_with_the_same_rows(tmp_path: Path) -> None:
+def test_wherever_a_driver_dies_what_it_leaves_is_read_and_a_second_one_ends_with_the_same_rows(
+    tmp_path: Path,
+) -> None:
     whole = new_run(LocalFolder(tmp_path / "whole"))
     assert drive(whole, 10_000)
     expected = read(whole)
@@ -59,14 +62,18 @@ def test_wherever_a_driver_dies_what_it_leaves_is_read_and_a_second_one_ends_wit
     assert power > 30
 
 
-def test_a_replay_that_comes_to_other_bytes_seals_them_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_that_comes_to_other_bytes_seals_them_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = new_run(LocalFolder(tmp_path))
     assert drive(run, 10_000)
     before, rows = read_digests(run.folder), read(run)
     import pyarrow.parquet as pq
 
     write = pq.write_table
-    monkeypatch.setattr(pq, "write_table", lambda table, sink: write(table, sink, compression="gzip"))
+    monkeypatch.setattr(
+        pq, "write_table", lambda table, sink: write(table, sink, compression="gzip")
+    )
     assert drive(run, 10_000)  # as another pyarrow would write
     after = read_digests(run.folder)
     assert before is not None
@@ -79,19 +86,25 @@ def test_a_replay_that_comes_to_other_bytes_seals_them_anew(tmp_path: Path, monk
 def test_the_part_that_is_being_written_alone_may_be_missing(tmp_path: Path) -> None:
     run = new_run(LocalFolder(tmp_path))
     power = 0
-    while not (found := read_digests(run.folder)) or not any("observations" in file for file in found.writing):
+    while not (found := read_digests(run.folder)) or not any(
+        "observations" in file for file in found.writing
+    ):
         power += 1
         run = new_run(LocalFolder(tmp_path / str(power)))
         drive(run, power)
     read(run)
-    others = [file for file in found.files if file.startswith("tables/") and file not in found.writing]
+    others = [
+        file for file in found.files if file.startswith("tables/") and file not in found.writing
+    ]
     _, table, name = others[-1].split("/")
     run.tables.at(table).delete(name)
     with pytest.raises(StoreError, match=f"{name}: is lost"):
         read(run)
 
 
-def test_digests_that_are_lost_or_damaged_are_said_and_written_anew_by_who_goes_on(tmp_path: Path) -> None:
+def test_digests_that_are_lost_or_damaged_are_said_and_written_anew_by_who_goes_on(
+    tmp_path: Path,
+) -> None:
     run = new_run(LocalFolder(tmp_path))
     assert drive(run, 10_000)
     before = run.folder.read(FILE)
@@ -106,7 +119,9 @@ def test_digests_that_are_lost_or_damaged_are_said_and_written_anew_by_who_goes_
         read(run)
 
 
-def test_a_run_of_before_is_read_whole_while_a_replay_seals_it_and_wherever_that_dies(tmp_path: Path) -> None:
+def test_a_run_of_before_is_read_whole_while_a_replay_seals_it_and_wherever_that_dies(
+    tmp_path: Path,
+) -> None:
     whole = new_run(LocalFolder(tmp_path / "whole"))
     assert drive(whole, 10_000)
     expected = read(whole)
@@ -129,4 +144,6 @@ def as_before(run: RunFolder) -> None:
         for name in folder.names():
             folder.delete(name)
         lines = [entry for [entry] in entries if not isinstance(entry, Sealed)]
-        folder.write("00000000.jsonl", b"".join(_line(i, i, entry) for i, entry in enumerate(lines)))
+        folder.write(
+            "00000000.jsonl", b"".join(_line(i, i, entry) for i, entry in enumerate(lines))
+        )

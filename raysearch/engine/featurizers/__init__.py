@@ -1,1 +1,2 @@
-"""Featurizers: maps from an activation to features and a rest, and back without loss; given, fit to activations, or trained."""
+"""Featurizers: maps from an activation to features and a rest, and back without loss; given, fit to
+activations, or trained."""

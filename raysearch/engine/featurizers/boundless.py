@@ -1,20 +1,25 @@
-"""Subspaces that find their own width: a learned boundary over the ordered features of a trained rotation. Two methods, two names.
+"""Subspaces that find their own width: a learned boundary over the ordered features of a trained
+rotation. Two methods, two names.
 
-`Boundless` (Wu et al., 2023, "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca", and pyvene): W of width x width,
+`Boundless` (Wu et al., 2023, "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca",
+and pyvene): W of width x width,
 
     x <- x + ((y - x) W * m) Wᵀ,    m_i = σ(i/T) σ((β d - i)/T),    i = 0 .. d-1,
 
-β one number, clamped to [1e-3, 1], at first 0.5; T from 50 to 0.1; weight * β is added to the loss. m_0 never exceeds 0.5, and the
-mask stays soft in evaluation (at T = 0.1). T = 50 is for widths of thousands (4096 in the paper): in a vector of 16, β falls below its
-clamp within the first steps, whatever the weight, and no gradient brings it back; in one of 64 it goes to the whole width (both
-measured, the latter in pyvene too). From T = 2 it finds a width: `cooling` may be set before training (fit.temperature in a job).
+β one number, clamped to [1e-3, 1], at first 0.5; T from 50 to 0.1; weight * β is added to the loss.
+m_0 never exceeds 0.5, and the mask stays soft in evaluation (at T = 0.1). T = 50 is for widths of
+thousands (4096 in the paper): in a vector of 16, β falls below its clamp within the first steps,
+whatever the weight, and no gradient brings it back; in one of 64 it goes to the whole width (both
+measured, the latter in pyvene too). From T = 2 it finds a width: `cooling` may be set before
+training (fit.temperature in a job).
 
 `BoundlessRank` (causalab, 2026): the same over R of shape (width, k),
 
     m_i = σ((θ k - i)/T),    i = 0 .. k-1,
 
-θ one number, put back into [0, 1] after each step, at first 0.5; β = θ k; T from 1 to 0.1; weight * mean(m) is added to the loss. In
-evaluation the first ⌈β⌉ features are interchanged, and the others are not.
+θ one number, put back into [0, 1] after each step, at first 0.5; β = θ k; T from 1 to 0.1; weight *
+mean(m) is added to the loss. In evaluation the first ⌈β⌉ features are interchanged, and the others
+are not.
 """
 
 import math
@@ -25,16 +30,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import Cooling, own
+from raysearch.engine.featurizers.featurizer import TemperatureSchedule, own
 from raysearch.engine.featurizers.rotation import Learned
 
 
 class _Bounded(Learned):
-    """`boundary`: as a share of all features. `weight`: of the penalty. `cooling`: of the temperature."""
+    """`boundary`: as a share of all features. `weight`: of the penalty. `cooling`: of the
+    temperature."""
 
-    cooling: Cooling
+    cooling: TemperatureSchedule
 
-    def __init__(self, directions: Float[Tensor, "width k"], boundary: float = 0.5, weight: float = 1.0) -> None:
+    def __init__(
+        self, directions: Float[Tensor, "width k"], boundary: float = 0.5, weight: float = 1.0
+    ) -> None:
         super().__init__(directions)
         self.boundary = nn.Parameter(torch.tensor(float(boundary)))
         self.weight = weight
@@ -55,13 +63,17 @@ class _Bounded(Learned):
         return torch.arange(self.raw.shape[1], device=self.raw.device, dtype=self.raw.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {**super().tensors(), "boundary": own(self.boundary), "temperature": torch.tensor(self.cooling.end)}
+        return {
+            **super().tensors(),
+            "boundary": own(self.boundary),
+            "temperature": torch.tensor(self.cooling.end),
+        }
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
         bounded = super().from_tensors(width, tensors)
         bounded.boundary = nn.Parameter(tensors["boundary"].detach().float().reshape(()).clone())
-        bounded.cooling = Cooling(bounded.cooling.start, tensors["temperature"].item())
+        bounded.cooling = TemperatureSchedule(bounded.cooling.start, tensors["temperature"].item())
         bounded.temperature = bounded.cooling.end
         return bounded
 
@@ -70,17 +82,23 @@ class Boundless(_Bounded):
     """As in the paper and pyvene: a soft boundary over a full rotation. `directions` is square."""
 
     name: ClassVar[str] = "boundless"
-    cooling = Cooling(50.0, 0.1)
+    cooling = TemperatureSchedule(50.0, 0.1)
 
-    def __init__(self, directions: Float[Tensor, "width width"], boundary: float = 0.5, weight: float = 1.0) -> None:
+    def __init__(
+        self, directions: Float[Tensor, "width width"], boundary: float = 0.5, weight: float = 1.0
+    ) -> None:
         super().__init__(directions, boundary, weight)
         if self.raw.shape[0] != self.raw.shape[1]:
-            raise ValueError(f"boundless over directions of shape {tuple(self.raw.shape)}; need a full rotation")
+            raise ValueError(
+                f"boundless over directions of shape {tuple(self.raw.shape)}; need a full rotation"
+            )
 
     def mask(self) -> Float[Tensor, "width"]:
         order, width = self._order(), self.raw.shape[1]
         edge = self.boundary.clamp(1e-3, 1.0) * width
-        return torch.sigmoid(order / self.temperature) * torch.sigmoid((edge - order) / self.temperature)
+        return torch.sigmoid(order / self.temperature) * torch.sigmoid(
+            (edge - order) / self.temperature
+        )
 
     def penalty(self) -> Tensor:
         """weight * β, of β as it is trained, not clamped: so that it can come back from beyond 1."""
@@ -92,16 +110,21 @@ class Boundless(_Bounded):
 
     @property
     def collapsed(self) -> bool:
-        """Whether β lies at its lower clamp, from where no gradient brings it back, or within one of the whole width."""
+        """Whether β lies at its lower clamp, from where no gradient brings it back, or within one
+        of the whole width."""
         width = self.raw.shape[1]
-        return not 1e-3 < float(self.boundary.detach()) < (1.0 - 1.0 / width if width > 1 else math.inf)
+        return (
+            not 1e-3
+            < float(self.boundary.detach())
+            < (1.0 - 1.0 / width if width > 1 else math.inf)
+        )
 
 
 class BoundlessRank(_Bounded):
     """As in causalab: a boundary over k directions, soft in training, a prefix in evaluation."""
 
     name: ClassVar[str] = "boundless_rank"
-    cooling = Cooling(1.0, 0.1)
+    cooling = TemperatureSchedule(1.0, 0.1)
 
     def anneal(self, progress: float) -> None:
         super().anneal(progress)

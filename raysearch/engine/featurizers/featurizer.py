@@ -1,12 +1,13 @@
-"""What a featurizer is: x -> (features, rest) and back without loss, and which of the features are interchanged.
+"""What a featurizer is: x -> (features, rest) and back without loss, and which of the features are
+interchanged.
 
 A unit of u tokens is one vector of width u·d. The interchange is
 
     x  <-  inverse((1 - m) * f(x) + m * f(y), rest(x)),        m in [0, 1] for each feature
 
-Invariants: inverse(*self(x)) == x up to float32 rounding; everything is computed in float32, whatever the model's dtype; a vector
-interchanged with itself changes no bit; a featurizer that is made from `tensors()` of another computes what that one computes once
-it is hardened.
+Invariants: inverse(*self(x)) == x up to float32 rounding; everything is computed in float32,
+whatever the model's dtype; a vector interchanged with itself changes no bit; a featurizer that is
+made from `tensors()` of another computes what that one computes once it is hardened.
 """
 
 from abc import abstractmethod
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Vectors = Float[Tensor, "item width"]
-Features = Float[Tensor, "item feature"]
+FeatureVectors = Float[Tensor, "item feature"]
 
 
 class Featurizer(nn.Module):
@@ -33,11 +34,11 @@ class Featurizer(nn.Module):
         self.width = width
 
     @abstractmethod
-    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+    def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         """(features, rest)."""
 
     @abstractmethod
-    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+    def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         """The vectors."""
 
     def mask(self) -> Float[Tensor, "feature"] | None:
@@ -50,10 +51,12 @@ class Featurizer(nn.Module):
 
     @abstractmethod
     def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
-        """inverse((1 - mask) * f(base) + mask * f(source), rest(base)), without a round trip of what stays; None: all of all."""
+        """inverse((1 - mask) * f(base) + mask * f(source), rest(base)), without a round trip of
+        what stays; None: all of all."""
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """What is trained, by the kind of learning rate that it wants: "rotation", "boundary", "mask"."""
+        """What is trained, by the kind of learning rate that it wants: "rotation", "boundary",
+        "mask"."""
         return {"rotation": list(self.parameters())}
 
     def anneal(self, progress: float) -> None:
@@ -64,7 +67,8 @@ class Featurizer(nn.Module):
         return torch.zeros(())
 
     def harden(self) -> None:
-        """Training is over (or pauses, to validate): from now on as in evaluation. `anneal` makes it soft again."""
+        """Training is over (or pauses, to validate): from now on as in evaluation. `anneal` makes
+        it soft again."""
 
     def found(self) -> dict[str, float]:
         """What training found, to be told: for instance the width of a learned boundary."""
@@ -72,7 +76,8 @@ class Featurizer(nn.Module):
 
     @property
     def collapsed(self) -> bool:
-        """Whether training found no place: nothing is interchanged, or where a choice was to be made everything."""
+        """Whether training found no place: nothing is interchanged, or where a choice was to be
+        made everything."""
         return False
 
     @abstractmethod
@@ -89,8 +94,9 @@ class Featurizer(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Cooling:
-    """A temperature that falls in a line over training, as in pyvene's tutorials. In evaluation it is `end`."""
+class TemperatureSchedule:
+    """A temperature that falls in a line over training, as in pyvene's tutorials. In evaluation it
+    is `end`."""
 
     start: float
     end: float
@@ -100,7 +106,8 @@ class Cooling:
 
 
 def held(tensor: Tensor) -> Tensor:
-    """As a featurizer holds what it is given: a copy in float32, contiguous, since in another layout products round otherwise."""
+    """As a featurizer holds what it is given: a copy in float32, contiguous, since in another
+    layout products round otherwise."""
     return tensor.detach().float().clone(memory_format=torch.contiguous_format)
 
 

@@ -1,4 +1,5 @@
-"""The vector as it is, or some of its coordinates: x <- swap(x, y, K) (Geiger et al., 2021, "Causal Abstractions of Neural Networks")."""
+"""The vector as it is, or some of its coordinates: x <- swap(x, y, K) (Geiger et al., 2021, "Causal
+Abstractions of Neural Networks")."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers.featurizer import Features, Featurizer, Vectors, own
+from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, own
 
 
 class Identity(Featurizer):
@@ -20,13 +21,16 @@ class Identity(Featurizer):
         super().__init__(width)
         chosen = range(width) if coordinates is None else coordinates
         if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= c < width for c in chosen):
-            raise ValueError(f"coordinates {list(chosen)[:9]} of {width}; need each of 0..{width - 1} at most once")
+            raise ValueError(
+                f"coordinates {list(chosen)[:9]} of {width}; need each of 0..{width - 1} at most "
+                f"once"
+            )
         self.register_buffer("coordinates", torch.tensor(list(chosen)))
 
-    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+    def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         return vectors[:, self.coordinates], vectors.index_fill(1, self.coordinates, 0.0)
 
-    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+    def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return rest.index_copy(1, self.coordinates, features)
 
     def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:

@@ -3,12 +3,14 @@
 pca              principal components C of the standardised activations u = (x - μ)/s; the swap is in u Cᵀ, and the part of x
                  outside of the span stays, which pyvene drops (Pearson, 1901; a baseline of Mueller et al., 2025, "MIB")
 svd              right singular vectors of the activations as they are, without centring (Eckart and Young, 1936)
-mean_difference  the span of the class means' differences from the grand mean, of two classes the one direction between
+mean_difference  the span of the class means' differences from the grand mean, of two classes the
+one direction between
                  them (Marks and Tegmark, 2023, "The Geometry of Truth")
 random           uniform over the subspaces of k dimensions: a control
 
-Invariants: equal activations, equal directions, signs too (the entry of greatest size is positive); computed in float64 on the CPU,
-kept in float32; directions that the activations do not determine are refused, not made up.
+Invariants: equal activations, equal directions, signs too (the entry of greatest size is positive);
+computed in float64 on the CPU, kept in float32; directions that the activations do not determine
+are refused, not made up.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,13 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers.featurizer import Features, Vectors, held, own
+from raysearch.engine.featurizers.featurizer import FeatureVectors, Vectors, held, own
 from raysearch.engine.featurizers.rotation import random_directions
-from raysearch.engine.featurizers.spans import GivenSpan
+from raysearch.engine.featurizers.spans import FixedSubspace
 from raysearch.errors import JobError, ModelError
 
 
-class Random(GivenSpan):
+class Random(FixedSubspace):
     """k directions that mean nothing."""
 
     name: ClassVar[str] = "random"
@@ -34,45 +36,57 @@ class Random(GivenSpan):
         return cls(random_directions(width, features, generator))
 
 
-class Svd(GivenSpan):
+class Svd(FixedSubspace):
     """The k directions along which the activations are largest, about zero."""
 
     name: ClassVar[str] = "svd"
 
     @classmethod
     def of(cls, activations: Vectors, features: int | None) -> Self:
-        """Raises: JobError where the activations do not span so many; ModelError where they are not finite."""
+        """Raises: JobError where the activations do not span so many; ModelError where they are not
+        finite."""
         return cls(_leading(_exact(activations, cls.name), features, cls.name, "the activations"))
 
 
-class MeanDifference(GivenSpan):
-    """Where the means of the classes differ; of k features, the k directions along which they differ most."""
+class MeanDifference(FixedSubspace):
+    """Where the means of the classes differ; of k features, the k directions along which they
+    differ most."""
 
     name: ClassVar[str] = "mean_difference"
 
     @classmethod
     def of(cls, activations: Vectors, labels: Sequence[Hashable], features: int | None) -> Self:
-        """`labels`: the class of each activation. Raises: as `Svd.of`, and JobError where there are no two classes."""
+        """`labels`: the class of each activation. Raises: as `Svd.of`, and JobError where there are
+        no two classes."""
         vectors, classes = _exact(activations, cls.name), list(dict.fromkeys(labels))
         assert len(labels) == len(vectors), "each activation has a label"
         if len(classes) < 2:
             raise JobError(
-                f"mean_difference: all {len(labels)} activations are of one class; need two values of the variable"
+                f"mean_difference: all {len(labels)} activations are of one class; need two values "
+                f"of the variable"
             )
         members = [torch.tensor([label == one for label in labels]) for one in classes]
         means = torch.stack([vectors[chosen].mean(0) for chosen in members])
-        return cls(_leading(means - vectors.mean(0), features, cls.name, f"the means of {len(classes)} classes"))
+        return cls(
+            _leading(
+                means - vectors.mean(0), features, cls.name, f"the means of {len(classes)} classes"
+            )
+        )
 
 
-class Pca(GivenSpan):
-    """`centre` μ and `scale` s (1 where a coordinate is constant), `directions` C: in standardised coordinates."""
+class Pca(FixedSubspace):
+    """`centre` μ and `scale` s (1 where a coordinate is constant), `directions` C: in standardised
+    coordinates."""
 
     name: ClassVar[str] = "pca"
     centre: Tensor
     scale: Tensor
 
     def __init__(
-        self, directions: Float[Tensor, "width k"], centre: Float[Tensor, "width"], scale: Float[Tensor, "width"]
+        self,
+        directions: Float[Tensor, "width k"],
+        centre: Float[Tensor, "width"],
+        scale: Float[Tensor, "width"],
     ) -> None:
         super().__init__(directions)
         self.register_buffer("centre", held(centre))
@@ -85,20 +99,24 @@ class Pca(GivenSpan):
         centre, scale = vectors.mean(0), vectors.std(0, correction=0)
         # What is constant but for the rounding of its mean has no scale of its own.
         scale = torch.where(scale > 1e-12 * vectors.abs().amax(0), scale, 1.0)
-        return cls(_leading((vectors - centre) / scale, features, cls.name, "the centred activations"), centre, scale)
+        return cls(
+            _leading((vectors - centre) / scale, features, cls.name, "the centred activations"),
+            centre,
+            scale,
+        )
 
-    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+    def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         features = ((vectors - self.centre) / self.scale) @ self.directions
         return features, vectors - self._back(features)
 
-    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+    def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return self._back(features) + rest
 
     def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "k"] | None) -> Vectors:
         change = ((source - base) / self.scale) @ self.directions
         return base + self._back(change if mask is None else change * mask)
 
-    def _back(self, features: Features) -> Vectors:
+    def _back(self, features: FeatureVectors) -> Vectors:
         return (features @ self.directions.T) * self.scale
 
     def tensors(self) -> dict[str, Tensor]:
@@ -112,19 +130,29 @@ class Pca(GivenSpan):
 def _exact(activations: Vectors, name: str) -> Float[Tensor, "item width"]:
     vectors = activations.detach().cpu().double()
     if not len(vectors):
-        raise JobError(f"{name}: no activations to compute it from; need fit pairs that the model solves")
+        raise JobError(
+            f"{name}: no activations to compute it from; need fit pairs that the model solves"
+        )
     if not torch.isfinite(vectors).all():
-        raise ModelError(f"{name}: an activation is not finite; load the model with another dtype (float32, bfloat16)")
+        raise ModelError(
+            f"{name}: an activation is not finite; load the model with another dtype (float32, "
+            f"bfloat16)"
+        )
     return vectors
 
 
-def _leading(rows: Float[Tensor, "item width"], features: int | None, name: str, what: str) -> Float[Tensor, "width k"]:
+def _leading(
+    rows: Float[Tensor, "item width"], features: int | None, name: str, what: str
+) -> Float[Tensor, "width k"]:
     """The first right singular vectors, all that `rows` determine where `features` is None."""
     _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
     rank = int((sizes > sizes[0] * torch.finfo(torch.float32).eps).sum())
     if not rank or (features is not None and features > rank):
         asked = "any" if features is None else str(features)
-        raise JobError(f"{name}: {asked} features asked, {what} span {rank}; ask for fewer or give more fit pairs")
+        raise JobError(
+            f"{name}: {asked} features asked, {what} span {rank}; ask for fewer or give more fit "
+            f"pairs"
+        )
     chosen = directions[:features] if features is not None else directions[:rank]
     largest = chosen.gather(1, chosen.abs().argmax(1, keepdim=True))
     signed: Tensor = (chosen * largest.sign()).T

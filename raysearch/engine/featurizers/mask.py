@@ -1,9 +1,11 @@
-"""Differential binary masking: which features of a basis are interchanged is learned (De Cao et al., 2020, "How do Decisions Emerge
-across Layers in Neural Models? Interpretation with Differentiable Masking"; Davies et al., 2023, "Discovering Variable Binding
-Circuitry with Desiderata").
+"""Differential binary masking: which features of a basis are interchanged is learned (De Cao et
+al., 2020, "How do Decisions Emerge across Layers in Neural Models? Interpretation with
+Differentiable Masking"; Davies et al., 2023, "Discovering Variable Binding Circuitry with
+Desiderata").
 
-x <- (1 - m) x + m y in the basis, m = σ(θ/T) in training, at first θ = 0, T from 1 to 0.01; in evaluation m = 1 where θ > 0, else 0.
-weight * mean(m) is added to the loss: the mean (newer), not the sum (older), so that one weight does for every width.
+x <- (1 - m) x + m y in the basis, m = σ(θ/T) in training, at first θ = 0, T from 1 to 0.01; in
+evaluation m = 1 where θ > 0, else 0. weight * mean(m) is added to the loss: the mean (newer), not
+the sum (older), so that one weight does for every width.
 
 | basis       | features                                                              |
 |-------------|-----------------------------------------------------------------------|
@@ -22,7 +24,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import Cooling, Features, Featurizer, Vectors, own
+from raysearch.engine.featurizers.featurizer import (
+    FeatureVectors,
+    Featurizer,
+    TemperatureSchedule,
+    Vectors,
+    own,
+)
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear import Pca
 from raysearch.engine.featurizers.sae import Sae
@@ -31,12 +39,15 @@ _BASES: dict[str, type[Featurizer]] = {one.name: one for one in (Identity, Pca, 
 
 
 class Mask(Featurizer):
-    """A mask over the features of `basis`. `groups`: into how many of equal width they are tied (None: each for itself)."""
+    """A mask over the features of `basis`. `groups`: into how many of equal width they are tied
+    (None: each for itself)."""
 
     name: ClassVar[str] = "mask"
-    cooling = Cooling(1.0, 0.01)
+    cooling = TemperatureSchedule(1.0, 0.01)
 
-    def __init__(self, basis: Identity | Pca | Sae, groups: int | None = None, weight: float = 1e-2) -> None:
+    def __init__(
+        self, basis: Identity | Pca | Sae, groups: int | None = None, weight: float = 1e-2
+    ) -> None:
         super().__init__(basis.width)
         count = _count(basis)
         if groups is not None and (groups < 1 or count % groups):
@@ -49,11 +60,11 @@ class Mask(Featurizer):
         self.temperature = self.cooling.start
         self.hard = False
 
-    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+    def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         features, rest = self.basis(vectors)
         return features, rest
 
-    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+    def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return self.basis.inverse(features, rest)
 
     def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
@@ -96,7 +107,9 @@ class Mask(Featurizer):
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
         (name,) = {name.partition(".")[0] for name in tensors if "." in name}
-        held = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if "." in key}
+        held = {
+            key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if "." in key
+        }
         basis = _BASES[name].from_tensors(width, held)
         assert isinstance(basis, Identity | Pca | Sae)
         theta = tensors["theta"].detach().float()
@@ -110,7 +123,11 @@ class Mask(Featurizer):
         return self.theta.detach() > 0
 
     def _groups(self) -> Float[Tensor, "group"]:
-        return self._kept().to(self.theta.dtype) if self.hard else torch.sigmoid(self.theta / self.temperature)
+        return (
+            self._kept().to(self.theta.dtype)
+            if self.hard
+            else torch.sigmoid(self.theta / self.temperature)
+        )
 
 
 def _count(basis: Identity | Pca | Sae) -> int:

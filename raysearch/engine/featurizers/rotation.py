@@ -1,8 +1,8 @@
 """The subspace of distributed alignment search: k orthonormal directions that are trained.
 
-x <- x + (y - x) R Rᵀ, R of shape (width, k), RᵀR = 1 (Geiger et al., 2023, "Finding Alignments Between Interpretable Causal Variables
-and Distributed Neural Representations"). A full rotation of which k coordinates are interchanged is the same map: no matrix of
-width x width is built.
+x <- x + (y - x) R Rᵀ, R of shape (width, k), RᵀR = 1 (Geiger et al., 2023, "Finding Alignments
+Between Interpretable Causal Variables and Distributed Neural Representations"). A full rotation of
+which k coordinates are interchanged is the same map: no matrix of width x width is built.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raysearch.engine.featurizers.featurizer import held
-from raysearch.engine.featurizers.spans import Span, matrix, unevenness
+from raysearch.engine.featurizers.spans import LinearSubspace, matrix, unevenness
 
 _ORTHONORMAL = 1e-5
 """What `unevenness` may be of what is: about what a QR in float32 leaves."""
 
 
-class Learned(Span):
-    """Directions that are trained through the Q of a QR decomposition of `raw`, so that they stay orthonormal.
+class Learned(LinearSubspace):
+    """Directions that are trained through the Q of a QR decomposition of `raw`, so that they stay
+    orthonormal.
 
-    Before each step `raw` is put back to that Q (a retraction): left to itself it grows under Adam, and the same learning rate turns
-    the directions less and less. Adam's moments stay as they are: the entries of `raw` move by as little as in the step before.
+    Before each step `raw` is put back to that Q (a retraction): left to itself it grows under Adam,
+    and the same learning rate turns the directions less and less. Adam's moments stay as they are:
+    the entries of `raw` move by as little as in the step before.
 
     While it is hardened the directions are computed once and kept; `anneal` goes on with training.
     """
@@ -46,8 +48,12 @@ class Learned(Span):
 
     def anneal(self, progress: float) -> None:
         self.fixed = None
-        with torch.no_grad():  # by torch.where, for no device is waited for; what is orthonormal stays, bit for bit
-            self.raw.copy_(torch.where(unevenness(self.raw) > _ORTHONORMAL, orthonormal(self.raw), self.raw))
+        with (
+            torch.no_grad()
+        ):  # by torch.where, for no device is waited for; what is orthonormal stays, bit for bit
+            self.raw.copy_(
+                torch.where(unevenness(self.raw) > _ORTHONORMAL, orthonormal(self.raw), self.raw)
+            )
 
     def harden(self) -> None:
         self.fixed = held(orthonormal(self.raw.detach()))
@@ -55,7 +61,9 @@ class Learned(Span):
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
         learned = cls(tensors["directions"])
-        learned.fixed = held(learned.raw)  # not through QR again, so that it is the saved one to the last bit
+        learned.fixed = held(
+            learned.raw
+        )  # not through QR again, so that it is the saved one to the last bit
         return learned
 
 
@@ -65,11 +73,15 @@ class Rotation(Learned):
     name: ClassVar[str] = "das"
 
     @classmethod
-    def within(cls, larger: Span, changes: Float[Tensor, "pair width"], features: int) -> Self:
-        """The `features` directions in the span of `larger` along which `changes` (source minus base) are greatest.
+    def within(
+        cls, larger: LinearSubspace, changes: Float[Tensor, "pair width"], features: int
+    ) -> Self:
+        """The `features` directions in the span of `larger` along which `changes` (source minus
+        base) are greatest.
 
-        Of all subspaces of that size this one keeps most of what the larger one puts in (Eckart and Young, 1936). The columns of the
-        larger one tell nothing: turned within their span they are the same map, so that training prefers none of them.
+        Of all subspaces of that size this one keeps most of what the larger one puts in (Eckart and
+        Young, 1936). The columns of the larger one tell nothing: turned within their span they are
+        the same map, so that training prefers none of them.
         """
         assert 0 < features < larger.directions.shape[1], "a rotation begins within a larger one"
         directions = larger.directions.detach().cpu().double()
@@ -81,12 +93,15 @@ class Rotation(Learned):
 
 
 def orthonormal(raw: Float[Tensor, "width k"]) -> Float[Tensor, "width k"]:
-    """The Q of raw = QR with positive diagonal of R: a function of `raw` alone, and `raw` itself where it is orthonormal."""
+    """The Q of raw = QR with positive diagonal of R: a function of `raw` alone, and `raw` itself
+    where it is orthonormal."""
     q, r = torch.linalg.qr(raw)
     rotated: Tensor = q * torch.where(torch.diagonal(r) < 0, -1.0, 1.0)
     return rotated
 
 
-def random_directions(width: int, features: int, generator: torch.Generator) -> Float[Tensor, "width k"]:
+def random_directions(
+    width: int, features: int, generator: torch.Generator
+) -> Float[Tensor, "width k"]:
     """Uniform over the subspaces of `features` dimensions, and over the bases of each."""
     return orthonormal(torch.randn((width, features), generator=generator))

@@ -4,11 +4,13 @@ z = a(x W_enc + b_enc), decode(z) = z W_dec + b_dec, and the interchange is
 
     x <- decode(swap(z(x), z(y), K)) + (x - decode(z(x))),
 
-with the reconstruction error of the base kept (pyvene leaves it out). a is ReLU (Huben et al., 2023, "Sparse Autoencoders Find Highly
-Interpretable Features in Language Models"), or JumpReLU where there is a threshold: p where p > threshold, else 0 (Rajamanoharan et
-al., 2024, "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse Autoencoders").
+with the reconstruction error of the base kept (pyvene leaves it out). a is ReLU (Huben et al.,
+2023, "Sparse Autoencoders Find Highly Interpretable Features in Language Models"), or JumpReLU
+where there is a threshold: p where p > threshold, else 0 (Rajamanoharan et al., 2024, "Jumping
+Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse Autoencoders").
 
-Invariants: only the features K are held: b_dec and the other features cancel, so that the interchange is x + (z(y) - z(x)) W_dec over K.
+Invariants: only the features K are held: b_dec and the other features cancel, so that the
+interchange is x + (z(y) - z(x)) W_dec over K.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers import tensor_file
-from raysearch.engine.featurizers.featurizer import Features, Featurizer, Vectors, held, own
+from raysearch.engine.featurizers import safetensors_bytes as tensor_file
+from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, held, own
 from raysearch.engine.featurizers.sae_file import CONFIG, SaeFile
 from raysearch.errors import JobError
 
@@ -30,8 +32,9 @@ PLACES = {
     "decoder_bias": ("b_dec", "decoder.bias"),
     "threshold": ("threshold",),
 }
-"""What a file may call each. W_enc is (width, feature), W_dec (feature, width), as in SAELens and Gemma Scope; those that end in
-"weight" are the transposes, as of torch's Linear. A shape that fits only the other way round is turned."""
+"""What a file may call each. W_enc is (width, feature), W_dec (feature, width), as in SAELens and
+Gemma Scope; those that end in "weight" are the transposes, as of torch's Linear. A shape that fits
+only the other way round is turned."""
 
 
 class Sae(Featurizer):
@@ -63,8 +66,8 @@ class Sae(Featurizer):
     def read(cls, file: SaeFile, width: int) -> Self:
         """From a safetensors file, for vectors of `width`.
 
-        Where the encoder takes x - b_dec, the cfg.json beside the file or its metadata must say so (apply_b_dec_to_input: true), or
-        b_enc hold it.
+        Where the encoder takes x - b_dec, the cfg.json beside the file or its metadata must say so
+        (apply_b_dec_to_input: true), or b_enc hold it.
 
         Raises: JobError where it is no sparse autoencoder of a form we know, or of another width.
         """
@@ -77,14 +80,18 @@ class Sae(Featurizer):
         if (said.get("architecture") or has) != has:
             wrong = "a threshold, as of jumprelu" if has == "jumprelu" else "no threshold"
             raise JobError(
-                f"sae: {CONFIG} says architecture: {said['architecture']}, the file has {wrong}; put back the one that came with it"
+                f"sae: {CONFIG} says architecture: {said['architecture']}, the file has {wrong}; "
+                f"put back the one that came with it"
             )
         if len(parts["decoder_bias"]) != width:
             raise JobError(
-                f"sae: the autoencoder is for vectors of {len(parts['decoder_bias'])}, the unit has {width}; "
+                f"sae: the autoencoder is for vectors of {len(parts['decoder_bias'])}, the unit "
+                f"has {width}; "
                 "name one that was trained at this site"
             )
-        if said.get("apply_b_dec_to_input", texts.get("apply_b_dec_to_input", "").lower() == "true"):
+        if said.get(
+            "apply_b_dec_to_input", texts.get("apply_b_dec_to_input", "").lower() == "true"
+        ):
             parts["encoder_bias"] = parts["encoder_bias"] - parts["decoder_bias"] @ parts["encoder"]
         return cls(**parts)
 
@@ -93,26 +100,30 @@ class Sae(Featurizer):
         chosen = torch.as_tensor(features, device=self.encoder.device)
         threshold = None if self.threshold is None else self.threshold[chosen]
         return Sae(
-            self.encoder[:, chosen], self.encoder_bias[chosen], self.decoder[chosen], self.decoder_bias, threshold
+            self.encoder[:, chosen],
+            self.encoder_bias[chosen],
+            self.decoder[chosen],
+            self.decoder_bias,
+            threshold,
         )
 
     @property
     def features(self) -> int:
         return len(self.encoder_bias)
 
-    def encode(self, vectors: Vectors) -> Features:
+    def encode(self, vectors: Vectors) -> FeatureVectors:
         before = vectors @ self.encoder + self.encoder_bias
         active = torch.relu(before)
         return active if self.threshold is None else active * (before > self.threshold)
 
-    def decode(self, features: Features) -> Vectors:
+    def decode(self, features: FeatureVectors) -> Vectors:
         return features @ self.decoder + self.decoder_bias
 
-    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+    def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         features = self.encode(vectors)
         return features, vectors - self.decode(features)
 
-    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+    def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return self.decode(features) + rest
 
     def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
@@ -133,13 +144,20 @@ class Sae(Featurizer):
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """By our names, in float32. Raises: JobError."""
     found = {part: [name for name in names if name in tensors] for part, names in PLACES.items()}
-    missing = [PLACES[part][0] for part, names in found.items() if not names and part != "threshold"]
+    missing = [
+        PLACES[part][0] for part, names in found.items() if not names and part != "threshold"
+    ]
     known = {names[0] for names in found.values() if names}
     strange = sorted(set(tensors) - known)
     if missing or strange:
-        what = f"has no {', '.join(missing)}" if missing else f"has {', '.join(strange)}, which we do not know"
+        what = (
+            f"has no {', '.join(missing)}"
+            if missing
+            else f"has {', '.join(strange)}, which we do not know"
+        )
         raise JobError(
-            f"sae: the file {what}; need W_enc, b_enc, W_dec, b_dec (or encoder.weight, ...), and for JumpReLU threshold"
+            f"sae: the file {what}; need W_enc, b_enc, W_dec, b_dec (or encoder.weight, ...), and "
+            f"for JumpReLU threshold"
         )
     parts = {part: tensors[names[0]].float() for part, names in found.items() if names}
     sizes = parts["decoder_bias"].numel(), parts["encoder_bias"].numel()
@@ -153,7 +171,8 @@ def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             turned = turned.T
         if turned.shape != wanted[part]:
             raise JobError(
-                f"sae: {name} has shape {tuple(tensor.shape)}; the biases say {sizes[1]} features of vectors of {sizes[0]}"
+                f"sae: {name} has shape {tuple(tensor.shape)}; the biases say {sizes[1]} features "
+                f"of vectors of {sizes[0]}"
             )
         parts[part] = turned
     return parts

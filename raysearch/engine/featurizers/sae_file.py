@@ -1,6 +1,8 @@
-"""A sparse autoencoder as it lies on disk: its weights, and the cfg.json that SAELens writes beside them. Needs no torch.
+"""A sparse autoencoder as it lies on disk: its weights, and the cfg.json that SAELens writes beside
+them. Needs no torch.
 
-Invariants: where there is a cfg.json it is part of the digest; what it says and we do not do is refused, never passed over.
+Invariants: where there is a cfg.json it is part of the digest; what it says and we do not do is
+refused, never passed over.
 """
 
 import hashlib
@@ -14,7 +16,8 @@ from raysearch.errors import JobError
 
 CONFIG = "cfg.json"
 ARCHITECTURES = ("standard", "jumprelu")
-"""Of those that SAELens knows. In a topk the features compete, so that some of them alone are not to be had."""
+"""Of those that SAELens knows. In a topk the features compete, so that some of them alone are not
+to be had."""
 
 _ONLY: Mapping[str, tuple[Any, ...]] = {
     "architecture": ARCHITECTURES,
@@ -50,22 +53,28 @@ class SaeFile:
         return hashlib.sha256(weights.digest() + hashlib.sha256(self.config).digest()).hexdigest()
 
     def says(self) -> Mapping[str, Any]:
-        """What the cfg.json says, checked; nothing where there is none. Raises: JobError for what is not read here."""
+        """What the cfg.json says, checked; nothing where there is none. Raises: JobError for what
+        is not read here."""
         if self.config is None:
             return {}
         try:
             said = json.loads(self.config)
         except ValueError as e:
-            raise JobError(f"sae: {CONFIG} beside the file is no JSON ({e}); put back the one that came with it") from e
+            raise JobError(
+                f"sae: {CONFIG} beside the file is no JSON ({e}); put back the one that came with "
+                f"it"
+            ) from e
         if not isinstance(said, dict) or not isinstance(said.get("apply_b_dec_to_input"), bool):
             raise JobError(
-                f"sae: {CONFIG} beside the file does not say apply_b_dec_to_input (true or false); it should be one of SAELens, "
+                f"sae: {CONFIG} beside the file does not say apply_b_dec_to_input (true or false); "
+                f"it should be one of SAELens, "
                 "or lie elsewhere"
             )
         for key, may in _ONLY.items():
             value = said.get(key)
             if value is not None and value not in may:
                 raise JobError(
-                    f"sae: {CONFIG} says {key}: {json.dumps(value)}; read is only {' or '.join(map(json.dumps, may))}"
+                    f"sae: {CONFIG} says {key}: {json.dumps(value)}; read is only "
+                    f"{' or '.join(map(json.dumps, may))}"
                 )
         return said

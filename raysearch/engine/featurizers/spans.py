@@ -1,7 +1,8 @@
-"""Featurizers whose features are the coordinates along k orthonormal directions R, shape (width, k).
+"""Featurizers whose features are the coordinates along k orthonormal directions R, shape (width,
+k).
 
-f(x) = x R, rest(x) = x - x R Rᵀ, and the interchange is x <- x + ((y - x) R * m) Rᵀ: no matrix of width x width is built for k
-features, and what lies outside of the span stays.
+f(x) = x R, rest(x) = x - x R Rᵀ, and the interchange is x <- x + ((y - x) R * m) Rᵀ: no matrix of
+width x width is built for k features, and what lies outside of the span stays.
 
 Invariants: RᵀR = 1 to 1e-5; R is computed once for each forward, inverse or interchange.
 """
@@ -14,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers.featurizer import Features, Featurizer, Vectors, held, own
+from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, held, own
 
 
-class Span(Featurizer):
+class LinearSubspace(Featurizer):
     """Coordinates along `directions`."""
 
     @property
@@ -25,12 +26,12 @@ class Span(Featurizer):
     def directions(self) -> Float[Tensor, "width k"]:
         """Orthonormal."""
 
-    def forward(self, vectors: Vectors) -> tuple[Features, Vectors]:
+    def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         directions = self.directions
         features = vectors @ directions
         return features, vectors - features @ directions.T
 
-    def inverse(self, features: Features, rest: Vectors) -> Vectors:
+    def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return features @ self.directions.T + rest
 
     def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "k"] | None) -> Vectors:
@@ -42,7 +43,7 @@ class Span(Featurizer):
         return {"directions": own(self.directions)}
 
 
-class GivenSpan(Span):
+class FixedSubspace(LinearSubspace):
     """Directions that nothing trains."""
 
     given: Tensor
@@ -63,7 +64,9 @@ class GivenSpan(Span):
 def matrix(directions: Tensor) -> Tensor:
     """`directions`. Raises: ValueError where they are no (width, k) with k in 1..width."""
     if directions.ndim != 2 or not 1 <= directions.shape[1] <= directions.shape[0]:
-        raise ValueError(f"directions of shape {tuple(directions.shape)}; need (width, k), k in 1..width")
+        raise ValueError(
+            f"directions of shape {tuple(directions.shape)}; need (width, k), k in 1..width"
+        )
     return directions
 
 

@@ -1,0 +1,131 @@
+"""`raysearch status`, `logs`, `stop`, `jobs`: the flags of what is asked about jobs on a cluster.
+
+Invariants: what they do stands in `ray_jobs.py`; nothing heavy is imported before it is needed.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from raysearch.cli import flags
+from raysearch.storage.uris import is_uri
+
+if TYPE_CHECKING:
+    from raysearch.store.run_folder import RunFolder
+
+_address = click.option(
+    "--address",
+    envvar="RAY_API_SERVER_ADDRESS",
+    metavar="URL",
+    default="http://127.0.0.1:8265",
+    show_default=True,
+    help="The cluster's job server.",
+)
+_output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+
+
+def _complete(context: click.Context, _: Any, text: str) -> list[str]:
+    from raysearch.cli.ray_jobs import job_ids
+
+    return job_ids(context.params.get("address") or "http://127.0.0.1:8265", text)
+
+
+_id = click.argument("id", metavar="ID", shell_complete=_complete)
+
+
+@click.command()
+@click.argument("id", metavar="[ID]", default="latest", shell_complete=_complete)
+@_address
+@flags.store
+@_output
+@flags.loudness
+def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
+    """How the Ray job ID stands (the beginning of its id will do; default: the newest), and where
+    its run is.
+
+    Without an --address, ID may be a run of this machine too: a folder or URI, its name in the
+    store, or "latest".
+    """
+    flags.set_verbosity(given)
+    run = None if _is_given("address") else _run(id, store)
+    if run is not None:
+        from raysearch.cli.status import local_facts, local_status
+        from raysearch.cli.terminal import in_lines
+
+        click.echo(
+            json.dumps(local_facts(run), indent=2)
+            if output == "json"
+            else in_lines(local_status(run))
+        )
+        return 0
+    from raysearch.cli.ray_jobs import show_status
+    from raysearch.errors import ClusterError
+
+    try:
+        return show_status(address, id, output)
+    except ClusterError as e:
+        if _is_given("address"):
+            raise
+        raise ClusterError(
+            f"there is no run {id!r}, neither as a path nor in store {store}; and of jobs: {e}"
+        ) from e
+
+
+def _is_given(flag: str) -> bool:
+    return click.get_current_context().get_parameter_source(flag) is not ParameterSource.DEFAULT
+
+
+def _run(name: str, store: str) -> "RunFolder | None":
+    """The run of that name, if there is one."""
+    from raysearch.store.run_folder import find_run, run_names
+
+    known = (
+        is_uri(name)
+        or Path(name).is_dir()
+        or name in (*(names := run_names(store)), *(["latest"] if names else []))
+    )
+    return find_run(store, name) if known else None
+
+
+@click.command()
+@_id
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on until it ends; the exit code is the driver's own."
+)
+@_address
+@flags.loudness
+def logs(id: str, follow: bool, address: str, **given: Any) -> int:
+    """What the driver of the Ray job ID has said, on stdout."""
+    from raysearch.cli.ray_jobs import show_log
+
+    flags.set_verbosity(given)
+    return show_log(address, id, follow)
+
+
+@click.command()
+@_id
+@_address
+@flags.loudness
+def stop(id: str, address: str, **given: Any) -> int:
+    """Stop the Ray job ID, wait until its books are closed, and say how to go on."""
+    from raysearch.cli.ray_jobs import stop_job
+
+    flags.set_verbosity(given)
+    return stop_job(address, id)
+
+
+@click.command()
+@_address
+@_output
+@flags.loudness
+def jobs(address: str, output: str, **given: Any) -> int:
+    """The Ray jobs of raysearch on a cluster, the newest first."""
+    from raysearch.cli.ray_jobs import show_jobs
+
+    flags.set_verbosity(given)
+    return show_jobs(address, output, given["no_color"])

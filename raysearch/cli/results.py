@@ -1,0 +1,147 @@
+"""Results as people and programs read them: a table, JSON, JSON lines, CSV, Parquet.
+
+Invariants: JSON is JSON: numbers that are not finite become null, an evidence that is certain among
+them.
+"""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.text import Text
+
+from raysearch.cli.terminal import PlainTable, console
+from raysearch.report.control_comparison import READ, TESTED, ControlComparison
+from raysearch.report.dropped_pairs import dropped
+from raysearch.report.results_table import results
+from raysearch.report.unit_text import is_plain, places, words
+from raysearch.storage.open import FolderLike
+from raysearch.visible_text import for_stream, visible
+
+SHOWN = (
+    "variable", "layer", "component", "head", "position", "subspace", "units",
+    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
+)  # fmt: skip
+_WORDS = ("variable", "component", "position", "subspace", "units", "verdict", "set", "reason")
+"""Columns of words; the others are numbers."""
+_SAID = ("subspace", "units")
+"""Columns that `_said` makes."""
+
+
+def show_results(run: FolderLike, output: str, no_color: bool = False, **choice: Any) -> None:
+    """Writes the chosen results of a run to stdout. Raises: StoreError, JobError for a bad
+    condition."""
+    table = results(run, **choice)
+    match output:
+        case "table":
+            left_out, terminal = (
+                dropped(run),
+                console(no_color),
+            )  # read before anything is printed: it may be damaged
+            print_table(table, terminal)
+            print_dropped(left_out, terminal)
+        case "json":
+            print(json.dumps(_objects(table), indent=2))
+        case "jsonl":
+            for row in _objects(table):
+                print(json.dumps(row))
+        case "csv":
+            import pyarrow.csv as csv
+
+            if sys.stdout.isatty():
+                csv.write_csv(table, shown := io.BytesIO())
+                print(for_stream(shown.getvalue().decode(), sys.stdout), end="")
+            else:
+                csv.write_csv(table, sys.stdout.buffer)
+        case "parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, sys.stdout.buffer)
+
+
+def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
+    """The columns that people look at first: component and verdict only where they differ between
+    the rows, head only where there is one, the reason where one failed, subspace and units only
+    where the columns before do not say them (units: several at once, or another source site)."""
+    shown = PlainTable(title)
+    rows = [row | _said(row["units"]) for row in table.to_pylist()]
+    left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
+    left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
+    columns = [
+        name
+        for name in SHOWN
+        if name not in left_out and (name in table.column_names or name in _SAID)
+    ]
+    for name in columns:
+        shown.column(name, right=name not in _WORDS)
+    for row in rows:
+        style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
+        shown.row((_cell(row[name]) for name in columns), style)
+    console.print(shown if rows else "No hypothesis to show.")
+
+
+def print_dropped(lines: Sequence[str], console: Console) -> None:
+    """Which pairs do not count, and why: a line for each variable of which some do not."""
+    for line in lines:
+        console.print(visible(f"pairs: {line}"), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_controls(found: Sequence[ControlComparison], console: Console) -> None:
+    """Each accepted hypothesis beside its controls; then a warning for each that a control does as
+    well as."""
+    shown = PlainTable("Controls (IIA)")
+    names = [name for name in (*READ, *TESTED) if any(name in b.iia for b in found)]
+    rows = [{**b.row, **_said(b.row["units"])} for b in found]
+    named = ("variable", "layer", "component", "position", "subspace", "units")
+    columns = [
+        c
+        for c in named
+        if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))
+    ]
+    for name in (*columns, "accepted", *names):
+        shown.column(name, right=name not in _WORDS)
+    for row, b in zip(rows, found, strict=True):
+        own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
+        cells = (
+            [_cell(row[c]) for c in columns]
+            + [_cell(own)]
+            + [_cell(b.iia.get(name)) for name in names]
+        )
+        shown.row(cells, "yellow" if b.as_well else "")
+    console.print(shown)
+    for b in found:
+        if b.warning is not None:
+            console.print(Text(visible(f"warning: {b.warning}"), style="yellow"))
+
+
+def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:
+    return len({row[column] for row in rows}) > 1
+
+
+def _said(units: str) -> dict[str, str | None]:
+    """What there is to say of the units beside layer, component, head and position."""
+    if is_plain(units):
+        return {"subspace": None, "units": None}
+    found = places(units)
+    if len(found) == 1 and not found[0].lender:
+        return {"subspace": found[0].subspace, "units": None}
+    return {"subspace": None, "units": words(units)}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _objects(table: pa.Table) -> list[dict[str, Any]]:
+    return [{k: _finite(v) for k, v in row.items()} for row in table.to_pylist()]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

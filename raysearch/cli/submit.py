@@ -1,0 +1,244 @@
+"""`submit --address`, `resume --address http://...`: a search as a job of a Ray cluster.
+
+Invariants: what would die with the job's folder is refused; no password or token gets into the
+job's entrypoint, id or metadata, and into its environment only by a name that the user gave.
+"""
+
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import raysearch
+from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
+from raysearch.cli.terminal import say, tell
+from raysearch.cli.upload import JOB_FILE, MIB, Upload, pack
+from raysearch.cluster.job_environment import ADDRESS_KEY
+from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobRequest, JobServer
+from raysearch.deploy.wheel import needs
+from raysearch.errors import JobError, StoreError
+from raysearch.storage.uris import without_credentials
+from raysearch.store.locations import kind_of, tracking_kind
+
+TRACKING = "RAYSEARCH_TRACKING_URI"
+_STAMP = "%Y%m%dT%H%M%SZ"
+_RUN_NAME = re.compile(r"(?P<name>.+)-\d{8}T\d{6}Z-(?P<hash>[0-9a-f]{8})")
+_OWN_RIGHTS = "the nodes' own environment or role gives the rights to it"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What flags say: where to, and what the driver is told there."""
+
+    address: str
+    store: str
+    tracking_uri: str | None
+    fail_on_error: float
+    mlflow_children: int
+    quiet: bool
+    verbose: bool
+    no_color: bool
+    wait: bool
+    runtime: str
+    env: tuple[str, ...]
+
+
+def submit_job(
+    job_file: Path,
+    sets: Sequence[str],
+    include: Sequence[Path],
+    on_nodes: Sequence[Path],
+    sending: Submission,
+) -> int:
+    """Sends a job and follows it; the driver's exit code (0 where it is not waited for). Raises:
+    RaysearchError in one line."""
+    _check_store(sending)
+    command = ["run", JOB_FILE, *_flags(sending)]
+    _variables(sending.env)  # so that one which is not set is said before anything is sent
+    upload = pack(job_file, sets, on_nodes, include)
+    server = JobServer(sending.address)
+    with tempfile.TemporaryDirectory(prefix="raysearch-") as folder:
+        package = Path(folder) / "job.zip"
+        upload.write(package)
+        digest = upload.digest
+        metadata = {
+            NAME_KEY: upload.job.name,
+            HASH_KEY: digest,
+            STORE_KEY: sending.store,
+            ADDRESS_KEY: server.address,
+        }
+        order = _order(sending, _id(upload.job.name, digest), command, metadata, package)
+        return _send(server, order, sending, _words(upload))
+
+
+def resume_job(run: str, sending: Submission, retry: bool = False) -> int:
+    """Goes on with a run as a job of a cluster that reaches its store; the driver's exit code.
+    `retry`: what failed is tried again.
+
+    Raises: RaysearchError in one line.
+    """
+    run = _whole_name(run, sending.store).rstrip("/")
+    folder, is_path, name = run.rpartition("/")
+    if not is_path:
+        _check_store(sending)
+    elif kind_of(run) == "relative":
+        raise StoreError(
+            f"{run}: is a folder of this machine; give its absolute path, as the cluster has it"
+        )
+    _check_no_secret("RUN", run, _OWN_RIGHTS)
+    found = _RUN_NAME.fullmatch(name)
+    if found is None:
+        raise StoreError(
+            f"{run}: is no name of a run; it is <name>-<time>-<hash>, and `ls` of the store shows "
+            f"it"
+        )
+    command = resume_command(run, sending, retry)
+    server = JobServer(sending.address)
+    metadata = {
+        NAME_KEY: found["name"],
+        RUN_KEY: name,
+        STORE_KEY: folder or sending.store,
+        ADDRESS_KEY: server.address,
+    }
+    order = _order(sending, _id(found["name"], found["hash"]), command, metadata)
+    return _send(server, order, sending, f"resume {name}")
+
+
+def resume_command(run: str, sending: Submission, retry: bool) -> list[str]:
+    """What the driver is called with on the cluster; the store too, where `run` is a name in it.
+    Raises: JobError, StoreError."""
+    return [
+        "resume",
+        run,
+        *(["--retry-failed"] if retry else []),
+        *_flags(sending, with_store="/" not in run),
+    ]
+
+
+def _order(
+    sending: Submission,
+    id: str,
+    command: Sequence[str],
+    metadata: dict[str, str],
+    package: Path | None = None,
+) -> JobRequest:
+    sent = sending.runtime != "installed"
+    program = (
+        ["python3", "-m", "raysearch.cli"] if sent else ["raysearch"]
+    )  # what is sent along brings no script
+    return JobRequest(
+        id=id,
+        entrypoint=shlex.join([*program, *command]),
+        metadata=metadata,
+        variables=_variables(sending.env),
+        package=package,
+        modules=(Path(raysearch.__file__).parent,) if sent else (),
+        pip=needs() if sending.runtime == "pip" else (),
+    )
+
+
+def _send(server: JobServer, order: JobRequest, sending: Submission, words: str) -> int:
+    server.submit(order)
+    if not sending.quiet:
+        say(f"submitted {order.id} to {server.address} ({words})")
+    if sending.wait:
+        return follow(server, order.id)
+    tell(order.id)
+    return 0
+
+
+def _flags(sending: Submission, with_store: bool = True) -> list[str]:
+    """Of the driver. The tracking URI is left out where its variable is handed on."""
+    flags = ["--address", "auto", *(["--store", sending.store] if with_store else [])]
+    uri = sending.tracking_uri
+    if uri is not None and TRACKING not in sending.env:
+        _check_tracking(uri)
+        flags += ["--tracking-uri", uri]
+    flags += [
+        "--fail-on-error",
+        f"{sending.fail_on_error:g}",
+        "--mlflow-children",
+        str(sending.mlflow_children),
+    ]
+    given = {"--quiet": sending.quiet, "--verbose": sending.verbose, "--no-color": sending.no_color}
+    return flags + [flag for flag, is_given in given.items() if is_given]
+
+
+def _check_store(sending: Submission) -> None:
+    store = sending.store
+    _check_no_secret("--store", store, _OWN_RIGHTS)
+    match kind_of(store):
+        case "relative":
+            raise StoreError(
+                f"--store {store}: dies with the job's folder on the cluster; give an absolute "
+                f"path that the head node has "
+                "(/shared/runs) or an object store (s3://bucket/runs)"
+            )
+        case "local":
+            say(
+                f"--store {store}: is a path on the head node; to resume on another cluster, it "
+                f"must have it too"
+            )
+
+
+def _check_tracking(uri: str) -> None:
+    _check_no_secret(
+        "--tracking-uri",
+        uri,
+        "give it without, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the nodes' "
+        "environment or by --env; "
+        f"or hand it on as a whole: --env {TRACKING}",
+    )
+    match tracking_kind(uri):
+        case "relative":
+            raise StoreError(
+                f"--tracking-uri {uri}: dies with the job's folder on the cluster; give a server "
+                f"(http://mlflow:5000), an absolute "
+                "path that the head node has (sqlite:////shared/mlflow.db), or none"
+            )
+        case "local":
+            say(f"--tracking-uri {uri}: is a path on the head node")
+
+
+def _check_no_secret(flag: str, uri: str, would_do: str) -> None:
+    shown = without_credentials(uri)
+    if shown != uri:
+        raise JobError(
+            f"{flag} {shown.partition('?')[0]}: holds a password, which all who see the job's "
+            f"entrypoint would read; {would_do}"
+        )
+
+
+def _variables(names: Sequence[str]) -> dict[str, str]:
+    """The variables that the user names. Raises: JobError for one that is not set."""
+    for name in names:
+        if not re.fullmatch(r"\w+", name):
+            raise JobError(
+                f"--env {name.partition('=')[0]}: takes the name of a variable alone; set it here, "
+                f"and name it"
+            )
+        if name not in os.environ:
+            raise JobError(f"--env {name}: is not set here; export it first")
+    return {name: os.environ[name] for name in names}
+
+
+def _whole_name(run: str, store: str) -> str:
+    """ "latest" as the name that it stands for. Raises: StoreError where the store cannot be read
+    from here."""
+    if run != "latest":
+        return run
+    from raysearch.store.run_folder import find_run
+
+    return find_run(store, run).info.id
+
+
+def _id(name: str, digest: str) -> str:
+    return f"{PREFIX}{name}-{digest[:8]}-{datetime.now(UTC).strftime(_STAMP)}"
+
+
+def _words(upload: Upload) -> str:
+    return f"{len(upload.files)} files, {upload.bytes / MIB:.1f} MiB sent along"

@@ -1,0 +1,121 @@
+"""What every replica of a run is given, and how a whole task that raised is told. This file is
+light: no torch, no ray.
+
+Invariants: a pool answers each task with events for all its items, or with one Lost or Failed.
+"""
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from raysearch.causal import Pair
+from raysearch.core.events import (
+    Attributed,
+    Event,
+    Failed,
+    Fitted,
+    LossCause,
+    Lost,
+    Measured,
+    Screened,
+    Task,
+)
+from raysearch.engine.execution.usage import Usage
+
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
+"""What was fit that a task needs, where it needs nothing."""
+
+OnUsage = Callable[[str, Task | None, Usage], None]
+"""Is told what a worker (by name) has used for a task, or (None) until it was ready."""
+
+
+def unheard(worker: str, task: Task | None, usage: Usage) -> None:
+    """Where nobody asks what workers use."""
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward
+    pass.
+
+    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a
+    whole. `trust_remote_code`: run the code that lies beside the weights. `factory`: `model` names
+    a function that makes it, and the pairs are of tensors.
+
+    `components`: those that interventions may name. `memory`: GiB of a replica for activations that
+    it keeps (None: as there is room). `recipe`: how subspaces are trained, by the names of
+    `engine.fit.recipe.Recipe` (empty: not at all). `files`: of sparse autoencoders, as on every
+    node. `wording`: how texts are put to the model, by the names of `engine.wording.Wording`
+    (empty: as they are). `scores`: that are measured beside outputs.
+    """
+
+    model: str
+    revision: str | None
+    dtype: str
+    pairs: tuple[Pair, ...]
+    positions: tuple[str, ...]
+    variables: tuple[str, ...]
+    rows: int = 64
+    cpus: int = 1
+    components: tuple[str, ...] = ("residual",)
+    memory: float | None = None
+    device_map: str | None = None
+    factory: bool = False
+    trust_remote_code: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    wording: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
+
+
+def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:
+    """The event of a task that raised as a whole."""
+    return Failed(
+        task=task.id,
+        intervention=None,
+        block=None,
+        error_type=type(error).__name__,
+        message=" ".join(str(error).split()) or type(error).__name__,
+        traceback="".join(traceback.format_exception(error)),
+        node=node,
+        worker=worker,
+        attempt=task.attempt,
+        group=task.keys,
+        split=task.blocks[0].split,
+        blocks=tuple(b.index for b in task.blocks),
+    )
+
+
+def lost(task: Task, cause: LossCause, worker: str, message: str) -> Lost:
+    """The event of a task whose worker went away."""
+    return Lost(
+        task.id,
+        cause,
+        worker,
+        message,
+        task.keys,
+        task.blocks[0].split,
+        tuple(b.index for b in task.blocks),
+    )
+
+
+def check_answers(task: Task, events: Sequence[Event]) -> None:
+    """Asserts that `events` settle every item of `task`: ours to keep, or a search would wait for
+    ever."""
+    if any(isinstance(e, Failed) and e.intervention is None for e in events):
+        return
+    failed = {e.intervention for e in events if isinstance(e, Failed)}
+    if task.kind in ("screen", "attribute"):
+        got = {(e.split, e.block) for e in events if isinstance(e, Screened | Attributed)}
+        wanted = {(b.split, b.index) for b in task.blocks}
+        assert got == wanted, (task.id, got, wanted)
+        return
+    if task.kind == "fit":
+        trained = {e.key for e in events if isinstance(e, Fitted) and e.first == task.steps[0]}
+        assert trained | failed == set(task.keys), (task.id, trained, failed)
+        return
+    done = {(e.intervention, e.block) for e in events if isinstance(e, Measured)}
+    missing = {(key, b.index) for key in task.keys if key not in failed for b in task.blocks} - done
+    assert not missing, (task.id, missing)

@@ -1,0 +1,148 @@
+"""From pairs of tensors to what a network is given: positions as tokens that it has, answers as
+classes.
+
+Invariants: equal pairs, equal encoding, whatever the network's weights; an answer is a whole
+number, the class that it names.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from raysearch.causal import LAST, Input, Pair, Stimulus, index_of
+from raysearch.core.events import Encoded, Ids
+from raysearch.engine.encoding.positions import PairSide, located
+from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.errors import ModelError, PairsError, PositionError
+
+
+def encode_tensors(
+    network: TensorNetwork,
+    pairs: Sequence[Pair],
+    positions: Sequence[str],
+    variables: Sequence[str],
+) -> tuple[Encoded, ...]:
+    """The pairs as `network` sees them, with `positions` (and "last") and the counterfactuals of
+    `variables`.
+
+    Raises: PairsError for an input that is a text, or an answer that is no class of the network;
+    PositionError for a position not there, beyond the tokens that the network has, or of another
+    number of tokens in base and source; ModelError for a tensor that the network does not take.
+    """
+    encoder = _Encoder(network)
+    return tuple(encoder.encoded(pair, positions, variables) for pair in pairs)
+
+
+def stimulus_of(given: Input, what: str) -> Stimulus:
+    """Raises: PairsError for a text."""
+    if given.stimulus is None:
+        raise PairsError(
+            f"{what} is the text {given.text!r}, and the model takes tensors; give pairs of tensors"
+        )
+    return given.stimulus
+
+
+class _Encoder:
+    def __init__(self, network: TensorNetwork) -> None:
+        self._network = network
+        self._classes = network.classes
+        self._tokens: dict[object, int] = {}
+
+    def encoded(self, pair: Pair, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
+        what = f"pair {pair.index}: the "
+        sides = [
+            self._side(name, given, what + name)
+            for name, given in {"base": pair.base, **pair.sources}.items()
+        ]
+        base_positions, *theirs = located(pair.index, sides, positions)
+        asked = (
+            "base",
+            *(name for name in pair.sources if name in pair.answers),
+        )  # a source may ask nothing
+        expected = {
+            v: (pair.counterfactual, v, f"{what}counterfactual of variable {v!r}")
+            for v in variables
+        }
+        return Encoded(
+            index=pair.index,
+            base=stimulus_of(pair.base, f"{what}base"),
+            sources={
+                name: stimulus_of(source, what + name) for name, source in pair.sources.items()
+            },
+            base_positions=base_positions,
+            source_positions=dict(zip(pair.sources, theirs, strict=True)),
+            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in asked},
+            counterfactual={v: self._class(*of) for v, of in expected.items()},
+        )
+
+    def _side(self, name: str, given: Input, what: str) -> PairSide:
+        count = self._count(stimulus_of(given, what), what)
+        return PairSide(
+            name,
+            given.positions,
+            lambda position: self._position(given, what, position, count),
+            range(count),
+            last=count - 1,
+        )
+
+    def _position(self, given: Input, what: str, position: str, count: int) -> Ids:
+        index = index_of(position)
+        if position not in given.tokens and index is None:
+            known = ", ".join((*given.tokens, LAST))
+            raise PositionError(f"{what} has no position {position!r}; it has {known}")
+        at = given.tokens.get(position, (index or 0,))
+        most = max(
+            count, self._network.most_tokens(stimulus_of(given, what))
+        )  # a module may have more than the first layer
+        if max(at) >= most:
+            raise PositionError(
+                f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has "
+                f"{most} (from 0) on "
+                f"{given.shown}; name one that it has"
+            )
+        return at
+
+    def _count(self, stimulus: Stimulus, what: str) -> int:
+        """How many tokens the network has on tensors of this shape."""
+        company = self._network.company(stimulus)
+        if company not in self._tokens:
+            try:
+                self._tokens[company] = self._network.tokens(stimulus)
+            except Exception as e:  # the call is all the user's module
+                raise untaken(self._network.name, stimulus, what, e) from e
+        return self._tokens[company]
+
+    def _class(self, answers: Mapping[str, str], key: str, what: str) -> Ids:
+        if key not in answers:
+            raise PairsError(f"{what} is missing; the pair has {', '.join(answers) or 'none'}")
+        answer = answers[key]
+        classes = f'{self._network.name} has the classes "0" to "{self._classes - 1}"'
+        if not (answer.isascii() and answer.isdigit()) or str(int(answer)) != answer:
+            raise PairsError(
+                f"{what} is {answer!r}, which names no class; {classes} (answer.compare: class)"
+            )
+        if int(answer) >= self._classes:
+            one = (
+                " (one logit says nothing: put out one for each class, such as 0 and the logit)"
+                if self._classes == 1
+                else ""
+            )
+            raise PairsError(f"{what} is class {answer}; {classes}{one}")
+        return (int(answer),)
+
+
+def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
+    """The error of a network that does not run on an input, whatever it raised there."""
+    given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, ModelError):
+        return ModelError(f"{given}: {said}")
+    shape = ", ".join(["row", *map(str, stimulus.shape)])
+    whole = (
+        ""
+        if stimulus.dtype == "float32"
+        else " (where it takes no whole numbers, give it floats: 1.0 for 1)"
+    )
+    return ModelError(
+        f"{network} does not run on {given} ({type(error).__name__}: {said}); its forward is "
+        f"called with one {stimulus.dtype} tensor "
+        f"({shape}){whole}"
+    )

@@ -1,1 +1,0 @@
-"""Fits: featurizers trained on pairs, many at once, so that the output under the interchange becomes the counterfactual."""

@@ -1,0 +1,57 @@
+"""The digest of a model: which weights, tokenizer and configuration, by content. Needs no torch.
+
+Invariants: equal files, equal digest, wherever they lie; a README, a licence or a hidden file
+changes nothing.
+"""
+
+import hashlib
+from pathlib import Path
+
+from raysearch.errors import ModelError
+
+SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".json", ".model", ".txt"})
+
+
+def digest_of(path: str | Path, code: bool = False) -> str:
+    """The SHA-256 (64 hex digits) over names and contents of the model files of a folder, or of one
+    .gguf file.
+
+    Of a folder, the files directly in it count (transformers reads no others), .py files where its
+    `code` is run. The name of a .gguf file does not count.
+
+    Raises: ModelError where there is no such file or folder, it holds no model file, or one cannot
+    be read.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():
+            return _file_digest(path)
+        if not path.is_dir():
+            raise ModelError(
+                f"{path}: no such file or folder; name a model's folder or a .gguf file"
+            )
+        files = sorted((p for p in path.iterdir() if _counts(p, code)), key=lambda p: p.name)
+        if not files:
+            raise ModelError(
+                f"{path}: holds no model file; a model's folder has config.json and *.safetensors"
+            )
+        whole = hashlib.sha256()
+        for file in files:
+            whole.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+        return whole.hexdigest()
+    except OSError as e:
+        raise ModelError(
+            f"{path}: cannot be read ({e.strerror or e}); check its rights and the disk"
+        ) from e
+
+
+def _counts(file: Path, code: bool) -> bool:
+    suffixes = SUFFIXES | {".py"} if code else SUFFIXES
+    if file.name.startswith((".", "README", "LICENSE")) or file.suffix not in suffixes:
+        return False
+    return file.is_file()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,201 @@
+"""Networks that a function of the user's makes: "package.module:factory" or
+"/path/file.py:factory", any torch.nn.Module on tensors.
+
+Invariants: the factory is called once in each replica, and draws from torch's random state as it
+would anywhere, ours being put back; the module comes in evaluation mode, without gradients, in the
+dtype that was asked; its digest is of its weights and, where it stands in a file, of that file,
+whatever dtype and device it is put into.
+"""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import get_type_hints
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from raysearch.causal import Pair
+from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
+from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.half_precision import speed_up
+from raysearch.engine.networks.network import Encoder
+from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.errors import ModelError, PairsError, RaysearchError
+from raysearch.user_code import CodeKind, find
+
+KEY = "model.path"
+
+
+def _returns_module(function: object) -> bool:
+    """Whether a function says that it returns a module."""
+    try:
+        said = get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return False
+    return isinstance(said, type) and issubclass(said, nn.Module)
+
+
+NETWORK = CodeKind(
+    what="a function that returns a torch.nn.Module, or one itself",
+    would_do="my_file.py:factory, or an installed module's",
+    is_one=lambda found: isinstance(found, nn.Module),
+    is_class=lambda found: issubclass(found, nn.Module),
+    may_call=_returns_module,
+)
+
+
+@dataclass(frozen=True)
+class FactorySource:
+    """Where a module comes from. `path`: "package.module:factory" or "/path/file.py:factory";
+    `dtype`: a key of `DTYPES`."""
+
+    path: str
+    dtype: str = "float32"
+
+    def load(self, device: str = "cpu") -> "LoadedModule":
+        """The module that the factory makes, on `device`. Raises: JobError, ModelError in one line."""
+        place, _, name = self.path.rpartition(":")
+        with torch.random.fork_rng(devices=[]):
+            module = _made(place, name)
+        digest = module_digest(module, Path(place) if place.endswith(".py") else None)
+        try:
+            module = module.to(device=device, dtype=DTYPES[self.dtype])
+        except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+            raise ModelError(
+                f"{self.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+            ) from e
+        module.eval().requires_grad_(False)
+        speed_up(module)
+        return LoadedModule(module, digest, self.dtype)
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """A module ready to run, its digest and its dtype's name."""
+
+    module: nn.Module
+    digest: str
+    dtype: str = "float32"
+    commit: None = None
+    unused: tuple[()] = ()
+
+    def open(self, pairs: Sequence[Pair]) -> tuple[TensorNetwork, Encoder]:
+        """The network, its shapes looked at on the first base. Raises: ModelError where it does not
+        run on that; PairsError."""
+        if not pairs:
+            raise PairsError(
+                f"{type(self.module).__name__}: there are no pairs; the first base shows what it "
+                f"is given"
+            )
+        example = stimulus_of(pairs[0].base, what := f"pair {pairs[0].index}: the base")
+        network = TensorNetwork(self.module, example)
+        try:
+            network.firings(self.module, example)
+            once, again = network.plain(example), network.plain(example)
+        except Exception as e:  # the call is all the user's module
+            raise untaken(network.name, example, what, e) from e
+        if not torch.allclose(once, again, atol=1e-3, equal_nan=True):
+            raise ModelError(
+                f"{network.name} puts out other logits each time it is run on {what}: something in "
+                f"it is drawn at random; leave that out "
+                "outside of training (dropout: nn.Dropout, or F.dropout(x, training=self.training))"
+            )
+        return network, partial(encode_tensors, network)
+
+    def reinitialised(self, seed: int = 0) -> "LoadedModule":
+        """The same module, each part of it as its own `reset_parameters` leaves it.
+
+        Raises: ModelError where some parameter belongs to a part that has none.
+        """
+        module = copy.deepcopy(self.module)
+        parts = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
+        fixed = next((m for m in parts if not callable(getattr(m, "reset_parameters", None))), None)
+        if fixed is not None:
+            raise ModelError(
+                f"{type(fixed).__name__} cannot be given random weights: it has no "
+                f"reset_parameters(); add it, or leave out "
+                "the control random_model"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for part in parts:
+                part.reset_parameters()  # type: ignore[operator]
+        module.requires_grad_(False)
+        return replace(self, module=module, digest=f"{self.digest} with random weights {seed}")
+
+
+def look_at(
+    source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+) -> ModelSummary:
+    """What the module of `source` is, by making it and running it once. Raises: JobError,
+    ModelError, PairsError, one line."""
+    loaded = source.load()
+    network, encode = loaded.open(pairs)
+    taps = Components(network)
+    return ModelSummary(
+        components=tuple(taps.facts(component) for component in components),
+        layers=len(network.blocks),
+        width=network.width,
+        heads=network.heads,
+        path="batched",
+        weight_bytes=sum(p.numel() * p.itemsize for p in loaded.module.parameters()),
+        item_bytes=DTYPES[source.dtype].itemsize,
+        keys=0,
+        widest=widest_of(network.blocks),
+        logits=len(network.plain(network.example())),
+        encode=encode,
+    )
+
+
+def module_digest(module: nn.Module, file: Path | None = None) -> str:
+    """The SHA-256 (64 hex digits) of names, shapes, dtypes and bytes of all parameters and buffers,
+    and of the code in `file`."""
+    whole = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ModelError(
+                f"{KEY}: {name} of {type(module).__name__} is {type(tensor).__name__}; only "
+                f"tensors are kept"
+            )
+        content = tensor.detach().cpu().contiguous()
+        whole.update(f"{name}\0{content.dtype}\0{tuple(content.shape)}\0".encode())
+        whole.update(content.flatten().view(torch.uint8).numpy().tobytes())
+    if file is not None:
+        whole.update(b"\0file\0" + file.read_bytes())
+    return whole.hexdigest()
+
+
+def _made(place: str, name: str) -> nn.Module:
+    """What the factory makes. Raises: JobError where it is not there, ModelError where it raises or
+    makes something else."""
+    shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
+    factory = find(place, name, KEY, NETWORK)
+    try:
+        made = factory if isinstance(factory, nn.Module) else factory()
+    except RaysearchError:
+        raise
+    except Exception as e:
+        raise ModelError(
+            f"{KEY}: {shown} raised {type(e).__name__}: {_line(e)}; it is called without arguments"
+        ) from e
+    if not isinstance(made, nn.Module):
+        raise ModelError(
+            f"{KEY}: {shown} returned {type(made).__name__}; it must return a torch.nn.Module"
+        )
+    if isinstance(made, PreTrainedModel) and made.can_generate():
+        raise ModelError(
+            f"{KEY}: {shown} returned the language model {type(made).__name__}; give its folder or "
+            f"hub id instead "
+            "(a factory is for networks on tensors)"
+        )
+    return made
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:240]

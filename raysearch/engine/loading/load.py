@@ -1,0 +1,440 @@
+"""Loading a model and its tokenizer, quietly: a local folder, a .gguf file or a hub id.
+
+Invariants: code from a model's folder is run only where the source says so in so many words; a
+model with weights missing is refused, never filled with random ones; an adapter beside the weights
+is merged into them, or refused; the model comes in evaluation mode, without gradients, in the dtype
+that was asked.
+"""
+
+import copy
+import hashlib
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from raysearch.causal import Pair
+from raysearch.core.events import ComponentFacts, Encoded
+from raysearch.engine.encoding.encode import encode
+from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
+from raysearch.engine.loading.adapter import Adapter, adapter_of
+from raysearch.engine.loading.digest import digest_of
+from raysearch.engine.loading.dtypes import cast, dtypes_of
+from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
+from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
+from raysearch.engine.networks.blocks import ONLY
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.half_precision import speed_up
+from raysearch.engine.networks.length_boundaries import most_tokens, told_by
+from raysearch.engine.networks.network import Encoder, LanguageModel
+from raysearch.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of
+    `DTYPES`.
+
+    `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto");
+    None: all on one device. `trust_remote_code`: run the code that lies beside the weights.
+    `wording`: how texts are put to it.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: str = "float32"
+    device_map: str | None = None
+    trust_remote_code: bool = False
+    wording: PromptFormat = PLAIN
+
+    def load(self, device: str = "cpu") -> "LoadedModel":
+        return load(self, device)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts
+    are put to it; the hub's commit; what lies with it and is left out."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    dtype: str = "float32"
+    wording: PromptFormat = PLAIN
+    commit: str | None = None
+    unused: tuple[str, ...] = ()
+
+    def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
+        """The language model, and how texts become its tokens. Raises: ModelError."""
+        return LanguageModel(self.model), self.encode
+
+    def reinitialised(self, seed: int = 0) -> "LoadedModel":
+        """The same architecture with weights as its family initialises them, on the same device."""
+        build: Any = type(self.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build(copy.deepcopy(self.model.config))
+        cast(model, dtypes_of(self.model), DTYPES[self.dtype])
+        model = model.to(device=self.model.device).eval().requires_grad_(False)
+        speed_up(model)
+        return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
+
+    def encode(
+        self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
+    ) -> tuple[Encoded, ...]:
+        """The pairs in the model's tokens. Raises: PairsError, PositionError; ModelError for a pair
+        that is too long."""
+        encoded = encode(pairs, self.tokenizer, positions, variables, self.wording)
+        _check_lengths(self.model, encoded)
+        return encoded
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What is known of a model before it runs. `path`: how it is expected to be evaluated; each
+    replica proves it.
+
+    `weight_bytes`: in the dtype that was asked; `item_bytes`: of one number in it. `keys`: numbers
+    that the keys and values of a token are, all layers together (0: none are kept); `widest`: the
+    widest vector of a block; `logits`: how many there are at an answer. `encode`: how it sees
+    pairs. `unused`: what lies with it and is left out, as far as its folder shows.
+    """
+
+    components: tuple[ComponentFacts, ...]
+    layers: int
+    width: int
+    heads: int
+    path: str
+    weight_bytes: int
+    item_bytes: int
+    keys: int
+    widest: int
+    logits: int
+    encode: Encoder
+    unused: tuple[str, ...] = ()
+
+
+def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
+    """The model and tokenizer of `source`, on `device`, or spread as its device_map says.
+
+    Raises: ModelError, one line, where it cannot be loaded or lacks weights, or the device is not
+    there.
+    """
+    dtype = _dtype(source)
+    adapter, base, (where, options) = _found(source)
+    with _quiet("gguf_file" in options):
+        _configuration(base, where, options)
+        tokenizer = _tokenizer(source, adapter, where, options)
+        with nullcontext(where) if adapter is None else adapter.base_alone() as place:
+            model, info = _read(base, place, dtype, options)
+        left = check_whole(base.path, model, info)
+        if adapter is not None:
+            before = dtypes_of(model)
+            model = adapter.merged_into(model)
+            cast(model, before, dtype)
+            check_vocabulary(source.path, model, tokenizer)
+    if source.device_map is None:
+        try:
+            model = model.to(
+                device=device
+            )  # no dtype: what transformers leaves in float32 (rotary frequencies) stays so
+        except (
+            RuntimeError,
+            AssertionError,
+            ValueError,
+        ) as e:  # no CUDA; quantised weights that cannot be moved
+            raise ModelError(
+                f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+            ) from e
+    model.eval().requires_grad_(False)
+    speed_up(model)
+    folder, commit = _files_of(source, ADAPTER if adapter is not None else "config.json")
+    digest = digest_of(folder, source.trust_remote_code)
+    if adapter is not None and not adapter.is_beside:
+        of_base = digest_of(_files_of(base)[0], source.trust_remote_code)
+        digest = hashlib.sha256(f"{digest} on {of_base}".encode()).hexdigest()
+    said = () if folder.is_file() else unused(folder, source.trust_remote_code)
+    return LoadedModel(
+        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *said)
+    )
+
+
+def best_device() -> str:
+    """A GPU, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)) -> ModelSummary:
+    """What `source` is, by its configuration; no weights are read.
+
+    Raises: ModelError, one line, for a model whose blocks are not found, or that lacks one of the
+    components.
+    """
+    dtype = _dtype(source)
+    adapter, base, (where, options) = _found(source)
+    with _quiet(gguf="gguf_file" in options):
+        config = _configuration(base, where, options)
+        tokenizer = _tokenizer(source, adapter, where, options)
+        try:
+            build: Any = AutoModelForCausalLM.from_config
+            with torch.device("meta"):
+                model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
+        except Exception as e:
+            raise _unloadable(base, "configuration", e) from e
+    network = LanguageModel(model)
+    taps = Components(network)
+    return ModelSummary(
+        components=tuple(taps.facts(component) for component in components),
+        layers=len(network.blocks),
+        width=network.width,
+        heads=network.heads,
+        path="replay" if network.can_replay else "batched",
+        weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
+        item_bytes=dtype.itemsize,
+        keys=_keys(model, len(network.blocks)) if network.can_replay else 0,
+        widest=widest_of(network.blocks),
+        logits=int(model.config.get_text_config().vocab_size),
+        encode=LoadedModel(model, tokenizer, "", source.dtype, source.wording).encode,
+        unused=unused(folder, source.trust_remote_code)
+        if (folder := Path(source.path).expanduser()).is_dir()
+        else (),
+    )
+
+
+def widest_of(blocks: Sequence[nn.Module]) -> int:
+    """The widest vector that a block makes or takes, by the shapes of its weights."""
+    return max((max(p.shape) for block in blocks for p in block.parameters() if p.shape), default=0)
+
+
+def _keys(model: PreTrainedModel, layers: int) -> int:
+    """Numbers in the keys and values of a token, all layers together; an upper bound for families
+    that compress them."""
+    config = model.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    each = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 2 * layers * shared * each
+
+
+def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
+    longest = most_tokens(told_by(model.config.get_text_config()))
+    said = (
+        max((e.longest for e in encoded), default=1) - 1
+    )  # the last token of an answer is not read
+    for e in encoded:
+        if longest is not None and e.tokens + said > longest:
+            answer = f" and {said} of an answer" if said else ""
+            raise ModelError(
+                f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most "
+                f"{longest}; shorten its texts"
+            )
+
+
+def _dtype(source: ModelSource) -> torch.dtype:
+    if source.dtype not in DTYPES:
+        raise ModelError(f"dtype {source.dtype!r} is not supported; it may be {', '.join(DTYPES)}")
+    return DTYPES[source.dtype]
+
+
+def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` is to be called with."""
+    path = Path(source.path).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(
+                f"{source.path}: no such file; name a .gguf file, a model's folder or a hub id"
+            )
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"{source.path}: has no config.json; name a folder as save_pretrained writes it, a "
+                f".gguf file or a hub id"
+            )
+        return str(path), {}
+    if path.is_file():
+        raise ModelError(
+            f"{source.path}: is a file, and no .gguf; name a model's folder, a .gguf file or a hub "
+            f"id (owner/name)"
+        )
+    if (
+        path.exists()
+        or path.is_absolute()
+        or source.path.startswith((".", "~"))
+        or source.path.count("/") > 1
+    ):
+        raise ModelError(
+            f"{source.path}: no such folder; name a model's folder, a .gguf file or a hub id "
+            f"(owner/name)"
+        )
+    return source.path, {"revision": source.revision} if source.revision else {}
+
+
+def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedConfig:
+    """Raises: ModelError where it cannot be read, or is no causal language model's."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            where, trust_remote_code=source.trust_remote_code, **options
+        )
+    except Exception as e:  # the call is all theirs
+        raise _unloadable(source, "configuration", e) from e
+    called = f"{source.path}: {config.model_type}"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{called} has an encoder; {ONLY}")
+    causal: Any = AutoModelForCausalLM  # it has no types
+    own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in causal._model_mapping and not own_code:
+        raise ModelError(
+            f"{called} is no causal language model; {ONLY} by their folder, networks on tensors as "
+            f"file.py:function"
+        )
+    return config
+
+
+def _found(source: ModelSource) -> tuple[Adapter | None, ModelSource, tuple[str, dict[str, Any]]]:
+    """The adapter that is to be merged, if there is one; the source of the weights; what
+    `from_pretrained` is to be called with.
+
+    Raises: ModelError for files that would change what the model computes, and cannot be loaded.
+    """
+    folder = Path(source.path).expanduser()
+    if folder.is_dir():
+        check_beside(folder)
+    adapter = adapter_of(source.path, source.revision)
+    if adapter is None:
+        return None, source, _place(source)
+    base = replace(source, path=adapter.base, revision=adapter.revision)
+    if Path(base.path).is_dir():
+        if not adapter.is_beside:
+            check_beside(Path(base.path))
+    elif base.trust_remote_code and not _COMMIT.fullmatch(base.revision or ""):
+        raise ModelError(
+            f"{source.path}: its adapter changes {base.path}, and model.trust_remote_code: true "
+            f"would run whatever that holds on the day "
+            f"it is loaded; pin it: put a commit, 40 hex digits, into {ADAPTER} (revision)"
+        )
+    return adapter, base, _place(base)
+
+
+def _read(
+    source: ModelSource, where: str, dtype: torch.dtype, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The model, and what transformers says of loading it. Raises: ModelError."""
+    # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
+    read: Any = AutoModelForCausalLM.from_pretrained
+    spread = {} if source.device_map is None else {"device_map": source.device_map}
+    try:
+        model, info = read(
+            where,
+            dtype=dtype,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **spread,
+            **options,
+        )
+    except Exception as e:  # the call is all theirs: OSError, SafetensorError, UnpicklingError, ...
+        raise _unloadable(source, "model", e) from e
+    return model, info
+
+
+def _tokenizer(
+    source: ModelSource, adapter: Adapter | None, where: str, options: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies with the adapter, where one does; else the model's. Raises:
+    ModelError."""
+    if adapter is not None and (adapter.place / "tokenizer_config.json").is_file():
+        where, options = str(adapter.place), {}
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=source.trust_remote_code, **options
+        )
+    except (
+        Exception
+    ) as e:  # the call is all theirs, and `tokenizers` raises bare Exception for a broken file
+        raise _unloadable(source, "tokenizer", e) from e
+    return tokenizer
+
+
+def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str | None]:
+    """Where the files lie that were loaded; of a hub id the commit too, by which its cache names
+    their folder."""
+    path = Path(source.path).expanduser()
+    if path.exists():
+        return path, None
+    config = cached_file(source.path, name, revision=source.revision)
+    assert config is not None, (
+        "a model that was loaded from the hub has its configuration in the cache"
+    )
+    folder = Path(config).parent
+    return folder, folder.name
+
+
+def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {_line(error)}); "
+        f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"
+        + (
+            ""
+            if source.trust_remote_code
+            else " without remote code (model.trust_remote_code: true runs the model's own)"
+        )
+    )
+
+
+def _line(error: BaseException, limit: int = 240) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[: limit - 4] + " ..."
+
+
+@contextmanager
+def _quiet(gguf: bool) -> Iterator[None]:
+    """No progress bars and no load reports, which would spoil the driver's own; as it was before,
+    afterwards."""
+    noise: Any = transformers_logging  # it has no types
+    level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
+    noise.set_verbosity_error()
+    noise.disable_progress_bar()
+    try:
+        with _no_bar_of_gguf() if gguf else nullcontext():
+            yield
+    finally:
+        noise.set_verbosity(level)
+        if bars:
+            noise.enable_progress_bar()
+
+
+@contextmanager
+def _no_bar_of_gguf() -> Iterator[None]:
+    """No bar over a .gguf file's tensors, which has no switch: on a terminal it goes to stderr, in
+    a notebook it may be a widget."""
+    reading: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+
+    bar = reading.tqdm
+    reading.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reading.tqdm = bar

@@ -1,0 +1,55 @@
+"""Where the blocks of a model are, by one table of module names.
+
+Invariants: layers count from 0 in the order in which they run.
+"""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from raysearch.errors import ModelError
+
+BLOCKS = (
+    "model.layers",  # Llama, Mistral, Qwen, Gemma, Phi, OLMo, StableLM, ...
+    "transformer.h",  # GPT-2, GPT-J, Falcon, BLOOM, CodeGen, GPT-Neo, ...
+    "gpt_neox.layers",  # Pythia
+    "model.decoder.layers",  # OPT
+    "model.language_model.layers",  # the language model of those that also see or hear
+    "backbone.layers",  # Mamba, Mamba2, Falcon Mamba
+    "backbone.blocks",  # xLSTM
+    "rwkv.blocks",
+    "gpt_neox_japanese.layers",
+    "biogpt.layers",
+    "transformer.blocks",  # MPT, DBRX
+)
+"""Where blocks are found; the first of these names that the model has."""
+
+
+ONLY = "only causal language models (decoder-only) can be searched"
+"""The end of what is said of others."""
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder blocks of `model`, first to last: the list that the model itself runs.
+
+    Raises: ModelError for an architecture that the tables do not know, or one that is not
+    decoder-only.
+    """
+    kind = str(getattr(model.config, "model_type", type(model).__name__))
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(f"{type(model).__name__} ({kind}) has an encoder; {ONLY}")
+    for name in BLOCKS:
+        blocks = module_at(model, name)
+        if isinstance(blocks, nn.ModuleList) and len(blocks):
+            return blocks
+    raise ModelError(
+        f"{type(model).__name__} ({kind}): its blocks were not found; looked for "
+        f"{', '.join(BLOCKS)}"
+    )
+
+
+def module_at(model: nn.Module, dotted: str) -> nn.Module | None:
+    """The module of that path, or None."""
+    at: object = model
+    for name in dotted.split("."):
+        at = getattr(at, name, None)
+    return at if isinstance(at, nn.Module) else None

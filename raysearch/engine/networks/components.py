@@ -1,0 +1,401 @@
+"""Components: which tensor of which module each one is, on any architecture, by module names and
+shapes.
+
+One default table finds them; a second one holds the exceptions. What is found is looked at in one
+forward pass before it is trusted: it must run once, and be (row, token, width).
+
+Invariants: heads count from 0 in the order in which the model has them; the vector of a per-head
+component is its heads one after the other, however the model lays them out (fused and grouped
+projections included).
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from raysearch.core.events import ComponentFacts
+from raysearch.core.hypothesis import is_in_layers
+from raysearch.core.space import COMPONENTS
+from raysearch.engine.networks.attention_modules import counts_of, has_none
+from raysearch.engine.networks.blocks import module_at
+from raysearch.engine.networks.component_check import wrong_heads
+from raysearch.engine.networks.component_names import (
+    PER_HEAD,
+    PROJECTIONS,
+    TABLE,
+    attention_of,
+    in_block,
+    names_of,
+)
+from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.fused_projections import (
+    FusedProjection,
+    Layout,
+    columns_of,
+    is_fused,
+    layout_of,
+)
+from raysearch.engine.networks.hook_point import (
+    HookPoint as HookPoint,
+)  # here too: it is what taps are
+from raysearch.engine.networks.hook_point import hook_at as hook_at
+from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
+from raysearch.engine.networks.network import ModelInput, Network
+from raysearch.engine.networks.point import Point
+from raysearch.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+
+class Components:
+    """The taps of one network, looked at when they are first asked for."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._layer_of = {
+            id(m): at for at, block in enumerate(network.blocks) for m in block.modules()
+        }
+        self._found: dict[str, dict[int | None, HookPoint]] = {}
+        self._places_of: dict[Point, int] = {}
+        self._wrong: str | None = (
+            None  # what is wrong with its heads; empty: nothing; None: not looked at yet
+        )
+
+    def at(self, point: Point) -> HookPoint:
+        """Raises: ModelError for a component or a layer that the network lacks."""
+        of_layers = self.of(point.component)
+        if point.layer not in of_layers:
+            has = [layer for layer in of_layers if layer is not None]
+            of = (
+                f"layers that have it: {_ranges(sorted(has))}"
+                if has
+                else "it has it once, in no layer: leave layer out"
+            )
+            raise ModelError(
+                f"layer {point.layer} has no {point.component} in {self._network.name}; {of}"
+            )
+        return of_layers[point.layer]
+
+    def last(self, point: Point, given: ModelInput) -> int | None:
+        """The last token of the activation there on `given`, from 0; None where that is the input's
+        own. Raises: as `at`."""
+        tap = self.at(point)
+        tokens = self._network.tokens_at(tap.module, tap.side, given)
+        return None if tokens is None else tokens - 1
+
+    def of(self, component: str) -> Mapping[int | None, HookPoint]:
+        """By layer (None: of no layer).
+
+        Raises: ModelError, in one line, for a component that the network lacks, or not in a form
+        that can be patched.
+        """
+        if component not in self._found:
+            if component in PER_HEAD:
+                self._check_heads(component)
+            self._found[component] = self._look(component)
+            self._places_of.update(
+                {Point(layer, component): i for i, layer in enumerate(self._found[component])}
+            )
+        return self._found[component]
+
+    def place(self, point: Point) -> int:
+        """Which of the layers that have the component the point's is."""
+        return self._places_of[point]
+
+    def facts(self, component: str) -> ComponentFacts:
+        """What the driver needs to know of it. Raises: as `of`."""
+        taps = self.of(component)
+        layers = tuple(sorted(taps, key=lambda layer: layer or 0))
+        widths = tuple(taps[layer].width for layer in layers)
+        alike = len(set(widths)) == 1
+        heads = min(t.heads for t in taps.values())
+        example = self._network.example()
+        tokens = min(self._network.tokens_at(t.module, t.side, example) or 0 for t in taps.values())
+        return ComponentFacts(
+            component, layers, widths[0] if alike else 0, heads, () if alike else widths, tokens
+        )
+
+    def _check_heads(self, component: str) -> None:
+        """Holds head, query, key and value against the attention itself, those that there are.
+        Raises: ModelError where one fails."""
+        if self._wrong is None and self._network.device.type != "meta":
+            found = {component: self._look(component)}
+            found |= {
+                other: taps
+                for other in PER_HEAD
+                if other != component and (taps := self._had(other))
+            }
+            if len(found) == 1:
+                log.warning(
+                    "%s: its %s cannot be held against queries, keys and values",
+                    self._network.name,
+                    component,
+                )
+            of_layers = {
+                c: {at: t for at, t in taps.items() if at is not None} for c, taps in found.items()
+            }
+            self._wrong = wrong_heads(self._network, of_layers)
+        if self._wrong:
+            raise ModelError(self._wrong)
+
+    def _had(self, component: str) -> dict[int | None, HookPoint]:
+        """Empty for a component that the network lacks."""
+        try:
+            return self._look(component)
+        except ModelError:
+            return {}
+
+    @constant()
+    def _look(self, component: str) -> dict[int | None, HookPoint]:
+        places = self._places(component)
+        widths = self._widths(component, places)
+        taps = {}
+        for layer, place in places.items():
+            columns, heads = self._heads(component, place, widths[layer])
+            width = widths[layer] if columns is None else len(columns)
+            if component in PER_HEAD and (heads == 0 or width % heads):
+                raise ModelError(
+                    f"{self._network.name}: {component} of width {width} does not divide into "
+                    f"{heads} heads" + ("; it has no attention heads" if heads == 0 else "")
+                )
+            inside = self._layer_of.get(id(place.module))
+            block = None if inside is None else self._network.blocks[inside]
+            taps[layer] = HookPoint(place.module, place.side, inside, block, columns, width, heads)
+        return taps
+
+    def _places(self, component: str) -> dict[int | None, "_Place"]:
+        blocks = self._network.blocks
+        if not blocks and is_in_layers(component):
+            raise ModelError(self._network.without_layers(component))
+        if component == "residual":
+            return {at: _Place(block, "output") for at, block in enumerate(blocks)}
+        if component == "block_input":
+            return {at: _Place(block, "input") for at, block in enumerate(blocks)}
+        if component == "embedding":
+            return {None: _Place(self._embedding(), "output")}
+        if "." in component:
+            return self._dotted(component)
+        if component not in TABLE:
+            raise ModelError(
+                f"{component!r} is no component; it may be {', '.join(COMPONENTS)} or a dotted "
+                f"module path"
+            )
+        places: dict[int | None, _Place] = {
+            at: place for at in range(len(blocks)) if (place := self._in_block(component, at))
+        }
+        if not places:
+            raise ModelError(
+                f"{self._network.name} has no {component}: no block has "
+                f"{_some(names_of(component, self._kind)[1])}; "
+                f"name a module by its path: {_some(self._network.paths())}"
+            )
+        return places
+
+    def _embedding(self) -> nn.Module:
+        find: Callable[[], nn.Module] | None = getattr(
+            self._network.module, "get_input_embeddings", None
+        )
+        try:
+            return find() if find is not None else self._no_embedding()
+        except NotImplementedError:
+            return self._no_embedding()
+
+    def _no_embedding(self) -> nn.Module:
+        """The module of that name, where one has it. Raises: ModelError."""
+        module = self._network.module
+        found = module_at(module, "embedding")
+        if found is None:
+            raise ModelError(
+                f"{self._network.name} does not say what its embedding is; name a module by its "
+                f"path: {_some(self._network.paths())}"
+            )
+        return found
+
+    @property
+    def _kind(self) -> str:
+        return str(getattr(getattr(self._network.module, "config", None), "model_type", ""))
+
+    def _in_block(self, component: str, layer: int) -> "_Place | None":
+        """Raises: ModelError for a projection that puts out more than the component, its order not
+        being known."""
+        block = self._network.blocks[layer]
+        if component in PER_HEAD and has_none(self._config, layer):
+            return None
+        for name, module in in_block(component, self._kind, block):
+            side, _ = names_of(component, self._kind)
+            if component not in PER_HEAD:
+                return _Place(module, side)
+            attention = attention_of(block, name)
+            layout = layout_of(name, self._config) if component in PROJECTIONS else None
+            if layout is None and component in PROJECTIONS and is_fused(name):
+                raise ModelError(
+                    f"{self._network.name}: the order of queries, keys and values in its {name} is "
+                    f"not known, and none is guessed; "
+                    f"name that module by its dotted path, {self._path(module)}, and coordinates "
+                    f"of it"
+                )
+            return _Place(module, side, attention, layout)
+        return None
+
+    def _path(self, module: nn.Module) -> str:
+        """The dotted path of a module in a block, {layer} in the place of the layer."""
+        blocks = {id(block): at for at, block in enumerate(self._network.blocks)}
+        paths = {id(m): path for path, m in self._network.module.named_modules()}
+        path: str = paths.get(id(module), type(module).__name__)
+        inside = self._layer_of.get(id(module))
+        of_block = next((paths[b] for b, at in blocks.items() if at == inside and b in paths), None)
+        if of_block is None or not of_block.endswith(f".{inside}"):
+            return path
+        return f"{of_block.removesuffix(str(inside))}{{layer}}{path.removeprefix(of_block)}"
+
+    def _dotted(self, component: str) -> dict[int | None, "_Place"]:
+        path, side = component, "output"
+        for ending in ("input", "output"):
+            if (
+                component.endswith(f".{ending}")
+                and module_at(self._network.module, component.replace("{layer}", "0")) is None
+            ):
+                path, side = component.removesuffix(f".{ending}"), ending
+        layers = range(len(self._network.blocks)) if "{layer}" in path else (None,)
+        found = {
+            at: module_at(self._network.module, path.replace("{layer}", str(at))) for at in layers
+        }
+        places: dict[int | None, _Place] = {
+            at: _Place(module, "input" if side == "input" else "output")
+            for at, module in found.items()
+            if module is not None
+        }
+        if not places:
+            known = (
+                ""
+                if "." in path
+                else f", and no component is called so (there are {', '.join(COMPONENTS)})"
+            )
+            raise ModelError(
+                f"{self._network.name} has no module {path!r}{known}; {self._nearest(path)}"
+            )
+        return places
+
+    def _nearest(self, path: str) -> str:
+        """As much of the path as is there, and what could follow."""
+        names = path.replace("{layer}", "0").split(".")
+        for end in range(len(names) - 1, -1, -1):
+            module = (
+                module_at(self._network.module, ".".join(names[:end]))
+                if end
+                else self._network.module
+            )
+            if module is not None:
+                children = _some(name for name, _ in module.named_children()) or "none inside"
+                return f"{'.'.join(names[:end]) or 'the model'} has {children}"
+        raise AssertionError("the model itself is a module")
+
+    def _heads(
+        self, component: str, place: "_Place", width: int
+    ) -> tuple[Int[Tensor, "width"] | None, int]:
+        """Of a module whose vector is so wide, the columns of the component (None: all), and how
+        many heads it has."""
+        if component not in PER_HEAD or place.attention is None:
+            return None, 0
+        count = counts_of(place.attention, self._config, self._network.heads)
+        if place.layout is None:
+            return None, count.heads if component in ("head", "query") else count.groups
+        asked = FusedProjection(place.attention, self._config, count.heads, count.groups, width)
+        try:
+            columns, heads = columns_of(component, place.layout, asked)
+        except ModelError as e:
+            raise ModelError(
+                f"{self._network.name}: {component}: {e}; name a module by its dotted path"
+            ) from e
+        if not heads:
+            raise ModelError(
+                f"{self._network.name} has no {component} of each head: a part of it is shared by "
+                f"all heads; "
+                f"name a module by its dotted path, such as {self._path(place.module)}"
+            )
+        return columns, heads
+
+    @property
+    def _config(self) -> Any:
+        config: Any = getattr(self._network.module, "config", None)
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    def _widths(
+        self, component: str, places: Mapping[int | None, "_Place"]
+    ) -> dict[int | None, int]:
+        """As seen in one forward pass; of a model without weights, as its modules say."""
+        if self._network.device.type == "meta":
+            return {layer: self._said_width(p.module, p.side) for layer, p in places.items()}
+        widths: dict[int | None, int] = {}
+
+        def look(layer: int | None) -> Callable[[Tensor, HookCall], None]:
+            def edit(activation: Tensor, _moment: HookCall) -> None:
+                widths[layer] = activation.shape[-1]
+
+            return edit
+
+        network, example = self._network, self._network.example()
+        hooks = []
+        for layer, place in places.items():
+            network.check_patchable(component, place.module, place.side)
+            inside = self._layer_of.get(id(place.module))
+            block = None if inside is None else network.blocks[inside]
+            tap = HookPoint(place.module, place.side, inside, block, None, 0, 0)
+            hooks.append(hook_at(network, tap, look(layer), example))
+        try:
+            with torch.inference_mode(), owned_hooks(hooks):
+                network.plain(example, whole=True)
+        except (ModelError, AssertionError) as e:
+            raise ModelError(
+                f"{network.name}: {component} cannot be patched: {e}; name another component"
+            ) from e
+        except (
+            Exception
+        ) as e:  # the call is all the model's: shapes that do not fit, a kernel that is not there
+            said = " ".join(str(e).split())[:200]
+            raise ModelError(
+                f"{network.name} does not run, without any intervention, on {example!r} "
+                f"({type(e).__name__}: {said}); "
+                "its configuration or weights are broken, or something that it needs is not "
+                "installed"
+            ) from e
+        return widths
+
+    def _said_width(self, module: nn.Module, side: HookSide) -> int:
+        """0 where nothing says it. Blocks, attention and MLPs put out what they take in."""
+        for name in (
+            ("in_features", "nx") if side == "input" else ("out_features", "nf", "embedding_dim")
+        ):
+            width = getattr(module, name, None)  # nx, nf: transformers' Conv1D
+            if isinstance(width, int):
+                return width
+        is_leaf = next(module.children(), None) is None
+        return 0 if is_leaf else self._network.width
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A module and its side; of a component with heads, the attention that holds it, and how it is
+    laid out, if it is fused."""
+
+    module: nn.Module
+    side: HookSide
+    attention: nn.Module | None = None
+    layout: Layout | None = None
+
+
+def _some(names: Iterable[str], limit: int = 6) -> str:
+    shown = list(names)
+    return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    whole = list(range(layers[0], layers[-1] + 1)) == list(layers)
+    return (
+        f"{layers[0]}..{layers[-1]}" if whole and len(layers) > 1 else ", ".join(map(str, layers))
+    )

@@ -1,0 +1,113 @@
+"""What the modules of a network on tensors are given and put out: seen once, on a few rows alike,
+before anything is patched there.
+
+Invariants: an activation can be patched where its first dimension is the row, whatever the number
+of rows; the network is as it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raysearch.engine.networks.hooks import HookSide, ModuleCall, output_activation
+
+ROWS = 2, 3
+"""How many rows alike are run: a dimension that is as long as both is the row."""
+
+Key = tuple[int, HookSide]
+"""A module, by its id, and its side."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationShape:
+    """An activation of all runs of a module: how many tokens they have together, how wide they are.
+    `wrong`: why it cannot be patched."""
+
+    tokens: int
+    width: int
+    wrong: str | None = None
+
+
+def seen_of(
+    modules: Sequence[nn.Module], run: Callable[[int], Any]
+) -> Mapping[Key, ActivationShape]:
+    """What each of `modules` that runs is given and puts out, as `run(rows)` runs the network on so
+    many rows.
+
+    Where the network takes no more than one row at a time, one row is looked at.
+    """
+    try:
+        trials = [(rows, _activations(modules, partial(run, rows))) for rows in ROWS]
+    except Exception:  # noqa: BLE001  the call is all the user's module: it may take rows one at a time, which is no fault
+        trials = [(1, _activations(modules, partial(run, 1)))]
+    return {
+        key: _seen([(rows, found.get(key, [])) for rows, found in trials]) for key in trials[0][1]
+    }
+
+
+def patchable(module: nn.Module, seen: Mapping[Key, ActivationShape]) -> list[str]:
+    """The outputs of its modules that can be patched, as a job names them, in the order of the
+    modules."""
+    return [
+        f"{name}.output"
+        for name, one in module.named_modules()
+        if name and (found := seen.get((id(one), "output"))) is not None and found.wrong is None
+    ]
+
+
+def _activations(modules: Sequence[nn.Module], run: Callable[[], Any]) -> dict[Key, list[Any]]:
+    found: dict[Key, list[Any]] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.setdefault((id(module), "input"), []).append(ModuleCall(args, kwargs).activation)
+
+    def after(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        found.setdefault((id(module), "output"), []).append(output_activation(output))
+
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
+    handles += [module.register_forward_hook(after) for module in modules]
+    try:
+        with torch.inference_mode():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _seen(trials: Sequence[tuple[int, Sequence[Any]]]) -> ActivationShape:
+    """Of the activations of one module and side: in each trial one for each of its runs."""
+    wrong = next(
+        (w for rows, runs in trials for w in (_wrong(rows, run) for run in runs) if w), None
+    )
+    if wrong is not None:
+        return ActivationShape(0, 0, wrong)
+    _, runs = trials[0]
+    widths = {run.shape[-1] for run in runs}
+    if len(widths) > 1 or any(len(other) != len(runs) for _, other in trials):
+        return ActivationShape(
+            0,
+            0,
+            f"its runs put out vectors of {', '.join(map(str, sorted(widths)))} numbers; they need "
+            f"be alike",
+        )
+    return ActivationShape(sum(run.shape[1] if run.ndim == 3 else 1 for run in runs), *widths)
+
+
+def _wrong(rows: int, activation: Any) -> str | None:
+    if not isinstance(activation, Tensor):
+        return f"its activation is {type(activation).__name__}, not a tensor (row, width) or (row, token, width)"
+    shape = tuple(activation.shape)
+    if activation.ndim not in (2, 3):
+        return f"its activation is {shape}, not (row, width) or (row, token, width)"
+    if shape[0] != rows:
+        return f"its activation is {shape} on {rows} row{'s' * (rows > 1)}: the row is not its first dimension (batch_first)"
+    return (
+        None
+        if activation.is_floating_point()
+        else f"its activation is whole numbers ({activation.dtype})"
+    )

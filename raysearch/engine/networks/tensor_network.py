@@ -1,0 +1,269 @@
+"""Networks on tensors: an MLP, a vision transformer, a recurrent network; any module that takes one
+tensor and puts out class logits.
+
+    TensorNetwork(model, example)                   the blocks are looked for: the layers of a GRU or LSTM, its cells, or the module list
+    TensorNetwork(model, example, blocks="net")     they are the children of that module
+
+Where no blocks are found there are none: no layers, and what is patched is named by the path of its
+module.
+
+An activation (row, width) has no tokens: its vector is token 0. In a recurrent network the time
+steps are the tokens: each layer is run as its own step (`recurrent.Step`), once for every time
+step, so that what is patched at one step is felt by those after it. The "residual" is the hidden
+state that a step puts out, the "block_input" what the step is given. The tokens of a module that
+runs several times (a cell in a loop, a block that is used again) are those of its runs, one run
+after the other; how often it runs is counted in one pass for each shape of input. "last" is the
+last token of the activation that is patched, which may have others than the blocks have (a vector
+that was pooled has one).
+
+Invariants: rows of one company have one shape; the model is as it was afterwards; a recurrent
+network's steps share its weights.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raysearch.causal import Stimulus
+from raysearch.core.events import ModelInput
+from raysearch.engine.networks.blocks import module_at
+from raysearch.engine.networks.hooks import HookSide
+from raysearch.engine.networks.module_shapes import ActivationShape, Key, patchable, seen_of
+from raysearch.engine.networks.recurrent import steps_of, stepwise, unsteppable
+from raysearch.errors import ModelError
+
+BLOCKS = (
+    "vit.layers",
+    "vit.encoder.layer",
+    "encoder.layers",
+    "encoder.layer",
+    "blocks",
+    "layers",
+    "h",
+    "transformer.h",
+)
+"""Where the blocks are looked for, before the only list of modules that there is."""
+
+
+class TensorNetwork:
+    """`module` on inputs such as `example` (a tensor without a row dimension). The answer is one of
+    its classes.
+
+    `blocks`: the dotted path of the module whose children are the layers (a ModuleList or
+    Sequential), or that is a GRU or LSTM, or a cell of one. Numbers that are not whole come in the
+    dtype of the module's own. `without_blocks`: why none were found, where none were.
+
+    Raises: ModelError where there are no blocks at that path.
+    """
+
+    flat = True
+    width = 0
+
+    def __init__(
+        self, module: nn.Module, example: Tensor | Stimulus, blocks: str | None = None
+    ) -> None:
+        self.module = module
+        self._example = example if isinstance(example, Stimulus) else Stimulus.of(example)
+        found, self.without_blocks = _blocks(module, blocks)
+        self._recurrent = found if isinstance(found, nn.RNNBase) else None
+        self._steps = steps_of(found) if isinstance(found, nn.RNNBase) else []
+        self.blocks: Sequence[nn.Module] = self._steps or (
+            found if isinstance(found, list) else list(found.children())
+        )
+        self._firings: dict[Hashable, Mapping[int, int]] = {}
+        self._seen: dict[Hashable, Mapping[Key, ActivationShape]] = {}
+        own = next(chain(module.parameters(), module.buffers()), torch.empty(0))
+        self._device = own.device
+        self._dtype = own.dtype if own.is_floating_point() else torch.float32
+        config = getattr(module, "config", None)
+        self.heads = int(getattr(config, "num_attention_heads", 0) or 0)
+
+    @property
+    def name(self) -> str:
+        return type(self.module).__name__
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def company(self, given: ModelInput) -> Hashable:
+        return _stimulus(given).dtype, _stimulus(given).shape
+
+    def pad(self, given: ModelInput) -> int:
+        return 0
+
+    def firings(self, module: nn.Module, given: ModelInput) -> int:
+        """As counted in one pass; 1 for a module that does not run at all, so that a hook on it is
+        an error."""
+        company = self.company(given)
+        if company not in self._firings:
+            self._firings[company] = self._counted(given)
+        return max(1, self._firings[company].get(id(module), 0))
+
+    def seen(self, given: ModelInput) -> Mapping[Key, ActivationShape]:
+        """What each module that runs is given and puts out, on inputs of the company of `given`."""
+        company = self.company(given)
+        if company not in self._seen:
+            self._seen[company] = seen_of(self._modules, lambda rows: self.batch([given] * rows))
+        return self._seen[company]
+
+    def tokens_at(self, module: nn.Module, side: HookSide, given: ModelInput) -> int | None:
+        """How many tokens the activation there has on `given`; None where it cannot be looked at."""
+        found = self.seen(given).get((id(module), side))
+        return None if found is None or found.wrong is not None else found.tokens
+
+    def tokens(self, given: ModelInput) -> int:
+        """How many the first layer has: time steps, patches; 1 where there are none. Without
+        layers, the most that a module puts out."""
+        first = self.tokens_at(self.blocks[0], "output", given) if self.blocks else None
+        return self.most_tokens(given) if first is None else first
+
+    def most_tokens(self, given: ModelInput) -> int:
+        """Of all modules' outputs."""
+        found = self.seen(given)
+        return (
+            max((one.tokens for (_, side), one in found.items() if side == "output"), default=0)
+            or 1
+        )
+
+    def check_patchable(self, component: str, module: nn.Module, side: HookSide) -> None:
+        """Raises: ModelError as it is told by a few rows such as the example, with the modules that
+        can be named instead."""
+        found = self.seen(self._example).get((id(module), side))
+        wrong = "it never runs in a forward pass" if found is None else found.wrong
+        if wrong is not None:
+            raise ModelError(
+                f"{self.name}: {component} cannot be patched: {wrong}; {self._instead()}"
+            )
+
+    def without_layers(self, component: str) -> str:
+        which = (
+            f"no layers, which {component} is of"
+            if "." not in component
+            else f"no layers for the {{layer}} in {component}"
+        )
+        return f"{self.name} has {which}: {self.without_blocks}; {self._instead()}"
+
+    def paths(self) -> Sequence[str]:
+        return patchable(self.module, self.seen(self._example))
+
+    def _instead(self) -> str:
+        named = self.paths()
+        if not named:
+            return "none of its modules puts out what can be patched: give it one that puts out (row, width) or (row, token, width)"
+        return f"name a module by its path: {', '.join(named[:12])}{', ...' * (len(named) > 12)}"
+
+    @property
+    def classes(self) -> int:
+        """How many the answer is one of."""
+        with torch.inference_mode():
+            return len(self.plain(self._example))
+
+    def example(self) -> ModelInput:
+        return self._example
+
+    def plain(self, given: ModelInput, whole: bool = False) -> Float[Tensor, "class"]:
+        return self.batch([given])[0]
+
+    def batch(self, givens: Sequence[ModelInput]) -> Float[Tensor, "row class"]:
+        inputs = torch.stack([_tensor(given) for given in givens]).to(self.device)
+        if inputs.is_floating_point():
+            inputs = inputs.to(self._dtype)
+        with stepwise(self._recurrent, self._steps):
+            out = self.module(inputs)
+        logits = _logits(out)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(givens):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(
+                f"{self.name} puts out {got} on {len(givens)} row{'s' * (len(givens) > 1)}; need "
+                f"class logits (row, class), alone, first "
+                "of a tuple or list, or as logits of a dict or object"
+            )
+        return logits.float()
+
+    @property
+    def _modules(self) -> Sequence[nn.Module]:
+        """All of them, and the steps that are run in the place of a recurrent network."""
+        return list(dict.fromkeys(chain(self.module.modules(), self._steps)))
+
+    def _counted(self, given: ModelInput) -> Mapping[int, int]:
+        """By the id of a module, how often it runs."""
+        counts: dict[int, int] = {}
+
+        def count(module: nn.Module, _inputs: Any) -> None:
+            counts[id(module)] = counts.get(id(module), 0) + 1
+
+        handles = [module.register_forward_pre_hook(count) for module in self._modules]
+        try:
+            with torch.inference_mode():
+                self.plain(given)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return counts
+
+
+def _logits(out: Any) -> Any:
+    """What of a network's output is said to be its logits."""
+    if isinstance(out, Mapping):
+        return out.get("logits", out)
+    return getattr(out, "logits", out[0] if isinstance(out, tuple | list) and out else out)
+
+
+def _blocks(module: nn.Module, path: str | None) -> tuple[nn.Module | list[nn.Module], str]:
+    """The module whose children are the blocks, or the recurrent network, or the blocks themselves;
+    of none, what there is instead."""
+    if path is not None:
+        found = module if path == "" else module_at(module, path)
+        if isinstance(found, nn.RNNCellBase):
+            return [found], ""
+        if found is None or not (isinstance(found, nn.RNNBase) or len(list(found.children()))):
+            raise ModelError(
+                f"{type(module).__name__} has no blocks at {path!r}; name a list of modules, a "
+                f"GRU, an LSTM or a cell"
+            )
+        return found, ""
+    recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
+    if len(recurrent) == 1 and not (reason := unsteppable(recurrent[0])):
+        return recurrent[0], ""
+    for name in BLOCKS:
+        found = module_at(module, name)
+        if isinstance(found, nn.ModuleList | nn.Sequential) and len(found):
+            return found, ""
+    cells: list[nn.Module] = [m for m in module.modules() if isinstance(m, nn.RNNCellBase)]
+    lists = [m for m in module.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m)]
+    if cells and not recurrent:
+        return cells, ""
+    if len(lists) == 1 and not recurrent:
+        return lists[0], ""
+    if len(recurrent) == 1:
+        return [], reason
+    if recurrent:
+        return [], f"it has {len(recurrent)} recurrent networks, and one alone is run step by step"
+    return (
+        [],
+        f'it has {len(lists)} lists of modules, and none is called "layers"'
+        if lists
+        else "it has no list of modules",
+    )
+
+
+def _stimulus(given: ModelInput) -> Stimulus:
+    assert isinstance(given, Stimulus), "a network on tensors is given a tensor"
+    return given
+
+
+def _tensor(given: ModelInput) -> Tensor:
+    return _read(_stimulus(given))
+
+
+@lru_cache(maxsize=65536)
+def _read(stimulus: Stimulus) -> Tensor:
+    """Its tensor, which nobody writes to."""
+    dtype = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}[stimulus.dtype]
+    return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)

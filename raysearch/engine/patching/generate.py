@@ -1,0 +1,119 @@
+"""Generation under intervention: the model's own `generate`, with owned hooks on it.
+
+Invariants: at the prompt a row is patched exactly as when it is measured; each module runs once for
+the prompt and once for each new token after the first, else an error; the global random state is as
+it was.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raysearch.core.events import Ids
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.hooks import Edit, HookCall, MisfiredHookError, owned_hooks
+from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.patching.oracle import edits
+from raysearch.engine.patching.rows import Patch, Row
+from raysearch.errors import PositionError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """A rule by which new tokens are drawn: softmax(logits / temperature), of the `top_k` best (0:
+    all), of mass `top_p`; from `seed`."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@torch.inference_mode()
+def generate(
+    network: LanguageModel,
+    taps: Components,
+    row: Row,
+    new_tokens: int,
+    every: bool = False,
+    sampling: Sampling | None = None,
+) -> Ids:
+    """The new tokens, at most `new_tokens` (fewer where the model ends): greedy, or as `sampling`
+    says.
+
+    The patches act on the prompt; with `every`, each acts on every new token too, with what its
+    last token is lent.
+
+    Raises: PositionError for a patch beyond the prompt; MisfiredHookError where a module does not
+    run once for each token.
+    """
+    prompt = row.base
+    assert isinstance(prompt, tuple), "a language model is given token ids"
+    beyond = max((t for patch in row.patches for t in patch.tokens), default=0)
+    if beyond >= len(prompt):
+        raise PositionError(
+            f"the prompt has {len(prompt)} tokens, and no token {beyond} (from 0); name one that "
+            f"it has"
+        )
+    onwards = (
+        edits(network, taps, Row(prompt, tuple(map(_of_last, row.patches))))
+        if every
+        else [None] * len(row.patches)
+    )
+    counts = [0] * len(row.patches)
+    hooks = []
+    for at, (patch, edit, again) in enumerate(
+        zip(row.patches, edits(network, taps, row), onwards, strict=True)
+    ):
+        tap = taps.at(patch.point)
+        hooks.append(tap.hook(_counted(counts, at, len(prompt), edit, again), times=None))
+    options: dict[str, Any] = {"do_sample": False}
+    if sampling is not None:
+        options = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+        }
+    ids = torch.tensor([prompt], device=network.device)
+    devices = [network.device] if network.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), owned_hooks(hooks):
+        torch.manual_seed(sampling.seed if sampling is not None else 0)
+        network.forget()
+        out: Tensor = network.model.generate(  # type: ignore[operator]
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            num_beams=1,
+            use_cache=True,
+            **options,
+        )
+    new = tuple(out[0, len(prompt) :].tolist())
+    if any(count != len(new) for count in counts):
+        raise MisfiredHookError(
+            f"hooks fired {counts} times while {len(new)} tokens were generated; each should "
+            f"{len(new)}"
+        )
+    return new
+
+
+def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | None) -> Edit:
+    """`edit` on the prompt, `again` on each new token."""
+
+    def counted(activation: Tensor, moment: HookCall) -> Tensor | None:
+        counts[at] += 1
+        if moment.first == 0:
+            return edit(activation, moment)
+        assert moment.first >= prompt, "the prompt is run at once"
+        return None if again is None else again(activation, replace(moment, first=0))
+
+    return counted
+
+
+def _of_last(patch: Patch) -> Patch:
+    """The patch as it acts on a new token: the only one in its activation, and lent what the
+    patch's last one is."""
+    sources = tuple(replace(source, tokens=source.tokens[-1:]) for source in patch.sources)
+    return replace(patch, tokens=(0,), sources=sources)

@@ -1,0 +1,157 @@
+"""One fit on its way: its featurizer, its optimiser, what it has found; to bytes and back, so that
+it can be gone on with.
+
+Invariants: what is gone on with from its bytes comes out as if there had been no pause, bit for bit
+on one device; equal progress, equal bytes; the best featurizer is the one with the highest
+validation IIA, then the lowest validation loss, then the first (the last, where there are no pairs
+to validate on).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from raysearch.core.hypothesis import canonical_json
+from raysearch.engine.featurizers.featurizer import Featurizer
+from raysearch.engine.featurizers.make import to_bytes
+from raysearch.engine.training.recipe import Recipe
+from raysearch.errors import ResumeError
+
+LossPoint = tuple[int, float, float | None]
+"""Steps done, the mean training loss since the last point, the validation IIA."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """On `n` change pairs the share of matches (None where there is none), and on all the mean loss
+    (None: no pairs)."""
+
+    iia: float | None
+    n: int
+    loss: float | None
+
+    def is_better_than(self, other: "Validation") -> bool:
+        """By IIA, then loss; where nothing is validated on, the later is."""
+        if self.loss is None:
+            return True
+        ours, theirs = (
+            (-1.0 if v.iia is None else v.iia, -_or_infinite(v.loss)) for v in (self, other)
+        )
+        return ours > theirs
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """`name`: which intervention and seed. `optimizer`: None where nothing is trained. `losses`: of
+    the steps since the last point. `waited`: looks since the best. `collapsed`: whether the best
+    interchanges nothing, or everything.
+    """
+
+    name: str
+    featurizer: Featurizer
+    optimizer: torch.optim.Optimizer | None
+    step: int = 0
+    losses: tuple[float, ...] = ()
+    points: tuple[LossPoint, ...] = ()
+    validation: Validation = Validation(None, 0, None)
+    found: Mapping[str, float] | None = None
+    best: bytes | None = None
+    waited: int = 0
+    stopped: bool = False
+    collapsed: bool = False
+
+    def look(self, seen: Validation, patience: int) -> None:
+        """Takes notice of a validation. The featurizer is hardened."""
+        self.points += ((self.step, sum(self.losses) / max(1, len(self.losses)), seen.iia),)
+        self.losses = ()
+        if self.best is None or seen.is_better_than(self.validation):
+            self.validation, self.best, self.found = (
+                seen,
+                to_bytes(self.featurizer),
+                self.featurizer.found(),
+            )
+            self.waited, self.collapsed = 0, self.featurizer.collapsed
+        else:
+            self.waited += 1
+            self.stopped = 0 < patience <= self.waited
+
+    def to_bytes(self, recipe: Recipe) -> bytes:
+        """All that is needed to go on."""
+        tensors = {f"featurizer.{name}": t for name, t in self.featurizer.state_dict().items()}
+        moments_of = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
+        for at, moments in moments_of.items():
+            tensors |= {
+                f"optimizer.{at}.{name}": t for name, t in moments.items() if isinstance(t, Tensor)
+            }
+        if self.best is not None:
+            tensors["best"] = torch.frombuffer(bytearray(self.best), dtype=torch.uint8)
+        facts = {
+            "name": self.name,
+            "recipe": asdict(recipe),
+            "step": self.step,
+            "losses": self.losses,
+            "points": self.points,
+            "validation": asdict(self.validation),
+            "found": self.found,
+            "waited": self.waited,
+            "stopped": self.stopped,
+            "collapsed": self.collapsed,
+        }
+        return safetensors.torch.save(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
+            {"fit": canonical_json(facts)},
+        )
+
+    def take_up(self, state: bytes, recipe: Recipe) -> None:
+        """Becomes what `to_bytes` was made of. Raises: ResumeError where that was another fit, or
+        asked for otherwise."""
+        assert self.optimizer is not None, "what is not trained is not gone on with"
+        tensors, facts = _read(state)
+        if (facts["name"], facts["recipe"]) != (
+            self.name,
+            json.loads(canonical_json(asdict(recipe))),
+        ):
+            what = "recipe" if facts["name"] == self.name else f"fit ({facts['name']})"
+            raise ResumeError(
+                f"{self.name}: the state is that of another {what}; begin anew without it"
+            )
+        self.featurizer.load_state_dict(_under("featurizer", tensors))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer", tensors).items():
+            at, which = name.split(".", 1)
+            moments.setdefault(int(at), {})[which] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        best = tensors.get("best")
+        self.best = None if best is None else best.numpy().tobytes()
+        self.step, self.waited = facts["step"], facts["waited"]
+        self.stopped, self.collapsed = facts["stopped"], facts["collapsed"]
+        self.losses = tuple(facts["losses"])
+        self.points = tuple((step, loss, iia) for step, loss, iia in facts["points"])
+        self.validation, self.found = Validation(**facts["validation"]), facts["found"]
+
+
+def _read(state: bytes) -> tuple[dict[str, Tensor], Any]:
+    try:
+        length = int.from_bytes(state[:8], "little")
+        facts = json.loads(json.loads(state[8 : 8 + length])["__metadata__"]["fit"])
+        return safetensors.torch.load(state), facts
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ResumeError(
+            f"what should be the state of a fit cannot be read ({error}); begin anew without it"
+        ) from error
+
+
+def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")
+    }
+
+
+def _or_infinite(loss: float | None) -> float:
+    return float("inf") if loss is None else loss

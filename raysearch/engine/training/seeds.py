@@ -1,0 +1,108 @@
+"""A fit task's seeds through the trainer: those that are trained in steps together, those that are
+computed one by one.
+
+Invariants: a fault takes nobody with it; what a seed is fit to are the counterfactuals of its
+variable, or, as a control, a fixed relabelling of them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from raysearch.core.controls import arbitrary_labels
+from raysearch.core.events import Encoded, Ids, Seed
+from raysearch.core.hypothesis import CLOSED_FORM, Intervention
+from raysearch.engine.featurizers.make import closed_form
+from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
+from raysearch.engine.training.trainer import Trainer
+from raysearch.errors import JobError
+
+
+def fit_seeds(
+    trainer: Trainer,
+    seeds: Sequence[Seed],
+    steps: tuple[int, int],
+    pairs: Sequence[Encoded],
+    targets: Targets,
+    tensors: Mapping[str, bytes],
+) -> dict[str, FitOutcome | FitFault]:
+    """What comes of each seed, by its key, after the steps [first, last). `tensors`: what they go
+    on from or begin within, by digest."""
+    closed = [
+        seed for seed in seeds if seed.intervention.units[0].subspace.featurizer in CLOSED_FORM
+    ]
+    trained = [seed for seed in seeds if seed not in closed]
+    asked = [
+        FitRequest(s.intervention, s.seed, *(_named(d, tensors) for d in (s.state, s.start)))
+        for s in trained
+    ]
+    fits = trainer.fit(asked, pairs, targets, *steps) if asked else []
+    found = dict(zip((seed.key for seed in trained), fits, strict=True))
+    return found | {
+        seed.key: _computed(trainer, seed.intervention, pairs, targets) for seed in closed
+    }
+
+
+def targets_of(
+    interventions: Iterable[Intervention], pairs: Iterable[Encoded], every: Iterable[Encoded]
+) -> Targets:
+    """The answers that each is to bring about on `pairs`. `every`: all pairs of the run, by which
+    labels are made arbitrary."""
+    pairs, every = tuple(pairs), tuple(every)
+    return {i.id: _wanted(i, pairs, every) for i in interventions}
+
+
+def _wanted(
+    intervention: Intervention, pairs: Sequence[Encoded], every: Sequence[Encoded]
+) -> dict[int, Ids]:
+    variable = intervention.variable
+    assert variable is not None, "what is fit is fit for a variable"
+    wanted = {pair.index: pair.counterfactual[variable] for pair in pairs}
+    if intervention.control != "arbitrary_labels":
+        return wanted
+    labels = arbitrary_labels(pair.counterfactual[variable] for pair in every)
+    return {index: labels[ids] for index, ids in wanted.items()}
+
+
+def _named(digest: str | None, tensors: Mapping[str, bytes]) -> bytes | None:
+    return None if digest is None else tensors[digest]
+
+
+def _computed(
+    trainer: Trainer, intervention: Intervention, pairs: Sequence[Encoded], targets: Targets
+) -> FitOutcome | FitFault:
+    try:
+        vectors, labels = trainer.activations(intervention, pairs)
+        named = [at for at, label in enumerate(labels) if label is not None]
+        subspace = intervention.units[0].subspace
+        if subspace.featurizer == "mean_difference":
+            _check_classes(intervention, pairs)
+            vectors, labels = vectors[named], tuple(labels[at] for at in named)
+        featurizer = closed_form(subspace, vectors, labels)
+    except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+        return FitFault(intervention.id, 0, error)
+    (fit,) = trainer.validated([(intervention, featurizer)], pairs, targets)
+    return fit
+
+
+def _check_classes(intervention: Intervention, pairs: Sequence[Encoded]) -> None:
+    """Raises: JobError where the pairs do not tell which class a source is of.
+
+    A replica knows answers, not the variable's values. Where the counterfactual is the source's own
+    answer it is the class of the source; else it hangs on the base too, and means over it would be
+    of mixed classes.
+    """
+    variable = intervention.variable or ""
+    mixed = next(
+        (
+            p
+            for p in pairs
+            if p.counterfactual[variable] not in [p.answers.get(name) for name in p.sources]
+        ),
+        None,
+    )
+    if mixed is not None:
+        raise JobError(
+            f"mean_difference: the classes of {variable!r} are not told by the pairs: in pair "
+            f"{mixed.index} its counterfactual is not the "
+            "source's own answer, so it hangs on the base too; use it for a variable that is the "
+            "answer, or use das"
+        )

@@ -1,0 +1,174 @@
+"""The card of a saved intervention: what it is and where it comes from, as JSON and back. Needs no
+torch.
+
+Invariants: read_card(card_text(c)) == c; what is not exactly of this form is refused in one line
+that names the key, never guessed; the id on a card is the id of the intervention on it.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from raysearch.core.hypothesis import Intervention
+from raysearch.errors import StoreError
+
+FORMAT_VERSION = 1
+"""Of a saved intervention: the card, and the tensors beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOrigin:
+    """The model that an intervention was found on. `path`: as the job has it; `digest`: of its
+    files (engine/loading/digest.py)."""
+
+    path: str
+    revision: str | None = None
+    digest: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The figures that a search found for a saved intervention, in the words of the table
+    `verdicts`. None: not known; numbers are finite.
+
+    `threshold`, `false_accept`: of the test that gave the verdict. `score`: what this was on, and
+    so `iia`, `low`, `high` and `holdout_iia` are the mean of; None: matches. `run`: the run's id;
+    `hypothesis`: its id in that run.
+    """
+
+    run: str | None = None
+    hypothesis: str | None = None
+    verdict: str | None = None
+    n: int | None = None
+    matches: int | None = None
+    iia: float | None = None
+    low: float | None = None
+    high: float | None = None
+    holdout_n: int | None = None
+    holdout_iia: float | None = None
+    claim: str | None = None
+    threshold: float | None = None
+    false_accept: float | None = None
+    score: str | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What intervention.json says. `id`: of the intervention; `tensors_digest`: SHA-256 (hex) of
+    the file of tensors."""
+
+    raysearch: str
+    id: str
+    intervention: Intervention
+    tensors_digest: str
+    model: ModelOrigin | None = None
+    variable: str | None = None
+    finding: Finding | None = None
+    format_version: int = FORMAT_VERSION
+
+
+def card_text(card: Card) -> str:
+    """The card as JSON, for people and programs. Raises: StoreError for a number that is not
+    finite."""
+    try:
+        return json.dumps(asdict(card), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as e:
+        raise StoreError(
+            f"intervention {card.id}: its card cannot be written ({e}); give plain, finite values"
+        ) from e
+
+
+def read_card(text: str | bytes, where: str) -> Card:
+    """The card that `text` holds; `where` names it in errors. Raises: StoreError in one line."""
+    try:
+        raw = json.loads(text)
+    except ValueError as e:  # UnicodeDecodeError among them
+        raise StoreError(
+            f"{where}: is no JSON ({e}); it is truncated or damaged: save or fetch it again"
+        ) from e
+    found = raw.get("format_version") if isinstance(raw, dict) else None
+    if found != FORMAT_VERSION or isinstance(found, bool):
+        raise StoreError(
+            f"{where}: format_version is {found!r}, this version reads {FORMAT_VERSION}; use the "
+            f"raysearch that saved it"
+        )
+    try:
+        card: Card = _reader(Card)(raw, "")
+    except _WrongError as e:
+        raise StoreError(f"{where}: {e}") from e
+    if card.id != card.intervention.id:
+        raise StoreError(
+            f"{where}: id is {card.id}, but its intervention has {card.intervention.id}; the card "
+            f"was edited, "
+            f"or written by a raysearch (its own word: {card.raysearch}) that names contents "
+            f"otherwise"
+        )
+    return card
+
+
+def read_intervention(raw: Any, where: str) -> Intervention:
+    """The intervention of plain JSON values, as `asdict` gives them. Raises: StoreError in one
+    line."""
+    try:
+        intervention: Intervention = _reader(Intervention)(raw, "")
+    except _WrongError as e:
+        raise StoreError(f"{where}: {e}") from e
+    return intervention
+
+
+class _WrongError(Exception):
+    """A value that is not what its key asks for; the text names the key."""
+
+
+_Reader = Callable[[Any, str], Any]
+"""Plain JSON value and its key path to a typed value. Raises: _WrongError."""
+
+
+def _reader(hint: Any) -> _Reader:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        inner = _reader(next(a for a in args if a is not NoneType))
+        return lambda raw, key: None if raw is None else inner(raw, key)
+    if origin is tuple:
+        item = _reader(args[0])
+        return lambda raw, key: tuple(
+            item(v, f"{key}[{i}]") for i, v in enumerate(_of_type(list, raw, key))
+        )
+    if is_dataclass(hint):
+        return lambda raw, key: _record(hint, _of_type(dict, raw, key), key)
+    if hint is float:
+        return lambda raw, key: float(raw) if type(raw) is int else _of_type(float, raw, key)
+    return lambda raw, key: _of_type(hint, raw, key)
+
+
+def _record(cls: Any, raw: Mapping[str, Any], key: str) -> Any:
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    prefix = f"{key}." if key else ""
+    if unknown := sorted(raw.keys() - known.keys()):
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it may have {', '.join(known)}"
+        raise _WrongError(f"{prefix}{unknown[0]}: unknown key; {hint}")
+    for name, field in known.items():
+        if name not in raw and field.default is MISSING:
+            raise _WrongError(f"{prefix}{name}: missing; a card needs it")
+    return cls(
+        **{name: _reader(hints[name])(value, f"{prefix}{name}") for name, value in raw.items()}
+    )
+
+
+def _of_type(cls: type, raw: Any, key: str) -> Any:
+    if type(raw) is not cls:
+        shown = {
+            list: "a list",
+            dict: "an object",
+            str: "text",
+            int: "an integer",
+            float: "a number",
+        }[cls]
+        raise _WrongError(f"{key or 'card'}: should be {shown} (got {repr(raw)[:60]})")
+    return raw

@@ -1,0 +1,336 @@
+"""Submission folders of the causal-variable track of MIB (Mueller et al., 2025, "MIB: A Mechanistic
+Interpretability Benchmark").
+
+    FOLDER/<Task>_<Model>_<Variable>/
+        ResidualStream(Layer-9,Token-country)_featurizer            torch: {"model_info": ..., "state_dict": ...}
+        ResidualStream(Layer-9,Token-country)_inverse_featurizer    torch: likewise
+        ResidualStream(Layer-9,Token-country)_indices               JSON: which features are interchanged, null: all
+    FOLDER/raysearch.json       ours: task, model and variable of each folder, whose names alone do not always tell
+
+Certain, from the public code of the benchmark and of CausalAbstraction (`Featurizer.save_modules`
+and `load_modules`, the units' ids, evaluate_submission.py, verify_submission.py): the layout, the
+keys, the two pairs of classes that `load_modules` makes again (identity, and subspace: an
+orthonormal matrix under torch's parametrization, here called `rotate`). Not certain: that one
+version of that code is the one that a leaderboard runs. Known of a stored version: its evaluator
+reads indices and then does not use them, so that we write none: coordinates and masks become a
+subspace along unit vectors, which every version takes as what it is. The evaluator of IOI looks for
+"Layer:", where the units' ids and published submissions have "Layer-", which is what we write; it
+patches all heads of a folder at once, and wants IOI's ioi_linear_params.json. That file, and a
+token_position.py for positions that its task does not name, we do not write.
+
+Invariants: what is read computes what was written (tests: 1e-6); what MIB's featurizers cannot
+express is left out and named, never made similar; nothing is unpickled but tensors and plain values
+(`weights_only`). torch.save is used because this format is torch's; our own is safetensors.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raysearch.core.hypothesis import Intervention, Subspace, Unit
+from raysearch.engine.featurizers.rotation import Rotation
+from raysearch.errors import JobError, StoreError
+from raysearch.interventions.card import ModelOrigin
+from raysearch.interventions.mib_rotation import RotationError, read_rotation, rotation_state
+from raysearch.interventions.mib_units import InexpressibleError, directions_of, site_of, unit_name
+from raysearch.interventions.saved import SavedIntervention
+from raysearch.interventions.tensors import tensors_of
+from raysearch.storage.atomic_write import write_below, write_text_whole
+
+NAMES = "raysearch.json"
+FEATURIZER, INVERSE, INDICES = "_featurizer", "_inverse_featurizer", "_indices"
+IDENTITY = ("IdentityFeaturizerModule", "IdentityInverseFeaturizerModule")
+SUBSPACE = ("SubspaceFeaturizerModule", "SubspaceInverseFeaturizerModule")
+
+_MODEL_CLASS = re.compile(r"_([A-Za-z0-9]+(?:ForCausalLM|LMHeadModel))_")
+_TASK = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class MibSubmission:
+    """What was written. `units`: the files, without their endings, from the submission's folder;
+    `left_out`: one line each."""
+
+    units: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def save_mib(
+    saved: Iterable[SavedIntervention], folder: str | Path, *, task: str, model_name: str
+) -> MibSubmission:
+    """Writes what MIB can express of `saved` to `folder`; of several at one site, the first.
+    Subspaces must be of one token.
+
+    Of plain coordinates, a tensor "width" must tell how many the vector has.
+
+    `task`, `model_name`: as MIB's folders have them, such as "4_answer_MCQA" and
+    "Qwen2ForCausalLM".
+
+    Raises: JobError for names that no folder can have; StoreError where the folder cannot be
+    written, or tensors do not fit.
+    """
+    _check_names(task, model_name)
+    folder = Path(folder).expanduser()
+    chosen: dict[str, tuple[str | None, Tensor | None, SavedIntervention]] = {}
+    left_out = []
+    for one in saved:
+        called = f"{_called(one)} ({one.variable or 'no variable'})"
+        try:
+            place = f"{_cell(task, model_name, one)}/{unit_name(one.intervention)}"
+            if place in chosen:
+                raise InexpressibleError(
+                    f"{_called(chosen[place][2])} stands at its site already, and MIB takes one"
+                )
+            chosen[place] = (one.variable, directions_of(one), one)
+        except InexpressibleError as e:
+            left_out.append(f"{called}: {e}")
+    for place, (_, directions, _) in chosen.items():
+        _write(folder, place, directions)
+    if chosen:
+        _write_names(
+            folder, {p.partition("/")[0]: (task, model_name, v) for p, (v, _, _) in chosen.items()}
+        )
+    return MibSubmission(tuple(chosen), tuple(left_out))
+
+
+def load_mib(folder: str | Path) -> tuple[SavedIntervention, ...]:
+    """The interventions of a submission folder, or of one of its folders, in the order of their
+    names: one for each unit.
+
+    An identity is plain (its indices are coordinates), a subspace is of featurizer "das", whoever
+    made it.
+
+    Raises: StoreError where the folder is none, a file is damaged or missing, or of a class that we
+    do not know.
+    """
+    return tuple(read_mib(folder).values())
+
+
+def read_mib(folder: str | Path) -> dict[str, SavedIntervention]:
+    """As `load_mib`, each under its folder's name and its unit's, with "/" between."""
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise StoreError(
+            f"{folder}: there is no such folder; give a submission of MIB's causal-variable track"
+        )
+    cells = (
+        [folder]
+        if _units_in(folder)
+        else sorted(p for p in folder.iterdir() if p.is_dir() and _units_in(p))
+    )
+    if not cells:
+        raise StoreError(
+            f"{folder}: has no file ...{FEATURIZER} in it or in a folder of it; give a submission "
+            f"of MIB"
+        )
+    found = {}
+    for cell in cells:
+        model, variable = _names_of(cell)
+        found.update(
+            {
+                f"{cell.resolve().name}/{name}": _read(cell / name, model, variable)
+                for name in _units_in(cell)
+            }
+        )
+    return found
+
+
+def _check_names(task: str, model_name: str) -> None:
+    if not _TASK.fullmatch(task):
+        raise JobError(
+            f"task {task!r}: is no name of a task; use letters, digits, _, . and -, such as "
+            f"4_answer_MCQA"
+        )
+    if not _MODEL.fullmatch(model_name):
+        raise JobError(
+            f"model name {model_name!r}: use letters, digits, . and -, without _ (MIB splits at "
+            f"it), such as Qwen2ForCausalLM"
+        )
+
+
+def _called(one: SavedIntervention) -> str:
+    """The id of its hypothesis, where it is known."""
+    return (one.finding and one.finding.hypothesis) or one.intervention.id
+
+
+def _cell(task: str, model_name: str, one: SavedIntervention) -> str:
+    if one.variable is None or not _TASK.fullmatch(one.variable):
+        raise InexpressibleError(f"variable {one.variable!r} cannot stand in the name of a folder")
+    return f"{task}_{model_name}_{one.variable}"
+
+
+def _write(folder: Path, place: str, directions: Tensor | None) -> None:
+    names = IDENTITY if directions is None else SUBSPACE
+    config: dict[str, Any] = {}
+    state: dict[str, Tensor] = {}
+    if directions is not None:
+        config = {"rotation_matrix": directions, "requires_grad": False}
+        state = rotation_state(directions)
+    info = {
+        "featurizer_class": names[0],
+        "inverse_featurizer_class": names[1],
+        "n_features": None if directions is None else directions.shape[1],
+        "additional_config": config,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(
+            f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write"
+        ) from e
+    *cell, unit = place.split("/")
+    for ending in (FEATURIZER, INVERSE):
+        content = io.BytesIO()
+        torch.save({"model_info": info, "state_dict": state}, content)
+        write_below(folder, (*cell, unit + ending), content.getvalue())
+    write_below(folder, (*cell, unit + INDICES), b"null")
+
+
+def _write_names(folder: Path, cells: Mapping[str, tuple[str, str, str | None]]) -> None:
+    held = _kept_names(folder / NAMES)
+    new = {
+        cell: {"task": task, "model": model, "variable": variable}
+        for cell, (task, model, variable) in cells.items()
+    }
+    write_text_whole(folder / NAMES, json.dumps({**held, **new}, indent=2, sort_keys=True) + "\n")
+
+
+def _kept_names(file: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(file.read_bytes()) if file.exists() else {}
+        if not isinstance(kept, dict) or not all(isinstance(v, dict) for v in kept.values()):
+            raise ValueError("it should hold an object for each folder")
+    except (OSError, ValueError) as e:
+        raise StoreError(
+            f"{file}: cannot be read ({e}); remove it, then the folders' names tell"
+        ) from e
+    return kept
+
+
+def _units_in(cell: Path) -> list[str]:
+    files = (
+        p.name
+        for p in cell.iterdir()
+        if p.name.endswith(FEATURIZER) and not p.name.endswith(INVERSE)
+    )
+    return sorted(name.removesuffix(FEATURIZER) for name in files)
+
+
+def _names_of(cell: Path) -> tuple[str, str]:
+    """(model, variable) of a folder. Raises: StoreError where its name does not tell."""
+    cell = cell.resolve()
+    kept = _kept_names(cell.parent / NAMES).get(cell.name, {})
+    model, variable = kept.get("model"), kept.get("variable")
+    if isinstance(model, str) and isinstance(variable, str):
+        return model, variable
+    split = _MODEL_CLASS.search(cell.name)
+    if split is None or not cell.name[split.end() :]:
+        raise StoreError(
+            f"{cell}: its name does not tell model and variable; name it "
+            f"<Task>_<Model>_<Variable>, with a model class such as "
+            f"Qwen2ForCausalLM, or put a {NAMES} beside it"
+        )
+    return split.group(1), cell.name[split.end() :]
+
+
+def _read(path: Path, model: str, variable: str) -> SavedIntervention:
+    unit = Unit(_site(path))
+    info, state = _module(path, FEATURIZER)
+    classes = (info.get("featurizer_class"), info.get("inverse_featurizer_class"))
+    indices = _indices(path)
+    origin = ModelOrigin(model)
+    if classes == IDENTITY:
+        coordinates = None if indices is None else tuple(indices)
+        plain = Intervention((replace(unit, subspace=Subspace(coordinates=coordinates)),))
+        return SavedIntervention(plain, {}, origin, variable)
+    if classes != SUBSPACE:
+        raise StoreError(
+            f"{path}{FEATURIZER}: is of {classes[0]!r}; only {IDENTITY[0]} and {SUBSPACE[0]} can "
+            f"be read"
+        )
+    _, back = _module(path, INVERSE)
+    try:
+        directions, returning = read_rotation(state), read_rotation(back)
+    except RotationError as e:
+        raise StoreError(f"{path}{FEATURIZER}: {e}; save it again") from e
+    if directions.shape != returning.shape or not torch.allclose(directions, returning, atol=1e-5):
+        raise StoreError(
+            f"{path}: featurizer and inverse are of different rotations; save both again"
+        )
+    if indices is not None:
+        if not all(i < directions.shape[1] for i in indices):
+            raise StoreError(
+                f"{path}{INDICES}: names a feature of {directions.shape[1]} that is not there; "
+                f"save it again"
+            )
+        directions = directions[:, indices]
+    subspace = Subspace("das", directions.shape[1])
+    intervention = Intervention((replace(unit, subspace=subspace),), variable=variable)
+    rotation = Rotation.from_tensors(directions.shape[0], {"directions": directions})
+    read = SavedIntervention(intervention, tensors_of(rotation), origin, variable)
+    try:
+        assert read.featurizer is not None
+    except StoreError as e:  # directions that are not orthonormal
+        raise StoreError(f"{path}{FEATURIZER}: {e}") from e
+    return read
+
+
+def _site(path: Path) -> Any:
+    try:
+        return site_of(path.name)
+    except InexpressibleError as e:
+        raise StoreError(f"{path}{FEATURIZER}: {e}") from e
+
+
+def _module(path: Path, ending: str) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """(model_info, state_dict) of a file."""
+    file = path.with_name(path.name + ending)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError and others for what is none
+        said = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise StoreError(
+            f"{file}: cannot be read as tensors and plain values ({said[:120]}); save it again"
+        ) from e
+    info, state = (
+        (content.get(key) for key in ("model_info", "state_dict"))
+        if isinstance(content, dict)
+        else (0, 0)
+    )
+    if not isinstance(info, Mapping) or not isinstance(state, Mapping):
+        raise StoreError(
+            f"{file}: has no model_info and state_dict; give what MIB's Featurizer.save_modules "
+            f"wrote"
+        )
+    return info, state
+
+
+def _indices(path: Path) -> list[int] | None:
+    """Raises: StoreError where they are no list of features, each once."""
+    file = path.with_name(path.name + INDICES)
+    try:
+        read = json.loads(file.read_bytes())
+    except (OSError, ValueError) as e:
+        raise StoreError(
+            f"{file}: cannot be read ({e}); it should hold null or a list of features"
+        ) from e
+    if read is None:
+        return None
+    if (
+        not isinstance(read, list)
+        or not read
+        or not all(type(i) is int and i >= 0 for i in read)
+        or len(set(read)) < len(read)
+    ):
+        raise StoreError(
+            f"{file}: {str(read)[:60]}: should be null, or features from 0, each once, at least one"
+        )
+    return read

@@ -1,0 +1,158 @@
+"""What MIB calls a unit, and which of our interventions it can express: names of units, and
+directions that are interchanged.
+
+    ResidualStream(Layer-9,Token-country)        the residual after block 9, at the position that the task calls "country"
+    AttentionHead(Layer-9,Head-3,Token-all)      what head 3 puts into the attention's output projection
+
+MIB's "last_token" is our "last". What enters block L is the residual of layer L - 1, so -1 is what
+enters the first; later versions mark it with block_input.
+
+Invariants: a subspace is given as orthonormal directions R with x <- x + (y - x) R Rᵀ exactly, or
+refused with the reason.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+from raysearch.causal import LAST
+from raysearch.core.hypothesis import Intervention, Site
+from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
+from raysearch.engine.featurizers.featurizer import Featurizer
+from raysearch.engine.featurizers.identity import Identity
+from raysearch.engine.featurizers.linear import Pca
+from raysearch.engine.featurizers.mask import Mask
+from raysearch.engine.featurizers.sae import Sae
+from raysearch.engine.featurizers.spans import LinearSubspace
+from raysearch.interventions.saved import SavedIntervention
+from raysearch.interventions.tensors import width_of
+
+LAST_TOKEN = "last_token"
+
+_UNIT = re.compile(
+    r"(?P<kind>ResidualStream|AttentionHead)\(Layer[-_:](?P<layer>-?\d+)(?:,Head[-_:](?P<head>\d+))?"
+    r"(?:,(?P<side>block_output|block_input))?,Token[-_:](?P<token>[^/]+)\)"
+)
+_TOKEN = re.compile(r"[^/(),\x00-\x1f]+")
+
+
+class InexpressibleError(Exception):
+    """What MIB cannot say, or we cannot read; the text says why, in one line."""
+
+
+def unit_name(intervention: Intervention) -> str:
+    """The name of its files, without their endings. Raises: InexpressibleError."""
+    check_alone(intervention)
+    site = intervention.units[0].site
+    token = LAST_TOKEN if site.position == LAST else site.position
+    if not _TOKEN.fullmatch(token):
+        raise InexpressibleError(f"position {token!r} cannot stand in the name of a file")
+    if site.component == "residual":
+        return f"ResidualStream(Layer-{site.layer},Token-{token})"
+    if site.component == "block_input" and site.layer is not None:
+        return f"ResidualStream(Layer-{site.layer - 1},Token-{token})"
+    if site.component == "head" and site.head is not None:
+        return f"AttentionHead(Layer-{site.layer},Head-{site.head},Token-{token})"
+    raise InexpressibleError(
+        f"MIB has no unit for {site.component}; it has the residual, and single heads"
+    )
+
+
+def check_alone(intervention: Intervention) -> None:
+    """Raises: InexpressibleError where it is not the interchange of one unit with the same site of
+    one source."""
+    if intervention.kind != "interchange" or intervention.control is not None:
+        raise InexpressibleError(
+            f"it is {intervention.control or intervention.kind}, and no plain interchange"
+        )
+    if len(intervention.units) != 1:
+        raise InexpressibleError(
+            f"it has {len(intervention.units)} units at once, and a file is of one"
+        )
+    (unit,) = intervention.units
+    if unit.source_site is not None or unit.source is not None:
+        raise InexpressibleError(
+            "it takes from another site or a named source, and a file is of one site and source"
+        )
+
+
+def site_of(name: str) -> Site:
+    """The site of a unit's name. Raises: InexpressibleError."""
+    found = _UNIT.fullmatch(name)
+    if found is None or (found["kind"] == "AttentionHead") != (found["head"] is not None):
+        raise InexpressibleError(
+            "its name is no unit of MIB; it should be ResidualStream(Layer-L,Token-T) or "
+            "AttentionHead(Layer-L,Head-H,Token-T)"
+        )
+    layer, position = int(found["layer"]), LAST if found["token"] == LAST_TOKEN else found["token"]
+    if found["head"] is not None:
+        return Site(layer, "head", position, int(found["head"]))
+    if layer == -1 or found["side"] == "block_input":
+        return Site(max(layer, 0), "block_input", position)
+    return Site(layer, "residual", position)
+
+
+def directions_of(saved: SavedIntervention) -> Tensor | None:
+    """R, of shape (width, k); None where the whole vector is interchanged. Of its single unit.
+
+    Raises: InexpressibleError where no R is the same, StoreError where the tensors do not fit.
+    """
+    (unit,) = saved.intervention.units
+    featurizer = saved.featurizer
+    if featurizer is None:
+        coordinates, width = unit.subspace.coordinates, width_of(saved.tensors)
+        if coordinates is None:
+            return None
+        if width is None:
+            raise InexpressibleError(
+                f"{len(coordinates)} coordinates of a vector whose width is not known here"
+            )
+        featurizer = _identity(width, coordinates)
+    with torch.no_grad():
+        directions = _directions(featurizer)
+    if not directions.shape[1]:
+        raise InexpressibleError(
+            f"its {unit.subspace.featurizer} has kept no feature: nothing is interchanged"
+        )
+    return directions.float().clone(memory_format=torch.contiguous_format)
+
+
+def _identity(width: int, coordinates: tuple[int, ...]) -> Identity:
+    try:
+        return Identity(width, coordinates)
+    except ValueError as e:
+        raise InexpressibleError(str(e)) from e
+
+
+def _directions(featurizer: Featurizer) -> Tensor:
+    if isinstance(featurizer, Boundless):
+        raise InexpressibleError(
+            "a soft boundary lets parts of features through, and a subspace of theirs lets whole "
+            "ones"
+        )
+    if isinstance(featurizer, Pca):
+        raise InexpressibleError(
+            "components of standardised activations span no orthonormal directions of the vector "
+            "itself"
+        )
+    if isinstance(featurizer, Sae):
+        raise InexpressibleError(
+            "no sparse autoencoder is saved there; their loader knows identities and rotations "
+            "alone"
+        )
+    if isinstance(featurizer, Mask):
+        if isinstance(featurizer.basis, Identity):
+            return _along(featurizer.basis, featurizer.mask() > 0)
+        return _directions(featurizer.basis)  # whose reason holds
+    if isinstance(featurizer, Identity):
+        return _along(featurizer, torch.ones(len(featurizer.coordinates), dtype=torch.bool))
+    if isinstance(featurizer, BoundlessRank):
+        return featurizer.directions[:, featurizer.mask() > 0]
+    assert isinstance(featurizer, LinearSubspace), featurizer.name
+    return featurizer.directions
+
+
+def _along(basis: Identity, kept: Tensor) -> Tensor:
+    """Unit vectors along the coordinates that are kept."""
+    return torch.eye(basis.width)[:, basis.coordinates[kept]]

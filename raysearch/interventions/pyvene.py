@@ -1,0 +1,83 @@
+"""One saved intervention as a folder that pyvene 0.1.8 loads:
+`pyvene.IntervenableModel.load(folder, model)`.
+
+    config.json      pyvene's IntervenableConfig: layer, component, type
+    intkey_*.bin     the state of a LowRankRotatedSpaceIntervention; of a whole vector there is none
+
+Where the unit stands in a text pyvene is told with each call (`unit_locations`), so the position's
+name is in no file. torch.save is used because this format is torch's: tensors alone.
+
+Invariants: what is written computes the same there (tests/parity), or is refused with the reason.
+pyvene itself is not needed.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import torch
+
+from raysearch.errors import JobError, StoreError
+from raysearch.interventions.mib_rotation import rotation_state
+from raysearch.interventions.mib_units import InexpressibleError, check_alone, directions_of
+from raysearch.interventions.saved import SavedIntervention
+from raysearch.storage.atomic_write import write_bytes_whole, write_text_whole
+
+COMPONENTS = {
+    "residual": "block_output",
+    "block_input": "block_input",
+    "attention_output": "attention_output",
+    "mlp_output": "mlp_output",
+}
+"""What pyvene calls ours, in the models that it has a table for."""
+
+_TYPES = "<class 'pyvene.models.interventions.{}'>"
+
+
+def save_pyvene(saved: SavedIntervention, folder: str | Path) -> None:
+    """Writes it to `folder`. Its subspace must be of one token; of plain coordinates, a tensor
+    "width" must tell the vector's.
+
+    Raises: JobError for what pyvene's interventions cannot express; StoreError where the folder
+    cannot be written.
+    """
+    try:
+        check_alone(saved.intervention)
+        (unit,) = saved.intervention.units
+        if unit.site.component not in COMPONENTS or unit.site.head is not None:
+            raise InexpressibleError(
+                f"{unit.site.component} is not among those that we write: {', '.join(COMPONENTS)}"
+            )
+        directions = directions_of(saved)
+    except InexpressibleError as e:
+        raise JobError(
+            f"intervention {saved.intervention.id}: cannot be written for pyvene: {e}"
+        ) from e
+    component = COMPONENTS[unit.site.component]
+    key = f"layer_{unit.site.layer}_comp_{component}_unit_pos_nunit_1#0"
+    rank, width = (None, None) if directions is None else (directions.shape[1], directions.shape[0])
+    config = {
+        "representations": [[unit.site.layer, component, "pos", 1, rank, *[None] * 9]],
+        "intervention_types": [
+            _TYPES.format(
+                "VanillaIntervention" if directions is None else "LowRankRotatedSpaceIntervention"
+            )
+        ],
+        "intervention_dimensions": [width],
+        "intervention_constant_sources": [False],
+        "mode": "parallel",
+        "sorted_keys": [key],
+    }
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(
+            f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write"
+        ) from e
+    if directions is not None:
+        sizes = {"embed_dim": torch.tensor(width), "interchange_dim": torch.tensor(width)}
+        content = io.BytesIO()
+        torch.save({**sizes, **rotation_state(directions, "rotate_layer")}, content)
+        write_bytes_whole(folder / f"intkey_{key}.bin", content.getvalue())
+    write_text_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")

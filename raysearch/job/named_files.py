@@ -1,0 +1,58 @@
+"""A file that a key of a job names, and which keys name files.
+
+Invariants: hub ids and functions of installed modules are no files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysearch.storage.uris import is_uri
+
+MODEL = "model.path"
+PROBLEM = "problem.use"
+PAIRS = "problem.pairs"
+PROPOSER = "propose.use"
+FILES = "files"
+"""The folder beside a job.yaml that was sent or kept with its files."""
+LAYER = "{layer}"
+"""Stands in the path of a sparse autoencoder for the layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """What a key of a job names: a file or folder; for a sparse autoencoder one file for each
+    layer, where `{layer}` is in `path`."""
+
+    key: str
+    path: str
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is Python, of which a function is named."""
+        return self.path.endswith(".py")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return is_uri(self.path)
+
+
+Away = Callable[[NamedFile], bool]
+"""Whether a file, its path as written, is on other machines, so that it is not looked for here."""
+
+
+def none_away(_: NamedFile) -> bool:
+    """Whoever runs a job has all that it names."""
+    return False
+
+
+def only_looked_at(file: NamedFile) -> bool:
+    """Whoever only looks at a run needs no model and runs no code, and may stand where there is
+    none."""
+    return file.key in (MODEL, PROBLEM, PAIRS, PROPOSER)
+
+
+def is_beside(path: str) -> bool:
+    """Whether a path is written from a folder with files/."""
+    return Path(path).parts[:1] == (FILES,)

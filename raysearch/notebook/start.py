@@ -1,0 +1,148 @@
+"""A search from a notebook or a script: `run` a job, `resume` a run.
+
+    import raysearch as rs
+    job = rs.Job.load("jobs/quickstart.yaml")
+    run = rs.run(job)
+    run.alignment
+    rs.run(problem=problem, model=rs.Model(model, tokenizer), space={"layers": [1, 2]})
+
+Invariants: a search is the same as by the command line: same run folder, same verdicts, and either
+resumes what the other began.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from raysearch.causal import Problem
+from raysearch.errors import JobError
+from raysearch.job import Job
+from raysearch.notebook.job_from import asked, given_of
+from raysearch.notebook.progress import follow
+from raysearch.notebook.run import Run
+from raysearch.runner import run as running
+from raysearch.runner.frontend import RunOptions, RunOutcome
+from raysearch.store.locations import DEFAULT_STORE
+from raysearch.suggest import check_known
+
+PoolName = Literal["local", "ray"]
+Keys = Mapping[str, Any]
+"""Of one room of a job, as docs/job-file.md has them."""
+
+
+def run(
+    job: Job | Problem | Mapping[str, Any] | str | Path | None = None,
+    store: str | Path = DEFAULT_STORE,
+    pool: PoolName = "local",
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    quiet: bool = False,
+    *,
+    name: str | None = None,
+    model: Any = None,
+    problem: Problem | Mapping[str, Any] | str | Path | None = None,
+    pairs: Keys | None = None,
+    answer: Keys | None = None,
+    space: Keys | None = None,
+    fit: Keys | None = None,
+    test: Keys | None = None,
+    propose: Keys | None = None,
+    controls: Sequence[str] | None = None,
+    resources: Keys | None = None,
+    **unknown: Any,
+) -> Run:
+    """Searches a job to its end, and gives its run.
+
+    `job`: the path of a job file, its text (YAML), a dict of its keys, an `rs.Job`, or an
+    `rs.Problem`. The keywords from `name` on are the keys of a job, and go over those of `job`:
+    `rs.run("job.yaml", space={"layers": [1, 2]})`; alone they are the job.
+
+        rs.run(problem=problem, model=model, space={"layers": [1, 2], "positions": ["last"]}, pairs={"test": 128})
+
+    `problem`: an `rs.Problem`, or as in a job file ("drinks.py:problem", "pairs.jsonl"). `model`:
+    an `rs.Model`, a model of transformers with its tokenizer, `(model, tokenizer)`, a torch module
+    on tensors; or the path of a folder, a .gguf file, a hub id.
+
+    `store`: the folder or URI that the run is kept in. `pool`: one replica in this process, or
+    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of MLflow;
+    None keeps it out. Ctrl-C or a kernel's interrupt is granted after a turn, and leaves a run that
+    `rs.resume` goes on with.
+
+    Raises: RaysearchError in one line; KeyboardInterrupt.
+    """
+    keys = {
+        "name": name,
+        "model": model,
+        "problem": problem,
+        "pairs": pairs,
+        "answer": answer,
+        "space": space,
+        "fit": fit,
+        "test": test,
+        "propose": propose,
+        "controls": controls,
+        "resources": resources,
+    }
+    for key in unknown:
+        check_known(
+            "rs.run",
+            "keyword",
+            key,
+            (*keys, "store", "pool", "address", "tracking_uri", "quiet"),
+            "rs.run",
+        )
+    where = _where(store, pool, address, tracking_uri)
+    job, given = asked(job, keys)
+    with follow(quiet) as front:
+        return _run(running.begin(job, where, front, given=given))
+
+
+def resume(
+    run: "Run | str | Path" = "latest",
+    store: str | Path = DEFAULT_STORE,
+    pool: PoolName = "local",
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    quiet: bool = False,
+    retry_failed: bool = False,
+    *,
+    problem: Problem | None = None,
+    model: Any = None,
+) -> Run:
+    """Goes on where the journal of a run ends, and gives the run.
+
+    `run`: one that was opened, its path or URI, its name in `store`, or "latest". `tracking_uri`:
+    credentials for the run's own tracking server, which run.json does not keep. `retry_failed`:
+    what failed is tried again. `model`: the one that the run began with, where it was an object and
+    is in no file. `problem`: is not needed, for a run keeps its pairs; one that draws others is
+    refused.
+
+    Raises: RaysearchError in one line; KeyboardInterrupt.
+    """
+    name = run.place if isinstance(run, Run) else str(run)
+    where = _where(store, pool, address, tracking_uri)
+    given = given_of(problem, model)
+    with follow(quiet) as front:
+        return _run(running.go_on(name, where, front, retry_failed, given))
+
+
+def _where(
+    store: str | Path, pool: PoolName, address: str | None, tracking_uri: str | None
+) -> RunOptions:
+    if pool not in ("local", "ray"):
+        raise JobError(
+            f"pool: {pool!r} is none; give 'local' (one replica in this process) or 'ray'"
+        )
+    if pool == "local" and address is not None:
+        raise JobError(
+            f"address: {address} is a Ray's, and pool 'local' uses none; give pool='ray' with it"
+        )
+    return RunOptions(
+        store=str(store), tracking_uri=tracking_uri or "none", pool=pool, address=address
+    )
+
+
+def _run(ended: RunOutcome) -> Run:
+    if ended.status == "interrupted":
+        raise KeyboardInterrupt(f"go on with: rs.resume({ended.run.place!r})")
+    return Run(ended.run)

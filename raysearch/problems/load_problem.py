@@ -1,0 +1,99 @@
+"""How a job's problem is found: a module of ours or yours with a function `problem`, or
+"my_file.py:name".
+
+Invariants: whatever is wrong with the user's code or options is a JobError that names it; the
+user's own exception stays chained.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from raysearch.causal import Problem
+from raysearch.errors import JobError, RaysearchError
+from raysearch.user_code import CodeKind, find
+
+_PROBLEM = re.compile(r"^def problem\(", re.MULTILINE)
+
+
+def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
+    """The problem that `use` names, made with `options`.
+
+    `use`: "package.module" (its function `problem`), "package.module:name" or "/path/file.py:name";
+    the name is a Problem or a function that returns one, defined there. Raises: JobError, before
+    anything is called where it is neither.
+    """
+    place, name, kind = named_problem(use)
+    made = find(place, name, "problem.use", kind)
+    if isinstance(made, Problem):
+        if options:
+            raise JobError(f"problem.options: {use} takes no options; it got {', '.join(options)}")
+        return made
+    return _call(use, made, options)
+
+
+def named_problem(use: str) -> tuple[str, str, CodeKind]:
+    """Where `use` says that the problem is, its name there, and what that may be."""
+    place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
+    ready = _ready()
+    near = next(
+        (name for name in ready if name.endswith(f".{place}")), "one of " + ", ".join(ready)
+    )
+    kind = CodeKind(
+        what="a Problem, or a function that returns one",
+        would_do=f"{near}, or my_file.py:problem",
+        is_one=lambda found: isinstance(found, Problem),
+        is_class=lambda found: issubclass(found, Problem),
+        returns="Problem",
+        may_call=_returns_problem,
+        ours=tuple(ready),
+    )
+    return place, name, kind
+
+
+def _returns_problem(function: object) -> bool:
+    """Whether a function's annotation is our Problem, not another's of that name; one that cannot
+    be looked up is taken at its word."""
+    try:
+        said = get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return True
+    return isinstance(said, type) and issubclass(said, Problem)
+
+
+def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
+    allowed = [
+        n
+        for n, p in inspect.signature(function).parameters.items()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError as e:
+        raise JobError(
+            f"problem.options: {use}: {e}; it takes {', '.join(allowed) or 'none'}"
+        ) from e
+    try:
+        problem = function(**options)
+    except RaysearchError:
+        raise
+    except Exception as e:
+        raise JobError(f"problem.use: {use} raised {type(e).__name__}: {e}") from e
+    if not isinstance(problem, Problem):
+        raise JobError(
+            f"problem.use: {use} returned {type(problem).__name__}; it must return a "
+            f"raysearch.Problem"
+        )
+    return problem
+
+
+def _ready() -> list[str]:
+    """The modules here that have a problem, found without importing any."""
+    folder = Path(__file__).parent
+    return [
+        f"raysearch.problems.{p.stem}"
+        for p in sorted(folder.glob("*.py"))
+        if _PROBLEM.search(p.read_text(encoding="utf-8"))
+    ]

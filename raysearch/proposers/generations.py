@@ -1,0 +1,104 @@
+"""Generations: which hypotheses enter the search next; the controls of what was accepted come
+before new proposals.
+
+Invariants: the proposer is asked only once the generation before is closed, and never again after
+it has proposed nothing new, unless failures are tried again; a control has no controls of its own;
+what is fit warm has controls that are fit warm, too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raysearch.core.controls import controls_of
+from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.records import Decided
+from raysearch.core.rotations import is_rotation, of_any_size, size_of_rotation
+from raysearch.proposers.base import NOT_ASKED, Effects, History, Proposer
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Hypotheses that enter together; `by`: what `proposed_by` says in the tables."""
+
+    hypotheses: Sequence[Hypothesis]
+    by: str
+    number: int
+
+
+class Generations:
+    """Accepted hypotheses in, generations out. `controls`: which are tested beside every accepted
+    hypothesis.
+
+    `warm_start`: rotations begin within larger ones; so the controls of the larger ones are fit as
+    well, or those of the accepted would have begun at random, and flattered them.
+    """
+
+    def __init__(
+        self, proposer: Proposer, controls: Sequence[str], warm_start: bool = False
+    ) -> None:
+        self._warm_start = warm_start
+        self._proposer = proposer
+        self._controls = tuple(controls)
+        self._uncontrolled: list[Hypothesis] = []
+        self._count = 0
+        self._silent = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._silent and not self._uncontrolled
+
+    def accepted(self, hypothesis: Hypothesis) -> None:
+        """Its controls are in the next generation."""
+        if hypothesis.intervention.control is None:
+            self._uncontrolled.append(hypothesis)
+
+    def again(self) -> None:
+        """Failures are tried again: a proposer that has fallen silent is asked for the same
+        generation once more when that is over, for it may have something to say now."""
+        if self._silent:
+            self._silent = False
+            self._count -= 1
+
+    def next(
+        self,
+        decided: Mapping[str, Decided],
+        size_of: Callable[[Hypothesis], int | None],
+        effects: Effects = NOT_ASKED,
+    ) -> Generation | None:
+        """The next generation, now that all before are `decided`. `size_of`: how many features the
+        subspace has that training found."""
+        if self._uncontrolled:
+            controls = [
+                c for h in self._uncontrolled for c in controls_of(h, self._controls, size_of(h))
+            ]
+            if self._warm_start:
+                larger = {h.id: h for of in self._uncontrolled for h in _larger(of, decided)}
+                of_larger = [
+                    c for h in larger.values() for c in controls_of(h, self._controls, None)
+                ]
+                controls += [c for c in of_larger if c.intervention.is_fitted]
+            self._uncontrolled = []
+            return Generation(controls, "control", self._count - 1)
+        if self._silent:
+            return None
+        judged = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
+        proposals = list(self._proposer.propose(History(self._count, judged, effects)))
+        self._silent = all(h.id in decided for h in proposals)
+        self._count += 1
+        return Generation(proposals, self._proposer.name, self._count - 1)
+
+
+def _larger(hypothesis: Hypothesis, decided: Mapping[str, Decided]) -> list[Hypothesis]:
+    """The larger rotations of its variable and unit."""
+    if not is_rotation(hypothesis.intervention):
+        return []
+    alike = of_any_size(hypothesis.intervention)
+    others = [d.hypothesis for d in decided.values() if is_rotation(d.hypothesis.intervention)]
+    return [
+        h
+        for h in others
+        if h.variable == hypothesis.variable
+        and size_of_rotation(h.intervention) > size_of_rotation(hypothesis.intervention)
+        and of_any_size(h.intervention) == alike
+    ]

@@ -1,0 +1,246 @@
+"""Everything that a page says of a run, read from its folder once: job, provenance, verdicts,
+controls, sets, fits, pairs, cost.
+
+Invariants: read from run.json, job.yaml, pairs.parquet and the tables alone, so that one folder
+always gives one page, also of a run that is not over; of observations only the columns that cost is
+made of are kept, part by part.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from raysearch.errors import StoreError
+from raysearch.report.control_comparison import ControlComparison, beside
+from raysearch.report.dropped_pairs import dropped
+from raysearch.report.results_table import (
+    EFFECTS,
+    FITS,
+    HYPOTHESES,
+    SETS,
+    each_part,
+    read_table,
+    results,
+)
+from raysearch.report.run_facts import ChartFacts, chart_facts
+from raysearch.storage.digests import read_checked
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.parquet import from_parquet
+
+Row = Mapping[str, Any]
+
+FAILURES = pa.schema([(name, pa.string()) for name in ("intervention", "error_type", "message")])
+_COST = ("split", "pairs", "near_ties", "conflicts", "rows", "seconds", "device", "worker")
+_PAIRS = (
+    "split",
+    "base_text",
+    "base_answer",
+    "base_answer_ids",
+    "sources",
+    "counterfactual",
+    "solved",
+    "block",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of the blocks that were counted. `seconds`: of replicas, by device and by worker; `pairs`:
+    (intervention, pair) that were run."""
+
+    pairs: int
+    rows: int
+    seconds: Mapping[str, float]
+    workers: Mapping[str, float]
+    near_ties: int
+    conflicts: int
+
+    @property
+    def again(self) -> float:
+        """The share of outputs that the canonical computation decided, their best two logits being
+        too close to call in a batch."""
+        return self.near_ties / max(self.rows, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """How many pairs of a split were drawn, answered rightly by the model (None: not asked), and
+    put into blocks."""
+
+    name: str
+    drawn: int
+    solved: int | None
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A pair that counted: base, its answer, sources with theirs, and the answer expected for each
+    variable. Texts, or None for tensors."""
+
+    base: str | None
+    answer: str
+    sources: tuple[tuple[str, str | None, str], ...]
+    counterfactual: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """A run. `rows`: its hypotheses, as `results` has them; `proposed`: the same in the order of
+    their proposal."""
+
+    facts: ChartFacts
+    info: Mapping[str, Any]
+    job: Mapping[str, Any]
+    job_text: str
+    rows: tuple[Row, ...]
+    proposed: tuple[Row, ...]
+    controls: tuple[Row, ...]
+    beside: tuple[ControlComparison, ...]
+    sets: tuple[Row, ...]
+    fits: tuple[Row, ...]
+    effects: tuple[Row, ...]
+    failures: tuple[tuple[str, str, int], ...]
+    cost: Cost
+    splits: tuple[SplitCounts, ...]
+    example: Example | None
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def waiting(self) -> int:
+        """Hypotheses, controls among them, without a verdict yet."""
+        return sum(row["verdict"] is None for row in (*self.rows, *self.controls))
+
+    @property
+    def unestimated(self) -> int:
+        """Accepted hypotheses that holdout pairs are there for, and have not been measured on them
+        yet."""
+        holdout = any(s.name == "holdout" and s.used for s in self.splits)
+        return sum(holdout and b.row["holdout_n"] is None for b in self.beside)
+
+    def count(self, verdict: str | None) -> int:
+        """Hypotheses with this verdict, controls aside."""
+        return sum(row["verdict"] == verdict for row in self.rows)
+
+
+def read_run(run: FolderLike) -> RunData:
+    """What a run folder holds by now. Raises: StoreError if it has no hypotheses yet, or a file of
+    it cannot be read."""
+    folder = open_folder(run)
+    every: list[Row] = results(folder, controls=True).to_pylist()
+    place = {
+        h: i
+        for i, h in enumerate(
+            read_table(folder, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist()
+        )
+    }
+    rows = [row for row in every if row["control"] is None]
+    pairs = _pairs(folder)
+    return RunData(
+        facts=_read("run.json, job.yaml or pairs.parquet", folder, lambda: chart_facts(folder)),
+        info=_read("run.json", folder, lambda: json.loads(folder.read("run.json"))),
+        job=_read("job.yaml", folder, lambda: yaml.safe_load(folder.read("job.yaml")) or {}),
+        job_text=folder.read("job.yaml").decode("utf-8", errors="replace"),
+        rows=tuple(rows),
+        proposed=tuple(sorted(rows, key=lambda row: place[row["hypothesis"]])),
+        controls=tuple(row for row in every if row["control"] is not None),
+        beside=tuple(beside(folder)),
+        sets=tuple(read_table(folder, "sets", SETS).to_pylist()),
+        fits=tuple(read_table(folder, "fits", FITS).to_pylist()),
+        effects=tuple(read_table(folder, "effects", EFFECTS).to_pylist()),
+        failures=_failures(read_table(folder, "failures", FAILURES)),
+        cost=cost_of(folder),
+        splits=_splits(pairs),
+        example=_example(pairs),
+        dropped=tuple(dropped(folder)),
+    )
+
+
+def _read(name: str, folder: Folder, read: Any) -> Any:
+    try:
+        return read()
+    except (ValueError, yaml.YAMLError, pa.ArrowException, KeyError) as e:
+        raise StoreError(
+            f"{folder.shown(name)}: cannot be read ({str(e).splitlines()[0]}); it is written by "
+            f"raysearch"
+        ) from e
+
+
+def cost_of(folder: Folder) -> Cost:
+    """What the blocks of a run that were counted took."""
+    pairs = rows = near_ties = conflicts = 0
+    seconds: defaultdict[str, float] = defaultdict(float)
+    workers: defaultdict[str, float] = defaultdict(float)
+    for part in each_part(folder, "observations", _COST):
+        pairs += pc.sum(pc.list_value_length(part["pairs"])).as_py() or 0
+        rows += pc.sum(part["rows"]).as_py() or 0
+        near_ties += pc.sum(part["near_ties"]).as_py() or 0
+        conflicts += pc.sum(part["conflicts"]).as_py() or 0
+        for totals, column in ((seconds, "device"), (workers, "worker")):
+            for row in part.group_by(column).aggregate([("seconds", "sum")]).to_pylist():
+                totals[row[column] or "unknown"] += row["seconds_sum"] or 0.0
+    return Cost(
+        pairs,
+        rows,
+        dict(sorted(seconds.items())),
+        dict(sorted(workers.items())),
+        near_ties,
+        conflicts,
+    )
+
+
+def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
+    """(error type, first line of its message, how often), the most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in table.select(["error_type", "message"]).to_pylist():
+        counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
+    return tuple((kind, message, n) for (kind, message), n in counts.most_common())
+
+
+def _pairs(folder: Folder) -> Sequence[Row]:
+    if not folder.exists("pairs.parquet"):
+        return ()
+    table = _read(
+        "pairs.parquet", folder, lambda: from_parquet(read_checked(folder, "pairs.parquet"), _PAIRS)
+    )
+    rows: list[Row] = table.to_pylist()
+    return rows
+
+
+def _splits(pairs: Sequence[Row]) -> tuple[SplitCounts, ...]:
+    found = []
+    for name in ("test", "holdout", "fit"):
+        own = [p for p in pairs if p["split"] == name]
+        asked = [p for p in own if p["solved"] is not None]
+        if own:
+            solved = sum(p["solved"] for p in asked) if asked else None
+            found.append(
+                SplitCounts(
+                    name, len(asked) or len(own), solved, sum(p["block"] is not None for p in own)
+                )
+            )
+    return tuple(found)
+
+
+def _example(pairs: Sequence[Row]) -> Example | None:
+    """The pair that tells most variables apart from the base's answer, of the first hundred that
+    count."""
+    used = [p for p in pairs if p["split"] == "test" and p["block"] is not None][:100]
+    if not used:
+        return None
+    pair = max(
+        used, key=lambda p: sum(c["ids"] != p["base_answer_ids"] for c in p["counterfactual"])
+    )
+    return Example(
+        pair["base_text"],
+        pair["base_answer"],
+        tuple((s["name"], s["text"], s["answer"]) for s in pair["sources"]),
+        tuple((c["variable"], c["answer"]) for c in pair["counterfactual"]),
+    )

@@ -1,0 +1,72 @@
+"""What a picture of a run says beside its cells: run, model, threshold, and how many pairs each
+variable could have had.
+
+Invariants: a fact that the run folder does not hold is None and left out of the picture, never
+guessed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from raysearch.report.labels import MATCHES, ScoreLabel, judged_of
+from raysearch.storage.digests import read_checked
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.parquet import from_parquet
+
+
+@dataclass(frozen=True, slots=True)
+class ChartFacts:
+    """`pairs`: change pairs in blocks of the test split, by variable. `fixed`: every hypothesis was
+    measured on all of them."""
+
+    run: str
+    model: str | None = None
+    threshold: float | None = None
+    claim: str | None = None
+    fixed: bool = False
+    judged: ScoreLabel = MATCHES
+    pairs: Mapping[str, int] = field(default_factory=dict)
+
+
+def chart_facts(run: FolderLike) -> ChartFacts:
+    """The facts that the run folder holds. Raises: StoreError, ValueError or pyarrow's for a file
+    that is damaged."""
+    folder = open_folder(run)
+    info = json.loads(_text(folder, "run.json") or "{}")
+    job = yaml.safe_load(_text(folder, "job.yaml") or "{}") or {}
+    model, test = job.get("model") or {}, job.get("test") or {}
+    return ChartFacts(
+        run=str(info.get("id") or folder.name),
+        model=model.get("path") if isinstance(model, dict) else str(model),
+        threshold=test.get("threshold"),
+        claim=test.get("claim"),
+        fixed=test.get("use") == "fixed",
+        judged=judged_of(job),
+        pairs=_change_pairs(folder),
+    )
+
+
+def _change_pairs(run: Folder) -> dict[str, int]:
+    """Change pairs by variable: the counterfactual's ids differ from those of the base's answer."""
+    counts: Counter[str] = Counter()
+    if not run.exists("pairs.parquet"):
+        return counts
+    columns = ["split", "block", "base_answer_ids", "counterfactual"]
+    for row in from_parquet(read_checked(run, "pairs.parquet"), columns).to_pylist():
+        if row["split"] == "test" and row["block"] is not None:
+            counts.update(c["variable"] for c in row["counterfactual"] if _differs(c, row))
+    return dict(counts)
+
+
+def _differs(counterfactual: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return bool(counterfactual["ids"] != row["base_answer_ids"])
+
+
+def _text(run: Folder, name: str) -> str | None:
+    return run.read(name).decode() if run.exists(name) else None

@@ -1,0 +1,181 @@
+"""What a run asked and what its verdicts say, in plain sentences: the question, the claim, and what
+the claim does not say.
+
+Invariants: a sentence says only what job.yaml and the tables hold; whoever reads no statistics
+reads no symbol without its word.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raysearch.report.run_data import RunData
+
+_KINDS = {
+    "change": "change pairs: those whose counterfactual differs from the base's own answer",
+    "both": "change pairs, and keep pairs (whose answer should stay) beside them: both must do",
+    "unfiltered": "all pairs alike, changing or not",
+}
+
+
+def title(account: RunData) -> str:
+    """The question in one line."""
+    variables = list(dict.fromkeys(row["variable"] for row in account.proposed))
+    named = [*variables[:6], f"{len(variables) - 6} more"] if len(variables) > 7 else variables
+    listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+    model = "/".join(Path(account.facts.model or "the model").parts[-2:])
+    return f"Where {'is' if len(variables) == 1 else 'are'} {listed} in {model}?"
+
+
+def question(account: RunData) -> list[str]:
+    """Which search this was."""
+    problem: Mapping[str, Any] = account.job.get("problem") or {}
+    options = ", ".join(f"{key}: {value}" for key, value in (problem.get("options") or {}).items())
+    variables = _in_order(account, "variable")
+    where = [
+        _counted(_in_order(account, key), one, f"{one}s")
+        for key, one in (
+            ("layer", "layer"),
+            ("component", "component"),
+            ("position", "position"),
+            ("head", "head"),
+        )
+    ]
+    return [
+        f"Model: {account.facts.model or 'not named'}. Problem: "
+        f"{problem.get('use') or problem.get('pairs') or 'not named'}"
+        f"{f' ({options})' if options else ''}. Variables of its causal model: "
+        f"{', '.join(variables)}.",
+        f"A hypothesis says: “{variables[0]} is at this site”. It is tested by interchange: the "
+        f"model reads the base, but at the site "
+        "it is given the activation of its run on the source. Then the answer should become the "
+        "counterfactual: what the causal model "
+        f"answers when {variables[0]} comes from the source. The share of pairs on which it does "
+        f"is the IIA.{_scored(account)}",
+        f"{_n(len(account.rows), 'hypothesis', 'hypotheses')}: {'; '.join(filter(None, where))}.",
+    ]
+
+
+def claim(account: RunData) -> list[str]:
+    """What accept, reject and undecided say here, with this job's numbers."""
+    test: Mapping[str, Any] = account.job.get("test") or {}
+    tau, delta, miss = (test.get(key) for key in ("threshold", "false_accept", "miss"))
+    band = test.get("indifference") or 0.0
+    kinds = (account.job.get("pairs") or {}).get("kinds", "change")
+    said = [
+        f"Accepted: {account.count('accept')} of {len(account.rows)}. An accept says that putting "
+        f"this activation in is sufficient under "
+        f"interchange: {_becomes(account)} at least {_share(tau, -band)} {_about(account)}",
+        f"Error level: the chance that any accept of the whole search is false is at most "
+        f"{_percent(delta)}, {_family(account)}. "
+        f"A hypothesis whose true share is at least {_share(tau, band)} is rejected with a chance "
+        f"of at most {_percent(miss)}, each "
+        "one separately. Undecided says that the pairs were not enough for either; failed, that it "
+        "could not be measured.",
+        f"What counts: {_KINDS.get(kinds, kinds)}. {_stopping(test)}",
+        _splits(account),
+        *(f"Pairs that do not count for {line}." for line in account.dropped),
+    ]
+    if account.controls:
+        controls = _n(len(account.controls), "control was", "controls were")
+        said.append(f"{controls} tested beside them, outside K and outside the alignment.")
+    return said
+
+
+NOT_SAID = (
+    "It does not say that the variable is nowhere else: other sites may carry it too, and a site "
+    "may only pass it on.",
+    "It does not say that the model uses the site in other texts, or on pairs unlike these.",
+    "It does not say that the causal model is the only one that fits: another one with the same "
+    "counterfactuals is accepted alike.",
+    "It does not say that a rejected site carries nothing: only that an interchange of this "
+    "subspace there does not do it.",
+    "Of a trained subspace it does not say that it is the best one, only that the one that was "
+    "found does it on pairs not trained on.",
+    "A mean at a stopping time, an IIA too, is biased away from the threshold: go by the interval, "
+    "and by the holdout.",
+)
+
+
+def _scored(account: RunData) -> str:
+    judged = account.facts.judged
+    if judged.counted:
+        return ""
+    return (
+        f" This search judges by a number of each pair in [0, 1] instead, the "
+        f"{judged.of.removeprefix('mean ')}: where a share is spoken "
+        "of, its mean is meant."
+    )
+
+
+def _becomes(account: RunData) -> str:
+    judged = account.facts.judged
+    return "the answer becomes the predicted one on" if judged.counted else f"the {judged.of} is"
+
+
+def _family(account: RunData) -> str:
+    """Over how many hypotheses: those proposed are all that could be only where all proposals come
+    at once."""
+    use = (account.job.get("propose") or {}).get("use")
+    if use == "exhaustive":
+        return f"over all K = {len(account.rows)} hypotheses together"
+    if use == "attribution":
+        return f"over all K = {len(account.rows)} hypotheses together that attribution chose on fit pairs; what it left out was not tested"
+    return f"over all hypotheses that the job could have tested, of which these {len(account.rows)} were"
+
+
+def _about(account: RunData) -> str:
+    over = "of" if account.facts.judged.counted else "over"
+    if account.facts.claim == "these_pairs":
+        return f"{over} the test pairs at hand: the claim is about these pairs alone; that it holds for others rests on the holdout."
+    return f"{over} the pairs that the problem draws: the claim is about its sampler, not about other texts."
+
+
+def _stopping(test: Mapping[str, Any]) -> str:
+    if test.get("use") == "fixed":
+        return f"Every hypothesis was measured on the same {test.get('pairs')} pairs and judged once, at the end."
+    return (
+        f"The test looks again and again and may stop at each look, after at most "
+        f"{test.get('max_pairs')} pairs; its error level and "
+        "its 95 % intervals hold at whichever look it stopped."
+    )
+
+
+def _splits(account: RunData) -> str:
+    told = []
+    for split in account.splits:
+        solved = (
+            ""
+            if split.solved is None or not split.drawn
+            else f", of which the model solves {split.solved / split.drawn:.0%}"
+        )
+        told.append(f"{split.name}: {split.used} used of {split.drawn} drawn{solved}")
+    return f"Pairs: {'; '.join(told)}. Verdicts rest on test pairs; holdout pairs decide nothing and estimate again what was accepted."
+
+
+def _share(threshold: float | None, band: float) -> str:
+    return "the threshold" if threshold is None else f"{threshold + band:.4g}"
+
+
+def _percent(share: float | None) -> str:
+    return "the job's level" if share is None else f"{100 * share:.4g} %"
+
+
+def _in_order(account: RunData, key: str) -> list[str]:
+    return [
+        str(value)
+        for value in dict.fromkeys(row[key] for row in account.proposed)
+        if value is not None
+    ]
+
+
+def _counted(names: Sequence[str], one: str, many: str) -> str:
+    """3 layers (0, 1, 2); at most a dozen are named."""
+    if not names:
+        return ""
+    shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])}, … {names[-1]}"
+    return f"{_n(len(names), one, many)} ({shown})"
+
+
+def _n(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"

@@ -1,0 +1,140 @@
+"""`export`: an intervention of a run, by its hypothesis, as a folder that
+`raysearch.load_intervention` reads.
+
+Invariants: what is exported is what the run tested: the id is that of the run's tables, what was
+fit is the content that the run kept.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raysearch.core.hypothesis import Intervention
+from raysearch.errors import JobError, StoreError
+from raysearch.interventions.card import Finding, ModelOrigin, read_intervention
+from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
+from raysearch.job import Job
+from raysearch.job.named_files import is_beside
+from raysearch.report.results_table import results
+from raysearch.runner.export_tensors import tensors
+from raysearch.store.run_folder import JOB_FILE, RunFolder
+
+
+def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
+    """Writes the intervention of the hypothesis (its id, or the beginning of it) to the folder
+    `to`.
+
+    Raises: JobError where no hypothesis, or several, begin so; StoreError where the run cannot be
+    read or the folder not be written; ModelError where a subspace is drawn for the model's width
+    and the model is not there.
+    """
+    return save_intervention(found(run, row_of(run, hypothesis), job_of(run)), to)
+
+
+def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
+    """The intervention of a row of the run's results, with its tensors and figures. Raises: as
+    `export`."""
+    intervention = _intervention(row, run)
+    path = (
+        f"./{job.model.path}" if is_beside(job.model.path) else job.model.path
+    )  # of the run's folder: no hub id
+    revision = (run.info.facts or {}).get("commit") or job.model.revision
+    model = ModelOrigin(path, revision, run.info.model_digest, job.model.dtype)
+    kept = (
+        "hypothesis",
+        "verdict",
+        "n",
+        "matches",
+        "iia",
+        "low",
+        "high",
+        "holdout_n",
+        "holdout_iia",
+        "claim",
+    )
+    finding = Finding(
+        run=run.info.id,
+        threshold=job.test.threshold,
+        false_accept=job.test.false_accept,
+        score=None if job.test.score == "matches" else job.test.score,
+        **{name: _finite(row[name]) for name in kept},
+    )
+    return SavedIntervention(
+        intervention, tensors(run, job, intervention), model, row["variable"], finding
+    )
+
+
+def push(folder: Path, hub_id: str, private: bool | None) -> str:
+    """Puts what was exported to `folder` on the hub; the commit's id. Raises: HubError."""
+    return push_intervention(folder, hub_id, private=private)
+
+
+def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
+    """The one row of the results whose hypothesis begins so. Raises: JobError, StoreError."""
+    rows: list[dict[str, Any]] = results(run.folder, controls=True).to_pylist()
+    found = [row for row in rows if row["hypothesis"].startswith(hypothesis)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        example = f"such as {rows[0]['hypothesis']}" if rows else "none yet"
+        raise JobError(
+            f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results "
+            f"{run.place} -o json` "
+            f"has their ids, {example}"
+        )
+    shown = ", ".join(row["hypothesis"] for row in found[:3])
+    raise JobError(
+        f"{hypothesis!r}: {len(found)} hypotheses begin so ({shown}, ...); give more of the id"
+    )
+
+
+def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
+    """The intervention of a row; the table has all of it but its kind, and the id tells whether the
+    kind is another."""
+    where = f"{run.place}: hypothesis {row['hypothesis']}"
+    intervention = read_intervention(
+        {"units": json.loads(row["units"]), "control": row["control"]}, where
+    )
+    if intervention.is_fitted:
+        intervention = replace(intervention, variable=row["variable"], fit=row["fit"])
+    if intervention.id != row["intervention"]:
+        raise StoreError(
+            f"{where}: its units are of another intervention than {row['intervention']}; "
+            f"export it with the raysearch that made the run "
+            f"({run.info.versions.get('raysearch', 'see run.json')})"
+        )
+    if intervention.is_fitted and intervention.fit is None:
+        why = f": {row['reason']}" if row["reason"] else ""
+        raise StoreError(
+            f"{where}: nothing was fit for it ({row['verdict'] or 'not decided yet'}{why}); export "
+            f"another one"
+        )
+    return intervention
+
+
+def job_of(run: RunFolder) -> Job:
+    """The job as the run has kept it. Not `Job.load`: the model and the problem's files may lie
+    elsewhere by now."""
+    try:
+        job = Job.model_validate(yaml.safe_load(run.job_text))
+    except (ValueError, yaml.YAMLError, ValidationError) as e:
+        raise StoreError(
+            f"{run.folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is "
+            f"written by raysearch"
+        ) from e
+    if job.digest() != run.info.job_digest:
+        raise StoreError(
+            f"{run.folder.shown(JOB_FILE)}: was edited since the run began, so its model and test "
+            f"may be others; put it back"
+        )
+    return job
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

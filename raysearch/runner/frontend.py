@@ -1,0 +1,62 @@
+"""Who asked, as a run sees them: where they want it, what they are told, and how they stop it."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from raysearch.core.records import Snapshot
+from raysearch.runner.interrupt import Interrupt
+from raysearch.store.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Only where, never what. `tracking_uri`: "none" keeps MLflow out."""
+
+    store: str
+    tracking_uri: str
+    pool: str
+    address: str | None
+    mlflow_children: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """A search that was driven to its end, or to an interrupt. `these_pairs`: its claim."""
+
+    run: RunFolder
+    status: Literal["done", "interrupted"]
+    snapshot: Snapshot
+    these_pairs: bool
+
+
+class Frontend(Protocol):
+    """Follows a run."""
+
+    def say(self, text: str) -> None:
+        """Takes a line of its own."""
+        ...
+
+    def words(self, snapshot: Snapshot) -> str:
+        """A snapshot in one line."""
+        ...
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Is shown where the search stands, after every turn."""
+        ...
+
+    def stop(self) -> None:
+        """No snapshot will come any more."""
+        ...
+
+    def interrupt(self) -> AbstractContextManager[Interrupt]:
+        """How the search is asked to stop."""
+        ...
+
+    def left(self, status: str, run: RunFolder) -> None:
+        """The run is left unfinished, and going on can help."""
+        ...
+
+    def ended(self, ended: RunOutcome) -> None:
+        """The search is done and its pictures are drawn; MLflow is not yet given its files."""
+        ...

@@ -1,0 +1,31 @@
+"""Objects that whoever asks has in hand, in the place of what a job names: a problem, a loaded
+model. This file is light: no torch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raysearch.causal import Problem
+from raysearch.engine.encoding.prompt_format import PromptFormat
+from raysearch.job import Job
+
+if TYPE_CHECKING:
+    from raysearch.engine.loading.given_model import GivenModel
+    from raysearch.engine.networks.network import NetworkSource
+
+
+@dataclass(frozen=True)
+class GivenObjects:
+    """None: what the job names is looked for. A job notes what was given (job/placeholders.py), but
+    for a model that was read from files."""
+
+    problem: Problem | None = None
+    model: "GivenModel | None" = None
+
+    def source(self, job: Job) -> "NetworkSource":
+        """The source of the replica of a job. Its digest is of the model's content where the job
+        has no files of it."""
+        assert self.model is not None
+        return self.model.as_source(PromptFormat(**job.wording), by_content=job.model.is_given)
+
+
+NOTHING = GivenObjects()

@@ -1,0 +1,183 @@
+"""The proposer that a job names: one that is ready, or the user's, "my_file.py:Proposer" or
+"package.module:Proposer".
+
+Invariants: whatever is wrong with the user's code is one line that names it, its own exception
+chained; what a user's proposer makes is held against the model before it enters the search; what is
+not fit is proposed for all variables at once.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysearch.causal import token
+from raysearch.core.events import ModelFacts
+from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.space import HypothesisSpace
+from raysearch.errors import JobError, RaysearchError, SearchFailedError
+from raysearch.job import Job
+from raysearch.proposers.attribution import PAIRS, Attribution
+from raysearch.proposers.base import Exhaustive, History, Proposer
+from raysearch.proposers.refine import Refine
+from raysearch.proposers.smallest_subspace import SmallestSubspace
+from raysearch.runner.resolve_space import check_units
+from raysearch.user_code import CodeKind, find
+
+READY: dict[str, Callable[..., Proposer]] = {
+    "exhaustive": Exhaustive,
+    "refine": Refine,
+    "smallest_subspace": SmallestSubspace,
+    "attribution": Attribution,
+}
+"""By the name that a job gives them."""
+OWN = CodeKind(
+    what="a class with propose(known), or a function that returns a Proposer",
+    would_do="my_file.py:Proposer, or package.module:Proposer",
+    is_one=lambda found: False,
+    is_class=lambda found: callable(getattr(found, "propose", None)),
+    returns="Proposer",
+)
+"""What a job may name besides."""
+
+
+def fit_pairs_of(job: Job) -> int:
+    """How many fit pairs the proposer of a job makes use of; most of none. Raises: JobError for
+    options that are wrong, or no fit pairs."""
+    if job.propose.use != "attribution":
+        return 0
+    made: Attribution = _made(
+        job.propose.use, Attribution, HypothesisSpace(()), job.propose.options
+    )
+    if not job.pairs.fit:
+        raise JobError(
+            f"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: attribution "
+            f"does; give it some, such as {PAIRS}"
+        )
+    return min(made.pairs, job.pairs.fit)
+
+
+def proposer_of(
+    job: Job, space: HypothesisSpace, facts: ModelFacts, positions: Sequence[str]
+) -> Proposer:
+    """The proposer of a resolved job. `positions`: those that the pairs are encoded with. Raises:
+    JobError."""
+    use = job.propose.use
+    if use in READY:
+        ready: Proposer = _made(use, READY[use], space, job.propose.options)
+        return ready
+    place, _, name = use.rpartition(":")
+    made = _made(use, find(place, name, "propose.use", OWN), space, job.propose.options)
+    if not callable(getattr(made, "propose", None)):
+        raise JobError(
+            f"propose.use: {use} made {type(made).__name__}, which has no propose(known); it must "
+            f"propose a generation at a time"
+        )
+    most = getattr(made, "most", None)
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise JobError(
+            f"propose.use: most of {use} is {most!r}; it must be a number of hypotheses, such as "
+            f"len(space), or None"
+        )
+    return CheckedProposer(
+        made,
+        str(getattr(made, "name", name)),
+        most,
+        use,
+        _Bounds(job, space, facts, (*positions, *map(token, range(facts.tokens)))),
+    )
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """What a user's hypotheses must keep to."""
+
+    job: Job
+    space: HypothesisSpace
+    facts: ModelFacts
+    positions: tuple[str, ...]
+
+    def check(self, hypothesis: object) -> Hypothesis:
+        """Raises: JobError for what is no hypothesis that this job can test."""
+        if not isinstance(hypothesis, Hypothesis):
+            raise JobError(f"it proposed {hypothesis!r:.80}; propose a raysearch.Hypothesis")
+        intervention = hypothesis.intervention
+        if hypothesis.variable not in self.space.variables:
+            raise JobError(
+                f"{hypothesis.variable!r} is no variable of the job; it has "
+                f"{', '.join(self.space.variables)}"
+            )
+        if (
+            intervention.kind != "interchange"
+            or intervention.control is not None
+            or intervention.fit is not None
+        ):
+            raise JobError(
+                f"intervention {intervention.id} has a kind, control or fit of its own; leave them "
+                f"as they are"
+            )
+        if intervention.is_fitted and not self.job.space.is_fitted:
+            raise JobError(
+                "it proposed a subspace that is fit, and space.subspaces has none; name one there"
+            )
+        if intervention.variable != (hypothesis.variable if intervention.is_fitted else None):
+            raise JobError(
+                f"the intervention of {hypothesis.id} is of variable {intervention.variable!r}; of "
+                f"one that is fit it is the "
+                "hypothesis's, else None"
+            )
+        check_units(self.job, self.facts, intervention.units, self.positions)
+        return hypothesis
+
+
+@dataclass(frozen=True)
+class CheckedProposer:
+    """A user's proposer; `use`: how the job names it."""
+
+    proposer: Any
+    name: str
+    most: int | None
+    use: str
+    bounds: _Bounds
+
+    def propose(self, known: History) -> Iterable[Hypothesis]:
+        try:
+            proposed = list(self.proposer.propose(known))
+            found = [self.bounds.check(h) for h in proposed]
+        except RaysearchError as e:
+            raise SearchFailedError(
+                f"propose.use: {self.use}, generation {known.generations}: {e}"
+            ) from e
+        except Exception as e:
+            raise SearchFailedError(
+                f"propose.use: {self.use}, generation {known.generations}: propose raised "
+                f"{type(e).__name__}: {e}"
+            ) from e
+        together = [
+            self.bounds.space.on(h.intervention) if not h.intervention.is_fitted else (h,)
+            for h in found
+        ]
+        return [h for group in together for h in group]
+
+
+def _made(use: str, make: Any, space: HypothesisSpace, options: dict[str, Any]) -> Any:
+    """Raises: JobError where it cannot be called so, or raises."""
+    if not callable(make):
+        raise JobError(
+            f"propose.use: {use} is {type(make).__name__}; it must be a class or function that "
+            f"makes a proposer"
+        )
+    taken = [n for n in inspect.signature(make).parameters if n != "name"][1:]
+    try:
+        inspect.signature(make).bind(space, **options)
+    except TypeError as e:
+        raise JobError(f"propose.options: {use}: {e}; it takes {', '.join(taken) or 'none'}") from e
+    try:
+        return make(space, **options)
+    except RaysearchError:
+        raise
+    except ValueError as e:
+        raise JobError(f"propose.options: {use}: {e}") from e
+    except Exception as e:
+        raise JobError(f"propose.use: {Path(use).name} raised {type(e).__name__}: {e}") from e

@@ -1,0 +1,109 @@
+"""How much memory a search is going to take, by formulas: of a replica, of a block, of the driver.
+Estimates, in bytes.
+
+Invariants: nothing is run and nothing is measured here but the constants, each with where its
+figure is from; what a formula leaves out is said in its words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raysearch.core.events import Encoded, ModelInput
+from raysearch.engine.execution.memory import MOST_ON_CPU
+from raysearch.engine.loading.load import ModelSummary
+from raysearch.engine.networks.network import width_of
+from raysearch.search.pair_blocks import cut_at_looks
+
+MIB = 2**20
+LIBRARIES = 432 * MIB
+"""Of a process that has imported what a replica needs and no model (psutil's rss, torch 2.13,
+transformers 5.23)."""
+DRIVER = 200 * MIB
+A_HYPOTHESIS = 2_241
+"""Bytes of the driver; both measured (benchmarks/RESULTS.md, "How far one driver reaches")."""
+COPIES = 3
+"""Of what a forward pass keeps, at its peak: as it was seen, stacked, and cut into runs without
+padding (engine/execution/activation_cache.py)."""
+INSIDE = 4
+"""Of the widest vector of a block for each token of a batch: gate, up, their product, and what
+comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes. `run`: what is kept of the longest input (activations, keys, values); `block`: of all
+    inputs of the largest block of evidence; `inputs`: of all distinct inputs; `kept`: how much of
+    that at most; `batch`: of a full forward pass, besides; `replica`: all of one; `driver`: of the
+    search itself. `inputs_of_block`: how many inputs that block has.
+    """
+
+    weights: int
+    run: int
+    block: int
+    inputs_of_block: int
+    inputs: int
+    kept: int
+    batch: int
+    replica: int
+    driver: int
+
+
+def footprint(
+    looked: ModelSummary,
+    encoded: Sequence[Encoded],
+    test: Sequence[int],
+    rows: int,
+    memory: float | None,
+    models: int,
+    hypotheses: int,
+) -> MemoryEstimate:
+    """Of a job. `test`: the indices of the test pairs that blocks are cut of; `memory`: GiB for
+    what is kept, None as there is room.
+
+    `models`: how many a replica holds (two with the control random_model). Training's memory, on a
+    GPU its driver's, are not in it.
+    """
+    per_token = (_numbers_kept(looked) + looked.keys) * looked.item_bytes
+    tokens = {
+        given: len(given) if isinstance(given, tuple) else e.tokens
+        for e in encoded
+        for given in _inputs(e)
+    }
+    pairs = {e.index: e for e in encoded}
+    blocks = [{g for i in block.pairs for g in _inputs(pairs[i])} for block in cut_at_looks(test)]
+    largest = max(blocks, key=len, default=set[ModelInput]())
+    longest, padded = max(tokens.values()), width_of(max(tokens.values()))
+    every = per_token * sum(tokens.values())
+    budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
+    kept, weights = min(every, budget), models * looked.weight_bytes
+    batch = rows * (
+        COPIES * per_token * padded
+        + INSIDE * looked.widest * padded * looked.item_bytes
+        + looked.logits * (looked.item_bytes + 4)  # and again in float32
+    )
+    return MemoryEstimate(
+        weights=weights,
+        run=per_token * longest,
+        block=per_token * sum(tokens[g] for g in largest),
+        inputs_of_block=len(largest),
+        inputs=every,
+        kept=kept,
+        batch=batch,
+        replica=LIBRARIES + weights + kept + batch,
+        driver=DRIVER + A_HYPOTHESIS * hypotheses,
+    )
+
+
+def _numbers_kept(looked: ModelSummary) -> int:
+    """Of each token: every layer of the components that are searched, of the residual (paths are
+    checked on it), and with replay of what goes into the blocks, where rows begin.
+    """
+    widths = {c.name: sum(c.width_in(layer) for layer in c.layers) for c in looked.components}
+    widths.setdefault("residual", looked.layers * looked.width)
+    if looked.path == "replay" and len(widths) > 1:
+        widths["block_input"] = looked.layers * looked.width
+    return sum(widths.values())
+
+
+def _inputs(pair: Encoded) -> tuple[ModelInput, ...]:
+    return (pair.base, *pair.sources.values())

@@ -1,0 +1,80 @@
+"""What is said of a search on its way: the model, what is asked, what screening showed, how it
+ended."""
+
+from raysearch.causal import SPLITS
+from raysearch.core.events import Opened
+from raysearch.core.pair_counts import said
+from raysearch.core.records import Snapshot
+from raysearch.report.run_data import cost_of
+from raysearch.runner.frontend import Frontend
+from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.search.search import Search
+from raysearch.store.run_folder import RunFolder
+
+MANY = 0.1
+"""Share of outputs decided again from which on it is said."""
+
+
+def tell_model(opened: Opened, question: ResolvedJob, front: Frontend) -> None:
+    """The model as it is here, and how many hypotheses there are."""
+    facts = opened.facts
+    slower = {
+        "batched": "rows are run whole, not from the patch on",
+        "plain": "each row is run by itself",
+    }
+    path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
+    width = f" of width {facts.width}" if facts.width else ""
+    if question.job.model.trust_remote_code:
+        front.say(
+            f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)"
+        )
+    for line in facts.unused:
+        front.say(f"left out  {line}")
+    front.say(
+        f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}"
+    )
+    space = question.space(facts)
+    most = question.proposer(space, facts).most
+    some = f"{most} of " if most is not None and most < len(space) else ""
+    front.say(
+        f"asking    {some}{len(space)} hypotheses: {len(question.variables)} variables at "
+        f"{len(space) // len(question.variables)} sites"
+    )
+
+
+def tell_screening(search: Search, front: Frontend) -> None:
+    """How many pairs the model solves, and what is missing."""
+    for split in SPLITS:
+        screened, solved, wanted = search.screening.counts(split)
+        if screened:
+            usable = len(search.screening.usable(split))
+            short = f"; {wanted} were wanted" if usable < wanted else ""
+            counted = said(search.ground.counts, split) if split != "fit" else []
+            used = "" if counted else f", {usable} are used"
+            front.say(
+                f"screened  {screened} {split} pairs: the model solves "
+                f"{solved / screened:.0%}{used}{short}"
+            )
+            for line in counted:
+                front.say(f"counted   {line}")
+
+
+def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Frontend) -> None:
+    """The verdicts by kind."""
+    front.say(
+        f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, "
+        f"{end.rejected} rejected, "
+        f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
+    )
+    again = cost_of(run.folder).again
+    if again > MANY:
+        front.say(
+            f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch "
+            f"and were decided one by one, "
+            "which is slow; in float32 they are fewer"
+        )
+    if end.conflicts:
+        front.say(
+            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see "
+            f"{run.tables.at('failures').place}"
+        )

@@ -1,0 +1,141 @@
+"""From a question to a pool of replicas: one in this process, or many on Ray.
+
+Invariants: no worker sees the causal model or its values; a Ray that is not ours is left as it is.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from raysearch import driver
+from raysearch.causal import Pair
+from raysearch.cluster.replica_spec import ReplicaSpec
+from raysearch.core.events import Opened
+from raysearch.core.records import Snapshot
+from raysearch.errors import JobError
+from raysearch.job import Job
+from raysearch.job.job_files import kept_beside
+from raysearch.runner.frontend import Frontend, RunOptions
+from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.runner.resources import shape_of
+
+
+class RunPool(driver.Pool, Protocol):
+    """A pool as a run needs it."""
+
+    def open(self) -> Opened:
+        """Loads the model and encodes the pairs."""
+        ...
+
+    def on_lost(self, say: Callable[[], None]) -> None:
+        """`say` is called where this process must be ended, because Ray died in the middle of a
+        call."""
+        ...
+
+    def show(self, run: str, snapshot: Snapshot) -> None:
+        """Tells whoever watches the cluster where the search stands."""
+        ...
+
+    def close(self) -> None:
+        """Lets the workers go."""
+        ...
+
+
+@contextmanager
+def pool_of(
+    question: ResolvedJob,
+    where: RunOptions,
+    front: Frontend,
+    files: Path | None = None,
+    send: bool = False,
+    given: GivenObjects = NOTHING,
+) -> Iterator[RunPool]:
+    """The pool that `where` names; closed at the end.
+
+    `files`: the folder with the job's files beside which workers on other nodes stand; `send`: it
+    must be brought to them first. `given`: the model, where it was given as an object. Raises:
+    ClusterError, ResourcesError, JobError, ModelError.
+    """
+    if where.pool == "local" or where.address is None:
+        files = None
+    work = spec_of(question, question.job if files is None else kept_beside(question.job, files))
+    resources = question.job.resources
+    if where.pool == "local":
+        from raysearch.cluster.local_pool import LocalPool, device_here
+
+        if resources.replicas not in ("auto", 1):
+            raise JobError(
+                f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica"
+            )
+        if given.model is None:
+            front.say(f"loading   {question.job.model.path}")
+            yield LocalPool(work, device_here(resources.gpus))
+            return
+        with given.model.borrowed():
+            yield LocalPool(work, source=given.source(question.job))
+        return
+    if question.job.model.is_given:
+        raise JobError(
+            f"pool: {where.pool}: {question.job.model.path} is an object of this process, and "
+            f"replicas on Ray read their own model; give "
+            "pool='local', or save it (model.save_pretrained(folder), tokenizer too; of a torch "
+            "module my_file.py:factory) and name that"
+        )
+    from raysearch.cluster.metrics import Metrics, Watched
+    from raysearch.cluster.ray_pool import RayPool
+    from raysearch.cluster.session import check_fits, ray_session
+    from raysearch.cluster.shape import first_replicas
+
+    front.say(
+        "ray       starting"
+        if where.address is None
+        else f"ray       connecting to {where.address}"
+    )
+    with ray_session(where.address, files=files if send else None) as session:
+        if session.dashboard:
+            front.say(f"dashboard {session.dashboard}")
+        shape = shape_of(question.job, session.gpus, front.say)
+        if session.embedded:
+            check_fits(session, shape)
+        replicas = first_replicas(session.nodes, shape)
+        front.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
+        name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
+        pool = Watched(RayPool(work, name, shape, metrics.usage, vigil=session.vigil), metrics)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+def spec_of(question: ResolvedJob, job: Job) -> ReplicaSpec:
+    """What each replica is told. `job`: the question's, its paths as workers are to read them."""
+    return ReplicaSpec(
+        model=job.model.path,
+        revision=job.model.revision,
+        dtype=job.model.dtype,
+        pairs=tuple(_bare(p) for p in question.pairs),
+        positions=question.positions,
+        variables=question.variables,
+        rows=job.resources.rows,
+        cpus=job.resources.cpus,
+        components=question.components,
+        device_map=job.model.device_map,
+        factory=job.model.is_factory,
+        trust_remote_code=job.model.trust_remote_code,
+        memory=None if job.resources.memory == "auto" else job.resources.memory,
+        files=job.space.sae_paths,
+        recipe=job.fit.recipe,
+        wording=job.wording,
+        scores=job.answer.scores,
+    )
+
+
+def _bare(pair: Pair) -> Pair:
+    """The pair without the causal model's values: they stay at home, and may be of types that no
+    worker knows."""
+    sources = {name: replace(source, values={}) for name, source in pair.sources.items()}
+    return replace(pair, base=replace(pair.base, values={}), sources=sources)

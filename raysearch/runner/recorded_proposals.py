@@ -1,0 +1,110 @@
+"""What a user's proposer proposed, as the journal keeps it: so that looking at a run never runs the
+code that is named in it.
+
+Invariants: each time that the proposer was asked is an entry, in order; a search that is told the
+journal asks as often, and gets the same.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from raysearch.core.hypothesis import Hypothesis, as_plain, canonical_json
+from raysearch.errors import ResumeError
+from raysearch.interventions.card import read_intervention
+from raysearch.proposers.base import History, Proposer
+from raysearch.runner.load_proposer import READY
+from raysearch.runner.reopen import kept_facts
+from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.search.search import Search
+from raysearch.store.codec import Suggested
+from raysearch.store.pairs_table import PairsTable
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import entries
+
+
+class UnrecordedError(ResumeError):
+    """The journal does not say what a user's proposer proposed, so that only its code could."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A user's proposer, and what it has said so far."""
+
+    proposer: Proposer
+    said: list[Suggested] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.proposer.name
+
+    @property
+    def most(self) -> int | None:
+        return self.proposer.most
+
+    def propose(self, known: History) -> Iterable[Hypothesis]:
+        proposed = list(self.proposer.propose(known))
+        texts = tuple(canonical_json([h.variable, as_plain(h.intervention)]) for h in proposed)
+        self.said.append(Suggested(self.name, self.most, texts))
+        return proposed
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a proposer said, in the order in which it was asked; `where`: the run, for errors."""
+
+    said: Sequence[Suggested]
+    where: str
+    _asked: list[History] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.said[0].by
+
+    @property
+    def most(self) -> int | None:
+        return self.said[0].most
+
+    def propose(self, known: History) -> Iterable[Hypothesis]:
+        self._asked.append(known)
+        if len(self._asked) > len(self.said):
+            raise UnrecordedError(
+                f"{self.where}: its journal ends before what its proposer said last; `raysearch "
+                f"resume` it, which runs that code"
+            )
+        return [
+            _hypothesis(text, self.where) for text in self.said[len(self._asked) - 1].hypotheses
+        ]
+
+
+def recorded_search(run: RunFolder, kept: PairsTable, question: ResolvedJob) -> Search:
+    """The search of a run, to be told its journal; runs no code that the run names.
+
+    Raises: UnrecordedError where the journal does not say what a user's proposer proposed;
+    ResumeError.
+    """
+    return question.search(kept_facts(run), kept.encoded or (), _recorded(run, question))
+
+
+def recording(proposer: Proposer, question: ResolvedJob) -> Proposer:
+    """The proposer, what it says being kept where it is the user's."""
+    return proposer if question.job.propose.use in READY else Recording(proposer)
+
+
+def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
+    use = question.job.propose.use
+    if use in READY:
+        return None
+    said = [entry for batch in entries(run) for entry in batch if isinstance(entry, Suggested)]
+    if not said:
+        raise UnrecordedError(
+            f"{run.place}: its hypotheses are those of {use}, its journal does not say them, and "
+            f"looking at a run runs no code of it; "
+            "`raysearch resume` it, which does, and adds them"
+        )
+    return Recorded(said, run.place)
+
+
+def _hypothesis(text: str, where: str) -> Hypothesis:
+    variable, intervention = json.loads(text)
+    return Hypothesis(variable, read_intervention(intervention, where))

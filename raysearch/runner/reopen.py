@@ -1,0 +1,68 @@
+"""What a run folder has of its question: the job, the pairs, what was known of the model; so that
+its search can be made again.
+
+Invariants: only a run of this evidence version and of an untouched job is taken, else its verdicts
+would not be those that it had.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from raysearch.core.events import ComponentFacts, ModelFacts
+from raysearch.errors import ResumeError
+from raysearch.job.named_files import only_looked_at
+from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.runner.resume_checks import check_version, files_of, kept_job
+from raysearch.store.pairs_table import PairsTable, read_pairs
+from raysearch.store.run_folder import RunFolder
+
+
+@contextmanager
+def kept_question(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
+    """The pairs that the run keeps, and its question; while inside, with the files of which a
+    search is made, whose model may be elsewhere.
+
+    Raises: ResumeError where another version began it, or its job was edited.
+    """
+    check_version(run)
+    kept = read_pairs(run.folder)
+    with files_of(run) as files:
+        yield kept, ResolvedJob(kept_job(run, files, only_looked_at), kept.pairs, kept.left_out)
+
+
+def plain_facts(facts: ModelFacts) -> Mapping[str, Any]:
+    """The facts as run.json keeps them."""
+    plain = asdict(facts)
+    return {
+        **plain,
+        "unused": list(facts.unused),
+        "components": [{k: _listed(v) for k, v in c.items()} for c in plain["components"]],
+    }
+
+
+def kept_facts(run: RunFolder) -> ModelFacts:
+    """What was known of the model when the run was last driven. Raises: ResumeError where run.json
+    does not say it."""
+    plain = run.info.facts
+    if plain is None:
+        raise ResumeError(
+            f"run {run.info.id}: its run.json says nothing of the model (an earlier version wrote "
+            f"it); `raysearch resume` it once, "
+            "which adds that"
+        )
+    components = tuple(
+        ComponentFacts(**{k: _tupled(v) for k, v in c.items()}) for c in plain["components"]
+    )
+    return ModelFacts(
+        **{**plain, "components": components, "unused": tuple(plain.get("unused", ()))}
+    )
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,40 @@
+"""What a job's resources ask of a cluster, as the pool takes it; what that means here is said
+aloud."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from raysearch.cluster.shape import PoolShape, bytes_on_cpu
+from raysearch.job import Job
+
+
+def shape_of(job: Job, gpus_there: float, say: Callable[[str], None]) -> PoolShape:
+    """The shape of a pool on a Ray whose largest node has `gpus_there` GPUs."""
+    asked = job.resources
+    gpus = min(1.0, gpus_there) if asked.gpus == "auto" else asked.gpus
+    if asked.gpus == "auto" and not gpus:
+        say("gpus      none here: replicas run on CPUs (resources.gpus: 1 asks for one)")
+    if gpus > 1 and job.model.device_map is None:
+        say(
+            f"gpus      {gpus:g} for each replica, which uses one of them: model.device_map: auto "
+            f"spreads it over all"
+        )
+    given = {"start_seconds": asked.wait, "deadline_seconds": asked.deadline}
+    return PoolShape(
+        asked.replicas,
+        asked.cpus,
+        gpus,
+        most=asked.max_replicas,
+        labels=asked.labels,
+        custom=asked.custom,
+        bytes=bytes_on_cpu(_size(job.model.path)),
+        or_cpu=asked.gpus == "auto",
+        **{name: seconds for name, seconds in given.items() if seconds != "auto"},
+    )
+
+
+def _size(model: str) -> int:
+    """Bytes of a model's files, as far as they are here."""
+    path = Path(model)
+    files = path.glob("*") if path.is_dir() else [path] if path.is_file() else []
+    return sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".bin", ".gguf"))

@@ -1,0 +1,162 @@
+"""What a run keeps of its job: the files that came along, and the checks before it is gone on with.
+
+Invariants: verdicts of another model, another job or another encoding do not mix with those that
+are there; what a job brought to a cluster is in its run folder too, for the job's own folder ends
+with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from raysearch.cluster.job_environment import job_environment
+from raysearch.core.events import Opened
+from raysearch.errors import ResumeError, StoreError
+from raysearch.job import Job
+from raysearch.job.job_files import kept_beside
+from raysearch.job.named_files import FILES, Away, none_away
+from raysearch.runner.given_objects import GivenObjects
+from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.search.search import EVIDENCE_VERSION
+from raysearch.storage.folder import Folder
+from raysearch.storage.local import LocalFolder
+from raysearch.storage.uris import without_credentials
+from raysearch.store.locations import tracking_uri
+from raysearch.store.pairs_table import PairsTable, pairs_digest
+from raysearch.store.run_folder import JOB_FILE, RunFolder
+
+
+def check_version(run: RunFolder) -> None:
+    """Raises: ResumeError where the run was begun by a raysearch whose verdicts are not ours."""
+    if run.info.evidence_version != EVIDENCE_VERSION:
+        raise ResumeError(
+            f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch "
+            f"has {EVIDENCE_VERSION}: their "
+            "verdicts do not mix; resume it with the raysearch that began it, or submit the job "
+            "again"
+        )
+
+
+def sent_with(job_file: Path) -> Path | None:
+    """The folder that was sent along with a job on a cluster, and lies where the driver and its
+    workers stand."""
+    folder = job_file.resolve().parent
+    return folder if job_environment() is not None and (folder / FILES).is_dir() else None
+
+
+def keep_files(sent: Path, run: RunFolder) -> None:
+    """Copies what was sent along into the run folder. Raises: StoreError where that cannot be
+    written."""
+    for path in sorted(p for p in (sent / FILES).rglob("*") if p.is_file()):
+        run.folder.at(path.parent.relative_to(sent).as_posix()).write(path.name, path.read_bytes())
+
+
+@contextmanager
+def files_of(run: RunFolder) -> Iterator[Path | None]:
+    """The folder on this machine with the files that came along with the run's job, if any did;
+    while inside. Raises: StoreError."""
+    if FILES not in run.folder.folders():
+        yield None
+    elif isinstance(run.folder, LocalFolder):
+        _check_no_links(run.folder.path / FILES)
+        yield run.folder.path
+    else:
+        with TemporaryDirectory(prefix="raysearch-") as scratch:
+            _fetch(run.folder.at(FILES), LocalFolder(Path(scratch) / FILES))
+            yield Path(scratch)
+
+
+def _check_no_links(folder: Path) -> None:
+    """Raises: StoreError for a link: nobody who keeps files makes one, and whoever else may write
+    there could have this driver read, and send along, a file that is not theirs."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise StoreError(
+                f"{path}: is a link, and none is followed in a run; put what it leads to in its "
+                f"place"
+            )
+
+
+def kept_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
+    """The job that the run began with, its paths from `files`, but for what is `away`. Raises:
+    ResumeError where job.yaml was edited since, in what changes an answer."""
+    where = run.folder.shown(JOB_FILE)
+    job = Job.read(run.job_text, where, files, away)
+    if (job if files is None else kept_beside(job, files)).digest() != run.info.job_digest:
+        raise ResumeError(
+            f"{where}: was edited since the run began, and its verdicts would not mix with those "
+            f"to come; put it back "
+            "(only name and resources may change), or submit it as a new job"
+        )
+    return job
+
+
+def check_same(run: RunFolder, question: ResolvedJob, kept: PairsTable, opened: Opened) -> None:
+    """Raises: ResumeError where the model here is not the one that the run began with."""
+    here, there = opened.facts.digest, run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
+            f"{question.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+    named = [
+        *question.job.space.sae_paths,
+        *([question.job.propose.use] if question.job.propose.file else []),
+    ]
+    if named and question.hash(pairs_digest(kept.pairs), here) != run.info.job_hash:
+        raise ResumeError(
+            f"run {run.info.id}: a sparse autoencoder or proposer that the job names "
+            f"({', '.join(named)}), or another of its "
+            "files, was changed since it began; put the old file back, or submit the job again"
+        )
+    if kept.encoded is not None and kept.encoded != opened.encoded:
+        raise ResumeError(
+            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it "
+            f"began (its tokenizer, or its positions); "
+            "use the transformers version of its run.json, or submit the job again"
+        )
+
+
+def check_given(
+    run: RunFolder, question: ResolvedJob, kept: PairsTable, given: GivenObjects
+) -> None:
+    """Raises: ResumeError for a model that the run was given as an object and is not here, or the
+    other way round; for a problem that does not draw the run's pairs."""
+    began, name = question.job.model, run.info.id
+    if began.is_given and given.model is None:
+        raise ResumeError(
+            f"run {name} began with {began.path}, a model that was given as an object (digest "
+            f"{(run.info.model_digest or '')[:12]}); "
+            f"no file has it: give it again, in Python: rs.resume({run.place!r}, model=model)"
+        )
+    if given.model is not None and given.model.source is None and not began.is_given:
+        raise ResumeError(
+            f"run {name} began with the model at {began.path}, which is read from there; leave "
+            f"model out"
+        )
+    if given.problem is not None:
+        drawn = resolve(question.job, given).pairs
+        if pairs_digest(drawn) != pairs_digest(kept.pairs):
+            raise ResumeError(
+                f"run {name}: the problem {given.problem.name!r} draws other pairs than the run "
+                f"has; leave it out (the pairs are kept), "
+                "or begin a new run"
+            )
+
+
+def tracking_of(run: RunFolder, given: str) -> str | None:
+    """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or
+    its variable) has for it."""
+    if run.info.tracking_uri is None or given in ("", "none"):
+        return run.info.tracking_uri
+    uri = tracking_uri(given)
+    return uri if without_credentials(uri) == run.info.tracking_uri else run.info.tracking_uri
+
+
+def _fetch(folder: Folder, to: LocalFolder) -> None:
+    for name in folder.names():
+        to.write(name, folder.read(name))
+    for name in folder.folders():
+        _fetch(folder.at(name), to.at(name))

@@ -1,0 +1,58 @@
+"""What failed tried again: which hypotheses and estimates that is, said and journalled before the
+run goes on.
+
+Invariants: what has failed follows from the journal alone; once that it is tried again stands
+there, the run goes on as after any crash, and any `resume` finishes it.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from raysearch.core.events import JournalledEvent, Retried
+from raysearch.runner.frontend import Frontend
+from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
+from raysearch.runner.reopen import kept_question
+from raysearch.search.search import Search
+from raysearch.store.ledger import RunLedger
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import entries, journal_summary
+
+
+def nothing_failed(run: RunFolder) -> bool:
+    """Whether the run is done and nothing in it failed, by its journal, without the model. Raises:
+    StoreError, ResumeError."""
+    if journal_summary(run).ended != "done":
+        return False
+    with kept_question(run) as (kept, question):
+        try:
+            search = recorded_search(run, kept, question)
+        except UnrecordedError:
+            return False  # whoever goes on with it runs the proposer, and sees
+        return _failed(
+            search, ([e for e in batch if isinstance(e, JournalledEvent)] for batch in entries(run))
+        ).nothing
+
+
+def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:
+    """Journals what is tried again. `search`: a new one of the same question, spent on finding out.
+    Raises: StoreError."""
+    failed = _failed(search, ledger.history())
+    if failed.nothing:
+        front.say("retrying  nothing: nothing has failed so far")
+        return
+    controls = sum(
+        search.verdicts[name].hypothesis.intervention.control is not None
+        for name in failed.hypotheses
+    )
+    ledger.retry(failed)
+    said = [f"{len(failed.hypotheses) - controls} failed hypotheses"]
+    said += [f"{controls} failed controls"] if controls else []
+    said += [f"{len(failed.estimates)} estimates that broke off"] if failed.estimates else []
+    anew = f"; {len(failed.fits)} fits begin anew" if failed.fits else ""
+    front.say(f"retrying  {', '.join(said)}{anew}")
+
+
+def _failed(search: Search, history: Iterable[Sequence[JournalledEvent]]) -> Retried:
+    """What has failed, once `search` was told its history."""
+    for batch in history:
+        search.tell(batch)
+    return search.failed

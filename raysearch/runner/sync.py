@@ -1,0 +1,85 @@
+"""The journal of a run told to a new search, and what that says to MLflow.
+
+Invariants: no model is needed, no code that the run names is run, and nothing of the run's evidence
+is written; however often it is said, MLflow has one run, and each point once. The journal knows no
+times but those at which drivers started: the points between have the time of theirs.
+"""
+
+from datetime import datetime
+
+from raysearch.core.events import JournalledEvent
+from raysearch.errors import TrackingError
+from raysearch.runner.recorded_proposals import recorded_search
+from raysearch.runner.reopen import kept_facts, kept_question
+from raysearch.runner.tracking import give, mirror_of
+from raysearch.search.search import Search
+from raysearch.storage.digests import check_parts
+from raysearch.storage.uris import without_credentials
+from raysearch.store.codec import Started
+from raysearch.store.pairs_table import pairs_digest
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import JournalSummary, entries, journal_summary
+from raysearch.tracking.mlflow import MlflowTracker
+
+SECONDS = 600.0
+"""Until it is given up: a server takes some seconds for each child run."""
+POINTS = 500
+"""Of each metric, about; a search of a million events has no more to show."""
+
+
+class _Time:
+    """When what is told now was: when the driver of the time started."""
+
+    def __init__(self, at: str) -> None:
+        self.set(at)
+
+    def set(self, at: str) -> None:
+        self._seconds = datetime.fromisoformat(at).timestamp()
+
+    def __call__(self) -> float:
+        return self._seconds
+
+
+def sync_run(run: RunFolder, uri: str, children: int) -> str:
+    """Tells MLflow at `uri` of the run; what to say of it. Raises: TrackingError, ResumeError,
+    StoreError."""
+    check_parts(run.folder)
+    with kept_question(run) as (kept, question):
+        facts, stands = kept_facts(run), journal_summary(run)
+        if kept.encoded is None or not stands.events:
+            raise TrackingError(
+                f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first"
+            )
+        search, time = recorded_search(run, kept, question), _Time(stands.starts[0].at)
+        mirror = mirror_of(run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True)
+        _tell(run, stands, search, mirror, time)
+    shown = without_credentials(uri)
+    own = run.info.tracking_uri in (None, shown)
+    pictures = run.heatmaps.names() if stands.ended == "done" else []
+    if not give(
+        mirror, stands.ended or "interrupted", run, children, pictures, SECONDS, remember=own
+    ):
+        raise TrackingError(
+            f"MLflow at {shown}: {mirror.why}; say it again when that is mended: nothing comes "
+            f"twice"
+        )
+    if own:
+        run.update(tracking_uri=shown)
+    return f"mlflow    run {mirror.run_id} of experiment raysearch/{question.job.name} at {shown}"
+
+
+def _tell(
+    run: RunFolder, stands: JournalSummary, search: Search, mirror: MlflowTracker, time: _Time
+) -> None:
+    seen, due = 0, 0.0
+    for batch in entries(run):
+        for entry in batch:
+            if isinstance(entry, Started):
+                time.set(entry.at)
+        events = [e for e in batch if isinstance(e, JournalledEvent)]
+        mirror.notes(search.tell(events))
+        seen += len(events)
+        if events and seen >= due:
+            mirror.replayed(search.snapshot())
+            due = seen + stands.events / POINTS
+    mirror.replayed(search.snapshot())

@@ -1,0 +1,130 @@
+"""A run as MLflow gets it: params and tags when it begins, files, tables and child runs when it
+ends.
+
+Invariants: what is given is read from the run folder, so that a live run and a replay give the
+same.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from raysearch.causal import SPLITS
+from raysearch.cluster.job_environment import job_environment
+from raysearch.core.events import ModelFacts
+from raysearch.report.page import FILE as PAGE
+from raysearch.report.results_table import results
+from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.storage.local_copy import on_this_machine
+from raysearch.storage.parquet import parts_that_count
+from raysearch.store.pairs_table import FILE as PAIRS_FILE
+from raysearch.store.run_folder import JOB_FILE, RunFolder
+from raysearch.store.schemas import PAIRS
+from raysearch.tracking.child_runs import accepted
+from raysearch.tracking.mlflow import ChildRun, MlflowTracker, PairsInput
+from raysearch.tracking.mlflow_names import flatten
+
+MOST_PARTS = 40
+"""Of a table that MLflow is given; of one with more it is told where it is. A part is at most
+50,000 rows."""
+_MLFLOW_TYPES = {"int32": "integer", "int64": "long", "bool": "boolean", "double": "double"}
+"""Of a column that is no text and no list of something."""
+
+
+def mirror_of(
+    run: RunFolder,
+    question: ResolvedJob,
+    facts: ModelFacts,
+    pairs_digest: str,
+    uri: str,
+    **more: Any,
+) -> MlflowTracker:
+    """The mirror of a run at `uri`. `more`: of a replay (MlflowMirror has it)."""
+    job = question.job.model_dump(mode="json", by_alias=True)
+    params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
+    if facts.commit is not None:
+        params["model_commit"] = facts.commit
+    tags = {
+        "raysearch.run": run.info.id,
+        "raysearch.job_hash": run.info.job_hash,
+        "raysearch.store": run.info.store_uri,
+    }
+    if (here := job_environment()) is not None:
+        tags["raysearch.submission_id"] = here.submission_id
+    experiment = f"raysearch/{question.job.name}"
+    pairs = _pairs(run, question, pairs_digest)
+    name, known = run.info.id, run.info.mlflow_run_id
+    return MlflowTracker(
+        uri, experiment, params, tags, run_id=known, run_name=name, pairs=pairs, **more
+    )
+
+
+def _pairs(run: RunFolder, question: ResolvedJob, digest: str) -> PairsInput:
+    """What the run was asked about: its pairs as they are kept, by the name of what drew or held
+    them."""
+    problem = question.job.problem
+    return PairsInput(
+        name=Path(problem.use or problem.pairs or "").name,
+        digest=digest,
+        place=run.folder.shown(PAIRS_FILE),
+        columns={field.name: _MLFLOW_TYPES.get(str(field.type), "string") for field in PAIRS},
+        counts={split: sum(p.split == split for p in question.pairs) for split in SPLITS},
+    )
+
+
+def give(
+    mirror: MlflowTracker,
+    status: str,
+    run: RunFolder,
+    children: int,
+    pictures: Sequence[str],
+    seconds: float,
+    say: Callable[[], None] = lambda: None,
+    remember: bool = True,
+) -> bool:
+    """Gives the mirror what the run has left, and waits for it up to `seconds`; whether all
+    arrived. At most so many `children`.
+
+    `say`: called before the wait. `remember`: write the id of MLflow's run into run.json.
+    """
+    tables = {}
+    given: list[ChildRun] = []
+    with TemporaryDirectory(prefix="raysearch-") as folder:
+        scratch = Path(folder)
+        artifacts = _artifacts(run, status, pictures, scratch)
+        if status == "done":
+            for a in accepted(run.folder, children):
+                files = on_this_machine(run.interventions, a.files, scratch)
+                given.append(ChildRun(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
+            alignment, everything = results(run.folder, accepted=True), results(run.folder)
+            tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
+        say()
+        arrived = mirror.close(status, artifacts, tables, seconds, given)
+    if mirror.run_id and remember:  # a short search can end before MLflow has made its run
+        run.update(mlflow_run_id=mirror.run_id)
+    return arrived
+
+
+def _artifacts(
+    run: RunFolder, status: str, pictures: Sequence[str], scratch: Path
+) -> list[Path | tuple[Path, str]]:
+    """The files that MLflow is given, each with the folder of its run to put it in; copied to
+    `scratch` where the run is on no disk."""
+    artifacts: list[Path | tuple[Path, str]] = [
+        *on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)
+    ]
+    artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
+    if status == "done":
+        artifacts += on_this_machine(run.folder, (PAGE,), scratch)
+        for name in run.tables.folders():
+            table = run.tables.at(name)
+            parts = parts_that_count(table.names())
+            if len(parts) > MOST_PARTS:
+                (told := scratch / f"{name}.txt").write_text(
+                    f"{len(parts)} parts at {table.place}\n"
+                )
+                artifacts.append((told, "tables"))
+            else:
+                artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
+    return artifacts

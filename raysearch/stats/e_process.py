@@ -1,0 +1,91 @@
+"""What every test of a search promises: two e-processes against one threshold, looked at as often
+as one likes.
+
+Accept at E >= K / false_accept: by Ville's inequality and a union bound over K hypotheses the
+chance of any false accept is at most `false_accept`. Reject at E >= 1 / miss. Invariants: pure;
+accepting is looked at first.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Literal
+
+from raysearch.stats.evidence import Evidence
+
+LEVEL = 0.95
+"""Of the intervals that are reported."""
+
+
+@dataclass(frozen=True)
+class AnytimeTest(ABC):
+    """A test of an IIA, or of the mean of a score, against `threshold`.
+
+    - threshold: in (0, 1); indifference: half the width of the band around it in which neither
+      error is counted.
+    - false_accept: in (0, 1), chance of *any* false accept among `hypotheses` (K).
+    - miss: in (0, 1), chance that one hypothesis at or above the threshold is rejected.
+    - population: number of fixed pairs, for claim "these_pairs"; None for claim "sampler".
+    """
+
+    threshold: float
+    false_accept: float
+    miss: float
+    hypotheses: int = 1
+    indifference: float = 0.0
+    population: int | None = None
+
+    def __post_init__(self) -> None:
+        assert 0 < self.low <= self.high < 1, (self.threshold, self.indifference)
+        assert 0 < self.false_accept < 1, self.false_accept
+        assert 0 < self.miss < 1, self.miss
+        assert self.hypotheses >= 1, self.hypotheses
+
+    @property
+    def claim(self) -> str:
+        """What is claimed about: "sampler" or "these_pairs"."""
+        return "sampler" if self.population is None else "these_pairs"
+
+    @property
+    def accept_at(self) -> float:
+        """The log e-value at which a hypothesis is accepted."""
+        return math.log(self.hypotheses / self.false_accept)
+
+    @property
+    def reject_at(self) -> float:
+        """The log e-value at which a hypothesis is rejected."""
+        return -math.log(self.miss)
+
+    def verdict(self, evidence: Evidence) -> Literal["accept", "reject"] | None:
+        """Accept, reject, or None: go on."""
+        up, down = self.log_evidence(evidence)
+        if up >= self.accept_at:
+            return "accept"
+        return "reject" if down >= self.reject_at else None
+
+    @abstractmethod
+    def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
+        """Log e-values (to accept, to reject); +inf where the null is impossible, -inf where the
+        alternative is."""
+
+    @abstractmethod
+    def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
+        """A two-sided confidence interval in [0, 1], valid at any stopping time."""
+
+    @cached_property
+    def low(self) -> Fraction:
+        """threshold - indifference: the edge of the null of accepting."""
+        return _exact(self.threshold) - _exact(self.indifference)
+
+    @cached_property
+    def high(self) -> Fraction:
+        """threshold + indifference: the edge of the null of rejecting."""
+        return _exact(self.threshold) + _exact(self.indifference)
+
+
+def _exact(x: float) -> Fraction:
+    """The decimal that the user wrote: 0.8 is 4/5, so that 0.8 of 10 pairs are 8 and not
+    8.000000000000002."""
+    return Fraction(repr(x))

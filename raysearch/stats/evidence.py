@@ -1,0 +1,49 @@
+"""Evidence: how many pairs were seen and how many of them matched, or how each scored; and the
+looks at which it is judged.
+
+Invariants: 0 <= matches <= n; a score for every pair, in the order of the pairs, or none at all;
+looks rise strictly and end at the last pair.
+"""
+
+import math
+from dataclasses import dataclass
+
+FIRST_LOOKS = (4, 8, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`matches` of `n` pairs. `scores`: of each pair in [0, 1], where the test is on a score."""
+
+    n: int = 0
+    matches: int = 0
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.matches <= self.n, self
+        assert len(self.scores) in (0, self.n), self
+
+    @property
+    def iia(self) -> float | None:
+        """matches / n in [0, 1]; None before the first pair."""
+        return self.matches / self.n if self.n else None
+
+    @property
+    def score(self) -> float | None:
+        """The mean score in [0, 1]; None where there is none."""
+        return math.fsum(self.scores) / self.n if self.scores else None
+
+    def plus(self, n: int, matches: int, scores: tuple[float, ...] = ()) -> "Evidence":
+        """This evidence and `matches` of `n` further pairs."""
+        return Evidence(self.n + n, self.matches + matches, self.scores + scores)
+
+
+def looks(last: int) -> tuple[int, ...]:
+    """The numbers of pairs after which the test looks: 4, 8, 12, then half as many again each time,
+    the last at `last`."""
+    out = [n for n in FIRST_LOOKS if n < last]
+    following = FIRST_LOOKS[-1] * 3 // 2
+    while following < last:
+        out.append(following)
+        following = following * 3 // 2
+    return (*out, last) if last > 0 else ()

@@ -1,0 +1,258 @@
+"""A folder on local disk: files under a temporary name, fsynced, renamed; a log is appended to, one
+fsync for each batch.
+
+Invariants: of `whole_file`, no link is followed below the folder that was named among them; the
+folders that it makes are durable, with their names. A link is listed all the same, so that what it
+stands for is missed aloud.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from raysearch.errors import StoreError
+from raysearch.storage.atomic_write import (
+    TEMPORARY,
+    make_folder,
+    open_plain,
+    opened_folder,
+    read_below,
+    why,
+    write_below,
+)
+
+_LOCK = "lock"
+
+
+class LocalFolder:
+    """The folder at `path`, or `inside` it: what is inside is reached by no link."""
+
+    def __init__(self, path: Path, inside: tuple[str, ...] = ()) -> None:
+        self._root = path.expanduser().absolute()
+        self._inside = inside
+        self.path = self._root.joinpath(*inside)
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def shown(self, name: str) -> str:
+        return str(self.path / name)
+
+    def at(self, name: str) -> "LocalFolder":
+        return LocalFolder(self._root, (*self._inside, *name.split("/")))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return read_below(self._root, (*self._inside, name))
+        except OSError as e:
+            raise StoreError(f"{self.path / name}: cannot be read ({why(e)})") from e
+
+    def check_plain(self, name: str) -> Path:
+        """The path of a file, for those who open it themselves. Raises: StoreError for a link, and
+        what is no plain file."""
+        try:
+            with self._opened() as folder:
+                os.close(open_plain(folder, name, os.O_RDONLY))
+        except OSError as e:
+            raise StoreError(f"{self.path / name}: cannot be read ({why(e)})") from e
+        return self.path / name
+
+    def each(self, names: Sequence[str]) -> Iterator[bytes]:
+        return (self.read(name) for name in names)
+
+    def write(self, name: str, content: bytes) -> None:
+        _make(self._root)
+        write_below(self._root, (*self._inside, name), content)
+
+    def delete(self, name: str) -> None:
+        try:
+            with self._opened() as folder:
+                os.unlink(name, dir_fd=folder)
+        except OSError as e:
+            raise StoreError(
+                f"{self.path / name}: cannot be removed ({why(e)}); the driver must be able to "
+                f"write there"
+            ) from e
+
+    def exists(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def names(self) -> list[str]:
+        return sorted(
+            p.name for p in self._entries() if not p.is_dir() and not p.name.startswith(".")
+        )
+
+    def folders(self) -> list[str]:
+        return sorted(p.name for p in self._entries() if p.is_dir())
+
+    def claim(self, name: str) -> "LocalFolder | None":
+        _make(self._root)
+        try:
+            with self._opened(make=True) as folder:
+                os.mkdir(name, dir_fd=folder)
+                os.fsync(folder)
+        except FileExistsError:
+            return None
+        except OSError as e:
+            raise _unwritable(self.path / name, e) from e
+        return self.at(name)
+
+    def log(self, max_bytes: int) -> "AppendedLog":
+        _make(self._root)
+        try:
+            with self._opened(make=True):
+                pass
+        except OSError as e:
+            raise _unwritable(self.path, e) from e
+        return AppendedLog(self._root, self._inside, max_bytes)
+
+    @contextmanager
+    def lock(self, what: str) -> Iterator[None]:
+        path = self.path / _LOCK
+        try:
+            with self._opened() as folder:
+                handle = open_plain(folder, _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as e:
+            raise StoreError(
+                f"{path}: cannot be opened ({why(e)}); a driver must be able to write the run "
+                f"folder"
+            ) from e
+        try:
+            _take(handle, path, what)
+            yield
+        finally:
+            os.close(
+                handle
+            )  # which lets go of the lock, as the kernel does for a process that dies
+
+    def holder(self) -> str | None:
+        """Who holds the lock now, in words; None where nobody does. Takes it from nobody."""
+        path = self.path / _LOCK
+        try:
+            with self._opened() as folder:
+                handle = open_plain(folder, _LOCK, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise StoreError(f"{path}: cannot be read ({why(e)}); check its rights") from e
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(handle)
+        except OSError as e:
+            raise StoreError(
+                f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local "
+                f"folder"
+            ) from e
+        finally:
+            os.close(handle)
+        return None
+
+    def sweep(self) -> None:
+        for path in self._entries():
+            if path.name.startswith(".") and path.name.endswith(TEMPORARY) and not path.is_dir():
+                self.delete(path.name)
+
+    def _opened(self, make: bool = False) -> AbstractContextManager[int]:
+        """A handle of it, while inside. Raises: OSError."""
+        return opened_folder(self._root, self._inside, make)
+
+    def _entries(self) -> list[Path]:
+        try:
+            return list(self.path.iterdir()) if self.path.is_dir() else []
+        except OSError as e:
+            raise StoreError(
+                f"{self.path}: cannot be listed ({e.strerror or e}); check its rights"
+            ) from e
+
+
+class AppendedLog:
+    """Files of the folder `inside` `root` that are appended to, each until it has `max_bytes`."""
+
+    def __init__(self, root: Path, inside: tuple[str, ...], max_bytes: int) -> None:
+        self._place = root, inside
+        self._max_bytes = max_bytes
+        self._files = 0
+        self._handle: int | None = None
+
+    def append(self, content: bytes) -> None:
+        try:
+            self._write(content)
+        except OSError as e:
+            folder = self._place[0].joinpath(*self._place[1])
+            raise StoreError(
+                f"{folder}: cannot be written ({why(e)}); free the disk, then `resume`"
+            ) from e
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _write(self, content: bytes) -> None:
+        if self._handle is not None and os.fstat(self._handle).st_size >= self._max_bytes:
+            self.close()
+        if self._handle is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            with opened_folder(*self._place) as folder:
+                self._handle = open_plain(folder, f"{self._files:08d}.jsonl", flags, 0o644)
+                self._files += 1
+                os.fsync(folder)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(self._handle, view) :]
+        os.fsync(self._handle)
+
+
+def _make(path: Path) -> None:
+    """`path` and the folders above it are there, and their names durable."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        _make(path.parent)
+    try:
+        make_folder(path)
+    except FileExistsError as e:
+        if not path.is_dir():  # else another one was quicker
+            raise _unwritable(path, e) from e
+    except OSError as e:
+        raise _unwritable(path, e) from e
+
+
+def _unwritable(path: Path, e: OSError) -> StoreError:
+    return StoreError(
+        f"{path}: cannot be made ({e.strerror or e}); free the disk, or give --store a folder that "
+        f"you may write"
+    )
+
+
+def _take(handle: int, path: Path, what: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        raise StoreError(
+            f"{what}: {_holder(handle)} works on it now; wait for its end or stop it, then `resume`"
+        ) from e
+    except OSError as e:
+        raise StoreError(
+            f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local folder"
+        ) from e
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as e:
+        raise StoreError(
+            f"{path}: cannot be written ({e.strerror or e}); free the disk, then `resume`"
+        ) from e
+
+
+def _holder(handle: int) -> str:
+    return os.read(handle, 200).decode(errors="replace").strip() or "another driver"

@@ -1,0 +1,52 @@
+"""What was fit, as files named by their content: interventions/<SHA-256>.safetensors.
+
+Invariants: a file is written whole, before the event that names it is journalled; what is read is
+what was written, or an error.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from raysearch.errors import StoreError
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import open_folder
+
+_SUFFIX = ".safetensors"
+
+
+class FitStore:
+    """The folder of a run's fitted subspaces, and of where their training stood."""
+
+    def __init__(self, folder: Folder | Path) -> None:
+        self._folder = open_folder(folder)
+
+    def keep(self, tensors: Mapping[str, bytes]) -> None:
+        """Each content is durable when this returns. Raises: StoreError if the store refuses."""
+        for digest, content in tensors.items():
+            assert hashlib.sha256(content).hexdigest() == digest, "a content goes by its own digest"
+            if not self._folder.exists(digest + _SUFFIX):
+                self._folder.write(digest + _SUFFIX, content)
+
+    def read(self, digest: str) -> bytes:
+        """The content. Raises: StoreError where the file is missing, or is not what was written."""
+        try:
+            content = self._folder.read(digest + _SUFFIX)
+        except StoreError as e:
+            raise StoreError(
+                f"{e}, and the journal says that it was fit; restore it from a copy"
+            ) from e
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise StoreError(
+                f"{self._folder.shown(digest + _SUFFIX)}: is not what was written (its name is its "
+                f"SHA-256); restore it from a copy"
+            )
+        return content
+
+    def keep_only(self, digests: Iterable[str]) -> None:
+        """Lets go of all others: where training stood, once it is over. Raises: StoreError if the
+        store refuses."""
+        kept = {digest + _SUFFIX for digest in digests}
+        for name in self._folder.names():
+            if name.endswith(_SUFFIX) and name not in kept:
+                self._folder.delete(name)

@@ -1,0 +1,92 @@
+"""What MLflow shows of each accepted hypothesis, in a run of its own: figures, controls, the course
+of its training.
+
+Invariants: read from the tables alone, so that a replay shows the same.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raysearch.report.control_comparison import beside
+from raysearch.report.results_table import FITS, read_table
+from raysearch.report.unit_text import words
+from raysearch.storage.open import FolderLike, open_folder
+
+_PARAMS = (
+    "variable",
+    "layer",
+    "component",
+    "head",
+    "position",
+    "featurizer",
+    "features",
+    "units",
+    "claim",
+    "fit",
+)
+_METRICS = (
+    "iia",
+    "low",
+    "high",
+    "n",
+    "matches",
+    "holdout_iia",
+    "holdout_n",
+    "keep_iia",
+    "evidence",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedHypothesis:
+    """An accepted hypothesis. `course`: (metric, step, value), of the seeds of what was fit;
+    `files`: its tensors, in `interventions`."""
+
+    hypothesis: str
+    title: str
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    course: tuple[tuple[str, int, float], ...]
+    files: tuple[str, ...]
+
+
+def accepted(run: FolderLike, most: int) -> list[AcceptedHypothesis]:
+    """The first `most` of the alignment, in the order of `results`. Raises: StoreError if there is
+    nothing to read."""
+    fits = read_table(run, "fits", FITS).to_pylist()
+    interventions = open_folder(run).at("interventions")
+    found = []
+    for b in beside(run)[:most]:
+        row = b.row
+        figures = {name: row[name] for name in _METRICS} | {
+            f"control/{name}": iia for name, iia in b.iia.items()
+        }
+        params = {name: row[name] for name in _PARAMS if row[name] is not None}
+        file = f"{row['fit']}.safetensors"
+        found.append(
+            AcceptedHypothesis(
+                row["hypothesis"],
+                f"{row['variable']} ~ {words(row['units'])}",
+                params,
+                {
+                    name: float(v)
+                    for name, v in figures.items()
+                    if v is not None and math.isfinite(v)
+                },
+                _course([f for f in fits if f["intervention"] == row["intervention"]]),
+                (file,) if row["fit"] and interventions.exists(file) else (),
+            )
+        )
+    return found
+
+
+def _course(fits: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int, float], ...]:
+    return tuple(
+        (f"{name}/seed_{fit['seed']}", fit["step"], fit[name])
+        for fit in fits
+        if fit["status"] is None
+        for name in ("loss", "validation_iia")
+        if fit[name] is not None
+    )

@@ -1,0 +1,442 @@
+"""The MLflow mirror: params, metrics over time, tables and pictures of one search, for people who
+look at MLflow.
+
+Invariants:
+- nothing here raises into the search or makes it wait: one daemon thread talks to MLflow, from a
+  queue; `close` alone waits, for a bounded time;
+- whatever fails, fails once: one warning of one line, and the mirror stops ;
+- mlflow is imported in that thread only (2.7 s), and only its client is used, never the fluent
+  globals.
+"""
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysearch.core.hypothesis import Intervention, is_in_layers
+from raysearch.core.records import Decided, Record, Snapshot
+from raysearch.storage.uris import without_credentials
+from raysearch.store.table_rows import iia_of, shared_layer
+from raysearch.tracking.mlflow_names import as_key, as_value, as_word, one_line
+
+METRICS_EVERY = 2.0
+"""Seconds between two points of a metric, at least."""
+CLOSE_SECONDS = 60.0
+"""A new SQLite file costs MLflow up to 20 s of migrations, a server some seconds for the artifacts.
+"""
+_PARAM_CHARS = 500
+_DATASET_CHARS = 500
+_PARAMS_A_BATCH = 100
+_METRICS_A_BATCH = 1000
+_ENVIRONMENT = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for data
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7, holds a dead server for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+_STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
+THREAD = "mlflow-mirror"
+"""Of the threads that ask MLflow: what its libraries log there is not ours to show."""
+_HYPOTHESIS = "raysearch.hypothesis"
+_log = logging.getLogger("raysearch.mlflow")
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    name: str
+    value: float
+    milliseconds: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRun:
+    """A child run, of an accepted hypothesis (`name`: its id). `course`: (metric, step, value) over
+    its training."""
+
+    name: str
+    title: str
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    course: Sequence[tuple[str, int, float]] = ()
+    artifacts: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PairsInput:
+    """The pairs of a search, as MLflow shows a dataset that a run has used.
+
+    `place`: of pairs.parquet; `columns`: its names, with MLflow's types; `counts`: of each split.
+    """
+
+    name: str
+    digest: str
+    place: str
+    columns: Mapping[str, str]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    status: str
+    artifacts: tuple[tuple[Path, str | None], ...]
+    tables: Mapping[str, Mapping[str, Sequence[Any]]]
+    children: Sequence[ChildRun]
+
+
+class MlflowTracker:
+    """One run of the experiment `experiment` ("raysearch/<name>"); reopened where `run_id` is
+    given.
+
+    `params`: flattened, written once (MLflow's params cannot change). `tags`: e.g. raysearch.run,
+    raysearch.job_hash. `pairs`: shown as the run's dataset. `run_id` is None until MLflow has made
+    the run. Starts at once; never raises. `at`: the time of what is told, in seconds of the epoch.
+    `again`: the search was before, and MLflow may know part of it: its run is found by the tag
+    raysearch.run, points that are there are not sent again, and what fails stands in `why` instead
+    of the log.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        run_id: str | None = None,
+        run_name: str | None = None,
+        pairs: PairsInput | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        at: Callable[[], float] = time.time,
+        again: bool = False,
+    ) -> None:
+        self.why: str | None = None
+        self._at = at
+        self._again = again
+        self._steps: dict[str, int] = {}
+        self._uri = tracking_uri
+        self._experiment = experiment
+        self._params = params
+        self._tags = {**tags, "raysearch.status": "running"}
+        self._run_name = run_name
+        self._pairs = pairs
+        self._run_id = run_id
+        self._clock = clock
+        self._queue: queue.SimpleQueue[list[_Point] | _End] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._last: tuple[float, Snapshot] | None = None
+        self._latest: Snapshot | None = None
+        self._best: dict[str, float] = {}
+        self._new_best: set[str] = set()
+        self._lock = threading.Lock()
+        self._made_run_id: str | None = None
+        self._thread = threading.Thread(target=self._mirror, name=THREAD, daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of MLflow's run, once MLflow has said so."""
+        return self._made_run_id
+
+    @property
+    def failed(self) -> bool:
+        """Whether the mirror gave up."""
+        return self._stopped.is_set()
+
+    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None:
+        """Keeps the best IIA per variable and layer, or component of no layer.
+
+        What is `replayed` stands in MLflow already and is not sent again.
+        """
+        for note in notes:
+            if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
+                continue
+            if (
+                note.verdict == "failed"
+            ):  # an IIA of what was seen before it failed, which a retry may take back
+                continue
+            where = _where(note.hypothesis.intervention)
+            if where is None:
+                continue
+            name = f"best_iia/{as_word(note.hypothesis.variable)}/{where}"
+            iia = iia_of(note)
+            if iia is not None and iia > self._best.get(name, -1.0):
+                self._best[name] = iia
+                if not replayed:
+                    self._new_best.add(name)
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Where the search stands now; sent at most every 2 s. Cheap: call it at every turn."""
+        self._latest = snapshot
+        if self._last is None or self._clock() - self._last[0] >= METRICS_EVERY:
+            self._send(snapshot)
+
+    def replayed(self, snapshot: Snapshot) -> None:
+        """Where the search stood, at `at`; sent unless it was already, without a rate, of which a
+        journal says nothing."""
+        self._latest = snapshot
+        if self._last is None or self._last[1] != snapshot:
+            self._send(snapshot, rate=False)
+
+    def close(
+        self,
+        status: str,
+        artifacts: Sequence[Path | tuple[Path, str]] = (),
+        tables: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+        timeout: float = CLOSE_SECONDS,
+        children: Sequence[ChildRun] = (),
+    ) -> bool:
+        """Sends the last point, the artifacts, the children and the status, and waits for it;
+        whether all of it arrived.
+
+        `artifacts`: files, each with the folder of the run to put it in. `tables`: small tables,
+        column by column, which MLflow shows as such (name -> column -> values). `timeout`: seconds
+        until it is given up, and said.
+        """
+        if self._latest is not None and (
+            self._new_best or self._last is None or self._last[1] != self._latest
+        ):
+            self._send(self._latest)
+        pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
+        self._queue.put(_End(status, pairs, tables or {}, children))
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._give_up(f"did not finish within {timeout:.0f} s")
+        return not self._stopped.is_set()
+
+    def _send(self, snapshot: Snapshot, rate: bool = True) -> None:
+        now = self._clock()
+        values = {
+            name: float(getattr(snapshot, name))
+            for name in ("alive", "accepted", "rejected", "undecided", "failed")
+        }
+        if rate and self._last is not None and now > self._last[0]:
+            values["pairs_per_second"] = (snapshot.pairs - self._last[1].pairs) / (
+                now - self._last[0]
+            )
+        values.update((name, self._best[name]) for name in sorted(self._new_best))
+        self._new_best.clear()
+        self._last = now, snapshot
+        if not self._stopped.is_set():
+            at = int(self._at() * 1000)
+            self._queue.put(
+                [_Point(name, value, at, snapshot.pairs) for name, value in values.items()]
+            )
+
+    def _mirror(self) -> None:
+        """The thread: the one place where every exception is caught, because MLflow must not stop a
+        search."""
+        try:
+            client = self._connect()
+            while not self._stopped.is_set():
+                item = self._queue.get()
+                if isinstance(item, _End):
+                    self._finish(client, item)
+                    return
+                self._log_points(client, item)
+        except Exception as e:  # noqa: BLE001  (the documented boundary: said once, then silence)
+            _log.debug("the mirror's exception", exc_info=True)
+            self._give_up(one_line(e))
+
+    def _give_up(self, why: str) -> None:
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._stopped.set()
+        self.why = why
+        if self._again:
+            return
+        _log.warning(
+            "MLflow at %s: %s; the search goes on without it; the run folder has everything",
+            without_credentials(self._uri),
+            why,
+        )
+
+    def _connect(self) -> Any:
+        client = connect(self._uri)
+        if self._again:
+            self._run_id = self._found(client)
+        if self._run_id is None:
+            made = client.create_run(
+                self._experiment_id(client), run_name=self._run_name, tags=self._chopped_tags()
+            )
+            self._made_run_id = made.info.run_id
+            known: Mapping[str, str] = {}
+        else:
+            there = client.get_run(self._run_id).data
+            known = there.params
+            if self._again:
+                self._steps = {name: self._last_step(client, name) for name in there.metrics}
+            client.update_run(self._run_id, status="RUNNING")
+            for key, value in self._chopped_tags().items():
+                client.set_tag(self._run_id, key, value)
+            self._made_run_id = self._run_id
+        self._log_params(client, known)
+        if self._pairs is not None:
+            _log_pairs(client, self._made_run_id, self._pairs)
+        return client
+
+    def _experiment_id(self, client: Any) -> str:
+        """The experiment, made where it is not there; its artifacts beside a SQLite file, never
+        where we happen to stand."""
+        found = client.get_experiment_by_name(self._experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self._uri.startswith("sqlite:////"):
+            folder = Path(self._uri.removeprefix("sqlite:///").partition("?")[0]).parent
+            location = (folder / "mlartifacts" / self._experiment).as_uri()
+        return str(client.create_experiment(self._experiment, artifact_location=location))
+
+    def _found(self, client: Any) -> str | None:
+        """The id of the run that was mirrored before; None where there is none, or it was deleted."""
+        wanted = f"tags.`raysearch.run` = '{self._tags['raysearch.run']}'"
+        found = client.search_runs([self._experiment_id(client)], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _last_step(self, client: Any, name: str) -> int:
+        return max(
+            (point.step for point in client.get_metric_history(self._run_id, name)), default=-1
+        )
+
+    def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        wanted = {
+            as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._params.items()
+        }
+        missing = [Param(name, value) for name, value in wanted.items() if name not in known]
+        for start in range(0, len(missing), _PARAMS_A_BATCH):
+            client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
+
+    def _log_points(self, client: Any, points: list[_Point]) -> None:
+        from mlflow.entities import Metric
+
+        new = [p for p in points if p.step > self._steps.get(p.name, -1)]
+        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in new]
+        for start in range(0, len(metrics), _METRICS_A_BATCH):
+            client.log_batch(self._made_run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
+
+    def _finish(self, client: Any, end: _End) -> None:
+        for path, folder in end.artifacts:
+            client.log_artifact(self._made_run_id, str(path), folder)
+        for name, columns in end.tables.items():
+            _log_table(client, self._made_run_id, name, columns)
+        self._log_children(client, end.children)
+        client.set_tag(self._made_run_id, "raysearch.status", end.status)
+        client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"))
+
+    def _log_children(self, client: Any, children: Sequence[ChildRun]) -> None:
+        """Each once: a resumed run finds those that are there by their tag, and tells them what a
+        retry has changed."""
+        if not children:
+            return
+        from mlflow.entities import Metric, Param
+
+        parent, experiment = self._made_run_id, self._experiment_id(client)
+        known = client.search_runs(
+            [experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=1000
+        )
+        there = {run.data.tags.get(_HYPOTHESIS): run for run in known}
+        for child in children:
+            at = int(self._at() * 1000)
+            metrics = [Metric(as_key(name), value, at, 0) for name, value in child.metrics.items()]
+            if child.name in there:
+                old = there[child.name]
+                changed = [m for m in metrics if old.data.metrics.get(m.key) != m.value]
+                if changed:
+                    client.log_batch(old.info.run_id, metrics=changed)
+                continue
+            tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
+            made = client.create_run(
+                experiment, run_name=as_value(child.title, _PARAM_CHARS), tags=tags
+            ).info.run_id
+            metrics += [Metric(as_key(name), value, at, step) for name, step, value in child.course]
+            params = [
+                Param(as_key(name), as_value(value, _PARAM_CHARS))
+                for name, value in child.params.items()
+            ]
+            client.log_batch(made, params=params[:_PARAMS_A_BATCH])
+            for start in range(0, len(metrics), _METRICS_A_BATCH):
+                client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
+            for path in child.artifacts:
+                client.log_artifact(made, str(path))
+            client.set_terminated(made, "FINISHED")
+
+    def _chopped_tags(self) -> dict[str, str]:
+        return {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._tags.items()}
+
+
+def connect(uri: str) -> Any:
+    """A client of the MLflow at `uri`, which nothing is asked of yet; it is quiet, and does not
+    wait for a dead server for long."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").addFilter(
+        _not_ours
+    )  # the same one each time: added once
+    return MlflowClient(tracking_uri=uri)
+
+
+def _where(intervention: Intervention) -> str | None:
+    """The layer in which all its units lie, or the component of no layer that they share; None
+    where they lie in several."""
+    layer = shared_layer(intervention)
+    if layer is not None:
+        return f"layer_{layer}"
+    components = {unit.site.component for unit in intervention.units}
+    return (
+        None
+        if len(components) > 1 or any(map(is_in_layers, components))
+        else as_word(components.pop())
+    )
+
+
+def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
+    """Said twice, MLflow keeps it once: a dataset goes by its name and digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
+    columns = [
+        {"name": name, "type": kind, "required": True} for name, kind in pairs.columns.items()
+    ]
+    dataset = Dataset(
+        name=as_value(pairs.name, _DATASET_CHARS),
+        digest=pairs.digest,
+        source_type=scheme,
+        source=json.dumps({"uri": pairs.place}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"num_rows": sum(pairs.counts.values()), **pairs.counts}),
+    )
+    client.log_inputs(
+        run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "interchange")])]
+    )
+
+
+def _log_table(
+    client: Any, run_id: str | None, name: str, columns: Mapping[str, Sequence[Any]]
+) -> None:
+    """As client.log_table, which needs pandas and appends to what is there: a resumed run would
+    hold its rows twice."""
+    file = f"{name}.json"
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    client.log_dict(run_id, {"columns": list(columns), "data": rows}, file)
+    tags = client.get_run(run_id).data.tags
+    listed = json.loads(tags.get("mlflow.loggedArtifacts", "[]"))
+    entry = {"path": file, "type": "table"}
+    if entry not in listed:
+        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*listed, entry]))
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    """For urllib3's log: its word on each retry of ours would say twice what is said once."""
+    return record.threadName != THREAD

@@ -1,0 +1,82 @@
+"""Memory by formula: what is kept of an input is, to the byte, what the engine keeps; the rest adds
+up."""
+
+from pathlib import Path
+
+import pytest
+
+from raysearch.cli.plan import looked_at
+from raysearch.core.events import Encoded
+from raysearch.engine.execution.usage import UsageMeter
+from raysearch.engine.loading.load import ModelSource, ModelSummary
+from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.patching.rows import Row
+from raysearch.job import Job
+from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
+from raysearch.runner.resolved_job import resolve
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "jobs" / "quickstart.yaml"
+
+
+def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEstimate]:
+    question = resolve(
+        Job.load(
+            QUICKSTART, (f"space.components=[{components}]", "pairs.test=40", "pairs.holdout=4")
+        )
+    )
+    looked = looked_at(question)
+    encoded = looked.encode(question.pairs, question.positions, question.variables)
+    test = [p.index for p in question.pairs if p.split == "test"][:40]
+    return (
+        looked,
+        encoded,
+        footprint(looked, encoded, test, rows=8, memory=None, models=2, hypotheses=100),
+    )
+
+
+@pytest.mark.parametrize("components", ["residual", "head, mlp_activation", "residual, value"])
+def test_what_is_kept_of_an_input_is_what_the_engine_keeps(components: str) -> None:
+    looked, encoded, told = _asked(components)
+    question = resolve(Job.load(QUICKSTART))
+    loaded = ModelSource(question.job.model.path).load()
+    network, _ = loaded.open(question.pairs)
+    names = tuple(c.name for c in looked.components)
+    machine = ModelRunner(network, "float32", encoded, names, RunnerSettings(rows=8), UsageMeter())
+    assert machine.path.name == looked.path == "replay"
+    longest = max(
+        (e.base for e in encoded), key=lambda given: len(given) if isinstance(given, tuple) else 0
+    )
+    (run,) = machine.captures.runs([Row(longest)]).values()
+    assert told.run == run.nbytes
+
+
+def test_a_block_is_its_inputs_and_a_replica_its_parts() -> None:
+    looked, encoded, told = _asked("residual")
+    pairs = {e.index: e for e in encoded}
+    inputs = {given for e in encoded for given in (e.base, *e.sources.values())}
+    assert all(e.tokens == 6 for e in pairs.values()), (
+        "all of one length, so that sums are products"
+    )
+    assert told.inputs == len(inputs) * told.run
+    assert told.block == told.inputs_of_block * told.run
+    assert 13 < told.inputs_of_block <= 26, "the largest block of 40 pairs is the 13 from 27 to 40"
+    assert told.weights == 2 * looked.weight_bytes
+    assert told.kept == told.inputs
+    assert told.replica > told.weights + told.kept + told.batch
+    assert told.driver == 200 * 2**20 + 100 * A_HYPOTHESIS
+
+
+def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:
+    measured = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    assert f"{A_HYPOTHESIS:,} bytes a hypothesis" in measured
+    assert f"{A_HYPOTHESIS / 1000:.1f} KB a hypothesis" in (ROOT / "docs" / "scale.md").read_text()
+
+
+def test_no_more_is_kept_than_the_job_allows() -> None:
+    looked, encoded, _ = _asked("residual")
+    told = footprint(
+        looked, encoded, [encoded[0].index], rows=8, memory=1e-6, models=1, hypotheses=1
+    )
+    assert told.kept == int(1e-6 * 2**30)
+    assert told.kept < told.inputs

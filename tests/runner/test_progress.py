@@ -1,0 +1,77 @@
+"""Progress: plain lines where there is no terminal, a bar where there is one, nothing when it is
+quiet."""
+
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+
+from raysearch.core.records import Snapshot
+from raysearch.runner.progress import ProgressDisplay
+
+START = Snapshot("screening", 0, 0, 0, 0, 0, pairs=0, at_most=0, queued=3, out=2)
+MIDDLE = replace(
+    START, stage="searching", alive=70, accepted=7, rejected=20, undecided=3, pairs=0, at_most=6000
+)
+
+
+def _run(quiet: bool = False, terminal: bool = False) -> str:
+    now = 0.0
+    out = StringIO()
+    with ProgressDisplay(
+        quiet, True, lambda: now, Console(file=out, force_terminal=terminal, width=200)
+    ) as watch:
+        for seconds, snapshot in (
+            (1, START),
+            (31, START),
+            (40, MIDDLE),
+            (45, replace(MIDDLE, pairs=500)),
+            (62, replace(MIDDLE, pairs=2200, failed=1)),
+        ):
+            now = float(seconds)
+            watch(snapshot)
+        watch.stop()
+        watch.say("done [and] dusted")
+    return out.getvalue()
+
+
+def test_elsewhere_a_line_every_30_seconds_says_where_it_stands() -> None:
+    first, second, last = _run().splitlines()
+    assert first == "   31 s  screening: 5 blocks of pairs are left to be run without intervention"
+    assert second == (
+        "   62 s  searching: 70 alive, 7 accepted, 20 rejected, 3 undecided, 1 failed; 100 "
+        "pairs/s, at most 60 s left"
+    )
+    assert last == "done [and] dusted"
+
+
+def test_choosing_by_attribution_is_said_and_its_time_is_in_no_rate() -> None:
+    now, out = 0.0, StringIO()
+    choosing = replace(START, stage="attributing", queued=1, out=1)
+    with ProgressDisplay(False, True, lambda: now, Console(file=out, width=200)) as watch:
+        for seconds, snapshot in (
+            (35.0, choosing),
+            (1000.0, MIDDLE),
+            (1010.0, replace(MIDDLE, pairs=500)),
+        ):
+            now = seconds
+            watch(snapshot)
+        assert watch.rate(replace(MIDDLE, pairs=500)) == 50
+    assert (
+        out.getvalue().splitlines()[0]
+        == "   35 s  attributing: 2 blocks of fit pairs are left to choose hypotheses by"
+    )
+
+
+def test_on_a_terminal_a_bar_shows_it_and_goes_away_before_anything_is_printed() -> None:
+    text = _run(terminal=True)
+    assert "searching" in text
+    assert "7 accepted" in text
+    assert text.index("\x1b[?25h") < text.index(
+        "done [and] dusted"
+    )  # the cursor is back: the bar has let go
+
+
+def test_quiet_is_quiet() -> None:
+    assert _run(quiet=True) == ""
+    assert _run(quiet=True, terminal=True) == ""
