@@ -110,6 +110,7 @@ def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones
     assert [e.outputs for e in events] == [moved, own, own, moved]
 
 
+@pytest.mark.slow
 def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: LoadedModel, record_property) -> None:
     world = world_of(smollm.model)
     longer = [
