@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.causal import ONE_SOURCE, Input, Pair
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Block, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.engine.encoding.encode import encode
