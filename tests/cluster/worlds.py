@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from raysearch.causal import draw_pairs
+from raysearch import draw_pairs
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Opened
 from raysearch.core.space import Grid, HypothesisSpace

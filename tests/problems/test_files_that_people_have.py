@@ -16,7 +16,8 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from raysearch.causal import Pair, Split
+from raysearch import Pair
+from raysearch.causal import Split
 from raysearch.errors import PairsError
 from raysearch.problems import place_of, read_pairs, read_sample
 from raysearch.problems.pair_files import tensor_names

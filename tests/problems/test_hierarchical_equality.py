@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysearch.causal import Pair, differing_shares, draw_pairs
+from raysearch import Pair, draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.cluster.local_pool import LocalPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Event, Task

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 from raysearch.core.events import Encoded, Event, Failed, Lost, Measured, Screened
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import (

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair, token_name
+from raysearch import Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE, token_name
 from raysearch.core.events import Encoded
 from raysearch.engine.encoding.encode import encode, encoding_digest
 from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
