@@ -1,4 +1,4 @@
-"""What a reader copies from README.md and docs/your-own-problem.md: the code runs, and gives what
+"""What a reader copies from README.md and docs/tutorials/your-own-problem.md: the code runs, and gives what
 stands beneath it."""
 
 import contextlib
@@ -15,7 +15,7 @@ from tests.cli.conftest import Shell
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-OWN = (ROOT / "docs" / "your-own-problem.md").read_text()
+OWN = (ROOT / "docs" / "tutorials" / "your-own-problem.md").read_text()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HEAD = """# The job file, key by key
 
-Made by `raysearch schema --markdown > docs/job-file.md` from the keys themselves: do not edit. `raysearch schema > job.schema.json`
+Made by `raysearch schema --markdown > docs/reference/job-file.md` from the keys themselves: do not edit. `raysearch schema > job.schema.json`
 writes the JSON Schema by which editors complete and check job files; the first line of a job then says
 
     # yaml-language-server: $schema=job.schema.json

@@ -1,5 +1,5 @@
-# The cells of notebook.ipynb, which `python scripts/make_notebook.py` executes in a folder that has
-# jobs/ beside it.
+# The cells of notebook.ipynb. `python scripts/make_notebook.py` executes them in a folder
+# docs/tutorials/ that lies beside jobs/.
 
 # %% [markdown]
 # # Where does this network keep the numbers that it adds?
@@ -14,7 +14,7 @@
 # %%
 import raysearch as rs
 
-job = rs.Job.load("../jobs/quickstart.yaml")
+job = rs.Job.load("../../jobs/quickstart.yaml")
 print(job.space.variables, job.space.positions, f"accept above {job.test.threshold}", sep="\n")
 
 # %% [markdown]
@@ -25,7 +25,7 @@ print(job.space.variables, job.space.positions, f"accept above {job.test.thresho
 # it to MLflow. Interrupt the cell when you like: the run goes on with `rs.resume()`.
 
 # %%
-run = rs.run(job, store="../runs")
+run = rs.run(job, store="../../runs")
 
 # %%
 run
@@ -59,7 +59,7 @@ run.results(variable="sum_ab", where="verdict = 'reject'", top=4)[
 # the first plus nothing changes:
 
 # %%
-model = rs.Model.load("../jobs/planted/model")
+model = rs.Model.load("../../jobs/planted/model")
 for token in (3, 1):
     print(model.swap("3+5+4=", "1+1+4=", layer=1, position=token))
 
@@ -84,5 +84,5 @@ sum(swap.token == answer for swap, answer in zip(swaps, predicted, strict=True))
 # `raysearch results latest` shows it on the command line.
 
 # %%
-again = rs.Run.open("latest", store="../runs")
+again = rs.Run.open("latest", store="../../runs")
 again.info.id == run.info.id, again.to_arrow().num_rows
