@@ -30,6 +30,7 @@ from raysearch.engine.execution.predict import near_ties, predict
 from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
 from raysearch.engine.loading.given_model import GivenModel, read_from
 from raysearch.engine.loading.load import LoadedModel, ModelSource, best_device, load
+from raysearch.engine.model_runner import hold_copies
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.build import build_row
@@ -382,6 +383,7 @@ class Model:
         device, layers = self._network.device, len(self._network.blocks)
         distinct = list(dict.fromkeys(rows))
         some = distinct[:: max(1, len(distinct) // 6)]
+        hold_copies(self._network)
         settled = select_executor(
             self._network,
             self._taps,

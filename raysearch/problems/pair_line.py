@@ -266,6 +266,12 @@ def _mistake(error: ValidationError, given: Mapping[str, Any]) -> str:
         return f"{field}: missing; a pair needs it"
     if first["type"] == "extra_forbidden":
         return f"{_shown(field)}: unknown field; leave it out"
+    if first["loc"][-1] == "tensor" and first["type"] == "string_type":
+        return (
+            f'{_shown(field)}: should say where a tensor lies, "FILE.safetensors#KEY" (got '
+            f"{brief(first['input'])}); its numbers go into that file, "
+            "or into an Input(stimulus=...) of a problem in Python"
+        )
     if first["loc"][0] in ("answers", "counterfactual") and isinstance(first["input"], list):
         return f"{_shown(field)}: is a list; a pair has one right answer: give it, and name what counts as it in the job's answer.aliases"
     return f"{_shown(field)}: {in_words(first)} (got {brief(first['input'])})"

@@ -71,6 +71,8 @@ every_component = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
     name = names(family)[component]
@@ -82,6 +84,8 @@ def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, componen
     )
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
     family: str, component: str
@@ -94,6 +98,7 @@ def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
     alike(side, [c.row(side, name) for c in made], [theirs(family, name, c) for c in made])
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
 @each_family
 @pytest.mark.parametrize("component", SOME)
 @pytest.mark.parametrize("what", ["zero", "add", "subtract"])
@@ -264,6 +269,8 @@ def test_a_skipped_module_is_that_of_pyvene(family: str, component: str) -> None
     alike(side, rows, wanted)
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_what_is_collected_is_what_pyvene_collects(family: str, component: str) -> None:
     """Whole, and in coordinates: of these pyvene is told across the tokens that it has joined."""

@@ -196,6 +196,7 @@ def test_the_default_answers_have_distinct_first_tokens_that_copy_no_country(
     assert len(set(capitals)) == len(COUNTRIES)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @needs_model
 @pytest.mark.usefixtures("one_thread")

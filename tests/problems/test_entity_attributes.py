@@ -134,6 +134,7 @@ def test_every_city_is_one_token_and_different_answers_begin_differently() -> No
     encode(draw_pairs(problem(), VARIABLES, COUNTS, 1), tokenizer, POSITIONS, VARIABLES)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @needs_smollm2
 def test_the_model_knows_every_attribute_of_every_city() -> None:

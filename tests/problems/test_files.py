@@ -351,6 +351,10 @@ def test_a_tensor_by_another_name_is_the_same_tensor(tmp_path: Path) -> None:
         ),
         (_given("t.npy#x"), "line 1: base.tensor: 't.npy#x' names no tensor"),
         (
+            {"tensor": [0.5, 1.0]},
+            'line 1: base.tensor: should say where a tensor lies, "FILE.safetensors#KEY"',
+        ),
+        (
             _given("absent.safetensors#x"),
             "line 1: base.tensor: there is no file .*absent.safetensors",
         ),

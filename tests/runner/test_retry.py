@@ -266,6 +266,7 @@ class UntilLog:
         self.inner.close()
 
 
+@pytest.mark.slow_unless(merged=[False])
 @pytest.mark.parametrize("merged", [False, True])
 def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
     failed: RunFolder, fast: Path, wanted: Tables, merged: bool

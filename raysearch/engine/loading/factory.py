@@ -23,6 +23,7 @@ from raysearch.causal import Pair
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
 from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.half_precision import speed_up
 from raysearch.engine.networks.network import Encoder
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
@@ -70,6 +71,7 @@ class FactorySource:
                 f"{self.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
             ) from e
         module.eval().requires_grad_(False)
+        speed_up(module)
         return LoadedModule(module, digest, self.dtype)
 
 
@@ -124,11 +126,8 @@ class LoadedModule:
             torch.manual_seed(seed)
             for part in parts:
                 part.reset_parameters()  # type: ignore[operator]
-        return replace(
-            self,
-            module=module.requires_grad_(False),
-            digest=f"{self.digest} with random weights {seed}",
-        )
+        module.requires_grad_(False)
+        return replace(self, module=module, digest=f"{self.digest} with random weights {seed}")
 
 
 def look_at(

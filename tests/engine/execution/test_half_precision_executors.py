@@ -97,6 +97,7 @@ def measured(
     return [outcome.decisions[item][0].id for item in items]
 
 
+@pytest.mark.slow_unless(dtype=["bfloat16"])
 @pytest.mark.parametrize("dtype", HALVES)
 @settings(max_examples=6, deadline=None)
 @given(family=st.sampled_from(TRIED), seed=st.integers(0, 10**6), most=st.sampled_from([3, 64]))
@@ -158,6 +159,7 @@ def texts(seed: int, count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]
     ]
 
 
+@pytest.mark.slow_unless(dtype=["bfloat16"])
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_where_companies_differ_near_ties_are_decided_again_and_else_answers_would_hang_on_them(
@@ -177,6 +179,7 @@ def test_where_companies_differ_near_ties_are_decided_again_and_else_answers_wou
     assert without[0] != without[1]
 
 
+@pytest.mark.slow_unless(dtype=["bfloat16"])
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_replica_gives_the_same_outputs_for_any_limit_of_rows_order_and_grouping(
