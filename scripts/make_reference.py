@@ -136,6 +136,8 @@ def _public(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _without_body(node: Any) -> Any:
+    public = [d for d in node.decorator_list if not getattr(d, "id", "").startswith("_")]
+    node.decorator_list = public
     node.body = _doc(node) or [ast.Expr(ast.Constant(...))]
     return node
 
