@@ -3,6 +3,7 @@ stands beneath it, and the commands are commands."""
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import shlex
@@ -26,31 +27,39 @@ WRITE = (ROOT / "docs" / "how-to" / "write-a-job.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def _commands(page: Path) -> Iterator[str]:
-    """The lines of a page's blocks that call raysearch, without comments, and what stands in
-    backticks in its text."""
+def _commands(page: Path) -> Iterator[list[str]]:
+    """The words of each call of raysearch in a page: in its blocks, and in backticks."""
     text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^ {4,}((?:[A-Z_]+=\S+ )?raysearch .*)$", text, re.MULTILINE)
-    for line in [*lines, *re.findall(r"`(raysearch [^`]*)`", text)]:
-        if line.startswith("raysearch ") and not re.match(r"raysearch [:*.]|raysearch /", line):
-            yield re.split(r" +#|;| > | \| ", line)[0].rstrip()
+    lines = re.findall(r"^ {4,}(raysearch .*)$", text, re.MULTILINE)
+    for line in [*lines, *re.findall(r"`(raysearch [a-z-][^`]*)`", text)]:
+        words = shlex.split(line.replace(";", " ; "), comments=True)
+        yield list(itertools.takewhile(lambda word: word not in (";", ">", "|"), words))[1:]
+
+
+def _refused(words: list[str]) -> str:
+    """Why raysearch does not take the command; empty where it does, or where only the value of a
+    flag is left out."""
+    command: click.Command = cli
+    rest = list(words)
+    while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    if isinstance(command, click.Group):
+        return f"no command {rest[0]}" if rest and not rest[0].startswith("-") else ""
+    try:
+        command.make_parser(click.Context(command)).parse_args(rest)
+    except click.UsageError as e:
+        return "" if e.message.endswith("requires an argument.") else e.message
+    return ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_a_page_are_commands_with_such_flags(page: Path) -> None:
-    for line in _commands(page):
-        command: click.Command = cli
-        words = shlex.split(line)[1:]
-        while isinstance(command, click.Group) and words and words[0] in command.commands:
-            command = command.commands[words.pop(0)]
-        if isinstance(command, click.Group):
-            assert not words or words[0].startswith("-"), f"{page.name}: {line}"
-            continue
-        parser = command.make_parser(click.Context(command))
-        try:
-            parser.parse_args(words)
-        except click.UsageError as e:
-            raise AssertionError(f"{page.name}: {line}: {e.message}") from e
+    assert [words for words in _commands(page) if _refused(words)] == []
+
+
+def test_a_command_that_is_none_is_refused() -> None:
+    assert _refused(["submitt", "JOB.yaml"])
+    assert _refused(["submit", "JOB.yaml", "--adress", "x"])
 
 
 def test_the_pages_name_many_commands() -> None:
