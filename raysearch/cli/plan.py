@@ -23,7 +23,7 @@ from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.loading.factory import FactorySource, look_at
-from raysearch.engine.loading.load import ModelSource, ModelSummary, inspect_model
+from raysearch.engine.loading.load import ModelSource, ModelSummary, best_device, inspect_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer
 from raysearch.runner.error_context import named
@@ -206,7 +206,10 @@ def _footprint(
     memory = None if job.resources.memory == "auto" else job.resources.memory
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if "random_model" in job.controls else 1
-    return footprint(looked, used, test[:most], job.resources.rows, memory, models, hypotheses)
+    on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
+    return footprint(
+        looked, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu
+    )
 
 
 def _mixed(facts: _Facts) -> float:

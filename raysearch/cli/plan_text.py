@@ -16,10 +16,15 @@ def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
         if job.resources.memory != "auto"
         else "half of what is free, on a CPU 2 GiB, at most"
     )
+    copies = (
+        f" (of these {size(memory.copies)} float32 copies, where there is room)"
+        if memory.copies
+        else ""
+    )
     training = "; training comes on top" if job.space.is_fitted else ""
     return [
         "memory, estimated by formula (raysearch/runner/memory_estimate.py)",
-        f"  replica     {size(memory.replica)}: weights {size(memory.weights)}, "
+        f"  replica     {size(memory.replica)}: weights {size(memory.weights)}{copies}, "
         f"{size(memory.kept)} of runs kept ({kept}), "
         f"a batch of {job.resources.rows} rows {size(memory.batch)}, libraries{training}",
         f"  block       {size(memory.block)}: {memory.inputs_of_block} inputs of its largest "

@@ -4,12 +4,15 @@ up."""
 from pathlib import Path
 
 import pytest
+import torch
 
 from raysearch.cli.plan import looked_at
+from raysearch.cli.plan_text import memory_words
 from raysearch.core.events import Encoded
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.loading.load import ModelSource, ModelSummary
 from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
@@ -65,6 +68,31 @@ def test_a_block_is_its_inputs_and_a_replica_its_parts() -> None:
     assert told.kept == told.inputs
     assert told.replica > told.weights + told.kept + told.batch
     assert told.driver == 200 * 2**20 + 100 * A_HYPOTHESIS
+
+
+def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    question = resolve(
+        Job.load(QUICKSTART, ("model.dtype=bfloat16", "pairs.test=8", "pairs.holdout=4"))
+    )
+    looked = looked_at(question)
+    encoded = looked.encode(question.pairs, question.positions, question.variables)
+    told = {
+        cpu: footprint(
+            looked, encoded, [encoded[0].index], 8, None, models=2, hypotheses=1, on_cpu=cpu
+        )
+        for cpu in (True, False)
+    }
+    loaded = ModelSource(question.job.model.path, dtype="bfloat16").load()
+    assert keep_copies(loaded.model, 2**30) == (looked.copied_bytes, looked.copied_bytes)
+    assert looked.copied_bytes > looked.weight_bytes
+    assert told[True].copies == 2 * looked.copied_bytes
+    assert told[True].replica - told[False].replica == told[True].copies
+    assert told[False].weights == 2 * looked.weight_bytes
+    assert "float32 copies" in " ".join(memory_words(told[True], question.job))
+    assert "float32 copies" not in " ".join(memory_words(told[False], question.job))
 
 
 def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:

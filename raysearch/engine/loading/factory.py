@@ -23,7 +23,7 @@ from raysearch.causal import Pair
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
 from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.half_precision import speed_up
+from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.network import Encoder
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
@@ -150,6 +150,7 @@ def look_at(
         widest=widest_of(network.blocks),
         logits=len(network.plain(network.example())),
         encode=encode,
+        copied_bytes=copied_bytes(loaded.module, DTYPES[source.dtype]),
     )
 
 

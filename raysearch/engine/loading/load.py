@@ -42,7 +42,7 @@ from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.half_precision import speed_up
+from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.length_boundaries import most_tokens, told_by
 from raysearch.engine.networks.network import Encoder, LanguageModel
 from raysearch.errors import ModelError
@@ -117,7 +117,8 @@ class ModelSummary:
     """What is known of a model before it runs. `path`: how it is expected to be evaluated; each
     replica proves it.
 
-    `weight_bytes`: in the dtype that was asked; `item_bytes`: of one number in it. `keys`: numbers
+    `weight_bytes`: in the dtype that was asked; `copied_bytes`: of float32 copies of weights that a
+    replica on a CPU such as this one's keeps; `item_bytes`: of one number in it. `keys`: numbers
     that the keys and values of a token are, all layers together (0: none are kept); `widest`: the
     widest vector of a block; `logits`: how many there are at an answer. `encode`: how it sees
     pairs. `unused`: what lies with it and is left out, as far as its folder shows.
@@ -135,6 +136,7 @@ class ModelSummary:
     logits: int
     encode: Encoder
     unused: tuple[str, ...] = ()
+    copied_bytes: int = 0
 
 
 def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
@@ -221,6 +223,7 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
         unused=unused(folder, source.trust_remote_code)
         if (folder := Path(source.path).expanduser()).is_dir()
         else (),
+        copied_bytes=copied_bytes(model, dtype),
     )
 
 
