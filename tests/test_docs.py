@@ -9,9 +9,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.test_imports import ROOMS
+
 ROOT = Path(__file__).parents[1]
 TEXTS = {".md", ".py", ".yaml", ".yml", ".json", ".toml", ".j2", ".sh", ""}
 PAGE = re.compile(r"(?<![\w./-])docs/(?:[\w-]+/)*[\w-]+\.(?:md|png|ipynb|py)\b")
+
+FILE = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/(?:[a-z_]+\.(?:py|json))?)`")
+"""A file or folder of the repository, or of the package, as pages name it."""
+BUILT = [
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+    *sorted((ROOT / "docs" / "explanation").glob("*.md")),
+]
+"""The pages that say how the code is built."""
 
 
 def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
@@ -94,6 +106,35 @@ def test_the_index_links_to_every_page() -> None:
     decisions = (ROOT / "docs" / "decisions" / "README.md").read_text()
     for page in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
         assert f"]({page.name})" in decisions
+
+
+def _is_there(named: str) -> bool:
+    """Whether a path that a page names, from the top or from the package, is there."""
+    return any((root / named).exists() for root in (ROOT, ROOT / "raysearch"))
+
+
+@pytest.mark.parametrize("page", BUILT, ids=lambda page: page.name)
+def test_files_and_rooms_that_a_page_on_the_code_names_are_there(page: Path) -> None:
+    named = FILE.findall(page.read_text())
+    assert [name for name in named if not _is_there(name)] == []
+
+
+def test_the_architecture_is_two_pages_and_names_every_room() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    assert len(text.splitlines()) <= 140
+    table = text.partition("## Rooms")[2].partition("\n## ")[0]
+    for room in ROOMS:
+        path = room.replace(".", "/")
+        assert f"`{path}/`" in table or f"`{path}.py`" in table or room == "_version"
+
+
+def test_decisions_have_context_decision_and_consequence() -> None:
+    pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(p.name[:3]) for p in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        parts = re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE)
+        assert parts == ["Context", "Decision", "Consequence"], page.name
+        assert len(page.read_text().splitlines()) < 50, "half a page is enough"
 
 
 def test_pictures_are_small() -> None:
