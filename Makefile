@@ -42,7 +42,7 @@ demo: install
 quickstart: $(INSTALLED)
 	$(BIN)/raysearch submit jobs/quickstart.yaml
 
-# docs/notebook.ipynb from docs/notebook.py, executed; a test holds its outputs to what they are today.
+# docs/tutorials/notebook.ipynb from docs/tutorials/notebook.py, executed; a test holds its outputs to what they are today.
 notebook: $(INSTALLED)
 	$(BIN)/python scripts/make_notebook.py
 

@@ -1,6 +1,6 @@
 """The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else, and so do the words on a key (docs/job-file.md
+Invariants: a default stands here and nowhere else, and so do the words on a key (docs/reference/job-file.md
 and editors have them from the schema); nothing but `resources` and `name` can change without
 changing an answer.
 """
@@ -59,7 +59,7 @@ class ModelKeys(Keys):
         default="float32",
         description="Of weights and activations. An answer depends on no batch in any of them; "
         "what it is in half precision: "
-        "docs/your-own-model.md.",
+        "docs/how-to/your-own-model.md.",
     )
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None, description="How accelerate spreads one replica over the GPUs of its actor."

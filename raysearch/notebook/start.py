@@ -27,7 +27,7 @@ from raysearch.suggest import check_known
 
 PoolName = Literal["local", "ray"]
 Keys = Mapping[str, Any]
-"""Of one room of a job, as docs/job-file.md has them."""
+"""Of one room of a job, as docs/reference/job-file.md has them."""
 
 
 def run(

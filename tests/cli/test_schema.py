@@ -15,7 +15,7 @@ from raysearch.job.not_yet import NOT_YET_KEYS, NOT_YET_VALUES
 from raysearch.job.schema import job_schema
 from tests.cli.conftest import ROOT, Shell
 
-PAGE = ROOT / "docs" / "job-file.md"
+PAGE = ROOT / "docs" / "reference" / "job-file.md"
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 LEAST: dict[str, Any] = {
     "name": "x",
@@ -97,6 +97,6 @@ def test_what_is_misspelt_is_seen_by_an_editor(
 
 def test_the_page_is_what_the_command_prints(shell: Shell) -> None:
     said = shell("schema", "--markdown").stdout
-    assert PAGE.read_text() == said, "run: raysearch schema --markdown > docs/job-file.md"
+    assert PAGE.read_text() == said, "run: raysearch schema --markdown > docs/reference/job-file.md"
     for key in ("`space.units[][].source_site`", "| `threshold` | number > 0, < 1 | `0.8` |"):
         assert key in said

@@ -329,4 +329,4 @@ def test_promtool_can_read_what_the_dashboard_asks(tmp_path: Path) -> None:
 
 
 def test_the_page_on_watching_lists_every_figure_as_the_code_has_it() -> None:
-    assert table() in (ROOT / "docs/watch.md").read_text()
+    assert table() in (ROOT / "docs/how-to/watch.md").read_text()

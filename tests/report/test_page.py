@@ -1,7 +1,7 @@
 """The page of a run: what it says is what the tables say, nothing in it runs or asks but what it
 brought, and a browser shows it.
 
-docs/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/report.png python -m pytest
+docs/pictures/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/pictures/report.png python -m pytest
 tests/report/test_page.py -k browser
 """
 

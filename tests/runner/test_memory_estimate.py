@@ -98,7 +98,8 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
 def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:
     measured = (ROOT / "benchmarks" / "RESULTS.md").read_text()
     assert f"{A_HYPOTHESIS:,} bytes a hypothesis" in measured
-    assert f"{A_HYPOTHESIS / 1000:.1f} KB a hypothesis" in (ROOT / "docs" / "scale.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "scale.md").read_text()
+    assert f"{A_HYPOTHESIS / 1000:.1f} KB a hypothesis" in page
 
 
 def test_no_more_is_kept_than_the_job_allows() -> None:

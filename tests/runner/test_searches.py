@@ -1,4 +1,4 @@
-"""The searches of docs/searches.md in a small form: the files load, run, and find what can be known
+"""The searches of docs/reference/searches.md in a small form: the files load, run, and find what can be known
 beforehand."""
 
 import math
