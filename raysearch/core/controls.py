@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.core.events import Ids
-from raysearch.core.hypothesis import FITTED, TRAINED, Hypothesis, Intervention, Subspace, Unit
+from raysearch.core.featurizers import is_fitted, is_trained
+from raysearch.core.hypothesis import Hypothesis, Intervention, Subspace, Unit
 
 READ = ("self_swap", "random_source")
 """Read beside every estimate."""
@@ -66,8 +67,8 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
             return None
         return Intervention(tuple(sized), intervention.kind, name)
     if name == "arbitrary_labels":
-        is_trained = any(unit.subspace.featurizer in TRAINED for unit in intervention.units)
-        return replace(intervention, control=name) if is_trained else None
+        trained = any(is_trained(unit.subspace.featurizer) for unit in intervention.units)
+        return replace(intervention, control=name) if trained else None
     assert name in ASKED, name
     return replace(intervention, control=name)
 
@@ -75,7 +76,7 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
 def _random_subspace(unit: Unit, size: int | None) -> Unit | None:
     subspace = unit.subspace
     chosen = subspace.coordinates
-    if subspace.featurizer in FITTED:
+    if is_fitted(subspace.featurizer):
         count = size if size is not None else subspace.features
     else:
         count = len(chosen) if chosen is not None else subspace.features

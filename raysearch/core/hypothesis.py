@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from raysearch.core.featurizers import is_fitted
+
 
 def is_in_layers(component: str) -> bool:
     """Whether each layer has its own; a model has the embedding, and a module whose path names no
@@ -48,15 +50,6 @@ class Site:
         return f"{self.component}{head}" + ("" if self.layer is None else f" in layer {self.layer}")
 
 
-TRAINED = ("das", "boundless", "boundless_rank", "mask")
-"""Featurizers that are trained on fit pairs, step by step, for one variable."""
-
-CLOSED_FORM = ("pca", "svd", "mean_difference")
-"""Featurizers that are computed from activations on fit pairs, without steps."""
-
-FITTED = TRAINED + CLOSED_FORM
-
-
 @dataclass(frozen=True)
 class Subspace:
     """A part of the vector at a site: a featurizer, and how many of its features (None: all).
@@ -66,7 +59,8 @@ class Subspace:
     `coordinates`: with "identity", only these coordinates of the vector (of the head, where the
     site names one), from 0; with "sae", only these of its features. `basis`: over which features a
     "mask" lies (coordinates, pca, sae, heads). `file`: the digest of a sparse autoencoder's
-    safetensors (with the cfg.json beside it), never its path.
+    safetensors (with the cfg.json beside it), never its path. `options`: what else its featurizer is
+    given, as JSON; None where it takes no options (see `FeaturizerKind`).
     """
 
     featurizer: str = "identity"
@@ -74,6 +68,7 @@ class Subspace:
     coordinates: tuple[int, ...] | None = None
     basis: str | None = None
     file: str | None = None
+    options: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ class Intervention:
     @property
     def is_fitted(self) -> bool:
         """Whether a subspace of it is fit to pairs before it can be measured."""
-        return any(unit.subspace.featurizer in FITTED for unit in self.units)
+        return any(is_fitted(unit.subspace.featurizer) for unit in self.units)
 
     @cached_property
     def id(self) -> str:
@@ -168,12 +163,21 @@ def content_id_of_text(text: str | bytes) -> str:
 
 
 def as_plain(value: Any) -> Any:
-    """What `dataclasses.asdict` makes of a site, a subspace, units or an intervention, at a seventh
-    of its time: a search makes an id of each hypothesis, twice where it resumes."""
+    """Returns what `dataclasses.asdict` makes of a site, a subspace, units or an intervention.
+
+    It takes a seventh of the time: a search makes an id of each hypothesis, twice where it resumes.
+    Options of a subspace without any are left out, so that ids stay what they were before there
+    were options.
+    """
     if type(value) is tuple:
         return tuple([as_plain(v) for v in value])
     names = _FIELDS.get(type(value))
-    return value if names is None else {name: as_plain(getattr(value, name)) for name in names}
+    if names is None:
+        return value
+    plain = {name: as_plain(getattr(value, name)) for name in names}
+    if type(value) is Subspace and value.options is None:
+        del plain["options"]
+    return plain
 
 
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Site, Subspace, Unit, Intervention)}

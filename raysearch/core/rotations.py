@@ -6,18 +6,19 @@ Invariants: pure; asked of an intervention alone.
 
 from dataclasses import replace
 
-from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Intervention
+from raysearch.core.featurizers import kind_of
+from raysearch.core.hypothesis import Intervention
 
 
 def is_closed(intervention: Intervention) -> bool:
     """Whether it is computed, without steps."""
-    names = {unit.subspace.featurizer for unit in intervention.units}
-    return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
+    made = {kind_of(unit.subspace.featurizer).fitted for unit in intervention.units}
+    return "closed_form" in made and "trained" not in made
 
 
 def is_rotation(intervention: Intervention) -> bool:
     """Whether it is of one unit, whose trained directions are a subspace of any that are more."""
-    return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
+    return [kind_of(unit.subspace.featurizer).nested for unit in intervention.units] == [True]
 
 
 def of_any_size(rotation: Intervention) -> Intervention:
