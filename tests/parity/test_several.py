@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raysearch.core.events import Ids
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.operations import Add, Collect, Operation, Subtract, Zero
+from raysearch.engine.patching.operations import Add, Collect, Operation, Zero
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
 from tests.parity.sides import (
@@ -39,8 +39,6 @@ KINDS: tuple[tuple[Operation, type], ...] = (
     (INTERCHANGE, pyvene.VanillaIntervention),
     (INTERCHANGE, pyvene.VanillaIntervention),
     (Zero(), pyvene.ZeroIntervention),
-    (Add(), pyvene.AdditionIntervention),
-    (Subtract(), pyvene.SubtractionIntervention),
 )
 LENDING = tuple(kind for kind in KINDS if kind[0].lent == "source")
 RESIDUAL = EVERYWHERE["residual"]

@@ -16,7 +16,7 @@ from raysearch.core.hypothesis import Intervention, Unit, as_plain, content_id, 
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.engine.patching.operations import KINDS, Featurized, Interchange, Operation, Placebo
+from raysearch.engine.patching.operations import KINDS, Featurized, Operation, Placebo
 from raysearch.errors import JobError, StoreError
 
 KEPT = 256
@@ -56,7 +56,7 @@ class Featurizers:
         return kind
 
     def _featurized(self, intervention: Intervention, unit: Unit, width: int) -> Featurized:
-        if intervention.kind != Interchange.name:
+        if intervention.kind != "interchange":
             raise JobError(
                 f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning; "
                 f"use interchange"
