@@ -153,8 +153,8 @@ class _Choice(CoordinatesKeys):
         return tuple(Subspace(name, **fields) for fields in kind_of(name).choices(written))
 
 
-WORDS = ("full", *(kind.name for kind in featurizers().values() if kind.is_word))
-"""The subspaces that a job names by a word alone."""
+_BY_A_WORD = [kind for kind in featurizers().values() if kind.is_word]
+"""The featurizers that a job names by a word alone."""
 
 _FIELDS: dict[str, Any] = {
     kind.name: (kind.job_type | None, Field(default=None, description=kind.summary))
@@ -167,7 +167,7 @@ SubspaceChoice: Any = create_model(
 if TYPE_CHECKING:
     SubspaceKeys = str | _Choice
 else:
-    SubspaceKeys = Literal[WORDS] | SubspaceChoice
+    SubspaceKeys = Literal["full", *(kind.name for kind in _BY_A_WORD)] | SubspaceChoice
 PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
 
 
@@ -294,13 +294,10 @@ class SpaceKeys(Keys):
         description="; ".join(
             [
                 "Which part of the vector; full: all of it",
-                *(
-                    f"{kind.name}: {kind.summary}"
-                    for kind in featurizers().values()
-                    if kind.is_word
-                ),
+                *(f"{kind.name}: {kind.summary.rstrip('.')}" for kind in _BY_A_WORD),
             ]
-        ),
+        )
+        + ".",
     )
     units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = Field(
         default=(), description="Sets of units, each set interchanged at once."

@@ -98,12 +98,6 @@ class Boundless(_Bounded):
     def make(cls, setting: Setting) -> Self:
         return cls(random_directions(setting.width, setting.width, setting.generator))
 
-    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
-        raise ValueError(
-            "a soft boundary lets parts of features through, and a subspace of theirs lets whole "
-            "ones"
-        )
-
     def mask(self) -> Float[Tensor, "width"]:
         order, width = self._order(), self.raw.shape[1]
         edge = self.boundary.clamp(1e-3, 1.0) * width

@@ -48,7 +48,13 @@ class LinearSubspace(Featurizer):
 
     def orthonormal_directions(self) -> Float[Tensor, "width k"]:
         mask = self.mask()
-        return self.directions if mask is None else self.directions[:, mask > 0]
+        if mask is None:
+            return self.directions
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(
+                f"{self.name} lets parts of features through, and a subspace lets whole ones"
+            )
+        return self.directions[:, mask > 0]
 
     def check(self) -> None:
         super().check()
