@@ -17,7 +17,7 @@ from raysearch.causal import EVERY, Pair, Split
 from raysearch.cli.plan_text import calibration_words, duration, memory_words, size
 from raysearch.cli.terminal import in_lines
 from raysearch.core.events import Encoded, ModelFacts
-from raysearch.core.hypothesis import TRAINED
+from raysearch.core.featurizers import is_trained
 from raysearch.core.pair_counts import UNREPORTED, PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
@@ -302,7 +302,7 @@ def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:
     are proposed."""
     fitted = [h.intervention for h in space if h.intervention.is_fitted]
     seeds = [
-        len(job.fit.seeds) if any(u.subspace.featurizer in TRAINED for u in i.units) else 1
+        len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else 1
         for i in fitted
     ]
     return sum(sorted(seeds, reverse=True)[:most])

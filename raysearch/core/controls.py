@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.core.events import Ids
-from raysearch.core.hypothesis import FITTED, TRAINED, Hypothesis, Intervention, Subspace, Unit
+from raysearch.core.featurizers import is_fitted, is_trained
+from raysearch.core.hypothesis import Hypothesis, Intervention, Subspace, Unit
 
 HOLDOUT_CONTROLS = ("self_swap", "random_source")
 """Controls that are read on the holdout with every estimate."""
@@ -74,8 +75,8 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
             return None
         return Intervention(tuple(sized), intervention.kind, name)
     if name == "arbitrary_labels":
-        is_trained = any(unit.subspace.featurizer in TRAINED for unit in intervention.units)
-        return replace(intervention, control=name) if is_trained else None
+        trained = any(is_trained(unit.subspace.featurizer) for unit in intervention.units)
+        return replace(intervention, control=name) if trained else None
     assert name in JOB_CONTROLS, name
     return replace(intervention, control=name)
 
@@ -83,7 +84,7 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
 def _random_subspace(unit: Unit, size: int | None) -> Unit | None:
     subspace = unit.subspace
     chosen = subspace.coordinates
-    if subspace.featurizer in FITTED:
+    if is_fitted(subspace.featurizer):
         count = size if size is not None else subspace.features
     else:
         count = len(chosen) if chosen is not None else subspace.features

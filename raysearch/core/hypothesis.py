@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from raysearch.core.featurizers import is_fitted
+
 
 def is_in_layers(component: str) -> bool:
     """Whether each layer has the component.
@@ -50,15 +52,6 @@ class Site:
         return f"{self.component}{head}" + ("" if self.layer is None else f" in layer {self.layer}")
 
 
-TRAINED = ("das", "boundless", "boundless_rank", "mask")
-"""Featurizers that are trained on fit pairs, step by step, for one variable."""
-
-CLOSED_FORM = ("pca", "svd", "mean_difference")
-"""Featurizers that are computed from activations on fit pairs, without steps."""
-
-FITTED = TRAINED + CLOSED_FORM
-
-
 @dataclass(frozen=True)
 class Subspace:
     """A part of the vector at a site: a featurizer, and the number of its features (None: all).
@@ -71,6 +64,8 @@ class Subspace:
         basis: the features over which a "mask" is learned (coordinates, pca, sae, heads).
         file: digest of a sparse autoencoder's safetensors file with the cfg.json beside it, never
             its path.
+        options: what else its featurizer is given, as JSON; None where it takes no options (see
+            `FeaturizerKind`).
     """
 
     featurizer: str = "identity"
@@ -78,6 +73,7 @@ class Subspace:
     coordinates: tuple[int, ...] | None = None
     basis: str | None = None
     file: str | None = None
+    options: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class Intervention:
     @property
     def is_fitted(self) -> bool:
         """Whether a subspace must be fit to pairs before it can be measured."""
-        return any(unit.subspace.featurizer in FITTED for unit in self.units)
+        return any(is_fitted(unit.subspace.featurizer) for unit in self.units)
 
     @cached_property
     def id(self) -> str:
@@ -180,12 +176,18 @@ def to_plain(value: Any) -> Any:
     """Does what `dataclasses.asdict` does for sites, subspaces, units and interventions, in a
     seventh of its time.
 
-    A search makes an id of every hypothesis, and a resumed one makes it twice.
+    A search makes an id of every hypothesis, and a resumed one makes it twice. Options of a
+    subspace without any are left out, so that ids stay what they were before there were options.
     """
     if type(value) is tuple:
         return tuple([to_plain(v) for v in value])
     names = _FIELDS.get(type(value))
-    return value if names is None else {name: to_plain(getattr(value, name)) for name in names}
+    if names is None:
+        return value
+    plain = {name: to_plain(getattr(value, name)) for name in names}
+    if type(value) is Subspace and value.options is None:
+        del plain["options"]
+    return plain
 
 
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Site, Subspace, Unit, Intervention)}

@@ -5,20 +5,21 @@ Invariants: pure functions of one intervention.
 
 from dataclasses import replace
 
-from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Intervention
+from raysearch.core.featurizers import kind_of
+from raysearch.core.hypothesis import Intervention
 
 
 def is_closed_form(intervention: Intervention) -> bool:
     """Whether the intervention is computed without training steps."""
-    names = {unit.subspace.featurizer for unit in intervention.units}
-    return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
+    made = {kind_of(unit.subspace.featurizer).fitted for unit in intervention.units}
+    return "closed_form" in made and "trained" not in made
 
 
 def is_rotation(intervention: Intervention) -> bool:
     """Whether it has one unit with a trained rotation; its directions are a subspace of any larger
     one.
     """
-    return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
+    return [kind_of(unit.subspace.featurizer).nested for unit in intervention.units] == [True]
 
 
 def without_size(rotation: Intervention) -> Intervention:

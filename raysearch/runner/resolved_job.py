@@ -14,7 +14,8 @@ from pathlib import Path
 from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draw_sample
 from raysearch.core.answers import answer_matcher
 from raysearch.core.events import Encoded, ModelFacts
-from raysearch.core.hypothesis import TRAINED, Subspace
+from raysearch.core.featurizers import is_trained, names
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.featurizers.sae_file import SaeFile
@@ -320,9 +321,9 @@ def _check_controls(job: Job) -> None:
     ]
     if job.propose.use not in PROPOSERS:
         return
-    if "arbitrary_labels" in job.controls and not any(s.featurizer in TRAINED for s in subspaces):
+    if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
         raise JobError(
-            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(TRAINED)}), "
+            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(names('trained'))}), "
             f"and the job has none; leave it out"
         )
     if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):

@@ -23,13 +23,6 @@ from raysearch.errors import JobError, ModelError, NotYetError, PairsError, Posi
 TRIED = 6
 """Pairs of which trial rows are made."""
 
-ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
-"""Kinds that need no more than a pair. Of the others, a mean wants runs to be taken over, a
-constant its vector."""
-
-SKIPPED = ("residual", "attention_output", "mlp_output")
-"""Components that are the output of a module as wide as its input."""
-
 
 def build_row(
     pair: Encoded,
@@ -50,10 +43,6 @@ def build_row(
     if intervention.kind not in KINDS:
         raise JobError(
             f"{intervention.kind!r} is no kind of intervention; it may be {', '.join(KINDS)}"
-        )
-    if intervention.kind not in ASKED:
-        raise NotYetError(
-            f"a search cannot ask for {intervention.kind} yet; use {', '.join(ASKED)}"
         )
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
@@ -194,16 +183,6 @@ def _patch(
     elif unit.subspace.featurizer != "identity":
         raise JobError(
             f"{unit.subspace.featurizer} is no plain subspace; there are no featurizers at hand"
-        )
-    if (
-        kind.lent == "input"
-        and unit.site.component not in SKIPPED
-        and "." not in unit.site.component
-    ):
-        raise JobError(
-            f"{unit.site.component} cannot be skipped: a skip puts a module's input in the place "
-            f"of its output; "
-            f"name {', '.join(SKIPPED)} or a dotted module path"
         )
     if kind.lent != "source":
         return Patch(point, tokens, (), kind, features)
