@@ -9,10 +9,11 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
+from raysearch.proposers.registry import READY, names, options_words, schema_of_names
 from raysearch.search.score_scale import ScoreName, TestedScore
 
 MOST_PAIRS = 10**7
@@ -147,9 +148,8 @@ class PairsKeys(Keys):
     )
     fit: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=512,
-        description="Pairs that subspaces are fit to, where any are; and that `propose.use: "
-        "attribution` chooses by (at most its option "
-        "`pairs`).",
+        description="Pairs that subspaces are fit to, where any are; and on which effects are "
+        "computed for a proposer that needs them (`propose.use`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=128, description="Pairs that accepted hypotheses are estimated on again."
@@ -393,43 +393,33 @@ class TestKeys(Keys):
         return self
 
 
-PROPOSERS = ("exhaustive", "refine", "smallest_subspace", "attribution")
-"""Those that are ready."""
-
-
 def _known_proposer(name: str) -> str:
-    if name not in PROPOSERS and _FACTORY.fullmatch(name) is None:
-        near = difflib.get_close_matches(name, PROPOSERS, 1)
+    if name not in READY and _FACTORY.fullmatch(name) is None and name not in names():
+        near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or "
-            f"my_file.py:Proposer"
+            f"{name!r} is no proposer; {hint}it may be {', '.join(names())} or my_file.py:Proposer"
         )
     return name
 
 
-ProposerName = Annotated[
-    str,
-    AfterValidator(_known_proposer),
-    WithJsonSchema({"anyOf": [{"enum": [*PROPOSERS]}, {"type": "string", "pattern": ":"}]}),
-]
+class _ProposerSchema:
+    """Lists the proposers when the schema is asked for: packages may have added some."""
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return schema_of_names()
+
+
+ProposerName = Annotated[str, AfterValidator(_known_proposer), _ProposerSchema()]
 
 
 class ProposeKeys(Keys):
     """Which hypotheses to test next."""
 
-    use: ProposerName = Field(
-        default="exhaustive",
-        description="exhaustive: all of the space; refine: layers from coarse to fine, where there "
-        "is something to see between two; "
-        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; "
-        "attribution: of each variable the best share of "
-        "the space, by gradients on fit pairs; or `my_file.py:Proposer`.",
-    )
+    use: ProposerName = "exhaustive"
     options: dict[str, Any] = Field(
         default={},
-        description="Keyword arguments of the proposer, such as `step` of refine, `share` of "
-        "attribution.",
+        description=f"Keyword arguments of the proposer ({options_words()}).",
     )
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raysearch.proposers.registry import family_words
 from raysearch.report.run_data import RunData
 
 _KINDS = {
@@ -114,14 +115,8 @@ def _becomes(account: RunData) -> str:
 
 
 def _family(account: RunData) -> str:
-    """Over how many hypotheses: those proposed are all that could be only where all proposals come
-    at once."""
-    use = (account.job.get("propose") or {}).get("use")
-    if use == "exhaustive":
-        return f"over all K = {len(account.rows)} hypotheses together"
-    if use == "attribution":
-        return f"over all K = {len(account.rows)} hypotheses together that attribution chose on fit pairs; what it left out was not tested"
-    return f"over all hypotheses that the job could have tested, of which these {len(account.rows)} were"
+    """Says over how many hypotheses the error level holds: those proposed, or all that could be."""
+    return family_words((account.job.get("propose") or {}).get("use"), len(account.rows))
 
 
 def _about(account: RunData) -> str:

@@ -16,6 +16,7 @@ from raysearch.errors import ResumeError, StoreError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
+from raysearch.proposers.registry import added
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.search.search import EVIDENCE_VERSION
@@ -101,9 +102,10 @@ def check_same(run: RunFolder, question: ResolvedJob, kept: PairsTable, opened: 
             f"{question.job.model.path} has {here[:12]}: "
             "their outputs do not mix; put the old model back, or submit the job again"
         )
+    use = question.job.propose.use
     named = [
         *question.job.space.sae_paths,
-        *([question.job.propose.use] if question.job.propose.file else []),
+        *([use] if question.job.propose.file or use in added() else []),
     ]
     if named and question.hash(pairs_digest(kept.pairs), here) != run.info.job_hash:
         raise ResumeError(
