@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.core.records import Snapshot
-from raysearch.report.results_table import HYPOTHESES, VERDICTS, read_table
+from raysearch.report.results_table import read_table
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
 from raysearch.runner.reopen import kept_question
 from raysearch.storage.digests import check_parts
@@ -93,8 +93,8 @@ def _snapshot(run: RunFolder) -> Snapshot:
 
 def _in_tables(run: RunFolder) -> dict[str, int | None]:
     """How many hypotheses have which verdict, by the tables: as far as their last parts."""
-    found = Counter(read_table(run.folder, "verdicts", VERDICTS)["verdict"].to_pylist())
-    proposed = read_table(run.folder, "hypotheses", HYPOTHESES).num_rows
+    found = Counter(read_table(run.folder, "verdicts")["verdict"].to_pylist())
+    proposed = read_table(run.folder, "hypotheses").num_rows
     names = {
         "accepted": "accept",
         "rejected": "reject",

@@ -109,7 +109,7 @@ class Job(Keys):
         NotYetError in one line."""
         refuse_not_yet(raw, where)
         try:
-            job = cls.model_validate(raw)
+            job = cls.model_validate(raw, context=away)
         except ValidationError as e:
             raise JobError(
                 f"{where}: {first_error(e, cls)}"

@@ -9,8 +9,9 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.proposers.registry import READY, names, options_words, schema_of_names
@@ -393,8 +394,12 @@ class TestKeys(Keys):
         return self
 
 
-def _known_proposer(name: str) -> str:
-    if name not in READY and _FACTORY.fullmatch(name) is None and name not in names():
+def _known_proposer(name: str, info: ValidationInfo) -> str:
+    """Refuses a name that neither we nor an installed package have; `info.context` says whether
+    the proposer is on other machines (an `Away`)."""
+    if name in READY or _FACTORY.fullmatch(name) is not None:
+        return name
+    if name not in names() and not (info.context or none_away)(NamedFile(PROPOSER, name)):
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(

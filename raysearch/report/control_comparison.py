@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.results_table import FITS, read_table, results
+from raysearch.report.results_table import read_table, results
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
 
@@ -64,7 +64,7 @@ def beside(run: FolderLike) -> list[ControlComparison]:
 
 def _widths(run: FolderLike) -> dict[str, int]:
     """The width that each fit found, by its digest, of those that found one."""
-    rows = read_table(run, "fits", FITS).to_pylist()
+    rows = read_table(run, "fits").to_pylist()
     found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}
     return {
         fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values
