@@ -12,7 +12,7 @@
     ├── ResumeError                a run that cannot be gone on with, and why                         2
     ├── SearchFailedError          the search itself cannot go on                                     1
     ├── HubError                   the Hugging Face hub is out of reach, refuses, or lacks it         4
-    ├── TrackingError              MLflow is out of reach, or refuses                                 4
+    ├── TrackingError              the tracker is out of reach, or refuses                              4
     └── ClusterError               the cluster is out of reach, or refuses                            4
         └── ResourcesError         the cluster cannot give what the job asks in time                  5
 
@@ -97,7 +97,7 @@ class HubError(RaysearchError):
 
 
 class TrackingError(RaysearchError):
-    """An MLflow that is out of reach, or refuses us; only where it was asked for by name, a search
+    """A tracker that is out of reach, or refuses us; only where it was asked for by name, a search
     never fails of it."""
 
     exit_code = 4

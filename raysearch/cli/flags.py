@@ -67,6 +67,7 @@ errors = click.option(
 )
 children = click.option(
     "--mlflow-children",
+    "tracked_children",
     envvar="RAYSEARCH_MLFLOW_CHILDREN",
     type=click.IntRange(min=0),
     default=20,

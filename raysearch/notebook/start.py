@@ -64,7 +64,7 @@ def run(
     on tensors; or the path of a folder, a .gguf file, a hub id.
 
     `store`: the folder or URI that the run is kept in. `pool`: one replica in this process, or
-    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of MLflow;
+    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of a tracker;
     None keeps it out. Ctrl-C or a kernel's interrupt is granted after a turn, and leaves a run that
     `rs.resume` goes on with.
 

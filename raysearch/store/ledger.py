@@ -1,9 +1,9 @@
 """The ledger: events made durable before anybody thinks about them, notes projected to tables and
-to the MLflow mirror.
+to the tracker.
 
 Invariants:
-- an event is in the journal when `events` returns; tables and mirror follow from the journal and
-  can be lost;
+- an event is in the journal when `events` returns; tables and tracker follow from the journal
+  and can be lost;
 - replay gives the journal's events in their order and batches; the same search then says the same
   notes, and the same rows fill the same parts, so that fresh runs and resumed ones are written by
   the same lines of code;
@@ -76,15 +76,21 @@ from raysearch.store.table_rows import (
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
 
 
-class Tracker(Protocol):
-    """Who is told of the search as it goes, and may fail without consequence."""
+class SearchObserver(Protocol):
+    """Follows a search as it goes, and may fail without consequence."""
 
     @property
-    def run_id(self) -> str | None: ...
+    def run_id(self) -> str | None:
+        """The observer's own id of the run, once there is one."""
+        ...
 
-    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None: ...
+    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None:
+        """Takes records of the search; those that are `replayed` were taken before."""
+        ...
 
-    def snapshot(self, snapshot: Snapshot) -> None: ...
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Takes where the search stands now; cheap, for it is called at every turn."""
+        ...
 
 
 class RunLedger:
@@ -104,14 +110,14 @@ class RunLedger:
     def __init__(
         self,
         run: RunFolder,
-        mirror: Tracker | None = None,
+        observer: SearchObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
         suggested: Sequence[Suggested] = (),
     ) -> None:
         self._run = run
-        self._mirror = mirror
+        self._observer = observer
         self.past = 0
         self.ended: str | None = None
         self._journal = Journal(run.journal)
@@ -214,15 +220,15 @@ class RunLedger:
             self._suggestions += len(new)
         for note in notes:
             self._keep(note)
-        if self._mirror is not None and notes:
-            self._mirror.notes(notes, replayed=self._replaying)
+        if self._observer is not None and notes:
+            self._observer.notes(notes, replayed=self._replaying)
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at
         every turn."""
-        if self._mirror is not None and not self._to_replay:
-            self._mirror.snapshot(snapshot)
+        if self._observer is not None and not self._to_replay:
+            self._observer.snapshot(snapshot)
         self._tick()
 
     def close(self, status: str) -> None:
@@ -245,7 +251,7 @@ class RunLedger:
                 table.flush()
         self._journal.append([Ended(status)])
         self._journal.close()
-        self._remember_mirror()
+        self._remember_observer()
 
     def abandon(self) -> None:
         """Lets go of the journal and writes nothing more: after an error of the store, which
@@ -364,12 +370,12 @@ class RunLedger:
             return
         for table in self._tables.values():
             table.tick()
-        self._remember_mirror()
+        self._remember_observer()
 
-    def _remember_mirror(self) -> None:
-        """run.json names the mirror's run as soon as there is one, for a resume after kill -9."""
-        if self._mirror is not None and self._mirror.run_id:
-            self._run.update(mlflow_run_id=self._mirror.run_id)
+    def _remember_observer(self) -> None:
+        """run.json names the tracker's run as soon as there is one, for a resume after kill -9."""
+        if self._observer is not None and self._observer.run_id:
+            self._run.update(tracking_run_id=self._observer.run_id)
 
 
 def _started(run: RunFolder) -> Started:

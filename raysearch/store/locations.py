@@ -1,4 +1,4 @@
-"""Where a run lives: store and tracking URIs, made absolute, and without credentials where they are
+"""Where a run lives: the URI of its store, made absolute, and without credentials where it is
 written down.
 
 Invariants: a relative place is resolved once, when a run starts, so that `resume` finds it from any
@@ -6,7 +6,6 @@ folder.
 """
 
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -19,8 +18,6 @@ from raysearch.storage.uris import is_uri, without_credentials
 __all__ = [
     "DEFAULT_STORE",
     "kind_of",
-    "tracking_kind",
-    "tracking_uri",
     "without_credentials",
     "writable_store",
 ]
@@ -28,7 +25,6 @@ __all__ = [
 DEFAULT_STORE = "./runs"
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
@@ -62,26 +58,3 @@ def writable_store(store: str) -> Folder:
             f"store {root.place}: cannot be written: {e}; give --store a place that you may write"
         ) from e
     return root
-
-
-def tracking_kind(uri: str) -> Literal["relative", "local", "remote"]:
-    """The same of a tracking URI; "none" is no place, and so the same everywhere."""
-    if uri.startswith("sqlite:"):
-        return "local" if uri.startswith("sqlite:////") else "relative"
-    return "remote" if uri in ("none", "databricks", "databricks-uc") else kind_of(uri)
-
-
-def tracking_uri(uri: str, base: Path | None = None) -> str:
-    """`uri` with a relative SQLite file or folder made absolute, from `base` (default: the working
-    directory)."""
-    base = base or Path.cwd()
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        path, mark, query = uri.removeprefix("sqlite:///").partition("?")
-        return (
-            f"sqlite:///{(base / path).absolute()}{mark}{query}"
-            if path not in ("", ":memory:")
-            else uri
-        )
-    if _SCHEME.match(uri) or uri in ("databricks", "databricks-uc"):
-        return uri
-    return str((base / uri).absolute())

@@ -34,6 +34,8 @@ _SUM = "sum"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 """It stands in commands, file names and queries."""
+_OLD_NAMES = {"mlflow_run_id": "tracking_run_id"}
+"""Fields of run.json in runs before 2026-11-29, and what they are called now."""
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 
@@ -53,7 +55,7 @@ class RunInfo:
     store_uri: str
     tracking_uri: str | None = None
     model_digest: str | None = None
-    mlflow_run_id: str | None = None
+    tracking_run_id: str | None = None
     facts: Mapping[str, Any] | None = None
     scale: float | None = None
     sealed: bool = False
@@ -143,7 +145,7 @@ class RunFolder:
         return self.folder.read(JOB_FILE).decode("utf-8", errors="replace")
 
     def update(self, **changes: Any) -> None:
-        """Replaces fields of run.json, e.g. `model_digest`, `mlflow_run_id`. Raises: StoreError if
+        """Replaces fields of run.json, e.g. `model_digest`, `tracking_run_id`. Raises: StoreError if
         it cannot be written."""
         info = replace(self.info, **changes)
         if info != self.info:
@@ -232,7 +234,7 @@ def _read_info(folder: Folder) -> RunInfo:
     path = folder.shown(_INFO_FILE)
     try:
         raw = json.loads(folder.read(_INFO_FILE))
-        known = {f.name for f in fields(RunInfo)}
+        known = {f.name for f in fields(RunInfo)} | set(_OLD_NAMES)
         found = raw.get("schema_version")
         if found != SCHEMA_VERSION:
             raise StoreError(
@@ -240,7 +242,7 @@ def _read_info(folder: Folder) -> RunInfo:
                 f"the raysearch that made it"
             )
         _check_sum(raw, known, path)
-        info = RunInfo(**{k: v for k, v in raw.items() if k in known})
+        info = RunInfo(**{_OLD_NAMES.get(k, k): v for k, v in raw.items() if k in known})
         if not _ID.fullmatch(info.id):
             raise ValueError(
                 f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'"

@@ -1,5 +1,5 @@
-"""What MLflow shows of each accepted hypothesis, in a run of its own: figures, controls, the course
-of its training.
+"""What a tracker shows of each accepted hypothesis, in a run of its own: figures, controls, the
+course of its training.
 
 Invariants: read from the tables alone, so that a replay shows the same.
 """
