@@ -22,7 +22,7 @@ from raysearch.visible_text import visible
 def sync(
     run: str, tracking_uri: str | None, store: str, tracked_children: int, quiet: bool, **flags: Any
 ) -> int:
-    """Replay RUN into MLflow (or another tracker), when that was down or was kept out. Needs no model; says nothing
+    """Replay RUN into its tracker, when that was down or was kept out. Needs no model; says nothing
     twice."""
     from raysearch.runner.sync import sync_run
     from raysearch.store.run_folder import find_run

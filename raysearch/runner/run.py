@@ -63,7 +63,9 @@ def begin(
     for line in code_of(job):
         front.say(line)
     question = resolve(job, given)
-    root = writable_store(where.store)
+    root, uri = writable_store(where.store), tracking_uri(where.tracking_uri)
+    if uri is not None:
+        tracker_of(uri)  # a broken package is reported before anything is loaded
     kept = question.job if sent is None else kept_beside(question.job, sent)
     with pool_of(question, where, front, sent, given=given) as pool:
         opened = pool.open()
@@ -73,7 +75,6 @@ def begin(
         search = question.search(opened.facts, opened.encoded, proposer)
         tell_model(opened, question, front)
         digest = pairs_digest(question.pairs)
-        uri = tracking_uri(where.tracking_uri)
         run = RunFolder.create(
             root,
             name=question.job.name,

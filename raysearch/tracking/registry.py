@@ -5,12 +5,14 @@ is the scheme of its URIs (`name://...`) and whose value is a `TrackerKind`; MLf
 other URI. `none` is no tracker.
 """
 
-from raysearch.plugins import installed, load
+from raysearch.errors import JobError
+from raysearch.plugins import installed, load, package_of
 from raysearch.tracking.mlflow import Mlflow
 from raysearch.tracking.tracker import TrackerKind
 
 GROUP = "raysearch.trackers"
 DEFAULT: TrackerKind = Mlflow()
+_PARTS = ("name", "title", "example", "credentials", "open", "check")
 
 
 def tracker_of(uri: str) -> TrackerKind:
@@ -20,4 +22,10 @@ def tracker_of(uri: str) -> TrackerKind:
     if scheme == uri or scheme not in installed(GROUP):
         return DEFAULT
     kind: TrackerKind = load(GROUP, scheme, "--tracking-uri")
+    missing = [part for part in _PARTS if not hasattr(kind, part)]
+    if missing:
+        raise JobError(
+            f"--tracking-uri: {scheme} of {package_of(installed(GROUP)[scheme])} is no tracker: it "
+            f"lacks {', '.join(missing)}"
+        )
     return kind

@@ -40,7 +40,8 @@ def layer(hypothesis):
 '''
 USES: dict[str, Any] = {
     **JOB,
-    "pairs": {"test": 32, "holdout": 16, "fit": 16},
+    "pairs": {"test": 96, "holdout": 16, "fit": 16},
+    "test": {"max_pairs": 96},
     "propose": {"use": "climber", "options": {"seeds": 1}},
 }
 
@@ -78,9 +79,9 @@ def test_it_searches_resumes_and_is_looked_at(
     rows = json.loads(raysearch("results", str(run), "-o", "json")[1])
     assert {row["proposed_by"] for row in rows} == {"climber"}
     first = [row for row in rows if row["generation"] == 0]
-    assert len(first) == 2 < len(rows) < 8
+    assert 1 <= len({(r["layer"], r["position"]) for r in first}) <= 2 < len(rows)
     found = {r["layer"] for r in first if r["verdict"] == "accept"}
-    assert {r["layer"] for r in rows if r["generation"] == 1} == found
+    assert {r["layer"] for r in rows if r["generation"] == 1} == found != set()
 
     cut = shutil.copytree(run, tmp_path / "cut" / run.name)
     (journal,) = (cut / "journal").rglob("*.jsonl")

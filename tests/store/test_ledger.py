@@ -388,7 +388,7 @@ from tests.s3 import S3
 from tests.store.books import *
 run = RunFolder.open(sys.argv[1])
 with run.lock():
-    ledger, brain = Ledger(run, max_rows=4), Brain()
+    ledger, brain = RunLedger(run, max_rows=4), Brain()
     events = [e for batch in script(11, blocks=40) for e in batch]
     done = replay(ledger, brain)
     print("ready", flush=True)
