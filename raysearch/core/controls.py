@@ -1,14 +1,8 @@
-"""Controls: what a hypothesis's IIA is to be held against, as interventions of their own.
+"""Controls: interventions whose IIA a hypothesis's own is compared with.
 
-    self_swap         the base's own activation put in: what comes without any change
-    random_source     the activation of another pair's source: what comes of any change of that kind
-    random_subspace   the same site, a random subspace of the same size
-    random_model      the same search on the model with re-initialised weights, on the pairs that the real one solves
-    arbitrary_labels  fit and scored on a fixed random relabelling of the answers: what training can make of anything (Hewitt & Liang, 2019)
-    placebo           a random direction of the length of the real change
-
-The first two are read on the holdout of every accepted hypothesis; the others are hypotheses that a
-job asks for (`controls`), of the accepted ones, judged by the same test. Invariants: a control
+Those of `READ` are measured on the holdout of every accepted hypothesis; those of `TESTED` are
+hypotheses that a job asks for (`controls`), of the accepted ones, judged by the same test.
+Invariants: a control
 stands outside K and never in the alignment; which labels are arbitrary is a function of the pairs
 alone, the same on every machine.
 """
@@ -16,15 +10,27 @@ alone, the same on every machine.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import FITTED, TRAINED, Hypothesis, Intervention, Subspace, Unit
 
-READ = ("self_swap", "random_source")
-"""Read beside every estimate."""
+ReadControl = Literal["self_swap", "random_source"]
+READ: Mapping[ReadControl, str] = {
+    "self_swap": "the base's own activation put in: what comes without any change",
+    "random_source": "the activation of another pair's source: what comes of any such change",
+}
+"""The controls measured with every holdout estimate."""
 
-ASKED = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
-"""Those that a job may ask for."""
+Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
+TESTED: Mapping[Control, str] = {
+    "random_subspace": "the same site, a random subspace of the same size",
+    "random_model": "a model of random weights, on the pairs that the real one solves",
+    "arbitrary_labels": "fit and scored on a fixed random relabelling of the answers: what "
+    "training can make of anything (Hewitt and Liang, 2019; trained subspaces only)",
+    "placebo": "a random direction of the length of the real change",
+}
+"""The controls that a job may ask for."""
 
 
 def controls_of(hypothesis: Hypothesis, names: Sequence[str], size: int | None) -> list[Hypothesis]:
@@ -68,7 +74,7 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
     if name == "arbitrary_labels":
         is_trained = any(unit.subspace.featurizer in TRAINED for unit in intervention.units)
         return replace(intervention, control=name) if is_trained else None
-    assert name in ASKED, name
+    assert name in TESTED, name
     return replace(intervention, control=name)
 
 

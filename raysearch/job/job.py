@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from raysearch.core.choices import described
+from raysearch.core.controls import TESTED, Control
 from raysearch.core.hypothesis import canonical_json
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
-    Control,
     FitKeys,
     Keys,
     ModelKeys,
@@ -52,10 +53,8 @@ class Job(Keys):
     propose: ProposeKeys = ProposeKeys()
     controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
-        description="What proves nothing, put beside what is found, as hypotheses of their own: a "
-        "random subspace, a model of random "
-        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among "
-        "the hypotheses.",
+        description="Interventions that prove nothing, tested beside what is found as hypotheses "
+        f"of their own, which do not count among the hypotheses. {described(TESTED)}.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 

@@ -11,11 +11,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from raysearch.core.choices import (
+    PAIR_KINDS,
+    SCORES,
+    TESTED_SCORES,
+    Dtype,
+    Kinds,
+    ScoreName,
+    TestedScore,
+    described,
+)
 from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.proposers.registry import READY, names, options_words, schema_of_names
-from raysearch.search.score_scale import ScoreName, TestedScore
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
@@ -57,7 +66,7 @@ class ModelKeys(Keys):
         "torch.nn.Module on tensors."
     )
     revision: str | None = Field(default=None, description="The commit, tag or branch of a hub id.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         default="float32",
         description="Of weights and activations. An answer depends on no batch in any of them; "
         "what it is in half precision: "
@@ -159,11 +168,8 @@ class PairsKeys(Keys):
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: Literal["change", "both", "unfiltered"] = Field(
-        default="change",
-        description="Which pairs decide. change: those whose counterfactual differs from the "
-        "base's answer; both: those that it leaves "
-        "alone too (specificity); unfiltered: all alike.",
+    kinds: Kinds = Field(
+        default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
     )
     disjoint: tuple[str, ...] = Field(
         default=(), description="Variables of which no value stands in two splits."
@@ -216,12 +222,8 @@ class AnswerKeys(Keys):
     scores: Annotated[tuple[ScoreName, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="Numbers that are measured beside each output, for each pair and variable. "
-        "probability: of the counterfactual; "
-        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of "
-        "the probability; squared_error: from "
-        "the counterfactual alone, summed over all answers. A test may be on the first two "
-        "(test.score); the others are told and never "
-        "decide.",
+        f"{described(SCORES)}. A test may be on the first two (test.score); the others are told "
+        "and never decide.",
     )
 
 
@@ -330,13 +332,8 @@ class TestKeys(Keys):
     )
     score: TestedScore = Field(
         default="matches",
-        description="What is held against the threshold. matches: the share of outputs that are "
-        "the counterfactual; probability: the "
-        "mean probability of the counterfactual; logit_difference: the mean logit difference, on "
-        "one scale from fit pairs, where 0 is as "
-        "far for the base's answer as the model goes by itself, and 1 as far for the "
-        "counterfactual. The last two by betting; `iia`, `low` "
-        "and `high` are then of that mean.",
+        description=f"What is held against the threshold. {described(TESTED_SCORES)}. The last "
+        "two by betting; `iia`, `low` and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",
@@ -432,9 +429,6 @@ class ProposeKeys(Keys):
         """The file of a proposer that stands in one."""
         place, _, _ = self.use.rpartition(":")
         return place if place.endswith(".py") else None
-
-
-Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
 
 
 Seconds = Literal["auto"] | Amount

@@ -10,23 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raysearch.core.controls import READ, TESTED
 from raysearch.report.results_table import read_table, results
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
 
-READ = {
-    "no_intervention": "base_match_unfiltered",
-    "self_swap": "self_swap_iia",
-    "random_source": "random_source_iia",
-}
-"""The controls that stand in the hypothesis's own row, by the column they stand in."""
-
-ON_CHANGE_PAIRS = ("self_swap", "random_source")
-"""Those of them that are of change pairs, as the IIA is: without intervention no change pair
+COLUMNS = {"no_intervention": "base_match_unfiltered"} | {name: f"{name}_iia" for name in READ}
+"""The columns of a hypothesis's own row with its controls; without intervention no change pair
 matches, and keep pairs do."""
-
-TESTED = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
-"""Those that are hypotheses of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +65,8 @@ def _widths(run: FolderLike) -> dict[str, int]:
 def _beside(
     row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]], widths: Mapping[str, int]
 ) -> ControlComparison:
-    iia: dict[str, float | None] = {name: row[column] for name, column in READ.items()}
-    as_well = [name for name in ON_CHANGE_PAIRS if (iia[name] or 0.0) >= row["low"]]
+    iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
+    as_well: list[str] = [name for name in READ if (iia[name] or 0.0) >= row["low"]]
     for name in TESTED:
         found = next(
             (c for c in controls if c["control"] == name and _belongs(c, row, widths)), None

@@ -9,14 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raysearch.core.choices import PAIR_KINDS
 from raysearch.proposers.registry import family_words
 from raysearch.report.run_data import RunData
-
-_KINDS = {
-    "change": "change pairs: those whose counterfactual differs from the base's own answer",
-    "both": "change pairs, and keep pairs (whose answer should stay) beside them: both must do",
-    "unfiltered": "all pairs alike, changing or not",
-}
 
 
 def title(account: RunData) -> str:
@@ -73,7 +68,7 @@ def claim(account: RunData) -> list[str]:
         f"of at most {_percent(miss)}, each "
         "one separately. Undecided says that the pairs were not enough for either; failed, that it "
         "could not be measured.",
-        f"What counts: {_KINDS.get(kinds, kinds)}. {_stopping(test)}",
+        f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
         _splits(account),
         *(f"Pairs that do not count for {line}." for line in account.dropped),
     ]

@@ -9,19 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from raysearch.core.choices import Kinds, TestedScore
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
-from raysearch.search.score_scale import TestedScore
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
-
-Kinds = Literal["change", "both", "unfiltered"]
-"""Which pairs decide: those whose counterfactual differs from the base's answer; keep pairs too; or
-all alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,4 @@
-"""Scores of an answer: numbers beside the output, of each pair and variable; which of them a test
-may be on, and how it reads them.
-
-    probability       of the counterfactual answer, in [0, 1]
-    logit_difference  logit of the counterfactual minus logit of the base's answer
-    kl                of the model's answers from the counterfactual alone: -ln of its probability, in nats
-    squared_error     summed over all answers: (probability - 1 for the counterfactual, else 0)^2, in [0, 2]
+"""How a test reads the score that it is on (core/choices.py has what each score is).
 
 A test is on `probability` as it is, or on the logit difference d on one scale for the whole job,
 clipped to [0, 1]:
@@ -19,16 +13,12 @@ scale follows from the screening in the journal, so that a resumed run has the s
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from raysearch.core.choices import TestedScore
 from raysearch.core.events import Measured
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import Screening
-
-ScoreName = Literal["logit_difference", "probability", "kl", "squared_error"]
-TestedScore = Literal["matches", "probability", "logit_difference"]
-"""What a test may be on."""
 
 
 @dataclass(frozen=True, slots=True)
