@@ -25,10 +25,9 @@ from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.loading.factory import FactorySource, look_at
 from raysearch.engine.loading.load import ModelSource, ModelSummary, best_device, inspect_model
 from raysearch.job import Job
-from raysearch.proposers.base import Proposer
+from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.error_context import named
 from raysearch.runner.job_code import code_of
-from raysearch.runner.load_proposer import READY
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.resolved_job import ResolvedJob, differing, resolve
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
@@ -61,7 +60,9 @@ class _Facts:
     weight_bytes: int
     hypotheses: int
     proposer: str
+    chooses: str
     k: int | None
+    whole: bool
     interventions: int
     variables: tuple[str, ...]
     positions: tuple[str, ...]
@@ -121,7 +122,9 @@ def _facts(question: ResolvedJob) -> _Facts:
         weight_bytes=looked.weight_bytes,
         hypotheses=len(space),
         proposer=proposer.name,
+        chooses=proposer.plan_words(len(space)),
         k=proposer.most,
+        whole=proposer.tests_all and proposer.most == len(space),
         interventions=len(space) // len(question.variables),
         variables=question.variables,
         positions=question.positions,
@@ -271,12 +274,6 @@ def _sites_words(grid: Grid) -> str:
     return f"{grid.component}{' ' * bool(heads)}{which} at {', '.join(grid.positions)}{subspaces}"
 
 
-def _judged_at(most: int | None, space: int) -> int:
-    """The K for which chances are told: of an open-ended proposer that of its last proposal, were
-    there as many as in the space."""
-    return space * (space + 1) if most is None else most
-
-
 def _powers(
     question: ResolvedJob, proposer: Proposer, space: HypothesisSpace, test_pairs: int
 ) -> tuple[Power, ...]:
@@ -289,9 +286,7 @@ def _powers(
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = replace(
-        question.test(proposer, space), hypotheses=_judged_at(proposer.most, len(space))
-    )
+    asked = replace(question.test(proposer, space), hypotheses=judged_at(proposer.most, len(space)))
     rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
     test = MatchTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
@@ -325,21 +320,6 @@ def _training_words(facts: "_Facts", job: Job) -> list[str]:
 def _at_most(facts: "_Facts") -> int:
     """Interventions that are run, where every proposal is of another."""
     return facts.interventions if facts.k is None else min(facts.interventions, facts.k)
-
-
-def _proposer_words(facts: "_Facts", job: Job) -> str:
-    """Who chooses what is tested, and by which K the chance of a false accept is divided."""
-    who, space = job.propose.use, facts.hypotheses
-    if facts.k is None:
-        last = f"the chances below are of proposal {space} (K = {_judged_at(None, space)})"
-        return f"{Path(who).name}, open-ended: its j-th proposal is judged at K = j(j + 1); {last}"
-    if who == "exhaustive":
-        return f"exhaustive: tests all {space}; each is judged at K = {facts.k}"
-    if who in READY and facts.k < space:
-        return f"{who}: tests {facts.k} of the {space}; each is judged at K = {facts.k}"
-    if who in READY:
-        return f"{who}: tests some of the {space}, as it learns; each is judged at K = {facts.k}, whichever it tests"
-    return f"{Path(who).name}: what it proposes is judged at K = {facts.k}, the most that it may propose"
 
 
 def _sets_words(sets: int) -> list[str]:
@@ -388,7 +368,7 @@ def _text(facts: _Facts, job: Job) -> str:
         f"{facts.inputs} distinct inputs of at most {facts.longest} "
         f"token{'s' * (facts.longest > 1)}",
         *_training_words(facts, job),
-        f"  proposer    {_proposer_words(facts, job)}",
+        f"  proposer    {facts.chooses}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
         f"false accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} "
         f"each",
@@ -420,7 +400,7 @@ def _text(facts: _Facts, job: Job) -> str:
         _at_most(facts) * p.pairs
         for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs))
     )
-    all_are = job.propose.use == "exhaustive" or facts.k == _at_most(facts)
+    all_are = facts.whole or facts.k == _at_most(facts)
     over = "" if all_are else ", were all of the space tested"
     lines += [
         "",

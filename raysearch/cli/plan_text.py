@@ -62,7 +62,7 @@ def calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> lis
         f"  memory      {size(found.process)} of the process{gpu} in the end",
         f"The last column reckons from that for {many}: screening, training (no seed dropped), "
         f"rows until the verdict, the holdout of "
-        "what is accepted; not Ray's start, nor pictures and MLflow at the end.",
+        "what is accepted; not Ray's start, nor pictures and the tracker at the end.",
         f"where one site in ten is true (IIA 0.95) and the others are not (0.1): about "
         f"{duration(mixed)}",
     ]

@@ -268,7 +268,7 @@ def featurizers() -> Mapping[str, FeaturizerKind]:
 
     Raises: JobError for a package whose featurizer cannot be taken.
     """
-    found = plugins.load(GROUP, _RESERVED)
+    found = plugins.load_all(GROUP, _RESERVED)
     for name, kind in found.items():
         if (
             getattr(kind, "name", None) != name

@@ -11,6 +11,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from raysearch.core.choices import listed
+from raysearch.core.controls import JOB_CONTROLS
 from raysearch.core.featurizers import IDENTITY, Keys, featurizers
 from raysearch.core.pydantic_words import brief, in_words
 
@@ -37,7 +39,7 @@ WORDS = {
     "space.subspaces": "should be a list such as [full, {das: [1, 4]}]",
     "space.subspaces.#": _SUBSPACE,
     "controls": "should be a list such as [random_subspace, arbitrary_labels]",
-    "controls.#": "should be random_subspace, random_model, arbitrary_labels or placebo",
+    "controls.#": f"should be {listed(JOB_CONTROLS)}",
     "space.units": "should be a list of sets, each a list of units, such as [[{layer: 9, position: "
     "last}]]",
     "space.units.#": "should be a list of units that are interchanged at once, such as [{layer: 9, "

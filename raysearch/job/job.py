@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from raysearch.core.choices import described
+from raysearch.core.controls import JOB_CONTROLS, Control
 from raysearch.core.featurizers import Keys
 from raysearch.core.hypothesis import canonical_json
 from raysearch.core.values import each_once
@@ -16,7 +18,6 @@ from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
-    Control,
     FitKeys,
     ModelKeys,
     PairsKeys,
@@ -51,10 +52,8 @@ class Job(Keys):
     propose: ProposeKeys = ProposeKeys()
     controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
-        description="What proves nothing, put beside what is found, as hypotheses of their own: a "
-        "random subspace, a model of random "
-        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among "
-        "the hypotheses.",
+        description="Interventions that prove nothing, tested beside what is found as hypotheses "
+        f"of their own, which do not count among the hypotheses. {described(JOB_CONTROLS)}.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 
@@ -107,7 +106,7 @@ class Job(Keys):
         """The job of a mapping; relative paths are taken from `folder`. Raises: JobError
         in one line."""
         try:
-            job = cls.model_validate(raw)
+            job = cls.model_validate(raw, context=away)
         except ValidationError as e:
             raise JobError(
                 f"{where}: {first_error(e, cls)}"

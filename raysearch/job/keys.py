@@ -9,12 +9,28 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
+from raysearch.core.choices import (
+    PAIR_KINDS,
+    SCORES,
+    TESTED_SCORES,
+    Dtype,
+    PairKinds,
+    ScoreName,
+    TestedScore,
+    described,
+)
 from raysearch.core.featurizers import Keys
 from raysearch.core.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
+from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.job.placeholders import is_note, is_note_on_tensors
-from raysearch.search.score_scale import ScoreName, TestedScore
+from raysearch.proposers.registry import READY, names, options_words, schema_of_names
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
@@ -50,7 +66,7 @@ class ModelKeys(Keys):
         "torch.nn.Module on tensors."
     )
     revision: str | None = Field(default=None, description="The commit, tag or branch of a hub id.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         default="float32",
         description="Of weights and activations. An answer depends on no batch in any of them; "
         "what it is in half precision: "
@@ -142,9 +158,8 @@ class PairsKeys(Keys):
     )
     fit: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=512,
-        description="Pairs that subspaces are fit to, where any are; and that `propose.use: "
-        "attribution` chooses by (at most its option "
-        "`pairs`).",
+        description="Pairs that subspaces are fit to, where any are; and on which effects are "
+        "computed for a proposer that needs them (`propose.use`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=128, description="Pairs that accepted hypotheses are estimated on again."
@@ -153,11 +168,8 @@ class PairsKeys(Keys):
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: Literal["change", "both", "unfiltered"] = Field(
-        default="change",
-        description="Which pairs decide. change: those whose counterfactual differs from the "
-        "base's answer; both: those that it leaves "
-        "alone too (specificity); unfiltered: all alike.",
+    kinds: PairKinds = Field(
+        default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
     )
     disjoint: tuple[str, ...] = Field(
         default=(), description="Variables of which no value stands in two splits."
@@ -210,12 +222,8 @@ class AnswerKeys(Keys):
     scores: Annotated[tuple[ScoreName, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="Numbers that are measured beside each output, for each pair and variable. "
-        "probability: of the counterfactual; "
-        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of "
-        "the probability; squared_error: from "
-        "the counterfactual alone, summed over all answers. A test may be on the first two "
-        "(test.score); the others are told and never "
-        "decide.",
+        f"{described(SCORES)}. A test may be on the first two (test.score); the others are told "
+        "and never decide.",
     )
 
 
@@ -324,13 +332,8 @@ class TestKeys(Keys):
     )
     score: TestedScore = Field(
         default="matches",
-        description="What is held against the threshold. matches: the share of outputs that are "
-        "the counterfactual; probability: the "
-        "mean probability of the counterfactual; logit_difference: the mean logit difference, on "
-        "one scale from fit pairs, where 0 is as "
-        "far for the base's answer as the model goes by itself, and 1 as far for the "
-        "counterfactual. The last two by betting; `iia`, `low` "
-        "and `high` are then of that mean.",
+        description=f"What is held against the threshold. {described(TESTED_SCORES)}. The last "
+        "two by betting; `iia`, `low` and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",
@@ -388,43 +391,37 @@ class TestKeys(Keys):
         return self
 
 
-PROPOSERS = ("exhaustive", "refine", "smallest_subspace", "attribution")
-"""Those that are ready."""
-
-
-def _known_proposer(name: str) -> str:
-    if name not in PROPOSERS and _FACTORY.fullmatch(name) is None:
-        near = difflib.get_close_matches(name, PROPOSERS, 1)
+def _known_proposer(name: str, info: ValidationInfo) -> str:
+    """Refuses a name that neither we nor an installed package have; `info.context` says whether
+    the proposer is on other machines (an `Away`)."""
+    if name in READY or _FACTORY.fullmatch(name) is not None:
+        return name
+    if name not in names() and not (info.context or none_away)(NamedFile(PROPOSER, name)):
+        near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or "
-            f"my_file.py:Proposer"
+            f"{name!r} is no proposer; {hint}it may be {', '.join(names())} or my_file.py:Proposer"
         )
     return name
 
 
-ProposerName = Annotated[
-    str,
-    AfterValidator(_known_proposer),
-    WithJsonSchema({"anyOf": [{"enum": [*PROPOSERS]}, {"type": "string", "pattern": ":"}]}),
-]
+class _ProposerSchema:
+    """Lists the proposers when the schema is asked for: packages may have added some."""
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return schema_of_names()
+
+
+ProposerName = Annotated[str, AfterValidator(_known_proposer), _ProposerSchema()]
 
 
 class ProposeKeys(Keys):
     """Which hypotheses to test next."""
 
-    use: ProposerName = Field(
-        default="exhaustive",
-        description="exhaustive: all of the space; refine: layers from coarse to fine, where there "
-        "is something to see between two; "
-        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; "
-        "attribution: of each variable the best share of "
-        "the space, by gradients on fit pairs; or `my_file.py:Proposer`.",
-    )
+    use: ProposerName = "exhaustive"
     options: dict[str, Any] = Field(
         default={},
-        description="Keyword arguments of the proposer, such as `step` of refine, `share` of "
-        "attribution.",
+        description=f"Keyword arguments of the proposer ({options_words()}).",
     )
 
     @property
@@ -432,9 +429,6 @@ class ProposeKeys(Keys):
         """The file of a proposer that stands in one."""
         place, _, _ = self.use.rpartition(":")
         return place if place.endswith(".py") else None
-
-
-Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
 
 
 Seconds = Literal["auto"] | Amount

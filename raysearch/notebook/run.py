@@ -15,7 +15,7 @@ from raysearch.job.named_files import only_looked_at
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.control_comparison import beside
-from raysearch.report.results_table import DROPPED, read_table, results
+from raysearch.report.results_table import read_table, results
 from raysearch.storage.digests import read_checked
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.locations import DEFAULT_STORE
@@ -98,7 +98,7 @@ class Run:
     def dropped(self) -> "DataFrame":
         """Which pairs do not count for a variable: split, set, reason, how many, and the way out.
         Raises: StoreError."""
-        return frame(read_table(self._folder.folder, "dropped", DROPPED))
+        return frame(read_table(self._folder.folder, "dropped"))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with

@@ -12,9 +12,10 @@ resumes what the other began.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from raysearch.causal import Problem
+from raysearch.core.choices import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.notebook.job_from import asked, given_of
@@ -25,7 +26,6 @@ from raysearch.runner.frontend import RunOptions, RunOutcome
 from raysearch.store.locations import DEFAULT_STORE
 from raysearch.suggest import check_known
 
-PoolName = Literal["local", "ray"]
 Keys = Mapping[str, Any]
 """Of one room of a job, as docs/reference/job-file.md has them."""
 
@@ -64,7 +64,7 @@ def run(
     on tensors; or the path of a folder, a .gguf file, a hub id.
 
     `store`: the folder or URI that the run is kept in. `pool`: one replica in this process, or
-    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of MLflow;
+    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of a tracker;
     None keeps it out. Ctrl-C or a kernel's interrupt is granted after a turn, and leaves a run that
     `rs.resume` goes on with.
 
@@ -129,7 +129,7 @@ def resume(
 def _where(
     store: str | Path, pool: PoolName, address: str | None, tracking_uri: str | None
 ) -> RunOptions:
-    if pool not in ("local", "ray"):
+    if pool not in get_args(PoolName):
         raise JobError(
             f"pool: {pool!r} is none; give 'local' (one replica in this process) or 'ray'"
         )

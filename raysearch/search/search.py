@@ -33,8 +33,7 @@ from raysearch.core.records import (
     Stage,
     VerdictName,
 )
-from raysearch.proposers.attribution import AttributionPlan
-from raysearch.proposers.base import AlphaSpending, Proposer
+from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
 from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.fit_results import WaitingForFits

@@ -63,12 +63,13 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """A user's proposer was asked, and proposed `hypotheses` (JSON of variable and intervention).
-    `by`, `most`: its name, its K."""
+    """The `hypotheses` (JSON of variable and intervention) that a proposer which is not ours
+    proposed in one generation. `by`, `most`, `fit_pairs`: its name, its K, its fit pairs."""
 
     by: str
     most: int | None
     hypotheses: tuple[str, ...]
+    fit_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

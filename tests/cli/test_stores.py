@@ -230,7 +230,7 @@ def test_credentials_in_a_store_uri_are_seen_nowhere(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = find_run(store, "latest")
-    assert run.info.mlflow_run_id
+    assert run.info.tracking_run_id
     assert SECRET not in done.stdout + done.stderr
     assert run.place in done.stderr
     for folder in _all_folders(run.folder):

@@ -23,8 +23,7 @@ from raysearch.core.events import (
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
-from raysearch.proposers.attribution import Attribution
-from raysearch.proposers.base import Exhaustive, Proposer
+from raysearch.proposers.base import Exhaustive, Proposer, attribution_plan
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
@@ -119,7 +118,8 @@ class World:
         )
         asked = (test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls, self.rule)
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
-        attribution = wants.plan if isinstance(wants, Attribution) else None
+        needs_effects = getattr(wants, "fit_pairs", 0)
+        attribution = attribution_plan(wants, self.space) if needs_effects else None
         return Search(proposer or Exhaustive(self.space), *asked, attribution)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
