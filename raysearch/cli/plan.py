@@ -21,9 +21,8 @@ from raysearch.core.hypothesis import TRAINED
 from raysearch.core.pair_counts import QUIET, PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
-from raysearch.engine.encoding.prompt_format import PromptFormat
-from raysearch.engine.loading.factory import FactorySource, look_at
-from raysearch.engine.loading.load import ModelSource, ModelSummary, inspect_model
+from raysearch.engine.loading.factory import look_at
+from raysearch.engine.loading.load import ModelSummary, inspect_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer
 from raysearch.runner.error_context import named
@@ -228,16 +227,9 @@ def _with_seconds(facts: _Facts, job: Job, found: TimeEstimate) -> _Facts:
 
 def looked_at(question: ResolvedJob) -> ModelSummary:
     """The model of the job, as far as it is known without its weights. Raises: ModelError."""
-    model = question.job.model
-    if model.is_factory:
-        return look_at(FactorySource(model.path, model.dtype), question.pairs, question.components)
-    source = ModelSource(
-        model.path,
-        model.revision,
-        model.dtype,
-        trust_remote_code=model.trust_remote_code,
-        wording=PromptFormat(**question.job.wording),
-    )
+    source = question.job.source
+    if source.is_factory:
+        return look_at(source, question.pairs, question.components)
     return inspect_model(source, question.components)
 
 

@@ -11,9 +11,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysearch.job.keys import Keys
+from raysearch.core.key_types import Keys
+from raysearch.core.pydantic_words import brief, in_words
 from raysearch.job.not_yet import NOT_YET_KEYS
-from raysearch.job.pydantic_words import brief, in_words
 
 _PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
 _SUBSPACE = (

@@ -6,8 +6,8 @@ Invariants: what is listed here is in no model of keys, or in none with that val
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raysearch.core.pydantic_words import brief
 from raysearch.errors import NotYetError
-from raysearch.job.pydantic_words import brief
 
 NOT_YET_KEYS: tuple[str, ...] = ()
 """Keys of the job format that this version refuses."""

@@ -23,10 +23,9 @@ from pydantic import (
 
 from raysearch.causal import EVERY
 from raysearch.core.hypothesis import FITTED, Site, Subspace, Unit, canonical_json, is_in_layers
+from raysearch.core.key_types import Count, Keys, Positive, at_most
 from raysearch.core.space import COMPONENTS
-from raysearch.job.keys import Keys
 from raysearch.job.position_keys import PositionKey, declared, position_name
-from raysearch.job.values import Count, Positive, at_most
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from raysearch.core.pydantic_words import brief
 from raysearch.errors import CausalModelError
-from raysearch.job.pydantic_words import brief
 
 
 def whole(problem: str, option: str, value: Any, least: int, most: int, usual: int) -> int:

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from raysearch.causal import ONE_SOURCE, Input, Split, lenders
+from raysearch.core.pydantic_words import brief, in_words
 from raysearch.errors import PairsError
-from raysearch.job.pydantic_words import brief, in_words
 from raysearch.problems.tensor_references import TensorFiles
 
 INDEX = re.compile(r"__index_level_\d+__")

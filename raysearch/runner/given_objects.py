@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysearch.causal import Problem
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.job import Job
 
 if TYPE_CHECKING:
     from raysearch.engine.loading.given_model import GivenModel
-    from raysearch.engine.networks.network import NetworkSource
+    from raysearch.engine.networks.network import LoadedNetwork
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,11 @@ class GivenObjects:
     problem: Problem | None = None
     model: "GivenModel | None" = None
 
-    def source(self, job: Job) -> "NetworkSource":
-        """The source of the replica of a job. Its digest is of the model's content where the job
-        has no files of it."""
+    def loaded(self, job: Job) -> "LoadedNetwork":
+        """The model, as a replica of the job takes it. Its digest is of the model's content where
+        the job has no files of it."""
         assert self.model is not None
-        return self.model.as_source(PromptFormat(**job.wording), by_content=job.model.is_given)
+        return self.model.loaded(job.prompt_format, by_content=job.model.is_given)
 
 
 NOTHING = GivenObjects()

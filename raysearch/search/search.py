@@ -20,6 +20,7 @@ from raysearch.core.events import (
     Screened,
     Task,
 )
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import (
     Conflicted,
@@ -43,7 +44,6 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.scheduler import QUARANTINE
 from raysearch.search.screening import ScreeningPlan
-from raysearch.search.successive_halving import NOTHING, FitPlan
 from raysearch.search.trial import AS_THEY_ARE, HypothesisTest, Trial
 from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
@@ -75,7 +75,7 @@ class Search:
         plan: ScreeningPlan,
         these_pairs: bool = False,
         rows: int = 64,
-        fit: FitPlan | None = None,
+        fit: FitKeys | None = None,
         controls: Sequence[str] = (),
         rule: DecisionRule = DecisionRule(),
         attribution: AttributionPlan | None = None,
@@ -90,7 +90,8 @@ class Search:
         self.screening = self.ground.screening
         self._measuring = Measuring(rows)
         self._fit = fit
-        self._fitting = WaitingForFits(fit or NOTHING, ())
+        self._enough = test.threshold / 2
+        self._fitting = WaitingForFits(fit or FitKeys(), self._enough, ())
         self._rule = rule
         self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates()
@@ -209,7 +210,7 @@ class Search:
         if was_done or not self.ground.done:
             return
         if self._fit is not None:
-            self._fitting = WaitingForFits(self._fit, self.screening.blocks("fit"))
+            self._fitting = WaitingForFits(self._fit, self._enough, self.screening.blocks("fit"))
         self._propose(notes)
 
     # --- measuring

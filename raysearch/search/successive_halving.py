@@ -19,10 +19,11 @@ costs what its own task has of seeds, and only the close of a rung looks at all 
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from raysearch.core.events import Block, Failed, Fitted, Lost, Task
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Concluded, FitStatus, Record, Trained
 from raysearch.core.rotations import is_closed, is_rotation, of_any_size
@@ -32,43 +33,14 @@ ATTEMPTS = 3
 """That a single seed gets for a stretch."""
 
 
-@dataclass(frozen=True, slots=True)
-class FitPlan:
-    """`steps` of training for each of `seeds`, state kept `saves` times; at `rungs` steps the
-    hopeless are dropped.
+class SuccessiveHalving:
+    """Interventions in; tasks out; what came of each in `best`.
 
-    A seed is hopeless where it is not among the best `keep` of its variable's, by validation IIA,
-    and below `enough`. `together`: so many train in one batch. `warm_start`: smaller rotations
-    begin within larger ones.
+    `enough`: validation IIA of a seed from which it goes on from any rung.
     """
 
-    steps: int
-    seeds: tuple[int, ...]
-    saves: int
-    rungs: tuple[int, ...]
-    keep: float
-    enough: float
-    together: int
-    warm_start: bool
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """The steps at which stretches end."""
-        saves = {self.steps * (i + 1) // self.saves for i in range(self.saves)}
-        return tuple(sorted((saves | set(self.rungs) | {self.steps}) - {0}))
-
-
-NOTHING = FitPlan(
-    steps=0, seeds=(), saves=0, rungs=(), keep=1.0, enough=0.0, together=1, warm_start=False
-)
-"""Where no subspace is fit."""
-
-
-class SuccessiveHalving:
-    """Interventions in; tasks out; what came of each in `best`."""
-
-    def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
-        self._plan = plan
+    def __init__(self, keys: FitKeys, enough: float, blocks: tuple[Block, ...]) -> None:
+        self._keys, self._enough = keys, enough
         self._blocks = blocks
         self._fits: dict[str, SeedRun] = {}
         self._of: dict[str, list[SeedRun]] = {}
@@ -100,14 +72,14 @@ class SuccessiveHalving:
         """Those of one generation. What has no steps has no seeds either."""
         closed = [SeedRun(i, 0) for i in interventions if is_closed(i)]
         trained = [
-            SeedRun(i, seed) for i in interventions if not is_closed(i) for seed in self._plan.seeds
+            SeedRun(i, seed) for i in interventions if not is_closed(i) for seed in self._keys.seeds
         ]
         for fit in (*closed, *trained):
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
             self._of.setdefault(fit.intervention.id, []).append(fit)
             self._going += 1
-        if self._plan.warm_start:
+        if self._keys.warm_start:
             self._link([fit for fit in trained if is_rotation(fit.intervention)])
         self._queue_closed(closed)
         self._waiting += trained
@@ -136,7 +108,7 @@ class SuccessiveHalving:
         self._start_race()
 
     def _queue_closed(self, fits: Sequence[SeedRun]) -> None:
-        for group in batch_groups(fits, self._plan.together):
+        for group in batch_groups(fits, self._keys.together):
             self._ready.append(SeedGroup(group, (0, 0)))
 
     def _link(self, rotations: Sequence[SeedRun]) -> None:
@@ -176,7 +148,7 @@ class SuccessiveHalving:
             fit.last = fit.seen[event.first] = event
             fit.strikes = 0
             notes.append(Trained(event, 0 if is_closed(fit.intervention) else self._rung))
-            if event.stopped or event.last >= self._plan.steps or is_closed(fit.intervention):
+            if event.stopped or event.last >= self._keys.steps or is_closed(fit.intervention):
                 self._conclude(fit, "stopped" if event.stopped else "done", notes)
             elif fit.step >= self._next_rung():
                 self._behind.discard(fit.key)
@@ -275,7 +247,7 @@ class SuccessiveHalving:
         """Queues the stretch from `step` on, once, unless a rung is to be waited for."""
         left = [f for f in fits if not f.had_ended(step) and step not in f.queued]
         if left and step < self._next_rung():
-            end = next(e for e in self._plan.ends if e > step)
+            end = next(e for e in self._keys.ends if e > step)
             self._ready.appendleft(
                 SeedGroup(left, (step, end))
             )  # who has begun is brought to the end, so that verdicts fall early
@@ -283,7 +255,7 @@ class SuccessiveHalving:
                 fit.queued.add(step)
 
     def _next_rung(self) -> int:
-        rungs = (*sorted(self._plan.rungs), self._plan.steps)
+        rungs = (*sorted(self._keys.rungs), self._keys.steps)
         return rungs[min(self._rung, len(rungs) - 1)]
 
     def _start_race(self) -> None:
@@ -296,7 +268,7 @@ class SuccessiveHalving:
         waiting[:] = [f for f in waiting if not f.may_start]
         self._behind = set(self._racing)
         assert self._racing, "the largest of those that wait may start"
-        for group in reversed(batch_groups(list(self._racing.values()), self._plan.together)):
+        for group in reversed(batch_groups(list(self._racing.values()), self._keys.together)):
             self._go_on(group, 0)
 
     def _close_rung(self, notes: list[Record]) -> None:
@@ -311,7 +283,7 @@ class SuccessiveHalving:
             self._behind = {
                 key for key, fit in self._racing.items() if fit.step < self._next_rung()
             }
-            for group in reversed(batch_groups(list(self._racing.values()), self._plan.together)):
+            for group in reversed(batch_groups(list(self._racing.values()), self._keys.together)):
                 self._go_on(group, at)
         self._start_race()
 
@@ -325,9 +297,9 @@ class SuccessiveHalving:
             ).append(fit)
         hopeless = []
         for fits in by_variable.values():
-            kept = -int(-len(fits) * self._plan.keep // 1)
+            kept = -int(-len(fits) * self._keys.keep // 1)
             ranked = sorted(fits, key=lambda f: (f.merit, f.key))
-            hopeless += [f for f in ranked[kept:] if -f.merit[0] < self._plan.enough]
+            hopeless += [f for f in ranked[kept:] if -f.merit[0] < self._enough]
         return hopeless
 
     def _conclude(self, fit: SeedRun, status: FitStatus, notes: list[Record]) -> None:
@@ -349,7 +321,7 @@ class SuccessiveHalving:
     def validate(self) -> None:
         """Checks the invariants; for tests."""
         places = [f.key for g in (*self._ready, *self._out.values()) for f in g.fits]
-        assert all(a < b for a, b in pairwise(self._plan.ends)), self._plan
+        assert all(a < b for a, b in pairwise(self._keys.ends)), self._keys
         assert self._going == sum(not fit.ended for fit in self._fits.values())
         assert not any(fit.ended for fit in self._racing.values())
         assert self._behind == {

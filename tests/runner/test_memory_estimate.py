@@ -7,9 +7,10 @@ import pytest
 
 from raysearch.cli.plan import looked_at
 from raysearch.core.events import Encoded
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.loading.load import ModelSource, ModelSummary
-from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.loading.load import ModelSummary, load
+from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
@@ -39,7 +40,7 @@ def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEs
 def test_what_is_kept_of_an_input_is_what_the_engine_keeps(components: str) -> None:
     looked, encoded, told = _asked(components)
     question = resolve(Job.load(QUICKSTART))
-    loaded = ModelSource(question.job.model.path).load()
+    loaded = load(question.job.source)
     network, _ = loaded.open(question.pairs)
     names = tuple(c.name for c in looked.components)
     machine = ModelRunner(network, "float32", encoded, names, RunnerSettings(rows=8), UsageMeter())

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from raysearch.causal import Pair
+from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
 from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
 from raysearch.engine.networks.components import Components
@@ -49,28 +50,21 @@ NETWORK = CodeKind(
 )
 
 
-@dataclass(frozen=True)
-class FactorySource:
-    """Where a module comes from. `path`: "package.module:factory" or "/path/file.py:factory";
-    `dtype`: a key of `DTYPES`."""
-
-    path: str
-    dtype: str = "float32"
-
-    def load(self, device: str = "cpu") -> "LoadedModule":
-        """The module that the factory makes, on `device`. Raises: JobError, ModelError in one line."""
-        place, _, name = self.path.rpartition(":")
-        with torch.random.fork_rng(devices=[]):
-            module = _made(place, name)
-        digest = module_digest(module, Path(place) if place.endswith(".py") else None)
-        try:
-            module = module.to(device=device, dtype=DTYPES[self.dtype])
-        except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
-            raise ModelError(
-                f"{self.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
-            ) from e
-        module.eval().requires_grad_(False)
-        return LoadedModule(module, digest, self.dtype)
+def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":
+    """The module that the factory of `source` makes, on `device`. Raises: JobError, ModelError in
+    one line."""
+    place, _, name = source.path.rpartition(":")
+    with torch.random.fork_rng(devices=[]):
+        module = _made(place, name)
+    digest = module_digest(module, Path(place) if place.endswith(".py") else None)
+    try:
+        module = module.to(device=device, dtype=DTYPES[source.dtype])
+    except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+        raise ModelError(
+            f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+        ) from e
+    module.eval().requires_grad_(False)
+    return LoadedModule(module, digest, source.dtype)
 
 
 @dataclass(frozen=True)
@@ -132,11 +126,11 @@ class LoadedModule:
 
 
 def look_at(
-    source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    source: ModelSource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
 ) -> ModelSummary:
     """What the module of `source` is, by making it and running it once. Raises: JobError,
     ModelError, PairsError, one line."""
-    loaded = source.load()
+    loaded = load_module(source)
     network, encode = loaded.open(pairs)
     taps = Components(network)
     return ModelSummary(

@@ -33,8 +33,9 @@ from transformers.utils.hub import cached_file
 
 from raysearch.causal import Pair
 from raysearch.core.events import ComponentFacts, Encoded
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
@@ -51,27 +52,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of
-    `DTYPES`.
-
-    `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto");
-    None: all on one device. `trust_remote_code`: run the code that lies beside the weights.
-    `wording`: how texts are put to it.
-    """
-
-    path: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device_map: str | None = None
-    trust_remote_code: bool = False
-    wording: PromptFormat = PLAIN
-
-    def load(self, device: str = "cpu") -> "LoadedModel":
-        return load(self, device)
 
 
 @dataclass(frozen=True)

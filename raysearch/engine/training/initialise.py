@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import TRAINED
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
 from raysearch.engine.featurizers.featurizer import Featurizer, TemperatureSchedule
@@ -14,7 +15,6 @@ from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
 from raysearch.engine.training.fit import FitRequest
-from raysearch.engine.training.recipe import Recipe
 from raysearch.engine.training.unit import CapturedUnit
 from raysearch.errors import JobError
 
@@ -24,7 +24,7 @@ def initialise(
     captured: CapturedUnit,
     train: Sequence[int],
     taps: Components,
-    recipe: Recipe,
+    recipe: FitKeys,
 ) -> Featurizer:
     """A featurizer before its first step; principal components that a mask lies over are those of
     the pairs to `train` on.

@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair, token
 from raysearch.core.events import Encoded
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode, encoding_digest
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import letter_tokenizer
 
