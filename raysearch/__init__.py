@@ -18,7 +18,6 @@ first asked for.
 
 import sys
 import warnings
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -60,6 +59,7 @@ if (
 
 from raysearch._version import __version__
 from raysearch.old_paths import find_moved_modules
+from raysearch.suggest import did_you_mean
 
 __all__ = [
     "CausalModel",
@@ -133,8 +133,8 @@ if not TYPE_CHECKING:  # hidden from mypy, so that a name that is not there is a
 
     def __getattr__(name):
         if name not in _HOMES:
-            near = get_close_matches(name, __all__, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = did_you_mean(name, __all__)
+            hint = f"; {near.strip()}" if near else ""
             raise AttributeError(f"module 'raysearch' has no attribute {name!r}{hint}")
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value  # asked for once

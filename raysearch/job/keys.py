@@ -5,7 +5,6 @@ and editors have them from the schema); nothing but `resources` and `name` can c
 changing an answer.
 """
 
-import difflib
 import re
 from typing import Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from raysearch.core.key_types import (
 from raysearch.core.prompt_format import Compare
 from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.search.score_scale import ScoreName, TestedScore
+from raysearch.suggest import did_you_mean
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
@@ -310,8 +310,7 @@ PROPOSERS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 
 def _known_proposer(name: str) -> str:
     if name not in PROPOSERS and _FACTORY.fullmatch(name) is None:
-        near = difflib.get_close_matches(name, PROPOSERS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, PROPOSERS)
         raise ValueError(
             f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or "
             f"my_file.py:Proposer"

@@ -5,7 +5,6 @@ the grid has `components: []` from the start, so that the job as written down sa
 same has one form (coordinates in order, units of a set in order).
 """
 
-import difflib
 import re
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,6 +25,7 @@ from raysearch.core.hypothesis import FITTED, Site, Subspace, Unit, canonical_js
 from raysearch.core.key_types import Count, Keys, Positive, at_most
 from raysearch.core.space import COMPONENTS
 from raysearch.job.position_keys import PositionKey, declared, position_name
+from raysearch.suggest import did_you_mean
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""
@@ -49,10 +49,10 @@ def _known_component(name: str) -> str:
         )
     if "." in name:
         return name
-    near = difflib.get_close_matches(name, [c for c in COMPONENTS if name not in c], 1, cutoff=0.75)
+    near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
     if near:
         raise ValueError(
-            f"{name!r} is no component; did you mean {near[0]!r}? it may be "
+            f"{name!r} is no component; {near}it may be "
             f"{', '.join(COMPONENTS)} or a dotted module path (a module "
             f"that is called so: {name}.output)"
         )
