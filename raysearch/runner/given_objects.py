@@ -1,6 +1,7 @@
 """Objects that whoever asks has in hand, in the place of what a job names: a problem, a loaded
 model. This file is light: no torch."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,9 @@ from raysearch.causal import Problem
 from raysearch.job import Job
 
 if TYPE_CHECKING:
+    from raysearch.engine.loading.factory import LoadedModule
     from raysearch.engine.loading.given_model import GivenModel
-    from raysearch.engine.networks.network import LoadedNetwork
+    from raysearch.engine.loading.load import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,11 @@ class GivenObjects:
     problem: Problem | None = None
     model: "GivenModel | None" = None
 
-    def loaded(self, job: Job) -> "LoadedNetwork":
+    def borrowed(self) -> AbstractContextManager[None]:
+        """Within, the model that was given evaluates, and nothing of it needs gradients."""
+        return nullcontext() if self.model is None else self.model.borrowed()
+
+    def loaded(self, job: Job) -> "LoadedModel | LoadedModule":
         """The model, as a replica of the job takes it. Its digest is of the model's content where
         the job has no files of it."""
         assert self.model is not None

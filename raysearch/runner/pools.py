@@ -77,7 +77,7 @@ def pool_of(
             front.say(f"loading   {question.job.model.path}")
             yield LocalPool(work, device_here(resources.gpus))
             return
-        with given.model.borrowed():
+        with given.borrowed():
             yield LocalPool(work, load=partial(given.loaded, question.job))
         return
     if question.job.model.is_given:

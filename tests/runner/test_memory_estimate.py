@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.cli.plan import looked_at
 from raysearch.core.events import Encoded
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
@@ -14,6 +13,7 @@ from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
+from raysearch.runner.plan import model_summary
 from raysearch.runner.resolved_job import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEs
             QUICKSTART, (f"space.components=[{components}]", "pairs.test=40", "pairs.holdout=4")
         )
     )
-    looked = looked_at(question)
+    looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     test = [p.index for p in question.pairs if p.split == "test"][:40]
     return (

@@ -100,6 +100,26 @@ class LoadedModule:
             )
         return network, partial(encode_tensors, network)
 
+    def summary(
+        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    ) -> ModelSummary:
+        """What the module is, by running it once on a pair. Raises: ModelError, PairsError."""
+        network, encode = self.open(pairs)
+        taps = Components(network)
+        return ModelSummary(
+            components=tuple(taps.facts(component) for component in components),
+            layers=len(network.blocks),
+            width=network.width,
+            heads=network.heads,
+            path="batched",
+            weight_bytes=sum(p.numel() * p.itemsize for p in self.module.parameters()),
+            item_bytes=DTYPES[self.dtype].itemsize,
+            keys=0,
+            widest=widest_of(network.blocks),
+            logits=len(network.plain(network.example())),
+            encode=encode,
+        )
+
     def reinitialised(self, seed: int = 0) -> "LoadedModule":
         """The same module, each part of it as its own `reset_parameters` leaves it.
 
@@ -123,29 +143,6 @@ class LoadedModule:
             module=module.requires_grad_(False),
             digest=f"{self.digest} with random weights {seed}",
         )
-
-
-def look_at(
-    source: ModelSource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
-) -> ModelSummary:
-    """What the module of `source` is, by making it and running it once. Raises: JobError,
-    ModelError, PairsError, one line."""
-    loaded = load_module(source)
-    network, encode = loaded.open(pairs)
-    taps = Components(network)
-    return ModelSummary(
-        components=tuple(taps.facts(component) for component in components),
-        layers=len(network.blocks),
-        width=network.width,
-        heads=network.heads,
-        path="batched",
-        weight_bytes=sum(p.numel() * p.itemsize for p in loaded.module.parameters()),
-        item_bytes=DTYPES[source.dtype].itemsize,
-        keys=0,
-        widest=widest_of(network.blocks),
-        logits=len(network.plain(network.example())),
-        encode=encode,
-    )
 
 
 def module_digest(module: nn.Module, file: Path | None = None) -> str:

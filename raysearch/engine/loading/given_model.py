@@ -27,7 +27,6 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.factory import LoadedModule, module_digest
 from raysearch.engine.loading.load import DTYPES, LoadedModel
-from raysearch.engine.networks.network import LoadedNetwork
 from raysearch.errors import ModelError
 
 _NOT_OURS = ("torch", "transformers", "peft", "builtins")
@@ -114,7 +113,9 @@ class GivenModel:
             )
         return name
 
-    def loaded(self, wording: PromptFormat = PLAIN, by_content: bool = False) -> LoadedNetwork:
+    def loaded(
+        self, wording: PromptFormat = PLAIN, by_content: bool = False
+    ) -> LoadedModel | LoadedModule:
         """The model as a replica takes it. `by_content`: its digest is of its content even where it
         was read from files."""
         if self.read is not None and not by_content:

@@ -71,6 +71,27 @@ class LoadedModel:
         """The language model, and how texts become its tokens. Raises: ModelError."""
         return LanguageModel(self.model), self.encode
 
+    def summary(
+        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    ) -> "ModelSummary":
+        """What the model is, by its shapes alone. Raises: ModelError."""
+        network = LanguageModel(self.model)
+        taps, layers = Components(network), len(network.blocks)
+        return ModelSummary(
+            components=tuple(taps.facts(component) for component in components),
+            layers=layers,
+            width=network.width,
+            heads=network.heads,
+            path="replay" if network.can_replay else "batched",
+            weight_bytes=sum(p.numel() * p.itemsize for p in self.model.parameters()),
+            item_bytes=DTYPES[self.dtype].itemsize,
+            keys=_keys(self.model, layers) if network.can_replay else 0,
+            widest=widest_of(network.blocks),
+            logits=int(self.model.config.get_text_config().vocab_size),
+            encode=self.encode,
+            unused=self.unused,
+        )
+
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """The same architecture with weights as its family initialises them, on the same device."""
         build: Any = type(self.model)
@@ -184,24 +205,10 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
                 model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
         except Exception as e:
             raise _unloadable(base, "configuration", e) from e
-    network = LanguageModel(model)
-    taps = Components(network)
-    return ModelSummary(
-        components=tuple(taps.facts(component) for component in components),
-        layers=len(network.blocks),
-        width=network.width,
-        heads=network.heads,
-        path="replay" if network.can_replay else "batched",
-        weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
-        item_bytes=dtype.itemsize,
-        keys=_keys(model, len(network.blocks)) if network.can_replay else 0,
-        widest=widest_of(network.blocks),
-        logits=int(model.config.get_text_config().vocab_size),
-        encode=LoadedModel(model, tokenizer, "", source.dtype, source.wording).encode,
-        unused=unused(folder, source.trust_remote_code)
-        if (folder := Path(source.path).expanduser()).is_dir()
-        else (),
-    )
+    folder = Path(source.path).expanduser()
+    left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
+    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.wording, unused=left_out)
+    return loaded.summary((), components)
 
 
 def widest_of(blocks: Sequence[nn.Module]) -> int:

@@ -15,7 +15,7 @@ from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode, encoding_digest
-from raysearch.engine.loading.factory import LoadedModule, load_module, look_at, module_digest
+from raysearch.engine.loading.factory import LoadedModule, load_module, module_digest
 from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError, PairsError, PositionError, RaysearchError
 from tests.engine.worlds import word_tokenizer
@@ -443,15 +443,15 @@ def test_a_factory_that_gives_no_network_is_one_line(mine: Path, path: str, says
 
 
 def test_a_module_is_looked_at_without_a_replica(mine: Path) -> None:
-    looked = look_at(ModelSource(f"{mine}:net", is_factory=True), pairs_of(4))
+    looked = load_module(ModelSource(f"{mine}:net", is_factory=True)).summary(pairs_of(4))
     assert (looked.layers, looked.width, looked.path) == (2, 0, "batched")
     assert looked.weight_bytes == 4 * (4 * 8 + 8 + 8 * 3 + 3)
     assert looked.components[0].widths == (8, 3)
     assert len(looked.encode(pairs_of(4), (), ["x"])) == 12
     with pytest.raises(ModelError, match="Net does not run on pair 0: the base, a float32 tensor"):
-        look_at(ModelSource(f"{mine}:Net", is_factory=True), pairs_of(5))
+        load_module(ModelSource(f"{mine}:Net", is_factory=True)).summary(pairs_of(5))
     with pytest.raises(PairsError, match="there are no pairs"):
-        look_at(ModelSource(f"{mine}:Net", is_factory=True), ())
+        load_module(ModelSource(f"{mine}:Net", is_factory=True)).summary(())
 
 
 def test_a_language_models_class_is_known_by_what_it_can_do() -> None:
