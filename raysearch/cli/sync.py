@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 from raysearch.cli.flags import children, loudness, run, set_verbosity, store
-from raysearch.errors import TrackingError
 from raysearch.visible_text import visible
 
 
@@ -25,18 +24,10 @@ def sync(
     """Replay RUN into MLflow, when that was down or was kept out. Needs no model; says nothing
     twice."""
     from raysearch.runner.sync import sync_run
-    from raysearch.store.locations import tracking_uri as absolute
     from raysearch.store.run_folder import find_run
 
     set_verbosity(flags)
-    found = find_run(store, run)
-    uri = found.info.tracking_uri if tracking_uri is None else absolute(tracking_uri)
-    if uri is None or tracking_uri == "none":
-        raise TrackingError(
-            f"run {found.info.id}: MLflow was kept out of it; give --tracking-uri where it is to go"
-        )
-    with found.lock():
-        said = sync_run(found, uri, mlflow_children)
+    said = sync_run(find_run(store, run), tracking_uri, mlflow_children)
     if not quiet:
         click.echo(visible(said), err=True)
     return 0

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
+from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import kept_facts, kept_question
 from raysearch.runner.tracking import give, mirror_of
@@ -16,6 +17,7 @@ from raysearch.search.search import Search
 from raysearch.storage.digests import check_parts
 from raysearch.storage.uris import without_credentials
 from raysearch.store.codec import Started
+from raysearch.store.locations import tracking_uri
 from raysearch.store.pairs_table import pairs_digest
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import JournalSummary, entries, journal_summary
@@ -40,9 +42,21 @@ class _Time:
         return self._seconds
 
 
-def sync_run(run: RunFolder, uri: str, children: int) -> str:
-    """Tells MLflow at `uri` of the run; what to say of it. Raises: TrackingError, ResumeError,
-    StoreError."""
+def sync_run(
+    run: RunFolder, uri: str | None = None, children: int = RunOptions.mlflow_children
+) -> str:
+    """Reports the run to MLflow at `uri` (None: the run's own, credentials aside); returns a line
+    that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+    at = run.info.tracking_uri if uri is None else tracking_uri(uri)
+    if at is None or uri == "none":
+        raise TrackingError(
+            f"run {run.info.id}: MLflow was kept out of it; give --tracking-uri where it is to go"
+        )
+    with run.lock():
+        return _sync(run, at, children)
+
+
+def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
     with kept_question(run) as (kept, question):
         facts, stands = kept_facts(run), journal_summary(run)

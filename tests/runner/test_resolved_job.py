@@ -140,7 +140,7 @@ def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the
     assert question.components == ("head", "residual", "mlp_output", "embedding")
     assert question.positions == ("b", "a", "plus2", "last")
     work = spec_of(question, question.job)
-    assert (work.components, work.positions, work.memory) == (
+    assert (work.components, work.positions, work.settings.capture_bytes) == (
         question.components,
         question.positions,
         None,
@@ -193,7 +193,7 @@ def test_memory_goes_to_the_replicas_in_gib() -> None:
     job = _job()
     wanted = job.model_copy(update={"resources": job.resources.model_copy(update={"memory": 1.5})})
     question = resolve(wanted)
-    assert spec_of(question, question.job).memory == 1.5
+    assert spec_of(question, question.job).settings.capture_bytes == 3 * 2**29
 
 
 def test_a_unit_of_the_grid_counts_once_and_so_does_one_that_names_the_only_source() -> None:
