@@ -12,10 +12,12 @@ from pydantic_core import ErrorDetails
 
 from raysearch.core.key_types import Keys
 from raysearch.core.pydantic_words import brief, in_words
-from raysearch.job.not_yet import NOT_YET_KEYS
 from raysearch.suggest import did_you_mean
 
-_PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
+_PLAIN_SUBSPACE = (
+    "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: "
+    "15}}"
+)
 _SUBSPACE = (
     "should be full, mean_difference, {coordinates: [0, 16]}, {das: [1, 4]}, {boundless: {}}, "
     "{boundless_rank: [16]}, "
@@ -90,19 +92,12 @@ def _kinds(keys: Sequence[str]) -> Iterator[str]:
 
 
 def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:
-    """The keys of the job format at `path`, those of later versions last."""
+    """The keys of the job format at `path`."""
     model = job
     for key in path:
         if not key.isdigit():
             model = next(_models_in(model.model_fields[key].annotation))
-    own = [field.alias or name for name, field in model.model_fields.items()]
-    prefix = ".".join([*path, ""])
-    later = [
-        k.removeprefix(prefix)
-        for k in NOT_YET_KEYS
-        if k.startswith(prefix) and "." not in k.removeprefix(prefix)
-    ]
-    return own + later
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

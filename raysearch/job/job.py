@@ -27,7 +27,6 @@ from raysearch.job.keys import (
     TestKeys,
 )
 from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
-from raysearch.job.not_yet import refuse_not_yet
 from raysearch.job.space_keys import SpaceKeys, SubspaceChoice, SubspaceKeys
 from raysearch.job.yaml import assign, parse_mapping, read_mapping
 from raysearch.storage.uris import without_credentials
@@ -106,9 +105,8 @@ class Job(Keys):
         folder: Path | None = None,
         away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError,
-        NotYetError in one line."""
-        refuse_not_yet(raw, where)
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError in
+        one line."""
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:

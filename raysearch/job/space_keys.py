@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -23,6 +24,7 @@ from pydantic import (
 from raysearch.causal import EVERY
 from raysearch.core.hypothesis import FITTED, Site, Subspace, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys, Positive, at_most
+from raysearch.core.pydantic_words import brief
 from raysearch.core.space import COMPONENTS
 from raysearch.job.position_keys import PositionKey, declared, position_name
 from raysearch.suggest import did_you_mean
@@ -218,7 +220,19 @@ class SubspaceChoice(CoordinatesKeys):
 
 
 SubspaceKeys = Literal["full", "mean_difference"] | SubspaceChoice
-PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
+
+
+def _is_plain(given: Any) -> Any:
+    """Refuses a kind of subspace that a grid may have and a unit may not."""
+    kind = next(iter(given), None) if isinstance(given, dict) else given
+    if (kind != "coordinates" and kind in SubspaceChoice.model_fields) or kind == "mean_difference":
+        raise ValueError(
+            f"not yet supported by this version (got {brief(given)}); use full or coordinates"
+        )
+    return given
+
+
+PlainSubspaceKeys = Annotated[Literal["full"] | CoordinatesKeys, BeforeValidator(_is_plain)]
 
 
 def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:

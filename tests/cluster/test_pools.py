@@ -181,7 +181,7 @@ def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_that_can_have_
     session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tmp_path / "model"
-    shutil.copytree(SMALL.model, model)
+    shutil.copytree(SMALL.model.path, model)
     pool = RayPool(replace(SMALL, model=ModelSource(str(model))), "changed", PoolShape(replicas=1))
     pool.open()
     try:
