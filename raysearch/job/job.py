@@ -11,14 +11,15 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from raysearch.core.choices import described
 from raysearch.core.controls import JOB_CONTROLS, Control
-from raysearch.core.featurizers import Keys
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
-from raysearch.core.values import each_once
+from raysearch.core.key_types import Keys, each_once
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PromptFormat
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
-    FitKeys,
     ModelKeys,
     PairsKeys,
     ProblemKeys,
@@ -103,8 +104,8 @@ class Job(Keys):
         folder: Path | None = None,
         away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError
-        in one line."""
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError in
+        one line."""
         try:
             job = cls.model_validate(raw, context=away)
         except ValidationError as e:
@@ -129,15 +130,17 @@ class Job(Keys):
         )
 
     @property
-    def wording(self) -> dict[str, Any]:
-        """How texts are put to the model and what of answers counts, as a replica is told."""
+    def prompt_format(self) -> PromptFormat:
+        """How texts are put to the model, and what of its answers counts."""
         prompt, answer = self.model.prompt, self.answer
         special = None if prompt.special_tokens == "auto" else prompt.special_tokens
-        return {
-            "chat_template": prompt.chat_template,
-            "special_tokens": special,
-            **answer.model_dump(include={"compare", "aliases"}),
-        }
+        return PromptFormat(prompt.chat_template, special, answer.compare, answer.aliases)
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model comes from, for whoever loads or inspects it."""
+        keys = self.model.model_dump(exclude={"prompt"})
+        return ModelSource(**keys, wording=self.prompt_format, is_factory=self.model.is_factory)
 
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job

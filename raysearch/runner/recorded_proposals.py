@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.hypothesis import Hypothesis, canonical_json, to_plain
+from raysearch.core.codec import from_plain
+from raysearch.core.hypothesis import Hypothesis, Intervention, canonical_json, to_plain
 from raysearch.errors import ResumeError
-from raysearch.interventions.card import read_intervention
 from raysearch.proposers.base import History, Proposer
 from raysearch.proposers.registry import READY
 from raysearch.runner.reopen import kept_facts
@@ -115,4 +115,4 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
 
 def _hypothesis(text: str, where: str) -> Hypothesis:
     variable, intervention = json.loads(text)
-    return Hypothesis(variable, read_intervention(intervention, where))
+    return Hypothesis(variable, from_plain(Intervention, intervention, where))

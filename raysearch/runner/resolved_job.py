@@ -17,7 +17,6 @@ from raysearch.core.events import Encoded, ModelFacts
 from raysearch.core.featurizers import is_trained, names
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import HypothesisSpace
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.digest import digest_of
 from raysearch.errors import JobError, PairsError
@@ -36,7 +35,6 @@ from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest
@@ -128,7 +126,7 @@ class ResolvedJob:
             plan,
             self.these_pairs,
             job.resources.rows,
-            _fit_plan(job) if job.space.is_fitted else None,
+            job.fit if job.space.is_fitted else None,
             job.controls,
             DecisionRule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
             attribution_plan(proposer, space),
@@ -138,7 +136,7 @@ class ResolvedJob:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = answer_matcher(encoded)
-        meant = PromptFormat(**self.job.wording).meant
+        meant = self.job.prompt_format.meant
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
             pair = pairs[e.index]
@@ -393,20 +391,6 @@ def _counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
     used = min(used, job.pairs.fit)
     fit: dict[Split, int] = {"fit": spare * used} if used else {}
     return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
-
-
-def _fit_plan(job: Job) -> FitPlan:
-    keys = job.fit
-    return FitPlan(
-        steps=keys.steps,
-        seeds=keys.seeds,
-        saves=keys.saves,
-        rungs=keys.rungs,
-        keep_share=keys.keep,
-        good_enough=job.test.threshold / 2,
-        together=keys.together,
-        warm_start=keys.warm_start,
-    )
 
 
 def _resolved(

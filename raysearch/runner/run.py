@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch import driver
+from raysearch.core.codec import to_plain
 from raysearch.core.events import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
@@ -24,7 +25,6 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import tell_end, tell_model, tell_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
-from raysearch.runner.reopen import plain_facts
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.runner.resume_checks import (
     check_given,
@@ -87,7 +87,7 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
+            run.update(model_digest=opened.facts.digest, facts=to_plain(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
             tracker = _tracker(run, question, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, front, tracker)
@@ -117,7 +117,7 @@ def go_on(
             with pool_of(question, where, front, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
-                run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack
+                run.update(facts=to_plain(opened.facts))  # which runs of earlier versions lack
                 proposer = recording(
                     question.proposer(question.space(opened.facts), opened.facts), question
                 )

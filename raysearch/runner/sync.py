@@ -9,6 +9,7 @@ from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
+from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import kept_facts, kept_question
 from raysearch.runner.tracking import finish_tracking, start_tracking
@@ -21,6 +22,7 @@ from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
+from raysearch.tracking.uris import tracking_uri
 
 SECONDS = 600.0
 """Until it is given up: a server takes some seconds for each child run."""
@@ -41,9 +43,21 @@ class _Time:
         return self._seconds
 
 
-def sync_run(run: RunFolder, uri: str, children: int) -> str:
-    """Tells the tracker at `uri` of the run, and returns a line on it. Raises: TrackingError, ResumeError,
-    StoreError."""
+def sync_run(
+    run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
+) -> str:
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a line
+    that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+    at = run.info.tracking_uri if uri is None else tracking_uri(uri)
+    if at is None or uri == "none":
+        raise TrackingError(
+            f"run {run.info.id}: no tracker was told of it; give --tracking-uri where it is to go"
+        )
+    with run.lock():
+        return _sync(run, at, children)
+
+
+def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
     with kept_question(run) as (kept, question):
         facts, stands = kept_facts(run), journal_summary(run)

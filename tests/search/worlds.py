@@ -20,6 +20,7 @@ from raysearch.core.events import (
     Seed,
     Task,
 )
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
@@ -28,7 +29,6 @@ from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.testing.fake_pool import fake_fit
@@ -103,13 +103,12 @@ class World:
             wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end
         )
         fit = (
-            FitPlan(
-                self.steps,
-                self.seeds,
+            FitKeys(
+                steps=self.steps,
+                seeds=self.seeds,
                 saves=4,
                 rungs=self.rungs,
-                keep_share=0.5,
-                good_enough=self.threshold / 2,
+                keep=0.5,
                 together=3,
                 warm_start=self.warm_start,
             )

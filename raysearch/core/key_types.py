@@ -6,10 +6,16 @@ Invariants: true and false are no numbers; no number is beyond reason.
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
 from raysearch.core.pydantic_words import brief
+
+
+class Keys(BaseModel):
+    """Keys of a job file; frozen, and a key that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 def at_most(most: int) -> AfterValidator:
