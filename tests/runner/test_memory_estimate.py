@@ -17,6 +17,7 @@ from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
 from raysearch.runner.plan import model_summary
+from raysearch.runner.plan_report import memory_words
 from raysearch.runner.resolved_job import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
     question = resolve(
         Job.load(QUICKSTART, ("model.dtype=bfloat16", "pairs.test=8", "pairs.holdout=4"))
     )
-    looked = looked_at(question)
+    looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     told = {
         cpu: footprint(
