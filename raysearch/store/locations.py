@@ -1,5 +1,4 @@
-"""Where a run lives: the URI of its store, made absolute, and without credentials where it is
-written down.
+"""The store of a run: its URI made absolute, classified, and written without credentials.
 
 Invariants: a relative path is resolved once, when a run starts, so that `resume` finds it from any
 folder.
