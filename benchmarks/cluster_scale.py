@@ -205,10 +205,10 @@ def _rate_whole(pool: RayPool, sim: Simulated, run: RunFolder, tasks: int) -> tu
 def _turn(brain: Search, pool: driver.Pool, ledger: RunLedger) -> Snapshot:
     """One turn of `driver.drive`."""
     for task in brain.ask(pool.free):
-        pool.submit(task, ledger.tensors(task))
+        pool.submit(task, ledger.tensors_for(task))
     events = pool.wait()
-    ledger.events(events)
-    ledger.notes(brain.tell(events))
+    ledger.write_events(events)
+    ledger.write_records(brain.tell(events))
     snapshot = brain.snapshot()
     ledger.snapshot(snapshot)
     return snapshot

@@ -1,4 +1,4 @@
-"""A name that a job gives, held against those that there are."""
+"""Checks a name in a job against the names that exist, and suggests the nearest."""
 
 import difflib
 from collections.abc import Sequence
@@ -7,7 +7,11 @@ from raysearch.errors import JobError
 
 
 def check_known(key: str, kind: str, name: str, known: Sequence[str], of: str) -> None:
-    """Raises: JobError for a name that is none of `known`, with the nearest that is."""
+    """Checks that `name` is one of `known`.
+
+    Raises:
+        JobError: it is not; the text suggests the nearest name.
+    """
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""

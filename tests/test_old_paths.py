@@ -97,13 +97,16 @@ def test_nothing_of_raysearch_itself_takes_an_old_path() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_users_file_is_told_though_it_is_not_main(tmp_path: Path) -> None:
+def test_a_users_file_is_told_once_though_it_is_not_main_and_runs_for_several_keys(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "drinks.py"
     file.write_text("from raysearch.causal import Variable\nproblem = 3\n")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")  # as Python does by itself for whatever is no __main__
-        with pytest.raises(JobError):  # once the file has run
-            load_problem(f"{file}:problem", {})
+        for _ in range(2):
+            with pytest.raises(JobError):  # once the file has run
+                load_problem(f"{file}:problem", {})
     assert [(w.category, w.filename, w.lineno) for w in told] == [
         (DeprecationWarning, str(file), 1)
     ]

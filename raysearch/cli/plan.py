@@ -17,8 +17,8 @@ from raysearch.causal import EVERY, Pair, Split
 from raysearch.cli.plan_text import calibration_words, duration, memory_words, size
 from raysearch.cli.terminal import in_lines
 from raysearch.core.events import Encoded, ModelFacts
-from raysearch.core.hypothesis import TRAINED
-from raysearch.core.pair_counts import QUIET, PairCount
+from raysearch.core.featurizers import is_trained
+from raysearch.core.pair_counts import UNREPORTED, PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.encoding.prompt_format import PromptFormat
@@ -33,7 +33,7 @@ from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.resolved_job import ResolvedJob, differing, resolve
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
-from raysearch.search.pair_filters import counts_before
+from raysearch.search.pair_filters import count_pairs_before_screening
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import Power, power
 from raysearch.visible_text import visible
@@ -108,8 +108,8 @@ def _facts(question: ResolvedJob) -> _Facts:
     model = _model_facts(looked, job.model.dtype, tokens)
     space = question.space(model)
     proposer = question.proposer(space, model)
-    expected = question.expected(encoded)
-    test, called = question.test_pairs(expected)
+    expected_answers = question.expected_answers(encoded)
+    test, called = question.test_pairs(expected_answers)
     check_variables(test, called)
     splits: tuple[Split, ...] = ("fit", "test", "holdout")
     used = _used(question, encoded)
@@ -135,13 +135,14 @@ def _facts(question: ResolvedJob) -> _Facts:
         longest=max(e.tokens for e in encoded),
         change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
         apart={
-            f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()
+            f"{v} / {w}": share
+            for (v, w), share in differing(expected_answers, question.variables).items()
         },
         powers=_powers(question, proposer, space, len(test)),
         memory=_footprint(
             job, looked, used, [p.index for p in _first(question) if p.split == "test"], len(space)
         ),
-        dropped=_dropped(question, expected),
+        dropped=_dropped(question, expected_answers),
         calibration=None,
         seconds=None,
         unused=looked.unused,
@@ -151,7 +152,9 @@ def _facts(question: ResolvedJob) -> _Facts:
 def _dropped(question: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
     """What does not count, as far as it shows before the model is run: of the pairs that are looked
     at, and of what was read or drawn."""
-    counts = counts_before(pairs, question.job.pairs.kinds == "change", question.left_out)
+    counts = count_pairs_before_screening(
+        pairs, question.job.pairs.kinds == "change", question.left_out
+    )
     return tuple(count for count in counts if count.why)
 
 
@@ -159,7 +162,7 @@ def _dropped_words(facts: "_Facts") -> list[str]:
     """A line for each variable and reason, the way out beside it; nothing where all pairs count."""
     found: Counter[tuple[str, str, str, str]] = Counter()
     for c in facts.dropped:
-        if c.reason not in QUIET:
+        if c.reason not in UNREPORTED:
             found[c.variable, c.split or "drawn", c.why, c.way_out] += c.pairs
     lines = [
         f"  {v}: {n} {split} pairs: {why} ({out})" for (v, split, why, out), n in found.items()
@@ -299,7 +302,7 @@ def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:
     are proposed."""
     fitted = [h.intervention for h in space if h.intervention.is_fitted]
     seeds = [
-        len(job.fit.seeds) if any(u.subspace.featurizer in TRAINED for u in i.units) else 1
+        len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else 1
         for i in fitted
     ]
     return sum(sorted(seeds, reverse=True)[:most])

@@ -18,7 +18,7 @@ from raysearch.runner.reopen import kept_question
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import JournalSummary, entries, journal_summary
+from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 
 _VERDICTS = ("alive", "accepted", "rejected", "undecided", "failed")
 _COUNTS = (*_VERDICTS, "fitting", "pairs", "at_most")
@@ -86,7 +86,7 @@ def _status(run: RunFolder, stands: JournalSummary) -> str:
 def _snapshot(run: RunFolder) -> Snapshot:
     with kept_question(run) as (kept, question):
         search = recorded_search(run, kept, question)
-        for batch in entries(run):
+        for batch in read_entries(run):
             search.tell([e for e in batch if isinstance(e, JournalledEvent)])
     return search.snapshot()
 

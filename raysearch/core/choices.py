@@ -1,4 +1,4 @@
-"""The words that a job chooses among, each list once."""
+"""Names that a job chooses among in several rooms, each list written once."""
 
 from typing import Literal
 

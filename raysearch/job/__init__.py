@@ -7,7 +7,6 @@ relative ones being taken from the job file's folder.
 """
 
 from raysearch.job.job import Job
-from raysearch.job.not_yet import NOT_YET_KEYS, NOT_YET_VALUES
 from raysearch.job.space_keys import LayerRange, SpaceKeys, UnitKeys
 
-__all__ = ["NOT_YET_KEYS", "NOT_YET_VALUES", "Job", "LayerRange", "SpaceKeys", "UnitKeys"]
+__all__ = ["Job", "LayerRange", "SpaceKeys", "UnitKeys"]

@@ -11,16 +11,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysearch.job.keys import Keys
-from raysearch.job.not_yet import NOT_YET_KEYS
-from raysearch.job.pydantic_words import brief, in_words
+from raysearch.core.featurizers import IDENTITY, Keys, featurizers
+from raysearch.core.pydantic_words import brief, in_words
 
 _PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
-_SUBSPACE = (
-    "should be full, mean_difference, {coordinates: [0, 16]}, {das: [1, 4]}, {boundless: {}}, "
-    "{boundless_rank: [16]}, "
-    "{mask: {over: coordinates}}, {pca: [8]}, {svd: [8]}, {random: [4]} or {sae: {path: ...}}"
-)
+_FEATURIZERS = [k.in_a_job for k in featurizers().values() if k is not IDENTITY]
+_SUBSPACE = f"should be full, {{coordinates: [0, 16]}}, {', '.join(_FEATURIZERS[:-1])} or {_FEATURIZERS[-1]}"
 
 WORDS = {
     "model.prompt.special_tokens": "should be auto, true or false",
@@ -92,19 +88,12 @@ def _kinds(keys: Sequence[str]) -> Iterator[str]:
 
 
 def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:
-    """The keys of the job format at `path`, those of later versions last."""
+    """Returns the keys of the job format at `path`."""
     model = job
     for key in path:
         if not key.isdigit():
             model = next(_models_in(model.model_fields[key].annotation))
-    own = [field.alias or name for name, field in model.model_fields.items()]
-    prefix = ".".join([*path, ""])
-    later = [
-        k.removeprefix(prefix)
-        for k in NOT_YET_KEYS
-        if k.startswith(prefix) and "." not in k.removeprefix(prefix)
-    ]
-    return own + later
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from raysearch.core.featurizers import Keys
 from raysearch.core.hypothesis import canonical_json
+from raysearch.core.values import each_once
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
     Control,
     FitKeys,
-    Keys,
     ModelKeys,
     PairsKeys,
     ProblemKeys,
@@ -25,9 +26,7 @@ from raysearch.job.keys import (
     TestKeys,
 )
 from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
-from raysearch.job.not_yet import refuse_not_yet
-from raysearch.job.space_keys import SpaceKeys, SubspaceChoice, SubspaceKeys
-from raysearch.job.values import each_once
+from raysearch.job.space_keys import SpaceKeys, SubspaceKeys
 from raysearch.job.yaml import assign, parse_mapping, read_mapping
 from raysearch.storage.uris import without_credentials
 
@@ -105,9 +104,8 @@ class Job(Keys):
         folder: Path | None = None,
         away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError,
-        NotYetError in one line."""
-        refuse_not_yet(raw, where)
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError
+        in one line."""
         try:
             job = cls.model_validate(raw)
         except ValidationError as e:
@@ -274,10 +272,11 @@ def _function(key: str, named: str, place: Callable[[NamedFile], str]) -> str:
 
 def _space(space: SpaceKeys, place: Callable[[NamedFile], str]) -> SpaceKeys:
     def subspace(i: int, keys: SubspaceKeys) -> SubspaceKeys:
-        if not isinstance(keys, SubspaceChoice) or keys.sae is None:
+        sae = getattr(keys, "sae", None)
+        if isinstance(keys, str) or sae is None:
             return keys
-        path = place(NamedFile(f"space.subspaces.{i}.sae.path", keys.sae.path))
-        return keys.model_copy(update={"sae": keys.sae.model_copy(update={"path": path})})
+        path = place(NamedFile(f"space.subspaces.{i}.sae.path", sae.path))
+        return keys.model_copy(update={"sae": sae.model_copy(update={"path": path})})
 
     return space.model_copy(
         update={"subspaces": tuple(subspace(i, keys) for i, keys in enumerate(space.subspaces))}

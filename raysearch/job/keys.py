@@ -9,20 +9,15 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from raysearch.core.featurizers import Keys
+from raysearch.core.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.job.placeholders import is_note, is_note_on_tensors
-from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.search.score_scale import ScoreName, TestedScore
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
-
-
-class Keys(BaseModel):
-    """Frozen; a key that is not declared is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")

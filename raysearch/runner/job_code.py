@@ -9,7 +9,7 @@ from raysearch.job import Job
 from raysearch.job.named_files import MODEL, PROBLEM, PROPOSER
 from raysearch.problems.load_problem import named_problem
 from raysearch.runner.load_proposer import OWN, READY
-from raysearch.user_code import check, code_words
+from raysearch.user_code import check, describe_code
 
 
 def code_of(job: Job, with_problem: bool = True) -> list[str]:
@@ -31,7 +31,7 @@ def code_of(job: Job, with_problem: bool = True) -> list[str]:
         named.append((PROPOSER, *_split(job.propose.use), OWN))
     for key, place, name, kind in named:
         check(place, name, key, kind)
-    lines = [code_words(key, place) for key, place, *_ in named]
+    lines = [describe_code(key, place) for key, place, *_ in named]
     if job.model.trust_remote_code:
         lines.append(
             f"runs code of: the .py files that lie with {job.model.path} (model.trust_remote_code)"

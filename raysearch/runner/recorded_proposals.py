@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.hypothesis import Hypothesis, as_plain, canonical_json
+from raysearch.core.hypothesis import Hypothesis, canonical_json, to_plain
 from raysearch.errors import ResumeError
 from raysearch.interventions.card import read_intervention
 from raysearch.proposers.base import History, Proposer
@@ -20,7 +20,7 @@ from raysearch.search.search import Search
 from raysearch.store.codec import Suggested
 from raysearch.store.pairs_table import PairsTable
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 
 
 class UnrecordedError(ResumeError):
@@ -44,7 +44,7 @@ class Recording:
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         proposed = list(self.proposer.propose(known))
-        texts = tuple(canonical_json([h.variable, as_plain(h.intervention)]) for h in proposed)
+        texts = tuple(canonical_json([h.variable, to_plain(h.intervention)]) for h in proposed)
         self.said.append(Suggested(self.name, self.most, texts))
         return proposed
 
@@ -95,7 +95,7 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
     use = question.job.propose.use
     if use in READY:
         return None
-    said = [entry for batch in entries(run) for entry in batch if isinstance(entry, Suggested)]
+    said = [entry for batch in read_entries(run) for entry in batch if isinstance(entry, Suggested)]
     if not said:
         raise UnrecordedError(
             f"{run.place}: its hypotheses are those of {use}, its journal does not say them, and "

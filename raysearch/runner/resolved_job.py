@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draws
+from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draw_sample
 from raysearch.core.answers import answer_matcher
 from raysearch.core.events import Encoded, ModelFacts
-from raysearch.core.hypothesis import TRAINED, Subspace
+from raysearch.core.featurizers import is_trained, names
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.featurizers.sae_file import SaeFile
@@ -25,7 +26,7 @@ from raysearch.job.job_files import named_files
 from raysearch.job.keys import PROPOSERS
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.problems import load_problem
-from raysearch.problems.remote_pairs import drawn_at
+from raysearch.problems.remote_pairs import sample_at
 from raysearch.proposers.attribution import Attribution
 from raysearch.proposers.base import Proposer
 from raysearch.runner.given_objects import NOTHING, GivenObjects
@@ -33,7 +34,7 @@ from raysearch.runner.load_proposer import fit_pairs_of, proposer_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected
+from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.search.successive_halving import FitPlan
@@ -109,7 +110,7 @@ class ResolvedJob:
         """
         space = self.space(facts)
         proposer = proposer or self.proposer(space, facts)
-        expecteds = self.expected(encoded)
+        expecteds = self.expected_answers(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
@@ -129,7 +130,7 @@ class ResolvedJob:
             proposer.plan if isinstance(proposer, Attribution) else None,
         )
 
-    def expected(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
+    def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = answer_matcher(encoded)
@@ -140,7 +141,7 @@ class ResolvedJob:
             said = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
                 "": meant(pair.answers["base"])
             }
-            found[e.index] = expected(e, pair.split, pair.set, readings, said)
+            found[e.index] = expected_answers(e, pair.split, pair.set, readings, said)
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
@@ -197,7 +198,7 @@ def _from_problem(job: Job, problem: Problem) -> ResolvedJob:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = _counts(job, SPARE if job.pairs.solved_only else 1)
-    drawn = draws(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
     resolved = _resolved(job, variables, known, "sampler")
@@ -217,7 +218,7 @@ def _from_file(job: Job) -> ResolvedJob:
             "a split"
         )
     drawn = with_positions(
-        job, drawn_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed), path.name
+        job, sample_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed), path.name
     )
     pairs = drawn.pairs
     if not any(p.split == "test" for p in pairs):
@@ -320,9 +321,9 @@ def _check_controls(job: Job) -> None:
     ]
     if job.propose.use not in PROPOSERS:
         return
-    if "arbitrary_labels" in job.controls and not any(s.featurizer in TRAINED for s in subspaces):
+    if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
         raise JobError(
-            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(TRAINED)}), "
+            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(names('trained'))}), "
             f"and the job has none; leave it out"
         )
     if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
@@ -362,7 +363,7 @@ def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
             if set(one.positions) != set(first.positions):
                 names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.shown} has the positions {names}, {first.shown} has {others}; "
+                    f"{path}: {one.description} has the positions {names}, {first.description} has {others}; "
                     f"give all the same, "
                     "or name those to search in space.positions"
                 )
@@ -374,7 +375,7 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
             for position in positions:
                 if position not in one.positions:
                     raise JobError(
-                        f"problem {problem.name!r}: {one.shown} has no position {position!r}, "
+                        f"problem {problem.name!r}: {one.description} has no position {position!r}, "
                         f"though the problem declares it"
                     )
 
@@ -398,8 +399,8 @@ def _fit_plan(job: Job) -> FitPlan:
         seeds=keys.seeds,
         saves=keys.saves,
         rungs=keys.rungs,
-        keep=keys.keep,
-        enough=job.test.threshold / 2,
+        keep_share=keys.keep,
+        good_enough=job.test.threshold / 2,
         together=keys.together,
         warm_start=keys.warm_start,
     )

@@ -142,7 +142,7 @@ def _search(
         ledger = RunLedger(
             run, mirror, suggested=proposer.said if isinstance(proposer, Recording) else ()
         )
-        for line in ledger.said:
+        for line in ledger.messages:
             front.say(line)
         front.say(f"run       {run.place}")
         pool.on_lost(lambda: front.left("failed", run))
@@ -194,14 +194,14 @@ def _drive(
         if screening and snapshot.stage != "screening":
             screening = False
             tell_screening(search, front)
-            if search.ground.scored is not None:
-                run.update(scale=search.ground.scored.scale)
+            if search.preparation.score_scale is not None:
+                run.update(scale=search.preparation.score_scale.scale)
         front(snapshot)
         interrupt.check()
 
     driver.replay(search, ledger.replay(), ledger)
-    if ledger.past:
-        front.say(f"replayed  {ledger.past} events: {front.words(search.snapshot())}")
+    if ledger.past_events:
+        front.say(f"replayed  {ledger.past_events} events: {front.words(search.snapshot())}")
     driver.drive(search, pool, ledger, show)
     ledger.snapshot(search.snapshot())
     return time.monotonic() - began

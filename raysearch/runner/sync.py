@@ -18,7 +18,7 @@ from raysearch.storage.uris import without_credentials
 from raysearch.store.codec import Started
 from raysearch.store.pairs_table import pairs_digest
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import JournalSummary, entries, journal_summary
+from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 from raysearch.tracking.mlflow import MlflowTracker
 
 SECONDS = 600.0
@@ -72,12 +72,12 @@ def _tell(
     run: RunFolder, stands: JournalSummary, search: Search, mirror: MlflowTracker, time: _Time
 ) -> None:
     seen, due = 0, 0.0
-    for batch in entries(run):
+    for batch in read_entries(run):
         for entry in batch:
             if isinstance(entry, Started):
                 time.set(entry.at)
         events = [e for e in batch if isinstance(e, JournalledEvent)]
-        mirror.notes(search.tell(events))
+        mirror.write_records(search.tell(events))
         seen += len(events)
         if events and seen >= due:
             mirror.replayed(search.snapshot())

@@ -25,7 +25,7 @@ from raysearch.core.events import (
     TaskKind,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.rotations import is_closed
+from raysearch.core.rotations import is_closed_form
 from raysearch.engine.execution.usage import Phase, Usage
 from raysearch.errors import SearchFailedError
 from raysearch.runner.pools import spec_of
@@ -164,9 +164,9 @@ class _Trial:
     def training(self) -> tuple[float, int]:
         """Steps x seeds, captures aside; what is fit is kept, to be measured."""
         asked = [i for i in self._interventions if i.is_fitted]
-        trained = [i for i in asked if not is_closed(i)]
+        trained = [i for i in asked if not is_closed_form(i)]
         group = trained[:: max(1, len(trained) // self._job.fit.together)][: self._job.fit.together]
-        for one in [i for i in asked if is_closed(i)][:1]:
+        for one in [i for i in asked if is_closed_form(i)][:1]:
             self._fit([one], 0)
         if not group:
             return 0.0, 0

@@ -88,13 +88,13 @@ class _Books:
     def __init__(self) -> None:
         self.kept: list[Event] = []
 
-    def events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> None:
         self.kept += events
 
-    def notes(self, notes: Sequence[Record]) -> None:
+    def write_records(self, notes: Sequence[Record]) -> None:
         assert notes is not None
 
-    def tensors(self, task: Task) -> dict[str, bytes]:
+    def tensors_for(self, task: Task) -> dict[str, bytes]:
         return {}
 
 

@@ -39,13 +39,13 @@ class _Keeper:
         self.kept: list[Event] = []
         self.noted: list[Record] = []
 
-    def events(self, events: list[Event]) -> None:  # type: ignore[override]
+    def write_events(self, events: list[Event]) -> None:  # type: ignore[override]
         self.kept += events
 
-    def notes(self, notes: list[Record]) -> None:  # type: ignore[override]
+    def write_records(self, notes: list[Record]) -> None:  # type: ignore[override]
         self.noted += notes
 
-    def tensors(self, task: Task) -> dict[str, bytes]:
+    def tensors_for(self, task: Task) -> dict[str, bytes]:
         return {}
 
 
@@ -144,7 +144,7 @@ def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: 
                 os.kill(pid, signal.SIGKILL)
             killed += bool(idle)
             events = pool.wait()
-            keeper.events(events)
+            keeper.write_events(events)
             search.tell(events)
     finally:
         pool.close()

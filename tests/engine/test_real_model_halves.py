@@ -16,7 +16,7 @@ from tests.engine import test_real_model
 from tests.engine.test_real_model import FOLDER, PAIRS
 from tests.engine.worlds import residual
 
-pytestmark = [*test_real_model.pytestmark, pytest.mark.slow_unless(loaded=["bfloat16"])]
+pytestmark = [*test_real_model.pytestmark, pytest.mark.slow]
 BLOCK = Block("test", 0, (0, 1, 2, 3))
 PLACES = [
     residual((layer, position)) for layer in (3, 12, 16, 28) for position in ("country", "last")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import raysearch as rs
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.encoding.prompt_format import PromptFormat

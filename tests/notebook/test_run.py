@@ -193,6 +193,7 @@ def test_a_run_that_was_edited_is_not_gone_on_with(searched: rs.Run, tmp_path: P
         rs.resume(str(edited), quiet=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_leaves_a_run_that_resumes_to_the_same(
     once: Once, tmp_path: Path
 ) -> None:

@@ -226,7 +226,7 @@ def _decided(h: Hypothesis, verdict: str, matches: int, **more: Any) -> Decided:
 
 def _kept(run: RunFolder, notes: Sequence[Record], status: str = "done") -> RunFolder:
     ledger = RunLedger(run)
-    ledger.notes(list(notes))
+    ledger.write_records(list(notes))
     ledger.close(status)  # type: ignore[arg-type]
     return run
 

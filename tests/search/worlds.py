@@ -32,7 +32,7 @@ from raysearch.search.search import Search
 from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.match_test import MatchTest
-from raysearch.testing.fake_pool import faked_fit
+from raysearch.testing.fake_pool import fake_fit
 
 VARIABLES = ("v", "w")
 BASE, SOURCE = 0, 1
@@ -109,8 +109,8 @@ class World:
                 self.seeds,
                 saves=4,
                 rungs=self.rungs,
-                keep=0.5,
-                enough=self.threshold / 2,
+                keep_share=0.5,
+                good_enough=self.threshold / 2,
                 together=3,
                 warm_start=self.warm_start,
             )
@@ -183,7 +183,7 @@ class World:
     def run(self, task: Task) -> list[Event]:
         """What a good worker answers."""
         if task.kind == "fit":
-            return [faked_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
+            return [fake_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
         block = task.blocks[0]
         if task.kind == "attribute":
             told = {

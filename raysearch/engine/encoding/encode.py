@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import LAST, Input, Pair, Span, Stimulus, index_of
+from raysearch.causal import LAST, Input, Pair, Span, Stimulus, token_index
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import canonical_json
 from raysearch.engine.encoding.positions import PairSide, located
@@ -72,7 +72,7 @@ def _check_is_text(pair: Pair) -> None:
     for name, given in {"base": pair.base, **pair.sources}.items():
         if given.stimulus is not None:
             raise PairsError(
-                f"pair {pair.index}: the {name} is {given.shown}, and the model is a language "
+                f"pair {pair.index}: the {name} is {given.description}, and the model is a language "
                 f"model; give pairs of texts"
             )
 
@@ -208,7 +208,7 @@ class _Encoder:
         )
 
     def _position(self, given: Input, name: str, position: str, own: range) -> Ids:
-        index = index_of(position)
+        index = token_index(position)
         if position in given.tokens or (index is not None and position not in given.spans):
             chosen = given.tokens.get(position, (index or 0,))
             return self._indexed(

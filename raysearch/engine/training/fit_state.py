@@ -101,7 +101,7 @@ class FitState:
         (unit,) = self.asked.intervention.units
         size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
         return DivergedError(
-            f"{unit.subspace.featurizer}{size} of {unit.site.called} at {unit.site.position!r}, "
+            f"{unit.subspace.featurizer}{size} of {unit.site.description} at {unit.site.position!r}, "
             f"seed {self.asked.seed}: "
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
         )
@@ -119,7 +119,7 @@ class FitState:
         found = ", ".join(
             f"{name} {value:g}" for name, value in (self.progress.found or {}).items()
         )
-        what = f"{unit.subspace.featurizer} of {unit.site.called} at {unit.site.position!r}, seed {self.asked.seed}"
+        what = f"{unit.subspace.featurizer} of {unit.site.description} at {unit.site.position!r}, seed {self.asked.seed}"
         return CollapsedError(
             f"{what}: collapsed ({found}), it interchanges nothing, or everything; try another "
             f"fit.temperature "

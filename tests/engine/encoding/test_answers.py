@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from raysearch.causal import ONE_SOURCE, Pair
+from raysearch import Pair
+from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Encoded, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.engine.encoding.prompt_format import PromptFormat

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair
+from raysearch import Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE
 from raysearch.core.events import Encoded, Measured, Task
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.model_runner import RunnerSettings

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Encoded, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.core.events import Block, Event, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.encoding.encode import encode, encoding_digest

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.loading.factory import LoadedModule

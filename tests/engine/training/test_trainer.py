@@ -28,7 +28,7 @@ from raysearch.engine.execution.executors import (
 )
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.featurizers.make import from_bytes, untrained
-from raysearch.engine.featurizers.rotation import Rotation
+from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.patching.build import build_row
@@ -671,7 +671,10 @@ def planted_world() -> tuple[World, Rotation, list[Encoded], dict[int, int]]:
     model = model_from(config)
     with torch.no_grad():
         model.lm_head.weight.mul_(4.0)
-    world, planted = world_of(model), Rotation.random(16, 8, torch.Generator().manual_seed(1))
+    world, planted = (
+        world_of(model),
+        Rotation(random_directions(16, 8, torch.Generator().manual_seed(1))),
+    )
     pairs, rows = encoded_pairs(5, 1200, shortest=3, longest=3), {}
     for pair in pairs:
         (patch,) = build_row(pair, residual((0, "last")), world.taps).patches

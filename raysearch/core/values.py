@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
-from raysearch.job.pydantic_words import brief
+from raysearch.core.pydantic_words import brief
 
 
 def at_most(most: int) -> AfterValidator:
