@@ -13,15 +13,19 @@ from typing import Any, get_type_hints
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
+from raysearch.plugins import installed
 from raysearch.user_code import CodeKind, find
 
+GROUP = "raysearch.problems"
+"""The entry points by which installed packages add problems: `name = package.module:function`."""
 _PROBLEM = re.compile(r"^def problem\(", re.MULTILINE)
 
 
 def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
     """The problem that `use` names, made with `options`.
 
-    `use`: "package.module" (its function `problem`), "package.module:name" or "/path/file.py:name";
+    `use`: "package.module" (its function `problem`), "package.module:name", "/path/file.py:name" or
+    the name of an entry point of an installed package;
     the name is a Problem or a function that returns one, defined there. Raises: JobError, before
     anything is called where it is neither.
     """
@@ -36,10 +40,12 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 
 def named_problem(use: str) -> tuple[str, str, CodeKind]:
     """Where `use` says that the problem is, its name there, and what that may be."""
-    place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
-    ready = _ready()
+    added, ready = installed(GROUP), ready_problems()
+    said = added[use].value if use in added else use
+    place, _, name = said.rpartition(":") if ":" in said else (said, "", "problem")
     near = next(
-        (name for name in ready if name.endswith(f".{place}")), "one of " + ", ".join(ready)
+        (name for name in ready if name.endswith(f".{place}")),
+        f"one of {', '.join([*ready, *added])}",
     )
     kind = CodeKind(
         what="a Problem, or a function that returns one",
@@ -89,8 +95,8 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     return problem
 
 
-def _ready() -> list[str]:
-    """The modules here that have a problem, found without importing any."""
+def ready_problems() -> list[str]:
+    """Returns the modules of this room that have a problem, and imports none of them."""
     folder = Path(__file__).parent
     return [
         f"raysearch.problems.{p.stem}"
