@@ -12,11 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from raysearch.core.choices import (
+    COMPARISONS,
     PAIR_KINDS,
     SCORES,
     TESTED_SCORES,
+    Compare,
     Dtype,
     Kinds,
+    Loss,
+    Optimizer,
+    Schedule,
     ScoreName,
     TestedScore,
     described,
@@ -179,14 +184,7 @@ class PairsKeys(Keys):
 class AnswerKeys(Keys):
     """What of an answer is compared."""
 
-    compare: Literal["first_token", "sequence", "choices", "class"] = Field(
-        default="first_token",
-        description="first_token: the first token of a language model's answer; sequence: all its "
-        "tokens, of as many as the longest "
-        "answer of the run has, decoded greedily with the intervention in force; choices: the "
-        "best, by its first token, of the answers "
-        "that each pair lists; class: the class of a network on tensors.",
-    )
+    compare: Compare = Field(default="first_token", description=f"{described(COMPARISONS)}.")
     aliases: dict[str, tuple[str, ...]] = Field(
         default={},
         description="By answer, a list of other answers that count as equal to it (first_token, "
@@ -238,11 +236,9 @@ class FitKeys(Keys):
     boundary_learning_rate: Amount = Field(
         default=1e-2, description="Of the boundary of a boundless subspace."
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(
-        default="adam", description="Which optimiser takes the steps."
-    )
+    optimizer: Optimizer = Field(default="adam", description="Which optimiser takes the steps.")
     weight_decay: Weight = Field(default=0.0, description="Of the optimiser.")
-    schedule: Literal["linear", "constant", "cosine"] = Field(
+    schedule: Schedule = Field(
         default="linear",
         description="How the learning rate goes on after the warm-up: down to nothing (linear, "
         "cosine), or as it is.",
@@ -250,7 +246,7 @@ class FitKeys(Keys):
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.1, description="Share of the steps in which the learning rate rises."
     )
-    loss: Literal["cross_entropy", "logit_difference"] = Field(
+    loss: Loss = Field(
         default="cross_entropy", description="Of the counterfactual answer: what is made small."
     )
     validation: Rate = Field(

@@ -23,11 +23,13 @@ __all__ = [
 ]
 
 DEFAULT_STORE = "./runs"
+PlaceKind = Literal["relative", "local", "remote"]
+"""What a place is to a driver that may stand on another machine."""
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
 
 
-def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
+def kind_of(store: str | Path) -> PlaceKind:
     """What a store is to a driver that may stand on another machine.
 
     relative: a folder below wherever the driver stands, so that in a Ray job it dies with the job's
