@@ -9,3 +9,7 @@ Schedule = Literal["linear", "constant", "cosine"]
 
 
 Optimizer = Literal["adam", "adamw", "sgd"]
+
+
+Operation = Literal["interchange", "zero", "mean", "resample"]
+"""What is done to units: interchange puts in the source's activation; the others are ablations."""

@@ -87,8 +87,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """An interchange intervention: the units that are interchanged at once. `control` names the
-    control that it stands for, if any.
+    """An intervention: the units that are changed at once, by `kind` (an `Operation` of
+    core/choices.py). `control` names the control that it stands for, if any.
 
     `variable`: for which a subspace of it is fit to pairs; None where nothing is, and all variables
     share it. `fit`: the digest of what was fit, once it is; it is no part of what is asked, so not
@@ -100,6 +100,12 @@ class Intervention:
     control: str | None = None
     variable: str | None = None
     fit: str | None = None
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether it takes nothing from the pair's source. Its hypothesis is one of necessity: the
+        output is no longer the base's answer."""
+        return self.kind != "interchange"
 
     @property
     def is_fitted(self) -> bool:

@@ -97,7 +97,7 @@ class HypothesisSpace:
 
     variables: tuple[str, ...]
     grids: tuple[Grid, ...] = ()
-    sets: tuple[tuple[Unit, ...], ...] = ()
+    sets: tuple[Intervention, ...] = ()
 
     def __post_init__(self) -> None:
         components = [g.component for g in self.grids]
@@ -109,8 +109,7 @@ class HypothesisSpace:
         for grid in self.grids:
             for unit in grid:
                 yield Intervention((unit,))
-        for units in self.sets_beside():
-            yield Intervention(units)
+        yield from self.sets_beside()
 
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
@@ -120,7 +119,7 @@ class HypothesisSpace:
         """The hypotheses on it, one for each variable that its units' sources lend; what is fit, is
         fit to each by itself."""
         for variable in self.variables:
-            if _is_lent(variable, intervention.units):
+            if _is_lent(variable, intervention):
                 yield Hypothesis(
                     variable,
                     replace(intervention, variable=variable)
@@ -140,20 +139,23 @@ class HypothesisSpace:
             else grid.from_each * (len(wanted) == 1 and wanted[0] in grid.sources)
             for grid in self.grids
         )
-        return gridded + sum(_is_lent(variable, units) for units in self.sets_beside())
+        return gridded + sum(_is_lent(variable, one) for one in self.sets_beside())
 
-    def sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
+    def sets_beside(self) -> tuple[Intervention, ...]:
         """The sets that no grid holds, each once, in their order."""
         sets = dict.fromkeys(self.sets)
         return tuple(
-            s for s in sets if not (len(s) == 1 and any(s[0] in grid for grid in self.grids))
+            s
+            for s in sets
+            if s.is_ablation
+            or not (len(s.units) == 1 and any(s.units[0] in grid for grid in self.grids))
         )
 
 
-def _is_lent(variable: str, units: tuple[Unit, ...]) -> bool:
+def _is_lent(variable: str, intervention: Intervention) -> bool:
     """Whether the units take from just the sources that lend the variable; where there is one
-    source, nobody says."""
-    if not (wanted := lenders(variable)):
+    source, nobody says, and an ablation takes from none."""
+    if not (wanted := lenders(variable)) or intervention.is_ablation:
         return True
-    taken = {unit.source for unit in units}
+    taken = {unit.source for unit in intervention.units}
     return None in taken or set(wanted) == taken

@@ -51,8 +51,8 @@ class Refine:
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if not known.generations:
-            for units in self.space.sets_beside():
-                yield from self.space.on(Intervention(units))
+            for intervention in self.space.sets_beside():
+                yield from self.space.on(intervention)
         for ladder in self._ladders():
             for at in self._next(ladder, known) if known.generations else self._coarse(len(ladder)):
                 yield from ladder[at]

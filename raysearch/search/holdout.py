@@ -55,7 +55,7 @@ class HoldoutEstimates:
         """What is to be read, as what (None: the estimate itself). `seeds`: what came of each seed
         of what was fit."""
         readings: list[tuple[Reading | None, Intervention]] = [(None, intervention)]
-        if intervention.control is None:
+        if intervention.control is None and not intervention.is_ablation:
             readings += [(Reading(name, 0, 0), read_beside(intervention, name)) for name in READ]
         readings += [
             (Reading("seed", 0, 0, e.seed, e.fit), replace(intervention, fit=e.fit)) for e in seeds

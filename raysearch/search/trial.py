@@ -58,6 +58,7 @@ class HypothesisTest:
         """Adds one block. `pairs` are what the outputs are held against, in the observation's
         order."""
         variable = self.hypothesis.variable
+        ablates = self.hypothesis.intervention.is_ablation
         scores = () if self.scored is None else self.scored.of(observation, variable)
         counted: list[int] = []
         kept: list[int] = []
@@ -65,7 +66,8 @@ class HypothesisTest:
         for at, (said, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
             output = pair.read(said)
             wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
-            match, changes = output == wanted, wanted != pair.base
+            changes = wanted != pair.base
+            match = output != pair.base if ablates else output == wanted
             if changes:
                 self.copies += output in pair.sources.values()
             else:

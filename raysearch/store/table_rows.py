@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from raysearch.core.events import Failed, Fitted, Lost
-from raysearch.core.hypothesis import Intervention, Subspace, as_plain, canonical_json, split_key
+from raysearch.core.hypothesis import (
+    Intervention,
+    Subspace,
+    Unit,
+    as_plain,
+    canonical_json,
+    split_key,
+)
 from raysearch.core.records import (
     Blocked,
     Concluded,
@@ -40,11 +47,17 @@ def hypothesis_row(note: Proposed) -> dict[str, Any]:
         "position": _shared(u.site.position for u in units),
         "featurizer": _shared(u.subspace.featurizer for u in units),
         "features": _shared(_size(u.subspace) for u in units),
-        "units": canonical_json(as_plain(units)),
+        "units": canonical_json([_unit(u, intervention) for u in units]),
         "control": intervention.control,
         "proposed_by": note.proposed_by,
         "generation": note.generation,
     }
+
+
+def _unit(unit: Unit, intervention: Intervention) -> dict[str, Any]:
+    """A unit, with its operation where that is no interchange."""
+    plain: dict[str, Any] = as_plain(unit)
+    return {**plain, "operation": intervention.kind} if intervention.is_ablation else plain
 
 
 def effect_rows(note: Weighed) -> list[dict[str, Any]]:
@@ -107,7 +120,9 @@ def verdict_row(note: Decided, holdout: Estimated | None) -> dict[str, Any]:
         "holdout_n": holdout.n if holdout else None,
         "holdout_iia": iia_of(holdout) if holdout else None,
         "evidence": note.log_evidence,
-        "claim": note.claim,
+        "claim": f"necessity, {note.claim}"
+        if note.hypothesis.intervention.is_ablation
+        else note.claim,
         "fit": note.fit,
         "reason": note.reason,
         "scores": canonical_json(dict(note.means)) if note.means else None,
