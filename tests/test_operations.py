@@ -90,6 +90,7 @@ def _job(units: list[list[dict[str, Any]]], **more: Any) -> dict[str, Any]:
         "problem": {"use": "raysearch.problems.add_three"},
         "pairs": {"test": 80, "fit": 16, "holdout": 32},
         "space": {"variables": ["total"], "units": units},
+        "test": {"threshold": 0.6},
         **more,
     }
 
@@ -127,7 +128,7 @@ def test_what_is_necessary_is_accepted_and_what_nothing_reads_is_rejected(
         assert row["claim"] == ("sampler" if kind == "interchange" else "necessity, sampler")
         if position == "last":
             assert (row["self_swap_iia"] is None) == (kind != "interchange")
-            assert row["holdout_iia"] > 0.8
+            assert row["holdout_iia"] > 0.6
         else:
             assert row["matches"] == 0
 

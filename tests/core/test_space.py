@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.core.events import Block, Task
-from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit, as_plain, is_in_layers
+from raysearch.core.hypothesis import (
+    Hypothesis,
+    Intervention,
+    Site,
+    Subspace,
+    Unit,
+    as_plain,
+    is_in_layers,
+)
 from raysearch.core.space import Grid, HypothesisSpace
 
 LAYERS = st.lists(st.integers(0, 5), unique=True, min_size=1, max_size=3).map(tuple)
@@ -140,6 +148,15 @@ def test_an_id_is_made_of_what_asdict_says() -> None:
     unit = Unit(
         site, Subspace("mask", None, (1, 4), "coordinates", "digest"), Site(1, "residual", "a"), "s"
     )
-    intervention = Intervention((unit, Unit(site)), "add", "placebo", "v", "fit")
+    unit = replace(unit, subspace=replace(unit.subspace, options='{"strength":1.0}'))
+    intervention = Intervention((unit,), "zero", "placebo", "v", "fit")
     assert as_plain(intervention) == asdict(intervention)
     assert as_plain(intervention.units) == tuple(asdict(u) for u in intervention.units)
+
+
+def test_a_subspace_without_options_has_the_id_that_it_had_before_there_were_any() -> None:
+    plain = as_plain(Subspace("das", 4))
+    assert "options" not in plain
+    assert {**plain, "options": None} == asdict(Subspace("das", 4))
+    h = Hypothesis("v", Intervention((Unit(Site(3, "residual", "last"), Subspace("das", 4)),)))
+    assert h.id == "e67c03480cba4166"
