@@ -14,22 +14,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, Field, create_model, model_validator
 
 from raysearch import plugins
-from raysearch.core.values import Count, Positive
+from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.errors import JobError
 
 GROUP = "raysearch.featurizers"
 """The group of entry points by which packages add featurizers."""
 
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-
-
-class Keys(BaseModel):
-    """Keys of a job file; frozen, and a key that is not declared is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Options(Keys):
@@ -268,7 +262,7 @@ def featurizers() -> Mapping[str, FeaturizerKind]:
 
     Raises: JobError for a package whose featurizer cannot be taken.
     """
-    found = plugins.load(GROUP, _RESERVED)
+    found = plugins.load_all(GROUP, _RESERVED)
     for name, kind in found.items():
         if (
             getattr(kind, "name", None) != name

@@ -20,6 +20,7 @@ _WORDS: Mapping[str, str] = {
     "model_type": _MAPPING,
     "model_attributes_type": _MAPPING,
     "dict_type": _MAPPING,
+    "dataclass_type": _MAPPING,
     "mapping_type": _MAPPING,
     "int_type": _WHOLE,
     "int_parsing": _WHOLE,

@@ -15,14 +15,14 @@ from pydantic import (
 )
 
 from raysearch.causal import EVERY
-from raysearch.core.featurizers import Keys, is_fitted
+from raysearch.core.featurizers import is_fitted
 from raysearch.core.hypothesis import (
     Intervention,
     Site,
     Subspace,
     Unit,
 )
-from raysearch.core.values import Count, Positive
+from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.job.position_keys import PositionKey, declared, position_name
 from raysearch.job.subspace_keys import BY_A_WORD, Range, SubspaceKeys, subspaces_of
 from raysearch.job.unit_keys import Component, UnitKeys, intervention_of, overlap, site_words

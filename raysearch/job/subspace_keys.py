@@ -7,6 +7,7 @@ Invariants: what is the same has one form (coordinates in order); each featurize
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -16,11 +17,12 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.featurizers import IDENTITY, Keys, featurizers, kind_of
+from raysearch.core.featurizers import IDENTITY, featurizers, kind_of
 from raysearch.core.hypothesis import (
     Subspace,
 )
-from raysearch.core.values import Count, at_most
+from raysearch.core.key_types import Count, Keys, at_most
+from raysearch.core.pydantic_words import brief
 
 MOST_OF_A_KIND = 10**6
 """Layers or coordinates in a range: no network has as many, and they are listed."""
@@ -112,7 +114,19 @@ if TYPE_CHECKING:
     SubspaceKeys = str | _Choice
 else:
     SubspaceKeys = Literal["full", *(kind.name for kind in BY_A_WORD)] | SubspaceChoice
-PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
+
+
+def _is_plain(given: Any) -> Any:
+    """Refuses a kind of subspace that a grid may have and a unit may not."""
+    kind = next(iter(given), None) if isinstance(given, dict) else given
+    if kind != "coordinates" and kind in featurizers() and kind != IDENTITY.name:
+        raise ValueError(
+            f"not yet supported by this version (got {brief(given)}); use full or coordinates"
+        )
+    return given
+
+
+PlainSubspaceKeys = Annotated[Literal["full"] | CoordinatesKeys, BeforeValidator(_is_plain)]
 
 
 def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:

@@ -3,7 +3,6 @@
 Invariants: what is the same has one form (units of a set in order).
 """
 
-import difflib
 import re
 from typing import Annotated, Any
 
@@ -12,13 +11,11 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     WithJsonSchema,
-    field_validator,
     model_serializer,
     model_validator,
 )
 
 from raysearch.core.choices import Operation
-from raysearch.core.featurizers import Keys, featurizers
 from raysearch.core.hypothesis import (
     Intervention,
     Site,
@@ -26,11 +23,11 @@ from raysearch.core.hypothesis import (
     canonical_json,
     is_in_layers,
 )
-from raysearch.core.pydantic_words import brief
+from raysearch.core.key_types import Count, Keys
 from raysearch.core.space import COMPONENTS
-from raysearch.core.values import Count
 from raysearch.job.position_keys import PositionKey, position_name
 from raysearch.job.subspace_keys import PlainSubspaceKeys, subspaces_of
+from raysearch.suggest import did_you_mean
 
 _MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
 
@@ -51,10 +48,10 @@ def _known_component(name: str) -> str:
         )
     if "." in name:
         return name
-    near = difflib.get_close_matches(name, [c for c in COMPONENTS if name not in c], 1, cutoff=0.75)
+    near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
     if near:
         raise ValueError(
-            f"{name!r} is no component; did you mean {near[0]!r}? it may be "
+            f"{name!r} is no component; {near}it may be "
             f"{', '.join(COMPONENTS)} or a dotted module path (a module "
             f"that is called so: {name}.output)"
         )
@@ -123,16 +120,6 @@ class UnitKeys(Keys):
         "ablation is accepted where the output is no longer the base's answer (necessity). "
         "All units of a set have one.",
     )
-
-    @field_validator("subspace", mode="before")
-    @classmethod
-    def _is_plain(cls, given: Any) -> Any:
-        named = next(iter(given), None) if isinstance(given, dict) else given
-        if isinstance(named, str) and named in featurizers():
-            raise ValueError(
-                f"not yet supported by this version (got {brief(given)}); use full or coordinates"
-            )
-        return given
 
     @model_validator(mode="after")
     def _has_layer(self) -> "UnitKeys":

@@ -15,7 +15,7 @@ from raysearch.job import Job
 from raysearch.job.schema import job_schema
 from tests.cli.conftest import ROOT, Shell
 
-PAGE = ROOT / "docs" / "job-file.md"
+PAGE = ROOT / "docs" / "reference" / "job-file.md"
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 LEAST: dict[str, Any] = {
     "name": "x",
@@ -70,6 +70,8 @@ def test_a_unit_of_a_featurizer_is_not_in_the_schema(
     for subspace in (name, {name: [1]}, {name: {}}):
         units = [[{"layer": 0, "position": "last", "subspace": subspace}]]
         assert list(valid.iter_errors({**LEAST, "space": {"units": units}})), subspace
+    plain = {"layer": 0, "position": "last", "subspace": "full"}
+    assert valid.is_valid({**LEAST, "space": {"units": [[plain]]}})
     assert valid.is_valid(LEAST)
 
 
@@ -90,6 +92,6 @@ def test_what_is_misspelt_is_seen_by_an_editor(
 
 def test_the_page_is_what_the_command_prints(shell: Shell) -> None:
     said = shell("schema", "--markdown").stdout
-    assert PAGE.read_text() == said, "run: raysearch schema --markdown > docs/job-file.md"
+    assert PAGE.read_text() == said, "run: raysearch schema --markdown > docs/reference/job-file.md"
     for key in ("`space.units[][].source_site`", "| `threshold` | number > 0, < 1 | `0.8` |"):
         assert key in said

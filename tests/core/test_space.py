@@ -14,8 +14,8 @@ from raysearch.core.hypothesis import (
     Site,
     Subspace,
     Unit,
-    as_plain,
     is_in_layers,
+    to_plain,
 )
 from raysearch.core.space import Grid, HypothesisSpace
 
@@ -150,12 +150,12 @@ def test_an_id_is_made_of_what_asdict_says() -> None:
     )
     unit = replace(unit, subspace=replace(unit.subspace, options='{"strength":1.0}'))
     intervention = Intervention((unit,), "zero", "placebo", "v", "fit")
-    assert as_plain(intervention) == asdict(intervention)
-    assert as_plain(intervention.units) == tuple(asdict(u) for u in intervention.units)
+    assert to_plain(intervention) == asdict(intervention)
+    assert to_plain(intervention.units) == tuple(asdict(u) for u in intervention.units)
 
 
 def test_a_subspace_without_options_has_the_id_that_it_had_before_there_were_any() -> None:
-    plain = as_plain(Subspace("das", 4))
+    plain = to_plain(Subspace("das", 4))
     assert "options" not in plain
     assert {**plain, "options": None} == asdict(Subspace("das", 4))
     h = Hypothesis("v", Intervention((Unit(Site(3, "residual", "last"), Subspace("das", 4)),)))

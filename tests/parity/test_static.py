@@ -64,6 +64,8 @@ every_component = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
     name = names(family)[component]
@@ -75,6 +77,8 @@ def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, componen
     )
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
     family: str, component: str
@@ -87,6 +91,7 @@ def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
     alike(side, [c.row(side, name) for c in made], [theirs(family, name, c) for c in made])
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
 @each_family
 @pytest.mark.parametrize("component", SOME)
 @pytest.mark.parametrize("what", ["zero", "add", "subtract"])

@@ -249,7 +249,7 @@ def _patch(
     )
     if ours != theirs:
         raise JobError(
-            f"{unit.site.called} has {ours} features, {lender.called} {theirs}; take from a site "
+            f"{unit.site.description} has {ours} features, {lender.description} {theirs}; take from a site "
             f"of the same width"
         )
     run, positions = lenders[name]
@@ -279,7 +279,7 @@ def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndi
             )
         if not 0 <= site.head < tap.heads:
             raise ModelError(
-                f"{site.head} is no head of {replace(site, head=None).called}; it has "
+                f"{site.head} is no head of {replace(site, head=None).description}; it has "
                 f"0..{tap.heads - 1}"
             )
         width = tap.width // tap.heads
@@ -295,7 +295,9 @@ def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndi
                 if wrong is not None
                 else "a coordinate twice"
             )
-            raise JobError(f"{site.called}: {got}; it has 0..{width - 1}, each to be named once")
+            raise JobError(
+                f"{site.description}: {got}; it has 0..{width - 1}, each to be named once"
+            )
         start = features.start if isinstance(features, range) else 0
         features = tuple(start + c for c in chosen)
     elif unit.subspace.featurizer == "identity" and count not in (None, width):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from raysearch.core.featurizers import IDENTITY, is_fitted
-from raysearch.core.hypothesis import Intervention, Unit, as_plain, content_id, of_layer
+from raysearch.core.hypothesis import Intervention, Unit, content_id, layer_path, to_plain
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
@@ -73,7 +73,7 @@ class Featurizers:
         if featurizer.width != width:
             raise JobError(
                 f"{unit.subspace.featurizer}: was made for vectors of {featurizer.width}, "
-                f"{unit.site.called} at "
+                f"{unit.site.description} at "
                 f"{unit.site.position!r} has {width}; use it where it was fit, on as many tokens"
             )
         self._ready.move_to_end(digest)
@@ -104,7 +104,7 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
     if wanted is None:
         return None
     for path in files:
-        place = Path(of_layer(path, unit.site.layer))
+        place = Path(layer_path(path, unit.site.layer))
         file = SaeFile.at(place) if place.is_file() else None
         if file is not None and file.digest == wanted:
             return file
@@ -118,4 +118,4 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:
     """The unit and its width alone, so that beside an estimate the same subspace is read; another
     one for the control of that name."""
-    return content_id([as_plain(unit), intervention.control == "random_subspace", width])
+    return content_id([to_plain(unit), intervention.control == "random_subspace", width])
