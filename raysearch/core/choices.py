@@ -22,6 +22,9 @@ COMPARISONS: Mapping[Compare, str] = {
 Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
 
+Operation = Literal["interchange", "zero", "mean", "resample"]
+"""What is done to units: interchange puts in the source's activation; the others are ablations."""
+
 PairKinds = Literal["change", "both", "unfiltered"]
 PAIR_KINDS: Mapping[PairKinds, str] = {
     "change": "change pairs: those whose counterfactual differs from the base's own answer",
