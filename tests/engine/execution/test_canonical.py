@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from raysearch.engine.execution.canonical import Canonical
+from raysearch.engine.execution.canonical import CanonicalRunner
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Patch, Point, Row, Source, swap
 from tests.engine.execution.test_executors import asked
@@ -24,9 +24,9 @@ def world(family: str, dtype: str) -> World:
     return world_of((older(model) if family == "older" else model).to(getattr(torch, dtype)))
 
 
-def proved(world: World, room: int = 2**28) -> Canonical:
+def proved(world: World, room: int = 2**28) -> CanonicalRunner:
     layers = len(world.network.blocks)
-    canonical = Canonical(world.network, world.taps, room)
+    canonical = CanonicalRunner(world.network, world.taps, room)
     canonical.prove([swap(TEXT, OTHER, layer, (2,)) for layer in range(layers)])
     return canonical
 
@@ -93,7 +93,7 @@ def test_a_model_whose_blocks_hand_on_more_than_a_residual_is_run_whole() -> Non
 def test_no_more_is_kept_and_no_more_is_read_than_there_is_room_for(room: int) -> None:
     """Of a text of 5 tokens a layer's residual is 1,280 bytes in bfloat16, six layers' 7,680."""
     here = world("wide", "bfloat16")
-    canonical = Canonical(here.network, here.taps, room)
+    canonical = CanonicalRunner(here.network, here.taps, room)
     texts = [tuple(range(first, first + 5)) for first in range(3, 12)]
     for layer in range(6):
         for text in texts:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raysearch.engine.execution.activation_cache import Captures
-from raysearch.engine.execution.answer_scores import Heard, Scoring, heard_error
-from raysearch.engine.execution.executors import Batched, Plain
-from raysearch.engine.execution.memory import Limit
-from raysearch.engine.execution.predict import decide
-from raysearch.engine.execution.selfcheck import fastest, trial_rows
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring, heard_error
+from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
+from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.predict import predict
+from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
 from raysearch.engine.patching.rows import swap
 from tests.engine.worlds import encoded_pairs, model_of, world_of
 
@@ -26,22 +26,22 @@ def asked_of(shift: float, scored: bool, dtype: str, monkeypatch: pytest.MonkeyP
         for p in encoded_pairs(3, 8)
     ]
     rows = [swap(p.base, p.sources["source"], 1, (0,)) for p in pairs]
-    as_it_is = Batched.logits
+    as_it_is = BatchedExecutor.logits
 
-    def moved(path: Batched, rows: list, lent: object = None) -> torch.Tensor:
+    def moved(path: BatchedExecutor, rows: list, lent: object = None) -> torch.Tensor:
         logits = as_it_is(path, rows, lent).clone()
         best = logits.topk(2).indices
         out = torch.zeros_like(logits)
         out[:, 3:7] = shift
         return logits + out.scatter(1, best, 0.0)
 
-    monkeypatch.setattr(Batched, "logits", moved)
+    monkeypatch.setattr(BatchedExecutor, "logits", moved)
     scoring = Scoring(("logit_difference",), pairs) if scored else Scoring()
-    trial = trial_rows(rows, world.layers)
-    # Replay does not go by Batched, so that it is left out here.
+    trial = selfcheck_rows(rows, world.layers)
+    # Replay does not go by BatchedExecutor, so that it is left out here.
     monkeypatch.setattr(type(world.network), "can_replay", False)
-    return fastest(
-        world.network, world.taps, trial, Limit(8), 2**28, dtype, scoring=scoring
+    return select_executor(
+        world.network, world.taps, trial, RowLimit(8), 2**28, dtype, scoring=scoring
     ).path.name
 
 
@@ -69,9 +69,9 @@ def test_a_path_that_moves_a_logit_of_a_score_is_not_taken_in_float32(
 
 
 def test_the_error_of_what_is_heard_is_the_most_that_any_of_it_moves() -> None:
-    one = Heard({3: -1.0, 4: -2.0}, 0.5, 0.1)
-    assert heard_error(one, Heard({3: -1.25, 4: -2.0}, 0.5, 0.1)) == 0.25
-    assert heard_error(one, Heard({3: -1.0, 4: -2.0}, 1.0, 0.1)) == 0.5
+    one = AnswerLogits({3: -1.0, 4: -2.0}, 0.5, 0.1)
+    assert heard_error(one, AnswerLogits({3: -1.25, 4: -2.0}, 0.5, 0.1)) == 0.25
+    assert heard_error(one, AnswerLogits({3: -1.0, 4: -2.0}, 1.0, 0.1)) == 0.5
     assert heard_error(one, None) == heard_error(None, None) == 0.0
 
 
@@ -81,9 +81,11 @@ def test_what_is_held_is_what_captures_and_the_canonical_computation_hear() -> N
     scoring = Scoring(
         ("kl",), [replace(p, answers={"base": (3,)}, counterfactual={"x": (5,)}) for p in pairs]
     )
-    captures = Captures(world.network, world.taps, Limit(8), 0.0, 2**28, scoring=scoring)
+    captures = ActivationCache(world.network, world.taps, RowLimit(8), 0.0, 2**28, scoring=scoring)
     for pair in pairs:
         (said,) = captures.decisions([swap(pair.base, pair.base, 0, (0,)).alone])
-        plain = Plain(world.network, world.taps).logits([swap(pair.base, pair.base, 0, (0,)).alone])
+        plain = PlainExecutor(world.network, world.taps).logits(
+            [swap(pair.base, pair.base, 0, (0,)).alone]
+        )
         assert set(said.heard.logits) == {3, 5}
-        assert said.id == decide(plain)[0].id
+        assert said.id == predict(plain)[0].id
