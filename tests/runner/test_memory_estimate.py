@@ -46,11 +46,11 @@ def test_what_is_kept_of_an_input_is_what_the_engine_keeps(components: str) -> N
     network, _ = loaded.open(question.pairs)
     names = tuple(c.name for c in looked.components)
     machine = ModelRunner(network, "float32", encoded, names, RunnerSettings(rows=8), UsageMeter())
-    assert machine.path.name == looked.path == "replay"
+    assert machine.executor.name == looked.path == "replay"
     longest = max(
         (e.base for e in encoded), key=lambda given: len(given) if isinstance(given, tuple) else 0
     )
-    (run,) = machine.captures.runs([Row(longest)]).values()
+    (run,) = machine.cache.runs([Row(longest)]).values()
     assert told.run == run.nbytes
 
 

@@ -46,11 +46,11 @@ TRIED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _Comparison:
     """A pair and one of its counterfactuals, with the variables that have it."""
 
     pair: Encoded
-    swayed: LeadQuery
+    query: LeadQuery
     variables: tuple[str, ...]
 
 
@@ -71,18 +71,18 @@ class Attributor:
     def __init__(
         self,
         network: Network,
-        taps: Components,
+        hook_points: Components,
         plain: bool,
         limit: RowLimit,
         tolerance: float,
         meter: UsageMeter | None = None,
     ) -> None:
         self._network = network
-        self._taps = taps
+        self._hook_points = hook_points
         self._limit = limit
         self._tolerance = tolerance
         self._meter = UsageMeter() if meter is None else meter
-        self._plain = GradientProbe(network, taps, plainly=True)
+        self._plain = GradientProbe(network, hook_points, one_by_one=True)
         self._probes = (
             self._plain if plain else None
         )  # None: it is not known yet whether batches hold
@@ -99,20 +99,20 @@ class Attributor:
         patches = {unit: self._patches(unit, pairs) for unit, _ in dict.fromkeys(spans)}
         known = {unit: of for unit, of in patches.items() if of is not None}
         asked = [span for span in spans if span[0] in known]
-        turns = [turn for pair in pairs for turn in _turns(pair)]
-        told: dict[str, list[list[float]]] = {
+        comparisons = [comparison for pair in pairs for comparison in _comparisons(pair)]
+        by_variable: dict[str, list[list[float]]] = {
             variable: [] for variable in (pairs[0].counterfactual if pairs else ())
         }
-        for turn, effects in self._all(turns, known, list(dict.fromkeys(asked))):
-            for variable in turn.variables:
-                told[variable].append(effects)
+        for comparison, effects in self._all(comparisons, known, list(dict.fromkeys(asked))):
+            for variable in comparison.variables:
+                by_variable[variable].append(effects)
         place = {span: at for at, span in enumerate(dict.fromkeys(asked))}
         return {
             variable: tuple(
-                _sum([e[place[span]] for e in of_turns]) if span in place else None
+                _sum([e[place[span]] for e in of_comparisons]) if span in place else None
                 for span in spans
             )
-            for variable, of_turns in told.items()
+            for variable, of_comparisons in by_variable.items()
         }
 
     def _span(self, unit: Unit) -> _Span:
@@ -120,8 +120,8 @@ class Attributor:
         head = unit.site.head
         if head is None or unit.source_site is not None:
             return unit, None
-        tap = self._taps.at(Point(unit.site.layer, unit.site.component))
-        width = tap.width // tap.heads
+        hook_point = self._hook_points.at(Point(unit.site.layer, unit.site.component))
+        width = hook_point.width // hook_point.heads
         return replace(unit, site=replace(unit.site, head=None)), range(
             head * width, (head + 1) * width
         )
@@ -132,20 +132,26 @@ class Attributor:
         intervention = Intervention((unit,))
         try:
             return {
-                pair.index: build_row(pair, intervention, self._taps).patches[0] for pair in pairs
+                pair.index: build_row(pair, intervention, self._hook_points).patches[0]
+                for pair in pairs
             }
         except RaysearchError:
             return None
 
     def _all(
-        self, turns: Sequence[_Turn], patches: Mapping[Unit, _Patches], spans: Sequence[_Span]
-    ) -> Iterator[tuple[_Turn, list[float]]]:
+        self,
+        comparisons: Sequence[_Comparison],
+        patches: Mapping[Unit, _Patches],
+        spans: Sequence[_Span],
+    ) -> Iterator[tuple[_Comparison, list[float]]]:
         """Each turn with the effects of all spans."""
-        if not turns or not spans:
+        if not comparisons or not spans:
             return
-        probes = self._trusted(turns, patches, spans)
-        rows = 1 if probes.plainly else self._limit.rows
-        for batch in batches(turns, lambda turn: self._network.company(turn.swayed.base), rows):
+        probes = self._trusted_probe(comparisons, patches, spans)
+        rows = 1 if probes.one_by_one else self._limit.rows
+        for batch in batches(
+            comparisons, lambda comparison: self._network.batch_key(comparison.query.base), rows
+        ):
             done = halving(
                 batch, lambda part: (part, *self._moves(probes, part, patches, spans)), self._limit
             )
@@ -156,7 +162,7 @@ class Attributor:
     def _moves(
         self,
         probes: GradientProbe,
-        turns: Sequence[_Turn],
+        comparisons: Sequence[_Comparison],
         patches: Mapping[Unit, _Patches],
         spans: Sequence[_Span],
     ) -> tuple[Float[Tensor, "turn span"], Float[Tensor, "turn"]]:
@@ -166,12 +172,12 @@ class Attributor:
                 patch.point for of_pairs in patches.values() for patch in of_pairs.values()
             )
         )
-        bases = probes.sway([turn.swayed for turn in turns], points)
-        self._meter.ran(sum(tokens_of(turn.swayed.base) for turn in turns))
-        sources = self._sources(probes, turns, patches)
+        bases = probes.lead_gradients([comparison.query for comparison in comparisons], points)
+        self._meter.ran(sum(tokens_of(comparison.query.base) for comparison in comparisons))
+        sources = self._sources(probes, comparisons, patches)
         products: dict[Unit, Float[Tensor, "turn width"]] = {}
         for unit, of_pairs in patches.items():
-            rows = zip(turns, bases, strict=True)
+            rows = zip(comparisons, bases, strict=True)
             products[unit] = torch.stack(
                 [_product(of_pairs[t.pair.index], base, sources) for t, base in rows]
             ).cpu()
@@ -183,34 +189,46 @@ class Attributor:
         return torch.stack([column.sum(1) for column in columns], dim=1), leads
 
     def _sources(
-        self, probes: GradientProbe, turns: Sequence[_Turn], patches: Mapping[Unit, _Patches]
+        self,
+        probes: GradientProbe,
+        comparisons: Sequence[_Comparison],
+        patches: Mapping[Unit, _Patches],
     ) -> dict[ModelInput, AtPoints]:
         """The run of each source that lends on these turns."""
-        lent = [of[turn.pair.index].sources[0] for of in patches.values() for turn in turns]
-        points = list(dict.fromkeys(source.point for source in lent))
+        replacements = [
+            of[comparison.pair.index].sources[0]
+            for of in patches.values()
+            for comparison in comparisons
+        ]
+        points = list(dict.fromkeys(source.point for source in replacements))
         seen: dict[ModelInput, AtPoints] = {}
-        rows = 1 if probes.plainly else self._limit.rows
+        rows = 1 if probes.one_by_one else self._limit.rows
         for batch in batches(
-            list(dict.fromkeys(s.run.base for s in lent)), self._network.company, rows
+            list(dict.fromkeys(s.run.base for s in replacements)), self._network.batch_key, rows
         ):
             seen.update(zip(batch, probes.look(batch, points), strict=True))
             self._meter.ran(sum(map(tokens_of, batch)))
         return seen
 
-    def _trusted(
-        self, turns: Sequence[_Turn], patches: Mapping[Unit, _Patches], spans: Sequence[_Span]
+    def _trusted_probe(
+        self,
+        comparisons: Sequence[_Comparison],
+        patches: Mapping[Unit, _Patches],
+        spans: Sequence[_Span],
     ) -> GradientProbe:
         """Batches, where they give on a few rows what runs one at a time give; decided once. Warns
         if not."""
         if self._probes is None:
-            company = self._network.company(turns[0].swayed.base)
-            tried = [turn for turn in turns if self._network.company(turn.swayed.base) == company][
-                :TRIED
-            ]
+            batch_key = self._network.batch_key(comparisons[0].query.base)
+            tried = [
+                comparison
+                for comparison in comparisons
+                if self._network.batch_key(comparison.query.base) == batch_key
+            ][:TRIED]
             alone = torch.cat(
-                [self._moves(self._plain, [turn], patches, spans)[0] for turn in tried]
+                [self._moves(self._plain, [comparison], patches, spans)[0] for comparison in tried]
             )
-            batched = GradientProbe(self._network, self._taps, plainly=False)
+            batched = GradientProbe(self._network, self._hook_points, one_by_one=False)
             off = float((self._moves(batched, tried, patches, spans)[0] - alone).abs().max())
             allowed = self._tolerance / 4 * max(1.0, float(alone.abs().max()))
             self._probes = batched if off <= allowed else self._plain
@@ -225,7 +243,7 @@ class Attributor:
         return self._probes
 
 
-def _turns(pair: Encoded) -> Iterator[_Turn]:
+def _comparisons(pair: Encoded) -> Iterator[_Comparison]:
     """One for each counterfactual that is not the base's answer; none for one that goes on as the
     base's answer does or ends there."""
     own = pair.answers["base"]
@@ -243,7 +261,7 @@ def _turns(pair: Encoded) -> Iterator[_Turn]:
         if shared:
             assert isinstance(given, tuple), "only a text goes on"
             given = (*given, *ids[:shared])
-        yield _Turn(pair, LeadQuery(given, ids[shared], own[shared]), tuple(variables))
+        yield _Comparison(pair, LeadQuery(given, ids[shared], own[shared]), tuple(variables))
 
 
 def _product(
@@ -251,12 +269,12 @@ def _product(
 ) -> Float[Tensor, "width"]:
     """Number by number, summed over tokens; in double precision, for what cancels."""
     (source,) = patch.sources
-    lent = _taken(sources[source.run.base][source.point], source.tokens, source.features)
+    replacements = _taken(sources[source.run.base][source.point], source.tokens, source.features)
     ours, gradient = (
         _taken(of[patch.point], patch.tokens, patch.features)
         for of in (base.activations, base.gradients)
     )
-    product: Tensor = (gradient * (lent.to(ours.device) - ours)).sum(0)
+    product: Tensor = (gradient * (replacements.to(ours.device) - ours)).sum(0)
     return product
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
@@ -48,18 +48,20 @@ class ProbedRun:
 class GradientProbe:
     """Runs inputs of one company, in one batch or (`plainly`) one by one."""
 
-    def __init__(self, network: Network, taps: Components, plainly: bool) -> None:
+    def __init__(self, network: Network, hook_points: Components, one_by_one: bool) -> None:
         self._network = network
-        self._taps = taps
-        self.plainly = plainly
+        self._hook_points = hook_points
+        self.one_by_one = one_by_one
 
-    @constant()
-    def look(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
+    @detached()
+    def activations(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
         """The activations of each."""
         _, seen, _ = self._run(givens, points, False)
         return self._by_row(givens, seen)
 
-    def sway(self, asked: Sequence[LeadQuery], points: Sequence[Point]) -> list[ProbedRun]:
+    def lead_gradients(
+        self, asked: Sequence[LeadQuery], points: Sequence[Point]
+    ) -> list[ProbedRun]:
         """The activations of each, and the gradients by them."""
         givens = [one.base for one in asked]
         with torch.inference_mode(False), torch.enable_grad():
@@ -70,9 +72,9 @@ class GradientProbe:
             found = iter(
                 torch.autograd.grad(leads.sum(), flat, allow_unused=True, materialize_grads=True)
             )
-        taps = {point: self._taps.at(point) for point in points}
+        hook_points = {point: self._hook_points.at(point) for point in points}
         gradients = {
-            p: [taps[p].read(next(found)) for _ in of_point] for p, of_point in zeros.items()
+            p: [hook_points[p].read(next(found)) for _ in of_point] for p, of_point in zeros.items()
         }
         rows = zip(
             self._by_row(givens, seen), self._by_row(givens, gradients), leads.tolist(), strict=True
@@ -80,7 +82,7 @@ class GradientProbe:
         return [ProbedRun(*row) for row in rows]
 
     def _run(
-        self, givens: Sequence[ModelInput], points: Sequence[Point], swayed: bool
+        self, givens: Sequence[ModelInput], points: Sequence[Point], with_gradients: bool
     ) -> tuple[
         Float[Tensor, "row answer"],
         dict[Point, list[Tensor]],
@@ -91,13 +93,15 @@ class GradientProbe:
         seen: dict[Point, list[Tensor]] = {point: [] for point in points}
         zeros: dict[Point, list[Tensor]] = {point: [] for point in points}
         hooks = [
-            self._hook(point, givens[0], seen[point], zeros[point] if swayed else None)
+            self._hook(point, givens[0], seen[point], zeros[point] if with_gradients else None)
             for point in points
         ]
         with owned_hooks(hooks):
-            if self.plainly:
+            if self.one_by_one:
                 (given,) = givens
-                logits = self._network.plain(given, whole=needs_all(self._taps, points))[None]
+                logits = self._network.plain(given, whole=needs_all(self._hook_points, points))[
+                    None
+                ]
             else:
                 logits = self._network.batch(givens)
         return logits, seen, zeros
@@ -109,23 +113,25 @@ class GradientProbe:
         seen: list[Tensor],
         zeros: list[Tensor] | None,
     ) -> Hook:
-        tap = self._taps.at(point)
+        hook_point = self._hook_points.at(point)
 
-        def edit(activation: Float[Tensor, "row token width"], _moment: HookCall) -> Tensor | None:
+        def edit(
+            activation: Float[Tensor, "row token width"], _hook_call: HookCall
+        ) -> Tensor | None:
             seen.append(
-                tap.read(activation.detach()).clone()
+                hook_point.read(activation.detach()).clone()
             )  # some models go on to add to it in place
             if zeros is None:
                 return None
             zeros.append(torch.zeros_like(activation, requires_grad=True))
             return activation + zeros[-1]
 
-        return hook_at(self._network, tap, edit, given)
+        return hook_at(self._network, hook_point, edit, given)
 
     def _by_row(
         self, givens: Sequence[ModelInput], seen: Mapping[Point, Sequence[Tensor]]
     ) -> list[AtPoints]:
         """Of each row, without its padding; steps of a recurrent network one after the other."""
         whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
-        pads = [0 if self.plainly else self._network.pad(given) for given in givens]
+        pads = [0 if self.one_by_one else self._network.pad(given) for given in givens]
         return [{point: of[at, pad:] for point, of in whole.items()} for at, pad in enumerate(pads)]

@@ -89,11 +89,13 @@ def _texts_of(
     prompts = {name: texts.prompt(given.text).text for name, given in inputs.items()}
     answers = [(name, answer) for name, answer in pair.answers.items() if name in inputs]
     answers += [("base", pair.counterfactual[v]) for v in variables if v in pair.counterfactual]
-    said = [(name, wording.meant(answer)) for name, answer in answers]
-    said += [("base", alias) for _, answer in said for alias in wording.aliases.get(answer, ())]
+    texts_after = [(name, wording.meant(answer)) for name, answer in answers]
+    texts_after += [
+        ("base", alias) for _, answer in texts_after for alias in wording.aliases.get(answer, ())
+    ]
     if wording.compare == "choices":
-        said += [("base", choice) for choice in pair.choices]
-    return [*prompts.values(), *(prompts[name] + answer for name, answer in said)]
+        texts_after += [("base", choice) for choice in pair.choices]
+    return [*prompts.values(), *(prompts[name] + answer for name, answer in texts_after)]
 
 
 class _Encoder:
@@ -175,10 +177,10 @@ class _Encoder:
             return
         for what, answer in {**encoded.answers, **encoded.counterfactual}.items():
             if answer[0] not in encoded.choices:
-                said = self._pair.answers.get(what, self._pair.counterfactual.get(what))
+                answer_text = self._pair.answers.get(what, self._pair.counterfactual.get(what))
                 listed = ", ".join(map(repr, self._pair.choices))
                 raise PairsError(
-                    f"pair {self._pair.index}: the answer of {what}, {said!r}, is none of its "
+                    f"pair {self._pair.index}: the answer of {what}, {answer_text!r}, is none of its "
                     f"choices: {listed}"
                 )
 

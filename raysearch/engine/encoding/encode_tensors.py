@@ -102,13 +102,13 @@ class _Encoder:
 
     def _count(self, stimulus: Stimulus, what: str) -> int:
         """How many tokens the network has on tensors of this shape."""
-        company = self._network.company(stimulus)
-        if company not in self._tokens:
+        batch_key = self._network.batch_key(stimulus)
+        if batch_key not in self._tokens:
             try:
-                self._tokens[company] = self._network.tokens(stimulus)
+                self._tokens[batch_key] = self._network.tokens(stimulus)
             except Exception as e:  # the call is all the user's module
                 raise untaken(self._network.name, stimulus, what, e) from e
-        return self._tokens[company]
+        return self._tokens[batch_key]
 
     def _class(self, answers: Mapping[str, str], key: str, what: str) -> Ids:
         if key not in answers:
@@ -132,9 +132,9 @@ class _Encoder:
 def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
     """The error of a network that does not run on an input, whatever it raised there."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
-    said = " ".join(str(error).split())[:200]
+    message = " ".join(str(error).split())[:200]
     if isinstance(error, ModelError):
-        return ModelError(f"{given}: {said}")
+        return ModelError(f"{given}: {message}")
     shape = ", ".join(["row", *map(str, stimulus.shape)])
     whole = (
         ""
@@ -142,7 +142,7 @@ def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> Mo
         else " (where it takes no whole numbers, give it floats: 1.0 for 1)"
     )
     return ModelError(
-        f"{network} does not run on {given} ({type(error).__name__}: {said}); its forward is "
+        f"{network} does not run on {given} ({type(error).__name__}: {message}); its forward is "
         f"called with one {stimulus.dtype} tensor "
         f"({shape}){whole}"
     )

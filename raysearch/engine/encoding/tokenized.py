@@ -107,7 +107,7 @@ class TokenizedTexts:
     def _frame_of(self, text: str) -> str:
         """What the user's turn `text` becomes, up to where the model replies. Raises: ModelError."""
         try:
-            said = self._tokenizer.apply_chat_template(
+            rendered = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
             )
         except Exception as e:  # a template is code of others: jinja2's errors, ValueError where there is none, ...
@@ -116,7 +116,7 @@ class TokenizedTexts:
                 f"model.prompt.chat_template: the tokenizer's chat template cannot be used "
                 f"({type(e).__name__}: {line}); set it to false"
             ) from e
-        return str(said)
+        return str(rendered)
 
     def read(self, texts: Iterable[str]) -> None:
         """Tokenizes those not read before, at once."""

@@ -30,7 +30,7 @@ from raysearch.engine.execution.predict import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
@@ -75,7 +75,7 @@ class ActivationCache:
     def __init__(
         self,
         network: Network,
-        taps: Components,
+        hook_points: Components,
         limit: RowLimit,
         tolerance: float,
         max_bytes: int,
@@ -86,7 +86,7 @@ class ActivationCache:
     ) -> None:
         assert not keys or isinstance(network, LanguageModel)
         self._network = network
-        self._taps = taps
+        self._hook_points = hook_points
         self._limit = limit
         self._tolerance = tolerance
         self._max_bytes = max_bytes
@@ -100,53 +100,55 @@ class ActivationCache:
             str, None
         ] = {}  # components, in the order in which they were first wanted
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
-        self._decisions: dict[Row, Prediction] = {}
-        self._owed: set[Row] = set()  # known to be near-ties, and not decided again yet
+        self._predictions: dict[Row, Prediction] = {}
+        self._near_ties: set[Row] = set()  # known to be near-ties, and not decided again yet
 
-    @constant()
-    def decisions(self, rows: Sequence[Row]) -> list[Prediction]:
+    @detached()
+    def predictions(self, rows: Sequence[Row]) -> list[Prediction]:
         """The decision for each row, which are unpatched; those not seen before are run."""
         assert not any(row.patches for row in rows), "a run without intervention has no patches"
-        unseen = [row for row in dict.fromkeys(rows) if row not in self._decisions]
-        owed = unseen if self._plain else [row for row in unseen if row in self._owed]
+        unseen = [row for row in dict.fromkeys(rows) if row not in self._predictions]
+        near = unseen if self._plain else [row for row in unseen if row in self._near_ties]
         with self.meter.phase("capture"):
-            for row in owed:
-                self._decisions[row] = replace(self._decide_plainly(row), again=not self._plain)
-        self._run_all([row for row in unseen if row not in self._decisions])
-        return [self._decisions[row] for row in rows]
+            for row in near:
+                self._predictions[row] = replace(
+                    self._predict_canonically(row), was_near_tie=not self._plain
+                )
+        self._run_all([row for row in unseen if row not in self._predictions])
+        return [self._predictions[row] for row in rows]
 
-    def settle(self, tolerance: float) -> None:
+    def set_tolerance(self, tolerance: float) -> None:
         """From now on a gap below `tolerance` is a near-tie; of decisions taken before, those that
         are one are forgotten."""
         self._tolerance = tolerance
-        self._owed = {row for row, d in self._decisions.items() if is_unsure(d, tolerance)}
-        for row in self._owed:
-            del self._decisions[row]
+        self._near_ties = {row for row, d in self._predictions.items() if is_unsure(d, tolerance)}
+        for row in self._near_ties:
+            del self._predictions[row]
 
     def want(self, components: Iterable[str]) -> None:
         """From now on runs keep these components, at every layer: whoever asks for one layer asks
         for its neighbours next."""
         self._wanted.update(dict.fromkeys(sorted(components)))
 
-    @constant()
+    @detached()
     def runs(self, rows: Iterable[Row]) -> dict[Row, CachedRun]:
         """Each run, with all that is wanted; those not in the cache are made (again)."""
-        asked = list(dict.fromkeys(rows))
+        wanted_rows = list(dict.fromkeys(rows))
         found: dict[Row, CachedRun] = {}
-        for row in asked:
+        for row in wanted_rows:
             run = self._runs.get(row)
             if run is not None and all(component in run.activations for component in self._wanted):
                 self._runs.move_to_end(row)
                 found[row] = run
-        found.update(self._run_all([row for row in asked if row not in found]))
+        found.update(self._run_all([row for row in wanted_rows if row not in found]))
         return found
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
         """The activation of a run at a point that was wanted."""
-        activation: Tensor = run.activations[point.component][self._taps.place(point)]
+        activation: Tensor = run.activations[point.component][self._hook_points.place(point)]
         return activation
 
-    def fitting(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
+    def fit_state(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
         """`rows` in parts of at most `most` (None: `limit.rows`), whose runs (bases and sources)
         fit into `max_bytes`.
 
@@ -179,7 +181,7 @@ class ActivationCache:
         made: dict[Row, CachedRun] = {}
         at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
         with self.meter.phase("capture"):
-            for batch in batches(rows, lambda row: self._network.company(row.base), at_once):
+            for batch in batches(rows, lambda row: self._network.batch_key(row.base), at_once):
                 for part in halving(batch, self._run, self._limit):
                     made.update(part)
         return made
@@ -188,26 +190,29 @@ class ActivationCache:
         """Runs `batch`, of one company, and keeps what it saw."""
         network, given = self._network, batch[0].base
         pads = [network.pad(row.base) for row in batch]
-        lent = self.runs(sources_of(batch))
+        replacements = self.runs(sources_of(batch))
         edits = edits_of(
-            batch, pads, self._taps, lambda source: self.at(lent[source.run], source.point)
+            batch,
+            pads,
+            self._hook_points,
+            lambda source: self.at(replacements[source.run], source.point),
         )
-        hooks = [hook_at(network, tap, edit, given) for tap, edit in edits]
+        hooks = [hook_at(network, hook_point, edit, given) for hook_point, edit in edits]
         seen: dict[str, list[list[Tensor]]] = {}
         for component in self._wanted:
-            taps = self._taps.of(component).values()
-            seen[component] = [[] for _ in taps]
+            hook_points = self._hook_points.of(component).values()
+            seen[component] = [[] for _ in hook_points]
             hooks += [
-                _reader(network, tap, given, parts)
-                for tap, parts in zip(taps, seen[component], strict=True)
+                _reader(network, hook_point, given, parts)
+                for hook_point, parts in zip(hook_points, seen[component], strict=True)
             ]
         cache = DynamicCache() if self.keys else None
         with owned_hooks(hooks):
             logits = self._logits([row.base for row in batch], cache)
         self.meter.ran(sum(tokens_of(row.base) for row in batch))
-        decisions = predict(logits, [row.among for row in batch])
-        self._keep_decisions(
-            batch, with_scores(decisions, logits, self.scoring, [row.base for row in batch])
+        predictions = predict(logits, [row.among for row in batch])
+        self._cache_predictions(
+            batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
         )
         kept = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers])
@@ -215,16 +220,16 @@ class ActivationCache:
         }
         keys, values = _keys_and_values(cache, len(network.blocks))
         runs = {}
-        for at, asked in enumerate(batch):
+        for at, wanted_rows in enumerate(batch):
             row = Row(
-                asked.base, asked.patches
+                wanted_rows.base, wanted_rows.patches
             )  # what is left behind does not hang on what is chosen among
             runs[row] = CachedRun(
                 {component: _row(layers, at, pads[at]) for component, layers in kept.items()},
                 None if keys is None else _row(keys, at, pads[at]),
                 None if values is None else _row(values, at, pads[at]),
             )
-            self._keep(row, runs[row])
+            self._store(row, runs[row])
         return runs
 
     def _logits(
@@ -235,21 +240,23 @@ class ActivationCache:
         assert isinstance(self._network, LanguageModel)
         return self._network.batch(givens, cache)
 
-    def _keep_decisions(self, batch: Sequence[Row], decisions: Sequence[Prediction]) -> None:
-        again = set(near_ties(decisions, self._tolerance))
+    def _cache_predictions(self, batch: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+        was_near_tie = set(near_ties(predictions, self._tolerance))
         for at, row in enumerate(batch):
-            if not row.patches and row not in self._decisions:
-                plainly = at in again
-                self._decisions[row] = (
-                    replace(self._decide_plainly(row), again=True) if plainly else decisions[at]
+            if not row.patches and row not in self._predictions:
+                is_near = at in was_near_tie
+                self._predictions[row] = (
+                    replace(self._predict_canonically(row), was_near_tie=True)
+                    if is_near
+                    else predictions[at]
                 )
 
-    def _decide_plainly(self, row: Row) -> Prediction:
+    def _predict_canonically(self, row: Row) -> Prediction:
         self.meter.ran(tokens_of(row.base))
         logits = self._network.plain(row.base)[None]
         return with_scores(predict(logits, [row.among]), logits, self.scoring, [row.base])[0]
 
-    def _keep(self, row: Row, run: CachedRun) -> None:
+    def _store(self, row: Row, run: CachedRun) -> None:
         old = self._runs.pop(row, None)
         self._last_bytes = run.nbytes
         self._bytes += run.nbytes - (old.nbytes if old is not None else 0)
@@ -259,11 +266,11 @@ class ActivationCache:
             self._bytes -= oldest.nbytes
 
 
-def _reader(network: Network, tap: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
-    def read(activation: Float[Tensor, "row token width"], _moment: HookCall) -> None:
-        into.append(tap.read(activation).clone())  # some models go on to add to it in place
+def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
+    def read(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
+        into.append(hook_point.read(activation).clone())  # some models go on to add to it in place
 
-    return hook_at(network, tap, read, given)
+    return hook_at(network, hook_point, read, given)
 
 
 def _stacked(layers: Sequence[Tensor]) -> Layers:

@@ -90,7 +90,7 @@ class Scoring:
     def scores(
         self,
         pairs: Sequence[Encoded],
-        heard: Sequence[AnswerLogits | None],
+        answer_logits: Sequence[AnswerLogits | None],
         intervention: Intervention | None = None,
     ) -> Scores | None:
         """Of each pair, in their order; None where the job declares none. `intervention`: under
@@ -103,16 +103,16 @@ class Scoring:
         for variable in variables:
             for name in self.names:
                 values = []
-                for pair, said in zip(pairs, heard, strict=True):
-                    assert said is not None, "a row on the base of a pair is read"
+                for pair, read in zip(pairs, answer_logits, strict=True):
+                    assert read is not None, "a row on the base of a pair is read"
                     wanted = pair.counterfactual[variable]
                     answer = self._labels[variable][wanted] if arbitrary else wanted
-                    values.append(said.score(name, _only(answer), _only(pair.answers["base"])))
+                    values.append(read.score(name, _only(answer), _only(pair.answers["base"])))
                 found[name][variable] = tuple(values)
         return found
 
 
-def heard_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
+def answer_logits_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
     """How far what scores are made of differs in two computations of a row: the most that a logit
     which is read, or `total`, does."""
     if one is None or other is None:

@@ -50,7 +50,7 @@ class Evaluation:
     """The decisions of every item whose intervention did not fail, one for each token; faults by
     the id of the intervention."""
 
-    decisions: dict[RowRequest, tuple[Prediction, ...]]
+    predictions: dict[RowRequest, tuple[Prediction, ...]]
     faults: dict[str, Fault]
 
 
@@ -58,7 +58,7 @@ class Evaluation:
 class _Token:
     """An outcome of one token."""
 
-    decisions: dict[RowRequest, Prediction]
+    predictions: dict[RowRequest, Prediction]
     faults: dict[str, Fault]
 
 
@@ -68,35 +68,39 @@ class Evaluator:
 
     def __init__(
         self,
-        path: Executor,
+        executor: Executor,
         oracle: PlainExecutor,
-        captures: ActivationCache,
+        cache: ActivationCache,
         limit: RowLimit,
         tolerance: float,
     ) -> None:
-        self._path = path
+        self._executor = executor
         self._oracle = oracle
-        self._captures = captures
+        self._cache = cache
         self._limit = limit
         self._tolerance = tolerance
 
     def measure(self, items: Sequence[RowRequest], tokens: int = 1) -> Evaluation:
         """What comes of each item, or of its intervention: so many `tokens`. Rows that items share
         are run once."""
-        going = {item: item for item in items}
-        said: dict[RowRequest, tuple[Prediction, ...]] = dict.fromkeys(items, ())
+        current = {item: item for item in items}
+        so_far: dict[RowRequest, tuple[Prediction, ...]] = dict.fromkeys(items, ())
         faults: dict[str, Fault] = {}
         for token in range(tokens):
             if token:
-                going = {
-                    item: replace(now, row=now.row.after(said[item][-1].id))
-                    for item, now in going.items()
+                current = {
+                    item: replace(now, row=now.row.after(so_far[item][-1].id))
+                    for item, now in current.items()
                 }
-            outcome = self._next(list(going.values()))
+            outcome = self._next(list(current.values()))
             faults |= outcome.faults
-            going = {item: now for item, now in going.items() if item.intervention not in faults}
-            said = {item: (*said[item], outcome.decisions[now]) for item, now in going.items()}
-        return Evaluation(said, faults)
+            current = {
+                item: now for item, now in current.items() if item.intervention not in faults
+            }
+            so_far = {
+                item: (*so_far[item], outcome.predictions[now]) for item, now in current.items()
+            }
+        return Evaluation(so_far, faults)
 
     def _next(self, items: Sequence[RowRequest]) -> _Token:
         """The next token of each."""
@@ -104,13 +108,15 @@ class Evaluator:
         sharing: dict[Row, list[RowRequest]] = {}
         for item in items:
             sharing.setdefault(item.row, []).append(item)
-        free = [row for row in sharing if self._path.is_free(row)]
-        self._run(free, self._left_alone, sharing, outcome)
-        for batch in self._path.batches([row for row in sharing if not self._path.is_free(row)]):
-            self._run(batch, self._decide, sharing, outcome)
+        free = [row for row in sharing if self._executor.is_free(row)]
+        self._run(free, self._predict_unchanged, sharing, outcome)
+        for batch in self._executor.batches(
+            [row for row in sharing if not self._executor.is_free(row)]
+        ):
+            self._run(batch, self._predict, sharing, outcome)
         kept = {
             item: d
-            for item, d in outcome.decisions.items()
+            for item, d in outcome.predictions.items()
             if item.intervention not in outcome.faults
         }
         return _Token(kept, outcome.faults)
@@ -131,15 +137,15 @@ class Evaluator:
         if not owners:
             return
         try:
-            decisions = [d for part in halving(list(owners), how, self._limit) for d in part]
+            predictions = [d for part in halving(list(owners), how, self._limit) for d in part]
         except Exception as error:  # noqa: BLE001  whatever it is, it must be told of its intervention and spare the others
             names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
                 first = next(iter(owners.values()))[0]
                 outcome.faults[first.intervention] = Fault(first.block, error)
         else:
-            for items, decision in zip(owners.values(), decisions, strict=True):
-                _add(items, decision, outcome)
+            for items, prediction in zip(owners.values(), predictions, strict=True):
+                _add(items, prediction, outcome)
             return
         for name in names:  # if it is one, those that share its rows are left
             self._run(
@@ -149,56 +155,56 @@ class Evaluator:
                 outcome,
             )
 
-    def _left_alone(self, rows: Sequence[Row]) -> list[Prediction]:
+    def _predict_unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
         """Rows that are sure to be their base's run, but for rounding: what that is, the canonical
         computation says of near-ties."""
-        decisions = self._captures.decisions([row.alone for row in rows])
+        predictions = self._cache.predictions([row.unpatched for row in rows])
         canonical = self._oracle.canonical
-        again = [
+        was_near_tie = [
             at
-            for at, d in enumerate(decisions)
-            if d.again and not canonical.changes_nothing(rows[at])
+            for at, d in enumerate(predictions)
+            if d.was_near_tie and not canonical.changes_nothing(rows[at])
         ]
-        return self._again(rows, decisions, again)
+        return self._decide_near_ties(rows, predictions, was_near_tie)
 
     @torch.inference_mode()
-    def _decide(self, rows: Sequence[Row]) -> list[Prediction]:
-        decisions = self._decided(self._path, rows)
-        if self._path is self._oracle:
-            return decisions
+    def _predict(self, rows: Sequence[Row]) -> list[Prediction]:
+        predictions = self._predict_by(self._executor, rows)
+        if self._executor is self._oracle:
+            return predictions
         brittle = {at for at, row in enumerate(rows) if cancels(row)}
-        return self._again(
-            rows, decisions, sorted(brittle | set(near_ties(decisions, self._tolerance)))
+        return self._decide_near_ties(
+            rows, predictions, sorted(brittle | set(near_ties(predictions, self._tolerance)))
         )
 
     @torch.inference_mode()
-    def _again(
-        self, rows: Sequence[Row], decisions: list[Prediction], which: Sequence[int]
+    def _decide_near_ties(
+        self, rows: Sequence[Row], predictions: list[Prediction], which: Sequence[int]
     ) -> list[Prediction]:
         """`decisions`, those of `which` rows as the canonical computation takes them."""
         if not which:
-            return decisions
-        canonical = self._decided(self._oracle, [rows[at] for at in which])
-        found = {at: replace(d, again=True) for at, d in zip(which, canonical, strict=True)}
-        return [found.get(at, d) for at, d in enumerate(decisions)]
+            return predictions
+        canonical = self._predict_by(self._oracle, [rows[at] for at in which])
+        found = {at: replace(d, was_near_tie=True) for at, d in zip(which, canonical, strict=True)}
+        return [found.get(at, d) for at, d in enumerate(predictions)]
 
-    def _decided(self, path: Executor, rows: Sequence[Row]) -> list[Prediction]:
-        meter = self._captures.meter
-        with meter.phase(path.name):  # deciding waits for the device, so its time is in
-            logits = path.logits(rows)
-            decisions = predict(logits, [row.among for row in rows])
-            decisions = with_scores(
-                decisions, logits, self._captures.scoring, [row.base for row in rows]
+    def _predict_by(self, executor: Executor, rows: Sequence[Row]) -> list[Prediction]:
+        meter = self._cache.meter
+        with meter.phase(executor.name):  # deciding waits for the device, so its time is in
+            logits = executor.logits(rows)
+            predictions = predict(logits, [row.among for row in rows])
+            predictions = with_scores(
+                predictions, logits, self._cache.scoring, [row.base for row in rows]
             )
         meter.ran(sum(tokens_of(row.base) for row in rows))
-        return decisions
+        return predictions
 
 
-def _add(items: Sequence[RowRequest], decision: Prediction, outcome: _Token) -> None:
+def _add(items: Sequence[RowRequest], prediction: Prediction, outcome: _Token) -> None:
     for item in items:
         try:
-            outcome.decisions[item] = checked(
-                decision, f"intervention {item.intervention} on pair {item.pair}"
+            outcome.predictions[item] = checked(
+                prediction, f"intervention {item.intervention} on pair {item.pair}"
             )
         except ArithmeticError as error:
             outcome.faults.setdefault(item.intervention, Fault(item.block, error))

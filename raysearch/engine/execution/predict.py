@@ -55,8 +55,8 @@ class Prediction:
     id: int
     gap: float
     finite: bool
-    heard: AnswerLogits | None = None
-    again: bool = field(default=False, compare=False)
+    answer_logits: AnswerLogits | None = None
+    was_near_tie: bool = field(default=False, compare=False)
 
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
@@ -83,7 +83,7 @@ def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Te
 
 
 def with_scores(
-    decisions: list[Prediction],
+    predictions: list[Prediction],
     logits: Float[Tensor, "row vocab"],
     scoring: Scoring,
     bases: Sequence[ModelInput],
@@ -91,20 +91,20 @@ def with_scores(
     """`decisions`, taken of `logits`, with what `scoring` reads of them beside. `bases`: of the
     rows, in their order."""
     if not scoring.names:
-        return decisions
-    heard = read_logits(logits, scoring.of_bases(bases))
-    return [replace(d, heard=h) for d, h in zip(decisions, heard, strict=True)]
+        return predictions
+    answer_logits = read_logits(logits, scoring.of_bases(bases))
+    return [replace(d, answer_logits=h) for d, h in zip(predictions, answer_logits, strict=True)]
 
 
-def checked(decision: Prediction, what: str) -> Prediction:
+def checked(prediction: Prediction, what: str) -> Prediction:
     """The decision itself. Raises: NonFiniteLogitsError, naming `what` was run, where its logits
     are not finite."""
-    if not decision.finite:
+    if not prediction.finite:
         raise NonFiniteLogitsError(
             f"{what}: the logits are not finite; the model overflows here, or its weights are "
             f"broken"
         )
-    return decision
+    return prediction
 
 
 def gap_error(one: Prediction, other: Prediction) -> float:
@@ -121,12 +121,12 @@ def gap_error(one: Prediction, other: Prediction) -> float:
     return abs(one.gap - other.gap) if one.id == other.id else one.gap + other.gap
 
 
-def is_unsure(decision: Prediction, tolerance: float) -> bool:
+def is_unsure(prediction: Prediction, tolerance: float) -> bool:
     """Whether it is left to the canonical computation: it is too close to call in a batch, or what
     the batch gives is no number."""
-    return not decision.finite or decision.gap < tolerance
+    return not prediction.finite or prediction.gap < tolerance
 
 
-def near_ties(decisions: Sequence[Prediction], tolerance: float) -> list[int]:
+def near_ties(predictions: Sequence[Prediction], tolerance: float) -> list[int]:
     """Which of `decisions` are left to the canonical computation: their places."""
-    return [at for at, d in enumerate(decisions) if is_unsure(d, tolerance)]
+    return [at for at, d in enumerate(predictions) if is_unsure(d, tolerance)]

@@ -30,14 +30,14 @@ from transformers import Cache, DynamicCache
 from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Layers
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.components import Components, HookPoint
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
     Edit,
     HookCall,
     ModuleCall,
+    as_rows_and_tokens,
     output_activation,
     owned_hooks,
-    seen,
 )
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.networks.point import Point
@@ -74,12 +74,14 @@ class EntryPoint:
 class Replay:
     """Waves on one model."""
 
-    def __init__(self, network: LanguageModel, taps: Components, captures: ActivationCache) -> None:
+    def __init__(
+        self, network: LanguageModel, hook_points: Components, cache: ActivationCache
+    ) -> None:
         self._network = network
         self._model = network.model
         self._layers = network.layers
-        self._taps = taps
-        self._captures = captures
+        self._hook_points = hook_points
+        self._cache = cache
         self._templates: OrderedDict[WaveShape, _Template] = (
             OrderedDict()
         )  # least recently used first
@@ -87,7 +89,7 @@ class Replay:
     def shape_of(self, row: Row) -> WaveShape | None:
         """The shape of the wave that `row` travels in. None: it is patched outside of the blocks,
         or nowhere."""
-        if not row.patches or any(self._taps.at(p.point).layer is None for p in row.patches):
+        if not row.patches or any(self._hook_points.at(p.point).layer is None for p in row.patches):
             return None
         assert isinstance(row.base, tuple), "a language model is given token ids"
         tokens = [t for p in row.patches for t in p.tokens]
@@ -98,12 +100,15 @@ class Replay:
             )
         return WaveShape(min(tokens), len(row.base))
 
-    def joint_of(self, row: Row) -> EntryPoint:
+    def entry_point_of(self, row: Row) -> EntryPoint:
         """Where `row` joins. It has a shape."""
-        return min(self._joint(patch, row) for patch in row.patches)
+        return min(self._entry_point(patch, row) for patch in row.patches)
 
     def logits(
-        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], lent: Replacements | None = None
+        self,
+        rows: Sequence[Row],
+        runs: Mapping[Row, CachedRun],
+        replacements: Replacements | None = None,
     ) -> Float[Tensor, "row vocab"]:
         """The logits (float32) at the answer of every row, in the order of `rows`, which are of one
         shape.
@@ -116,8 +121,8 @@ class Replay:
         assert all(self.shape_of(row) == shape for row in rows), (
             "rows of one wave begin at one token and have one length"
         )
-        order = sorted(range(len(rows)), key=lambda i: self.joint_of(rows[i]))
-        own = None if lent is None else [lent[i] for i in order]
+        order = sorted(range(len(rows)), key=lambda i: self.entry_point_of(rows[i]))
+        own = None if replacements is None else [replacements[i] for i in order]
         hidden = self._walk([rows[i] for i in order], shape, runs, own)
         logits = self._head(hidden[:, -1:], shape)
         back = sorted(range(len(rows)), key=order.__getitem__)
@@ -128,25 +133,30 @@ class Replay:
         rows: list[Row],
         shape: WaveShape,
         runs: Mapping[Row, CachedRun],
-        lent: Replacements | None,
+        replacements: Replacements | None,
     ) -> Float[Tensor, "row suffix d_model"]:
         """The residual after the last layer. `rows` are in the order in which they join."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
-        joining = {joint: list(group) for joint, group in groupby(rows, self.joint_of)}
-        edits = self._edits(rows, runs, lent)
+        entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
+        edits = self._edits(rows, runs, replacements)
         hidden: Tensor | None = None
-        for layer in range(min(joining).layer, len(self._layers)):
+        for layer in range(min(entering).layer, len(self._layers)):
             before, after = EntryPoint(layer, after=False), EntryPoint(layer, after=True)
-            hidden = self._join(hidden, joining.get(before, ()), before.point, shape.start, runs)
+            hidden = self._join(hidden, entering.get(before, ()), before.point, shape.start, runs)
             if hidden is not None:
                 prefix.rows = len(hidden)
-                hooks = [tap.hook(edit, first=shape.start) for tap, edit in edits.get(before, ())]
+                hooks = [
+                    hook_point.hook(edit, first=shape.start)
+                    for hook_point, edit in edits.get(before, ())
+                ]
                 with owned_hooks(hooks):
                     hidden = template.call(self._layers[layer], layer, hidden, prefix)
-            hidden = self._join(hidden, joining.get(after, ()), after.point, shape.start, runs)
+            hidden = self._join(hidden, entering.get(after, ()), after.point, shape.start, runs)
             if hidden is not None:
-                hidden = _edited(hidden, [edit for _, edit in edits.get(after, ())], shape.start)
+                hidden = _apply_edits(
+                    hidden, [edit for _, edit in edits.get(after, ())], shape.start
+                )
         assert hidden is not None, "a wave has rows"
         return hidden
 
@@ -161,41 +171,43 @@ class Replay:
         """The residual of those on their way, and below them of those that join."""
         if not rows:
             return hidden
-        new = torch.stack([self._captures.at(runs[Row(row.base)], point)[start:] for row in rows])
+        new = torch.stack([self._cache.at(runs[Row(row.base)], point)[start:] for row in rows])
         return new if hidden is None else torch.cat((hidden, new.to(hidden.device)))
 
     def _edits(
-        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], lent: Replacements | None
+        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], replacements: Replacements | None
     ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
         """What is patched at each joint: while its block runs, or after it."""
-        joints = sorted({self._joint(patch, row) for row in rows for patch in row.patches})
+        entries = sorted({self._entry_point(patch, row) for row in rows for patch in row.patches})
         edits = {}
-        for joint in joints:
+        for entry in entries:
             own = [
-                Row(row.base, tuple(p for p in row.patches if self._joint(p, row) == joint))
+                Row(row.base, tuple(p for p in row.patches if self._entry_point(p, row) == entry))
                 for row in rows
             ]
-            edits[joint] = edits_of(
+            edits[entry] = edits_of(
                 own,
                 [0] * len(own),
-                self._taps,
-                lambda s: self._captures.at(runs[s.run], s.point),
-                lent,
+                self._hook_points,
+                lambda s: self._cache.at(runs[s.run], s.point),
+                replacements,
             )
         return edits
 
-    def _joint(self, patch: Patch, row: Row) -> EntryPoint:
+    def _entry_point(self, patch: Patch, row: Row) -> EntryPoint:
         """Before the block in which the patch lies; after it, for its output as such, unless `row`
         skips the block."""
-        tap = self._taps.at(patch.point)
-        assert tap.layer is not None, "a patch outside of the blocks is not replayed"
+        hook_point = self._hook_points.at(patch.point)
+        assert hook_point.layer is not None, "a patch outside of the blocks is not replayed"
         skipped = any(p.kind.lent == "input" and p.point == patch.point for p in row.patches)
-        return EntryPoint(tap.layer, tap.is_block and tap.side == "output" and not skipped)
+        return EntryPoint(
+            hook_point.layer, hook_point.is_block and hook_point.side == "output" and not skipped
+        )
 
     def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":
         found = self._templates.pop(shape, None)
         if found is None:
-            with constant():
+            with detached():
                 found = _Template(self._network, shape, run, self._network.tuples)
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
@@ -262,7 +274,7 @@ class _Template:
             *(prefix if a is self._cache else a for a in args),
             **{k: prefix if a is self._cache else a for k, a in kwargs.items()},
         )
-        return seen(output_activation(out))
+        return as_rows_and_tokens(output_activation(out))
 
 
 class _Prefix(Cache):
@@ -290,7 +302,7 @@ class _Prefix(Cache):
         return self._start
 
 
-def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
+def _apply_edits(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
     for edit in edits:
         new = edit(hidden, HookCall(start, True, ModuleCall((), {}), False))
         hidden = hidden if new is None else new
@@ -300,13 +312,15 @@ def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
 def _before(start: int, of_bases: Sequence[Layers | None]) -> Layers:
     """Of each layer, the bases' keys or values (base, head, token, d_head) of the tokens before
     `start`."""
-    kept = [layers for layers in of_bases if layers is not None]
-    assert len(kept) == len(of_bases), "a run without keys and values cannot be replayed on"
-    if all(isinstance(layers, Tensor) for layers in kept):
+    present = [layers for layers in of_bases if layers is not None]
+    assert len(present) == len(of_bases), "a run without keys and values cannot be replayed on"
+    if all(isinstance(layers, Tensor) for layers in present):
         return torch.stack(
-            [layers[:, :, :start] for layers in kept if isinstance(layers, Tensor)], dim=1
+            [layers[:, :, :start] for layers in present if isinstance(layers, Tensor)], dim=1
         )
-    return [torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*kept, strict=True)]
+    return [
+        torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*present, strict=True)
+    ]
 
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.answer_scores import Scoring, heard_error
+from raysearch.engine.execution.answer_scores import Scoring, answer_logits_error
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -88,8 +88,8 @@ class ExecutorChoice:
     `share`: of the rows tried, those that were.
     """
 
-    path: Executor
-    captures: ActivationCache
+    executor: Executor
+    cache: ActivationCache
     tolerance: float
     share: float = 0.0
 
@@ -104,7 +104,7 @@ class GapErrors:
 
     largest: float
     gaps: tuple[float, ...]
-    heard: float = 0.0
+    logit_error: float = 0.0
 
     def share(self, tolerance: float) -> float:
         """Of rows whose gap is below `tolerance`."""
@@ -114,7 +114,7 @@ class GapErrors:
 @torch.inference_mode()
 def select_executor(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     rows: Sequence[Row],
     limit: RowLimit,
     max_bytes: int,
@@ -129,12 +129,12 @@ def select_executor(
     `rows`: as `trial_rows` makes them. `scoring`: the scores that captures read. `plain`: where the
     canonical computation is at hand.
     """
-    plain = PlainExecutor(network, taps) if plain is None else plain
+    plain = PlainExecutor(network, hook_points) if plain is None else plain
     scoring = Scoring() if scoring is None else scoring
     plain.canonical.prove(rows)
-    wanted, highest, chooses = {}, [], _Chooses()
+    wanted, highest, choice = {}, [], _DiscreteChoices()
     for row in rows:
-        with chooses:
+        with choice:
             logits = plain.logits([row])
         (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
         highest.append(float(logits.max()))
@@ -143,23 +143,25 @@ def select_executor(
         network.name, wanted, least_near_tie(dtype, highest), _step(dtype, highest), held
     )
     nominal = NEAR_TIE[dtype]
-    alone = ActivationCache(
-        network, taps, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
+    one_by_one = ActivationCache(
+        network, hook_points, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
     )
-    slowest = ExecutorChoice(plain, alone, nominal)
-    if dtype != "float32" and chooses.seen:
+    slowest = ExecutorChoice(plain, one_by_one, nominal)
+    if dtype != "float32" and choice.seen:
         log.warning(
             "%s: makes discrete choices on its way (%s), which in %s may go either way in a batch: "
             "each row is run by itself, "
             "slowly; in float32 rows are batched",
             network.name,
-            chooses.seen,
+            choice.seen,
             dtype,
         )
         return slowest
-    captures = ActivationCache(network, taps, limit, 0.0, max_bytes, meter=meter, scoring=scoring)
-    batched = trial.settled(
-        BatchedExecutor(network, taps, captures), captures, "each row is run by itself, slowly"
+    cache = ActivationCache(
+        network, hook_points, limit, 0.0, max_bytes, meter=meter, scoring=scoring
+    )
+    batched = trial.checked(
+        BatchedExecutor(network, hook_points, cache), cache, "each row is run by itself, slowly"
     )
     if batched is None:
         return slowest
@@ -169,10 +171,12 @@ def select_executor(
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", network.name)
         return batched
     keeping = ActivationCache(
-        network, taps, limit, 0.0, max_bytes, keys=True, meter=meter, scoring=scoring
+        network, hook_points, limit, 0.0, max_bytes, keys=True, meter=meter, scoring=scoring
     )
-    replayed = trial.settled(
-        ReplayExecutor(network, taps, keeping), keeping, "rows are run whole, not from the patch on"
+    replayed = trial.checked(
+        ReplayExecutor(network, hook_points, keeping),
+        keeping,
+        "rows are run whole, not from the patch on",
     )
     return batched if replayed is None else replayed
 
@@ -188,21 +192,21 @@ class _Trial:
     step: float
     held: float
 
-    def settled(
-        self, path: Executor, captures: ActivationCache, otherwise: str
+    def checked(
+        self, executor: Executor, cache: ActivationCache, otherwise: str
     ) -> ExecutorChoice | None:
         """The path with its tolerance; None where it does not hold, and then warns of what is done
         `otherwise`."""
         try:
-            error = error_of(path, captures, self.wanted)
+            error = error_of(executor, cache, self.wanted)
             most = max(self.least / SAFETY, MOST * self.step)
             tolerance, why = max(self.least, SAFETY * error.largest), ""
             if self.wanted and not error.gaps:
                 why = "no row that was tried has finite logits"
             elif not error.largest <= most:
                 why = f"logits differ by up to {error.largest:.2g} in the gap of the best two; allowed {most:.2g}"
-            elif not error.heard <= self.held:
-                why = f"logits that scores read differ by up to {error.heard:.2g}; allowed {self.held:.2g}"
+            elif not error.answer_logits <= self.held:
+                why = f"logits that scores read differ by up to {error.answer_logits:.2g}; allowed {self.held:.2g}"
             elif tolerance > self.least and error.share(tolerance) > HALF:
                 why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
         except (
@@ -219,41 +223,45 @@ class _Trial:
             log.warning(
                 "%s: the %s path is not the same as one run at a time (%s): %s",
                 self.name,
-                path.name,
+                executor.name,
                 why,
                 otherwise,
             )
             return None
-        captures.settle(tolerance)
-        return ExecutorChoice(path, captures, tolerance, error.share(tolerance))
+        cache.set_tolerance(tolerance)
+        return ExecutorChoice(executor, cache, tolerance, error.share(tolerance))
 
 
 @torch.inference_mode()
 def error_of(
-    path: Executor, captures: ActivationCache, wanted: Mapping[Row, Prediction]
+    executor: Executor, cache: ActivationCache, wanted: Mapping[Row, Prediction]
 ) -> GapErrors:
     """How far `path` is from what is wanted of each row, and `captures` of those without patches."""
-    free = [row for row in wanted if path.is_free(row)]
-    alone = [row for row in wanted if not row.patches]
-    said = list(
+    free = [row for row in wanted if executor.is_free(row)]
+    one_by_one = [row for row in wanted if not row.patches]
+    found = list(
         zip(
-            (*free, *alone), captures.decisions([row.alone for row in (*free, *alone)]), strict=True
-        )
-    )
-    for batch in path.batches([row for row in wanted if not path.is_free(row)]):
-        logits = path.logits(batch)
-        decisions = predict(logits, [row.among for row in batch])
-        said += zip(
-            batch,
-            with_scores(decisions, logits, captures.scoring, [row.base for row in batch]),
+            (*free, *one_by_one),
+            cache.predictions([row.unpatched for row in (*free, *one_by_one)]),
             strict=True,
         )
-    errors = [gap_error(decision, wanted[row]) for row, decision in said]
-    heard = [
-        heard_error(decision.heard, wanted[row].heard) for row, decision in said if decision.finite
+    )
+    for batch in executor.batches([row for row in wanted if not executor.is_free(row)]):
+        logits = executor.logits(batch)
+        predictions = predict(logits, [row.among for row in batch])
+        found += zip(
+            batch,
+            with_scores(predictions, logits, cache.scoring, [row.base for row in batch]),
+            strict=True,
+        )
+    errors = [gap_error(prediction, wanted[row]) for row, prediction in found]
+    logit_error = [
+        answer_logits_error(prediction.answer_logits, wanted[row].answer_logits)
+        for row, prediction in found
+        if prediction.finite
     ]
-    gaps = tuple(decision.gap for _, decision in said if decision.finite)
-    return GapErrors(max(errors, default=0.0), gaps, max(heard, default=0.0))
+    gaps = tuple(prediction.gap for _, prediction in found if prediction.finite)
+    return GapErrors(max(errors, default=0.0), gaps, max(logit_error, default=0.0))
 
 
 def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:
@@ -264,7 +272,7 @@ def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]
     text without its last, in a random layer: it is none where tokens look ahead.
     """
     rng = random.Random(f"{seed}.selfcheck")
-    trial = [*rows, *(row.alone for row in rows)]
+    trial = [*rows, *(row.unpatched for row in rows)]
     for given in dict.fromkeys(row.base for row in rows):
         if isinstance(given, tuple) and len(given) > 1:
             trial.append(
@@ -278,7 +286,7 @@ def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]
     return list(dict.fromkeys(trial))
 
 
-def straddling(
+def boundary_rows(
     texts: Iterable[Ids], layers: int, lengths: Sequence[int], seed: int = 0
 ) -> list[Row]:
     """Rows on both sides of each of `lengths` that some of `texts` are longer than and others not.
@@ -296,8 +304,8 @@ def straddling(
         within, beyond, other = longer[0][:length], longer[0][: length + 1], rng.choice(known)
         for base, source in ((within, beyond), (beyond, within)):
             rows.append(Row(base))
-            for at, lender in ((length - 2, source), (length - 1, source), (0, other)):
-                rows.append(_swapped(base, lender, Point(rng.randrange(layers), "residual"), at))
+            for at, text in ((length - 2, source), (length - 1, source), (0, other)):
+                rows.append(_swapped(base, text, Point(rng.randrange(layers), "residual"), at))
     return list(dict.fromkeys(rows))
 
 
@@ -311,7 +319,7 @@ def _step(dtype: str, highest: Sequence[float]) -> float:
     return torch.finfo(getattr(torch, dtype)).eps * largest
 
 
-class _Chooses(TorchFunctionMode):
+class _DiscreteChoices(TorchFunctionMode):
     """Sees whether what runs within picks the best of some numbers, as a router of experts does.
     `seen`: by which function."""
 

@@ -62,19 +62,19 @@ class Adapter:
         try:
             with warnings.catch_warnings(action="ignore"):
                 wrapped: Any = PeftModel.from_pretrained(model, str(self.place))
-                kept = set(load_peft_weights(str(self.place), device="cpu"))
+                stored = set(load_peft_weights(str(self.place), device="cpu"))
                 needed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
                 own = set(wrapped.state_dict())
-                wrong = sorted(needed - kept) + sorted(k for k in kept - needed if k not in own)
+                wrong = sorted(needed - stored) + sorted(k for k in stored - needed if k not in own)
                 if not wrong:
                     merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
         except (
             Exception
         ) as e:  # the call is all theirs: a kind that cannot be merged, shapes, broken files
-            said = " ".join(str(e).split())[:200]
+            message = " ".join(str(e).split())[:200]
             raise ModelError(
                 f"{self.place}: its adapter cannot be merged into {self.base} ({type(e).__name__}: "
-                f"{said}); {_WITHOUT}"
+                f"{message}); {_WITHOUT}"
             ) from e
         if wrong:
             raise ModelError(

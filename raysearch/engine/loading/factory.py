@@ -35,10 +35,10 @@ KEY = "model.path"
 def _returns_module(function: object) -> bool:
     """Whether a function says that it returns a module."""
     try:
-        said = get_type_hints(function).get("return")
+        returned = get_type_hints(function).get("return")
     except (NameError, TypeError):
         return False
-    return isinstance(said, type) and issubclass(said, nn.Module)
+    return isinstance(returned, type) and issubclass(returned, nn.Module)
 
 
 NETWORK = CodeKind(
@@ -62,7 +62,7 @@ class FactorySource:
         """The module that the factory makes, on `device`. Raises: JobError, ModelError in one line."""
         place, _, name = self.path.rpartition(":")
         with torch.random.fork_rng(devices=[]):
-            module = _made(place, name)
+            module = _make(place, name)
         digest = module_digest(module, Path(place) if place.endswith(".py") else None)
         try:
             module = module.to(device=device, dtype=DTYPES[self.dtype])
@@ -137,9 +137,9 @@ def look_at(
     ModelError, PairsError, one line."""
     loaded = source.load()
     network, encode = loaded.open(pairs)
-    taps = Components(network)
+    hook_points = Components(network)
     return ModelSummary(
-        components=tuple(taps.facts(component) for component in components),
+        components=tuple(hook_points.facts(component) for component in components),
         layers=len(network.blocks),
         width=network.width,
         heads=network.heads,
@@ -172,7 +172,7 @@ def module_digest(module: nn.Module, file: Path | None = None) -> str:
     return whole.hexdigest()
 
 
-def _made(place: str, name: str) -> nn.Module:
+def _make(place: str, name: str) -> nn.Module:
     """What the factory makes. Raises: JobError where it is not there, ModelError where it raises or
     makes something else."""
     shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"

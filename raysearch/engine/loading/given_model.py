@@ -30,7 +30,7 @@ from raysearch.engine.networks.half_precision import drop_copies, slow_down, spe
 from raysearch.engine.networks.network import LoadedNetwork, NetworkSource
 from raysearch.errors import ModelError
 
-_NOT_OURS = ("torch", "transformers", "peft", "builtins")
+_KNOWN_PACKAGES = ("torch", "transformers", "peft", "builtins")
 """Packages whose code is known by their versions, which the run keeps."""
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Of a configuration: what says nothing of the outputs, or is said by the weights."""
@@ -128,7 +128,7 @@ class GivenModel:
 
     def as_source(self, wording: PromptFormat = PLAIN, by_content: bool = False) -> NetworkSource:
         """The source of a replica that is this very model."""
-        return _Here(self, wording, by_content)
+        return _InPlaceSource(self, wording, by_content)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -150,7 +150,7 @@ class GivenModel:
 
 
 @dataclass(frozen=True)
-class _Here:
+class _InPlaceSource:
     """Nothing is read: the model is where its owner has put it, whatever device is asked."""
 
     model: GivenModel
@@ -189,8 +189,8 @@ def content_digest(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None 
             whole.update(_code(getattr(function, "__code__", None)))
     config = getattr(module, "config", None)
     if config is not None and hasattr(config, "to_dict"):
-        said = {k: v for k, v in config.to_dict().items() if k not in _VOLATILE}
-        whole.update(json.dumps(said, sort_keys=True, default=str).encode())
+        settings = {k: v for k, v in config.to_dict().items() if k not in _VOLATILE}
+        whole.update(json.dumps(settings, sort_keys=True, default=str).encode())
     whole.update(_adapters(module))
     if tokenizer is not None:
         whole.update(_tokenizer(tokenizer))
@@ -200,26 +200,26 @@ def content_digest(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None 
 def _adapters(module: nn.Module) -> bytes:
     """Of adapters that peft has put in: which are active, merged or switched off, and their
     factors, module by module; else nothing."""
-    told = ("active_adapters", "merged_adapters", "disable_adapters", "scaling")
-    said = {
-        name: {key: getattr(part, key, None) for key in told}
+    fields = ("active_adapters", "merged_adapters", "disable_adapters", "scaling")
+    settings = {
+        name: {key: getattr(part, key, None) for key in fields}
         for name, part in module.named_modules()
         if isinstance(
             getattr(part, "active_adapters", None), list
         )  # of a model of transformers it is a method
     }
-    if not said:
+    if not settings:
         return b""
     configs = {
         name: config.to_dict() for name, config in getattr(module, "peft_config", {}).items()
     }
-    kept = {
+    relevant = {
         name: {k: v for k, v in c.items() if k not in _OF_ADAPTERS} for name, c in configs.items()
     }
-    return json.dumps([said, kept], sort_keys=True, default=_plainly).encode()
+    return json.dumps([settings, relevant], sort_keys=True, default=_json_value).encode()
 
 
-def _plainly(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
@@ -233,8 +233,8 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> bytes:
     )
     if isinstance(rules, dict):
         rules = {k: v for k, v in rules.items() if k not in ("padding", "truncation")}
-    said = [rules, tokenizer.chat_template, tokenizer.special_tokens_map]
-    return json.dumps(said, sort_keys=True, default=str).encode()
+    settings = [rules, tokenizer.chat_template, tokenizer.special_tokens_map]
+    return json.dumps(settings, sort_keys=True, default=str).encode()
 
 
 def _own_forward(part: nn.Module) -> list[Any]:
@@ -249,7 +249,7 @@ def _own_forward(part: nn.Module) -> list[Any]:
 
 
 def _is_known(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in _NOT_OURS
+    return kind.__module__.partition(".")[0] in _KNOWN_PACKAGES
 
 
 def _methods(kind: type) -> list[Any]:

@@ -43,7 +43,7 @@ from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
-from raysearch.engine.networks.length_boundaries import most_tokens, told_by
+from raysearch.engine.networks.length_boundaries import config_values, most_tokens
 from raysearch.engine.networks.network import Encoder, LanguageModel
 from raysearch.errors import ModelError
 
@@ -178,9 +178,9 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     if adapter is not None and not adapter.is_beside:
         of_base = digest_of(_files_of(base)[0], source.trust_remote_code)
         digest = hashlib.sha256(f"{digest} on {of_base}".encode()).hexdigest()
-    said = () if folder.is_file() else unused(folder, source.trust_remote_code)
+    notes = () if folder.is_file() else unused(folder, source.trust_remote_code)
     return LoadedModel(
-        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *said)
+        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *notes)
     )
 
 
@@ -207,9 +207,9 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
         except Exception as e:
             raise _unloadable(base, "configuration", e) from e
     network = LanguageModel(model)
-    taps = Components(network)
+    hook_points = Components(network)
     return ModelSummary(
-        components=tuple(taps.facts(component) for component in components),
+        components=tuple(hook_points.facts(component) for component in components),
         layers=len(network.blocks),
         width=network.width,
         heads=network.heads,
@@ -243,13 +243,13 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = most_tokens(told_by(model.config.get_text_config()))
-    said = (
+    longest = most_tokens(config_values(model.config.get_text_config()))
+    answer_tokens = (
         max((e.longest for e in encoded), default=1) - 1
     )  # the last token of an answer is not read
     for e in encoded:
-        if longest is not None and e.tokens + said > longest:
-            answer = f" and {said} of an answer" if said else ""
+        if longest is not None and e.tokens + answer_tokens > longest:
+            answer = f" and {answer_tokens} of an answer" if answer_tokens else ""
             raise ModelError(
                 f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most "
                 f"{longest}; shorten its texts"

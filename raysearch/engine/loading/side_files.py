@@ -44,14 +44,14 @@ def check_beside(folder: Path) -> None:
             f"says how they change the model, so they "
             "would be left out; save it with peft, merge it into the weights, or take the file away"
         )
-    told = (
+    marker = (
         "modules.json" if _is_sentence_transformer(folder) else "config_sentence_transformers.json"
     )
-    if told in names:
+    if marker in names:
         raise ModelError(
-            f"{folder}: {told} makes it a sentence-transformers model, which puts out one vector "
+            f"{folder}: {marker} makes it a sentence-transformers model, which puts out one vector "
             f"of a text and no next token; to search "
-            f"its language model alone, take {told} away"
+            f"its language model alone, take {marker} away"
         )
     absent = sorted(_shards(folder) - set(names))
     if absent:

@@ -88,11 +88,13 @@ def _belongs(key: str, model: PreTrainedModel) -> bool:
 
 def _quantised(model: PreTrainedModel) -> str | None:
     """By which method its configuration says that the weights are."""
-    said = getattr(model.config, "quantization_config", None)
-    if said is None:
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
         return None
     method = (
-        said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
+        config.get("quant_method")
+        if isinstance(config, dict)
+        else getattr(config, "quant_method", None)
     )
     return str(method or "a method without a name")
 

@@ -34,7 +34,7 @@ SKIPPED = ("residual", "attention_output", "mlp_output")
 def build_row(
     pair: Encoded,
     intervention: Intervention,
-    taps: Components,
+    hook_points: Components,
     featurizers: Featurizers | None = None,
     lender: Encoded | None = None,
 ) -> Row:
@@ -57,9 +57,10 @@ def build_row(
         )
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
-    lenders = _lenders(pair, intervention, lender)
+    inputs = _source_inputs(pair, intervention, lender)
     patches = tuple(
-        _patch(pair, unit, intervention, taps, featurizers, lenders) for unit in intervention.units
+        _patch(pair, unit, intervention, hook_points, featurizers, inputs)
+        for unit in intervention.units
     )
     _check_apart(pair, patches)
     return Row(pair.base, patches, pair.choices)
@@ -67,7 +68,7 @@ def build_row(
 
 def trials(
     pairs: Sequence[Encoded],
-    taps: Components,
+    hook_points: Components,
     layers: int,
     components: Sequence[str],
     seed: int = 0,
@@ -90,28 +91,32 @@ def trials(
         lender = (
             rng.choice(sorted(pair.sources)) if len(pair.sources) > 1 else next(iter(pair.sources))
         )
-        lent = pair.source_positions[lender]
+        source_tokens = pair.source_positions[lender]
         position = rng.choice(
-            sorted(p for p, at in pair.base_positions.items() if len(lent.get(p, ())) == len(at))
+            sorted(
+                p
+                for p, at in pair.base_positions.items()
+                if len(source_tokens.get(p, ())) == len(at)
+            )
         )
         sites = [Site(at, "residual", position) for at in rng.sample(range(layers), min(2, layers))]
-        sites = sites if _has_residual(taps) else []
+        sites = sites if _has_residual(hook_points) else []
         for component in components:
-            found = taps.of(component)
+            found = hook_points.of(component)
             layer = rng.choice(list(found))
             head = rng.randrange(found[layer].heads) if found[layer].heads else None
             sites.append(
                 Site(
                     layer,
                     component,
-                    _had(taps, pair, lender, Point(layer, component), position),
+                    _position_at(hook_points, pair, lender, Point(layer, component), position),
                     head,
                 )
             )
         units = [Unit(site, source=lender) for site in dict.fromkeys(sites)]
         asked = [Intervention((unit,)) for unit in units]
         rows += [
-            build_row(pair, intervention, taps)
+            build_row(pair, intervention, hook_points)
             for intervention in (*asked, Intervention(tuple(units)))
         ]
         if pair.longest > 1:
@@ -121,19 +126,21 @@ def trials(
     return rows
 
 
-def _has_residual(taps: Components) -> bool:
+def _has_residual(hook_points: Components) -> bool:
     """A network on tensors may have blocks whose activations are of another shape, and be asked
     about other modules alone."""
     try:
-        return bool(taps.of("residual"))
+        return bool(hook_points.of("residual"))
     except ModelError:
         return False
 
 
-def _had(taps: Components, pair: Encoded, lender: str, point: Point, position: str) -> str:
+def _position_at(
+    hook_points: Components, pair: Encoded, lender: str, point: Point, position: str
+) -> str:
     """`position`, or "last" where the activation at `point` is of fewer tokens."""
     sides = (pair.base, pair.base_positions), (pair.sources[lender], pair.source_positions[lender])
-    lasts = [(taps.last(point, given), positions[position]) for given, positions in sides]
+    lasts = [(hook_points.last(point, given), positions[position]) for given, positions in sides]
     return position if all(last is None or max(at) <= last for last, at in lasts) else LAST
 
 
@@ -164,32 +171,35 @@ def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
     return True
 
 
-def _lenders(
+def _source_inputs(
     pair: Encoded, intervention: Intervention, lender: Encoded | None
 ) -> Mapping[str, tuple[ModelInput, Mapping[str, Ids]]]:
     """By the name of a source, the input that lends and its positions."""
     if intervention.control == "self_swap":
         return dict.fromkeys(pair.sources, (pair.base, pair.base_positions))
-    lent = pair if lender is None else lender
-    return {name: (lent.sources[name], lent.source_positions[name]) for name in pair.sources}
+    source_tokens = pair if lender is None else lender
+    return {
+        name: (source_tokens.sources[name], source_tokens.source_positions[name])
+        for name in pair.sources
+    }
 
 
 def _patch(
     pair: Encoded,
     unit: Unit,
     intervention: Intervention,
-    taps: Components,
+    hook_points: Components,
     featurizers: Featurizers | None,
-    lenders: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
+    inputs: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
 ) -> Patch:
-    point, features = _place(unit.site, unit, taps)
+    point, features = _place(unit.site, unit, hook_points)
     tokens = _tokens(
-        pair, pair.base_positions, unit.site.position, "base", taps.last(point, pair.base)
+        pair, pair.base_positions, unit.site.position, "base", hook_points.last(point, pair.base)
     )
     kind: Operation = KINDS[intervention.kind]()
     if featurizers is not None:
         kind = featurizers.kind_of(
-            intervention, unit, len(tokens) * _width(features, taps.at(point))
+            intervention, unit, len(tokens) * _width(features, hook_points.at(point))
         )
     elif unit.subspace.featurizer != "identity":
         raise JobError(
@@ -209,46 +219,52 @@ def _patch(
         return Patch(point, tokens, (), kind, features)
     name = _source(pair, unit)
     lender = unit.source_site or unit.site
-    their_point, their_features = _place(lender, unit, taps)
+    their_point, their_features = _place(lender, unit, hook_points)
     ours, theirs = (
-        _width(f, taps.at(p)) for p, f in ((point, features), (their_point, their_features))
+        _width(f, hook_points.at(p)) for p, f in ((point, features), (their_point, their_features))
     )
     if ours != theirs:
         raise JobError(
             f"{unit.site.called} has {ours} features, {lender.called} {theirs}; take from a site "
             f"of the same width"
         )
-    run, positions = lenders[name]
-    lent = _tokens(pair, positions, lender.position, name, taps.last(their_point, run))
-    if len(tokens) != len(lent):
+    run, positions = inputs[name]
+    source_tokens = _tokens(
+        pair, positions, lender.position, name, hook_points.last(their_point, run)
+    )
+    if len(tokens) != len(source_tokens):
         raise PositionError(
             f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the "
-            f"base, {lender.position!r} has {len(lent)} "
+            f"base, {lender.position!r} has {len(source_tokens)} "
             f"in {name}; a unit needs as many tokens in both"
         )
     return Patch(
-        point, tokens, (Source(Row(run), their_point, lent, their_features),), kind, features
+        point,
+        tokens,
+        (Source(Row(run), their_point, source_tokens, their_features),),
+        kind,
+        features,
     )
 
 
-def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndices]:
+def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, FeatureIndices]:
     """Raises: ModelError for a component, layer or head not there; JobError for coordinates out of
     range."""
     point = Point(site.layer, site.component)
-    tap = taps.at(point)
+    hook_point = hook_points.at(point)
     features: FeatureIndices = None
-    width = tap.width
+    width = hook_point.width
     if site.head is not None:
         if site.component not in PER_HEAD:
             raise JobError(
                 f"{site.component} has no heads; name a head of {', '.join(PER_HEAD)}, or none"
             )
-        if not 0 <= site.head < tap.heads:
+        if not 0 <= site.head < hook_point.heads:
             raise ModelError(
                 f"{site.head} is no head of {replace(site, head=None).called}; it has "
-                f"0..{tap.heads - 1}"
+                f"0..{hook_point.heads - 1}"
             )
-        width = tap.width // tap.heads
+        width = hook_point.width // hook_point.heads
         features = range(site.head * width, (site.head + 1) * width)
     chosen, count = unit.subspace.coordinates, unit.subspace.features
     if chosen is not None and unit.subspace.featurizer == "identity":
@@ -318,7 +334,7 @@ def _check_apart(pair: Encoded, patches: Sequence[Patch]) -> None:
             if shared and _meet(one.features, other.features):
                 at = min(shared)
                 if one.kind.lent != "source" or any(
-                    _lent_at(one, t) != _lent_at(other, t) for t in shared
+                    _source_of_token(one, t) != _source_of_token(other, t) for t in shared
                 ):
                     where = "" if one.point.layer is None else f" in layer {one.point.layer}"
                     raise PositionError(
@@ -332,7 +348,7 @@ def _meet(one: FeatureIndices, other: FeatureIndices) -> bool:
     return one is None or other is None or not set(one).isdisjoint(other)
 
 
-def _lent_at(patch: Patch, token: int) -> tuple[object, ...]:
+def _source_of_token(patch: Patch, token: int) -> tuple[object, ...]:
     (source,) = patch.sources
     return (
         source.run,
@@ -344,5 +360,5 @@ def _lent_at(patch: Patch, token: int) -> tuple[object, ...]:
     )
 
 
-def _width(features: FeatureIndices, tap: HookPoint) -> int:
-    return tap.width if features is None else len(features)
+def _width(features: FeatureIndices, hook_point: HookPoint) -> int:
+    return hook_point.width if features is None else len(features)

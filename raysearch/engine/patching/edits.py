@@ -20,7 +20,7 @@ from raysearch.engine.patching.operations import Noise, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import PositionError
 
-Look = Callable[[Source], Float[Tensor, "token width"]]
+ReadSource = Callable[[Source], Float[Tensor, "token width"]]
 """The component that a source lends, at all tokens of its run."""
 
 Replacements = Sequence[Float[Tensor, "token feature"]]
@@ -37,24 +37,25 @@ class Writes:
     tokens: int
     rows: list[int] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
-    lent: list[Tensor] = field(default_factory=list)
+    replacements: list[Tensor] = field(default_factory=list)
 
 
 def edits_of(
     rows: Sequence[Row],
     pads: Sequence[int],
-    taps: Components,
-    look: Look,
-    lent: Replacements | None = None,
+    hook_points: Components,
+    read_source: ReadSource,
+    replacements: Replacements | None = None,
 ) -> list[tuple[HookPoint, Edit]]:
     """Of each module and side that is patched, the tap and the edit that does all that the rows
     have patched there.
 
     `pads`: where the first token of each row stands.
     """
-    places = _places(enumerate(rows), taps).values()
+    places = _by_module(enumerate(rows), hook_points).values()
     return [
-        (tap, _edit(_round_by_round(of_rows, pads, taps, look, lent))) for tap, of_rows in places
+        (hook_point, _edit(_round_by_round(of_rows, pads, hook_points, read_source, replacements)))
+        for hook_point, of_rows in places
     ]
 
 
@@ -64,43 +65,54 @@ def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
     first_column = min(int(columns.min()) for _, columns in wheres)
     last_column = max(int(columns.max()) for _, columns in wheres)
 
-    def edit(activation: Tensor, moment: HookCall) -> Tensor | None:
-        end = moment.first + activation.shape[1]
-        if moment.last and last_column >= end:
+    def edit(activation: Tensor, hook_call: HookCall) -> Tensor | None:
+        end = hook_call.first + activation.shape[1]
+        if hook_call.last and last_column >= end:
             raise PositionError(
                 f"an activation of {end} tokens has no token {last_column} (from 0, padding "
                 f"counted); name one it has"
             )
-        if first_column >= end or last_column < moment.first:
+        if first_column >= end or last_column < hook_call.first:
             return None
         edited = activation.clone()
-        for (tap, writes), (rows, columns) in zip(rounds, wheres, strict=True):
-            _write(edited, tap, writes, rows, columns - moment.first, moment)
+        for (hook_point, writes), (rows, columns) in zip(rounds, wheres, strict=True):
+            _write(edited, hook_point, writes, rows, columns - hook_call.first, hook_call)
         return edited
 
     return edit
 
 
 def _write(
-    edited: Tensor, tap: HookPoint, writes: Writes, rows: Tensor, columns: Tensor, moment: HookCall
+    edited: Tensor,
+    hook_point: HookPoint,
+    writes: Writes,
+    rows: Tensor,
+    columns: Tensor,
+    hook_call: HookCall,
 ) -> None:
     """Where only some of a unit's tokens are run now (a recurrent network's steps), each token is
     an item of its own."""
     device, tokens = edited.device, writes.tokens
     now = (columns >= 0) & (columns < edited.shape[1])
-    lent = torch.stack(writes.lent).to(device=device, dtype=edited.dtype) if writes.lent else None
+    replacements = (
+        torch.stack(writes.replacements).to(device=device, dtype=edited.dtype)
+        if writes.replacements
+        else None
+    )
     if not bool(now.all()):
         rows, columns, tokens = rows[now], columns[now], 1
-        lent = None if lent is None else lent.flatten(0, 1)[now.to(device), None]
+        replacements = (
+            None if replacements is None else replacements.flatten(0, 1)[now.to(device), None]
+        )
         if not len(rows):
             return
     where = rows.to(device), columns.to(device)
-    vector = tap_columns(tap, writes.features)
+    vector = hook_columns(hook_point, writes.features)
     base = _items(edited[where], vector, tokens)
     source = (
-        _items(moment.input_like(edited)[where], vector, tokens)
+        _items(hook_call.input_like(edited)[where], vector, tokens)
         if writes.kind.lent == "input"
-        else lent
+        else replacements
     )
     new = writes.kind.forward(base, source).flatten(0, 1)
     if vector is None:
@@ -109,15 +121,17 @@ def _write(
         edited[where[0][:, None], where[1][:, None], vector.to(device)] = new
 
 
-def tap_columns(tap: HookPoint, features: FeatureIndices) -> Tensor | None:
+def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Tensor | None:
     """Which columns of the module's activation these features of the component are. None: all."""
     if features is None:
-        return tap.columns
+        return hook_point.columns
     chosen = torch.tensor(list(features))
-    return chosen if tap.columns is None else tap.columns[chosen]
+    return chosen if hook_point.columns is None else hook_point.columns[chosen]
 
 
-def lent_to(patch: Patch, base: object, at: HookPoint, look: Look) -> Tensor | None:
+def replacement_of(
+    patch: Patch, base: object, at: HookPoint, read_source: ReadSource
+) -> Tensor | None:
     """What a patch is lent, of shape (token, feature): from its sources (their mean), or drawn.
     None where nothing is.
 
@@ -129,13 +143,17 @@ def lent_to(patch: Patch, base: object, at: HookPoint, look: Look) -> Tensor | N
     if patch.kind.lent != "source":
         return None
     return (
-        torch.stack([_taken(source, look(source)) for source in patch.sources]).mean(0)
+        torch.stack([_source_tokens(source, read_source(source)) for source in patch.sources]).mean(
+            0
+        )
         if len(patch.sources) > 1
-        else _taken(patch.sources[0], look(patch.sources[0]))
+        else _source_tokens(patch.sources[0], read_source(patch.sources[0]))
     )
 
 
-def _taken(source: Source, seen: Float[Tensor, "token width"]) -> Float[Tensor, "token feature"]:
+def _source_tokens(
+    source: Source, seen: Float[Tensor, "token width"]
+) -> Float[Tensor, "token feature"]:
     if max(source.tokens) >= len(seen):
         raise PositionError(
             f"the source has {len(seen)} tokens; token {max(source.tokens)} (from 0) is to be "
@@ -170,41 +188,49 @@ def _items(
 _Numbered = list[tuple[int, Row, list[Patch]]]
 
 
-def _places(
-    rows: Iterable[tuple[int, Row]], taps: Components
+def _by_module(
+    rows: Iterable[tuple[int, Row]], hook_points: Components
 ) -> dict[tuple[int, HookSide], tuple[HookPoint, _Numbered]]:
     """The rows that are patched at each place, with their patches there, in the order of the rows."""
     places: dict[tuple[int, HookSide], tuple[HookPoint, _Numbered]] = {}
     for at, row in rows:
         own: dict[tuple[int, HookSide], list[Patch]] = {}
         for patch in row.patches:
-            tap = taps.at(patch.point)
-            place = id(tap.module), tap.side
+            hook_point = hook_points.at(patch.point)
+            place = id(hook_point.module), hook_point.side
             own.setdefault(place, []).append(patch)
-            places.setdefault(place, (tap, []))
+            places.setdefault(place, (hook_point, []))
         for place, patches in own.items():
             places[place][1].append((at, row, patches))
     return places
 
 
 def _round_by_round(
-    rows: _Numbered, pads: Sequence[int], taps: Components, look: Look, lent: Replacements | None
+    rows: _Numbered,
+    pads: Sequence[int],
+    hook_points: Components,
+    read_source: ReadSource,
+    replacements: Replacements | None,
 ) -> list[tuple[HookPoint, Writes]]:
     """First the first patch of every row, then the second, ...; in each round, those alike
     together."""
     rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
     for at, row, patches in rows:
         for turn, patch in enumerate(patches):
-            tap = taps.at(patch.point)
+            hook_point = hook_points.at(patch.point)
             alike = turn, patch.point, patch.kind, patch.features, len(patch.tokens)
             _, writes = rounds.setdefault(
-                alike, (tap, Writes(patch.kind, patch.features, len(patch.tokens)))
+                alike, (hook_point, Writes(patch.kind, patch.features, len(patch.tokens)))
             )
             writes.rows += [at] * len(patch.tokens)
             writes.columns += [pads[at] + token for token in patch.tokens]
-            own = lent_to(patch, row.base, tap, look) if lent is None else lent[at]
+            own = (
+                replacement_of(patch, row.base, hook_point, read_source)
+                if replacements is None
+                else replacements[at]
+            )
             if own is not None:
-                writes.lent.append(own)
+                writes.replacements.append(own)
     return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]
 
 

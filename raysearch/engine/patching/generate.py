@@ -34,7 +34,7 @@ class Sampling:
 @torch.inference_mode()
 def generate(
     network: LanguageModel,
-    taps: Components,
+    hook_points: Components,
     row: Row,
     new_tokens: int,
     every: bool = False,
@@ -58,17 +58,17 @@ def generate(
             f"it has"
         )
     onwards = (
-        edits(network, taps, Row(prompt, tuple(map(_of_last, row.patches))))
+        edits(network, hook_points, Row(prompt, tuple(map(_of_last, row.patches))))
         if every
         else [None] * len(row.patches)
     )
     counts = [0] * len(row.patches)
     hooks = []
     for at, (patch, edit, again) in enumerate(
-        zip(row.patches, edits(network, taps, row), onwards, strict=True)
+        zip(row.patches, edits(network, hook_points, row), onwards, strict=True)
     ):
-        tap = taps.at(patch.point)
-        hooks.append(tap.hook(_counted(counts, at, len(prompt), edit, again), times=None))
+        hook_point = hook_points.at(patch.point)
+        hooks.append(hook_point.hook(_counted(counts, at, len(prompt), edit, again), times=None))
     options: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         options = {
@@ -102,12 +102,12 @@ def generate(
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | None) -> Edit:
     """`edit` on the prompt, `again` on each new token."""
 
-    def counted(activation: Tensor, moment: HookCall) -> Tensor | None:
+    def counted(activation: Tensor, hook_call: HookCall) -> Tensor | None:
         counts[at] += 1
-        if moment.first == 0:
-            return edit(activation, moment)
-        assert moment.first >= prompt, "the prompt is run at once"
-        return None if again is None else again(activation, replace(moment, first=0))
+        if hook_call.first == 0:
+            return edit(activation, hook_call)
+        assert hook_call.first >= prompt, "the prompt is run at once"
+        return None if again is None else again(activation, replace(hook_call, first=0))
 
     return counted
 

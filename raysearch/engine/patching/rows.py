@@ -60,7 +60,7 @@ class Row:
         return self._hash
 
     @property
-    def alone(self) -> "Row":
+    def unpatched(self) -> "Row":
         """The base's run without intervention, to be decided alike."""
         return Row(self.base, (), self.among)
 

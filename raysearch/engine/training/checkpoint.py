@@ -66,13 +66,13 @@ class Checkpoint:
     stopped: bool = False
     collapsed: bool = False
 
-    def look(self, seen: Validation, patience: int) -> None:
+    def record_validation(self, validation: Validation, patience: int) -> None:
         """Takes notice of a validation. The featurizer is hardened."""
-        self.points += ((self.step, sum(self.losses) / max(1, len(self.losses)), seen.iia),)
+        self.points += ((self.step, sum(self.losses) / max(1, len(self.losses)), validation.iia),)
         self.losses = ()
-        if self.best is None or seen.is_better_than(self.validation):
+        if self.best is None or validation.is_better_than(self.validation):
             self.validation, self.best, self.found = (
-                seen,
+                validation,
                 to_bytes(self.featurizer),
                 self.featurizer.found(),
             )
@@ -108,7 +108,7 @@ class Checkpoint:
             {"fit": canonical_json(facts)},
         )
 
-    def take_up(self, state: bytes, recipe: Recipe) -> None:
+    def restore(self, state: bytes, recipe: Recipe) -> None:
         """Becomes what `to_bytes` was made of. Raises: ResumeError where that was another fit, or
         asked for otherwise."""
         assert self.optimizer is not None, "what is not trained is not gone on with"

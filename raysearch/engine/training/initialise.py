@@ -20,10 +20,10 @@ from raysearch.errors import JobError
 
 
 def initialise(
-    asked: FitRequest,
+    request: FitRequest,
     captured: CapturedUnit,
     train: Sequence[int],
-    taps: Components,
+    hook_points: Components,
     recipe: Recipe,
 ) -> Featurizer:
     """A featurizer before its first step; principal components that a mask lies over are those of
@@ -31,20 +31,22 @@ def initialise(
 
     Raises: JobError for what cannot be had, such as more features than the unit has.
     """
-    (unit,) = asked.intervention.units
+    (unit,) = request.intervention.units
     subspace = unit.subspace
     if subspace.featurizer not in TRAINED:
         raise JobError(
             f"{subspace.featurizer} is not trained; those that are: {', '.join(TRAINED)}"
         )
     heads = (
-        captured.tokens * taps.at(Point(unit.site.layer, unit.site.component)).heads
+        captured.tokens * hook_points.at(Point(unit.site.layer, unit.site.component)).heads
         if unit.site.head is None
         else 0
     )
-    at = torch.tensor([captured.lanes[index].at for index in train], device=captured.base.device)
-    if asked.start is not None:
-        larger = from_bytes(asked.start)
+    at = torch.tensor(
+        [captured.pair_rows[index].at for index in train], device=captured.base.device
+    )
+    if request.start is not None:
+        larger = from_bytes(request.start)
         assert isinstance(larger, Rotation), "what is begun within is a rotation"
         return Rotation.within(
             larger, captured.source[at] - captured.base[at], subspace.features or 0
@@ -52,7 +54,7 @@ def initialise(
     activations = (
         torch.cat((captured.base[at], captured.source[at])) if subspace.basis == "pca" else None
     )
-    generator = torch.Generator().manual_seed(asked.seed)
+    generator = torch.Generator().manual_seed(request.seed)
     featurizer = untrained(subspace, captured.width, generator, heads, activations=activations)
     if isinstance(featurizer, Boundless | BoundlessRank | Mask):
         if recipe.temperature is not None:

@@ -57,7 +57,7 @@ class Recipe:
             return 1.0 - done
         return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
 
-    def is_looked_at(self, step: int) -> bool:
+    def is_validated_after(self, step: int) -> bool:
         """Whether the validation part is run once `step` steps are done."""
         regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
         return regular or step in self.rungs
@@ -80,13 +80,13 @@ class Recipe:
         raise JobError(f"{self.optimizer!r} is no optimizer; it may be adam, adamw or sgd")
 
 
-def divided(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The pairs to train on and to validate on, in ascending order: a function of the indices
     alone, the same for every fit."""
     shuffled = sorted(indices)
     random.Random(f"{shuffled}.validation").shuffle(shuffled)
-    held = round(share * len(shuffled))
-    return tuple(sorted(shuffled[held:])), tuple(sorted(shuffled[:held]))
+    held_out = round(share * len(shuffled))
+    return tuple(sorted(shuffled[held_out:])), tuple(sorted(shuffled[:held_out]))
 
 
 def batch_of(indices: Sequence[int], size: int, seed: int, step: int) -> list[int]:

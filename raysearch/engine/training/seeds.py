@@ -30,11 +30,11 @@ def fit_seeds(
         seed for seed in seeds if seed.intervention.units[0].subspace.featurizer in CLOSED_FORM
     ]
     trained = [seed for seed in seeds if seed not in closed]
-    asked = [
+    requests = [
         FitRequest(s.intervention, s.seed, *(_named(d, tensors) for d in (s.state, s.start)))
         for s in trained
     ]
-    fits = trainer.fit(asked, pairs, targets, *steps) if asked else []
+    fits = trainer.fit(requests, pairs, targets, *steps) if requests else []
     found = dict(zip((seed.key for seed in trained), fits, strict=True))
     return found | {
         seed.key: _computed(trainer, seed.intervention, pairs, targets) for seed in closed

@@ -199,7 +199,7 @@ def measured(world: World, rows: list[Row], most: int = 64) -> list[int]:
     items = [RowRequest(f"i{at}", 0, 0, row) for at, row in enumerate(rows)]
     outcome = measurer.measure(items)
     assert not outcome.faults
-    return [outcome.decisions[item][0].id for item in items]
+    return [outcome.predictions[item][0].id for item in items]
 
 
 @settings(max_examples=25, deadline=None)
@@ -303,4 +303,4 @@ def test_an_activation_less_that_of_the_same_prefix_is_left_to_the_oracle(family
         assert not outcome.faults
         for item in items:
             (said,) = predict(world.oracle(item.row)[None])
-            assert outcome.decisions[item] == (said,)
+            assert outcome.predictions[item] == (said,)
