@@ -195,16 +195,16 @@ class Attributor:
         patches: Mapping[Unit, _Patches],
     ) -> dict[ModelInput, AtPoints]:
         """The run of each source that lends on these turns."""
-        replacements = [
+        needed = [
             of[comparison.pair.index].sources[0]
             for of in patches.values()
             for comparison in comparisons
         ]
-        points = list(dict.fromkeys(source.point for source in replacements))
+        points = list(dict.fromkeys(source.point for source in needed))
         seen: dict[ModelInput, AtPoints] = {}
         rows = 1 if probes.one_by_one else self._limit.rows
         for batch in batches(
-            list(dict.fromkeys(s.run.base for s in replacements)), self._network.batch_key, rows
+            list(dict.fromkeys(s.run.base for s in needed)), self._network.batch_key, rows
         ):
             seen.update(zip(batch, probes.look(batch, points), strict=True))
             self._meter.ran(sum(map(tokens_of, batch)))
@@ -269,12 +269,12 @@ def _product(
 ) -> Float[Tensor, "width"]:
     """Number by number, summed over tokens; in double precision, for what cancels."""
     (source,) = patch.sources
-    replacements = _taken(sources[source.run.base][source.point], source.tokens, source.features)
+    theirs = _taken(sources[source.run.base][source.point], source.tokens, source.features)
     ours, gradient = (
         _taken(of[patch.point], patch.tokens, patch.features)
         for of in (base.activations, base.gradients)
     )
-    product: Tensor = (gradient * (replacements.to(ours.device) - ours)).sum(0)
+    product: Tensor = (gradient * (theirs.to(ours.device) - ours)).sum(0)
     return product
 
 

@@ -1,13 +1,13 @@
-"""What runs leave behind: activations at every layer of the components that are wanted, keys and
-values, the decision at the answer.
+"""Cached runs: activations of the wanted components at every layer, keys and values, the prediction
+at the answer.
 
-A run without intervention serves every hypothesis, as a base and as a source; a run intervened upon
-is captured only where it is itself a source. Many are run in one padded batch.
+A run without intervention serves every hypothesis, as a base and as a source; a patched run is
+cached only if it is itself a source. Many inputs run in one padded batch.
 
-Invariants: a run is kept without its padding, so a token's activation has the token's own index; it
-is made once, unless it had to make room (least recently used first, `max_bytes` in all) or
-something more is wanted of it; decisions of unpatched rows are kept for good; all that is kept is
-`constant`.
+Invariants: a run is stored without padding, so a token's activation has the token's own index; it
+is computed once, unless it was evicted (least recently used first, `max_bytes` in all) or more
+components are wanted since; predictions of unpatched rows are never evicted; all that is stored is
+`detached`.
 """
 
 from collections import OrderedDict
@@ -38,15 +38,15 @@ from raysearch.engine.patching.edits import edits_of, sources_of
 from raysearch.engine.patching.rows import Row
 
 Layers = Tensor | Sequence[Tensor]
-"""Of each layer a tensor: stacked where they are alike."""
+"""One tensor for each layer, stacked if they have one shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedRun:
-    """What one run left behind, unpadded: of each component the layers' activations (token, width)
-    in the order of `Taps.of`.
+    """Activations of one run, unpadded: for each component those of its layers (token, width) in
+    the order of `Components.of`.
 
-    `keys`, `values`: of each layer (head, token, d_head); None where they are not kept.
+    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored.
     """
 
     activations: Mapping[str, Layers]
@@ -64,12 +64,12 @@ class CachedRun:
 
 
 class ActivationCache:
-    """The runs of a network, at most `limit.rows` inputs a forward pass, `max_bytes` of them kept.
+    """Caches runs of a network: at most `limit.rows` inputs in a forward pass, at most `max_bytes`
+    stored.
 
-    `tolerance` (logits): a decision closer than this is taken again, by the canonical computation.
-    With `plain`, all are taken there. `keys`: keep keys and values too, for `replay`. `meter`: of
-    the replica; who works with captures counts there too. `scoring`: the scores that are read
-    beside decisions.
+    `tolerance` (logits): predictions with a smaller gap are decided by the canonical computation;
+    with `plain`, all are. `keys`: store keys and values too, for `replay`. `meter`: the replica's
+    usage meter, which users of the cache share. `scoring`: scores that are read with predictions.
     """
 
     def __init__(
@@ -105,7 +105,8 @@ class ActivationCache:
 
     @detached()
     def predictions(self, rows: Sequence[Row]) -> list[Prediction]:
-        """The decision for each row, which are unpatched; those not seen before are run."""
+        """Returns the prediction of each row, none of which is patched; rows not seen before are
+        run."""
         assert not any(row.patches for row in rows), "a run without intervention has no patches"
         unseen = [row for row in dict.fromkeys(rows) if row not in self._predictions]
         near = unseen if self._plain else [row for row in unseen if row in self._near_ties]
@@ -118,21 +119,21 @@ class ActivationCache:
         return [self._predictions[row] for row in rows]
 
     def set_tolerance(self, tolerance: float) -> None:
-        """From now on a gap below `tolerance` is a near-tie; of decisions taken before, those that
-        are one are forgotten."""
+        """Sets the gap below which a prediction is a near-tie, and forgets earlier predictions that
+        are one."""
         self._tolerance = tolerance
         self._near_ties = {row for row, d in self._predictions.items() if is_unsure(d, tolerance)}
         for row in self._near_ties:
             del self._predictions[row]
 
     def want(self, components: Iterable[str]) -> None:
-        """From now on runs keep these components, at every layer: whoever asks for one layer asks
-        for its neighbours next."""
+        """Makes later runs store these components at every layer: who reads one layer reads its
+        neighbours next."""
         self._wanted.update(dict.fromkeys(sorted(components)))
 
     @detached()
     def runs(self, rows: Iterable[Row]) -> dict[Row, CachedRun]:
-        """Each run, with all that is wanted; those not in the cache are made (again)."""
+        """Returns each run with all wanted components; runs not in the cache are computed (again)."""
         wanted_rows = list(dict.fromkeys(rows))
         found: dict[Row, CachedRun] = {}
         for row in wanted_rows:
@@ -144,15 +145,15 @@ class ActivationCache:
         return found
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
-        """The activation of a run at a point that was wanted."""
+        """Returns the activation of a run at a point whose component was wanted."""
         activation: Tensor = run.activations[point.component][self._hook_points.place(point)]
         return activation
 
-    def fit_state(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
-        """`rows` in parts of at most `most` (None: `limit.rows`), whose runs (bases and sources)
-        fit into `max_bytes`.
+    def parts_that_fit(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
+        """Yields `rows` in parts of at most `most` rows (None: `limit.rows`) whose runs, bases and
+        sources, fit into `max_bytes`.
 
-        A row that does not fits alone.
+        A row that does not fit is a part of its own.
         """
         part: list[Row] = []
         inside: set[Row] = set()
@@ -173,8 +174,8 @@ class ActivationCache:
             yield part
 
     def _bytes_of(self, runs: int) -> int:
-        """What so many take, by the last that was made: activations grow with the tokens, and
-        inputs of one job are of a length."""
+        """Estimates the bytes of `runs` runs by the last one: activations grow with tokens, and
+        inputs of a job have similar lengths."""
         return runs * self._last_bytes
 
     def _run_all(self, rows: Sequence[Row]) -> dict[Row, CachedRun]:
@@ -187,7 +188,7 @@ class ActivationCache:
         return made
 
     def _run(self, batch: Sequence[Row]) -> dict[Row, CachedRun]:
-        """Runs `batch`, of one company, and keeps what it saw."""
+        """Runs `batch`, whose rows have one batch key, and stores the results."""
         network, given = self._network, batch[0].base
         pads = [network.pad(row.base) for row in batch]
         replacements = self.runs(sources_of(batch))
@@ -274,13 +275,13 @@ def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: li
 
 
 def _stacked(layers: Sequence[Tensor]) -> Layers:
-    """As one tensor, where that can be."""
+    """Stacks the layers into one tensor if their shapes allow it."""
     alike = len({(t.shape, t.device, t.dtype) for t in layers}) == 1
     return torch.stack(list(layers)) if alike else layers
 
 
 def _row(layers: Layers, at: int, pad: int) -> Layers:
-    """Row `at` without its padding, copied, so that the batch's own memory is let go."""
+    """Returns row `at` without padding, copied, so that the memory of the batch is freed."""
     if isinstance(layers, Tensor):
         return layers[:, at, ..., pad:, :].clone()
     return tuple(t[at, ..., pad:, :].clone() for t in layers)
@@ -289,8 +290,8 @@ def _row(layers: Layers, at: int, pad: int) -> Layers:
 def _keys_and_values(
     cache: DynamicCache | None, blocks: int
 ) -> tuple[Layers | None, Layers | None]:
-    """Of each layer (row, head, token, d_head). None where a layer keeps none: there is nothing to
-    replay on."""
+    """Returns keys and values (row, head, token, d_head) of each layer; None if a layer stores
+    none, which rules out replay."""
     if cache is None:
         return None, None
     kept = [

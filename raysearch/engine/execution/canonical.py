@@ -1,16 +1,16 @@
-"""The canonical computation, by which the answer of a row is defined: the row by itself.
+"""The canonical computation, which defines the answer of a row: the row by itself.
 
-Each source's run and the base's run with its patches is one plain forward pass, at batch one,
-nothing padded, in the model's own dtype (`interchange.oracle`). So the answer depends on the row
-alone: on no company, order, limit of rows, or number of replicas.
+The run of each source and the patched run of the base are plain forward passes at batch size one,
+without padding, in the model's own dtype (`patching.oracle`). So the answer depends on the row
+alone, and not on its batch, the order, the row limit or the number of replicas.
 
-Below its first patch a row is its base's own run at batch one. So blocks that a base's run has been
-through already are not run again for its rows: the same numbers at the same shapes, so the same
-bits (`prove` tries that on the model at hand; where it is not so, all are run).
+Below its first patch a row equals its base's run at batch size one. So blocks that the base's run
+has passed are not run again: equal numbers at equal shapes give equal bits (`prove` tests that on
+the model at hand; if it fails, all blocks are run).
 
-Invariants: what comes out is `oracle`'s, bit for bit; a source's run is made once while there is
-room for what it lends, whoever borrows; never more than `max_bytes` are kept, nor read from a run
-beyond what is asked for where that would not fit.
+Invariants: results are those of `oracle`, bit for bit; a source's run is computed once while its
+activations fit into the cache; never more than `max_bytes` are cached, nor more read from a run
+than asked for if that would not fit.
 """
 
 import logging
@@ -33,15 +33,15 @@ from raysearch.engine.patching.rows import Patch, Row, Source
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2**28
-"""Bytes that may be kept of what sources lend, where nobody says how many."""
+"""Default size of the cache of source activations, in bytes."""
 PROOFS = 6
-"""Rows, of as many layers, on which it is tried whether a run can begin where its first patch lies.
-"""
+"""Number of rows, at as many layers, on which `prove` tests whether a run may start at its first
+patch."""
 
 
 class CanonicalRunner:
-    """Computes rows one by one; keeps what sources lend and bases leave, at most `max_bytes`, least
-    recently used first to go."""
+    """Computes rows one by one; caches activations of sources and bases, at most `max_bytes`, least
+    recently used first out."""
 
     def __init__(
         self, network: Network, hook_points: Components, max_bytes: int = CACHE_BYTES
@@ -55,15 +55,15 @@ class CanonicalRunner:
         self.resumes = False
 
     def logits(self, row: Row, replacements: Replacements | None = None) -> Float[Tensor, "answer"]:
-        """The logits (float32) at the answer. `lent`: what the only patch is lent, where it is not
-        what its source has."""
+        """Computes the logits (float32) at the answer. `replacements`: activation for the only
+        patch, instead of its source's."""
         return oracle(
             self._network, self._hook_points, row, replacements, self._read_run, self._rest_of(row)
         )
 
     def prove(self, rows: Sequence[Row]) -> None:
-        """From now on runs begin where their first patch lies, if on some of `rows` that changes no
-        bit."""
+        """Lets runs start at their first patch from now on, if that changes no bit on some of
+        `rows`."""
         by_layer = {layer: row for row in rows if (layer := self._first_layer(row))}
         layers = sorted(by_layer)
         tried = (
@@ -72,15 +72,15 @@ class CanonicalRunner:
         self.resumes = bool(tried) and all(self._resumes_equal(row) for row in tried)
 
     def changes_nothing(self, row: Row) -> bool:
-        """Whether each patch puts in, bit for bit, what the base's own run has there: the row is
-        then the base's run."""
+        """Returns whether each patch writes, bit for bit, what the base's own run has there: the
+        row then equals the base's run."""
         return self.copies_own_activations(row) and not any(
             isinstance(patch.kind, Featurized) for patch in row.patches
         )
 
     def copies_own_activations(self, row: Row) -> bool:
-        """Whether each patch is lent, bit for bit, what the base's own run has there: what a
-        featurizer changes then is rounding."""
+        """Returns whether each patch's source has, bit for bit, what the base's own run has there:
+        a featurizer then changes rounding only."""
         return bool(row.patches) and all(
             self._patch_copies_own(row, patch) for patch in row.patches
         )
@@ -100,8 +100,8 @@ class CanonicalRunner:
         return tokens if source.features is None else tokens[:, list(source.features)]
 
     def _rest_of(self, row: Row) -> Run | None:
-        """What runs the base of `row` from its first patched block on. None: all is to be run, as
-        for the first row of a base."""
+        """Returns a function that runs the base of `row` from its first patched block on; None to
+        run all blocks, as for the first row of a base."""
         layer = self._first_layer(row) if self.resumes else 0
         if not layer:
             return None
@@ -118,15 +118,15 @@ class CanonicalRunner:
         return self._network.resumed(layer - 1, self._read_run(Row(base), [before])[before])
 
     def _first_layer(self, row: Row) -> int:
-        """The first patched block; 0 where nothing is known of the blocks before, or none can be
-        left out."""
+        """Returns the first patched block; 0 if no block before it can be skipped."""
         if not isinstance(self._network, LanguageModel) or not row.patches:
             return 0
         layers = [self._hook_points.at(patch.point).layer for patch in row.patches]
         return min(0 if layer is None else layer for layer in layers)
 
     def _resumes_equal(self, row: Row) -> bool:
-        """Whether the run of `row` from its first patched block on is the whole run, bit for bit."""
+        """Returns whether running `row` from its first patched block on gives the bits of the whole
+        run."""
         rest = self._rest_from(row.base, self._first_layer(row))
         whole = oracle(self._network, self._hook_points, row, None, self._read_run)
         try:
@@ -152,8 +152,8 @@ class CanonicalRunner:
     def _read_run(
         self, run: Row, points: Collection[Point]
     ) -> Mapping[Point, Float[Tensor, "token width"]]:
-        """What `run` has at `points`. Looked at is each component in all its layers, where there is
-        room: whoever asks for one asks for others next."""
+        """Returns the activations of `run` at `points`. Reads each component in all layers if the
+        cache has room, since other layers are asked for next."""
         cached = self._cached.pop(run, None)
         if cached is None or any(point not in cached for point in points):
             self._bytes -= _bytes_of(cached or {})
@@ -178,8 +178,8 @@ class CanonicalRunner:
         return cached
 
     def _fits(self, given: ModelInput, points: Iterable[Point]) -> bool:
-        """Whether what is read at `points` may be kept, by what is known of their sizes before a
-        run."""
+        """Returns whether the activations at `points` fit into the cache, by their sizes as known
+        before a run."""
         item = next((p.itemsize for p in self._network.module.parameters()), 4)
         hook_points = [self._hook_points.at(point) for point in points]
         tokens = [

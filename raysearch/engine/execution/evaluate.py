@@ -1,13 +1,13 @@
-"""The outputs of many (intervention, pair), batched where that has proved itself; failures told one
-by one.
+"""Outputs of many (intervention, pair) items, in batches if the model allows it; failures are
+reported for each intervention.
 
-An output of several tokens is decoded greedily, a token at a time: each token's row is the one
-before with what was said behind its base, and the same patches, so that an intervention stays in
-force, and any path that runs rows runs these.
+Outputs of several tokens are decoded greedily: the row of each token is the previous row with the
+last output token appended to its base and the same patches, so that an intervention stays in force
+and any executor can run the row.
 
-Invariants: an intervention that fails takes nobody with it; near-ties are decided by the canonical
-computation, so that no output depends on what else was asked; every intervention ends with an
-output for each of its rows, or with an error.
+Invariants: a failing intervention affects no other; near-ties are decided by the canonical
+computation, so that outputs do not depend on what else was asked; every intervention ends with an
+output for each row, or with an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +27,8 @@ Decider = Callable[[Sequence[Row]], list[Prediction]]
 
 @dataclass(frozen=True, slots=True)
 class RowRequest:
-    """One row that is asked for. `intervention`: its id; `block`: its block's place in the task;
-    `pair`: its index."""
+    """One row to run. `intervention`: its id; `block`: index of its block in the task; `pair`: its
+    index."""
 
     intervention: str
     block: int
@@ -38,8 +38,8 @@ class RowRequest:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an intervention has no outputs, and the block (its place in the task) in which that
-    showed."""
+    """The reason that an intervention has no outputs, and the index in the task of the block in
+    which it failed."""
 
     block: int
     error: Exception
@@ -47,8 +47,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The decisions of every item whose intervention did not fail, one for each token; faults by
-    the id of the intervention."""
+    """Predictions, one for each token, of every item whose intervention did not fail; faults by
+    intervention id."""
 
     predictions: dict[RowRequest, tuple[Prediction, ...]]
     faults: dict[str, Fault]
@@ -56,15 +56,15 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """An outcome of one token."""
+    """The results for one token."""
 
     predictions: dict[RowRequest, Prediction]
     faults: dict[str, Fault]
 
 
 class Evaluator:
-    """Runs items by `path`, near-ties (best two logits closer than `tolerance`) again by `oracle`;
-    in halves what memory does not hold."""
+    """Runs items by `executor` and near-ties (best two logits closer than `tolerance`) again by
+    `oracle`; halves batches that do not fit into memory."""
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class Evaluator:
         self._tolerance = tolerance
 
     def measure(self, items: Sequence[RowRequest], tokens: int = 1) -> Evaluation:
-        """What comes of each item, or of its intervention: so many `tokens`. Rows that items share
-        are run once."""
+        """Returns the outputs of each item, of `tokens` tokens, or the fault of its intervention.
+        Rows that items share are run once."""
         current = {item: item for item in items}
         so_far: dict[RowRequest, tuple[Prediction, ...]] = dict.fromkeys(items, ())
         faults: dict[str, Fault] = {}
@@ -103,7 +103,7 @@ class Evaluator:
         return Evaluation(so_far, faults)
 
     def _next(self, items: Sequence[RowRequest]) -> _Token:
-        """The next token of each."""
+        """Computes the next token of each item."""
         outcome = _Token({}, {})
         sharing: dict[Row, list[RowRequest]] = {}
         for item in items:
@@ -128,8 +128,8 @@ class Evaluator:
         sharing: Mapping[Row, Sequence[RowRequest]],
         outcome: _Token,
     ) -> None:
-        """Adds what comes of `batch`; where it raises as a whole, runs its interventions each for
-        itself."""
+        """Adds the results of `batch`; if the batch raises as a whole, runs it intervention by
+        intervention."""
         owners = {
             row: [i for i in sharing[row] if i.intervention not in outcome.faults] for row in batch
         }
@@ -156,8 +156,8 @@ class Evaluator:
             )
 
     def _predict_unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
-        """Rows that are sure to be their base's run, but for rounding: what that is, the canonical
-        computation says of near-ties."""
+        """Predicts rows that equal their base's run up to rounding; near-ties are decided by the
+        canonical computation."""
         predictions = self._cache.predictions([row.unpatched for row in rows])
         canonical = self._oracle.canonical
         was_near_tie = [
@@ -181,7 +181,8 @@ class Evaluator:
     def _decide_near_ties(
         self, rows: Sequence[Row], predictions: list[Prediction], which: Sequence[int]
     ) -> list[Prediction]:
-        """`decisions`, those of `which` rows as the canonical computation takes them."""
+        """Returns `predictions` with those of the rows `which` replaced by the canonical
+        computation's."""
         if not which:
             return predictions
         canonical = self._predict_by(self._oracle, [rows[at] for at in which])

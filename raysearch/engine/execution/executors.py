@@ -1,5 +1,5 @@
-"""The ways to run intervened rows, fastest first: replay, batched, plain. All say the same; which
-holds on a model, `selfcheck` finds out.
+"""Executors: three ways to run patched rows, fastest first: replay, batched, plain. All give the
+same outputs; `selfcheck` finds out which ones are right for a model.
 
 Invariants: plain is the canonical computation, by which an answer is defined.
 """
@@ -31,37 +31,38 @@ class Executor(Protocol):
     name: ExecutorName
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """The rows in the companies in which they are to be run."""
+        """Yields the rows in the batches in which they are to be run."""
         ...
 
     def batch_key(self, row: Row) -> Hashable:
-        """Equal for rows that can travel in one batch."""
+        """Returns a key that is equal for rows that may share a batch."""
         ...
 
     def entry_layer(self, row: Row) -> int:
-        """At which layer the row begins to be run: those that begin alike are best run together."""
+        """Returns the layer from which the row is run; rows of one entry layer are best run
+        together."""
         ...
 
     def logits(
         self, rows: Sequence[Row], replacements: Replacements | None = None
     ) -> Float[Tensor, "row answer"]:
-        """The logits (float32) at the answer of rows of one company, such as `batches` puts
-        together, or of a part of them.
+        """Computes the logits (float32) at the answer of rows of one batch key, such as `batches`
+        yields, or a part of them.
 
-        `lent`: of each row, which has one patch, what this is lent in the place of what its source
-        has. With gradients, where the caller lets there be any: who wants none says so.
+        `replacements`: for each row, which has one patch, the activation to write instead of its
+        source's. Gradients flow unless the caller disables them.
         """
         ...
 
     def is_free(self, row: Row) -> bool:
-        """Whether the row is sure to be the base's run without intervention, so that nothing needs
-        to be run."""
+        """Returns whether the row is certain to equal the base's run without intervention, so that
+        nothing needs to run."""
         ...
 
 
 class PlainExecutor:
-    """One by one, by the canonical computation, which keeps at most `max_bytes` of what sources
-    lend."""
+    """Runs rows one by one, by the canonical computation, which caches at most `max_bytes` of
+    source activations."""
 
     name: ExecutorName = "plain"
 
@@ -93,7 +94,7 @@ class PlainExecutor:
 
 
 class BatchedExecutor:
-    """Full forward passes of rows of one company."""
+    """Runs whole forward passes of rows of one batch key."""
 
     name: ExecutorName = "batched"
 
@@ -139,8 +140,8 @@ class BatchedExecutor:
 
 
 class ReplayExecutor:
-    """Waves of rows that begin at one token, on what the bases' runs have left; rows that are
-    patched outside of the blocks are run whole. Needs captures with keys."""
+    """Runs waves of rows that start at one token on the cached run of their base; rows patched
+    outside of the blocks are run whole. Needs a cache with keys and values."""
 
     name: ExecutorName = "replay"
 
@@ -183,8 +184,8 @@ class ReplayExecutor:
         )
 
     def is_free(self, row: Row) -> bool:
-        """In a causal model a token's activation depends on the tokens up to it: the same prefix at
-        the same place, the same swap."""
+        """In a causal model the activation of a token depends on the tokens up to it, so an
+        interchange after equal prefixes at equal positions changes nothing."""
         return bool(row.patches) and all(
             is_identity(row, patch) and self._network.alike(row.base, patch.sources[0].run.base)
             for patch in row.patches
@@ -200,19 +201,19 @@ class ReplayExecutor:
 
 
 def _source_components(rows: Iterable[Row]) -> set[str]:
-    """The components that rows lend from, and those that their sources, where these are intervened
-    upon, lend from in turn."""
+    """Returns the components that rows read from sources, and those that patched sources read from
+    their own sources."""
     sources = sources_of(rows)
     own = {point.component for points in sources.values() for point in points}
     return own | _source_components(sources) if sources else own
 
 
 def cancels(row: Row) -> bool:
-    """Whether a patch takes from an activation what is the same but for rounding, so that only
-    rounding is left.
+    """Returns whether a patch subtracts two activations that are equal up to rounding, so that only
+    rounding remains.
 
-    A norm after it makes that large: each path then says something else, up to 2 logits apart
-    (measured on random models).
+    A norm after it amplifies that: executors then differ by up to 2 logits (measured on random
+    models).
     """
     return any(
         isinstance(p.kind, Add | Subtract)
@@ -223,14 +224,15 @@ def cancels(row: Row) -> bool:
 
 
 def is_identity(row: Row, patch: Patch) -> bool:
-    """Whether the patch puts in what is there: its own activation, interchanged alone."""
+    """Returns whether the patch writes the value that is already there: an interchange with its own
+    activation."""
     if not isinstance(patch.kind, Interchange | Resample | Featurized) or len(patch.sources) != 1:
         return False
     return _copies_own_activation(row, patch)
 
 
 def _copies_own_activation(row: Row, patch: Patch) -> bool:
-    """Whether the source has the same point after the same tokens."""
+    """Returns whether the source is the same point after the same tokens."""
     (source,) = patch.sources
     if source.run.patches or source.point != patch.point or source.features != patch.features:
         return False

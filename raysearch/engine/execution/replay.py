@@ -1,19 +1,19 @@
-"""Suffix replay: an intervened run that begins at its first patched layer and token, on what the
-base's run has left.
+"""Suffix replay: a patched run that starts at its first patched layer and token, on the cached run
+of its base.
 
-In a causal model the layers below a patch and the tokens before it are as in the base's run without
-intervention. So a row starts with the base's residual where its first patch lies (before a block,
-or after it where the patch is on its output), from its first patched token on; its attention reads
-the base's keys and values for the tokens before. Rows travel together as a *wave* that walks up the
-layers once, each joining at its own.
+In a causal model the layers below a patch and the tokens before it equal the base's run without
+intervention. So a row starts with the base's residual at its first patch (before a block, or after
+it if the block's output is patched), from its first patched token on; its attention reads the
+base's keys and values for earlier tokens. Rows run together as a *wave* that passes through the
+layers once; each row enters at its own layer.
 
-Nothing here knows a family of models: the model's own blocks are called with the arguments that its
-own forward pass gives them, seen on a *template* (one dummy row of the same start and length, stubs
-in the place of its blocks). The head is the model's own forward pass with such stubs, at the
-answer's token alone. Whether all this is right for a model is for `paths` to find out.
+No model family is named here: the model's own blocks are called with the arguments that its forward
+pass gives them, recorded on a *template* (one dummy row of the same start and length, with stubs in
+place of the blocks). The head is the model's own forward pass with such stubs, at the answer's
+token only. Whether the result is right for a model is for `selfcheck` to find out.
 
-Invariants: the model has its own blocks again however a call is left; the blocks, and the hooks of
-others on them, are not touched and see no dummies.
+Invariants: the model has its own blocks again however a call ends; the blocks, and hooks of others
+on them, are not touched and never receive dummy inputs.
 """
 
 from collections import OrderedDict
@@ -46,13 +46,14 @@ from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import PositionError
 
 TEMPLATES = 64
-"""So many are kept, those used last. One costs a forward pass without blocks, and holds a mask of
-suffix x length."""
+"""Number of templates that are cached, least recently used first out. Each costs a forward pass
+without blocks and holds a mask of suffix x length."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaveShape:
-    """Of a wave: the first patched token, the number of tokens. Rows of one wave have one shape."""
+    """The first patched token of a wave and its number of tokens. All rows of a wave have one
+    shape."""
 
     start: int
     length: int
@@ -60,19 +61,19 @@ class WaveShape:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EntryPoint:
-    """Where a row joins its wave: before block `layer`, or after it."""
+    """The place where a row enters its wave: before block `layer`, or after it."""
 
     layer: int
     after: bool
 
     @property
     def point(self) -> Point:
-        """The activation of the base's run with which it does."""
+        """The point of the base's run whose activation the row starts with."""
         return Point(self.layer, "residual" if self.after else "block_input")
 
 
 class Replay:
-    """Waves on one model."""
+    """Runs waves on one model."""
 
     def __init__(
         self, network: LanguageModel, hook_points: Components, cache: ActivationCache
@@ -87,8 +88,8 @@ class Replay:
         )  # least recently used first
 
     def shape_of(self, row: Row) -> WaveShape | None:
-        """The shape of the wave that `row` travels in. None: it is patched outside of the blocks,
-        or nowhere."""
+        """Returns the shape of the wave that `row` belongs to; None if it has no patch, or one
+        outside of the blocks."""
         if not row.patches or any(self._hook_points.at(p.point).layer is None for p in row.patches):
             return None
         assert isinstance(row.base, tuple), "a language model is given token ids"
@@ -101,7 +102,7 @@ class Replay:
         return WaveShape(min(tokens), len(row.base))
 
     def entry_point_of(self, row: Row) -> EntryPoint:
-        """Where `row` joins. It has a shape."""
+        """Returns the place where `row`, which has a shape, enters its wave."""
         return min(self._entry_point(patch, row) for patch in row.patches)
 
     def logits(
@@ -110,11 +111,11 @@ class Replay:
         runs: Mapping[Row, CachedRun],
         replacements: Replacements | None = None,
     ) -> Float[Tensor, "row vocab"]:
-        """The logits (float32) at the answer of every row, in the order of `rows`, which are of one
-        shape.
+        """Computes the logits (float32) at the answer of every row, in the order of `rows`, which
+        have one shape.
 
-        `runs` has the run of each row's base, with keys and values, and, without `lent` (see
-        `Path.logits`), of each of its sources.
+        `runs` holds the run of each row's base, with keys and values, and, without `replacements`
+        (see `Executor.logits`), the run of each source.
         """
         shape = self.shape_of(rows[0])
         assert shape is not None, "rows of a wave are patched in the blocks"
@@ -135,7 +136,7 @@ class Replay:
         runs: Mapping[Row, CachedRun],
         replacements: Replacements | None,
     ) -> Float[Tensor, "row suffix d_model"]:
-        """The residual after the last layer. `rows` are in the order in which they join."""
+        """Computes the residual after the last layer. `rows` are in the order in which they enter."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
         entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
@@ -168,7 +169,7 @@ class Replay:
         start: int,
         runs: Mapping[Row, CachedRun],
     ) -> Tensor | None:
-        """The residual of those on their way, and below them of those that join."""
+        """Appends the residual of the rows that enter at `point` to that of the rows under way."""
         if not rows:
             return hidden
         new = torch.stack([self._cache.at(runs[Row(row.base)], point)[start:] for row in rows])
@@ -177,7 +178,7 @@ class Replay:
     def _edits(
         self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], replacements: Replacements | None
     ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
-        """What is patched at each joint: while its block runs, or after it."""
+        """Returns the edits of each entry point: while its block runs, or after it."""
         entries = sorted({self._entry_point(patch, row) for row in rows for patch in row.patches})
         edits = {}
         for entry in entries:
@@ -195,8 +196,8 @@ class Replay:
         return edits
 
     def _entry_point(self, patch: Patch, row: Row) -> EntryPoint:
-        """Before the block in which the patch lies; after it, for its output as such, unless `row`
-        skips the block."""
+        """Before the block in which the patch lies; after it for a patch of the block's output,
+        unless `row` skips the block."""
         hook_point = self._hook_points.at(patch.point)
         assert hook_point.layer is not None, "a patch outside of the blocks is not replayed"
         skipped = any(p.kind.lent == "input" and p.point == patch.point for p in row.patches)
@@ -217,8 +218,8 @@ class Replay:
     def _head(
         self, hidden: Float[Tensor, "row 1 d_model"], shape: WaveShape
     ) -> Float[Tensor, "row vocab"]:
-        """The logits, by the model's own forward pass: its last block hands on `hidden`, the others
-        what they get."""
+        """Computes the logits by the model's own forward pass, in which the last block returns
+        `hidden` and the others their input."""
         rows, last = hidden.shape[0], len(self._layers) - 1
         ids = torch.zeros((rows, 1), dtype=torch.long, device=self._model.device)
         at = torch.full((rows, 1), shape.length - 1, device=self._model.device)
@@ -234,8 +235,8 @@ class Replay:
 
 
 class _Template:
-    """The arguments that the model gives each of its blocks for tokens start..length-1, the cache
-    holding those before.
+    """The arguments that the model gives each block for tokens start..length-1, with earlier tokens
+    in the cache.
 
     `run`: any run of at least `start` tokens; only the shape of its keys and values matters.
     """
@@ -267,7 +268,7 @@ class _Template:
         self._cache.layers.clear()  # from now on it is only known by its identity
 
     def call(self, block: nn.Module, layer: int, hidden: Tensor, prefix: "_Prefix") -> Tensor:
-        """What `block` makes of `hidden`, reading the prefix."""
+        """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
         args, kwargs = self._arguments[layer]
         out = block(
             hidden,
@@ -278,8 +279,8 @@ class _Template:
 
 
 class _Prefix(Cache):
-    """Serves the keys and values of the rows' bases, of the tokens before the suffix; keeps
-    nothing. `rows`: how many have joined."""
+    """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
+    nothing. `rows`: number of rows that have entered."""
 
     def __init__(self, bases: Sequence[Row], start: int, runs: Mapping[Row, CachedRun]) -> None:
         distinct = list(dict.fromkeys(bases))
@@ -310,8 +311,8 @@ def _apply_edits(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
 
 
 def _before(start: int, of_bases: Sequence[Layers | None]) -> Layers:
-    """Of each layer, the bases' keys or values (base, head, token, d_head) of the tokens before
-    `start`."""
+    """Returns the bases' keys or values (base, head, token, d_head) of the tokens before `start`,
+    for each layer."""
     present = [layers for layers in of_bases if layers is not None]
     assert len(present) == len(of_bases), "a run without keys and values cannot be replayed on"
     if all(isinstance(layers, Tensor) for layers in present):
@@ -324,7 +325,7 @@ def _before(start: int, of_bases: Sequence[Layers | None]) -> Layers:
 
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
-    """A cache that holds the first `tokens` tokens of `run`."""
+    """Returns a cache of the first `tokens` tokens of `run`."""
     assert run.keys is not None, "a run without keys and values cannot be replayed on"
     assert run.values is not None
     cache = DynamicCache()

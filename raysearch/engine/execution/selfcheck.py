@@ -1,17 +1,17 @@
-"""The self-check: which path holds on the model at hand, and how near a tie must be for the
-canonical computation to decide it.
+"""The self-check: finds the fastest executor that is right for a model, and the gap below which the
+canonical computation decides.
 
-Each path is held against the canonical computation on rows such as will be asked for. What is
-measured is the error of the *gap* of the best two of what is compared (all ids, or the choices),
-for that is what an output hangs on; the largest error of a logit is several times it, and says
-nothing of outputs. It does of scores: where a job has them, in float32 what they read is held too.
-A row whose gap is above `SAFETY` times the largest error that was seen, and above `least_near_tie`,
-is the path's to decide; the others are decided by the canonical computation. So outputs depend on
-no company.
+Each executor is compared with the canonical computation on rows like those that will be asked for.
+Outputs depend on the *gap* between the best two of the compared logits (all ids, or the choices),
+so the error of the gap is measured; the largest error of a single logit is several times as large
+and irrelevant to outputs. It matters for scores: if a job has some, the logits that they read are
+checked too, in float32. A row whose gap exceeds `SAFETY` times the largest observed error, and
+`least_near_tie`, is decided by the executor; all others by the canonical computation. So outputs do
+not depend on the batch.
 
-Invariants: a path that does not hold is not taken, and that is said; plain (the canonical
-computation) always holds; a network that makes discrete choices on its way (a mixture of experts)
-is continuous nowhere, so that in coarse numbers no path is trusted with it.
+Invariants: an executor that fails the check is not used, and a warning says so; plain (the
+canonical computation) is always right; a network that makes discrete choices (a mixture of experts)
+is discontinuous, so in half precision no other executor is trusted with it.
 """
 
 import logging
@@ -53,21 +53,20 @@ from raysearch.errors import RaysearchError
 log = logging.getLogger(__name__)
 
 SAFETY = 2.0
-"""A gap is trusted from so many times the largest error on. Of 300 rows of each of 21 random
-families, in bfloat16 and float16, the largest error was below this or below `least_near_tie`, a
-mixture of experts in float16 aside, which `_Chooses` finds."""
+"""A gap is trusted from this multiple of the largest error on. On 300 rows of each of 21 random
+families, in bfloat16 and float16, the largest error was below this or below `least_near_tie`,
+except for a mixture of experts in float16, which `_DiscreteChoices` detects."""
 MOST = 16.0
-"""Steps of the highest logit: an error above these is no rounding (SmolLM2-135M: 1.7 in bfloat16,
-2.2 in float16)."""
+"""Largest error that counts as rounding, in steps of the highest logit (SmolLM2-135M: 1.7 in
+bfloat16, 2.2 in float16)."""
 LOGIT = 2.5e-4
-"""In float32 what scores read (logits) may differ by so much; in coarser numbers they are
+"""Largest difference, in float32, of a logit that scores read; in half precision scores are
 journalled as their batch rounds them."""
 HALF = 0.5
-"""Share of the rows tried: a path whose error leaves more of them to the canonical computation
-saves nothing."""
+"""Largest share of tested rows that may be near-ties: an executor with more saves nothing."""
 TRIED = {"float32": 6, "bfloat16": 16, "float16": 16}
-"""Pairs of which rows are tried, some six of each: the largest error of so many coarse numbers is
-to speak for all that are asked."""
+"""Number of pairs, by dtype, whose rows are tested, some six for each: in half precision the
+largest error of many rows is needed."""
 CHOICES = (
     torch.topk,
     torch.argmax,
@@ -82,10 +81,10 @@ CHOICES = (
 
 @dataclass(frozen=True, slots=True)
 class ExecutorChoice:
-    """The fastest path that holds, with captures that keep what it needs. `tolerance`: a gap
-    (logits) below it is a near-tie.
+    """The fastest executor that passed, with a cache that holds what it needs. `tolerance`: gaps
+    (logits) below it are near-ties.
 
-    `share`: of the rows tried, those that were.
+    `share`: the share of tested rows that are near-ties.
     """
 
     executor: Executor
@@ -96,10 +95,10 @@ class ExecutorChoice:
 
 @dataclass(frozen=True, slots=True)
 class GapErrors:
-    """Of a path on some rows: the largest error of a gap (logits, infinite where only one side is
-    finite), and the gaps it found.
+    """Errors of an executor on some rows: the largest error of a gap (logits; infinite if only one
+    side is finite), and the gaps that it found.
 
-    `heard`: the largest error of what scores are made of (logits); 0 where there are none.
+    `logit_error`: the largest error of a logit that scores read; 0 without scores.
     """
 
     largest: float
@@ -107,7 +106,7 @@ class GapErrors:
     logit_error: float = 0.0
 
     def share(self, tolerance: float) -> float:
-        """Of rows whose gap is below `tolerance`."""
+        """Returns the share of rows whose gap is below `tolerance`."""
         return sum(gap < tolerance for gap in self.gaps) / max(len(self.gaps), 1)
 
 
@@ -123,11 +122,11 @@ def select_executor(
     scoring: Scoring | None = None,
     plain: PlainExecutor | None = None,
 ) -> ExecutorChoice:
-    """The fastest path that gives for `rows` what the canonical computation gives; says why not a
-    faster one.
+    """Returns the fastest executor that agrees with the canonical computation on `rows`; warns why
+    a faster one is not used.
 
-    `rows`: as `trial_rows` makes them. `scoring`: the scores that captures read. `plain`: where the
-    canonical computation is at hand.
+    `rows`: as `selfcheck_rows` makes them. `scoring`: the scores that the cache reads. `plain`: the
+    canonical computation, if one exists already.
     """
     plain = PlainExecutor(network, hook_points) if plain is None else plain
     scoring = Scoring() if scoring is None else scoring
@@ -183,8 +182,9 @@ def select_executor(
 
 @dataclass(frozen=True)
 class _Trial:
-    """What paths of the model `name` are held against. In logits, `least`: the least near-tie;
-    `step`: of the highest logit; `held`: the most that what scores read may differ."""
+    """The reference for executors of the model `name`. In logits, `least`: the smallest near-tie;
+    `step`: rounding step of the highest logit; `held`: the largest difference of a logit that
+    scores read."""
 
     name: str
     wanted: Mapping[Row, Prediction]
@@ -195,8 +195,8 @@ class _Trial:
     def checked(
         self, executor: Executor, cache: ActivationCache, otherwise: str
     ) -> ExecutorChoice | None:
-        """The path with its tolerance; None where it does not hold, and then warns of what is done
-        `otherwise`."""
+        """Returns the executor with its tolerance; None if it fails, with a warning that names the
+        alternative (`otherwise`)."""
         try:
             error = error_of(executor, cache, self.wanted)
             most = max(self.least / SAFETY, MOST * self.step)
@@ -236,7 +236,8 @@ class _Trial:
 def error_of(
     executor: Executor, cache: ActivationCache, wanted: Mapping[Row, Prediction]
 ) -> GapErrors:
-    """How far `path` is from what is wanted of each row, and `captures` of those without patches."""
+    """Returns the errors of `executor` on the rows of `wanted`, and of `cache` on those without
+    patches."""
     free = [row for row in wanted if executor.is_free(row)]
     one_by_one = [row for row in wanted if not row.patches]
     found = list(
@@ -265,11 +266,11 @@ def error_of(
 
 
 def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:
-    """What paths are held against the canonical computation on: `rows`, their bases without
-    intervention, and an identity for each.
+    """Returns the rows of the self-check: `rows`, their bases without intervention, and an identity
+    for each base of several tokens.
 
-    The identity, one for each base of several tokens, takes the last token but one from the same
-    text without its last, in a random layer: it is none where tokens look ahead.
+    The identity patches the last token but one from the same text without its last token, in a
+    random layer: it changes nothing, unless tokens attend to later ones.
     """
     rng = random.Random(f"{seed}.selfcheck")
     trial = [*rows, *(row.unpatched for row in rows)]
@@ -289,10 +290,11 @@ def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]
 def boundary_rows(
     texts: Iterable[Ids], layers: int, lengths: Sequence[int], seed: int = 0
 ) -> list[Row]:
-    """Rows on both sides of each of `lengths` that some of `texts` are longer than and others not.
+    """Returns rows on both sides of each of `lengths` that some of `texts` exceed and others do
+    not.
 
-    A text of just that length and one token longer, alone and lending to each other: a batch then
-    has rows on both sides, and prefixes are taken across.
+    For each length: a text of exactly that length and one that is a token longer, alone and as each
+    other's source, so that a batch has rows on both sides and prefixes are taken across.
     """
     rng = random.Random(f"{seed}.straddling")
     known = sorted(set(texts), key=lambda text: (len(text), text))
@@ -314,14 +316,14 @@ def _swapped(base: Ids, source: Ids, point: Point, token: int) -> Row:
 
 
 def _step(dtype: str, highest: Sequence[float]) -> float:
-    """The largest step between two numbers of `dtype` that are as large as the highest logits."""
+    """Returns the spacing of `dtype` at the size of the highest logits."""
     largest = max((abs(logit) for logit in highest if math.isfinite(logit)), default=0.0)
     return torch.finfo(getattr(torch, dtype)).eps * largest
 
 
 class _DiscreteChoices(TorchFunctionMode):
-    """Sees whether what runs within picks the best of some numbers, as a router of experts does.
-    `seen`: by which function."""
+    """Detects whether the code within picks the best of some numbers, as a router of experts does.
+    `seen`: the function that does."""
 
     seen: str | None = None
 
