@@ -1,8 +1,8 @@
-"""A network ready to work: its taps, the fastest path that holds on it, what it keeps, who measures
-and who trains on it.
+"""A network ready to run: its hook points, the fastest executor that is right for it, its cache,
+its evaluator and its trainer.
 
-Invariants: whatever path is taken gives what the oracle gives; that was tried on the components
-that will be asked for.
+Invariants: every executor gives the outputs of the oracle; that was tested on the components of the
+job.
 """
 
 import logging
@@ -37,18 +37,17 @@ from raysearch.engine.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 CANONICAL_PARTS = 4
-"""Of what captures may take, the canonical computation may keep one part in so many of what sources
-lend."""
+"""The canonical computation may cache one part in this many of the memory for cached runs."""
 
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """How a replica works; but for `recipe` none of it changes an output.
+    """Settings of a replica; none but `recipe` changes an output.
 
-    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's
-    device (None: by what is free there). `threads`: of torch on a CPU (None: as they are; it is a
-    setting of the whole process). `plain`: never batch. `recipe`: how subspaces are trained (None:
-    they are not). `files`: of sparse autoencoders. `scores`: that are read beside outputs.
+    `rows`: most rows in a forward pass. `capture_bytes`: memory for cached runs on the model's
+    device (None: by the memory that is free). `threads`: of torch on a CPU (None: unchanged; it is
+    a setting of the whole process). `plain`: never batch. `recipe`: training of subspaces (None: no
+    training). `files`: paths of sparse autoencoders. `scores`: scores to read with outputs.
     """
 
     rows: int = 64
@@ -64,8 +63,8 @@ DEFAULT_SETTINGS = RunnerSettings()
 
 
 class ModelRunner:
-    """One network at work on the encoded pairs, all its parts on one `meter`. Raises: ModelError
-    for a component that it lacks."""
+    """Runs one network on the encoded pairs; all parts share one `meter`. Raises: ModelError for a
+    component that the network lacks."""
 
     def __init__(
         self,
@@ -124,7 +123,7 @@ class ModelRunner:
     def _selfcheck_rows(
         self, encoded: Sequence[Encoded], components: Sequence[str], dtype: str
     ) -> list[Row]:
-        """The rows of the self-check."""
+        """Returns the rows of the self-check."""
         layers = len(self.network.blocks)
         rows = selfcheck_rows(
             trials(encoded, self.hook_points, layers, components, tried=TRIED[dtype]), layers
@@ -135,8 +134,8 @@ class ModelRunner:
 
     @cached_property
     def attributor(self) -> Attributor:
-        """Who tells what interchanges would do to first order. What memory a backward pass wants
-        says nothing of other rows."""
+        """Computes first-order effects. Has its own row limit: an out-of-memory in a backward pass
+        must not shrink forward batches."""
         plain = self.executor.name == "plain"
         return Attributor(
             self.network,
@@ -149,7 +148,7 @@ class ModelRunner:
 
     @cached_property
     def trainer(self) -> Trainer:
-        """Who trains subspaces, where the settings say how."""
+        """Trains subspaces, if the settings have a recipe."""
         assert self._recipe is not None, "a replica that fits is given a recipe"
         return Trainer(
             self.network,
@@ -163,8 +162,8 @@ class ModelRunner:
 
 
 def hold_copies(network: Network) -> None:
-    """Lets the network hold float32 copies of weights of halves, where that makes it faster and
-    memory has room; else says so."""
+    """Makes float32 copies of half-precision weights, if that is faster and memory allows; warns if
+    it does not."""
     copied, wanted = keep_copies(network.module, room_on_host())
     if copied < wanted:
         log.warning(
@@ -178,7 +177,8 @@ def hold_copies(network: Network) -> None:
 
 
 def _texts(encoded: Sequence[Encoded]) -> Iterator[Ids]:
-    """All that will be run: bases and sources, and bases with all of an answer but its last token."""
+    """Yields all texts that will be run: bases and sources, and bases with all but the last token
+    of an answer."""
     for pair in encoded:
         for given in (pair.base, *pair.sources.values()):
             if isinstance(given, tuple):

@@ -1,8 +1,8 @@
-"""One replica: a model, the encoded pairs, and `do`: a task in, its events out.
+"""A replica: a model, the encoded pairs, and `do`, which takes a task and returns its events.
 
-Invariants: outputs do not depend on how the work was grouped into tasks; an intervention of a task
-comes back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do`
-raises nothing that is an intervention's fault.
+Invariants: outputs do not depend on how work was grouped into tasks; an intervention of a task
+returns one `Measured` for each block before it fails, and then one `Failed`; `do` raises no error
+that an intervention causes.
 """
 
 import hashlib
@@ -47,14 +47,14 @@ from raysearch.engine.training.seeds import fit_seeds, targets_of
 
 
 class Replica:
-    """A loaded model with its pairs encoded, checked against the oracle. `worker`, `node`: who it
-    says it is in events.
+    """A loaded model with encoded pairs, checked against the oracle. `worker`, `node`: its names in
+    events.
 
-    `components`: those that will be asked for; the fast path is checked on them. `meter`: where
-    what it uses is counted.
+    `components`: the components of the job, on which fast executors are checked. `meter`: counts
+    what it uses.
 
     Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose
-    blocks are not found, that is too short for the longest pair, or does not take them.
+    blocks are not found, that is too short for the longest pair, or that does not take the pairs.
     """
 
     def __init__(
@@ -120,20 +120,21 @@ class Replica:
         settings: RunnerSettings = DEFAULT_SETTINGS,
         components: Sequence[str] = ("residual",),
     ) -> "Replica":
-        """A replica of the model of `source`. Raises: ModelError where it cannot be loaded, and as
-        above."""
+        """Loads the model of `source` into a replica. Raises: ModelError if it cannot be loaded,
+        and as above."""
         meter = UsageMeter()
         with meter.phase("load"):
             loaded = source.load(device)
         return cls(loaded, pairs, positions, variables, worker, node, settings, components, meter)
 
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
-        """The events of `task`. `tensors`: what was fit that it needs, by digest.
+        """Returns the events of `task`. `tensors`: trained featurizers and states that it needs, by
+        digest.
 
         Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of
-        the whole task. A fit: for each seed one `Fitted` or one `Failed`. Else, for each
-        intervention, one `Measured` for each block; or, for one that fails, for the blocks before,
-        and one `Failed`.
+        the whole task. A fit: for each seed one `Fitted` or one `Failed`. Otherwise, for each
+        intervention, one `Measured` for each block or, for one that fails, for the blocks before
+        it, and one `Failed`.
         """
         with self._meter.phase("other"):
             if task.kind == "screen":
@@ -150,12 +151,11 @@ class Replica:
             return [event for part in self._by_runner(task) for event in self._measure(*part)]
 
     def usage(self) -> Usage:
-        """What it has used since it was last asked: of its opening, at first."""
+        """Returns the usage since the last call; at first, that of opening."""
         return self._meter.take(memory_in_use())
 
     def _by_runner(self, task: Task) -> Iterator[tuple[ModelRunner, Task]]:
-        """The parts of a task for the model, and for the one with re-initialised weights; a group
-        for each."""
+        """Yields the parts of a task for the model and for the one with random weights."""
         for is_random in (False, True):
             interventions = tuple(
                 i for i in task.interventions if (i.control == "random_model") == is_random
@@ -166,7 +166,8 @@ class Replica:
                 yield runner, replace(task, interventions=interventions, seeds=seeds)
 
     def _random_runner(self) -> ModelRunner:
-        """Made when it is first asked for: it takes as much memory as the model."""
+        """Returns the model with random weights, made at first use because it takes as much memory
+        as the model."""
         if self._random is None:
             with self._meter.phase("load"):
                 loaded = self._loaded.reinitialised()
@@ -321,8 +322,8 @@ class Replica:
     def _block_by_block(
         self, runner: ModelRunner, task: Task, intervention: Intervention
     ) -> list[Event]:
-        """An intervention that fails somewhere: its blocks up to there, so that what fails far
-        ahead costs no block before."""
+        """Measures a failing intervention block by block up to the failure, so that a failure in a
+        late block costs no earlier block."""
         events: list[Event] = []
         for block in task.blocks:
             events += self._measure(
@@ -335,8 +336,8 @@ class Replica:
     def _requests(
         self, runner: ModelRunner, task: Task
     ) -> tuple[list[RowRequest], dict[str, Fault]]:
-        """The rows to run, pair by pair (interventions on a pair share its captures), and what
-        cannot be run at all."""
+        """Returns the rows to run, pair by pair (interventions on a pair share cached runs), and
+        the interventions that cannot be run."""
         requests: list[RowRequest] = []
         faults: dict[str, Fault] = {}
         for place, block in enumerate(task.blocks):
@@ -403,8 +404,8 @@ class Replica:
         )
 
     def _is_near(self, predictions: Sequence[Prediction]) -> bool:
-        """Whether one of the tokens of an output is a near-tie, or was one where it was first
-        decided."""
+        """Returns whether a token of an output is a near-tie, or was one before the canonical
+        computation decided it."""
         return any(d.was_near_tie or d.gap < self._runner.tolerance for d in predictions)
 
 
@@ -413,8 +414,8 @@ def _output(predictions: Sequence[Prediction]) -> Ids:
 
 
 def _finite(loss: float | None) -> float | None:
-    """None for a loss that is infinite: a model may rule an answer out, and a journal holds
-    numbers."""
+    """Returns None for an infinite loss, as of an answer that the model rules out: a journal holds
+    finite numbers."""
     return None if loss is None or not math.isfinite(loss) else loss
 
 

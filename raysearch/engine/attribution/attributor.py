@@ -1,18 +1,18 @@
-"""Attribution: what interchanges would do to first order, at all sites at once
-(proposers/attribution.py says what for, and who found it).
+"""Attribution: estimates the effect of interchanges to first order, at all sites at once
+(proposers/attribution.py has the purpose and the sources).
 
     move of a unit = sum over its tokens and numbers of  gradient · (activation of the source - activation of the base)
-    gradient: of the lead, [logit of the base's answer - logit of the counterfactual], at the first token where these differ, behind
-              what they share
-    effect on a pair = min(1, |move| / |lead|): how much of the lead would be moved, either way, at most all of it
+    gradient: of the lead, [logit of the base's answer - logit of the counterfactual], at the first token where these differ, after
+              their common tokens
+    effect on a pair = min(1, |move| / |lead|): the share of the lead that would move, in either direction, at most all of it
 
-Single pairs have moves of many times the lead, and of the wrong sign, where a network is far from
-linear: means of moves as they are lost more true sites (docs/searches.md has figures). Tokens of a
-unit count as if none of them changed another: so it is but for time steps of a recurrent network.
+Where a network is far from linear, single pairs have moves of many times the lead and of the wrong
+sign: means of raw moves missed more true sites (docs/searches.md has figures). Tokens of a unit
+count as if none affected another, which is true except for time steps of a recurrent network.
 
 One run of each source and, for each counterfactual of a pair, one run of the base with one backward
-pass serve all units. Invariants: effects do not depend on the company in which rows are run, but
-for rounding; batches are held against runs one at a time before they are trusted.
+pass serve all units. Invariants: effects depend on the batch by rounding only; batches are checked
+against single runs before they are used.
 """
 
 import logging
@@ -40,9 +40,9 @@ from raysearch.errors import RaysearchError
 log = logging.getLogger(__name__)
 
 DIGITS = 6
-"""That an effect is told to: behind them float32 has only noise."""
+"""Significant digits of a reported effect; more would be float32 noise."""
 TRIED = 2
-"""Rows on which batches are held against runs one at a time."""
+"""Number of rows on which batches are checked against single runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,17 @@ class _Comparison:
 
 
 _Patches = Mapping[int, Patch]
-"""What a unit's interchange is, by the index of the pair."""
+"""The interchange of a unit, by the index of the pair."""
 _Span = tuple[Unit, FeatureIndices]
-"""A unit of which the one that is asked about is these numbers (None: all)."""
+"""A unit and the columns of its vector that belong to the requested unit (None: all)."""
 
 
 class Attributor:
     """Computes effects on one network, at most `limit.rows` rows in a forward and backward pass;
     `plain`: one by one.
 
-    `tolerance` (logits): moves of a batch may be off by a quarter of it, or of so many times the
-    largest where that is more than 1.
+    `tolerance` (logits): moves of a batch may be off by a quarter of it, times the largest move if
+    that is above 1.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Attributor:
     def effects(
         self, pairs: Sequence[Encoded], units: Sequence[Unit]
     ) -> dict[str, tuple[float | None, ...]]:
-        """Of each variable, for each unit the sum over its change pairs; None where a unit cannot
-        be interchanged on a pair.
+        """Returns for each variable and unit the sum of effects over its change pairs; None if a
+        unit cannot be interchanged on a pair.
 
-        Raises: ArithmeticError where one is no number.
+        Raises: ArithmeticError for an effect that is not finite.
         """
         spans = [self._span(unit) for unit in units]
         patches = {unit: self._patches(unit, pairs) for unit, _ in dict.fromkeys(spans)}
@@ -116,7 +116,8 @@ class Attributor:
         }
 
     def _span(self, unit: Unit) -> _Span:
-        """Heads of one vector are taken from it together."""
+        """Returns the unit without its head, and the head's columns: all heads of a vector are read
+        together."""
         head = unit.site.head
         if head is None or unit.source_site is not None:
             return unit, None
@@ -127,8 +128,8 @@ class Attributor:
         )
 
     def _patches(self, unit: Unit, pairs: Sequence[Encoded]) -> _Patches | None:
-        """None where one of the pairs has no such interchange: asked about, the unit would fail
-        there."""
+        """Returns the unit's patches; None if one of the pairs does not allow this interchange,
+        since the unit would fail there."""
         intervention = Intervention((unit,))
         try:
             return {
@@ -144,7 +145,7 @@ class Attributor:
         patches: Mapping[Unit, _Patches],
         spans: Sequence[_Span],
     ) -> Iterator[tuple[_Comparison, list[float]]]:
-        """Each turn with the effects of all spans."""
+        """Yields each comparison with the effects of all spans."""
         if not comparisons or not spans:
             return
         probes = self._trusted_probe(comparisons, patches, spans)
@@ -165,8 +166,8 @@ class Attributor:
         comparisons: Sequence[_Comparison],
         patches: Mapping[Unit, _Patches],
         spans: Sequence[_Span],
-    ) -> tuple[Float[Tensor, "turn span"], Float[Tensor, "turn"]]:
-        """Of turns of one company the moves, and the leads."""
+    ) -> tuple[Float[Tensor, "comparison span"], Float[Tensor, "comparison"]]:
+        """Computes moves and leads of comparisons with one batch key."""
         points = list(
             dict.fromkeys(
                 patch.point for of_pairs in patches.values() for patch in of_pairs.values()
@@ -175,7 +176,7 @@ class Attributor:
         bases = probes.lead_gradients([comparison.query for comparison in comparisons], points)
         self._meter.ran(sum(tokens_of(comparison.query.base) for comparison in comparisons))
         sources = self._sources(probes, comparisons, patches)
-        products: dict[Unit, Float[Tensor, "turn width"]] = {}
+        products: dict[Unit, Float[Tensor, "comparison width"]] = {}
         for unit, of_pairs in patches.items():
             rows = zip(comparisons, bases, strict=True)
             products[unit] = torch.stack(
@@ -194,7 +195,7 @@ class Attributor:
         comparisons: Sequence[_Comparison],
         patches: Mapping[Unit, _Patches],
     ) -> dict[ModelInput, AtPoints]:
-        """The run of each source that lends on these turns."""
+        """Runs each source that these comparisons read from."""
         needed = [
             of[comparison.pair.index].sources[0]
             for of in patches.values()
@@ -206,7 +207,7 @@ class Attributor:
         for batch in batches(
             list(dict.fromkeys(s.run.base for s in needed)), self._network.batch_key, rows
         ):
-            seen.update(zip(batch, probes.look(batch, points), strict=True))
+            seen.update(zip(batch, probes.activations(batch, points), strict=True))
             self._meter.ran(sum(map(tokens_of, batch)))
         return seen
 
@@ -216,8 +217,8 @@ class Attributor:
         patches: Mapping[Unit, _Patches],
         spans: Sequence[_Span],
     ) -> GradientProbe:
-        """Batches, where they give on a few rows what runs one at a time give; decided once. Warns
-        if not."""
+        """Returns batched gradients if they agree with single runs on a few rows, else single runs,
+        with a warning; decides once."""
         if self._probes is None:
             batch_key = self._network.batch_key(comparisons[0].query.base)
             tried = [
@@ -244,8 +245,8 @@ class Attributor:
 
 
 def _comparisons(pair: Encoded) -> Iterator[_Comparison]:
-    """One for each counterfactual that is not the base's answer; none for one that goes on as the
-    base's answer does or ends there."""
+    """Yields one comparison for each counterfactual that differs from the base's answer; none if
+    one of the two is a prefix of the other."""
     own = pair.answers["base"]
     by_answer: dict[Ids, list[str]] = {}
     for variable, ids in pair.counterfactual.items():
@@ -267,7 +268,8 @@ def _comparisons(pair: Encoded) -> Iterator[_Comparison]:
 def _product(
     patch: Patch, base: ProbedRun, sources: Mapping[ModelInput, AtPoints]
 ) -> Float[Tensor, "width"]:
-    """Number by number, summed over tokens; in double precision, for what cancels."""
+    """Multiplies gradient and difference elementwise and sums over tokens, in double precision
+    because terms cancel."""
     (source,) = patch.sources
     theirs = _taken(sources[source.run.base][source.point], source.tokens, source.features)
     ours, gradient = (
@@ -280,13 +282,13 @@ def _product(
 
 def _taken(
     seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
-) -> Float[Tensor, "token feature"]:
+) -> Float[Tensor, "chosen feature"]:
     chosen = seen[list(tokens)]
     return (chosen if features is None else chosen[:, list(features)]).double()
 
 
 def _sum(effects: Sequence[float]) -> float:
-    """Raises: ArithmeticError where it is no number."""
+    """Returns the sum, rounded. Raises: ArithmeticError if it is not finite."""
     total = math.fsum(effects)
     if not math.isfinite(total):
         raise ArithmeticError(

@@ -1,10 +1,10 @@
-"""Probed runs: the activations at many points in one forward pass, and how the lead of an answer
-hangs on each.
+"""Gradient probes: activations at many points in one forward pass, and the gradient of an answer's
+lead by each of them.
 
-A gradient is that of a zero which a hook adds just where an interchange would write: so it is the
-derivative of interchanges, on whatever architecture, and nothing of the model itself needs
-gradients. Invariants: what comes out leads back to nothing; hooks of ours are gone afterwards; a
-token's activation has the token's own index.
+The gradient is that by a zero which a hook adds at the very place where an interchange would write:
+so it is the derivative of interchanges on any architecture, and no part of the model needs
+gradients. Invariants: results carry no graph; the hooks are removed afterwards; a token's
+activation has the token's own index.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.oracle import needs_all
 
 AtPoints = Mapping[Point, Float[Tensor, "token width"]]
-"""Of one run, at each point that was asked for."""
+"""Activations or gradients of one run, by point."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeadQuery:
-    """A base, and the two ids whose logits are compared: `own` leads by how far its logit lies
-    above that of `wanted`."""
+    """A base and the two ids whose logits are compared: the lead is the logit of `own` minus that
+    of `wanted`."""
 
     base: ModelInput
     wanted: int
@@ -38,7 +38,7 @@ class LeadQuery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbedRun:
-    """A run: its activations, the gradients of the lead by them, and the lead itself (logits)."""
+    """A run: its activations, the gradients of the lead by them, and the lead (logits)."""
 
     activations: AtPoints
     gradients: AtPoints
@@ -46,7 +46,7 @@ class ProbedRun:
 
 
 class GradientProbe:
-    """Runs inputs of one company, in one batch or (`plainly`) one by one."""
+    """Runs inputs of one batch key, in one batch or (`one_by_one`) singly."""
 
     def __init__(self, network: Network, hook_points: Components, one_by_one: bool) -> None:
         self._network = network
@@ -55,14 +55,14 @@ class GradientProbe:
 
     @detached()
     def activations(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
-        """The activations of each."""
+        """Returns the activations of each input."""
         _, seen, _ = self._run(givens, points, False)
         return self._by_row(givens, seen)
 
     def lead_gradients(
         self, asked: Sequence[LeadQuery], points: Sequence[Point]
     ) -> list[ProbedRun]:
-        """The activations of each, and the gradients by them."""
+        """Returns the activations of each base, and the gradients of its lead by them."""
         givens = [one.base for one in asked]
         with torch.inference_mode(False), torch.enable_grad():
             logits, seen, zeros = self._run(givens, points, True)
@@ -88,8 +88,8 @@ class GradientProbe:
         dict[Point, list[Tensor]],
         dict[Point, list[Tensor]],
     ]:
-        """The logits; of each point what was seen at each firing, and the zeros that were added,
-        where `swayed`."""
+        """Returns the logits; for each point the activations at each firing, and the zeros that
+        were added, if `with_gradients`."""
         seen: dict[Point, list[Tensor]] = {point: [] for point in points}
         zeros: dict[Point, list[Tensor]] = {point: [] for point in points}
         hooks = [
@@ -117,7 +117,7 @@ class GradientProbe:
 
         def edit(
             activation: Float[Tensor, "row token width"], _hook_call: HookCall
-        ) -> Tensor | None:
+        ) -> Float[Tensor, "row token width"] | None:
             seen.append(
                 hook_point.read(activation.detach()).clone()
             )  # some models go on to add to it in place
@@ -131,7 +131,8 @@ class GradientProbe:
     def _by_row(
         self, givens: Sequence[ModelInput], seen: Mapping[Point, Sequence[Tensor]]
     ) -> list[AtPoints]:
-        """Of each row, without its padding; steps of a recurrent network one after the other."""
+        """Returns the values of each row without padding; steps of a recurrent network follow each
+        other."""
         whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
         pads = [0 if self.one_by_one else self._network.pad(given) for given in givens]
         return [{point: of[at, pad:] for point, of in whole.items()} for at, pad in enumerate(pads)]

@@ -163,12 +163,12 @@ class Replay:
 
     def _join(
         self,
-        hidden: Tensor | None,
+        hidden: Float[Tensor, "waiting suffix d_model"] | None,
         rows: Sequence[Row],
         point: Point,
         start: int,
         runs: Mapping[Row, CachedRun],
-    ) -> Tensor | None:
+    ) -> Float[Tensor, "row suffix d_model"] | None:
         """Appends the residual of the rows that enter at `point` to that of the rows under way."""
         if not rows:
             return hidden
@@ -267,7 +267,13 @@ class _Template:
             )
         self._cache.layers.clear()  # from now on it is only known by its identity
 
-    def call(self, block: nn.Module, layer: int, hidden: Tensor, prefix: "_Prefix") -> Tensor:
+    def call(
+        self,
+        block: nn.Module,
+        layer: int,
+        hidden: Float[Tensor, "row suffix d_model"],
+        prefix: "_Prefix",
+    ) -> Float[Tensor, "row suffix d_model"]:
         """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
         args, kwargs = self._arguments[layer]
         out = block(
@@ -292,8 +298,15 @@ class _Prefix(Cache):
         self.rows = 0
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        key_states: Float[Tensor, "row head token d_key"],
+        value_states: Float[Tensor, "row head token d_value"],
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[
+        Float[Tensor, "row head all_tokens d_key"], Float[Tensor, "row head all_tokens d_value"]
+    ]:
         base = self._base[: self.rows].to(key_states.device)
         keys = torch.cat((self._keys[layer_idx][base], key_states), dim=-2)
         values = torch.cat((self._values[layer_idx][base], value_states), dim=-2)
@@ -303,7 +316,9 @@ class _Prefix(Cache):
         return self._start
 
 
-def _apply_edits(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
+def _apply_edits(
+    hidden: Float[Tensor, "row suffix d_model"], edits: Sequence[Edit], start: int
+) -> Float[Tensor, "row suffix d_model"]:
     for edit in edits:
         new = edit(hidden, HookCall(start, True, ModuleCall((), {}), False))
         hidden = hidden if new is None else new

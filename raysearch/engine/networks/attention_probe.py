@@ -38,7 +38,7 @@ class ProbedLayer:
     """Results for one layer, in float32: outputs of its heads (`mix`), and the written values,
     rounded to the dtype of the activation."""
 
-    mix: Heads = field(default_factory=lambda: torch.empty(0))
+    mix: Heads = field(default_factory=lambda: torch.empty(0, 0, 0, 0))
     written: dict[str, Heads] = field(default_factory=dict)
     rounding: float = 0.0
 
@@ -76,7 +76,9 @@ def probe(
 def _writer(
     seen: ProbedLayer, layer: int, part: str, hook_point: HookPoint, rows: int, write: Write
 ) -> Edit:
-    def edit(activation: Tensor, _hook_call: HookCall) -> Tensor:
+    def edit(
+        activation: Float[Tensor, "row token width"], _hook_call: HookCall
+    ) -> Float[Tensor, "row token width"]:
         count, tokens, _ = activation.shape
         if count != rows:
             raise ModelError(
@@ -97,7 +99,9 @@ def _writer(
 
 
 def _reader(seen: ProbedLayer, hook_point: HookPoint) -> Edit:
-    def edit(activation: Tensor, _hook_call: HookCall) -> Tensor:
+    def edit(
+        activation: Float[Tensor, "row token width"], _hook_call: HookCall
+    ) -> Float[Tensor, "row token width"]:
         if not seen.mix.numel():  # of several runs of the module the first
             mix = hook_point.read(activation).float().cpu()
             seen.mix = mix.reshape(*mix.shape[:2], hook_point.heads, -1)

@@ -278,7 +278,7 @@ def _halves(count: int) -> list[Bool[Tensor, "head"]]:
     return [chosen for chosen in sets if bool(chosen.any())]
 
 
-def _of_heads(groups: Heads, seen: ProbedLayer) -> Heads:
+def _of_heads(groups: Float[Tensor, "row token group d_head"], seen: ProbedLayer) -> Heads:
     """Repeats the values of each group of heads for every head of the group."""
     return groups.repeat_interleave(seen.mix.shape[2] // groups.shape[2], dim=2)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raysearch.core.events import ComponentFacts
@@ -341,7 +341,7 @@ class Components:
         widths: dict[int | None, int] = {}
 
         def look(layer: int | None) -> Callable[[Tensor, HookCall], None]:
-            def edit(activation: Tensor, _hook_call: HookCall) -> None:
+            def edit(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
                 widths[layer] = activation.shape[-1]
 
             return edit

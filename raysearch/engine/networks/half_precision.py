@@ -47,11 +47,11 @@ class Copy:
     tensor."""
 
     numbers: Float[Tensor, "..."]
-    of: Tensor
+    of: Float[Tensor, "..."]
     version: int
     address: int
 
-    def is_of(self, weight: Tensor) -> bool:
+    def is_of(self, weight: Float[Tensor, "..."]) -> bool:
         """Returns whether `weight` still is the tensor that was copied, as far as torch counts
         changes."""
         return (
@@ -189,8 +189,11 @@ def _product(
 
 
 def _multiplied(
-    layer: nn.Linear | Conv1D, given: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+    layer: nn.Linear | Conv1D,
+    given: Float[Tensor, "*rows width"],
+    weight: Float[Tensor, "_ _"],
+    bias: Float[Tensor, "out"] | None,
+) -> Float[Tensor, "*rows out"]:
     """Computes the product on a list of vectors: given three dimensions, torch makes a batch of
     products and copies the weights."""
     vectors = given.reshape(-1, given.shape[-1])

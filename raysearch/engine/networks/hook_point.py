@@ -6,7 +6,7 @@ head, if it has heads.
 
 from dataclasses import dataclass
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raysearch.engine.networks.hooks import Edit, Hook, HookSide
@@ -35,7 +35,7 @@ class HookPoint:
     def is_block(self) -> bool:
         return self.module is self.block
 
-    def read(self, activation: Tensor) -> Tensor:
+    def read(self, activation: Float[Tensor, "*rows _"]) -> Float[Tensor, "*rows width"]:
         """Returns the component's part of the module's activation, whose last dimension is the
         vector."""
         return (

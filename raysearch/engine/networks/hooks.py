@@ -36,7 +36,7 @@ class ModuleCall:
         """The first positional argument, or the keyword argument named in `FIRST_ARGUMENTS`."""
         return self.args[0] if self.args else self.kwargs.get(self._name)
 
-    def put(self, new: Tensor) -> "ModuleCall":
+    def put(self, new: Float[Tensor, "row token width"]) -> "ModuleCall":
         """Returns the call with `new` as its activation."""
         new = new.reshape(self.activation.shape)
         return (
@@ -76,7 +76,9 @@ class HookCall:
         return given
 
 
-Edit = Callable[[Tensor, HookCall], Tensor | None]
+Edit = Callable[
+    [Float[Tensor, "row token width"], HookCall], Float[Tensor, "row token width"] | None
+]
 """Receives an activation (row, token, width) and returns its replacement, or None to leave it
 unchanged."""
 

@@ -111,7 +111,7 @@ class Stretch:
                 )
 
 
-def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _leaves(config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from _leaves(value)

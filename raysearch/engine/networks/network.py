@@ -233,7 +233,7 @@ class LanguageModel:
         """True if a common prefix of the two inputs has the same activations in both."""
         return self._stretch.regime(len(_ids(one))) == self._stretch.regime(len(_ids(other)))
 
-    def run(self, **arguments: object) -> Tensor:
+    def run(self, **arguments: object) -> Float[Tensor, "row token vocab"]:
         """Calls the model with its own arguments and returns its logits, whatever ran before."""
         self.forget()
         logits: Tensor = self.model(**arguments).logits

@@ -27,7 +27,7 @@ class Step(nn.Module):
 
     def forward(
         self, given: Float[Tensor, "row width"], *state: Float[Tensor, "row hidden"]
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Float[Tensor, "row hidden"], ...]:
         network = self.__dict__["_network"]
         weights = [
             getattr(network, f"{name}_l{self._layer}")

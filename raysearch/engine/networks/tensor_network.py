@@ -24,7 +24,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from raysearch.causal import Stimulus
@@ -68,7 +68,10 @@ class TensorNetwork:
     width = 0
 
     def __init__(
-        self, module: nn.Module, example: Tensor | Stimulus, blocks: str | None = None
+        self,
+        module: nn.Module,
+        example: Shaped[Tensor, "..."] | Stimulus,
+        blocks: str | None = None,
     ) -> None:
         self.module = module
         self._example = example if isinstance(example, Stimulus) else Stimulus.of(example)
@@ -265,12 +268,12 @@ def _stimulus(given: ModelInput) -> Stimulus:
     return given
 
 
-def _tensor(given: ModelInput) -> Tensor:
+def _tensor(given: ModelInput) -> Shaped[Tensor, "..."]:
     return _read(_stimulus(given))
 
 
 @lru_cache(maxsize=65536)
-def _read(stimulus: Stimulus) -> Tensor:
+def _read(stimulus: Stimulus) -> Shaped[Tensor, "..."]:
     """Returns the tensor of a stimulus; callers must not write to it."""
     dtype = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}[stimulus.dtype]
     return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components, HookPoint
@@ -37,7 +37,7 @@ class Writes:
     tokens: int
     rows: list[int] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
-    replacements: list[Tensor] = field(default_factory=list)
+    replacements: list[Float[Tensor, "token feature"]] = field(default_factory=list)
 
 
 def edits_of(
@@ -65,7 +65,9 @@ def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
     first_column = min(int(columns.min()) for _, columns in wheres)
     last_column = max(int(columns.max()) for _, columns in wheres)
 
-    def edit(activation: Tensor, hook_call: HookCall) -> Tensor | None:
+    def edit(
+        activation: Float[Tensor, "row token width"], hook_call: HookCall
+    ) -> Float[Tensor, "row token width"] | None:
         end = hook_call.first + activation.shape[1]
         if hook_call.last and last_column >= end:
             raise PositionError(
@@ -83,11 +85,11 @@ def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
 
 
 def _write(
-    edited: Tensor,
+    edited: Float[Tensor, "row token width"],
     hook_point: HookPoint,
     writes: Writes,
-    rows: Tensor,
-    columns: Tensor,
+    rows: Int[Tensor, "written"],
+    columns: Int[Tensor, "written"],
     hook_call: HookCall,
 ) -> None:
     """Where only some of a unit's tokens are run now (a recurrent network's steps), each token is
@@ -121,7 +123,7 @@ def _write(
         edited[where[0][:, None], where[1][:, None], vector.to(device)] = new
 
 
-def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Tensor | None:
+def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Int[Tensor, "feature"] | None:
     """Which columns of the module's activation these features of the component are. None: all."""
     if features is None:
         return hook_point.columns
@@ -131,7 +133,7 @@ def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Tensor | No
 
 def replacement_of(
     patch: Patch, base: object, at: HookPoint, read_source: ReadSource
-) -> Tensor | None:
+) -> Float[Tensor, "token feature"] | None:
     """What a patch is lent, of shape (token, feature): from its sources (their mean), or drawn.
     None where nothing is.
 
@@ -153,7 +155,7 @@ def replacement_of(
 
 def _source_tokens(
     source: Source, seen: Float[Tensor, "token width"]
-) -> Float[Tensor, "token feature"]:
+) -> Float[Tensor, "chosen feature"]:
     if max(source.tokens) >= len(seen):
         raise PositionError(
             f"the source has {len(seen)} tokens; token {max(source.tokens)} (from 0) is to be "
@@ -179,7 +181,7 @@ def _noise(patch: Patch, base: object, width: int) -> Float[Tensor, "token featu
 
 
 def _items(
-    tokens: Float[Tensor, "flat width"], vector: Tensor | None, count: int
+    tokens: Float[Tensor, "flat width"], vector: Int[Tensor, "feature"] | None, count: int
 ) -> Float[Tensor, "item token feature"]:
     chosen = tokens if vector is None else tokens[:, vector.to(tokens.device)]
     return chosen.reshape(-1, count, chosen.shape[-1])

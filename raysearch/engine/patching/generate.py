@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.events import Ids
@@ -102,7 +103,9 @@ def generate(
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | None) -> Edit:
     """`edit` on the prompt, `again` on each new token."""
 
-    def counted(activation: Tensor, hook_call: HookCall) -> Tensor | None:
+    def counted(
+        activation: Float[Tensor, "row token width"], hook_call: HookCall
+    ) -> Float[Tensor, "row token width"] | None:
         counts[at] += 1
         if hook_call.first == 0:
             return edit(activation, hook_call)

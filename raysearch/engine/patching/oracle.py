@@ -153,10 +153,14 @@ def _reader(
     return hook_at(network, hook_point, read, given)
 
 
-def _write_edit(hook_points: Components, patch: Patch, own: Tensor | None) -> Edit:
+def _write_edit(
+    hook_points: Components, patch: Patch, own: Float[Tensor, "token feature"] | None
+) -> Edit:
     columns = hook_columns(hook_points.at(patch.point), patch.features)
 
-    def write(activation: Float[Tensor, "1 token width"], hook_call: HookCall) -> Tensor | None:
+    def write(
+        activation: Float[Tensor, "1 token width"], hook_call: HookCall
+    ) -> Float[Tensor, "1 token width"] | None:
         end = hook_call.first + activation.shape[1]
         if hook_call.last and max(patch.tokens) >= end:
             raise PositionError(

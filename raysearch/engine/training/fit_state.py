@@ -1,14 +1,15 @@
-"""A fit under way: its pairs, what it puts into their rows, and a step of its optimiser.
+"""A fit in training: its pairs, the vectors that it writes into their rows, and a step of its
+optimiser.
 
-Invariants: the featurizer's map is evaluated once for all rows of a step, and its gradient taken
-once; a fit that fails leaves its group and nothing else.
+Invariants: the featurizer is evaluated once, and its gradient taken once, for all rows of a step; a
+failing fit leaves its group and affects nothing else.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
@@ -22,8 +23,9 @@ from raysearch.engine.training.unit import AnswerToken, CapturedUnit
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitState:
-    """`train`, `held`: indices of pairs to train and to validate on. `answers`: of each the turns
-    that say the counterfactual; `change`: those of which this is not the base's own answer."""
+    """The state of one fit. `train`, `held_out`: indices of pairs to train and to validate on.
+    `answers`: for each pair the tokens of the counterfactual; `change`: pairs whose
+    counterfactual differs from the base's own answer."""
 
     request: FitRequest
     unit: CapturedUnit
@@ -34,18 +36,18 @@ class FitState:
     checkpoint: Checkpoint
 
     def live(self, indices: Sequence[int]) -> list[int]:
-        """Those whose rows are run."""
+        """Returns the pairs whose rows are run."""
         return [index for index in indices if not self.unit.pair_rows[index].free]
 
     def free(self, indices: Sequence[int]) -> list[int]:
-        """Those whose outcome is the base's own run."""
+        """Returns the pairs whose outcome is the base's own run."""
         return [index for index in indices if self.unit.pair_rows[index].free]
 
     def training_rows(
         self, owner: int, indices: Sequence[int]
     ) -> tuple[Float[Tensor, "row width"], list[TrainingRow]]:
-        """What is put in for each turn of these pairs, with gradients; and the rows that ask for
-        it."""
+        """Returns the vectors to write for each answer token of these pairs, with gradients, and
+        the rows that use them."""
         unit = self.unit
         tokens = [token for index in indices for token in self.answers[index]]
         places = torch.tensor(
@@ -64,7 +66,7 @@ class FitState:
         gradient: Float[Tensor, "row width"],
         factor: float,
     ) -> None:
-        """One step of the optimiser, with the gradient of the loss by what was put in."""
+        """Takes one optimiser step, given the gradient of the loss by the written vectors."""
         optimizer = self.checkpoint.optimizer
         assert optimizer is not None, "what is not trained does not learn"
         optimizer.zero_grad()
@@ -76,14 +78,14 @@ class FitState:
         optimizer.step()
 
     @property
-    def is_finite(self) -> Tensor:
-        """Whether all its parameters are; a tensor, so that it need not be waited for."""
+    def is_finite(self) -> Bool[Tensor, ""]:
+        """Whether all parameters are finite; a tensor, so that nothing waits for the device."""
         return torch.stack(
             [p.detach().isfinite().all() for p in self.checkpoint.featurizer.parameters()]
         ).all()
 
     def validation(self, seen: Mapping[int, Sequence[RowLoss]]) -> Validation:
-        """Of the outcomes of `held`, turn by turn: an answer is right where all its tokens are."""
+        """Returns the validation result: an answer is right if all its tokens are."""
         right = {
             index: all(
                 outcome.id == token.wanted
@@ -97,7 +99,7 @@ class FitState:
         return Validation(iia, len(matches), sum(losses) / len(seen) if seen else None)
 
     def diverged(self, what: str, step: int, rate: float) -> DivergedError:
-        """The error that says so."""
+        """Returns the error for numbers that are not finite."""
         (unit,) = self.request.intervention.units
         size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
         return DivergedError(
@@ -107,13 +109,14 @@ class FitState:
         )
 
     def has_collapsed(self, recipe: Recipe) -> bool:
-        """Whether training is over and the best of it interchanges nothing, or everything."""
+        """Returns whether training is over and the best featurizer interchanges nothing, or
+        everything."""
         return (
             self.checkpoint.stopped or self.checkpoint.step >= recipe.steps
         ) and self.checkpoint.collapsed
 
     def collapse(self) -> CollapsedError:
-        """The error that says so."""
+        """Returns the error for a collapsed featurizer."""
         (unit,) = self.request.intervention.units
         start = getattr(self.checkpoint.featurizer, "cooling", TemperatureSchedule(0.0, 0.0)).start
         found = ", ".join(
@@ -127,7 +130,7 @@ class FitState:
         )
 
     def fit(self, recipe: Recipe) -> FitOutcome:
-        """As it stands."""
+        """Returns the outcome so far."""
         checkpoint = self.checkpoint
         content, found, state = checkpoint.best, checkpoint.found, checkpoint.to_bytes(recipe)
         if content is None:
@@ -150,15 +153,15 @@ class FitState:
 
 @dataclass(slots=True)
 class FitGroup:
-    """Fits that go the same steps, by their places in what was asked. Who fails leaves `alive` for
-    `faults`."""
+    """Fits that take the same steps, by their index among the requests. A failing fit moves from
+    `alive` to `faults`."""
 
     alive: dict[int, FitState] = field(default_factory=dict)
     faults: dict[int, Exception] = field(default_factory=dict)
 
     @property
     def going(self) -> dict[int, FitState]:
-        """Those alive that have not stopped."""
+        """The fits alive that have not stopped."""
         return {
             at: fit_state
             for at, fit_state in self.alive.items()

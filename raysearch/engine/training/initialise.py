@@ -1,5 +1,5 @@
-"""How a fit begins: a featurizer that is a function of the subspace, the unit and the seed, or of a
-larger rotation of the unit."""
+"""Initial featurizers: functions of the subspace, the unit and the seed, or of a larger rotation of
+the unit."""
 
 from collections.abc import Sequence
 
@@ -26,10 +26,10 @@ def initialise(
     hook_points: Components,
     recipe: Recipe,
 ) -> Featurizer:
-    """A featurizer before its first step; principal components that a mask lies over are those of
-    the pairs to `train` on.
+    """Returns a featurizer before its first step; the principal components below a mask are those
+    of the pairs to `train` on.
 
-    Raises: JobError for what cannot be had, such as more features than the unit has.
+    Raises: JobError for a request that is impossible, such as more features than the unit has.
     """
     (unit,) = request.intervention.units
     subspace = unit.subspace

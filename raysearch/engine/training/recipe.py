@@ -1,7 +1,7 @@
-"""How a featurizer is trained: steps, batches, optimiser, schedule, loss, validation.
+"""Training recipe: steps, batches, optimiser, schedule, loss, validation.
 
-Invariants: what happens in a step is a function of the recipe, the step, the seed and the pairs,
-never of where training began or paused: a fit can be gone on with at any step.
+Invariants: a step is a function of the recipe, the step number, the seed and the pairs, and not of
+where training started or paused: a fit can resume at any step.
 """
 
 import math
@@ -19,15 +19,14 @@ from raysearch.errors import JobError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The defaults of all of it are those of a job's `fit`.
+    """Settings of training; a job's `fit` has their defaults.
 
-    `warmup`: share of the steps in which the learning rate rises from 0. `validation`: share of the
-    fit pairs that is not trained on. `evaluate`: how often they are looked at over the whole
-    training; `rungs`: steps at which seeds are compared, so that they are looked at there too.
-    `patience`: stop after so many looks without improvement (0: never). `boundary_learning_rate`:
-    of parameters that are a boundary. `weight_decay`: of adamw. `temperature`: from which a soft
-    boundary or mask is cooled, `penalty`: the weight of its width in the loss (None: as the
-    method's authors have it).
+    `warmup`: share of steps in which the learning rate rises from 0. `validation`: share of fit
+    pairs held out for validation. `evaluate`: number of validations over the whole training;
+    `rungs`: steps at which seeds are compared, and so validated too. `patience`: stop after this
+    many validations without improvement (0: never). `boundary_learning_rate`: for parameters that
+    are a boundary. `weight_decay`: of adamw. `temperature`: initial temperature of a soft boundary
+    or mask, `penalty`: weight of its width in the loss (None: as published with the method).
     """
 
     steps: int
@@ -47,8 +46,8 @@ class Recipe:
     rungs: tuple[int, ...]
 
     def factor(self, step: int) -> float:
-        """By what the learning rates are multiplied in `step` (from 0): as transformers' schedules
-        do."""
+        """Returns the factor of the learning rates in `step` (from 0), by the schedules of
+        transformers."""
         warm = round(self.warmup * self.steps)
         if step < warm:
             return step / max(1, warm)
@@ -58,13 +57,13 @@ class Recipe:
         return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     def is_validated_after(self, step: int) -> bool:
-        """Whether the validation part is run once `step` steps are done."""
+        """Returns whether a validation takes place after `step` steps."""
         regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
         return regular or step in self.rungs
 
     def optimizer_of(self, featurizer: Featurizer) -> torch.optim.Optimizer:
-        """A new one, on the featurizer's parameters; its groups' rates are those that `factor`
-        multiplies."""
+        """Returns a new optimiser of the featurizer's parameters; `factor` multiplies the rates of
+        its groups."""
         groups = [
             {"params": parameters, "lr": rate, "rate": rate}
             for name, parameters in featurizer.parameter_groups().items()
@@ -81,8 +80,8 @@ class Recipe:
 
 
 def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The pairs to train on and to validate on, in ascending order: a function of the indices
-    alone, the same for every fit."""
+    """Returns the pairs to train on and to validate on, in ascending order: a function of the
+    indices alone, equal for every fit."""
     shuffled = sorted(indices)
     random.Random(f"{shuffled}.validation").shuffle(shuffled)
     held_out = round(share * len(shuffled))
@@ -90,10 +89,10 @@ def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], 
 
 
 def batch_of(indices: Sequence[int], size: int, seed: int, step: int) -> list[int]:
-    """Which of `indices` are trained on in `step`: epochs, each in an order of its own, one after
-    the other, cut every `size`.
+    """Returns the `indices` to train on in `step`: epochs, each in its own order, one after the
+    other, cut every `size`.
 
-    All are taken where there are not so many.
+    If there are at most `size` indices, all are taken.
     """
     if len(indices) <= size:
         return list(indices)
@@ -114,6 +113,6 @@ def _order(indices: tuple[int, ...], seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets the learning rates for a step."""
+    """Sets the learning rates of a step."""
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * factor

@@ -1,12 +1,12 @@
-"""Trains featurizers, many at once: their rows travel in one batch, whatever their layers, sizes,
-seeds and variables.
+"""Trains featurizers, many at once: their rows share batches, whatever their layers, sizes, seeds
+and variables.
 
-The loss of a fit in a step is the mean over its own batch, plus its featurizer's penalty. A row
-whose source and base agree up to the unit (`Path.is_free`) is not run: its outcome is the base's
-own run, which counts in the mean with its loss and has no gradient.
+The loss of a fit in a step is the mean over its own batch of pairs plus its featurizer's penalty. A
+row whose source and base agree up to the unit (`Executor.is_free`) is not run: its outcome is the
+base's own run, which counts in the mean and has no gradient.
 
-Invariants: fits do not influence each other (beyond float rounding; the same company gives the same
-bytes); the model and what is captured are constants; a fit that fails takes nobody with it.
+Invariants: fits do not influence each other (beyond float rounding; equal batches give equal
+bytes); the model and captured activations are constant; a failing fit affects no other.
 """
 
 import math
@@ -44,11 +44,10 @@ _Known = dict[tuple[object, ...], CapturedUnit]
 
 
 class Trainer:
-    """Trains on one network by `path`, with `captures`, at most `rows.rows` rows in a forward and
+    """Trains on one network by `executor` and `cache`, at most `rows.rows` rows in a forward and
     backward pass.
 
-    `tolerance` (logits): in validation, an output closer than this to another is decided by the
-    oracle.
+    `tolerance` (logits): in validation, outputs with a smaller gap are decided by the oracle.
     """
 
     def __init__(
@@ -76,8 +75,8 @@ class Trainer:
         first: int,
         last: int,
     ) -> list[FitOutcome | FitFault]:
-        """Each trained from step `first` to step `last` (of `recipe.steps`), where it does not stop
-        before."""
+        """Trains each request from step `first` to step `last` (of `recipe.steps`), or until it
+        stops early."""
         assert 0 <= first <= last <= self._recipe.steps, (
             f"no steps {first} to {last} of {self._recipe.steps}"
         )
@@ -96,7 +95,7 @@ class Trainer:
         pairs: Sequence[Encoded],
         targets: Targets,
     ) -> list[FitOutcome | FitFault]:
-        """Featurizers that take no steps (seed 0), looked at on the validation part of `pairs`."""
+        """Validates featurizers that are not trained (seed 0) on the validation part of `pairs`."""
         requests = [FitRequest(intervention, 0) for intervention, _ in featurizers]
         group = self._start(
             requests, [featurizer for _, featurizer in featurizers], pairs, targets, 0
@@ -107,11 +106,11 @@ class Trainer:
     def activations(
         self, intervention: Intervention, pairs: Sequence[Encoded]
     ) -> tuple[Float[Tensor, "input width"], tuple[Ids | None, ...]]:
-        """What each distinct input of the training part of `pairs` has at the unit (float32),
-        sources first; and its label.
+        """Returns the activation at the unit (float32) of each distinct input of the training part
+        of `pairs`, sources first, and its label.
 
-        The label of a source is the counterfactual of the first pair in which it lends; an input
-        that is only a base has none. Raises: as `unit.captured`.
+        The label of a source is the counterfactual of the first pair that has it; an input that is
+        only a base has none. Raises: as `unit.captured`.
         """
         train, _ = split_pairs([pair.index for pair in pairs], self._recipe.validation)
         chosen = [pair for pair in pairs if pair.index in set(train)]
@@ -127,7 +126,8 @@ class Trainer:
     def _captured(
         self, intervention: Intervention, pairs: Sequence[Encoded], known: _Known
     ) -> CapturedUnit:
-        """The intervention's unit on `pairs`, shared by all that have the same."""
+        """Returns the intervention's unit on `pairs`, captured once for all interventions that
+        share it."""
         unit = unit_of(intervention)
         key = (
             unit.site,
@@ -150,7 +150,8 @@ class Trainer:
         targets: Targets,
         first: int,
     ) -> FitGroup:
-        """The fits as they stand at step `first`; the bases of rows that are not run are looked at."""
+        """Returns the fits as of step `first`, and runs the bases of rows that are not run with
+        patches."""
         group, known = FitGroup(), _Known()
         own = self._base_answers(pairs)
         for at, (one, featurizer) in enumerate(zip(requests, given, strict=True)):
@@ -211,8 +212,8 @@ class Trainer:
         return checkpoint
 
     def _base_answers(self, pairs: Sequence[Encoded]) -> dict[int, Ids]:
-        """The bases' own answers, by the pair's index: as the pair says, or (one token) as the
-        model does."""
+        """Returns the bases' own answers by pair index: as the pair says, or (one token) as the
+        model answers."""
         unanswered = [pair for pair in pairs if "base" not in pair.answers]
         predictions = self._cache.predictions(
             [Row(pair.base, (), pair.choices) for pair in unanswered]
@@ -224,7 +225,7 @@ class Trainer:
         }
 
     def _check_loss(self, wanted: Mapping[int, Ids]) -> None:
-        """Raises: JobError for a loss that is of one token, where answers have several."""
+        """Raises: JobError for a loss of one token if answers have several."""
         long = next((index for index, ids in wanted.items() if len(ids) > 1), None)
         if self._recipe.loss != "cross_entropy" and long is not None:
             raise JobError(
@@ -272,8 +273,8 @@ class Trainer:
     def _record_losses(
         self, group: FitGroup, results: Mapping[int, tuple[Tensor, Tensor]], step: int
     ) -> None:
-        """One look at the device for all fits: their losses, and whether their parameters are
-        finite."""
+        """Reads the losses of all fits, and whether their parameters are finite, in one transfer
+        from the device."""
         if not results:
             return
         table = torch.stack(
@@ -290,12 +291,12 @@ class Trainer:
             checkpoint.losses += (loss,)
 
     def _rate(self, step: int) -> tuple[int, float]:
-        """The step, and its learning rate."""
+        """Returns the step and its learning rate."""
         return step, self._recipe.learning_rate * self._recipe.factor(step)
 
     @torch.no_grad()
     def _validate(self, group: FitGroup) -> None:
-        """Validates."""
+        """Validates all fits of the group."""
         rows_to_run: list[TrainingRow] = []
         rows: dict[int, range] = {}
         for at, fit_state in group.going.items():

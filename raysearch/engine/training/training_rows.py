@@ -1,13 +1,13 @@
-"""Rows of many fits, run together: their losses, with gradients to what is put in, or what the
-model says.
+"""Rows of many fits, run together: their losses and gradients by the written vectors, or the
+model's outputs.
 
-What is put in is a constant here: the map that made it is evaluated, and its gradient taken, once
-for a step by who asks. So a row is a plain swap of a given vector, whatever the featurizer, and
-gradients run above it only.
+The written vectors are constants here: the featurizer that made them is evaluated, and its gradient
+taken, once for each step by the caller. So a row is a plain interchange of a given vector, whatever
+the featurizer, and gradients flow only above it.
 
-Invariants: rows of one company travel together, at most `limit.rows`; what memory does not hold is
-halved, and nothing of the half done counts; a fit whose rows fail takes nobody with it; near-ties
-of outputs are decided by the oracle.
+Invariants: rows of one batch key share batches of at most `limit.rows`; a batch that does not fit
+into memory is halved, and no partial result counts; a fit whose rows fail affects no other;
+near-ties of outputs are decided by the oracle.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.core.choices import Loss
@@ -37,8 +37,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRow:
-    """A row to be run for fit `owner`, with `vector` put in. `wanted`, `own`: as `losses_of` has
-    them."""
+    """A row of fit `owner` with `vector` to be written. `wanted`, `own`: as in `losses_of`."""
 
     owner: int
     pair_row: PairRow
@@ -50,14 +49,14 @@ class TrainingRow:
 
 @dataclass(frozen=True, slots=True)
 class RowLoss:
-    """Of a row: its loss, and the id with the highest logit."""
+    """The loss of a row, and the id with the highest logit."""
 
     loss: float
     id: int
 
 
 class RowRunner:
-    """Runs rows by `path`."""
+    """Runs rows by `executor`."""
 
     def __init__(
         self,
@@ -87,8 +86,8 @@ class RowRunner:
     def gradients(
         self, rows: Sequence[TrainingRow]
     ) -> tuple[list[Float[Tensor, ""]], list[Float[Tensor, "width"]], dict[int, Exception]]:
-        """Of each row the loss, and its gradient by what is put in; and which fits failed (their
-        rows say nothing)."""
+        """Returns the loss of each row, its gradient by the written vector, and the fits that
+        failed (their rows hold no result)."""
         losses: list[Tensor] = [torch.zeros(())] * len(rows)
         gradients = [row.vector for row in rows]
         faults: dict[int, Exception] = {}
@@ -98,7 +97,8 @@ class RowRunner:
         return losses, gradients, faults
 
     def outcomes(self, rows: Sequence[TrainingRow]) -> tuple[list[RowLoss], dict[int, Exception]]:
-        """What comes of each row; and which fits failed (their rows say nothing)."""
+        """Returns loss and output of each row, and the fits that failed (their rows hold no
+        result)."""
         found = [RowLoss(0.0, 0)] * len(rows)
         faults: dict[int, Exception] = {}
         for part, outcomes in self._in_batches(rows, self._outcomes, faults):
@@ -107,7 +107,8 @@ class RowRunner:
         return found, faults
 
     def prepare_unpatched(self, wanted: Iterable[tuple[Row, int, int]]) -> None:
-        """Runs bases without intervention, for `alone`: of each (unpatched row, wanted, own)."""
+        """Runs bases without intervention, for `unpatched`; each entry is (unpatched row, wanted,
+        own)."""
         missing = [key for key in dict.fromkeys(wanted) if key not in self._unpatched]
         by_row: dict[Row, list[tuple[int, int]]] = {}
         for row, *ids in missing:
@@ -127,7 +128,7 @@ class RowRunner:
                     )
 
     def unpatched(self, row: Row, wanted: int, own: int) -> RowLoss:
-        """What comes of an unpatched row. It was looked at."""
+        """Loss and argmax of an unpatched row; `prepare_unpatched` must have run it before."""
         return self._unpatched[row, wanted, own]
 
     @torch.inference_mode()
@@ -137,7 +138,7 @@ class RowRunner:
 
     def _gradients(
         self, rows: Sequence[TrainingRow]
-    ) -> tuple[Float[Tensor, "row"], tuple[Tensor, ...]]:
+    ) -> tuple[Float[Tensor, "row"], tuple[Float[Tensor, "width"], ...]]:
         with torch.enable_grad():
             replacements = [self._replacement(row).requires_grad_() for row in rows]
             logits = self._executor.logits([row.pair_row.row for row in rows], replacements)
@@ -189,7 +190,9 @@ class RowRunner:
     def _count(self, givens: Iterable[ModelInput]) -> None:
         self._cache.meter.ran(sum(map(tokens_of, givens)))
 
-    def _answers(self, rows: Sequence[TrainingRow], device: torch.device) -> tuple[Tensor, Tensor]:
+    def _answers(
+        self, rows: Sequence[TrainingRow], device: torch.device
+    ) -> tuple[Int[Tensor, "row"], Int[Tensor, "row"]]:
         both = torch.tensor([(row.wanted, row.own) for row in rows], device=device)
         return both[:, 0], both[:, 1]
 
@@ -199,8 +202,8 @@ class RowRunner:
         do: Callable[[Sequence[TrainingRow]], Result],
         faults: dict[int, Exception],
     ) -> Iterator[tuple[list[int], Result]]:
-        """The asks that are run together (their places), and what comes of them; adds to `faults`
-        what fails."""
+        """Yields the indices of rows that are run together, with their results; adds failures to
+        `faults`."""
         groups: dict[object, list[int]] = {}
         for at, row in enumerate(rows):
             groups.setdefault(row.pair_row.batch_key, []).append(at)
@@ -223,7 +226,7 @@ class RowRunner:
         do: Callable[[Sequence[TrainingRow]], Result],
         faults: dict[int, Exception],
     ) -> Iterator[tuple[list[int], Result]]:
-        """Where it raises as a whole, fit by fit."""
+        """Runs a part; if it raises as a whole, runs it fit by fit."""
         if not part:
             return
         try:

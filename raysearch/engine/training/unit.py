@@ -1,7 +1,8 @@
-"""The unit that a fit is for, on every pair: the rows to run, and what base and source have there.
+"""The unit that a featurizer is trained for, on every pair: the rows to run, and the activations of
+base and source.
 
-Invariants: all tokens of the unit are one vector, of the same width in every pair; base and source
-are captured once; which rows travel together does not change while training goes on.
+Invariants: all tokens of the unit form one vector, of the same width in every pair; base and source
+are captured once; rows share the same batches throughout training.
 """
 
 from collections.abc import Hashable, Sequence
@@ -29,8 +30,8 @@ from raysearch.errors import JobError, NotYetError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairRow:
-    """A pair at the unit, ready to run. `at`: its place among the unit's vectors; `free`: the
-    base's own run is the outcome."""
+    """A pair's row at the unit. `at`: index among the unit's vectors; `free`: the outcome equals
+    the base's own run."""
 
     row: Row
     at: int
@@ -41,8 +42,8 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerToken:
-    """A token of an answer: the row that is to say it, the id that is wanted there and the base's
-    own (as `losses_of` has them)."""
+    """One token of an answer: the row whose output it is, the wanted id and the base's own id (as
+    in `losses_of`)."""
 
     pair_row: PairRow
     wanted: int
@@ -51,8 +52,8 @@ class AnswerToken:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedUnit:
-    """A unit on pairs, by the pair's index. `base`, `source`: float32, on the network's device.
-    `tokens`: of the unit."""
+    """The activations of a unit by pair index. `base`, `source`: float32, on the network's device.
+    `tokens`: number of tokens of the unit."""
 
     pair_rows: dict[int, PairRow]
     base: Float[Tensor, "pair width"]
@@ -65,7 +66,8 @@ class CapturedUnit:
 
 
 def unit_of(intervention: Intervention) -> Unit:
-    """Its only unit. Raises: JobError, NotYetError for what cannot be fit."""
+    """Returns the only unit. Raises: JobError, NotYetError for an intervention that cannot be
+    trained."""
     if len(intervention.units) != 1:
         raise NotYetError(
             f"a subspace of {len(intervention.units)} units is not fit yet; name one unit"
@@ -90,8 +92,8 @@ def captured(
     unit: Unit,
     pairs: Sequence[Encoded],
 ) -> CapturedUnit:
-    """The unit, whole, on `pairs`. Raises: as `row_of`; JobError where its width is not the same in
-    all pairs."""
+    """Captures the whole unit on `pairs`. Raises: as `build_row`; JobError if its width differs
+    between pairs."""
     whole = Intervention((replace(unit, subspace=Subspace(coordinates=unit.subspace.coordinates)),))
     rows = {pair.index: build_row(pair, whole, hook_points) for pair in pairs}
     counts = {len(row.patches[0].tokens): index for index, row in rows.items()}
@@ -124,8 +126,8 @@ def captured(
 def answer_tokens_of(
     executor: Executor, pair_row: PairRow, wanted: Ids, own: Ids
 ) -> tuple[AnswerToken, ...]:
-    """A turn for each token of `wanted`, said after those before it: greedy decoding says `wanted`
-    just where each is the arg max."""
+    """Returns one entry for each token of `wanted`, each after the tokens before it: greedy
+    decoding outputs `wanted` exactly if each is the arg max."""
     answer_tokens: list[AnswerToken] = []
     for at, token in enumerate(wanted):
         if at:
@@ -148,7 +150,7 @@ def _vectors(
     cache: ActivationCache,
     rows: Sequence[Row],
 ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row width"]]:
-    """What base and source of each row have at its patch."""
+    """Returns the activations of base and source at the patch of each row."""
     found: dict[Row, tuple[Tensor, Tensor]] = {}
     cache.want(patch.point.component for row in rows[:1] for patch in row.patches)
     for batch in executor.batches(list(dict.fromkeys(rows))):
@@ -188,7 +190,7 @@ def _read_one(
     point: Point,
     tokens: Ids,
     features: FeatureIndices,
-) -> Tensor:
+) -> Float[Tensor, "flat"]:
     (seen,) = collect(
         network, hook_points, Row(given, (Patch(point, tokens, (), Collect(), features),))
     )
@@ -197,14 +199,14 @@ def _read_one(
 
 def _chosen(
     seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
-) -> Float[Tensor, "width"]:
+) -> Float[Tensor, "flat"]:
     chosen = seen[list(tokens)]
     return (chosen if features is None else chosen[:, list(features)]).flatten().float()
 
 
 def inputs_of(rows: Sequence[Row]) -> dict[ModelInput, tuple[bool, int]]:
-    """Of each distinct input of the rows, where it is first found: whether it is the source there,
-    and which row."""
+    """Returns for each distinct input its first occurrence: whether it is a source there, and the
+    index of the row."""
     found: dict[ModelInput, tuple[bool, int]] = {}
     for at, row in enumerate(rows):
         found.setdefault(row.patches[0].sources[0].run.base, (True, at))
