@@ -267,7 +267,7 @@ def _comparisons(pair: Encoded) -> Iterator[_Comparison]:
 
 def _product(
     patch: Patch, base: ProbedRun, sources: Mapping[ModelInput, AtPoints]
-) -> Float[Tensor, "width"]:
+) -> Float[Tensor, "feature"]:
     """Multiplies gradient and difference elementwise and sums over tokens, in double precision
     because terms cancel."""
     (source,) = patch.sources

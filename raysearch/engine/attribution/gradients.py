@@ -22,7 +22,7 @@ from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.oracle import needs_all
 
-AtPoints = Mapping[Point, Float[Tensor, "token width"]]
+AtPoints = Mapping[Point, Float[Tensor, "_token _width"]]
 """Activations or gradients of one run, by point."""
 
 

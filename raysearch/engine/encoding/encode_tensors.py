@@ -1,7 +1,6 @@
-"""From pairs of tensors to what a network is given: positions as tokens that it has, answers as
-classes.
+"""Encodes pairs of tensors: positions as tokens of the network, answers as classes.
 
-Invariants: equal pairs, equal encoding, whatever the network's weights; an answer is a whole
+Invariants: equal pairs give equal encodings, whatever the network's weights; an answer is a whole
 number, the class that it names.
 """
 
@@ -20,19 +19,19 @@ def encode_tensors(
     positions: Sequence[str],
     variables: Sequence[str],
 ) -> tuple[Encoded, ...]:
-    """The pairs as `network` sees them, with `positions` (and "last") and the counterfactuals of
+    """Encodes the pairs for `network`, with `positions` (and "last") and the counterfactuals of
     `variables`.
 
     Raises: PairsError for an input that is a text, or an answer that is no class of the network;
-    PositionError for a position not there, beyond the tokens that the network has, or of another
-    number of tokens in base and source; ModelError for a tensor that the network does not take.
+    PositionError for a position that does not exist, exceeds the network's tokens, or has different
+    numbers of tokens in base and source; ModelError for a tensor that the network does not take.
     """
     encoder = _Encoder(network)
     return tuple(encoder.encoded(pair, positions, variables) for pair in pairs)
 
 
 def stimulus_of(given: Input, what: str) -> Stimulus:
-    """Raises: PairsError for a text."""
+    """Returns the tensor of an input. Raises: PairsError for a text."""
     if given.stimulus is None:
         raise PairsError(
             f"{what} is the text {given.text!r}, and the model takes tensors; give pairs of tensors"
@@ -101,7 +100,7 @@ class _Encoder:
         return at
 
     def _count(self, stimulus: Stimulus, what: str) -> int:
-        """How many tokens the network has on tensors of this shape."""
+        """Returns the network's number of tokens on tensors of this shape."""
         batch_key = self._network.batch_key(stimulus)
         if batch_key not in self._tokens:
             try:
@@ -130,7 +129,7 @@ class _Encoder:
 
 
 def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
-    """The error of a network that does not run on an input, whatever it raised there."""
+    """Returns the error of a network that does not run on an input, whatever it raised."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
     message = " ".join(str(error).split())[:200]
     if isinstance(error, ModelError):

@@ -151,7 +151,7 @@ class CanonicalRunner:
     @detached()
     def _read_run(
         self, run: Row, points: Collection[Point]
-    ) -> Mapping[Point, Float[Tensor, "token width"]]:
+    ) -> Mapping[Point, Float[Tensor, "_token _width"]]:
         """Returns the activations of `run` at `points`. Reads each component in all layers if the
         cache has room, since other layers are asked for next."""
         cached = self._cached.pop(run, None)

@@ -1,10 +1,10 @@
-"""Networks that a function of the user's makes: "package.module:factory" or
-"/path/file.py:factory", any torch.nn.Module on tensors.
+"""Networks made by a user's function, "package.module:factory" or "/path/file.py:factory": any
+torch.nn.Module on tensors.
 
-Invariants: the factory is called once in each replica, and draws from torch's random state as it
-would anywhere, ours being put back; the module comes in evaluation mode, without gradients, in the
-dtype that was asked; its digest is of its weights and, where it stands in a file, of that file,
-whatever dtype and device it is put into.
+Invariants: the factory is called once in each replica and uses torch's random state as usual, which
+is restored afterwards; the module is in evaluation mode, without gradients, in the requested dtype;
+its digest covers its weights and the file of the factory, if any, and does not depend on dtype and
+device.
 """
 
 import copy
@@ -33,7 +33,7 @@ KEY = "model.path"
 
 
 def _returns_module(function: object) -> bool:
-    """Whether a function says that it returns a module."""
+    """Returns whether a function is annotated to return a module."""
     try:
         returned = get_type_hints(function).get("return")
     except (NameError, TypeError):
@@ -52,14 +52,15 @@ NETWORK = CodeKind(
 
 @dataclass(frozen=True)
 class FactorySource:
-    """Where a module comes from. `path`: "package.module:factory" or "/path/file.py:factory";
-    `dtype`: a key of `DTYPES`."""
+    """The source of a module. `path`: "package.module:factory" or "/path/file.py:factory"; `dtype`:
+    a key of `DTYPES`."""
 
     path: str
     dtype: str = "float32"
 
     def load(self, device: str = "cpu") -> "LoadedModule":
-        """The module that the factory makes, on `device`. Raises: JobError, ModelError in one line."""
+        """Calls the factory and moves the module to `device`. Raises: JobError, ModelError in one
+        line."""
         place, _, name = self.path.rpartition(":")
         with torch.random.fork_rng(devices=[]):
             module = _make(place, name)
@@ -77,7 +78,7 @@ class FactorySource:
 
 @dataclass(frozen=True)
 class LoadedModule:
-    """A module ready to run, its digest and its dtype's name."""
+    """A module ready to run, its digest and the name of its dtype."""
 
     module: nn.Module
     digest: str
@@ -86,8 +87,8 @@ class LoadedModule:
     unused: tuple[()] = ()
 
     def open(self, pairs: Sequence[Pair]) -> tuple[TensorNetwork, Encoder]:
-        """The network, its shapes looked at on the first base. Raises: ModelError where it does not
-        run on that; PairsError."""
+        """Returns the network, its shapes observed on the first base. Raises: ModelError if it does
+        not run on that; PairsError."""
         if not pairs:
             raise PairsError(
                 f"{type(self.module).__name__}: there are no pairs; the first base shows what it "
@@ -109,9 +110,9 @@ class LoadedModule:
         return network, partial(encode_tensors, network)
 
     def reinitialised(self, seed: int = 0) -> "LoadedModule":
-        """The same module, each part of it as its own `reset_parameters` leaves it.
+        """Returns a copy of the module after `reset_parameters` of each of its parts.
 
-        Raises: ModelError where some parameter belongs to a part that has none.
+        Raises: ModelError for a part with parameters that lacks this method.
         """
         module = copy.deepcopy(self.module)
         parts = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
@@ -133,8 +134,8 @@ class LoadedModule:
 def look_at(
     source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
 ) -> ModelSummary:
-    """What the module of `source` is, by making it and running it once. Raises: JobError,
-    ModelError, PairsError, one line."""
+    """Makes the module of `source` and runs it once to describe it. Raises: JobError, ModelError,
+    PairsError, one line."""
     loaded = source.load()
     network, encode = loaded.open(pairs)
     hook_points = Components(network)
@@ -155,8 +156,8 @@ def look_at(
 
 
 def module_digest(module: nn.Module, file: Path | None = None) -> str:
-    """The SHA-256 (64 hex digits) of names, shapes, dtypes and bytes of all parameters and buffers,
-    and of the code in `file`."""
+    """Returns the SHA-256 (64 hex digits) of names, shapes, dtypes and bytes of all parameters and
+    buffers, and of the code in `file`."""
     whole = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not isinstance(tensor, torch.Tensor):
@@ -173,8 +174,8 @@ def module_digest(module: nn.Module, file: Path | None = None) -> str:
 
 
 def _make(place: str, name: str) -> nn.Module:
-    """What the factory makes. Raises: JobError where it is not there, ModelError where it raises or
-    makes something else."""
+    """Calls the factory. Raises: JobError if it does not exist, ModelError if it raises or returns
+    something else."""
     shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
     factory = find(place, name, KEY, NETWORK)
     try:

@@ -1,7 +1,7 @@
-"""From what a search asks, an intervention on a pair, to the row that the network runs.
+"""Builds the row that the network runs for an intervention on a pair.
 
-Invariants: all units of an intervention act at once, in the base's run; what can be known to be
-impossible is said before anything runs.
+Invariants: all units of an intervention act at once, in the base's run; impossible requests are
+refused before anything runs.
 """
 
 import random
@@ -21,7 +21,7 @@ from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
 
 TRIED = 6
-"""Pairs of which trial rows are made."""
+"""Number of pairs from which trial rows are made."""
 
 ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
 """Kinds that need no more than a pair. Of the others, a mean wants runs to be taken over, a
@@ -38,14 +38,15 @@ def build_row(
     featurizers: Featurizers | None = None,
     lender: Encoded | None = None,
 ) -> Row:
-    """What to run for `intervention` on `pair`. `featurizers`: at hand, where it may be of
-    subspaces.
+    """Returns the row to run for `intervention` on `pair`. `featurizers`: needed for interventions
+    on subspaces.
 
-    `lender`: whose source lends in the place of the pair's own; the pair itself, as its own source,
-    where that is a self-swap.
+    `lender`: the pair whose sources replace the pair's own; in a self-swap the base is its own
+    source.
 
-    Raises: ModelError, PositionError, PairsError for a site or a source not there; JobError for
-    units that do not fit each other; NotYetError for what this version does not do.
+    Raises: ModelError, PositionError, PairsError for a site or a source that does not exist;
+    JobError for units that do not fit each other; NotYetError for what this version does not
+    support.
     """
     if intervention.kind not in KINDS:
         raise JobError(
@@ -74,13 +75,12 @@ def trials(
     seed: int = 0,
     tried: int = TRIED,
 ) -> list[Row]:
-    """Rows to hold a fast path against the oracle on: on `tried` random pairs, each component at a
-    random position.
+    """Returns rows on which fast executors are compared with the oracle: on `tried` random pairs,
+    each component at a random position.
 
-    The residual in two random layers, where it can be patched, so that rows have company that joins
-    at another and not all are patched in the last; a random head of a per-head component; and all
-    of these at once, where answers have several tokens with an answer begun too. Of several sources
-    a random one lends.
+    The residual is patched in two random layers, if possible, so that rows of a batch enter at
+    different layers; a per-head component at a random head; and all of these at once, with an
+    answer begun if answers have several tokens. One of several sources is chosen at random.
     """
     rng = random.Random(f"{seed}.trials")
     rows: list[Row] = []
@@ -127,8 +127,8 @@ def trials(
 
 
 def _has_residual(hook_points: Components) -> bool:
-    """A network on tensors may have blocks whose activations are of another shape, and be asked
-    about other modules alone."""
+    """Returns whether the residual can be patched: blocks of a network on tensors may have
+    activations of another shape."""
     try:
         return bool(hook_points.of("residual"))
     except ModelError:
@@ -138,17 +138,17 @@ def _has_residual(hook_points: Components) -> bool:
 def _position_at(
     hook_points: Components, pair: Encoded, lender: str, point: Point, position: str
 ) -> str:
-    """`position`, or "last" where the activation at `point` is of fewer tokens."""
+    """Returns `position`, or "last" if the activation at `point` has fewer tokens."""
     sides = (pair.base, pair.base_positions), (pair.sources[lender], pair.source_positions[lender])
     lasts = [(hook_points.last(point, given), positions[position]) for given, positions in sides]
     return position if all(last is None or max(at) <= last for last, at in lasts) else LAST
 
 
 def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention) -> Encoded:
-    """A pair, chosen at random but once and for all, whose sources are others than those of `pair`
-    and fit in their place.
+    """Returns a pair, random but fixed, whose sources differ from those of `pair` and fit in their
+    place.
 
-    Raises: PairsError where there is none.
+    Raises: PairsError if there is none.
     """
     start = random.Random(f"{pair.index}.other_source").randrange(len(pairs))
     for other in (*pairs[start:], *pairs[:start]):
@@ -160,7 +160,7 @@ def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Interven
 
 
 def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
-    """Whether its sources have as many tokens where units are lent."""
+    """Returns whether its sources have equally many tokens at the units' positions."""
     for unit in intervention.units:
         position = (unit.source_site or unit.site).position
         for name, at in pair.source_positions.items():
@@ -174,7 +174,7 @@ def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
 def _source_inputs(
     pair: Encoded, intervention: Intervention, lender: Encoded | None
 ) -> Mapping[str, tuple[ModelInput, Mapping[str, Ids]]]:
-    """By the name of a source, the input that lends and its positions."""
+    """Returns the input and the positions of each source, by name."""
     if intervention.control == "self_swap":
         return dict.fromkeys(pair.sources, (pair.base, pair.base_positions))
     source_tokens = pair if lender is None else lender
@@ -248,8 +248,8 @@ def _patch(
 
 
 def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, FeatureIndices]:
-    """Raises: ModelError for a component, layer or head not there; JobError for coordinates out of
-    range."""
+    """Returns the point and the features of a site. Raises: ModelError for a component, layer or
+    head that does not exist; JobError for coordinates out of range."""
     point = Point(site.layer, site.component)
     hook_point = hook_points.at(point)
     features: FeatureIndices = None
@@ -291,7 +291,8 @@ def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, Feat
 def _tokens(
     pair: Encoded, positions: Mapping[str, Ids], position: str, of: str, last: int | None
 ) -> Ids:
-    """`last`: of the activation, where it has other tokens than the input."""
+    """Returns the tokens of a position. `last`: last token of the activation, if its tokens differ
+    from the input's."""
     if position not in positions:
         raise PositionError(
             f"pair {pair.index}: the {of} has no position {position!r}; it has "
@@ -326,8 +327,8 @@ def _source(pair: Encoded, unit: Unit) -> str:
 
 
 def _check_apart(pair: Encoded, patches: Sequence[Patch]) -> None:
-    """Raises: PositionError where two units write one place, unless they write the same from the
-    same place."""
+    """Raises: PositionError if two units write to one place, unless they write the same value from
+    the same place."""
     for i, one in enumerate(patches):
         for other in patches[:i]:
             shared = set(one.tokens) & set(other.tokens) if one.point == other.point else set()

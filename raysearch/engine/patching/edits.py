@@ -1,8 +1,7 @@
-"""From rows to hooks: what all the rows of a batch have patched at one place, as one edit.
+"""From rows to hooks: all patches of a batch at one place as one edit.
 
-Invariants: patches of one row act in their order; each row is written at its own columns of the
-batch and nowhere else; patches alike (same point, kind, features, number of tokens) are computed as
-one.
+Invariants: patches of one row act in order; each row is written at its own columns of the batch
+only; equal patches (same point, kind, features, number of tokens) are computed together.
 """
 
 import hashlib
@@ -21,23 +20,23 @@ from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import PositionError
 
 ReadSource = Callable[[Source], Float[Tensor, "token width"]]
-"""The component that a source lends, at all tokens of its run."""
+"""Returns the component that a source refers to, at all tokens of its run."""
 
-Replacements = Sequence[Float[Tensor, "token feature"]]
-"""Of each row, what its only patch is lent, in the place of what its source has. Gradients may flow
-to it."""
+Replacements = Sequence[Float[Tensor, "_token _feature"]]
+"""For each row the activation for its only patch, instead of its source's. Gradients may flow to
+it."""
 
 
 @dataclass(slots=True)
 class Writes:
-    """Patches alike, to be done at once. `rows`, `columns`: where each token stands in the batch."""
+    """Equal patches, written together. `rows`, `columns`: the place of each token in the batch."""
 
     kind: Operation
     features: FeatureIndices
     tokens: int
     rows: list[int] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
-    replacements: list[Float[Tensor, "token feature"]] = field(default_factory=list)
+    replacements: list[Float[Tensor, "_token _feature"]] = field(default_factory=list)
 
 
 def edits_of(
@@ -47,10 +46,10 @@ def edits_of(
     read_source: ReadSource,
     replacements: Replacements | None = None,
 ) -> list[tuple[HookPoint, Edit]]:
-    """Of each module and side that is patched, the tap and the edit that does all that the rows
-    have patched there.
+    """Returns for each module and side that is patched its hook point and an edit that writes all
+    patches of the rows there.
 
-    `pads`: where the first token of each row stands.
+    `pads`: the column of each row's first token.
     """
     places = _by_module(enumerate(rows), hook_points).values()
     return [
@@ -60,7 +59,7 @@ def edits_of(
 
 
 def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
-    """Does the writes one after the other, to a copy of the activation."""
+    """Writes to a copy of the activation, one after the other."""
     wheres = [(torch.tensor(w.rows), torch.tensor(w.columns)) for _, w in rounds]
     first_column = min(int(columns.min()) for _, columns in wheres)
     last_column = max(int(columns.max()) for _, columns in wheres)
@@ -92,8 +91,8 @@ def _write(
     columns: Int[Tensor, "written"],
     hook_call: HookCall,
 ) -> None:
-    """Where only some of a unit's tokens are run now (a recurrent network's steps), each token is
-    an item of its own."""
+    """Writes in place. If only some tokens of a unit run now (steps of a recurrent network), each
+    token is written by itself."""
     device, tokens = edited.device, writes.tokens
     now = (columns >= 0) & (columns < edited.shape[1])
     replacements = (
@@ -124,7 +123,7 @@ def _write(
 
 
 def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Int[Tensor, "feature"] | None:
-    """Which columns of the module's activation these features of the component are. None: all."""
+    """Returns the columns of these features in the module's activation. None: all."""
     if features is None:
         return hook_point.columns
     chosen = torch.tensor(list(features))
@@ -134,10 +133,10 @@ def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Int[Tensor,
 def replacement_of(
     patch: Patch, base: object, at: HookPoint, read_source: ReadSource
 ) -> Float[Tensor, "token feature"] | None:
-    """What a patch is lent, of shape (token, feature): from its sources (their mean), or drawn.
-    None where nothing is.
+    """Returns the activation that a patch receives, of shape (token, feature): from its sources
+    (their mean), or random. None if it needs none.
 
-    Raises: PositionError where a source has fewer tokens than it should lend.
+    Raises: PositionError for a source with fewer tokens than needed.
     """
     if patch.kind.lent == "noise":
         width = at.width if patch.features is None else len(patch.features)
@@ -166,10 +165,10 @@ def _source_tokens(
 
 
 def _noise(patch: Patch, base: object, width: int) -> Float[Tensor, "token feature"]:
-    """Standard normal numbers (float32), a function of the seed, the base up to where they go, the
-    point, the tokens and the features.
+    """Draws standard normal numbers (float32), a function of the seed, the base up to the last
+    patched token, the point, the tokens and the features.
 
-    Up to there: what follows, such as an answer that is begun, changes no noise.
+    Later tokens, such as the start of an answer, do not change the noise.
     """
     assert isinstance(patch.kind, Noise)
     before = base[: max(patch.tokens) + 1] if isinstance(base, tuple) else base
@@ -193,7 +192,8 @@ _Numbered = list[tuple[int, Row, list[Patch]]]
 def _by_module(
     rows: Iterable[tuple[int, Row]], hook_points: Components
 ) -> dict[tuple[int, HookSide], tuple[HookPoint, _Numbered]]:
-    """The rows that are patched at each place, with their patches there, in the order of the rows."""
+    """Returns for each module and side the rows that are patched there, in order, with their
+    patches."""
     places: dict[tuple[int, HookSide], tuple[HookPoint, _Numbered]] = {}
     for at, row in rows:
         own: dict[tuple[int, HookSide], list[Patch]] = {}
@@ -214,8 +214,8 @@ def _round_by_round(
     read_source: ReadSource,
     replacements: Replacements | None,
 ) -> list[tuple[HookPoint, Writes]]:
-    """First the first patch of every row, then the second, ...; in each round, those alike
-    together."""
+    """Groups the first patches of all rows, then the second ones, and so on; in each round equal
+    patches together."""
     rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
     for at, row, patches in rows:
         for turn, patch in enumerate(patches):
@@ -237,7 +237,7 @@ def _round_by_round(
 
 
 def sources_of(rows: Iterable[Row]) -> Mapping[Row, set[Point]]:
-    """The runs that the rows lend from, and the points at which."""
+    """Returns the source runs of the rows, and the points that are read from each."""
     wanted: dict[Row, set[Point]] = {}
     for row in rows:
         for patch in row.patches:

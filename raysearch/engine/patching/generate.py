@@ -1,8 +1,8 @@
-"""Generation under intervention: the model's own `generate`, with owned hooks on it.
+"""Generation under intervention: the model's own `generate`, with owned hooks.
 
-Invariants: at the prompt a row is patched exactly as when it is measured; each module runs once for
-the prompt and once for each new token after the first, else an error; the global random state is as
-it was.
+Invariants: on the prompt a row is patched exactly as in a measurement; each module runs once for
+the prompt and once for each new token after the first, or an error is raised; the global random
+state is restored.
 """
 
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from raysearch.errors import PositionError
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """A rule by which new tokens are drawn: softmax(logits / temperature), of the `top_k` best (0:
-    all), of mass `top_p`; from `seed`."""
+    """Rule for sampling new tokens: softmax(logits / temperature), among the `top_k` best (0: all),
+    up to mass `top_p`; seeded by `seed`."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -41,14 +41,14 @@ def generate(
     every: bool = False,
     sampling: Sampling | None = None,
 ) -> Ids:
-    """The new tokens, at most `new_tokens` (fewer where the model ends): greedy, or as `sampling`
-    says.
+    """Returns the new tokens, at most `new_tokens` (fewer if the model ends): greedy, or by
+    `sampling`.
 
-    The patches act on the prompt; with `every`, each acts on every new token too, with what its
-    last token is lent.
+    Patches act on the prompt; with `every`, each acts on every new token too, with the source
+    activation of its last token.
 
-    Raises: PositionError for a patch beyond the prompt; MisfiredHookError where a module does not
-    run once for each token.
+    Raises: PositionError for a patch beyond the prompt; MisfiredHookError if a module does not run
+    once for each token.
     """
     prompt = row.base
     assert isinstance(prompt, tuple), "a language model is given token ids"
@@ -101,7 +101,7 @@ def generate(
 
 
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | None) -> Edit:
-    """`edit` on the prompt, `again` on each new token."""
+    """Applies `edit` to the prompt and `again` to each new token."""
 
     def counted(
         activation: Float[Tensor, "row token width"], hook_call: HookCall
@@ -116,7 +116,7 @@ def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | 
 
 
 def _of_last(patch: Patch) -> Patch:
-    """The patch as it acts on a new token: the only one in its activation, and lent what the
-    patch's last one is."""
+    """Returns the patch for a new token, the only one in its activation, with the source activation
+    of the patch's last token."""
     sources = tuple(replace(source, tokens=source.tokens[-1:]) for source in patch.sources)
     return replace(patch, tokens=(0,), sources=sources)

@@ -1,9 +1,8 @@
-"""The plain run: the oracle, and what it reads on the way.
+"""The oracle: plain forward passes that define the result of every row.
 
-Invariants: the oracle is plain forward passes at batch one with owned hooks, one for each source
-and one for the base: the reference for everything, sharing nothing with the batched form but the
-hooks, the taps and the formulas; all patches of a row act in the base's run, each with what its
-source's run had there.
+Invariants: batch size one with owned hooks, one pass for each source and one for the base; it
+shares with the batched form only the hooks, the hook points and the formulas; all patches of a row
+act in the base's run, each with the activation of its source's run.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,13 +23,13 @@ from raysearch.errors import PositionError
 
 ReadRun = Callable[
     [Row, Collection[Point]],
-    Mapping[Point, Float[Tensor, "token width"]],
+    Mapping[Point, Float[Tensor, "_token _width"]],
 ]
-"""What a run has at some points, after all edits."""
+"""Returns the activations of a run at some points, after all edits."""
 
 Run = Callable[[ModelInput], Float[Tensor, "answer"]]
-"""The logits (float32) at the answer of an input, by a plain forward pass, as far as that is not
-known already."""
+"""Returns the logits (float32) at the answer of an input, by a plain forward pass or a shorter
+equivalent."""
 
 
 def oracle(
@@ -41,14 +40,14 @@ def oracle(
     read_run: ReadRun | None = None,
     run: Run | None = None,
 ) -> Float[Tensor, "answer"]:
-    """The logits (float32) at the answer of `row`, by plain forward passes; with gradients, where
-    the caller lets there be any.
+    """Computes the logits (float32) at the answer of `row` by plain forward passes; with gradients,
+    unless the caller disables them.
 
-    `lent`: what the only patch is lent, where it is not what its source has. `lend`: where the runs
-    of sources are kept (None: they are made here). `run`: what runs the base (None: the network,
-    from its first block on).
+    `replacements`: activation for the only patch, instead of its source's. `read_run`: reads cached
+    runs of sources (None: they are run here). `run`: runs the base (None: the network, from its
+    first block on).
 
-    Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
+    Raises: MisfiredHookError if a module runs an unexpected number of times in a forward pass.
     """
     logits, _ = _run(network, hook_points, row, (), replacements, read_run, run)
     return logits
@@ -60,17 +59,18 @@ def activations_in(
     row: Row,
     points: Collection[Point],
     read_run: ReadRun | None = None,
-) -> Mapping[Point, Float[Tensor, "token width"]]:
-    """What the run of `row` has at `points`, by plain forward passes; `lend` as in `oracle`."""
+) -> Mapping[Point, Float[Tensor, "_token _width"]]:
+    """Returns the activations at `points` in the run of `row`, by plain forward passes; `read_run`
+    as in `oracle`."""
     return _run(network, hook_points, row, tuple(points), None, read_run)[1]
 
 
 @torch.inference_mode()
 def collect(
     network: Network, hook_points: Components, row: Row
-) -> list[Float[Tensor, "token feature"]]:
-    """What each `Collect` of the row reads in its run, in their order, by plain forward passes; the
-    other patches act."""
+) -> list[Float[Tensor, "_token _feature"]]:
+    """Returns the values that each `Collect` of the row reads, in order, by plain forward passes;
+    the other patches act."""
     reads = [patch for patch in row.patches if isinstance(patch.kind, Collect)]
     _, seen = _run(network, hook_points, row, tuple({patch.point for patch in reads}))
     collected = []
@@ -87,8 +87,8 @@ def edits(
     replacements: Replacements | None = None,
     read_run: ReadRun | None = None,
 ) -> list[Edit]:
-    """What each patch of the row does to the activation of a single row, with what its sources'
-    runs have there."""
+    """Returns the edit of each patch of the row to a single-row activation, given the activations
+    of its sources' runs."""
     if replacements is not None:
         return [
             _write_edit(hook_points, patch, own)
@@ -113,8 +113,8 @@ def _run(
     replacements: Replacements | None = None,
     read_run: ReadRun | None = None,
     run: Run | None = None,
-) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
-    """The logits, and the activations at `reads`, after all edits."""
+) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "_token _width"]]]:
+    """Returns the logits, and the activations at `reads` after all edits."""
     hooks = [
         hook_at(network, hook_points.at(p.point), e, row.base)
         for p, e in zip(
@@ -131,8 +131,8 @@ def _run(
 
 
 def needs_all(hook_points: Components, points: Iterable[Point]) -> bool:
-    """Whether some of these lie after the blocks, where a run for its answer alone has no other
-    token."""
+    """Returns whether some points lie after the blocks, where a run for the answer alone has no
+    other tokens."""
     return any(
         hook_points.at(point).layer is None and point.component != "embedding" for point in points
     )

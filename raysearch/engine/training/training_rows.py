@@ -85,7 +85,7 @@ class RowRunner:
 
     def gradients(
         self, rows: Sequence[TrainingRow]
-    ) -> tuple[list[Float[Tensor, ""]], list[Float[Tensor, "width"]], dict[int, Exception]]:
+    ) -> tuple[list[Float[Tensor, ""]], list[Float[Tensor, "_width"]], dict[int, Exception]]:
         """Returns the loss of each row, its gradient by the written vector, and the fits that
         failed (their rows hold no result)."""
         losses: list[Tensor] = [torch.zeros(())] * len(rows)
@@ -138,7 +138,7 @@ class RowRunner:
 
     def _gradients(
         self, rows: Sequence[TrainingRow]
-    ) -> tuple[Float[Tensor, "row"], tuple[Float[Tensor, "width"], ...]]:
+    ) -> tuple[Float[Tensor, "row"], tuple[Float[Tensor, "_width"], ...]]:
         with torch.enable_grad():
             replacements = [self._replacement(row).requires_grad_() for row in rows]
             logits = self._executor.logits([row.pair_row.row for row in rows], replacements)
