@@ -199,7 +199,7 @@ class Replica:
         points = [p for p in fit.points if p[0] > first]
         contents = (
             (fit.content, fit.state) if last else (fit.content,)
-        )  # what takes no steps is not gone on with
+        )  # a featurizer without steps is never resumed
         tensors = {hashlib.sha256(content).hexdigest(): content for content in contents}
         digest, *state = tensors
         return Fitted(
@@ -230,7 +230,7 @@ class Replica:
         for place, block in enumerate(task.blocks):
             try:
                 events.append(do(task, block))
-            except Exception as error:  # noqa: BLE001  without interventions there is only the task to blame, and it must be told
+            except Exception as error:  # noqa: BLE001  the task itself has failed, and says so
                 return [self._failed(task, None, Fault(place, error))]
         return events
 
@@ -348,7 +348,7 @@ class Replica:
                         continue
                     try:
                         row = self._row(runner, self._pairs[index], intervention)
-                    except Exception as error:  # noqa: BLE001  as in measure.py: told of its intervention, sparing the others
+                    except Exception as error:  # noqa: BLE001  reported, sparing the others
                         faults[key] = Fault(place, error)
                     else:
                         requests.append(RowRequest(key, place, index, row))

@@ -1,10 +1,11 @@
 """Attribution: estimates the effect of interchanges to first order, at all sites at once
 (proposers/attribution.py has the purpose and the sources).
 
-    move of a unit = sum over its tokens and numbers of  gradient · (activation of the source - activation of the base)
-    gradient: of the lead, [logit of the base's answer - logit of the counterfactual], at the first token where these differ, after
-              their common tokens
-    effect on a pair = min(1, |move| / |lead|): the share of the lead that would move, in either direction, at most all of it
+    move of a unit   = sum over its tokens and numbers of
+                       gradient · (activation of the source - activation of the base)
+    gradient         = that of the lead, [logit of the base's answer - logit of the counterfactual],
+                       at the first token where these differ, after their common tokens
+    effect on a pair = min(1, |move| / |lead|): the share of the lead that would move, either way
 
 Where a network is far from linear, single pairs have moves of many times the lead and of the wrong
 sign: means of raw moves missed more true sites (docs/searches.md has figures). Tokens of a unit
@@ -83,9 +84,7 @@ class Attributor:
         self._tolerance = tolerance
         self._meter = UsageMeter() if meter is None else meter
         self._plain = GradientProbe(network, hook_points, one_by_one=True)
-        self._probes = (
-            self._plain if plain else None
-        )  # None: it is not known yet whether batches hold
+        self._probes = self._plain if plain else None  # None: batches have not been checked yet
 
     def effects(
         self, pairs: Sequence[Encoded], units: Sequence[Unit]

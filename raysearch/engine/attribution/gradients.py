@@ -120,7 +120,7 @@ class GradientProbe:
         ) -> Float[Tensor, "row token width"] | None:
             seen.append(
                 hook_point.read(activation.detach()).clone()
-            )  # some models go on to add to it in place
+            )  # some models add to it in place afterwards
             if zeros is None:
                 return None
             zeros.append(torch.zeros_like(activation, requires_grad=True))

@@ -115,7 +115,7 @@ class _Encoder:
         inputs = {"base": pair.base, **pair.sources}
         asked = {
             n: i for n, i in inputs.items() if n == "base" or n in pair.answers
-        }  # a source may ask nothing
+        }  # a source may lack a question
         answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in asked.items()}
         counterfactual = {
             v: self._named(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}")
@@ -181,8 +181,8 @@ class _Encoder:
                 answer_text = self._pair.answers.get(what, self._pair.counterfactual.get(what))
                 listed = ", ".join(map(repr, self._pair.choices))
                 raise PairsError(
-                    f"pair {self._pair.index}: the answer of {what}, {answer_text!r}, is none of its "
-                    f"choices: {listed}"
+                    f"pair {self._pair.index}: the answer of {what}, {answer_text!r}, is none of "
+                    f"its choices: {listed}"
                 )
 
     def _ids(self, given: Input) -> Ids:

@@ -55,7 +55,7 @@ class _Encoder:
         asked = (
             "base",
             *(name for name in pair.sources if name in pair.answers),
-        )  # a source may ask nothing
+        )  # a source may lack a question
         expected = {
             v: (pair.counterfactual, v, f"{what}counterfactual of variable {v!r}")
             for v in variables
@@ -90,7 +90,7 @@ class _Encoder:
         at = given.tokens.get(position, (index or 0,))
         most = max(
             count, self._network.most_tokens(stimulus_of(given, what))
-        )  # a module may have more than the first layer
+        )  # a module may have more tokens than the first layer
         if max(at) >= most:
             raise PositionError(
                 f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has "
@@ -105,7 +105,7 @@ class _Encoder:
         if batch_key not in self._tokens:
             try:
                 self._tokens[batch_key] = self._network.tokens(stimulus)
-            except Exception as e:  # the call is all the user's module
+            except Exception as e:  # any error of the user's module
                 raise untaken(self._network.name, stimulus, what, e) from e
         return self._tokens[batch_key]
 

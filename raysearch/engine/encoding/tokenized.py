@@ -109,7 +109,7 @@ class TokenizedTexts:
             rendered = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
             )
-        except Exception as e:  # a template is code of others: jinja2's errors, ValueError where there is none, ...
+        except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...
             line = " ".join(str(e).split())[:160]
             raise ModelError(
                 f"model.prompt.chat_template: the tokenizer's chat template cannot be used "
@@ -124,9 +124,7 @@ class TokenizedTexts:
             return
         try:
             batch = self._tokenized(new)
-        except (
-            Exception
-        ) as e:  # `tokenizers` raises bare Exception, and does not say for which text
+        except Exception as e:  # `tokenizers` raises a bare Exception that does not name the text
             raise PairsError(
                 f"the tokenizer cannot read {_shown(self._unreadable(new))} ({e}); give texts of "
                 f"its vocabulary"
@@ -153,7 +151,7 @@ class TokenizedTexts:
         for text in texts:
             try:
                 self._tokenized([text])
-            except Exception:  # noqa: BLE001  (as above; the caller tells it)
+            except Exception:  # noqa: BLE001  (as above; the caller reports it)
                 return text
         return texts[0]
 

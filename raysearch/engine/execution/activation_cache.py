@@ -96,12 +96,12 @@ class ActivationCache:
         self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
         self._last_bytes = 0
-        self._wanted: dict[
-            str, None
-        ] = {}  # components, in the order in which they were first wanted
+        self._wanted: dict[str, None] = {}  # components, in the order of their first use
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
         self._predictions: dict[Row, Prediction] = {}
-        self._near_ties: set[Row] = set()  # known to be near-ties, and not decided again yet
+        self._near_ties: set[Row] = (
+            set()
+        )  # near-ties that the canonical computation has not decided yet
 
     @detached()
     def predictions(self, rows: Sequence[Row]) -> list[Prediction]:
@@ -133,7 +133,7 @@ class ActivationCache:
 
     @detached()
     def runs(self, rows: Iterable[Row]) -> dict[Row, CachedRun]:
-        """Returns each run with all wanted components; runs not in the cache are computed (again)."""
+        """Returns each run with all wanted components; missing ones are computed (again)."""
         wanted_rows = list(dict.fromkeys(rows))
         found: dict[Row, CachedRun] = {}
         for row in wanted_rows:
@@ -224,7 +224,7 @@ class ActivationCache:
         for at, wanted_rows in enumerate(batch):
             row = Row(
                 wanted_rows.base, wanted_rows.patches
-            )  # what is left behind does not hang on what is chosen among
+            )  # activations do not depend on the choices
             runs[row] = CachedRun(
                 {component: _row(layers, at, pads[at]) for component, layers in kept.items()},
                 None if keys is None else _row(keys, at, pads[at]),
@@ -269,7 +269,9 @@ class ActivationCache:
 
 def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
     def read(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
-        into.append(hook_point.read(activation).clone())  # some models go on to add to it in place
+        into.append(
+            hook_point.read(activation).clone()
+        )  # some models add to it in place afterwards
 
     return hook_at(network, hook_point, read, given)
 

@@ -51,7 +51,7 @@ class CanonicalRunner:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._cached: OrderedDict[Row, dict[Point, Tensor]] = OrderedDict()
-        self._seen_bases: set[ModelInput] = set()  # bases of rows that were computed
+        self._seen_bases: set[ModelInput] = set()  # bases of computed rows
         self.resumes = False
 
     def logits(self, row: Row, replacements: Replacements | None = None) -> Float[Tensor, "answer"]:
@@ -109,7 +109,9 @@ class CanonicalRunner:
             self._seen_bases.add(row.base)
             return None
         rest = self._rest_from(row.base, layer)
-        self.resumes = Row(row.base) in self._cached  # what is not kept is not worth its run
+        self.resumes = (
+            Row(row.base) in self._cached
+        )  # resuming is of no use if the base's run is not cached
         return rest
 
     def _rest_from(self, base: ModelInput, layer: int) -> Run:
@@ -139,7 +141,7 @@ class CanonicalRunner:
             ValueError,
             LookupError,
             AttributeError,
-        ) as e:  # blocks that hand on more than a residual
+        ) as e:  # blocks that pass on more than a residual
             log.info(
                 "%s: is always run from its first block on: %s: %s",
                 self._network.name,

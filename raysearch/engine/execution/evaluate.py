@@ -138,7 +138,7 @@ class Evaluator:
             return
         try:
             predictions = [d for part in halving(list(owners), how, self._limit) for d in part]
-        except Exception as error:  # noqa: BLE001  whatever it is, it must be told of its intervention and spare the others
+        except Exception as error:  # noqa: BLE001  reported for its intervention, sparing others
             names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
                 first = next(iter(owners.values()))[0]
@@ -147,7 +147,7 @@ class Evaluator:
             for items, prediction in zip(owners.values(), predictions, strict=True):
                 _add(items, prediction, outcome)
             return
-        for name in names:  # if it is one, those that share its rows are left
+        for name in names:  # rows of failing interventions stay for those that share them
             self._run(
                 [row for row, items in owners.items() if items[0].intervention == name],
                 how,
@@ -191,7 +191,7 @@ class Evaluator:
 
     def _predict_by(self, executor: Executor, rows: Sequence[Row]) -> list[Prediction]:
         meter = self._cache.meter
-        with meter.phase(executor.name):  # deciding waits for the device, so its time is in
+        with meter.phase(executor.name):  # predicting waits for the device, so that its time counts
             logits = executor.logits(rows)
             predictions = predict(logits, [row.among for row in rows])
             predictions = with_scores(

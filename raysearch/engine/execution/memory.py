@@ -55,7 +55,7 @@ def room_on_host(cgroup: Path = CGROUP) -> int:
 def memory_in_use() -> Memory:
     """Returns the memory of this process and its GPUs. Shares are those by which workers are
     killed: Ray does so at 95 % of a machine's memory."""
-    # Asking a GPU that nobody uses yet would take half a GiB of it.
+    # Querying an unused GPU would take half a GiB of its memory.
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else ()
     free = [torch.cuda.mem_get_info(device) for device in devices]
@@ -68,7 +68,8 @@ def memory_in_use() -> Memory:
 
 
 def _share_of_host(cgroup: Path = CGROUP) -> float:
-    """Fraction of memory in use, of the container's limit if it has one. Page cache counts as free."""
+    """Returns the fraction of memory in use, of the container's limit if it has one. Page cache counts
+    as free."""
     machine = psutil.virtual_memory()
     limit = _number(cgroup / "memory.max")
     if limit is None or limit >= machine.total:
@@ -107,7 +108,7 @@ def halving(
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error) or len(items) == 1:
             raise
-    # Out of the except clause, so that the error no longer holds what was half done.
+    # Outside of the except clause, so that the error no longer refers to partial results.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(items) // 2

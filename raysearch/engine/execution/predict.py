@@ -59,15 +59,15 @@ class Prediction:
 
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
-    """Returns the prediction of each row. `among`: for each row the ids to choose from; empty: all."""
+    """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
     if any(among):
         logits = _among(logits, among)
     two = logits.topk(min(2, logits.shape[-1]), dim=-1).values
     gap = two[:, 0] - two[:, -1]
     finite = logits.amax(
         dim=-1
-    ).isfinite()  # amax hands on any NaN; -inf (a token that a model rules out) is no harm
-    first = logits.argmax(dim=-1)  # of several equal ones the first: torch documents it
+    ).isfinite()  # amax propagates NaN; -inf (a token ruled out) is harmless
+    first = logits.argmax(dim=-1)  # the first of equal ones, as torch documents
     return [
         Prediction(*row) for row in zip(first.tolist(), gap.tolist(), finite.tolist(), strict=True)
     ]

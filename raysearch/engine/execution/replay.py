@@ -136,7 +136,7 @@ class Replay:
         runs: Mapping[Row, CachedRun],
         replacements: Replacements | None,
     ) -> Float[Tensor, "row suffix d_model"]:
-        """Computes the residual after the last layer. `rows` are in the order in which they enter."""
+        """Computes the residual after the last layer. `rows` are in order of entry."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
         entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
@@ -265,7 +265,7 @@ class _Template:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        self._cache.layers.clear()  # from now on it is only known by its identity
+        self._cache.layers.clear()  # from now on only its identity is used
 
     def call(
         self,

@@ -204,11 +204,20 @@ class _Trial:
             if self.wanted and not error.gaps:
                 why = "no row that was tried has finite logits"
             elif not error.largest <= most:
-                why = f"logits differ by up to {error.largest:.2g} in the gap of the best two; allowed {most:.2g}"
-            elif not error.answer_logits <= self.held:
-                why = f"logits that scores read differ by up to {error.answer_logits:.2g}; allowed {self.held:.2g}"
+                why = (
+                    f"logits differ by up to {error.largest:.2g} in the gap of the "
+                    f"best two; allowed {most:.2g}"
+                )
+            elif not error.logit_error <= self.held:
+                why = (
+                    f"logits that scores read differ by up to {error.logit_error:.2g}; "
+                    f"allowed {self.held:.2g}"
+                )
             elif tolerance > self.least and error.share(tolerance) > HALF:
-                why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
+                why = (
+                    f"{error.share(tolerance):.0%} of rows would be near-ties, closer than "
+                    f"{tolerance:.2g} logits"
+                )
         except (
             RaysearchError,
             RuntimeError,

@@ -1,8 +1,8 @@
 """PEFT adapters (LoRA and relatives): small changes of a base model, merged into its weights at
 loading.
 
-    adapter_config.json beside full weights      changes those weights
-    adapter_config.json alone                    changes the base that it names: a folder, or a hub id
+    adapter_config.json beside full weights   changes those weights
+    adapter_config.json alone                 changes the base that it names: a folder, or a hub id
 
 Invariants: the base is never loaded without its adapter: an adapter that cannot be merged entirely
 is refused; the result has the base's own class, so that every component is where it is in the base.
@@ -70,7 +70,7 @@ class Adapter:
                     merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
         except (
             Exception
-        ) as e:  # the call is all theirs: a kind that cannot be merged, shapes, broken files
+        ) as e:  # any error of peft: a kind that cannot be merged, shapes, broken files
             message = " ".join(str(e).split())[:200]
             raise ModelError(
                 f"{self.place}: its adapter cannot be merged into {self.base} ({type(e).__name__}: "
@@ -135,7 +135,7 @@ def _from_hub(path: str, revision: str | None) -> Path | None:
     except (
         OSError,
         ValueError,
-    ):  # out of reach, or no repository: said when its configuration is read
+    ):  # unreachable, or no repository: reported when the configuration is read
         return None
     return Path(found).parent
 

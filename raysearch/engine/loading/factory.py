@@ -99,7 +99,7 @@ class LoadedModule:
         try:
             network.firings(self.module, example)
             once, again = network.plain(example), network.plain(example)
-        except Exception as e:  # the call is all the user's module
+        except Exception as e:  # any error of the user's module
             raise untaken(network.name, example, what, e) from e
         if not torch.allclose(once, again, atol=1e-3, equal_nan=True):
             raise ModelError(

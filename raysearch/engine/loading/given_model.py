@@ -1,7 +1,7 @@
 """Models that the user has loaded: a language model with its tokenizer, or a torch module on
 tensors, searched in place.
 
-    GivenModel.of(model, tokenizer)      a causal language model of transformers (also one that peft has wrapped)
+    GivenModel.of(model, tokenizer)      a causal language model, also one wrapped by peft
     GivenModel.of(module)                any other torch module: a network on tensors
 
 Invariants: the model is used as it is, including dtype and device, and restored afterwards,
@@ -206,7 +206,7 @@ def _adapters(module: nn.Module) -> bytes:
         for name, part in module.named_modules()
         if isinstance(
             getattr(part, "active_adapters", None), list
-        )  # of a model of transformers it is a method
+        )  # a method on a model of transformers
     }
     if not settings:
         return b""

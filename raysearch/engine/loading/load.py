@@ -76,8 +76,8 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts
-    are put to it; the hub's commit; what lies with it and is left out."""
+    """A model ready to run, its tokenizer, the digest of its files and the name of its dtype; the
+    prompt format; the hub's commit; files beside it that are not loaded (`unused`)."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -163,7 +163,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
         try:
             model = model.to(
                 device=device
-            )  # no dtype: what transformers leaves in float32 (rotary frequencies) stays so
+            )  # no dtype: numbers that transformers keeps in float32 stay so
         except (
             RuntimeError,
             AssertionError,
@@ -247,7 +247,7 @@ def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
     longest = most_tokens(config_values(model.config.get_text_config()))
     answer_tokens = (
         max((e.longest for e in encoded), default=1) - 1
-    )  # the last token of an answer is not read
+    )  # the last token of an answer is no input
     for e in encoded:
         if longest is not None and e.tokens + answer_tokens > longest:
             answer = f" and {answer_tokens} of an answer" if answer_tokens else ""
@@ -304,12 +304,12 @@ def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> 
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
-    except Exception as e:  # the call is all theirs
+    except Exception as e:  # any error of transformers
         raise _unloadable(source, "configuration", e) from e
     called = f"{source.path}: {config.model_type}"
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{called} has an encoder; {ONLY}")
-    causal: Any = AutoModelForCausalLM  # it has no types
+    causal: Any = AutoModelForCausalLM  # untyped
     own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in causal._model_mapping and not own_code:
         raise ModelError(
@@ -348,7 +348,7 @@ def _read(
     source: ModelSource, where: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """Returns the model and the loading report of transformers. Raises: ModelError."""
-    # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
+    # `Any`: the stubs of transformers lack the second result of output_loading_info.
     read: Any = AutoModelForCausalLM.from_pretrained
     spread = {} if source.device_map is None else {"device_map": source.device_map}
     try:
@@ -360,7 +360,7 @@ def _read(
             **spread,
             **options,
         )
-    except Exception as e:  # the call is all theirs: OSError, SafetensorError, UnpicklingError, ...
+    except Exception as e:  # any error of transformers: OSError, SafetensorError, ...
         raise _unloadable(source, "model", e) from e
     return model, info
 
@@ -368,16 +368,14 @@ def _read(
 def _tokenizer(
     source: ModelSource, adapter: Adapter | None, where: str, options: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer in the adapter's folder, if any, else the model's. Raises: ModelError."""
+    """Returns the adapter's own tokenizer, if any, else the model's. Raises: ModelError."""
     if adapter is not None and (adapter.place / "tokenizer_config.json").is_file():
         where, options = str(adapter.place), {}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
-    except (
-        Exception
-    ) as e:  # the call is all theirs, and `tokenizers` raises bare Exception for a broken file
+    except Exception as e:  # any error; `tokenizers` raises a bare Exception for a broken file
         raise _unloadable(source, "tokenizer", e) from e
     return tokenizer
 
@@ -417,7 +415,7 @@ def _line(error: BaseException, limit: int = 240) -> str:
 def _quiet(gguf: bool) -> Iterator[None]:
     """Disables progress bars and load reports, which would disturb the driver's display; restores
     them afterwards."""
-    noise: Any = transformers_logging  # it has no types
+    noise: Any = transformers_logging  # untyped
     level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
     noise.set_verbosity_error()
     noise.disable_progress_bar()

@@ -1,10 +1,10 @@
 """Files beside a model's weights that change its outputs: loaded, refused, or reported. This module
 does not import torch.
 
-    adapter_config.json            a PEFT adapter, which engine/loading/adapter.py merges into its base
-    adapter_model.*, *lora*.bin    weights of an adapter without the configuration to apply them: refused
-    modules.json                   a sentence-transformers model, whose output is no next token: refused
-    auto_map, other weights        untrusted code, weights that nothing reads, adapters in subfolders: reported (`unused`)
+    adapter_config.json         a PEFT adapter, which loading/adapter.py merges into its base
+    adapter_model.*, *lora*.bin weights of an adapter without its configuration: refused
+    modules.json                a sentence-transformers model, whose output is no token: refused
+    auto_map, other weights     untrusted code, unread weights, adapters in subfolders: reported
 
 Invariants: nothing that would change an answer is ignored silently.
 """
@@ -20,7 +20,8 @@ ADAPTER = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 _OF_AN_ADAPTER = re.compile(r"(^|[^a-z])(q?lora|adapters?)([^a-z]|$)", re.IGNORECASE)
 _KNOWN = re.compile(
-    r"(pytorch_model|tf_model|flax_model|consolidated|optimizer|scheduler|scaler|rng_state|random_states|training_args|openvino|tokenizer)"
+    r"(pytorch_model|tf_model|flax_model|consolidated|optimizer|scheduler|scaler|"
+    r"rng_state|random_states|training_args|openvino|tokenizer)"
 )
 """Files beside a model's own weights: the same weights in another format, or the state of a
 training."""
@@ -87,7 +88,7 @@ def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
     weights = _unread(folder)
     if weights:
         found.append(f"{_some(weights)}: read by nothing")
-    below = sorted(  # a second folder down too: checkpoint-10/default, as a training with named adapters saves them
+    below = sorted(  # two levels: trainings save named adapters in checkpoint-10/default
         p.parent.relative_to(folder).as_posix()
         for depth in ("*", "*/*")
         for p in folder.glob(f"{depth}/{ADAPTER}")

@@ -102,7 +102,7 @@ def _reader(seen: ProbedLayer, hook_point: HookPoint) -> Edit:
     def edit(
         activation: Float[Tensor, "row token width"], _hook_call: HookCall
     ) -> Float[Tensor, "row token width"]:
-        if not seen.mix.numel():  # of several runs of the module the first
+        if not seen.mix.numel():  # the first of several runs of the module
             mix = hook_point.read(activation).float().cpu()
             seen.mix = mix.reshape(*mix.shape[:2], hook_point.heads, -1)
             seen.rounding = ROUNDING.get(activation.dtype, max(ROUNDING.values()))

@@ -24,7 +24,7 @@ class _BlockStub(nn.Module):
 
     def __init__(self, layer: int, block: nn.Module, stub: Stub, tuples: bool) -> None:
         super().__init__()
-        # Not as a child: the block must not be moved or listed twice.
+        # Not registered as a child, so that the block is not moved or listed twice.
         self.__dict__["_stubbed"] = (layer, block, stub, tuples)
 
     def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:

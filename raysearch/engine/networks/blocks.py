@@ -13,7 +13,7 @@ BLOCKS = (
     "transformer.h",  # GPT-2, GPT-J, Falcon, BLOOM, CodeGen, GPT-Neo, ...
     "gpt_neox.layers",  # Pythia
     "model.decoder.layers",  # OPT
-    "model.language_model.layers",  # the language model of those that also see or hear
+    "model.language_model.layers",  # the language model within multimodal models
     "backbone.layers",  # Mamba, Mamba2, Falcon Mamba
     "backbone.blocks",  # xLSTM
     "rwkv.blocks",

@@ -98,8 +98,8 @@ def _check_sizes(layer: int, hook_points: Mapping[str, HookPoint]) -> None:
             and hook_points[one].heads != hook_points[other].heads
         ):
             raise ModelError(
-                f"layer {layer} has {hook_points[one].heads} heads of the {one}, {hook_points[other].heads} of "
-                f"the {other}"
+                f"layer {layer} has {hook_points[one].heads} heads of the {one}, "
+                f"{hook_points[other].heads} of the {other}"
             )
     for one, other in (("query", "key"), ("value", "head")):
         widths = [
@@ -115,8 +115,8 @@ def _check_sizes(layer: int, hook_points: Mapping[str, HookPoint]) -> None:
     for part in ("key", "value"):
         if part in hook_points and hook_points["head"].heads % hook_points[part].heads:
             raise ModelError(
-                f"{hook_points[part].heads} heads of the {part} cannot be shared by {hook_points['head'].heads} "
-                f"heads"
+                f"{hook_points[part].heads} heads of the {part} cannot be shared by "
+                f"{hook_points['head'].heads} heads"
             )
 
 
@@ -145,7 +145,7 @@ def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) 
 
 
 def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
-    """Returns whether heads output their value, either exactly or each scaled as in the first row."""
+    """Returns whether heads output their value, exactly or each scaled as in the first row."""
     mix, value = seen.mix[[0, row]], own[[0, row]]
     if bool((mix - value).abs().max() <= seen.rounding * value.abs().max()):
         return True
@@ -167,12 +167,17 @@ def _check_turns(network: Network, heads: Layers, parts: Mapping[str, Layers]) -
     turns = [PatchedHeads(part, chosen) for part, most in count.items() for chosen in _halves(most)]
     if "query" in count:
         turns.append(PatchedHeads("query", torch.ones(count["query"], dtype=torch.bool), half=True))
-    still = {_Moves(turn.part, turn.half, layer, head) for turn in turns for layer, hook_point in parts[turn.part].items()
-             for head in range(hook_point.heads) if not turn.half or hook_point.width > hook_point.heads}  # fmt: skip
+    still = {
+        _Moves(turn.part, turn.half, layer, head)
+        for turn in turns
+        for layer, hook_point in parts[turn.part].items()
+        for head in range(hook_point.heads)
+        if not turn.half or hook_point.width > hook_point.heads
+    }
     for attempt in range(ATTEMPTS):
         write = _Background(turns, attempt)
         for layer, seen in probe(network, TOKENS, 1 + len(turns), heads, parts, write).items():
-            if seen.mix.shape[1] <= AT + 1:  # there is no token that could look back
+            if seen.mix.shape[1] <= AT + 1:  # no token could attend to an earlier one
                 return
             still -= set(_moved(layer, seen, turns, causal))
         if not still:
@@ -195,7 +200,7 @@ class _Moves:
 def _moved(
     layer: int, seen: ProbedLayer, turns: Sequence[PatchedHeads], causal: bool
 ) -> Iterator[_Moves]:
-    """Yields the heads that change what they should. Raises: ModelError if anything else changes."""
+    """Yields the heads that change what they should. Raises: ModelError if more changes."""
     scale = seen.mix[0].abs().amax((0, 2), keepdim=True).clamp(min=1e-12)
     moves = (seen.mix - seen.mix[:1]).abs() / scale
     moved = (moves > seen.rounding).any(-1)  # row, token, head
@@ -222,9 +227,7 @@ def _moved(
             .any(0)
             .all(-1)
         )
-        if (
-            turn.half
-        ):  # rounding counts for less: what does not move a column at all leaves all its bits
+        if turn.half:  # a lower threshold: a column that does not depend on it keeps all bits
             does &= (
                 ((moves[row, at] > seen.rounding / 10).float().mean(-1) > MOST)
                 .reshape(groups, -1)
@@ -284,7 +287,7 @@ def _of_heads(groups: Float[Tensor, "row token group d_head"], seen: ProbedLayer
 
 
 def _signed(shape: Sequence[int], seed: str) -> Float[Tensor, "head d_head"]:
-    """Draws numbers of magnitude 0.5 to 1.5 and random sign: ratios to them are well-conditioned."""
+    """Draws numbers of size 0.5 to 1.5 and random sign: ratios to them are well-conditioned."""
     generator = _generator(seed)
     return (0.5 + torch.rand(shape, generator=generator)) * torch.randint(
         0, 2, shape, generator=generator

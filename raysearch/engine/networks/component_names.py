@@ -64,7 +64,7 @@ input of the MLP's last projection.
 
 EXCEPTIONS: Mapping[str, Table] = MappingProxyType(
     {
-        # A norm over all heads stands between the mix of values and the output projection.
+        # A norm over all heads lies between the mix of values and the output projection.
         "bitnet": {"head": ("input", ("self_attn.attn_sub_norm",))},
         # Their attention and MLP modules add the residual themselves.
         "bloom": {

@@ -41,7 +41,7 @@ from raysearch.engine.networks.fused_projections import (
 )
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
-)  # here too: it is what taps are
+)  # re-exported: `Components` returns these
 from raysearch.engine.networks.hook_point import hook_at as hook_at
 from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
@@ -61,9 +61,7 @@ class Components:
         }
         self._found: dict[str, dict[int | None, HookPoint]] = {}
         self._places_of: dict[Point, int] = {}
-        self._wrong: str | None = (
-            None  # what is wrong with its heads; empty: nothing; None: not looked at yet
-        )
+        self._wrong: str | None = None  # the error in its heads; empty: none; None: not checked yet
 
     def at(self, point: Point) -> HookPoint:
         """Returns the hook point of `point`. Raises: ModelError for a component or layer that the
@@ -248,7 +246,7 @@ class Components:
         return None
 
     def _path(self, module: nn.Module) -> str:
-        """Returns the dotted path of a module in a block, with {layer} for the number of the layer."""
+        """Returns the dotted path of a module in a block, with {layer} for the layer."""
         blocks = {id(block): at for at, block in enumerate(self._network.blocks)}
         paths = {id(m): path for path, m in self._network.module.named_modules()}
         path: str = paths.get(id(module), type(module).__name__)
@@ -361,9 +359,7 @@ class Components:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
-        except (
-            Exception
-        ) as e:  # the call is all the model's: shapes that do not fit, a kernel that is not there
+        except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
             message = " ".join(str(e).split())[:200]
             raise ModelError(
                 f"{network.name} does not run, without any intervention, on {example!r} "
@@ -379,7 +375,7 @@ class Components:
         for name in (
             ("in_features", "nx") if side == "input" else ("out_features", "nf", "embedding_dim")
         ):
-            width = getattr(module, name, None)  # nx, nf: transformers' Conv1D
+            width = getattr(module, name, None)  # nx, nf: Conv1D of transformers
             if isinstance(width, int):
                 return width
         is_leaf = next(module.children(), None) is None

@@ -126,8 +126,9 @@ _OF_THREE: Mapping[str, Mapping[str, Layout]] = {
 }
 _GATED = tuple(f"qwen{name}" for name in ("3_next", "3_5_text", "3_5_moe_text", "4_exp_text"))
 _LATENT = (
-    "axk1", "axk2", "bailing_hybrid", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note_text", "glm4_moe_lite",
-    "glm5_next_text", "glm_moe_dsa", "hy_v4", "kimi_linear", "minicpm3", "mistral4", "youtu",
+    "axk1", "axk2", "bailing_hybrid", "deepseek_v2", "deepseek_v3", "deepseek_v32",
+    "dots3_note_text", "glm4_moe_lite", "glm5_next_text", "glm_moe_dsa",
+    "hy_v4", "kimi_linear", "minicpm3", "mistral4", "youtu",
 )  # fmt: skip
 
 FUSED: Mapping[str, Mapping[str, Layout]] = MappingProxyType(
@@ -135,8 +136,8 @@ FUSED: Mapping[str, Mapping[str, Layout]] = MappingProxyType(
 )
 """Layouts by the name of a module of the attention and the `model_type` of its configuration."""
 
-ALWAYS = ("c_attn", "Wqkv", "qkv_proj", "query_key_value", "kv_b_proj", "qkv", "wqkv", "W_pack", "att_proj", "in_proj_qkv",
-          "in_proj_qkvz", "kv_proj", "to_kv", "to_qkv")  # fmt: skip
+ALWAYS = ("c_attn", "Wqkv", "qkv_proj", "query_key_value", "kv_b_proj", "qkv", "wqkv", "W_pack",
+          "att_proj", "in_proj_qkv", "in_proj_qkvz", "kv_proj", "to_kv", "to_qkv")  # fmt: skip
 """Names of modules that are fused in every model that has them; other names are fused in the types
 of `FUSED` only."""
 

@@ -95,7 +95,7 @@ def speed_up(model: nn.Module) -> list[nn.Module]:
     changed, for `slow_down`."""
     changed = []
     for module in _half_precision_layers(model):
-        if "forward" not in vars(module):  # its own, or ours already
+        if "forward" not in vars(module):  # neither its own nor already replaced
             vars(module)[PLAN] = _ProductPlan(rows_in_float32(module.weight.dtype))
             module.forward = types.MethodType(_product, module)
             changed.append(module)
@@ -121,7 +121,7 @@ def keep_copies(model: nn.Module, room: int) -> tuple[int, int]:
         weight = layer.weight
         if (
             plan.least is None or weight.is_inference() or weight.requires_grad
-        ):  # torch does not count changes, or it is being trained
+        ):  # changes are not counted, or the weights are trained
             continue
         size = 4 * weight.numel()
         wanted += size

@@ -188,7 +188,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
         if whole is not None and _is_rows_and_tokens(
             _leading(activation), whole
-        ):  # what a cache kept of the tokens before is seen again
+        ):  # the activation includes cached earlier tokens
             shaped, first = as_rows_and_tokens(activation, shape=whole), 0
         else:
             shaped, first = as_rows_and_tokens(activation, hook.flat, shape), tokens

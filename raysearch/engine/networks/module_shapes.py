@@ -42,7 +42,7 @@ def activation_shapes_of(
     """
     try:
         trials = [(rows, _activations(modules, partial(run, rows))) for rows in ROWS]
-    except Exception:  # noqa: BLE001  the call is all the user's module: it may take rows one at a time, which is no fault
+    except Exception:  # noqa: BLE001  the module may take single rows only
         trials = [(1, _activations(modules, partial(run, 1)))]
     return {
         key: _seen([(rows, found.get(key, [])) for rows, found in trials]) for key in trials[0][1]
@@ -100,12 +100,18 @@ def _seen(trials: Sequence[tuple[int, Sequence[Any]]]) -> ActivationShape:
 
 def _wrong(rows: int, activation: Any) -> str | None:
     if not isinstance(activation, Tensor):
-        return f"its activation is {type(activation).__name__}, not a tensor (row, width) or (row, token, width)"
+        return (
+            f"its activation is {type(activation).__name__}, not a tensor (row, width) or "
+            f"(row, token, width)"
+        )
     shape = tuple(activation.shape)
     if activation.ndim not in (2, 3):
         return f"its activation is {shape}, not (row, width) or (row, token, width)"
     if shape[0] != rows:
-        return f"its activation is {shape} on {rows} row{'s' * (rows > 1)}: the row is not its first dimension (batch_first)"
+        return (
+            f"its activation is {shape} on {rows} row{'s' * (rows > 1)}: the row is not its first "
+            f"dimension (batch_first)"
+        )
     return (
         None
         if activation.is_floating_point()

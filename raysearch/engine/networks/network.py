@@ -24,7 +24,7 @@ from raysearch.causal import Pair
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.events import (
     ModelInput as ModelInput,
-)  # here too: it is what a network is given
+)  # re-exported: the input of a network
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.hooks import HookSide
@@ -137,7 +137,7 @@ class NetworkSource(Protocol):
     """A place that a network can be loaded from."""
 
     def load(self, device: str) -> "LoadedNetwork":
-        """Loads the network onto `device`. Raises: ModelError, in one line, if it cannot be loaded."""
+        """Loads the network onto `device`. Raises: ModelError, in one line, if it cannot."""
         ...
 
 
@@ -284,7 +284,7 @@ class LanguageModel:
         options: dict[str, object] = {"use_cache": False} if self._takes("use_cache") else {}
         if not whole and self._takes("logits_to_keep"):
             options["logits_to_keep"] = (
-                1  # the head at all of 12 tokens takes as long as the blocks of SmolLM2-135M
+                1  # the head at 12 tokens takes as long as the blocks of SmolLM2-135M
             )
         ids = torch.tensor([_ids(given)] * rows, device=self.device)
         return self.run(input_ids=ids, **options)[:, -1].float()
@@ -297,7 +297,7 @@ class LanguageModel:
     ) -> Callable[[ModelInput], Float[Tensor, "vocab"]]:
         """Returns a function like `plain` that skips the blocks up to `layer`, for inputs whose
         `residual` after that block is known."""
-        tuples = self.tuples  # found out by a run, which no hook of the other should see
+        tuples = self.tuples  # needs a run, which must come before hooks are registered
 
         def run(given: ModelInput) -> Float[Tensor, "vocab"]:
             with stubbed(

@@ -22,7 +22,9 @@ class Step(nn.Module):
 
     def __init__(self, network: nn.RNNBase, layer: int) -> None:
         super().__init__()
-        self.__dict__["_network"] = network  # not as a child: its weights stay where they are
+        self.__dict__["_network"] = (
+            network  # not registered as a child: its weights stay where they are
+        )
         self._layer = layer
 
     def forward(
@@ -51,7 +53,10 @@ def unsteppable(network: nn.RNNBase) -> str:
     if not (network.bidirectional or network.proj_size):
         return ""
     what = "bidirectional" if network.bidirectional else "with a projection (proj_size)"
-    return f"its {type(network).__name__} is {what}, and one of one direction without a projection alone is run step by step"
+    return (
+        f"its {type(network).__name__} is {what}, and one of one direction without a projection "
+        f"alone is run step by step"
+    )
 
 
 def steps_of(network: nn.RNNBase) -> list[Step]:
@@ -68,7 +73,7 @@ def stepwise(network: nn.RNNBase | None, steps: Sequence[Step]) -> Iterator[None
     if network is None:
         yield
         return
-    # On the instance, so that hooks on the network itself, ours and others', go on to work.
+    # Set on the instance, so that all hooks on the network itself still work.
     network.__dict__["forward"] = _unrolled(network, steps)
     try:
         yield

@@ -24,8 +24,8 @@ TRIED = 6
 """Number of pairs from which trial rows are made."""
 
 ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
-"""Kinds that need no more than a pair. Of the others, a mean wants runs to be taken over, a
-constant its vector."""
+"""Operations that need a pair only. Others need more, such as a mean's runs or a constant's
+vector."""
 
 SKIPPED = ("residual", "attention_output", "mlp_output")
 """Components that are the output of a module as wide as its input."""

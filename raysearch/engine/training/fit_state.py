@@ -122,7 +122,8 @@ class FitState:
         found = ", ".join(
             f"{name} {value:g}" for name, value in (self.checkpoint.found or {}).items()
         )
-        what = f"{unit.subspace.featurizer} of {unit.site.called} at {unit.site.position!r}, seed {self.request.seed}"
+        what = f"{unit.subspace.featurizer} of {unit.site.called} at {unit.site.position!r}"
+        what += f", seed {self.request.seed}"
         return CollapsedError(
             f"{what}: collapsed ({found}), it interchanges nothing, or everything; try another "
             f"fit.temperature "

@@ -77,7 +77,7 @@ def _computed(
             _check_classes(intervention, pairs)
             vectors, labels = vectors[named], tuple(labels[at] for at in named)
         featurizer = closed_form(subspace, vectors, labels)
-    except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+    except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
         return FitFault(intervention.id, 0, error)
     (fit,) = trainer.validated([(intervention, featurizer)], pairs, targets)
     return fit

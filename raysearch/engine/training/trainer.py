@@ -176,7 +176,7 @@ class Trainer:
                 change = frozenset(i for i in answers if wanted[i] != own[i])
                 checkpoint = self._checkpoint(one, unit, train, featurizer, first)
                 group.alive[at] = FitState(one, unit, train, held_out, answers, change, checkpoint)
-            except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+            except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
                 group.fail({at: error})
         self._rows.prepare_unpatched(
             (token.pair_row.row.unpatched, token.wanted, token.own)
@@ -242,7 +242,7 @@ class Trainer:
             try:
                 fit_state.checkpoint.featurizer.anneal(step / max(1, recipe.steps - 1))
                 vectors, own = fit_state.training_rows(at, fit_state.live(indices))
-            except Exception as error:  # noqa: BLE001  as in measure.py
+            except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
                 group.fail({at: error})
                 continue
             begun[at] = indices, vectors, range(len(rows_to_run), len(rows_to_run) + len(own))
@@ -252,13 +252,13 @@ class Trainer:
         results: dict[int, tuple[Tensor, Tensor]] = {}
         for at, (indices, vectors, rows) in begun.items():
             if at in group.alive:
-                fit_state, zero = group.alive[at], vectors.detach()  # of no rows, where none is run
+                fit_state, zero = group.alive[at], vectors.detach()  # without rows if none is run
                 gradient = (
                     torch.stack([gradients[row] for row in rows]) / len(indices) if rows else zero
                 )
                 try:
                     fit_state.take_step(vectors, gradient, recipe.factor(step))
-                except Exception as error:  # noqa: BLE001  as in measure.py
+                except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
                     group.fail({at: error})
                     continue
                 free = sum(

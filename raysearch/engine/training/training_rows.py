@@ -233,7 +233,7 @@ class RowRunner:
             done = list(
                 halving(part, lambda some: (list(some), do([rows[at] for at in some])), self._limit)
             )
-        except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+        except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
             owners = list(dict.fromkeys(rows[at].owner for at in part))
             if len(owners) == 1:
                 faults[owners[0]] = error
