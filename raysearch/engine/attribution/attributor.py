@@ -97,15 +97,15 @@ class Attributor:
         spans = [self._span(unit) for unit in units]
         patches = {unit: self._patches(unit, pairs) for unit, _ in dict.fromkeys(spans)}
         known = {unit: of for unit, of in patches.items() if of is not None}
-        asked = [span for span in spans if span[0] in known]
+        requested = [span for span in spans if span[0] in known]
         comparisons = [comparison for pair in pairs for comparison in _comparisons(pair)]
         by_variable: dict[str, list[list[float]]] = {
             variable: [] for variable in (pairs[0].counterfactual if pairs else ())
         }
-        for comparison, effects in self._all(comparisons, known, list(dict.fromkeys(asked))):
+        for comparison, effects in self._all(comparisons, known, list(dict.fromkeys(requested))):
             for variable in comparison.variables:
                 by_variable[variable].append(effects)
-        place = {span: at for at, span in enumerate(dict.fromkeys(asked))}
+        place = {span: at for at, span in enumerate(dict.fromkeys(requested))}
         return {
             variable: tuple(
                 _sum([e[place[span]] for e in of_comparisons]) if span in place else None

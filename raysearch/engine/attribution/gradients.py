@@ -60,13 +60,13 @@ class GradientProbe:
         return self._by_row(givens, seen)
 
     def lead_gradients(
-        self, asked: Sequence[LeadQuery], points: Sequence[Point]
+        self, queries: Sequence[LeadQuery], points: Sequence[Point]
     ) -> list[ProbedRun]:
         """Returns the activations of each base, and the gradients of its lead by them."""
-        givens = [one.base for one in asked]
+        givens = [one.base for one in queries]
         with torch.inference_mode(False), torch.enable_grad():
             logits, seen, zeros = self._run(givens, points, True)
-            ids = torch.tensor([(one.wanted, one.own) for one in asked], device=logits.device)
+            ids = torch.tensor([(one.wanted, one.own) for one in queries], device=logits.device)
             leads = losses_of("logit_difference", logits, ids[:, 0], ids[:, 1])
             flat = [zero for of_point in zeros.values() for zero in of_point]
             found = iter(

@@ -113,10 +113,12 @@ class _Encoder:
         ]
         base_positions, *theirs = located(pair.index, sides, positions)
         inputs = {"base": pair.base, **pair.sources}
-        asked = {
+        questions = {
             n: i for n, i in inputs.items() if n == "base" or n in pair.answers
         }  # a source may lack a question
-        answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in asked.items()}
+        answers = {
+            n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in questions.items()
+        }
         counterfactual = {
             v: self._named(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}")
             for v in variables

@@ -52,7 +52,7 @@ class _Encoder:
             for name, given in {"base": pair.base, **pair.sources}.items()
         ]
         base_positions, *theirs = located(pair.index, sides, positions)
-        asked = (
+        questions = (
             "base",
             *(name for name in pair.sources if name in pair.answers),
         )  # a source may lack a question
@@ -68,7 +68,7 @@ class _Encoder:
             },
             base_positions=base_positions,
             source_positions=dict(zip(pair.sources, theirs, strict=True)),
-            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in asked},
+            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in questions},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
         )
 

@@ -33,11 +33,13 @@ def located(
     Raises: PositionError, which names the pair, for a position that does not exist or has different
     numbers of tokens in base and source.
     """
-    asked = [p for p in dict.fromkeys(positions) if p not in (EVERY, LAST)]
+    requested = [p for p in dict.fromkeys(positions) if p not in (EVERY, LAST)]
     if EVERY in positions:
-        asked += [token(i) for i in range(_same_count(pair, sides)) if token(i) not in asked]
+        requested += [
+            token(i) for i in range(_same_count(pair, sides)) if token(i) not in requested
+        ]
     found: dict[str, list[Ids]] = {}
-    for position in asked:
+    for position in requested:
         found[position] = _taken(sides, position)
         _check_counts(pair, sides, position, found[position])
     found[LAST] = [(side.last,) for side in sides]

@@ -55,10 +55,13 @@ class CachedRun:
 
     @property
     def nbytes(self) -> int:
-        kept = [*self.activations.values(), *(k for k in (self.keys, self.values) if k is not None)]
+        stored = [
+            *self.activations.values(),
+            *(k for k in (self.keys, self.values) if k is not None),
+        ]
         return sum(
             t.nbytes
-            for layers in kept
+            for layers in stored
             for t in ([layers] if isinstance(layers, Tensor) else layers)
         )
 
@@ -215,7 +218,7 @@ class ActivationCache:
         self._cache_predictions(
             batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
         )
-        kept = {
+        stored = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers])
             for component, of_layers in seen.items()
         }
@@ -226,7 +229,7 @@ class ActivationCache:
                 wanted_rows.base, wanted_rows.patches
             )  # activations do not depend on the choices
             runs[row] = CachedRun(
-                {component: _row(layers, at, pads[at]) for component, layers in kept.items()},
+                {component: _row(layers, at, pads[at]) for component, layers in stored.items()},
                 None if keys is None else _row(keys, at, pads[at]),
                 None if values is None else _row(values, at, pads[at]),
             )
@@ -296,11 +299,11 @@ def _keys_and_values(
     none, which rules out replay."""
     if cache is None:
         return None, None
-    kept = [
+    stored = [
         (getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers
     ]
-    keys = [k for k, _ in kept if k is not None]
-    values = [v for _, v in kept if v is not None]
+    keys = [k for k, _ in stored if k is not None]
+    values = [v for _, v in stored if v is not None]
     if len(keys) < blocks or len(values) < blocks:
         return None, None
     return _stacked(keys), _stacked(values)

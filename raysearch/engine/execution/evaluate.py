@@ -114,12 +114,12 @@ class Evaluator:
             [row for row in sharing if not self._executor.is_free(row)]
         ):
             self._run(batch, self._predict, sharing, outcome)
-        kept = {
+        valid = {
             item: d
             for item, d in outcome.predictions.items()
             if item.intervention not in outcome.faults
         }
-        return _Token(kept, outcome.faults)
+        return _Token(valid, outcome.faults)
 
     def _run(
         self,

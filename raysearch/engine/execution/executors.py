@@ -187,7 +187,8 @@ class ReplayExecutor:
         """In a causal model the activation of a token depends on the tokens up to it, so an
         interchange after equal prefixes at equal positions changes nothing."""
         return bool(row.patches) and all(
-            is_identity(row, patch) and self._network.alike(row.base, patch.sources[0].run.base)
+            is_identity(row, patch)
+            and self._network.share_activations(row.base, patch.sources[0].run.base)
             for patch in row.patches
         )
 

@@ -98,10 +98,10 @@ class LoadedModule:
         network = TensorNetwork(self.module, example)
         try:
             network.firings(self.module, example)
-            once, again = network.plain(example), network.plain(example)
+            first, second = network.plain(example), network.plain(example)
         except Exception as e:  # any error of the user's module
             raise untaken(network.name, example, what, e) from e
-        if not torch.allclose(once, again, atol=1e-3, equal_nan=True):
+        if not torch.allclose(first, second, atol=1e-3, equal_nan=True):
             raise ModelError(
                 f"{network.name} puts out other logits each time it is run on {what}: something in "
                 f"it is drawn at random; leave that out "

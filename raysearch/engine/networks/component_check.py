@@ -79,7 +79,7 @@ def wrong_heads(network: Network, hook_points: Mapping[str, Layers]) -> str:
             )
         if heads:
             _check_values(network, heads, parts)
-            _check_turns(network, heads, parts)
+            _check_flips(network, heads, parts)
     except ModelError as e:
         return (
             f"{network.name}: {e}; its heads, queries, keys and values are not where they are "
@@ -155,7 +155,7 @@ def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
     return bool((torch.cosine_similarity(first, other, dim=-1) >= 1 - seen.rounding).all())
 
 
-def _check_turns(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
+def _check_flips(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
     """Raises: ModelError, at once if something changes that must not, at the end if a head never
     changes anything."""
     causal = isinstance(network, LanguageModel)
@@ -164,22 +164,22 @@ def _check_turns(network: Network, heads: Layers, parts: Mapping[str, Layers]) -
         for part, of in parts.items()
         if of
     }
-    turns = [PatchedHeads(part, chosen) for part, most in count.items() for chosen in _halves(most)]
+    flips = [PatchedHeads(part, chosen) for part, most in count.items() for chosen in _halves(most)]
     if "query" in count:
-        turns.append(PatchedHeads("query", torch.ones(count["query"], dtype=torch.bool), half=True))
+        flips.append(PatchedHeads("query", torch.ones(count["query"], dtype=torch.bool), half=True))
     still = {
-        _Moves(turn.part, turn.half, layer, head)
-        for turn in turns
-        for layer, hook_point in parts[turn.part].items()
+        _Moves(flip.part, flip.half, layer, head)
+        for flip in flips
+        for layer, hook_point in parts[flip.part].items()
         for head in range(hook_point.heads)
-        if not turn.half or hook_point.width > hook_point.heads
+        if not flip.half or hook_point.width > hook_point.heads
     }
     for attempt in range(ATTEMPTS):
-        write = _Background(turns, attempt)
-        for layer, seen in probe(network, TOKENS, 1 + len(turns), heads, parts, write).items():
+        write = _Background(flips, attempt)
+        for layer, seen in probe(network, TOKENS, 1 + len(flips), heads, parts, write).items():
             if seen.mix.shape[1] <= AT + 1:  # no token could attend to an earlier one
                 return
-            still -= set(_moved(layer, seen, turns, causal))
+            still -= set(_moved(layer, seen, flips, causal))
         if not still:
             return
     first = min(still)
@@ -198,56 +198,56 @@ class _Moves:
 
 
 def _moved(
-    layer: int, seen: ProbedLayer, turns: Sequence[PatchedHeads], causal: bool
+    layer: int, seen: ProbedLayer, flips: Sequence[PatchedHeads], causal: bool
 ) -> Iterator[_Moves]:
     """Yields the heads that change what they should. Raises: ModelError if more changes."""
     scale = seen.mix[0].abs().amax((0, 2), keepdim=True).clamp(min=1e-12)
     moves = (seen.mix - seen.mix[:1]).abs() / scale
     moved = (moves > seen.rounding).any(-1)  # row, token, head
     tokens, heads = moved.shape[1:]
-    for row, turn in enumerate(turns, 1):
-        if turn.part not in seen.written:
+    for row, flip in enumerate(flips, 1):
+        if flip.part not in seen.written:
             continue
-        at, groups = _turned_at(turn.part, tokens), seen.written[turn.part].shape[2]
-        turned = turn.heads[:groups]
-        own = turned.repeat_interleave(heads // groups)
+        at, groups = _flipped_at(flip.part, tokens), seen.written[flip.part].shape[2]
+        flipped = flip.heads[:groups]
+        own = flipped.repeat_interleave(heads // groups)
         others = torch.arange(tokens) > at if causal else torch.arange(tokens) != at
         may = (
             torch.arange(tokens) == at
-            if turn.part == "query"
+            if flip.part == "query"
             else others | (torch.arange(tokens) == at)
         )
         if bool(moved[row][:, ~own].any()):
-            raise ModelError(f"in layer {layer} a {turn.part} moves other heads than its own")
+            raise ModelError(f"in layer {layer} a {flip.part} moves other heads than its own")
         if bool(moved[row][~may].any()):
-            raise ModelError(f"in layer {layer} a {turn.part} moves other tokens than it can")
+            raise ModelError(f"in layer {layer} a {flip.part} moves other tokens than it can")
         does = (
-            moved[row][at if turn.part == "query" else others]
+            moved[row][at if flip.part == "query" else others]
             .reshape(-1, groups, heads // groups)
             .any(0)
             .all(-1)
         )
-        if turn.half:  # a lower threshold: a column that does not depend on it keeps all bits
+        if flip.half:  # a lower threshold: a column that does not depend on it keeps all bits
             does &= (
                 ((moves[row, at] > seen.rounding / 10).float().mean(-1) > MOST)
                 .reshape(groups, -1)
                 .all(-1)
             )
         yield from (
-            _Moves(turn.part, turn.half, layer, head)
-            for head in (turned & does).nonzero().flatten().tolist()
+            _Moves(flip.part, flip.half, layer, head)
+            for head in (flipped & does).nonzero().flatten().tolist()
         )
 
 
-def _turned_at(part: str, tokens: int) -> int:
+def _flipped_at(part: str, tokens: int) -> int:
     return tokens - 1 if part == "query" else AT
 
 
 class _Background:
     """Writes equal values in all rows, except for the sign flips of each row."""
 
-    def __init__(self, turns: Sequence[PatchedHeads], attempt: int) -> None:
-        self._turns, self._attempt = turns, attempt
+    def __init__(self, flips: Sequence[PatchedHeads], attempt: int) -> None:
+        self._flips, self._attempt = flips, attempt
 
     def __call__(self, layer: int, part: str, shape: Shape) -> Heads:
         rows, tokens, heads, width = shape
@@ -258,13 +258,13 @@ class _Background:
             made = made - made.mean(-1, keepdim=True)
         size = 1.0 if part == "value" else SIZES[self._attempt % len(SIZES)]
         written = (made * size).repeat(rows, 1, 1, 1)
-        for row, turn in enumerate(self._turns, 1):
-            if turn.part == part and tokens > AT:
+        for row, flip in enumerate(self._flips, 1):
+            if flip.part == part and tokens > AT:
                 written[
                     row,
-                    _turned_at(part, tokens),
-                    turn.heads[:heads],
-                    : width // 2 if turn.half else width,
+                    _flipped_at(part, tokens),
+                    flip.heads[:heads],
+                    : width // 2 if flip.half else width,
                 ] *= -1
         return written
 

@@ -309,9 +309,11 @@ class Components:
         count = counts_of(place.attention, self._config, self._network.heads)
         if place.layout is None:
             return None, count.heads if component in ("head", "query") else count.groups
-        asked = FusedProjection(place.attention, self._config, count.heads, count.groups, width)
+        projection = FusedProjection(
+            place.attention, self._config, count.heads, count.groups, width
+        )
         try:
-            columns, heads = columns_of(component, place.layout, asked)
+            columns, heads = columns_of(component, place.layout, projection)
         except ModelError as e:
             raise ModelError(
                 f"{self._network.name}: {component}: {e}; name a module by its dotted path"
@@ -338,7 +340,7 @@ class Components:
             return {layer: self._declared_width(p.module, p.side) for layer, p in places.items()}
         widths: dict[int | None, int] = {}
 
-        def look(layer: int | None) -> Callable[[Tensor, HookCall], None]:
+        def record_width(layer: int | None) -> Callable[[Tensor, HookCall], None]:
             def edit(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
                 widths[layer] = activation.shape[-1]
 
@@ -351,7 +353,7 @@ class Components:
             inside = self._layer_of.get(id(place.module))
             block = None if inside is None else network.blocks[inside]
             hook_point = HookPoint(place.module, place.side, inside, block, None, 0, 0)
-            hooks.append(hook_at(network, hook_point, look(layer), example))
+            hooks.append(hook_at(network, hook_point, record_width(layer), example))
         try:
             with torch.inference_mode(), owned_hooks(hooks):
                 network.plain(example, whole=True)

@@ -44,36 +44,44 @@ class FusedProjection:
 Layout = Callable[[FusedProjection], Slots]
 
 
-def one_after_the_other(asked: FusedProjection) -> Slots:
+def one_after_the_other(projection: FusedProjection) -> Slots:
     """All queries, then all keys, then all values."""
-    width = asked.shared(asked.heads + 2 * asked.groups)
-    parts = (("query", asked.heads), ("key", asked.groups), ("value", asked.groups))
+    width = projection.shared(projection.heads + 2 * projection.groups)
+    parts = (("query", projection.heads), ("key", projection.groups), ("value", projection.groups))
     return [(part, width) for part, count in parts for _ in range(count)]
 
 
-def head_by_head(asked: FusedProjection) -> Slots:
+def head_by_head(projection: FusedProjection) -> Slots:
     """Query, key and value of the first head, then of the second, and so on."""
-    width = asked.shared(3 * asked.heads)
-    return [("query", width), ("key", width), ("value", width)] * asked.heads
+    width = projection.shared(3 * projection.heads)
+    return [("query", width), ("key", width), ("value", width)] * projection.heads
 
 
-def group_by_group(asked: FusedProjection) -> Slots:
+def group_by_group(projection: FusedProjection) -> Slots:
     """The queries, the key and the value of the first group, then of the second, and so on."""
-    width = asked.shared(asked.heads + 2 * asked.groups)
-    queries = [("query", width)] * (asked.heads // asked.groups)
-    return [*queries, ("key", width), ("value", width)] * asked.groups
+    width = projection.shared(projection.heads + 2 * projection.groups)
+    queries = [("query", width)] * (projection.heads // projection.groups)
+    return [*queries, ("key", width), ("value", width)] * projection.groups
 
 
-def _falcon(asked: FusedProjection) -> Slots:
+def _falcon(projection: FusedProjection) -> Slots:
     """Groups in the new architecture; in the old one a single key or one for each head, whatever
     `num_kv_heads` says."""
-    if asked.config.new_decoder_architecture:
-        return group_by_group(asked)
-    return one_after_the_other(asked) if asked.config.multi_query else head_by_head(asked)
+    if projection.config.new_decoder_architecture:
+        return group_by_group(projection)
+    return (
+        one_after_the_other(projection)
+        if projection.config.multi_query
+        else head_by_head(projection)
+    )
 
 
-def _bigcode(asked: FusedProjection) -> Slots:
-    return one_after_the_other(asked) if asked.config.multi_query else head_by_head(asked)
+def _bigcode(projection: FusedProjection) -> Slots:
+    return (
+        one_after_the_other(projection)
+        if projection.config.multi_query
+        else head_by_head(projection)
+    )
 
 
 _CODEGEN_BLOCKS = 4
@@ -81,34 +89,34 @@ _CODEGEN_BLOCKS = 4
 trained on."""
 
 
-def _codegen(asked: FusedProjection) -> Slots:
+def _codegen(projection: FusedProjection) -> Slots:
     """The queries, the values and the keys of the first block of heads, then of the second, and so
     on."""
-    width, in_block = asked.shared(3 * asked.heads), asked.heads // _CODEGEN_BLOCKS
+    width, in_block = projection.shared(3 * projection.heads), projection.heads // _CODEGEN_BLOCKS
     return [
         (part, width) for part in ("query", "value", "key") for _ in range(in_block)
     ] * _CODEGEN_BLOCKS
 
 
-def _latent(asked: FusedProjection) -> Slots:
+def _latent(projection: FusedProjection) -> Slots:
     """For each head the part of the key that is not rotated, and the value (arXiv:2405.04434). All
     heads share the rest of the key."""
     own, value = (
-        int(getattr(asked.attention, name)) for name in ("qk_nope_head_dim", "v_head_dim")
+        int(getattr(projection.attention, name)) for name in ("qk_nope_head_dim", "v_head_dim")
     )
-    return [("", own), ("value", value)] * asked.heads
+    return [("", own), ("value", value)] * projection.heads
 
 
-def _gated(asked: FusedProjection) -> Slots:
+def _gated(projection: FusedProjection) -> Slots:
     """The query of each head and a gate on the head's output; without the gate, if the
     configuration has none."""
-    width = int(getattr(asked.attention, "head_dim"))  # noqa: B009  no attribute of nn.Module
+    width = int(getattr(projection.attention, "head_dim"))  # noqa: B009  no attribute of nn.Module
     slots = (
         [("query", width)]
-        if asked.width == asked.heads * width
+        if projection.width == projection.heads * width
         else [("query", width), ("", width)]
     )
-    return slots * asked.heads
+    return slots * projection.heads
 
 
 def _each(layout: Layout, *names: str) -> dict[str, Layout]:
@@ -154,20 +162,19 @@ def is_fused(name: str) -> bool:
 
 
 def columns_of(
-    component: str, layout: Layout, asked: FusedProjection
+    component: str, layout: Layout, projection: FusedProjection
 ) -> tuple[Int[Tensor, "width"], int]:
     """Returns the columns of a component in a fused projection, head by head, and the number of its
     heads there (0: none).
 
     Raises: ModelError if the layout does not cover the vector.
     """
-    slots = layout(asked)
+    slots = layout(projection)
     covered = sum(width for _, width in slots)
-    if covered != asked.width:
+    if covered != projection.width:
         raise ModelError(
-            f"a projection of {asked.width} columns is not the {covered} of {asked.heads} heads of "
-            f"queries and "
-            f"{asked.groups} of keys and values"
+            f"a projection of {projection.width} columns is not the {covered} of "
+            f"{projection.heads} heads of queries and {projection.groups} of keys and values"
         )
     chosen, start = [], 0
     for part, width in slots:

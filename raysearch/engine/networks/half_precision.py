@@ -207,5 +207,5 @@ def _multiplied(
 
 def _torch_supports(where: object, name: str) -> bool:
     """Asks a private function of torch, which not every supported version has."""
-    ask = getattr(where, name, None)
-    return ask is not None and bool(ask())
+    supported = getattr(where, name, None)
+    return supported is not None and bool(supported())

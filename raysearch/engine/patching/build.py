@@ -36,12 +36,12 @@ def build_row(
     intervention: Intervention,
     hook_points: Components,
     featurizers: Featurizers | None = None,
-    lender: Encoded | None = None,
+    other: Encoded | None = None,
 ) -> Row:
     """Returns the row to run for `intervention` on `pair`. `featurizers`: needed for interventions
     on subspaces.
 
-    `lender`: the pair whose sources replace the pair's own; in a self-swap the base is its own
+    `other`: the pair whose sources replace the pair's own; in a self-swap the base is its own
     source.
 
     Raises: ModelError, PositionError, PairsError for a site or a source that does not exist;
@@ -58,7 +58,7 @@ def build_row(
         )
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
-    inputs = _source_inputs(pair, intervention, lender)
+    inputs = _source_inputs(pair, intervention, other)
     patches = tuple(
         _patch(pair, unit, intervention, hook_points, featurizers, inputs)
         for unit in intervention.units
@@ -88,10 +88,10 @@ def trials(
         if not pair.sources:
             rows.append(Row(pair.base))
             continue
-        lender = (
+        source = (
             rng.choice(sorted(pair.sources)) if len(pair.sources) > 1 else next(iter(pair.sources))
         )
-        source_tokens = pair.source_positions[lender]
+        source_tokens = pair.source_positions[source]
         position = rng.choice(
             sorted(
                 p
@@ -109,15 +109,15 @@ def trials(
                 Site(
                     layer,
                     component,
-                    _position_at(hook_points, pair, lender, Point(layer, component), position),
+                    _position_at(hook_points, pair, source, Point(layer, component), position),
                     head,
                 )
             )
-        units = [Unit(site, source=lender) for site in dict.fromkeys(sites)]
-        asked = [Intervention((unit,)) for unit in units]
+        units = [Unit(site, source=source) for site in dict.fromkeys(sites)]
+        interventions = [Intervention((unit,)) for unit in units]
         rows += [
             build_row(pair, intervention, hook_points)
-            for intervention in (*asked, Intervention(tuple(units)))
+            for intervention in (*interventions, Intervention(tuple(units)))
         ]
         if pair.longest > 1:
             rows.append(
@@ -136,10 +136,10 @@ def _has_residual(hook_points: Components) -> bool:
 
 
 def _position_at(
-    hook_points: Components, pair: Encoded, lender: str, point: Point, position: str
+    hook_points: Components, pair: Encoded, source: str, point: Point, position: str
 ) -> str:
     """Returns `position`, or "last" if the activation at `point` has fewer tokens."""
-    sides = (pair.base, pair.base_positions), (pair.sources[lender], pair.source_positions[lender])
+    sides = (pair.base, pair.base_positions), (pair.sources[source], pair.source_positions[source])
     lasts = [(hook_points.last(point, given), positions[position]) for given, positions in sides]
     return position if all(last is None or max(at) <= last for last, at in lasts) else LAST
 
@@ -172,16 +172,13 @@ def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
 
 
 def _source_inputs(
-    pair: Encoded, intervention: Intervention, lender: Encoded | None
+    pair: Encoded, intervention: Intervention, other: Encoded | None
 ) -> Mapping[str, tuple[ModelInput, Mapping[str, Ids]]]:
     """Returns the input and the positions of each source, by name."""
     if intervention.control == "self_swap":
         return dict.fromkeys(pair.sources, (pair.base, pair.base_positions))
-    source_tokens = pair if lender is None else lender
-    return {
-        name: (source_tokens.sources[name], source_tokens.source_positions[name])
-        for name in pair.sources
-    }
+    chosen = pair if other is None else other
+    return {name: (chosen.sources[name], chosen.source_positions[name]) for name in pair.sources}
 
 
 def _patch(
@@ -218,24 +215,24 @@ def _patch(
     if kind.lent != "source":
         return Patch(point, tokens, (), kind, features)
     name = _source(pair, unit)
-    lender = unit.source_site or unit.site
-    their_point, their_features = _place(lender, unit, hook_points)
+    source_site = unit.source_site or unit.site
+    their_point, their_features = _place(source_site, unit, hook_points)
     ours, theirs = (
         _width(f, hook_points.at(p)) for p, f in ((point, features), (their_point, their_features))
     )
     if ours != theirs:
         raise JobError(
-            f"{unit.site.called} has {ours} features, {lender.called} {theirs}; take from a site "
-            f"of the same width"
+            f"{unit.site.called} has {ours} features, {source_site.called} {theirs}; take "
+            f"from a site of the same width"
         )
     run, positions = inputs[name]
     source_tokens = _tokens(
-        pair, positions, lender.position, name, hook_points.last(their_point, run)
+        pair, positions, source_site.position, name, hook_points.last(their_point, run)
     )
     if len(tokens) != len(source_tokens):
         raise PositionError(
             f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the "
-            f"base, {lender.position!r} has {len(source_tokens)} "
+            f"base, {source_site.position!r} has {len(source_tokens)} "
             f"in {name}; a unit needs as many tokens in both"
         )
     return Patch(

@@ -218,9 +218,9 @@ def _round_by_round(
     patches together."""
     rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
     for at, row, patches in rows:
-        for turn, patch in enumerate(patches):
+        for order, patch in enumerate(patches):
             hook_point = hook_points.at(patch.point)
-            alike = turn, patch.point, patch.kind, patch.features, len(patch.tokens)
+            alike = order, patch.point, patch.kind, patch.features, len(patch.tokens)
             _, writes = rounds.setdefault(
                 alike, (hook_point, Writes(patch.kind, patch.features, len(patch.tokens)))
             )

@@ -65,11 +65,13 @@ def generate(
     )
     counts = [0] * len(row.patches)
     hooks = []
-    for at, (patch, edit, again) in enumerate(
+    for at, (patch, edit, next_edit) in enumerate(
         zip(row.patches, edits(network, hook_points, row), onwards, strict=True)
     ):
         hook_point = hook_points.at(patch.point)
-        hooks.append(hook_point.hook(_counted(counts, at, len(prompt), edit, again), times=None))
+        hooks.append(
+            hook_point.hook(_counted(counts, at, len(prompt), edit, next_edit), times=None)
+        )
     options: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         options = {
@@ -100,8 +102,8 @@ def generate(
     return new
 
 
-def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | None) -> Edit:
-    """Applies `edit` to the prompt and `again` to each new token."""
+def _counted(counts: list[int], at: int, prompt: int, edit: Edit, next_edit: Edit | None) -> Edit:
+    """Applies `edit` to the prompt and `next_edit` to each new token."""
 
     def counted(
         activation: Float[Tensor, "row token width"], hook_call: HookCall
@@ -110,7 +112,7 @@ def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | 
         if hook_call.first == 0:
             return edit(activation, hook_call)
         assert hook_call.first >= prompt, "the prompt is run at once"
-        return None if again is None else again(activation, replace(hook_call, first=0))
+        return None if next_edit is None else next_edit(activation, replace(hook_call, first=0))
 
     return counted
 

@@ -116,10 +116,11 @@ class Trainer:
         chosen = [pair for pair in pairs if pair.index in set(train)]
         unit = self._captured(intervention, chosen, {})
         inputs = inputs_of([unit.pair_rows[pair.index].row for pair in chosen]).values()
-        vectors = [(unit.source if lends else unit.base)[at] for lends, at in inputs]
+        vectors = [(unit.source if is_source else unit.base)[at] for is_source, at in inputs]
         variable = intervention.variable or ""
         labels = tuple(
-            chosen[at].counterfactual.get(variable) if lends else None for lends, at in inputs
+            chosen[at].counterfactual.get(variable) if is_source else None
+            for is_source, at in inputs
         )
         return torch.stack(vectors), labels
 
@@ -325,7 +326,7 @@ class Trainer:
                     }
                 )
                 continue
-            fit_state.checkpoint.prepare_unpatched(validation, self._recipe.patience)
+            fit_state.checkpoint.record_validation(validation, self._recipe.patience)
 
     def _unpatched(self, fit_state: FitState, index: int) -> list[RowLoss]:
         return [
