@@ -5,7 +5,6 @@ comes back as one `Measured` for each block up to where it fails, and then as on
 raises nothing that is an intervention's fault.
 """
 
-import hashlib
 import math
 import time
 import traceback
@@ -45,6 +44,7 @@ from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import FitFault, FitOutcome
 from raysearch.engine.training.seeds import fit_seeds, targets_of
+from raysearch.storage.digests import sha256
 
 
 class Replica:
@@ -180,7 +180,7 @@ class Replica:
         contents = (
             (fit.content, fit.state) if last else (fit.content,)
         )  # what takes no steps is not gone on with
-        tensors = {hashlib.sha256(content).hexdigest(): content for content in contents}
+        tensors = {sha256(content): content for content in contents}
         digest, *state = tensors
         return Fitted(
             task=task.id,

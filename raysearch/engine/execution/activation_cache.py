@@ -30,8 +30,7 @@ from raysearch.engine.execution.predict import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
-from raysearch.engine.networks.detached import constant
-from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
+from raysearch.engine.networks.hooks import Hook, HookCall, constant, owned_hooks
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import edits_of, sources_of

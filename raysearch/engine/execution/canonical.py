@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.hooks import constant
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Replacements

@@ -30,10 +30,10 @@ from transformers import Cache, DynamicCache
 from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Layers
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.components import Components, HookPoint
-from raysearch.engine.networks.detached import constant
 from raysearch.engine.networks.hooks import (
     Edit,
     HookCall,
+    constant,
     output_activation,
     owned_hooks,
     seen,

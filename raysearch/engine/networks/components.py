@@ -32,7 +32,6 @@ from raysearch.engine.networks.component_names import (
     in_block,
     names_of,
 )
-from raysearch.engine.networks.detached import constant
 from raysearch.engine.networks.fused_projections import (
     FusedProjection,
     Layout,
@@ -44,10 +43,11 @@ from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
 )  # here too: it is what taps are
 from raysearch.engine.networks.hook_point import hook_at as hook_at
-from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
+from raysearch.engine.networks.hooks import HookCall, HookSide, constant, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -357,7 +357,7 @@ class Components:
         except (
             Exception
         ) as e:  # the call is all the model's: shapes that do not fit, a kernel that is not there
-            said = " ".join(str(e).split())[:200]
+            said = one_line(e)
             raise ModelError(
                 f"{network.name} does not run, without any intervention, on {example!r} "
                 f"({type(e).__name__}: {said}); "

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.hooks import constant
 
 MANY = 32
 """Rows from which on a product in float32 is as fast as one of halves that the processor has units

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -204,3 +205,14 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def constant() -> Iterator[None]:
+    """Within (or in a function that it decorates), what is computed is a constant.
+
+    Whatever mode the caller is in, tensors made within can take part in a computation that has
+    gradients (those of `torch.inference_mode` cannot), and none leads back to what it was made of.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield

@@ -16,7 +16,7 @@ from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.hooks import constant
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
