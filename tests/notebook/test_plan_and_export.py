@@ -75,7 +75,7 @@ def test_a_run_says_how_it_stands(run: rs.Run) -> None:
 
 
 def test_a_run_is_reported_to_mlflow_afterwards(run: rs.Run, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="MLflow was kept out of it"):
+    with pytest.raises(TrackingError, match="no tracker was told of it"):
         rs.sync(run)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     said = rs.sync(run, uri, children=1)
