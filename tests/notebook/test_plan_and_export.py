@@ -81,4 +81,4 @@ def test_a_run_is_reported_to_mlflow_afterwards(run: rs.Run, tmp_path: Path) -> 
     said = rs.sync(run, uri, children=1)
     assert f"experiment raysearch/{run.job.name} at {uri}" in said
     assert rs.sync(run.place) == said, "the run remembers its server, and is not reported twice"
-    assert f"mlflow    run {rs.Run.open(run.place).info.mlflow_run_id} at {uri}" in run.status()
+    assert f"mlflow    run {rs.Run.open(run.place).info.tracking_run_id} at {uri}" in run.status()
