@@ -5,7 +5,6 @@ returns one `Measured` for each block before it fails, and then one `Failed`; `d
 that an intervention causes.
 """
 
-import hashlib
 import math
 import time
 import traceback
@@ -45,6 +44,7 @@ from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import FitFault, FitOutcome
 from raysearch.engine.training.seeds import fit_seeds, targets_of
+from raysearch.storage.digests import sha256
 
 
 class Replica:
@@ -181,7 +181,7 @@ class Replica:
         contents = (
             (fit.content, fit.state) if last else (fit.content,)
         )  # a featurizer without steps is never resumed
-        tensors = {hashlib.sha256(content).hexdigest(): content for content in contents}
+        tensors = {sha256(content): content for content in contents}
         digest, *state = tensors
         return Fitted(
             task=task.id,

@@ -26,6 +26,7 @@ from huggingface_hub.utils.tqdm import (
 
 from raysearch._version import __version__
 from raysearch.errors import HubError
+from raysearch.visible_text import one_line
 
 # The errors of the HTTP client beneath: requests', httpx' or httpx2's, with the version of
 # huggingface_hub.
@@ -133,8 +134,7 @@ def _say(what: str, hub: str, doing: str, error: BaseException) -> str:
 
 def _brief(error: BaseException, limit: int = 200) -> str:
     said = getattr(error, "server_message", None) or str(error)
-    text = " ".join(said.split())
-    return text if len(text) <= limit else text[: limit - 4] + " ..."
+    return one_line(said, limit)
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
-from raysearch.report.labels import ScoreLabel, judged_of
-from raysearch.report.said import SAYS
+from raysearch.report.labels import SAYS, ScoreLabel, judged_of
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
 

@@ -1,20 +1,72 @@
-"""The other charts of a page: intervals of what was accepted, pairs to a verdict, courses of
-training.
+"""Charts of a page, as figures of plotly in the page's own look: intervals of what was accepted,
+pairs to a verdict, courses of training.
 
 Invariants: text of users is escaped, for plotly reads a little HTML in every text; a chart that
 leaves something out says so.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io
 
-from raysearch.report.chart import ACCEPT, REJECT, UNDECIDED, Chart, as_json, figure_of, literal
+from raysearch.report.labels import SAYS
 from raysearch.report.run_data import RunData
-from raysearch.report.said import SAYS
 from raysearch.report.unit_text import words
+from raysearch.visible_text import visible
+
+ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`figure`: JSON that stands safely in HTML (no "<", ">" or "/"). `width`: pixels at most;
+    `note`: said below it."""
+
+    title: str
+    figure: str
+    width: int
+    note: str = ""
+
+
+def literal(text: object) -> str:
+    """`text` for a figure, as it is: plotly reads a little HTML in every text. (Formulas it is told
+    not to read: templates/script.js.)"""
+    return escape(visible(text), quote=False)
+
+
+def figure_of(*traces: Any) -> go.Figure:
+    figure = go.Figure(list(traces), go.Layout(template=go.layout.Template()))
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        margin={"l": 10, "r": 10, "t": 12, "b": 10},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#1f2328"},
+        hoverlabel={"align": "left", "bgcolor": "#24292f", "font": {"color": "#fff", "size": 12}},
+        dragmode=False,
+    )
+    for axes in (figure.update_xaxes, figure.update_yaxes):
+        axes(
+            automargin=True,
+            zeroline=False,
+            showline=False,
+            ticks="",
+            gridcolor="rgba(128,128,128,0.22)",
+            fixedrange=True,
+        )
+    return figure
+
+
+def as_json(figure: go.Figure) -> str:
+    text: str = plotly.io.to_json(figure, validate=False)
+    assert "<" not in text, "plotly no longer writes JSON that stands safely in HTML"
+    return text
+
 
 _CONTROL = "#8c959f"
 _SYMBOLS = (

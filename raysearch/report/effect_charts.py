@@ -7,7 +7,7 @@ of users is escaped, for plotly reads a little HTML in every text.
 
 import json
 
-from raysearch.report.chart import UNDECIDED, Chart, figure_of, literal
+from raysearch.report.charts import UNDECIDED, Chart, figure_of, literal
 from raysearch.report.heatmap_charts import HeatMaps, chart_of, frame, heat_layer, maps_of
 from raysearch.report.panels import Panel
 from raysearch.report.run_data import Row, RunData

@@ -14,12 +14,11 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from raysearch.report.cell_style import interval_width, lightness, stopped_early, strength
-from raysearch.report.chart import ACCEPT, Chart, as_json, figure_of, literal
-from raysearch.report.labels import ScoreLabel
+from raysearch.report.charts import ACCEPT, Chart, as_json, figure_of, literal
+from raysearch.report.labels import SAYS, ScoreLabel
 from raysearch.report.panels import Panel, panels
 from raysearch.report.run_data import Row, RunData
 from raysearch.report.run_facts import ChartFacts
-from raysearch.report.said import SAYS
 from raysearch.report.unit_text import words
 
 MOST_CELLS = 20_000

@@ -1,4 +1,4 @@
-"""What a test was on, in words: its short name stands where "IIA" would.
+"""Verdicts and scores in words.
 
 Invariants: said once, whoever draws or prints it; a run of an earlier version, whose job.yaml does
 not say it, was on matches.
@@ -31,3 +31,13 @@ _ON = {
 def judged_of(job: Mapping[str, Any]) -> ScoreLabel:
     """What the test of a job is on, by its mapping."""
     return _ON[(job.get("test") or {}).get("score", "matches")]
+
+
+SAYS = {
+    "accept": "accepted",
+    "reject": "rejected",
+    "undecided": "undecided",
+    "failed": "failed",
+    None: "not decided yet",
+}
+"""Each verdict in the words of people, in the order in which they are reported."""

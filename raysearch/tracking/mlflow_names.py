@@ -4,9 +4,9 @@ light: no mlflow.
 Invariants: no credentials in what is shown.
 """
 
-import hashlib
 import re
 
+from raysearch.storage.digests import sha256
 from raysearch.visible_text import visible
 
 _KEY_CHARS = 250
@@ -28,11 +28,7 @@ def as_word(name: str) -> str:
     """A name that may stand between slashes, which MLflow reads as a path; of two names never the
     same."""
     word = re.sub(r"[^\w\-]", "_", name, flags=re.ASCII)[:_WORD_CHARS]
-    return (
-        word
-        if word == name
-        else f"{word}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
-    )
+    return word if word == name else f"{word}-{sha256(name.encode(errors='replace'))[:8]}"
 
 
 def one_line(e: BaseException) -> str:

@@ -11,6 +11,7 @@ from raysearch.core.events import Encoded, Ids
 from raysearch.engine.encoding.positions import PairSide, located
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, PositionError
+from raysearch.visible_text import one_line
 
 
 def encode_tensors(
@@ -131,7 +132,7 @@ class _Encoder:
 def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
     """Returns the error of a network that does not run on an input, whatever it raised."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
-    message = " ".join(str(error).split())[:200]
+    message = one_line(error)
     if isinstance(error, ModelError):
         return ModelError(f"{given}: {message}")
     shape = ", ".join(["row", *map(str, stimulus.shape)])

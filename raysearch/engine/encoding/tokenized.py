@@ -14,6 +14,7 @@ from raysearch.causal import Span
 from raysearch.core.events import Ids
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError
+from raysearch.visible_text import one_line
 
 _MARK = "\N{SNOWMAN}raysearch\N{SNOWMAN}"
 """A text that no template contains."""
@@ -110,7 +111,7 @@ class TokenizedTexts:
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
             )
         except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...
-            line = " ".join(str(e).split())[:160]
+            line = one_line(e)
             raise ModelError(
                 f"model.prompt.chat_template: the tokenizer's chat template cannot be used "
                 f"({type(e).__name__}: {line}); set it to false"

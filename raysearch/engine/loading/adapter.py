@@ -23,6 +23,7 @@ from transformers.utils.hub import cached_file
 
 from raysearch.engine.loading.side_files import ADAPTER, read_json
 from raysearch.errors import ModelError
+from raysearch.visible_text import one_line
 
 _WITHOUT = "to search the model without it, give a folder that has no adapter_config.json"
 
@@ -71,7 +72,7 @@ class Adapter:
         except (
             Exception
         ) as e:  # any error of peft: a kind that cannot be merged, shapes, broken files
-            message = " ".join(str(e).split())[:200]
+            message = one_line(e)
             raise ModelError(
                 f"{self.place}: its adapter cannot be merged into {self.base} ({type(e).__name__}: "
                 f"{message}); {_WITHOUT}"

@@ -29,6 +29,7 @@ from raysearch.engine.networks.network import Encoder
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
 from raysearch.user_code import CodeKind, find
+from raysearch.visible_text import one_line
 
 KEY = "model.path"
 
@@ -62,7 +63,7 @@ def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":
         module = module.to(device=device, dtype=DTYPES[source.dtype])
     except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
         raise ModelError(
-            f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+            f"{source.path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
         ) from e
     module.eval().requires_grad_(False)
     speed_up(module)
@@ -174,7 +175,7 @@ def _make(place: str, name: str) -> nn.Module:
         raise
     except Exception as e:
         raise ModelError(
-            f"{KEY}: {shown} raised {type(e).__name__}: {_line(e)}; it is called without arguments"
+            f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without arguments"
         ) from e
     if not isinstance(made, nn.Module):
         raise ModelError(
@@ -187,7 +188,3 @@ def _make(place: str, name: str) -> nn.Module:
             "(a factory is for networks on tensors)"
         )
     return made
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:240]

@@ -7,7 +7,6 @@ into them, or refused; the model is in evaluation mode, without gradients, in th
 """
 
 import copy
-import hashlib
 import importlib
 import re
 from collections.abc import Iterator, Sequence
@@ -47,6 +46,8 @@ from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.length_boundaries import config_values, most_tokens
 from raysearch.engine.networks.network import Encoder, LanguageModel
 from raysearch.errors import ModelError
+from raysearch.storage.digests import sha256
+from raysearch.visible_text import one_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -172,7 +173,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
             ValueError,
         ) as e:  # no CUDA; quantised weights that cannot be moved
             raise ModelError(
-                f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+                f"{source.path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
             ) from e
     model.eval().requires_grad_(False)
     speed_up(model)
@@ -180,7 +181,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     digest = digest_of(folder, source.trust_remote_code)
     if adapter is not None and not adapter.is_beside:
         of_base = digest_of(_files_of(base)[0], source.trust_remote_code)
-        digest = hashlib.sha256(f"{digest} on {of_base}".encode()).hexdigest()
+        digest = sha256(f"{digest} on {of_base}".encode())
     notes = () if folder.is_file() else unused(folder, source.trust_remote_code)
     return LoadedModel(
         model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *notes)
@@ -383,7 +384,7 @@ def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
     return ModelError(
-        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {_line(error)}); "
+        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
         f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"
         + (
             ""
@@ -391,11 +392,6 @@ def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
             else " without remote code (model.trust_remote_code: true runs the model's own)"
         )
     )
-
-
-def _line(error: BaseException, limit: int = 240) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
 @contextmanager

@@ -47,6 +47,7 @@ from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -362,7 +363,7 @@ class Components:
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
         except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
-            message = " ".join(str(e).split())[:200]
+            message = one_line(e)
             raise ModelError(
                 f"{network.name} does not run, without any intervention, on {example!r} "
                 f"({type(e).__name__}: {message}); "
