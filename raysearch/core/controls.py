@@ -1,10 +1,11 @@
 """Controls: interventions whose IIA shows what a hypothesis's IIA is worth.
 
-Those of `HOLDOUT_CONTROLS` are measured on the holdout of every accepted hypothesis; those of `JOB_CONTROLS` are
-hypotheses that a job asks for (`controls`), of the accepted ones, judged by the same test.
+Those of `HOLDOUT_CONTROLS` are measured on the holdout of every accepted hypothesis. Those of
+`JOB_CONTROLS` are hypotheses of their own, made from accepted ones if the job asks for them
+(`controls`), and judged by the same test.
 
-Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels
-are a function of the pairs alone, the same on every machine.
+Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels are a
+function of the pairs alone, the same on every machine.
 """
 
 import random

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import Finding, ModelOrigin
@@ -101,7 +101,7 @@ def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
     units = json.loads(row["units"])
     kinds = [unit.pop("operation", "interchange") for unit in units]
     plain = {"units": units, "kind": kinds[0], "control": row["control"]}
-    intervention = from_plain(Intervention, plain, where)
+    intervention = from_json_values(Intervention, plain, where)
     if intervention.is_fitted:
         intervention = replace(intervention, variable=row["variable"], fit=row["fit"])
     if intervention.id != row["intervention"]:

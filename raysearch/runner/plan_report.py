@@ -141,7 +141,7 @@ def _text(facts: PlanReport) -> str:
         f"model runs{over}: between {low:.0f} (all sites false) and {high:.0f} (all at the "
         f"threshold), screening aside",
         "",
-        *_memory_words(facts.memory, job),
+        *memory_words(facts.memory, job),
         *_calibration_words(facts.calibration, job, _mixed(facts)),
     ]
     return "\n".join(map(visible, lines))
@@ -212,7 +212,7 @@ def _powers_words(job: Job) -> str:
     )
 
 
-def _memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
+def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
     """Lines on a replica, a block and the search."""
     kept = (
         "resources.memory"
