@@ -1,21 +1,23 @@
 # Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install demo quickstart notebook test slowest fuzz chaos docs check audit render clean
+.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
-	@echo "make test     set up, then the whole test suite"
-	@echo "make chaos    500 faults on a Ray of three nodes (make test has 50); about an hour"
+	@echo "make test     set up, then the tests of everything, on two cores: minutes"
+	@echo "make test-rest  the slow tests, which make test leaves out: Slurm, PostgreSQL, browsers, faults, benchmarks, whole grids"
+	@echo "make test-all both of these"
+	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25 and 50); about an hour"
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"
-	@echo "make slowest  where the time of the last make test went, by file and by test"
+	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
 	@echo "make install  the set-up alone: all that the commands above, the tests and benchmarks/ need"
 
 install: $(INSTALLED) $(MODEL)
@@ -40,16 +42,31 @@ demo: install
 quickstart: $(INSTALLED)
 	$(BIN)/raysearch submit jobs/quickstart.yaml
 
-# docs/notebook.ipynb from docs/notebook.py, executed; a test holds its outputs to what they are today.
+# docs/tutorials/notebook.ipynb from docs/tutorials/notebook.py, executed; a test holds its outputs to what they are today.
 notebook: $(INSTALLED)
 	$(BIN)/python scripts/make_notebook.py
 
-# What each test took is kept in build/junit.xml. A file's tests stay together but for the last, which an idle worker steals.
+# What each test took is kept in build/. A file's tests stay on one worker, the longest file first (tests/scheduling.py). There is a worker
+# more than cores, for some wait: for Ray to start, for a lease to end. TESTS=tests/cli are those of one room; FLAGS are pytest's.
+TESTS ?= tests
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+
 test: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --junitxml build/junit.xml
+	$(PYTEST) $(TESTS) -m "not slow" --junitxml build/junit.xml $(FLAGS)
+
+test-rest: install
+	$(PYTEST) $(TESTS) -m slow --junitxml build/junit-rest.xml $(FLAGS)
+
+test-all:
+	$(MAKE) test
+	$(MAKE) test-rest
 
 slowest: $(INSTALLED)
 	$(BIN)/python scripts/slowest_tests.py
+
+# For checkouts that have no timings yet: what the last make test-all took, into tests/durations.json.
+durations: $(INSTALLED)
+	$(BIN)/python -m tests.scheduling
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics

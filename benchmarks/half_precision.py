@@ -7,8 +7,8 @@ Each is a run of the job as a notebook begins it: one replica in this process, s
 decisions, journal, tables. `opening` is loading and self-check, `search` from the first task to the
 last verdict; seconds are of this process's CPU time, so that others on the machine count little.
 Rounds alternate; the least time of each counts. Verdicts that differ are shown with the interval of
-the IIA, which should hold the threshold. The last line is the largest ratio of a half precision's
-search to float32's.
+the IIA, which should hold the threshold. The last line is the ratio of each half precision's search
+to float32's, where float32 is among those asked.
 """
 
 import argparse
@@ -60,7 +60,6 @@ def main() -> None:
             if best is None or _seconds(ran) < _seconds(best):
                 found[dtype] = ran
             print(f"{dtype}: {_seconds(ran):.1f} s", flush=True)
-    first = found["float32"]
     print(
         f"torch {torch.__version__}, {asked.threads} threads; this processor has "
         f"{', '.join(units()) or 'no half-precision units'}"
@@ -70,27 +69,50 @@ def main() -> None:
         "| to float32 | verdicts that differ |"
     )
     print("|" + "---|" * 9)
+    first = found.get("float32")
     for dtype, ran in found.items():
-        differ = [
-            key for key, row in ran.rows.items() if row["verdict"] != first.rows[key]["verdict"]
-        ]
-        by_variable = {
-            v: sum(r["variable"] == v and r["verdict"] == "accept" for r in ran.rows.values())
-            for v in sorted({str(r["variable"]) for r in ran.rows.values()})
-        }
-        counts = ", ".join(f"{v} {n}" for v, n in by_variable.items())
-        print(
-            f"| {dtype} | {ran.path} | {len(ran.rows)} | {counts} | {ran.clock.opening:.1f} | "
-            f"{ran.clock.search:.1f} | {ran.again:.1%} "
-            f"| {ran.clock.search / first.clock.search:.2f} | {len(differ)} |"
-        )
-        for key in differ:
-            mine, theirs = ran.rows[key], first.rows[key]
-            print(f"  {key}: {_verdict(mine)} here, {_verdict(theirs)} in float32")
+        print("\n".join(_lines(dtype, ran, first)))
+    if first is None:
+        print("ratio: none; float32 was not among --dtypes")
+        return
     ratios = {
         d: ran.clock.search / first.clock.search for d, ran in found.items() if d != "float32"
     }
-    print("ratio: " + ", ".join(f"{dtype} {ratio:.2f}" for dtype, ratio in ratios.items()))
+    print(
+        "ratio: "
+        + (
+            ", ".join(f"{dtype} {ratio:.2f}" for dtype, ratio in ratios.items())
+            or "none; only float32 was asked"
+        )
+    )
+
+
+def _lines(dtype: str, ran: Ran, first: Ran | None) -> list[str]:
+    """The row of the table, and each verdict that differs from float32's; without `first`, the run
+    in float32, neither is compared."""
+    by_variable = {
+        v: sum(r["variable"] == v and r["verdict"] == "accept" for r in ran.rows.values())
+        for v in sorted({str(r["variable"]) for r in ran.rows.values()})
+    }
+    counts = ", ".join(f"{v} {n}" for v, n in by_variable.items())
+    differ = (
+        [k for k, row in ran.rows.items() if row["verdict"] != first.rows[k]["verdict"]]
+        if first is not None
+        else []
+    )
+    compared = (
+        "- | -" if first is None else f"{ran.clock.search / first.clock.search:.2f} | {len(differ)}"
+    )
+    row = (
+        f"| {dtype} | {ran.path} | {len(ran.rows)} | {counts} | {ran.clock.opening:.1f} | "
+        f"{ran.clock.search:.1f} | {ran.again:.1%} "
+        f"| {compared} |"
+    )
+    there = {} if first is None else first.rows
+    return [
+        row,
+        *(f"  {k}: {_verdict(ran.rows[k])} here, {_verdict(there[k])} in float32" for k in differ),
+    ]
 
 
 def run(dtype: str, asked: argparse.Namespace) -> Ran:

@@ -1,21 +1,20 @@
-"""The slowest test files and tests of the last `make test`, from build/junit.xml: processor
-seconds, then seconds on the clock."""
+"""The slowest test files and tests of the last `make test` and `make test-rest`, from the JUnit
+files in build/: processor seconds, then seconds on the clock."""
 
 import sys
 from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-JUNIT = Path(__file__).parents[1] / "build" / "junit.xml"
+BUILD = Path(__file__).parents[1] / "build"
 CPU = "cpu_seconds"  # tests/timing.py writes it
 
 
 def main(*paths: str) -> None:
-    cases = [
-        case
-        for path in paths or (str(JUNIT),)
-        for case in ElementTree.parse(path).getroot().iter("testcase")
-    ]
+    kept = paths or tuple(map(str, sorted(BUILD.glob("junit*.xml"))))
+    if not kept:
+        sys.exit(f"no junit*.xml in {BUILD}: make test writes it")
+    cases = [case for path in kept for case in ElementTree.parse(path).getroot().iter("testcase")]
     files: dict[str, list[tuple[float, float]]] = defaultdict(list)
     tests: list[tuple[float, float, str]] = []
     for case in cases:

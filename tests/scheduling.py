@@ -28,6 +28,8 @@ KNOWN = ROOT / "tests" / "durations.json"
 `make durations` writes it."""
 UNKNOWN = 3.0
 """Seconds of a file that nobody has timed."""
+LONG = 5.0
+"""Seconds of a file from which on KNOWN names it."""
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
@@ -66,9 +68,11 @@ def known_seconds(table: Path, build: Path) -> dict[str, float]:
     """Returns the seconds that each file of tests takes: as `table` says, or as the JUnit files in
     `build` say where they know of it."""
     known: dict[str, float] = json.loads(table.read_text())
-    for timings in sorted(build.glob("junit*.xml")):
-        known |= seconds_by_file(timings)
-    return known
+    timed: dict[str, float] = {}
+    for timings in build.glob("junit*.xml"):
+        for file, took in seconds_by_file(timings).items():
+            timed[file] = max(took, timed.get(file, 0.0))
+    return known | timed
 
 
 def seconds_by_file(junit: Path) -> dict[str, float]:
@@ -91,3 +95,21 @@ def _file_of(classname: str) -> str:
     parts = classname.split(".")
     module = next((i for i, part in enumerate(parts) if part.startswith("test_")), len(parts) - 1)
     return "/".join(parts[: module + 1]) + ".py"
+
+
+def main() -> None:
+    """Writes KNOWN anew from the timings in BUILD: the longest file first."""
+    seconds = known_seconds(KNOWN, BUILD)
+    here = {
+        file: round(took)
+        for file, took in seconds.items()
+        if took >= LONG and (ROOT / file).exists()
+    }
+    KNOWN.write_text(
+        json.dumps(dict(sorted(here.items(), key=lambda kept: (-kept[1], kept[0]))), indent=1)
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 import raysearch
-from raysearch.causal import draw_pairs
+from raysearch import draw_pairs
 from raysearch.cli.flags import completions
 from raysearch.cli.main import cli
 from raysearch.cli.terminal import PlainTable

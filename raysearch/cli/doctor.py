@@ -241,13 +241,13 @@ def _tracking(uri: str) -> str:
 
 def _model(job: Path) -> str:
     """Looked at, never run: neither the problem's code nor the model's own."""
-    from raysearch.engine.loading.load import ModelSource, inspect_model
+    from raysearch.engine.loading.load import inspect_model
     from raysearch.job import Job
 
-    model = Job.load(job).model
-    if model.is_factory or model.trust_remote_code:
-        return (
-            f"{model.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
-        )
-    looked = inspect_model(ModelSource(model.path, model.revision, model.dtype), ("residual",))
-    return f"{model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    source = Job.load(job).source
+    if source.is_factory or source.trust_remote_code:
+        return f"{source.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
+    looked = inspect_model(source)
+    return (
+        f"{source.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    )

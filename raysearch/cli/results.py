@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, console
-from raysearch.core.controls import TESTED
+from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import dropped
 from raysearch.report.results_table import SHOWN, WORDS, results
@@ -90,7 +90,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     """Each accepted hypothesis beside its controls; then a warning for each that a control does as
     well as."""
     shown = PlainTable("Controls (IIA)")
-    names = [name for name in (*COLUMNS, *TESTED) if any(name in b.iia for b in found)]
+    names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
     named = ("variable", "layer", "component", "position", "subspace", "units")
     columns = [

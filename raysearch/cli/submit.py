@@ -16,11 +16,11 @@ from pathlib import Path
 import raysearch
 from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
 from raysearch.cli.terminal import say, tell
-from raysearch.cli.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.cluster.job_environment import ADDRESS_KEY
 from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobRequest, JobServer
 from raysearch.deploy.wheel import needs
 from raysearch.errors import JobError, StoreError
+from raysearch.runner.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.storage.uris import without_credentials
 from raysearch.store.locations import kind_of
 from raysearch.tracking.registry import tracker_of

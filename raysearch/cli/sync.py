@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 from raysearch.cli.flags import children, loudness, run, set_verbosity, store
-from raysearch.errors import TrackingError
 from raysearch.visible_text import visible
 
 
@@ -26,17 +25,9 @@ def sync(
     twice."""
     from raysearch.runner.sync import sync_run
     from raysearch.store.run_folder import find_run
-    from raysearch.tracking.uris import tracking_uri as absolute
 
     set_verbosity(flags)
-    found = find_run(store, run)
-    uri = found.info.tracking_uri if tracking_uri is None else absolute(tracking_uri)
-    if uri is None:
-        raise TrackingError(
-            f"run {found.info.id}: no tracker was told of it; give --tracking-uri where it is to go"
-        )
-    with found.lock():
-        said = sync_run(found, uri, tracked_children)
+    said = sync_run(find_run(store, run), tracking_uri, tracked_children)
     if not quiet:
         click.echo(visible(said), err=True)
     return 0

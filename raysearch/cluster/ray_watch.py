@@ -162,7 +162,7 @@ class OfAddress:
 
 def _said(dead: str) -> str:
     return (
-        f"{dead}: out of memory, or ended from outside? What was seen is in the journal, and "
-        f"nothing of it is lost; go on with it when "
-        "that is mended"
+        f"{dead}: out of memory, or ended from outside? When that is mended, `raysearch resume` "
+        f"goes on with the run, whose journal has all "
+        "that was seen; where none had begun, give the command again"
     )

@@ -1,4 +1,4 @@
-"""The words that a job chooses among, each list once, with what each means.
+"""The words that a job chooses among, each list once, with the meaning of each word.
 
 A job's keys, their schema and documentation, error texts and reports take the words from here.
 """
@@ -22,13 +22,13 @@ COMPARISONS: Mapping[Compare, str] = {
 Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
 
-Kinds = Literal["change", "both", "unfiltered"]
-PAIR_KINDS: Mapping[Kinds, str] = {
+PairKinds = Literal["change", "both", "unfiltered"]
+PAIR_KINDS: Mapping[PairKinds, str] = {
     "change": "change pairs: those whose counterfactual differs from the base's own answer",
     "both": "change pairs, and keep pairs (whose answer should stay) beside them: both must do",
     "unfiltered": "all pairs alike, changing or not",
 }
-"""Which pairs decide."""
+"""The pairs that decide."""
 
 ScoreName = Literal["logit_difference", "probability", "kl", "squared_error"]
 SCORES: Mapping[ScoreName, str] = {
@@ -37,7 +37,7 @@ SCORES: Mapping[ScoreName, str] = {
     "kl": "-ln of the probability",
     "squared_error": "from the counterfactual alone, summed over all answers",
 }
-"""What may be measured beside each output."""
+"""Scores that may be measured with each output."""
 
 TestedScore = Literal["matches", "probability", "logit_difference"]
 TESTED_SCORES: Mapping[TestedScore, str] = {
@@ -46,7 +46,7 @@ TESTED_SCORES: Mapping[TestedScore, str] = {
     "logit_difference": "the mean logit difference, on one scale from fit pairs, where 0 is as far "
     "for the base's answer as the model goes by itself, and 1 as far for the counterfactual",
 }
-"""What a test may be on."""
+"""Quantities that a test may be on."""
 
 
 def described(words: Mapping[Any, str]) -> str:

@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from raysearch.causal import LAST
+from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.hypothesis import Site, Unit
 from raysearch.interventions.card import Card, Finding, ModelOrigin
 from raysearch.visible_text import visible
@@ -20,27 +20,6 @@ PLACE = "OWNER/NAME"
 """Stands where the name on the hub belongs, until there is one."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """The form of a hub id, owner/name."""
-
-SUBSPACES: Mapping[str, str] = MappingProxyType(
-    {
-        "das": "k trained directions R (`directions`, orthonormal): x ← x + (y - x) R Rᵀ.",
-        "boundless": "a trained rotation R (`directions`) and its soft boundary m: x ← x + ((y - "
-        "x) R * m) Rᵀ.",
-        "boundless_rank": "trained directions R (`directions`), of which those within the learned "
-        "boundary are interchanged.",
-        "mask": "the features of a basis whose trained `theta` is above 0 are interchanged, the "
-        "others stay.",
-        "pca": "principal components C (`directions`) of the standardised activations (x - "
-        "`centre`)/`scale`.",
-        "svd": "the leading right singular vectors R of the activations: x ← x + (y - x) R Rᵀ.",
-        "mean_difference": "the directions R along which the class means differ: x ← x + (y - x) R "
-        "Rᵀ.",
-        "random": "directions R drawn at random, which mean nothing: x ← x + (y - x) R Rᵀ.",
-        "sae": "features of a sparse autoencoder; the base's reconstruction error stays.",
-    }
-)
-"""What each is, for the reader of a card; x is the base's vector, y the source's, of all tokens of
-the unit."""
 
 
 def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
@@ -172,10 +151,13 @@ def _units(units: tuple[Unit, ...]) -> str:
 
 def _subspaces(units: tuple[Unit, ...]) -> str:
     """What the subspaces are that are no plain coordinates."""
-    names = dict.fromkeys(
-        u.subspace.featurizer for u in units if u.subspace.featurizer in SUBSPACES
+    asked = dict.fromkeys((unit.subspace.featurizer, unit.subspace.options) for unit in units)
+    return "\n".join(
+        f"- {name}: {kind.formula or kind.summary}"
+        + (f" Options: {_code(options)}." if options else "")
+        for name, options in asked
+        if (kind := featurizers().get(name)) is not None and kind is not IDENTITY
     )
-    return "\n".join(f"- {name}: {SUBSPACES[name]}" for name in names)
 
 
 def _example(card: Card) -> str:

@@ -1,15 +1,19 @@
 """The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else, and so do the words on a key (docs/job-file.md
+Invariants: a default stands here and nowhere else, and so do the words on a key (docs/reference/job-file.md
 and editors have them from the schema); nothing but `resources` and `name` can change without
 changing an answer.
 """
 
-import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from raysearch.core.choices import (
     COMPARISONS,
@@ -18,27 +22,29 @@ from raysearch.core.choices import (
     TESTED_SCORES,
     Compare,
     Dtype,
-    Kinds,
-    Loss,
-    Optimizer,
-    Schedule,
+    PairKinds,
     ScoreName,
     TestedScore,
     described,
 )
+from raysearch.core.key_types import (
+    Amount,
+    Count,
+    Keys,
+    Positive,
+    Rate,
+    Weight,
+    Whole,
+    at_most,
+    each_once,
+)
 from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.job.placeholders import is_note, is_note_on_tensors
-from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
 from raysearch.proposers.registry import READY, names, options_words, schema_of_names
+from raysearch.suggest import did_you_mean
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
-
-
-class Keys(BaseModel):
-    """Frozen; a key that is not declared is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
@@ -75,7 +81,7 @@ class ModelKeys(Keys):
         default="float32",
         description="Of weights and activations. An answer depends on no batch in any of them; "
         "what it is in half precision: "
-        "docs/your-own-model.md.",
+        "docs/how-to/your-own-model.md.",
     )
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None, description="How accelerate spreads one replica over the GPUs of its actor."
@@ -173,7 +179,7 @@ class PairsKeys(Keys):
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: Kinds = Field(
+    kinds: PairKinds = Field(
         default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
     )
     disjoint: tuple[str, ...] = Field(
@@ -223,98 +229,6 @@ class AnswerKeys(Keys):
         f"{described(SCORES)}. A test may be on the first two (test.score); the others are told "
         "and never decide.",
     )
-
-
-class FitKeys(Keys):
-    """How subspaces are trained, on the fit pairs."""
-
-    steps: Positive = Field(default=400, description="Steps of training.")
-    batch: Positive = Field(default=32, description="Pairs of a step.")
-    learning_rate: Amount = Field(
-        default=1e-3, description="Of what is trained, the boundary of a boundless subspace aside."
-    )
-    boundary_learning_rate: Amount = Field(
-        default=1e-2, description="Of the boundary of a boundless subspace."
-    )
-    optimizer: Optimizer = Field(default="adam", description="Which optimiser takes the steps.")
-    weight_decay: Weight = Field(default=0.0, description="Of the optimiser.")
-    schedule: Schedule = Field(
-        default="linear",
-        description="How the learning rate goes on after the warm-up: down to nothing (linear, "
-        "cosine), or as it is.",
-    )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.1, description="Share of the steps in which the learning rate rises."
-    )
-    loss: Loss = Field(
-        default="cross_entropy", description="Of the counterfactual answer: what is made small."
-    )
-    validation: Rate = Field(
-        default=0.2, description="Share of the fit pairs that is held back to choose by."
-    )
-    evaluate: Positive = Field(
-        default=10, description="How often in a training the held back pairs are looked at."
-    )
-    patience: Count = Field(
-        default=0,
-        description="Looks at them without improvement before training stops; 0: it never does.",
-    )
-    temperature: Amount | None = Field(
-        default=None,
-        description="From which a boundary or mask is cooled; null: as the method's authors have "
-        "it (from 50, theirs, a boundary "
-        "collapses on vectors of a few dozen numbers).",
-    )
-    penalty: Weight | None = Field(
-        default=None,
-        description="Weight of the width of a boundary or mask in the loss; null: as the method's "
-        "authors have it.",
-    )
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
-        default=(0,), description="Attempts at each subspace; the best by validation is tested."
-    )
-    rungs: tuple[Positive, ...] = Field(
-        default=(),
-        description="Steps at each of which those that are not among the best `keep` of their "
-        "variable, and match less than half of the "
-        "threshold, go no further.",
-    )
-    keep: Rate = Field(
-        default=0.5, description="Share that goes on from a rung whatever it matches."
-    )
-    together: Positive = Field(
-        default=4,
-        description="So many seeds are trained in one batch, which is part of their numbers.",
-    )
-    saves: Positive = Field(
-        default=4,
-        description="How often in a training its state is kept, so that no more is lost with a "
-        "worker.",
-    )
-    warm_start: bool = Field(
-        default=False,
-        description="`das` of several sizes at one site, for one variable, are trained from the "
-        "largest downwards: each begins within the "
-        "next larger one of its seed, in the directions along which sources differ most from bases "
-        "(at random where that one failed). "
-        "Sizes then wait for each other, so that fewer fits are on the way at once, and rungs "
-        "compare those that are.",
-    )
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """What a trainer is told; the other keys are the search's."""
-        return self.model_dump(exclude={"seeds", "keep", "saves", "together", "warm_start"})
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "FitKeys":
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} hold one twice; name each once")
-        if list(self.rungs) != sorted(set(self.rungs)) or any(r >= self.steps for r in self.rungs):
-            raise ValueError(
-                f"rungs {list(self.rungs)} must rise, and lie below steps ({self.steps})"
-            )
-        return self
 
 
 class TestKeys(Keys):
@@ -393,8 +307,7 @@ def _known_proposer(name: str, info: ValidationInfo) -> str:
     if name in READY or _FACTORY.fullmatch(name) is not None:
         return name
     if name not in names() and not (info.context or none_away)(NamedFile(PROPOSER, name)):
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, names())
         raise ValueError(
             f"{name!r} is no proposer; {hint}it may be {', '.join(names())} or my_file.py:Proposer"
         )

@@ -5,28 +5,31 @@ the grid has `components: []` from the start, so that the job as written down sa
 same has one form (coordinates in order, units of a set in order).
 """
 
-import difflib
 import re
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     WithJsonSchema,
+    create_model,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from raysearch.causal import EVERY
-from raysearch.core.hypothesis import FITTED, Site, Subspace, Unit, canonical_json, is_in_layers
+from raysearch.core.featurizers import IDENTITY, featurizers, is_fitted, kind_of
+from raysearch.core.hypothesis import Site, Subspace, Unit, canonical_json, is_in_layers
+from raysearch.core.key_types import Count, Keys, Positive, at_most
+from raysearch.core.pydantic_words import brief
 from raysearch.core.space import COMPONENTS
-from raysearch.job.keys import Keys
 from raysearch.job.position_keys import PositionKey, declared, position_name
-from raysearch.job.values import Count, Positive, at_most
+from raysearch.suggest import did_you_mean
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""
@@ -50,10 +53,10 @@ def _known_component(name: str) -> str:
         )
     if "." in name:
         return name
-    near = difflib.get_close_matches(name, [c for c in COMPONENTS if name not in c], 1, cutoff=0.75)
+    near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
     if near:
         raise ValueError(
-            f"{name!r} is no component; did you mean {near[0]!r}? it may be "
+            f"{name!r} is no component; {near}it may be "
             f"{', '.join(COMPONENTS)} or a dotted module path (a module "
             f"that is called so: {name}.output)"
         )
@@ -119,46 +122,7 @@ class CoordinatesKeys(Keys):
         return given
 
 
-Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-
-
-class NoKeys(Keys):
-    """Takes no options."""
-
-
-class MaskKeys(Keys):
-    """What a mask chooses from."""
-
-    over: Literal["coordinates", "heads", "pca"] = Field(
-        default="coordinates", description="Whose coordinates are masked, one by one."
-    )
-    size: Positive | None = Field(
-        default=None, description="How many principal components there are, with pca."
-    )
-
-    @model_validator(mode="after")
-    def _sized(self) -> "MaskKeys":
-        if (self.over == "pca") != (self.size is not None):
-            raise ValueError(
-                "size says how many principal components there are: give it with over: pca, and "
-                "only there"
-            )
-        return self
-
-
-class SaeKeys(Keys):
-    """A sparse autoencoder in safetensors. A cfg.json in the folder of the file, as SAELens writes
-    it, is read too and belongs to it."""
-
-    path: str = Field(
-        description="One file for each layer (`{layer}` in the path stands for it), or one for all."
-    )
-    features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
-        default=None, description="Which of its features; null: all."
-    )
-
-
-class SubspaceChoice(CoordinatesKeys):
+class _Choice(CoordinatesKeys):
     """One kind of subspace, by its only key; of those that come in sizes, these sizes."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
@@ -166,29 +130,9 @@ class SubspaceChoice(CoordinatesKeys):
     coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = Field(  # type: ignore[assignment]
         default=None, description="These of the vector, of the head where the site has one."
     )
-    das: Sizes | None = Field(
-        default=None, description="A trained rotation: so many of its directions."
-    )
-    boundless: NoKeys | None = Field(
-        default=None, description="A rotation of the whole vector with a learned boundary."
-    )
-    boundless_rank: Sizes | None = Field(
-        default=None, description="The same within so many directions."
-    )
-    mask: MaskKeys | None = Field(default=None, description="A learned choice.")
-    pca: Sizes | None = Field(
-        default=None, description="So many principal directions of activations."
-    )
-    svd: Sizes | None = Field(
-        default=None, description="So many singular directions of activations."
-    )
-    random: Sizes | None = Field(
-        default=None, description="So many random directions, as a control."
-    )
-    sae: SaeKeys | None = Field(default=None, description="Features of a sparse autoencoder.")
 
     @model_validator(mode="after")
-    def _one(self) -> "SubspaceChoice":
+    def _one(self) -> "_Choice":
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
             raise ValueError(
@@ -206,25 +150,43 @@ class SubspaceChoice(CoordinatesKeys):
         """One for each size; coordinates in rising order."""
         if self.coordinates is not None:
             return (coordinates_of(self.coordinates),)
-        if self.boundless is not None:
-            return (Subspace("boundless"),)
-        if self.sae is not None:
-            chosen = None if self.sae.features is None else tuple(sorted(self.sae.features))
-            return (Subspace("sae", coordinates=chosen, file=self.sae.path),)
-        if self.mask is not None:
-            return (Subspace("mask", self.mask.size, basis=self.mask.over),)
-        return tuple(
-            Subspace(name, size) for name, sizes in self if sizes is not None for size in sizes
+        ((name, written),) = [(name, value) for name, value in self if value is not None]
+        return tuple(Subspace(name, **fields) for fields in kind_of(name).choices(written))
+
+
+_BY_A_WORD = [kind for kind in featurizers().values() if kind.is_word]
+"""The featurizers that a job names by a word alone."""
+
+_FIELDS: dict[str, Any] = {
+    kind.name: (kind.job_type | None, Field(default=None, description=kind.summary))
+    for kind in featurizers().values()
+    if kind is not IDENTITY and not kind.is_word
+}
+SubspaceChoice: Any = create_model(
+    "SubspaceChoice", __base__=_Choice, __doc__=_Choice.__doc__, **_FIELDS
+)
+if TYPE_CHECKING:
+    SubspaceKeys = str | _Choice
+else:
+    SubspaceKeys = Literal["full", *(kind.name for kind in _BY_A_WORD)] | SubspaceChoice
+
+
+def _is_plain(given: Any) -> Any:
+    """Refuses a kind of subspace that a grid may have and a unit may not."""
+    kind = next(iter(given), None) if isinstance(given, dict) else given
+    if kind != "coordinates" and kind in featurizers() and kind != IDENTITY.name:
+        raise ValueError(
+            f"not yet supported by this version (got {brief(given)}); use full or coordinates"
         )
+    return given
 
 
-SubspaceKeys = Literal["full", "mean_difference"] | SubspaceChoice
-PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
+PlainSubspaceKeys = Annotated[Literal["full"] | CoordinatesKeys, BeforeValidator(_is_plain)]
 
 
 def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:
     """The subspaces that a job names."""
-    if isinstance(keys, SubspaceChoice):
+    if isinstance(keys, _Choice):
         return keys.subspaces
     if isinstance(keys, CoordinatesKeys):
         return (coordinates_of(keys.coordinates),)
@@ -285,6 +247,16 @@ class UnitKeys(Keys):
         default=None, description="Which source lends it, of pairs that have several."
     )
 
+    @field_validator("subspace", mode="before")
+    @classmethod
+    def _is_plain(cls, given: Any) -> Any:
+        named = next(iter(given), None) if isinstance(given, dict) else given
+        if isinstance(named, str) and named in featurizers():
+            raise ValueError(
+                f"not yet supported by this version (got {brief(given)}); use full or coordinates"
+            )
+        return given
+
     @model_validator(mode="after")
     def _has_layer(self) -> "UnitKeys":
         if self.layer is None and is_in_layers(self.component):
@@ -332,8 +304,13 @@ class SpaceKeys(Keys):
     )
     subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = Field(
         default=("full",),
-        description="Which part of the vector; full: all of it; mean_difference: the span of the "
-        "differences between the means of the values.",
+        description="; ".join(
+            [
+                "Which part of the vector; full: all of it",
+                *(f"{kind.name}: {kind.summary.rstrip('.')}" for kind in _BY_A_WORD),
+            ]
+        )
+        + ".",
     )
     units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = Field(
         default=(), description="Sets of units, each set interchanged at once."
@@ -369,7 +346,7 @@ class SpaceKeys(Keys):
     @property
     def is_fitted(self) -> bool:
         """Whether any subspace is fit to pairs."""
-        return bool(self.components) and any(s.featurizer in FITTED for s in self.meant_subspaces)
+        return bool(self.components) and any(is_fitted(s.featurizer) for s in self.meant_subspaces)
 
     @property
     def unit_sites(self) -> tuple[tuple[str, Site], ...]:

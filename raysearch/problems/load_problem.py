@@ -1,8 +1,7 @@
-"""How a job's problem is found: a module of ours or yours with a function `problem`, or
-"my_file.py:name".
+"""Loads a job's problem: a module with a function `problem`, or "my_file.py:name".
 
-Invariants: whatever is wrong with the user's code or options is a JobError that names it; the
-user's own exception stays chained.
+Invariants: an error in the user's code or options is a JobError that names it; the user's own
+exception stays chained.
 """
 
 import inspect
@@ -22,12 +21,15 @@ _PROBLEM = re.compile(r"^def problem\(", re.MULTILINE)
 
 
 def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
-    """The problem that `use` names, made with `options`.
+    """Returns the problem that `use` names, made with `options`.
 
-    `use`: "package.module" (its function `problem`), "package.module:name", "/path/file.py:name" or
-    the name of an entry point of an installed package;
-    the name is a Problem or a function that returns one, defined there. Raises: JobError, before
-    anything is called where it is neither.
+    Args:
+        use: "package.module" (its function `problem`), "package.module:name",
+            "/path/file.py:name", or the name of an entry point of an installed package; the name
+            is a Problem, or a function defined there that returns one.
+
+    Raises:
+        JobError: it is neither (found before anything is called), or it fails.
     """
     place, name, kind = named_problem(use)
     made = find(place, name, "problem.use", kind)
@@ -39,7 +41,7 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 
 
 def named_problem(use: str) -> tuple[str, str, CodeKind]:
-    """Where `use` says that the problem is, its name there, and what that may be."""
+    """Returns the module or file that `use` names, the name in it, and what that may be."""
     added, ready = installed(GROUP), ready_problems()
     said = added[use].value if use in added else use
     place, _, name = said.rpartition(":") if ":" in said else (said, "", "problem")
@@ -60,13 +62,12 @@ def named_problem(use: str) -> tuple[str, str, CodeKind]:
 
 
 def _returns_problem(function: object) -> bool:
-    """Whether a function's annotation is our Problem, not another's of that name; one that cannot
-    be looked up is taken at its word."""
+    """Whether a function's annotation is our Problem; true if the annotation cannot be resolved."""
     try:
-        said = get_type_hints(function).get("return")
+        annotation = get_type_hints(function).get("return")
     except (NameError, TypeError):
         return True
-    return isinstance(said, type) and issubclass(said, Problem)
+    return isinstance(annotation, type) and issubclass(annotation, Problem)
 
 
 def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
@@ -96,7 +97,7 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
 
 
 def ready_problems() -> list[str]:
-    """Returns the modules of this room that have a problem, and imports none of them."""
+    """Returns the modules here that define a problem, without importing any."""
     folder = Path(__file__).parent
     return [
         f"raysearch.problems.{p.stem}"

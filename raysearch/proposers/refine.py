@@ -48,8 +48,8 @@ class Refine(WithinSpace):
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if not known.generations:
-            for units in self.space.sets_beside():
-                yield from self.space.on(Intervention(units))
+            for units in self.space.sets_outside_grids():
+                yield from self.space.hypotheses_on(Intervention(units))
         for ladder in self._ladders():
             for at in self._next(ladder, known) if known.generations else self._coarse(len(ladder)):
                 yield from ladder[at]
@@ -63,7 +63,7 @@ class Refine(WithinSpace):
                 in_order = sorted(
                     units[start : start + size], key=lambda unit: unit.site.layer or 0
                 )
-                rungs = [list(self.space.on(Intervention((unit,)))) for unit in in_order]
+                rungs = [list(self.space.hypotheses_on(Intervention((unit,)))) for unit in in_order]
                 if rungs[0][0].intervention.is_fitted:
                     yield from (
                         [[rung[i]] for rung in rungs] for i in range(len(self.space.variables))

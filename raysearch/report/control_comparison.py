@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.core.controls import READ, TESTED
+from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
 from raysearch.report.results_table import read_table, results
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
 
-COLUMNS = {"no_intervention": "base_match_unfiltered"} | {name: f"{name}_iia" for name in READ}
+COLUMNS = {"no_intervention": "base_match_unfiltered"} | {
+    name: f"{name}_iia" for name in HOLDOUT_CONTROLS
+}
 """The columns of a hypothesis's own row with its controls; without intervention no change pair
 matches, and keep pairs do."""
 
@@ -66,8 +68,8 @@ def _beside(
     row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]], widths: Mapping[str, int]
 ) -> ControlComparison:
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
-    as_well: list[str] = [name for name in READ if (iia[name] or 0.0) >= row["low"]]
-    for name in TESTED:
+    as_well: list[str] = [name for name in HOLDOUT_CONTROLS if (iia[name] or 0.0) >= row["low"]]
+    for name in JOB_CONTROLS:
         found = next(
             (c for c in controls if c["control"] == name and _belongs(c, row, widths)), None
         )

@@ -7,7 +7,7 @@ has nothing to say.
 from collections.abc import Sequence
 from typing import Any
 
-from raysearch.core.pair_counts import PairCount, said
+from raysearch.core.pair_counts import PairCount, describe_counts
 from raysearch.report.results_table import read_table
 from raysearch.storage.open import FolderLike
 
@@ -17,7 +17,7 @@ def dropped(run: FolderLike) -> list[str]:
     StoreError."""
     rows: list[dict[str, Any]] = read_table(run, "dropped").to_pylist()
     counts = [*_left(rows), *_used(rows)]
-    return [*said(counts, "test"), *said(counts, "holdout")]
+    return [*describe_counts(counts, "test"), *describe_counts(counts, "holdout")]
 
 
 def _left(rows: Sequence[dict[str, Any]]) -> list[PairCount]:

@@ -35,7 +35,7 @@ from raysearch.report.results_table import read_table, results
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
-from raysearch.visible_text import shortened, visible
+from raysearch.visible_text import shorten, visible
 
 _CELL = 1.0, 0.40
 """Width and height of a cell in inches, at least: room for two lines of text."""
@@ -190,7 +190,7 @@ def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, ca
     figure.text(
         0.12 / width,
         1 - 0.3 / height,
-        shortened(_title(panel), int(width * 9)),
+        shorten(_title(panel), int(width * 9)),
         fontsize=12.5,
         weight="bold",
     )

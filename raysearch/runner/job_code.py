@@ -10,7 +10,7 @@ from raysearch.job.named_files import MODEL, PROBLEM, PROPOSER
 from raysearch.problems.load_problem import named_problem
 from raysearch.proposers.registry import added
 from raysearch.runner.load_proposer import OWN
-from raysearch.user_code import check, code_words
+from raysearch.user_code import check, describe_code
 
 
 def code_of(job: Job, with_problem: bool = True) -> list[str]:
@@ -33,9 +33,9 @@ def code_of(job: Job, with_problem: bool = True) -> list[str]:
         named.append((PROPOSER, *_split(use), OWN))
     for key, place, name, kind in named:
         check(place, name, key, kind)
-    lines = [code_words(key, place) for key, place, *_ in named]
+    lines = [describe_code(key, place) for key, place, *_ in named]
     if (point := added().get(use)) is not None:
-        lines.append(code_words(PROPOSER, point.module))
+        lines.append(describe_code(PROPOSER, point.module))
     if job.model.trust_remote_code:
         lines.append(
             f"runs code of: the .py files that lie with {job.model.path} (model.trust_remote_code)"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysearch.causal import token
+from raysearch.causal import token_name
 from raysearch.core.events import ModelFacts
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.space import HypothesisSpace
@@ -87,7 +87,7 @@ def proposer_of(
         made,
         _Declared(str(getattr(made, "name", use.rpartition(":")[2])), most, fit_pairs_of(job)),
         use,
-        _Bounds(job, space, facts, (*positions, *map(token, range(facts.tokens)))),
+        _Bounds(job, space, facts, (*positions, *map(token_name, range(facts.tokens)))),
     )
 
 
@@ -190,7 +190,9 @@ class CheckedProposer(Proposer):
                 f"{type(e).__name__}: {e}"
             ) from e
         together = [
-            self.bounds.space.on(h.intervention) if not h.intervention.is_fitted else (h,)
+            self.bounds.space.hypotheses_on(h.intervention)
+            if not h.intervention.is_fitted
+            else (h,)
             for h in found
         ]
         return [h for group in together for h in group]

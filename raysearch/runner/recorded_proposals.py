@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.hypothesis import Hypothesis, as_plain, canonical_json
+from raysearch.core.codec import from_plain
+from raysearch.core.hypothesis import Hypothesis, Intervention, canonical_json, to_plain
 from raysearch.errors import ResumeError
-from raysearch.interventions.card import read_intervention
 from raysearch.proposers.base import History, Proposer
 from raysearch.proposers.registry import READY
 from raysearch.runner.reopen import kept_facts
@@ -20,7 +20,7 @@ from raysearch.search.search import Search
 from raysearch.store.codec import Suggested
 from raysearch.store.pairs_table import PairsTable
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 
 
 class UnrecordedError(ResumeError):
@@ -48,7 +48,7 @@ class Recording(Proposer):
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         proposed = list(self.proposer.propose(known))
-        texts = tuple(canonical_json([h.variable, as_plain(h.intervention)]) for h in proposed)
+        texts = tuple(canonical_json([h.variable, to_plain(h.intervention)]) for h in proposed)
         self.said.append(Suggested(self.name, self.most, texts, self.fit_pairs))
         return proposed
 
@@ -103,7 +103,7 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
     use = question.job.propose.use
     if use in READY:
         return None
-    said = [entry for batch in entries(run) for entry in batch if isinstance(entry, Suggested)]
+    said = [entry for batch in read_entries(run) for entry in batch if isinstance(entry, Suggested)]
     if not said:
         raise UnrecordedError(
             f"{run.place}: its hypotheses are those of {use}, its journal does not say them, and "
@@ -115,4 +115,4 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
 
 def _hypothesis(text: str, where: str) -> Hypothesis:
     variable, intervention = json.loads(text)
-    return Hypothesis(variable, read_intervention(intervention, where))
+    return Hypothesis(variable, from_plain(Intervention, intervention, where))

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draws
+from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draw_sample
 from raysearch.core.answers import answer_matcher
 from raysearch.core.events import Encoded, ModelFacts
-from raysearch.core.hypothesis import TRAINED, Subspace
+from raysearch.core.featurizers import is_trained, names
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import HypothesisSpace
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.digest import digest_of
 from raysearch.errors import JobError, PairsError
@@ -24,7 +24,7 @@ from raysearch.job import Job
 from raysearch.job.job_files import named_files
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.problems import load_problem
-from raysearch.problems.remote_pairs import drawn_at
+from raysearch.problems.remote_pairs import sample_at
 from raysearch.proposers.base import Proposer, attribution_plan
 from raysearch.proposers.registry import READY, added
 from raysearch.runner.given_objects import NOTHING, GivenObjects
@@ -32,10 +32,9 @@ from raysearch.runner.load_proposer import fit_pairs_of, proposer_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected
+from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest
@@ -109,7 +108,7 @@ class ResolvedJob:
         """
         space = self.space(facts)
         proposer = proposer or self.proposer(space, facts)
-        expecteds = self.expected(encoded)
+        expecteds = self.expected_answers(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
@@ -127,24 +126,24 @@ class ResolvedJob:
             plan,
             self.these_pairs,
             job.resources.rows,
-            _fit_plan(job) if job.space.is_fitted else None,
+            job.fit if job.space.is_fitted else None,
             job.controls,
             DecisionRule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
             attribution_plan(proposer, space),
         )
 
-    def expected(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
+    def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = answer_matcher(encoded)
-        meant = PromptFormat(**self.job.wording).meant
+        meant = self.job.prompt_format.meant
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
             pair = pairs[e.index]
             said = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
                 "": meant(pair.answers["base"])
             }
-            found[e.index] = expected(e, pair.split, pair.set, readings, said)
+            found[e.index] = expected_answers(e, pair.split, pair.set, readings, said)
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
@@ -202,7 +201,7 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = _counts(job, used, SPARE if job.pairs.solved_only else 1)
-    drawn = draws(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
     resolved = _resolved(job, variables, known, "sampler")
@@ -222,7 +221,7 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
             "a split"
         )
     drawn = with_positions(
-        job, drawn_at(str(job.problem.pairs), _counts(job, used), job.pairs.seed), path.name
+        job, sample_at(str(job.problem.pairs), _counts(job, used), job.pairs.seed), path.name
     )
     pairs = drawn.pairs
     if not any(p.split == "test" for p in pairs):
@@ -325,9 +324,9 @@ def _check_controls(job: Job) -> None:
     ]
     if job.propose.use not in READY:
         return
-    if "arbitrary_labels" in job.controls and not any(s.featurizer in TRAINED for s in subspaces):
+    if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
         raise JobError(
-            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(TRAINED)}), "
+            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(names('trained'))}), "
             f"and the job has none; leave it out"
         )
     if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
@@ -367,7 +366,7 @@ def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
             if set(one.positions) != set(first.positions):
                 names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.shown} has the positions {names}, {first.shown} has {others}; "
+                    f"{path}: {one.description} has the positions {names}, {first.description} has {others}; "
                     f"give all the same, "
                     "or name those to search in space.positions"
                 )
@@ -379,7 +378,7 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
             for position in positions:
                 if position not in one.positions:
                     raise JobError(
-                        f"problem {problem.name!r}: {one.shown} has no position {position!r}, "
+                        f"problem {problem.name!r}: {one.description} has no position {position!r}, "
                         f"though the problem declares it"
                     )
 
@@ -392,20 +391,6 @@ def _counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
     used = min(used, job.pairs.fit)
     fit: dict[Split, int] = {"fit": spare * used} if used else {}
     return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
-
-
-def _fit_plan(job: Job) -> FitPlan:
-    keys = job.fit
-    return FitPlan(
-        steps=keys.steps,
-        seeds=keys.seeds,
-        saves=keys.saves,
-        rungs=keys.rungs,
-        keep=keys.keep,
-        enough=job.test.threshold / 2,
-        together=keys.together,
-        warm_start=keys.warm_start,
-    )
 
 
 def _resolved(

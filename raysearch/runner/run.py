@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch import driver
+from raysearch.core.codec import to_plain
 from raysearch.core.events import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
@@ -24,7 +25,6 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import tell_end, tell_model, tell_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
-from raysearch.runner.reopen import plain_facts
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.runner.resume_checks import (
     check_given,
@@ -87,7 +87,7 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
+            run.update(model_digest=opened.facts.digest, facts=to_plain(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
             tracker = _tracker(run, question, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, front, tracker)
@@ -117,7 +117,7 @@ def go_on(
             with pool_of(question, where, front, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
-                run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack
+                run.update(facts=to_plain(opened.facts))  # which runs of earlier versions lack
                 proposer = recording(
                     question.proposer(question.space(opened.facts), opened.facts), question
                 )
@@ -145,7 +145,7 @@ def _search(
         ledger = RunLedger(
             run, tracker, suggested=proposer.said if isinstance(proposer, Recording) else ()
         )
-        for line in ledger.said:
+        for line in ledger.messages:
             front.say(line)
         front.say(f"run       {run.place}")
         pool.on_lost(lambda: front.left("failed", run))
@@ -197,14 +197,14 @@ def _drive(
         if screening and snapshot.stage != "screening":
             screening = False
             tell_screening(search, front)
-            if search.ground.scored is not None:
-                run.update(scale=search.ground.scored.scale)
+            if search.preparation.score_scale is not None:
+                run.update(scale=search.preparation.score_scale.scale)
         front(snapshot)
         interrupt.check()
 
     driver.replay(search, ledger.replay(), ledger)
-    if ledger.past:
-        front.say(f"replayed  {ledger.past} events: {front.words(search.snapshot())}")
+    if ledger.past_events:
+        front.say(f"replayed  {ledger.past_events} events: {front.words(search.snapshot())}")
     driver.drive(search, pool, ledger, show)
     ledger.snapshot(search.snapshot())
     return time.monotonic() - began

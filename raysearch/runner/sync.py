@@ -9,6 +9,7 @@ from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
+from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import kept_facts, kept_question
 from raysearch.runner.tracking import finish_tracking, start_tracking
@@ -18,9 +19,10 @@ from raysearch.storage.uris import without_credentials
 from raysearch.store.codec import Started
 from raysearch.store.pairs_table import pairs_digest
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import JournalSummary, entries, journal_summary
+from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
+from raysearch.tracking.uris import tracking_uri
 
 SECONDS = 600.0
 """Until it is given up: a server takes some seconds for each child run."""
@@ -41,9 +43,21 @@ class _Time:
         return self._seconds
 
 
-def sync_run(run: RunFolder, uri: str, children: int) -> str:
-    """Tells the tracker at `uri` of the run, and returns a line on it. Raises: TrackingError, ResumeError,
-    StoreError."""
+def sync_run(
+    run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
+) -> str:
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a line
+    that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+    at = run.info.tracking_uri if uri is None else tracking_uri(uri)
+    if at is None or uri == "none":
+        raise TrackingError(
+            f"run {run.info.id}: no tracker was told of it; give --tracking-uri where it is to go"
+        )
+    with run.lock():
+        return _sync(run, at, children)
+
+
+def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
     with kept_question(run) as (kept, question):
         facts, stands = kept_facts(run), journal_summary(run)
@@ -76,12 +90,12 @@ def _tell(
     run: RunFolder, stands: JournalSummary, search: Search, tracker: Tracker, time: _Time
 ) -> None:
     seen, due = 0, 0.0
-    for batch in entries(run):
+    for batch in read_entries(run):
         for entry in batch:
             if isinstance(entry, Started):
                 time.set(entry.at)
         events = [e for e in batch if isinstance(e, JournalledEvent)]
-        tracker.notes(search.tell(events))
+        tracker.write_records(search.tell(events))
         seen += len(events)
         if events and seen >= due:
             tracker.replayed(search.snapshot())

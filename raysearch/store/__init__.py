@@ -1,5 +1,5 @@
-"""What a run keeps: the journal (the one truth), the run folder, Arrow tables. Only the driver
-writes.
+"""Storage of a run: the journal (the single source of truth), the run folder, Arrow tables.
 
-Import what is needed from its module: pyarrow costs a good part of a second.
+Only the driver writes. Import what is needed from its module: pyarrow takes a good part of a
+second.
 """

@@ -1,7 +1,6 @@
-"""Where a run lives: the URI of its store, made absolute, and without credentials where it is
-written down.
+"""The store of a run: its URI made absolute, classified, and written without credentials.
 
-Invariants: a relative place is resolved once, when a run starts, so that `resume` finds it from any
+Invariants: a relative path is resolved once, when a run starts, so that `resume` finds it from any
 folder.
 """
 
@@ -26,15 +25,19 @@ DEFAULT_STORE = "./runs"
 PlaceKind = Literal["relative", "local", "remote"]
 """What a place is to a driver that may stand on another machine."""
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
+"""Environment variable that Ray sets for a job's entrypoint; Ray's constant of this name has this
+value.
+"""
 
 
 def kind_of(store: str | Path) -> PlaceKind:
-    """What a store is to a driver that may stand on another machine.
+    """Classifies a store as seen by a driver that may run on another machine.
 
-    relative: a folder below wherever the driver stands, so that in a Ray job it dies with the job's
-    own folder; local: an absolute path (or file://), which outlives a job and is another folder on
-    another machine, unless the disk is shared; remote: an object store, the same from everywhere.
+    - "relative": a folder below the driver's working directory, which in a Ray job is deleted with
+      the job's own folder.
+    - "local": an absolute path (or file://), which outlives a job, and is another folder on another
+      machine unless the disk is shared.
+    - "remote": an object store, the same from everywhere.
     """
     if is_uri(store):
         return "local" if str(store).startswith("file://") else "remote"
@@ -42,8 +45,11 @@ def kind_of(store: str | Path) -> PlaceKind:
 
 
 def writable_store(store: str) -> Folder:
-    """The store's folder, where a file could be written. Raises: StoreError where it could not, or
-    would die with a Ray job."""
+    """Returns the store's folder after writing a file there.
+
+    Raises:
+        StoreError: nothing can be written, or the folder would be deleted with a Ray job.
+    """
     if IN_A_RAY_JOB in os.environ and kind_of(store) == "relative":
         raise StoreError(
             f"store {store}: is relative, and this driver is a Ray job, whose folder Ray removes "

@@ -92,7 +92,7 @@ class MlflowTracker:
         """Whether the mirror gave up."""
         return self._stopped.is_set()
 
-    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None:
+    def write_records(self, notes: Sequence[Record], replayed: bool = False) -> None:
         """Keeps the best IIA per variable and layer, or component of no layer.
 
         What is `replayed` stands in MLflow already and is not sent again.

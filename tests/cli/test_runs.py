@@ -25,6 +25,9 @@ from tests.edited import edit_info
 from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
+FEWER = ("--set", "space.variables=[sum_ab, total]")
+"""For what is disturbed: two of the five variables of the quick start, with one true place and two.
+"""
 VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
@@ -37,6 +40,12 @@ COLUMNS = """
 def undisturbed(once: Once) -> Path:
     """The quick start, run once without disturbance; its run folder."""
     return once.searched(QUICKSTART)
+
+
+@pytest.fixture(scope="module")
+def fewer(once: Once) -> Path:
+    """The quick start on FEWER variables, without disturbance."""
+    return once.searched(QUICKSTART, *FEWER)
 
 
 def _verdicts(shell: Shell, run: Path | str = "latest") -> dict[str, tuple[Any, ...]]:
@@ -164,37 +173,34 @@ def _by_hand(model: Any, pair: dict[str, Any], layer: int, position: str) -> lis
 @pytest.mark.slow_unless(after=[12])
 @pytest.mark.parametrize("after", [3, 12])
 def test_a_driver_killed_with_9_resumes_to_the_same_verdicts_and_observations(
-    undisturbed: Path, shell: Shell, after: int
+    fewer: Path, shell: Shell, after: int
 ) -> None:
     run = _killed(shell, after)
     done = shell("resume", str(run), "--pool", "local")
     assert done.returncode == 0, done.stderr
     assert "replayed" in done.stderr
-    assert _verdicts(shell, run) == _verdicts(shell, undisturbed)
-    assert _observations(run).equals(_observations(undisturbed))
+    assert _verdicts(shell, run) == _verdicts(shell, fewer)
+    assert _observations(run).equals(_observations(fewer))
     again = shell("resume", str(run), "--pool", "local")
     assert again.returncode == 0, again.stderr
-    assert _observations(run).equals(_observations(undisturbed))
+    assert _observations(run).equals(_observations(fewer))
 
 
 def _killed(shell: Shell, after: int) -> Path:
     """A run whose driver was killed once its journal had so many lines."""
-    command = ("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=8")
+    command = ("run", str(QUICKSTART), *LOCAL, *FEWER, "--set", "resources.rows=8")
     shell.killed(*command, once=lambda journal: journal.count(b"\n") > after)
     run = find_run(shell.folder / "runs", "latest").path
     assert (
-        len(_verdicts(shell, run) if list((run / "tables/verdicts").glob("*.parquet")) else {})
-        < 120
+        len(_verdicts(shell, run) if list((run / "tables/verdicts").glob("*.parquet")) else {}) < 48
     )
     return run
 
 
 @pytest.mark.slow_unless(number=[signal.SIGINT])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_driver_says_how_to_go_on(
-    undisturbed: Path, shell: Shell, number: int
-) -> None:
-    driver = shell.begin("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=4")
+def test_an_interrupted_driver_says_how_to_go_on(fewer: Path, shell: Shell, number: int) -> None:
+    driver = shell.begin("run", str(QUICKSTART), *LOCAL, *FEWER, "--set", "resources.rows=4")
     while not list(shell.folder.glob("runs/*/journal/*/*.jsonl")):
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.01)
@@ -209,7 +215,7 @@ def test_an_interrupted_driver_says_how_to_go_on(
     ]
     done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q")
     assert done.returncode == 0, done.stderr
-    assert _verdicts(shell) == _verdicts(shell, undisturbed)
+    assert _verdicts(shell) == _verdicts(shell, fewer)
 
 
 def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
@@ -253,19 +259,19 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
     }
 
 
-def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(
-    undisturbed: Path, shell: Shell
-) -> None:
-    done = shell("run", str(QUICKSTART), "--pool", "local", "--tracking-uri", "http://127.0.0.1:9")
+def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(fewer: Path, shell: Shell) -> None:
+    done = shell(
+        "run", str(QUICKSTART), *FEWER, "--pool", "local", "--tracking-uri", "http://127.0.0.1:9"
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(
         p.name for p in (find_run(shell.folder / "runs", "latest").path / "heatmaps").iterdir()
-    )[:2] == [
-        "a.png",
-        "b.png",
+    ) == [
+        "sum_ab.png",
+        "total.png",
     ]
     assert sum("127.0.0.1:9" in line for line in done.stderr.splitlines()) == 1
-    assert _verdicts(shell) == _verdicts(shell, undisturbed)
+    assert _verdicts(shell) == _verdicts(shell, fewer)
 
 
 def test_resume_refuses_what_would_mix_verdicts(
@@ -328,18 +334,18 @@ def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
 
 
 def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
-    shell: Shell, undisturbed: Path
+    shell: Shell, fewer: Path
 ) -> None:
     """A copy of the run in another folder, begun by other versions of everything."""
-    copy = shell.folder / undisturbed.name
-    shutil.copytree(undisturbed, copy)
+    copy = shell.folder / fewer.name
+    shutil.copytree(fewer, copy)
     edit_info(
         copy,
         versions=dict.fromkeys(json.loads((copy / "run.json").read_text())["versions"], "0.0.1"),
     )
     done = shell("resume", str(copy), "--pool", "local", "-q")
     assert done.returncode == 0, done.stderr
-    assert _verdicts(shell, copy) == _verdicts(shell, undisturbed)
+    assert _verdicts(shell, copy) == _verdicts(shell, fewer)
 
 
 def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: Shell) -> None:
@@ -349,10 +355,10 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     job = str(shell.folder / "jobs" / "quickstart.yaml")
     broken = shell.folder / "broken.py"
     broken.write_text(BROKEN)
-    done = shell.script(broken, "run", job, *LOCAL)
+    done = shell.script(broken, "run", job, *LOCAL, *FEWER)
     assert done.returncode == 3, done.stderr
-    assert "of 120 hypotheses failed, more than --fail-on-error 0.05" in done.stderr
-    assert "raysearch: 30 times: OverflowError: " in done.stderr
+    assert "of 48 hypotheses failed, more than --fail-on-error 0.05" in done.stderr
+    assert "raysearch: 12 times: OverflowError: " in done.stderr
     rows = shell.json("results", "latest", "-o", "json")
     failed = {(r["layer"], r["position"]) for r in rows if r["verdict"] == "failed"}
     assert failed == {(3, p) for p in ("a", "plus1", "b", "plus2", "c", "last")}
@@ -362,19 +368,19 @@ def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: S
     ).to_pylist()
     assert {f["error_type"] for f in failures} == {"OverflowError"}
     assert all("Traceback" in f["traceback"] for f in failures)
-    tolerant = shell.script(broken, "run", job, *LOCAL, "--fail-on-error", "0.5")
+    tolerant = shell.script(broken, "run", job, *LOCAL, *FEWER, "--fail-on-error", "0.5")
     assert tolerant.returncode == 0
 
 
 BROKEN = """
 import raysearch.engine.replica as replica
 from raysearch.cli.main import main
-real = replica.row_of
-def row_of(pair, intervention, *more):
+real = replica.build_row
+def build_row(pair, intervention, *more):
     if intervention.units[0].site.layer == 3:
         raise OverflowError("this layer cannot be written")
     return real(pair, intervention, *more)
-replica.row_of = row_of
+replica.build_row = build_row
 main()
 """
 """The command with an engine that cannot write one layer: an error of ours, as a bug would make it.

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from raysearch.cli.status import local_status
+from raysearch.runner.status import local_status
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 

@@ -38,6 +38,10 @@ def test_a_call_to_a_ray_that_lives_is_let_through_and_one_to_a_dead_one_is_refu
     ):
         pytest.fail("it was let through")
     assert "\n" not in str(e.value)
+    assert "`raysearch resume` goes on with the run" in str(e.value)
+    assert str(e.value).endswith(
+        "where none had begun, give the command again"
+    )  # it may die while models are loaded
     vigil.close()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.core.events import Block, Task
-from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit, as_plain, is_in_layers
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit, is_in_layers, to_plain
 from raysearch.core.space import Grid, HypothesisSpace
 
 LAYERS = st.lists(st.integers(0, 5), unique=True, min_size=1, max_size=3).map(tuple)
@@ -135,5 +135,5 @@ def test_an_id_is_made_of_what_asdict_says() -> None:
         site, Subspace("mask", None, (1, 4), "coordinates", "digest"), Site(1, "residual", "a"), "s"
     )
     intervention = Intervention((unit, Unit(site)), "add", "placebo", "v", "fit")
-    assert as_plain(intervention) == asdict(intervention)
-    assert as_plain(intervention.units) == tuple(asdict(u) for u in intervention.units)
+    assert to_plain(intervention) == asdict(intervention)
+    assert to_plain(intervention.units) == tuple(asdict(u) for u in intervention.units)

@@ -38,5 +38,6 @@ def test_trained_alike_both_sides_find_the_planted_subspace_equally_well() -> No
     assert difference <= 0.02
 
 
+@pytest.mark.slow
 def test_one_step_is_not_enough_for_either_side() -> None:
     assert max(means(seeds=1, steps=1)) < 0.5

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raysearch.causal import draw_pairs
+from raysearch import draw_pairs
 from raysearch.errors import JobError
 from raysearch.problems.capitals import COUNTRIES, FACTS, LEFT_OUT, POSITIONS, RELATIONS, problem
 
@@ -196,6 +196,7 @@ def test_the_default_answers_have_distinct_first_tokens_that_copy_no_country(
     assert len(set(capitals)) == len(COUNTRIES)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @needs_model
 @pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from raysearch.causal import Input, Pair, differing_shares, draw_pairs
+from raysearch import Input, Pair, draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.entity_attributes import ATTRIBUTES, FACTS, POSITIONS, problem
@@ -134,6 +135,7 @@ def test_every_city_is_one_token_and_different_answers_begin_differently() -> No
     encode(draw_pairs(problem(), VARIABLES, COUNTS, 1), tokenizer, POSITIONS, VARIABLES)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @needs_smollm2
 def test_the_model_knows_every_attribute_of_every_city() -> None:

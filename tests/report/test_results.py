@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> RunFolder:
         decided(hs[2], "accept", 18),
     ]
     notes += [decided(hs[4], "reject", 20), Estimated(hs[1], 8, 6), Estimated(hs[2], 0, 0)]
-    ledger.notes(notes)
+    ledger.write_records(notes)
     ledger.close("done")
     return made
 
@@ -128,7 +128,7 @@ def test_a_variable_that_is_none_is_refused(run: RunFolder) -> None:
 def test_a_quote_in_a_variable_is_no_way_out(tmp_path: Path) -> None:
     made = new_run(tmp_path)
     ledger = RunLedger(made)
-    ledger.notes(
+    ledger.write_records(
         [
             Proposed(hypothesis("it's", 0), "exhaustive", 0),
             Proposed(hypothesis("x", 0), "exhaustive", 0),

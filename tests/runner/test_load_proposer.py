@@ -243,7 +243,7 @@ def test_what_is_fit_is_proposed_for_one_variable(tmp_path: Path) -> None:
 
 
 def test_the_proposer_of_the_docs_is_one(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "your-own-proposer.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "your-own-proposer.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     mine = proposer(tmp_path, code, {"positions": ["last"]}, layer=4)
     assert (mine.name, mine.most) == ("quarters", None)

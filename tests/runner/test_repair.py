@@ -17,11 +17,10 @@ from raysearch.storage.digests import FILE, each_checked
 from raysearch.storage.open import open_folder
 from raysearch.store.codec import Sealed
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 from tests.runner.finished import JOB, PROPOSER, files, make, raysearch
 from tests.s3 import S3
 
-FLIPS = 300
 TOUCHED = ("lock", "journal/", "run.json", "report.html", "heatmaps/")
 """What a repair writes, or nobody reads."""
 
@@ -46,15 +45,17 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
     return content[:at] + bytes([content[at] ^ 1 << bit % 8]) + content[at + 1 :]
 
 
+@pytest.mark.slow_unless(flips=[100])
+@pytest.mark.parametrize("flips", [100, 400])
 def test_each_of_hundreds_of_flipped_bits_leaves_the_results_as_they_were_or_is_one_line_that_names_the_file(
-    copied: Path,
+    copied: Path, flips: int
 ) -> None:
     _, expected, _ = raysearch("results", str(copied), "-o", "json")
-    rng = random.Random("flips")
+    rng = random.Random(f"{flips} flips")
     every = [p for p in sorted(copied.rglob("*")) if p.is_file() and p.stat().st_size]
     tables, rest = parts(copied), [p for p in every if p.parent.name != "tables"]
     refused = 0
-    for i in range(FLIPS):
+    for i in range(flips):
         path = rng.choice(tables if i % 2 else rest)
         content = path.read_bytes()
         path.write_bytes(flipped(content, rng))
@@ -67,7 +68,7 @@ def test_each_of_hundreds_of_flipped_bits_leaves_the_results_as_they_were_or_is_
             assert code == 2
             assert path.name in error
             assert error.count("\n") == 1
-    assert refused > FLIPS / 4
+    assert refused > flips / 4
     assert raysearch("results", str(copied), "-o", "json")[1] == expected
 
 
@@ -212,7 +213,7 @@ def test_a_part_that_the_journal_does_not_know_is_no_part_of_a_table(copied: Pat
 def test_the_journal_has_the_digest_of_every_part(copied: Path) -> None:
     sealed = {
         e.file: e.digest
-        for batch in entries(RunFolder.open(copied))
+        for batch in read_entries(RunFolder.open(copied))
         for e in batch
         if isinstance(e, Sealed)
     }

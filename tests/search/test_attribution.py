@@ -162,10 +162,10 @@ def test_effects_come_after_screening_and_before_anything_is_proposed_on_fit_pai
         *[Proposed] * Attribution(asked.space).most,
     ]
     used = [p for p, e in asked.pairs.items() if e.split == "fit"][:40]
-    assert set(search.ground.effects["v"]) == set(map(Unit, HERE))
+    assert set(search.preparation.effects["v"]) == set(map(Unit, HERE))
     changing = [p for p in used if asked.pairs[p].changes("v")]
     mean = (asked.effect(Unit(HERE[3]), "v", used) or 0) / len(changing)
-    assert search.ground.effects["v"][Unit(HERE[3])] == pytest.approx(mean, rel=1e-5)
+    assert search.preparation.effects["v"][Unit(HERE[3])] == pytest.approx(mean, rel=1e-5)
 
 
 def test_a_block_that_is_told_again_and_otherwise_changes_nothing() -> None:
@@ -185,7 +185,7 @@ def test_a_block_that_is_told_again_and_otherwise_changes_nothing() -> None:
     assert search.snapshot().stage == "attributing"
     search.tell(asked.run(second))
     wanted = Cluster(asked, 1, 0).drive(asked.search(Attribution(asked.space)))
-    assert search.ground.effects == wanted.ground.effects
+    assert search.preparation.effects == wanted.preparation.effects
 
 
 def test_a_block_that_is_lost_goes_out_again_and_three_failures_end_the_search_in_one_line() -> (

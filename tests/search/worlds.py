@@ -20,6 +20,7 @@ from raysearch.core.events import (
     Seed,
     Task,
 )
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
@@ -28,10 +29,9 @@ from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.match_test import MatchTest
-from raysearch.testing.fake_pool import faked_fit
+from raysearch.testing.fake_pool import fake_fit
 
 VARIABLES = ("v", "w")
 BASE, SOURCE = 0, 1
@@ -103,13 +103,12 @@ class World:
             wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end
         )
         fit = (
-            FitPlan(
-                self.steps,
-                self.seeds,
+            FitKeys(
+                steps=self.steps,
+                seeds=self.seeds,
                 saves=4,
                 rungs=self.rungs,
                 keep=0.5,
-                enough=self.threshold / 2,
                 together=3,
                 warm_start=self.warm_start,
             )
@@ -183,7 +182,7 @@ class World:
     def run(self, task: Task) -> list[Event]:
         """What a good worker answers."""
         if task.kind == "fit":
-            return [faked_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
+            return [fake_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
         block = task.blocks[0]
         if task.kind == "attribute":
             told = {

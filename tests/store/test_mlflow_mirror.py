@@ -57,7 +57,7 @@ def test_a_run_shows_params_metrics_tables_and_pictures(
     now = 1.0
     mirror.snapshot(snapshot(10))
     now = 4.0
-    mirror.notes([decided(h) for h in HYPOTHESES])
+    mirror.write_records([decided(h) for h in HYPOTHESES])
     mirror.snapshot(snapshot(40, accepted=1))
     now = 4.5
     mirror.snapshot(snapshot(60, accepted=2))
@@ -112,7 +112,7 @@ def test_a_resumed_run_is_the_same_run_and_repeats_no_point(
     tracking: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = MlflowTracker(TrackedRun(tracking, "raysearch/x", {"a": 1}, TAGS))
-    first.notes([decided(HYPOTHESES[0])])
+    first.write_records([decided(HYPOTHESES[0])])
     first.snapshot(snapshot(10))
     assert first.close("interrupted", tables={"alignment": {"v": [1]}})
     mlflow = client(tracking)
@@ -120,7 +120,7 @@ def test_a_resumed_run_is_the_same_run_and_repeats_no_point(
     again = MlflowTracker(
         TrackedRun(tracking, "raysearch/x", {"a": 2, "b": 3}, TAGS, run_id=first.run_id)
     )
-    again.notes([decided(HYPOTHESES[0])], replayed=True)
+    again.write_records([decided(HYPOTHESES[0])], replayed=True)
     again.snapshot(snapshot(20))
     assert again.close("done", tables={"alignment": {"v": [1, 2]}})
     run = mlflow.get_run(first.run_id)
@@ -139,14 +139,14 @@ def test_what_a_retry_changes_is_told_and_what_failed_before_it_is_no_best(
         HYPOTHESES[0].id, "country at 0", {"layer": 0}, {"iia": 0.9, "holdout_iia": 0.5}
     )
     first = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS))
-    first.notes([replace(decided(HYPOTHESES[0]), verdict="failed")])
+    first.write_records([replace(decided(HYPOTHESES[0]), verdict="failed")])
     first.snapshot(snapshot(10))
     assert first.close("done", children=[child])
     mlflow = client(tracking)
     assert "best_iia/country/layer_0" not in mlflow.get_run(first.run_id).data.metrics
     again = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS, run_id=first.run_id))
-    again.notes([replace(decided(HYPOTHESES[0]), verdict="failed")], replayed=True)
-    again.notes([replace(decided(HYPOTHESES[0]), matches=9)])
+    again.write_records([replace(decided(HYPOTHESES[0]), verdict="failed")], replayed=True)
+    again.write_records([replace(decided(HYPOTHESES[0]), matches=9)])
     again.snapshot(snapshot(20))
     assert again.close("done", children=[replace(child, metrics={"iia": 0.9, "holdout_iia": 0.75})])
     run = mlflow.get_run(first.run_id)
@@ -193,7 +193,7 @@ def test_an_unreachable_mlflow_is_said_once_and_soon(caplog: pytest.LogCaptureFi
         TrackedRun("http://me:secret@127.0.0.1:9", "raysearch/x", {"a": 1}, TAGS)
     )
     for i in range(50):
-        mirror.notes([decided(HYPOTHESES[0])])
+        mirror.write_records([decided(HYPOTHESES[0])])
         mirror.snapshot(snapshot(i))
     assert not mirror.close("done", [Path("/nowhere")])
     assert time.monotonic() - began < 120  # MLflow's own client asks again for minutes
@@ -232,7 +232,7 @@ def test_names_that_mlflow_forbids_are_rewritten(
     from dataclasses import replace
 
     mirror = MlflowTracker(TrackedRun(tracking, "raysearch/x", {"a=b|c": 1, "é": 2}, TAGS))
-    mirror.notes([decided(replace(HYPOTHESES[0], variable="../a b|c"))])
+    mirror.write_records([decided(replace(HYPOTHESES[0], variable="../a b|c"))])
     mirror.snapshot(snapshot(1))
     assert mirror.close("done")
     assert (

@@ -2,8 +2,8 @@
 decided from.
 
 Invariants: which logits are read follows from the base alone, so that a row that several pairs or
-interventions share is run and read once; scores are functions of the logits, which each fast path
-is held to when a replica starts (paths.py): they move by no more than a few of the largest
+interventions share is run and read once; scores are functions of logits, which in float32 each fast
+path is held to when a replica starts (selfcheck.py): they move by no more than a few of the largest
 difference of a logit; what is decided again by the oracle is scored again by it.
 """
 
@@ -110,6 +110,16 @@ class Scoring:
                     values.append(said.score(name, _only(answer), _only(pair.answers["base"])))
                 found[name][variable] = tuple(values)
         return found
+
+
+def heard_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
+    """How far what scores are made of differs in two computations of a row: the most that a logit
+    which is read, or `total`, does."""
+    if one is None or other is None:
+        return 0.0
+    return max(
+        abs(one.total - other.total), *(abs(one.logits[at] - other.logits[at]) for at in one.logits)
+    )
 
 
 def read_logits(

@@ -4,9 +4,10 @@ canonical computation to decide it.
 Each path is held against the canonical computation on rows such as will be asked for. What is
 measured is the error of the *gap* of the best two of what is compared (all ids, or the choices),
 for that is what an output hangs on; the largest error of a logit is several times it, and says
-nothing of outputs. A row whose gap is above `SAFETY` times the largest error that was seen, and
-above `least_near_tie`, is the path's to decide; the others are decided by the canonical
-computation. So outputs depend on no company.
+nothing of outputs. It does of scores: where a job has them, in float32 what they read is held too.
+A row whose gap is above `SAFETY` times the largest error that was seen, and above `least_near_tie`,
+is the path's to decide; the others are decided by the canonical computation. So outputs depend on
+no company.
 
 Invariants: a path that does not hold is not taken, and that is said; plain (the canonical
 computation) always holds; a network that makes discrete choices on its way (a mixture of experts)
@@ -26,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.answer_scores import Scoring
+from raysearch.engine.execution.answer_scores import Scoring, heard_error
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -40,6 +41,7 @@ from raysearch.engine.execution.predict import (
     gap_error,
     least_near_tie,
     predict,
+    with_scores,
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
@@ -57,6 +59,9 @@ mixture of experts in float16 aside, which `_Chooses` finds."""
 MOST = 16.0
 """Steps of the highest logit: an error above these is no rounding (SmolLM2-135M: 1.7 in bfloat16,
 2.2 in float16)."""
+LOGIT = 2.5e-4
+"""In float32 what scores read (logits) may differ by so much; in coarser numbers they are
+journalled as their batch rounds them."""
 HALF = 0.5
 """Share of the rows tried: a path whose error leaves more of them to the canonical computation
 saves nothing."""
@@ -92,10 +97,14 @@ class ExecutorChoice:
 @dataclass(frozen=True, slots=True)
 class GapErrors:
     """Of a path on some rows: the largest error of a gap (logits, infinite where only one side is
-    finite), and the gaps it found."""
+    finite), and the gaps it found.
+
+    `heard`: the largest error of what scores are made of (logits); 0 where there are none.
+    """
 
     largest: float
     gaps: tuple[float, ...]
+    heard: float = 0.0
 
     def share(self, tolerance: float) -> float:
         """Of rows whose gap is below `tolerance`."""
@@ -121,14 +130,18 @@ def select_executor(
     canonical computation is at hand.
     """
     plain = PlainExecutor(network, taps) if plain is None else plain
+    scoring = Scoring() if scoring is None else scoring
     plain.canonical.prove(rows)
     wanted, highest, chooses = {}, [], _Chooses()
     for row in rows:
         with chooses:
             logits = plain.logits([row])
-        (wanted[row],) = predict(logits, [row.among])
+        (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
         highest.append(float(logits.max()))
-    trial = _Trial(network.name, wanted, least_near_tie(dtype, highest), _step(dtype, highest))
+    held = LOGIT if dtype == "float32" else math.inf
+    trial = _Trial(
+        network.name, wanted, least_near_tie(dtype, highest), _step(dtype, highest), held
+    )
     nominal = NEAR_TIE[dtype]
     alone = ActivationCache(
         network, taps, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
@@ -166,13 +179,14 @@ def select_executor(
 
 @dataclass(frozen=True)
 class _Trial:
-    """What paths of the model `name` are held against. `least`: the least near-tie; `step`: of the
-    highest logit. In logits."""
+    """What paths of the model `name` are held against. In logits, `least`: the least near-tie;
+    `step`: of the highest logit; `held`: the most that what scores read may differ."""
 
     name: str
     wanted: Mapping[Row, Prediction]
     least: float
     step: float
+    held: float
 
     def settled(
         self, path: Executor, captures: ActivationCache, otherwise: str
@@ -187,6 +201,8 @@ class _Trial:
                 why = "no row that was tried has finite logits"
             elif not error.largest <= most:
                 why = f"logits differ by up to {error.largest:.2g} in the gap of the best two; allowed {most:.2g}"
+            elif not error.heard <= self.held:
+                why = f"logits that scores read differ by up to {error.heard:.2g}; allowed {self.held:.2g}"
             elif tolerance > self.least and error.share(tolerance) > HALF:
                 why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
         except (
@@ -225,11 +241,19 @@ def error_of(
         )
     )
     for batch in path.batches([row for row in wanted if not path.is_free(row)]):
-        said += zip(batch, predict(path.logits(batch), [row.among for row in batch]), strict=True)
+        logits = path.logits(batch)
+        decisions = predict(logits, [row.among for row in batch])
+        said += zip(
+            batch,
+            with_scores(decisions, logits, captures.scoring, [row.base for row in batch]),
+            strict=True,
+        )
     errors = [gap_error(decision, wanted[row]) for row, decision in said]
-    return GapErrors(
-        max(errors, default=0.0), tuple(decision.gap for _, decision in said if decision.finite)
-    )
+    heard = [
+        heard_error(decision.heard, wanted[row].heard) for row, decision in said if decision.finite
+    ]
+    gaps = tuple(decision.gap for _, decision in said if decision.finite)
+    return GapErrors(max(errors, default=0.0), gaps, max(heard, default=0.0))
 
 
 def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:

@@ -354,6 +354,16 @@ class Components:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
+        except (
+            Exception
+        ) as e:  # the call is all the model's: shapes that do not fit, a kernel that is not there
+            said = " ".join(str(e).split())[:200]
+            raise ModelError(
+                f"{network.name} does not run, without any intervention, on {example!r} "
+                f"({type(e).__name__}: {said}); "
+                "its configuration or weights are broken, or something that it needs is not "
+                "installed"
+            ) from e
         return widths
 
     def _said_width(self, module: nn.Module, side: HookSide) -> int:

@@ -23,13 +23,6 @@ from raysearch.errors import JobError, ModelError, NotYetError, PairsError, Posi
 TRIED = 6
 """Pairs of which trial rows are made."""
 
-ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
-"""Kinds that need no more than a pair. Of the others, a mean wants runs to be taken over, a
-constant its vector."""
-
-SKIPPED = ("residual", "attention_output", "mlp_output")
-"""Components that are the output of a module as wide as its input."""
-
 
 def build_row(
     pair: Encoded,
@@ -50,10 +43,6 @@ def build_row(
     if intervention.kind not in KINDS:
         raise JobError(
             f"{intervention.kind!r} is no kind of intervention; it may be {', '.join(KINDS)}"
-        )
-    if intervention.kind not in ASKED:
-        raise NotYetError(
-            f"a search cannot ask for {intervention.kind} yet; use {', '.join(ASKED)}"
         )
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
@@ -195,16 +184,6 @@ def _patch(
         raise JobError(
             f"{unit.subspace.featurizer} is no plain subspace; there are no featurizers at hand"
         )
-    if (
-        kind.lent == "input"
-        and unit.site.component not in SKIPPED
-        and "." not in unit.site.component
-    ):
-        raise JobError(
-            f"{unit.site.component} cannot be skipped: a skip puts a module's input in the place "
-            f"of its output; "
-            f"name {', '.join(SKIPPED)} or a dotted module path"
-        )
     if kind.lent != "source":
         return Patch(point, tokens, (), kind, features)
     name = _source(pair, unit)
@@ -215,7 +194,7 @@ def _patch(
     )
     if ours != theirs:
         raise JobError(
-            f"{unit.site.called} has {ours} features, {lender.called} {theirs}; take from a site "
+            f"{unit.site.description} has {ours} features, {lender.description} {theirs}; take from a site "
             f"of the same width"
         )
     run, positions = lenders[name]
@@ -245,7 +224,7 @@ def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndi
             )
         if not 0 <= site.head < tap.heads:
             raise ModelError(
-                f"{site.head} is no head of {replace(site, head=None).called}; it has "
+                f"{site.head} is no head of {replace(site, head=None).description}; it has "
                 f"0..{tap.heads - 1}"
             )
         width = tap.width // tap.heads
@@ -261,7 +240,9 @@ def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndi
                 if wrong is not None
                 else "a coordinate twice"
             )
-            raise JobError(f"{site.called}: {got}; it has 0..{width - 1}, each to be named once")
+            raise JobError(
+                f"{site.description}: {got}; it has 0..{width - 1}, each to be named once"
+            )
         start = features.start if isinstance(features, range) else 0
         features = tuple(start + c for c in chosen)
     elif unit.subspace.featurizer == "identity" and count not in (None, width):

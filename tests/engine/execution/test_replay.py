@@ -326,7 +326,7 @@ def test_hooks_of_others_fire_on_what_is_run_and_see_no_dummies() -> None:
     model, seen = model_of("llama"), []
     path = replaying(model)
     runs_of(path, ASKED)
-    path._replay._tuples  # noqa: B018  it runs one token
+    path._network.tuples  # noqa: B018  it runs one token
     for layer, block in enumerate(model.model.layers):
         block.register_forward_hook(lambda m, i, o, layer=layer: seen.append((layer, len(o))))
         block.register_forward_pre_hook(lambda m, i, layer=layer: seen.append((layer, "before")))

@@ -7,7 +7,7 @@ from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row, trials
-from raysearch.engine.patching.operations import Add, Noise, Skip, Subtract, Zero
+from raysearch.engine.patching.operations import Zero
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import (
     JobError,
@@ -140,22 +140,6 @@ def test_all_features_may_be_named_by_their_number() -> None:
     assert asked(Unit(Site(0, "head", "here", 1), Subspace("identity", 8))) == asked(
         Unit(Site(0, "head", "here", 1))
     )
-
-
-@pytest.mark.parametrize(
-    ("kind", "formula"),
-    [
-        ("zero", Zero()),
-        ("skip", Skip()),
-        ("noise", Noise()),
-        ("add", Add()),
-        ("subtract", Subtract()),
-    ],
-)
-def test_other_kinds_are_asked_for_by_their_name(kind: str, formula) -> None:
-    (patch,) = asked(Unit(HERE), kind=kind).patches
-    assert patch.kind == formula
-    assert bool(patch.sources) == (kind in ("add", "subtract"))
 
 
 def test_a_kind_that_lends_nothing_needs_no_source() -> None:
@@ -329,16 +313,6 @@ def test_a_unit_must_say_which_of_several_sources_lends() -> None:
         asked(Unit(HERE), pair=PAIR)
     with pytest.raises(PairsError, match=r"pair 7: has 0 sources \(none\)"):
         asked(Unit(HERE), pair=Encoded(7, PAIR.base, {}, PAIR.base_positions, {}, {}, {}))
-
-
-@pytest.mark.parametrize(
-    "component", ["key", "value", "embedding", "head", "mlp_activation", "block_input"]
-)
-def test_a_skip_needs_a_module_that_puts_out_what_it_could_be_given(component: str) -> None:
-    """A key projection's input is wider than its output; an embedding's is ids; an input has
-    nothing to be skipped."""
-    with pytest.raises((JobError, ModelError)):
-        asked(Unit(Site(0, component, "here")), kind="skip")
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
