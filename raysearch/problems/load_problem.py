@@ -43,8 +43,8 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 def named_problem(use: str) -> tuple[str, str, CodeKind]:
     """Returns the module or file that `use` names, the name in it, and what that may be."""
     added, ready = installed(GROUP), ready_problems()
-    said = added[use].value if use in added else use
-    place, _, name = said.rpartition(":") if ":" in said else (said, "", "problem")
+    target = added[use].value if use in added else use
+    place, _, name = target.rpartition(":") if ":" in target else (target, "", "problem")
     near = next(
         (name for name in ready if name.endswith(f".{place}")),
         f"one of {', '.join([*ready, *added])}",
