@@ -119,7 +119,12 @@ else:
 def _is_plain(given: Any) -> Any:
     """Refuses a kind of subspace that a grid may have and a unit may not."""
     kind = next(iter(given), None) if isinstance(given, dict) else given
-    if kind != "coordinates" and kind in featurizers() and kind != IDENTITY.name:
+    if (
+        isinstance(kind, str)
+        and kind != "coordinates"
+        and kind in featurizers()
+        and kind != IDENTITY.name
+    ):
         raise ValueError(
             f"not yet supported by this version (got {brief(given)}); use full or coordinates"
         )

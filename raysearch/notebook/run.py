@@ -123,7 +123,7 @@ class Run:
         return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
 
     def status(self) -> str:
-        """How the run stands by its journal: driver, stage, verdicts so far, MLflow. Raises:
+        """How the run stands by its journal: driver, stage, verdicts so far, its tracker. Raises:
         StoreError, ResumeError."""
         again = RunFolder.open(self._folder.folder)  # run.json as it is by now
         return "\n".join(map(visible, local_status(again)))
