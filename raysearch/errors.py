@@ -12,7 +12,7 @@
     ├── ResumeError                a run that cannot be resumed, and why                         2
     ├── SearchFailedError          the search itself cannot continue                             1
     ├── HubError                   the Hugging Face hub cannot be reached, refuses, or lacks it  4
-    ├── TrackingError              MLflow cannot be reached, or refuses                          4
+    ├── TrackingError              the tracker cannot be reached, or refuses                     4
     └── ClusterError               the cluster cannot be reached, or refuses                     4
         └── ResourcesError         the cluster cannot give what the job asks in time             5
 

@@ -4,11 +4,12 @@ Invariants: what they do stands in the files beside; nothing heavy is imported b
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from raysearch.cli import flags
+from raysearch.core.choices import ExportFormat
 
 
 @click.command()
@@ -23,7 +24,7 @@ from raysearch.cli import flags
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["raysearch", "mib", "pyvene"]),
+    type=click.Choice(get_args(ExportFormat)),
     default="raysearch",
     show_default=True,
     help="mib: a submission of MIB's causal-variable track, of the whole alignment where no "

@@ -21,6 +21,7 @@ COMPARISONS: Mapping[Compare, str] = {
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
+ExportFormat = Literal["raysearch", "mib", "pyvene"]
 
 Operation = Literal["interchange", "zero", "mean", "resample"]
 """What is done to units: interchange puts in the source's activation; the others are ablations."""

@@ -6,10 +6,11 @@ shows its verdicts so far; nothing is written to it; no model is loaded.
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysearch.core.choices import ExportFormat
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
 from raysearch.job.named_files import only_looked_at
@@ -106,7 +107,7 @@ class Run:
         self,
         hypothesis: str | None,
         to: str | Path,
-        format: Literal["raysearch", "mib", "pyvene"] = "raysearch",
+        format: ExportFormat = "raysearch",
         task: str | None = None,
         model_name: str | None = None,
     ) -> list[Path]:
@@ -122,7 +123,7 @@ class Run:
         return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
 
     def status(self) -> str:
-        """How the run stands by its journal: driver, stage, verdicts so far, MLflow. Raises:
+        """How the run stands by its journal: driver, stage, verdicts so far, its tracker. Raises:
         StoreError, ResumeError."""
         again = RunFolder.open(self._folder.folder)  # run.json as it is by now
         return "\n".join(map(visible, local_status(again)))

@@ -126,13 +126,13 @@ def sync(
     store: str | Path = DEFAULT_STORE,
     children: int = RunOptions.tracked_children,
 ) -> str:
-    """Reports a run to MLflow once more, by its journal: where that was down, or was kept out.
+    """Reports a run to its tracker once more, by its journal: where that was down, or was kept out.
 
-    `run`, `store`: as of `rs.resume`. `tracking_uri`: of MLflow; None: the run's own. `children`:
-    at most so many accepted hypotheses get an MLflow run of their own. Nothing comes twice. Returns
+    `run`, `store`: as of `rs.resume`. `tracking_uri`: of the tracker; None: the run's own. `children`:
+    at most so many accepted hypotheses get a tracked run of their own. Nothing comes twice. Returns
     a line that says where the run is. Raises: RaysearchError in one line.
     """
-    from raysearch.runner.sync import sync_run  # mlflow
+    from raysearch.runner.sync import sync_run
 
     return sync_run(find_run(str(store), _place(run)), tracking_uri, children)
 

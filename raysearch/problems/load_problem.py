@@ -24,9 +24,9 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
     """Returns the problem that `use` names, made with `options`.
 
     Args:
-        use: "package.module" (its function `problem`), "package.module:name" or
-            "/path/file.py:name", or an entry point of an installed package; the name is a Problem, or a function defined there that returns
-            one.
+        use: "package.module" (its function `problem`), "package.module:name",
+            "/path/file.py:name", or the name of an entry point of an installed package; the name
+            is a Problem, or a function defined there that returns one.
 
     Raises:
         JobError: it is neither (found before anything is called), or it fails.
@@ -97,7 +97,7 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
 
 
 def ready_problems() -> list[str]:
-    """Returns the modules of this room that have a problem, and imports none of them."""
+    """Returns the modules here that define a problem, without importing any."""
     folder = Path(__file__).parent
     return [
         f"raysearch.problems.{p.stem}"

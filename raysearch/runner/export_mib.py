@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from raysearch.core.choices import ExportFormat
 from raysearch.errors import JobError, ModelError
 from raysearch.interventions.mib import read_mib, save_mib
 from raysearch.interventions.pyvene import save_pyvene
@@ -23,12 +24,11 @@ from raysearch.runner.export import export, found, job_of, row_of
 from raysearch.runner.export_tensors import tokens_at, width_at
 from raysearch.store.run_folder import RunFolder
 
-Format = Literal["raysearch", "mib", "pyvene"]
 _log = logging.getLogger(__name__)
 
 
 def export_as(
-    form: Format,
+    form: ExportFormat,
     run: RunFolder,
     hypothesis: str | None,
     to: Path,
@@ -49,7 +49,9 @@ def export_as(
     elif form == "raysearch":
         export(run, hypothesis, to)
     else:
-        raise JobError(f"export: {form!r} is no format; it may be {', '.join(get_args(Format))}")
+        raise JobError(
+            f"export: {form!r} is no format; it may be {', '.join(get_args(ExportFormat))}"
+        )
     return [to]
 
 

@@ -13,11 +13,11 @@ from raysearch.runner.job_code import code_of
 CODE = """
 from dataclasses import replace
 
-from raysearch.causal import Problem
+import raysearch as rs
 from raysearch.problems import add_three
 
 
-def sums(highest: int = 9) -> Problem:
+def sums(highest: int = 9) -> rs.Problem:
     return replace(add_three.problem(highest=highest), name="sums")
 """
 

@@ -43,8 +43,8 @@ class LinesTracker:
         with self.file.open("a") as file:
             file.write(json.dumps(what) + "\\n")
 
-    def notes(self, notes, replayed=False):
-        self.say(notes=len(notes), replayed=replayed)
+    def write_records(self, records, replayed=False):
+        self.say(records=len(records), replayed=replayed)
 
     def snapshot(self, snapshot):
         self.say(accepted=snapshot.accepted)
@@ -124,8 +124,8 @@ def test_a_package_that_is_broken_is_named_before_a_run_begins(
     code, _, said = command("run", "job.yaml", "--pool", "local", "--tracking-uri", "lines:///x")
     assert code == 2
     assert (
-        "--tracking-uri: lines of raysearch-lines 0.3 cannot be imported (lines_tracker:lines): "
-        "ModuleNotFoundError" in said
+        "--tracking-uri: lines of raysearch-lines 0.3: lines_tracker:lines cannot be imported "
+        "(ModuleNotFoundError" in said
     )
     assert not list((tmp_path / "runs").glob("*-*"))
 
