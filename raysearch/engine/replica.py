@@ -32,7 +32,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.runner_settings import AS_THEY_COME, RunnerSettings
+from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.execution.evaluate import Fault, RowRequest
 from raysearch.engine.execution.memory import memory_in_use
@@ -66,7 +66,7 @@ class Replica:
         variables: Sequence[str],
         worker: str,
         node: str = "",
-        settings: RunnerSettings = AS_THEY_COME,
+        settings: RunnerSettings = DEFAULT_SETTINGS,
         components: Sequence[str] = ("residual",),
         meter: UsageMeter | None = None,
     ) -> None:
