@@ -23,7 +23,7 @@ from raysearch.store.schemas import VERDICTS
 
 LISTS = {
     choices.Compare: choices.COMPARISONS,
-    choices.Kinds: choices.PAIR_KINDS,
+    choices.PairKinds: choices.PAIR_KINDS,
     choices.ScoreName: choices.SCORES,
     choices.TestedScore: choices.TESTED_SCORES,
     controls.Control: controls.TESTED,
