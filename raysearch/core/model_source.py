@@ -1,5 +1,6 @@
-"""The model that a job names, as plain values: made once from the job's keys, read by whoever loads
-or inspects the model, on any machine."""
+"""The model that a job names, as plain values: made once from the job's keys, and read wherever the
+model is loaded or inspected.
+"""
 
 from dataclasses import dataclass
 
@@ -8,13 +9,16 @@ from raysearch.core.prompt_format import PLAIN, PromptFormat
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from, and how it is loaded.
+    """The source of a model, and the options for loading it.
 
-    `path`: a local folder, a .gguf file or a hub id, or with `is_factory`
-    "package.module:factory" or "/path/file.py:factory"; `dtype`: float32, bfloat16 or float16.
-    `device_map`: how accelerate spreads the model over the GPUs that a replica sees (such as
-    "auto"); None: all on one device. `trust_remote_code`: run the code beside the weights.
-    `wording`: how texts are put to the model.
+    Args:
+        path: a local folder, a .gguf file or a hub id, or with `is_factory`
+            "package.module:factory" or "/path/file.py:factory".
+        dtype: float32, bfloat16 or float16.
+        device_map: how accelerate spreads the model over the GPUs that a replica sees (such as
+            "auto"); None puts it all on one device.
+        trust_remote_code: run the code that comes with the weights.
+        wording: the format of its prompts.
     """
 
     path: str

@@ -1,7 +1,7 @@
-"""Prompt format: how a text becomes the model's input, and which part of an answer is compared.
+"""The format of prompts to a language model, and the part of an answer that counts.
 
-Invariants: plain values that can cross processes; by default a text is unchanged and first tokens
-are compared.
+Invariants: plain values, so that a format crosses processes; the default leaves a text unchanged
+and compares first tokens.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,14 @@ from raysearch.core.choices import Compare
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """The format of prompts and answers. `chat_template`: whether the text is a user turn in the
-    tokenizer's chat template, to which the model replies.
+    """The format in which a text is given to a language model.
 
-    `special_tokens`: whether the tokenizer adds its own before the text (None: yes, except with a
-    chat template, which writes them). `aliases`: for an answer, other texts that count as it.
+    Args:
+        chat_template: whether the text is the user's turn in the tokenizer's chat template, to
+            which the model replies.
+        special_tokens: whether the tokenizer adds its own before the text; None: it does, unless a
+            chat template writes them.
+        aliases: other texts that count as an answer, by answer.
     """
 
     chat_template: bool = False
@@ -29,7 +32,7 @@ class PromptFormat:
         return not self.chat_template if self.special_tokens is None else self.special_tokens
 
     def meant(self, answer: str) -> str:
-        """Returns the answer that `answer` is an alias of, or `answer`."""
+        """Returns the answer that `answer` is an alias of, or `answer` itself."""
         return next((of for of, aliases in self.aliases.items() if answer in aliases), answer)
 
 

@@ -1,4 +1,6 @@
-"""How a replica works, as plain values: made once from the job's keys, read in the worker."""
+"""The settings of a replica, as plain values: made once from the job's keys, and read in the
+worker.
+"""
 
 from dataclasses import dataclass
 
@@ -7,13 +9,16 @@ from raysearch.core.fit_keys import FitKeys
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """How a replica works; but for `recipe` none of it changes an output.
+    """The settings of a replica; only `recipe` changes an output.
 
-    `rows`: at most so many rows in a forward pass. `capture_bytes`: bytes of runs that are kept on
-    the model's device (None: as many as are free there). `threads`: of torch on a CPU, a setting
-    of the whole process (None: left as it is). `plain`: never batch. `recipe`: how subspaces are
-    trained (None: they are not). `files`: files of sparse autoencoders, with paths as on every
-    node. `scores`: numbers that are measured with each output.
+    Args:
+        rows: most rows in a forward pass.
+        capture_bytes: bytes of cached runs on the model's device; None: as many as are free there.
+        threads: threads of torch on a CPU, for the whole process; None leaves them as they are.
+        plain: never batch.
+        recipe: how subspaces are trained; None if they are not.
+        files: files of sparse autoencoders, with paths as on every node.
+        scores: scores that are measured with each output.
     """
 
     rows: int = 64

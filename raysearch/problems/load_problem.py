@@ -16,7 +16,7 @@ from raysearch.plugins import installed
 from raysearch.user_code import CodeKind, find
 
 GROUP = "raysearch.problems"
-"""The entry points by which installed packages add problems: `name = package.module:function`."""
+"""Entry points by which installed packages add problems: `name = package.module:function`."""
 _PROBLEM = re.compile(r"^def problem\(", re.MULTILINE)
 
 
@@ -24,9 +24,9 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
     """Returns the problem that `use` names, made with `options`.
 
     Args:
-        use: "package.module" (its function `problem`), "package.module:name",
-            "/path/file.py:name", or the name of an entry point of an installed package; the name
-            is a Problem, or a function defined there that returns one.
+        use: "package.module" (its function `problem`), "package.module:name", "/path/file.py:name",
+            or an entry point of an installed package; the name is a Problem, or a function defined
+            there that returns one.
 
     Raises:
         JobError: it is neither (found before anything is called), or it fails.
