@@ -100,7 +100,7 @@ class HubError(RaysearchError):
 
 
 class TrackingError(RaysearchError):
-    """MLflow cannot be reached, or refuses; raised only if it was asked for by name, never by a
+    """A tracker cannot be reached, or refuses; raised only if it was asked for by name, never by a
     search.
     """
 

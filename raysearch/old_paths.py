@@ -5,7 +5,7 @@
 
 Two kinds of paths are old: a name that is now a name of `raysearch` itself (its module calls
 `announce`), and a module that has moved (`old_paths.json` says where to, and which of its names
-are called otherwise there).
+are called otherwise there, or stand in another module).
 
 Invariants: every name keeps its value; the warning is of the user's line, once for each name, and
 it is a DeprecationWarning; raysearch itself imports by new paths alone.
@@ -71,6 +71,8 @@ class _Moved(ModuleType):
         old = self.__name__
         home = f"raysearch.{_table()['modules'][_below(old)]}"
         new = _table()["names"].get(_below(home), {}).get(name, name)
+        if ":" in new:  # it stands in another module by now
+            home, _, new = f"raysearch.{new}".partition(":")
         try:
             value = getattr(import_module(home), new)
         except AttributeError:

@@ -10,13 +10,37 @@ raysearch itself, are refused; so is a package that cannot be imported.
 """
 
 from collections.abc import Collection
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from raysearch.errors import JobError
 
 
-def load(group: str, taken: Collection[str] = ()) -> dict[str, object]:
-    """Returns what installed packages declare in a group of entry points, by name, in its order.
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Returns the entry points of a group by name, in alphabetical order. Imports nothing."""
+    found = entry_points(group=group)
+    return {name: found[name] for name in sorted(found.names)}
+
+
+def package_of(point: EntryPoint) -> str:
+    """Returns the name and version of the package that declares an entry point."""
+    dist = point.dist
+    return "an installed package" if dist is None else f"{dist.name} {dist.version}"
+
+
+def load(group: str, name: str, key: str) -> Any:
+    """Imports what the entry point `name` of a group refers to. `key`: of the job, for errors.
+
+    Raises: JobError if no installed package declares it, or it cannot be imported.
+    """
+    point = installed(group).get(name)
+    if point is None:
+        raise JobError(f"{key}: no installed package has {name!r} (an entry point of {group})")
+    return _import(point, f"{key}: {name} of {package_of(point)}")
+
+
+def load_all(group: str, taken: Collection[str] = ()) -> dict[str, object]:
+    """Imports all that installed packages declare in a group; returns it by name, in order.
 
     `taken`: the names that raysearch itself uses.
 
@@ -25,22 +49,23 @@ def load(group: str, taken: Collection[str] = ()) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     owners = dict.fromkeys(taken, "raysearch")
-    for entry in sorted(
-        entry_points(group=group), key=lambda e: (e.name, str(e.dist and e.dist.name))
-    ):
-        owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
-        where = f"entry point {entry.name!r} of {group} in {owner}"
-        if entry.name in owners:
+    for point in sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p))):
+        where = f"entry point {point.name!r} of {group} in {package_of(point)}"
+        if point.name in owners:
             raise JobError(
-                f"{where}: {owners[entry.name]} has one of that name; uninstall one of the two, or "
+                f"{where}: {owners[point.name]} has one of that name; uninstall one of the two, or "
                 f"rename it there"
             )
-        owners[entry.name] = owner
-        try:
-            found[entry.name] = entry.load()
-        except Exception as e:
-            raise JobError(
-                f"{where}: {entry.value} cannot be imported ({type(e).__name__}: {e}); mend or "
-                f"uninstall that package"
-            ) from e
+        owners[point.name] = package_of(point)
+        found[point.name] = _import(point, where)
     return found
+
+
+def _import(point: EntryPoint, where: str) -> Any:
+    try:
+        return point.load()
+    except Exception as e:
+        raise JobError(
+            f"{where}: {point.value} cannot be imported ({type(e).__name__}: {e}); mend or "
+            f"uninstall that package"
+        ) from e

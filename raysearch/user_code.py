@@ -114,9 +114,16 @@ def describe_code(key: str, place: str) -> str:
     source = source_file(place)
     if source is None:
         return f"runs code of: {place} ({key})"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
     shown = source if place.endswith(".py") else f"{place}, {source}"
-    return f"runs code of: {shown} (sha256 {digest[:16]}; {key})"
+    return f"runs code of: {shown} (sha256 {source_digest(place)[:16]}; {key})"
+
+
+def source_digest(place: str) -> str:
+    """Returns the SHA-256 (hex) of the file of "package.module" or "/path/file.py"; of no bytes if
+    there is none.
+    """
+    source = source_file(place)
+    return hashlib.sha256(b"" if source is None else source.read_bytes()).hexdigest()
 
 
 def _find_spec(name: str, path: list[str] | None) -> Any:

@@ -1,33 +1,38 @@
 """Controls: interventions whose IIA shows what a hypothesis's IIA is worth.
 
-    self_swap         the base's own activation: what comes without any change
-    random_source     the activation of another pair's source: what any change of that kind does
-    random_subspace   the same site, a random subspace of the same size
-    random_model      the same search on the model with re-initialised weights, on the pairs that
-                      the real one solves
-    arbitrary_labels  fit and scored on a fixed random relabelling of the answers: what training can
-                      make of anything (Hewitt & Liang, 2019)
-    placebo           a random direction, as long as the real change
+Those of `HOLDOUT_CONTROLS` are measured on the holdout of every accepted hypothesis. Those of
+`JOB_CONTROLS` are hypotheses of their own, made from accepted ones if the job asks for them
+(`controls`), and judged by the same test.
 
-The first two are read on the holdout of every accepted hypothesis. The others are hypotheses of
-their own, made from accepted ones if the job asks for them (`controls`) and judged by the same
-test. Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels
-are a function of the pairs alone, the same on every machine.
+Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels are a
+function of the pairs alone, the same on every machine.
 """
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from raysearch.core.events import Ids
 from raysearch.core.featurizers import is_fitted, is_trained
 from raysearch.core.hypothesis import Hypothesis, Intervention, Subspace, Unit
 
-HOLDOUT_CONTROLS = ("self_swap", "random_source")
-"""Controls that are read on the holdout with every estimate."""
+ReadControl = Literal["self_swap", "random_source"]
+HOLDOUT_CONTROLS: Mapping[ReadControl, str] = {
+    "self_swap": "the base's own activation put in: what comes without any change",
+    "random_source": "the activation of another pair's source: what comes of any such change",
+}
+"""The controls measured with every holdout estimate."""
 
-JOB_CONTROLS = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
-"""Controls that a job may ask for."""
+Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
+JOB_CONTROLS: Mapping[Control, str] = {
+    "random_subspace": "the same site, a random subspace of the same size",
+    "random_model": "a model of random weights, on the pairs that the real one solves",
+    "arbitrary_labels": "fit and scored on a fixed random relabelling of the answers: what "
+    "training can make of anything (Hewitt and Liang, 2019; trained subspaces only)",
+    "placebo": "a random direction of the length of the real change",
+}
+"""The controls that a job may ask for."""
 
 
 def controls_of(hypothesis: Hypothesis, names: Sequence[str], size: int | None) -> list[Hypothesis]:

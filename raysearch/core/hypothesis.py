@@ -176,8 +176,8 @@ def to_plain(value: Any) -> Any:
     """Does what `dataclasses.asdict` does for sites, subspaces, units and interventions, in a
     seventh of its time.
 
-    A search makes an id of every hypothesis, and a resumed one makes it twice. Options of a
-    subspace without any are left out, so that ids stay what they were before there were options.
+    A search makes an id of every hypothesis, and a resumed one makes it twice. A subspace without
+    options has no such field, so that ids are the same as before there were options.
     """
     if type(value) is tuple:
         return tuple([to_plain(v) for v in value])

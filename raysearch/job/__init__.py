@@ -1,8 +1,7 @@
 """Job: one search, as a file asks for it; frozen and validated. The job says what, flags say only
 where.
 
-Invariants: unknown keys are errors that name the nearest right one; keys and values that the format
-knows and this version does not support are refused, never ignored; paths are absolute once loaded,
+Invariants: unknown keys are errors that name the nearest right one; paths are absolute once loaded,
 relative ones being taken from the job file's folder.
 """
 

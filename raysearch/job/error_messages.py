@@ -4,15 +4,18 @@ Invariants: of the many things that pydantic says about a value that fits no bra
 most telling one is said.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysearch.core.featurizers import IDENTITY, Keys, featurizers
+from raysearch.core.choices import listed
+from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.featurizers import IDENTITY, featurizers
+from raysearch.core.key_types import Keys
 from raysearch.core.pydantic_words import brief, in_words
+from raysearch.suggest import did_you_mean
 
 _PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
 _FEATURIZERS = [k.in_a_job for k in featurizers().values() if k is not IDENTITY]
@@ -37,7 +40,7 @@ WORDS = {
     "space.subspaces": "should be a list such as [full, {das: [1, 4]}]",
     "space.subspaces.#": _SUBSPACE,
     "controls": "should be a list such as [random_subspace, arbitrary_labels]",
-    "controls.#": "should be random_subspace, random_model, arbitrary_labels or placebo",
+    "controls.#": f"should be {listed(JOB_CONTROLS)}",
     "space.units": "should be a list of sets, each a list of units, such as [[{layer: 9, position: "
     "last}]]",
     "space.units.#": "should be a list of units that are interchanged at once, such as [{layer: 9, "
@@ -62,9 +65,7 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
     path = ".".join(k if len(k) <= _KEY else f"{k[:_KEY]} ..." for k in keys) or "job"
     if first["type"] == "extra_forbidden":
         known = keys_at(keys[:-1], job)
-        near = difflib.get_close_matches(keys[-1], known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{path}: unknown key; {hint}allowed: {', '.join(known)}"
+        return f"{path}: unknown key; {did_you_mean(keys[-1], known)}allowed: {', '.join(known)}"
     if first["type"] == "missing":
         return f"{path}: missing; a job needs it"
     if first["type"] == "value_error":

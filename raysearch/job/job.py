@@ -9,15 +9,17 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from raysearch.core.featurizers import Keys
+from raysearch.core.choices import described
+from raysearch.core.controls import JOB_CONTROLS, Control
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
-from raysearch.core.values import each_once
+from raysearch.core.key_types import Keys, each_once
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PromptFormat
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
-    Control,
-    FitKeys,
     ModelKeys,
     PairsKeys,
     ProblemKeys,
@@ -51,10 +53,8 @@ class Job(Keys):
     propose: ProposeKeys = ProposeKeys()
     controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
-        description="What proves nothing, put beside what is found, as hypotheses of their own: a "
-        "random subspace, a model of random "
-        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among "
-        "the hypotheses.",
+        description="Interventions that prove nothing, tested beside what is found as hypotheses "
+        f"of their own, which do not count among the hypotheses. {described(JOB_CONTROLS)}.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 
@@ -104,10 +104,10 @@ class Job(Keys):
         folder: Path | None = None,
         away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError
-        in one line."""
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError in
+        one line."""
         try:
-            job = cls.model_validate(raw)
+            job = cls.model_validate(raw, context=away)
         except ValidationError as e:
             raise JobError(
                 f"{where}: {first_error(e, cls)}"
@@ -130,15 +130,17 @@ class Job(Keys):
         )
 
     @property
-    def wording(self) -> dict[str, Any]:
-        """How texts are put to the model and what of answers counts, as a replica is told."""
+    def prompt_format(self) -> PromptFormat:
+        """How texts are put to the model, and what of its answers counts."""
         prompt, answer = self.model.prompt, self.answer
         special = None if prompt.special_tokens == "auto" else prompt.special_tokens
-        return {
-            "chat_template": prompt.chat_template,
-            "special_tokens": special,
-            **answer.model_dump(include={"compare", "aliases"}),
-        }
+        return PromptFormat(prompt.chat_template, special, answer.compare, answer.aliases)
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model comes from, for whoever loads or inspects it."""
+        keys = self.model.model_dump(exclude={"prompt"})
+        return ModelSource(**keys, wording=self.prompt_format, is_factory=self.model.is_factory)
 
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job

@@ -5,13 +5,13 @@ the grid has `components: []` from the start, so that the job as written down sa
 same has one form (coordinates in order, units of a set in order).
 """
 
-import difflib
 import re
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -23,12 +23,13 @@ from pydantic import (
 )
 
 from raysearch.causal import EVERY
-from raysearch.core.featurizers import IDENTITY, Keys, featurizers, is_fitted, kind_of
+from raysearch.core.featurizers import IDENTITY, featurizers, is_fitted, kind_of
 from raysearch.core.hypothesis import Site, Subspace, Unit, canonical_json, is_in_layers
+from raysearch.core.key_types import Count, Keys, Positive, at_most
 from raysearch.core.pydantic_words import brief
 from raysearch.core.space import COMPONENTS
-from raysearch.core.values import Count, Positive, at_most
 from raysearch.job.position_keys import PositionKey, declared, position_name
+from raysearch.suggest import did_you_mean
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""
@@ -52,10 +53,10 @@ def _known_component(name: str) -> str:
         )
     if "." in name:
         return name
-    near = difflib.get_close_matches(name, [c for c in COMPONENTS if name not in c], 1, cutoff=0.75)
+    near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
     if near:
         raise ValueError(
-            f"{name!r} is no component; did you mean {near[0]!r}? it may be "
+            f"{name!r} is no component; {near}it may be "
             f"{', '.join(COMPONENTS)} or a dotted module path (a module "
             f"that is called so: {name}.output)"
         )
@@ -168,7 +169,19 @@ if TYPE_CHECKING:
     SubspaceKeys = str | _Choice
 else:
     SubspaceKeys = Literal["full", *(kind.name for kind in _BY_A_WORD)] | SubspaceChoice
-PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
+
+
+def _is_plain(given: Any) -> Any:
+    """Refuses a kind of subspace that a grid may have and a unit may not."""
+    kind = next(iter(given), None) if isinstance(given, dict) else given
+    if kind != "coordinates" and kind in featurizers() and kind != IDENTITY.name:
+        raise ValueError(
+            f"not yet supported by this version (got {brief(given)}); use full or coordinates"
+        )
+    return given
+
+
+PlainSubspaceKeys = Annotated[Literal["full"] | CoordinatesKeys, BeforeValidator(_is_plain)]
 
 
 def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:

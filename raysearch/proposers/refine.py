@@ -18,7 +18,7 @@ from itertools import pairwise
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import Decided
 from raysearch.core.space import HypothesisSpace
-from raysearch.proposers.base import History
+from raysearch.proposers.base import History, WithinSpace
 
 Rung = list[Hypothesis]
 """The hypotheses of one layer that come together: of all variables, or of one where something is
@@ -26,10 +26,11 @@ fit."""
 
 
 @dataclass(frozen=True)
-class Refine:
+class Refine(WithinSpace):
     """`step`: between layers at first; `promise`: the IIA in [0, 1] from which what was not
     accepted shows promise."""
 
+    description = "layers from coarse to fine, where there is something to see between two"
     space: HypothesisSpace
     step: int = 4
     promise: float = 0.3
@@ -44,10 +45,6 @@ class Refine:
             raise ValueError(
                 f"promise is {self.promise!r}; it must be an IIA from 0 to 1, such as 0.3"
             )
-
-    @property
-    def most(self) -> int:
-        return len(self.space)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if not known.generations:

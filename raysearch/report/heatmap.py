@@ -31,7 +31,7 @@ from raysearch.report.heat_cells import (
     is_worded,
 )
 from raysearch.report.panels import Panel, Row, panels
-from raysearch.report.results_table import HYPOTHESES, read_table, results
+from raysearch.report.results_table import read_table, results
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
@@ -271,10 +271,7 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, worded: bool) -> str
 def _in_order_proposed(run: Folder) -> list[Row]:
     """All rows, in the order of the table of hypotheses, which is the order in which positions were
     named."""
-    place = {
-        h: i
-        for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())
-    }
+    place = {h: i for i, h in enumerate(read_table(run, "hypotheses")["hypothesis"].to_pylist())}
     rows: list[Row] = results(run).to_pylist()
     return sorted(rows, key=lambda r: place[r["hypothesis"]])
 

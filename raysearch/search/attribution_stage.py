@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from raysearch.core.events import Attributed, Task
 from raysearch.core.records import Effect, Weighed
 from raysearch.errors import PairsError
-from raysearch.proposers.attribution import AttributionPlan
-from raysearch.proposers.base import Effects
+from raysearch.proposers.base import AttributionPlan, Effects
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.pair_blocks import EVEN_BLOCK, ExpectedAnswers, even_blocks
 
@@ -38,7 +37,7 @@ class AttributionStage:
     ) -> None:
         self._units = plan.units
         used = usable[: plan.pairs]
-        self._changing = _changing([pairs[p] for p in used])
+        self._changing = _changing([pairs[p] for p in used], plan.proposer)
         self._received: dict[int, Attributed] = {}
         self.queue = BlockQueue("attribution")
         self.queue.add(even_blocks("fit", used, EVEN_BLOCK))
@@ -83,22 +82,20 @@ class AttributionStage:
         return [_mean(by_block, self._changing[variable]) for by_block in zip(*blocks, strict=True)]
 
 
-def _changing(used: Sequence[ExpectedAnswers]) -> dict[str, int]:
+def _changing(used: Sequence[ExpectedAnswers], proposer: str) -> dict[str, int]:
     """Counts the change pairs of each variable."""
     if not used:
         raise PairsError(
-            "propose.use: attribution computes effects on fit pairs that the model solves, and "
-            "there are none; raise pairs.fit, or set "
-            "pairs.solved_only: false"
+            f"propose.use: {proposer} computes effects on fit pairs that the model solves, and "
+            f"there are none; raise pairs.fit, or set pairs.solved_only: false"
         )
     changing = {v: sum(pair.changes(v) for pair in used) for v in used[0].counterfactual}
     for variable, count in changing.items():
         if not count:
             raise PairsError(
-                f"propose.use: attribution has nothing to tell {variable!r} by: on none of the "
-                f"{len(used)} fit pairs that it uses does "
-                "its counterfactual differ from the base's answer; raise pairs.fit and "
-                "propose.options: {pairs: ...}"
+                f"propose.use: {proposer} has nothing to tell {variable!r} by: on none of the "
+                f"{len(used)} fit pairs that it uses does its counterfactual differ from the base's"
+                f" answer; raise pairs.fit, and how many of them it uses (propose.options)"
             )
     return changing
 

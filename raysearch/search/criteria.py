@@ -9,21 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from raysearch.core.choices import PairKinds, TestedScore
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
-from raysearch.search.score_scale import TestedScore
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
-
-PairKinds = Literal["change", "both", "unfiltered"]
-"""The pairs that decide: "change" (the counterfactual differs from the base's answer), "both"
-(change and keep pairs, each with a test of its own), or "unfiltered" (all pairs alike, in one
-test).
-"""
 
 
 @dataclass(frozen=True, slots=True)

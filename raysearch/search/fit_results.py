@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.core.events import Block, Fitted
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.search.successive_halving import FitPlan, SuccessiveHalving
+from raysearch.search.successive_halving import SuccessiveHalving
 from raysearch.search.trial import HypothesisTest
 
 
@@ -27,8 +28,8 @@ class FitResult:
 class WaitingForFits:
     """Takes interventions that must be fit and yields each when its training has ended."""
 
-    def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
-        self.halving = SuccessiveHalving(plan, blocks)
+    def __init__(self, keys: FitKeys, enough: float, blocks: tuple[Block, ...]) -> None:
+        self.halving = SuccessiveHalving(keys, enough, blocks)
         self._waiting: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
 
     def __len__(self) -> int:

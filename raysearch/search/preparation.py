@@ -11,8 +11,7 @@ from typing import Literal
 from raysearch.core.events import Attributed, Failed, Lost, Screened, Task
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.records import Record
-from raysearch.proposers.attribution import AttributionPlan
-from raysearch.proposers.base import NOT_ASKED, Effects
+from raysearch.proposers.base import NOT_ASKED, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.criteria import Criteria, DecisionRule

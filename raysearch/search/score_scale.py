@@ -1,16 +1,7 @@
-"""Scores of an answer, which of them a test may be on, and how they are scaled to [0, 1].
+"""The scale on which a test reads its score: from a job's score to numbers in [0, 1].
 
-Each pair and variable has, besides the output, one number of each score:
-
-    probability       of the counterfactual answer, in [0, 1]
-    logit_difference  logit of the counterfactual minus logit of the base's answer
-    kl                from the counterfactual alone to the model's answers, in nats:
-                      -ln of the counterfactual's probability
-    squared_error     summed over all answers, in [0, 2]:
-                      (probability - 1 for the counterfactual, else 0)^2
-
-A test uses `probability` unchanged, or the logit difference d on one scale for the whole job,
-clipped to [0, 1]:
+`core/choices.py` says what each score is. A test uses `probability` unchanged, or the logit
+difference d on one scale for the whole job, clipped to [0, 1]:
 
     (d + scale) / (2 scale)
 
@@ -25,16 +16,12 @@ journal, so that a resumed run has the same.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from raysearch.core.choices import TestedScore
 from raysearch.core.events import Measured
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import Screening
-
-ScoreName = Literal["logit_difference", "probability", "kl", "squared_error"]
-TestedScore = Literal["matches", "probability", "logit_difference"]
-"""Quantities that a test may be on."""
 
 
 @dataclass(frozen=True, slots=True)

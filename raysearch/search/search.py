@@ -21,6 +21,7 @@ from raysearch.core.events import (
     Screened,
     Task,
 )
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import (
     Conflicted,
@@ -33,8 +34,7 @@ from raysearch.core.records import (
     Stage,
     VerdictName,
 )
-from raysearch.proposers.attribution import AttributionPlan
-from raysearch.proposers.base import AlphaSpending, Proposer
+from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
 from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.fit_results import WaitingForFits
@@ -43,7 +43,6 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.scheduler import QUARANTINE
 from raysearch.search.screening import ScreeningPlan
-from raysearch.search.successive_halving import NO_FITS, FitPlan
 from raysearch.search.trial import NO_RELABELLING, HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
@@ -78,7 +77,7 @@ class Search:
         plan: ScreeningPlan,
         these_pairs: bool = False,
         rows: int = 64,
-        fit: FitPlan | None = None,
+        fit: FitKeys | None = None,
         controls: Sequence[str] = (),
         rule: DecisionRule = DecisionRule(),
         attribution: AttributionPlan | None = None,
@@ -93,7 +92,8 @@ class Search:
         self.screening = self.preparation.screening
         self._registry = TrialRegistry(rows)
         self._fit = fit
-        self._fits = WaitingForFits(fit or NO_FITS, ())
+        self._enough = test.threshold / 2
+        self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
         self._rule = rule
         self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates()
@@ -217,7 +217,7 @@ class Search:
         if was_done or not self.preparation.done:
             return
         if self._fit is not None:
-            self._fits = WaitingForFits(self._fit, self.screening.blocks("fit"))
+            self._fits = WaitingForFits(self._fit, self._enough, self.screening.blocks("fit"))
         self._propose(records)
 
     # --- proposals and trials

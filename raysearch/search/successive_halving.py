@@ -19,10 +19,11 @@ number of seeds in its task, and only closing a rung looks at all runs in the ra
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from raysearch.core.events import Block, Failed, Fitted, Lost, Task
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Concluded, FitStatus, Record, Trained
 from raysearch.core.rotations import is_closed_form, is_rotation, without_size
@@ -32,55 +33,15 @@ ATTEMPTS = 3
 """Failed attempts at a stretch after which a single seed has failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class FitPlan:
-    """The plan of training: steps, seeds, stored states, and when hopeless seeds are dropped.
+class SuccessiveHalving:
+    """Takes interventions, hands out fit tasks, and returns the best seed of each in `best`.
 
-    A seed is hopeless at a rung if it is not among the best share `keep_share` of its variable's
-    seeds, by validation IIA, and its IIA is below `good_enough`.
-
-    Args:
-        steps: training steps of each seed.
-        saves: how often the state is stored.
-        rungs: steps at which seeds are compared.
-        together: runs that train in one batch.
-        warm_start: whether smaller rotations start within larger ones.
+    A seed is hopeless at a rung if it is not among the best share `keys.keep` of its variable's
+    seeds, by validation IIA, and its IIA is below `enough`.
     """
 
-    steps: int
-    seeds: tuple[int, ...]
-    saves: int
-    rungs: tuple[int, ...]
-    keep_share: float
-    good_enough: float
-    together: int
-    warm_start: bool
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Steps at which stretches end, in order."""
-        saves = {self.steps * (i + 1) // self.saves for i in range(self.saves)}
-        return tuple(sorted((saves | set(self.rungs) | {self.steps}) - {0}))
-
-
-NO_FITS = FitPlan(
-    steps=0,
-    seeds=(),
-    saves=0,
-    rungs=(),
-    keep_share=1.0,
-    good_enough=0.0,
-    together=1,
-    warm_start=False,
-)
-"""The plan of a search in which no subspace is fit."""
-
-
-class SuccessiveHalving:
-    """Takes interventions, hands out fit tasks, and returns the best seed of each in `best`."""
-
-    def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
-        self._plan = plan
+    def __init__(self, keys: FitKeys, enough: float, blocks: tuple[Block, ...]) -> None:
+        self._keys, self._enough = keys, enough
         self._blocks = blocks
         self._fits: dict[str, SeedRun] = {}
         self._seeds_of: dict[str, list[SeedRun]] = {}
@@ -117,14 +78,14 @@ class SuccessiveHalving:
             SeedRun(i, seed)
             for i in interventions
             if not is_closed_form(i)
-            for seed in self._plan.seeds
+            for seed in self._keys.seeds
         ]
         for fit in (*closed, *trained):
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
             self._seeds_of.setdefault(fit.intervention.id, []).append(fit)
             self._running += 1
-        if self._plan.warm_start:
+        if self._keys.warm_start:
             self._link([fit for fit in trained if is_rotation(fit.intervention)])
         self._queue_closed(closed)
         self._waiting += trained
@@ -155,7 +116,7 @@ class SuccessiveHalving:
         self._start_race()
 
     def _queue_closed(self, fits: Sequence[SeedRun]) -> None:
-        for group in batch_groups(fits, self._plan.together):
+        for group in batch_groups(fits, self._keys.together):
             self._ready.append(SeedGroup(group, (0, 0)))
 
     def _link(self, rotations: Sequence[SeedRun]) -> None:
@@ -199,7 +160,7 @@ class SuccessiveHalving:
             fit.last = fit.seen[event.first] = event
             fit.failed_attempts = 0
             records.append(Trained(event, 0 if is_closed_form(fit.intervention) else self._rung))
-            if event.stopped or event.last >= self._plan.steps or is_closed_form(fit.intervention):
+            if event.stopped or event.last >= self._keys.steps or is_closed_form(fit.intervention):
                 self._conclude(fit, "stopped" if event.stopped else "done", records)
             elif fit.step >= self._next_rung():
                 self._behind.discard(fit.key)
@@ -308,7 +269,7 @@ class SuccessiveHalving:
         """Queues the stretch that starts at `step`, once, unless the runs must wait for a rung."""
         left = [f for f in fits if not f.had_ended(step) and step not in f.queued]
         if left and step < self._next_rung():
-            end = next(e for e in self._plan.ends if e > step)
+            end = next(e for e in self._keys.ends if e > step)
             self._ready.appendleft(
                 SeedGroup(left, (step, end))
             )  # finish what has started, so that verdicts come early
@@ -316,7 +277,7 @@ class SuccessiveHalving:
                 fit.queued.add(step)
 
     def _next_rung(self) -> int:
-        rungs = (*sorted(self._plan.rungs), self._plan.steps)
+        rungs = (*sorted(self._keys.rungs), self._keys.steps)
         return rungs[min(self._rung, len(rungs) - 1)]
 
     def _start_race(self) -> None:
@@ -328,7 +289,7 @@ class SuccessiveHalving:
         waiting[:] = [f for f in waiting if not f.may_start]
         self._behind = set(self._racing)
         assert self._racing, "the largest of those that wait may start"
-        for group in reversed(batch_groups(list(self._racing.values()), self._plan.together)):
+        for group in reversed(batch_groups(list(self._racing.values()), self._keys.together)):
             self._queue_from(group, 0)
 
     def _close_rung(self, records: list[Record]) -> None:
@@ -343,7 +304,7 @@ class SuccessiveHalving:
             self._behind = {
                 key for key, fit in self._racing.items() if fit.step < self._next_rung()
             }
-            for group in reversed(batch_groups(list(self._racing.values()), self._plan.together)):
+            for group in reversed(batch_groups(list(self._racing.values()), self._keys.together)):
                 self._queue_from(group, at)
         self._start_race()
 
@@ -358,9 +319,9 @@ class SuccessiveHalving:
             ).append(fit)
         hopeless = []
         for fits in by_variable.values():
-            count = -int(-len(fits) * self._plan.keep_share // 1)
+            count = -int(-len(fits) * self._keys.keep // 1)
             ranked = sorted(fits, key=lambda f: (f.rank, f.key))
-            hopeless += [f for f in ranked[count:] if -f.rank[0] < self._plan.good_enough]
+            hopeless += [f for f in ranked[count:] if -f.rank[0] < self._enough]
         return hopeless
 
     def _conclude(self, fit: SeedRun, status: FitStatus, records: list[Record]) -> None:
@@ -384,7 +345,7 @@ class SuccessiveHalving:
     def validate(self) -> None:
         """Checks the invariants; for tests."""
         places = [f.key for g in (*self._ready, *self._out.values()) for f in g.fits]
-        assert all(a < b for a, b in pairwise(self._plan.ends)), self._plan
+        assert all(a < b for a, b in pairwise(self._keys.ends)), self._keys
         assert self._running == sum(not fit.ended for fit in self._fits.values())
         assert not any(fit.ended for fit in self._racing.values())
         assert self._behind == {

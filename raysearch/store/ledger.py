@@ -77,17 +77,23 @@ from raysearch.store.table_rows import (
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
 
 
-class Tracker(Protocol):
-    """An experiment tracker that follows the search, and whose failures do not matter to the
+class SearchObserver(Protocol):
+    """Follows a search, for example to send it to a tracker; its failures do not matter to the
     search.
     """
 
     @property
-    def run_id(self) -> str | None: ...
+    def run_id(self) -> str | None:
+        """The observer's own id of the run, once there is one."""
+        ...
 
-    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None: ...
+    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
+        """Takes records of the search; those that are `replayed` were taken before."""
+        ...
 
-    def snapshot(self, snapshot: Snapshot) -> None: ...
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Takes the current state of the search; cheap, since it is called at every turn."""
+        ...
 
 
 class RunLedger:
@@ -112,14 +118,14 @@ class RunLedger:
     def __init__(
         self,
         run: RunFolder,
-        tracker: Tracker | None = None,
+        observer: SearchObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
         suggested: Sequence[Suggested] = (),
     ) -> None:
         self._run = run
-        self._tracker = tracker
+        self._observer = observer
         self.past_events = 0
         self.ended: str | None = None
         self._journal = Journal(run.journal)
@@ -241,14 +247,14 @@ class RunLedger:
             self._suggestions += len(new)
         for record in records:
             self._write_record(record)
-        if self._tracker is not None and records:
-            self._tracker.write_records(records, replayed=self._replaying)
+        if self._observer is not None and records:
+            self._observer.write_records(records, replayed=self._replaying)
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Passes a snapshot to the tracker and closes old parts. Cheap: call it at every turn."""
-        if self._tracker is not None and not self._to_replay:
-            self._tracker.snapshot(snapshot)
+        """Passes a snapshot to the observer and closes old parts. Cheap: call it at every turn."""
+        if self._observer is not None and not self._to_replay:
+            self._observer.snapshot(snapshot)
         self._tick()
 
     def close(self, status: str) -> None:
@@ -274,7 +280,7 @@ class RunLedger:
                 table.flush()
         self._journal.append([Ended(status)])
         self._journal.close()
-        self._store_tracker_id()
+        self._store_observer_id()
 
     def abandon(self) -> None:
         """Closes the journal and writes nothing more, after an error of the store; `resume` treats
@@ -400,14 +406,14 @@ class RunLedger:
             return
         for table in self._tables.values():
             table.tick()
-        self._store_tracker_id()
+        self._store_observer_id()
 
-    def _store_tracker_id(self) -> None:
-        """Writes the tracker's run id to run.json as soon as there is one, for a resume after kill
+    def _store_observer_id(self) -> None:
+        """Writes the observer's run id to run.json as soon as there is one, for a resume after kill
         -9.
         """
-        if self._tracker is not None and self._tracker.run_id:
-            self._run.update(mlflow_run_id=self._tracker.run_id)
+        if self._observer is not None and self._observer.run_id:
+            self._run.update(tracking_run_id=self._observer.run_id)
 
 
 def _started(run: RunFolder) -> Started:

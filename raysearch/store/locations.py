@@ -1,11 +1,10 @@
-"""Store and tracking URIs: made absolute, classified, and written without credentials.
+"""The store of a run: its URI made absolute, classified, and written without credentials.
 
 Invariants: a relative path is resolved once, when a run starts, so that `resume` finds it from any
 folder.
 """
 
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -18,8 +17,6 @@ from raysearch.storage.uris import is_uri, without_credentials
 __all__ = [
     "DEFAULT_STORE",
     "kind_of",
-    "tracking_kind",
-    "tracking_uri",
     "without_credentials",
     "writable_store",
 ]
@@ -29,7 +26,6 @@ IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets for a job's entrypoint; Ray's constant of this name has this
 value.
 """
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
@@ -68,27 +64,3 @@ def writable_store(store: str) -> Folder:
             f"store {root.place}: cannot be written: {e}; give --store a place that you may write"
         ) from e
     return root
-
-
-def tracking_kind(uri: str) -> Literal["relative", "local", "remote"]:
-    """Classifies a tracking URI in the same way; "none" is the same everywhere, hence "remote"."""
-    if uri.startswith("sqlite:"):
-        return "local" if uri.startswith("sqlite:////") else "relative"
-    return "remote" if uri in ("none", "databricks", "databricks-uc") else kind_of(uri)
-
-
-def tracking_uri(uri: str, base: Path | None = None) -> str:
-    """Makes a relative SQLite file or folder in `uri` absolute, from `base` (default: the working
-    directory).
-    """
-    base = base or Path.cwd()
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        path, mark, query = uri.removeprefix("sqlite:///").partition("?")
-        return (
-            f"sqlite:///{(base / path).absolute()}{mark}{query}"
-            if path not in ("", ":memory:")
-            else uri
-        )
-    if _SCHEME.match(uri) or uri in ("databricks", "databricks-uc"):
-        return uri
-    return str((base / uri).absolute())

@@ -35,6 +35,8 @@ _SUM = "sum"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 """A run's id is used in commands, file names and queries."""
+_OLD_NAMES = {"mlflow_run_id": "tracking_run_id"}
+"""Fields of run.json in runs before 2026-11-29, and their names now."""
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 
@@ -59,7 +61,7 @@ class RunInfo:
     store_uri: str
     tracking_uri: str | None = None
     model_digest: str | None = None
-    mlflow_run_id: str | None = None
+    tracking_run_id: str | None = None
     facts: Mapping[str, Any] | None = None
     scale: float | None = None
     sealed: bool = False
@@ -163,7 +165,7 @@ class RunFolder:
         return self.folder.read(JOB_FILE).decode("utf-8", errors="replace")
 
     def update(self, **changes: Any) -> None:
-        """Replaces fields of run.json, e.g. `model_digest` or `mlflow_run_id`.
+        """Replaces fields of run.json, e.g. `model_digest` or `tracking_run_id`.
 
         Raises:
             StoreError: it cannot be written.
@@ -262,7 +264,7 @@ def _read_info(folder: Folder) -> RunInfo:
     path = folder.shown(_INFO_FILE)
     try:
         raw = json.loads(folder.read(_INFO_FILE))
-        known = {f.name for f in fields(RunInfo)}
+        known = {f.name for f in fields(RunInfo)} | set(_OLD_NAMES)
         found = raw.get("schema_version")
         if found != SCHEMA_VERSION:
             raise StoreError(
@@ -270,7 +272,7 @@ def _read_info(folder: Folder) -> RunInfo:
                 f"the raysearch that made it"
             )
         _check_sum(raw, known, path)
-        info = RunInfo(**{k: v for k, v in raw.items() if k in known})
+        info = RunInfo(**{_OLD_NAMES.get(k, k): v for k, v in raw.items() if k in known})
         if not _ID.fullmatch(info.id):
             raise ValueError(
                 f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'"

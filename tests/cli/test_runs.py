@@ -247,7 +247,7 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
     assert _verdicts(shell) == _verdicts(shell, undisturbed)
     run = find_run(shell.folder / "runs", "latest")
     client = mlflow.MlflowClient(uri)
-    kept = client.get_run(run.info.mlflow_run_id)
+    kept = client.get_run(run.info.tracking_run_id)
     assert (kept.info.status, kept.data.tags["raysearch.run"]) == ("FINISHED", run.info.id)
     assert (kept.data.metrics["accepted"], kept.data.metrics["rejected"]) == (7, 113)
     assert kept.data.params["test.threshold"] == "0.8"

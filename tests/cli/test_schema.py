@@ -70,6 +70,8 @@ def test_a_unit_of_a_featurizer_is_not_in_the_schema(
     for subspace in (name, {name: [1]}, {name: {}}):
         units = [[{"layer": 0, "position": "last", "subspace": subspace}]]
         assert list(valid.iter_errors({**LEAST, "space": {"units": units}})), subspace
+    plain = {"layer": 0, "position": "last", "subspace": "full"}
+    assert valid.is_valid({**LEAST, "space": {"units": [[plain]]}})
     assert valid.is_valid(LEAST)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from raysearch import draw_pairs
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Opened
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.problems import load_problem
 from raysearch.proposers.base import Exhaustive
@@ -24,7 +26,11 @@ def planted_work(test: int = 160, holdout: int = 32, rows: int = 64) -> ReplicaS
     problem = load_problem("raysearch.problems.add_three", {})
     pairs = draw_pairs(problem, VARIABLES, {"test": test, "holdout": holdout}, seed=0)
     return ReplicaSpec(
-        str(ROOT / "jobs/planted/model"), None, "float32", pairs, POSITIONS, VARIABLES, rows=rows
+        ModelSource(str(ROOT / "jobs/planted/model")),
+        pairs,
+        POSITIONS,
+        VARIABLES,
+        settings=RunnerSettings(rows),
     )
 
 

@@ -101,7 +101,7 @@ def test_a_job_with_runtime_pip_takes_this_code_along_and_only_its_needs_from_an
         "store": "s3://b/r",
         "tracking_uri": None,
         "fail_on_error": 0.1,
-        "mlflow_children": 0,
+        "tracked_children": 0,
         "quiet": True,
     }
     flags = {

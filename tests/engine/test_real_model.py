@@ -10,10 +10,11 @@ from raysearch import Input, Pair
 from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Block, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.execution.predict import NEAR_TIE
-from raysearch.engine.loading.load import LoadedModel, ModelSource, load
-from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.loading.load import LoadedModel, load
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
 from tests.engine.worlds import residual, world_of

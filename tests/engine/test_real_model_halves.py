@@ -6,9 +6,10 @@ import torch
 
 from raysearch.core.events import Block, Task
 from raysearch.core.hypothesis import Site, Unit
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.loading.load import LoadedModel, ModelSource, load
-from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.loading.load import LoadedModel, load
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.generate import generate
 from raysearch.engine.replica import Replica

@@ -12,8 +12,8 @@ from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from raysearch.core.events import Block, Event, Failed, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import NEAR_TIE, predict
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.rows import Row

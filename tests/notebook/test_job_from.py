@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import raysearch as rs
 from raysearch.cli.main import cli
-from raysearch.engine.loading.factory import FactorySource
+from raysearch.core.model_source import ModelSource
+from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.given_model import content_digest
 from raysearch.engine.networks.half_precision import speed_up
 from raysearch.notebook.job_from import asked
@@ -210,7 +211,7 @@ def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that
 
 
 def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: Path) -> None:
-    net = FactorySource(f"{NETS}:trained").load().module.train()
+    net = load_module(ModelSource(f"{NETS}:trained", is_factory=True)).module.train()
     asks: dict[str, Any] = {
         "problem": hierarchical_equality.problem(symbols=20, dimensions=4),
         "space": {

@@ -10,8 +10,8 @@ import torch
 import raysearch as rs
 from raysearch import Input, Pair
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.prompt_format import PromptFormat
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import loaded, model_of, word_tokenizer

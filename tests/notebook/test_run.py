@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import raysearch as rs
-from raysearch.cli.status import local_status
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, ResumeError, StoreError
 from raysearch.notebook.progress import CellProgress
+from raysearch.runner.status import local_status
 from raysearch.storage.digests import Digests, write_digests
 from raysearch.storage.open import open_folder
 from raysearch.store.run_folder import find_run

@@ -14,10 +14,11 @@ from raysearch.cluster.local_pool import LocalPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Event, Task
 from raysearch.core.hypothesis import Subspace
+from raysearch.core.model_source import ModelSource
 from raysearch.core.records import Decided, Estimated, Record
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.driver import drive
-from raysearch.engine.loading.factory import FactorySource
+from raysearch.engine.loading.factory import load_module
 from raysearch.errors import CausalModelError
 from raysearch.problems.hierarchical_equality import NEAREST, problem, vectors
 from raysearch.proposers.base import Exhaustive
@@ -160,7 +161,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, int], says: str) 
 @pytest.mark.parametrize(("factory", "dimensions"), [("handcrafted", 2), ("trained", 4)])
 def test_the_models_solve_the_problem(factory: str, dimensions: int) -> None:
     model, asked, rng = (
-        FactorySource(f"{MODELS}:{factory}").load().module,
+        load_module(ModelSource(f"{MODELS}:{factory}", is_factory=True)).module,
         problem(dimensions=dimensions),
         random.Random(1),
     )
@@ -186,7 +187,7 @@ def test_on_weights_written_by_hand_the_search_finds_just_the_truth(
 ) -> None:
     """The golden test: IIA 1.00 for each comparison in its own four neurons; no other site carries
     it."""
-    work = ReplicaSpec(f"{MODELS}:handcrafted", None, "float32", pairs, (), VARIABLES, factory=True)
+    work = ReplicaSpec(ModelSource(f"{MODELS}:handcrafted", is_factory=True), pairs, (), VARIABLES)
     pool = LocalPool(work)
     opened = pool.open()
     (facts,) = opened.facts.components

@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysearch.cli.plan import looked_at
-from raysearch.cli.plan_text import memory_words
 from raysearch.core.events import Encoded
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.loading.load import ModelSource, ModelSummary
-from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.loading.load import ModelSummary, load
+from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
+from raysearch.runner.plan import model_summary
+from raysearch.runner.plan_report import memory_words
 from raysearch.runner.resolved_job import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,7 @@ def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEs
             QUICKSTART, (f"space.components=[{components}]", "pairs.test=40", "pairs.holdout=4")
         )
     )
-    looked = looked_at(question)
+    looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     test = [p.index for p in question.pairs if p.split == "test"][:40]
     return (
@@ -42,7 +44,7 @@ def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEs
 def test_what_is_kept_of_an_input_is_what_the_engine_keeps(components: str) -> None:
     looked, encoded, told = _asked(components)
     question = resolve(Job.load(QUICKSTART))
-    loaded = ModelSource(question.job.model.path).load()
+    loaded = load(question.job.source)
     network, _ = loaded.open(question.pairs)
     names = tuple(c.name for c in looked.components)
     machine = ModelRunner(network, "float32", encoded, names, RunnerSettings(rows=8), UsageMeter())
@@ -77,7 +79,7 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
     question = resolve(
         Job.load(QUICKSTART, ("model.dtype=bfloat16", "pairs.test=8", "pairs.holdout=4"))
     )
-    looked = looked_at(question)
+    looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     told = {
         cpu: footprint(

@@ -12,7 +12,7 @@ from raysearch.core.records import Blocked, Proposed, Weighed
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import PairsError, SearchFailedError
 from raysearch.proposers.attribution import Attribution
-from raysearch.proposers.base import History
+from raysearch.proposers.base import History, attribution_plan
 from raysearch.search.search import Search
 from tests.proposers.proposer_contract import Make, ProposerContract
 from tests.search.worlds import BASE, Cluster, World, lost, raising
@@ -102,7 +102,8 @@ def test_subspaces_share_the_effect_of_their_site_and_a_set_has_the_sum_of_its_p
     space = HypothesisSpace(
         ("v",), (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),), sets
     )
-    plan = Attribution(space).plan
+    plan = attribution_plan(Attribution(space), space)
+    assert plan is not None
     assert set(plan.units) == {*map(Unit, HERE[:3]), crossing}
     assert len(plan.units) == 4
     effects: dict[Unit, float | None] = {

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from raysearch.core.controls import arbitrary_labels, controls_of
 from raysearch.core.events import Event, Fitted, Task
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Concluded, Decided, Proposed, Trained
 from raysearch.errors import PairsError
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import NO_FITS
 from tests.search.worlds import Cluster, World, lost, raising
 
 DAS = (Subspace("das", 2), Subspace("das", 4))
@@ -419,8 +419,8 @@ def test_without_solved_fit_pairs_nothing_can_be_fit() -> None:
 
 
 def test_stretches_end_where_state_is_kept_at_rungs_and_at_the_end() -> None:
-    assert replace(NO_FITS, steps=100, saves=2, rungs=(30,)).ends == (30, 50, 100)
-    assert replace(NO_FITS, steps=3, saves=10).ends == (1, 2, 3)
+    assert FitKeys(steps=100, saves=2, rungs=(30,)).ends == (30, 50, 100)
+    assert FitKeys(steps=3, saves=10).ends == (1, 2, 3)
 
 
 def test_arbitrary_labels_are_a_relabelling_in_which_nobody_keeps_his_own() -> None:

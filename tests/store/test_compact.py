@@ -33,7 +33,7 @@ def done(store: Folder) -> RunFolder:
 
 def everything(run: RunFolder) -> dict[str, pa.Table]:
     """The tables as raysearch reads them."""
-    return {name: read_table(run.folder, name, schema) for name, schema in TABLES.items()}
+    return {name: read_table(run.folder, name) for name in TABLES}
 
 
 def files(run: RunFolder) -> dict[str, list[str]]:

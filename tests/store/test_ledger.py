@@ -304,16 +304,16 @@ def test_the_mirror_hears_of_everything_but_repeats_nothing(tmp_path: Path) -> N
             self.steps.append(snapshot.pairs)
 
     run, ear, brain = new_run(tmp_path), Ear(), Brain()
-    go_on(RunLedger(run, tracker=ear), brain, [[screened()]])
+    go_on(RunLedger(run, observer=ear), brain, [[screened()]])
     assert [r for n, r in ear.heard if isinstance(n, Proposed)] == [False] * len(HYPOTHESES)
     again = Ear()
-    ledger = RunLedger(run, tracker=again)
+    ledger = RunLedger(run, observer=again)
     replay(ledger, Brain())
     assert {r for _, r in again.heard} == {True}
     again.run_id = "abc"
     ledger.snapshot(Snapshot("searching", 8, 0, 0, 0, 0, 7, 100, 0, 0))
     assert again.steps == [7]
-    assert RunFolder.open(run.path).info.mlflow_run_id == "abc"
+    assert RunFolder.open(run.path).info.tracking_run_id == "abc"
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from raysearch.causal import LAST, Input, Pair, Span, Stimulus, token_index
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import canonical_json
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.positions import PairSide, located
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.tokenized import Prompt, TokenizedText, TokenizedTexts
 from raysearch.errors import PairsError, PositionError
 

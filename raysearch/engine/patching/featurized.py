@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from raysearch.core.featurizers import IDENTITY, is_fitted
-from raysearch.core.hypothesis import Intervention, Unit, content_id, layer_path
+from raysearch.core.hypothesis import Intervention, Unit, content_id, layer_path, to_plain
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.make import to_bytes
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit import CollapsedError, DivergedError, FitOutcome, FitRequest
-from raysearch.engine.training.recipe import Recipe, set_rates
+from raysearch.engine.training.recipe import set_rates
 from raysearch.engine.training.training_rows import RowLoss, TrainingRow
 from raysearch.engine.training.unit import AnswerToken, CapturedUnit
 
@@ -106,7 +107,7 @@ class FitState:
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
         )
 
-    def has_collapsed(self, recipe: Recipe) -> bool:
+    def has_collapsed(self, recipe: FitKeys) -> bool:
         """Whether training is over and the best of it interchanges nothing, or everything."""
         return (
             self.progress.stopped or self.progress.step >= recipe.steps
@@ -126,7 +127,7 @@ class FitState:
             f"(it began at {start:g}), fit.penalty or fit.boundary_learning_rate"
         )
 
-    def fit(self, recipe: Recipe) -> FitOutcome:
+    def fit(self, recipe: FitKeys) -> FitOutcome:
         """As it stands."""
         progress = self.progress
         content, found, state = progress.best, progress.found, progress.to_bytes(recipe)

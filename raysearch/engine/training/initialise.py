@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 
 from raysearch.core.featurizers import is_trained, names
+from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.featurizer import Featurizer, TemperatureSchedule
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
 from raysearch.engine.training.fit import FitRequest
-from raysearch.engine.training.recipe import Recipe
 from raysearch.engine.training.unit import CapturedUnit
 from raysearch.errors import JobError
 
@@ -21,7 +21,7 @@ def initialise(
     captured: CapturedUnit,
     train: Sequence[int],
     taps: Components,
-    recipe: Recipe,
+    recipe: FitKeys,
 ) -> Featurizer:
     """A featurizer before its first step; principal components that a mask lies over are those of
     the pairs to `train` on.

@@ -10,8 +10,8 @@ import torch
 from raysearch import Input, Pair
 from raysearch.causal import EVERY, ONE_SOURCE
 from raysearch.core.events import Encoded, Measured, Task
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
 from raysearch.errors import PositionError
 from tests.engine.worlds import (

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from raysearch import Input, Pair
 from raysearch.causal import EVERY, ONE_SOURCE, token_name
 from raysearch.core.events import Encoded
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode, encoding_digest
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import letter_tokenizer
 

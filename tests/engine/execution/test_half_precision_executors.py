@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, MixtralConfig
 
 from raysearch.core.events import Measured, Task
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.canonical import CanonicalRunner
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
@@ -32,7 +33,6 @@ from raysearch.engine.execution.selfcheck import (
     select_executor,
     selfcheck_rows,
 )
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row, swap
 from raysearch.engine.replica import Replica

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from raysearch.cli.upload import LIMIT, Upload, pack
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside, named_files
+from raysearch.runner.upload import LIMIT, Upload, pack
 from tests.cli.conftest import QUICKSTART, ROOT
 
 

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.core.records import Snapshot
-from raysearch.report.results_table import HYPOTHESES, VERDICTS, read_table
+from raysearch.report.results_table import read_table
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
 from raysearch.runner.reopen import kept_question
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
+from raysearch.tracking.registry import tracker_of
 
 _VERDICTS = ("alive", "accepted", "rejected", "undecided", "failed")
 _COUNTS = (*_VERDICTS, "fitting", "pairs", "at_most")
@@ -38,12 +39,13 @@ def local_status(run: RunFolder) -> list[str]:
         lines += _search_words(now)
     elif now["not_shown"] is not None:
         lines += [_verdicts(now), f"stage     not known: {now['not_shown']}"]
-    if now["mlflow_run_id"] is not None:
-        lines.append(f"mlflow    run {now['mlflow_run_id']} at {now['tracking_uri']}")
-    elif now["tracking_uri"] is not None:
-        lines.append(
-            f"mlflow    {now['tracking_uri']} was not told of it: `raysearch sync {run.info.id}`"
+    if (uri := run.info.tracking_uri) is not None:
+        told = (
+            f"{uri} was not told of it: `raysearch sync {run.info.id}`"
+            if run.info.tracking_run_id is None
+            else f"run {run.info.tracking_run_id} at {uri}"
         )
+        lines.append(f"{tracker_of(uri).name:<9} {told}")
     return lines
 
 
@@ -66,7 +68,7 @@ def local_facts(run: RunFolder) -> dict[str, str | int | None]:
         "stage": None if now is None else now.stage,
         **{name: counts.get(name) for name in _COUNTS},
         "not_shown": why,
-        "mlflow_run_id": run.info.mlflow_run_id,
+        "tracking_run_id": run.info.tracking_run_id,
         "tracking_uri": run.info.tracking_uri,
     }
 
@@ -93,8 +95,8 @@ def _snapshot(run: RunFolder) -> Snapshot:
 
 def _in_tables(run: RunFolder) -> dict[str, int | None]:
     """How many hypotheses have which verdict, by the tables: as far as their last parts."""
-    found = Counter(read_table(run.folder, "verdicts", VERDICTS)["verdict"].to_pylist())
-    proposed = read_table(run.folder, "hypotheses", HYPOTHESES).num_rows
+    found = Counter(read_table(run.folder, "verdicts")["verdict"].to_pylist())
+    proposed = read_table(run.folder, "hypotheses").num_rows
     names = {
         "accepted": "accept",
         "rejected": "reject",
