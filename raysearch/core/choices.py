@@ -9,8 +9,21 @@ from typing import Any, Literal
 Loss = Literal["cross_entropy", "logit_difference"]
 Schedule = Literal["linear", "constant", "cosine"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+Compare = Literal["first_token", "sequence", "choices", "class"]
+COMPARISONS: Mapping[Compare, str] = {
+    "first_token": "the first token of a language model's answer",
+    "sequence": "all its tokens, of as many as the longest answer of the run has, decoded greedily "
+    "with the intervention in force",
+    "choices": "the best, by its first token, of the answers that each pair lists",
+    "class": "the class of a network on tensors",
+}
+"""What of an answer is compared."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
+
+Operation = Literal["interchange", "zero", "mean", "resample"]
+"""What is done to units: interchange puts in the source's activation; the others are ablations."""
 
 PairKinds = Literal["change", "both", "unfiltered"]
 PAIR_KINDS: Mapping[PairKinds, str] = {

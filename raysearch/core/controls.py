@@ -73,6 +73,8 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
     A random subspace of the whole vector is the whole, and labels only matter for training.
     """
     intervention = replace(hypothesis.intervention, fit=None)
+    if intervention.is_ablation and name == "random_subspace":
+        return None
     if name == "random_subspace":
         units = tuple(_random_subspace(unit, size) for unit in intervention.units)
         sized = [unit for unit in units if unit is not None]

@@ -93,7 +93,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """An interchange intervention: the units that are interchanged at once.
+    """An intervention: the units that are changed at once, by `kind` (an `Operation`).
 
     Args:
         control: the control that it stands for, if any.
@@ -107,6 +107,12 @@ class Intervention:
     control: str | None = None
     variable: str | None = None
     fit: str | None = None
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether it takes nothing from the pair's source. Its hypothesis is one of necessity: the
+        output is no longer the base's answer."""
+        return self.kind != "interchange"
 
     @property
     def is_fitted(self) -> bool:

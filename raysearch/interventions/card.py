@@ -8,7 +8,7 @@ that names the key, never guessed; the id on a card is the id of the interventio
 import json
 from dataclasses import asdict, dataclass
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import StoreError
 
@@ -93,7 +93,7 @@ def read_card(text: str | bytes, where: str) -> Card:
             f"{where}: format_version is {found!r}, this version reads {FORMAT_VERSION}; use the "
             f"raysearch that saved it"
         )
-    card = from_plain(Card, raw, where)
+    card = from_json_values(Card, raw, where)
     if card.id != card.intervention.id:
         raise StoreError(
             f"{where}: id is {card.id}, but its intervention has {card.intervention.id}; the card "

@@ -72,6 +72,12 @@ def claim(account: RunData) -> list[str]:
         _splits(account),
         *(f"Pairs that do not count for {line}." for line in account.dropped),
     ]
+    if any('"operation":' in row["units"] for row in account.rows):
+        said.append(
+            "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
+            "output is no longer the base's answer, so that an accept says that the answer needs "
+            "the site, not which variable it carries."
+        )
     if account.controls:
         controls = _n(len(account.controls), "control was", "controls were")
         said.append(f"{controls} tested beside them, outside K and outside the alignment.")
