@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render clean
+.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render dist clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
@@ -18,6 +18,7 @@ help:
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"
 	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
+	@echo "make dist     an sdist, and the wheel that is built from it, in dist/"
 	@echo "make install  the set-up alone: all that the commands above, the tests and benchmarks/ need"
 
 install: $(INSTALLED) $(MODEL)
@@ -81,6 +82,13 @@ render: $(INSTALLED)
 	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
 	rm -f deploy/ray/wheels/*.whl  # made of the code of the day, where it is used
+
+# The wheel is built from the sdist, so that the sdist is known to be whole.
+DIST ?= dist
+dist: $(INSTALLED)
+	rm -f $(DIST)/raysearch_alignment-*
+	$(BIN)/python -c 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])' $(DIST)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(DIST) $(DIST)/raysearch_alignment-*.tar.gz
 
 # Warnings are errors, and a link that leads nowhere is one.
 docs: $(INSTALLED)

@@ -22,6 +22,7 @@ from raysearch.cli import share as sharing
 from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
 from raysearch.cli.doctor import doctor
+from raysearch.cli.example import example
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
@@ -76,7 +77,8 @@ def _interrupt(*_: object) -> None:
 def cli() -> None:
     """Where in this network does that variable live? Alignment search with error control.
 
-    Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`.
+    Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`; `raysearch example`
+    writes a job to try.
 
     Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one
     command; --set alone is not.
@@ -272,6 +274,17 @@ def results(
 
 for command in (
     *(watching.status, watching.logs, watching.stop, watching.jobs),
-    *(report, sharing.export, sharing.import_, compact, repair, sync, deploy, doctor, schema),
+    *(
+        report,
+        sharing.export,
+        sharing.import_,
+        compact,
+        repair,
+        sync,
+        deploy,
+        doctor,
+        schema,
+        example,
+    ),
 ):
     cli.add_command(command)
