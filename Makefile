@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render dist clean
+.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render dist test-floors mutants clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
@@ -18,6 +18,8 @@ help:
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"
 	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
+	@echo "make mutants  40 planted faults, each of which the tests of its room must see; at most half an hour"
+	@echo "make test-floors  the quick start and some tests on the oldest versions that pyproject.toml allows, in build/floors"
 	@echo "make dist     an sdist, and the wheel that is built from it, in dist/"
 	@echo "make install  the set-up alone: all that the commands above, the tests and benchmarks/ need"
 
@@ -82,6 +84,9 @@ render: $(INSTALLED)
 	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
 	rm -f deploy/ray/wheels/*.whl  # made of the code of the day, where it is used
+
+mutants: install
+	$(BIN)/python scripts/mutants.py
 
 # The wheel is built from the sdist, so that the sdist is known to be whole.
 DIST ?= dist
