@@ -24,7 +24,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -293,10 +293,10 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
     return source.path, {"revision": source.revision} if source.revision else {}
 
 
-def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedConfig:
+def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PretrainedConfig:
     """Raises: ModelError where it cannot be read, or is no causal language model's."""
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
     except Exception as e:  # the call is all theirs

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 _LENGTH = re.compile(r"position|window|chunk|context|seq|length|block_size|topk", re.IGNORECASE)
 """Names of what counts tokens; a name too many costs a few rows of the self-check."""
@@ -26,7 +26,7 @@ _GROWN = "max_seq_len_cached"
 _LIMITS = ("original_max_position_embeddings", "max_position_embeddings")
 
 
-def told_by(config: PreTrainedConfig) -> Mapping[str, Any]:
+def told_by(config: PretrainedConfig) -> Mapping[str, Any]:
     """All that a configuration says, also by the names that transformers uses for all models
     (GPT-2's n_positions has another)."""
     said = config.to_dict()
