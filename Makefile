@@ -85,6 +85,23 @@ render: $(INSTALLED)
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
 	rm -f deploy/ray/wheels/*.whl  # made of the code of the day, where it is used
 
+# The oldest versions that pyproject.toml allows, but for torch, whose old versions indexes offer with CUDA alone: what the project is
+# tested with otherwise. MLflow 3.7 asks for sqlalchemy<3 and does not take 2.1. Warnings are no errors here: they are of old packages over new ones.
+FLOORS := build/floors
+PIP_FLOORS := $(FLOORS)/bin/pip install --quiet --disable-pip-version-check
+FLOOR_TESTS := tests/test_private_parts.py tests/test_job.py tests/store/test_journal.py tests/store/test_mlflow_mirror.py \
+  tests/engine/loading/test_factory.py tests/interventions/test_saved.py tests/report/test_heatmap.py tests/report/test_results.py
+
+test-floors:
+	rm -rf $(FLOORS)
+	$(PYTHON) -m venv $(FLOORS)
+	$(PIP_FLOORS) torch==2.13.0
+	$(FLOORS)/bin/python scripts/floors.py gguf peft server > $(FLOORS)/floors.txt
+	$(PIP_FLOORS) -r $(FLOORS)/floors.txt 'sqlalchemy<2.1' pytest pytest-timeout pytest-xdist hypothesis 'moto[s3,server]'
+	$(PIP_FLOORS) --no-deps -e .
+	$(FLOORS)/bin/raysearch submit jobs/quickstart.yaml --store $(FLOORS)/runs --tracking-uri sqlite:///$(FLOORS)/mlflow.db
+	$(FLOORS)/bin/python -m pytest -n 0 -m "not slow" -W default $(FLOOR_TESTS)
+
 mutants: install
 	$(BIN)/python scripts/mutants.py
 
