@@ -24,7 +24,7 @@ from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
-from raysearch.runner.retry import nothing_failed
+from raysearch.runner.retry import concluded
 from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
@@ -52,9 +52,18 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
 
     Raises: RaysearchError in one line.
     """
-    if retry and nothing_failed(found := find_run(where.store, name)):
-        say(f"run {found.info.id} is done and nothing in it failed: there is nothing to try again")
-        return 0
+    found = find_run(where.store, name)
+    search = concluded(found)
+    if search is not None and (search.failed.nothing or not retry):
+        if retry:
+            say(
+                f"run {found.info.id} is done and nothing in it failed: there is nothing to try again"
+            )
+            return 0
+        say(f"run {found.info.id} is done")
+        ended = RunOutcome(found, "done", search.snapshot(), search.these_pairs)
+        _Terminal(where).ended(ended)
+        return _code(ended, where)
     with _Terminal(where) as terminal:
         return _code(run.go_on(name, where, terminal, retry), where)
 
