@@ -49,7 +49,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="raysearch", standalone_mode=False)
     except RaysearchError as e:
-        click.echo(f"raysearch: {e}", err=True)
+        for line in (f"raysearch: {e}", *getattr(e, "__notes__", ())):
+            click.echo(line, err=True)
         code = e.exit_code
     except click.exceptions.Abort:  # what click makes of Ctrl-C before a search has begun
         click.echo("raysearch: interrupted", err=True)

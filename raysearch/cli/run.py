@@ -5,13 +5,14 @@ can help.
 """
 
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raysearch.cli.results import print_controls, print_table
-from raysearch.cli.terminal import console, say
+from raysearch.cli.terminal import console, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.control_comparison import beside
@@ -79,7 +80,13 @@ class _Terminal(ProgressDisplay):
         return Interrupt()
 
     def left(self, status: str, run: RunFolder) -> None:
-        say(f"{status}; go on with: {_resume(run, self._where)}")
+        """Says it, behind the error that ends the search, where there is one: what goes on stands
+        last."""
+        text, error = f"{status}; go on with: {_resume(run, self._where)}", sys.exc_info()[1]
+        if isinstance(error, Exception):
+            error.add_note(line_of_ours(text))
+        else:
+            say(text)
 
     def ended(self, ended: RunOutcome) -> None:
         if self._where.quiet:
