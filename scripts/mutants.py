@@ -249,8 +249,11 @@ def caught(mutant: Mutant, tree: Path) -> bool:
         file.write_text(whole)
 
 
-def passes(tree: Path, tests: Sequence[str], seconds: float | None = SECONDS) -> bool:
-    """Whether tests of `tree` pass, in `seconds`.
+def passes(
+    tree: Path, tests: Sequence[str], seconds: float | None = SECONDS, shown: bool = False
+) -> bool:
+    """Whether tests of `tree` pass, in `seconds`. `shown`: where they do not, pytest's last words
+    are printed.
 
     Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there.
     """
@@ -271,6 +274,8 @@ def passes(tree: Path, tests: Sequence[str], seconds: float | None = SECONDS) ->
         return False
     if done.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
         raise RuntimeError(f"pytest {' '.join(paths)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    if shown and done.returncode:
+        print(done.stdout[-4000:], file=sys.stderr)
     return done.returncode == 0
 
 
@@ -297,7 +302,7 @@ def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool, flo
             trees.put(copied(Path(folder) / str(worker)))
         tree = trees.get()
         rooms = dict.fromkeys(room for number in numbers for room in MUTANTS[number].tests)
-        if not passes(tree, list(rooms), None):
+        if not passes(tree, list(rooms), None, shown=True):
             raise RuntimeError("the tests fail without any fault: mend that first")
         trees.put(tree)
 
