@@ -53,8 +53,8 @@ MUTANTS = (
     Mutant("stats/e_process.py", "-math.log(self.miss)", "-math.log(2 * self.miss)", STATS),
     Mutant(
         "stats/e_process.py",
-        "_exact(self.threshold) - _exact(self.indifference)",
-        "_exact(self.threshold) + _exact(self.indifference)",
+        "_exact_decimal(self.threshold) - _exact_decimal(self.indifference)",
+        "_exact_decimal(self.threshold) + _exact_decimal(self.indifference)",
         STATS,
     ),
     Mutant(
@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant("search/criteria.py", "min(up, keep_up)", "max(up, keep_up)", SEARCH),
     Mutant(
         "proposers/base.py",
-        "self._proposed * (self._proposed + 1)",
-        "self._proposed + 1",
+        "return nth * (nth + 1) if most is None",
+        "return nth + 1 if most is None",
         ("proposers", "search"),
     ),
     Mutant(
@@ -100,8 +100,8 @@ MUTANTS = (
     ),
     Mutant(
         "search/trial.py",
-        "self.evidence.plus(len(counted), matches",
-        "self.evidence.plus(2 * len(counted), 2 * matches",
+        "self.evidence.add(len(counted), matches",
+        "self.evidence.add(2 * len(counted), 2 * matches",
         SEARCH,
     ),
     Mutant("search/trial.py", "wanted != pair.base", "wanted == pair.base", SEARCH),
@@ -115,8 +115,8 @@ MUTANTS = (
     Mutant("search/scheduler.py", "QUARANTINE = 3", "QUARANTINE = 2", SEARCH),
     Mutant(
         "search/scheduler.py",
-        "self._again.extend(_halves(out.group) if",
-        "self._again.extend(_halves(out.group)[:1] if",
+        "self._requeue.extend(_halves(out.group) if",
+        "self._requeue.extend(_halves(out.group)[:1] if",
         SEARCH,
     ),
     Mutant(
@@ -127,14 +127,14 @@ MUTANTS = (
     ),
     Mutant(
         "search/successive_halving.py",
-        "-int(-len(fits) * self._plan.keep // 1)",
-        "int(len(fits) * self._plan.keep)",
+        "-int(-len(fits) * self._keys.keep // 1)",
+        "int(len(fits) * self._keys.keep)",
         SEARCH,
     ),
     Mutant(
         "search/successive_halving.py",
-        "min(done, key=lambda f: f.merit)",
-        "max(done, key=lambda f: f.merit)",
+        "min(done, key=lambda f: f.rank)",
+        "max(done, key=lambda f: f.rank)",
         SEARCH,
     ),
     # What is asked, and of what.
@@ -207,14 +207,14 @@ MUTANTS = (
         ("engine/training",),
     ),
     # What is kept.
-    Mutant("store/journal.py", "for driver in sorted(reach):", "for driver in reach:", STORE),
-    Mutant("store/journal.py", '_sealed(text[:-_SEAL] + b"}"):', "text:", STORE),
+    Mutant("store/journal.py", "for driver in sorted(counts):", "for driver in counts:", STORE),
+    Mutant("store/journal.py", '_with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):', "text:", STORE),
     Mutant("storage/digests.py", "plain[_SUM] != checksum(plain)", "not plain[_SUM]", STORAGE),
     Mutant("storage/atomic_write.py", "os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_CLOEXEC", STORAGE),
     Mutant(
         "store/codec.py",
-        "if type(value) not in allowed:",
-        "if not isinstance(value, allowed):",
+        "if value is None and name in _SPARSE:",
+        "if name in _SPARSE:",
         STORE,
     ),
     Mutant(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import half_precision
+
 ROOT = Path(__file__).parent.parent
 SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct"
 OLD_PATHS_FAIL = ("-W", "error:raysearch.:DeprecationWarning")
@@ -43,14 +45,27 @@ def test_a_benchmark_runs_to_its_last_line(
 @pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no SmolLM2 in models/; make install fetches it")
 @pytest.mark.timeout(600)
 def test_a_precision_is_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
+    """Without float32 there is nothing to compare with, which is said in a line."""
     done = _run(
-        "half_precision.py", ("--layers", "1", "--pairs", "16", "--dtypes", "float32"), tmp_path
+        "half_precision.py", ("--layers", "1", "--pairs", "16", "--dtypes", "bfloat16"), tmp_path
     )
     assert done.returncode == 0, done.stderr
-    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| float32 |")]
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| bfloat16 |")]
     assert row.split(" | ")[1:3] == ["replay", "18"]
-    assert row.endswith("| 1.00 | 0 |")
-    assert done.stdout.splitlines()[-1].startswith("ratio: ")
+    assert row.endswith("| - | - |")
+    assert done.stdout.splitlines()[-1] == "ratio: none; float32 was not among --dtypes"
+
+
+def test_precisions_are_compared_with_float32_where_it_is_among_them() -> None:
+    row = {"variable": "x", "verdict": "accept", "iia": 0.9, "low": 0.7, "high": 1.0}
+    first = half_precision.Ran(half_precision.Clock(1.0, 10.0), {"h": row}, 0.0, "replay")
+    other = half_precision.Ran(
+        half_precision.Clock(1.0, 12.0), {"h": row | {"verdict": "reject"}}, 0.05, "replay"
+    )
+    assert half_precision._lines("float32", first, first)[0].endswith("| 1.00 | 0 |")
+    line, differs = half_precision._lines("bfloat16", other, first)
+    assert line == "| bfloat16 | replay | 1 | x 0 | 1.0 | 12.0 | 5.0% | 1.20 | 1 |"
+    assert differs.strip().startswith("h: reject (0.900 in [0.700, 1.000]) here, accept")
 
 
 @pytest.mark.slow
@@ -73,6 +88,7 @@ def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machi
     assert "--cpu" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_each_program_finds_what_it_imports_where_it_is_now(tmp_path: Path) -> None:
     rooms = [ROOT / "benchmarks", ROOT / "scripts"]

@@ -55,7 +55,7 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
     """
     found = find_run(where.store, name)
     search = concluded(found)
-    if search is not None and (search.failed.nothing or not retry):
+    if search is not None and (search.failed.is_empty or not retry):
         if retry:
             say(
                 f"run {found.info.id} is done and nothing in it failed: there is nothing to try again"

@@ -7,10 +7,10 @@ that will be asked for.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from raysearch.core.events import Encoded, Ids
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.attribution.attributor import Attributor
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
@@ -31,7 +31,6 @@ from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.build import trials
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.recipe import Recipe
 from raysearch.engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -39,28 +38,6 @@ log = logging.getLogger(__name__)
 LENT = 4
 """Of what captures may take, the canonical computation may keep one part in so many of what sources
 lend."""
-
-
-@dataclass(frozen=True)
-class RunnerSettings:
-    """How a replica works; but for `recipe` none of it changes an output.
-
-    `rows`: at most so many rows in a forward pass. `capture_bytes`: of runs kept, on the model's
-    device (None: by what is free there). `threads`: of torch on a CPU (None: as they are; it is a
-    setting of the whole process). `plain`: never batch. `recipe`: how subspaces are trained (None:
-    they are not). `files`: of sparse autoencoders. `scores`: that are read beside outputs.
-    """
-
-    rows: int = 64
-    capture_bytes: int | None = None
-    threads: int | None = None
-    plain: bool = False
-    recipe: Recipe | None = None
-    files: tuple[str, ...] = ()
-    scores: tuple[str, ...] = ()
-
-
-AS_THEY_COME = RunnerSettings()
 
 
 class ModelRunner:

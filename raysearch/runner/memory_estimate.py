@@ -31,10 +31,11 @@ comes back."""
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes. `run`: what is kept of the longest input (activations, keys, values); `block`: of all
-    inputs of the largest block of evidence; `inputs`: of all distinct inputs; `kept`: how much of
-    that at most; `batch`: of a full forward pass, besides; `replica`: all of one; `driver`: of the
-    search itself. `inputs_of_block`: how many inputs that block has.
+    """Bytes. `weights`: with `copies` of them in float32, which products of halves on a CPU go by
+    where there is room; `run`: what is kept of the longest input (activations, keys, values);
+    `block`: of all inputs of the largest block of evidence; `inputs`: of all distinct inputs;
+    `kept`: how much of that at most; `batch`: of a full forward pass, besides; `replica`: all of
+    one; `driver`: of the search itself. `inputs_of_block`: how many inputs that block has.
     """
 
     weights: int
@@ -46,6 +47,7 @@ class MemoryEstimate:
     batch: int
     replica: int
     driver: int
+    copies: int = 0
 
 
 def footprint(
@@ -56,12 +58,13 @@ def footprint(
     memory: float | None,
     models: int,
     hypotheses: int,
+    on_cpu: bool = True,
 ) -> MemoryEstimate:
     """Of a job. `test`: the indices of the test pairs that blocks are cut of; `memory`: GiB for
     what is kept, None as there is room.
 
-    `models`: how many a replica holds (two with the control random_model). Training's memory, on a
-    GPU its driver's, are not in it.
+    `models`: how many a replica holds (two with the control random_model); `on_cpu`: whether it may
+    run on a CPU. Training's memory, on a GPU its driver's, are not in it.
     """
     per_token = (_numbers_kept(looked) + looked.keys) * looked.item_bytes
     tokens = {
@@ -75,7 +78,8 @@ def footprint(
     longest, padded = max(tokens.values()), width_of(max(tokens.values()))
     every = per_token * sum(tokens.values())
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
-    kept, weights = min(every, budget), models * looked.weight_bytes
+    copies = models * looked.copied_bytes if on_cpu else 0
+    kept, weights = min(every, budget), models * looked.weight_bytes + copies
     batch = rows * (
         COPIES * per_token * padded
         + INSIDE * looked.widest * padded * looked.item_bytes
@@ -91,6 +95,7 @@ def footprint(
         batch=batch,
         replica=LIBRARIES + weights + kept + batch,
         driver=DRIVER + A_HYPOTHESIS * hypotheses,
+        copies=copies,
     )
 
 

@@ -15,7 +15,7 @@ from raysearch.runner.reopen import kept_question
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries, journal_summary
+from raysearch.store.run_history import journal_summary, read_entries
 
 
 def concluded(run: RunFolder) -> Search | None:
@@ -31,7 +31,7 @@ def concluded(run: RunFolder) -> Search | None:
             search = recorded_search(run, kept, question)
         except UnrecordedError:
             return None  # whoever goes on with it runs the proposer, and sees
-        for batch in entries(run):
+        for batch in read_entries(run):
             search.tell([e for e in batch if isinstance(e, JournalledEvent)])
         return search if search.done else None
 
@@ -40,7 +40,7 @@ def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:
     """Journals what is tried again. `search`: a new one of the same question, spent on finding out.
     Raises: StoreError."""
     failed = _failed(search, ledger.history())
-    if failed.nothing:
+    if failed.is_empty:
         front.say("retrying  nothing: nothing has failed so far")
         return
     controls = sum(

@@ -4,6 +4,7 @@ Invariants: shares nothing with the engine: modules, sides and columns are spell
 tiny models of `worlds`.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -70,7 +71,12 @@ def interchange(
         for handle in handles:
             handle.remove()
         handles = [_put(swap, lent[at]) for at, swap in enumerate(swaps)]
-        logits = model(input_ids=torch.tensor([list(base)])).logits[0, -1]
+        keep = (
+            {"logits_to_keep": 1}
+            if "logits_to_keep" in inspect.signature(model.forward).parameters
+            else {}
+        )
+        logits = model(input_ids=torch.tensor([list(base)]), **keep).logits[0, -1]
         for handle in handles:
             handle.remove()
     return logits.float()

@@ -7,7 +7,7 @@
     effect on a pair = min(1, |move| / |lead|): how much of the lead would be moved, either way, at most all of it
 
 Single pairs have moves of many times the lead, and of the wrong sign, where a network is far from
-linear: means of moves as they are lost more true sites (docs/searches.md has figures). Tokens of a
+linear: means of moves as they are lost more true sites (docs/reference/searches.md has figures). Tokens of a
 unit count as if none of them changed another: so it is but for time steps of a recurrent network.
 
 One run of each source and, for each counterfactual of a pair, one run of the base with one backward

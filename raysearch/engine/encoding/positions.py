@@ -7,7 +7,7 @@ position is a function of the pair alone.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raysearch.causal import EVERY, LAST, Take, index_of, taken, token
+from raysearch.causal import EVERY, LAST, Take, split_take, token_index, token_name
 from raysearch.core.events import Encoded, Ids
 from raysearch.errors import PositionError
 
@@ -35,7 +35,9 @@ def located(
     """
     asked = [p for p in dict.fromkeys(positions) if p not in (EVERY, LAST)]
     if EVERY in positions:
-        asked += [token(i) for i in range(_same_count(pair, sides)) if token(i) not in asked]
+        asked += [
+            token_name(i) for i in range(_same_count(pair, sides)) if token_name(i) not in asked
+        ]
     found: dict[str, list[Ids]] = {}
     for position in asked:
         found[position] = _taken(sides, position)
@@ -49,7 +51,7 @@ def every(encoded: Sequence[Encoded]) -> int:
     where they are not all as long."""
     first, counts = (
         encoded[0],
-        [sum(index_of(name) is not None for name in e.base_positions) for e in encoded],
+        [sum(token_index(name) is not None for name in e.base_positions) for e in encoded],
     )
     for e, count in zip(encoded, counts, strict=True):
         if count != counts[0]:
@@ -78,7 +80,7 @@ def _taken(sides: Sequence[PairSide], position: str) -> list[Ids]:
     """Its tokens in each of the sides."""
     whole, takes = [], []
     for side in sides:
-        name, take = taken(position, (*side.known, LAST))
+        name, take = split_take(position, (*side.known, LAST))
         whole.append((side.last,) if name == LAST else side.at(name))
         takes.append(take)
     fewest = min(map(len, whole))

@@ -26,7 +26,7 @@ from raysearch.engine.networks.detached import constant
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Replacements
-from raysearch.engine.patching.operations import Featurized, Interchange, Resample
+from raysearch.engine.patching.operations import Featurized, Interchange
 from raysearch.engine.patching.oracle import Run, oracle, seen_in
 from raysearch.engine.patching.rows import Patch, Row, Source
 
@@ -80,10 +80,7 @@ class CanonicalRunner:
         return bool(row.patches) and all(self._is_lent_its_own(row, patch) for patch in row.patches)
 
     def _is_lent_its_own(self, row: Row, patch: Patch) -> bool:
-        if (
-            not isinstance(patch.kind, Interchange | Resample | Featurized)
-            or len(patch.sources) != 1
-        ):
+        if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
             return False
         (source,) = patch.sources
         own = Source(Row(row.base), patch.point, patch.tokens, patch.features)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import Executor, PlainExecutor, cancels
+from raysearch.engine.execution.executors import Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import Prediction, checked, near_ties, predict, with_scores
 from raysearch.engine.networks.network import tokens_of
@@ -166,10 +166,7 @@ class Evaluator:
         decisions = self._decided(self._path, rows)
         if self._path is self._oracle:
             return decisions
-        brittle = {at for at, row in enumerate(rows) if cancels(row)}
-        return self._again(
-            rows, decisions, sorted(brittle | set(near_ties(decisions, self._tolerance)))
-        )
+        return self._again(rows, decisions, near_ties(decisions, self._tolerance))
 
     @torch.inference_mode()
     def _again(

@@ -18,7 +18,7 @@ from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.edits import Replacements, edits_of, sources_of
-from raysearch.engine.patching.operations import Add, Featurized, Interchange, Resample, Subtract
+from raysearch.engine.patching.operations import Featurized, Interchange
 from raysearch.engine.patching.rows import Patch, Row
 
 ExecutorName = Literal["replay", "batched", "plain"]
@@ -195,28 +195,11 @@ def _lent(rows: Iterable[Row]) -> set[str]:
     return own | _lent(sources) if sources else own
 
 
-def cancels(row: Row) -> bool:
-    """Whether a patch takes from an activation what is the same but for rounding, so that only
-    rounding is left.
-
-    A norm after it makes that large: each path then says something else, up to 2 logits apart
-    (measured on random models).
-    """
-    return any(
-        isinstance(p.kind, Add | Subtract) and len(p.sources) == 1 and _lends_its_own(row, p)
-        for p in row.patches
-    )
-
-
 def is_identity(row: Row, patch: Patch) -> bool:
-    """Whether the patch puts in what is there: its own activation, interchanged alone."""
-    if not isinstance(patch.kind, Interchange | Resample | Featurized) or len(patch.sources) != 1:
+    """Whether the patch puts in what is there: its own activation, interchanged alone, from the
+    same point after the same tokens."""
+    if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
         return False
-    return _lends_its_own(row, patch)
-
-
-def _lends_its_own(row: Row, patch: Patch) -> bool:
-    """Whether the source has the same point after the same tokens."""
     (source,) = patch.sources
     if source.run.patches or source.point != patch.point or source.features != patch.features:
         return False

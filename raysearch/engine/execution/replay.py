@@ -34,7 +34,6 @@ from raysearch.engine.networks.detached import constant
 from raysearch.engine.networks.hooks import (
     Edit,
     HookCall,
-    ModuleCall,
     output_activation,
     owned_hooks,
     seen,
@@ -100,7 +99,7 @@ class Replay:
 
     def joint_of(self, row: Row) -> EntryPoint:
         """Where `row` joins. It has a shape."""
-        return min(self._joint(patch, row) for patch in row.patches)
+        return min(self._joint(patch) for patch in row.patches)
 
     def logits(
         self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], lent: Replacements | None = None
@@ -168,11 +167,11 @@ class Replay:
         self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], lent: Replacements | None
     ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
         """What is patched at each joint: while its block runs, or after it."""
-        joints = sorted({self._joint(patch, row) for row in rows for patch in row.patches})
+        joints = sorted({self._joint(patch) for row in rows for patch in row.patches})
         edits = {}
         for joint in joints:
             own = [
-                Row(row.base, tuple(p for p in row.patches if self._joint(p, row) == joint))
+                Row(row.base, tuple(p for p in row.patches if self._joint(p) == joint))
                 for row in rows
             ]
             edits[joint] = edits_of(
@@ -184,13 +183,11 @@ class Replay:
             )
         return edits
 
-    def _joint(self, patch: Patch, row: Row) -> EntryPoint:
-        """Before the block in which the patch lies; after it, for its output as such, unless `row`
-        skips the block."""
+    def _joint(self, patch: Patch) -> EntryPoint:
+        """Before the block in which the patch lies; after it, for its output as such."""
         tap = self._taps.at(patch.point)
         assert tap.layer is not None, "a patch outside of the blocks is not replayed"
-        skipped = any(p.kind.lent == "input" and p.point == patch.point for p in row.patches)
-        return EntryPoint(tap.layer, tap.is_block and tap.side == "output" and not skipped)
+        return EntryPoint(tap.layer, tap.is_block and tap.side == "output")
 
     def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":
         found = self._templates.pop(shape, None)
@@ -292,7 +289,7 @@ class _Prefix(Cache):
 
 def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
     for edit in edits:
-        new = edit(hidden, HookCall(start, True, ModuleCall((), {}), False))
+        new = edit(hidden, HookCall(start, True))
         hidden = hidden if new is None else new
     return hidden
 

@@ -4,10 +4,10 @@ canonical computation to decide it.
 Each path is held against the canonical computation on rows such as will be asked for. What is
 measured is the error of the *gap* of the best two of what is compared (all ids, or the choices),
 for that is what an output hangs on; the largest error of a logit is several times it, and says
-nothing of outputs. It does of scores: where a job has them, in float32 what they read is held as
-well. A row whose gap is above `SAFETY` times the largest error that was seen, and above
-`least_near_tie`, is the path's to decide; the others are decided by the canonical computation. So
-outputs depend on no company.
+nothing of outputs. It does of scores: where a job has them, in float32 what they read is held too.
+A row whose gap is above `SAFETY` times the largest error that was seen, and above `least_near_tie`,
+is the path's to decide; the others are decided by the canonical computation. So outputs depend on
+no company.
 
 Invariants: a path that does not hold is not taken, and that is said; plain (the canonical
 computation) always holds; a network that makes discrete choices on its way (a mixture of experts)

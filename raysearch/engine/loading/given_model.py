@@ -23,11 +23,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.factory import LoadedModule, module_digest
-from raysearch.engine.loading.load import DTYPES, LoadedModel, ModelSource
+from raysearch.engine.loading.load import DTYPES, LoadedModel
 from raysearch.engine.networks.half_precision import drop_copies, slow_down, speed_up
-from raysearch.engine.networks.network import LoadedNetwork, NetworkSource
 from raysearch.errors import ModelError
 
 _NOT_OURS = ("torch", "transformers", "peft", "builtins")
@@ -114,7 +114,9 @@ class GivenModel:
             )
         return name
 
-    def loaded(self, wording: PromptFormat = PLAIN, by_content: bool = False) -> LoadedNetwork:
+    def loaded(
+        self, wording: PromptFormat = PLAIN, by_content: bool = False
+    ) -> LoadedModel | LoadedModule:
         """The model as a replica takes it. `by_content`: its digest is of its content even where it
         was read from files."""
         if self.read is not None and not by_content:
@@ -125,10 +127,6 @@ class GivenModel:
             if self.on_tensors
             else LoadedModel(*self.language, digest, self.dtype, wording)
         )
-
-    def as_source(self, wording: PromptFormat = PLAIN, by_content: bool = False) -> NetworkSource:
-        """The source of a replica that is this very model."""
-        return _Here(self, wording, by_content)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -147,18 +145,6 @@ class GivenModel:
                 module.training = True
             for parameter in trained:
                 parameter.requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class _Here:
-    """Nothing is read: the model is where its owner has put it, whatever device is asked."""
-
-    model: GivenModel
-    wording: PromptFormat
-    by_content: bool
-
-    def load(self, device: str) -> LoadedNetwork:
-        return self.model.loaded(self.wording, self.by_content)
 
 
 def read_from(source: ModelSource, loaded: LoadedModel) -> GivenModel:

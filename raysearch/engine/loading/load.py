@@ -33,8 +33,9 @@ from transformers.utils.hub import cached_file
 
 from raysearch.causal import Pair
 from raysearch.core.events import ComponentFacts, Encoded
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
@@ -42,7 +43,7 @@ from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.half_precision import speed_up
+from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.length_boundaries import most_tokens, told_by
 from raysearch.engine.networks.network import Encoder, LanguageModel
 from raysearch.errors import ModelError
@@ -51,27 +52,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of
-    `DTYPES`.
-
-    `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto");
-    None: all on one device. `trust_remote_code`: run the code that lies beside the weights.
-    `wording`: how texts are put to it.
-    """
-
-    path: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device_map: str | None = None
-    trust_remote_code: bool = False
-    wording: PromptFormat = PLAIN
-
-    def load(self, device: str = "cpu") -> "LoadedModel":
-        return load(self, device)
 
 
 @dataclass(frozen=True)
@@ -90,6 +70,28 @@ class LoadedModel:
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """The language model, and how texts become its tokens. Raises: ModelError."""
         return LanguageModel(self.model), self.encode
+
+    def summary(
+        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    ) -> "ModelSummary":
+        """What the model is, by its shapes alone. Raises: ModelError."""
+        network = LanguageModel(self.model)
+        taps, layers = Components(network), len(network.blocks)
+        return ModelSummary(
+            components=tuple(taps.facts(component) for component in components),
+            layers=layers,
+            width=network.width,
+            heads=network.heads,
+            path="replay" if network.can_replay else "batched",
+            weight_bytes=sum(p.numel() * p.itemsize for p in self.model.parameters()),
+            item_bytes=DTYPES[self.dtype].itemsize,
+            keys=_keys(self.model, layers) if network.can_replay else 0,
+            widest=widest_of(network.blocks),
+            logits=int(self.model.config.get_text_config().vocab_size),
+            encode=self.encode,
+            unused=self.unused,
+            copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
+        )
 
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """The same architecture with weights as its family initialises them, on the same device."""
@@ -117,7 +119,8 @@ class ModelSummary:
     """What is known of a model before it runs. `path`: how it is expected to be evaluated; each
     replica proves it.
 
-    `weight_bytes`: in the dtype that was asked; `item_bytes`: of one number in it. `keys`: numbers
+    `weight_bytes`: in the dtype that was asked; `copied_bytes`: of float32 copies of weights that a
+    replica on a CPU such as this one's keeps; `item_bytes`: of one number in it. `keys`: numbers
     that the keys and values of a token are, all layers together (0: none are kept); `widest`: the
     widest vector of a block; `logits`: how many there are at an answer. `encode`: how it sees
     pairs. `unused`: what lies with it and is left out, as far as its folder shows.
@@ -135,6 +138,7 @@ class ModelSummary:
     logits: int
     encode: Encoder
     unused: tuple[str, ...] = ()
+    copied_bytes: int = 0
 
 
 def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
@@ -204,24 +208,10 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
                 model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
         except Exception as e:
             raise _unloadable(base, "configuration", e) from e
-    network = LanguageModel(model)
-    taps = Components(network)
-    return ModelSummary(
-        components=tuple(taps.facts(component) for component in components),
-        layers=len(network.blocks),
-        width=network.width,
-        heads=network.heads,
-        path="replay" if network.can_replay else "batched",
-        weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
-        item_bytes=dtype.itemsize,
-        keys=_keys(model, len(network.blocks)) if network.can_replay else 0,
-        widest=widest_of(network.blocks),
-        logits=int(model.config.get_text_config().vocab_size),
-        encode=LoadedModel(model, tokenizer, "", source.dtype, source.wording).encode,
-        unused=unused(folder, source.trust_remote_code)
-        if (folder := Path(source.path).expanduser()).is_dir()
-        else (),
-    )
+    folder = Path(source.path).expanduser()
+    left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
+    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.wording, unused=left_out)
+    return loaded.summary((), components)
 
 
 def widest_of(blocks: Sequence[nn.Module]) -> int:

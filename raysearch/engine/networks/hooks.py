@@ -52,28 +52,10 @@ class ModuleCall:
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """One firing: how many tokens came before, whether it is the last, and what the module was
-    called with."""
+    """One firing: how many tokens came before, and whether it is the last."""
 
     first: int
     last: bool
-    call: ModuleCall
-    flat: bool
-    shape: tuple[int, int] | None = None
-
-    def input_like(
-        self, activation: Float[Tensor, "row token width"]
-    ) -> Float[Tensor, "row token width"]:
-        """The activation that the module was given. Raises: ModelError where it is not of the shape
-        of `activation`."""
-        given = seen(self.call.activation, self.flat, self.shape)
-        if given.shape != activation.shape:
-            raise ModelError(
-                f"a module that is given {tuple(given.shape)} and puts out "
-                f"{tuple(activation.shape)} cannot be skipped; "
-                "skip one that keeps the shape"
-            )
-        return given
 
 
 Edit = Callable[[Tensor, HookCall], Tensor | None]
@@ -174,7 +156,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
             (len(given), given.shape[1]) if isinstance(given, Tensor) and given.ndim == 3 else None
         )
 
-    def edited(activation: Any, call: ModuleCall) -> Tensor | None:
+    def edited(activation: Any) -> Tensor | None:
         nonlocal tokens
         fired[at] += 1
         whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
@@ -184,13 +166,13 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
             shaped, first = seen(activation, shape=whole), 0
         else:
             shaped, first = seen(activation, hook.flat, shape), tokens
-        moment = HookCall(first, fired[at] == hook.times, call, hook.flat, shape)
+        moment = HookCall(first, fired[at] == hook.times)
         tokens = first + shaped.shape[1]
         return hook.edit(shaped, moment)
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = ModuleCall(args, kwargs)
-        new = edited(call.activation, call)
+        new = edited(call.activation)
         if new is None:
             return None
         call = call.put(new)
@@ -200,7 +182,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
         activation = output_activation(output)
-        new = edited(activation, ModuleCall(args, kwargs))
+        new = edited(activation)
         if new is None:
             return None
         new = new.reshape(activation.shape)

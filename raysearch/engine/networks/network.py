@@ -128,14 +128,6 @@ class Network(Protocol):
         ...
 
 
-class NetworkSource(Protocol):
-    """Where a network comes from."""
-
-    def load(self, device: str) -> "LoadedNetwork":
-        """Raises: ModelError, one line, where it cannot be loaded."""
-        ...
-
-
 class LoadedNetwork(Protocol):
     """A model that was read, of whatever world: texts or tensors."""
 

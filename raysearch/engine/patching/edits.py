@@ -5,7 +5,6 @@ batch and nowhere else; patches alike (same point, kind, features, number of tok
 one.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookCall, HookSide
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.operations import Noise, Operation
+from raysearch.engine.patching.operations import Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import PositionError
 
@@ -75,15 +74,13 @@ def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
             return None
         edited = activation.clone()
         for (tap, writes), (rows, columns) in zip(rounds, wheres, strict=True):
-            _write(edited, tap, writes, rows, columns - moment.first, moment)
+            _write(edited, tap, writes, rows, columns - moment.first)
         return edited
 
     return edit
 
 
-def _write(
-    edited: Tensor, tap: HookPoint, writes: Writes, rows: Tensor, columns: Tensor, moment: HookCall
-) -> None:
+def _write(edited: Tensor, tap: HookPoint, writes: Writes, rows: Tensor, columns: Tensor) -> None:
     """Where only some of a unit's tokens are run now (a recurrent network's steps), each token is
     an item of its own."""
     device, tokens = edited.device, writes.tokens
@@ -97,12 +94,7 @@ def _write(
     where = rows.to(device), columns.to(device)
     vector = tap_columns(tap, writes.features)
     base = _items(edited[where], vector, tokens)
-    source = (
-        _items(moment.input_like(edited)[where], vector, tokens)
-        if writes.kind.lent == "input"
-        else lent
-    )
-    new = writes.kind.forward(base, source).flatten(0, 1)
+    new = writes.kind.forward(base, lent).flatten(0, 1)
     if vector is None:
         edited[where] = new
     else:
@@ -117,15 +109,12 @@ def tap_columns(tap: HookPoint, features: FeatureIndices) -> Tensor | None:
     return chosen if tap.columns is None else tap.columns[chosen]
 
 
-def lent_to(patch: Patch, base: object, at: HookPoint, look: Look) -> Tensor | None:
-    """What a patch is lent, of shape (token, feature): from its sources (their mean), or drawn.
-    None where nothing is.
+def lent_to(patch: Patch, look: Look) -> Tensor | None:
+    """Returns what replaces the activation, of shape (token, feature): that of the patch's source,
+    or the mean over several. None where nothing comes from a source.
 
     Raises: PositionError where a source has fewer tokens than it should lend.
     """
-    if patch.kind.lent == "noise":
-        width = at.width if patch.features is None else len(patch.features)
-        return _noise(patch, base, width)
     if patch.kind.lent != "source":
         return None
     return (
@@ -145,21 +134,6 @@ def _taken(source: Source, seen: Float[Tensor, "token width"]) -> Float[Tensor, 
     return tokens if source.features is None else tokens[:, list(source.features)]
 
 
-def _noise(patch: Patch, base: object, width: int) -> Float[Tensor, "token feature"]:
-    """Standard normal numbers (float32), a function of the seed, the base up to where they go, the
-    point, the tokens and the features.
-
-    Up to there: what follows, such as an answer that is begun, changes no noise.
-    """
-    assert isinstance(patch.kind, Noise)
-    before = base[: max(patch.tokens) + 1] if isinstance(base, tuple) else base
-    what = repr((patch.kind.seed, before, patch.point, patch.tokens, patch.features)).encode()
-    generator = torch.Generator().manual_seed(
-        int.from_bytes(hashlib.sha256(what).digest()[:7], "big")
-    )
-    return torch.randn((len(patch.tokens), width), generator=generator)
-
-
 def _items(
     tokens: Float[Tensor, "flat width"], vector: Tensor | None, count: int
 ) -> Float[Tensor, "item token feature"]:
@@ -167,7 +141,7 @@ def _items(
     return chosen.reshape(-1, count, chosen.shape[-1])
 
 
-_Numbered = list[tuple[int, Row, list[Patch]]]
+_Numbered = list[tuple[int, list[Patch]]]
 
 
 def _places(
@@ -183,7 +157,7 @@ def _places(
             own.setdefault(place, []).append(patch)
             places.setdefault(place, (tap, []))
         for place, patches in own.items():
-            places[place][1].append((at, row, patches))
+            places[place][1].append((at, patches))
     return places
 
 
@@ -193,7 +167,7 @@ def _round_by_round(
     """First the first patch of every row, then the second, ...; in each round, those alike
     together."""
     rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
-    for at, row, patches in rows:
+    for at, patches in rows:
         for turn, patch in enumerate(patches):
             tap = taps.at(patch.point)
             alike = turn, patch.point, patch.kind, patch.features, len(patch.tokens)
@@ -202,7 +176,7 @@ def _round_by_round(
             )
             writes.rows += [at] * len(patch.tokens)
             writes.columns += [pads[at] + token for token in patch.tokens]
-            own = lent_to(patch, row.base, tap, look) if lent is None else lent[at]
+            own = lent_to(patch, look) if lent is None else lent[at]
             if own is not None:
                 writes.lent.append(own)
     return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]

@@ -91,9 +91,7 @@ def edits(
         return [_written(taps, patch, own) for patch, own in zip(row.patches, lent, strict=True)]
     lend = lend or (lambda run, points: seen_in(network, taps, run, points))
     seen = {run: lend(run, points) for run, points in sources_of([row]).items()}
-    owns = [
-        lent_to(p, row.base, taps.at(p.point), lambda s: seen[s.run][s.point]) for p in row.patches
-    ]
+    owns = [lent_to(p, lambda s: seen[s.run][s.point]) for p in row.patches]
     return [_written(taps, patch, own) for patch, own in zip(row.patches, owns, strict=True)]
 
 
@@ -160,8 +158,6 @@ def _written(taps: Components, patch: Patch, own: Tensor | None) -> Edit:
         edited = activation.clone()
         chosen = slice(None) if columns is None else columns.to(activation.device)
         source = own if own is None else own[items].to(activation)
-        if patch.kind.lent == "input":
-            source = moment.input_like(activation)[0, at][:, chosen]
         new = patch.kind.forward(
             edited[0, at][:, chosen][None], None if source is None else source[None]
         )[0]

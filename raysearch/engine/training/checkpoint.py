@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import to_bytes
-from raysearch.engine.training.recipe import Recipe
 from raysearch.errors import ResumeError
 
 LossPoint = tuple[int, float, float | None]
@@ -81,7 +81,7 @@ class Checkpoint:
             self.waited += 1
             self.stopped = 0 < patience <= self.waited
 
-    def to_bytes(self, recipe: Recipe) -> bytes:
+    def to_bytes(self, recipe: FitKeys) -> bytes:
         """All that is needed to go on."""
         tensors = {f"featurizer.{name}": t for name, t in self.featurizer.state_dict().items()}
         moments_of = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
@@ -93,7 +93,7 @@ class Checkpoint:
             tensors["best"] = torch.frombuffer(bytearray(self.best), dtype=torch.uint8)
         facts = {
             "name": self.name,
-            "recipe": asdict(recipe),
+            "recipe": recipe.of_a_step,
             "step": self.step,
             "losses": self.losses,
             "points": self.points,
@@ -108,14 +108,14 @@ class Checkpoint:
             {"fit": canonical_json(facts)},
         )
 
-    def take_up(self, state: bytes, recipe: Recipe) -> None:
+    def take_up(self, state: bytes, recipe: FitKeys) -> None:
         """Becomes what `to_bytes` was made of. Raises: ResumeError where that was another fit, or
         asked for otherwise."""
         assert self.optimizer is not None, "what is not trained is not gone on with"
         tensors, facts = _read(state)
         if (facts["name"], facts["recipe"]) != (
             self.name,
-            json.loads(canonical_json(asdict(recipe))),
+            json.loads(canonical_json(recipe.of_a_step)),
         ):
             what = "recipe" if facts["name"] == self.name else f"fit ({facts['name']})"
             raise ResumeError(

@@ -1,83 +1,33 @@
-"""How a featurizer is trained: steps, batches, optimiser, schedule, loss, validation.
+"""The optimizer of a featurizer, and which pairs each step of training takes.
 
-Invariants: what happens in a step is a function of the recipe, the step, the seed and the pairs,
-never of where training began or paused: a fit can be gone on with at any step.
+Invariants: what happens in a step is a function of the job's `fit` keys, the step, the seed and
+the pairs, so that training can go on from any step.
 """
 
-import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
-from raysearch.core.choices import Loss, Optimizer, Schedule
+from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.featurizer import Featurizer
-from raysearch.errors import JobError
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The defaults of all of it are those of a job's `fit`.
-
-    `warmup`: share of the steps in which the learning rate rises from 0. `validation`: share of the
-    fit pairs that is not trained on. `evaluate`: how often they are looked at over the whole
-    training; `rungs`: steps at which seeds are compared, so that they are looked at there too.
-    `patience`: stop after so many looks without improvement (0: never). `boundary_learning_rate`:
-    of parameters that are a boundary. `weight_decay`: of adamw. `temperature`: from which a soft
-    boundary or mask is cooled, `penalty`: the weight of its width in the loss (None: as the
-    method's authors have it).
-    """
-
-    steps: int
-    batch: int
-    learning_rate: float
-    optimizer: Optimizer
-    schedule: Schedule
-    warmup: float
-    loss: Loss
-    validation: float
-    evaluate: int
-    patience: int
-    boundary_learning_rate: float
-    weight_decay: float
-    temperature: float | None
-    penalty: float | None
-    rungs: tuple[int, ...]
-
-    def factor(self, step: int) -> float:
-        """By what the learning rates are multiplied in `step` (from 0): as transformers' schedules
-        do."""
-        warm = round(self.warmup * self.steps)
-        if step < warm:
-            return step / max(1, warm)
-        done = (step - warm) / max(1, self.steps - warm)
-        if self.schedule == "linear":
-            return 1.0 - done
-        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
-
-    def is_looked_at(self, step: int) -> bool:
-        """Whether the validation part is run once `step` steps are done."""
-        regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
-        return regular or step in self.rungs
-
-    def optimizer_of(self, featurizer: Featurizer) -> torch.optim.Optimizer:
-        """A new one, on the featurizer's parameters; its groups' rates are those that `factor`
-        multiplies."""
-        groups = [
-            {"params": parameters, "lr": rate, "rate": rate}
-            for name, parameters in featurizer.parameter_groups().items()
-            for rate in [self.boundary_learning_rate if name == "boundary" else self.learning_rate]
-            if parameters
-        ]
-        if self.optimizer == "adam":
-            return torch.optim.Adam(groups)
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(groups)
-        raise JobError(f"{self.optimizer!r} is no optimizer; it may be adam, adamw or sgd")
+def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimizer:
+    """Returns a new optimizer of the featurizer's parameters; the `rate` of each of its groups is
+    what `set_rates` multiplies."""
+    groups = [
+        {"params": parameters, "lr": rate, "rate": rate}
+        for name, parameters in featurizer.parameter_groups().items()
+        for rate in [recipe.boundary_learning_rate if name == "boundary" else recipe.learning_rate]
+        if parameters
+    ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(groups)
 
 
 def divided(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.events import Encoded, Ids
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
@@ -29,7 +30,7 @@ from raysearch.engine.training.checkpoint import Checkpoint
 from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
 from raysearch.engine.training.initialise import initialise
-from raysearch.engine.training.recipe import Recipe, batch_of, divided
+from raysearch.engine.training.recipe import batch_of, divided, optimizer_of
 from raysearch.engine.training.training_rows import RowLoss, RowRunner, TrainingRow
 from raysearch.engine.training.unit import CapturedUnit, captured, inputs_of, turns_of, unit_of
 from raysearch.errors import JobError
@@ -51,7 +52,7 @@ class Trainer:
         taps: Components,
         path: Executor,
         captures: ActivationCache,
-        recipe: Recipe,
+        recipe: FitKeys,
         tolerance: float,
         rows: RowLimit,
     ) -> None:
@@ -189,7 +190,7 @@ class Trainer:
         featurizer.to(self._network.device)
         name = f"intervention {asked.intervention.id}, seed {asked.seed}"
         progress = Checkpoint(
-            name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None
+            name, featurizer, optimizer_of(self._recipe, featurizer) if given is None else None
         )
         if asked.state is not None:
             progress.take_up(asked.state, self._recipe)

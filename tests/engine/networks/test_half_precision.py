@@ -1,5 +1,5 @@
-"""Products of halves on a CPU: the same numbers, but for one rounding, by whichever way is faster,
-with copies of the weights or without."""
+"""Products of halves on a CPU: the same numbers, but for one rounding, by the faster way, with
+copies of the weights or without."""
 
 import copy
 
