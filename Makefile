@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
-.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render clean
+.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render dist test-floors mutants clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
@@ -18,6 +18,9 @@ help:
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"
 	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
+	@echo "make mutants  40 planted faults, each of which the tests of its room must see; at most half an hour"
+	@echo "make test-floors  the quick start and some tests on the oldest versions that pyproject.toml allows, in build/floors"
+	@echo "make dist     an sdist, and the wheel that is built from it, in dist/"
 	@echo "make install  the set-up alone: all that the commands above, the tests and benchmarks/ need"
 
 install: $(INSTALLED) $(MODEL)
@@ -81,6 +84,33 @@ render: $(INSTALLED)
 	$(BIN)/raysearch deploy render compose jobs/quickstart.yaml --to deploy
 	$(BIN)/raysearch deploy render ray jobs/quickstart.yaml --to deploy
 	rm -f deploy/ray/wheels/*.whl  # made of the code of the day, where it is used
+
+# The oldest versions that pyproject.toml allows, but for torch, whose old versions indexes offer with CUDA alone: what the project is
+# tested with otherwise. MLflow 3.7 asks for sqlalchemy<3 and does not take 2.1. Warnings are no errors here: they are of old packages over new ones.
+FLOORS := build/floors
+PIP_FLOORS := $(FLOORS)/bin/pip install --quiet --disable-pip-version-check
+FLOOR_TESTS := tests/test_private_parts.py tests/test_job.py tests/store/test_journal.py tests/store/test_mlflow_mirror.py \
+  tests/engine/loading/test_factory.py tests/interventions/test_saved.py tests/report/test_heatmap.py tests/report/test_results.py
+
+test-floors:
+	rm -rf $(FLOORS)
+	$(PYTHON) -m venv $(FLOORS)
+	$(PIP_FLOORS) torch==2.13.0
+	$(FLOORS)/bin/python scripts/floors.py gguf peft server > $(FLOORS)/floors.txt
+	$(PIP_FLOORS) -r $(FLOORS)/floors.txt 'sqlalchemy<2.1' pytest pytest-timeout pytest-xdist hypothesis 'moto[s3,server]'
+	$(PIP_FLOORS) --no-deps -e .
+	$(FLOORS)/bin/raysearch submit jobs/quickstart.yaml --store $(FLOORS)/runs --tracking-uri sqlite:///$(FLOORS)/mlflow.db
+	$(FLOORS)/bin/python -m pytest -n 0 -m "not slow" -W default $(FLOOR_TESTS)
+
+mutants: install
+	$(BIN)/python scripts/mutants.py
+
+# The wheel is built from the sdist, so that the sdist is known to be whole.
+DIST ?= dist
+dist: $(INSTALLED)
+	rm -f $(DIST)/raysearch_alignment-*
+	$(BIN)/python -c 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])' $(DIST)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(DIST) $(DIST)/raysearch_alignment-*.tar.gz
 
 # Warnings are errors, and a link that leads nowhere is one.
 docs: $(INSTALLED)

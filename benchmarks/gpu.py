@@ -28,7 +28,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
 )
 
@@ -49,7 +49,7 @@ LLAMA = {
     "max_position_embeddings": 8192,
     "rms_norm_eps": 1e-5,
 }
-SHAPES: dict[str, PreTrainedConfig] = {
+SHAPES: dict[str, PretrainedConfig] = {
     "gpt2": GPT2Config(**GPT2, bos_token_id=0, eos_token_id=0),
     "llama_1b": LlamaConfig(
         **LLAMA,
@@ -66,7 +66,7 @@ SHAPES: dict[str, PreTrainedConfig] = {
         num_attention_heads=32,
     ),
 }
-TINY: dict[str, PreTrainedConfig] = {
+TINY: dict[str, PretrainedConfig] = {
     "gpt2": GPT2Config(**{**GPT2, "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 512}, bos_token_id=0, eos_token_id=0),
     "llama_1b": LlamaConfig(
         **{**LLAMA, "vocab_size": 512, "num_key_value_heads": 2}, hidden_size=64, intermediate_size=128,
@@ -300,7 +300,7 @@ def drawn(vocab: int, tokens: int) -> tuple[Encoded, ...]:
 
 
 def build(
-    config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, seed: int = 0
+    config: PretrainedConfig, device: torch.device, dtype: torch.dtype, seed: int = 0
 ) -> PreTrainedModel:
     """A model with random weights, made on the device itself."""
     with torch.device("meta"):

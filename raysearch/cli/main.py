@@ -22,6 +22,7 @@ from raysearch.cli import share as sharing
 from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
 from raysearch.cli.doctor import doctor
+from raysearch.cli.example import example
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
@@ -48,7 +49,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="raysearch", standalone_mode=False)
     except RaysearchError as e:
-        click.echo(f"raysearch: {e}", err=True)
+        for line in (f"raysearch: {e}", *getattr(e, "__notes__", ())):
+            click.echo(line, err=True)
         code = e.exit_code
     except click.exceptions.Abort:  # what click makes of Ctrl-C before a search has begun
         click.echo("raysearch: interrupted", err=True)
@@ -76,7 +78,8 @@ def _interrupt(*_: object) -> None:
 def cli() -> None:
     """Where in this network does that variable live? Alignment search with error control.
 
-    Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`.
+    Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`; `raysearch example`
+    writes a job to try.
 
     Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one
     command; --set alone is not.
@@ -272,6 +275,17 @@ def results(
 
 for command in (
     *(watching.status, watching.logs, watching.stop, watching.jobs),
-    *(report, sharing.export, sharing.import_, compact, repair, sync, deploy, doctor, schema),
+    *(
+        report,
+        sharing.export,
+        sharing.import_,
+        compact,
+        repair,
+        sync,
+        deploy,
+        doctor,
+        schema,
+        example,
+    ),
 ):
     cli.add_command(command)

@@ -5,13 +5,14 @@ can help.
 """
 
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raysearch.cli.results import print_controls, print_table
-from raysearch.cli.terminal import console, say
+from raysearch.cli.terminal import console, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.control_comparison import beside
@@ -24,7 +25,7 @@ from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
-from raysearch.runner.retry import nothing_failed
+from raysearch.runner.retry import concluded
 from raysearch.store.run_folder import RunFolder, find_run
 
 FAILED_TOO_MANY = 3
@@ -52,9 +53,18 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
 
     Raises: RaysearchError in one line.
     """
-    if retry and nothing_failed(found := find_run(where.store, name)):
-        say(f"run {found.info.id} is done and nothing in it failed: there is nothing to try again")
-        return 0
+    found = find_run(where.store, name)
+    search = concluded(found)
+    if search is not None and (search.failed.is_empty or not retry):
+        if retry:
+            say(
+                f"run {found.info.id} is done and nothing in it failed: there is nothing to try again"
+            )
+            return 0
+        say(f"run {found.info.id} is done")
+        ended = RunOutcome(found, "done", search.snapshot(), search.these_pairs)
+        _Terminal(where).ended(ended)
+        return _code(ended, where)
     with _Terminal(where) as terminal:
         return _code(run.go_on(name, where, terminal, retry), where)
 
@@ -70,7 +80,13 @@ class _Terminal(ProgressDisplay):
         return Interrupt()
 
     def left(self, status: str, run: RunFolder) -> None:
-        say(f"{status}; go on with: {_resume(run, self._where)}")
+        """Says it, behind the error that ends the search, where there is one: what goes on stands
+        last."""
+        text, error = f"{status}; go on with: {_resume(run, self._where)}", sys.exc_info()[1]
+        if isinstance(error, Exception):
+            error.add_note(line_of_ours(text))
+        else:
+            say(text)
 
     def ended(self, ended: RunOutcome) -> None:
         if self._where.quiet:

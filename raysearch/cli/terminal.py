@@ -18,7 +18,12 @@ from raysearch.visible_text import for_stream, visible
 
 def say(text: str) -> None:
     """A line of ours, on stderr."""
-    print(f"raysearch: {visible(text)}", file=sys.stderr)
+    print(line_of_ours(text), file=sys.stderr)
+
+
+def line_of_ours(text: str) -> str:
+    """Returns the line in which raysearch itself says `text`."""
+    return f"raysearch: {visible(text)}"
 
 
 def tell(text: str) -> None:

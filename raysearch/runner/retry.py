@@ -8,6 +8,7 @@ there, the run goes on as after any crash, and any `resume` finishes it.
 from collections.abc import Iterable, Sequence
 
 from raysearch.core.events import JournalledEvent, Retried
+from raysearch.report.page import FILE as PAGE
 from raysearch.runner.frontend import Frontend
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
 from raysearch.runner.reopen import kept_question
@@ -17,20 +18,22 @@ from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import journal_summary, read_entries
 
 
-def nothing_failed(run: RunFolder) -> bool:
-    """Whether the run is done and nothing in it failed, by its journal, without the model. Raises:
-    StoreError, ResumeError."""
-    if journal_summary(run).ended != "done":
-        return False
+def concluded(run: RunFolder) -> Search | None:
+    """Returns the search of a run that is done, as its journal has it, without the model; None where
+    something is left to do, or only the user's proposer can tell.
+
+    Raises: StoreError, ResumeError.
+    """
+    if journal_summary(run).ended != "done" or not run.folder.exists(PAGE):
+        return None
     with kept_question(run) as (kept, question):
         try:
             search = recorded_search(run, kept, question)
         except UnrecordedError:
-            return False  # whoever goes on with it runs the proposer, and sees
-        return _failed(
-            search,
-            ([e for e in batch if isinstance(e, JournalledEvent)] for batch in read_entries(run)),
-        ).is_empty
+            return None  # whoever goes on with it runs the proposer, and sees
+        for batch in read_entries(run):
+            search.tell([e for e in batch if isinstance(e, JournalledEvent)])
+        return search if search.done else None
 
 
 def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from raysearch import load_intervention
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
+from tests.edited import unended
 
 pytestmark = pytest.mark.timeout(1200)  # whole searches, on machines that do other things too
 
@@ -283,6 +284,7 @@ def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_fi
     assert (
         'cfg.json says normalize_activations: "layer_norm"; read is only "none"' in refused.stderr
     )
+    unended(run)
     changed = shell("resume", str(run), "--pool", "local", "-q")
     assert changed.returncode == 2
     job.write_text(yaml.safe_dump({**JOB, "space": {**space, "layers": [2]}, "controls": []}))

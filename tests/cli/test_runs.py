@@ -21,7 +21,7 @@ from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
-from tests.edited import edit_info
+from tests.edited import edit_info, unended
 from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
@@ -281,6 +281,7 @@ def test_resume_refuses_what_would_mix_verdicts(
 
     def refused(edit: Callable[[], object], says: str) -> None:
         shutil.copytree(undisturbed, copy)
+        unended(copy)
         edit()
         done = shell("resume", str(copy), "--pool", "local", "-q")
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
@@ -343,6 +344,7 @@ def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
         copy,
         versions=dict.fromkeys(json.loads((copy / "run.json").read_text())["versions"], "0.0.1"),
     )
+    unended(copy)
     done = shell("resume", str(copy), "--pool", "local", "-q")
     assert done.returncode == 0, done.stderr
     assert _verdicts(shell, copy) == _verdicts(shell, fewer)

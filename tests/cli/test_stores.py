@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(once: Once, she
         shell.folder / "limited.py", "run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=16"
     )
     assert full.returncode == 2, full.stderr
-    hint, line = full.stderr.splitlines()
+    line, hint = full.stderr.splitlines()
     assert hint.startswith("raysearch: failed; go on with: raysearch resume /")
     assert "cannot be written (File too large)" in line
     done = shell(*hint.split("go on with: raysearch ")[1].split(), "-q")

@@ -17,7 +17,9 @@ from raysearch.errors import RaysearchError
 from raysearch.job import Job
 from raysearch.runner.pools import spec_of
 from raysearch.runner.resolved_job import resolve
+from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
+from tests.edited import unended
 from tests.once import Once
 
 HANDCRAFTED = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
@@ -109,6 +111,7 @@ def test_a_killed_search_resumes_to_the_same_verdicts_and_draws_no_pair_again(
 def test_resume_refuses_a_network_that_is_another_by_now(shell: Shell) -> None:
     job = _job(shell.folder)
     assert shell("run", str(job), *LOCAL).returncode == 0
+    unended(find_run(shell.folder / "runs", "latest").path)
     (shell.folder / "mine.py").write_text(MINE.replace("10 *", "11 *"))
     done = shell("resume", "latest", "--pool", "local", "-q")
     assert (done.returncode, "began with a model of digest" in done.stderr) == (2, True), (

@@ -162,7 +162,7 @@ def test_a_part_of_it_that_dies_is_named_with_the_command_that_goes_on(
     _, said = driver.communicate()
     (run,) = (tmp_path / "runs").iterdir()
     assert driver.returncode == 4, said
-    assert f"raysearch: failed; go on with: raysearch resume {run}" in said
+    assert said.endswith(f"raysearch: failed; go on with: raysearch resume {run}\n")
     assert (
         f"raysearch: {part} of this search's own Ray (process {dies.pid}) was killed by signal 9"
         in said

@@ -27,7 +27,7 @@ from transformers import (
     Olmo2Config,
     OPTConfig,
     Phi3Config,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -155,7 +155,7 @@ def model_of(
 
 
 def model_from(
-    config: PreTrainedConfig, seed: int = 0, scale: float = 1.0, attention: str | None = None
+    config: PretrainedConfig, seed: int = 0, scale: float = 1.0, attention: str | None = None
 ) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)

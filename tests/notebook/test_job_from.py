@@ -21,6 +21,7 @@ from raysearch.engine.networks.half_precision import speed_up
 from raysearch.notebook.job_from import asked
 from raysearch.problems import add_three, hierarchical_equality
 from tests.cli.conftest import QUICKSTART, ROOT
+from tests.edited import unended
 from tests.notebook.kernel import kernel
 
 PLANTED = QUICKSTART.parent / "planted" / "model"
@@ -157,7 +158,7 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
         (["status", run.place], 0, "done"),
         (["report", run.place], 0, "report.html"),
         (["export", run.place, accepted, "--to", str(tmp_path / "found")], 0, "found"),
-        (["resume", run.place, "--pool", "local"], 2, "give it again, in Python: rs.resume("),
+        (["resume", run.place, "--pool", "local"], 0, "is done"),
         (
             ["plan", job],
             2,
@@ -182,6 +183,9 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
     saved = rs.load_intervention(str(tmp_path / "found"))
     assert saved.model is not None
     assert saved.model.digest == run.info.model_digest
+    unended(Path(run.place))
+    done = CliRunner().invoke(cli, ["resume", run.place, "--pool", "local"])
+    assert "give it again, in Python: rs.resume(" in str(done.exception)
 
 
 def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that_no_file_has(

@@ -23,7 +23,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -285,11 +285,11 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
     return source.path, {"revision": source.revision} if source.revision else {}
 
 
-def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedConfig:
+def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PretrainedConfig:
     """Reads the configuration. Raises: ModelError if it cannot be read, or is no causal language
     model's."""
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
     except Exception as e:  # any error of transformers

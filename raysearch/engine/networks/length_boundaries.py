@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 _LENGTH = re.compile(r"position|window|chunk|context|seq|length|block_size|topk", re.IGNORECASE)
 """Names of settings that count tokens. A name too many costs a few rows of the self-check."""
@@ -27,7 +27,7 @@ to."""
 _LIMITS = ("original_max_position_embeddings", "max_position_embeddings")
 
 
-def config_values(config: PreTrainedConfig) -> Mapping[str, Any]:
+def config_values(config: PretrainedConfig) -> Mapping[str, Any]:
     """Returns all settings of a configuration, also under the names that transformers uses for
     every model (GPT-2 calls one n_positions)."""
     values = config.to_dict()

@@ -14,7 +14,7 @@ from transformers import (
     MistralConfig,
     Phi3Config,
     PhimoeConfig,
-    PreTrainedConfig,
+    PretrainedConfig,
 )
 
 from raysearch.core.events import Ids, Task
@@ -48,7 +48,7 @@ LONG = {
     "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, 9.0, 30.0, 90.0], "rope_theta": 10000.0,
     "original_max_position_embeddings": LIMIT, "factor": 8.0,
 }  # fmt: skip
-CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "longrope": lambda: Phi3Config(
         **SIZES, max_position_embeddings=48, original_max_position_embeddings=LIMIT, rope_parameters=dict(LONG)
     ),

@@ -1,0 +1,51 @@
+"""`raysearch example`: a job to begin with, and the model that it searches, from this very
+installation.
+
+Invariants: nothing that is there already is written over.
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+"""In a checkout, links to files in jobs/; in a wheel, the files. A job's model lies beside it."""
+
+
+@click.command()
+@click.argument(
+    "name",
+    type=click.Choice(sorted(path.stem for path in EXAMPLES.glob("*.yaml"))),
+    default="quickstart",
+)
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="The folder to write to. Default: this one.",
+)
+def example(name: str, to: Path) -> int:
+    """Write a job file to begin with, and the model that it searches."""
+    from raysearch.cli.terminal import say, tell
+    from raysearch.errors import JobError, StoreError
+    from raysearch.job import Job
+    from raysearch.storage.atomic_write import why, write_below
+
+    job = EXAMPLES / f"{name}.yaml"
+    model = EXAMPLES / Path(Job.load(job).model.path).relative_to(job.resolve().parent)
+    places = [path.relative_to(EXAMPLES) for path in (job, model)]
+    for place in places:
+        if os.path.lexists(to / place):
+            raise JobError(f"{to / place}: is there already; give --to another folder")
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(f"{to}: cannot be made ({why(e)}); give --to another folder") from e
+    for path in (*sorted(model.iterdir()), job):
+        write_below(to, path.relative_to(EXAMPLES).parts, path.read_bytes())
+    for place in places:
+        tell(str(to / place))
+    say(f"go on with: raysearch submit {shlex.quote(str(to / places[0]))}")
+    return 0

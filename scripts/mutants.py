@@ -1,0 +1,341 @@
+"""Plants faults, one at a time, in a copy of this tree, and looks whether the tests of the fault's
+own room see it: `make mutants`.
+
+    python scripts/mutants.py                    # all 40
+    python scripts/mutants.py 3 17 --workers 1   # some of them, by number
+
+Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without
+any fault the same tests pass; it is an error if one survives.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300
+"""Of one fault. Tests that do not end have seen it, too."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in raysearch/`file`, `new` stands where `old` stood. `tests`: files and folders of
+    tests/ some test of which fails then."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+STATS, SEARCH = ("stats",), ("search",)
+REPLAY = ("engine/execution/test_replay.py", "engine/execution/test_executors.py")
+PATCHING = ("engine/patching",)
+STORE, STORAGE = ("store",), ("storage", "store")
+
+MUTANTS = (
+    # The promise on errors.
+    Mutant(
+        "stats/e_process.py",
+        "math.log(self.hypotheses / self.false_accept)",
+        "math.log(1 / self.false_accept)",
+        STATS,
+    ),
+    Mutant("stats/e_process.py", "-math.log(self.miss)", "-math.log(2 * self.miss)", STATS),
+    Mutant(
+        "stats/e_process.py",
+        "_exact_decimal(self.threshold) - _exact_decimal(self.indifference)",
+        "_exact_decimal(self.threshold) + _exact_decimal(self.indifference)",
+        STATS,
+    ),
+    Mutant(
+        "stats/match_test.py",
+        "math.floor(self.low * self.population)",
+        "math.floor(self.low * self.population) - 1",
+        STATS,
+    ),
+    Mutant(
+        "stats/match_test.py",
+        "(n - s) * math.log1p(-theta)",
+        "(n - s + 1) * math.log1p(-theta)",
+        STATS,
+    ),
+    Mutant(
+        "stats/match_test.py",
+        "_log_choose(population - n, m - s)",
+        "_log_choose(population - n + 1, m - s)",
+        STATS,
+    ),
+    Mutant(
+        "stats/betting_test.py",
+        "before = np.cumsum(scores, axis=-1) - scores",
+        "before = np.cumsum(scores, axis=-1)",
+        STATS,
+    ),
+    Mutant("stats/betting_test.py", "np.where(broken, np.inf,", "np.where(holds, np.inf,", STATS),
+    Mutant("stats/evidence.py", "following < last", "following <= last", ("stats", "search")),
+    # What is judged by it.
+    Mutant("search/criteria.py", "miss=test.miss / 2", "miss=test.miss", SEARCH),
+    Mutant("search/criteria.py", "min(up, keep_up)", "max(up, keep_up)", SEARCH),
+    Mutant(
+        "proposers/base.py",
+        "return nth * (nth + 1) if most is None",
+        "return nth + 1 if most is None",
+        ("proposers", "search"),
+    ),
+    Mutant(
+        "proposers/base.py",
+        "self._proposed += hypothesis.intervention.control is None",
+        "self._proposed += 1",
+        ("proposers", "search"),
+    ),
+    Mutant(
+        "search/trial.py",
+        "self.evidence.add(len(counted), matches",
+        "self.evidence.add(2 * len(counted), 2 * matches",
+        SEARCH,
+    ),
+    Mutant("search/trial.py", "wanted != pair.base", "wanted == pair.base", SEARCH),
+    Mutant(
+        "search/screening.py",
+        "e.read(base) == e.base and all(",
+        "e.read(base) == e.base or all(",
+        SEARCH,
+    ),
+    Mutant("search/score_scale.py", "(d + self.scale) /", "(d - self.scale) /", SEARCH),
+    Mutant("search/scheduler.py", "QUARANTINE = 3", "QUARANTINE = 2", SEARCH),
+    Mutant(
+        "search/scheduler.py",
+        "self._requeue.extend(_halves(out.group) if",
+        "self._requeue.extend(_halves(out.group)[:1] if",
+        SEARCH,
+    ),
+    Mutant(
+        "search/verdicts.py",
+        "self._tally[decided.verdict] += not control",
+        "self._tally[decided.verdict] += 1",
+        SEARCH,
+    ),
+    Mutant(
+        "search/successive_halving.py",
+        "-int(-len(fits) * self._keys.keep // 1)",
+        "int(len(fits) * self._keys.keep)",
+        SEARCH,
+    ),
+    Mutant(
+        "search/successive_halving.py",
+        "min(done, key=lambda f: f.rank)",
+        "max(done, key=lambda f: f.rank)",
+        SEARCH,
+    ),
+    # What is asked, and of what.
+    Mutant(
+        "core/hypothesis.py",
+        "return None if layer == 0 and not is_in_layers(component) else layer",
+        "return layer",
+        ("core", "test_job.py"),
+    ),
+    Mutant(
+        "causal/model.py",
+        "{name: self.run(source)[name]",
+        "{name: self.run(base)[name]",
+        ("causal",),
+    ),
+    Mutant(
+        "engine/encoding/positions.py",
+        '"align_right": at[len(at) - fewest :]',
+        '"align_right": at[:fewest]',
+        ("engine/encoding",),
+    ),
+    # What is patched.
+    Mutant(
+        "engine/patching/edits.py",
+        "[pads[at] + token for token in patch.tokens]",
+        "[token for token in patch.tokens]",
+        ("engine/patching", "engine/execution"),
+    ),
+    Mutant(
+        "engine/patching/edits.py",
+        "tokens if source.features is None else tokens[:, list(source.features)]",
+        "tokens if source.features is None else tokens[:, : len(source.features)]",
+        PATCHING,
+    ),
+    Mutant(
+        "engine/patching/operations.py",
+        "* direction / direction.norm()",
+        "* direction",
+        ("engine/patching", "engine/test_replica.py"),
+    ),
+    Mutant(
+        "engine/networks/fused_projections.py",
+        "torch.arange(start, start + width)",
+        "torch.arange(start + 1, start + width + 1)",
+        ("engine/networks",),
+    ),
+    Mutant("engine/execution/replay.py", "len(self._layers) - 1", "len(self._layers) - 2", REPLAY),
+    Mutant(
+        "engine/execution/replay.py",
+        '"residual" if self.after else "block_input"',
+        '"block_input" if self.after else "residual"',
+        REPLAY,
+    ),
+    Mutant(
+        "engine/execution/answer_scores.py",
+        "logsumexp(dim=-1) - 2 * total",
+        "logsumexp(dim=-1) - total",
+        ("engine/execution/test_answer_scores.py",),
+    ),
+    Mutant(
+        "engine/featurizers/spans.py",
+        "return features, vectors - features @ directions.T",
+        "return features, vectors",
+        ("engine/featurizers",),
+    ),
+    Mutant(
+        "engine/training/recipe.py",
+        "order[max(start, 0) : max(start + size, 0)]",
+        "order[max(start, 0) : max(start + size - 1, 0)]",
+        ("engine/training",),
+    ),
+    # What is kept.
+    Mutant("store/journal.py", "for driver in sorted(counts):", "for driver in counts:", STORE),
+    Mutant("store/journal.py", '_with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):', "text:", STORE),
+    Mutant("storage/digests.py", "plain[_SUM] != checksum(plain)", "not plain[_SUM]", STORAGE),
+    Mutant("storage/atomic_write.py", "os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_CLOEXEC", STORAGE),
+    Mutant(
+        "store/codec.py",
+        "if value is None and name in _SPARSE:",
+        "if name in _SPARSE:",
+        STORE,
+    ),
+    Mutant(
+        "job/job.py",
+        "^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
+        "^[A-Za-z0-9_./-]{1,80}$",
+        ("test_job.py", "cli/test_bad_input.py"),
+    ),
+)
+
+
+def planted(mutant: Mutant, tree: Path) -> str:
+    """Returns the text of the mutant's file in `tree` with the fault in it.
+
+    Raises: ValueError where the text that it replaces does not stand there exactly once.
+    """
+    text = (tree / "raysearch" / mutant.file).read_text()
+    found = text.count(mutant.old)
+    if found != 1:
+        raise ValueError(f"raysearch/{mutant.file}: has {found} times {mutant.old!r}; need once")
+    return text.replace(mutant.old, mutant.new)
+
+
+def caught(mutant: Mutant, tree: Path) -> bool:
+    """Whether a test of the mutant's room fails when the fault is in `tree`; it is out again then."""
+    file = tree / "raysearch" / mutant.file
+    whole = file.read_text()
+    file.write_text(planted(mutant, tree))
+    try:
+        return not passes(tree, mutant.tests)
+    finally:
+        file.write_text(whole)
+
+
+def passes(
+    tree: Path, tests: Sequence[str], seconds: float | None = SECONDS, shown: bool = False
+) -> bool:
+    """Whether tests of `tree` pass, in `seconds`. `shown`: where they do not, pytest's last words
+    are printed.
+
+    Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there.
+    """
+    paths = [f"tests/{name}" for name in tests]
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
+    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            [*pytest, "-p", "no:cacheprovider", *paths],
+            cwd=tree,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
+        raise RuntimeError(f"pytest {' '.join(paths)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    if shown and done.returncode:
+        print(done.stdout[-4000:], file=sys.stderr)
+    return done.returncode == 0
+
+
+def copied(to: Path) -> Path:
+    """Copies what git tracks to the folder `to`, and links the models."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
+    if (ROOT / "models").exists():
+        (to / "models").symlink_to((ROOT / "models").resolve())
+    subprocess.run(["git", "init", "--quiet", str(to)], check=True)  # tests list what is tracked
+    subprocess.run(["git", "add", "--all"], cwd=to, check=True)
+    return to
+
+
+def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool, float]]:
+    """Yields the number of each fault, whether it was caught, and the seconds that took."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for worker in range(workers):
+            trees.put(copied(Path(folder) / str(worker)))
+        tree = trees.get()
+        rooms = dict.fromkeys(room for number in numbers for room in MUTANTS[number].tests)
+        if not passes(tree, list(rooms), None, shown=True):
+            raise RuntimeError("the tests fail without any fault: mend that first")
+        trees.put(tree)
+
+        def attempt(number: int) -> tuple[int, bool, float]:
+            tree, began = trees.get(), time.monotonic()
+            try:
+                return number, caught(MUTANTS[number], tree), time.monotonic() - began
+            finally:
+                trees.put(tree)
+
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(attempt, numbers)
+
+
+def main() -> None:
+    """Prints what became of each fault; exits with 1 where one survived."""
+    parser = argparse.ArgumentParser(description="Plants faults and looks whether tests see them.")
+    parser.add_argument("numbers", nargs="*", type=int, metavar="N")
+    parser.add_argument("--workers", type=int, default=2, help="faults at once (default: 2)")
+    given = parser.parse_args()
+    if not set(given.numbers) <= set(range(len(MUTANTS))):
+        parser.error(f"faults are numbered from 0 to {len(MUTANTS) - 1}")
+    survived = 0
+    for number, seen, seconds in tried(given.numbers or range(len(MUTANTS)), given.workers):
+        mutant = MUTANTS[number]
+        survived += not seen
+        print(
+            f"{number:2} {'caught' if seen else 'SURVIVED':8} {seconds:4.0f} s  {mutant.file}: "
+            f"{mutant.old!r} -> {mutant.new!r}",
+            flush=True,
+        )
+    sys.exit(survived > 0)
+
+
+if __name__ == "__main__":
+    main()
