@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open import open_folder
 from tests.command import remember_environment
+from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
 
@@ -24,6 +26,9 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 # commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
 remember_environment()
+
+# Tensors are held against the shapes of their annotations (beartype). Before the engine is imported.
+install_import_hook(shapes.modules("raysearch.engine"), f"{shapes.__name__}.checked")
 
 pytest_plugins = ["tests.scheduling", "tests.timing"]
 

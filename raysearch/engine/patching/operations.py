@@ -10,7 +10,7 @@ elementwise over items, so that no result depends on company.
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,6 @@ several); the input of the unit's own module in the run itself; standard normal 
 Items = Float[Tensor, "item token feature"]
 
 
-@runtime_checkable
 class Operation(Protocol):
     """An intervention's formula."""
 
