@@ -11,9 +11,9 @@ MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
 	@echo "make test     set up, then the tests of everything, on two cores: minutes"
-	@echo "make test-rest  the slow tests, which make test leaves out: Slurm, PostgreSQL, browsers, 50 faults, benchmarks, whole grids"
-	@echo "make test-all make test and make test-rest"
-	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 50); about an hour"
+	@echo "make test-rest  the slow tests, which make test leaves out: Slurm, PostgreSQL, browsers, faults, benchmarks, whole grids"
+	@echo "make test-all both of these"
+	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25 and 50); about an hour"
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"
@@ -42,20 +42,20 @@ demo: install
 quickstart: $(INSTALLED)
 	$(BIN)/raysearch submit jobs/quickstart.yaml
 
-# docs/notebook.ipynb from docs/notebook.py, executed; a test holds its outputs to what they are today.
+# docs/tutorials/notebook.ipynb from docs/tutorials/notebook.py, executed; a test holds its outputs to what they are today.
 notebook: $(INSTALLED)
 	$(BIN)/python scripts/make_notebook.py
 
 # What each test took is kept in build/. A file's tests stay on one worker, the longest file first (tests/scheduling.py). There is a worker
-# more than cores, for some wait: for Ray to start, for a lease to end. TESTS=tests/cli are those of one room.
+# more than cores, for some wait: for Ray to start, for a lease to end. TESTS=tests/cli are those of one room; FLAGS are pytest's.
 TESTS ?= tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 test: install
-	$(PYTEST) $(TESTS) -m "not slow" --junitxml build/junit.xml
+	$(PYTEST) $(TESTS) -m "not slow" --junitxml build/junit.xml $(FLAGS)
 
 test-rest: install
-	$(PYTEST) $(TESTS) -m slow --junitxml build/junit-rest.xml
+	$(PYTEST) $(TESTS) -m slow --junitxml build/junit-rest.xml $(FLAGS)
 
 test-all:
 	$(MAKE) test

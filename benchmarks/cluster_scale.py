@@ -36,6 +36,7 @@ from raysearch.cluster.ray_pool import PoolShape, RayPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.cluster.worker import ReplicaReady, Worker
 from raysearch.core.events import Event, Measured, Task
+from raysearch.core.model_source import ModelSource
 from raysearch.core.records import Snapshot
 from raysearch.engine.execution.usage import Memory, Usage
 from raysearch.problems import load_problem
@@ -58,7 +59,7 @@ class Instant(Worker):
     """A worker without a model: it answers from a formula."""
 
     def open(self, work: ReplicaSpec) -> ReplicaReady:
-        self._pool = FakePool(Simulated(int(work.model)).world())
+        self._pool = FakePool(Simulated(int(work.model.path)).world())
         return ReplicaReady(self._pool.open(), "simulated", NO_USAGE)
 
     def do(self, task: Task, tensors: Mapping[str, bytes]) -> tuple[list[Event], Usage]:
@@ -103,7 +104,7 @@ def driver_rate(counts: Iterable[int], tasks: int) -> None:
     )
     print("|---|---|---|---|---|")
     sim = Simulated(tasks * 2, rows=4)
-    work = ReplicaSpec(str(tasks * 2), None, "float32", (), (), ())
+    work = ReplicaSpec(ModelSource(str(tasks * 2)), (), (), ())
     for count in counts:
         with _ray(count):
             with _pool(work, count, Instant) as pool:
@@ -205,10 +206,10 @@ def _rate_whole(pool: RayPool, sim: Simulated, run: RunFolder, tasks: int) -> tu
 def _turn(brain: Search, pool: driver.Pool, ledger: RunLedger) -> Snapshot:
     """One turn of `driver.drive`."""
     for task in brain.ask(pool.free):
-        pool.submit(task, ledger.tensors(task))
+        pool.submit(task, ledger.tensors_for(task))
     events = pool.wait()
-    ledger.events(events)
-    ledger.notes(brain.tell(events))
+    ledger.write_events(events)
+    ledger.write_records(brain.tell(events))
     snapshot = brain.snapshot()
     ledger.snapshot(snapshot)
     return snapshot
@@ -227,7 +228,7 @@ def _feed(pool: RayPool, tasks: Iterator[Task], seconds: float) -> float:
 def _planted() -> ReplicaSpec:
     problem = load_problem("raysearch.problems.add_three", {})
     pairs = rs.draw_pairs(problem, VARIABLES, {"test": 512}, seed=0)
-    return ReplicaSpec(str(PLANTED), None, "float32", pairs, POSITIONS, VARIABLES, rows=64)
+    return ReplicaSpec(ModelSource(str(PLANTED)), pairs, POSITIONS, VARIABLES)
 
 
 def _planted_tasks() -> Iterator[Task]:

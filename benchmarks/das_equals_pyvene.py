@@ -42,13 +42,14 @@ from transformers import PreTrainedModel
 import raysearch as rs
 from raysearch.causal import Split
 from raysearch.core.events import Block, Encoded, Failed, Fitted, Measured, Seed, Task
+from raysearch.core.fit_keys import FitKeys
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.make import untrained
-from raysearch.engine.loading.load import ModelSource, load
-from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.loading.load import load
 from raysearch.engine.replica import Replica
-from raysearch.engine.training.recipe import Recipe, batch_of, set_rates
-from raysearch.job.keys import FitKeys
+from raysearch.engine.training.recipe import batch_of, set_rates
 from raysearch.problems.add_three import POSITIONS, problem
 
 MODEL = Path(__file__).parent.parent / "jobs" / "models" / "add_three_planted"
@@ -112,22 +113,23 @@ class Pairs:
 def main() -> None:
     asked = _asked()
     torch.set_num_threads(asked.threads)
-    recipe = replace(
-        Recipe(**FitKeys().recipe),
-        steps=asked.steps,
-        batch=asked.batch,
-        learning_rate=asked.learning_rate,
-        boundary_learning_rate=asked.learning_rate,
-        validation=0.0,
-        temperature=asked.temperature,
-        penalty=asked.penalty,
+    recipe = FitKeys().model_copy(
+        update={
+            "steps": asked.steps,
+            "batch": asked.batch,
+            "learning_rate": asked.learning_rate,
+            "boundary_learning_rate": asked.learning_rate,
+            "validation": 0.0,
+            "temperature": asked.temperature,
+            "penalty": asked.penalty,
+        }
     )
     drawn = rs.draw_pairs(
         problem(), (VARIABLE,), {"fit": asked.fit, "holdout": asked.holdout}, asked.pairs_seed
     )
-    own = replace(recipe, learning_rate=recipe.learning_rate * asked.rate_ratio)
+    own = recipe.model_copy(update={"learning_rate": recipe.learning_rate * asked.rate_ratio})
     source, settings = ModelSource(str(MODEL)), RunnerSettings(threads=asked.threads, recipe=own)
-    replica = Replica.open(source, drawn, POSITIONS, (VARIABLE,), "benchmark", settings=settings)
+    replica = Replica(load(source), drawn, POSITIONS, (VARIABLE,), "benchmark", settings=settings)
     pairs = _pairs(replica, drawn)
     model = load(source).model
     methods, seeds = [METHODS[name] for name in asked.methods], range(asked.seeds)
@@ -228,7 +230,7 @@ def _ours(
 
 
 def _pyvene(
-    model: PreTrainedModel, method: Method, pairs: Pairs, seed: int, recipe: Recipe, shared: bool
+    model: PreTrainedModel, method: Method, pairs: Pairs, seed: int, recipe: FitKeys, shared: bool
 ) -> Trained:
     """As its documentation trains, with our batches, rates and temperatures."""
     intervenable, intervention = _wrapped(model, method, seed, shared)

@@ -30,18 +30,19 @@ from transformers import PreTrainedModel
 
 import raysearch as rs
 from raysearch.core.events import Encoded, Ids
+from raysearch.core.fit_keys import FitKeys
+from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.featurizers.make import untrained
-from raysearch.engine.loading.load import LoadedModel, ModelSource, load
+from raysearch.engine.loading.load import LoadedModel, load
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.training.fit import FitOutcome, FitRequest
-from raysearch.engine.training.recipe import Recipe, batch_of
+from raysearch.engine.training.recipe import batch_of
 from raysearch.engine.training.trainer import Trainer
-from raysearch.job.keys import FitKeys
 
 Hypothesis = tuple[int, int, int]
 """Layer, position, k."""
@@ -77,14 +78,15 @@ def main() -> None:
     loaded = load(ModelSource(str(MODEL)))
     network, grid = LanguageModel(loaded.model), _grid(loaded, asked)
     pairs = _pairs(network, grid)
-    recipe = replace(
-        Recipe(**FitKeys().recipe),
-        steps=asked.steps + WARM,
-        batch=asked.batch,
-        schedule="constant",
-        warmup=0.0,
-        validation=0.0,
-        evaluate=10**9,
+    recipe = FitKeys().model_copy(
+        update={
+            "steps": asked.steps + WARM,
+            "batch": asked.batch,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "validation": 0.0,
+            "evaluate": 10**9,
+        }
     )
     every = list(itertools.product(grid.layers, grid.tokens, asked.sizes))
     middle = grid.layers[len(grid.layers) // 2], grid.tokens[1], asked.sizes[len(asked.sizes) // 2]
@@ -195,7 +197,7 @@ def _intervention(hypothesis: Hypothesis) -> rs.Intervention:
 
 def _ours(
     network: LanguageModel,
-    recipe: Recipe,
+    recipe: FitKeys,
     hypotheses: Sequence[Hypothesis],
     pairs: Pairs,
     asked: argparse.Namespace,
@@ -226,7 +228,7 @@ def _ours(
 
 def _pyvene(
     model: PreTrainedModel,
-    recipe: Recipe,
+    recipe: FitKeys,
     hypothesis: Hypothesis,
     grid: Grid,
     pairs: Pairs,

@@ -35,8 +35,8 @@ from transformers import (
 import raysearch as rs
 from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Block, Encoded, Failed, Measured, Task
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.networks.network import Encoder, LanguageModel
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.rows import Row

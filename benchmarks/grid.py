@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from raysearch.core.events import Ids
+from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import Prediction, predict
 from raysearch.engine.execution.replay import Replay
-from raysearch.engine.loading.load import LoadedModel, ModelSource, load
+from raysearch.engine.loading.load import LoadedModel, load
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.edits import sources_of

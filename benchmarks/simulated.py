@@ -17,7 +17,7 @@ from raysearch.cluster.replica_spec import NOTHING
 from raysearch.core.events import Encoded, Event, Ids, Task
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.proposers.base import Exhaustive
-from raysearch.search.pair_blocks import expected
+from raysearch.search.pair_blocks import expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.match_test import MatchTest
@@ -79,7 +79,7 @@ class Simulated:
     def search(self) -> Search:
         space = self.space
         splits = [pair.split for pair in self.pairs]
-        pairs = {e.index: expected(e, splits[e.index]) for e in self.encoded}
+        pairs = {e.index: expected_answers(e, splits[e.index]) for e in self.encoded}
         test = MatchTest(0.8, 0.05, 0.05, hypotheses=len(space))
         return Search(
             Exhaustive(space),

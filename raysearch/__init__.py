@@ -6,7 +6,7 @@ control.
 - a belief and its texts: `rs.Problem`, made of an `rs.CausalModel` of `rs.Variable`s and of
   `rs.Input`s; `rs.fill`, `rs.draw_pairs`
 - a model to look into: `rs.Model`, or `rs.TensorModel` for a network on tensors
-- a search: `rs.run`, `rs.resume`, `rs.Run`, `rs.Job`
+- a search: `rs.plan`, `rs.run`, `rs.resume`, `rs.sync`, `rs.Run`, `rs.Job`
 - what is tested: `rs.Hypothesis`, `rs.Intervention`, `rs.Unit`, `rs.Site`, `rs.Subspace`
 - what was found, kept: `rs.load_intervention`, `rs.save_intervention`, `rs.push_intervention`,
   `rs.load_mib`, `rs.save_mib`
@@ -18,7 +18,6 @@ first asked for.
 
 import sys
 import warnings
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.job import Job
     from raysearch.notebook.model import Model
     from raysearch.notebook.run import Run
-    from raysearch.notebook.start import resume, run
+    from raysearch.notebook.start import plan, resume, run, sync
     from raysearch.notebook.tensor_model import TensorModel
     from raysearch.problems.frame import fill
 
@@ -60,6 +59,7 @@ if (
 
 from raysearch._version import __version__
 from raysearch.old_paths import find_moved_modules
+from raysearch.suggest import did_you_mean
 
 __all__ = [
     "CausalModel",
@@ -88,11 +88,13 @@ __all__ = [
     "fill",
     "load_intervention",
     "load_mib",
+    "plan",
     "push_intervention",
     "resume",
     "run",
     "save_intervention",
     "save_mib",
+    "sync",
 ]
 
 _HOMES = {
@@ -121,11 +123,13 @@ _HOMES = {
     "fill": "raysearch.problems.frame",
     "load_intervention": "raysearch.interventions.saved",
     "load_mib": "raysearch.interventions.mib",
+    "plan": "raysearch.notebook.start",
     "push_intervention": "raysearch.interventions.saved",
     "resume": "raysearch.notebook.start",
     "run": "raysearch.notebook.start",
     "save_intervention": "raysearch.interventions.saved",
     "save_mib": "raysearch.interventions.mib",
+    "sync": "raysearch.notebook.start",
 }
 """Public names and the modules that hold them. A new one stands here, in __all__ and above."""
 
@@ -133,8 +137,8 @@ if not TYPE_CHECKING:  # hidden from mypy, so that a name that is not there is a
 
     def __getattr__(name):
         if name not in _HOMES:
-            near = get_close_matches(name, __all__, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = did_you_mean(name, __all__)
+            hint = f"; {near.strip()}" if near else ""
             raise AttributeError(f"module 'raysearch' has no attribute {name!r}{hint}")
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value  # asked for once

@@ -1,7 +1,7 @@
-"""The program in one page: the search says what to do, the pool does it, the ledger keeps it; the
-driver only carries.
+"""The driver: carries tasks from the search to the pool, and events through the ledger to the
+search.
 
-Invariants: the search hears of an event only after the ledger has made it durable.
+Invariants: the search takes an event only after the ledger has made it durable.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,17 +17,20 @@ class Pool(Protocol):
 
     @property
     def free(self) -> int:
-        """How many tasks would be begun at once if they were submitted now."""
+        """Number of tasks that would start at once if they were submitted now."""
         ...
 
     def submit(self, task: Task, tensors: Mapping[str, bytes]) -> None:
-        """Gives a task to an idle worker; there must be one (`free`). `tensors`: what was fit that
-        it needs, by digest."""
+        """Gives a task to an idle worker; there must be one (`free`).
+
+        Args:
+            tensors: the fitted tensors that the task needs, by digest.
+        """
         ...
 
     def wait(self) -> list[Event]:
-        """What has come since; waits a moment (a second or so) if nothing has, and may return
-        nothing.
+        """Returns the events since the last call; waits about a second if there is none, and may
+        return none.
 
         Every task ends in events for all its items, or in Lost or Failed.
         """
@@ -35,34 +38,34 @@ class Pool(Protocol):
 
 
 class Ledger(Protocol):
-    """Where everything is kept."""
+    """Stores everything that a search sees and concludes."""
 
-    def events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> None:
         """Makes the events durable before it returns."""
         ...
 
-    def tensors(self, task: Task) -> Mapping[str, bytes]:
-        """What was fit that `task` needs, by digest."""
+    def tensors_for(self, task: Task) -> Mapping[str, bytes]:
+        """Returns the fitted tensors that `task` needs, by digest."""
         ...
 
-    def notes(self, notes: Sequence[Record]) -> None:
-        """Projects what the search said to tables and mirrors."""
+    def write_records(self, records: Sequence[Record]) -> None:
+        """Adds the search's records to tables and tracker."""
         ...
 
 
 def drive(search: Search, pool: Pool, ledger: Ledger, watch: Callable[[Snapshot], None]) -> None:
-    """Drives `search` to its end. `watch` is shown where it stands after every turn."""
+    """Drives `search` to its end; calls `watch` with a snapshot after every turn."""
     while not search.done:
         for task in search.ask(pool.free):
-            pool.submit(task, ledger.tensors(task))
+            pool.submit(task, ledger.tensors_for(task))
         events = pool.wait()
         if events:
-            ledger.events(events)
-            ledger.notes(search.tell(events))
+            ledger.write_events(events)
+            ledger.write_records(search.tell(events))
         watch(search.snapshot())
 
 
 def replay(search: Search, history: Iterable[Sequence[JournalledEvent]], ledger: Ledger) -> None:
-    """Tells a new `search` what drivers before this one have journalled."""
+    """Passes the events that earlier drivers have journalled to a new `search`."""
     for events in history:
-        ledger.notes(search.tell(events))
+        ledger.write_records(search.tell(events))

@@ -1,33 +1,33 @@
-"""Every exception of raysearch, in one tree; the exit code of the command line stands beside each.
+"""All exceptions of raysearch in one tree, with the exit codes of the command line.
 
-    RaysearchError                 a user's mistake or the world's: one clear line, no traceback      1
-    ├── JobError                   the job file, or what it names                                     2
-    │   ├── NotYetError            a key or value that this version does not support                  2
-    │   ├── CausalModelError       a causal model that cannot be run                                  2
-    │   └── PairsError             a file or sampler of pairs                                         2
-    │       └── PositionError      a named position that matches no token, or half a token            2
-    ├── ModelError                 the model cannot be loaded, or lacks what the job asks             2
-    ├── StoreError                 a store or folder cannot be read or written, or is not whole       2
-    │   └── TakenOverError         another driver has gone on with the run: this one ends           2
-    ├── ResumeError                a run that cannot be gone on with, and why                         2
-    ├── SearchFailedError          the search itself cannot go on                                     1
-    ├── HubError                   the Hugging Face hub is out of reach, refuses, or lacks it         4
-    ├── TrackingError              MLflow is out of reach, or refuses                                 4
-    └── ClusterError               the cluster is out of reach, or refuses                            4
-        └── ResourcesError         the cluster cannot give what the job asks in time                  5
+    RaysearchError                 a user's mistake or the world's: one clear line, no traceback  1
+    ├── JobError                   the job file, or what it names                                2
+    │   ├── NotYetError            a key or value that this version does not support             2
+    │   ├── CausalModelError       a causal model that cannot be run                             2
+    │   └── PairsError             a file or sampler of pairs                                    2
+    │       └── PositionError      a named position that matches no token, or half a token       2
+    ├── ModelError                 the model cannot be loaded, or lacks what the job asks        2
+    ├── StoreError                 a store or folder cannot be read or written, or is not whole  2
+    │   └── TakenOverError         a later driver works on the run, so this one ends             2
+    ├── ResumeError                a run that cannot be resumed, and why                         2
+    ├── SearchFailedError          the search itself cannot continue                             1
+    ├── HubError                   the Hugging Face hub cannot be reached, refuses, or lacks it  4
+    ├── TrackingError              MLflow cannot be reached, or refuses                          4
+    └── ClusterError               the cluster cannot be reached, or refuses                     4
+        └── ResourcesError         the cluster cannot give what the job asks in time             5
 
-Whatever is not a RaysearchError is our fault and is shown whole, chained.
+Any other exception is a bug of raysearch, and is shown in full, with its causes.
 """
 
 from raysearch.visible_text import visible
 
 
 class RaysearchError(Exception):
-    """A mistake of the user, or of the world around: its text says what was wrong, what it got and
-    what would do.
+    """A mistake of the user, or a failure outside raysearch: the text says what is wrong, what it
+    got and what to do.
 
-    It is one line whatever was put into it, and a terminal obeys none of it (keys, file names and
-    texts of users may hold anything).
+    It is one line whatever was put into it, and contains nothing that a terminal would obey (keys,
+    file names and texts of users may hold anything).
     """
 
     exit_code = 1
@@ -36,13 +36,15 @@ class RaysearchError(Exception):
         super().__init__(visible(text))
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython and Jupyter show in place of a traceback: the one line. `%debug` and
-        `__cause__` have the rest."""
+        """Returns what IPython and Jupyter show in place of a traceback: the one line.
+
+        `%debug` and `__cause__` have the rest.
+        """
         return [f"{type(self).__name__}: {self}"]
 
 
 class JobError(RaysearchError):
-    """The job file, or a file that it names, does not say something that can be done."""
+    """The job file, or a file that it names, asks for something impossible."""
 
     exit_code = 2
 
@@ -52,7 +54,7 @@ class NotYetError(JobError):
 
 
 class CausalModelError(JobError):
-    """A causal model that cannot be run: a cycle, a missing mechanism, a value outside its domain."""
+    """A causal model that cannot run: a cycle, a missing mechanism, a value outside its domain."""
 
 
 class PairsError(JobError):
@@ -70,46 +72,48 @@ class ModelError(RaysearchError):
 
 
 class StoreError(RaysearchError):
-    """A store or folder that cannot be read or written; a run folder or a saved intervention that
-    is not whole."""
+    """A store or folder that cannot be read or written, or a run or saved intervention with parts
+    missing.
+    """
 
     exit_code = 2
 
 
 class TakenOverError(StoreError):
-    """Another driver has gone on with the run, and this one must not write to it any more."""
+    """A later driver works on the run, and this one must not write to it any more."""
 
 
 class ResumeError(RaysearchError):
-    """A run that cannot be gone on with here."""
+    """A run that cannot be resumed here."""
 
     exit_code = 2
 
 
 class SearchFailedError(RaysearchError):
-    """A search that cannot go on, because work that every hypothesis needs fails."""
+    """A search that cannot continue, because work that every hypothesis needs fails."""
 
 
 class HubError(RaysearchError):
-    """A hub of models that is out of reach, refuses us, or does not have what was asked."""
+    """A model hub that cannot be reached, refuses access, or does not have what was asked for."""
 
     exit_code = 4
 
 
 class TrackingError(RaysearchError):
-    """An MLflow that is out of reach, or refuses us; only where it was asked for by name, a search
-    never fails of it."""
+    """A tracker cannot be reached, or refuses; raised only if it was asked for by name, never by a
+    search.
+    """
 
     exit_code = 4
 
 
 class ClusterError(RaysearchError):
-    """A cluster that is out of reach, or refuses us."""
+    """A cluster that cannot be reached, or refuses access."""
 
     exit_code = 4
 
 
 class ResourcesError(ClusterError):
-    """A cluster that cannot give the resources that the job asks, in time."""
+    """A cluster that cannot give the resources that the job asks for, in time."""
 
     exit_code = 5

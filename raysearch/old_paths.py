@@ -5,10 +5,10 @@
 
 Two kinds of paths are old: a name that is now a name of `raysearch` itself (its module calls
 `announce`), and a module that has moved (`old_paths.json` says where to, and which of its names
-are called otherwise there).
+are called otherwise there, or stand in another module).
 
-Invariants: every name keeps its value; the warning is of the user's line, and it is a
-DeprecationWarning; raysearch itself imports by new paths alone.
+Invariants: every name keeps its value; the warning is of the user's line, once for each name, and
+it is a DeprecationWarning; raysearch itself imports by new paths alone.
 """
 
 import dis
@@ -31,6 +31,9 @@ _READS = frozenset(
 
 _OLD: dict[str, frozenset[str]] = {}
 """By module, the names that are now names of `raysearch` itself."""
+
+_TOLD: set[tuple[str, str, int, str]] = set()
+"""Lines that have been warned of: module, file, line and old path."""
 
 
 def announce(module: str, names: Iterable[str]) -> None:
@@ -68,6 +71,8 @@ class _Moved(ModuleType):
         old = self.__name__
         home = f"raysearch.{_table()['modules'][_below(old)]}"
         new = _table()["names"].get(_below(home), {}).get(name, name)
+        if ":" in new:  # it stands in another module by now
+            home, _, new = f"raysearch.{new}".partition(":")
         try:
             value = getattr(import_module(home), new)
         except AttributeError:
@@ -111,6 +116,13 @@ def _below(path: str) -> str:
 
 
 def _warn(old: str, name: str, home: str) -> None:
+    """Warns of the line that reads `old`, once in a process: a user's file may be run for several
+    keys of a job, and Python's own memory of what was said goes with each run of it."""
+    user = sys._getframe(2)
+    line = (str(user.f_globals.get("__name__")), user.f_code.co_filename, user.f_lineno, old)
+    if line in _TOLD:
+        return
+    _TOLD.add(line)
     way = (
         f"write `import raysearch as rs` and rs.{name}"
         if home == "raysearch"

@@ -1,15 +1,15 @@
-"""Code of the user's that a job names: "package.module:name" or "/path/file.py:name".
+"""Finds user code that a job names: "package.module:name" or "/path/file.py:name".
 
 Invariants:
-- what is named is defined where it is said to be: a function or class of another module,
-  re-exported or wrapped, is refused before it is called, so that the file that the user sees named
-  is the code that runs;
-- importing a module runs it. Before that its source is read: a file must define the name; an
-  installed module must define it as what the key asks for, where the key wants that
-  (`Kind.returns`); no module of Python's own, and none of ours but those with ready problems, is
-  ever imported for a job;
-- whatever is wrong is one line that names the key of the job; the user's own exception stays
-  chained.
+
+- a name is defined in the file that is named: a function or class of another module, re-exported or
+  wrapped, is refused before it is called, so that the file that the user sees is the code that
+  runs;
+- importing a module runs it, so its source is read first: a file must define the name; an installed
+  module must define it as what the key asks for, if the key requires that (`CodeKind.returns`); no
+  module of Python's own, and none of raysearch but those with ready problems, is ever imported for
+  a job;
+- every error is one line that names the key of the job; the user's own exception stays chained.
 """
 
 import ast
@@ -29,18 +29,22 @@ from types import ModuleType
 from typing import Any
 
 from raysearch.errors import JobError
-from raysearch.user_folder import beside
+from raysearch.user_folder import local_imports
 
 
 @dataclass(frozen=True)
 class CodeKind:
-    """What a key of a job may name.
+    """The kind of object that a key of a job may name.
 
-    `what`: in words, for errors; `would_do`: an example. `is_one`: whether a value is one already;
-    `is_class`: whether a class makes one. `returns`: how the annotation, base class or call ends
-    that marks it in the source of an installed module, None where it is looked at once it is
-    imported (`may_call`). `ours`: modules of raysearch itself that have one; the others run
-    whatever file their options name.
+    Args:
+        what: a description for errors.
+        would_do: an example for errors.
+        is_one: whether a value is already what is needed.
+        is_class: whether a class makes one.
+        returns: last part of the annotation, base class or call that marks it in the source of an
+            installed module; None if it is checked after import (`may_call`).
+        ours: modules of raysearch itself that define one; the others run whatever file their
+            options name.
     """
 
     what: str
@@ -53,10 +57,15 @@ class CodeKind:
 
 
 def find(place: str, name: str, key: str, kind: CodeKind) -> Any:
-    """The value `name` of "package.module" or "/path/file.py": one of `kind`, or a function or
-    class defined there that makes one.
+    """Returns the value `name` of "package.module" or "/path/file.py", without calling it.
 
-    `key`: of the job, such as "problem.use". Nothing is called. Raises: JobError.
+    The value is one of `kind`, or a function or class defined there that makes one.
+
+    Args:
+        key: the key of the job, such as "problem.use".
+
+    Raises:
+        JobError: there is no such value, or it is not of that kind.
     """
     check(place, name, key, kind)
     module = _from_file(Path(place), key) if place.endswith(".py") else _from_package(place, key)
@@ -68,8 +77,12 @@ def find(place: str, name: str, key: str, kind: CodeKind) -> Any:
 
 
 def check(place: str, name: str, key: str, kind: CodeKind) -> None:
-    """Reads the source, and runs nothing. Raises: JobError where it does not define `name` as what
-    the key asks for."""
+    """Checks by its source, without running it, that a module defines `name` as what the key asks
+    for.
+
+    Raises:
+        JobError: it does not.
+    """
     if not name.isidentifier():
         raise JobError(
             f"{key}: {name!r} in {place} is no name; give {kind.would_do}, one name without dots"
@@ -79,15 +92,16 @@ def check(place: str, name: str, key: str, kind: CodeKind) -> None:
     _check_defined(source, place, name, key, kind, marked=not is_file)
 
 
-def source_of(place: str) -> Path | None:
-    """The file of "package.module" or "/path/file.py", found without running anything; None where
-    there is none."""
+def source_file(place: str) -> Path | None:
+    """Returns the file of "package.module" or "/path/file.py", without running anything; None if
+    there is none.
+    """
     if place.endswith(".py"):
         return Path(place) if Path(place).is_file() else None
     path: list[str] | None = None
     parts, spec = place.split("."), None
     for i in range(len(parts)):
-        spec = _spec(".".join(parts[: i + 1]), path)
+        spec = _find_spec(".".join(parts[: i + 1]), path)
         if spec is None:
             return None
         path = list(spec.submodule_search_locations or ())
@@ -95,17 +109,24 @@ def source_of(place: str) -> Path | None:
     return Path(origin) if origin is not None and origin.endswith(".py") else None
 
 
-def code_words(key: str, place: str) -> str:
-    """One line that names the code that a key of a job will run."""
-    source = source_of(place)
+def describe_code(key: str, place: str) -> str:
+    """Returns one line that names the code that a key of a job will run."""
+    source = source_file(place)
     if source is None:
         return f"runs code of: {place} ({key})"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
     shown = source if place.endswith(".py") else f"{place}, {source}"
-    return f"runs code of: {shown} (sha256 {digest[:16]}; {key})"
+    return f"runs code of: {shown} (sha256 {source_digest(place)[:16]}; {key})"
 
 
-def _spec(name: str, path: list[str] | None) -> Any:
+def source_digest(place: str) -> str:
+    """Returns the SHA-256 (hex) of the file of "package.module" or "/path/file.py"; of no bytes if
+    there is none.
+    """
+    source = source_file(place)
+    return hashlib.sha256(b"" if source is None else source.read_bytes()).hexdigest()
+
+
+def _find_spec(name: str, path: list[str] | None) -> Any:
     for finder in sys.meta_path:
         ask = getattr(finder, "find_spec", None)
         spec = None if ask is None else ask(name, path)
@@ -132,16 +153,19 @@ def _file_source(path: Path, key: str) -> bytes:
 
 
 def _module_source(place: str, key: str, kind: CodeKind) -> bytes | None:
-    """Python's own modules have nothing that a job may name, and what was imported already is no
-    proof of anything."""
+    """Returns the source of an installed module; None if it has none that is needed.
+
+    It refuses modules of Python's own, which have nothing that a job may name. That a module was
+    imported already proves nothing.
+    """
     if place.partition(".")[0] in sys.stdlib_module_names:
         raise JobError(
             f"{key}: {place} is a module of Python itself, and nothing in it is {kind.what}; give "
             f"{kind.would_do}"
         )
-    source = source_of(place)
+    source = source_file(place)
     if source is None:
-        if _spec(place.partition(".")[0], None) is None or kind.returns is not None:
+        if _find_spec(place.partition(".")[0], None) is None or kind.returns is not None:
             raise JobError(
                 f"{key}: there is no module {place!r} with Python source; give {kind.would_do}"
             )
@@ -157,8 +181,11 @@ def _module_source(place: str, key: str, kind: CodeKind) -> bytes | None:
 def _check_defined(
     source: bytes | None, place: str, name: str, key: str, kind: CodeKind, marked: bool
 ) -> None:
-    """Raises: JobError where the source does not define the name, or, of an installed module, not
-    as what the key asks for."""
+    """Checks that the source defines the name, and in an installed module as what the key asks for.
+
+    Raises:
+        JobError: it does not.
+    """
     if source is None or (marked and kind.returns is None):
         return
     try:
@@ -182,7 +209,9 @@ def _check_defined(
 
 
 def _bindings(body: list[ast.stmt], name: str) -> Iterator[ast.stmt]:
-    """The statements of a module that give `name` its value, those in its ifs and trys too."""
+    """Yields the statements of a module that give `name` its value, also those inside `if` and
+    `try`.
+    """
     for statement in body:
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
@@ -206,29 +235,31 @@ def _bindings(body: list[ast.stmt], name: str) -> Iterator[ast.stmt]:
 
 
 def _is_marked(statement: ast.stmt, returns: str) -> bool:
-    """Whether a definition says that it is, makes, or returns what ends in `returns`."""
+    """Whether a definition is annotated as, derives from, or calls something whose name ends in
+    `returns`.
+    """
     match statement:
         case ast.FunctionDef(returns=annotation):
-            said = annotation
+            annotation = annotation
         case ast.AnnAssign(annotation=annotation):
-            said = annotation
+            annotation = annotation
         case ast.Assign(value=ast.Call(func=function)):
-            said = function
+            annotation = function
         case ast.ClassDef(bases=bases, body=body):
             proposes = any(isinstance(f, ast.FunctionDef) and f.name == "propose" for f in body)
-            return any(_ends(base, returns) for base in bases) or (
+            return any(_names(base, returns) for base in bases) or (
                 returns == "Proposer" and proposes
             )
         case _:
             return False
-    return said is not None and _ends(said, returns)
+    return annotation is not None and _names(annotation, returns)
 
 
-def _ends(said: ast.expr, returns: str) -> bool:
+def _names(annotation: ast.expr, returns: str) -> bool:
     text = (
-        said.value
-        if isinstance(said, ast.Constant) and isinstance(said.value, str)
-        else ast.unparse(said)
+        annotation.value
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str)
+        else ast.unparse(annotation)
     )
     return text.rpartition(".")[2] == returns
 
@@ -247,9 +278,9 @@ def _from_file(path: Path, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        # Whose file it is should hear of older import paths (old_paths.py), though it is no
-        # __main__.
-        with warnings.catch_warnings(), beside(path.resolve()):
+        # The author of the file should see warnings of old import paths (old_paths.py), although
+        # the file is not __main__.
+        with warnings.catch_warnings(), local_imports(path.resolve()):
             warnings.filterwarnings(
                 "default", category=DeprecationWarning, module=re.escape(spec.name)
             )
@@ -262,21 +293,25 @@ def _from_file(path: Path, key: str) -> ModuleType:
 def _check_own(
     found: Any, module: ModuleType, place: str, name: str, key: str, kind: CodeKind
 ) -> None:
-    """Raises: JobError for a value that is none of the kind, and no function or class of this
-    module that could make one."""
+    """Checks that a value is of the kind, or a function or class of this module that could make
+    one.
+
+    Raises:
+        JobError: it is not.
+    """
     shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
     if kind.is_one(found):
         return
     if isinstance(found, type) and kind.is_class(found):
         if kind.returns is not None and found.__module__ != module.__name__:
-            raise _foreign(shown, found, key, kind)
+            raise _not_defined_here(shown, found, key, kind)
         return
     if isinstance(found, type) or not callable(found):
         what = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
         lacks = ", which has no propose(known)" if kind.returns == "Proposer" else ""
         raise JobError(f"{key}: {shown} is {what}{lacks}; it must be {kind.what}")
-    if _home(found) != module.__name__:
-        raise _foreign(shown, found, key, kind)
+    if _defining_module(found) != module.__name__:
+        raise _not_defined_here(shown, found, key, kind)
     if not place.endswith(".py") and not kind.may_call(found):
         raise JobError(
             f"{key}: {shown} does not say that it returns {kind.what}; annotate it, or give "
@@ -284,19 +319,20 @@ def _check_own(
         )
 
 
-def _foreign(shown: str, found: Any, key: str, kind: CodeKind) -> JobError:
-    home = _home(found)
+def _not_defined_here(shown: str, found: Any, key: str, kind: CodeKind) -> JobError:
+    home = _defining_module(found)
     return JobError(
         f"{key}: {shown} is of {home or 'another module'}, not defined where it is named, and is "
         f"not called; give {kind.what} that is"
     )
 
 
-def _home(found: Any) -> str | None:
-    """The name of the module that defines a function or class, or the function that something is
-    made of."""
+def _defining_module(found: Any) -> str | None:
+    """Returns the name of the module that defines a function or class, or the function inside a
+    wrapper.
+    """
     if isinstance(found, functools.partial):
-        return _home(found.func)
+        return _defining_module(found.func)
     own = (
         found
         if inspect.isroutine(found) or isinstance(found, type) or hasattr(found, "__wrapped__")

@@ -1,9 +1,8 @@
-"""The folder of a user's file, which that file may import from: `import helper` finds the helper.py
-beside it.
+"""Lets a user's file import from its own folder: `import helper` finds the helper.py beside it.
 
-Invariants: it is looked in after all that is installed, so that a `random.py` in it takes the place
-of nothing; of two files in two folders each finds the helper beside itself; one that is run again
-finds its helper as that is now.
+Invariants: the folder is searched after all installed packages, so that a `random.py` in it
+replaces nothing; two files in two folders each find the helper beside themselves; a file that is
+run again finds the current version of its helper.
 """
 
 import sys
@@ -12,34 +11,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _folders: list[str] = []
-"""Where we have let modules be looked for: the last file's folder."""
-_ran: set[Path] = set()
-"""The files in it that were run."""
-_came: set[str] = set()
+"""The folder of the last file that was run, which we added to `sys.path`."""
+_executed: set[Path] = set()
+"""Files in that folder that were run."""
+_imported: set[str] = set()
 """Modules that were imported while they ran."""
 
 
 @contextmanager
-def beside(file: Path) -> Iterator[None]:
-    """While inside, `file` (absolute) is run; what it imports later, in a function of its own, is
-    found too."""
+def local_imports(file: Path) -> Iterator[None]:
+    """Lets `file` (absolute) import from its folder while it is run, and later in its functions."""
     before = set(sys.modules)
-    _look_in(file)
+    _use_folder_of(file)
     try:
         yield
     finally:
-        _came.update(set(sys.modules) - before)
+        _imported.update(set(sys.modules) - before)
 
 
-def _look_in(file: Path) -> None:
+def _use_folder_of(file: Path) -> None:
     folder = str(file.parent)
-    if folder not in _folders or file in _ran:
-        for name in [name for name in _came if _is_in(name, _folders)]:
+    if folder not in _folders or file in _executed:
+        for name in [name for name in _imported if _is_in(name, _folders)]:
             del sys.modules[name]
-        _came.clear()
-        _ran.clear()
-    _ran.add(file)
-    if _folders and sys.path[-1] == _folders[0]:  # where we put it
+        _imported.clear()
+        _executed.clear()
+    _executed.add(file)
+    if _folders and sys.path[-1] == _folders[0]:  # that is where it was added
         sys.path.pop()
     _folders[:] = [folder]
     if folder not in sys.path:
@@ -47,7 +45,7 @@ def _look_in(file: Path) -> None:
 
 
 def _is_in(name: str, folders: Sequence[str]) -> bool:
-    """Whether a module lies in one of `folders`, or in a package that does."""
+    """Whether a module is in one of `folders`, or in a package that is."""
     top = sys.modules.get(name.partition(".")[0])
     file = Path(getattr(top, "__file__", None) or "/")
     found = file.parent if file.name == "__init__.py" else file

@@ -1,43 +1,50 @@
-"""Text of users, shown as it is: a name is never markup, never moves a cursor, and never looks like
+"""Shows users' text as it is: a name is never markup, never moves a cursor, never looks like
 another line.
 
-Invariants: `visible` is idempotent, keeps whatever a reader sees as it is, and loses nothing: what
-cannot be seen stands as its escape.
+Invariants: `visible` is idempotent, leaves readable text unchanged, and loses nothing: a character
+that cannot be seen becomes its escape.
 """
 
 import logging
 from typing import TextIO
 
 _JOINERS = "\u200c\u200d"
-"""They shape the letters (and emoji) beside them, and neither hide nor turn what stands around."""
+"""Characters that shape the letters and emoji beside them, and neither hide nor reverse other
+text.
+"""
 
 
 def visible(text: object) -> str:
-    """`text` on one line, characters that cannot be seen (controls, line ends, turns of direction)
-    as escapes: ``\\x1b``."""
+    """Returns `text` on one line, with invisible characters as escapes: ``\\x1b``.
+
+    Invisible are controls, line ends and changes of direction.
+    """
     whole = str(text)
-    return whole if whole.isprintable() else "".join(map(_shown, whole))
+    return whole if whole.isprintable() else "".join(map(_escaped, whole))
 
 
 def visible_lines(text: str) -> str:
-    """The same, of a text whose line ends and tabs are its own."""
+    """Does the same for a text that keeps its own line ends and tabs."""
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
 
 
 def for_stream(text: str, stream: TextIO) -> str:
-    """`text` as data, unless `stream` is a terminal, which would obey what is in it."""
+    """Returns `text` unchanged, unless `stream` is a terminal, which would obey control characters
+    in it.
+    """
     return visible_lines(text) if stream.isatty() else text
 
 
-def shortened(text: object, most: int) -> str:
-    """`text`, visible, in at most `most` characters."""
+def shorten(text: object, most: int) -> str:
+    """Returns `text`, visible, in at most `most` characters."""
     whole = visible(text)
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
 class OneLine(logging.Formatter):
-    """Each message on a line of its own, whatever names are put into it; a traceback behind it
-    keeps its lines."""
+    """Log formatter: each message on one line, whatever names it contains; tracebacks keep their
+    lines.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's own name)
         record.message = visible(record.message)
@@ -47,7 +54,7 @@ class OneLine(logging.Formatter):
         return visible_lines(super().formatException(ei))  # type: ignore[arg-type]
 
 
-def _shown(character: str) -> str:
+def _escaped(character: str) -> str:
     if (
         character.isprintable()
         or character in _JOINERS

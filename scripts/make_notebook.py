@@ -1,4 +1,4 @@
-"""Makes docs/notebook.ipynb: the cells of docs/notebook.py, executed by a kernel.
+"""Makes docs/tutorials/notebook.ipynb: the cells of notebook.py beside it, executed by a kernel.
 
     python scripts/make_notebook.py
 
@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
-CELLS = ROOT / "docs" / "notebook.py"
+CELLS = ROOT / "docs" / "tutorials" / "notebook.py"
 NOTEBOOK = CELLS.with_suffix(".ipynb")
 ROOT_SHOWN = "/home/you/raysearch"
 SECONDS = 280
@@ -38,7 +38,7 @@ def cells() -> nbformat.NotebookNode:
 
 
 def executed(folder: Path) -> nbformat.NotebookNode:
-    """The notebook, executed in a folder that has jobs/ beside it. Raises: CellExecutionError."""
+    """The notebook, executed in `folder`, as `beside_jobs` makes it. Raises: CellExecutionError."""
     notebook = cells()
     about = {"metadata": {"path": str(folder)}}
     NotebookClient(
@@ -59,10 +59,11 @@ def main() -> None:
 
 
 def beside_jobs(scratch: Path) -> Path:
-    """A folder docs/ in `scratch` with jobs/ beside it, so that the run is kept nowhere else."""
+    """A folder docs/tutorials/ in `scratch`, with jobs/ in `scratch`, so that the run stays there."""
     (scratch / "jobs").symlink_to(ROOT / "jobs")
-    (scratch / "docs").mkdir()
-    return scratch / "docs"
+    folder = scratch / "docs" / "tutorials"
+    folder.mkdir(parents=True)
+    return folder
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ in 8 known directions of one site.
 
     python scripts/plant_add_three.py [--to FOLDER] [--seed N]
 
-Three blocks read "3+5+4=" and answer "12" (docs/problems/add_three_planted.md draws it):
+Three blocks read "3+5+4=" and answer "12" (docs/reference/problems/add_three_planted.md draws it):
 
     block 0   "=" takes c from its word
     block 1   the second "+" takes a and b from their words, and writes the code of a + b: PLANTED

@@ -68,11 +68,11 @@ def known_seconds(table: Path, build: Path) -> dict[str, float]:
     """Returns the seconds that each file of tests takes: as `table` says, or as the JUnit files in
     `build` say where they know of it."""
     known: dict[str, float] = json.loads(table.read_text())
-    for timings in sorted(
-        build.glob("junit*.xml"), reverse=True
-    ):  # of a file that is in both, junit.xml says the last word
-        known |= seconds_by_file(timings)
-    return known
+    timed: dict[str, float] = {}
+    for timings in build.glob("junit*.xml"):
+        for file, took in seconds_by_file(timings).items():
+            timed[file] = max(took, timed.get(file, 0.0))
+    return known | timed
 
 
 def seconds_by_file(junit: Path) -> dict[str, float]:

@@ -88,6 +88,7 @@ def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machi
     assert "--cpu" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_each_program_finds_what_it_imports_where_it_is_now(tmp_path: Path) -> None:
     rooms = [ROOT / "benchmarks", ROOT / "scripts"]

@@ -1,5 +1,6 @@
-"""The pages of docs/ build without a warning, and a link that leads nowhere is one."""
+"""The pages of docs/ are sorted and found, and build without a warning, a dead link being one."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.test_imports import ROOMS
+
 ROOT = Path(__file__).parents[1]
+TEXTS = {".md", ".py", ".yaml", ".yml", ".json", ".toml", ".j2", ".sh", ""}
+PAGE = re.compile(r"(?<![\w./-])docs/(?:[\w-]+/)*[\w-]+\.(?:md|png|ipynb|py)\b")
+
+FILE = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/(?:[a-z_]+\.(?:py|json))?)`")
+"""A file or folder of the repository, or of the package, as pages name it."""
+BUILT = [
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+    *sorted((ROOT / "docs" / "explanation").glob("*.md")),
+]
+"""The pages that say how the code is built."""
 
 
 def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
@@ -34,7 +49,14 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     done = _build(ROOT, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     index = (tmp_path / "docs" / "README.html").read_text()
-    for page in ("five-minutes", "your-own-model", "comparison", "mlflow", "problems/add_three"):
+    for page in (
+        "tutorials/five-minutes",
+        "how-to/your-own-model",
+        "explanation/comparison",
+        "reference/job-file",
+        "reference/problems/add_three",
+        "glossary",
+    ):
         assert f'href="{page}.html"' in index
         assert (tmp_path / "docs" / f"{page}.html").is_file()
 
@@ -52,8 +74,71 @@ def test_a_link_that_leads_nowhere_fails(link: str, tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
 
 
+def test_every_page_that_a_file_of_this_repository_names_is_there() -> None:
+    """Error texts, jobs, docstrings and pages name pages of docs/ in running text, where Sphinx
+    sees no link."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named: dict[str, str] = {}
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).suffix not in TEXTS or name == "tests/test_docs.py":
+            continue
+        for page in PAGE.findall((ROOT / name).read_text()) if (ROOT / name).is_file() else ():
+            named.setdefault(page, name)
+    assert len(named) > 20, "the pattern finds no pages"
+    assert [f"{named[p]} names {p}" for p in sorted(named) if not (ROOT / p).is_file()] == []
+
+
+def test_every_page_is_of_one_of_the_four_kinds() -> None:
+    """docs/ holds tutorials, how-to guides, reference and explanation; beside them the index, the
+    glossary, the decisions and the pictures."""
+    kinds = {"tutorials", "how-to", "reference", "explanation"}
+    beside = {"README.md", "glossary.md", "conf.py", "decisions", "pictures"}
+    assert {p.name for p in (ROOT / "docs").iterdir()} - {"__pycache__"} == kinds | beside
+
+
+def test_the_index_links_to_every_page() -> None:
+    """A page that no index names is found by nobody; problems and decisions have an index each."""
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = [p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "decisions"]
+    missing = [p for p in pages if f"]({p.relative_to(ROOT / 'docs')})" not in index]
+    assert [p.name for p in missing] == ["README.md"]
+    decisions = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    for page in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
+        assert f"]({page.name})" in decisions
+
+
+def _is_there(named: str) -> bool:
+    """Whether a path that a page names, from the top or from the package, is there."""
+    return any((root / named).exists() for root in (ROOT, ROOT / "raysearch"))
+
+
+@pytest.mark.parametrize("page", BUILT, ids=lambda page: page.name)
+def test_files_and_rooms_that_a_page_on_the_code_names_are_there(page: Path) -> None:
+    named = FILE.findall(page.read_text())
+    assert [name for name in named if not _is_there(name)] == []
+
+
+def test_the_architecture_is_two_pages_and_names_every_room() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    assert len(text.splitlines()) <= 140
+    table = text.partition("## Rooms")[2].partition("\n## ")[0]
+    for room in ROOMS:
+        path = room.replace(".", "/")
+        assert f"`{path}/`" in table or f"`{path}.py`" in table or room == "_version"
+
+
+def test_decisions_have_context_decision_and_consequence() -> None:
+    pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(p.name[:3]) for p in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        parts = re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE)
+        assert parts == ["Context", "Decision", "Consequence"], page.name
+        assert len(page.read_text().splitlines()) < 50, "half a page is enough"
+
+
 def test_pictures_are_small() -> None:
-    pictures = sorted((ROOT / "docs").glob("*.png"))
+    pictures = sorted((ROOT / "docs" / "pictures").glob("*.png"))
     assert {"mlflow-metrics.png", "mlflow-artifacts.png"} <= {p.name for p in pictures}
     for picture in pictures:
         assert picture.stat().st_size < 300_000, picture

@@ -18,6 +18,7 @@ ROOMS = (
     "old_paths",
     "user_folder",
     "user_code",
+    "plugins",
     "storage",
     "causal",
     "core",

@@ -7,12 +7,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.core.featurizers import featurizers
 from raysearch.core.hypothesis import Site, Unit
-from raysearch.errors import JobError, NotYetError
-from raysearch.job import NOT_YET_KEYS, NOT_YET_VALUES, Job
+from raysearch.errors import JobError
+from raysearch.job import Job
 from raysearch.job.error_messages import keys_at
 from raysearch.job.keys import ModelKeys
-from raysearch.job.space_keys import in_order
+from raysearch.job.unit_keys import intervention_of
 
 SMALL = {
     "name": "x",
@@ -167,7 +168,7 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ({"space": {"heads": [1, 1]}}, "space: heads names 1 twice"),
         (
             {"space": {"subspaces": ["ful"]}},
-            r"space.subspaces.0: should be full, mean_difference, .*\(got 'ful'\)",
+            r"space.subspaces.0: should be full, \{coordinates: .*, mean_difference, .*\(got 'ful'\)",
         ),
         ({"space": {"subspaces": "full"}}, r"space.subspaces: should be a list such as \[full,"),
         (
@@ -412,7 +413,6 @@ def test_a_mistake_gets_one_line_that_says_where_and_what(
     with pytest.raises(JobError, match=says) as e:
         _load(tmp_path, changes)
     assert "\n" not in str(e.value)
-    assert not isinstance(e.value, NotYetError)
 
 
 def test_a_function_that_makes_the_network_is_known_by_its_form(tmp_path: Path) -> None:
@@ -431,27 +431,13 @@ def test_a_function_that_makes_the_network_is_known_by_its_form(tmp_path: Path) 
     assert _load(tmp_path, {"model": {"path": "package.nets:Net"}}).model.path == "package.nets:Net"
 
 
-@pytest.mark.parametrize("key", NOT_YET_KEYS)
-def test_keys_of_later_versions_are_refused_not_ignored(tmp_path: Path, key: str) -> None:
-    room, _, name = key.partition(".")
-    value: object = {name: 1} if name else {"x": 1}
-    if room in SMALL:
-        value = {**SMALL[room], name: 1}  # type: ignore[dict-item]
-    with pytest.raises(NotYetError, match=rf"x.yaml: {key}: not yet supported"):
-        _load(tmp_path, {room: value})
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [(path, value) for path, values in NOT_YET_VALUES.items() for value in values],
-)
-def test_values_of_later_versions_are_refused_not_ignored(
-    tmp_path: Path, path: str, value: object
-) -> None:
-    room, _, name = path.partition(".")
-    listed = name in ("components", "subspaces") and isinstance(value, str)
-    with pytest.raises(NotYetError, match=f"{path}: not yet supported"):
-        _load(tmp_path, {room: {name: [value] if listed else value}})
+@pytest.mark.parametrize("name", [name for name in featurizers() if name != "identity"])
+def test_a_unit_of_a_featurizer_is_refused_not_ignored(tmp_path: Path, name: str) -> None:
+    for subspace in (name, {name: [1]}, {name: {}}):
+        units = [[{"layer": 0, "position": "last", "subspace": subspace}]]
+        where = "x.yaml: space.units.0.0.subspace: not yet supported by this version"
+        with pytest.raises(JobError, match=where):
+            _load(tmp_path, {"space": {"units": units}})
 
 
 def test_the_whole_example_of_the_contract_has_known_keys_only() -> None:
@@ -459,10 +445,10 @@ def test_the_whole_example_of_the_contract_has_known_keys_only() -> None:
     if not contract.exists():
         pytest.skip("the contract (../shared/interfaces.md) is not on this machine")
     example = yaml.safe_load(contract.read_text().split("```yaml")[1].split("```")[0])
-    known = {*keys_at([], Job), *NOT_YET_KEYS}
+    known = keys_at([], Job)
     for room, value in example.items():
         assert room in known, room
-        for key in value if isinstance(value, dict) and room not in NOT_YET_KEYS else ():
+        for key in value if isinstance(value, dict) else ():
             assert key in keys_at([room], Job), f"{room}.{key}"
 
 
@@ -633,7 +619,7 @@ def test_units_alone_have_no_grid_beside_them_unless_a_key_of_the_grid_is_writte
 def test_what_is_the_same_has_one_form() -> None:
     def units(*given: dict[str, object]) -> tuple[Unit, ...]:
         (keys,) = Job.parse({**SMALL, "space": {"units": [list(given)]}}).space.units
-        return in_order(keys)
+        return intervention_of(keys).units
 
     one, two = {"layer": 2, "position": "a"}, {"layer": 1, "position": "last"}
     assert units(one, two) == units(two, one)
@@ -652,7 +638,7 @@ def test_what_is_the_same_has_one_form() -> None:
 
 def test_subspaces_of_later_versions_are_refused_in_units_too(tmp_path: Path) -> None:
     unit = {"layer": 1, "position": "a", "subspace": {"das": 4}}
-    with pytest.raises(NotYetError, match=r"x.yaml: space.units.0.0.subspace: not yet supported"):
+    with pytest.raises(JobError, match=r"space.units.0.0.subspace: not yet supported"):
         _load(tmp_path, {"space": {"units": [[unit]]}})
 
 

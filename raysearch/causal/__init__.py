@@ -1,4 +1,4 @@
-"""What is claimed: causal models, inputs, pairs, and how pairs are drawn. Standard library only."""
+"""Causal models, inputs, pairs, and drawing of pairs; standard library only."""
 
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
@@ -11,10 +11,17 @@ from raysearch.causal.pairs import (
     Span,
     Split,
     differing_shares,
-    lenders,
+    named_sources,
 )
-from raysearch.causal.position_names import EVERY, TAKES, Take, index_of, taken, token
-from raysearch.causal.problem import Problem, digest_of, draw_pairs, draws, split_by, split_of
+from raysearch.causal.position_names import EVERY, TAKES, Take, split_take, token_index, token_name
+from raysearch.causal.problem import (
+    Problem,
+    digest_of,
+    draw_pairs,
+    draw_sample,
+    split_of,
+    split_of_digest,
+)
 from raysearch.causal.stimulus import Stimulus
 from raysearch.old_paths import announce
 
@@ -41,13 +48,13 @@ __all__ = [
     "differing_shares",
     "digest_of",
     "draw_pairs",
-    "draws",
-    "index_of",
-    "lenders",
-    "split_by",
+    "draw_sample",
+    "named_sources",
     "split_of",
-    "taken",
-    "token",
+    "split_of_digest",
+    "split_take",
+    "token_index",
+    "token_name",
 ]
 
 announce(

@@ -1,8 +1,7 @@
-"""Causal models: variables, their parents and mechanisms; run and interchange.
+"""Causal models: variables, their parents and mechanisms; running and interchanging them.
 
-Invariants: the graph has no cycle; every variable has either a mechanism or a place among the
-inputs; every value lies in the domain of its variable. They are checked when a model is made and
-each time it is run.
+Invariants: the graph has no cycle; every variable has a mechanism or is an input; every value is in
+the domain of its variable. They are checked when a model is made and each time it is run.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -28,7 +27,11 @@ class Variable:
         return None if self.domain is None else frozenset(self.domain)
 
     def check(self, value: Value) -> None:
-        """Raises CausalModelError if `value` is outside the domain."""
+        """Checks that `value` is in the domain.
+
+        Raises:
+            CausalModelError: it is not.
+        """
         if self._members is not None and value not in self._members:
             shown = ", ".join(repr(v) for v in (self.domain or ())[:8])
             more = "" if len(self._members) <= 8 else f", ... ({len(self._members)} values)"
@@ -39,13 +42,14 @@ class Variable:
 
 @dataclass(frozen=True)
 class CausalModel:
-    """A directed acyclic graph of variables.
+    """A directed acyclic graph of variables with mechanisms.
 
     A variable without parents and without a mechanism is an input. `mechanisms[v]` is called with
     the values of `parents[v]` in their order. `output` names the variable whose value is the
     answer.
 
-    Raises: CausalModelError for a duplicate or unknown name, a missing mechanism, a cycle.
+    Raises:
+        CausalModelError: a duplicate or unknown name, a missing mechanism, a cycle.
     """
 
     variables: tuple[Variable, ...]
@@ -68,21 +72,25 @@ class CausalModel:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of all variables, in the order in which they were declared."""
+        """Names of all variables, in the order of their declaration."""
         return tuple(v.name for v in self.variables)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the variables without a mechanism."""
+        """Names of the variables without a mechanism."""
         return tuple(n for n in self.names if n not in self.mechanisms)
 
     def run(self, values: Setting, fixed: Setting | None = None) -> dict[str, Value]:
-        """The value of every variable, given those of the inputs.
+        """Returns the value of every variable, given those of the inputs.
 
-        `fixed` sets variables to a value regardless of their parents. Values of `values` for other
-        variables than inputs are not looked at, so that the result of a run can be run again.
+        Values of other variables in `values` are ignored, so that the result of a run can be run
+        again.
 
-        Raises: CausalModelError for a missing input or a value outside its domain.
+        Args:
+            fixed: values that variables have regardless of their parents.
+
+        Raises:
+            CausalModelError: an input is missing, or a value is outside its domain.
         """
         fixed = fixed or {}
         self._check_known(fixed)
@@ -103,11 +111,11 @@ class CausalModel:
         return out
 
     def interchange(self, base: Setting, sources: Mapping[str, Setting]) -> Value:
-        """The output for `base` when each variable named in `sources` has the value that it has in
-        its source's run.
+        """Returns the output for `base` when each variable named in `sources` has the value of its
+        source's run.
 
-        An interchange intervention on the causal model (Geiger et al. 2021, "Causal Abstractions of
-        Neural Networks").
+        This is an interchange intervention on the causal model (Geiger et al. 2021, "Causal
+        Abstractions of Neural Networks").
         """
         self._check_known(sources)
         return self.run(base, {name: self.run(source)[name] for name, source in sources.items()})[

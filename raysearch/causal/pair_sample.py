@@ -1,6 +1,6 @@
-"""What a sampler or a file gave: the pairs that are kept, and how many were left out, and why.
+"""The result of drawing or reading pairs: the pairs, and how many were left out and why.
 
-Invariants: a pair that was drawn or read is kept or counted here.
+Invariants: every pair that was drawn or read is in the sample or counted as left out.
 """
 
 from dataclasses import dataclass
@@ -9,15 +9,18 @@ from typing import Literal
 from raysearch.causal.pairs import Pair, Split
 
 LeftOutReason = Literal["beyond", "disjoint", "lacks_position"]
-"""Why a pair is left out before any model sees it. beyond: its split has all that can be asked for;
-disjoint: its values belong to several splits (pairs.disjoint); lacks_position: one of its inputs
-lacks a position that the job names."""
+"""Why a pair is left out before any model sees it: its split has enough pairs ("beyond"), its
+values belong to several splits (pairs.disjoint; "disjoint"), or one of its inputs lacks a position
+that the job names ("lacks_position").
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOutCount:
-    """So many pairs of a split (None: of several at once) and a set were left out for one reason.
-    `detail`: the positions they lack."""
+    """A number of pairs of a split (None: of several) and a set that were left out for one reason.
+
+    `detail` names the positions that they lack.
+    """
 
     reason: LeftOutReason
     split: Split | None
@@ -28,7 +31,7 @@ class LeftOutCount:
 
 @dataclass(frozen=True, slots=True)
 class PairSample:
-    """Pairs in the order of the run, and what was left out on the way to them."""
+    """Pairs in the order of the run, with counts of those left out."""
 
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOutCount, ...] = ()

@@ -1,9 +1,9 @@
-"""Inputs and pairs: what is put to a model, and what the causal model predicts under each
+"""Inputs and pairs: what a model is given, and what the causal model predicts under each
 interchange.
 
-Invariants: an input is a text or a stimulus; positions are character spans [start, end) inside the
+Invariants: an input is a text or a stimulus; positions are character spans [start, end) in the
 text, or token indices; a pair's counterfactuals are answers (text), one for each variable that is
-asked about.
+tested.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,25 +20,26 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Span = tuple[int, int]
 
 LAST = "last"
-"""The position that every input has, its last token; nobody need or may declare it."""
+"""The position that every input has, its last token; it need not, and must not, be declared."""
 
 ONE_SOURCE = "source"
-"""The name of a pair's source where it has only one."""
+"""Name of a pair's source if it has only one."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the network: a text or a tensor, with named positions; and the causal model's
-    setting behind it.
+    """An input of the network, a text or a tensor, with named positions and the causal model's
+    setting.
 
-    Positions of a text are `spans`, each [start, end) in characters, or `tokens`, each indices of
-    its tokens, special ones not counted. Those of a stimulus are `tokens`: of what the network has
-    as such (time steps, patches; 0 alone where it has none). The position "last" always exists and
-    is not listed. `values` is empty for pairs from a file. A `stimulus` may be given as any array,
-    tensor, nested list or number (`Stimulus.of` says what becomes of it).
+    Positions of a text are `spans`, each [start, end) in characters, or `tokens`, each a list of
+    token indices, special tokens not counted. Positions of a stimulus are `tokens`, in what the
+    network treats as tokens (time steps, patches; only 0 if it has none). The position "last"
+    always exists and is not listed. `values` is empty for pairs from a file. A `stimulus` may be
+    any array, tensor, nested list or number, and is converted by `Stimulus.of`.
 
-    Raises: PairsError for neither or both, a span that is empty or outside the text, token indices
-    that are none or below 0, or what is no tensor.
+    Raises:
+        PairsError: both a text and a tensor or neither, a span that is empty or outside the text,
+            negative or repeated token indices, or a stimulus that is no tensor.
     """
 
     text: str = ""
@@ -47,7 +48,7 @@ class Input:
     stimulus: Stimulus | None = None
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    if TYPE_CHECKING:  # what may be given as a stimulus is more than what is kept
+    if TYPE_CHECKING:  # a stimulus may be given as more types than it is stored as
 
         def __init__(
             self,
@@ -87,17 +88,17 @@ class Input:
 
     @property
     def positions(self) -> tuple[str, ...]:
-        """The names of the positions, "last" not among them."""
+        """Names of the positions, "last" excepted."""
         return (*self.spans, *self.tokens)
 
     @property
     def content(self) -> str:
-        """What tells it from other inputs: the text, or the stimulus's digest."""
+        """Content that identifies the input: the text, or the stimulus's digest."""
         return self.text if self.stimulus is None else self.stimulus.digest
 
     @property
-    def shown(self) -> str:
-        """How it is called in an error."""
+    def description(self) -> str:
+        """Description for errors."""
         return (
             repr(self.text)
             if self.stimulus is None
@@ -116,7 +117,9 @@ class Input:
 
     def _check_stimulus(self) -> None:
         if self.text:
-            raise PairsError(f"an input is a text or a tensor; got {self.text!r} and {self.shown}")
+            raise PairsError(
+                f"an input is a text or a tensor; got {self.text!r} and {self.description}"
+            )
         if self.spans:
             raise PairsError(
                 f"position {next(iter(self.spans))!r}: positions of a tensor are token indices "
@@ -137,10 +140,13 @@ class Pair:
     """A base, its sources, the answers without intervention, and the counterfactual for each
     variable.
 
-    `answers` is keyed by "base" and the names of the sources; `counterfactual` by variable. Answers
-    are text that follows the input's text, a leading blank included where there is one; for a
-    stimulus, the class as a whole number ("0", "1", ...). `index` is the pair's place in the run.
-    `choices`: the answers among which the model chooses, where it is held to some.
+    `answers` is keyed by "base" and source name, `counterfactual` by variable. An answer is the
+    text that follows the input's text, with its leading blank if there is one; for a stimulus, the
+    class as a whole number ("0", "1", ...).
+
+    Args:
+        index: place of the pair in the run.
+        choices: answers among which the model chooses, if it is restricted to some.
     """
 
     index: int
@@ -153,12 +159,11 @@ class Pair:
     choices: tuple[str, ...] = ()
 
 
-def lenders(variable: str) -> tuple[str, ...]:
-    """The sources that lend the variables of a counterfactual, each once: of "x<-a,y<-b" a and b;
-    of a plain name none, for there is one.
+def named_sources(variable: str) -> tuple[str, ...]:
+    """Returns the sources that a counterfactual's name lists, each once: a and b for "x<-a,y<-b".
 
-    Where pairs have several sources, such a name is what is asked about, as a variable is
-    elsewhere.
+    It is empty for a plain name, which stands for the only source. Pairs with several sources use
+    such names in place of variables.
     """
     named = [part.partition("<-") for part in variable.split(",")] if "<-" in variable else []
     return tuple(dict.fromkeys(source.strip() for _, _, source in named))
@@ -167,11 +172,13 @@ def lenders(variable: str) -> tuple[str, ...]:
 def differing_shares(
     counterfactuals: Sequence[Mapping[str, object]], variables: Sequence[str]
 ) -> dict[tuple[str, str], float]:
-    """For every two variables, the share in [0, 1] of pairs on which their counterfactuals (text or
-    ids) differ.
+    """Returns, for every two variables, the share in [0, 1] of pairs whose counterfactuals differ.
 
-    At 0 no pair tells the two apart: whatever is measured for one holds for the other. Raises:
-    PairsError without pairs.
+    Counterfactuals may be text or ids. At 0 no pair tells the two apart: whatever is measured for
+    one holds for the other.
+
+    Raises:
+        PairsError: there are no pairs.
     """
     if not counterfactuals:
         raise PairsError("there are no pairs; variables cannot be told apart without")

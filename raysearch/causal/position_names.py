@@ -1,13 +1,13 @@
-"""The names of positions: what the inputs call theirs, and what can be said of any.
+"""Names of positions: those that inputs declare, and forms that apply to any input.
 
     country              the tokens that every input has under this name
-    country.last         the last of them; country.first: the first; country.align_right: as many, counted from the end, as each input of
-                         the pair has
+    country.last         its last token; country.first is its first
+    country.align_right  as many tokens, counted from the end, as each input of the pair has
     token_3              the token of index 3, special tokens not counted
     token_*              every token, one by one
 
-Invariants: a name of an input's own comes before what it could be read as; a name means the same
-tokens in every job.
+Invariants: a name that an input declares comes before any other reading of it; a name means the
+same tokens in every job.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 Take = Literal["first", "last", "align_right"]
 TAKES: tuple[Take, ...] = get_args(Take)
-"""Which of a position's tokens can be taken."""
+"""Which tokens of a position can be taken."""
 
 EVERY = "token_*"
 """Every token, each by itself."""
@@ -24,20 +24,21 @@ EVERY = "token_*"
 _TOKEN = re.compile(r"token_(0|[1-9]\d*)")
 
 
-def token(index: int) -> str:
-    """The name of the token of that index."""
+def token_name(index: int) -> str:
+    """Returns the name of the token with that index."""
     return f"token_{index}"
 
 
-def index_of(name: str) -> int | None:
-    """The index in the name of a single token; None for other names."""
+def token_index(name: str) -> int | None:
+    """Returns the index in the name of a single token; None for other names."""
     found = _TOKEN.fullmatch(name)
     return None if found is None else int(found[1])
 
 
-def taken(name: str, known: Sequence[str]) -> tuple[str, Take | None]:
-    """The position among `known` that `name` is of, and which of its tokens are taken; the name
-    itself and None where it takes none."""
+def split_take(name: str, known: Sequence[str]) -> tuple[str, Take | None]:
+    """Splits `name` into a position among `known` and the tokens taken of it; (name, None) if it
+    takes none.
+    """
     of, _, take = name.rpartition(".")
     for choice in TAKES:
         if name not in known and of in known and take == choice:

@@ -1,6 +1,6 @@
-"""A problem: a causal model and a sampler of pairs; how pairs are drawn from it.
+"""A problem: a causal model with a sampler of pairs; and how pairs are drawn from it.
 
-Invariants: no (base, source) stands in two splits, because the domain is divided before anything is
+Invariants: no (base, source) is in two splits, because the domain is divided before anything is
 drawn; the same seed draws the same pairs; draws are independent and identically distributed within
 a split (claim: sampler).
 """
@@ -18,25 +18,30 @@ from raysearch.causal.pairs import LAST, ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.errors import PairsError, RaysearchError
 
 MISSES = 1_000
-"""Draws in a row that fall into other splits before a split is said to be empty: so many times its
-share."""
+"""Draws in a row outside a split, times the inverse of its share, after which the split counts as
+empty.
+"""
 MOST_MISSES = 300_000
-"""However rare a split may be: some ten seconds of drawing."""
+"""Upper bound of these draws for rare splits: some ten seconds of drawing."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """A causal model, and how its settings become texts (or tensors) and answers.
 
-    - `sample(rng)` draws the inputs' values of one (base, source).
-    - `render(values)` writes the text and its spans, or the stimulus and its tokens, for the values
-      of all variables.
-    - `answer(value)` writes the value of the output variable as the text that follows, or as its
-      class ("0", "1", ...).
-    - `positions` are the names that every rendered input has; "last" needs no mention.
-    - `set_of(base, source)` names the kind of a pair, for results per set; None: no sets.
-    - `choices(values)` lists the answers among which an input's own is chosen (answer.compare:
-      choices); None: it lists none. A pair chooses among those of base and source.
+    Args:
+        sample: draws the inputs' values of one (base, source).
+        render: writes the text and its spans, or the stimulus and its tokens, from the values of
+            all variables.
+        answer: writes the output variable's value as the text that follows, or as its class ("0",
+            "1", ...).
+        positions: names that every rendered input has; "last" need not be named.
+        set_of: names the kind of a (base, source) pair, for results per set; None for no sets.
+        choices: lists the answers among which an input's answer is chosen (answer.compare:
+            choices). A pair chooses among those of base and source.
+
+    Raises:
+        PairsError: a field has the wrong type, or a position is named twice or is "last".
     """
 
     name: str
@@ -78,24 +83,31 @@ def draw_pairs(
     seed: int,
     disjoint: Sequence[str] = (),
 ) -> tuple[Pair, ...]:
-    """Pairs of every split, `counts[split]` each, with the counterfactual of each of `variables`.
+    """Draws pairs of every split, `counts[split]` each, with the counterfactual of each of
+    `variables`.
 
-    `disjoint`: variables of which no value stands in two splits, in base or source; pairs whose
-    values belong to several are passed over. Raises: PairsError where a split's part of the domain
-    seems to be empty, or nothing is asked for.
+    Args:
+        disjoint: variables of which no value may be in two splits, in base or source; pairs with
+            values of several splits are skipped.
+
+    Raises:
+        PairsError: a split's part of the domain seems to be empty, or no pair is asked for.
     """
-    return draws(problem, variables, counts, seed, disjoint).pairs
+    return draw_sample(problem, variables, counts, seed, disjoint).pairs
 
 
-def draws(
+def draw_sample(
     problem: Problem,
     variables: tuple[str, ...],
     counts: Mapping[Split, int],
     seed: int,
     disjoint: Sequence[str] = (),
 ) -> PairSample:
-    """The pairs of `draw_pairs`, and how many draws were left out on the way. Raises: as
-    `draw_pairs`."""
+    """Draws the pairs of `draw_pairs` and counts the draws that were left out.
+
+    Raises:
+        PairsError: as in `draw_pairs`.
+    """
     if isinstance(variables, str):
         raise PairsError(
             f"variables is the text {variables!r}; give a tuple of names, ({variables!r},)"
@@ -108,7 +120,7 @@ def draws(
     left: Counter[tuple[LeftOutReason, Split | None, str | None]] = Counter()
     misses = 0
     rarest = max(1, sum(counts.values()) // min(n for n in counts.values() if n))
-    patience = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
+    max_misses = min(MISSES * rarest ** max(1, 2 * len(disjoint)), MOST_MISSES)
     while any(missing.values()):
         pair = _draw(problem, variables, len(pairs), rng)
         split = (
@@ -119,10 +131,10 @@ def draws(
         if split is None or not missing[split]:
             left["disjoint" if split is None else "beyond", split, pair.set] += 1
             misses += 1
-            if misses > patience:
+            if misses > max_misses:
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
-                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {patience} "
+                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {max_misses} "
                     f"draws; "
                     f"its domain is too small for splits {dict(counts)}; ask for fewer splits "
                     f"(pairs.{lacking}: 0)"
@@ -140,7 +152,11 @@ def draws(
 
 
 def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.Random) -> Pair:
-    """The next pair. Raises: PairsError that says where the problem's own code raised, and what."""
+    """Draws the next pair.
+
+    Raises:
+        PairsError: the problem's own code raised; the text says where and what.
+    """
     try:
         base, source = problem.sample(rng)
         return _make_pair(problem, variables, index, base, source)
@@ -203,7 +219,7 @@ def _split_by_content(pair: Pair, counts: Mapping[Split, int], seed: int) -> Spl
 def _split_by_values(
     pair: Pair, variables: Sequence[str], counts: Mapping[Split, int], seed: int
 ) -> Split | None:
-    """The split that all values of `variables` belong to; None where they belong to several."""
+    """Returns the split of all values of `variables`; None if they belong to several."""
     inputs = (pair.base, *pair.sources.values())
     values = {(v, repr(i.values[v])) for i in inputs for v in variables}
     splits = {split_of((f"{v}={value}",), counts, seed) for v, value in values}
@@ -211,21 +227,21 @@ def _split_by_values(
 
 
 def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:
-    """The split that a (base, sources) belongs to, by a hash of its inputs' contents, in the ratio
-    of `counts`.
+    """Returns the split of a (base, sources), by a hash of its inputs' contents, in the ratio of
+    `counts`.
 
-    It divides the domain before anything is drawn, and needs no list of it.
+    This divides the domain before anything is drawn, and needs no list of it.
     """
-    return split_by(digest_of(contents, seed), counts)
+    return split_of_digest(digest_of(contents, seed), counts)
 
 
 def digest_of(contents: Sequence[str], seed: int) -> bytes:
-    """32 bytes that tell a (base, sources) from every other, by its inputs' contents."""
+    """Returns 32 bytes that identify a (base, sources) by its inputs' contents."""
     return hashlib.sha256("\x00".join((str(seed), *contents)).encode()).digest()
 
 
-def split_by(digest: bytes, counts: Mapping[Split, int]) -> Split:
-    """The split to which a digest belongs, in the ratio of `counts`."""
+def split_of_digest(digest: bytes, counts: Mapping[Split, int]) -> Split:
+    """Returns the split of a digest, in the ratio of `counts`."""
     at = int.from_bytes(digest[:8], "big") / 2**64 * sum(counts.values())
     for split in SPLITS:
         at -= counts.get(split, 0)

@@ -1,8 +1,7 @@
-"""A stimulus: an input that is no text, one tensor, kept as plain bytes so that nothing here needs
-torch.
+"""A stimulus: an input that is one tensor, stored as plain bytes so that this room needs no torch.
 
-Invariants: equal content, equal stimulus, on every machine; numbers are float32, int64 or bool,
-row-major, little-endian.
+Invariants: equal content gives an equal stimulus on every machine; numbers are float32, int64 or
+bool, row-major, little-endian.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from typing import Any, Literal, get_args
 from raysearch.errors import PairsError
 
 Numeric = Literal["float32", "int64", "bool"]
-"""What a stimulus is made of: numbers, whole numbers such as ids, or truth values."""
+"""Type of the numbers: floats, whole numbers such as ids, or truth values."""
 
 _LETTERS = {"float32": "f", "int64": "q", "bool": "?"}
 _SIZES = {"float32": 4, "int64": 8, "bool": 1}
@@ -24,10 +23,11 @@ _SIZES = {"float32": 4, "int64": 8, "bool": 1}
 
 @dataclass(frozen=True, slots=True)
 class Stimulus:
-    """One tensor without a row dimension: its shape (none for a single number), and its numbers in
-    row-major order.
+    """One tensor without a row dimension: its shape (empty for a single number) and its row-major
+    numbers.
 
-    Raises: PairsError for bytes that are not of that shape, or a shape that holds no number.
+    Raises:
+        PairsError: the bytes do not fit the shape, or the shape holds no number.
     """
 
     dtype: Numeric
@@ -48,11 +48,14 @@ class Stimulus:
 
     @classmethod
     def of(cls, values: Any) -> "Stimulus":
-        """The stimulus of a number, of nested lists of numbers, or of an array or tensor of
-        whatever library.
+        """Makes a stimulus of a number, of nested lists of numbers, or of an array or tensor of any
+        library.
 
-        Truth values alone are bool, whole numbers int64; as soon as one number is not whole, all
-        are float32, rounded to the nearest. Raises: PairsError.
+        Only truth values make bool, only whole numbers int64; if any number is not whole, all
+        become float32, rounded to the nearest.
+
+        Raises:
+            PairsError: the value is not one tensor of numbers.
         """
         if isinstance(values, Stimulus):
             return values
@@ -72,12 +75,12 @@ class Stimulus:
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """All of them, in row-major order."""
+        """All numbers, in row-major order."""
         return struct.unpack(f"<{math.prod(self.shape)}{_LETTERS[self.dtype]}", self.data)
 
     @property
     def digest(self) -> str:
-        """SHA-256 (64 hex digits) of the content."""
+        """SHA-256 (64 hex digits) of type, shape and numbers."""
         return hashlib.sha256(f"{self.dtype}{self.shape}".encode() + self.data).hexdigest()
 
     def __repr__(self) -> str:
@@ -85,8 +88,11 @@ class Stimulus:
 
 
 def _as_lists(values: Any) -> Any:
-    """Nested lists, of an array or a tensor; anything else as it is. Raises: PairsError for a
-    tensor that cannot be read."""
+    """Returns an array or tensor as nested lists, and anything else unchanged.
+
+    Raises:
+        PairsError: a tensor cannot be read.
+    """
     if isinstance(values, Mapping | AbstractSet):
         held = ", ".join(map(str, values)) or "nothing"
         raise PairsError(
@@ -113,7 +119,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _shape(nested: Any) -> tuple[int, ...]:
-    """As the first of each says it; `_flat` holds the others against it."""
+    """Returns the shape that the first element at each level has; `_flat` checks the others."""
     shape = []
     while _is_list(nested := _as_lists(nested)):
         shape.append(len(nested))

@@ -30,7 +30,7 @@ ROOM = 2 * 2**30
 FULL = 0.95
 """Share of a disk, from which Ray makes no more objects on it (its local_fs_capacity_threshold)."""
 
-TOLD = ("torch", "transformers", "ray", "mlflow", "pyarrow")
+TOLD = ("torch", "transformers", "ray", "pyarrow")
 """Packages of which the version is told, whatever it is."""
 
 
@@ -57,7 +57,7 @@ class CheckResult:
 @tracking
 @no_color
 def doctor(**flags: Any) -> int:
-    """Try what a search needs here: versions, GPUs, Ray, MLflow, the store, room. Exits with 1 if
+    """Try what a search needs here: versions, GPUs, Ray, the tracker, the store, room. Exits with 1 if
     something is not well."""
     findings = []
     for check, ask in checks(**flags):
@@ -73,6 +73,8 @@ def checks(
     address: str | None, job: Path | None, store: str, tracking_uri: str, **_: Any
 ) -> list[tuple[str, Callable[[], str]]]:
     """(name, what says in words that it is well, or raises), in the order in which they are tried."""
+    from raysearch.tracking.registry import tracker_of
+
     asked: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -85,7 +87,7 @@ def checks(
         ("ray", lambda: _cluster(address)),
         ("ray token", _token),
         ("ray jobs", _job_server),
-        ("mlflow", lambda: _tracking(tracking_uri)),
+        (tracker_of(tracking_uri).name, lambda: _tracking(tracking_uri)),
     ]
     return asked if job is None else [*asked, ("model", lambda: _model(job))]
 
@@ -133,7 +135,9 @@ def _packages() -> str:
     ]
     if wrong:
         raise RaysearchError(f"{', '.join(wrong)}; pip install -U -e . where the sources are")
-    told = ", ".join(f"{name} {_version(name)}" for name in TOLD)
+    from raysearch.tracking.registry import DEFAULT
+
+    told = ", ".join(f"{name} {_version(name)}" for name in (*TOLD, DEFAULT.name))
     return f"{told}; all {len(needed)} that are needed are new enough"
 
 
@@ -226,23 +230,24 @@ def _job_server() -> str:
 
 
 def _tracking(uri: str) -> str:
-    if uri == "none":
-        return "kept out (--tracking-uri none)"
-    from raysearch.store.locations import tracking_uri
-    from raysearch.tracking.mlflow_reach import reach
+    from raysearch.tracking.registry import tracker_of
+    from raysearch.tracking.uris import tracking_uri
 
-    return reach(tracking_uri(uri))
+    absolute = tracking_uri(uri)
+    if absolute is None:
+        return "kept out (--tracking-uri none)"
+    return tracker_of(absolute).check(absolute)
 
 
 def _model(job: Path) -> str:
     """Looked at, never run: neither the problem's code nor the model's own."""
-    from raysearch.engine.loading.load import ModelSource, inspect_model
+    from raysearch.engine.loading.load import inspect_model
     from raysearch.job import Job
 
-    model = Job.load(job).model
-    if model.is_factory or model.trust_remote_code:
-        return (
-            f"{model.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
-        )
-    looked = inspect_model(ModelSource(model.path, model.revision, model.dtype), ("residual",))
-    return f"{model.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    source = Job.load(job).source
+    if source.is_factory or source.trust_remote_code:
+        return f"{source.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
+    looked = inspect_model(source)
+    return (
+        f"{source.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
+    )

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
 
+from raysearch.core.choices import PoolName
 from raysearch.errors import RaysearchError
 from raysearch.store.locations import DEFAULT_STORE
 
@@ -67,6 +68,7 @@ errors = click.option(
 )
 children = click.option(
     "--mlflow-children",
+    "tracked_children",
     envvar="RAYSEARCH_MLFLOW_CHILDREN",
     type=click.IntRange(min=0),
     default=20,
@@ -88,7 +90,7 @@ loudness = flags(quiet, verbose, no_color)
 searching = flags(store, tracking, errors, children, loudness)
 pool = click.option(
     "--pool",
-    type=click.Choice(["ray", "local"]),
+    type=click.Choice(get_args(PoolName)),
     envvar="RAYSEARCH_POOL",
     default="ray",
     show_default=True,

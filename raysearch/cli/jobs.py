@@ -54,8 +54,8 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     flags.set_verbosity(given)
     run = None if _is_given("address") else _run(id, store)
     if run is not None:
-        from raysearch.cli.status import local_facts, local_status
         from raysearch.cli.terminal import in_lines
+        from raysearch.runner.status import local_facts, local_status
 
         click.echo(
             json.dumps(local_facts(run), indent=2)

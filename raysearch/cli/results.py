@@ -16,19 +16,14 @@ from rich.console import Console
 from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, console
-from raysearch.report.control_comparison import READ, TESTED, ControlComparison
+from raysearch.core.controls import JOB_CONTROLS
+from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import dropped
-from raysearch.report.results_table import results
+from raysearch.report.results_table import SHOWN, WORDS, results
 from raysearch.report.unit_text import is_plain, places, words
 from raysearch.storage.open import FolderLike
 from raysearch.visible_text import for_stream, visible
 
-SHOWN = (
-    "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
-)  # fmt: skip
-_WORDS = ("variable", "component", "position", "subspace", "units", "verdict", "set", "reason")
-"""Columns of words; the others are numbers."""
 _SAID = ("subspace", "units")
 """Columns that `_said` makes."""
 
@@ -78,7 +73,7 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
         if name not in left_out and (name in table.column_names or name in _SAID)
     ]
     for name in columns:
-        shown.column(name, right=name not in _WORDS)
+        shown.column(name, right=name not in WORDS)
     for row in rows:
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.row((_cell(row[name]) for name in columns), style)
@@ -95,7 +90,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     """Each accepted hypothesis beside its controls; then a warning for each that a control does as
     well as."""
     shown = PlainTable("Controls (IIA)")
-    names = [name for name in (*READ, *TESTED) if any(name in b.iia for b in found)]
+    names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
     named = ("variable", "layer", "component", "position", "subspace", "units")
     columns = [
@@ -104,7 +99,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
         if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))
     ]
     for name in (*columns, "accepted", *names):
-        shown.column(name, right=name not in _WORDS)
+        shown.column(name, right=name not in WORDS)
     for row, b in zip(rows, found, strict=True):
         own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
         cells = (

@@ -56,7 +56,7 @@ def export(
     run: str,
     hypothesis: str | None,
     to: Path,
-    form: str,
+    form: Any,
     task: str | None,
     model_name: str | None,
     push_to_hub: str | None,
@@ -84,22 +84,11 @@ def export(
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity(loud)
-    if form == "mib":
-        from raysearch.runner.export_mib import export_mib
-
-        for unit in export_mib(find_run(store, run), hypothesis, to, task, model_name):
-            tell(str(to / unit))
-        return 0
-    from raysearch.runner.export import export as write
     from raysearch.runner.export import push
-    from raysearch.runner.export_mib import export_pyvene
+    from raysearch.runner.export_mib import export_as
 
-    assert hypothesis is not None
-    if form == "pyvene":
-        export_pyvene(find_run(store, run), hypothesis, to)
-    else:
-        write(find_run(store, run), hypothesis, to)
-    tell(str(to))
+    for folder in export_as(form, find_run(store, run), hypothesis, to, task, model_name):
+        tell(str(folder))
     if push_to_hub is not None:
         tell(f"{push_to_hub}@{push(to, push_to_hub, private)}")
     return 0

@@ -16,13 +16,15 @@ from pathlib import Path
 import raysearch
 from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
 from raysearch.cli.terminal import say, tell
-from raysearch.cli.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.cluster.job_environment import ADDRESS_KEY
 from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobRequest, JobServer
 from raysearch.deploy.wheel import needs
 from raysearch.errors import JobError, StoreError
+from raysearch.runner.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.storage.uris import without_credentials
-from raysearch.store.locations import kind_of, tracking_kind
+from raysearch.store.locations import kind_of
+from raysearch.tracking.registry import tracker_of
+from raysearch.tracking.uris import tracking_kind
 
 TRACKING = "RAYSEARCH_TRACKING_URI"
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -38,7 +40,7 @@ class Submission:
     store: str
     tracking_uri: str | None
     fail_on_error: float
-    mlflow_children: int
+    tracked_children: int
     quiet: bool
     verbose: bool
     no_color: bool
@@ -162,7 +164,7 @@ def _flags(sending: Submission, with_store: bool = True) -> list[str]:
         "--fail-on-error",
         f"{sending.fail_on_error:g}",
         "--mlflow-children",
-        str(sending.mlflow_children),
+        str(sending.tracked_children),
     ]
     given = {"--quiet": sending.quiet, "--verbose": sending.verbose, "--no-color": sending.no_color}
     return flags + [flag for flag, is_given in given.items() if is_given]
@@ -186,19 +188,18 @@ def _check_store(sending: Submission) -> None:
 
 
 def _check_tracking(uri: str) -> None:
+    kind = tracker_of(uri)
     _check_no_secret(
         "--tracking-uri",
         uri,
-        "give it without, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the nodes' "
-        "environment or by --env; "
+        f"give it without, and {kind.credentials} in the nodes' environment or by --env; "
         f"or hand it on as a whole: --env {TRACKING}",
     )
     match tracking_kind(uri):
         case "relative":
             raise StoreError(
-                f"--tracking-uri {uri}: dies with the job's folder on the cluster; give a server "
-                f"(http://mlflow:5000), an absolute "
-                "path that the head node has (sqlite:////shared/mlflow.db), or none"
+                f"--tracking-uri {uri}: dies with the job's folder on the cluster; give "
+                f"{kind.example}, or none"
             )
         case "local":
             say(f"--tracking-uri {uri}: is a path on the head node")

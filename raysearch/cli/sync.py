@@ -1,11 +1,10 @@
-"""`raysearch sync`: a run once more into MLflow, by its journal."""
+"""`raysearch sync`: a run once more into its tracker, by its journal."""
 
 from typing import Any
 
 import click
 
 from raysearch.cli.flags import children, loudness, run, set_verbosity, store
-from raysearch.errors import TrackingError
 from raysearch.visible_text import visible
 
 
@@ -14,29 +13,21 @@ from raysearch.visible_text import visible
 @click.option(
     "--tracking-uri",
     envvar="RAYSEARCH_TRACKING_URI",
-    help="MLflow tracking URI. Default: the run's own.",
+    help="The tracking URI. Default: the run's own.",
 )
 @store
 @children
 @loudness
 def sync(
-    run: str, tracking_uri: str | None, store: str, mlflow_children: int, quiet: bool, **flags: Any
+    run: str, tracking_uri: str | None, store: str, tracked_children: int, quiet: bool, **flags: Any
 ) -> int:
-    """Replay RUN into MLflow, when that was down or was kept out. Needs no model; says nothing
+    """Replay RUN into its tracker, when that was down or was kept out. Needs no model; says nothing
     twice."""
     from raysearch.runner.sync import sync_run
-    from raysearch.store.locations import tracking_uri as absolute
     from raysearch.store.run_folder import find_run
 
     set_verbosity(flags)
-    found = find_run(store, run)
-    uri = found.info.tracking_uri if tracking_uri is None else absolute(tracking_uri)
-    if uri is None or tracking_uri == "none":
-        raise TrackingError(
-            f"run {found.info.id}: MLflow was kept out of it; give --tracking-uri where it is to go"
-        )
-    with found.lock():
-        said = sync_run(found, uri, mlflow_children)
+    said = sync_run(find_run(store, run), tracking_uri, tracked_children)
     if not quiet:
         click.echo(visible(said), err=True)
     return 0

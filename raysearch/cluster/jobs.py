@@ -26,7 +26,7 @@ NAME_KEY = "raysearch.name"
 """Of a job's metadata: the job's name; whoever has it is ours."""
 PORT = 8265
 STOP_SECONDS = 120
-"""A driver that is told to stop finishes its turn, closes its journal and waits for MLflow; Ray's
+"""A driver that is told to stop finishes its turn, closes its journal and waits for the tracker; Ray's
 own default is 3 s."""
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 5

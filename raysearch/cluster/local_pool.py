@@ -4,6 +4,7 @@ Invariants: a task runs when the driver waits; what raises as a whole is told as
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,31 +18,31 @@ from raysearch.cluster.replica_spec import (
     unheard,
 )
 from raysearch.core.events import Event, Opened, Task
+from raysearch.core.model_source import ModelSource
 from raysearch.core.records import Snapshot
-from raysearch.engine.encoding.prompt_format import PromptFormat
-from raysearch.engine.loading.factory import FactorySource
-from raysearch.engine.loading.load import ModelSource
-from raysearch.engine.model_runner import RunnerSettings
-from raysearch.engine.networks.network import NetworkSource
+from raysearch.engine.execution.usage import UsageMeter
+from raysearch.engine.loading.factory import load_module
+from raysearch.engine.loading.load import load
+from raysearch.engine.networks.network import LoadedNetwork
 from raysearch.engine.replica import Replica
-from raysearch.engine.training.recipe import Recipe
 from raysearch.errors import ResourcesError
 
 WORKER = "local-0"
+Load = Callable[[], LoadedNetwork]
 
 
 class LocalPool:
-    """One replica in this process. `source`: the model, where it is not read anew."""
+    """One replica in this process. `load`: gives the model, where it is not read anew."""
 
     def __init__(
         self,
         work: ReplicaSpec,
         device: str = "cpu",
         on_usage: OnUsage = unheard,
-        source: NetworkSource | None = None,
+        load: Load | None = None,
     ) -> None:
         self._work = work
-        self._source = source
+        self._load = load
         self._on_usage = on_usage
         self._device = device
         self._replica: Replica | None = None
@@ -49,7 +50,7 @@ class LocalPool:
 
     def open(self) -> Opened:
         """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
-        self._replica = open_replica(self._work, WORKER, self._device, source=self._source)
+        self._replica = open_replica(self._work, WORKER, self._device, load=self._load)
         self._on_usage(WORKER, None, self._replica.usage())
         return self._replica.opened
 
@@ -84,44 +85,30 @@ class LocalPool:
 
 
 def open_replica(
-    work: ReplicaSpec, worker: str, device: str, node: str = "", source: NetworkSource | None = None
+    spec: ReplicaSpec, worker: str, device: str, node: str = "", load: Load | None = None
 ) -> Replica:
-    """A replica of the run's model (or of `source`), with its pairs encoded. Raises: ModelError,
-    PairsError."""
-    capture_bytes = None if work.memory is None else int(work.memory * 2**30)
-    return Replica.open(
-        source or _named(work, device),
-        work.pairs,
-        work.positions,
-        work.variables,
-        worker=worker,
-        device=device,
-        node=node,
-        settings=RunnerSettings(
-            work.rows,
-            capture_bytes,
-            work.cpus,
-            recipe=Recipe(**work.recipe) if work.recipe else None,
-            files=work.files,
-            scores=work.scores,
-        ),
-        components=work.components,
+    """A replica of the run's model (read by `load`, where that is given), with its pairs encoded.
+    Raises: ModelError, PairsError."""
+    meter = UsageMeter()
+    with meter.phase("load"):
+        loaded = _load(spec.model, device) if load is None else load()
+    return Replica(
+        loaded,
+        spec.pairs,
+        spec.positions,
+        spec.variables,
+        worker,
+        node,
+        spec.settings,
+        spec.components,
+        meter,
     )
 
 
-def _named(work: ReplicaSpec, device: str) -> NetworkSource:
-    """The source of the model that the work names."""
-    if work.factory:
-        return FactorySource(work.model, work.dtype)
-    device_map = work.device_map if device == "cuda" else None
-    return ModelSource(
-        work.model,
-        work.revision,
-        work.dtype,
-        device_map,
-        work.trust_remote_code,
-        PromptFormat(**work.wording),
-    )
+def _load(source: ModelSource, device: str) -> LoadedNetwork:
+    if source.is_factory:
+        return load_module(source, device)
+    return load(source if device == "cuda" else replace(source, device_map=None), device)
 
 
 def device_here(gpus: float | Literal["auto"]) -> str:

@@ -1,7 +1,7 @@
 """What a search shows while it runs, as data: names, kinds, units, tags. This file is light: no
 ray.
 
-Registration, the table in docs/watch.md and the checks of dashboard and rules all read it.
+Registration, the table in docs/how-to/watch.md and the checks of dashboard and rules all read it.
 Invariants: every figure has the tag `run`; all other tags have the few values that are written
 here, so that a search of any size makes the same number of series; no tag and no value says more
 than numbers of what is searched, since a metrics port answers without a token.

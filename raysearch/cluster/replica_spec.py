@@ -6,9 +6,8 @@ Invariants: a pool answers each task with events for all its items, or with one 
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from raysearch.causal import Pair
 from raysearch.core.events import (
@@ -22,6 +21,8 @@ from raysearch.core.events import (
     Screened,
     Task,
 )
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.execution.usage import Usage
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
@@ -37,37 +38,17 @@ def unheard(worker: str, task: Task | None, usage: Usage) -> None:
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """The model and the pairs of a run. `cpus`: threads of a replica; `rows`: rows of a forward
-    pass.
+    """Everything that a replica of a run is made of: its model, its pairs, how it works.
 
-    `device_map`: how a replica is spread over its GPUs; without one it stands on the CPU as a
-    whole. `trust_remote_code`: run the code that lies beside the weights. `factory`: `model` names
-    a function that makes it, and the pairs are of tensors.
-
-    `components`: those that interventions may name. `memory`: GiB of a replica for activations that
-    it keeps (None: as there is room). `recipe`: how subspaces are trained, by the names of
-    `engine.fit.recipe.Recipe` (empty: not at all). `files`: of sparse autoencoders, as on every
-    node. `wording`: how texts are put to the model, by the names of `engine.wording.Wording`
-    (empty: as they are). `scores`: that are measured beside outputs.
+    `components`: those that interventions may name.
     """
 
-    model: str
-    revision: str | None
-    dtype: str
+    model: ModelSource
     pairs: tuple[Pair, ...]
     positions: tuple[str, ...]
     variables: tuple[str, ...]
-    rows: int = 64
-    cpus: int = 1
     components: tuple[str, ...] = ("residual",)
-    memory: float | None = None
-    device_map: str | None = None
-    factory: bool = False
-    trust_remote_code: bool = False
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-    wording: Mapping[str, Any] = field(default_factory=dict)
-    scores: tuple[str, ...] = ()
+    settings: RunnerSettings = DEFAULT_SETTINGS
 
 
 def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

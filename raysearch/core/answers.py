@@ -1,11 +1,11 @@
-"""How outputs are read: which answer an output is, where answers have several tokens, or aliases.
+"""Finds which answer an output stands for when answers have several tokens, or aliases.
 
-An output that begins with an answer (or an alias of one) is that answer; with several, the longest.
-So an answer that is shorter than what was decoded is held against as many tokens as it has, and "
-12" is not taken for " 1" where both are answers of the run.
+An output that begins with an answer, or with an alias of one, counts as that answer; if it begins
+with several, as the longest. So an answer that is shorter than the decoded output is compared on
+its own tokens, and " 12" is not taken for " 1" if both are answers of the run.
 
 Invariants: a function of the encoded pairs alone; without aliases or answers of several tokens an
-output is read as it is.
+output stands for itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,36 +17,47 @@ from raysearch.errors import PairsError
 
 @dataclass(frozen=True, slots=True)
 class AnswerMatcher:
-    """`means`: of what may be said, the answer that it is; `lengths`: of what may be said, the
-    longest first. Empty: as it is."""
+    """A table from possible outputs to answers; empty if every output stands for itself.
 
-    means: Mapping[Ids, Ids] = field(default_factory=dict)
+    Args:
+        answer_of: answer by possible output.
+        lengths: lengths of the possible outputs, longest first.
+    """
+
+    answer_of: Mapping[Ids, Ids] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
 
     def read(self, output: Ids) -> Ids:
-        """The answer that `output` is, or itself where it is none."""
+        """Returns the answer that `output` stands for, or `output` itself if it begins with
+        none.
+        """
         for length in self.lengths:
-            if (meant := self.means.get(output[:length])) is not None:
+            if (meant := self.answer_of.get(output[:length])) is not None:
                 return meant
         return output
 
 
-AS_SAID = AnswerMatcher()
+EXACT_MATCH = AnswerMatcher()
 
 
 def answer_matcher(pairs: Iterable[Encoded]) -> AnswerMatcher:
-    """How the outputs of a run on `pairs` are read. Raises: PairsError for an alias that is another
-    answer too, by the compared tokens."""
-    means: dict[Ids, Ids] = {}
+    """Returns the matcher for the outputs of a run on `pairs`.
+
+    Raises:
+        PairsError: an alias is another answer too, by the compared tokens.
+    """
+    answer_of: dict[Ids, Ids] = {}
     for pair in pairs:
         answers = (*pair.answers.values(), *pair.counterfactual.values())
-        for said, answer in (*((a, a) for a in answers), *pair.aliases):
-            if means.setdefault(said, answer) != answer:
+        for output, answer in (*((a, a) for a in answers), *pair.aliases):
+            if answer_of.setdefault(output, answer) != answer:
                 raise PairsError(
                     f"pair {pair.index}: an alias (answer.aliases) is another answer too, by the "
-                    f"tokens that are compared ({list(said)}); "
+                    f"tokens that are compared ({list(output)}); "
                     "leave it out, or compare more of it (answer.compare: sequence)"
                 )
-    if all(said == answer and len(said) == 1 for said, answer in means.items()):
-        return AS_SAID
-    return AnswerMatcher(means, tuple(sorted({len(said) for said in means}, reverse=True)))
+    if all(output == answer and len(output) == 1 for output, answer in answer_of.items()):
+        return EXACT_MATCH
+    return AnswerMatcher(
+        answer_of, tuple(sorted({len(output) for output in answer_of}, reverse=True))
+    )

@@ -1,8 +1,8 @@
-"""What travels between the search, the pools and the ledger: tasks out, events in (what the search
-says of them: `notes.py`).
+"""The messages between search, pool and ledger: tasks out, events in.
 
-Invariants: every type is a frozen value of plain numbers and strings, so that it crosses processes
-and the journal unchanged; an event says what was seen, never what it means.
+Records of what the search concludes are in `records.py`. Invariants: every type is a frozen value
+of plain numbers and strings, so that it crosses processes and the journal unchanged; an event
+states what was observed, never a conclusion.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,24 @@ Ids = tuple[int, ...]
 """Token or class ids of one answer."""
 
 Scores = Mapping[str, Mapping[str, tuple[float, ...]]]
-"""By score and variable, a number for each pair."""
+"""One number for each pair, by score and variable."""
 
 ModelInput = Ids | Stimulus
-"""What is put into a network: token ids, or a tensor."""
+"""Input of a network: token ids, or a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentFacts:
-    """A component that the job names, in this model. `layers`: those that have it; (None,) for one
-    that the model has once.
+    """A component that the job names, as this model has it.
 
-    `width`: of its vector, all heads together (0: not known before the model is loaded, or not the
-    same in all layers); `heads`: how many it divides into (0: none). `widths`: of each of `layers`,
-    where they differ. `tokens`: that its activation has on the first base, 0 where it has those of
-    the input.
+    Args:
+        layers: the layers that have it; (None,) if the model has it once.
+        width: size of its vector, all heads together; 0 if unknown before loading, or different by
+            layer.
+        heads: number of heads that it divides into; 0 for none.
+        widths: size of the vector in each of `layers`, if they differ.
+        tokens: number of tokens of its activation on the first base; 0 if it has the input's
+            tokens.
     """
 
     name: str
@@ -41,20 +44,23 @@ class ComponentFacts:
     tokens: int = 0
 
     def width_in(self, layer: int | None) -> int:
-        """Of its vector in `layer`, one of `layers`; 0 where that is not known."""
+        """Returns the size of the vector in `layer`, one of `layers`; 0 if it is not known."""
         return self.widths[self.layers.index(layer)] if self.widths else self.width
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the driver knows of the model. `path` is how it is evaluated: "replay", "batched" or
-    "plain", the first that held.
+    """Facts about the model that the driver knows.
 
-    `width`: of the residual, 0 where layers may differ. `heads`: attention heads of a layer.
-    `components`: those that the job names (the residual, where it names none). `tokens`: of every
-    input, where the job asks for all positions. `commit`: of a hub's repository, what was loaded: a
-    revision that is a branch may be another tomorrow. `unused`: what lies with the model and is
-    left out of it, a line for each.
+    Args:
+        width: size of the residual; 0 if layers may differ.
+        heads: attention heads of a layer.
+        path: how the model is run: "replay", "batched" or "plain", the first that passed the
+            self-check.
+        components: the components that the job names; the residual if it names none.
+        tokens: number of tokens of every input, if the job asks for all positions.
+        commit: the commit of the hub's repository that was loaded, since a branch may move.
+        unused: one line for each file or part of the model folder that is not loaded.
     """
 
     layers: int
@@ -72,12 +78,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One pair as the model sees it: token ids, or tensors. `positions` give token indices, from 0,
-    padding not counted.
+    """One pair as the model sees it: token ids, or tensors.
 
-    `answers` is keyed by "base" and the names of the sources, `counterfactual` by variable: the
-    compared ids. `aliases`: (what is said, the answer that it counts as). `choices`: the ids among
-    which an answer is chosen; none: all.
+    Args:
+        base_positions: token indices by position name, from 0, padding not counted.
+        answers: compared ids by "base" and source name.
+        counterfactual: compared ids by variable.
+        aliases: pairs (ids of an alias, ids of the answer that it counts as).
+        choices: ids among which an answer is chosen; empty for no restriction.
     """
 
     index: int
@@ -92,21 +100,21 @@ class Encoded:
 
     @property
     def tokens(self) -> int:
-        """Of its longest input."""
+        """Number of tokens of its longest input."""
         return 1 + max(at[LAST][0] for at in (self.base_positions, *self.source_positions.values()))
 
     @property
     def longest(self) -> int:
-        """Ids of its longest answer."""
-        said = (said for said, _ in self.aliases)
+        """Number of ids of its longest answer."""
+        aliases = (alias for alias, _ in self.aliases)
         return max(
-            map(len, (*self.answers.values(), *self.counterfactual.values(), *said)), default=1
+            map(len, (*self.answers.values(), *self.counterfactual.values(), *aliases)), default=1
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a pool knows once its replicas are ready."""
+    """The report of a pool whose replicas are ready."""
 
     facts: ModelFacts
     encoded: tuple[Encoded, ...]
@@ -127,11 +135,12 @@ LossCause = Literal["worker", "node", "deadline", "queued"]
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One way of fitting an intervention. `state`: the digest of where it stands, None before its
-    first step.
+    """One seed of the training of an intervention.
 
-    `start`: before its first step, the digest of the larger rotation within which it begins; None
-    where it begins at random.
+    Args:
+        state: digest of the training state to continue from; None before the first step.
+        start: before the first step, digest of the larger rotation to start within; None for a
+            random start.
     """
 
     intervention: Intervention
@@ -141,18 +150,17 @@ class Seed:
 
     @property
     def key(self) -> str:
-        """Its name in events."""
+        """Name of the seed in events."""
         return f"{self.intervention.id}#{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of blocks x a group of interventions, for one replica. A task of screening or
-    attribution has no interventions.
+    """Work for one replica: a run of blocks x a group of interventions.
 
-    A fit task takes its `seeds` through the steps [first, last) of training, on all of its blocks.
-    One of attribution tells what interchanges of its `units`, whole vectors all, would do to first
-    order.
+    Tasks of screening and attribution have no interventions. A fit task trains its `seeds` through
+    the steps [first, last), on all of its blocks. An attribution task estimates the first-order
+    effect of interchanging each of its `units`, which are whole vectors.
     """
 
     id: int
@@ -166,7 +174,7 @@ class Task:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What its events call the parts of its group."""
+        """Names of the parts of the task in its events."""
         return (
             tuple(s.key for s in self.seeds)
             if self.kind == "fit"
@@ -175,16 +183,17 @@ class Task:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Of the tensors that a replica needs for it."""
-        kept = [i.fit for i in self.interventions] + [
+        """Digests of the tensors that a replica needs for the task."""
+        digests = [i.fit for i in self.interventions] + [
             d for s in self.seeds for d in (s.state, s.start)
         ]
-        return tuple(dict.fromkeys(digest for digest in kept if digest is not None))
+        return tuple(dict.fromkeys(digest for digest in digests if digest is not None))
 
     @property
     def rows(self) -> int:
-        """How many rows the model runs for it, at most; of a fit, how many in each step of all
-        pairs."""
+        """Upper bound of the rows that the model runs; for a fit, of the rows in one pass over all
+        pairs.
+        """
         return sum(len(b.pairs) for b in self.blocks) * max(
             len(self.seeds or self.interventions), 1
         )
@@ -192,10 +201,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """The outputs without intervention: for each pair of `pairs` the base's, and each source's by
+    """Outputs without intervention on one block: for each pair the base's, and each source's by
     name.
 
-    `scores`: of the base's own run, where the job declares any.
+    `scores` are those of the base's own run, if the job declares any.
     """
 
     task: int
@@ -214,13 +223,13 @@ class Screened:
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """What interchanges would do on one block of fit pairs, to first order: `effects` by variable,
-    one for each unit of the task.
+    """First-order effects on one block of fit pairs: for each variable, one number for each unit of
+    the task.
 
     An effect is the sum, over the block's pairs whose counterfactual the variable changes, of a
-    number in [0, 1]: how much of the lead of the base's answer over the counterfactual would be
-    moved, either way, at most all of it. To six digits; None for a unit that cannot be interchanged
-    on one of the pairs.
+    number in [0, 1]: the share of the base answer's lead over the counterfactual that the
+    interchange would move, in either direction, at most all of it. It has six digits, and is None
+    for a unit that cannot be interchanged on one of the pairs.
     """
 
     task: int
@@ -236,12 +245,15 @@ class Attributed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The outputs of one intervention on one block, pair by pair. Never a verdict.
+    """Outputs of one intervention on one block, pair by pair; never a verdict.
 
-    `intervention`: its key, which says too what was fit. `near_ties`: outputs decided again at
-    batch one, their two best logits being too close to call in a batch. `rows`: rows that the model
-    ran; `seconds`: this intervention's share of the task's time. `scores`: where the job declares
-    any.
+    Args:
+        intervention: its key, which also names what was fit.
+        near_ties: outputs decided again at batch one, since their two best logits were too close in
+            a batch.
+        rows: rows that the model ran.
+        seconds: this intervention's share of the task's time.
+        scores: the scores that the job declares, if any.
     """
 
     task: int
@@ -260,7 +272,7 @@ class Measured:
 
     @property
     def key(self) -> tuple[str, Split, int]:
-        """What it is evidence for; the first that is journalled under a key wins."""
+        """Key of the evidence; the first event that is journalled under a key counts."""
         return self.intervention, self.split, self.block
 
 
@@ -269,13 +281,17 @@ class Fitted:
     """One seed of an intervention after the steps [first, last), or where it stopped early
     (`stopped`).
 
-    `steps`, `losses`, `iias`: the course of this stretch, as validation saw it (`losses`: of
-    training, in nats; an IIA is None where there are no change pairs to see). `validation_iia`: in
-    [0, 1], on `validation_n` change pairs of the validation part, of the best so far: `fit` is its
-    digest; None where there are no such pairs. `state`: the digest of all that is needed to go on,
-    None where nothing is trained in steps. `found`: what training found, by name (a boundary's
-    width). `tensors`: the contents by digest, which travel with the event and are kept beside the
-    journal, not in it.
+    Args:
+        steps: the steps at which validation looked.
+        losses: training loss at these steps, in nats.
+        iias: validation IIA in [0, 1] at these steps; None without change pairs.
+        validation_iia: best validation IIA so far, in [0, 1], on `validation_n` change pairs; None
+            without any.
+        found: values that training found, by name (such as a boundary's width).
+        fit: digest of the best fit so far.
+        state: digest of all that is needed to continue; None if nothing is trained in steps.
+        tensors: contents by digest; they travel with the event and are stored beside the journal,
+            not in it.
     """
 
     task: int
@@ -301,17 +317,22 @@ class Fitted:
 
     @property
     def key(self) -> str:
-        """Its seed's name in events; the first that is journalled for a seed and a first step wins."""
+        """Name of the seed in events; the first event that is journalled for a seed and a first
+        step counts.
+        """
         return f"{self.intervention}#{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A task whose worker went away. Only "worker" and "deadline" count against the task; not
-    "node", nor "queued": its worker had not begun it.
+    """A task whose worker went away.
 
-    `group`: the keys of the task's parts (empty for screening and attribution); `split` and
-    `blocks`: the blocks it was about.
+    Only the causes "worker" and "deadline" count as attempts of the task; "node" does not, nor does
+    "queued", when the worker had not started the task.
+
+    Args:
+        group: keys of the task's parts (empty for screening and attribution).
+        blocks: indices of the task's blocks.
     """
 
     task: int
@@ -323,18 +344,18 @@ class Lost:
     blocks: tuple[int, ...]
 
     @property
-    def counts(self) -> bool:
+    def counts_as_attempt(self) -> bool:
         """Whether the task may be at fault."""
         return self.cause in ("worker", "deadline")
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An error while a task ran: of one intervention where the engine could tell which, else of the
-    whole task (None).
+    """An error in a task: of one intervention if the engine could tell which, else of the whole
+    task (None).
 
-    `block`: where the intervention failed; its blocks before are measured, those after are not.
-    `group`, `split` and `blocks` as in Lost.
+    `block` is where the intervention failed: its blocks before are measured, those after are not.
+    The last three fields are as in `Lost`.
     """
 
     task: int
@@ -356,12 +377,14 @@ Event = Screened | Attributed | Fitted | Measured | Lost | Failed
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What failed is tried again: verdicts are withdrawn, strikes forgotten. Somebody asked for it;
-    no pool tells it.
+    """A user's request to retry what failed: verdicts are withdrawn and failed attempts forgotten.
 
-    `hypotheses`: ids of those whose verdict was `failed`. `fits`: ids of the interventions, among
-    theirs, of which no fit came. `estimates`: ids of accepted hypotheses whose readings on the
-    holdout broke off.
+    No pool reports it.
+
+    Args:
+        hypotheses: ids of the hypotheses with verdict "failed".
+        fits: ids of their interventions without any successful fit.
+        estimates: ids of accepted hypotheses with a failed reading on the holdout.
     """
 
     hypotheses: tuple[str, ...]
@@ -369,10 +392,10 @@ class Retried:
     estimates: tuple[str, ...]
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing failed."""
         return not (self.hypotheses or self.estimates)
 
 
 JournalledEvent = Event | Retried
-"""What a search is told, and a journal keeps of it."""
+"""What a search takes and a journal stores."""

@@ -1,8 +1,8 @@
-"""Where the pairs of a search went: for every variable, split and set, how many are used, and how
-many were left out for which reason.
+"""Counts of the pairs of a search: for every variable, split and set, how many are used or left
+out, and why.
 
-Invariants: a reason has the words and the way out that are shown everywhere (plan, run, results,
-page, table).
+Invariants: a reason has the same words and the same remedy wherever it is shown (plan, run,
+results, page, table).
 """
 
 from collections import Counter
@@ -24,10 +24,11 @@ Reason = (
         "keep",
     ]
 )
-"""Why a pair does not count for a variable. The first that holds, in the order in which a search
-comes to them."""
+"""Why a pair does not count for a variable: the first reason that applies, in the order in which a
+search checks them.
+"""
 
-WORDS: Mapping[Reason, tuple[str, str]] = {
+REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
     "beyond": ("more than a search can come to ask for", "raise pairs.{split}"),
     "disjoint": ("their values belong to several splits", "name less in pairs.disjoint"),
     "lacks_position": (
@@ -54,21 +55,25 @@ WORDS: Mapping[Reason, tuple[str, str]] = {
         "pairs.kinds: both lets them decide too",
     ),
 }
-"""In words: what is so, and the way out."""
+"""Each reason in words, and its remedy."""
 
 
-BLURRED: Reason = "same_first_token"
-"""As a detail of pairs that are used, where keep pairs are: they pass for such, and are none."""
-QUIET: tuple[Reason, ...] = ("beyond", "not_asked")
-"""What every search has that has pairs enough: counted in the table, and not worth a line."""
+AMBIGUOUS: Reason = "same_first_token"
+"""Detail of pairs that are used though they look like keep pairs by the compared tokens, and are
+none.
+"""
+UNREPORTED: tuple[Reason, ...] = ("beyond", "not_asked")
+"""Reasons that every search with enough pairs has: counted in the table, and not worth a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairCount:
-    """Pairs of a split (None: of several at once) and a set, with one fate for one variable.
-    `reason` None: they are used.
+    """A number of pairs of a split (None: of several) and a set with the same result for one
+    variable.
 
-    `detail`: what is lacking, or BLURRED.
+    Args:
+        reason: why they are left out; None if they are used.
+        detail: the positions that they lack, or AMBIGUOUS.
     """
 
     variable: str
@@ -80,24 +85,30 @@ class PairCount:
 
     @property
     def why(self) -> str:
-        """The reason in words; empty where they are used."""
+        """The reason in words; empty if they are used."""
         if self.reason is None:
-            return f"they count, though {WORDS[BLURRED][0]}" if self.detail == BLURRED else ""
-        return WORDS[self.reason][0].format(detail=self.detail)
+            return (
+                f"they count, though {REASON_TEXTS[AMBIGUOUS][0]}"
+                if self.detail == AMBIGUOUS
+                else ""
+            )
+        return REASON_TEXTS[self.reason][0].format(detail=self.detail)
 
     @property
     def way_out(self) -> str:
-        """What would let them count; empty where they do."""
+        """The remedy in words; empty if they are used."""
         if self.reason is None:
-            return WORDS[BLURRED][1] if self.detail == BLURRED else ""
-        return WORDS[self.reason][1].format(split=self.split)
+            return REASON_TEXTS[AMBIGUOUS][1] if self.detail == AMBIGUOUS else ""
+        return REASON_TEXTS[self.reason][1].format(split=self.split)
 
 
-def said(counts: Iterable[PairCount], split: Split) -> list[str]:
-    """A line for each variable of which pairs of a split are left out: how many count, and why
-    others do not. What was not asked for is not spoken of."""
+def describe_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
+    """Returns a line for each variable with pairs left out: how many count, and why others do not.
+
+    Reasons in UNREPORTED are left out.
+    """
     lines = []
-    own = [c for c in counts if c.split in (split, None) and c.reason not in QUIET]
+    own = [c for c in counts if c.split in (split, None) and c.reason not in UNREPORTED]
     for variable, of in groupby(sorted(own, key=lambda c: c.variable), key=lambda c: c.variable):
         lines += _line(variable, split, tuple(of))
     return lines

@@ -1,8 +1,8 @@
-"""Notes: what the search says of what it was told, for tables and mirrors; and a snapshot of where
-it stands.
+"""Records of what the search concludes from events, for tables and trackers; and a snapshot of its
+state.
 
-Invariants: every type is a frozen value; a note follows from the events so far alone, so that a
-replay says the same.
+Invariants: every type is a frozen value; a record follows from the events so far alone, so that a
+replay gives the same records.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,9 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class PairScreened:
-    """What screening decided for one pair: the model's own outputs, whether both are right, its
-    block (None: not used)."""
+    """Result of screening one pair: the model's outputs, whether all are right, and its block
+    (None: not used).
+    """
 
     pair: int
     base_output: Ids | None
@@ -39,8 +40,7 @@ class PairScreened:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Screening is over: which pairs are solved, the blocks they were cut into, and what became of
-    each for each variable."""
+    """Screening is over: the result of each pair, and how many count for each variable."""
 
     pairs: tuple[PairScreened, ...]
     counts: tuple[PairCount, ...] = ()
@@ -48,8 +48,10 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What an interchange at `unit` would do to first order, for one variable: the mean over
-    `pairs` change pairs of a share in [0, 1]; None where it cannot be interchanged on one of them.
+    """First-order effect of an interchange at `unit` on one variable.
+
+    The effect is the mean over `pairs` change pairs of a share in [0, 1]; None if the unit cannot
+    be interchanged on one of them.
     """
 
     variable: str
@@ -61,15 +63,18 @@ class Effect:
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """Attribution is over: the effects that the proposer chooses by, of every variable at every
-    site of the space."""
+    site.
+    """
 
     effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """An observation entered the evidence of at least one hypothesis. `conflicts`: repeats that had
-    said otherwise by then."""
+    """An observation entered the evidence of at least one hypothesis.
+
+    `conflicts` counts the repeats that had given other outputs by then.
+    """
 
     observation: Measured
     conflicts: int
@@ -77,7 +82,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Conflicted:
-    """A repeat of an observation said otherwise, and was not counted."""
+    """A repeat gave other outputs than the first observation, and was not counted."""
 
     repeat: Measured | Fitted
 
@@ -87,8 +92,11 @@ VerdictName = Literal["accept", "reject", "undecided", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class SetCount:
-    """Evidence on the pairs of one kind (Pair.set). `low`, `high`: its own 95 % interval, valid at
-    the stopping time. `score`: their mean score, where the test is on one."""
+    """Evidence on the pairs of one kind (Pair.set), with its own 95 % interval, valid at the
+    stopping time.
+
+    `score` is the mean score, if the test is on one.
+    """
 
     name: str
     n: int
@@ -100,14 +108,21 @@ class SetCount:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A verdict. Counts are over change pairs (or all, where the rule is so) unless said; `low`,
-    `high`: the 95 % interval valid at the stopping time.
+    """A verdict, with the evidence that led to it.
 
-    `log_evidence`: log e-value against the null that was rejected (for undecided: the larger of the
-    two). `fit`: the digest of what was fit and then tested, None where nothing was. `sets`: the
-    same counts by kind of pair, where kinds are told apart. `score`, `keep_score`: mean scores,
-    where the test is on one: then `low` and `high` are of that mean. `means`: of every score that
-    the job declares, over the pairs that count.
+    Counts are over the pairs that count: change pairs, or all if the rule says so.
+
+    Args:
+        low: lower end of the 95 % interval, valid at the stopping time; of the mean score if the
+            test is on one.
+        high: upper end of that interval.
+        keep_n: number of keep pairs.
+        copies: outputs on change pairs that equal an answer of the source.
+        log_evidence: log e-value against the rejected null; the larger of the two if undecided.
+        fit: digest of what was fit and then tested; None if nothing was.
+        sets: the same counts by kind of pair, if the problem tells kinds apart.
+        score: mean score, if the test is on one; `keep_score` that of keep pairs.
+        means: mean of every score that the job declares.
     """
 
     hypothesis: Hypothesis
@@ -132,9 +147,11 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A count on holdout change pairs, beside or instead of the estimate itself: of a control
-    ("self_swap", "random_source"), or of a seed (`fit`: its digest). `score`: their mean score,
-    where the test is on one."""
+    """A count on holdout change pairs of a control ("self_swap", "random_source") or of one seed
+    (`fit`).
+
+    `score` is the mean score, if the test is on one.
+    """
 
     name: str
     n: int
@@ -146,19 +163,22 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """An accepted hypothesis on the holdout pairs, and what was read beside. `score`: their mean
-    score, where the test is on one."""
+    """An accepted hypothesis on the holdout pairs, with the readings of its controls and seeds in
+    `readings`.
+
+    `score` is the mean score, if the test is on one.
+    """
 
     hypothesis: Hypothesis
     n: int
     matches: int
-    beside: tuple[Reading, ...] = ()
+    readings: tuple[Reading, ...] = ()
     score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A stretch of training was taken note of. `rung`: how many rungs its seed had passed."""
+    """A stretch of training was reported; `rung` counts the rungs that its seed had passed."""
 
     event: Fitted
     rung: int
@@ -169,10 +189,11 @@ FitStatus = Literal["done", "stopped", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """A seed's training has ended: at its last step, early (no better any more), or as hopeless at
-    a rung. `event.fit` came of it.
+    """The training of a seed ended: at its last step, early (no more progress), or dropped at a
+    rung.
 
-    `start`: the digest of what it began within; None where it began at random.
+    `event.fit` is the result; `start` is the digest of the rotation in which it started, or None
+    for a random start.
     """
 
     event: Fitted
@@ -191,11 +212,16 @@ Stage = Literal["screening", "attributing", "searching", "estimating", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a search stands. `pairs`: evaluations so far (pairs x interventions); `at_most`: those
-    that may still come.
+    """The state of a search in numbers; controls count only in `pairs`, `at_most` and `fitting`.
 
-    `fitting`: seeds still in training. Controls count nowhere but in `pairs`, `at_most` and
-    `fitting`."""
+    Args:
+        alive: hypotheses without a verdict.
+        pairs: evaluations so far (pairs x interventions).
+        at_most: evaluations that may still come.
+        queued: trials and groups that are ready to run.
+        out: tasks that are running.
+        fitting: seeds still in training.
+    """
 
     stage: Stage
     alive: int

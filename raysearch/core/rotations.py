@@ -1,27 +1,31 @@
-"""What fits of one unit have in common: which are computed at once, which are rotations, and how
-large.
+"""Properties of fitted interventions: closed form or trained, rotation or not, and how large.
 
-Invariants: pure; asked of an intervention alone.
+Invariants: pure functions of one intervention.
 """
 
 from dataclasses import replace
 
-from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Intervention
+from raysearch.core.featurizers import kind_of
+from raysearch.core.hypothesis import Intervention
 
 
-def is_closed(intervention: Intervention) -> bool:
-    """Whether it is computed, without steps."""
-    names = {unit.subspace.featurizer for unit in intervention.units}
-    return bool(names & set(CLOSED_FORM)) and not names & set(TRAINED)
+def is_closed_form(intervention: Intervention) -> bool:
+    """Whether the intervention is computed without training steps."""
+    made = {kind_of(unit.subspace.featurizer).fitted for unit in intervention.units}
+    return "closed_form" in made and "trained" not in made
 
 
 def is_rotation(intervention: Intervention) -> bool:
-    """Whether it is of one unit, whose trained directions are a subspace of any that are more."""
-    return [unit.subspace.featurizer for unit in intervention.units] == ["das"]
+    """Whether it has one unit with a trained rotation; its directions are a subspace of any larger
+    one.
+    """
+    return [kind_of(unit.subspace.featurizer).nested for unit in intervention.units] == [True]
 
 
-def of_any_size(rotation: Intervention) -> Intervention:
-    """What it shares with smaller and larger rotations of its unit."""
+def without_size(rotation: Intervention) -> Intervention:
+    """Returns the rotation without its size: equal for smaller and larger rotations of the same
+    unit.
+    """
     (unit,) = rotation.units
     return replace(
         rotation, units=(replace(unit, subspace=replace(unit.subspace, features=None)),), fit=None
@@ -29,5 +33,5 @@ def of_any_size(rotation: Intervention) -> Intervention:
 
 
 def size_of_rotation(rotation: Intervention) -> int:
-    """How many directions it has."""
+    """Returns the number of directions."""
     return rotation.units[0].subspace.features or 0

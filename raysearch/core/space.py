@@ -1,16 +1,16 @@
-"""The hypothesis space: every variable at every site and subspace of the grids, and on every
-explicit set of units.
+"""The hypothesis space: every variable at every site and subspace of the grids, and on every set of
+units.
 
-Invariants: iteration order is fixed (grid, source, position, subspace, head, layer; then the sets;
-variables innermost); no intervention comes twice, whether a grid, a set or both hold it; len() is
-K, the number of hypotheses that the search could ever test.
+Invariants: the order of iteration is fixed (grid, source, position, subspace, head, layer; then the
+sets; variables innermost); no intervention comes twice, whether a grid, a set or both contain it;
+len() is K, the number of hypotheses that the search could ever test.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from raysearch.causal import lenders
+from raysearch.causal import named_sources
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 
 COMPONENTS = (
@@ -25,16 +25,18 @@ COMPONENTS = (
     "key",
     "value",
 )
-"""Those that a job may name, besides a dotted module path."""
+"""Components that a job may name, besides a dotted module path."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One component: layers x heads x positions x subspaces. Head None: the whole vector; layer
-    None: of no layer.
+    """All units of one component: sources x positions x subspaces x heads x layers.
 
-    `files`: the digest of what each layer has of a file that a subspace names, by that name and the
-    layer. `sources`: those that lend, each by itself; None: the only one.
+    Args:
+        layers: layers from 0; None for a component without layers.
+        heads: heads from 0; None for the whole vector.
+        files: digest of a layer's file, by the path that a subspace names and the layer.
+        sources: sources to take from, each by itself; None for the only one.
     """
 
     component: str
@@ -52,7 +54,7 @@ class Grid:
             )
 
     def __iter__(self) -> Iterator[Unit]:
-        """Layers vary fastest: neighbours share the tokens that a replica runs."""
+        """Layers vary fastest, since neighbours share the tokens that a replica runs."""
         for source, position, subspace, head, layer in product(
             self.sources, self.positions, self.subspaces, self.heads, self.layers
         ):
@@ -67,11 +69,11 @@ class Grid:
         )
 
     def __len__(self) -> int:
-        return len(self.sources) * self.from_each
+        return len(self.sources) * self.units_per_source
 
     @property
-    def from_each(self) -> int:
-        """Units of each source."""
+    def units_per_source(self) -> int:
+        """Number of units of each source."""
         return len(self.layers) * len(self.heads) * len(self.positions) * len(self.subspaces)
 
     def __contains__(self, unit: Unit) -> bool:
@@ -89,38 +91,39 @@ class Grid:
 
 @dataclass(frozen=True)
 class HypothesisSpace:
-    """variables x (the units of the grids, each by itself, and the explicit sets of units).
+    """Variables x (the units of the grids, each by itself, and the explicit sets of units).
 
-    A variable that says which sources lend it ("x<-a,y<-b") is asked of interventions that take
-    from just these.
+    A variable that names its sources ("x<-a,y<-b") is tested with interventions that take from
+    exactly these sources.
     """
 
     variables: tuple[str, ...]
     grids: tuple[Grid, ...] = ()
-    sets: tuple[tuple[Unit, ...], ...] = ()
+    sets: tuple[Intervention, ...] = ()
 
     def __post_init__(self) -> None:
         components = [g.component for g in self.grids]
         assert len(set(components)) == len(components), f"{components}: one grid for each component"
 
     def interventions(self) -> Iterator[Intervention]:
-        """Each intervention once; all variables share it, but for those that are fit: to each
-        variable by itself."""
+        """Yields each intervention once; all variables share it, unless it is fit to each variable
+        by itself.
+        """
         for grid in self.grids:
             for unit in grid:
                 yield Intervention((unit,))
-        for units in self.sets_beside():
-            yield Intervention(units)
+        yield from self.sets_outside_grids()
 
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
-            yield from self.on(intervention)
+            yield from self.hypotheses_on(intervention)
 
-    def on(self, intervention: Intervention) -> Iterator[Hypothesis]:
-        """The hypotheses on it, one for each variable that its units' sources lend; what is fit, is
-        fit to each by itself."""
+    def hypotheses_on(self, intervention: Intervention) -> Iterator[Hypothesis]:
+        """Yields the hypotheses on an intervention, one for each variable whose sources its units
+        take from.
+        """
         for variable in self.variables:
-            if _is_lent(variable, intervention.units):
+            if _takes_from_sources(variable, intervention):
                 yield Hypothesis(
                     variable,
                     replace(intervention, variable=variable)
@@ -132,28 +135,34 @@ class HypothesisSpace:
         return sum(map(self.count, self.variables))
 
     def count(self, variable: str) -> int:
-        """The hypotheses on a variable."""
-        wanted = lenders(variable)
+        """Returns the number of hypotheses on a variable."""
+        wanted = named_sources(variable)
         gridded = sum(
             len(grid)
             if not wanted or None in grid.sources
-            else grid.from_each * (len(wanted) == 1 and wanted[0] in grid.sources)
+            else grid.units_per_source * (len(wanted) == 1 and wanted[0] in grid.sources)
             for grid in self.grids
         )
-        return gridded + sum(_is_lent(variable, units) for units in self.sets_beside())
+        return gridded + sum(
+            _takes_from_sources(variable, one) for one in self.sets_outside_grids()
+        )
 
-    def sets_beside(self) -> tuple[tuple[Unit, ...], ...]:
-        """The sets that no grid holds, each once, in their order."""
+    def sets_outside_grids(self) -> tuple[Intervention, ...]:
+        """Returns the sets of units that no grid contains, each once, in their order."""
         sets = dict.fromkeys(self.sets)
         return tuple(
-            s for s in sets if not (len(s) == 1 and any(s[0] in grid for grid in self.grids))
+            s
+            for s in sets
+            if s.is_ablation
+            or not (len(s.units) == 1 and any(s.units[0] in grid for grid in self.grids))
         )
 
 
-def _is_lent(variable: str, units: tuple[Unit, ...]) -> bool:
-    """Whether the units take from just the sources that lend the variable; where there is one
-    source, nobody says."""
-    if not (wanted := lenders(variable)):
+def _takes_from_sources(variable: str, intervention: Intervention) -> bool:
+    """Whether units take from exactly the sources that the variable names; true if it names
+    none, and for an ablation, which takes from none.
+    """
+    if not (wanted := named_sources(variable)) or intervention.is_ablation:
         return True
-    taken = {unit.source for unit in units}
-    return None in taken or set(wanted) == taken
+    sources = {unit.source for unit in intervention.units}
+    return None in sources or set(wanted) == sources

@@ -13,13 +13,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raysearch.deploy.launchers import LAUNCHERS
 from raysearch.deploy.settings import BESIDE, DeploySettings
 from raysearch.storage.atomic_write import write_below
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-SHARED: Mapping[str, tuple[str, ...]] = {"compose": ("prometheus", "grafana")}
-"""Folders that a target needs beside its own."""
 
 RAY_VERSION = "2.60.0"
 """What the image holds (constraints.txt); KubeRay wants to be told."""
@@ -76,7 +74,7 @@ def _values(settings: DeploySettings) -> dict[str, object]:
 
 def _files(target: str) -> Iterator[Path]:
     """The templates of a target; a name that begins with "_" is part of others."""
-    for folder in (target, *SHARED.get(target, ())):
+    for folder in (target, *LAUNCHERS[target].shared):
         yield from sorted(
             p for p in (TEMPLATES / folder).rglob("*") if p.is_file() and not p.name.startswith("_")
         )

@@ -1,7 +1,7 @@
-"""What the templates are filled in with: what a job says, and what is said of the place where it is
-to run.
+"""What the templates are filled in with: what a job says, and the options of the place where it is
+to run. Each launcher has a function `for_NAME` here.
 
-Invariants: a default stands once, in a dataclass here; nothing in here is a secret; a file of the
+Invariants: nothing in here is a secret; a file of the
 job that would not be there on the cluster is refused, in one line, before anything is written.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch._version import __version__
+from raysearch.deploy.launchers import ClusterOptions, Compose, Kuberay, RayUp, Slurm
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import named_files
@@ -24,64 +24,6 @@ CONFIG_MAP_LIMIT = 2**20
 
 BESIDE = "base/files/"
 """Where files of the job go, below the target's folder."""
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Flags that every place has. `model_path`: where the model lies on the nodes, if elsewhere
-    than the job says."""
-
-    sets: tuple[str, ...] = ()
-    model_path: str | None = None
-    workers: int | None = None
-    cpus: int = 8
-    gpus: int | None = None
-
-
-@dataclass(frozen=True)
-class Slurm(ClusterOptions):
-    """An allocation. `grace`: seconds before the time limit at which the driver is told to stop;
-    `patience`: to wait for nodes."""
-
-    store: str = "./runs"
-    tracking_uri: str = "sqlite:///mlflow.db"
-    time: str = "08:00:00"
-    grace: int = 120
-    patience: int = 120
-    partition: str = ""
-    account: str = ""
-    setup: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Kuberay(ClusterOptions):
-    """A namespace of Kubernetes with KubeRay's operator. `endpoint`: of an S3 store that is not
-    Amazon's."""
-
-    store: str = "s3://raysearch/runs"
-    tracking_uri: str = "http://raysearch-mlflow:5000"
-    image: str = f"raysearch:{__version__}"
-    memory: int = 16
-    endpoint: str = ""
-    region: str = "us-east-1"
-
-
-@dataclass(frozen=True)
-class Compose(ClusterOptions):
-    """One machine with Docker. GPUs are asked for where `gpus` is more than 0."""
-
-    store: str = "/runs"
-    tracking_uri: str = "http://mlflow:5000"
-    image: str = f"raysearch:{__version__}"
-
-
-@dataclass(frozen=True)
-class RayUp(ClusterOptions):
-    """Machines of one's own, reached by ssh. `head`, `hosts`: their addresses; `user`: who logs in."""
-
-    head: str = "head.example"
-    hosts: tuple[str, ...] = ("worker-1.example", "worker-2.example")
-    user: str = "raysearch"
 
 
 @dataclass(frozen=True)
@@ -101,12 +43,12 @@ class DeploySettings:
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
-def for_slurm(job_file: Path, place: Slurm) -> DeploySettings:
+def for_slurm(job_file: Path, place: Slurm, to: Path | None = None) -> DeploySettings:
     """`job_file` stays where it is: the nodes share a file system with the machine that submits."""
     return _settings(Job.load(job_file, place.sets), str(job_file), place)
 
 
-def for_kuberay(job_file: Path, place: Kuberay) -> DeploySettings:
+def for_kuberay(job_file: Path, place: Kuberay, to: Path | None = None) -> DeploySettings:
     """The job file, and text files that it names in its folder, travel in a ConfigMap. Raises:
     JobError for what cannot travel."""
     job = Job.load(job_file, place.sets)
@@ -133,7 +75,7 @@ def for_kuberay(job_file: Path, place: Kuberay) -> DeploySettings:
     return _settings(job, f"/etc/raysearch/{job_file.name}", place, beside=files)
 
 
-def for_compose(job_file: Path, place: Compose, to: Path | None) -> DeploySettings:
+def for_compose(job_file: Path, place: Compose, to: Path | None = None) -> DeploySettings:
     """The job's folder and its model are mounted; their paths are relative to `to`/compose where
     that is given."""
     job = Job.load(job_file, place.sets)
@@ -151,7 +93,7 @@ def for_compose(job_file: Path, place: Compose, to: Path | None) -> DeploySettin
     return _settings(job, f"/job/{job_file.name}", place, mounts=mounts, model_path=on_nodes)
 
 
-def for_ray(job_file: Path, place: RayUp) -> DeploySettings:
+def for_ray(job_file: Path, place: RayUp, to: Path | None = None) -> DeploySettings:
     """Of the job only its size counts: it is submitted to the cluster when that is up."""
     return _settings(Job.load(job_file, place.sets), str(job_file), place)
 

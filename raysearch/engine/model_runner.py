@@ -7,10 +7,10 @@ job.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from raysearch.core.events import Encoded, Ids
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.attribution.attributor import Attributor
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
@@ -31,35 +31,12 @@ from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.build import trials
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.recipe import Recipe
 from raysearch.engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 CANONICAL_PARTS = 4
 """The canonical computation may cache one part in this many of the memory for cached runs."""
-
-
-@dataclass(frozen=True)
-class RunnerSettings:
-    """Settings of a replica; none but `recipe` changes an output.
-
-    `rows`: most rows in a forward pass. `capture_bytes`: memory for cached runs on the model's
-    device (None: by the memory that is free). `threads`: of torch on a CPU (None: unchanged; it is
-    a setting of the whole process). `plain`: never batch. `recipe`: training of subspaces (None: no
-    training). `files`: paths of sparse autoencoders. `scores`: scores to read with outputs.
-    """
-
-    rows: int = 64
-    capture_bytes: int | None = None
-    threads: int | None = None
-    plain: bool = False
-    recipe: Recipe | None = None
-    files: tuple[str, ...] = ()
-    scores: tuple[str, ...] = ()
-
-
-DEFAULT_SETTINGS = RunnerSettings()
 
 
 class ModelRunner:

@@ -32,14 +32,15 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.execution.evaluate import Fault, RowRequest
 from raysearch.engine.execution.memory import memory_in_use
 from raysearch.engine.execution.predict import Prediction, checked
 from raysearch.engine.execution.usage import Usage, UsageMeter
-from raysearch.engine.model_runner import DEFAULT_SETTINGS, ModelRunner, RunnerSettings
-from raysearch.engine.networks.network import LoadedNetwork, NetworkSource
-from raysearch.engine.patching.build import build_row, other_source
+from raysearch.engine.model_runner import ModelRunner
+from raysearch.engine.networks.network import LoadedNetwork
+from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import FitFault, FitOutcome
@@ -106,26 +107,6 @@ class Replica:
             ),
             encoded,
         )
-
-    @classmethod
-    def open(
-        cls,
-        source: NetworkSource,
-        pairs: Sequence[Pair],
-        positions: Sequence[str],
-        variables: Sequence[str],
-        worker: str,
-        device: str = "cpu",
-        node: str = "",
-        settings: RunnerSettings = DEFAULT_SETTINGS,
-        components: Sequence[str] = ("residual",),
-    ) -> "Replica":
-        """Loads the model of `source` into a replica. Raises: ModelError if it cannot be loaded,
-        and as above."""
-        meter = UsageMeter()
-        with meter.phase("load"):
-            loaded = source.load(device)
-        return cls(loaded, pairs, positions, variables, worker, node, settings, components, meter)
 
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
         """Returns the events of `task`. `tensors`: trained featurizers and states that it needs, by
@@ -358,7 +339,8 @@ class Replica:
         other = None
         if intervention.control == "random_source":
             other = other_source(pair, tuple(self._pairs.values()), intervention)
-        return build_row(pair, intervention, runner.hook_points, self._featurizers, other)
+        others = ablation_sources(pair, tuple(self._pairs.values()), intervention)
+        return build_row(pair, intervention, runner.hook_points, self._featurizers, other, others)
 
     def _measured(
         self,

@@ -5,13 +5,10 @@ Invariants: read_card(card_text(c)) == c; what is not exactly of this form is re
 that names the key, never guessed; the id on a card is the id of the intervention on it.
 """
 
-import difflib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
 
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import StoreError
 
@@ -96,10 +93,7 @@ def read_card(text: str | bytes, where: str) -> Card:
             f"{where}: format_version is {found!r}, this version reads {FORMAT_VERSION}; use the "
             f"raysearch that saved it"
         )
-    try:
-        card: Card = _reader(Card)(raw, "")
-    except _WrongError as e:
-        raise StoreError(f"{where}: {e}") from e
+    card = from_json_values(Card, raw, where)
     if card.id != card.intervention.id:
         raise StoreError(
             f"{where}: id is {card.id}, but its intervention has {card.intervention.id}; the card "
@@ -108,67 +102,3 @@ def read_card(text: str | bytes, where: str) -> Card:
             f"otherwise"
         )
     return card
-
-
-def read_intervention(raw: Any, where: str) -> Intervention:
-    """The intervention of plain JSON values, as `asdict` gives them. Raises: StoreError in one
-    line."""
-    try:
-        intervention: Intervention = _reader(Intervention)(raw, "")
-    except _WrongError as e:
-        raise StoreError(f"{where}: {e}") from e
-    return intervention
-
-
-class _WrongError(Exception):
-    """A value that is not what its key asks for; the text names the key."""
-
-
-_Reader = Callable[[Any, str], Any]
-"""Plain JSON value and its key path to a typed value. Raises: _WrongError."""
-
-
-def _reader(hint: Any) -> _Reader:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        inner = _reader(next(a for a in args if a is not NoneType))
-        return lambda raw, key: None if raw is None else inner(raw, key)
-    if origin is tuple:
-        item = _reader(args[0])
-        return lambda raw, key: tuple(
-            item(v, f"{key}[{i}]") for i, v in enumerate(_of_type(list, raw, key))
-        )
-    if is_dataclass(hint):
-        return lambda raw, key: _record(hint, _of_type(dict, raw, key), key)
-    if hint is float:
-        return lambda raw, key: float(raw) if type(raw) is int else _of_type(float, raw, key)
-    return lambda raw, key: _of_type(hint, raw, key)
-
-
-def _record(cls: Any, raw: Mapping[str, Any], key: str) -> Any:
-    hints = get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
-    prefix = f"{key}." if key else ""
-    if unknown := sorted(raw.keys() - known.keys()):
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it may have {', '.join(known)}"
-        raise _WrongError(f"{prefix}{unknown[0]}: unknown key; {hint}")
-    for name, field in known.items():
-        if name not in raw and field.default is MISSING:
-            raise _WrongError(f"{prefix}{name}: missing; a card needs it")
-    return cls(
-        **{name: _reader(hints[name])(value, f"{prefix}{name}") for name, value in raw.items()}
-    )
-
-
-def _of_type(cls: type, raw: Any, key: str) -> Any:
-    if type(raw) is not cls:
-        shown = {
-            list: "a list",
-            dict: "an object",
-            str: "text",
-            int: "an integer",
-            float: "a number",
-        }[cls]
-        raise _WrongError(f"{key or 'card'}: should be {shown} (got {repr(raw)[:60]})")
-    return raw

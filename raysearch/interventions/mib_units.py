@@ -18,13 +18,7 @@ from torch import Tensor
 
 from raysearch.causal import LAST
 from raysearch.core.hypothesis import Intervention, Site
-from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
-from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.linear import Pca
-from raysearch.engine.featurizers.mask import Mask
-from raysearch.engine.featurizers.sae import Sae
-from raysearch.engine.featurizers.spans import LinearSubspace
 from raysearch.interventions.saved import SavedIntervention
 from raysearch.interventions.tensors import width_of
 
@@ -109,8 +103,11 @@ def directions_of(saved: SavedIntervention) -> Tensor | None:
                 f"{len(coordinates)} coordinates of a vector whose width is not known here"
             )
         featurizer = _identity(width, coordinates)
-    with torch.no_grad():
-        directions = _directions(featurizer)
+    try:
+        with torch.no_grad():
+            directions = featurizer.orthonormal_directions()
+    except ValueError as e:
+        raise InexpressibleError(str(e)) from e
     if not directions.shape[1]:
         raise InexpressibleError(
             f"its {unit.subspace.featurizer} has kept no feature: nothing is interchanged"
@@ -123,36 +120,3 @@ def _identity(width: int, coordinates: tuple[int, ...]) -> Identity:
         return Identity(width, coordinates)
     except ValueError as e:
         raise InexpressibleError(str(e)) from e
-
-
-def _directions(featurizer: Featurizer) -> Tensor:
-    if isinstance(featurizer, Boundless):
-        raise InexpressibleError(
-            "a soft boundary lets parts of features through, and a subspace of theirs lets whole "
-            "ones"
-        )
-    if isinstance(featurizer, Pca):
-        raise InexpressibleError(
-            "components of standardised activations span no orthonormal directions of the vector "
-            "itself"
-        )
-    if isinstance(featurizer, Sae):
-        raise InexpressibleError(
-            "no sparse autoencoder is saved there; their loader knows identities and rotations "
-            "alone"
-        )
-    if isinstance(featurizer, Mask):
-        if isinstance(featurizer.basis, Identity):
-            return _along(featurizer.basis, featurizer.mask() > 0)
-        return _directions(featurizer.basis)  # whose reason holds
-    if isinstance(featurizer, Identity):
-        return _along(featurizer, torch.ones(len(featurizer.coordinates), dtype=torch.bool))
-    if isinstance(featurizer, BoundlessRank):
-        return featurizer.directions[:, featurizer.mask() > 0]
-    assert isinstance(featurizer, LinearSubspace), featurizer.name
-    return featurizer.directions
-
-
-def _along(basis: Identity, kept: Tensor) -> Tensor:
-    """Unit vectors along the coordinates that are kept."""
-    return torch.eye(basis.width)[:, basis.coordinates[kept]]

@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from raysearch.causal import LAST
+from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.hypothesis import Site, Unit
 from raysearch.interventions.card import Card, Finding, ModelOrigin
 from raysearch.visible_text import visible
@@ -21,27 +21,6 @@ PLACE = "OWNER/NAME"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """The form of a hub id, owner/name."""
 
-SUBSPACES: Mapping[str, str] = MappingProxyType(
-    {
-        "das": "k trained directions R (`directions`, orthonormal): x ← x + (y - x) R Rᵀ.",
-        "boundless": "a trained rotation R (`directions`) and its soft boundary m: x ← x + ((y - "
-        "x) R * m) Rᵀ.",
-        "boundless_rank": "trained directions R (`directions`), of which those within the learned "
-        "boundary are interchanged.",
-        "mask": "the features of a basis whose trained `theta` is above 0 are interchanged, the "
-        "others stay.",
-        "pca": "principal components C (`directions`) of the standardised activations (x - "
-        "`centre`)/`scale`.",
-        "svd": "the leading right singular vectors R of the activations: x ← x + (y - x) R Rᵀ.",
-        "mean_difference": "the directions R along which the class means differ: x ← x + (y - x) R "
-        "Rᵀ.",
-        "random": "directions R drawn at random, which mean nothing: x ← x + (y - x) R Rᵀ.",
-        "sae": "features of a sparse autoencoder; the base's reconstruction error stays.",
-    }
-)
-"""What each is, for the reader of a card; x is the base's vector, y the source's, of all tokens of
-the unit."""
-
 
 def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
     """The model card, in Markdown. `shapes`: dtype and shape of each tensor, by name."""
@@ -49,7 +28,7 @@ def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
         _metadata(card.model),
         f"# {_title(card)}",
         _what_it_is(card),
-        _claim(card.finding),
+        _claim(card.finding, card.intervention.is_ablation),
         "## Units",
         _units(card.intervention.units),
         _subspaces(card.intervention.units),
@@ -97,11 +76,19 @@ def _what_it_is(card: Card) -> str:
         if len(card.intervention.units) == 1
         else f"these {len(card.intervention.units)} units"
     )
-    if card.intervention.kind != "interchange":
-        what = f"An intervention of kind {_code(card.intervention.kind)} on {units}."
+    if card.intervention.is_ablation:
+        what = f"A {_plain(card.intervention.kind)} ablation of {units}."
+        if card.variable:
+            what += (
+                f" The hypothesis: the output is then no longer the base's answer, on inputs where "
+                f"the variable {_code(card.variable)} matters."
+            )
     else:
-        what = f"An interchange intervention: the base input is run with the activation of {units} taken from a source input's run."
-    if card.variable and card.intervention.kind == "interchange":
+        what = (
+            f"An interchange intervention: the base input is run with the activation of {units} "
+            f"taken from a source input's run."
+        )
+    if card.variable and not card.intervention.is_ablation:
         what += (
             f" The hypothesis: the output then becomes the one that the causal model predicts "
             f"if the variable {_code(card.variable)} takes the source's value."
@@ -113,14 +100,15 @@ def _what_it_is(card: Card) -> str:
     )
 
 
-def _claim(finding: Finding | None) -> str:
+def _claim(finding: Finding | None, is_ablation: bool) -> str:
     if finding is None or finding.verdict is None:
         return "**Verdict: none.** It was saved without one, and claims nothing yet."
     said = [f"**Verdict: {_plain(finding.verdict)}.**"]
     if finding.n is not None and finding.matches is not None:
         said.append(
-            f"On {finding.matches} of {finding.n} pairs the output was the predicted "
-            f"one{_figures(finding)}."
+            f"On {finding.matches} of {finding.n} pairs the output was "
+            f"{'no longer the answer of the base' if is_ablation else 'the predicted one'}"
+            f"{_figures(finding)}."
         )
     if finding.holdout_iia is not None:
         pairs = f" (n = {finding.holdout_n})" if finding.holdout_n is not None else ""
@@ -135,7 +123,12 @@ def _claim(finding: Finding | None) -> str:
             f"The chance that its search accepted any false hypothesis was at most "
             f"{finding.false_accept:g}."
         )
-    if finding.verdict == "accept":
+    if finding.verdict == "accept" and is_ablation:
+        said.append(
+            "An accept says that the site is *necessary for the base's answer, on pairs like "
+            "these*; it does not say which variable it carries."
+        )
+    elif finding.verdict == "accept":
         said.append(
             "An accept says that the site is *sufficient under interchange, on pairs like these*; "
             "it does not say that the variable lives there and nowhere else."
@@ -172,10 +165,13 @@ def _units(units: tuple[Unit, ...]) -> str:
 
 def _subspaces(units: tuple[Unit, ...]) -> str:
     """What the subspaces are that are no plain coordinates."""
-    names = dict.fromkeys(
-        u.subspace.featurizer for u in units if u.subspace.featurizer in SUBSPACES
+    asked = dict.fromkeys((unit.subspace.featurizer, unit.subspace.options) for unit in units)
+    return "\n".join(
+        f"- {name}: {kind.formula or kind.summary}"
+        + (f" Options: {_code(options)}." if options else "")
+        for name, options in asked
+        if (kind := featurizers().get(name)) is not None and kind is not IDENTITY
     )
-    return "\n".join(f"- {name}: {SUBSPACES[name]}" for name in names)
 
 
 def _example(card: Card) -> str:

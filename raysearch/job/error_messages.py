@@ -4,23 +4,22 @@ Invariants: of the many things that pydantic says about a value that fits no bra
 most telling one is said.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysearch.job.keys import Keys
-from raysearch.job.not_yet import NOT_YET_KEYS
-from raysearch.job.pydantic_words import brief, in_words
+from raysearch.core.choices import listed
+from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.featurizers import IDENTITY, featurizers
+from raysearch.core.key_types import Keys
+from raysearch.core.pydantic_words import brief, in_words
+from raysearch.suggest import did_you_mean
 
 _PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
-_SUBSPACE = (
-    "should be full, mean_difference, {coordinates: [0, 16]}, {das: [1, 4]}, {boundless: {}}, "
-    "{boundless_rank: [16]}, "
-    "{mask: {over: coordinates}}, {pca: [8]}, {svd: [8]}, {random: [4]} or {sae: {path: ...}}"
-)
+_FEATURIZERS = [k.in_a_job for k in featurizers().values() if k is not IDENTITY]
+_SUBSPACE = f"should be full, {{coordinates: [0, 16]}}, {', '.join(_FEATURIZERS[:-1])} or {_FEATURIZERS[-1]}"
 
 WORDS = {
     "model.prompt.special_tokens": "should be auto, true or false",
@@ -41,7 +40,7 @@ WORDS = {
     "space.subspaces": "should be a list such as [full, {das: [1, 4]}]",
     "space.subspaces.#": _SUBSPACE,
     "controls": "should be a list such as [random_subspace, arbitrary_labels]",
-    "controls.#": "should be random_subspace, random_model, arbitrary_labels or placebo",
+    "controls.#": f"should be {listed(JOB_CONTROLS)}",
     "space.units": "should be a list of sets, each a list of units, such as [[{layer: 9, position: "
     "last}]]",
     "space.units.#": "should be a list of units that are interchanged at once, such as [{layer: 9, "
@@ -66,9 +65,7 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
     path = ".".join(k if len(k) <= _KEY else f"{k[:_KEY]} ..." for k in keys) or "job"
     if first["type"] == "extra_forbidden":
         known = keys_at(keys[:-1], job)
-        near = difflib.get_close_matches(keys[-1], known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{path}: unknown key; {hint}allowed: {', '.join(known)}"
+        return f"{path}: unknown key; {did_you_mean(keys[-1], known)}allowed: {', '.join(known)}"
     if first["type"] == "missing":
         return f"{path}: missing; a job needs it"
     if first["type"] == "value_error":
@@ -92,19 +89,12 @@ def _kinds(keys: Sequence[str]) -> Iterator[str]:
 
 
 def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:
-    """The keys of the job format at `path`, those of later versions last."""
+    """Returns the keys of the job format at `path`."""
     model = job
     for key in path:
         if not key.isdigit():
             model = next(_models_in(model.model_fields[key].annotation))
-    own = [field.alias or name for name, field in model.model_fields.items()]
-    prefix = ".".join([*path, ""])
-    later = [
-        k.removeprefix(prefix)
-        for k in NOT_YET_KEYS
-        if k.startswith(prefix) and "." not in k.removeprefix(prefix)
-    ]
-    return own + later
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

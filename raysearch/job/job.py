@@ -9,14 +9,17 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from raysearch.core.choices import described
+from raysearch.core.controls import JOB_CONTROLS, Control
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
+from raysearch.core.key_types import Keys, each_once
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PromptFormat
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
 from raysearch.job.keys import (
     AnswerKeys,
-    Control,
-    FitKeys,
-    Keys,
     ModelKeys,
     PairsKeys,
     ProblemKeys,
@@ -25,9 +28,8 @@ from raysearch.job.keys import (
     TestKeys,
 )
 from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
-from raysearch.job.not_yet import refuse_not_yet
-from raysearch.job.space_keys import SpaceKeys, SubspaceChoice, SubspaceKeys
-from raysearch.job.values import each_once
+from raysearch.job.space_keys import SpaceKeys
+from raysearch.job.subspace_keys import SubspaceKeys
 from raysearch.job.yaml import assign, parse_mapping, read_mapping
 from raysearch.storage.uris import without_credentials
 
@@ -52,10 +54,8 @@ class Job(Keys):
     propose: ProposeKeys = ProposeKeys()
     controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
-        description="What proves nothing, put beside what is found, as hypotheses of their own: a "
-        "random subspace, a model of random "
-        "weights, arbitrary labels (trained subspaces only), a placebo. They do not count among "
-        "the hypotheses.",
+        description="Interventions that prove nothing, tested beside what is found as hypotheses "
+        f"of their own, which do not count among the hypotheses. {described(JOB_CONTROLS)}.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 
@@ -105,11 +105,10 @@ class Job(Keys):
         folder: Path | None = None,
         away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError,
-        NotYetError in one line."""
-        refuse_not_yet(raw, where)
+        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError in
+        one line."""
         try:
-            job = cls.model_validate(raw)
+            job = cls.model_validate(raw, context=away)
         except ValidationError as e:
             raise JobError(
                 f"{where}: {first_error(e, cls)}"
@@ -132,15 +131,17 @@ class Job(Keys):
         )
 
     @property
-    def wording(self) -> dict[str, Any]:
-        """How texts are put to the model and what of answers counts, as a replica is told."""
+    def prompt_format(self) -> PromptFormat:
+        """How texts are put to the model, and what of its answers counts."""
         prompt, answer = self.model.prompt, self.answer
         special = None if prompt.special_tokens == "auto" else prompt.special_tokens
-        return {
-            "chat_template": prompt.chat_template,
-            "special_tokens": special,
-            **answer.model_dump(include={"compare", "aliases"}),
-        }
+        return PromptFormat(prompt.chat_template, special, answer.compare, answer.aliases)
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model comes from, for whoever loads or inspects it."""
+        keys = self.model.model_dump(exclude={"prompt"})
+        return ModelSource(**keys, wording=self.prompt_format, is_factory=self.model.is_factory)
 
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job
@@ -274,10 +275,11 @@ def _function(key: str, named: str, place: Callable[[NamedFile], str]) -> str:
 
 def _space(space: SpaceKeys, place: Callable[[NamedFile], str]) -> SpaceKeys:
     def subspace(i: int, keys: SubspaceKeys) -> SubspaceKeys:
-        if not isinstance(keys, SubspaceChoice) or keys.sae is None:
+        sae = getattr(keys, "sae", None)
+        if isinstance(keys, str) or sae is None:
             return keys
-        path = place(NamedFile(f"space.subspaces.{i}.sae.path", keys.sae.path))
-        return keys.model_copy(update={"sae": keys.sae.model_copy(update={"path": path})})
+        path = place(NamedFile(f"space.subspaces.{i}.sae.path", sae.path))
+        return keys.model_copy(update={"sae": sae.model_copy(update={"path": path})})
 
     return space.model_copy(
         update={"subspaces": tuple(subspace(i, keys) for i, keys in enumerate(space.subspaces))}

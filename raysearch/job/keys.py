@@ -1,28 +1,50 @@
 """The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else, and so do the words on a key (docs/job-file.md
+Invariants: a default stands here and nowhere else, and so do the words on a key (docs/reference/job-file.md
 and editors have them from the schema); nothing but `resources` and `name` can change without
 changing an answer.
 """
 
-import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
+from raysearch.core.choices import (
+    COMPARISONS,
+    PAIR_KINDS,
+    SCORES,
+    TESTED_SCORES,
+    Compare,
+    Dtype,
+    PairKinds,
+    ScoreName,
+    TestedScore,
+    described,
+)
+from raysearch.core.key_types import (
+    Amount,
+    Count,
+    Keys,
+    Positive,
+    Rate,
+    Weight,
+    Whole,
+    at_most,
+    each_once,
+)
+from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.job.placeholders import is_note, is_note_on_tensors
-from raysearch.job.values import Amount, Count, Positive, Rate, Weight, Whole, at_most, each_once
-from raysearch.search.score_scale import ScoreName, TestedScore
+from raysearch.proposers.registry import READY, names, options_words, schema_of_names
+from raysearch.suggest import did_you_mean
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
-
-
-class Keys(BaseModel):
-    """Frozen; a key that is not declared is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
@@ -55,11 +77,11 @@ class ModelKeys(Keys):
         "torch.nn.Module on tensors."
     )
     revision: str | None = Field(default=None, description="The commit, tag or branch of a hub id.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         default="float32",
         description="Of weights and activations. An answer depends on no batch in any of them; "
         "what it is in half precision: "
-        "docs/your-own-model.md.",
+        "docs/how-to/your-own-model.md.",
     )
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None, description="How accelerate spreads one replica over the GPUs of its actor."
@@ -147,9 +169,8 @@ class PairsKeys(Keys):
     )
     fit: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=512,
-        description="Pairs that subspaces are fit to, where any are; and that `propose.use: "
-        "attribution` chooses by (at most its option "
-        "`pairs`).",
+        description="Pairs that subspaces are fit to, where any are; and on which effects are "
+        "computed for a proposer that needs them (`propose.use`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
         default=128, description="Pairs that accepted hypotheses are estimated on again."
@@ -158,11 +179,8 @@ class PairsKeys(Keys):
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: Literal["change", "both", "unfiltered"] = Field(
-        default="change",
-        description="Which pairs decide. change: those whose counterfactual differs from the "
-        "base's answer; both: those that it leaves "
-        "alone too (specificity); unfiltered: all alike.",
+    kinds: PairKinds = Field(
+        default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
     )
     disjoint: tuple[str, ...] = Field(
         default=(), description="Variables of which no value stands in two splits."
@@ -172,14 +190,7 @@ class PairsKeys(Keys):
 class AnswerKeys(Keys):
     """What of an answer is compared."""
 
-    compare: Literal["first_token", "sequence", "choices", "class"] = Field(
-        default="first_token",
-        description="first_token: the first token of a language model's answer; sequence: all its "
-        "tokens, of as many as the longest "
-        "answer of the run has, decoded greedily with the intervention in force; choices: the "
-        "best, by its first token, of the answers "
-        "that each pair lists; class: the class of a network on tensors.",
-    )
+    compare: Compare = Field(default="first_token", description=f"{described(COMPARISONS)}.")
     aliases: dict[str, tuple[str, ...]] = Field(
         default={},
         description="By answer, a list of other answers that count as equal to it (first_token, "
@@ -215,107 +226,9 @@ class AnswerKeys(Keys):
     scores: Annotated[tuple[ScoreName, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="Numbers that are measured beside each output, for each pair and variable. "
-        "probability: of the counterfactual; "
-        "logit_difference: logit of the counterfactual minus that of the base's answer; kl: -ln of "
-        "the probability; squared_error: from "
-        "the counterfactual alone, summed over all answers. A test may be on the first two "
-        "(test.score); the others are told and never "
-        "decide.",
+        f"{described(SCORES)}. A test may be on the first two (test.score); the others are told "
+        "and never decide.",
     )
-
-
-class FitKeys(Keys):
-    """How subspaces are trained, on the fit pairs."""
-
-    steps: Positive = Field(default=400, description="Steps of training.")
-    batch: Positive = Field(default=32, description="Pairs of a step.")
-    learning_rate: Amount = Field(
-        default=1e-3, description="Of what is trained, the boundary of a boundless subspace aside."
-    )
-    boundary_learning_rate: Amount = Field(
-        default=1e-2, description="Of the boundary of a boundless subspace."
-    )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(
-        default="adam", description="Which optimiser takes the steps."
-    )
-    weight_decay: Weight = Field(default=0.0, description="Of the optimiser.")
-    schedule: Literal["linear", "constant", "cosine"] = Field(
-        default="linear",
-        description="How the learning rate goes on after the warm-up: down to nothing (linear, "
-        "cosine), or as it is.",
-    )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.1, description="Share of the steps in which the learning rate rises."
-    )
-    loss: Literal["cross_entropy", "logit_difference"] = Field(
-        default="cross_entropy", description="Of the counterfactual answer: what is made small."
-    )
-    validation: Rate = Field(
-        default=0.2, description="Share of the fit pairs that is held back to choose by."
-    )
-    evaluate: Positive = Field(
-        default=10, description="How often in a training the held back pairs are looked at."
-    )
-    patience: Count = Field(
-        default=0,
-        description="Looks at them without improvement before training stops; 0: it never does.",
-    )
-    temperature: Amount | None = Field(
-        default=None,
-        description="From which a boundary or mask is cooled; null: as the method's authors have "
-        "it (from 50, theirs, a boundary "
-        "collapses on vectors of a few dozen numbers).",
-    )
-    penalty: Weight | None = Field(
-        default=None,
-        description="Weight of the width of a boundary or mask in the loss; null: as the method's "
-        "authors have it.",
-    )
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
-        default=(0,), description="Attempts at each subspace; the best by validation is tested."
-    )
-    rungs: tuple[Positive, ...] = Field(
-        default=(),
-        description="Steps at each of which those that are not among the best `keep` of their "
-        "variable, and match less than half of the "
-        "threshold, go no further.",
-    )
-    keep: Rate = Field(
-        default=0.5, description="Share that goes on from a rung whatever it matches."
-    )
-    together: Positive = Field(
-        default=4,
-        description="So many seeds are trained in one batch, which is part of their numbers.",
-    )
-    saves: Positive = Field(
-        default=4,
-        description="How often in a training its state is kept, so that no more is lost with a "
-        "worker.",
-    )
-    warm_start: bool = Field(
-        default=False,
-        description="`das` of several sizes at one site, for one variable, are trained from the "
-        "largest downwards: each begins within the "
-        "next larger one of its seed, in the directions along which sources differ most from bases "
-        "(at random where that one failed). "
-        "Sizes then wait for each other, so that fewer fits are on the way at once, and rungs "
-        "compare those that are.",
-    )
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """What a trainer is told; the other keys are the search's."""
-        return self.model_dump(exclude={"seeds", "keep", "saves", "together", "warm_start"})
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "FitKeys":
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} hold one twice; name each once")
-        if list(self.rungs) != sorted(set(self.rungs)) or any(r >= self.steps for r in self.rungs):
-            raise ValueError(
-                f"rungs {list(self.rungs)} must rise, and lie below steps ({self.steps})"
-            )
-        return self
 
 
 class TestKeys(Keys):
@@ -329,13 +242,8 @@ class TestKeys(Keys):
     )
     score: TestedScore = Field(
         default="matches",
-        description="What is held against the threshold. matches: the share of outputs that are "
-        "the counterfactual; probability: the "
-        "mean probability of the counterfactual; logit_difference: the mean logit difference, on "
-        "one scale from fit pairs, where 0 is as "
-        "far for the base's answer as the model goes by itself, and 1 as far for the "
-        "counterfactual. The last two by betting; `iia`, `low` "
-        "and `high` are then of that mean.",
+        description=f"What is held against the threshold. {described(TESTED_SCORES)}. The last "
+        "two by betting; `iia`, `low` and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",
@@ -393,43 +301,36 @@ class TestKeys(Keys):
         return self
 
 
-PROPOSERS = ("exhaustive", "refine", "smallest_subspace", "attribution")
-"""Those that are ready."""
-
-
-def _known_proposer(name: str) -> str:
-    if name not in PROPOSERS and _FACTORY.fullmatch(name) is None:
-        near = difflib.get_close_matches(name, PROPOSERS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+def _known_proposer(name: str, info: ValidationInfo) -> str:
+    """Refuses a name that neither we nor an installed package have; `info.context` says whether
+    the proposer is on other machines (an `Away`)."""
+    if name in READY or _FACTORY.fullmatch(name) is not None:
+        return name
+    if name not in names() and not (info.context or none_away)(NamedFile(PROPOSER, name)):
+        hint = did_you_mean(name, names())
         raise ValueError(
-            f"{name!r} is no proposer; {hint}it may be {', '.join(PROPOSERS)} or "
-            f"my_file.py:Proposer"
+            f"{name!r} is no proposer; {hint}it may be {', '.join(names())} or my_file.py:Proposer"
         )
     return name
 
 
-ProposerName = Annotated[
-    str,
-    AfterValidator(_known_proposer),
-    WithJsonSchema({"anyOf": [{"enum": [*PROPOSERS]}, {"type": "string", "pattern": ":"}]}),
-]
+class _ProposerSchema:
+    """Lists the proposers when the schema is asked for: packages may have added some."""
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return schema_of_names()
+
+
+ProposerName = Annotated[str, AfterValidator(_known_proposer), _ProposerSchema()]
 
 
 class ProposeKeys(Keys):
     """Which hypotheses to test next."""
 
-    use: ProposerName = Field(
-        default="exhaustive",
-        description="exhaustive: all of the space; refine: layers from coarse to fine, where there "
-        "is something to see between two; "
-        "smallest_subspace: of subspaces that come in sizes the smallest that is accepted; "
-        "attribution: of each variable the best share of "
-        "the space, by gradients on fit pairs; or `my_file.py:Proposer`.",
-    )
+    use: ProposerName = "exhaustive"
     options: dict[str, Any] = Field(
         default={},
-        description="Keyword arguments of the proposer, such as `step` of refine, `share` of "
-        "attribution.",
+        description=f"Keyword arguments of the proposer ({options_words()}).",
     )
 
     @property
@@ -437,9 +338,6 @@ class ProposeKeys(Keys):
         """The file of a proposer that stands in one."""
         place, _, _ = self.use.rpartition(":")
         return place if place.endswith(".py") else None
-
-
-Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
 
 
 Seconds = Literal["auto"] | Amount

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from raysearch.causal import LAST, TAKES, index_of
+from raysearch.causal import LAST, TAKES, token_index
 
 TokenIndices = dict[str, dict[str, tuple[int, ...]]]
 """{name: {tokens: indices}}"""
@@ -57,7 +57,7 @@ def _in_one_form(raw: Any) -> str | TokenIndices:
         return f"{name}.{said['take']}"
     if "tokens" not in said:
         raise ValueError(f"{_WOULD_DO} (got {raw!r:.60})")
-    if name == LAST or index_of(name) is not None:
+    if name == LAST or token_index(name) is not None:
         raise ValueError(f"{name!r} has its tokens already; name these otherwise")
     return {name: {"tokens": _indices(said["tokens"])}}
 

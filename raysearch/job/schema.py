@@ -17,12 +17,14 @@ Schema = Mapping[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HEAD = """# The job file, key by key
 
-Made by `raysearch schema --markdown > docs/job-file.md` from the keys themselves: do not edit. `raysearch schema > job.schema.json`
-writes the JSON Schema by which editors complete and check job files; the first line of a job then says
+Made from the keys themselves by `raysearch schema --markdown > docs/reference/job-file.md`; do not
+edit. `raysearch schema > job.schema.json` writes the JSON Schema with which editors complete and
+check job files; the first line of a job then says
 
     # yaml-language-server: $schema=job.schema.json
 
-A key that is left out has its default. A key that is not known is an error, which names the nearest right one.
+A key that is left out has its default. An unknown key is an error, which names the nearest known
+one.
 """
 
 

@@ -5,299 +5,37 @@ the grid has `components: []` from the start, so that the job as written down sa
 same has one form (coordinates in order, units of a set in order).
 """
 
-import difflib
-import re
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    WithJsonSchema,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from raysearch.causal import EVERY
-from raysearch.core.hypothesis import FITTED, Site, Subspace, Unit, canonical_json, is_in_layers
-from raysearch.core.space import COMPONENTS
-from raysearch.job.keys import Keys
+from raysearch.core.featurizers import is_fitted
+from raysearch.core.hypothesis import (
+    Intervention,
+    Site,
+    Subspace,
+    Unit,
+)
+from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.job.position_keys import PositionKey, declared, position_name
-from raysearch.job.values import Count, Positive, at_most
+from raysearch.job.subspace_keys import BY_A_WORD, Range, SubspaceKeys, subspaces_of
+from raysearch.job.unit_keys import Component, UnitKeys, intervention_of, overlap, site_words
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""
 
-_MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
 
-
-_IN_AN_EDITOR = r"^([\w{}-]+(\.[\w{}-]+)+|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
-"""A module's path in the JSON Schema: of one name too, but not one that looks like a component that
-is misspelt."""
-
-
-def _known_component(name: str) -> str:
-    """A module's path of one name, without a dot, means its output. Whether the model has it, only
-    the model knows."""
-    if name in COMPONENTS:
-        return name
-    if not _MODULE_PATH.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no module path; write it as in model.layers.{{layer}}.mlp.gate_proj.input"
-        )
-    if "." in name:
-        return name
-    near = difflib.get_close_matches(name, [c for c in COMPONENTS if name not in c], 1, cutoff=0.75)
-    if near:
-        raise ValueError(
-            f"{name!r} is no component; did you mean {near[0]!r}? it may be "
-            f"{', '.join(COMPONENTS)} or a dotted module path (a module "
-            f"that is called so: {name}.output)"
-        )
-    return f"{name}.output"
-
-
-Component = Annotated[
-    str,
-    AfterValidator(_known_component),
-    WithJsonSchema(
-        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": _IN_AN_EDITOR}]},
-    ),
-]
-
-
-MOST_OF_A_KIND = 10**6
-"""Layers or coordinates in a range: no network has as many, and they are listed."""
-
-
-class _Range(Keys):
-    _holds: ClassVar[str]
-    from_: Count = Field(alias="from", description="The first.")
-    to: Annotated[Count, at_most(MOST_OF_A_KIND)] = Field(description="The last, itself included.")
-
-    @model_validator(mode="after")
-    def _rises(self) -> "_Range":
-        if self.to < self.from_:
-            raise ValueError(
-                f"from {self.from_} to {self.to} holds no {self._holds}; give from <= to"
-            )
-        return self
-
-
-class LayerRange(_Range):
+class LayerRange(Range):
     """Layers from `from` to `to`, both included, every `step`."""
 
     _holds = "layer"
     step: Positive = Field(default=1, description="Every so many.")
-
-
-class CoordinateRange(_Range):
-    """Coordinates from `from` to `to`, both included."""
-
-    _holds = "coordinate"
-
-
-class CoordinatesKeys(Keys):
-    """These coordinates of the vector, of the head where the site has one."""
-
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange = Field(
-        description="Which, counted from 0."
-    )
-
-    @field_validator("coordinates")
-    @classmethod
-    def _nothing_twice(
-        cls, given: tuple[int, ...] | CoordinateRange
-    ) -> tuple[int, ...] | CoordinateRange:
-        if isinstance(given, tuple) and len(set(given)) < len(given):
-            raise ValueError(
-                f"names {next(c for c in given if given.count(c) > 1)} twice; name each once"
-            )
-        return given
-
-
-Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-
-
-class NoKeys(Keys):
-    """Takes no options."""
-
-
-class MaskKeys(Keys):
-    """What a mask chooses from."""
-
-    over: Literal["coordinates", "heads", "pca"] = Field(
-        default="coordinates", description="Whose coordinates are masked, one by one."
-    )
-    size: Positive | None = Field(
-        default=None, description="How many principal components there are, with pca."
-    )
-
-    @model_validator(mode="after")
-    def _sized(self) -> "MaskKeys":
-        if (self.over == "pca") != (self.size is not None):
-            raise ValueError(
-                "size says how many principal components there are: give it with over: pca, and "
-                "only there"
-            )
-        return self
-
-
-class SaeKeys(Keys):
-    """A sparse autoencoder in safetensors. A cfg.json in the folder of the file, as SAELens writes
-    it, is read too and belongs to it."""
-
-    path: str = Field(
-        description="One file for each layer (`{layer}` in the path stands for it), or one for all."
-    )
-    features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
-        default=None, description="Which of its features; null: all."
-    )
-
-
-class SubspaceChoice(CoordinatesKeys):
-    """One kind of subspace, by its only key; of those that come in sizes, these sizes."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = Field(  # type: ignore[assignment]
-        default=None, description="These of the vector, of the head where the site has one."
-    )
-    das: Sizes | None = Field(
-        default=None, description="A trained rotation: so many of its directions."
-    )
-    boundless: NoKeys | None = Field(
-        default=None, description="A rotation of the whole vector with a learned boundary."
-    )
-    boundless_rank: Sizes | None = Field(
-        default=None, description="The same within so many directions."
-    )
-    mask: MaskKeys | None = Field(default=None, description="A learned choice.")
-    pca: Sizes | None = Field(
-        default=None, description="So many principal directions of activations."
-    )
-    svd: Sizes | None = Field(
-        default=None, description="So many singular directions of activations."
-    )
-    random: Sizes | None = Field(
-        default=None, description="So many random directions, as a control."
-    )
-    sae: SaeKeys | None = Field(default=None, description="Features of a sparse autoencoder.")
-
-    @model_validator(mode="after")
-    def _one(self) -> "SubspaceChoice":
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"names {', '.join(given) or 'nothing'}; give one kind of subspace an item, such "
-                f"as {{das: [1, 4]}}"
-            )
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
-
-    @property
-    def subspaces(self) -> tuple[Subspace, ...]:
-        """One for each size; coordinates in rising order."""
-        if self.coordinates is not None:
-            return (coordinates_of(self.coordinates),)
-        if self.boundless is not None:
-            return (Subspace("boundless"),)
-        if self.sae is not None:
-            chosen = None if self.sae.features is None else tuple(sorted(self.sae.features))
-            return (Subspace("sae", coordinates=chosen, file=self.sae.path),)
-        if self.mask is not None:
-            return (Subspace("mask", self.mask.size, basis=self.mask.over),)
-        return tuple(
-            Subspace(name, size) for name, sizes in self if sizes is not None for size in sizes
-        )
-
-
-SubspaceKeys = Literal["full", "mean_difference"] | SubspaceChoice
-PlainSubspaceKeys = Literal["full"] | CoordinatesKeys
-
-
-def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:
-    """The subspaces that a job names."""
-    if isinstance(keys, SubspaceChoice):
-        return keys.subspaces
-    if isinstance(keys, CoordinatesKeys):
-        return (coordinates_of(keys.coordinates),)
-    return (Subspace() if keys == "full" else Subspace(keys),)
-
-
-def coordinates_of(given: tuple[int, ...] | CoordinateRange) -> Subspace:
-    """The subspace of these coordinates, in rising order."""
-    chosen = (
-        range(given.from_, given.to + 1) if isinstance(given, CoordinateRange) else sorted(given)
-    )
-    return Subspace(coordinates=tuple(chosen))
-
-
-class SourceSiteKeys(Keys):
-    """The site of the source that a unit is taken from; what is left out is as in the unit's own."""
-
-    layer: Count | None = Field(default=None, description="Its layer.")
-    component: Component | None = Field(default=None, description="Its component.")
-    head: Count | None = Field(default=None, description="Its head.")
-    position: PositionKey | None = Field(default=None, description="Its position.")
-
-    def site(self, own: Site) -> Site:
-        """The site, for a unit at `own`."""
-        component = own.component if self.component is None else self.component
-        inherited = own.layer if is_in_layers(component) else None
-        layer = inherited if self.layer is None else self.layer
-        head = own.head if self.head is None else self.head
-        return Site(
-            layer,
-            component,
-            own.position if self.position is None else position_name(self.position),
-            head,
-        )
-
-
-class UnitKeys(Keys):
-    """One unit of an explicit set."""
-
-    layer: Count | None = Field(
-        default=None,
-        description="Counted from 0; left out for a component that the model has once.",
-    )
-    component: Component = Field(
-        default="residual", description="Which activation, as in `space.components`."
-    )
-    head: Count | None = Field(
-        default=None, description="Of a component that has heads; null: all of it."
-    )
-    position: PositionKey = Field(description="A position, as in `space.positions`.")
-    subspace: PlainSubspaceKeys = Field(
-        default="full", description="Which part of the vector; full: all of it."
-    )
-    source_site: SourceSiteKeys | None = Field(
-        default=None, description="Where the source lends it from, if that is another site."
-    )
-    source: str | None = Field(
-        default=None, description="Which source lends it, of pairs that have several."
-    )
-
-    @model_validator(mode="after")
-    def _has_layer(self) -> "UnitKeys":
-        if self.layer is None and is_in_layers(self.component):
-            raise ValueError(f"layer is missing; a unit of {self.component} needs it")
-        return self
-
-    def unit(self) -> Unit:
-        """The unit. A source site that is its own site is none."""
-        own = Site(self.layer, self.component, position_name(self.position), self.head)
-        lender = None if self.source_site is None else self.source_site.site(own)
-        return Unit(
-            own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source
-        )
 
 
 class SpaceKeys(Keys):
@@ -332,8 +70,13 @@ class SpaceKeys(Keys):
     )
     subspaces: Annotated[tuple[SubspaceKeys, ...], Field(min_length=1)] = Field(
         default=("full",),
-        description="Which part of the vector; full: all of it; mean_difference: the span of the "
-        "differences between the means of the values.",
+        description="; ".join(
+            [
+                "Which part of the vector; full: all of it",
+                *(f"{kind.name}: {kind.summary.rstrip('.')}" for kind in BY_A_WORD),
+            ]
+        )
+        + ".",
     )
     units: tuple[Annotated[tuple[UnitKeys, ...], Field(min_length=1)], ...] = Field(
         default=(), description="Sets of units, each set interchanged at once."
@@ -369,7 +112,7 @@ class SpaceKeys(Keys):
     @property
     def is_fitted(self) -> bool:
         """Whether any subspace is fit to pairs."""
-        return bool(self.components) and any(s.featurizer in FITTED for s in self.meant_subspaces)
+        return bool(self.components) and any(is_fitted(s.featurizer) for s in self.meant_subspaces)
 
     @property
     def unit_sites(self) -> tuple[tuple[str, Site], ...]:
@@ -389,6 +132,16 @@ class SpaceKeys(Keys):
             for i, units in enumerate(self.units)
             for j, keys in enumerate(units)
         )
+
+    @property
+    def ablations(self) -> list[str]:
+        """The key path of the operation of every unit that is ablated."""
+        return [
+            f"space.units.{i}.{j}.operation"
+            for i, units in enumerate(self.units)
+            for j, keys in enumerate(units)
+            if keys.operation != "interchange"
+        ]
 
     @model_validator(mode="before")
     @classmethod
@@ -431,57 +184,19 @@ class SpaceKeys(Keys):
         cls, sets: tuple[tuple[UnitKeys, ...], ...]
     ) -> tuple[tuple[UnitKeys, ...], ...]:
         for i, units in enumerate(sets):
+            if len({k.operation for k in units}) > 1:
+                raise ValueError(
+                    f"set {i} has several operations; units that are changed at once have one"
+                )
             for u, v in combinations([k.unit() for k in units], 2):
-                if _overlap(u, v):
+                if overlap(u, v):
                     raise ValueError(
                         f"set {i} interchanges {site_words(u.site)} twice; each activation can be "
                         f"replaced once"
                     )
-        seen: dict[tuple[Unit, ...], int] = {}
+        seen: dict[Intervention, int] = {}
         for i, units in enumerate(sets):
-            first = seen.setdefault(in_order(units), i)
+            first = seen.setdefault(intervention_of(units), i)
             if first != i:
                 raise ValueError(f"sets {first} and {i} are the same; give each once")
         return sets
-
-
-def in_order(keys: tuple[UnitKeys, ...]) -> tuple[Unit, ...]:
-    """The units of a set in the one order that they are kept in: what is interchanged at once has
-    none of its own."""
-    return tuple(sorted((k.unit() for k in keys), key=_place))
-
-
-def site_words(site: Site) -> str:
-    """A site in words, for errors."""
-    head = "" if site.head is None else f" {site.head}"
-    return f"{site.component}{head}{'' if site.layer is None else f' of layer {site.layer}'} at {site.position}"
-
-
-def _place(unit: Unit) -> tuple[int, str, str, int, str]:
-    """Where it comes in the order of a set, which its id hangs on. What is of no layer stands with
-    layer 0, as it was once written."""
-    site, lender = unit.site, unit.source_site
-    lent = None
-    if lender is not None:
-        head = "" if lender.head is None else f" {lender.head}"
-        lent = f"{lender.component}{head} of layer {lender.layer or 0} at {lender.position}"
-    rest = [unit.subspace.coordinates, lent, unit.source]
-    return (
-        site.layer or 0,
-        site.component,
-        site.position,
-        -1 if site.head is None else site.head,
-        canonical_json(rest),
-    )
-
-
-def _overlap(u: Unit, v: Unit) -> bool:
-    """Whether two units replace some of the same numbers. Heads lie within the whole vector; where
-    exactly, only the model knows."""
-    a, b = u.site, v.site
-    if (a.layer, a.component, a.position) != (b.layer, b.component, b.position):
-        return False
-    if a.head != b.head:
-        return a.head is None or b.head is None
-    chosen, others = u.subspace.coordinates, v.subspace.coordinates
-    return chosen is None or others is None or bool(set(chosen) & set(others))

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.tokenized import TokenizedText, TokenizedTexts
 from raysearch.engine.execution.canonical import CanonicalRunner
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import near_ties, predict
 from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
 from raysearch.engine.loading.given_model import GivenModel, read_from
-from raysearch.engine.loading.load import LoadedModel, ModelSource, best_device, load
+from raysearch.engine.loading.load import LoadedModel, best_device, load
 from raysearch.engine.model_runner import hold_copies
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel

@@ -1,11 +1,12 @@
 """A run to look into, on its way or done: its alignment, its results, heat maps, pairs.
 
 Invariants: everything is read from the run folder when it is asked for, so that a run on its way
-shows its verdicts so far; nothing is written; no model is loaded.
+shows its verdicts so far; nothing is written to it; no model is loaded.
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -15,7 +16,8 @@ from raysearch.job.named_files import only_looked_at
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.control_comparison import beside
-from raysearch.report.results_table import DROPPED, read_table, results
+from raysearch.report.results_table import read_table, results
+from raysearch.runner.status import local_status
 from raysearch.storage.digests import read_checked
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.locations import DEFAULT_STORE
@@ -98,7 +100,32 @@ class Run:
     def dropped(self) -> "DataFrame":
         """Which pairs do not count for a variable: split, set, reason, how many, and the way out.
         Raises: StoreError."""
-        return frame(read_table(self._folder.folder, "dropped", DROPPED))
+        return frame(read_table(self._folder.folder, "dropped"))
+
+    def export(
+        self,
+        hypothesis: str | None,
+        to: str | Path,
+        format: Literal["raysearch", "mib", "pyvene"] = "raysearch",
+        task: str | None = None,
+        model_name: str | None = None,
+    ) -> list[Path]:
+        """Writes the intervention of a hypothesis (its id, or the beginning of it) to the folder
+        `to`, as `raysearch export` does; returns the folders that were written.
+
+        `format`: "raysearch", which `rs.load_intervention` reads; "pyvene"; "mib", a submission of
+        MIB's causal-variable track, of the whole alignment where `hypothesis` is None, with `task`
+        and `model_name` as MIB calls them. Raises: JobError, ModelError, StoreError.
+        """
+        from raysearch.runner.export_mib import export_as  # torch
+
+        return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
+
+    def status(self) -> str:
+        """How the run stands by its journal: driver, stage, verdicts so far, MLflow. Raises:
+        StoreError, ResumeError."""
+        again = RunFolder.open(self._folder.folder)  # run.json as it is by now
+        return "\n".join(map(visible, local_status(again)))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Where a variable lives (None: the first): a matplotlib figure, layers upward, with

@@ -1,4 +1,4 @@
-"""A search from a notebook or a script: `run` a job, `resume` a run.
+"""A search from a notebook or a script: `plan` or `run` a job, `resume` or `sync` a run.
 
     import raysearch as rs
     job = rs.Job.load("jobs/quickstart.yaml")
@@ -10,11 +10,13 @@ Invariants: a search is the same as by the command line: same run folder, same v
 resumes what the other began.
 """
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from raysearch.causal import Problem
+from raysearch.core.choices import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.notebook.job_from import asked, given_of
@@ -22,12 +24,17 @@ from raysearch.notebook.progress import follow
 from raysearch.notebook.run import Run
 from raysearch.runner import run as running
 from raysearch.runner.frontend import RunOptions, RunOutcome
+from raysearch.runner.job_code import code_of
 from raysearch.store.locations import DEFAULT_STORE
+from raysearch.store.run_folder import find_run
 from raysearch.suggest import check_known
+from raysearch.visible_text import visible
 
-PoolName = Literal["local", "ray"]
+if TYPE_CHECKING:
+    from raysearch.runner.plan_report import PlanReport
+
 Keys = Mapping[str, Any]
-"""Of one room of a job, as docs/job-file.md has them."""
+"""Of one room of a job, as docs/reference/job-file.md has them."""
 
 
 def run(
@@ -64,7 +71,7 @@ def run(
     on tensors; or the path of a folder, a .gguf file, a hub id.
 
     `store`: the folder or URI that the run is kept in. `pool`: one replica in this process, or
-    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of MLflow;
+    "ray": as many as fit, on the Ray at `address` or one of its own. `tracking_uri`: of a tracker;
     None keeps it out. Ctrl-C or a kernel's interrupt is granted after a turn, and leaves a run that
     `rs.resume` goes on with.
 
@@ -83,18 +90,51 @@ def run(
         "controls": controls,
         "resources": resources,
     }
-    for key in unknown:
-        check_known(
-            "rs.run",
-            "keyword",
-            key,
-            (*keys, "store", "pool", "address", "tracking_uri", "quiet"),
-            "rs.run",
-        )
+    _check_keys("rs.run", unknown, keys, ("store", "pool", "address", "tracking_uri", "quiet"))
     where = _where(store, pool, address, tracking_uri)
     job, given = asked(job, keys)
     with follow(quiet) as front:
         return _run(running.begin(job, where, front, given=given))
+
+
+def plan(
+    job: Job | Problem | Mapping[str, Any] | str | Path | None = None,
+    *,
+    calibrate: bool = False,
+    **keys: Any,
+) -> "PlanReport":
+    """Checks a job as far as it can be without running it, and says what it would do: hypotheses,
+    expected pairs, chances of each verdict, memory. The plan prints as `raysearch plan` says it.
+
+    `job`, `keys`: as of `rs.run`. `calibrate`: loads the model here and times a few tasks, so that
+    the plan says how long the search takes.
+
+    Raises: RaysearchError in one line.
+    """
+    from raysearch.runner import plan as planning  # torch
+
+    _check_keys("rs.plan", keys, Job.model_fields, ("calibrate",))
+    found, given = asked(job, keys)
+    for line in code_of(found):
+        print(visible(line), file=sys.stderr)
+    return planning.plan(found, given, calibrate)
+
+
+def sync(
+    run: "Run | str | Path" = "latest",
+    tracking_uri: str | None = None,
+    store: str | Path = DEFAULT_STORE,
+    children: int = RunOptions.tracked_children,
+) -> str:
+    """Reports a run to MLflow once more, by its journal: where that was down, or was kept out.
+
+    `run`, `store`: as of `rs.resume`. `tracking_uri`: of MLflow; None: the run's own. `children`:
+    at most so many accepted hypotheses get an MLflow run of their own. Nothing comes twice. Returns
+    a line that says where the run is. Raises: RaysearchError in one line.
+    """
+    from raysearch.runner.sync import sync_run  # mlflow
+
+    return sync_run(find_run(str(store), _place(run)), tracking_uri, children)
 
 
 def resume(
@@ -119,17 +159,28 @@ def resume(
 
     Raises: RaysearchError in one line; KeyboardInterrupt.
     """
-    name = run.place if isinstance(run, Run) else str(run)
     where = _where(store, pool, address, tracking_uri)
     given = given_of(problem, model)
     with follow(quiet) as front:
-        return _run(running.go_on(name, where, front, retry_failed, given))
+        return _run(running.go_on(_place(run), where, front, retry_failed, given))
+
+
+def _check_keys(
+    function: str, given: Iterable[str], keys: Iterable[str], others: Iterable[str]
+) -> None:
+    """Raises: JobError for a keyword that is none."""
+    for key in given:
+        check_known(function, "keyword", key, (*keys, *others), function)
+
+
+def _place(run: "Run | str | Path") -> str:
+    return run.place if isinstance(run, Run) else str(run)
 
 
 def _where(
     store: str | Path, pool: PoolName, address: str | None, tracking_uri: str | None
 ) -> RunOptions:
-    if pool not in ("local", "ray"):
+    if pool not in get_args(PoolName):
         raise JobError(
             f"pool: {pool!r} is none; give 'local' (one replica in this process) or 'ray'"
         )

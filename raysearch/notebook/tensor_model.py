@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.causal import Stimulus
+from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.encode_tensors import untaken
-from raysearch.engine.loading.factory import FactorySource
+from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.given_model import GivenModel
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError
@@ -41,7 +42,9 @@ class TensorModel:
             )
         if place.endswith(".py"):
             place = str(Path(place).expanduser().resolve())
-        return cls(FactorySource(f"{place}:{name}", dtype).load(device).module)
+        return cls(
+            load_module(ModelSource(f"{place}:{name}", dtype=dtype, is_factory=True), device).module
+        )
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.given.module.parameters())

@@ -1,7 +1,6 @@
-"""Addition of three numbers, "3+5+4=" -> "12": a problem whose intermediate sum may live somewhere
-in a network.
+"""Addition of three numbers, "3+5+4=" -> "12": is the intermediate sum represented in the network?
 
-Invariants: every span cuts out exactly its own word; base and source are drawn independently, each
+Invariants: every span covers exactly its own word; base and source are drawn independently, each
 number uniformly.
 """
 
@@ -16,14 +15,16 @@ POSITIONS = ("a", "plus1", "b", "plus2", "c")
 
 
 MOST = 9_999
-"""The causal model lists the values of its variables."""
+"""Largest `highest`: the causal model lists the values of its variables."""
 
 
 def problem(highest: int = 9) -> Problem:
-    """The problem over the numbers 0 to `highest`, both included: variables a, b, c, sum_ab = a +
-    b, total = sum_ab + c.
+    """Returns the problem over the numbers 0 to `highest`, both included.
 
-    Raises: CausalModelError where `highest` is no whole number from 1 to MOST.
+    Variables: a, b, c, sum_ab = a + b, total = sum_ab + c.
+
+    Raises:
+        CausalModelError: `highest` is no whole number from 1 to MOST.
     """
     highest = whole("add_three", "highest", highest, 1, MOST, 9)
     return Problem(
@@ -55,14 +56,14 @@ def _add(x: int, y: int) -> Value:
 
 
 def _sample(highest: int, rng: random.Random) -> tuple[Setting, Setting]:
-    """A base and a source, independent of each other."""
+    """Draws a base and a source, independently."""
     base = {name: rng.randint(0, highest) for name in ("a", "b", "c")}
     source = {name: rng.randint(0, highest) for name in ("a", "b", "c")}
     return base, source
 
 
 def _render(values: Setting) -> Input:
-    """The text such as "3+5+4=", with the span of each of POSITIONS."""
+    """Returns the text, such as "3+5+4=", with the span of each of POSITIONS."""
     words = (str(values["a"]), "+", str(values["b"]), "+", str(values["c"]))
     spans, end = {}, 0
     for name, word in zip(POSITIONS, words, strict=True):

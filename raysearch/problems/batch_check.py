@@ -1,8 +1,8 @@
-"""Whether all rows of a batch are of the form, found out by columns: a hundred times faster than
-row by row.
+"""Checks by columns whether all rows of a batch are valid pairs: a hundred times faster than row by
+row.
 
-Invariants: what passes here passes row by row too, and means the same; whatever is in doubt does
-not pass, and is looked at row by row.
+Invariants: a batch that passes here also passes row by row, with the same meaning; any doubtful
+batch fails here, and is checked row by row.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ _PLAIN = {"base", "source", "answers", "counterfactual", "split", "set", "choice
 
 @dataclass(frozen=True)
 class PlainPairs:
-    """A batch of which every row is a pair of texts with one source. `contents`: base and source of
-    each row."""
+    """A batch in which every row is a pair of texts with one source; `contents` has (base, source)
+    of each row.
+    """
 
     variables: frozenset[str]
     sources: frozenset[str]
@@ -31,8 +32,8 @@ class PlainPairs:
     sets: Sequence[str | None]
 
 
-def plain(table: pa.Table | None) -> PlainPairs | None:
-    """What the rows of a table say, or None where they have to be looked at one by one."""
+def plain_pairs(table: pa.Table | None) -> PlainPairs | None:
+    """Returns the pairs of a table, or None if they must be checked one by one."""
     if table is None or not len(table) or len(set(table.column_names)) < len(table.column_names):
         return None
     columns = {name: table[name].combine_chunks() for name in table.column_names}
@@ -58,7 +59,7 @@ def plain(table: pa.Table | None) -> PlainPairs | None:
     try:
         check_names((ONE_SOURCE,), True, False, answers, variables)
     except PairsError:
-        return None  # row by row, which says where
+        return None  # the check row by row says where
     return PlainPairs(
         frozenset(variables),
         frozenset((ONE_SOURCE,)),
@@ -69,8 +70,9 @@ def plain(table: pa.Table | None) -> PlainPairs | None:
 
 
 def _fields(struct: Any) -> dict[str, Any] | None:
-    """The columns of a struct that is there in every row, those aside that are null in all; None
-    for anything else."""
+    """Returns the columns of a struct without nulls, except columns that are null in all rows; None
+    for anything else.
+    """
     if not pa.types.is_struct(struct.type) or struct.null_count:
         return None
     names = [struct.type.field(i).name for i in range(struct.type.num_fields)]
@@ -81,7 +83,7 @@ def _fields(struct: Any) -> dict[str, Any] | None:
 
 
 def _strings(column: Any) -> Any:
-    """The column as strings; None where it is something else."""
+    """Returns the column as strings; None if it has another type."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string_view(column.type):
@@ -92,7 +94,7 @@ def _strings(column: Any) -> Any:
 
 
 def _texts(side: Any) -> list[str] | None:
-    """The texts of a side, where all its positions lie within them."""
+    """Returns the texts of a base or source column; None if a position is outside its text."""
     fields = _fields(side)
     if fields is None or "text" not in fields or not set(fields) <= {"text", "positions"}:
         return None
@@ -136,8 +138,10 @@ def _are_spans(positions: Any, lengths: Any) -> bool:
 
 
 def _words(struct: Any, optional: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """The names in a struct, and whether there is a text that is not empty under each in every row.
-    `optional`: may be absent."""
+    """Returns the names in a struct, and whether every row has a non-empty text for each.
+
+    Texts of names in `optional` may be absent.
+    """
     fields = _fields(struct)
     if not fields:
         return (), False
@@ -161,7 +165,7 @@ def _column(columns: dict[str, Any], name: str) -> list[Any] | None:
 
 
 def _are_choices(column: Any) -> bool:
-    """Whether they are absent, or lists of texts that are not empty."""
+    """Whether they are absent, or lists of non-empty texts."""
     if column is None:
         return True
     if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):

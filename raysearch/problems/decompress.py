@@ -1,8 +1,7 @@
-"""The bytes of a file, unpacked where it is packed (gzip, bzip2, xz, Zstandard, LZ4), whatever it
-is called.
+"""Opens a file and unpacks it if it is packed (gzip, bzip2, xz, Zstandard, LZ4), whatever its name.
 
-Invariants: what is cut short or damaged is refused; a file that holds no pairs by its kind (a
-spreadsheet, a database) is named.
+Invariants: a truncated or damaged file is refused; a file of a kind that holds no pairs (a
+spreadsheet, a database) is refused by name.
 """
 
 import bz2
@@ -39,8 +38,12 @@ _PACKED: dict[bytes, Callable[[Path], Any]] = {
 }
 
 
-def head_of(path: Path) -> bytes:
-    """The first bytes of a file. Raises: PairsError where it cannot be read."""
+def read_head(path: Path) -> bytes:
+    """Returns the first bytes of a file.
+
+    Raises:
+        PairsError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return file.read(8)
@@ -49,7 +52,11 @@ def head_of(path: Path) -> bytes:
 
 
 def refuse_foreign(path: Path, head: bytes) -> None:
-    """Raises: PairsError for a file that is known to hold something else than pairs."""
+    """Checks that a file is not of a kind that holds no pairs.
+
+    Raises:
+        PairsError: it is.
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     what = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
     if what is not None:
@@ -67,10 +74,13 @@ def refuse_foreign(path: Path, head: bytes) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file, open for reading bytes, unpacked. Raises: PairsError for one that cannot be read or
-    unpacked."""
-    head = head_of(path)
+def open_unpacked(path: Path) -> Iterator[Any]:
+    """Opens a file for reading its unpacked bytes.
+
+    Raises:
+        PairsError: it cannot be read or unpacked.
+    """
+    head = read_head(path)
     unpack = next((found for magic, found in _PACKED.items() if head.startswith(magic)), None)
     try:
         with path.open("rb") if unpack is None else unpack(path) as file:
@@ -80,6 +90,6 @@ def opened(path: Path) -> Iterator[Any]:
             f"{path}: holds packed data that cannot be unpacked ({str(e)[:120]}); copy it again"
         ) from e
     except OSError as e:
-        why = e.strerror or " ".join(str(e).split())[:120]
+        reason = e.strerror or " ".join(str(e).split())[:120]
         what = "cannot be read" if unpack is None else "holds packed data that cannot be unpacked"
-        raise PairsError(f"{path}: {what} ({why}); give a file of pairs") from e
+        raise PairsError(f"{path}: {what} ({reason}); give a file of pairs") from e

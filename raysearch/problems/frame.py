@@ -1,6 +1,6 @@
-"""Frames: texts with gaps, and the spans of the words that fill them.
+"""Frames: texts with gaps, which are filled with words; returns the words' spans.
 
-Invariants: a span cuts out exactly the word that filled its gap, no blank beside it.
+Invariants: a span covers exactly the word that filled its gap, without blanks.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from raysearch.old_paths import announce
 
 
 def fill(frame: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
-    """The text of `frame`, each gap such as "{country}" filled with its word, and the span [start,
+    """Fills the gaps of `frame`, such as "{country}", and returns the text with the span [start,
     end) of each gap.
 
-    Spans stand in the order of the gaps. Words that the frame has no gap for are not looked at.
+    Spans are in the order of the gaps. Words without a gap are ignored.
 
-    Raises: PairsError for a gap without a word.
+    Raises:
+        PairsError: a gap has no word.
     """
     text, spans = "", {}
     for before, gap, _, _ in Formatter().parse(frame):

@@ -1,14 +1,14 @@
-"""Hierarchical equality: (w = x) = (y = z) on random vectors, the problem on which distributed
-alignment search was first shown.
+"""Hierarchical equality: (w = x) = (y = z) on random vectors, the first problem of distributed
+alignment search.
 
-w, x, y, z are symbols, each a fixed vector; the network is given the four vectors in one row and
-answers "1" (the two comparisons agree) or "0". It may work with two intermediate variables,
-left_equality (w = x) and right_equality (y = z). Geiger et al., 2023, "Finding Alignments Between
-Interpretable Causal Variables and Distributed Neural Representations", section 4.
+w, x, y, z are symbols, each a fixed vector; the network gets the four vectors in one row and
+answers "1" (the two comparisons agree) or "0". It may use two intermediate variables, left_equality
+(w = x) and right_equality (y = z). Geiger et al., 2023, "Finding Alignments Between Interpretable
+Causal Variables and Distributed Neural Representations", section 4.
 
-Invariants: the vectors are a function of their number and dimensions alone; any two of them are at
-least NEAREST apart (sum of absolute differences), so that equality can be seen; both comparisons
-are true half of the time, in base and source independently.
+Invariants: the vectors depend on their number and dimensions alone; any two of them are at least
+NEAREST apart (sum of absolute differences), so that equality can be seen; both comparisons are true
+half of the time, in base and source independently.
 """
 
 import operator
@@ -23,22 +23,23 @@ INPUTS = ("w", "x", "y", "z")
 """The four symbols, in the order of their vectors."""
 
 NEAREST = 0.2
-"""No two vectors are closer than this, by the sum of absolute differences."""
+"""Least distance of two vectors, as the sum of absolute differences."""
 
 MOST_SYMBOLS, MOST_DIMENSIONS = 1_000, 100
-"""Every two vectors are held against each other; this many take some seconds."""
+"""Upper bounds, since every two vectors are compared; this many take some seconds."""
 
 _TRIES = 10_000
-"""Vectors drawn in a row that are too near to another, before there is said to be no room."""
+"""Vectors in a row that are too near to another, before the search for room is given up."""
 
 
 def problem(symbols: int = 20, dimensions: int = 4) -> Problem:
-    """The problem over so many `symbols`, their vectors of so many `dimensions`: variables w, x, y,
-    z, left_equality, right_equality, output. A pair's set says which comparisons differ between
-    base and source: "left", "right", "both" or "neither".
+    """Returns the problem over a number of `symbols`, with vectors of `dimensions` numbers.
 
-    Raises: CausalModelError for fewer than two symbols or more than MOST_SYMBOLS, for no dimension
-    or more than MOST_DIMENSIONS, and for more symbols than have room.
+    Variables: w, x, y, z, left_equality, right_equality, output. A pair's set says which
+    comparisons differ between base and source: "left", "right", "both" or "neither".
+
+    Raises:
+        CausalModelError: a number is out of range, or there is no room for so many symbols.
     """
     symbols = whole("hierarchical_equality", "symbols", symbols, 2, MOST_SYMBOLS, 20)
     dimensions = whole("hierarchical_equality", "dimensions", dimensions, 1, MOST_DIMENSIONS, 4)
@@ -55,8 +56,11 @@ def problem(symbols: int = 20, dimensions: int = 4) -> Problem:
 
 @cache
 def vectors(symbols: int, dimensions: int) -> tuple[tuple[float, ...], ...]:
-    """The vector of each symbol, its coordinates uniform in [-1, 1]. Raises: CausalModelError where
-    so many have no room."""
+    """Returns the vector of each symbol, with coordinates uniform in [-1, 1].
+
+    Raises:
+        CausalModelError: there is no room for so many.
+    """
     rng = random.Random(f"hierarchical_equality.{dimensions}.vectors")
     found: list[tuple[float, ...]] = []
     tries = 0
@@ -93,12 +97,14 @@ def _causal_model(symbols: int) -> CausalModel:
 
 
 def _sample(symbols: int, rng: random.Random) -> tuple[Setting, Setting]:
-    """A base and a source, independent of each other."""
+    """Draws a base and a source, independently."""
     return _setting(symbols, rng), _setting(symbols, rng)
 
 
 def _setting(symbols: int, rng: random.Random) -> Setting:
-    """Each of the two comparisons is true half of the time; the symbols are uniform, given that."""
+    """Draws symbols: each comparison is true half of the time, and the symbols are uniform given
+    that.
+    """
     chosen: list[int] = []
     for _ in ("left", "right"):
         one, other = rng.sample(range(symbols), 2)
@@ -107,7 +113,7 @@ def _setting(symbols: int, rng: random.Random) -> Setting:
 
 
 def _render(of: tuple[tuple[float, ...], ...], values: Setting) -> Input:
-    """The four vectors in one row."""
+    """Returns the four vectors in one row."""
     row = [number for name in INPUTS for number in of[_symbol(values[name])]]
     return Input(stimulus=Stimulus.of(row), values=dict(values))
 

@@ -1,11 +1,10 @@
-"""The indirect object: two people, one of whom acts; who receives? Position and token of the one
-who does are told apart.
+"""Indirect object identification: of two people one acts, and the other receives; its position and
+token are told apart.
 
 "When Mary and John went to the store, John gave a drink to" -> " Mary"
 
-Invariants: every span cuts out exactly its own word; base and source have the same template and
-four names between them, so that the name that one variable predicts is never the one that another
-does, unless the positions agree.
+Invariants: every span covers exactly its own word; base and source have the same template and four
+different names, so that the names that two variables predict differ, unless the positions agree.
 """
 
 import random
@@ -17,15 +16,17 @@ from raysearch.problems.frame import fill
 from raysearch.problems.options import chosen, share, words
 
 POSITIONS = ("first", "and", "second", "repeated", "verb", "thing")
-"""The two names and the "and" between them, the name that is said again, what is done, with what;
-"last" is the "to"."""
+"""The two names and the "and" between them, the repeated name, the verb and its object; "last" is
+the "to".
+"""
 
 PLACES = ("first", "second")
-"""Where the one who receives is named: the values of `io_position`."""
+"""Position of the receiver's name: the values of `io_position`."""
 
 OTHER_POSITION = 0.75
-"""The share of pairs whose source has the other `io_position`: only there does that variable change
-the answer."""
+"""Share of pairs whose source has the other `io_position`; only there does that variable change the
+answer.
+"""
 
 TEMPLATES: Mapping[str, str] = {
     "store": "When {first} {and} {second} went to the store, {repeated} {verb} a {thing} to",
@@ -34,7 +35,7 @@ TEMPLATES: Mapping[str, str] = {
     "dinner": "Then {first} {and} {second} sat down for dinner, and {repeated} {verb} the {thing} "
     "to",
 }
-"""The sentences, by a name for each."""
+"""The sentences, by name."""
 
 _WORDS: Mapping[str, Mapping[str, str]] = {
     "store": {"verb": "gave", "thing": "drink"},
@@ -43,78 +44,14 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "dinner": {"verb": "passed", "thing": "bread"},
 }
 
-NAMES = (
-    *(
-        "Mary",
-        "John",
-        "Tom",
-        "James",
-        "Dan",
-        "Paul",
-        "Mark",
-        "Anna",
-        "Emma",
-        "Lisa",
-        "Kate",
-        "Sarah",
-        "Laura",
-        "Rachel",
-    ),
-    *(
-        "Michael",
-        "David",
-        "Robert",
-        "William",
-        "Peter",
-        "Jack",
-        "Alice",
-        "Bob",
-        "Charlie",
-        "Daniel",
-        "Kevin",
-        "Brian",
-    ),
-    *(
-        "Steve",
-        "Frank",
-        "Henry",
-        "George",
-        "Simon",
-        "Martin",
-        "Alex",
-        "Adam",
-        "Jason",
-        "Scott",
-        "Eric",
-        "Andrew",
-    ),
-    *(
-        "Thomas",
-        "Matthew",
-        "Joseph",
-        "Richard",
-        "Chris",
-        "Jane",
-        "Susan",
-        "Helen",
-        "Julia",
-        "Maria",
-        "Karen",
-        "Linda",
-    ),
-    *(
-        "Nancy",
-        "Amy",
-        "Jessica",
-        "Elizabeth",
-        "Margaret",
-        "Ruth",
-        "Lucy",
-        "Emily",
-        "Diana",
-        "Claire",
-    ),
-)
+_FIRST_NAMES = """
+Mary John Tom James Dan Paul Mark Anna Emma Lisa Kate Sarah Laura Rachel Michael David Robert
+William Peter Jack Alice Bob Charlie Daniel Kevin Brian Steve Frank Henry George Simon Martin
+Alex Adam Jason Scott Eric Andrew Thomas Matthew Joseph Richard Chris Jane Susan Helen Julia
+Maria Karen Linda Nancy Amy Jessica Elizabeth Margaret Ruth Lucy Emily Diana Claire
+"""
+
+NAMES = tuple(_FIRST_NAMES.split())
 """First names that are one token of SmolLM2 after a blank."""
 
 
@@ -123,15 +60,18 @@ def problem(
     templates: Sequence[str] = tuple(TEMPLATES),
     other_position: float = OTHER_POSITION,
 ) -> Problem:
-    """The problem over `names` (any, at least four) and `templates` (of TEMPLATES).
+    """Returns the problem over `names` (any, at least four) and `templates` (of TEMPLATES).
 
     Variables: the inputs `template`, `first`, `second` (the names, in their order) and
-    `io_position` (which of the two is named only once and receives), and the output `io_token`, the
-    name of that one. `other_position` in [0, 1] is the share of pairs whose source has the other
-    `io_position`. A pair's set is "same_position" or "other_position".
+    `io_position` (which of the two is named once and receives), and the output `io_token`, the
+    receiver's name. A pair's set is "same_position" or "other_position".
 
-    Raises: CausalModelError for fewer than four names, a name with a blank, an unknown template, a
-    share out of range.
+    Args:
+        other_position: share in [0, 1] of pairs whose source has the other `io_position`.
+
+    Raises:
+        CausalModelError: fewer than four names, a name with a blank, an unknown template, or a
+            share out of range.
     """
     people = words("indirect_object", "names", names, 4, NAMES[:4])
     used = chosen("indirect_object", "templates", templates, TEMPLATES)
@@ -169,7 +109,7 @@ def _named_at(first: str, second: str, io_position: str) -> Value:
 def _sample(
     names: tuple[str, ...], templates: tuple[str, ...], other_position: float, rng: random.Random
 ) -> tuple[Setting, Setting]:
-    """A base and a source: one template, four names, uniformly; the base's position uniformly."""
+    """Draws one template, four names and the base's position, uniformly."""
     template = rng.choice(templates)
     first, second, third, fourth = rng.sample(names, 4)
     place, other = rng.sample(PLACES, 2)
@@ -179,17 +119,17 @@ def _sample(
 
 
 def _render(values: Setting) -> Input:
-    """The sentence, with the span of each of POSITIONS."""
+    """Returns the sentence, with the span of each of POSITIONS."""
     template, first, second = str(values["template"]), str(values["first"]), str(values["second"])
     repeated = second if values["io_position"] == "first" else first
-    said = {
+    fillers = {
         "first": first,
         "and": "and",
         "second": second,
         "repeated": repeated,
         **_WORDS[template],
     }
-    return Input(*fill(TEMPLATES[template], said), dict(values))
+    return Input(*fill(TEMPLATES[template], fillers), dict(values))
 
 
 def _write(name: Value) -> str:

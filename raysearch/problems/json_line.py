@@ -1,7 +1,6 @@
-"""JSON as a file of pairs may hold it: strict where Python's reader is lenient.
+"""Reads JSON from files of pairs, strictly where Python's reader is lenient.
 
-Invariants: a key given twice, NaN, infinity and half a character are refused, not taken for
-something.
+Invariants: duplicate keys, NaN, infinity and unpaired surrogates are refused, not interpreted.
 """
 
 import json
@@ -13,21 +12,29 @@ from typing import Any
 _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def json_of(line: str) -> Any:
-    """The value of a line. Raises: JSONDecodeError for what is no JSON, ValueError (one line) for
-    what is not to be relied on."""
+def parse_json(line: str) -> Any:
+    """Returns the value of a line.
+
+    Raises:
+        JSONDecodeError: it is no JSON.
+        ValueError: it is JSON that is refused, with a text of one line.
+    """
     try:
         value = _DECODER.decode(line)
     except RecursionError as e:
         raise ValueError("is nested too deep to be read; a pair has three or four levels") from e
-    if _ESCAPED.search(line):  # only an escape can bring half a character into a text in UTF-8
+    if _ESCAPED.search(line):  # in UTF-8, only an escape can be half a character
         _check_whole(value)
     return value
 
 
-def values_of(text: str) -> Iterator[Any]:
-    """The entries of an array, one by one. Raises: as `json_of`; JSONDecodeError too for what
-    follows the array."""
+def array_values(text: str) -> Iterator[Any]:
+    """Yields the entries of an array, one by one.
+
+    Raises:
+        JSONDecodeError: as in `parse_json`, and for anything after the array.
+        ValueError: as in `parse_json`.
+    """
     at = _after_blanks(text, 0)
     assert text[at] == "[", "an array is asked for"
     at = _after_blanks(text, at + 1)
@@ -56,7 +63,11 @@ def _after_blanks(text: str, at: int) -> int:
 
 
 def _check_whole(value: Any) -> None:
-    """Raises: ValueError for half a character."""
+    """Checks that a value has no unpaired surrogate.
+
+    Raises:
+        ValueError: it has.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as e:
@@ -66,7 +77,7 @@ def _check_whole(value: Any) -> None:
         ) from e
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [key for key, _ in pairs]
@@ -75,8 +86,8 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"holds {constant}, which is no number of JSON; leave it out")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refused)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)

@@ -1,7 +1,7 @@
-"""JSON as files of pairs hold it: an object a line, in blocks of lines; or one array of objects.
+"""Reads JSON files of pairs: one object a line, in blocks of lines; or one array of objects.
 
-Invariants: a block is read into Arrow at once only where that is the same as reading it line by
-line; blank lines count and hold nothing; a byte order mark is no part of the text.
+Invariants: a block is read into Arrow only if that gives the same as reading it line by line; blank
+lines count as lines and hold nothing; a byte order mark is no part of the text.
 """
 
 import codecs
@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.json
 
 from raysearch.errors import PairsError
-from raysearch.problems.decompress import opened
-from raysearch.problems.json_line import json_of, values_of
+from raysearch.problems.decompress import open_unpacked
+from raysearch.problems.json_line import array_values, parse_json
 
 BLOCK = 2**21
-"""Bytes of a block, about."""
+"""Size of a block, in bytes, approximately."""
 DEEPEST = 64
-"""Brackets of a line that is read into Arrow, whose reader nests as deep as it is told to."""
+"""Most brackets of a line that is read into Arrow, whose reader has no limit of its own."""
 _HALVES = re.compile(rb"\\u[dD][89abAB]")
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -35,32 +35,40 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Lines that are not blank: their numbers, from 1; the same as Arrow where that can be done
-    (None else); and the value of each."""
+    """Lines that are not blank.
+
+    Args:
+        numbers: their numbers, from 1.
+        table: returns them as Arrow; None if that cannot be done.
+        value: returns the value of the line at an index.
+    """
 
     numbers: list[int]
     table: Callable[[], pa.Table | None]
     value: Callable[[int], Any]
 
 
-def lines_of(path: Path) -> Iterator[JsonLines]:
-    """The lines of a file in blocks. Raises: PairsError with the line for what is no UTF-8 (or
-    UTF-16 with its mark)."""
+def read_lines(path: Path) -> Iterator[JsonLines]:
+    """Yields the lines of a file in blocks.
+
+    Raises:
+        PairsError: the file is neither UTF-8 nor UTF-16 with a byte order mark.
+    """
     first, done = 1, 0
-    with opened(path) as file:
+    with open_unpacked(path) as file:
         for block in _blocks(_utf8(path, file)):
             _check_utf8(path, block, done)
             raw = block.split(b"\n")
-            kept = [(number, line) for number, line in enumerate(raw, first) if line.strip()]
+            full = [(number, line) for number, line in enumerate(raw, first) if line.strip()]
             first, done = first + block.count(b"\n"), done + len(block)
-            if kept:
-                yield _lines(path, block, [n for n, _ in kept], [line for _, line in kept])
+            if full:
+                yield _lines(path, block, [n for n, _ in full], [line for _, line in full])
 
 
 def _lines(path: Path, block: bytes, numbers: list[int], lines: list[bytes]) -> JsonLines:
     def value(at: int) -> Any:
         try:
-            return json_of(lines[at].decode().removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"))
+            return parse_json(lines[at].decode().removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"))
         except json.JSONDecodeError as e:
             raise PairsError(
                 f"{path}: line {numbers[at]}: is no JSON: {e.msg} at column {e.colno}; give an "
@@ -73,15 +81,16 @@ def _lines(path: Path, block: bytes, numbers: list[int], lines: list[bytes]) -> 
 
 
 def _table(block: bytes, lines: list[bytes]) -> pa.Table | None:
-    """The lines as Arrow; None where its reader is not to be trusted with them, or takes them for
-    another number of objects."""
+    """Returns the lines as Arrow; None if its reader is not reliable for them, or finds another
+    number of objects.
+    """
     if _HALVES.search(block) or not all(map(_is_shallow_object, lines)):
         return None  # a block that begins with null kills Arrow's reader (pyarrow 25)
     options = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
     try:
         table = pyarrow.json.read_json(pa.BufferReader(block), read_options=options)
     except (pa.ArrowException, UnicodeDecodeError):
-        return None  # read line by line, that says what is wrong with which
+        return None  # reading line by line says which line is wrong, and how
     return table if len(table) == len(lines) else None
 
 
@@ -89,15 +98,15 @@ def _is_shallow_object(line: bytes) -> bool:
     return line.lstrip()[:1] == b"{" and line.count(b"{") + line.count(b"[") <= DEEPEST
 
 
-def arrays_of(path: Path) -> Iterator[Any] | None:
-    """The entries of a file that is one JSON array; None where it does not begin as one."""
-    with opened(path) as file:
-        begun = b"".join(_some(_utf8(path, file)))
-    return _entries(path) if begun.lstrip()[:1] == b"[" else None
+def array_entries(path: Path) -> Iterator[Any] | None:
+    """Returns the entries of a file that is one JSON array; None if it does not start as one."""
+    with open_unpacked(path) as file:
+        head = b"".join(_up_to_text(_utf8(path, file)))
+    return _entries(path) if head.lstrip()[:1] == b"[" else None
 
 
-def _some(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The first chunks, up to one that is not blank."""
+def _up_to_text(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields the first chunks, up to one that is not blank."""
     for chunk in chunks:
         yield chunk
         if chunk.strip():
@@ -105,12 +114,12 @@ def _some(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _entries(path: Path) -> Iterator[Any]:
-    with opened(path) as file:
+    with open_unpacked(path) as file:
         content = b"".join(_utf8(path, file))
     _check_utf8(path, content, 0)
     entries = 0
     try:
-        for value in values_of(content.decode()):
+        for value in array_values(content.decode()):
             entries += 1
             yield value
     except json.JSONDecodeError as e:
@@ -123,7 +132,7 @@ def _entries(path: Path) -> Iterator[Any]:
 
 
 def _utf8(path: Path, file: Any) -> Iterator[bytes]:
-    """The content in UTF-8, without the mark that it may begin with."""
+    """Yields the content in UTF-8, without its byte order mark."""
     chunk = file.read(BLOCK)
     encoding = next((name for mark, name in _MARKS.items() if chunk.startswith(mark)), None)
     if encoding is None:
@@ -152,7 +161,7 @@ def _utf8(path: Path, file: Any) -> Iterator[bytes]:
 
 
 def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, cut where lines end."""
+    """Joins chunks into blocks that end where lines end."""
     rest: list[bytes] = []
     for chunk in chunks:
         cut = chunk.rfind(b"\n") + 1

@@ -1,8 +1,7 @@
-"""How a job's problem is found: a module of ours or yours with a function `problem`, or
-"my_file.py:name".
+"""Loads a job's problem: a module with a function `problem`, or "my_file.py:name".
 
-Invariants: whatever is wrong with the user's code or options is a JobError that names it; the
-user's own exception stays chained.
+Invariants: an error in the user's code or options is a JobError that names it; the user's own
+exception stays chained.
 """
 
 import inspect
@@ -13,17 +12,24 @@ from typing import Any, get_type_hints
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
+from raysearch.plugins import installed
 from raysearch.user_code import CodeKind, find
 
+GROUP = "raysearch.problems"
+"""The entry points by which installed packages add problems: `name = package.module:function`."""
 _PROBLEM = re.compile(r"^def problem\(", re.MULTILINE)
 
 
 def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
-    """The problem that `use` names, made with `options`.
+    """Returns the problem that `use` names, made with `options`.
 
-    `use`: "package.module" (its function `problem`), "package.module:name" or "/path/file.py:name";
-    the name is a Problem or a function that returns one, defined there. Raises: JobError, before
-    anything is called where it is neither.
+    Args:
+        use: "package.module" (its function `problem`), "package.module:name" or
+            "/path/file.py:name", or an entry point of an installed package; the name is a Problem, or a function defined there that returns
+            one.
+
+    Raises:
+        JobError: it is neither (found before anything is called), or it fails.
     """
     place, name, kind = named_problem(use)
     made = find(place, name, "problem.use", kind)
@@ -35,11 +41,13 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 
 
 def named_problem(use: str) -> tuple[str, str, CodeKind]:
-    """Where `use` says that the problem is, its name there, and what that may be."""
-    place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
-    ready = _ready()
+    """Returns the module or file that `use` names, the name in it, and what that may be."""
+    added, ready = installed(GROUP), ready_problems()
+    target = added[use].value if use in added else use
+    place, _, name = target.rpartition(":") if ":" in target else (target, "", "problem")
     near = next(
-        (name for name in ready if name.endswith(f".{place}")), "one of " + ", ".join(ready)
+        (name for name in ready if name.endswith(f".{place}")),
+        f"one of {', '.join([*ready, *added])}",
     )
     kind = CodeKind(
         what="a Problem, or a function that returns one",
@@ -54,13 +62,12 @@ def named_problem(use: str) -> tuple[str, str, CodeKind]:
 
 
 def _returns_problem(function: object) -> bool:
-    """Whether a function's annotation is our Problem, not another's of that name; one that cannot
-    be looked up is taken at its word."""
+    """Whether a function's annotation is our Problem; true if the annotation cannot be resolved."""
     try:
-        said = get_type_hints(function).get("return")
+        annotation = get_type_hints(function).get("return")
     except (NameError, TypeError):
         return True
-    return isinstance(said, type) and issubclass(said, Problem)
+    return isinstance(annotation, type) and issubclass(annotation, Problem)
 
 
 def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
@@ -89,8 +96,8 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     return problem
 
 
-def _ready() -> list[str]:
-    """The modules here that have a problem, found without importing any."""
+def ready_problems() -> list[str]:
+    """Returns the modules of this room that have a problem, and imports none of them."""
     folder = Path(__file__).parent
     return [
         f"raysearch.problems.{p.stem}"

@@ -1,12 +1,12 @@
-"""Multiple choice: a question whose choices carry random letters; the slot of the right one and its
-letter are told apart.
+"""Multiple choice: a question whose choices have random letters; slot and letter of the right one
+are told apart.
 
 "The ball is red. What color is the ball?\\nQ. blue\\nX. red\\nB. green\\nK. white\\nAnswer:" -> "
 X"
 
-Invariants: every span cuts out exactly its own word; base and source offer the same colors in an
-order of their own, and have no letter in common or all of them slot by slot, so that each variable
-has a counterfactual on every pair.
+Invariants: every span covers exactly its own word; base and source offer the same colors, each in
+its own order, and share either no letter or all of them slot by slot, so that each variable has a
+counterfactual on every pair.
 """
 
 import random
@@ -20,49 +20,30 @@ from raysearch.problems.frame import fill
 from raysearch.problems.options import share, whole, words
 
 CHOICES = 4
-"""How many choices a question offers, if the job does not say."""
+"""Default number of choices in a question."""
 
 LETTERS = tuple(ascii_uppercase)
 
 COLORS = (
-    "red",
-    "blue",
-    "green",
-    "yellow",
-    "white",
-    "black",
-    "brown",
-    "orange",
-    "pink",
-    "purple",
-    "gray",
-    "gold",
-)
+    "red", "blue", "green", "yellow", "white", "black",
+    "brown", "orange", "pink", "purple", "gray", "gold",
+)  # fmt: skip
 
 THINGS = (
-    "ball",
-    "car",
-    "house",
-    "box",
-    "book",
-    "cup",
-    "hat",
-    "door",
-    "shirt",
-    "chair",
-    "bag",
-    "bird",
-)
+    "ball", "car", "house", "box", "book", "cup",
+    "hat", "door", "shirt", "chair", "bag", "bird",
+)  # fmt: skip
 
 OTHER_SLOT = 0.75
-"""The share of pairs whose source has its right choice in another slot: only there does
-`answer_pointer` change anything."""
+"""Share of pairs whose source has its right choice in another slot; only there does
+`answer_pointer` change anything.
+"""
 
 SAME_LETTERS = 0.0
-"""The share of pairs whose source has the base's letters, and its right choice in another slot."""
+"""Share of pairs whose source has the base's letters, and its right choice in another slot."""
 
 CUE = "\nAnswer:"
-"""What follows the choices."""
+"""Text after the choices."""
 
 
 def problem(
@@ -74,20 +55,24 @@ def problem(
     same_letters: float = SAME_LETTERS,
     cue: str = CUE,
 ) -> Problem:
-    """The problem with `choices` (2 to 8) lettered choices, made of `letters`, `colors` and
+    """Returns the problem with `choices` (2 to 8) lettered choices, made of `letters`, `colors` and
     `things`.
 
     Variables: the inputs `thing`, `color` (the right one), `choices` (the colors, in the order of
     the slots) and `letters` (of the slots); `answer_pointer`, the slot of the right color, 1 to
-    `choices`; the output `answer_token`, the letter of that slot. `other_slot` in [0, 1] is the
-    share of pairs whose source has the right color in another slot, `same_letters` that of those
-    where it has the base's letters too, whatever `other_slot` says. A pair's set is "same_slot",
-    "other_slot" or "other_slot_same_letters". `cue` ends the text; leave it empty where a chat
-    template asks for the answer. Positions: "color" (in the first sentence), "letter1", "choice1",
-    ... (of each slot), "right_letter" and "right_choice" (of the right one).
+    `choices`; the output `answer_token`, the letter of that slot. A pair's set is "same_slot",
+    "other_slot" or "other_slot_same_letters". Positions: "color" (in the first sentence),
+    "letter1", "choice1", ... (of each slot), "right_letter" and "right_choice" (of the right one).
 
-    Raises: CausalModelError for a number of choices out of range, too few letters (twice `choices`)
-    or colors (`choices`), a word with a blank, a share out of range.
+    Args:
+        other_slot: share in [0, 1] of pairs whose source has the right color in another slot.
+        same_letters: share in [0, 1] of pairs whose source has another slot and the base's letters,
+            whatever `other_slot` is.
+        cue: end of the text; leave it empty if a chat template asks for the answer.
+
+    Raises:
+        CausalModelError: a number or share is out of range, a word has a blank, or there are too
+            few letters (twice `choices`) or colors (`choices`).
     """
     choices = whole("multiple_choice", "choices", choices, 2, 8, CHOICES)
     signs = words("multiple_choice", "letters", letters, 2 * choices, LETTERS[: 2 * choices])
@@ -160,8 +145,7 @@ def _sample(
     same_letters: float,
     rng: random.Random,
 ) -> tuple[Setting, Setting]:
-    """A base and a source: the same colors, letters as `same_letters` says; the base's slot
-    uniformly, the source's as said."""
+    """Draws a base and a source with the same colors; the base's slot is uniform."""
     count = len(slots)
     offered, signs = rng.sample(colors, count), rng.sample(letters, 2 * count)
     slot = rng.choice(slots)
@@ -184,19 +168,19 @@ def _question(thing: str, choices: Sequence[str], letters: Sequence[str], slot: 
 
 
 def _render(cue: str, values: Setting) -> Input:
-    """The question and its choices, with the span of each position."""
+    """Returns the question and its choices, with the span of each position."""
     choices, letters = values["choices"], values["letters"]
     assert isinstance(choices, tuple)
     assert isinstance(letters, tuple)
     lines = "".join(f"\n{{letter{slot}}}. {{choice{slot}}}" for slot in range(1, len(choices) + 1))
-    said = {
+    fillers = {
         "thing": str(values["thing"]),
         "again": str(values["thing"]),
         "color": str(values["color"]),
     }
     for slot, (letter, choice) in enumerate(zip(letters, choices, strict=True), start=1):
-        said |= {f"letter{slot}": letter, f"choice{slot}": choice}
-    text, spans = fill(f"The {{thing}} is {{color}}. What color is the {{again}}?{lines}", said)
+        fillers |= {f"letter{slot}": letter, f"choice{slot}": choice}
+    text, spans = fill(f"The {{thing}} is {{color}}. What color is the {{again}}?{lines}", fillers)
     right = values["answer_pointer"]
     spans |= {"right_letter": spans[f"letter{right}"], "right_choice": spans[f"choice{right}"]}
     return Input(

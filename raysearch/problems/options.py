@@ -1,19 +1,23 @@
-"""The options of the ready problems, checked: a number, a share, a list of words, a choice of known
-names; each mistake in one line.
+"""Checks the options of ready problems: a number, a share, a list of words, a choice of known
+names.
 
-Invariants: an error names the problem and the option, says what it got and what would do.
+Invariants: an error names the problem and the option, what it got and what to give.
 """
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from raysearch.core.pydantic_words import brief
 from raysearch.errors import CausalModelError
-from raysearch.job.pydantic_words import brief
 
 
 def whole(problem: str, option: str, value: Any, least: int, most: int, usual: int) -> int:
-    """`value`, a whole number from `least` to `most`. Raises: CausalModelError."""
+    """Checks that `value` is a whole number from `least` to `most`.
+
+    Raises:
+        CausalModelError: it is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise CausalModelError(
             f"{problem}: {option}: got {brief(value)}; it must be a whole number from {least} to "
@@ -23,7 +27,11 @@ def whole(problem: str, option: str, value: Any, least: int, most: int, usual: i
 
 
 def share(problem: str, option: str, value: Any, usual: float) -> float:
-    """`value`, a number in [0, 1]. Raises: CausalModelError."""
+    """Checks that `value` is a number in [0, 1].
+
+    Raises:
+        CausalModelError: it is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise CausalModelError(
             f"{problem}: {option}: got {value!r}; it must be a number from 0 to 1, such as "
@@ -35,8 +43,11 @@ def share(problem: str, option: str, value: Any, usual: float) -> float:
 def words(
     problem: str, option: str, value: Any, least: int, such_as: Sequence[str]
 ) -> tuple[str, ...]:
-    """`value`, a list of at least `least` words without blanks, each once. Raises:
-    CausalModelError."""
+    """Checks that `value` lists at least `least` words without blanks; returns each once.
+
+    Raises:
+        CausalModelError: it does not.
+    """
     given = _listed(problem, option, value, such_as)
     for word in given:
         if not isinstance(word, str) or not word or any(c.isspace() for c in word):
@@ -48,7 +59,7 @@ def words(
     if len(found) < least:
         raise CausalModelError(
             f"{problem}: {option}: got {len(found)}; it needs at least {least}, such as "
-            f"{_shown(such_as)}"
+            f"{_as_list(such_as)}"
         )
     return found
 
@@ -56,8 +67,11 @@ def words(
 def chosen(
     problem: str, option: str, value: Any, known: Collection[str], least: int = 1
 ) -> tuple[str, ...]:
-    """`value`, a list of at least `least` of the names in `known`, each once. Raises:
-    CausalModelError."""
+    """Checks that `value` lists at least `least` of the names in `known`; returns each once.
+
+    Raises:
+        CausalModelError: it does not.
+    """
     given = _listed(problem, option, value, tuple(known)[: max(2, least)])
     for name in given:
         if not isinstance(name, str) or name not in known:
@@ -68,7 +82,7 @@ def chosen(
             )
     found = tuple(dict.fromkeys(given))
     if len(found) < least:
-        some = _shown(tuple(known)[: max(2, least)])
+        some = _as_list(tuple(known)[: max(2, least)])
         raise CausalModelError(
             f"{problem}: {option}: got {len(found)}; it needs at least {least}, such as {some}"
         )
@@ -78,10 +92,10 @@ def chosen(
 def _listed(problem: str, option: str, value: Any, such_as: Sequence[str]) -> Sequence[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise CausalModelError(
-            f"{problem}: {option}: got {value!r}; it must be a list, such as {_shown(such_as)}"
+            f"{problem}: {option}: got {value!r}; it must be a list, such as {_as_list(such_as)}"
         )
     return value
 
 
-def _shown(names: Sequence[str]) -> str:
+def _as_list(names: Sequence[str]) -> str:
     return f"[{', '.join(names)}]"

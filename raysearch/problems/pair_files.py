@@ -1,10 +1,10 @@
-"""Files of pairs: JSON lines, or the same fields in Parquet or Arrow; inputs are texts, or tensors
-in safetensors files beside it.
+"""Files of pairs: JSON lines, or the same fields in Parquet or Arrow; texts, or tensors in
+safetensors files.
 
-Invariants: every line is looked at, and one that is not of the form is refused with its number and
-the field; a file without `split` is dealt out by the ratio of the counts that the job asks, no
-(base, source) going to two splits; order is permuted by the seed; of a large file no more is kept
-than a search can come to ask for, and what is left out is counted.
+Invariants: every line is checked, and an invalid one is refused with its number and field; lines
+without `split` are assigned by the ratio of the counts that the job asks for, and no (base, source)
+is in two splits; the order is permuted by the seed; of a large file, only as many pairs are stored
+as a search can ask for, and those left out are counted.
 """
 
 import random
@@ -12,6 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,64 +24,76 @@ from raysearch.causal import (
     PairSample,
     Split,
     digest_of,
-    split_by,
+    split_of_digest,
 )
 from raysearch.errors import PairsError
-from raysearch.problems.batch_check import plain
-from raysearch.problems.pair_line import PairLine, line_of
+from raysearch.problems.batch_check import plain_pairs
+from raysearch.problems.pair_line import PairLine, parse_line
 from raysearch.problems.pair_parts import parts_of
-from raysearch.problems.pair_rows import RowBatch, batches
+from raysearch.problems.pair_rows import RowBatch, read_batches
 from raysearch.problems.tensor_references import TensorFiles, file_of
 
 SPARE = 16
-"""Of a file so many times the pairs that are asked are kept of each split, to make up for those
-that the model does not solve."""
+"""Pairs of each split that are stored, as a multiple of those asked for, to replace those that the
+model does not solve.
+"""
 FEWEST = 1024
-"""So many are kept of a split in any case."""
+"""Pairs of each split that are stored in any case."""
 
 
 def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair, ...]:
-    """The pairs of a file, in the order of the run. Raises: as `read_drawn`."""
-    return read_drawn(path, counts, seed).pairs
+    """Returns the pairs of a file, in the order of the run.
+
+    Raises:
+        PairsError: as in `read_sample`.
+    """
+    return read_sample(path, counts, seed).pairs
 
 
-def read_drawn(path: Path, counts: Mapping[Split, int], seed: int) -> PairSample:
-    """The pairs of a file (or folder of files) in the order of the run, and which of its lines were
+def read_sample(path: Path, counts: Mapping[Split, int], seed: int) -> PairSample:
+    """Returns the pairs of a file (or folder of files) in the order of the run, and counts those
     left out.
 
-    `index` is the place of a line in the order of all. Raises: PairsError with line and field;
-    JobError where it cannot be read.
+    `index` of a pair is the place of its line in the permuted order of all lines.
+
+    Raises:
+        PairsError: a line is invalid; the text names line and field.
+        JobError: the file cannot be read.
     """
-    tensors = TensorFiles(_beside(path))
-    seen = _looked(path, counts, seed, tensors)
-    places, left_out = seen.chosen({s: max(FEWEST, SPARE * counts.get(s, 0)) for s in SPLITS})
+    tensors = TensorFiles(_tensor_folder(path))
+    index = _read_index(path, counts, seed, tensors)
+    places, left_out = index.choose({s: max(FEWEST, SPARE * counts.get(s, 0)) for s in SPLITS})
     found: dict[int, Pair] = {}
     at = 0
     for batch in _each_batch(path):
         for row in range(len(batch)):
             if at + row in places:
-                line = line_of(batch.raw(row), lambda batch=batch, row=row: batch.where(row))  # type: ignore[misc]
+                line = parse_line(batch.raw(row), partial(batch.where, row))
                 found[places[at + row]] = _pair(
-                    places[at + row], line, seen.split(at + row), batch, row, tensors
+                    places[at + row], line, index.split(at + row), batch, row, tensors
                 )
         at += len(batch)
     return PairSample(tuple(found[index] for index in sorted(found)), left_out)
 
 
 def tensor_names(path: Path) -> tuple[str, ...]:
-    """The files of tensors that a file of pairs names, as written there. Raises: JobError,
-    PairsError where it cannot be read."""
+    """Returns the tensor files that a file of pairs names, as written there.
+
+    Raises:
+        JobError: there is no file.
+        PairsError: it cannot be read.
+    """
     names: dict[str, None] = {}
     for batch in _each_batch(path):
-        if plain(batch.table()) is not None:
+        if plain_pairs(batch.table()) is not None:
             continue
         for row in range(len(batch)):
-            names |= dict.fromkeys(_tensors_of(batch.raw(row)))
+            names |= dict.fromkeys(_tensor_files(batch.raw(row)))
     return tuple(names)
 
 
 def place_of(path: Path, index: int, seed: int) -> str:
-    """Where the pair `index` of `read_drawn` stands: the file and its line."""
+    """Returns the file and line of the pair with this `index` in `read_sample`."""
     rows = [(b, row) for b, batch in enumerate(_each_batch(path)) for row in range(len(batch))]
     random.Random(f"{seed}.order").shuffle(rows)
     wanted, row = rows[index]
@@ -89,53 +102,54 @@ def place_of(path: Path, index: int, seed: int) -> str:
 
 
 @dataclass
-class _Looked:
-    """What is remembered of each line: its split, its set (both as numbers), and the digest of its
-    inputs."""
+class _LineIndex:
+    """An index of all lines: split and set (as numbers) and the digest of the inputs of each."""
 
     counts: Mapping[Split, int]
     seed: int
     splits: bytearray = field(default_factory=bytearray)
     sets: "array[int]" = field(default_factory=lambda: array("l"))
     digests: "array[int]" = field(default_factory=lambda: array("Q"))
-    said: bool = False
+    has_splits: bool = False
     names: dict[str | None, int] = field(default_factory=dict)
 
-    def add(self, contents: Sequence[str], said: Split | None, kind: str | None) -> None:
-        """`said`: the split that the line itself gives; without, it is dealt out."""
+    def add(self, contents: Sequence[str], line_split: Split | None, kind: str | None) -> None:
+        """Adds a line; `line_split` is the split that the line itself gives, or None."""
         digest = digest_of(contents, self.seed)
-        self.said |= said is not None
+        self.has_splits |= line_split is not None
         self.splits.append(
-            _NUMBERS[split_by(digest, self.counts)] if said is None else _NUMBERS[said] | _SAID
+            _NUMBERS[split_of_digest(digest, self.counts)]
+            if line_split is None
+            else _NUMBERS[line_split] | _EXPLICIT
         )
         self.sets.append(self.names.setdefault(kind, len(self.names)))
         self.digests.append(int.from_bytes(digest[8:16], "little"))
 
     def split(self, at: int) -> Split:
-        return SPLITS[self.splits[at] & ~_SAID]
+        return SPLITS[self.splits[at] & ~_EXPLICIT]
 
-    def chosen(self, most: Mapping[Split, int]) -> tuple[dict[int, int], tuple[LeftOutCount, ...]]:
-        """The place in the order of the run of each line that is kept, of each split at most so
-        many; and what is left out."""
+    def choose(self, most: Mapping[Split, int]) -> tuple[dict[int, int], tuple[LeftOutCount, ...]]:
+        """Returns the place in the run of each line that is used, at most `most` of each split; and
+        what is left out.
+        """
         order = list(range(len(self.splits)))
         random.Random(f"{self.seed}.order").shuffle(order)
         places: dict[int, int] = {}
-        kept: Counter[Split] = Counter()
+        counts: Counter[Split] = Counter()
         left: Counter[tuple[Split, int]] = Counter()
         for place, at in enumerate(order):
             split = self.split(at)
-            if kept[split] < most[split]:
-                kept[split] += 1
+            if counts[split] < most[split]:
+                counts[split] += 1
                 places[at] = place
             else:
                 left[split, self.sets[at]] += 1
         kinds = {number: name for name, number in self.names.items()}
         return places, tuple(LeftOutCount("beyond", s, kinds[k], n) for (s, k), n in left.items())
 
-    def twice(self) -> set[int]:
-        """The digests under which lines stand that do not agree on the split; few others among
-        them."""
-        if not self.said:
+    def conflicting_digests(self) -> set[int]:
+        """Returns digests of lines that may be in two splits: all that are, and a few others."""
+        if not self.has_splits:
             return set()
         first: dict[int, int] = {}
         pairs = zip(self.digests, self.splits, strict=True)
@@ -143,38 +157,49 @@ class _Looked:
 
 
 _NUMBERS = {split: number for number, split in enumerate(SPLITS)}
-_SAID = 0x80
-"""Of a split as a number: the line says it itself."""
+_EXPLICIT = 0x80
+"""Bit in a split's number: the line itself gives the split."""
 
 
-def _looked(path: Path, counts: Mapping[Split, int], seed: int, tensors: TensorFiles) -> _Looked:
-    """Looks at every line. Raises: PairsError, JobError."""
-    seen = _Looked(counts, seed)
-    same = _Same()
+def _read_index(
+    path: Path, counts: Mapping[Split, int], seed: int, tensors: TensorFiles
+) -> _LineIndex:
+    """Checks every line and returns their index.
+
+    Raises:
+        PairsError: a line is invalid.
+        JobError: the file cannot be read.
+    """
+    index = _LineIndex(counts, seed)
+    first_line = _FirstLine()
     for batch in _each_batch(path):
-        found = plain(batch.table())
+        found = plain_pairs(batch.table())
         given, given_split = (
             batch.part.given,
             next((s for s in SPLITS if s == batch.part.given.get("split")), None),
         )
-        if found is None or not same.agrees(found.variables, found.sources):
+        if found is None or not first_line.agrees(found.variables, found.sources):
             for row in range(len(batch)):
                 line, contents = _line(batch, row, tensors)
-                same.check(batch.where(row), line)
-                seen.add(contents, line.split, line.set)
+                first_line.check(batch.where(row), line)
+                index.add(contents, line.split, line.set)
             continue
-        same.first = same.first or (batch.where(0), found.variables, found.sources)
+        first_line.first = first_line.first or (batch.where(0), found.variables, found.sources)
         for contents, split, kind in zip(found.contents, found.splits, found.sets, strict=True):
-            seen.add(contents, split or given_split, kind or given.get("set"))
-    if not seen.splits:
+            index.add(contents, split or given_split, kind or given.get("set"))
+    if not index.splits:
         raise PairsError(f"{path}: holds no pairs; a search needs at least one line")
-    _check_splits(path, seen.twice(), seen, tensors)
-    return seen
+    _check_splits(path, index.conflicting_digests(), index, tensors)
+    return index
 
 
 def _line(batch: RowBatch, row: int, tensors: TensorFiles) -> tuple[PairLine, tuple[str, ...]]:
-    """A line, and the contents of its inputs. Raises: PairsError."""
-    line = line_of(batch.raw(row), lambda: batch.where(row))
+    """Returns a line, and the contents of its inputs.
+
+    Raises:
+        PairsError: it is invalid.
+    """
+    line = parse_line(batch.raw(row), partial(batch.where, row))
     base, sources = _inputs(line, batch.where(row), tensors)
     return line, (base.content, *(source.content for source in sources.values()))
 
@@ -187,8 +212,8 @@ def _inputs(line: PairLine, where: str, tensors: TensorFiles) -> tuple[Input, di
 
 
 @dataclass
-class _Same:
-    """The place, variables and sources of the first line, which all others must have too."""
+class _FirstLine:
+    """Place, variables and sources of the first line, which all other lines must have too."""
 
     first: tuple[str, frozenset[str], frozenset[str]] | None = None
 
@@ -196,8 +221,12 @@ class _Same:
         return self.first is None or self.first[1:] == (variables, sources)
 
     def check(self, where: str, line: PairLine) -> None:
-        """Raises: PairsError where a line has others than the first."""
-        variables, sources = frozenset(line.counterfactual), frozenset(line.lending)
+        """Checks that a line has the variables and sources of the first.
+
+        Raises:
+            PairsError: it has not.
+        """
+        variables, sources = frozenset(line.counterfactual), frozenset(line.sources_by_name)
         if self.first is None:
             self.first = (where, variables, sources)
         if self.agrees(variables, sources):
@@ -211,19 +240,25 @@ class _Same:
                 "the same variables"
             )
         raise PairsError(
-            f"{where}: sources: has {', '.join(line.lending)}; {first} has "
+            f"{where}: sources: has {', '.join(line.sources_by_name)}; {first} has "
             f"{', '.join(sorted(self.first[2]))}; every line needs the same"
         )
 
 
-def _check_splits(path: Path, twice: set[int], seen: _Looked, tensors: TensorFiles) -> None:
-    """Raises: PairsError where a base and its sources stand under two splits. `twice`: the digests
-    that are looked at again."""
+def _check_splits(path: Path, suspects: set[int], index: _LineIndex, tensors: TensorFiles) -> None:
+    """Checks that no base is in two splits with the same sources.
+
+    Args:
+        suspects: digests of the lines that are read again.
+
+    Raises:
+        PairsError: one is.
+    """
     found: dict[tuple[str, ...], tuple[str, Split | None]] = {}
     at = 0
-    for batch in _each_batch(path) if twice else ():
+    for batch in _each_batch(path) if suspects else ():
         for row in range(len(batch)):
-            if seen.digests[at + row] not in twice:
+            if index.digests[at + row] not in suspects:
                 continue
             line, contents = _line(batch, row, tensors)
             place = batch.where(row)
@@ -238,16 +273,16 @@ def _check_splits(path: Path, twice: set[int], seen: _Looked, tensors: TensorFil
 
 
 def _each_batch(path: Path) -> Iterator[RowBatch]:
-    return (batch for part in parts_of(path) for batch in batches(part))
+    return (batch for part in parts_of(path) for batch in read_batches(part))
 
 
-def _beside(path: Path) -> Path:
-    """The folder in which tensors are looked for."""
+def _tensor_folder(path: Path) -> Path:
+    """Returns the folder in which tensors are searched."""
     return path if path.is_dir() else path.parent
 
 
-def _tensors_of(raw: Any) -> list[str]:
-    """The files of tensors that a line names."""
+def _tensor_files(raw: Any) -> list[str]:
+    """Returns the tensor files that a line names."""
     sides = [raw.get(side) for side in ("base", "source")] if isinstance(raw, dict) else []
     several = raw.get("sources") if isinstance(raw, dict) else None
     sides += several.values() if isinstance(several, dict) else ()

@@ -1,8 +1,7 @@
-"""A line of a file of pairs: which fields it has, and what is wrong with one that is not of the
-form.
+"""One line of a file of pairs: its fields, and the error for a line that is invalid.
 
-Invariants: whatever the file is written in, a field means the same; what is null counts as absent,
-since a table has every field in every row; errors name the place and the field.
+Invariants: a field means the same in every file format; null counts as absent, since a table has
+every field in every row; errors name the place and the field.
 """
 
 import re
@@ -19,14 +18,15 @@ from pydantic import (
     ValidationError,
 )
 
-from raysearch.causal import ONE_SOURCE, Input, Split, lenders
+from raysearch.causal import ONE_SOURCE, Input, Split, named_sources
+from raysearch.core.pydantic_words import brief, in_words
 from raysearch.errors import PairsError
-from raysearch.job.pydantic_words import brief, in_words
 from raysearch.problems.tensor_references import TensorFiles
 
 INDEX = re.compile(r"__index_level_\d+__")
-"""The column in which pandas keeps the labels of a frame's rows, after sample, filter or
-sort_values."""
+"""Column in which pandas stores the labels of a frame's rows, after sample, filter or
+sort_values.
+"""
 
 
 class _Fields(BaseModel):
@@ -38,10 +38,13 @@ class _Tokens(_Fields):
 
 
 def _by_name(positions: Any) -> Any:
-    """Positions as a mapping, where they came as a list of {name, start, end}, {name, span} or
-    {name, tokens}, or as columns of these.
+    """Returns positions as a mapping, if they are a list of {name, start, end}, {name, span} or
+    {name, tokens}.
 
-    Raises: PairsError where a list is of anything else, or names a position twice.
+    Columns of these are accepted too; anything else is returned unchanged.
+
+    Raises:
+        PairsError: a list holds anything else, or names a position twice.
     """
     if isinstance(positions, dict) and _are_words(positions.get("name")):
         columns = {key: value for key, value in positions.items() if isinstance(value, list)}
@@ -67,12 +70,12 @@ def _by_name(positions: Any) -> Any:
             {key: value for key, value in one.items() if key != "name" and value is not None},
         )
         if name in named:
-            raise PairsError(f"positions.{_shown(name)}: is given twice; keep one")
+            raise PairsError(f"positions.{_short(name)}: is given twice; keep one")
         if at.keys() & {"start", "end"}:
             at = {"start, end": [at.pop("start", None), at.pop("end", None)], **at}
         if len(at) > 1:
             raise PairsError(
-                f"positions.{_shown(name)}: says in several ways where it is ({', '.join(at)}); "
+                f"positions.{_short(name)}: says in several ways where it is ({', '.join(at)}); "
                 f"keep one"
             )
         named[name] = at if "tokens" in at or not at else next(iter(at.values()))
@@ -142,31 +145,42 @@ class PairLine(_Fields):
     choices: tuple[_Word, ...] = ()
 
     @property
-    def lending(self) -> dict[str, tuple[str, Any]]:
-        """For each source, by name, the field that has it and what is there."""
+    def sources_by_name(self) -> dict[str, tuple[str, Any]]:
+        """The field and the content of each source, by name."""
         several = {name: (f"sources.{name}", side) for name, side in (self.sources or {}).items()}
         return several if self.source is None else {ONE_SOURCE: ("source", self.source), **several}
 
     def inputs(self, tensors: TensorFiles) -> tuple[Input, dict[str, Input]]:
-        """The base, and each source by name. Raises: PairsError for a span outside its text, a
-        tensor that is not there."""
-        sources = {name: side.input(field, tensors) for name, (field, side) in self.lending.items()}
+        """Returns the base, and each source by name.
+
+        Raises:
+            PairsError: a span is outside its text, or a tensor is missing.
+        """
+        sources = {
+            name: side.input(field, tensors) for name, (field, side) in self.sources_by_name.items()
+        }
         return self.base.input("base", tensors), sources
 
 
 FIELDS = tuple(PairLine.model_fields)
 
 
-def line_of(raw: Any, where: Callable[[], str]) -> PairLine:
-    """The line of a value as JSON or Arrow has it. `where`: names its place. Raises: PairsError
-    with place and field."""
+def parse_line(raw: Any, where: Callable[[], str]) -> PairLine:
+    """Returns the line of a value from JSON or Arrow.
+
+    Args:
+        where: returns the place of the line, for errors.
+
+    Raises:
+        PairsError: it is invalid; the text names place and field.
+    """
     if not isinstance(raw, dict):
         raise PairsError(
             f"{where()}: is {type(raw).__name__}; a pair is an object with base, source, answers, "
             f"counterfactual"
         )
     given = {
-        key: _present(value)
+        key: _without_nulls(value)
         for key, value in raw.items()
         if value is not None and not INDEX.fullmatch(key)
     }
@@ -179,14 +193,14 @@ def line_of(raw: Any, where: Callable[[], str]) -> PairLine:
     try:
         line = PairLine.model_validate(given)
         check_names(
-            tuple(line.lending),
+            tuple(line.sources_by_name),
             line.source is not None,
             line.sources is not None,
             line.answers,
             line.counterfactual,
         )
     except ValidationError as e:
-        raise PairsError(f"{where()}: {_mistake(e, given)}") from e
+        raise PairsError(f"{where()}: {_error_text(e, given)}") from e
     except PairsError as e:
         raise PairsError(f"{where()}: {e}") from e
     return line
@@ -199,7 +213,11 @@ def check_names(
     answers: Iterable[str],
     variables: Iterable[str],
 ) -> None:
-    """Raises: PairsError where answers or counterfactuals do not go with the sources."""
+    """Checks that answers and counterfactuals match the sources.
+
+    Raises:
+        PairsError: they do not.
+    """
     if has_source == has_sources:
         raise PairsError(
             "source: give it or sources, not both"
@@ -216,7 +234,7 @@ def check_names(
     )
     if wrong is not None:
         raise PairsError(
-            f'sources.{_shown(wrong)}: is no name of a source; give one without "<-" and commas, '
+            f'sources.{_short(wrong)}: is no name of a source; give one without "<-" and commas, '
             f'and not "base"'
         )
     given = tuple(answers)
@@ -225,27 +243,27 @@ def check_names(
     for name in given:
         if name not in ("base", *names):
             raise PairsError(
-                f"answers.{_shown(name)}: unknown field; answers are of base, {', '.join(names)}"
+                f"answers.{_short(name)}: unknown field; answers are of base, {', '.join(names)}"
             )
     for variable in variables:
-        lent = lenders(variable)
-        if any(name not in names for name in lent) or (len(names) > 1 and not lent):
+        named = named_sources(variable)
+        if any(name not in names for name in named) or (len(names) > 1 and not named):
             raise PairsError(
-                f"counterfactual.{_shown(variable)}: does not say which of {', '.join(names)} "
+                f"counterfactual.{_short(variable)}: does not say which of {', '.join(names)} "
                 f"lends each variable; write it as "
-                f'"{_shown(variable.partition("<-")[0])}<-{names[0]}", several with commas between'
+                f'"{_short(variable.partition("<-")[0])}<-{names[0]}", several with commas between'
             )
 
 
-def _present(value: Any) -> Any:
-    """The value without what is null in it: a table has every field in every row."""
+def _without_nulls(value: Any) -> Any:
+    """Returns the value without nulls in it, since a table has every field in every row."""
     if isinstance(value, dict):
-        return {key: _present(inner) for key, inner in value.items() if inner is not None}
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     return value
 
 
-def _mistake(error: ValidationError, given: Mapping[str, Any]) -> str:
-    """The first mistake in words."""
+def _error_text(error: ValidationError, given: Mapping[str, Any]) -> str:
+    """Returns the first error in words."""
     first = error.errors()[0]
     base = given.get("base")
     if (
@@ -254,7 +272,10 @@ def _mistake(error: ValidationError, given: Mapping[str, Any]) -> str:
         and "text" not in base
         and all(str(key).isdecimal() for key in base)
     ):
-        return 'is a table written column by column; write a pair a line (pandas: to_json(path, orient="records", lines=True))'
+        return (
+            "is a table written column by column; write a pair a line "
+            '(pandas: to_json(path, orient="records", lines=True))'
+        )
     branches = {1: ("text", "tensor"), 4: ("span", "tokens") if "text" in first["loc"][1:2] else ()}
     if first["loc"][0] == "sources":
         branches = {
@@ -265,17 +286,20 @@ def _mistake(error: ValidationError, given: Mapping[str, Any]) -> str:
     if first["type"] == "missing":
         return f"{field}: missing; a pair needs it"
     if first["type"] == "extra_forbidden":
-        return f"{_shown(field)}: unknown field; leave it out"
+        return f"{_short(field)}: unknown field; leave it out"
     if first["loc"][-1] == "tensor" and first["type"] == "string_type":
         return (
-            f'{_shown(field)}: should say where a tensor lies, "FILE.safetensors#KEY" (got '
+            f'{_short(field)}: should say where a tensor lies, "FILE.safetensors#KEY" (got '
             f"{brief(first['input'])}); its numbers go into that file, "
             "or into an Input(stimulus=...) of a problem in Python"
         )
     if first["loc"][0] in ("answers", "counterfactual") and isinstance(first["input"], list):
-        return f"{_shown(field)}: is a list; a pair has one right answer: give it, and name what counts as it in the job's answer.aliases"
-    return f"{_shown(field)}: {in_words(first)} (got {brief(first['input'])})"
+        return (
+            f"{_short(field)}: is a list; a pair has one right answer: give it, and name what "
+            "counts as it in the job's answer.aliases"
+        )
+    return f"{_short(field)}: {in_words(first)} (got {brief(first['input'])})"
 
 
-def _shown(field: str) -> str:
+def _short(field: str) -> str:
     return field if len(field) <= 100 else f"{field[:96]} ..."

@@ -1,8 +1,8 @@
-"""Where pairs lie: one file, a folder of parts, or a folder of `datasets.save_to_disk`; as a list
-of files in a fixed order.
+"""Finds the files that hold pairs: one file, a folder of parts, or a folder of
+`datasets.save_to_disk`.
 
-Invariants: the order of parts depends on their names alone; what is hidden, or begins with an
-underscore (`_SUCCESS`), is no part; parts are of one kind.
+Invariants: the order of parts depends on their names alone; hidden files, and those whose name
+starts with an underscore (`_SUCCESS`), are no parts; all parts have one format.
 """
 
 import json
@@ -16,8 +16,9 @@ from raysearch.causal import Split
 from raysearch.errors import JobError, PairsError
 
 STATE, DATASETS, INFO = "state.json", "dataset_dict.json", "dataset_info.json"
-"""By which `datasets.save_to_disk` marks a folder: of one dataset, of several splits; and what the
-second holds beside."""
+"""Files by which `datasets.save_to_disk` marks a folder of one dataset, and one of several splits;
+and a further file in the latter.
+"""
 SPLITS: Mapping[str, Split] = {
     "fit": "fit",
     "train": "fit",
@@ -36,21 +37,24 @@ _KINDS = {
 }
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 _FROM_FOLDERS = ("split", "set")
-"""Fields that the names of folders may give (`split=test/part-0.parquet`)."""
+"""Fields that folder names may give (`split=test/part-0.parquet`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairsPart:
-    """A file of pairs. `given`: fields that its place says, of every pair in it that does not say
-    them itself."""
+    """A file of pairs; `given` has the fields that its place gives to pairs that lack them."""
 
     path: Path
     given: Mapping[str, str] = field(default_factory=dict)
 
 
 def parts_of(path: Path) -> tuple[PairsPart, ...]:
-    """The files that hold the pairs at `path`. Raises: JobError where there is nothing; PairsError
-    for a folder of something else."""
+    """Returns the files that hold the pairs at `path`.
+
+    Raises:
+        JobError: there is nothing.
+        PairsError: a folder holds something else.
+    """
     if path.is_file():
         return (PairsPart(path),)
     if not path.is_dir():
@@ -59,19 +63,21 @@ def parts_of(path: Path) -> tuple[PairsPart, ...]:
         )
     try:
         if (path / DATASETS).is_file():
-            return _of_splits(path)
+            return _split_parts(path)
         if (path / STATE).is_file():
-            return tuple(PairsPart(file) for file in _saved(path))
-        return _of_folder(path)
+            return tuple(PairsPart(file) for file in _arrow_files(path))
+        return _folder_parts(path)
     except OSError as e:
         raise PairsError(
             f"{path}: cannot be read ({e.strerror or e}); give a file of pairs, or a folder of them"
         ) from e
 
 
-def _of_splits(path: Path) -> tuple[PairsPart, ...]:
-    """The parts of a saved DatasetDict. With one split alone its name says nothing, and the pairs
-    are dealt out."""
+def _split_parts(path: Path) -> tuple[PairsPart, ...]:
+    """Returns the parts of a saved DatasetDict.
+
+    If it has one split only, its name is ignored, and the pairs are assigned to splits.
+    """
     names = _listed(path / DATASETS, "splits")
     unknown = [name for name in names if name.lower() not in SPLITS]
     if len(names) > 1 and unknown:
@@ -83,12 +89,12 @@ def _of_splits(path: Path) -> tuple[PairsPart, ...]:
     return tuple(
         PairsPart(file, {"split": SPLITS[name.lower()]} if len(names) > 1 else {})
         for name in names
-        for file in _saved(path / name)
+        for file in _arrow_files(path / name)
     )
 
 
-def _saved(path: Path) -> list[Path]:
-    """The Arrow files of a saved Dataset, in the order of its rows."""
+def _arrow_files(path: Path) -> list[Path]:
+    """Returns the Arrow files of a saved Dataset, in the order of its rows."""
     state = _json(path / STATE)
     files = state.get("_data_files")
     if not isinstance(files, list) or not all(
@@ -129,7 +135,7 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _of_folder(path: Path) -> tuple[PairsPart, ...]:
+def _folder_parts(path: Path) -> tuple[PairsPart, ...]:
     files = [file for file in _walk(path) if kind_of(file) is not None]
     kinds = sorted({kind for file in files if (kind := kind_of(file)) is not None})
     if not kinds:
@@ -143,11 +149,13 @@ def _of_folder(path: Path) -> tuple[PairsPart, ...]:
             f"{path}: holds files of several kinds ({', '.join(kinds)}); name the file or folder "
             f"that is meant"
         )
-    return tuple(PairsPart(file, _said(file.relative_to(path).parts[:-1])) for file in files)
+    return tuple(PairsPart(file, _hive_fields(file.relative_to(path).parts[:-1])) for file in files)
 
 
 def kind_of(file: Path) -> str | None:
-    """What a file is by its name: Parquet, Arrow or JSON lines; None for what is no part."""
+    """Returns the format of a file by its name (Parquet, Arrow or JSON lines); None if it is no
+    part.
+    """
     suffixes = [suffix.lower() for suffix in file.suffixes]
     last = suffixes[-2:-1] if suffixes[-1:] and suffixes[-1] in _PACKED else suffixes[-1:]
     if file.name.lower() in (STATE, DATASETS, INFO, "dataset_infos.json"):
@@ -156,7 +164,7 @@ def kind_of(file: Path) -> str | None:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """The files below a folder, by name; no link is followed to a folder."""
+    """Returns the files below a folder, by name, without following links to folders."""
     found: list[Path] = []
     for entry in sorted(folder.iterdir(), key=lambda one: one.name):
         if entry.name.startswith((".", "_")):
@@ -168,11 +176,11 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def _said(folders: Sequence[str]) -> dict[str, str]:
-    """What the names of folders say of the pairs in them, as Hive and Spark write it: key=value."""
-    said = (name.partition("=") for name in folders)
+def _hive_fields(folders: Sequence[str]) -> dict[str, str]:
+    """Returns the fields in folder names, written as in Hive and Spark: key=value."""
+    fields = (name.partition("=") for name in folders)
     return {
         k: unquote(v)
-        for k, eq, v in said
+        for k, eq, v in fields
         if eq and k in _FROM_FOLDERS and v != "__HIVE_DEFAULT_PARTITION__"
     }

@@ -1,9 +1,9 @@
-"""The rows of a file of pairs, in batches: JSON lines or one JSON array, packed or not; Parquet;
-Arrow files and streams.
+"""Reads files of pairs in batches of rows: JSON lines or one JSON array, packed or not; Parquet;
+Arrow.
 
-Invariants: what a file is, its first bytes say and not its name; no more than a batch is held; a
-row has its line (or row, or place in an array) for a number; what cannot be read is refused with
-file and number.
+Invariants: the format of a file is found by its first bytes, not its name; only one batch is in
+memory at a time; a row is numbered by its line, row or place in an array; errors name file and
+number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,20 +15,23 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.errors import PairsError
-from raysearch.problems.decompress import head_of, refuse_foreign
-from raysearch.problems.json_rows import arrays_of, lines_of
+from raysearch.problems.decompress import read_head, refuse_foreign
+from raysearch.problems.json_rows import array_entries, read_lines
 from raysearch.problems.pair_parts import PairsPart
 
 ROWS = 4096
-"""In a batch of a table."""
+"""Rows in a batch of a table."""
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows of a part. `table`: the same as Arrow, None where they cannot be read so at once;
-    `value`: the row at an index as plain values.
+    """Rows of a part.
 
-    `word`: what a row is called in an error."""
+    Args:
+        word: what a row is called in an error.
+        table: returns the rows as Arrow; None if they cannot be read so.
+        value: returns the row at an index as plain values.
+    """
 
     part: PairsPart
     word: str
@@ -40,12 +43,15 @@ class RowBatch:
         return len(self.numbers)
 
     def where(self, at: int) -> str:
-        """How the row at an index is called in an error."""
+        """Returns the file and number of the row at an index, for errors."""
         return f"{self.part.path}: {self.word} {self.numbers[at]}"
 
     def raw(self, at: int) -> Any:
-        """The row at an index, with what its place says of it. Raises: PairsError where it cannot
-        be read."""
+        """Returns the row at an index, with the fields that its part gives.
+
+        Raises:
+            PairsError: it cannot be read.
+        """
         value = self.value(at)
         return (
             {**self.part.given, **_without_nulls(value)}
@@ -54,28 +60,32 @@ class RowBatch:
         )
 
 
-def batches(part: PairsPart) -> Iterator[RowBatch]:
-    """The rows of a part. Raises: PairsError."""
-    head = head_of(part.path)
+def read_batches(part: PairsPart) -> Iterator[RowBatch]:
+    """Yields the rows of a part.
+
+    Raises:
+        PairsError: it cannot be read.
+    """
+    head = read_head(part.path)
     refuse_foreign(part.path, head)
     if head.startswith(b"PAR1"):
-        return _of_tables(part, "Parquet", _parquet)
+        return _table_batches(part, "Parquet", _parquet)
     if head.startswith((b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
-        return _of_tables(part, "Arrow", _arrow)
-    return _of_text(part)
+        return _table_batches(part, "Arrow", _arrow)
+    return _text_batches(part)
 
 
-def _of_text(part: PairsPart) -> Iterator[RowBatch]:
-    array = arrays_of(part.path)
+def _text_batches(part: PairsPart) -> Iterator[RowBatch]:
+    array = array_entries(part.path)
     if array is not None:
         for number, value in enumerate(array, 1):
             yield RowBatch(part, "pair", (number,), _no_table, partial(_entry, value))
         return
-    for block in lines_of(part.path):
+    for block in read_lines(part.path):
         yield RowBatch(part, "line", block.numbers, block.table, block.value)
 
 
-def _of_tables(
+def _table_batches(
     part: PairsPart, what: str, read: Callable[[Path], Iterator[pa.RecordBatch]]
 ) -> Iterator[RowBatch]:
     first = 1
@@ -117,12 +127,13 @@ def _arrow(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _without_index(table: pa.Table) -> pa.Table:
-    """The table without the columns in which pandas keeps the labels of rows, those aside that are
-    fields of a pair."""
+    """Returns the table without the columns of pandas' row labels, unless they are fields of a
+    pair.
+    """
     from raysearch.problems.pair_line import FIELDS, INDEX
 
-    told = table.schema.pandas_metadata or {}
-    labels = [name for name in told.get("index_columns", ()) if isinstance(name, str)]
+    metadata = table.schema.pandas_metadata or {}
+    labels = [name for name in metadata.get("index_columns", ()) if isinstance(name, str)]
     names = [
         n for n in table.column_names if INDEX.fullmatch(n) or (n in labels and n not in FIELDS)
     ]

@@ -1,14 +1,13 @@
-"""Price tagging: does a price lie between a lower and an upper bound? The problem of Boundless DAS,
-with its two boundary variables.
+"""Price tagging: is a price between a lower and an upper bound? The problem of Boundless DAS.
 
 "Please say yes only if it costs between 2.00 and 5.00 dollars, otherwise no. 3.50 dollars:" -> "
 yes"
 
-Wu et al., 2023, "Interpretability at Scale: Identifying Causal Mechanisms in Alpaca", section 4;
-the words are our own, shorter.
+It has two boundary variables (Wu et al., 2023, "Interpretability at Scale: Identifying Causal
+Mechanisms in Alpaca", section 4); the prompt is our own, shorter.
 
-Invariants: money is whole cents; lower < upper; bounds are part of what lies between; every span
-cuts out exactly its own word; base and source are drawn independently, each below, between or above
+Invariants: money is in whole cents; lower < upper; prices at a bound count as between; every span
+covers exactly its own word; base and source are drawn independently, each below, between or above
 its bounds with equal chance.
 """
 
@@ -22,28 +21,29 @@ from raysearch.problems.options import whole
 
 POSITIONS = ("lower", "and", "upper", "dollars", "price", "unit")
 """The two bounds and the word after each, the price and the "dollars" after it; the ":" is the
-built-in position "last"."""
+built-in position "last".
+"""
 
 State = Literal["below", "between", "above"]
 STATES: tuple[State, ...] = ("below", "between", "above")
-"""Where a price can lie. Both boundary variables are never false at once."""
+"""Where a price can be; the two boundary variables are never false at once."""
 
 
 HIGHEST, STEP = 975, 25
-"""In cents: forty prices, each one token of the model that lies in jobs/models."""
+"""In cents: forty prices, each one token of the model in jobs/models."""
 
 MOST = 99_999
 """In cents: the causal model lists the prices."""
 
 
 def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
-    """The problem over the prices 0, `step`, ... `highest`, in cents.
+    """Returns the problem over the prices 0, `step`, ... `highest`, in cents.
 
     Variables: lower, upper, price; lower_bound_ok = lower <= price, upper_bound_ok = price <=
     upper; answer = both. A pair's set is the states of base and source, such as "below_above".
 
-    Raises: CausalModelError for cents below 1 or above MOST, and where there are not at least three
-    such prices, so that each can lie below, between and above.
+    Raises:
+        CausalModelError: a number is below 1 or above MOST, or there are fewer than three prices.
     """
     highest = whole("price_tagging", "highest", highest, 1, MOST, HIGHEST)
     step = whole("price_tagging", "step", step, 1, MOST, STEP)
@@ -66,12 +66,12 @@ def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
 
 
 def dollars(cents: int) -> str:
-    """Such as "3.50" for 350."""
+    """Formats cents: 350 is "3.50"."""
     return f"{cents // 100}.{cents % 100:02d}"
 
 
 def state_of(values: Setting) -> State:
-    """Where the price of a setting lies."""
+    """Returns where the price of a setting is."""
     lower, upper, price = (_cents(values[name]) for name in ("lower", "upper", "price"))
     return "below" if price < lower else "above" if price > upper else "between"
 
@@ -102,12 +102,12 @@ def _both(lower_ok: bool, upper_ok: bool) -> Value:
 
 
 def _sample(prices: tuple[int, ...], rng: random.Random) -> tuple[Setting, Setting]:
-    """A base and a source, independent of each other."""
+    """Draws a base and a source, independently."""
     return _draw(prices, rng), _draw(prices, rng)
 
 
 def _draw(prices: tuple[int, ...], rng: random.Random) -> Setting:
-    """Bounds and price, uniformly among those of a state that is drawn first."""
+    """Draws a state, then bounds and price uniformly among those in that state."""
     state = rng.choice(STATES)
     while True:
         lower, upper = sorted(rng.sample(prices, 2))
@@ -117,7 +117,7 @@ def _draw(prices: tuple[int, ...], rng: random.Random) -> Setting:
 
 
 def _render(values: Setting) -> Input:
-    """The text with the span of each of POSITIONS."""
+    """Returns the text with the span of each of POSITIONS."""
     lower, upper, price = (dollars(_cents(values[name])) for name in ("lower", "upper", "price"))
     text, spans = "Please say yes only if it costs between", {}
     for name, word in (

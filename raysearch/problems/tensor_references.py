@@ -1,8 +1,8 @@
-"""Tensors that a file of pairs names: "file.safetensors#key", or one row of a larger one,
+"""Tensors that a file of pairs names: "file.safetensors#key", or one row,
 "file.safetensors#key[3]".
 
 Invariants: a row is read without the rest; floats become float32, whole numbers and truth values
-int64, nothing else is taken.
+int64, other types are refused.
 """
 
 import re
@@ -17,24 +17,28 @@ _ROW = re.compile(r"(?P<key>.+)\[(?P<row>\d+)\]")
 
 
 def file_of(name: str) -> str | None:
-    """The file of "file.safetensors#key"; None where `name` is not of that form."""
+    """Returns the file of "file.safetensors#key"; None if `name` has another form."""
     found = _NAME.fullmatch(name)
     return None if found is None else found["file"]
 
 
 class TensorFiles:
-    """The tensors of the files that lie in `folder`, or are named from there. Each file is opened
-    once."""
+    """The tensors of files that are in `folder` or are named relative to it; each file is opened
+    once.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[Path, Any] = {}
 
     def __getitem__(self, name: str) -> Stimulus:
-        """The tensor of "file.safetensors#key", or along its first dimension row 3 of
-        "file.safetensors#key[3]", from 0.
+        """Returns the tensor of "file.safetensors#key", or row 3 (from 0) of
+        "file.safetensors#key[3]".
 
-        A key that itself ends so is taken whole. Raises: PairsError, that does not name the line.
+        A key that itself ends in [3] names the whole tensor.
+
+        Raises:
+            PairsError: there is no such tensor; the text does not name the line.
         """
         found = _NAME.fullmatch(name)
         if found is None:
@@ -73,7 +77,7 @@ class TensorFiles:
                 ) from e
             except (
                 Exception
-            ) as e:  # safetensors raises its own SafetensorError, and others for a file cut short
+            ) as e:  # safetensors raises its own SafetensorError, and others for a truncated file
                 raise PairsError(
                     f"{path}: cannot be read as safetensors ({' '.join(str(e).split())[:160]})"
                 ) from e

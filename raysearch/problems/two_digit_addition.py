@@ -1,12 +1,11 @@
-"""Addition of two numbers of two digits, one digit of the sum asked at a time: a problem with a
-carry.
+"""Addition of two two-digit numbers, asked one digit at a time: is there a carry variable?
 
-"47+35=" -> "8" asks the tens of the sum;  "47+35=8" -> "2" asks its ones;  "47+35=" -> "82" asks
-all of it, an answer of two tokens.
+"47+35=" -> "8" asks the tens of the sum; "47+35=8" -> "2" its ones; "47+35=" -> "82" the whole sum,
+an answer of two tokens.
 
-Invariants: every span cuts out exactly its own digit; the numbers are 10 to 49, so that no sum
-exceeds 99 whatever is put in from another one, and the digit after "=" is always that of the tens;
-base and source ask the same digit.
+Invariants: every span covers exactly its own digit; the numbers are 10 to 49, so that no sum
+exceeds 99 under any interchange, and the digit after "=" is always that of the tens; base and
+source ask the same digit.
 """
 
 import random
@@ -19,18 +18,20 @@ from raysearch.problems.frame import fill
 from raysearch.problems.options import share
 
 POSITIONS = ("a_tens", "a_ones", "plus", "b_tens", "b_ones", "equals")
-"""The characters of the text in their order; where the ones are asked, the tens after the "=" are
-"last"."""
+"""The characters of the text in their order; if the ones are asked, "last" is the tens after the
+"=".
+"""
 
 ASKED = ("tens", "ones", "sum")
-"""What of the sum is asked: the values of `asked`."""
+"""Part of the sum that is asked: the values of `asked`."""
 
 ASKS_ONES = 0.5
-"""The share of pairs that ask the ones; `carry` and `tens` change answers only where the tens are
-asked."""
+"""Share of pairs that ask the ones; `carry` and `tens` change answers only where the tens are
+asked.
+"""
 
 OTHER_CARRY = 0.5
-"""The share of pairs whose source has the other carry."""
+"""Share of pairs whose source has the other carry."""
 
 _TWO_TENS = tuple(product(range(1, 5), range(1, 5)))
 _TWO_ONES = tuple(product(range(10), range(10)))
@@ -39,16 +40,21 @@ _TWO_ONES = tuple(product(range(10), range(10)))
 def problem(
     asks_ones: float = ASKS_ONES, other_carry: float = OTHER_CARRY, whole: bool = False
 ) -> Problem:
-    """The problem over all sums of two numbers from 10 to 49.
+    """Returns the problem over all sums of two numbers from 10 to 49.
 
     Variables: the inputs `asked` and the four digits `a_tens`, `a_ones`, `b_tens`, `b_ones`;
-    `carry` (0 or 1), `ones` and `tens` of the sum, `total` (the sum itself) and the output `digit`,
-    the one that is asked. `asks_ones` and `other_carry`, both in [0, 1], are the shares of pairs
-    that ask the ones, and whose source has the other carry; with `whole` all pairs ask the sum, and
-    `digit` is all of it, to be compared as a sequence. A pair's set names what is asked and whether
-    the carries agree: "tens, other carry".
+    `carry` (0 or 1), `ones` and `tens` of the sum, `total` (the sum) and the output `digit`, the
+    part that is asked. A pair's set names what is asked and whether the carries agree: "tens, other
+    carry".
 
-    Raises: CausalModelError for a share out of range.
+    Args:
+        asks_ones: share in [0, 1] of pairs that ask the ones.
+        other_carry: share in [0, 1] of pairs whose source has the other carry.
+        whole: whether all pairs ask the sum; `digit` is then the whole sum, to be compared as a
+            sequence.
+
+    Raises:
+        CausalModelError: a share is out of range.
     """
     if not isinstance(whole, bool):
         raise CausalModelError(
@@ -125,7 +131,9 @@ def _digit(total: int, asked: str) -> Value:
 def _sample(
     whole: bool, asks_ones: float, other_carry: float, rng: random.Random
 ) -> tuple[Setting, Setting]:
-    """A base and a source that ask the same; tens of both and ones of the base uniformly."""
+    """Draws a base and a source that ask the same; tens of both and ones of the base are
+    uniform.
+    """
     digit = "ones" if rng.random() < asks_ones else "tens"
     asked = "sum" if whole else digit
     ones = rng.choice(_TWO_ONES)
@@ -147,7 +155,7 @@ def _sum(asked: str, tens: tuple[int, int], ones: tuple[int, int]) -> Setting:
 
 
 def _render(values: Setting) -> Input:
-    """The text such as "47+35=" or "47+35=8", with the span of each of POSITIONS."""
+    """Returns the text, such as "47+35=" or "47+35=8", with the span of each of POSITIONS."""
     digits = {name: str(values[name]) for name in ("a_tens", "a_ones", "b_tens", "b_ones")}
     given = str(values["tens"]) if values["asked"] == "ones" else ""
     frame = "{a_tens}{a_ones}{plus}{b_tens}{b_ones}{equals}" + given

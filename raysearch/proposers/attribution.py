@@ -15,27 +15,18 @@ many of each variable are follows from the job alone; variables are not compared
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from raysearch.core.hypothesis import Hypothesis, Intervention, Subspace, Unit
+from raysearch.core.hypothesis import Hypothesis, Intervention, Unit
 from raysearch.core.space import HypothesisSpace
-from raysearch.proposers.base import History
-
-
-@dataclass(frozen=True, slots=True)
-class AttributionPlan:
-    """Of which `units` (whole vectors) effects are wanted, and on how many fit `pairs` at most."""
-
-    units: tuple[Unit, ...]
-    pairs: int
-
+from raysearch.proposers.base import History, Proposer, whole_vectors
 
 PAIRS = 64
 """Fit pairs that effects are computed on, at most, where the job does not say how many."""
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Proposer):
     """`share`: of the hypotheses on each variable that are proposed, in (0, 1]; `pairs`: fit pairs
     that effects are computed on, at most.
 
@@ -44,6 +35,8 @@ class Attribution:
     pair comes last.
     """
 
+    description = "of each variable the best share of the space, by gradients on fit pairs"
+    tests_all = True
     space: HypothesisSpace
     share: float = 0.25
     pairs: int = PAIRS
@@ -71,12 +64,15 @@ class Attribution:
         return sum(map(self._count, self.space.variables))
 
     @property
-    def plan(self) -> AttributionPlan:
-        """Of what effects are wanted before it is asked."""
-        units = (
-            unit for intervention in self.space.interventions() for unit in _places(intervention)
+    def fit_pairs(self) -> int:
+        return self.pairs
+
+    @staticmethod
+    def family_words(tested: int) -> str:
+        return (
+            f"over all K = {tested} hypotheses together that attribution chose on fit pairs; what "
+            f"it left out was not tested"
         )
-        return AttributionPlan(tuple(dict.fromkeys(units)), self.pairs)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         """In the order of the space: neighbours share what a replica runs."""
@@ -105,13 +101,8 @@ class Attribution:
         return math.ceil(round(self.share * self.space.count(variable), 9))
 
 
-def _places(intervention: Intervention) -> tuple[Unit, ...]:
-    """Its units as whole vectors, each once."""
-    return tuple(dict.fromkeys(replace(unit, subspace=Subspace()) for unit in intervention.units))
-
-
 def _score(intervention: Intervention, effects: Mapping[Unit, float | None]) -> float:
-    known = [effects[unit] for unit in _places(intervention)]
+    known = [effects[unit] for unit in whole_vectors(intervention)]
     return (
         -math.inf if None in known else math.fsum(effect for effect in known if effect is not None)
     )

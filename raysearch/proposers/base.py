@@ -1,17 +1,17 @@
-"""Proposers: which hypotheses to test next, from what closed generations have shown.
+"""The interface of a proposer, which chooses the hypotheses to test next from closed generations.
 
-Invariants: pure; the same knowledge gives the same proposals; a proposer never sees a generation
-that is still open, so that what it proposes does not depend on the order in which results arrive.
-What is not fit is proposed once, for all variables that are to be asked of it, since one intervened
+Invariants: pure; the same history gives the same proposals; a proposer never sees a generation that
+is still open, so that its proposals do not depend on the order in which results arrive. An
+intervention that is not fit is proposed once, for all variables to test at it, since one intervened
 run serves them all.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from raysearch.core.hypothesis import Hypothesis, Unit
+from raysearch.core.hypothesis import Hypothesis, Intervention, Subspace, Unit
 from raysearch.core.records import Decided
 from raysearch.core.space import HypothesisSpace
 from raysearch.errors import SearchFailedError
@@ -39,28 +39,88 @@ class History:
 
 
 class Proposer(Protocol):
-    """Proposes one generation at a time; an empty one ends the search."""
+    """Proposes one generation at a time; an empty one ends the search.
+
+    A class needs `propose` alone to be a proposer; one that derives from this class has a default
+    for `fit_pairs` and the words.
+    """
+
+    description: ClassVar[str] = ""
+    """Part of a sentence that says what is proposed, for the job's keys."""
+    tests_all: ClassVar[bool] = False
+    """Whether all of `most` hypotheses are proposed, whatever the verdicts."""
 
     @property
     def name(self) -> str:
-        """What `proposed_by` says in the tables."""
+        """The name in the column `proposed_by` of the tables."""
         ...
 
     @property
     def most(self) -> int | None:
-        """K: how many hypotheses there are in the set, fixed before the first pair, that all
-        proposals are from. None: no such set."""
+        """K: the size of the set, fixed before the first pair, that all proposals are from. None:
+        there is no such set."""
         ...
 
+    @property
+    def fit_pairs(self) -> int:
+        """The largest number of fit pairs on which effects are computed before the first
+        generation is proposed; 0: it needs no effects. A function of the options alone."""
+        return 0
+
     def propose(self, known: History) -> Iterable[Hypothesis]:
-        """The next generation. Hypotheses that are already known are left out by the search."""
+        """Returns the next generation. The search leaves out hypotheses that it knows already."""
         ...
+
+    def plan_words(self, space: int) -> str:
+        """Says how many hypotheses are tested, and at which K, where the space has `space`."""
+        if not self.tests_all:
+            return words_of_k(self.name, self.most, space)
+        which = f"all {space}" if self.most == space else f"{self.most} of the {space}"
+        return f"{self.name}: tests {which}; each is judged at K = {self.most}"
+
+    @staticmethod
+    def family_words(tested: int) -> str:
+        """Says over which hypotheses the error level holds, `tested` of which were tested."""
+        return f"over all hypotheses that the job could have tested, of which these {tested} were"
+
+
+def words_of_k(who: str, most: int | None, space: int) -> str:
+    """Says at which K the proposals of `who` are judged, if only K is known of it."""
+    if most is not None:
+        return f"{who}: what it proposes is judged at K = {most}, the most that it may propose"
+    return (
+        f"{who}, open-ended: its j-th proposal is judged at K = j(j + 1); the chances below are of "
+        f"proposal {space} (K = {judged_at(None, space)})"
+    )
+
+
+def judged_at(most: int | None, nth: int) -> int:
+    """Returns the K of the n-th proposal, where all are from `most` hypotheses or from no set."""
+    return nth * (nth + 1) if most is None else most
+
+
+class WithinSpace(Proposer):
+    """A proposer that chooses from the whole space by verdicts, so that K is the size of the space."""
+
+    space: HypothesisSpace
+
+    @property
+    def most(self) -> int:
+        return len(self.space)
+
+    def plan_words(self, space: int) -> str:
+        return (
+            f"{self.name}: tests some of the {space}, as it learns; each is judged at "
+            f"K = {self.most}, whichever it tests"
+        )
 
 
 @dataclass(frozen=True)
-class Exhaustive:
-    """The whole space, at once."""
+class Exhaustive(Proposer):
+    """Proposes the whole space at once."""
 
+    description = "all of the space"
+    tests_all = True
     space: HypothesisSpace
     name: str = "exhaustive"
 
@@ -70,6 +130,33 @@ class Exhaustive:
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         return () if known.generations else self.space
+
+    @staticmethod
+    def family_words(tested: int) -> str:
+        return f"over all K = {tested} hypotheses together"
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionPlan:
+    """The units (whole vectors) whose effects are computed, and the largest number of fit `pairs`
+    for it; `proposer` needs them (its name, for errors)."""
+
+    units: tuple[Unit, ...]
+    pairs: int
+    proposer: str
+
+
+def attribution_plan(proposer: Proposer, space: HypothesisSpace) -> AttributionPlan | None:
+    """Returns the effects that a proposer needs: of all sites of the space. None: it needs none."""
+    if not proposer.fit_pairs:
+        return None
+    units = (unit for intervention in space.interventions() for unit in whole_vectors(intervention))
+    return AttributionPlan(tuple(dict.fromkeys(units)), proposer.fit_pairs, proposer.name)
+
+
+def whole_vectors(intervention: Intervention) -> tuple[Unit, ...]:
+    """Returns the units of an intervention as whole vectors, each once: the keys of its effects."""
+    return tuple(dict.fromkeys(replace(unit, subspace=Subspace()) for unit in intervention.units))
 
 
 class AlphaSpending:
@@ -91,7 +178,7 @@ class AlphaSpending:
         for hypothesis in sorted(hypotheses, key=lambda h: h.id):
             self._proposed += hypothesis.intervention.control is None
             if self._proposer.most is None:
-                self._of[hypothesis.id] = self._proposed * (self._proposed + 1)
+                self._of[hypothesis.id] = judged_at(None, self._proposed)
         if self._proposer.most is not None and self._proposed > self._proposer.most:
             raise SearchFailedError(
                 f"propose.use: {self._proposer.name} says that its proposals are from "

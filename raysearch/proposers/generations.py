@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from raysearch.core.controls import controls_of
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.records import Decided
-from raysearch.core.rotations import is_rotation, of_any_size, size_of_rotation
+from raysearch.core.rotations import is_rotation, size_of_rotation, without_size
 from raysearch.proposers.base import NOT_ASKED, Effects, History, Proposer
 
 
@@ -93,12 +93,12 @@ def _larger(hypothesis: Hypothesis, decided: Mapping[str, Decided]) -> list[Hypo
     """The larger rotations of its variable and unit."""
     if not is_rotation(hypothesis.intervention):
         return []
-    alike = of_any_size(hypothesis.intervention)
+    alike = without_size(hypothesis.intervention)
     others = [d.hypothesis for d in decided.values() if is_rotation(d.hypothesis.intervention)]
     return [
         h
         for h in others
         if h.variable == hypothesis.variable
         and size_of_rotation(h.intervention) > size_of_rotation(hypothesis.intervention)
-        and of_any_size(h.intervention) == alike
+        and without_size(h.intervention) == alike
     ]

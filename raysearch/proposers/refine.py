@@ -18,7 +18,7 @@ from itertools import pairwise
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import Decided
 from raysearch.core.space import HypothesisSpace
-from raysearch.proposers.base import History
+from raysearch.proposers.base import History, WithinSpace
 
 Rung = list[Hypothesis]
 """The hypotheses of one layer that come together: of all variables, or of one where something is
@@ -26,10 +26,11 @@ fit."""
 
 
 @dataclass(frozen=True)
-class Refine:
+class Refine(WithinSpace):
     """`step`: between layers at first; `promise`: the IIA in [0, 1] from which what was not
     accepted shows promise."""
 
+    description = "layers from coarse to fine, where there is something to see between two"
     space: HypothesisSpace
     step: int = 4
     promise: float = 0.3
@@ -45,14 +46,10 @@ class Refine:
                 f"promise is {self.promise!r}; it must be an IIA from 0 to 1, such as 0.3"
             )
 
-    @property
-    def most(self) -> int:
-        return len(self.space)
-
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if not known.generations:
-            for units in self.space.sets_beside():
-                yield from self.space.on(Intervention(units))
+            for intervention in self.space.sets_outside_grids():
+                yield from self.space.hypotheses_on(intervention)
         for ladder in self._ladders():
             for at in self._next(ladder, known) if known.generations else self._coarse(len(ladder)):
                 yield from ladder[at]
@@ -66,7 +63,7 @@ class Refine:
                 in_order = sorted(
                     units[start : start + size], key=lambda unit: unit.site.layer or 0
                 )
-                rungs = [list(self.space.on(Intervention((unit,)))) for unit in in_order]
+                rungs = [list(self.space.hypotheses_on(Intervention((unit,)))) for unit in in_order]
                 if rungs[0][0].intervention.is_fitted:
                     yield from (
                         [[rung[i]] for rung in rungs] for i in range(len(self.space.variables))

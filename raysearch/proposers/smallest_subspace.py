@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.space import HypothesisSpace
-from raysearch.proposers.base import History
+from raysearch.proposers.base import History, WithinSpace
 
 Size = list[Hypothesis]
 """The hypotheses of one size that come together: of all variables, or of one where something is
@@ -22,15 +22,12 @@ fit."""
 
 
 @dataclass(frozen=True)
-class SmallestSubspace:
+class SmallestSubspace(WithinSpace):
     """The smallest size of each kind of subspace, at each site."""
 
+    description = "of subspaces that come in sizes the smallest that is accepted"
     space: HypothesisSpace
     name: str = "smallest_subspace"
-
-    @property
-    def most(self) -> int:
-        return len(self.space)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         for sizes in self._families():

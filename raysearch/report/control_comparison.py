@@ -10,23 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.results_table import FITS, read_table, results
+from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
+from raysearch.report.results_table import read_table, results
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
 
-READ = {
-    "no_intervention": "base_match_unfiltered",
-    "self_swap": "self_swap_iia",
-    "random_source": "random_source_iia",
+COLUMNS = {"no_intervention": "base_match_unfiltered"} | {
+    name: f"{name}_iia" for name in HOLDOUT_CONTROLS
 }
-"""The controls that stand in the hypothesis's own row, by the column they stand in."""
-
-ON_CHANGE_PAIRS = ("self_swap", "random_source")
-"""Those of them that are of change pairs, as the IIA is: without intervention no change pair
+"""The columns of a hypothesis's own row with its controls; without intervention no change pair
 matches, and keep pairs do."""
-
-TESTED = ("random_subspace", "random_model", "arbitrary_labels", "placebo")
-"""Those that are hypotheses of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ def beside(run: FolderLike) -> list[ControlComparison]:
 
 def _widths(run: FolderLike) -> dict[str, int]:
     """The width that each fit found, by its digest, of those that found one."""
-    rows = read_table(run, "fits", FITS).to_pylist()
+    rows = read_table(run, "fits").to_pylist()
     found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}
     return {
         fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values
@@ -74,9 +67,9 @@ def _widths(run: FolderLike) -> dict[str, int]:
 def _beside(
     row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]], widths: Mapping[str, int]
 ) -> ControlComparison:
-    iia: dict[str, float | None] = {name: row[column] for name, column in READ.items()}
-    as_well = [name for name in ON_CHANGE_PAIRS if (iia[name] or 0.0) >= row["low"]]
-    for name in TESTED:
+    iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
+    as_well: list[str] = [name for name in HOLDOUT_CONTROLS if (iia[name] or 0.0) >= row["low"]]
+    for name in JOB_CONTROLS:
         found = next(
             (c for c in controls if c["control"] == name and _belongs(c, row, widths)), None
         )

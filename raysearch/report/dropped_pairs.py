@@ -7,17 +7,17 @@ has nothing to say.
 from collections.abc import Sequence
 from typing import Any
 
-from raysearch.core.pair_counts import PairCount, said
-from raysearch.report.results_table import DROPPED, read_table
+from raysearch.core.pair_counts import PairCount, describe_counts
+from raysearch.report.results_table import read_table
 from raysearch.storage.open import FolderLike
 
 
 def dropped(run: FolderLike) -> list[str]:
     """A line for each variable and split of which pairs do not count, test pairs first. Raises:
     StoreError."""
-    rows: list[dict[str, Any]] = read_table(run, "dropped", DROPPED).to_pylist()
+    rows: list[dict[str, Any]] = read_table(run, "dropped").to_pylist()
     counts = [*_left(rows), *_used(rows)]
-    return [*said(counts, "test"), *said(counts, "holdout")]
+    return [*describe_counts(counts, "test"), *describe_counts(counts, "holdout")]
 
 
 def _left(rows: Sequence[dict[str, Any]]) -> list[PairCount]:

@@ -35,7 +35,7 @@ class Picture(Figure):
     def __init__(self, *args: Any, **options: Any) -> None:
         if (
             "IPython" in sys.modules
-        ):  # to its end: matplotlib looks into it, and the thread of MLflow may be in the middle of its import
+        ):  # to its end: matplotlib looks into it, and the thread of a tracker may be in the middle of its import
             importlib.import_module("IPython")
         super().__init__(*args, **options)
 

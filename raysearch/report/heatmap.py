@@ -31,11 +31,11 @@ from raysearch.report.heat_cells import (
     is_worded,
 )
 from raysearch.report.panels import Panel, Row, panels
-from raysearch.report.results_table import HYPOTHESES, read_table, results
+from raysearch.report.results_table import read_table, results
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
-from raysearch.visible_text import shortened, visible
+from raysearch.visible_text import shorten, visible
 
 _CELL = 1.0, 0.40
 """Width and height of a cell in inches, at least: room for two lines of text."""
@@ -190,7 +190,7 @@ def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, ca
     figure.text(
         0.12 / width,
         1 - 0.3 / height,
-        shortened(_title(panel), int(width * 9)),
+        shorten(_title(panel), int(width * 9)),
         fontsize=12.5,
         weight="bold",
     )
@@ -271,10 +271,7 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, worded: bool) -> str
 def _in_order_proposed(run: Folder) -> list[Row]:
     """All rows, in the order of the table of hypotheses, which is the order in which positions were
     named."""
-    place = {
-        h: i
-        for i, h in enumerate(read_table(run, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist())
-    }
+    place = {h: i for i, h in enumerate(read_table(run, "hypotheses")["hypothesis"].to_pylist())}
     rows: list[Row] = results(run).to_pylist()
     return sorted(rows, key=lambda r: place[r["hypothesis"]])
 

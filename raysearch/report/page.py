@@ -21,8 +21,9 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from raysearch._version import __version__
+from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.charts import courses, intervals, stops
-from raysearch.report.control_comparison import READ, TESTED
+from raysearch.report.control_comparison import COLUMNS
 from raysearch.report.effect_charts import effect_maps
 from raysearch.report.heatmap_charts import heat_maps
 from raysearch.report.run_data import Row, RunData, read_run
@@ -79,7 +80,7 @@ def page(run: FolderLike) -> str:
 
 def _controls(found: RunData) -> list[str]:
     """The names of those that some accepted hypothesis has, in the order of `results`."""
-    return [name for name in (*READ, *TESTED) if any(name in b.iia for b in found.beside)]
+    return [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found.beside)]
 
 
 def _by_variable(found: RunData) -> list[dict[str, Any]]:

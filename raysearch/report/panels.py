@@ -12,7 +12,7 @@ from typing import Any
 
 from raysearch.core.hypothesis import is_in_layers
 from raysearch.report.unit_text import UnitText, places
-from raysearch.visible_text import shortened
+from raysearch.visible_text import shorten
 
 Row = Mapping[str, Any]
 Columns = tuple[tuple[UnitText, ...], ...]
@@ -111,4 +111,4 @@ def _site_label(place: UnitText, component: bool) -> str:
     head = "" if place.head is None else f" {place.head}"
     named = f"{place.component}{head}" if component or head else ""
     parts = [w for w in (place.position, named, *place.extra) if w]
-    return "\n".join(textwrap.fill(shortened(part, _LONGEST), 14) for part in parts)
+    return "\n".join(textwrap.fill(shorten(part, _LONGEST), 14) for part in parts)

@@ -15,95 +15,21 @@ from raysearch.errors import JobError, StoreError
 from raysearch.storage.digests import TABLES, each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
+from raysearch.store import schemas
 
-_STRING, _INT, _FLOAT = pa.string(), pa.int32(), pa.float64()
-HYPOTHESES = pa.schema(
-    [
-        ("hypothesis", _STRING),
-        ("intervention", _STRING),
-        ("variable", _STRING),
-        ("layer", _INT),
-        ("component", _STRING),
-        ("head", _INT),
-        ("position", _STRING),
-        ("featurizer", _STRING),
-        ("features", _INT),
-        ("units", _STRING),
-        ("control", _STRING),
-        ("proposed_by", _STRING),
-        ("generation", _INT),
-    ]
-)
-VERDICTS = pa.schema(
-    [
-        ("hypothesis", _STRING),
-        ("verdict", _STRING),
-        ("n", _INT),
-        ("matches", _INT),
-        ("iia", _FLOAT),
-        ("low", _FLOAT),
-        ("high", _FLOAT),
-        ("keep_n", _INT),
-        ("keep_iia", _FLOAT),
-        ("copies", _INT),
-        ("base_match_unfiltered", _FLOAT),
-        ("self_swap_iia", _FLOAT),
-        ("random_source_iia", _FLOAT),
-        ("holdout_n", _INT),
-        ("holdout_iia", _FLOAT),
-        ("evidence", _FLOAT),
-        ("claim", _STRING),
-        ("fit", _STRING),
-        ("reason", _STRING),
-        ("scores", _STRING),
-    ]
-)
-FITS = pa.schema(
-    [
-        ("intervention", _STRING),
-        ("seed", _INT),
-        ("step", _INT),
-        ("loss", _FLOAT),
-        ("validation_iia", _FLOAT),
-        ("fit", _STRING),
-        ("status", _STRING),
-        ("found", _STRING),
-    ]
-)
-SETS = pa.schema(
-    [
-        ("hypothesis", _STRING),
-        ("set", _STRING),
-        ("n", _INT),
-        ("matches", _INT),
-        ("iia", _FLOAT),
-        ("low", _FLOAT),
-        ("high", _FLOAT),
-    ]
-)
-DROPPED = pa.schema(
-    [
-        ("variable", _STRING),
-        ("split", _STRING),
-        ("set", _STRING),
-        ("reason", _STRING),
-        ("pairs", pa.int64()),
-        ("drawn", pa.int64()),
-        ("used", pa.int64()),
-        ("detail", _STRING),
-        ("way_out", _STRING),
-    ]
-)
-EFFECTS = pa.schema(
-    [
-        ("variable", _STRING),
-        ("layer", _INT),
-        ("units", _STRING),
-        ("effect", _FLOAT),
-        ("pairs", _INT),
-    ]
-)
 _ORDER = "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
+SHOWN = (
+    "variable", "layer", "component", "head", "position", "subspace", "units",
+    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
+)  # fmt: skip
+"""The columns that people look at first; `subspace` and `units` in words."""
+WORDS = {"subspace"} | {
+    field.name
+    for table in ("hypotheses", "verdicts", "sets")
+    for field in schemas.TABLES[table]
+    if pa.types.is_string(field.type)
+}
+"""The columns of words; the others are numbers."""
 _JOINED = "SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)"
 _BY_SET = "SELECT * FROM hypotheses JOIN (SELECT hypothesis, verdict FROM verdicts) USING (hypothesis) JOIN sets USING (hypothesis)"
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -136,7 +62,7 @@ def results(
     Raises: StoreError if there are no hypotheses to read; JobError for a bad condition, naming the
     columns, and for sets where there are none.
     """
-    hypotheses = read_table(run, "hypotheses", HYPOTHESES)
+    hypotheses = read_table(run, "hypotheses")
     if not hypotheses.num_rows:
         raise StoreError(
             f"{open_folder(run).place}: there are no hypotheses in its tables yet; let the run go "
@@ -145,7 +71,7 @@ def results(
     con = duckdb.connect(":memory:", config=_CONFIG)
     try:
         con.register("hypotheses", _as_of_today(hypotheses))
-        con.register("verdicts", read_table(run, "verdicts", VERDICTS))
+        con.register("verdicts", read_table(run, "verdicts"))
         if sets:
             con.register("sets", _sets(run))
         joined = con.sql(_BY_SET if sets else _JOINED).to_arrow_table()
@@ -176,14 +102,14 @@ def _as_of_today(hypotheses: pa.Table) -> pa.Table:
     pairs = zip(hypotheses["layer"].to_pylist(), hypotheses["component"].to_pylist(), strict=True)
     layers = pa.array(
         [layer if component is None else layer_of(component, layer) for layer, component in pairs],
-        _INT,
+        pa.int32(),
     )
     return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
 
 
 def _sets(run: FolderLike) -> pa.Table:
     """Raises: JobError where no pair of the run says its set."""
-    found = read_table(run, "sets", SETS)
+    found = read_table(run, "sets")
     if not found.num_rows:
         raise JobError(
             '--sets: the pairs of this run name no sets; give pairs a "set", or leave --sets out'
@@ -191,14 +117,14 @@ def _sets(run: FolderLike) -> pa.Table:
     return found
 
 
-def read_table(run: FolderLike, table: str, schema: pa.Schema) -> pa.Table:
-    """All parts of a table, in their order; empty, with the columns of `schema`, where there are
-    none yet.
+def read_table(run: FolderLike, table: str) -> pa.Table:
+    """Returns all parts of a table, in their order, with the columns of its schema: those that an
+    earlier version did not write are null. Empty where there are no parts yet.
 
     Raises: StoreError for a part that cannot be read.
     """
-    parts = list(each_part(run, table))
-    return pa.concat_tables(parts, promote_options="default") if parts else schema.empty_table()
+    none = schemas.TABLES[table].remove_metadata().empty_table()
+    return pa.concat_tables([none, *each_part(run, table)], promote_options="default")
 
 
 def each_part(

@@ -19,15 +19,7 @@ import yaml
 from raysearch.errors import StoreError
 from raysearch.report.control_comparison import ControlComparison, beside
 from raysearch.report.dropped_pairs import dropped
-from raysearch.report.results_table import (
-    EFFECTS,
-    FITS,
-    HYPOTHESES,
-    SETS,
-    each_part,
-    read_table,
-    results,
-)
+from raysearch.report.results_table import each_part, read_table, results
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
@@ -36,7 +28,6 @@ from raysearch.storage.parquet import from_parquet
 
 Row = Mapping[str, Any]
 
-FAILURES = pa.schema([(name, pa.string()) for name in ("intervention", "error_type", "message")])
 _COST = ("split", "pairs", "near_ties", "conflicts", "rows", "seconds", "device", "worker")
 _PAIRS = (
     "split",
@@ -135,12 +126,7 @@ def read_run(run: FolderLike) -> RunData:
     it cannot be read."""
     folder = open_folder(run)
     every: list[Row] = results(folder, controls=True).to_pylist()
-    place = {
-        h: i
-        for i, h in enumerate(
-            read_table(folder, "hypotheses", HYPOTHESES)["hypothesis"].to_pylist()
-        )
-    }
+    place = {h: i for i, h in enumerate(read_table(folder, "hypotheses")["hypothesis"].to_pylist())}
     rows = [row for row in every if row["control"] is None]
     pairs = _pairs(folder)
     return RunData(
@@ -152,10 +138,10 @@ def read_run(run: FolderLike) -> RunData:
         proposed=tuple(sorted(rows, key=lambda row: place[row["hypothesis"]])),
         controls=tuple(row for row in every if row["control"] is not None),
         beside=tuple(beside(folder)),
-        sets=tuple(read_table(folder, "sets", SETS).to_pylist()),
-        fits=tuple(read_table(folder, "fits", FITS).to_pylist()),
-        effects=tuple(read_table(folder, "effects", EFFECTS).to_pylist()),
-        failures=_failures(read_table(folder, "failures", FAILURES)),
+        sets=tuple(read_table(folder, "sets").to_pylist()),
+        fits=tuple(read_table(folder, "fits").to_pylist()),
+        effects=tuple(read_table(folder, "effects").to_pylist()),
+        failures=_failures(read_table(folder, "failures")),
         cost=cost_of(folder),
         splits=_splits(pairs),
         example=_example(pairs),

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from raysearch.report.figure import Picture
-from raysearch.visible_text import shortened, visible, visible_lines
+from raysearch.visible_text import shorten, visible, visible_lines
 
 _LONGEST = 40
 """Characters of a token."""
@@ -26,7 +26,7 @@ def scan_picture(
 ) -> Picture:
     """`values` by layer and token; `words` stand in the cells."""
     reach = max((abs(v) for row in values for v in row), default=0.0) or 1.0
-    longest = max((len(shortened(w, _LONGEST)) for row in words for w in row), default=0)
+    longest = max((len(shorten(w, _LONGEST)) for row in words for w in row), default=0)
     cell = max(0.62, 0.075 * longest)
     figure = Picture(
         figsize=(max(cell * len(tokens) + 1.9, 5.2), max(0.2 * len(layers), 1.6) + 1.5),
@@ -50,7 +50,7 @@ def scan_picture(
             axes.text(
                 x,
                 y,
-                shortened(word.strip(), _LONGEST),
+                shorten(word.strip(), _LONGEST),
                 ha="center",
                 va="center",
                 fontsize=6,
@@ -64,4 +64,4 @@ def _token(token: str) -> str:
     """The base's token, and the source's beneath it where that is another."""
     lines = token.split("\n")
     both = lines if len(lines) == 2 and all(lines) else [token]
-    return "\n".join(shortened(line.strip(" "), _LONGEST) or "␣" for line in both)
+    return "\n".join(shorten(line.strip(" "), _LONGEST) or "␣" for line in both)

@@ -9,13 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raysearch.core.choices import PAIR_KINDS
+from raysearch.proposers.registry import family_words
 from raysearch.report.run_data import RunData
-
-_KINDS = {
-    "change": "change pairs: those whose counterfactual differs from the base's own answer",
-    "both": "change pairs, and keep pairs (whose answer should stay) beside them: both must do",
-    "unfiltered": "all pairs alike, changing or not",
-}
 
 
 def title(account: RunData) -> str:
@@ -72,10 +68,16 @@ def claim(account: RunData) -> list[str]:
         f"of at most {_percent(miss)}, each "
         "one separately. Undecided says that the pairs were not enough for either; failed, that it "
         "could not be measured.",
-        f"What counts: {_KINDS.get(kinds, kinds)}. {_stopping(test)}",
+        f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
         _splits(account),
         *(f"Pairs that do not count for {line}." for line in account.dropped),
     ]
+    if any('"operation":' in row["units"] for row in account.rows):
+        said.append(
+            "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
+            "output is no longer the base's answer, so that an accept says that the answer needs "
+            "the site, not which variable it carries."
+        )
     if account.controls:
         controls = _n(len(account.controls), "control was", "controls were")
         said.append(f"{controls} tested beside them, outside K and outside the alignment.")
@@ -114,14 +116,8 @@ def _becomes(account: RunData) -> str:
 
 
 def _family(account: RunData) -> str:
-    """Over how many hypotheses: those proposed are all that could be only where all proposals come
-    at once."""
-    use = (account.job.get("propose") or {}).get("use")
-    if use == "exhaustive":
-        return f"over all K = {len(account.rows)} hypotheses together"
-    if use == "attribution":
-        return f"over all K = {len(account.rows)} hypotheses together that attribution chose on fit pairs; what it left out was not tested"
-    return f"over all hypotheses that the job could have tested, of which these {len(account.rows)} were"
+    """Says over how many hypotheses the error level holds: those proposed, or all that could be."""
+    return family_words((account.job.get("propose") or {}).get("use"), len(account.rows))
 
 
 def _about(account: RunData) -> str:

@@ -13,14 +13,15 @@ from raysearch.core.hypothesis import layer_of
 
 @dataclass(frozen=True, slots=True)
 class UnitText:
-    """One unit without its layer. `subspace`, `lender` (name and site of the source) in words; ""
-    for the whole vector, the same site."""
+    """One unit without its layer. `subspace`, `lender` (name and site of the source), `operation`
+    in words; "" for the whole vector, the same site, an interchange."""
 
     component: str
     head: int | None
     position: str
     subspace: str = ""
     lender: str = ""
+    operation: str = ""
 
     @property
     def is_featurized(self) -> bool:
@@ -30,7 +31,7 @@ class UnitText:
     @property
     def extra(self) -> tuple[str, ...]:
         """What there is to say beside component, head and position."""
-        return tuple(w for w in (self.subspace, self.lender) if w)
+        return tuple(w for w in (self.subspace, self.lender, self.operation) if w)
 
     @property
     def words(self) -> str:
@@ -66,6 +67,7 @@ def _place(unit: dict[str, Any]) -> UnitText:
         site["position"],
         _subspace(unit["subspace"]),
         _lender(unit),
+        f"{operation} ablation" if (operation := unit.get("operation")) else "",
     )
 
 
@@ -86,7 +88,10 @@ def _subspace(subspace: dict[str, Any]) -> str:
     if subspace["featurizer"] == "identity":
         return ""
     of = f" over {subspace['basis']}" if subspace.get("basis") else ""
-    return f"{subspace['featurizer']}{of}{'' if subspace['features'] is None else ' ' + str(subspace['features'])}"
+    size = "" if subspace["features"] is None else f" {subspace['features']}"
+    options = json.loads(subspace.get("options") or "{}")
+    chosen = ", ".join(f"{name} {value}" for name, value in options.items())
+    return f"{subspace['featurizer']}{of}{size}{f' ({chosen})' if chosen else ''}"
 
 
 def _lender(unit: dict[str, Any]) -> str:

@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import JobError, StoreError
-from raysearch.interventions.card import Finding, ModelOrigin, read_intervention
+from raysearch.interventions.card import Finding, ModelOrigin
 from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
 from raysearch.job import Job
-from raysearch.job.named_files import is_beside
+from raysearch.job.named_files import is_beside, only_looked_at
 from raysearch.report.results_table import results
 from raysearch.runner.export_tensors import tensors
 from raysearch.store.run_folder import JOB_FILE, RunFolder
@@ -98,8 +99,8 @@ def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
     """The intervention of a row; the table has all of it but its kind, and the id tells whether the
     kind is another."""
     where = f"{run.place}: hypothesis {row['hypothesis']}"
-    intervention = read_intervention(
-        {"units": json.loads(row["units"]), "control": row["control"]}, where
+    intervention = from_json_values(
+        Intervention, {"units": json.loads(row["units"]), "control": row["control"]}, where
     )
     if intervention.is_fitted:
         intervention = replace(intervention, variable=row["variable"], fit=row["fit"])
@@ -122,7 +123,7 @@ def job_of(run: RunFolder) -> Job:
     """The job as the run has kept it. Not `Job.load`: the model and the problem's files may lie
     elsewhere by now."""
     try:
-        job = Job.model_validate(yaml.safe_load(run.job_text))
+        job = Job.model_validate(yaml.safe_load(run.job_text), context=only_looked_at)
     except (ValueError, yaml.YAMLError, ValidationError) as e:
         raise StoreError(
             f"{run.folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is "

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from raysearch.errors import JobError, ModelError
 from raysearch.interventions.mib import read_mib, save_mib
@@ -19,11 +19,38 @@ from raysearch.interventions.saved import SavedIntervention, save_intervention
 from raysearch.interventions.tensors import tensors_of_width
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.export import found, job_of, row_of
+from raysearch.runner.export import export, found, job_of, row_of
 from raysearch.runner.export_tensors import tokens_at, width_at
 from raysearch.store.run_folder import RunFolder
 
+Format = Literal["raysearch", "mib", "pyvene"]
 _log = logging.getLogger(__name__)
+
+
+def export_as(
+    form: Format,
+    run: RunFolder,
+    hypothesis: str | None,
+    to: Path,
+    task: str | None = None,
+    model_name: str | None = None,
+) -> list[Path]:
+    """Writes the hypothesis (its id, or the beginning of it; with mib None: the whole alignment) to
+    the folder `to`; returns the folders that were written. `task`, `model_name`: as MIB calls them.
+
+    Raises: JobError, ModelError, StoreError.
+    """
+    if form == "mib":
+        return [to / unit for unit in export_mib(run, hypothesis, to, task, model_name)]
+    if hypothesis is None:
+        raise JobError(f"export: format {form!r} is of one hypothesis; give its id")
+    if form == "pyvene":
+        export_pyvene(run, hypothesis, to)
+    elif form == "raysearch":
+        export(run, hypothesis, to)
+    else:
+        raise JobError(f"export: {form!r} is no format; it may be {', '.join(get_args(Format))}")
+    return [to]
 
 
 def export_mib(

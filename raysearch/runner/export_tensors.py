@@ -7,13 +7,14 @@ one that replicas drew, for it is a function of the intervention and of the widt
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.featurizers.make import from_bytes
-from raysearch.engine.loading.load import ModelSource, inspect_model
+from raysearch.engine.loading.load import inspect_model
 from raysearch.engine.patching.featurized import PLAIN, drawn
 from raysearch.errors import JobError, ModelError, StoreError
 from raysearch.interventions.tensors import tensors_of
@@ -100,9 +101,7 @@ def _width(job: Job, unit: Unit) -> int:
             f"known without it"
         )
     looked = inspect_model(
-        ModelSource(
-            job.model.path, job.model.revision, job.model.dtype
-        ),  # never the code that a run's job.yaml names
+        replace(job.source, trust_remote_code=False),  # a run's job.yaml is another's
         (site.component,),
     )
     width = looked.components[0].width_in(site.layer)

@@ -11,13 +11,14 @@ from raysearch.store.run_folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Only where, never what. `tracking_uri`: "none" keeps MLflow out."""
+    """Only where, never what. `tracking_uri`: "none": the run is shown in no
+    tracker."""
 
     store: str
     tracking_uri: str
     pool: str
     address: str | None
-    mlflow_children: int = 20
+    tracked_children: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,6 @@ class Frontend(Protocol):
         ...
 
     def ended(self, ended: RunOutcome) -> None:
-        """The search is done and its pictures are drawn; MLflow is not yet given its files."""
+        """The search is done and its pictures are drawn; the tracker does not have its
+        files yet."""
         ...

@@ -1,16 +1,17 @@
 """Objects that whoever asks has in hand, in the place of what a job names: a problem, a loaded
 model. This file is light: no torch."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysearch.causal import Problem
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.job import Job
 
 if TYPE_CHECKING:
+    from raysearch.engine.loading.factory import LoadedModule
     from raysearch.engine.loading.given_model import GivenModel
-    from raysearch.engine.networks.network import NetworkSource
+    from raysearch.engine.loading.load import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,15 @@ class GivenObjects:
     problem: Problem | None = None
     model: "GivenModel | None" = None
 
-    def source(self, job: Job) -> "NetworkSource":
-        """The source of the replica of a job. Its digest is of the model's content where the job
-        has no files of it."""
+    def borrowed(self) -> AbstractContextManager[None]:
+        """Within, the model that was given evaluates, and nothing of it needs gradients."""
+        return nullcontext() if self.model is None else self.model.borrowed()
+
+    def loaded(self, job: Job) -> "LoadedModel | LoadedModule":
+        """The model, as a replica of the job takes it. Its digest is of the model's content where
+        the job has no files of it."""
         assert self.model is not None
-        return self.model.as_source(PromptFormat(**job.wording), by_content=job.model.is_given)
+        return self.model.loaded(job.prompt_format, by_content=job.model.is_given)
 
 
 NOTHING = GivenObjects()

@@ -8,8 +8,9 @@ from raysearch.engine.loading.factory import NETWORK
 from raysearch.job import Job
 from raysearch.job.named_files import MODEL, PROBLEM, PROPOSER
 from raysearch.problems.load_problem import named_problem
-from raysearch.runner.load_proposer import OWN, READY
-from raysearch.user_code import check, code_words
+from raysearch.proposers.registry import added
+from raysearch.runner.load_proposer import OWN
+from raysearch.user_code import check, describe_code
 
 
 def code_of(job: Job, with_problem: bool = True) -> list[str]:
@@ -27,11 +28,14 @@ def code_of(job: Job, with_problem: bool = True) -> list[str]:
     if with_problem and use is not None and not job.problem.is_given:
         place, name, kind = named_problem(use)
         named += [] if place in kind.ours else [(PROBLEM, place, name, kind)]
-    if job.propose.use not in READY:
-        named.append((PROPOSER, *_split(job.propose.use), OWN))
+    use = job.propose.use
+    if ":" in use:
+        named.append((PROPOSER, *_split(use), OWN))
     for key, place, name, kind in named:
         check(place, name, key, kind)
-    lines = [code_words(key, place) for key, place, *_ in named]
+    lines = [describe_code(key, place) for key, place, *_ in named]
+    if (point := added().get(use)) is not None:
+        lines.append(describe_code(PROPOSER, point.module))
     if job.model.trust_remote_code:
         lines.append(
             f"runs code of: the .py files that lie with {job.model.path} (model.trust_remote_code)"

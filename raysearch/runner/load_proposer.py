@@ -7,31 +7,24 @@ not fit is proposed for all variables at once.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysearch.causal import token
+from raysearch.causal import token_name
 from raysearch.core.events import ModelFacts
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError, SearchFailedError
 from raysearch.job import Job
-from raysearch.proposers.attribution import PAIRS, Attribution
-from raysearch.proposers.base import Exhaustive, History, Proposer
-from raysearch.proposers.refine import Refine
-from raysearch.proposers.smallest_subspace import SmallestSubspace
+from raysearch.job.named_files import PROPOSER
+from raysearch.plugins import load
+from raysearch.proposers.base import History, Proposer, words_of_k
+from raysearch.proposers.registry import GROUP, READY
 from raysearch.runner.resolve_space import check_units
 from raysearch.user_code import CodeKind, find
 
-READY: dict[str, Callable[..., Proposer]] = {
-    "exhaustive": Exhaustive,
-    "refine": Refine,
-    "smallest_subspace": SmallestSubspace,
-    "attribution": Attribution,
-}
-"""By the name that a job gives them."""
 OWN = CodeKind(
     what="a class with propose(known), or a function that returns a Proposer",
     would_do="my_file.py:Proposer, or package.module:Proposer",
@@ -43,32 +36,42 @@ OWN = CodeKind(
 
 
 def fit_pairs_of(job: Job) -> int:
-    """How many fit pairs the proposer of a job makes use of; most of none. Raises: JobError for
-    options that are wrong, or no fit pairs."""
-    if job.propose.use != "attribution":
+    """Returns how many fit pairs the proposer of a job uses: 0 for most. Runs the user's code, if
+    the proposer is the user's.
+
+    Raises: JobError for wrong options of one that uses some, or where the job has no fit pairs.
+    """
+    use, options = job.propose.use, job.propose.options
+    make = _maker(use)
+    declared = getattr(make, "fit_pairs", 0)
+    if declared is Proposer.fit_pairs:
         return 0
-    made: Attribution = _made(
-        job.propose.use, Attribution, HypothesisSpace(()), job.propose.options
-    )
-    if not job.pairs.fit:
+    if isinstance(declared, property):
+        declared = _made(use, make, HypothesisSpace(()), options).fit_pairs
+    if isinstance(declared, bool) or not isinstance(declared, int) or declared < 0:
         raise JobError(
-            f"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: attribution "
-            f"does; give it some, such as {PAIRS}"
+            f"propose.use: fit_pairs of {use} is {declared!r}; it must be a number of fit pairs, "
+            f"such as 64, or 0"
         )
-    return min(made.pairs, job.pairs.fit)
+    if declared and not job.pairs.fit:
+        raise JobError(
+            f"pairs.fit: 0 leaves no pairs to choose hypotheses by, as propose.use: {use} does; "
+            f"give it some, such as {declared}"
+        )
+    return min(declared, job.pairs.fit)
 
 
 def proposer_of(
     job: Job, space: HypothesisSpace, facts: ModelFacts, positions: Sequence[str]
 ) -> Proposer:
-    """The proposer of a resolved job. `positions`: those that the pairs are encoded with. Raises:
-    JobError."""
+    """Returns the proposer of a resolved job. `positions`: those that the pairs are encoded with.
+    Raises: JobError."""
     use = job.propose.use
+    make = _maker(use)
+    made = _made(use, make, space, job.propose.options)
     if use in READY:
-        ready: Proposer = _made(use, READY[use], space, job.propose.options)
+        ready: Proposer = made
         return ready
-    place, _, name = use.rpartition(":")
-    made = _made(use, find(place, name, "propose.use", OWN), space, job.propose.options)
     if not callable(getattr(made, "propose", None)):
         raise JobError(
             f"propose.use: {use} made {type(made).__name__}, which has no propose(known); it must "
@@ -82,11 +85,20 @@ def proposer_of(
         )
     return CheckedProposer(
         made,
-        str(getattr(made, "name", name)),
-        most,
+        _Declared(str(getattr(made, "name", use.rpartition(":")[2])), most, fit_pairs_of(job)),
         use,
-        _Bounds(job, space, facts, (*positions, *map(token, range(facts.tokens)))),
+        _Bounds(job, space, facts, (*positions, *map(token_name, range(facts.tokens)))),
     )
+
+
+def _maker(use: str) -> Any:
+    """Returns the class or function that makes a proposer; runs the code of one that is not ours."""
+    if use in READY:
+        return READY[use]
+    if ":" not in use:
+        return load(GROUP, use, PROPOSER)
+    place, _, name = use.rpartition(":")
+    return find(place, name, PROPOSER, OWN)
 
 
 @dataclass(frozen=True)
@@ -131,15 +143,38 @@ class _Bounds:
         return hypothesis
 
 
-@dataclass(frozen=True)
-class CheckedProposer:
-    """A user's proposer; `use`: how the job names it."""
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What a proposer that is not ours says of itself, read once, when it is made."""
 
-    proposer: Any
     name: str
     most: int | None
+    fit_pairs: int
+
+
+@dataclass(frozen=True)
+class CheckedProposer(Proposer):
+    """A proposer that is not ours, held against the model; `use`: the job's name for it."""
+
+    proposer: Any
+    declared: _Declared
     use: str
     bounds: _Bounds
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+    @property
+    def most(self) -> int | None:
+        return self.declared.most
+
+    @property
+    def fit_pairs(self) -> int:
+        return self.declared.fit_pairs
+
+    def plan_words(self, space: int) -> str:
+        return words_of_k(Path(self.use).name, self.most, space)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         try:
@@ -155,7 +190,9 @@ class CheckedProposer:
                 f"{type(e).__name__}: {e}"
             ) from e
         together = [
-            self.bounds.space.on(h.intervention) if not h.intervention.is_fitted else (h,)
+            self.bounds.space.hypotheses_on(h.intervention)
+            if not h.intervention.is_fitted
+            else (h,)
             for h in found
         ]
         return [h for group in together for h in group]

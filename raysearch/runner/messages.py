@@ -3,7 +3,7 @@ ended."""
 
 from raysearch.causal import SPLITS
 from raysearch.core.events import Opened
-from raysearch.core.pair_counts import said
+from raysearch.core.pair_counts import describe_counts
 from raysearch.core.records import Snapshot
 from raysearch.report.run_data import cost_of
 from raysearch.runner.frontend import Frontend
@@ -49,7 +49,7 @@ def tell_screening(search: Search, front: Frontend) -> None:
         if screened:
             usable = len(search.screening.usable(split))
             short = f"; {wanted} were wanted" if usable < wanted else ""
-            counted = said(search.ground.counts, split) if split != "fit" else []
+            counted = describe_counts(search.preparation.counts, split) if split != "fit" else []
             used = "" if counted else f", {usable} are used"
             front.say(
                 f"screened  {screened} {split} pairs: the model solves "

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from raysearch.causal import Pair
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Opened
 from raysearch.core.records import Snapshot
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
@@ -75,8 +77,8 @@ def pool_of(
             front.say(f"loading   {question.job.model.path}")
             yield LocalPool(work, device_here(resources.gpus))
             return
-        with given.model.borrowed():
-            yield LocalPool(work, source=given.source(question.job))
+        with given.borrowed():
+            yield LocalPool(work, load=partial(given.loaded, question.job))
         return
     if question.job.model.is_given:
         raise JobError(
@@ -112,25 +114,23 @@ def pool_of(
 
 
 def spec_of(question: ResolvedJob, job: Job) -> ReplicaSpec:
-    """What each replica is told. `job`: the question's, its paths as workers are to read them."""
+    """What each replica is made of. `job`: the question's, its paths as workers are to read them."""
+    resources = job.resources
+    memory = None if resources.memory == "auto" else int(resources.memory * 2**30)
     return ReplicaSpec(
-        model=job.model.path,
-        revision=job.model.revision,
-        dtype=job.model.dtype,
-        pairs=tuple(_bare(p) for p in question.pairs),
-        positions=question.positions,
-        variables=question.variables,
-        rows=job.resources.rows,
-        cpus=job.resources.cpus,
-        components=question.components,
-        device_map=job.model.device_map,
-        factory=job.model.is_factory,
-        trust_remote_code=job.model.trust_remote_code,
-        memory=None if job.resources.memory == "auto" else job.resources.memory,
-        files=job.space.sae_paths,
-        recipe=job.fit.recipe,
-        wording=job.wording,
-        scores=job.answer.scores,
+        job.source,
+        tuple(_bare(p) for p in question.pairs),
+        question.positions,
+        question.variables,
+        question.components,
+        RunnerSettings(
+            resources.rows,
+            memory,
+            resources.cpus,
+            recipe=job.fit,
+            files=job.space.sae_paths,
+            scores=job.answer.scores,
+        ),
     )
 
 

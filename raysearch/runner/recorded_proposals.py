@@ -9,18 +9,18 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.hypothesis import Hypothesis, as_plain, canonical_json
+from raysearch.core.codec import from_json_values
+from raysearch.core.hypothesis import Hypothesis, Intervention, canonical_json, to_plain
 from raysearch.errors import ResumeError
-from raysearch.interventions.card import read_intervention
 from raysearch.proposers.base import History, Proposer
-from raysearch.runner.load_proposer import READY
+from raysearch.proposers.registry import READY
 from raysearch.runner.reopen import kept_facts
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.search.search import Search
 from raysearch.store.codec import Suggested
 from raysearch.store.pairs_table import PairsTable
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 
 
 class UnrecordedError(ResumeError):
@@ -28,7 +28,7 @@ class UnrecordedError(ResumeError):
 
 
 @dataclass(frozen=True)
-class Recording:
+class Recording(Proposer):
     """A user's proposer, and what it has said so far."""
 
     proposer: Proposer
@@ -42,15 +42,19 @@ class Recording:
     def most(self) -> int | None:
         return self.proposer.most
 
+    @property
+    def fit_pairs(self) -> int:
+        return self.proposer.fit_pairs
+
     def propose(self, known: History) -> Iterable[Hypothesis]:
         proposed = list(self.proposer.propose(known))
-        texts = tuple(canonical_json([h.variable, as_plain(h.intervention)]) for h in proposed)
-        self.said.append(Suggested(self.name, self.most, texts))
+        texts = tuple(canonical_json([h.variable, to_plain(h.intervention)]) for h in proposed)
+        self.said.append(Suggested(self.name, self.most, texts, self.fit_pairs))
         return proposed
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recorded(Proposer):
     """What a proposer said, in the order in which it was asked; `where`: the run, for errors."""
 
     said: Sequence[Suggested]
@@ -64,6 +68,10 @@ class Recorded:
     @property
     def most(self) -> int | None:
         return self.said[0].most
+
+    @property
+    def fit_pairs(self) -> int:
+        return self.said[0].fit_pairs
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         self._asked.append(known)
@@ -95,7 +103,7 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
     use = question.job.propose.use
     if use in READY:
         return None
-    said = [entry for batch in entries(run) for entry in batch if isinstance(entry, Suggested)]
+    said = [entry for batch in read_entries(run) for entry in batch if isinstance(entry, Suggested)]
     if not said:
         raise UnrecordedError(
             f"{run.place}: its hypotheses are those of {use}, its journal does not say them, and "
@@ -107,4 +115,4 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
 
 def _hypothesis(text: str, where: str) -> Hypothesis:
     variable, intervention = json.loads(text)
-    return Hypothesis(variable, read_intervention(intervention, where))
+    return Hypothesis(variable, from_json_values(Intervention, intervention, where))

@@ -5,12 +5,11 @@ Invariants: only a run of this evidence version and of an untouched job is taken
 would not be those that it had.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
 
-from raysearch.core.events import ComponentFacts, ModelFacts
+from raysearch.core.codec import from_json_values
+from raysearch.core.events import ModelFacts
 from raysearch.errors import ResumeError
 from raysearch.job.named_files import only_looked_at
 from raysearch.runner.resolved_job import ResolvedJob
@@ -32,16 +31,6 @@ def kept_question(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
         yield kept, ResolvedJob(kept_job(run, files, only_looked_at), kept.pairs, kept.left_out)
 
 
-def plain_facts(facts: ModelFacts) -> Mapping[str, Any]:
-    """The facts as run.json keeps them."""
-    plain = asdict(facts)
-    return {
-        **plain,
-        "unused": list(facts.unused),
-        "components": [{k: _listed(v) for k, v in c.items()} for c in plain["components"]],
-    }
-
-
 def kept_facts(run: RunFolder) -> ModelFacts:
     """What was known of the model when the run was last driven. Raises: ResumeError where run.json
     does not say it."""
@@ -52,17 +41,4 @@ def kept_facts(run: RunFolder) -> ModelFacts:
             f"it); `raysearch resume` it once, "
             "which adds that"
         )
-    components = tuple(
-        ComponentFacts(**{k: _tupled(v) for k, v in c.items()}) for c in plain["components"]
-    )
-    return ModelFacts(
-        **{**plain, "components": components, "unused": tuple(plain.get("unused", ()))}
-    )
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return from_json_values(ModelFacts, plain, f"run {run.info.id}: the facts of its run.json")

@@ -26,7 +26,7 @@ from raysearch.store.fit_store import FitStore
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries, journal_summary
+from raysearch.store.run_history import journal_summary, read_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,9 @@ def _restored(run: RunFolder) -> list[str]:
     try:
         read_digests(run.folder)
     except StoreError:
-        sealed = (entry for batch in entries(run) for entry in batch if isinstance(entry, Sealed))
+        sealed = (
+            entry for batch in read_entries(run) for entry in batch if isinstance(entry, Sealed)
+        )
         write_digests(run.folder, Digests({entry.file: entry.digest for entry in sealed}))
         return [FILE]
     return []

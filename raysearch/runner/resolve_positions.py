@@ -17,8 +17,8 @@ from raysearch.causal import (
     Pair,
     PairSample,
     Split,
-    index_of,
-    taken,
+    split_take,
+    token_index,
 )
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
@@ -37,13 +37,13 @@ def check_positions(job: Job, named: Sequence[str], of: str) -> None:
     asked = [("space.positions", name) for name in job.space.position_names or ()]
     asked += [(f"{path}.position", site.position) for path, site in job.space.unit_sites]
     for key, name in asked:
-        if name != EVERY and index_of(name) is None and taken(name, known)[1] is None:
+        if name != EVERY and token_index(name) is None and split_take(name, known)[1] is None:
             check_known(key, "position", name, known, of)
 
 
 def owned(positions: Sequence[str], known: Sequence[str]) -> list[str]:
     """Which of `known` the inputs themselves must have for these positions."""
-    return [of for name in positions if (of := taken(name, (*known, LAST))[0]) in known]
+    return [of for name in positions if (of := split_take(name, (*known, LAST))[0]) in known]
 
 
 def with_positions(job: Job, drawn: PairSample, of: str) -> PairSample:

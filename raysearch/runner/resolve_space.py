@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysearch.causal import index_of, lenders, token
+from raysearch.causal import named_sources, token_index, token_name
 from raysearch.core.events import ComponentFacts, ModelFacts
-from raysearch.core.hypothesis import Site, Subspace, Unit, is_in_layers, of_layer
+from raysearch.core.hypothesis import Site, Subspace, Unit, is_in_layers, layer_path
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
-from raysearch.job.space_keys import in_order
+from raysearch.job.unit_keys import intervention_of
 
 
 def space_of(
@@ -36,14 +36,16 @@ def space_of(
     assert keys.variables is not None
     assert keys.position_names is not None
     positions = (
-        tuple(map(token, range(facts.tokens))) if keys.positions == "all" else keys.position_names
+        tuple(map(token_name, range(facts.tokens)))
+        if keys.positions == "all"
+        else keys.position_names
     )
     _check_heads_meant(keys, model)
     subspaces = keys.meant_subspaces
     grids = tuple(_grid(keys, model, c, positions, subspaces) for c in keys.components)
     if len(sources) > 1:
         alone = tuple(
-            dict.fromkeys(named[0] for v in keys.variables if len(named := lenders(v)) == 1)
+            dict.fromkeys(named[0] for v in keys.variables if len(named := named_sources(v)) == 1)
         )
         grids = tuple(replace(grid, sources=alone) for grid in grids if alone)
     for path, site in keys.unit_sites:
@@ -53,26 +55,27 @@ def space_of(
         model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
         if unit.source_site is not None:
             model.check_width(f"{path}.source_site", unit.source_site, unit.site)
-        if unit.source is None and len(sources) > 1:
+        ablated = f"{path}.operation" in keys.ablations
+        if unit.source is None and len(sources) > 1 and not ablated:
             raise JobError(
                 f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
                 f"says which lends it"
             )
-    sets = [in_order(units) for units in keys.units]
+    sets = [intervention_of(units) for units in keys.units]
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
-        sets = [tuple(replace(u, source=None) for u in units) for units in sets]
+        sets = [replace(s, units=tuple(replace(u, source=None) for u in s.units)) for s in sets]
     space = HypothesisSpace(keys.variables, grids, tuple(sets))
     model.check_tokens(
         space,
         {
             **(tokens or {}),
-            **{p: (index,) for p in positions if (index := index_of(p)) is not None},
+            **{p: (index,) for p in positions if (index := token_index(p)) is not None},
         },
     )
     for variable in keys.variables:
         if not space.count(variable):
             raise JobError(
-                f"space.units: nothing takes from just {' and '.join(lenders(variable))}, as "
+                f"space.units: nothing takes from just {' and '.join(named_sources(variable))}, as "
                 f"{variable!r} asks; give a set with a unit "
                 "from each, or leave the variable out of space.variables"
             )
@@ -200,8 +203,8 @@ class _Model:
         ]
         sites = [
             site
-            for units in space.sets
-            for u in units
+            for intervention in space.sets
+            for u in intervention.units
             for site in (u.site, u.source_site)
             if site is not None
         ]
@@ -250,7 +253,7 @@ def _grid(
 def _file_digest(path: str, layer: int | None) -> str:
     """Of the sparse autoencoder of a layer. Raises: JobError where there is none, or its cfg.json
     says what is not read."""
-    file = Path(of_layer(path, layer))
+    file = Path(layer_path(path, layer))
     try:
         found = SaeFile.at(file)
     except OSError as e:

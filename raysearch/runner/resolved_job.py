@@ -11,36 +11,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draws
+from raysearch.causal import LAST, LeftOutCount, Pair, Problem, Split, differing_shares, draw_sample
 from raysearch.core.answers import answer_matcher
 from raysearch.core.events import Encoded, ModelFacts
-from raysearch.core.hypothesis import TRAINED, Subspace
+from raysearch.core.featurizers import is_trained, names
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import HypothesisSpace
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.digest import digest_of
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.job_files import named_files
-from raysearch.job.keys import PROPOSERS
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.problems import load_problem
-from raysearch.problems.remote_pairs import drawn_at
-from raysearch.proposers.attribution import Attribution
-from raysearch.proposers.base import Proposer
+from raysearch.problems.remote_pairs import sample_at
+from raysearch.proposers.base import Proposer, attribution_plan
+from raysearch.proposers.registry import READY, added
 from raysearch.runner.given_objects import NOTHING, GivenObjects
 from raysearch.runner.load_proposer import fit_pairs_of, proposer_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected
+from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.suggest import check_known
+from raysearch.user_code import source_digest
 
 SPARE = 4
 """A generator draws at most so many times the pairs that are asked, to make up for those that the
@@ -109,12 +108,16 @@ class ResolvedJob:
         """
         space = self.space(facts)
         proposer = proposer or self.proposer(space, facts)
-        expecteds = self.expected(encoded)
+        expecteds = self.expected_answers(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
         plan = ScreeningPlan(
-            _counts(job, 1), job.test.most_pairs, job.pairs.solved_only, not at_end, self.left_out
+            _counts(job, proposer.fit_pairs),
+            job.test.most_pairs,
+            job.pairs.solved_only,
+            not at_end,
+            self.left_out,
         )
         return Search(
             proposer,
@@ -123,24 +126,24 @@ class ResolvedJob:
             plan,
             self.these_pairs,
             job.resources.rows,
-            _fit_plan(job) if job.space.is_fitted else None,
+            job.fit if job.space.is_fitted else None,
             job.controls,
             DecisionRule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
-            proposer.plan if isinstance(proposer, Attribution) else None,
+            attribution_plan(proposer, space),
         )
 
-    def expected(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
+    def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """What outputs are held against, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = answer_matcher(encoded)
-        meant = PromptFormat(**self.job.wording).meant
+        meant = self.job.prompt_format.meant
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
             pair = pairs[e.index]
             said = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
                 "": meant(pair.answers["base"])
             }
-            found[e.index] = expected(e, pair.split, pair.set, readings, said)
+            found[e.index] = expected_answers(e, pair.split, pair.set, readings, said)
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
@@ -173,10 +176,12 @@ def resolve(job: Job, given: GivenObjects = NOTHING) -> ResolvedJob:
     _check_score(job)
     _check_counts(job)
     _check_controls(job)
-    fit_pairs_of(job)
+    _check_ablations(job)
+    used = fit_pairs_of(job)
     if job.problem.use is None:
-        return _from_file(job)
-    return _from_problem(job, given.problem or load_problem(job.problem.use, job.problem.options))
+        return _from_file(job, used)
+    problem = given.problem or load_problem(job.problem.use, job.problem.options)
+    return _from_problem(job, problem, used)
 
 
 def differing(
@@ -189,15 +194,15 @@ def differing(
     )
 
 
-def _from_problem(job: Job, problem: Problem) -> ResolvedJob:
+def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     variables = job.space.variables or problem.model.names
     for name in variables:
         check_known("space.variables", "variable", name, problem.model.names, problem.name)
     check_positions(job, problem.positions, problem.name)
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
-    counts = _counts(job, SPARE if job.pairs.solved_only else 1)
-    drawn = draws(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    counts = _counts(job, used, SPARE if job.pairs.solved_only else 1)
+    drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
     resolved = _resolved(job, variables, known, "sampler")
@@ -208,7 +213,7 @@ def _from_problem(job: Job, problem: Problem) -> ResolvedJob:
     return question
 
 
-def _from_file(job: Job) -> ResolvedJob:
+def _from_file(job: Job, used: int) -> ResolvedJob:
     path = Path(job.problem.pairs or "")
     if job.pairs.disjoint:
         raise JobError(
@@ -217,7 +222,7 @@ def _from_file(job: Job) -> ResolvedJob:
             "a split"
         )
     drawn = with_positions(
-        job, drawn_at(str(job.problem.pairs), _counts(job, 1), job.pairs.seed), path.name
+        job, sample_at(str(job.problem.pairs), _counts(job, used), job.pairs.seed), path.name
     )
     pairs = drawn.pairs
     if not any(p.split == "test" for p in pairs):
@@ -318,11 +323,11 @@ def _check_controls(job: Job) -> None:
         *(keys.meant_subspaces if keys.components else ()),
         *(unit.subspace for _, unit in keys.named_units),
     ]
-    if job.propose.use not in PROPOSERS:
+    if job.propose.use not in READY:
         return
-    if "arbitrary_labels" in job.controls and not any(s.featurizer in TRAINED for s in subspaces):
+    if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
         raise JobError(
-            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(TRAINED)}), "
+            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(names('trained'))}), "
             f"and the job has none; leave it out"
         )
     if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
@@ -330,6 +335,25 @@ def _check_controls(job: Job) -> None:
             "controls: random_subspace is as large as the subspace it stands beside, and the job "
             "has whole vectors alone; leave it out"
         )
+
+
+def _check_ablations(job: Job) -> None:
+    """Raises: JobError for what has no meaning where nothing comes from a source."""
+    if not job.space.ablations:
+        return
+    where = job.space.ablations[0]
+    wrong = {
+        f"test.score: {job.test.score} is of a counterfactual": job.test.score != "matches",
+        "test.keep_threshold is of pairs that keep their answer": job.test.keep_threshold
+        is not None,
+        "propose.use: attribution estimates interchanges": job.propose.use == "attribution",
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise JobError(
+                f"{where}: an ablation is accepted where the output is no longer the base's "
+                f"answer, and {what}; leave that out, or search the ablations in a job of their own"
+            )
 
 
 def _check_sources(job: Job, pairs: Sequence[Pair], of: str) -> None:
@@ -362,7 +386,7 @@ def _check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
             if set(one.positions) != set(first.positions):
                 names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.shown} has the positions {names}, {first.shown} has {others}; "
+                    f"{path}: {one.description} has the positions {names}, {first.description} has {others}; "
                     f"give all the same, "
                     "or name those to search in space.positions"
                 )
@@ -374,35 +398,19 @@ def _check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence
             for position in positions:
                 if position not in one.positions:
                     raise JobError(
-                        f"problem {problem.name!r}: {one.shown} has no position {position!r}, "
+                        f"problem {problem.name!r}: {one.description} has no position {position!r}, "
                         f"though the problem declares it"
                     )
 
 
-def _counts(job: Job, spare: int) -> dict[Split, int]:
-    """How many pairs of each split; of fit pairs only what the proposer uses, where nothing is fit
-    and no scale is taken."""
-    used = (
-        job.pairs.fit
-        if job.space.is_fitted or job.test.score == "logit_difference"
-        else fit_pairs_of(job)
-    )
+def _counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
+    """Returns how many pairs of each split; of fit pairs only the `used` ones of the proposer,
+    where nothing is fit and no scale is taken."""
+    if job.space.is_fitted or job.test.score == "logit_difference":
+        used = job.pairs.fit
+    used = min(used, job.pairs.fit)
     fit: dict[Split, int] = {"fit": spare * used} if used else {}
     return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
-
-
-def _fit_plan(job: Job) -> FitPlan:
-    keys = job.fit
-    return FitPlan(
-        steps=keys.steps,
-        seeds=keys.seeds,
-        saves=keys.saves,
-        rungs=keys.rungs,
-        keep=keys.keep,
-        enough=job.test.threshold / 2,
-        together=keys.together,
-        warm_start=keys.warm_start,
-    )
 
 
 def _resolved(
@@ -440,6 +448,8 @@ def _file_digests(job: Job) -> dict[str, str]:
                 digests[MODEL] = digest_of(file.path, job.model.trust_remote_code)
         elif file.key != PAIRS:
             digests[f"sae {file.path}"] = _layers_digest(file.path)
+    if (point := added().get(job.propose.use)) is not None:
+        digests[PROPOSER] = f"{source_digest(point.module)}:{job.propose.use}"
     return digests
 
 

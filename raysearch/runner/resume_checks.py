@@ -16,15 +16,16 @@ from raysearch.errors import ResumeError, StoreError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
+from raysearch.proposers.registry import added
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import without_credentials
-from raysearch.store.locations import tracking_uri
 from raysearch.store.pairs_table import PairsTable, pairs_digest
 from raysearch.store.run_folder import JOB_FILE, RunFolder
+from raysearch.tracking.uris import tracking_uri
 
 
 def check_version(run: RunFolder) -> None:
@@ -101,9 +102,10 @@ def check_same(run: RunFolder, question: ResolvedJob, kept: PairsTable, opened: 
             f"{question.job.model.path} has {here[:12]}: "
             "their outputs do not mix; put the old model back, or submit the job again"
         )
+    use = question.job.propose.use
     named = [
         *question.job.space.sae_paths,
-        *([question.job.propose.use] if question.job.propose.file else []),
+        *([use] if question.job.propose.file or use in added() else []),
     ]
     if named and question.hash(pairs_digest(kept.pairs), here) != run.info.job_hash:
         raise ResumeError(
@@ -149,10 +151,11 @@ def check_given(
 def tracking_of(run: RunFolder, given: str) -> str | None:
     """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or
     its variable) has for it."""
-    if run.info.tracking_uri is None or given in ("", "none"):
+    if run.info.tracking_uri is None or not given:
         return run.info.tracking_uri
     uri = tracking_uri(given)
-    return uri if without_credentials(uri) == run.info.tracking_uri else run.info.tracking_uri
+    is_own = uri is not None and without_credentials(uri) == run.info.tracking_uri
+    return uri if is_own else run.info.tracking_uri
 
 
 def _fetch(folder: Folder, to: LocalFolder) -> None:

@@ -14,7 +14,7 @@ from raysearch.runner.reopen import kept_question
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries, journal_summary
+from raysearch.store.run_history import journal_summary, read_entries
 
 
 def nothing_failed(run: RunFolder) -> bool:
@@ -28,15 +28,16 @@ def nothing_failed(run: RunFolder) -> bool:
         except UnrecordedError:
             return False  # whoever goes on with it runs the proposer, and sees
         return _failed(
-            search, ([e for e in batch if isinstance(e, JournalledEvent)] for batch in entries(run))
-        ).nothing
+            search,
+            ([e for e in batch if isinstance(e, JournalledEvent)] for batch in read_entries(run)),
+        ).is_empty
 
 
 def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:
     """Journals what is tried again. `search`: a new one of the same question, spent on finding out.
     Raises: StoreError."""
     failed = _failed(search, ledger.history())
-    if failed.nothing:
+    if failed.is_empty:
         front.say("retrying  nothing: nothing has failed so far")
         return
     controls = sum(

@@ -1,4 +1,4 @@
-"""A run from its job to its results: pool, run folder, ledger, mirror; begun anew or gone on with.
+"""A run from its job to its results: pool, run folder, ledger, tracker; begun anew or gone on with.
 
 Invariants: no run folder is made before the model is loaded and the job has proved to fit it;
 whatever ends a search early, who asked is told that it can be gone on with, where that can help.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch import driver
+from raysearch.core.codec import to_json_values
 from raysearch.core.events import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
@@ -24,7 +25,6 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import tell_end, tell_model, tell_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
-from raysearch.runner.reopen import plain_facts
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.runner.resume_checks import (
     check_given,
@@ -36,13 +36,15 @@ from raysearch.runner.resume_checks import (
     tracking_of,
 )
 from raysearch.runner.retry import retry_failed
-from raysearch.runner.tracking import give, mirror_of
+from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import RunLedger
-from raysearch.store.locations import tracking_uri, writable_store
+from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
-from raysearch.tracking.mlflow import CLOSE_SECONDS, MlflowTracker
+from raysearch.tracking.registry import tracker_of
+from raysearch.tracking.tracker import Tracker
+from raysearch.tracking.uris import tracking_uri
 
 
 def begin(
@@ -61,7 +63,9 @@ def begin(
     for line in code_of(job):
         front.say(line)
     question = resolve(job, given)
-    root = writable_store(where.store)
+    root, uri = writable_store(where.store), tracking_uri(where.tracking_uri)
+    if uri is not None:
+        tracker_of(uri)  # a broken package is reported before anything is loaded
     kept = question.job if sent is None else kept_beside(question.job, sent)
     with pool_of(question, where, front, sent, given=given) as pool:
         opened = pool.open()
@@ -71,7 +75,6 @@ def begin(
         search = question.search(opened.facts, opened.encoded, proposer)
         tell_model(opened, question, front)
         digest = pairs_digest(question.pairs)
-        uri = None if where.tracking_uri == "none" else tracking_uri(where.tracking_uri)
         run = RunFolder.create(
             root,
             name=question.job.name,
@@ -84,10 +87,10 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest, facts=plain_facts(opened.facts))
+            run.update(model_digest=opened.facts.digest, facts=to_json_values(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
-            mirror = _mirror(run, question, opened.facts, digest, uri)
-            return _search(run, search, proposer, pool, where, front, mirror)
+            tracker = _tracker(run, question, opened.facts, digest, uri)
+            return _search(run, search, proposer, pool, where, front, tracker)
 
 
 def go_on(
@@ -114,15 +117,17 @@ def go_on(
             with pool_of(question, where, front, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
-                run.update(facts=plain_facts(opened.facts))  # which runs of earlier versions lack
+                run.update(
+                    facts=to_json_values(opened.facts)
+                )  # which runs of earlier versions lack
                 proposer = recording(
                     question.proposer(question.space(opened.facts), opened.facts), question
                 )
                 search = question.search(opened.facts, opened.encoded, proposer)
                 uri = tracking_of(run, where.tracking_uri)
-                mirror = _mirror(run, question, opened.facts, pairs_digest(kept.pairs), uri)
+                tracker = _tracker(run, question, opened.facts, pairs_digest(kept.pairs), uri)
                 before = question.search(opened.facts, opened.encoded) if retry else None
-                return _search(run, search, proposer, pool, where, front, mirror, before)
+                return _search(run, search, proposer, pool, where, front, tracker, before)
 
 
 def _search(
@@ -132,7 +137,7 @@ def _search(
     pool: RunPool,
     where: RunOptions,
     front: Frontend,
-    mirror: MlflowTracker | None,
+    tracker: Tracker | None,
     before: Search | None = None,
 ) -> RunOutcome:
     """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is
@@ -140,9 +145,9 @@ def _search(
     # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
     with front.interrupt() as interrupt:
         ledger = RunLedger(
-            run, mirror, suggested=proposer.said if isinstance(proposer, Recording) else ()
+            run, tracker, suggested=proposer.said if isinstance(proposer, Recording) else ()
         )
-        for line in ledger.said:
+        for line in ledger.messages:
             front.say(line)
         front.say(f"run       {run.place}")
         pool.on_lost(lambda: front.left("failed", run))
@@ -155,15 +160,15 @@ def _search(
             front.stop()
             ledger.close("interrupted")
             front.left("interrupted", run)
-            _give(mirror, "interrupted", run, where, front)
+            _give(tracker, "interrupted", run, where, front)
             return RunOutcome(run, "interrupted", search.snapshot(), search.these_pairs)
         except BaseException as e:
             front.stop()
             _end_badly(e, ledger, run, front)
-            if isinstance(e, StoreError) and mirror is not None:
-                mirror.close("failed")  # and no files: the store would only refuse once more
+            if isinstance(e, StoreError) and tracker is not None:
+                tracker.close("failed")  # and no files: the store would only refuse once more
             else:
-                _give(mirror, "failed", run, where, front)
+                _give(tracker, "failed", run, where, front)
             raise
         front.stop()
         return _conclude(
@@ -171,7 +176,7 @@ def _search(
             seconds,
             where,
             front,
-            mirror,
+            tracker,
         )
 
 
@@ -194,14 +199,14 @@ def _drive(
         if screening and snapshot.stage != "screening":
             screening = False
             tell_screening(search, front)
-            if search.ground.scored is not None:
-                run.update(scale=search.ground.scored.scale)
+            if search.preparation.score_scale is not None:
+                run.update(scale=search.preparation.score_scale.scale)
         front(snapshot)
         interrupt.check()
 
     driver.replay(search, ledger.replay(), ledger)
-    if ledger.past:
-        front.say(f"replayed  {ledger.past} events: {front.words(search.snapshot())}")
+    if ledger.past_events:
+        front.say(f"replayed  {ledger.past_events} events: {front.words(search.snapshot())}")
     driver.drive(search, pool, ledger, show)
     ledger.snapshot(search.snapshot())
     return time.monotonic() - began
@@ -212,7 +217,7 @@ def _conclude(
     seconds: float,
     where: RunOptions,
     front: Frontend,
-    mirror: MlflowTracker | None,
+    tracker: Tracker | None,
 ) -> RunOutcome:
     """Pictures and summary of a search that is done."""
     run = ended.run
@@ -221,10 +226,10 @@ def _conclude(
         tell_end(run, ended.snapshot, seconds, front)
         write_page(run.folder)
         front.ended(ended)
-        _give(mirror, "done", run, where, front, pictures)
+        _give(tracker, "done", run, where, front, pictures)
     except BaseException:
-        if mirror is not None:
-            mirror.close("done")  # the search is, whatever became of its pictures
+        if tracker is not None:
+            tracker.close("done")  # the search is, whatever became of its pictures
         front.left("the search is done, its pictures and summary are not", run)
         raise
     return ended
@@ -241,24 +246,25 @@ def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, front: F
         front.left("failed", run)
 
 
-def _mirror(
+def _tracker(
     run: RunFolder, question: ResolvedJob, facts: ModelFacts, digest: str, uri: str | None
-) -> MlflowTracker | None:
-    return None if uri is None else mirror_of(run, question, facts, digest, uri)
+) -> Tracker | None:
+    return None if uri is None else start_tracking(run, question, facts, digest, uri)
 
 
 def _give(
-    mirror: MlflowTracker | None,
+    tracker: Tracker | None,
     status: str,
     run: RunFolder,
     where: RunOptions,
     front: Frontend,
     pictures: Sequence[str] = (),
 ) -> None:
-    """Gives the mirror what the run has left, and waits for it (a bounded time)."""
-    if mirror is not None:
+    """Gives the tracker what the run has left, and waits for it (a bounded time)."""
+    if tracker is not None:
+        name = tracker_of(run.info.tracking_uri or "").name
 
         def say() -> None:
-            front.say("mlflow    finishing")
+            front.say(f"{name:<9} finishing")
 
-        give(mirror, status, run, where.mlflow_children, pictures, CLOSE_SECONDS, say)
+        finish_tracking(tracker, status, run, where.tracked_children, pictures, say=say)

@@ -1,7 +1,7 @@
-"""The journal of a run told to a new search, and what that says to MLflow.
+"""The journal of a run told to a new search, and what that says to a tracker.
 
 Invariants: no model is needed, no code that the run names is run, and nothing of the run's evidence
-is written; however often it is said, MLflow has one run, and each point once. The journal knows no
+is written; however often it is said, the tracker has one run, and each point once. The journal knows no
 times but those at which drivers started: the points between have the time of theirs.
 """
 
@@ -9,17 +9,20 @@ from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
+from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import kept_facts, kept_question
-from raysearch.runner.tracking import give, mirror_of
+from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import Search
 from raysearch.storage.digests import check_parts
 from raysearch.storage.uris import without_credentials
 from raysearch.store.codec import Started
 from raysearch.store.pairs_table import pairs_digest
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import JournalSummary, entries, journal_summary
-from raysearch.tracking.mlflow import MlflowTracker
+from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
+from raysearch.tracking.registry import tracker_of
+from raysearch.tracking.tracker import Tracker
+from raysearch.tracking.uris import tracking_uri
 
 SECONDS = 600.0
 """Until it is given up: a server takes some seconds for each child run."""
@@ -40,9 +43,21 @@ class _Time:
         return self._seconds
 
 
-def sync_run(run: RunFolder, uri: str, children: int) -> str:
-    """Tells MLflow at `uri` of the run; what to say of it. Raises: TrackingError, ResumeError,
-    StoreError."""
+def sync_run(
+    run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
+) -> str:
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a line
+    that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+    at = run.info.tracking_uri if uri is None else tracking_uri(uri)
+    if at is None or uri == "none":
+        raise TrackingError(
+            f"run {run.info.id}: no tracker was told of it; give --tracking-uri where it is to go"
+        )
+    with run.lock():
+        return _sync(run, at, children)
+
+
+def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
     with kept_question(run) as (kept, question):
         facts, stands = kept_facts(run), journal_summary(run)
@@ -51,35 +66,38 @@ def sync_run(run: RunFolder, uri: str, children: int) -> str:
                 f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first"
             )
         search, time = recorded_search(run, kept, question), _Time(stands.starts[0].at)
-        mirror = mirror_of(run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True)
-        _tell(run, stands, search, mirror, time)
-    shown = without_credentials(uri)
+        tracker = start_tracking(
+            run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True
+        )
+        _tell(run, stands, search, tracker, time)
+    shown, kind = without_credentials(uri), tracker_of(uri)
     own = run.info.tracking_uri in (None, shown)
     pictures = run.heatmaps.names() if stands.ended == "done" else []
-    if not give(
-        mirror, stands.ended or "interrupted", run, children, pictures, SECONDS, remember=own
+    if not finish_tracking(
+        tracker, stands.ended or "interrupted", run, children, pictures, SECONDS, remember=own
     ):
         raise TrackingError(
-            f"MLflow at {shown}: {mirror.why}; say it again when that is mended: nothing comes "
+            f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing comes "
             f"twice"
         )
     if own:
         run.update(tracking_uri=shown)
-    return f"mlflow    run {mirror.run_id} of experiment raysearch/{question.job.name} at {shown}"
+    where = f"experiment raysearch/{question.job.name} at {shown}"
+    return f"{kind.name:<9} run {tracker.run_id} of {where}"
 
 
 def _tell(
-    run: RunFolder, stands: JournalSummary, search: Search, mirror: MlflowTracker, time: _Time
+    run: RunFolder, stands: JournalSummary, search: Search, tracker: Tracker, time: _Time
 ) -> None:
     seen, due = 0, 0.0
-    for batch in entries(run):
+    for batch in read_entries(run):
         for entry in batch:
             if isinstance(entry, Started):
                 time.set(entry.at)
         events = [e for e in batch if isinstance(e, JournalledEvent)]
-        mirror.notes(search.tell(events))
+        tracker.write_records(search.tell(events))
         seen += len(events)
         if events and seen >= due:
-            mirror.replayed(search.snapshot())
+            tracker.replayed(search.snapshot())
             due = seen + stands.events / POINTS
-    mirror.replayed(search.snapshot())
+    tracker.replayed(search.snapshot())

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from raysearch.causal import Split
 from raysearch.cluster.local_pool import LocalPool, device_here
@@ -25,9 +26,10 @@ from raysearch.core.events import (
     TaskKind,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.rotations import is_closed
+from raysearch.core.rotations import is_closed_form
 from raysearch.engine.execution.usage import Phase, Usage
 from raysearch.errors import SearchFailedError
+from raysearch.runner.given_objects import NOTHING, GivenObjects
 from raysearch.runner.pools import spec_of
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.stats.evidence import FIRST_LOOKS
@@ -77,14 +79,17 @@ class TimeEstimate:
         return inputs * self.an_input + steps * self.a_step + rows * self.a_row
 
 
-def calibrate(question: ResolvedJob) -> TimeEstimate:
+def calibrate(question: ResolvedJob, given: GivenObjects = NOTHING) -> TimeEstimate:
     """Loads the job's model in this process and times a few of its tasks.
 
     Raises: ModelError, PairsError, JobError as a run would; SearchFailedError where a task raises.
     """
     heard = _Heard()
     pool = LocalPool(
-        spec_of(question, question.job), device_here(question.job.resources.gpus), heard
+        spec_of(question, question.job),
+        device_here(question.job.resources.gpus),
+        heard,
+        None if given.model is None else partial(given.loaded, question.job),
     )
     try:
         trial = _Trial(question, pool, pool.open(), heard)
@@ -164,9 +169,9 @@ class _Trial:
     def training(self) -> tuple[float, int]:
         """Steps x seeds, captures aside; what is fit is kept, to be measured."""
         asked = [i for i in self._interventions if i.is_fitted]
-        trained = [i for i in asked if not is_closed(i)]
+        trained = [i for i in asked if not is_closed_form(i)]
         group = trained[:: max(1, len(trained) // self._job.fit.together)][: self._job.fit.together]
-        for one in [i for i in asked if is_closed(i)][:1]:
+        for one in [i for i in asked if is_closed_form(i)][:1]:
             self._fit([one], 0)
         if not group:
             return 0.0, 0

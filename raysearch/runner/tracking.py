@@ -1,4 +1,4 @@
-"""A run as MLflow gets it: params and tags when it begins, files, tables and child runs when it
+"""A run as a tracker gets it: params and tags when it begins, files, tables and child runs when it
 ends.
 
 Invariants: what is given is read from the run folder, so that a live run and a replay give the
@@ -22,25 +22,31 @@ from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.store.schemas import PAIRS
 from raysearch.tracking.child_runs import accepted
-from raysearch.tracking.mlflow import ChildRun, MlflowTracker, PairsInput
-from raysearch.tracking.mlflow_names import flatten
+from raysearch.tracking.registry import tracker_of
+from raysearch.tracking.tracker import (
+    Artifact,
+    ChildRun,
+    PairsInput,
+    TrackedRun,
+    Tracker,
+    flatten,
+)
 
 MOST_PARTS = 40
-"""Of a table that MLflow is given; of one with more it is told where it is. A part is at most
+"""Parts of a table that a tracker is given; of one with more it gets the place. A part has at most
 50,000 rows."""
-_MLFLOW_TYPES = {"int32": "integer", "int64": "long", "bool": "boolean", "double": "double"}
-"""Of a column that is no text and no list of something."""
 
 
-def mirror_of(
+def start_tracking(
     run: RunFolder,
     question: ResolvedJob,
     facts: ModelFacts,
     pairs_digest: str,
     uri: str,
-    **more: Any,
-) -> MlflowTracker:
-    """The mirror of a run at `uri`. `more`: of a replay (MlflowMirror has it)."""
+    **replay: Any,
+) -> Tracker:
+    """Begins to show a run in the tracker of `uri`. `replay`: `at` and `again` of a TrackedRun.
+    Raises: JobError where the tracker's package is broken."""
     job = question.job.model_dump(mode="json", by_alias=True)
     params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
     if facts.commit is not None:
@@ -52,12 +58,17 @@ def mirror_of(
     }
     if (here := job_environment()) is not None:
         tags["raysearch.submission_id"] = here.submission_id
-    experiment = f"raysearch/{question.job.name}"
-    pairs = _pairs(run, question, pairs_digest)
-    name, known = run.info.id, run.info.mlflow_run_id
-    return MlflowTracker(
-        uri, experiment, params, tags, run_id=known, run_name=name, pairs=pairs, **more
+    tracked = TrackedRun(
+        uri=uri,
+        experiment=f"raysearch/{question.job.name}",
+        params=params,
+        tags=tags,
+        run_id=run.info.tracking_run_id,
+        name=run.info.id,
+        pairs=_pairs(run, question, pairs_digest),
+        **replay,
     )
+    return tracker_of(uri).open(tracked)
 
 
 def _pairs(run: RunFolder, question: ResolvedJob, digest: str) -> PairsInput:
@@ -68,25 +79,25 @@ def _pairs(run: RunFolder, question: ResolvedJob, digest: str) -> PairsInput:
         name=Path(problem.use or problem.pairs or "").name,
         digest=digest,
         place=run.folder.shown(PAIRS_FILE),
-        columns={field.name: _MLFLOW_TYPES.get(str(field.type), "string") for field in PAIRS},
+        columns={field.name: str(field.type) for field in PAIRS},
         counts={split: sum(p.split == split for p in question.pairs) for split in SPLITS},
     )
 
 
-def give(
-    mirror: MlflowTracker,
+def finish_tracking(
+    tracker: Tracker,
     status: str,
     run: RunFolder,
     children: int,
     pictures: Sequence[str],
-    seconds: float,
+    seconds: float | None = None,
     say: Callable[[], None] = lambda: None,
     remember: bool = True,
 ) -> bool:
-    """Gives the mirror what the run has left, and waits for it up to `seconds`; whether all
-    arrived. At most so many `children`.
+    """Gives the tracker what the run has left, with at most so many `children`, waits for it up to
+    `seconds` (None: as long as the tracker does), and returns whether all arrived.
 
-    `say`: called before the wait. `remember`: write the id of MLflow's run into run.json.
+    `say`: called before the wait. `remember`: write the tracker's id of the run into run.json.
     """
     tables = {}
     given: list[ChildRun] = []
@@ -100,20 +111,18 @@ def give(
             alignment, everything = results(run.folder, accepted=True), results(run.folder)
             tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
         say()
-        arrived = mirror.close(status, artifacts, tables, seconds, given)
-    if mirror.run_id and remember:  # a short search can end before MLflow has made its run
-        run.update(mlflow_run_id=mirror.run_id)
+        arrived = tracker.close(status, artifacts, tables, seconds, given)
+    if tracker.run_id and remember:  # a short search can end before the tracker has made its run
+        run.update(tracking_run_id=tracker.run_id)
     return arrived
 
 
 def _artifacts(
     run: RunFolder, status: str, pictures: Sequence[str], scratch: Path
-) -> list[Path | tuple[Path, str]]:
-    """The files that MLflow is given, each with the folder of its run to put it in; copied to
+) -> list[Artifact]:
+    """The files that the tracker is given, each with the folder of its run to put it in; copied to
     `scratch` where the run is on no disk."""
-    artifacts: list[Path | tuple[Path, str]] = [
-        *on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)
-    ]
+    artifacts: list[Artifact] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
     artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
     if status == "done":
         artifacts += on_this_machine(run.folder, (PAGE,), scratch)

@@ -1,2 +1,1 @@
-"""When to believe it: hypotheses and their space, evidence, the sequential test, proposers, the
-search itself."""
+"""The search as a state machine: screening, trials, verdicts, fits and holdout estimates."""

@@ -1,10 +1,10 @@
-"""Attributing: what interchanges would do to first order, on fit pairs, told before the first
-hypothesis is proposed.
+"""The attribution stage: estimates first-order effects of interchanges on fit pairs before the
+first proposal.
 
-For a proposer that wants to choose by it (`attribution.py`; how an effect is computed:
-`engine/attribution/attributor.py`). Invariants: effects are a function of the fit pairs that the
-model solves alone, so that what is chosen by them is independent of the test pairs; they are those
-of the journal, whoever computed them in whatever order.
+A proposer may ask for it (`proposers/attribution.py`); effects are computed by
+`engine/attribution/attributor.py`. Invariants: effects depend on the fit pairs that the model
+solves and on nothing else, so that a choice made by them is independent of the test pairs; they are
+read from the journal, whichever worker computed them and in whatever order.
 """
 
 import math
@@ -13,17 +13,20 @@ from collections.abc import Mapping, Sequence
 from raysearch.core.events import Attributed, Task
 from raysearch.core.records import Effect, Weighed
 from raysearch.errors import PairsError
-from raysearch.proposers.attribution import AttributionPlan
-from raysearch.proposers.base import Effects
+from raysearch.proposers.base import AttributionPlan, Effects
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.pair_blocks import EVEN_BLOCK, ExpectedAnswers, even_blocks
 
 
 class AttributionStage:
-    """A small brain: tasks out, `Attributed` in, `effects` at the end. `usable`: the fit pairs that
-    the model solves, in order.
+    """Runs attribution over the fit pairs: hands out tasks, takes `Attributed` events, ends with
+    `effects`.
 
-    Raises: PairsError where there are none, or none whose answer a variable changes.
+    Args:
+        usable: indices of the fit pairs that the model solves, in order.
+
+    Raises:
+        PairsError: there is no such pair, or a variable changes the answer on none of them.
     """
 
     def __init__(
@@ -34,8 +37,8 @@ class AttributionStage:
     ) -> None:
         self._units = plan.units
         used = usable[: plan.pairs]
-        self._changing = _changing([pairs[p] for p in used])
-        self._told: dict[int, Attributed] = {}
+        self._changing = _changing([pairs[p] for p in used], plan.proposer)
+        self._received: dict[int, Attributed] = {}
         self.queue = BlockQueue("attribution")
         self.queue.add(even_blocks("fit", used, EVEN_BLOCK))
 
@@ -44,61 +47,59 @@ class AttributionStage:
         return self.queue.empty
 
     def ask(self, task: int) -> Task | None:
-        """The next task, under the id `task`, if a block is ready to go out."""
+        """Returns the next task, with the id `task`, or None if no block is ready."""
         block = self.queue.ask(task)
         return None if block is None else Task(task, "attribute", (), (block,), units=self._units)
 
     def tell(self, event: Attributed) -> bool:
-        """Takes the effects of a block; whether they were news."""
-        news = self.queue.told(event.task, event.split, event.block, event.pairs)
-        if news:
+        """Stores the effects of a block; returns False if they were known already."""
+        is_new = self.queue.receive(event.task, event.split, event.block, event.pairs)
+        if is_new:
             assert all(len(of) == len(self._units) for of in event.effects.values()), (
                 "of another space"
             )
-            self._told[event.block] = event
-        return news
+            self._received[event.block] = event
+        return is_new
 
     @property
     def effects(self) -> Effects:
-        """Means over the change pairs of each variable, once all blocks are told."""
+        """Mean effect over the change pairs of each variable; available once every block is
+        reported.
+        """
         assert self.done
         return {v: dict(zip(self._units, self._means(v), strict=True)) for v in self._changing}
 
     @property
-    def weighed(self) -> Weighed:
-        """`effects`, to be written down."""
+    def record(self) -> Weighed:
+        """The same effects as a record for the tables."""
         found = self.effects
         return Weighed(
             tuple(Effect(v, u, e, self._changing[v]) for v in found for u, e in found[v].items())
         )
 
     def _means(self, variable: str) -> list[float | None]:
-        blocks = [self._told[at].effects[variable] for at in sorted(self._told)]
-        return [
-            _mean(of_blocks, self._changing[variable]) for of_blocks in zip(*blocks, strict=True)
-        ]
+        blocks = [self._received[at].effects[variable] for at in sorted(self._received)]
+        return [_mean(by_block, self._changing[variable]) for by_block in zip(*blocks, strict=True)]
 
 
-def _changing(used: Sequence[ExpectedAnswers]) -> dict[str, int]:
-    """Of each variable how many of the pairs are change pairs."""
+def _changing(used: Sequence[ExpectedAnswers], proposer: str) -> dict[str, int]:
+    """Counts the change pairs of each variable."""
     if not used:
         raise PairsError(
-            "propose.use: attribution computes effects on fit pairs that the model solves, and "
-            "there are none; raise pairs.fit, or set "
-            "pairs.solved_only: false"
+            f"propose.use: {proposer} computes effects on fit pairs that the model solves, and "
+            f"there are none; raise pairs.fit, or set pairs.solved_only: false"
         )
     changing = {v: sum(pair.changes(v) for pair in used) for v in used[0].counterfactual}
     for variable, count in changing.items():
         if not count:
             raise PairsError(
-                f"propose.use: attribution has nothing to tell {variable!r} by: on none of the "
-                f"{len(used)} fit pairs that it uses does "
-                "its counterfactual differ from the base's answer; raise pairs.fit and "
-                "propose.options: {pairs: ...}"
+                f"propose.use: {proposer} has nothing to tell {variable!r} by: on none of the "
+                f"{len(used)} fit pairs that it uses does its counterfactual differ from the base's"
+                f" answer; raise pairs.fit, and how many of them it uses (propose.options)"
             )
     return changing
 
 
-def _mean(of_blocks: Sequence[float | None], pairs: int) -> float | None:
-    known = [effect for effect in of_blocks if effect is not None]
-    return math.fsum(known) / pairs if len(known) == len(of_blocks) else None
+def _mean(by_block: Sequence[float | None], pairs: int) -> float | None:
+    known = [effect for effect in by_block if effect is not None]
+    return math.fsum(known) / pairs if len(known) == len(by_block) else None

@@ -1,8 +1,7 @@
-"""Blocks on their way: asked for once, out again where a task was lost or raised, three attempts
-each.
+"""A queue of blocks that must each be run once; a block is retried when its task is lost or raises.
 
-Invariants: a block waits until it is told, and is told once; what comes of it does not depend on
-who told it, nor how often; the loss of a node is no attempt.
+Invariants: a block waits until its result is reported, and is reported once; the result does not
+depend on which worker reported it, nor how often; losing a node is no attempt.
 """
 
 from collections.abc import Iterable
@@ -15,7 +14,11 @@ ATTEMPTS = 3
 
 
 class BlockQueue:
-    """Blocks in, blocks to run out. `what`: for what they are run, as an error calls it."""
+    """Hands out blocks and keeps track of those without a result.
+
+    Args:
+        what: the name of the stage, for error messages.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -26,7 +29,7 @@ class BlockQueue:
 
     @property
     def empty(self) -> bool:
-        """Whether all that were added are told."""
+        """Whether every block that was added has its result."""
         return not self._waiting
 
     @property
@@ -35,7 +38,7 @@ class BlockQueue:
 
     @property
     def out(self) -> int:
-        """Tasks that are out."""
+        """Number of tasks that are running."""
         return len(self._out)
 
     def add(self, blocks: Iterable[Block]) -> None:
@@ -44,14 +47,16 @@ class BlockQueue:
             self._waiting[block.split, block.index] = block
 
     def ask(self, task: int) -> Block | None:
-        """The next block, which goes out as the task `task`."""
+        """Returns the next block and remembers that it runs as the task `task`; None if none is
+        ready.
+        """
         if not self._queue:
             return None
         block = self._out[task] = self._queue.pop(0)
         return block
 
-    def told(self, task: int, split: Split, index: int, pairs: tuple[int, ...]) -> bool:
-        """Takes note that a block was told; False where it was known already, or is none of ours."""
+    def receive(self, task: int, split: Split, index: int, pairs: tuple[int, ...]) -> bool:
+        """Marks a block as done; returns False if it was done already or is not in this queue."""
         self._out.pop(task, None)
         block = self._waiting.get((split, index))
         if block is None or block.pairs != pairs:
@@ -60,15 +65,18 @@ class BlockQueue:
         self._queue = [b for b in self._queue if b is not block]
         return True
 
-    def again(self, event: Lost | Failed) -> None:
-        """A task was lost or raised: if it was of ours, its block goes out once more. Raises:
-        SearchFailedError after three attempts."""
+    def requeue(self, event: Lost | Failed) -> None:
+        """Queues the block of a lost or failed task again; ignores tasks of other stages.
+
+        Raises:
+            SearchFailedError: this was the third failed attempt.
+        """
         block = self._out.pop(event.task, None)
         if block is None or (block.split, block.index) not in self._waiting:
             return
         key = block.split, block.index
         self._queue.append(block)
-        if isinstance(event, Lost) and not event.counts:
+        if isinstance(event, Lost) and not event.counts_as_attempt:
             return
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if self._attempts[key] >= ATTEMPTS:

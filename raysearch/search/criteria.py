@@ -1,7 +1,7 @@
-"""Standards: what hypotheses are judged by, once screening has told which pairs the model solves.
+"""Acceptance criteria: the test that each hypothesis must pass, fixed once screening is over.
 
 Invariants: fixed before the first intervention is measured; a function of the pairs and of the
-model's own outputs alone.
+model's outputs without intervention alone.
 """
 
 from collections import Counter
@@ -9,31 +9,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from raysearch.core.choices import PairKinds, TestedScore
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
-from raysearch.search.score_scale import TestedScore
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
 
-Kinds = Literal["change", "both", "unfiltered"]
-"""Which pairs decide: those whose counterfactual differs from the base's answer; keep pairs too; or
-all alike."""
-
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """How verdicts are come to. `keep_threshold`: of keep pairs, where both `kinds` decide (None:
-    as of change pairs).
+    """The rule for verdicts: which pairs count, on which score, and when evidence is looked at.
 
-    `at_end`: evidence is looked at once, after the last pair, and every hypothesis sees them all.
-    `score`: what the test is on.
+    Args:
+        keep_threshold: threshold for keep pairs if `kinds` is "both"; None means that of change
+            pairs.
+        at_end: look at the evidence once, after the last pair, so that every hypothesis sees all
+            pairs.
+        score: the quantity that is tested.
     """
 
-    kinds: Kinds = "change"
+    kinds: PairKinds = "change"
     keep_threshold: float | None = None
     at_end: bool = False
     score: TestedScore = "matches"
@@ -41,32 +40,34 @@ class DecisionRule:
 
 @dataclass(frozen=True)
 class Criterion:
-    """What one hypothesis is judged by: a test of the pairs that count, and one of keep pairs where
-    both kinds decide.
+    """The acceptance criterion of one hypothesis: a test on the pairs that count, and one on keep
+    pairs if both kinds decide.
 
-    With both, a hypothesis is accepted when both tests accept, and rejected when either does, each
-    at half the chance of a miss: one that meets both thresholds is still rejected with a chance of
-    at most `miss`.
+    With two tests, a hypothesis is accepted when both accept and rejected when either rejects. Each
+    has half the miss rate, so that one that meets both thresholds is still rejected with a chance
+    of at most `miss`.
     """
 
     change: AnytimeTest
     keep: AnytimeTest | None = None
     sets: Mapping[str | None, int] = field(default_factory=dict)
-    """Of each kind of pair how many count, in all."""
+    """Number of pairs that count, by kind of pair."""
 
     def interval_of(self, name: str, evidence: Evidence) -> tuple[float, float]:
-        """The interval of one kind of pair alone: its pairs come in the order of all, so they are
-        draws of their own kind."""
+        """Returns the confidence interval on one kind of pair.
+
+        Pairs of a kind are drawn in the order of all pairs, so they are draws from their own kind.
+        """
         population = None if self.change.population is None else self.sets[name]
         return replace(self.change, population=population).interval(evidence)
 
-    def among(self, hypotheses: int) -> "Criterion":
-        """The same at another K."""
+    def with_hypotheses(self, hypotheses: int) -> "Criterion":
+        """Returns the same criterion for another number of hypotheses (K)."""
         keep = None if self.keep is None else replace(self.keep, hypotheses=hypotheses)
         return replace(self, change=replace(self.change, hypotheses=hypotheses), keep=keep)
 
     def verdict(self, change: Evidence, keep: Evidence) -> Literal["accept", "reject"] | None:
-        """Accept, reject, or None: go on."""
+        """Returns "accept", "reject", or None if more evidence is needed."""
         first = self.change.verdict(change)
         if self.keep is None or first == "reject":
             return first
@@ -74,7 +75,9 @@ class Criterion:
         return second if second == "reject" or first == "accept" else None
 
     def log_evidence(self, change: Evidence, keep: Evidence) -> tuple[float, float]:
-        """Log e-values: of the weaker case to accept, of the stronger one to reject."""
+        """Returns log e-values (to accept, to reject): of the weaker test to accept, of the
+        stronger to reject.
+        """
         up, down = self.change.log_evidence(change)
         if self.keep is None:
             return up, down
@@ -83,12 +86,18 @@ class Criterion:
 
 
 class Criteria:
-    """`base_match`: the share in [0, 1] of all screened test pairs that match without intervention;
-    `labels`: what each counterfactual is called where labels are arbitrary.
+    """The criterion of every variable, with what screening showed about it.
 
-    `fitting`: whether subspaces are to be fit.
+    - `base_match`: share in [0, 1] of the screened test pairs whose counterfactual the model gives
+      without intervention; None if no test pair was screened.
+    - `labels`: for the control `arbitrary_labels`, the label that replaces each counterfactual.
 
-    Raises: PairsError where no pair is left, a variable never matters, or two cannot be told apart.
+    Args:
+        fitting: whether any subspace is fit, so that fit pairs are needed.
+
+    Raises:
+        PairsError: no pair is left, a variable never changes the answer, or no pair tells two
+            variables apart.
     """
 
     def __init__(
@@ -109,7 +118,7 @@ class Criteria:
             if e.split == "test" and (out := screening.output(p))
         ]
         self.kinds = rule.kinds
-        self._standards: dict[str, Criterion] = {}
+        self._criteria: dict[str, Criterion] = {}
         self._relabelled: dict[str, Criterion] = {}
         self.base_match: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
@@ -121,29 +130,35 @@ class Criteria:
                     f"{len(used)} test pairs that the model solves its "
                     "counterfactual differs from the base's answer; give such pairs, or use change"
                 )
-            self._standards[v] = _standard(
+            self._criteria[v] = _criterion(
                 test, rule, used, [e.changes(v) for e in used], these_pairs
             )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
             self.labels[v] = labels = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
             relabelled = [labels[e.counterfactual[v]] != e.base for e in used]
-            self._relabelled[v] = _standard(test, rule, used, relabelled, these_pairs)
+            self._relabelled[v] = _criterion(test, rule, used, relabelled, these_pairs)
 
     def of(self, hypothesis: Hypothesis) -> Criterion:
-        """That of its variable; under arbitrary labels other pairs are change pairs."""
+        """Returns the criterion of the hypothesis's variable.
+
+        The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
+        pairs.
+        """
         arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        return (self._relabelled if arbitrary else self._standards)[hypothesis.variable]
+        return (self._relabelled if arbitrary else self._criteria)[hypothesis.variable]
 
 
-def _standard(
+def _criterion(
     test: AnytimeTest,
     rule: DecisionRule,
     used: Sequence[ExpectedAnswers],
     changes: Sequence[bool],
     these_pairs: bool,
 ) -> Criterion:
-    """`changes`: which of the `used` pairs are change pairs."""
+    """Returns the criterion of a variable; `changes` says which of the `used` pairs are change
+    pairs.
+    """
     changing, pairs = sum(changes), len(used)
     counting = (
         e.set

@@ -1,77 +1,82 @@
-"""Fitting: hypotheses whose subspace is fit first wait here for the end of their training.
+"""Hypotheses with a fitted subspace, which wait here until their training has ended.
 
-Invariants: each waits until all seeds of its intervention have ended, and leaves once, with the
-best of them or with why there is none.
+Invariants: a hypothesis waits until all seeds of its intervention have ended, and leaves once, with
+the best seed or with the reason why there is none.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.core.events import Block, Fitted
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.search.successive_halving import FitPlan, SuccessiveHalving
+from raysearch.search.successive_halving import SuccessiveHalving
 from raysearch.search.trial import HypothesisTest
 
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """An intervention whose training has ended, as it is to be measured, with the hypotheses on it;
-    or why nothing came of it."""
+    """An intervention whose training has ended, with its hypotheses; `failure` says why nothing was
+    fit, if so.
+    """
 
     intervention: Intervention
-    cases: list[HypothesisTest]
+    tests: list[HypothesisTest]
     failure: str | None
 
 
 class WaitingForFits:
-    """Interventions that are to be fit in, with the hypotheses on them; those whose training has
-    ended out."""
+    """Takes interventions that must be fit and yields each when its training has ended."""
 
-    def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
-        self.training = SuccessiveHalving(plan, blocks)
+    def __init__(self, keys: FitKeys, enough: float, blocks: tuple[Block, ...]) -> None:
+        self.halving = SuccessiveHalving(keys, enough, blocks)
         self._waiting: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
 
     def __len__(self) -> int:
-        """How many interventions wait."""
+        """Returns the number of interventions that wait."""
         return len(self._waiting)
 
     @property
-    def cases(self) -> int:
-        """How many hypotheses wait; for the invariants."""
-        return sum(len(cases) for _, cases in self._waiting.values())
+    def tests(self) -> int:
+        """Number of hypotheses that wait; for the invariants."""
+        return sum(len(tests) for _, tests in self._waiting.values())
 
     def add(self, found: Sequence[tuple[Intervention, list[HypothesisTest]]]) -> None:
-        """Those of one generation."""
+        """Adds the interventions of one generation."""
         self._waiting.update(
-            {intervention.id: (intervention, cases) for intervention, cases in found}
+            {intervention.id: (intervention, tests) for intervention, tests in found}
         )
-        self.training.add([intervention for intervention, _ in found])
+        self.halving.add([intervention for intervention, _ in found])
 
-    def again(self, found: Sequence[tuple[Intervention, list[HypothesisTest]]]) -> None:
-        """Those of which no fit came wait once more, for fits that begin anew."""
+    def retry(self, found: Sequence[tuple[Intervention, list[HypothesisTest]]]) -> None:
+        """Fits interventions again whose fits all failed; their hypotheses wait once more."""
         self._waiting.update(
-            {intervention.id: (intervention, cases) for intervention, cases in found}
+            {intervention.id: (intervention, tests) for intervention, tests in found}
         )
-        self.training.again([intervention.id for intervention, _ in found])
+        self.halving.retry([intervention.id for intervention, _ in found])
 
-    def through(self) -> Iterator[FitResult]:
-        """Those whose training has ended since."""
-        for name in self.training.ended():
-            intervention, cases = self._waiting.pop(name)
-            best = self.training.best(name)
+    def take_finished(self) -> Iterator[FitResult]:
+        """Yields the interventions whose training has ended since the last call."""
+        for name in self.halving.ended():
+            intervention, tests = self._waiting.pop(name)
+            best = self.halving.best(name)
             if best is None:
-                yield FitResult(intervention, cases, self.training.failure(name))
+                yield FitResult(intervention, tests, self.halving.failure(name))
             else:
-                yield FitResult(replace(intervention, fit=best.fit), cases, None)
+                yield FitResult(replace(intervention, fit=best.fit), tests, None)
 
     def seeds(self, intervention: Intervention) -> list[Fitted]:
-        """What came of each seed of an intervention that did not fail; none where nothing was fit."""
-        return self.training.seeds(intervention.id) if intervention.is_fitted else []
+        """Returns the last event of each seed that did not fail; empty if the intervention has
+        nothing to fit.
+        """
+        return self.halving.seeds(intervention.id) if intervention.is_fitted else []
 
     def size_of(self, hypothesis: Hypothesis) -> int | None:
-        """How many features the subspace has that was found, where training found it."""
+        """Returns the number of features that training found for the subspace; None if it was not
+        learned.
+        """
         if not hypothesis.intervention.is_fitted:
             return None
-        best = self.training.best(hypothesis.intervention.id)
+        best = self.halving.best(hypothesis.intervention.id)
         width = best.found.get("width") if best is not None else None
         return None if width is None else max(1, round(width))

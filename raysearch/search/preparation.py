@@ -1,8 +1,7 @@
-"""Groundwork: what is known before the first hypothesis is proposed: which pairs are solved, what
-hypotheses are judged by, effects.
+"""Preparation before the first proposal: screening of pairs, acceptance criteria, attribution.
 
-Invariants: screening comes first, and attribution, where the proposer asks for it, right after;
-nothing of it is ever done again.
+Invariants: screening comes first, then attribution if the proposer asks for it; neither is ever
+repeated.
 """
 
 from collections.abc import Mapping
@@ -12,23 +11,26 @@ from typing import Literal
 from raysearch.core.events import Attributed, Failed, Lost, Screened, Task
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.records import Record
-from raysearch.proposers.attribution import AttributionPlan
-from raysearch.proposers.base import NOT_ASKED, Effects
+from raysearch.proposers.base import NOT_ASKED, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.criteria import Criteria, DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers
-from raysearch.search.pair_filters import counts_after
-from raysearch.search.score_scale import Scored, scored
+from raysearch.search.pair_filters import count_pairs
+from raysearch.search.score_scale import ScoreScale, score_scale
 from raysearch.search.screening import Screening, ScreeningPlan
 from raysearch.stats.e_process import AnytimeTest
 
 
 class Preparation:
-    """Tasks out, `Screened` and `Attributed` in. `fitting`: whether subspaces are to be fit;
-    `attribution`: where effects are wanted.
+    """Runs screening and attribution: hands out tasks, takes `Screened` and `Attributed` events.
 
-    Raises: as `Standards` and `Attributing`, when screening is over.
+    Args:
+        fitting: whether any subspace is fit.
+        attribution: the plan of attribution, or None if the proposer needs no effects.
+
+    Raises:
+        PairsError: as `Criteria` and `AttributionStage`, when screening ends.
     """
 
     def __init__(
@@ -49,18 +51,18 @@ class Preparation:
         self._plan = attribution
         self._left_out = plan.left_out
         self.screening = Screening(pairs, plan)
-        self.scored: Scored | None = None
-        self._standards: Criteria | None = None
-        self._attributing: AttributionStage | None = None
+        self.score_scale: ScoreScale | None = None
+        self._criteria: Criteria | None = None
+        self._attribution: AttributionStage | None = None
 
     @property
     def done(self) -> bool:
-        return self._standards is not None and (self._attributing is None or self._attributing.done)
+        return self._criteria is not None and (self._attribution is None or self._attribution.done)
 
     @property
     def stage(self) -> Literal["screening", "attributing"]:
-        """While it is not done."""
-        return "screening" if self._standards is None else "attributing"
+        """The current stage, while preparation is not done."""
+        return "screening" if self._criteria is None else "attributing"
 
     @property
     def queued(self) -> int:
@@ -68,62 +70,67 @@ class Preparation:
 
     @property
     def out(self) -> int:
-        """Tasks that are out."""
+        """Number of tasks that are running."""
         return sum(queue.out for queue in self._queues)
 
     @property
-    def standards(self) -> Criteria:
-        assert self._standards is not None, "screening comes first"
-        return self._standards
+    def criteria(self) -> Criteria:
+        assert self._criteria is not None, "screening comes first"
+        return self._criteria
 
     @property
     def effects(self) -> Effects:
-        """Those of attribution, once it is done; none where nobody asked."""
-        return NOT_ASKED if self._attributing is None else self._attributing.effects
+        """Effects from attribution once it is done; empty if nobody asked for them."""
+        return NOT_ASKED if self._attribution is None else self._attribution.effects
 
     def ask(self, task: int) -> Task | None:
-        """The next task, under the id `task`."""
+        """Returns the next task, with the id `task`, or None if no block is ready."""
         return (
-            self.screening.ask(task) if self._attributing is None else self._attributing.ask(task)
+            self.screening.ask(task) if self._attribution is None else self._attribution.ask(task)
         )
 
     def tell(self, event: Screened | Attributed) -> list[Record]:
-        """Takes what was seen."""
+        """Takes an event; returns the records that follow when a stage ends."""
         if isinstance(event, Attributed):
-            assert self._attributing is not None, "screening comes first"
+            assert self._attribution is not None, "screening comes first"
             return (
-                [self._attributing.weighed]
-                if self._attributing.tell(event) and self._attributing.done
+                [self._attribution.record]
+                if self._attribution.tell(event) and self._attribution.done
                 else []
             )
         if not self.screening.tell(event) or not self.screening.done:
             return []
-        self._standards = Criteria(
+        self._criteria = Criteria(
             self.screening, self._pairs, self._test, self._these_pairs, self._fitting, self._rule
         )
-        self.scored = scored(self._rule.score, self.screening, self._pairs)
+        self.score_scale = score_scale(self._rule.score, self.screening, self._pairs)
         if self._plan is not None:
-            self._attributing = AttributionStage(
+            self._attribution = AttributionStage(
                 self._plan, self.screening.usable("fit"), self._pairs
             )
         return [replace(self.screening.blocked(), counts=self.counts)]
 
     @property
     def counts(self) -> tuple[PairCount, ...]:
-        """What became of every pair for every variable, once screening is over."""
-        return counts_after(
+        """Number of pairs used or left out for every variable, by reason, once screening is
+        over.
+        """
+        return count_pairs(
             self._pairs, self.screening, self._rule.kinds == "change", self._left_out
         )
 
-    def again(self, event: Lost | Failed) -> None:
-        """A task was lost or raised: if it was of ours, it goes out once more. Raises:
-        SearchFailedError after three attempts."""
+    def requeue(self, event: Lost | Failed) -> None:
+        """Queues the block of a lost or failed task again; ignores tasks of later stages.
+
+        Raises:
+            SearchFailedError: this was the third failed attempt.
+        """
         for queue in self._queues:
-            queue.again(event)
+            queue.requeue(event)
 
     @property
     def _queues(self) -> list[BlockQueue]:
         return [
             self.screening.queue,
-            *([] if self._attributing is None else [self._attributing.queue]),
+            *([] if self._attribution is None else [self._attribution.queue]),
         ]

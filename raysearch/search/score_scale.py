@@ -1,45 +1,40 @@
-"""Scores of an answer: numbers beside the output, of each pair and variable; which of them a test
-may be on, and how it reads them.
+"""The scale on which a test reads its score: from a job's score to numbers in [0, 1].
 
-    probability       of the counterfactual answer, in [0, 1]
-    logit_difference  logit of the counterfactual minus logit of the base's answer
-    kl                of the model's answers from the counterfactual alone: -ln of its probability, in nats
-    squared_error     summed over all answers: (probability - 1 for the counterfactual, else 0)^2, in [0, 2]
+`core/choices.py` says what each score is. A test uses `probability` unchanged, or the logit
+difference d on one scale for the whole job, clipped to [0, 1]:
 
-A test is on `probability` as it is, or on the logit difference d on one scale for the whole job,
-clipped to [0, 1]:
+    (d + scale) / (2 scale)
 
-    (d + scale) / (2 scale),   scale = the mean of -d without intervention, over fit pairs that are solved, variables that change them
+where scale is the mean of -d without intervention, over the fit pairs that the model solves and the
+variables that change them. So 0 means as far towards the base's answer as the model goes by itself,
+1 as far towards the counterfactual, and 1/2 undecided between them.
 
-so that 0 is as far for the base's answer as the model goes by itself, 1 as far for the
-counterfactual, 1/2 undecided between them. Invariants: the journal has what the engine saw; the
-scale follows from the screening in the journal, so that a resumed run has the same.
+Invariants: the journal has the engine's numbers; the scale follows from the screening in the
+journal, so that a resumed run has the same.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from raysearch.core.choices import TestedScore
 from raysearch.core.events import Measured
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import Screening
 
-ScoreName = Literal["logit_difference", "probability", "kl", "squared_error"]
-TestedScore = Literal["matches", "probability", "logit_difference"]
-"""What a test may be on."""
-
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """The score that a test is on. `scale`: of a logit difference, more than 0."""
+class ScoreScale:
+    """The score that a test is on, and its scale: the divisor of a logit difference, more than
+    0.
+    """
 
     name: TestedScore
     scale: float | None = None
 
     def of(self, seen: Measured, variable: str) -> tuple[float, ...]:
-        """In [0, 1], of each pair of an observation."""
+        """Returns the scaled score in [0, 1] of each pair of an observation."""
         assert seen.scores is not None, (
             f"the test is on {self.name}, and {seen.intervention} was measured without"
         )
@@ -49,14 +44,17 @@ class Scored:
         return tuple(min(max((d + self.scale) / (2 * self.scale), 0.0), 1.0) for d in values)
 
 
-def scored(
-    judged: TestedScore, screening: Screening, pairs: Mapping[int, ExpectedAnswers]
-) -> Scored | None:
-    """What the test of a job is on, once screening is over; None: matches. Raises: PairsError where
-    there is no scale."""
-    if judged == "matches":
+def score_scale(
+    tested: TestedScore, screening: Screening, pairs: Mapping[int, ExpectedAnswers]
+) -> ScoreScale | None:
+    """Returns the score that a job's test is on once screening is over; None for matches.
+
+    Raises:
+        PairsError: the logit difference has no scale.
+    """
+    if tested == "matches":
         return None
-    return Scored(judged, _scale(screening, pairs) if judged == "logit_difference" else None)
+    return ScoreScale(tested, _scale(screening, pairs) if tested == "logit_difference" else None)
 
 
 def _scale(screening: Screening, pairs: Mapping[int, ExpectedAnswers]) -> float:

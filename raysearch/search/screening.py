@@ -1,8 +1,8 @@
-"""Screening: which pairs the model solves without intervention, decided once and for all.
+"""Screening: finds out which pairs the model solves without intervention.
 
-A split wants a number of solved pairs. Pairs are screened in their fixed order, in rounds: as many
-as are still missing, until there are enough or none is left. Invariants: which pairs are used is a
-function of the pairs' order and the model's outputs alone.
+Each split needs a number of solved pairs. Pairs are screened in their fixed order, in rounds: as
+many as are still missing, until there are enough or none is left. Invariants: which pairs are used
+is a function of the pairs' order and the model's outputs alone.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,13 @@ from raysearch.search.pair_blocks import EVEN_BLOCK, ExpectedAnswers, cut_at_loo
 
 @dataclass(frozen=True, slots=True)
 class ScreeningPlan:
-    """How many solved pairs each split wants, how many of the test pairs the test may use; only
-    solved pairs or all.
+    """The number of solved pairs that each split needs, and the use of test pairs.
 
-    `left_out`: pairs that never got here. `at_looks`: test pairs are cut where the sequential test
-    looks; else evenly.
+    Args:
+        max_pairs: the most test pairs that the test may use.
+        solved_only: whether pairs that the model does not solve are left out.
+        at_looks: cut test pairs where the sequential test looks; otherwise evenly.
+        left_out: counts of pairs that were dropped before screening.
     """
 
     wanted: Mapping[Split, int]
@@ -32,9 +34,10 @@ class ScreeningPlan:
 
 
 @dataclass
-class _Part:
-    """One split under way: pairs in order, how far they have been asked for, how many are usable so
-    far."""
+class _SplitProgress:
+    """Screening of one split: its pairs in order, how many have been asked for, and those usable so
+    far.
+    """
 
     split: Split
     order: tuple[int, ...]
@@ -45,14 +48,13 @@ class _Part:
 
 
 class Screening:
-    """A small brain: tasks out, Screened in, Blocked at the end. `queue`: of the blocks that are to
-    be screened."""
+    """Hands out screening tasks, takes `Screened` events, and returns `Blocked` at the end."""
 
     def __init__(self, pairs: Mapping[int, ExpectedAnswers], plan: ScreeningPlan) -> None:
         self._pairs = pairs
         self._plan = plan
         self._parts = [
-            _Part(
+            _SplitProgress(
                 split,
                 tuple(i for i, e in pairs.items() if e.split == split),
                 plan.wanted.get(split, 0),
@@ -70,13 +72,13 @@ class Screening:
         return self.queue.empty
 
     def ask(self, task: int) -> Task | None:
-        """The next task, under the id `task`, if a block is ready to go out."""
+        """Returns the next task, with the id `task`, or None if no block is ready."""
         block = self.queue.ask(task)
         return None if block is None else Task(task, "screen", (), (block,))
 
     def tell(self, event: Screened) -> bool:
-        """Takes the outputs of a block; False where they were known already."""
-        if not self.queue.told(event.task, event.split, event.block, event.pairs):
+        """Stores the outputs of a block; returns False if they were known already."""
+        if not self.queue.receive(event.task, event.split, event.block, event.pairs):
             return False
         for i, pair in enumerate(event.pairs):
             self._seen[pair] = event.base[i], {name: ids[i] for name, ids in event.sources.items()}
@@ -91,7 +93,7 @@ class Screening:
         return True
 
     def blocked(self) -> Blocked:
-        """Which pairs are solved and which block each came to."""
+        """Returns which pairs are solved and the block of each."""
         assert self.done
         place = {
             pair: block.index
@@ -102,7 +104,7 @@ class Screening:
         return Blocked(tuple(self._screened(pair, place.get(pair)) for pair in self._pairs))
 
     def blocks(self, split: Split) -> tuple[Block, ...]:
-        """The blocks of evidence of a split, once screening is done."""
+        """Returns the blocks of evidence of a split, once screening is done."""
         if split not in self._blocks:
             assert self.done
             pairs = self.usable(split)
@@ -115,21 +117,24 @@ class Screening:
         return self._blocks[split]
 
     def usable(self, split: Split) -> tuple[int, ...]:
-        """The pairs of a split that evidence may come from, in order."""
+        """Returns the pairs of a split that evidence may come from, in order."""
         part = next(p for p in self._parts if p.split == split)
         return tuple(part.usable[: part.wanted])
 
     def output(self, pair: int) -> Ids | None:
-        """The model's own output on a pair's base; None where it was not screened."""
+        """Returns the model's output on a pair's base without intervention; None if it was not
+        screened.
+        """
         return self._seen[pair][0] if pair in self._seen else None
 
     def differences(self, pair: int) -> Mapping[str, float]:
-        """The logit differences of a fit pair's base without intervention, by variable, where the
-        job declares them."""
+        """Returns the logit differences of a fit pair without intervention, by variable; empty if
+        the job declares none.
+        """
         return self._differences.get(pair, {})
 
     def solved(self, pair: int) -> bool:
-        """Whether base and sources are right without intervention."""
+        """Whether the model answers base and sources correctly without intervention."""
         base, sources = self._seen[pair]
         e = self._pairs[pair]
         return e.read(base) == e.base and all(
@@ -137,16 +142,16 @@ class Screening:
         )
 
     def base_solved(self, pair: int) -> bool:
-        """Whether the base of a screened pair is right without intervention."""
+        """Whether the model answers the base of a screened pair correctly without intervention."""
         e = self._pairs[pair]
         return e.read(self._seen[pair][0]) == e.base
 
     def is_usable(self, pair: int) -> bool:
-        """Whether evidence may come from a screened pair, as far as the model's own outputs go."""
+        """Whether evidence may come from a screened pair, judged by the model's outputs alone."""
         return not self._plan.solved_only or self.solved(pair)
 
     def counts(self, split: Split) -> tuple[int, int, int]:
-        """(screened, solved, wanted) of a split."""
+        """Returns (screened, solved, wanted) of a split."""
         part = next(p for p in self._parts if p.split == split)
         done = [p for p in part.order[: part.asked] if p in self._seen]
         return len(done), sum(self.solved(p) for p in done), part.wanted
@@ -161,7 +166,7 @@ class Screening:
             part.blocks += len(new)
             self.queue.add(new)
 
-    def _collect(self, part: _Part) -> None:
+    def _collect(self, part: _SplitProgress) -> None:
         screened = part.order[: part.asked]
         part.usable = [p for p in screened if self.is_usable(p)]
 

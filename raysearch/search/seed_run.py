@@ -1,8 +1,7 @@
-"""A fit on its way: one seed of one intervention, how far it has come, and those that train
-together.
+"""The training run of one seed of one intervention, and groups of runs that train in one batch.
 
-Invariants: what it begins from follows from what was told of it alone; companies are of those that
-are alike.
+Invariants: the start of a run follows from the events of that run and of the larger rotation alone;
+a group holds runs of similar interventions.
 """
 
 import math
@@ -17,14 +16,16 @@ from raysearch.core.rotations import size_of_rotation
 
 @dataclass(eq=False, slots=True)
 class SeedRun:
-    """A seed on its way. `larger`: the rotation within which it begins, once that has ended."""
+    """The training run of a seed; `larger` is the run of the larger rotation within which it
+    starts.
+    """
 
     intervention: Intervention
     seed: int
     last: Fitted | None = None
     status: FitStatus | None = None
     failure: str | None = None
-    strikes: int = 0
+    failed_attempts: int = 0
     seen: dict[int, Fitted] = field(default_factory=dict)
     queued: set[int] = field(default_factory=set)
     larger: "SeedRun | None" = field(default=None, compare=False, repr=False)
@@ -42,7 +43,7 @@ class SeedRun:
         return self.status is not None or self.failure is not None
 
     def had_ended(self, step: int) -> bool:
-        """Whether it had at `step`: a replay may know already what came after."""
+        """Whether the run had ended at `step`: in a replay, later events may be known already."""
         return self.failure is not None or (self.status is not None and self.step <= step)
 
     @property
@@ -55,7 +56,7 @@ class SeedRun:
 
     @property
     def start(self) -> str | None:
-        """The digest of what it begins within; None where it begins at random."""
+        """Digest of the rotation within which the run starts; None if it starts at random."""
         larger = self.larger
         return (
             None
@@ -63,21 +64,21 @@ class SeedRun:
             else larger.last.fit
         )
 
-    def begin_anew(self) -> None:
-        """As if it had never begun."""
+    def reset(self) -> None:
+        """Forgets all progress, so that the run starts again."""
         self.last = self.status = self.failure = None
-        self.strikes, self.seen, self.queued = 0, {}, set()
+        self.failed_attempts, self.seen, self.queued = 0, {}, set()
 
     def seed_at(self, step: int) -> Seed:
-        """As it is to be taken on from `step`."""
+        """Returns the seed with the state from which training continues at `step`."""
         if step == 0:
             return Seed(self.intervention, self.seed, start=self.start)
         before = next((e for e in self.seen.values() if e.last == step), None)
         return Seed(self.intervention, self.seed, None if before is None else before.state)
 
     @property
-    def merit(self) -> tuple[float, float, int]:
-        """The lower the better: validation IIA first, then its loss, then the seed."""
+    def rank(self) -> tuple[float, float, int]:
+        """Sort key, best first: validation IIA (higher is better), validation loss, seed."""
         assert self.last is not None
         iia, loss = self.last.validation_iia, self.last.validation_loss
         return (1.0 if iia is None else -iia, math.inf if loss is None else loss, self.seed)
@@ -85,7 +86,7 @@ class SeedRun:
 
 @dataclass
 class SeedGroup:
-    """Fits that train together through one stretch."""
+    """Runs that train together through one stretch of steps."""
 
     fits: list[SeedRun]
     steps: tuple[int, int]
@@ -94,10 +95,12 @@ class SeedGroup:
 
 
 def batch_groups(fits: Sequence[SeedRun], size: int) -> list[list[SeedRun]]:
-    """Groups of `size`: alike ones together, for they share what is run (position first: rows of
-    one length)."""
+    """Splits runs into groups of `size`, with similar ones together.
 
-    def place(fit: SeedRun) -> tuple[object, ...]:
+    They share forward passes, most of all at one position, where rows have one length.
+    """
+
+    def sort_key(fit: SeedRun) -> tuple[object, ...]:
         site = fit.intervention.units[0].site
         return (
             fit.intervention.control or "",
@@ -108,5 +111,5 @@ def batch_groups(fits: Sequence[SeedRun], size: int) -> list[list[SeedRun]]:
             fit.seed,
         )
 
-    ordered = sorted(fits, key=place)
+    ordered = sorted(fits, key=sort_key)
     return [ordered[at : at + size] for at in range(0, len(ordered), size)]

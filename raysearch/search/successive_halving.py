@@ -1,77 +1,50 @@
-"""Training: which seeds of which interventions are fit, in what company, for how many steps; a
-brain without I/O.
+"""Successive halving: which seeds of which interventions are trained, in which batches, for how
+many steps.
 
-A fit is done in stretches of steps. After each, its state is kept, so that what is lost is no more
-than a stretch and a fit that was killed goes on to the same tensors. At a *rung* all seeds that
-have come so far are compared (successive halving: Jamieson & Talwalkar, 2016) and the hopeless ones
-go no further; what they have become is tested like every other, so that no verdict is guessed.
+It has no I/O. A fit is trained in stretches of steps. Its state is stored after each, so that a
+loss costs at most one stretch and an interrupted fit continues to the same tensors. At a *rung* all
+seeds that have come so far are compared (Jamieson & Talwalkar, 2016), and hopeless ones are
+dropped; what a dropped seed has learned is still tested, so that no verdict is guessed.
 
-By a warm start a rotation begins within the next larger one of its unit, variable and seed: sizes
-then race one after the other, from the largest downwards, each against its like. Where the larger
-one has failed, the smaller one begins at random.
+With a warm start, a rotation starts within the next larger one of its unit, variable and seed:
+sizes are trained one after the other, largest first, and compete within their size only. If the
+larger one has failed, the smaller one starts at random.
 
-Invariants: who is trained in whose company, and who is dropped, follows from what closed rungs have
-shown, never from the order of arrival or the loss of nodes (what fails, or takes workers with it,
-goes on in smaller company); every seed ends in `Concluded` or in a failure; the first answer for a
-stretch wins; strikes are counted from the events alone, so that a replay counts the same; an event
-costs what its own task has of seeds, and only the close of a rung looks at all that race.
+Invariants: batches and drops follow from the closed rungs, never from the order of arrival or the
+loss of nodes (runs that fail, or are lost with their workers, continue in smaller batches); every
+seed ends in `Concluded` or in a failure; the first result of a stretch wins; failed attempts are
+counted from the events alone, so that a replay counts the same; the cost of an event depends on the
+number of seeds in its task, and only closing a rung looks at all runs in the race.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from raysearch.core.events import Block, Failed, Fitted, Lost, Task
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Concluded, FitStatus, Record, Trained
-from raysearch.core.rotations import is_closed, is_rotation, of_any_size
+from raysearch.core.rotations import is_closed_form, is_rotation, without_size
 from raysearch.search.seed_run import SeedGroup, SeedRun, batch_groups
 
 ATTEMPTS = 3
-"""That a single seed gets for a stretch."""
-
-
-@dataclass(frozen=True, slots=True)
-class FitPlan:
-    """`steps` of training for each of `seeds`, state kept `saves` times; at `rungs` steps the
-    hopeless are dropped.
-
-    A seed is hopeless where it is not among the best `keep` of its variable's, by validation IIA,
-    and below `enough`. `together`: so many train in one batch. `warm_start`: smaller rotations
-    begin within larger ones.
-    """
-
-    steps: int
-    seeds: tuple[int, ...]
-    saves: int
-    rungs: tuple[int, ...]
-    keep: float
-    enough: float
-    together: int
-    warm_start: bool
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """The steps at which stretches end."""
-        saves = {self.steps * (i + 1) // self.saves for i in range(self.saves)}
-        return tuple(sorted((saves | set(self.rungs) | {self.steps}) - {0}))
-
-
-NOTHING = FitPlan(
-    steps=0, seeds=(), saves=0, rungs=(), keep=1.0, enough=0.0, together=1, warm_start=False
-)
-"""Where no subspace is fit."""
+"""Failed attempts at a stretch after which a single seed has failed."""
 
 
 class SuccessiveHalving:
-    """Interventions in; tasks out; what came of each in `best`."""
+    """Takes interventions, hands out fit tasks, and returns the best seed of each in `best`.
 
-    def __init__(self, plan: FitPlan, blocks: tuple[Block, ...]) -> None:
-        self._plan = plan
+    A seed is hopeless at a rung if it is not among the best share `keys.keep` of its variable's
+    seeds, by validation IIA, and its IIA is below `enough`.
+    """
+
+    def __init__(self, keys: FitKeys, enough: float, blocks: tuple[Block, ...]) -> None:
+        self._keys, self._enough = keys, enough
         self._blocks = blocks
         self._fits: dict[str, SeedRun] = {}
-        self._of: dict[str, list[SeedRun]] = {}
+        self._seeds_of: dict[str, list[SeedRun]] = {}
         self._ready: deque[SeedGroup] = deque()
         self._out: dict[int, SeedGroup] = {}
         self._racing: dict[str, SeedRun] = {}
@@ -80,13 +53,13 @@ class SuccessiveHalving:
         self._later: list[SeedRun] = []
         self._rung = 0
         self._sizes: dict[tuple[Intervention, int], list[SeedRun]] = {}
-        self._going = 0
+        self._running = 0
         self._ended: list[str] = []
 
     @property
-    def going(self) -> int:
-        """Seeds that have not ended."""
-        return self._going
+    def running(self) -> int:
+        """Number of seeds that have not ended."""
+        return self._running
 
     @property
     def queued(self) -> int:
@@ -97,164 +70,184 @@ class SuccessiveHalving:
         return len(self._out)
 
     def add(self, interventions: Sequence[Intervention]) -> None:
-        """Those of one generation. What has no steps has no seeds either."""
-        closed = [SeedRun(i, 0) for i in interventions if is_closed(i)]
+        """Adds the interventions of one generation; those with a closed form get a single run
+        without steps.
+        """
+        closed = [SeedRun(i, 0) for i in interventions if is_closed_form(i)]
         trained = [
-            SeedRun(i, seed) for i in interventions if not is_closed(i) for seed in self._plan.seeds
+            SeedRun(i, seed)
+            for i in interventions
+            if not is_closed_form(i)
+            for seed in self._keys.seeds
         ]
         for fit in (*closed, *trained):
             assert fit.key not in self._fits, "an intervention is fit once"
             self._fits[fit.key] = fit
-            self._of.setdefault(fit.intervention.id, []).append(fit)
-            self._going += 1
-        if self._plan.warm_start:
+            self._seeds_of.setdefault(fit.intervention.id, []).append(fit)
+            self._running += 1
+        if self._keys.warm_start:
             self._link([fit for fit in trained if is_rotation(fit.intervention)])
         self._queue_closed(closed)
         self._waiting += trained
         self._start_race()
 
-    def again(self, interventions: Sequence[str]) -> None:
-        """Those of which nothing came, by id, begin anew: in races of their own, once nobody else
-        waits, so that no company changes."""
-        again = {fit.key: fit for name in interventions for fit in self._of[name]}
+    def retry(self, interventions: Sequence[str]) -> None:
+        """Restarts failed interventions, by id.
+
+        They race among themselves after all others, so that existing batches keep their members.
+        """
+        restarted = {fit.key: fit for name in interventions for fit in self._seeds_of[name]}
         for group in self._ready:
-            group.fits = [f for f in group.fits if f.key not in again]
+            group.fits = [f for f in group.fits if f.key not in restarted]
         for fit in self._fits.values():
             if (
                 fit.larger is not None
-                and fit.larger.key in again
-                and fit.key not in again
+                and fit.larger.key in restarted
+                and fit.key not in restarted
                 and fit not in self._waiting
             ):
-                fit.larger = None  # it has begun at random
-        for fit in again.values():
+                fit.larger = None  # it has started at random
+        for fit in restarted.values():
             assert fit.failure is not None, (fit.key, "has not failed")
-            fit.begin_anew()
-            self._going += 1
-        self._queue_closed([f for f in again.values() if is_closed(f.intervention)])
-        self._later += [f for f in again.values() if not is_closed(f.intervention)]
+            fit.reset()
+            self._running += 1
+        self._queue_closed([f for f in restarted.values() if is_closed_form(f.intervention)])
+        self._later += [f for f in restarted.values() if not is_closed_form(f.intervention)]
         self._start_race()
 
     def _queue_closed(self, fits: Sequence[SeedRun]) -> None:
-        for group in batch_groups(fits, self._plan.together):
+        for group in batch_groups(fits, self._keys.together):
             self._ready.append(SeedGroup(group, (0, 0)))
 
     def _link(self, rotations: Sequence[SeedRun]) -> None:
-        """Each to the next larger of its unit, variable and seed, of this generation or one before."""
+        """Links each rotation to the next larger one of its unit, variable and seed, of any
+        generation so far.
+        """
         for fit in rotations:
-            self._sizes.setdefault((of_any_size(fit.intervention), fit.seed), []).append(fit)
+            self._sizes.setdefault((without_size(fit.intervention), fit.seed), []).append(fit)
         for fit in rotations:
-            alike = self._sizes[of_any_size(fit.intervention), fit.seed]
+            alike = self._sizes[without_size(fit.intervention), fit.seed]
             above = [f for f in alike if f.size > fit.size]
             fit.larger = min(above, key=lambda f: f.size, default=None)
 
     def ask(self, task: int) -> Task | None:
-        """The next task, under the id `task`."""
+        """Returns the next task, with the id `task`, or None if nothing can be trained now."""
         while self._ready:
             group = self._ready.popleft()
             group.fits = [f for f in group.fits if f.failure is None]
-            if all(group.steps[0] in f.seen for f in group.fits):  # told by a replay, or late
-                self._go_on(group.fits, group.steps[1])
+            if all(group.steps[0] in f.seen for f in group.fits):  # reported in a replay, or late
+                self._queue_from(group.fits, group.steps[1])
                 continue
             self._out[task] = group
-            # Those already told too: company is part of the numbers.
+            # Seeds that have reported already stay in: the batch is part of the numbers.
             seeds = tuple(f.seed_at(group.steps[0]) for f in group.fits)
             distinct = tuple(dict.fromkeys(f.intervention for f in group.fits))
             return Task(task, "fit", distinct, self._blocks, group.attempt, seeds, group.steps)
         return None
 
     def tell(self, event: Fitted) -> tuple[list[Record], bool]:
-        """What follows from an answer, and whether it contradicts the first one."""
+        """Returns the records that follow from a result, and whether it contradicts the first
+        one.
+        """
         fit = self._fits[event.key]
         event = replace(
             event, tensors={}
-        )  # they are kept beside the journal; all that was fit does not fit into memory
-        notes: list[Record] = []
+        )  # they are stored beside the journal; all of them do not fit into memory
+        records: list[Record] = []
         first = fit.seen.get(event.first)
         if first is None and not fit.ended:
             assert event.first == fit.step, (fit.key, "goes on from", fit.step, "not", event.first)
             fit.last = fit.seen[event.first] = event
-            fit.strikes = 0
-            notes.append(Trained(event, 0 if is_closed(fit.intervention) else self._rung))
-            if event.stopped or event.last >= self._plan.steps or is_closed(fit.intervention):
-                self._conclude(fit, "stopped" if event.stopped else "done", notes)
+            fit.failed_attempts = 0
+            records.append(Trained(event, 0 if is_closed_form(fit.intervention) else self._rung))
+            if event.stopped or event.last >= self._keys.steps or is_closed_form(fit.intervention):
+                self._conclude(fit, "stopped" if event.stopped else "done", records)
             elif fit.step >= self._next_rung():
                 self._behind.discard(fit.key)
         self._settle(event.task)
-        self._close_rung(notes)
-        return notes, first is not None and first.fit != event.fit
+        self._close_rung(records)
+        return records, first is not None and first.fit != event.fit
 
-    def lost(self, event: Lost) -> list[Record]:
-        """A task whose worker went away goes out again; in halves where it took two with it. Not
-        every loss counts."""
-        notes: list[Record] = []
-        if event.counts and len(event.group) == 1:
-            self._strike(event.group[0], f"{event.message} ({event.cause})", notes)
+    def on_lost(self, event: Lost) -> list[Record]:
+        """Queues a lost task again; in halves if it was lost with two workers. Not every loss
+        counts.
+        """
+        records: list[Record] = []
+        if event.counts_as_attempt and len(event.group) == 1:
+            self._count_failure(event.group[0], f"{event.message} ({event.cause})", records)
         group = self._out.pop(event.task, None)
         if group is not None:
-            group.losses += event.counts
-            self._again(group, group.losses >= 2)
-        return notes
+            group.losses += event.counts_as_attempt
+            self._requeue(group, group.losses >= 2)
+        return records
 
-    def failed(self, event: Failed) -> list[Record]:
-        """Of a single seed: it goes out again by itself, three times in all. Of a whole task: it
-        goes out in halves."""
-        notes: list[Record] = []
+    def on_failed(self, event: Failed) -> list[Record]:
+        """Queues a failed seed by itself, three times in all; a task that failed as a whole, in
+        halves.
+        """
+        records: list[Record] = []
         reason = f"{event.error_type}: {event.message}"
         if event.intervention is not None:
-            self._strike(event.intervention, reason, notes)
+            self._count_failure(event.intervention, reason, records)
         elif len(event.group) == 1:
-            self._strike(event.group[0], reason, notes)
+            self._count_failure(event.group[0], reason, records)
         group = self._out.get(event.task)
         if group is None:
-            return notes
+            return records
         if event.intervention is None:
             del self._out[event.task]
-            self._again(group, True)
-            return notes
+            self._requeue(group, True)
+            return records
         fit = self._fits[event.intervention]
-        if fit not in group.fits:  # told before: it goes out by itself already
-            return notes
+        if fit not in group.fits:  # reported before: it is queued by itself already
+            return records
         group.fits.remove(fit)
         self._settle(event.task)
-        self._again(SeedGroup([fit], group.steps, group.attempt), True)
-        return notes
+        self._requeue(SeedGroup([fit], group.steps, group.attempt), True)
+        return records
 
     def best(self, intervention: str) -> Fitted | None:
-        """What came of an intervention, by its id: the best of its seeds, by validation. None where
-        all failed. All have ended."""
-        done = [f for f in self._of[intervention] if f.status is not None]
-        return min(done, key=lambda f: f.merit).last if done else None
+        """Returns the last event of the best seed of an intervention, by validation; None if all
+        failed.
+
+        All seeds must have ended.
+        """
+        done = [f for f in self._seeds_of[intervention] if f.status is not None]
+        return min(done, key=lambda f: f.rank).last if done else None
 
     def seeds(self, intervention: str) -> list[Fitted]:
-        """What came of each seed that did not fail."""
+        """Returns the last event of each seed that did not fail."""
         return [
-            f.last for f in self._of[intervention] if f.status is not None and f.last is not None
+            f.last
+            for f in self._seeds_of[intervention]
+            if f.status is not None and f.last is not None
         ]
 
     def ended(self) -> list[str]:
-        """The ids of the interventions all of whose seeds have ended since this was asked last, in
-        that order."""
+        """Returns the ids of the interventions whose seeds have all ended since the last call, in
+        that order.
+        """
         ended, self._ended = self._ended, []
         return ended
 
     def failure(self, intervention: str) -> str:
-        """Why nothing came of an intervention."""
-        return next(f.failure for f in self._of[intervention] if f.failure is not None)
+        """Returns why no seed of an intervention succeeded."""
+        return next(f.failure for f in self._seeds_of[intervention] if f.failure is not None)
 
-    def _strike(self, key: str, reason: str, notes: list[Record]) -> None:
-        """Counts a failed attempt of a single seed, of whatever driver: after three in a row it has
-        failed."""
+    def _count_failure(self, key: str, reason: str, records: list[Record]) -> None:
+        """Counts a failed attempt of a single seed, in this process or an earlier one; it fails
+        after three in a row.
+        """
         fit = self._fits.get(key)
         if fit is None or fit.ended:
             return
-        fit.strikes += 1
-        if fit.strikes >= ATTEMPTS:
+        fit.failed_attempts += 1
+        if fit.failed_attempts >= ATTEMPTS:
             fit.failure = reason
             self._end(fit)
-            self._close_rung(notes)
+            self._close_rung(records)
 
-    def _again(self, group: SeedGroup, halve: bool) -> None:
+    def _requeue(self, group: SeedGroup, halve: bool) -> None:
         group.attempt += 1
         if len(group.fits) == 1 or not halve:
             self._ready.append(group)
@@ -264,31 +257,31 @@ class SuccessiveHalving:
             self._ready.append(SeedGroup(half, group.steps, group.attempt, min(group.losses, 1)))
 
     def _settle(self, task: int) -> None:
-        """A task all of whose seeds have answered is over; those that have more of this rung before
-        them go on together."""
+        """Ends a task whose seeds have all reported, and queues the next stretch of those that need
+        one.
+        """
         group = self._out.get(task)
         if group is not None and all(group.steps[0] in f.seen for f in group.fits):
             del self._out[task]
-            self._go_on(group.fits, group.steps[1])
+            self._queue_from(group.fits, group.steps[1])
 
-    def _go_on(self, fits: Sequence[SeedRun], step: int) -> None:
-        """Queues the stretch from `step` on, once, unless a rung is to be waited for."""
+    def _queue_from(self, fits: Sequence[SeedRun], step: int) -> None:
+        """Queues the stretch that starts at `step`, once, unless the runs must wait for a rung."""
         left = [f for f in fits if not f.had_ended(step) and step not in f.queued]
         if left and step < self._next_rung():
-            end = next(e for e in self._plan.ends if e > step)
+            end = next(e for e in self._keys.ends if e > step)
             self._ready.appendleft(
                 SeedGroup(left, (step, end))
-            )  # who has begun is brought to the end, so that verdicts fall early
+            )  # finish what has started, so that verdicts come early
             for fit in left:
                 fit.queued.add(step)
 
     def _next_rung(self) -> int:
-        rungs = (*sorted(self._plan.rungs), self._plan.steps)
+        rungs = (*sorted(self._keys.rungs), self._keys.steps)
         return rungs[min(self._rung, len(rungs) - 1)]
 
     def _start_race(self) -> None:
-        """Those that wait and may start do so together, once nobody is on the way: a race is closed
-        before the next begins."""
+        """Starts a race among the waiting runs that may start, once the race before has ended."""
         if self._racing or not (self._waiting or self._later):
             return
         waiting = self._waiting if any(f.may_start for f in self._waiting) else self._later
@@ -296,28 +289,29 @@ class SuccessiveHalving:
         waiting[:] = [f for f in waiting if not f.may_start]
         self._behind = set(self._racing)
         assert self._racing, "the largest of those that wait may start"
-        for group in reversed(batch_groups(list(self._racing.values()), self._plan.together)):
-            self._go_on(group, 0)
+        for group in reversed(batch_groups(list(self._racing.values()), self._keys.together)):
+            self._queue_from(group, 0)
 
-    def _close_rung(self, notes: list[Record]) -> None:
-        """Once all that race have come to the rung: drops the hopeless, and lets the others go on."""
+    def _close_rung(self, records: list[Record]) -> None:
+        """Drops the hopeless runs and continues the others, once all runs have reached the rung."""
         if self._behind:
             return
         if self._racing:
             at = self._next_rung()
             for fit in self._hopeless(self._racing.values()):
-                self._conclude(fit, "dropped", notes)
+                self._conclude(fit, "dropped", records)
             self._rung += 1
             self._behind = {
                 key for key, fit in self._racing.items() if fit.step < self._next_rung()
             }
-            for group in reversed(batch_groups(list(self._racing.values()), self._plan.together)):
-                self._go_on(group, at)
+            for group in reversed(batch_groups(list(self._racing.values()), self._keys.together)):
+                self._queue_from(group, at)
         self._start_race()
 
     def _hopeless(self, left: Iterable[SeedRun]) -> list[SeedRun]:
-        """Of each variable's seeds (controls apart), those beyond the best share and below what is
-        enough."""
+        """Returns the runs beyond the best share of their variable (controls apart) and not good
+        enough.
+        """
         by_variable: dict[tuple[str | None, str | None], list[SeedRun]] = {}
         for fit in left:
             by_variable.setdefault(
@@ -325,32 +319,34 @@ class SuccessiveHalving:
             ).append(fit)
         hopeless = []
         for fits in by_variable.values():
-            kept = -int(-len(fits) * self._plan.keep // 1)
-            ranked = sorted(fits, key=lambda f: (f.merit, f.key))
-            hopeless += [f for f in ranked[kept:] if -f.merit[0] < self._plan.enough]
+            count = -int(-len(fits) * self._keys.keep // 1)
+            ranked = sorted(fits, key=lambda f: (f.rank, f.key))
+            hopeless += [f for f in ranked[count:] if -f.rank[0] < self._enough]
         return hopeless
 
-    def _conclude(self, fit: SeedRun, status: FitStatus, notes: list[Record]) -> None:
+    def _conclude(self, fit: SeedRun, status: FitStatus, records: list[Record]) -> None:
         assert fit.last is not None
         fit.status = status
-        notes.append(
-            Concluded(fit.last, 0 if is_closed(fit.intervention) else self._rung, status, fit.start)
+        records.append(
+            Concluded(
+                fit.last, 0 if is_closed_form(fit.intervention) else self._rung, status, fit.start
+            )
         )
         self._end(fit)
 
     def _end(self, fit: SeedRun) -> None:
-        """It has ended just now: what is counted of those that go on is without it."""
-        self._going -= 1
+        """Removes a run that has just ended from the counts."""
+        self._running -= 1
         self._racing.pop(fit.key, None)
         self._behind.discard(fit.key)
-        if all(f.ended for f in self._of[fit.intervention.id]):
+        if all(f.ended for f in self._seeds_of[fit.intervention.id]):
             self._ended.append(fit.intervention.id)
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
         places = [f.key for g in (*self._ready, *self._out.values()) for f in g.fits]
-        assert all(a < b for a, b in pairwise(self._plan.ends)), self._plan
-        assert self._going == sum(not fit.ended for fit in self._fits.values())
+        assert all(a < b for a, b in pairwise(self._keys.ends)), self._keys
+        assert self._running == sum(not fit.ended for fit in self._fits.values())
         assert not any(fit.ended for fit in self._racing.values())
         assert self._behind == {
             key for key, fit in self._racing.items() if fit.step < self._next_rung()

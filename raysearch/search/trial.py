@@ -1,5 +1,4 @@
-"""Lines: one intervention's way through the blocks of one split, with the hypotheses that live on
-it.
+"""A trial: one intervention on the blocks of one split, with the hypotheses that are tested by it.
 
 Invariants: blocks are counted in order, each once; a block is counted for a hypothesis only until
 its verdict; the first observation of a block wins.
@@ -17,84 +16,94 @@ from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import Counted, Decided, Reading, SetCount, VerdictName
 from raysearch.search.criteria import Criterion
 from raysearch.search.pair_blocks import ExpectedAnswers
-from raysearch.search.score_scale import Scored
+from raysearch.search.score_scale import ScoreScale
 from raysearch.stats.evidence import Evidence
 
 TrialKey = tuple[Split, str]
 """(split, key of the intervention)."""
 
-Taken = Literal["first", "repeat", "conflict"]
-"""What an observation is to its block: the first, the same once more, or one that says otherwise
-and is counted as a conflict."""
+ObservationStatus = Literal["first", "repeat", "conflict"]
+"""How an observation relates to its block: the first, an equal repeat, or a repeat with other
+outputs, which is counted as a conflict.
+"""
 
 
-AS_THEY_ARE: Mapping[Ids, Ids] = MappingProxyType({})
-"""Labels where none are arbitrary."""
+NO_RELABELLING: Mapping[Ids, Ids] = MappingProxyType({})
+"""Labels of every hypothesis but those of the control `arbitrary_labels`."""
 
 
 @dataclass(slots=True, eq=False)
 class HypothesisTest:
-    """A hypothesis that is being judged, or read on the holdout: its evidence on change pairs, and
-    what is reported beside.
+    """A hypothesis in the course of its test, or of its estimate on the holdout, with the evidence
+    so far.
 
-    `labels`: what a counterfactual is called instead, where labels are arbitrary. `reading`: what
-    it is read as beside the estimate. `unfiltered`: keep pairs count as evidence too. `sets`: the
-    evidence on each kind of pair, where kinds are told apart. `scored`: what the test is on (None:
-    matches). `sums`: of every score that was measured, over the pairs that count.
+    Args:
+        evidence: matches and scores on the pairs that count.
+        keep: the same on keep pairs.
+        copies: outputs on change pairs that equal an answer of the source.
+        labels: replacement labels for counterfactuals (control `arbitrary_labels`).
+        reading: the reading on the holdout that this is; None for the estimate itself.
+        unfiltered: whether keep pairs count as evidence too.
+        sets: evidence by kind of pair, if the problem tells kinds apart.
+        score_scale: the score that the test is on; None for matches.
+        sums: sum of every measured score over the pairs that count.
     """
 
     hypothesis: Hypothesis
     evidence: Evidence = Evidence()
     keep: Evidence = Evidence()
     copies: int = 0
-    labels: Mapping[Ids, Ids] = field(default_factory=lambda: AS_THEY_ARE)
+    labels: Mapping[Ids, Ids] = field(default_factory=lambda: NO_RELABELLING)
     reading: Reading | None = None
     unfiltered: bool = False
     sets: dict[str, Evidence] = field(default_factory=dict)
-    scored: Scored | None = None
+    score_scale: ScoreScale | None = None
     sums: dict[str, float] = field(default_factory=dict)
 
     def count(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> None:
-        """Adds one block. `pairs` are what the outputs are held against, in the observation's
-        order."""
+        """Adds one block of evidence; `pairs` are the expected answers in the observation's
+        order.
+        """
         variable = self.hypothesis.variable
-        scores = () if self.scored is None else self.scored.of(observation, variable)
+        ablates = self.hypothesis.intervention.is_ablation
+        scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
         counted: list[int] = []
-        kept: list[int] = []
+        keep_pairs: list[int] = []
         matches = keep_matches = 0
-        for at, (said, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
-            output = pair.read(said)
+        for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
+            output = pair.read(answer)
             wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
-            match, changes = output == wanted, wanted != pair.base
+            changes = wanted != pair.base
+            match = output != pair.base if ablates else output == wanted
             if changes:
                 self.copies += output in pair.sources.values()
             else:
-                kept.append(at)
+                keep_pairs.append(at)
                 keep_matches += match
             if changes or self.unfiltered:
                 counted.append(at)
                 matches += match
                 if pair.set is not None:
                     before = self.sets.get(pair.set, Evidence())
-                    self.sets[pair.set] = before.plus(1, match, scores[at : at + 1])
-        self.evidence = self.evidence.plus(len(counted), matches, _at(scores, counted))
-        self.keep = self.keep.plus(len(kept), keep_matches, _at(scores, kept))
-        for name, of in (observation.scores or {}).items():
+                    self.sets[pair.set] = before.add(1, match, scores[at : at + 1])
+        self.evidence = self.evidence.add(len(counted), matches, _select(scores, counted))
+        self.keep = self.keep.add(len(keep_pairs), keep_matches, _select(scores, keep_pairs))
+        for name, values in (observation.scores or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
-                of[variable][at] for at in counted
+                values[variable][at] for at in counted
             )
 
     def decided(
         self,
         verdict: VerdictName,
-        standard: Criterion,
+        criterion: Criterion,
         base_match: float | None,
         reason: str | None,
         fit: str | None,
     ) -> Decided:
-        """The verdict, with all that is told beside it."""
-        low, high = standard.change.interval(self.evidence)
-        up, down = standard.log_evidence(self.evidence, self.keep)
+        """Returns the record of a verdict."""
+        low, high = criterion.change.interval(self.evidence)
+        up, down = criterion.log_evidence(self.evidence, self.keep)
         return Decided(
             hypothesis=self.hypothesis,
             verdict=verdict,
@@ -111,11 +120,11 @@ class HypothesisTest:
             else down
             if verdict == "reject"
             else max(up, down),
-            claim=standard.change.claim,
+            claim=criterion.change.claim,
             reason=reason,
             fit=fit,
             sets=tuple(
-                SetCount(name, e.n, e.matches, *standard.interval_of(name, e), e.score)
+                SetCount(name, e.n, e.matches, *criterion.interval_of(name, e), e.score)
                 for name, e in sorted(self.sets.items())
             ),
             score=self.evidence.score,
@@ -128,36 +137,41 @@ class HypothesisTest:
         )
 
 
-def _at(scores: tuple[float, ...], places: Sequence[int]) -> tuple[float, ...]:
+def _select(scores: tuple[float, ...], places: Sequence[int]) -> tuple[float, ...]:
     return tuple(scores[at] for at in places) if scores else ()
 
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """An intervention on the blocks of a split. `cases` are the hypotheses on it that are still
-    open; without any it is closed.
+    """An intervention on the blocks of a split; it is closed when no hypothesis on it is open.
 
-    `strikes`: failed attempts at the next block, in a row. `careful`: it has failed, and goes out
-    one block at a time, so that what fails far ahead takes nothing from the blocks before.
-    `counted`: so many blocks are. `read`: what was counted, where somebody may still join: a
-    reading on the holdout, another variable whose control this is.
+    Args:
+        tests: the open hypotheses.
+        counted: number of blocks counted so far.
+        failed_attempts: failed attempts at the next block, in a row.
+        one_block: whether it runs one block at a time, because it has failed; so a failure far
+            ahead takes nothing from the blocks before.
+        observations: what was counted, if a hypothesis may still join (on the holdout, or a
+            control).
     """
 
     intervention: Intervention
     split: Split
     blocks: tuple[Block, ...]
-    cases: list[HypothesisTest]
+    tests: list[HypothesisTest]
     counted: int = 0
-    strikes: int = 0
-    careful: bool = False
-    read: list[Measured] = field(default_factory=list)
+    failed_attempts: int = 0
+    one_block: bool = False
+    observations: list[Measured] = field(default_factory=list)
     key: TrialKey = field(init=False)
     _first: list[int | None] = field(init=False, default_factory=list)
-    """Of each block that was seen, the hash of its first outputs: what is needed to know a repeat
-    that says otherwise."""
+    """Hash of the first outputs of each block that was seen: enough to recognise a repeat that
+    differs.
+    """
     _ahead: dict[int, Measured] = field(init=False, default_factory=dict)
-    """What was seen and is not counted yet. Nothing else is kept of the outputs: a million lines
-    live as long as the search."""
+    """Observations that are not counted yet. Outputs are dropped afterwards, since a search may
+    have a million trials.
+    """
     _conflicts: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,7 +179,7 @@ class Trial:
 
     @property
     def closed(self) -> bool:
-        return not self.cases
+        return not self.tests
 
     @property
     def exhausted(self) -> bool:
@@ -174,58 +188,61 @@ class Trial:
 
     @property
     def at_most(self) -> int:
-        """Pairs that may still be counted on it."""
+        """Number of pairs that may still be counted."""
         return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
 
     def has_seen(self, block: int) -> bool:
         return block < len(self._first) and self._first[block] is not None
 
     def unseen(self) -> tuple[Block, ...]:
-        """The run of blocks from the first that is not seen to the next that is."""
+        """Returns the run of blocks from the next to count up to the first that was seen."""
         start = self.counted
         end = start
         while end < len(self.blocks) and not self.has_seen(end):
             end += 1
         return self.blocks[start:end]
 
-    def take(self, observation: Measured) -> Taken:
-        """Takes note of an observation; keeps it where it is the first of its block."""
+    def take(self, observation: Measured) -> ObservationStatus:
+        """Stores an observation if it is the first of its block; returns how it relates to that
+        block.
+        """
         at = observation.block
         assert self.blocks[at].pairs == observation.pairs, (self.blocks[at], observation.pairs)
-        said = hash(observation.outputs)
+        output_hash = hash(observation.outputs)
         if self.has_seen(at):
-            if self._first[at] == said:
+            if self._first[at] == output_hash:
                 return "repeat"
             self._conflicts[at] = self._conflicts.get(at, 0) + 1
             return "conflict"
         self._first += [None] * (at + 1 - len(self._first))
-        self._first[at] = said
+        self._first[at] = output_hash
         if not self.closed:
             self._ahead[at] = observation
-            self.strikes = 0
+            self.failed_attempts = 0
         return "first"
 
     def next_counted(self) -> Counted | None:
-        """The next block's observation, in block order, if it is there and somebody still asks for
-        it."""
+        """Returns the next block's observation, in block order; None if it has not arrived."""
         observation = self._ahead.pop(self.counted, None)
         if observation is None:
             return None
         if self.split == "holdout" or self.intervention.control is not None:
-            self.read.append(observation)
+            self.observations.append(observation)
         self.counted += 1
         return Counted(observation, self._conflicts.get(observation.block, 0))
 
-    def again(self) -> None:
-        """As if it had never failed: what is not counted is to be seen anew, for nothing of it was
-        kept when the line was closed."""
+    def reopen(self) -> None:
+        """Forgets all failures; blocks that were not counted are measured again, since closing
+        dropped them.
+        """
         del self._first[self.counted :]
         self._ahead, self._conflicts = {}, {}
-        self.strikes, self.careful = 0, False
+        self.failed_attempts, self.one_block = 0, False
 
-    def drop(self, case: HypothesisTest) -> None:
-        """A hypothesis on it is decided. With the last one it is closed, and lets go of what it
-        need not know any more."""
-        self.cases.remove(case)
+    def drop(self, test: HypothesisTest) -> None:
+        """Removes a decided hypothesis; with the last one, drops the observations that nobody
+        needs.
+        """
+        self.tests.remove(test)
         if self.closed:
             self._ahead = {}

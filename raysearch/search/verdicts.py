@@ -1,7 +1,8 @@
-"""Verdicts: who is alive, what was decided, and which failures may be tried again.
+"""The verdicts of a search: which hypotheses are alive, which are decided, which failures may be
+retried.
 
-Invariants: a hypothesis is alive or decided, never both; controls count nowhere but among those
-alive; a failure that is withdrawn is alive again, with all the evidence that it had.
+Invariants: a hypothesis is alive or decided, never both; controls count only among those alive; a
+failure that is withdrawn is alive again, with all the evidence that it had.
 """
 
 from collections import Counter
@@ -15,14 +16,16 @@ from raysearch.search.trial import HypothesisTest, Trial
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A hypothesis that failed. `line`: on which it was measured; None where no fit came of it."""
+    """A hypothesis that failed, with its trial; `trial` is None if no fit succeeded."""
 
-    case: HypothesisTest
-    line: Trial | None
+    test: HypothesisTest
+    trial: Trial | None
 
 
 class Verdicts:
-    """The books of one search on its hypotheses. `alive`: those without a verdict, controls too."""
+    """Keeps the status of every hypothesis; `alive` counts those without a verdict, controls
+    included.
+    """
 
     def __init__(self) -> None:
         self.alive = 0
@@ -33,47 +36,47 @@ class Verdicts:
 
     @property
     def decided(self) -> Mapping[str, Decided]:
-        """By hypothesis id."""
+        """Verdicts by hypothesis id."""
         return self._decided
 
     @property
-    def asked_alive(self) -> int:
-        """Those alive that are no controls."""
+    def alive_without_controls(self) -> int:
+        """Number of hypotheses without a verdict, controls apart."""
         return self.alive - self._controls_alive
 
     @property
     def failed(self) -> list[str]:
-        """The ids of those that failed."""
+        """Ids of the hypotheses that failed."""
         return sorted(self._failures)
 
     @property
-    def unfit(self) -> list[str]:
-        """The ids of the interventions of which no fit came."""
+    def without_fit(self) -> list[str]:
+        """Ids of the interventions for which no fit succeeded."""
         return sorted(
-            {f.case.hypothesis.intervention.id for f in self._failures.values() if f.line is None}
+            {f.test.hypothesis.intervention.id for f in self._failures.values() if f.trial is None}
         )
 
     def count(self, verdict: VerdictName) -> int:
-        """How many have it, controls apart."""
+        """Returns how many hypotheses have the verdict, controls apart."""
         return self._tally[verdict]
 
     def enter(self, hypothesis: Hypothesis) -> None:
-        """It lives."""
+        """Adds a hypothesis without a verdict."""
         self.alive += 1
         self._controls_alive += hypothesis.intervention.control is not None
 
-    def decide(self, decided: Decided, case: HypothesisTest, line: Trial | None) -> None:
-        """It has its verdict."""
+    def decide(self, decided: Decided, test: HypothesisTest, trial: Trial | None) -> None:
+        """Stores the verdict of a hypothesis."""
         name, control = decided.hypothesis.id, decided.hypothesis.intervention.control is not None
         self._decided[name] = decided
         self._tally[decided.verdict] += not control
         self.alive -= 1
         self._controls_alive -= control
         if decided.verdict == "failed":
-            self._failures[name] = Failure(case, line)
+            self._failures[name] = Failure(test, trial)
 
     def withdraw(self, names: Iterable[str]) -> list[Failure]:
-        """Those that failed live again."""
+        """Makes failed hypotheses alive again, and returns their failures."""
         withdrawn = []
         for name in names:
             assert name in self._failures, (name, "has not failed, and cannot be tried again")
@@ -85,10 +88,10 @@ class Verdicts:
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
-        judged = Counter(
+        tally = Counter(
             d.verdict for d in self._decided.values() if d.hypothesis.intervention.control is None
         )
-        assert +self._tally == judged
+        assert +self._tally == tally
         assert self._failures.keys() == {
             name for name, d in self._decided.items() if d.verdict == "failed"
         }

@@ -1,0 +1,1 @@
+"""Statistics: evidence, tests that are valid at every look, and their power."""

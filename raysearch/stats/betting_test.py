@@ -1,18 +1,18 @@
-"""The test of a bounded score, by betting: whether its mean over pairs lies above the threshold,
-valid at every look.
+"""The betting test: whether the mean of a bounded score over pairs is above the threshold, valid at
+every look.
 
-Before each pair a share of the wealth is bet on its score x being larger than the null allows in
-the mean; the wealth is an e-process (Waudby-Smith and Ramdas 2024, "Estimating means of bounded
-random variables by betting", JRSS B 86(1)). Against a mean of at most m it is, at fair price m_t
-and for shares b in (0, 1),
+Before each pair, a share of the wealth is bet on its score x exceeding what the null allows on
+average. The wealth is an e-process (Waudby-Smith and Ramdas 2024, "Estimating means of bounded
+random variables by betting", JRSS B 86(1)). Against a mean of at most m, at the fair price m_t and
+for shares b in (0, 1), it is
 
     E_n = integral over b of  prod_t (1 + b (x_t / m_t - 1))
 
-spread over all shares ("diversified", as they call it; a universal portfolio: Orabona and Jun
-2024). `population=None` (claim "sampler"): m_t = m. `population=N` (claim "these_pairs"): m_t = (N
-m - x_1 - ... - x_{t-1}) / (N - t + 1), the mean of what is left. Against a mean of at least m it is
-the same of 1 - x and 1 - m. For scores of 0 and 1 and independent draws this is the mixture that
-`sequential.py` has: a likelihood ratio is a bet.
+spread over all shares ("diversified" in their paper; a universal portfolio: Orabona and Jun 2024).
+With `population=None` (claim "sampler"), m_t = m. With `population=N` (claim "these_pairs"), m_t =
+(N m - x_1 - ... - x_{t-1}) / (N - t + 1), the mean of what is left. Against a mean of at least m it
+is the same with 1 - x and 1 - m. For scores of 0 and 1 and independent draws it equals the mixture
+in `match_test.py`, since a likelihood ratio is a bet.
 
 Invariants: pure; the fair price is known before the pair; a state that is impossible under a null
 decides against it; E falls with m and rises with every x.
@@ -32,84 +32,92 @@ from raysearch.stats.evidence import Evidence
 Floats = NDArray[np.float64]
 
 BETS = 64
-"""Shares among which the wealth is spread, by Gauss and Legendre: up to 2 x 64 - 1 pairs the sum is
-the integral itself."""
+"""Number of shares among which the wealth is spread, by Gauss-Legendre quadrature: up to 2 x 64 - 1
+pairs, the sum equals the integral.
+"""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(BETS)
 _SHARES = ((_NODES + 1) / 2)[:, None]
 _LOG_WEIGHTS = np.log(_WEIGHTS / 2)[:, None]
 _SLACK = 1e-9
-"""Of a pair: totals of floating numbers that are closer are equal, in favour of the null."""
+"""In pairs: totals of floating-point numbers that are closer count as equal, in favour of the
+null.
+"""
 _HALVINGS = 17
-"""Of the unit interval, for the ends of an interval: to 1e-5, outward."""
+"""Halvings of the unit interval for the ends of an interval: exact to 1e-5, rounded outward."""
 
 
 @dataclass(frozen=True)
 class BettingTest(AnytimeTest):
-    """A test of the mean of a score in [0, 1]: over all that the sampler draws, or over the fixed
-    pairs."""
+    """A test of the mean of a score in [0, 1], over all that the sampler draws or over the fixed
+    pairs.
+    """
 
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
-        """Log e-values (to accept, to reject); +inf where the null is impossible, -inf where the
-        alternative is."""
+        """Returns log e-values (to accept, to reject).
+
+        +inf means that the null is impossible, -inf that the alternative is.
+        """
         return _log_evidence(float(self.low), float(self.high), self.population, evidence.scores)
 
     def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
-        """A two-sided confidence interval for the mean in [0, 1], valid at any stopping time: the
-        means that neither bet rules out.
+        """Returns a two-sided confidence interval for the mean in [0, 1], valid at any stopping
+        time.
 
-        Each side at half of 1 - level.
+        It contains the means that neither bet rules out, each side at half of 1 - level.
         """
         return _interval(evidence.scores, self.population, math.log(2 / (1 - level)))
 
 
 def log_wealth(scores: Floats, mean: float, population: int | None = None) -> Floats:
-    """The log e-value against a mean of at most `mean` in (0, 1] after each of `scores` (last axis:
-    pairs, in their order).
+    """Returns the log e-value against a mean of at most `mean` in (0, 1] after each score.
 
-    `population`: of how many pairs, drawn without replacement, the mean is; None: of independent
-    draws.
+    Args:
+        scores: numbers in [0, 1]; the last axis is the pairs, in their order.
+        population: number of fixed pairs, drawn without replacement; None for independent draws.
     """
-    wealth = _spread(np.cumsum(_logs(scores, mean, population), axis=-1))
-    return _decided(
+    wealth = _mix_over_bets(np.cumsum(_log_gains(scores, mean, population), axis=-1))
+    return _apply_set_logic(
         wealth, np.cumsum(scores, axis=-1), np.arange(1, scores.shape[-1] + 1), mean, population
     )
 
 
 def _last_log_wealth(scores: Floats, mean: float, population: int | None) -> float:
-    """That after the last of `scores`, of one hypothesis."""
-    wealth = _spread(_logs(scores, mean, population).sum(axis=-1, keepdims=True))
+    """Returns the log e-value after the last of `scores`, of one hypothesis."""
+    wealth = _mix_over_bets(_log_gains(scores, mean, population).sum(axis=-1, keepdims=True))
     total, seen = scores.sum(keepdims=True), np.array([len(scores)])
-    return float(_decided(wealth, total, seen, mean, population)[0])
+    return float(_apply_set_logic(wealth, total, seen, mean, population)[0])
 
 
-def _logs(scores: Floats, mean: float, population: int | None) -> Floats:
-    """How the wealth of each share grows with each pair, in logs: (..., share, pair)."""
-    gains = scores / _fair(scores, mean, population) - 1
+def _log_gains(scores: Floats, mean: float, population: int | None) -> Floats:
+    """Returns the log of each share's growth in wealth with each pair: (..., share, pair)."""
+    gains = scores / _fair_prices(scores, mean, population) - 1
     return np.asarray(np.log1p(_SHARES * gains[..., None, :]), dtype=np.float64)
 
 
-def _fair(scores: Floats, mean: float, population: int | None) -> Floats | float:
-    """The price of each pair: what it may score in the mean under the null, by those before it."""
+def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats | float:
+    """Returns the price of each pair: the mean score that the null still allows, given the pairs
+    before it.
+    """
     if population is None:
         return mean
     count = scores.shape[-1]
     assert count <= population, (count, population)
     before = np.cumsum(scores, axis=-1) - scores
     fair = (population * mean + _SLACK - before) / (population - np.arange(count))
-    # Where nothing is allowed any more, set logic decides (`_decided`); a price of nothing cannot
-    # be bet at.
+    # If no score is allowed any more, set logic decides (`_apply_set_logic`); a bet needs a price
+    # above 0.
     return np.asarray(np.clip(fair, _SLACK, 1), dtype=np.float64)
 
 
-def _spread(logs: Floats) -> Floats:
-    """The wealth of all shares together: (..., share, time) to (..., time)."""
+def _mix_over_bets(logs: Floats) -> Floats:
+    """Returns the log of the total wealth over all shares: (..., share, time) to (..., time)."""
     return np.asarray(logsumexp(logs + _LOG_WEIGHTS, axis=-2), dtype=np.float64)
 
 
-def _decided(
+def _apply_set_logic(
     wealth: Floats, total: Floats, seen: NDArray[np.int64], mean: float, population: int | None
 ) -> Floats:
-    """`wealth`, by set logic where fixed pairs leave only one answer."""
+    """Replaces `wealth` by +-inf where the fixed pairs leave only one answer."""
     if population is None:
         return wealth
     allowed = population * mean + _SLACK
@@ -137,16 +145,17 @@ def _interval(
 
 
 def _lower(scores: Floats, population: int | None, bound: float) -> float:
-    """The largest mean, to the grid, below which all are ruled out: the e-value falls with the
-    mean."""
+    """Returns the largest mean, on the grid, below which all are ruled out; the e-value falls with
+    the mean.
+    """
     sure = (
         0.0 if population is None else max(float(scores.sum()) / population - _SLACK, 0.0)
-    )  # the others score 0 at least
-    ruled_out, kept = sure, 1.0
+    )  # the remaining pairs score at least 0
+    ruled_out, possible_mean = sure, 1.0
     for _ in range(_HALVINGS):
-        middle = (ruled_out + kept) / 2
+        middle = (ruled_out + possible_mean) / 2
         if _last_log_wealth(scores, middle, population) >= bound:
             ruled_out = middle
         else:
-            kept = middle
+            possible_mean = middle
     return ruled_out

@@ -1,9 +1,9 @@
-"""What every test of a search promises: two e-processes against one threshold, looked at as often
-as one likes.
+"""The contract of both tests: two e-processes against one threshold, which may be looked at at any
+time.
 
-Accept at E >= K / false_accept: by Ville's inequality and a union bound over K hypotheses the
+Accept at E >= K / false_accept: by Ville's inequality and a union bound over K hypotheses, the
 chance of any false accept is at most `false_accept`. Reject at E >= 1 / miss. Invariants: pure;
-accepting is looked at first.
+accepting is checked first.
 """
 
 import math
@@ -16,18 +16,20 @@ from typing import Literal
 from raysearch.stats.evidence import Evidence
 
 LEVEL = 0.95
-"""Of the intervals that are reported."""
+"""Confidence level of the reported intervals."""
 
 
 @dataclass(frozen=True)
 class AnytimeTest(ABC):
     """A test of an IIA, or of the mean of a score, against `threshold`.
 
-    - threshold: in (0, 1); indifference: half the width of the band around it in which neither
-      error is counted.
-    - false_accept: in (0, 1), chance of *any* false accept among `hypotheses` (K).
-    - miss: in (0, 1), chance that one hypothesis at or above the threshold is rejected.
-    - population: number of fixed pairs, for claim "these_pairs"; None for claim "sampler".
+    Args:
+        threshold: in (0, 1).
+        false_accept: in (0, 1), chance of *any* false accept among `hypotheses` (K).
+        miss: in (0, 1), chance that one hypothesis at or above the threshold is rejected.
+        indifference: half the width of the band around the threshold in which neither error counts.
+        population: number of fixed pairs, for the claim "these_pairs"; None for the claim
+            "sampler".
     """
 
     threshold: float
@@ -45,21 +47,21 @@ class AnytimeTest(ABC):
 
     @property
     def claim(self) -> str:
-        """What is claimed about: "sampler" or "these_pairs"."""
+        """The population that the claim is about: "sampler" or "these_pairs"."""
         return "sampler" if self.population is None else "these_pairs"
 
     @property
     def accept_at(self) -> float:
-        """The log e-value at which a hypothesis is accepted."""
+        """Log e-value at which a hypothesis is accepted."""
         return math.log(self.hypotheses / self.false_accept)
 
     @property
     def reject_at(self) -> float:
-        """The log e-value at which a hypothesis is rejected."""
+        """Log e-value at which a hypothesis is rejected."""
         return -math.log(self.miss)
 
     def verdict(self, evidence: Evidence) -> Literal["accept", "reject"] | None:
-        """Accept, reject, or None: go on."""
+        """Returns "accept", "reject", or None if more evidence is needed."""
         up, down = self.log_evidence(evidence)
         if up >= self.accept_at:
             return "accept"
@@ -67,25 +69,28 @@ class AnytimeTest(ABC):
 
     @abstractmethod
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
-        """Log e-values (to accept, to reject); +inf where the null is impossible, -inf where the
-        alternative is."""
+        """Returns log e-values (to accept, to reject).
+
+        +inf means that the null is impossible, -inf that the alternative is.
+        """
 
     @abstractmethod
     def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
-        """A two-sided confidence interval in [0, 1], valid at any stopping time."""
+        """Returns a two-sided confidence interval in [0, 1], valid at any stopping time."""
 
     @cached_property
     def low(self) -> Fraction:
-        """threshold - indifference: the edge of the null of accepting."""
-        return _exact(self.threshold) - _exact(self.indifference)
+        """threshold - indifference: the upper edge of the null that accepting rejects."""
+        return _exact_decimal(self.threshold) - _exact_decimal(self.indifference)
 
     @cached_property
     def high(self) -> Fraction:
-        """threshold + indifference: the edge of the null of rejecting."""
-        return _exact(self.threshold) + _exact(self.indifference)
+        """threshold + indifference: the lower edge of the null that rejecting rejects."""
+        return _exact_decimal(self.threshold) + _exact_decimal(self.indifference)
 
 
-def _exact(x: float) -> Fraction:
-    """The decimal that the user wrote: 0.8 is 4/5, so that 0.8 of 10 pairs are 8 and not
-    8.000000000000002."""
+def _exact_decimal(x: float) -> Fraction:
+    """Returns the decimal that the user wrote: 0.8 is 4/5, so that 0.8 of 10 pairs are exactly
+    8.
+    """
     return Fraction(repr(x))

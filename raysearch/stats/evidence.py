@@ -1,5 +1,4 @@
-"""Evidence: how many pairs were seen and how many of them matched, or how each scored; and the
-looks at which it is judged.
+"""Evidence of one hypothesis: pairs seen, matches, scores; and the looks at which it is judged.
 
 Invariants: 0 <= matches <= n; a score for every pair, in the order of the pairs, or none at all;
 looks rise strictly and end at the last pair.
@@ -13,7 +12,7 @@ FIRST_LOOKS = (4, 8, 12)
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`matches` of `n` pairs. `scores`: of each pair in [0, 1], where the test is on a score."""
+    """`matches` out of `n` pairs; `scores` in [0, 1] of each pair, if the test is on a score."""
 
     n: int = 0
     matches: int = 0
@@ -30,17 +29,18 @@ class Evidence:
 
     @property
     def score(self) -> float | None:
-        """The mean score in [0, 1]; None where there is none."""
+        """Mean score in [0, 1]; None without scores."""
         return math.fsum(self.scores) / self.n if self.scores else None
 
-    def plus(self, n: int, matches: int, scores: tuple[float, ...] = ()) -> "Evidence":
-        """This evidence and `matches` of `n` further pairs."""
+    def add(self, n: int, matches: int, scores: tuple[float, ...] = ()) -> "Evidence":
+        """Returns this evidence together with `matches` out of `n` further pairs."""
         return Evidence(self.n + n, self.matches + matches, self.scores + scores)
 
 
 def looks(last: int) -> tuple[int, ...]:
-    """The numbers of pairs after which the test looks: 4, 8, 12, then half as many again each time,
-    the last at `last`."""
+    """Returns the numbers of pairs after which the test looks: 4, 8, 12, then half as many again,
+    up to `last`.
+    """
     out = [n for n in FIRST_LOOKS if n < last]
     following = FIRST_LOOKS[-1] * 3 // 2
     while following < last:

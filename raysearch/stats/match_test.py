@@ -1,16 +1,15 @@
-"""The sequential test: accept, reject or go on, valid at every look (design: evidence may be looked
-at after each block).
+"""The match test: accept, reject or continue, by the number of matches, valid at every look.
 
-For s matches in the first n pairs, f = n - s, and a prior Beta(a, b) with a = b = 1, two
-e-processes are kept:
+For s matches in the first n pairs, f = n - s, and a prior Beta(a, b) with a = b = 1, there are two
+e-processes:
 
 - to accept, against theta <= threshold - indifference: the mixture over the thetas above, relative
   to the likelihood there;
 - to reject, against theta >= threshold + indifference: the mixture over the thetas below.
 
-`population=None` (claim "sampler"): pairs are independent draws, theta is the sampler's rate.
-`population=N` (claim "these_pairs"): theta is the share of matches among N fixed pairs, drawn
-without replacement in a random order (Waudby-Smith and Ramdas 2020, "Confidence sequences for
+With `population=None` (claim "sampler"), pairs are independent draws and theta is the sampler's
+rate. With `population=N` (claim "these_pairs"), theta is the share of matches among N fixed pairs,
+drawn without replacement in a random order (Waudby-Smith and Ramdas 2020, "Confidence sequences for
 sampling without replacement": the prior-posterior-ratio martingale).
 
 Invariants: pure; a state that is impossible under a null decides against it by set logic, before
@@ -39,16 +38,21 @@ _A = _B = 1.0
 
 @dataclass(frozen=True)
 class MatchTest(AnytimeTest):
-    """A test of IIA, by matches: theta is the sampler's rate, or the share of matches among the
-    fixed pairs."""
+    """A test of the IIA by matches: theta is the sampler's rate, or the share of matches among
+    fixed pairs.
+    """
 
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
-        """Log e-values (to accept, to reject); +inf where the null is impossible, -inf where the
-        alternative is."""
+        """Returns log e-values (to accept, to reject).
+
+        +inf means that the null is impossible, -inf that the alternative is.
+        """
         return _log_evidence(self, evidence.n, evidence.matches)
 
     def log_evidence_to_accept(self, n: int, matches: NDArray[np.int64]) -> Floats:
-        """Log e-values against theta <= threshold - indifference, for each of `matches` of `n`."""
+        """Returns log e-values against theta <= threshold - indifference, for each of `matches` out
+        of `n`.
+        """
         if self.population is not None:
             null = math.floor(self.low * self.population)
             return _fixed_log_evidence(self.population, null, n, matches, upward=True)
@@ -59,7 +63,9 @@ class MatchTest(AnytimeTest):
         )
 
     def log_evidence_to_reject(self, n: int, matches: NDArray[np.int64]) -> Floats:
-        """Log e-values against theta >= threshold + indifference, for each of `matches` of `n`."""
+        """Returns log e-values against theta >= threshold + indifference, for each of `matches` out
+        of `n`.
+        """
         if self.population is not None:
             null = math.ceil(self.high * self.population)
             return _fixed_log_evidence(self.population, null, n, matches, upward=False)
@@ -70,8 +76,10 @@ class MatchTest(AnytimeTest):
         )
 
     def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
-        """A two-sided confidence interval for theta in [0, 1], valid at any stopping time
-        (prior-posterior ratio < 1/(1 - level))."""
+        """Returns a two-sided confidence interval for theta in [0, 1], valid at any stopping time.
+
+        It contains the thetas with a prior-posterior ratio below 1/(1 - level).
+        """
         return _interval(self.population, evidence, -math.log1p(-level))
 
 
@@ -106,7 +114,9 @@ def _log_choose(n: NDArray[np.int64] | int, k: NDArray[np.int64]) -> Floats:
 
 
 def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
-    """Beta-binomial prior of the number of matches among the whole population."""
+    """Returns the log of the beta-binomial prior of the number of matches in the whole
+    population.
+    """
     return np.asarray(
         _log_choose(population, m) + betaln(_A + m, _B + population - m) - betaln(_A, _B),
         dtype=np.float64,
@@ -114,7 +124,9 @@ def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
 
 
 def _log_sequence(population: int, m: NDArray[np.int64], n: int, s: NDArray[np.int64]) -> Floats:
-    """Log chance of one given sequence with s matches in n draws, when m of the population match."""
+    """Returns the log chance of one given sequence with s matches in n draws, if m of the
+    population match.
+    """
     return np.asarray(
         _log_choose(population - n, m - s) - _log_choose(population, m), dtype=np.float64
     )
@@ -125,7 +137,7 @@ def _fixed_log_evidence(
 ) -> Floats:
     assert n <= population, (n, population)
     if population == 0:
-        return np.zeros(len(matches))  # of no pairs nothing can be said
+        return np.zeros(len(matches))  # no pairs, no evidence
     alternative = np.arange(null + 1, population + 1) if upward else np.arange(null)
     prior = _log_prior(population, alternative)
     total = logsumexp(prior)
@@ -135,7 +147,7 @@ def _fixed_log_evidence(
         if (fewest > null) if upward else (most < null):
             out[i] = np.inf  # the null is impossible
         elif not fewest <= null <= most:
-            out[i] = -np.inf  # every population that is still possible lies within the null
+            out[i] = -np.inf  # every population that is still possible is within the null
         else:
             here = np.array([s])
             mixture = logsumexp(prior + _log_sequence(population, alternative, n, here)) - total
@@ -167,5 +179,5 @@ def _fixed_interval(population: int, evidence: Evidence, bound: float) -> tuple[
     possible = np.arange(evidence.matches, population - (n - evidence.matches) + 1)
     likelihood = _log_sequence(population, possible, n, s)
     ratio = logsumexp(_log_prior(population, possible) + likelihood) - likelihood
-    kept = possible[ratio < bound]
-    return float(kept[0]) / population, float(kept[-1]) / population
+    inside = possible[ratio < bound]
+    return float(inside[0]) / population, float(inside[-1]) / population

@@ -1,5 +1,5 @@
-"""What the sequential test will do: exact chances of each verdict and the expected pairs, by
-dynamic programming.
+"""Power of the match test: exact chances of each verdict and expected pairs, by dynamic
+programming.
 
 Invariants: no simulation; the state (pairs seen, matches) is followed through every look, so that
 the figures are exact for a variable whose every pair is a change pair.
@@ -21,8 +21,9 @@ Truths = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """Chances in [0, 1] that sum to one, and the expected number of pairs until the verdict, at a
-    true IIA."""
+    """Chances in [0, 1] that sum to one, and the expected pairs until the verdict, at a true
+    IIA.
+    """
 
     iia: float
     accept: float
@@ -32,10 +33,10 @@ class Power:
 
 
 def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power:
-    """The chances of each verdict for a hypothesis of true IIA `iia` in [0, 1], looking up to
-    `last` pairs, or (`at_end`) only then.
+    """Returns the chances of each verdict for a hypothesis of true IIA `iia` in [0, 1].
 
-    With a population, `iia` is rounded to the nearest share that the population can have.
+    The test looks up to `last` pairs, or only then (`at_end`). With a population, `iia` is rounded
+    to the nearest share that the population can have.
     """
     alive = np.ones(1)
     seen = 0
@@ -55,8 +56,11 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
 
 @lru_cache(maxsize=256)
 def _verdicts(test: MatchTest, look: int) -> tuple[Truths, Truths]:
-    """Where the test accepts, and where it rejects, for each number of matches after `look` pairs:
-    the same at every true IIA."""
+    """Returns masks over the number of matches after `look` pairs: where the test accepts, where it
+    rejects.
+
+    They are the same at every true IIA.
+    """
     matches = np.arange(look + 1)
     accepts = test.log_evidence_to_accept(look, matches) >= test.accept_at
     rejects = (test.log_evidence_to_reject(look, matches) >= test.reject_at) & ~accepts
@@ -64,7 +68,9 @@ def _verdicts(test: MatchTest, look: int) -> tuple[Truths, Truths]:
 
 
 def _advance(alive: Floats, seen: int, look: int, iia: float, population: int | None) -> Floats:
-    """The chances of s matches after `look` pairs, given those after `seen`."""
+    """Returns the chances of each number of matches after `look` pairs, given those after
+    `seen`.
+    """
     step = look - seen
     if population is None:
         return np.convolve(alive, binom.pmf(np.arange(step + 1), step, iia))

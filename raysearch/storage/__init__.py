@@ -1,6 +1,6 @@
-"""Folders that outlive us, on a disk or on an object store: the one seam between a run and where it
-is kept.
+"""Durable folders, on a disk or on an object store: the only interface between a run and its
+storage.
 
-Import what is needed from its module: pyarrow costs a good part of a second, and a local folder
-needs none of it.
+Import what is needed from its module: pyarrow takes a good part of a second, and a local folder
+does without it.
 """

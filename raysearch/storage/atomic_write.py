@@ -1,10 +1,9 @@
-"""Files that are there whole or not at all: written under a temporary name, fsynced, renamed, their
-folder fsynced.
+"""Writes files atomically: under a temporary name, fsynced, renamed, with their folder fsynced.
 
-Invariants: a reader never sees half a file under its own name; temporary names start with a dot,
-which pyarrow's and DuckDB's folder readers skip. No link is followed below the folder that was
-named: whoever may write there could have put it, and let us write (or read) another file of the one
-who runs this. So folders are walked by their handles, one after the other, and files are made anew.
+Invariants: a reader never sees an incomplete file under its own name; temporary names start with a
+dot, which pyarrow and DuckDB skip. No link is followed below the folder that was named, because
+anyone who may write there could place one and make us write or read another of the user's files. So
+folders are opened one below the other by handle, and files are created new.
 """
 
 import errno
@@ -18,40 +17,53 @@ from pathlib import Path
 from raysearch.errors import StoreError
 
 TEMPORARY = ".tmp"
-"""How the name of a file that is being written ends."""
+"""Suffix of a file that is being written."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 _NONBLOCK = os.O_NONBLOCK
-"""A pipe that was put where a file should be is opened at once, and then refused."""
+"""Opens a pipe in a file's place at once, so that it can be refused."""
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """`path` holds `text`, in UTF-8. Raises: StoreError if it cannot be written."""
+    """Writes `text` to `path`, in UTF-8.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     write_bytes_whole(path, text.encode())
 
 
 def write_bytes_whole(path: Path, content: bytes) -> None:
-    """`path` holds `content`; its folder is the one that was named. Raises: StoreError if it cannot
-    be written."""
+    """Writes `content` to `path`, whose folder must exist.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     write_below(path.parent, (path.name,), content)
 
 
 def write_below(root: Path, place: Sequence[str], content: bytes) -> None:
-    """The file `place` below `root` holds `content`; folders on the way are made. Raises:
-    StoreError if it cannot be written."""
+    """Writes `content` to the file `place` below `root`, and makes folders on the way.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     path = root.joinpath(*place)
     try:
         with opened_folder(root, place[:-1], make=True) as folder:
             _write(folder, place[-1], content)
     except OSError as e:
         raise StoreError(
-            f"{path}: cannot be written ({why(e)}); free the disk or choose another folder"
+            f"{path}: cannot be written ({reason_of(e)}); free the disk or choose another folder"
         ) from e
 
 
 def read_below(root: Path, place: Sequence[str]) -> bytes:
-    """The content of the file `place` below `root`. Raises: OSError, for a link and for what is no
-    plain file too."""
+    """Returns the content of the file `place` below `root`.
+
+    Raises:
+        OSError: it cannot be read, is a link, or is no plain file.
+    """
     with (
         opened_folder(root, place[:-1]) as folder,
         os.fdopen(open_plain(folder, place[-1], os.O_RDONLY), "rb") as file,
@@ -61,10 +73,13 @@ def read_below(root: Path, place: Sequence[str]) -> bytes:
 
 @contextmanager
 def opened_folder(root: Path, place: Sequence[str] = (), make: bool = False) -> Iterator[int]:
-    """A handle of the folder `place` below `root`, while inside. `make`: folders below `root` that
-    are not there are made.
+    """Opens a handle of the folder `place` below `root`, for the duration of a `with` block.
 
-    Raises: OSError; for a link below `root` it says so.
+    Args:
+        make: whether missing folders below `root` are made.
+
+    Raises:
+        OSError: it cannot be opened; the text says so if it is a link.
     """
     handle = os.open(root, _FOLDER)
     try:
@@ -73,7 +88,7 @@ def opened_folder(root: Path, place: Sequence[str] = (), make: bool = False) -> 
             assert "/" not in name, name
             if make:
                 _make(handle, name)
-            handle, above = _below(handle, name), handle
+            handle, above = _open_subfolder(handle, name), handle
             os.close(above)
         yield handle
     finally:
@@ -81,8 +96,11 @@ def opened_folder(root: Path, place: Sequence[str] = (), make: bool = False) -> 
 
 
 def open_plain(folder: int, name: str, flags: int, mode: int = 0o666) -> int:
-    """A handle of the file `name` in `folder`. Raises: OSError, for a link and for what is no plain
-    file too."""
+    """Returns a handle of the file `name` in `folder`.
+
+    Raises:
+        OSError: it cannot be opened, is a link, or is no plain file.
+    """
     try:
         handle = os.open(name, flags | _NO_LINK | _NONBLOCK, mode, dir_fd=folder)
     except OSError as e:
@@ -98,13 +116,21 @@ def open_plain(folder: int, name: str, flags: int, mode: int = 0o666) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """A new folder at `path`, and its name durable. Raises: OSError, FileExistsError among them."""
+    """Makes a folder at `path`, durably.
+
+    Raises:
+        OSError: it cannot be made; FileExistsError if it exists.
+    """
     path.mkdir()
     fsync_folder(path.parent)
 
 
 def fsync_folder(path: Path) -> None:
-    """The names in `path` are durable. Raises: OSError."""
+    """Makes the names in `path` durable.
+
+    Raises:
+        OSError: the system refuses.
+    """
     handle = os.open(path, _FOLDER)
     try:
         os.fsync(handle)
@@ -112,13 +138,14 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def why(e: OSError) -> str:
-    """What the system, or we, say of it."""
+def reason_of(e: OSError) -> str:
+    """Returns the reason of an OSError, without its number and path."""
     return str(e.strerror or e)
 
 
 def _write(folder: int, name: str, content: bytes) -> None:
-    temporary = f".{name}.{secrets.token_hex(4)}{TEMPORARY}"  # one of its own: two that write a file at once are both whole
+    # A random name, so that two writers at once do not mix.
+    temporary = f".{name}.{secrets.token_hex(4)}{TEMPORARY}"
     handle = open_plain(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -136,11 +163,11 @@ def _make(folder: int, name: str) -> None:
     try:
         os.mkdir(name, dir_fd=folder)
     except FileExistsError:
-        return  # what it is shows when it is opened
+        return  # opening it shows whether it is a folder
     os.fsync(folder)
 
 
-def _below(folder: int, name: str) -> int:
+def _open_subfolder(folder: int, name: str) -> int:
     try:
         return os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
     except OSError as e:
@@ -148,10 +175,10 @@ def _below(folder: int, name: str) -> int:
 
 
 def _as_link(e: OSError, folder: int, name: str) -> OSError:
-    """The error, in words where it is of a link."""
+    """Returns the error, with a clearer text if it is about a link."""
     try:
         is_link = stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
         return e
-    said = f"{name} is a link, and none is followed here; put what it leads to in its place"
-    return OSError(errno.ELOOP, said) if is_link else e
+    text = f"{name} is a link, and none is followed here; put what it leads to in its place"
+    return OSError(errno.ELOOP, text) if is_link else e

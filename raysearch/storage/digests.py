@@ -1,14 +1,15 @@
-"""digests.json: which content each table part of a run, and its pairs, must have, so that whoever
-reads knows a damaged or lost file.
+"""digests.json: the digests of a run's table parts and pairs, by which readers notice damaged or
+lost files.
 
 Invariants:
-- the journal has the digest of a file before the file is written (store/file_digests.py);
-  digests.json says the same in one small file, so that a reader need not go through a journal. It
-  holds a checksum of itself, and run.json says that it must be there;
-- while a file is being written it may be as it was before, or not there yet; every other file is as
-  written, or a StoreError that names it;
-- a part that others were merged into carries its digest in its name;
-- a run of an earlier version has no digests: its files are read as they are.
+
+- the journal has the digest of a file before the file is written (store/file_digests.py).
+  digests.json repeats it in one small file, so that a reader need not read a journal. It has a
+  checksum of itself, and run.json says that it must exist;
+- while a file is being written it may have its previous content, or not exist yet; every other file
+  is as written, or a StoreError names it;
+- a merged part has its digest in its name;
+- a run of an older version has no digests: its files are read unchecked.
 """
 
 import hashlib
@@ -28,37 +29,42 @@ _SUM = "sum"
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """The SHA-256 (64 hex digits) of each file by its path in the run folder, such as
-    "tables/verdicts/NAME.parquet".
+    """The SHA-256 (64 hex digits) of each file, by its path in the run folder
+    ("tables/verdicts/NAME.parquet").
 
-    `writing`: the files that are being written, or were when a driver died, with the digest that
-    each had, None where it was not there.
+    `writing` has the files that are being written, or were when a driver died, with the previous
+    digest of each; None if it did not exist.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     writing: Mapping[str, str | None] = field(default_factory=dict)
 
     def allows(self, file: str, digest: str | None) -> bool:
-        """Whether a file may have content of this digest; None: not be there."""
+        """Whether a file may have content of this digest; None stands for a missing file."""
         return digest == self.files.get(file) or (
             file in self.writing and digest == self.writing[file]
         )
 
 
 def digest_of(content: bytes) -> str:
-    """The SHA-256 of bytes, in 64 hex digits."""
+    """Returns the SHA-256 of bytes, in 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def checksum(plain: Mapping[str, object]) -> str:
-    """A checksum for a JSON object to carry in itself: the SHA-256 of its canonical JSON, `sum`
-    left out."""
+    """Returns the checksum that a JSON object contains: the SHA-256 of its canonical JSON without
+    `sum`.
+    """
     rest = {k: v for k, v in plain.items() if k != _SUM}
     return digest_of(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
 def write_digests(run: Folder, digests: Digests) -> None:
-    """digests.json holds these. Raises: StoreError if it cannot be written."""
+    """Writes digests.json.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     plain = {"files": dict(digests.files), "writing": dict(digests.writing)}
     run.write(
         FILE,
@@ -67,12 +73,15 @@ def write_digests(run: Folder, digests: Digests) -> None:
 
 
 def read_digests(run: Folder) -> Digests | None:
-    """The digests of a run, None for one of an earlier version. Raises: StoreError where they are
-    lost or damaged."""
+    """Returns the digests of a run; None for a run of an older version.
+
+    Raises:
+        StoreError: they are lost or damaged.
+    """
     if not run.exists(FILE):
         if _must_have(run):
             raise StoreError(
-                f"{run.shown(FILE)}: is lost, and run.json says that it was there; {_mend(run)}"
+                f"{run.shown(FILE)}: is lost, and run.json says that it was there; {_remedy(run)}"
             )
         return None
     try:
@@ -81,12 +90,15 @@ def read_digests(run: Folder) -> Digests | None:
             raise ValueError("its checksum is another")
         return Digests(plain["files"], plain["writing"])
     except (ValueError, KeyError, TypeError) as e:
-        raise StoreError(f"{run.shown(FILE)}: is damaged ({e}); {_mend(run)}") from e
+        raise StoreError(f"{run.shown(FILE)}: is damaged ({e}); {_remedy(run)}") from e
 
 
 def read_checked(run: Folder, name: str) -> bytes:
-    """The content of a file of the run folder itself. Raises: StoreError where it is lost, or not
-    what was written."""
+    """Returns the content of a file in the run folder itself.
+
+    Raises:
+        StoreError: it is lost or damaged.
+    """
     digests = read_digests(run)
     if digests is None or name not in digests.files:
         return run.read(name)
@@ -95,10 +107,12 @@ def read_checked(run: Folder, name: str) -> bytes:
 
 
 def each_checked(run: Folder, table: str) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the parts that make a table, in their order; of a run that is written to,
-    those that it had at the call.
+    """Yields (name, content) of the parts that make a table, in their order.
 
-    Raises: StoreError for a part that is lost, or is not what was written.
+    If the run is being written, these are the parts at the time of the call.
+
+    Raises:
+        StoreError: a part is lost or damaged.
     """
     digests = read_digests(run)
     folder = run.at(TABLES).at(table)
@@ -106,7 +120,7 @@ def each_checked(run: Folder, table: str) -> Iterator[tuple[str, bytes]]:
     counting = parts_that_count(there)
     if digests is not None:
         counting = _due(run, folder, digests, there, counting)
-    for name, content in zip(counting, folder.each(counting), strict=True):
+    for name, content in zip(counting, folder.read_each(counting), strict=True):
         if is_merged(name):
             if merged_digest(name) not in (None, digest_of(content)):
                 raise _damaged(run, folder, name)
@@ -116,8 +130,11 @@ def each_checked(run: Folder, table: str) -> Iterator[tuple[str, bytes]]:
 
 
 def wrong_parts(run: Folder) -> list[str]:
-    """The parts of all tables that are lost, or not what was written, by their paths in the run
-    folder. Raises: StoreError."""
+    """Returns the lost or damaged parts of all tables, by their paths in the run folder.
+
+    Raises:
+        StoreError: the digests cannot be read.
+    """
     digests = read_digests(run) or Digests()
     wrong = []
     for table in sorted(
@@ -136,8 +153,11 @@ def wrong_parts(run: Folder) -> list[str]:
 
 
 def check_parts(run: Folder) -> None:
-    """Raises: StoreError that names the first part of a table that is lost, or is not what was
-    written."""
+    """Checks the parts of all tables.
+
+    Raises:
+        StoreError: a part is lost or damaged; the text names the first.
+    """
     for file in wrong_parts(run):
         _, table, name = file.split("/")
         folder = run.at(TABLES).at(table)
@@ -147,18 +167,19 @@ def check_parts(run: Folder) -> None:
 def _due(
     run: Folder, folder: Folder, digests: Digests, there: list[str], counting: list[str]
 ) -> list[str]:
-    """The parts that there must be: the merged one that counts, and those behind it of which the
-    digests know."""
+    """Returns the parts that must exist: the merged one that counts, and the later ones that have
+    digests.
+    """
     merged, due = _parts(folder, digests, counting)
     for name in due:
         file = f"{TABLES}/{folder.name}/{name}"
         if name not in there and not digests.allows(file, None):
-            _look_again(run, folder, name, file, None)
+            _check_again(run, folder, name, file, None)
     return merged + [name for name in due if name in there]
 
 
 def _parts(folder: Folder, digests: Digests, counting: list[str]) -> tuple[list[str], list[str]]:
-    """The merged part that counts, if there is one, and the parts behind it."""
+    """Returns the merged part that counts, if there is one, and the parts after it."""
     merged = [name for name in counting if is_merged(name)]
     last = base_of(merged[0]) if merged else ""
     prefix = f"{TABLES}/{folder.name}/"
@@ -171,13 +192,16 @@ def _checked(
 ) -> bytes:
     digest = None if content is None else digest_of(content)
     if not digests.allows(file, digest):
-        _look_again(run, folder, name, file, digest)
+        _check_again(run, folder, name, file, digest)
     return folder.read(name) if content is None else content
 
 
-def _look_again(run: Folder, folder: Folder, name: str, file: str, digest: str | None) -> None:
-    """A driver may have written between the look at the digests and that at the file. Raises:
-    StoreError where that is not so."""
+def _check_again(run: Folder, folder: Folder, name: str, file: str, digest: str | None) -> None:
+    """Reads the digests again, since a driver may have written after they were read.
+
+    Raises:
+        StoreError: the file is lost or damaged still.
+    """
     now = read_digests(run)
     if now is not None and not now.allows(file, digest):
         raise _damaged(run, folder, name) if digest is not None else _lost(run, folder, name)
@@ -186,18 +210,18 @@ def _look_again(run: Folder, folder: Folder, name: str, file: str, digest: str |
 def _damaged(run: Folder, folder: Folder, name: str) -> StoreError:
     return StoreError(
         f"{folder.shown(name)}: is damaged, its SHA-256 is not that of what was written; "
-        f"{_mend(run, name)}"
+        f"{_remedy(run, name)}"
     )
 
 
 def _lost(run: Folder, folder: Folder, name: str) -> StoreError:
     return StoreError(
         f"{folder.shown(name)}: is lost, though the journal says that it was written; "
-        f"{_mend(run, name)}"
+        f"{_remedy(run, name)}"
     )
 
 
-def _mend(run: Folder, name: str = FILE) -> str:
+def _remedy(run: Folder, name: str = FILE) -> str:
     if name == "pairs.parquet":
         return "restore it from a copy"
     return f"`raysearch repair {run.place}` writes it anew from the journal"

@@ -1,7 +1,7 @@
-"""What a run asks of the place where it is kept: the protocols Folder and Log.
+"""The protocols Folder and Log: what a run needs of its storage.
 
-Invariants: a file is there whole or not at all; what `write` and `append` returned from is durable;
-names are plain file names, no path.
+Invariants: a file exists completely or not at all; it is durable when `write` or `append` returns;
+names are plain file names, not paths.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,56 +10,62 @@ from typing import Protocol
 
 
 class Log(Protocol):
-    """The files 00000000.jsonl, 00000001.jsonl, ... of a folder, written by one writer alone, in
-    order."""
+    """The files 00000000.jsonl, 00000001.jsonl, ... of a folder, written in order by one writer."""
 
     def append(self, content: bytes) -> None:
-        """`content` is durable when this returns. Raises: StoreError; part of it may be there then,
-        so that nothing may follow."""
+        """Makes `content` durable before it returns.
+
+        Raises:
+            StoreError: the storage refuses; part of it may be written then, so nothing may follow.
+        """
         ...
 
     def close(self) -> None:
-        """Lets go of what is open. Harmless twice."""
+        """Closes open files. May be called twice."""
         ...
 
 
 class Folder(Protocol):
-    """A folder. It need not be there: it is made by the first file in it. Every method raises
-    StoreError where the place refuses."""
+    """A folder, which is made by the first file in it.
+
+    Raises:
+        StoreError: the storage refuses; any method may raise it.
+    """
 
     @property
     def place(self) -> str:
-        """Its absolute path or URI, without credentials: to be shown, written down and given to
-        `folder_at` again."""
+        """Absolute path or URI without credentials, to be shown, stored, and opened again by
+        `open_folder`.
+        """
         ...
 
     @property
     def name(self) -> str:
-        """The last part of its place."""
+        """Last part of its place."""
         ...
 
     def shown(self, name: str) -> str:
-        """The place of a file in it, to be shown."""
+        """Returns the place of a file in it, to be shown."""
         ...
 
     def at(self, name: str) -> "Folder":
-        """The folder `name` in it."""
+        """Returns the folder `name` in it."""
         ...
 
     def read(self, name: str) -> bytes:
-        """The content of a file, which must be there."""
+        """Returns the content of a file, which must exist."""
         ...
 
-    def each(self, names: Sequence[str]) -> Iterator[bytes]:
-        """The contents of files, in their order; some are read ahead where that is faster."""
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yields the contents of files, in their order; reads ahead where that is faster."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """The file holds `content`, whole, whatever it held before."""
+        """Replaces the file's content as a whole."""
         ...
 
     def delete(self, name: str) -> None:
-        """The file is not there any more."""
+        """Deletes the file."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -67,27 +73,32 @@ class Folder(Protocol):
         ...
 
     def names(self) -> list[str]:
-        """The files in it, sorted; none where it is not there."""
+        """Returns the files in it, sorted; empty if it does not exist."""
         ...
 
     def folders(self) -> list[str]:
-        """The folders in it, sorted; none where it is not there."""
+        """Returns the folders in it, sorted; empty if it does not exist."""
         ...
 
     def claim(self, name: str) -> "Folder | None":
-        """A new folder in it, None if there is one of that name. On an object store two that claim
-        at the same instant both get it."""
+        """Makes a new folder in it; returns None if there is one of that name.
+
+        On an object store, two callers at the same instant both get it.
+        """
         ...
 
     def log(self, max_bytes: int) -> Log:
-        """A new log in it. `max_bytes`: of a file, roughly."""
+        """Makes a new log in it, with files of about `max_bytes`."""
         ...
 
     def lock(self, what: str) -> AbstractContextManager[None]:
-        """Nobody else holds it while inside, where the place can lock at all. `what`: named if
-        somebody does."""
+        """Locks it for the duration of a `with` block, if the storage can lock.
+
+        Args:
+            what: the name of the locked thing, for the error if another process holds it.
+        """
         ...
 
     def sweep(self) -> None:
-        """Removes halves of files that writers who died have left."""
+        """Deletes incomplete files of writers that died."""
         ...

@@ -1,9 +1,9 @@
-"""A folder on local disk: files under a temporary name, fsynced, renamed; a log is appended to, one
-fsync for each batch.
+"""A folder on local disk: files are written under a temporary name, fsynced and renamed; logs are
+appended to.
 
-Invariants: of `whole_file`, no link is followed below the folder that was named among them; the
-folders that it makes are durable, with their names. A link is listed all the same, so that what it
-stands for is missed aloud.
+Invariants: those of `atomic_write.py`, in particular that no link is followed below the folder that
+was named; folders that it makes are durable, with their names. A link is listed nevertheless, so
+that reading it raises an error instead of being skipped.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from raysearch.storage.atomic_write import (
     open_plain,
     opened_folder,
     read_below,
-    why,
+    reason_of,
     write_below,
 )
 
@@ -28,7 +28,7 @@ _LOCK = "lock"
 
 
 class LocalFolder:
-    """The folder at `path`, or `inside` it: what is inside is reached by no link."""
+    """The folder at `path`, or `inside` it; what is inside is never reached through a link."""
 
     def __init__(self, path: Path, inside: tuple[str, ...] = ()) -> None:
         self._root = path.expanduser().absolute()
@@ -53,19 +53,22 @@ class LocalFolder:
         try:
             return read_below(self._root, (*self._inside, name))
         except OSError as e:
-            raise StoreError(f"{self.path / name}: cannot be read ({why(e)})") from e
+            raise StoreError(f"{self.path / name}: cannot be read ({reason_of(e)})") from e
 
     def check_plain(self, name: str) -> Path:
-        """The path of a file, for those who open it themselves. Raises: StoreError for a link, and
-        what is no plain file."""
+        """Returns the path of a file, for callers that open it themselves.
+
+        Raises:
+            StoreError: it is a link, or no plain file.
+        """
         try:
             with self._opened() as folder:
                 os.close(open_plain(folder, name, os.O_RDONLY))
         except OSError as e:
-            raise StoreError(f"{self.path / name}: cannot be read ({why(e)})") from e
+            raise StoreError(f"{self.path / name}: cannot be read ({reason_of(e)})") from e
         return self.path / name
 
-    def each(self, names: Sequence[str]) -> Iterator[bytes]:
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
         return (self.read(name) for name in names)
 
     def write(self, name: str, content: bytes) -> None:
@@ -78,8 +81,8 @@ class LocalFolder:
                 os.unlink(name, dir_fd=folder)
         except OSError as e:
             raise StoreError(
-                f"{self.path / name}: cannot be removed ({why(e)}); the driver must be able to "
-                f"write there"
+                f"{self.path / name}: cannot be removed ({reason_of(e)}); the driver must be able "
+                f"to write there"
             ) from e
 
     def exists(self, name: str) -> bool:
@@ -122,19 +125,17 @@ class LocalFolder:
                 handle = open_plain(folder, _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as e:
             raise StoreError(
-                f"{path}: cannot be opened ({why(e)}); a driver must be able to write the run "
-                f"folder"
+                f"{path}: cannot be opened ({reason_of(e)}); a driver must be able to write the "
+                f"run folder"
             ) from e
         try:
             _take(handle, path, what)
             yield
         finally:
-            os.close(
-                handle
-            )  # which lets go of the lock, as the kernel does for a process that dies
+            os.close(handle)  # this releases the lock, as the kernel does for a process that dies
 
     def holder(self) -> str | None:
-        """Who holds the lock now, in words; None where nobody does. Takes it from nobody."""
+        """Describes the process that holds the lock now, without taking it; None if nobody does."""
         path = self.path / _LOCK
         try:
             with self._opened() as folder:
@@ -142,7 +143,7 @@ class LocalFolder:
         except FileNotFoundError:
             return None
         except OSError as e:
-            raise StoreError(f"{path}: cannot be read ({why(e)}); check its rights") from e
+            raise StoreError(f"{path}: cannot be read ({reason_of(e)}); check its rights") from e
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -162,7 +163,11 @@ class LocalFolder:
                 self.delete(path.name)
 
     def _opened(self, make: bool = False) -> AbstractContextManager[int]:
-        """A handle of it, while inside. Raises: OSError."""
+        """Opens a handle of the folder, for the duration of a `with` block.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
         return opened_folder(self._root, self._inside, make)
 
     def _entries(self) -> list[Path]:
@@ -175,7 +180,7 @@ class LocalFolder:
 
 
 class AppendedLog:
-    """Files of the folder `inside` `root` that are appended to, each until it has `max_bytes`."""
+    """A log whose files are appended to, each until it has `max_bytes`."""
 
     def __init__(self, root: Path, inside: tuple[str, ...], max_bytes: int) -> None:
         self._place = root, inside
@@ -189,7 +194,7 @@ class AppendedLog:
         except OSError as e:
             folder = self._place[0].joinpath(*self._place[1])
             raise StoreError(
-                f"{folder}: cannot be written ({why(e)}); free the disk, then `resume`"
+                f"{folder}: cannot be written ({reason_of(e)}); free the disk, then `resume`"
             ) from e
 
     def close(self) -> None:
@@ -213,7 +218,7 @@ class AppendedLog:
 
 
 def _make(path: Path) -> None:
-    """`path` and the folders above it are there, and their names durable."""
+    """Makes `path` and the folders above it, durably."""
     if path.is_dir():
         return
     if path.parent != path:
@@ -221,7 +226,7 @@ def _make(path: Path) -> None:
     try:
         make_folder(path)
     except FileExistsError as e:
-        if not path.is_dir():  # else another one was quicker
+        if not path.is_dir():  # otherwise another process was quicker
             raise _unwritable(path, e) from e
     except OSError as e:
         raise _unwritable(path, e) from e

@@ -1,4 +1,4 @@
-"""Files of a folder for those who can only read this machine's disk."""
+"""Copies files of a folder to this machine, for code that reads local disks only."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +8,12 @@ from raysearch.storage.local import LocalFolder
 
 
 def on_this_machine(folder: Folder, names: Iterable[str], scratch: Path) -> list[Path]:
-    """The paths of files: themselves where the folder is on disk, else copies below `scratch`.
-    Raises: StoreError."""
+    """Returns local paths of files: their own if the folder is on disk, else of copies below
+    `scratch`.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
     if isinstance(folder, LocalFolder):
         return [folder.check_plain(name) for name in names]
     copies = LocalFolder(scratch / folder.name)

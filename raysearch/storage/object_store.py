@@ -1,12 +1,12 @@
-"""A folder on an object store, through pyarrow.fs: S3, Google Cloud Storage, Azure, whatever
+"""A folder on an object store, through pyarrow.fs: S3, Google Cloud Storage, Azure, any that
 `FileSystem.from_uri` takes.
 
 Invariants:
-- a file is built in memory and written by one PUT, which is what makes it whole; no file is
-  appended to;
-- a log is one object for each batch, so that readers see the batches that were acknowledged and no
-  part of one;
-- every request goes through one Patience; an error of the store becomes a StoreError of one line.
+
+- a file is built in memory and written by one PUT, which makes it complete; no file is appended to;
+- a log has one object for each batch, so that readers see acknowledged batches and no part of one;
+- every request goes through one RetryPolicy; an error of the store becomes a StoreError of one
+  line.
 """
 
 from collections import deque
@@ -21,31 +21,35 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raysearch.errors import StoreError
-from raysearch.storage.retries import RetryPolicy, in_short, is_for_good
+from raysearch.storage.retries import RetryPolicy, is_permanent, short_message
 from raysearch.storage.uris import without_credentials
 
 T = TypeVar("T")
 READERS = 16
-"""Files read at once: a GET is some tens of milliseconds of waiting."""
+"""Files read at once: a GET takes some tens of milliseconds of waiting."""
 _AHEAD = 4 * READERS
 _ONE_PUT = "allow_delayed_open=true"
-"""Else pyarrow writes the smallest file to S3 as a multipart upload, in three requests
-(apache/arrow#45957)."""
+"""Without it pyarrow writes even the smallest file to S3 as a multipart upload, in three requests
+(apache/arrow#45957).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A store, and the path in it that its URI named. `shown`: the URI without credentials."""
+    """A store, and the path in it that its URI named; `shown` is the URI without credentials."""
 
     files: Any
     path: str
     shown: SplitResult
-    patience: RetryPolicy
+    retries: RetryPolicy
 
 
-def connect(uri: str, patience: RetryPolicy | None = None) -> Connection:
-    """The store of a URI, which may hold credentials (else the environment has them). Raises:
-    StoreError for one that is not known."""
+def connect(uri: str, retries: RetryPolicy | None = None) -> Connection:
+    """Returns a connection to the store of a URI, with credentials from the URI or the environment.
+
+    Raises:
+        StoreError: there is no such store.
+    """
     shown = without_credentials(uri)
     try:
         files, path = fs.FileSystem.from_uri(_for_pyarrow(uri))
@@ -55,12 +59,12 @@ def connect(uri: str, patience: RetryPolicy | None = None) -> Connection:
             f"store {shown}: is none ({why}); give a folder, s3://BUCKET/PREFIX, gs:// or abfs://"
         ) from e
     return Connection(
-        files, path.rstrip("/"), urlsplit(shown.rstrip("/")), patience or RetryPolicy()
+        files, path.rstrip("/"), urlsplit(shown.rstrip("/")), retries or RetryPolicy()
     )
 
 
 class ObjectFolder:
-    """The prefix `inner` below what a connection names."""
+    """The prefix `inner` below the path of a connection."""
 
     def __init__(self, connection: Connection, inner: str = "") -> None:
         self._connection = connection
@@ -88,9 +92,9 @@ class ObjectFolder:
             ) as file:
                 return bytes(file.read())
 
-        return self._ask(name, "read", get)
+        return self._request(name, "read", get)
 
-    def each(self, names: Sequence[str]) -> Iterator[bytes]:
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
         pool = ThreadPoolExecutor(READERS)
         try:
             ahead: deque[Future[bytes]] = deque()
@@ -110,21 +114,21 @@ class ObjectFolder:
             ) as file:
                 file.write(content)
 
-        self._ask(name, "written", put)
+        self._request(name, "written", put)
 
     def delete(self, name: str) -> None:
-        self._ask(
+        self._request(
             name, "removed", lambda: self._connection.files.delete_file(f"{self._path}/{name}")
         )
 
     def exists(self, name: str) -> bool:
-        def look() -> bool:
+        def check() -> bool:
             return bool(
                 self._connection.files.get_file_info(f"{self._path}/{name}").type
                 == fs.FileType.File
             )
 
-        return self._ask(name, "read", look)
+        return self._request(name, "read", check)
 
     def names(self) -> list[str]:
         return self._list(fs.FileType.File)
@@ -141,28 +145,30 @@ class ObjectFolder:
 
     @contextmanager
     def lock(self, what: str) -> Iterator[None]:
-        """An object store cannot lock: drivers of one run fence each other off (store/journal.py)."""
+        """Does nothing: an object store cannot lock, and drivers exclude each other
+        (store/journal.py).
+        """
         yield
 
     def sweep(self) -> None:
-        """Nothing to do: a PUT leaves no halves."""
+        """Does nothing: a PUT leaves no incomplete file."""
 
     def _list(self, kind: fs.FileType) -> list[str]:
         selector = fs.FileSelector(self._path, allow_not_found=True)
-        found = self._ask("", "listed", lambda: self._connection.files.get_file_info(selector))
+        found = self._request("", "listed", lambda: self._connection.files.get_file_info(selector))
         return sorted(info.base_name for info in found if info.type == kind)
 
-    def _ask(self, name: str, done: str, call: Callable[[], T]) -> T:
+    def _request(self, name: str, done: str, call: Callable[[], T]) -> T:
         try:
-            return self._connection.patience.ask(self.place, call)
+            return self._connection.retries.call(self.place, call)
         except FileNotFoundError as e:
             raise StoreError(
                 f"{self.shown(name)}: cannot be {done} (there is no such object)"
             ) from e
         except (OSError, pa.ArrowException) as e:
-            what = f"{self.shown(name)}: cannot be {done} ({in_short(e)})"
-            if isinstance(e, OSError) and not is_for_good(e):
-                waited = f"{self._connection.patience.seconds:.0f} s long"
+            what = f"{self.shown(name)}: cannot be {done} ({short_message(e)})"
+            if isinstance(e, OSError) and not is_permanent(e):
+                waited = f"{self._connection.retries.seconds:.0f} s long"
                 raise StoreError(f"{what}, {waited}; when the store answers again, `resume`") from e
             raise StoreError(f"{what}; check bucket, rights and credentials") from e
 
@@ -173,7 +179,7 @@ class ObjectFolder:
 
 
 class SegmentLog:
-    """One object for each append."""
+    """A log with one object for each append."""
 
     def __init__(self, folder: ObjectFolder) -> None:
         self._folder = folder
@@ -184,7 +190,7 @@ class SegmentLog:
         self._segments += 1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file is open."""
 
 
 def _for_pyarrow(uri: str) -> str:

@@ -15,11 +15,14 @@ FolderLike = str | Path | Folder
 """A folder, or its path or URI."""
 
 
-def open_folder(place: FolderLike, patience: "RetryPolicy | None" = None) -> Folder:
-    """The folder of a path or URI (a folder stays what it is). `patience`: with an object store
-    that does not answer.
+def open_folder(place: FolderLike, retries: "RetryPolicy | None" = None) -> Folder:
+    """Returns the folder of a path or URI; returns a folder unchanged.
 
-    Raises: StoreError where no such store is known.
+    Args:
+        retries: how long an object store that does not answer is tried.
+
+    Raises:
+        StoreError: there is no such store.
     """
     if not isinstance(place, str | Path):
         return place
@@ -31,4 +34,4 @@ def open_folder(place: FolderLike, patience: "RetryPolicy | None" = None) -> Fol
         return LocalFolder(Path(unquote(parts.path)))
     from raysearch.storage.object_store import ObjectFolder, connect
 
-    return ObjectFolder(connect(text, patience))
+    return ObjectFolder(connect(text, retries))

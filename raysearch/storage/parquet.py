@@ -1,8 +1,7 @@
-"""Arrow tables as the bytes of Parquet files, and back; and which files of a folder make its table.
+"""Arrow tables as Parquet bytes and back; and which files of a folder make its table.
 
-Invariants: what is written is whole before it goes anywhere; a part that others were merged into
-stands for all that sort before it, so that each row counts once, whether those are still there or
-not.
+Invariants: a file's bytes are complete before they are written anywhere; a merged part replaces all
+parts that sort before it, so that each row counts once, whether those still exist or not.
 """
 
 import re
@@ -13,28 +12,33 @@ import pyarrow.parquet as pq
 
 PART = ".parquet"
 MERGED = ".merged.parquet"
-"""How the name of a part ends that others were merged into; before it stand the name of the last of
-them, and the digest of its bytes."""
+"""Suffix of a merged part; before it come the name of the last part in it and the digest of its
+bytes.
+"""
 _DIGEST = re.compile(r"\.([0-9a-f]{64})$")
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """The bytes of a Parquet file."""
+    """Returns the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return bytes(sink.getvalue())
 
 
 def from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of a Parquet file, or some columns of it. Raises: pyarrow's errors, KeyError for a
-    file that is damaged."""
+    """Returns the table of a Parquet file, or some of its columns.
+
+    Raises:
+        pa.ArrowException: the file is damaged.
+        KeyError: the same.
+    """
     return pq.ParquetFile(pa.BufferReader(content)).read(
         columns=None if columns is None else list(columns)
     )
 
 
 def parts_that_count(names: Iterable[str]) -> list[str]:
-    """Of the files of a table's folder those that make the table, in the order of its rows."""
+    """Returns the files of a table's folder that make the table, in the order of its rows."""
     parts = sorted(
         n.removesuffix(PART) for n in names if n.endswith(PART) and not n.startswith("_")
     )
@@ -43,22 +47,23 @@ def parts_that_count(names: Iterable[str]) -> list[str]:
 
 
 def is_merged(name: str) -> bool:
-    """Whether a file is a part that others were merged into."""
+    """Whether a file is a merged part."""
     return name.endswith(MERGED)
 
 
 def merged_name(last: str, digest: str) -> str:
-    """The name of the part with content of this SHA-256 that all parts until `last` are merged
-    into."""
+    """Returns the name of the part that merges all parts up to `last`, with content of this
+    SHA-256.
+    """
     return f"{base_of(last)}.{digest}{MERGED}"
 
 
 def merged_digest(name: str) -> str | None:
-    """The SHA-256 that a merged part says it has; None where an earlier version merged it."""
+    """Returns the SHA-256 in the name of a merged part; None if an older version merged it."""
     found = _DIGEST.search(name.removesuffix(MERGED))
     return found and found[1]
 
 
 def base_of(name: str) -> str:
-    """The name of a part, or of the last that a merged one holds, without endings."""
+    """Returns the name of a part without suffixes; for a merged part, of the last part in it."""
     return _DIGEST.sub("", name.removesuffix(MERGED).removesuffix(PART))

@@ -1,8 +1,8 @@
-"""Retries of a store that does not answer, in one place: with a growing pause, for a bounded time,
-said once.
+"""Retries requests to a store that does not answer, with growing pauses and for a limited time;
+warns once.
 
-Invariants: what the store refuses for good (no such bucket, no rights) is not asked again; nothing
-is tried after `seconds`.
+Invariants: permanent refusals (no such bucket, no rights) are not retried; nothing is tried after
+`seconds`.
 """
 
 import logging
@@ -17,8 +17,8 @@ _log = logging.getLogger("raysearch.store")
 
 SECONDS = 120.0
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between two tries; the last one is kept to."""
-_FOR_GOOD = (
+"""Seconds between two attempts; the last one repeats."""
+_PERMANENT = (
     "ACCESS_DENIED",
     "NO_SUCH_BUCKET",
     "INVALID_ACCESS_KEY_ID",
@@ -27,20 +27,25 @@ _FOR_GOOD = (
     "SIGNATURE_DOES_NOT_MATCH",
     "UNRECOGNIZED_CLIENT",
 )
-"""The AWS SDK's words, in the text of pyarrow's OSError, for what no later try would mend."""
+"""The AWS SDK's words, in the text of pyarrow's OSError, for errors that no later attempt would
+mend.
+"""
 
 
 @dataclass
 class RetryPolicy:
-    """One for all folders of a store, so that one outage is said once."""
+    """Retries for all folders of a store, so that one outage is logged once."""
 
     seconds: float = SECONDS
-    _said: bool = False
+    _logged: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self, place: str, call: Callable[[], T]) -> T:
-        """What `call` returns, asked again while it raises what may pass. Raises: OSError, the last
-        one."""
+    def call(self, place: str, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, and repeats it while it raises a temporary error.
+
+        Raises:
+            OSError: the last error, if it is permanent or time is up.
+        """
         until = time.monotonic() + self.seconds
         tries = 0
         while True:
@@ -48,38 +53,37 @@ class RetryPolicy:
                 answer = call()
             except OSError as e:
                 pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
-                if is_for_good(e) or time.monotonic() + pause > until:
+                if is_permanent(e) or time.monotonic() + pause > until:
                     raise
-                self._say(place, e)
+                self._log_once(place, e)
                 tries += 1
                 time.sleep(pause)
             else:
-                self._said = False
+                self._logged = False
                 return answer
 
-    def _say(self, place: str, e: OSError) -> None:
+    def _log_once(self, place: str, e: OSError) -> None:
         with self._lock:
-            said, self._said = self._said, True
-        if not said:
+            logged, self._logged = self._logged, True
+        if not logged:
             _log.warning(
                 "%s does not answer (%s); trying again for up to %.0f s",
                 place,
-                in_short(e),
+                short_message(e),
                 self.seconds,
             )
 
 
-def is_for_good(e: OSError) -> bool:
-    """Whether the store would say the same again."""
+def is_permanent(e: OSError) -> bool:
+    """Whether a later attempt would fail in the same way."""
     text = str(e)
     return isinstance(e, FileNotFoundError | PermissionError) or any(
-        word in text for word in _FOR_GOOD
+        word in text for word in _PERMANENT
     )
 
 
-def in_short(e: OSError) -> str:
-    """The store's own word for it: pyarrow's text without what it was doing and the request's
-    number."""
+def short_message(e: OSError) -> str:
+    """Returns the store's own message, without pyarrow's context and the request's id."""
     text = " ".join(str(e).split())
     at = text.find("AWS Error")
     return (text[at:] if at >= 0 else text).partition(" (Request ID")[0][:300]

@@ -1,7 +1,7 @@
-"""URIs of object stores: which places are URIs, and URIs without their credentials.
+"""URIs of object stores: recognising them, and removing their credentials.
 
-Invariants: what is shown or written down has no user, no password, and no query value that is a
-secret by its name.
+Invariants: a URI that is shown or stored has no user, no password, and no query value whose name
+marks a secret.
 """
 
 import re
@@ -14,16 +14,18 @@ _SECRET = re.compile(
 
 
 def without_credentials(uri: str) -> str:
-    """`uri` without user:password@ and without secrets in its query, to be written down or shown."""
+    """Returns `uri` without user:password@ and without secrets in its query, to be stored or
+    shown.
+    """
     if "://" not in uri:
         return uri
     parts = urlsplit(uri)
-    kept = [pair for pair in parts.query.split("&") if not _SECRET.search(pair.partition("=")[0])]
-    if "@" not in parts.netloc and "&".join(kept) == parts.query:
-        return uri  # not put together again: sqlite:////a has more slashes than urlunsplit would give it
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(kept)))
+    query = [pair for pair in parts.query.split("&") if not _SECRET.search(pair.partition("=")[0])]
+    if "@" not in parts.netloc and "&".join(query) == parts.query:
+        return uri  # unchanged, since urlunsplit would drop slashes of sqlite:////a
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(query)))
 
 
 def is_uri(place: str | Path) -> bool:
-    """Whether it names its scheme, as s3://bucket/runs does."""
+    """Whether a place names its scheme, as s3://bucket/runs does."""
     return isinstance(place, str) and re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", place) is not None

@@ -5,12 +5,11 @@ a StoreError, never a guess. Nothing is pickled, so that a journal of today is r
 version or refused in one line.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
+from raysearch.core.codec import from_json_values
 from raysearch.core.events import (
     Attributed,
     Failed,
@@ -63,12 +62,13 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """A user's proposer was asked, and proposed `hypotheses` (JSON of variable and intervention).
-    `by`, `most`: its name, its K."""
+    """The `hypotheses` (JSON of variable and intervention) that a proposer which is not ours
+    proposed in one generation. `by`, `most`, `fit_pairs`: its name, its K, its fit pairs."""
 
     by: str
     most: int | None
     hypotheses: tuple[str, ...]
+    fit_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Ended:
 
 JournalEntry = JournalledEvent | Started | Follows | Cut | Sealed | Suggested | Ended
 
-_TYPES: dict[str, type] = {
+_TYPES: dict[str, type[JournalEntry]] = {
     "started": Started,
     "follows": Follows,
     "screened": Screened,
@@ -127,98 +127,5 @@ def decode(raw: Mapping[str, Any]) -> JournalEntry:
             f"journal entry of type {kind!r}: this version knows {', '.join(_TYPES)}; "
             f"{_OTHER_VERSION}"
         )
-    decoders, required = _decoders(cls)
-    missing = required - raw.keys()
-    unknown = raw.keys() - decoders.keys() - {"type"}
-    if missing or unknown:
-        what = f"lacks {min(missing)!r}" if missing else f"has an unknown field {min(unknown)!r}"
-        raise StoreError(f"journal entry {kind!r} {what}; {_OTHER_VERSION}")
-    values = {}
-    for name, value in raw.items():
-        if name != "type":
-            try:
-                values[name] = decoders[name](value)
-            except (TypeError, ValueError) as e:
-                raise StoreError(f"journal entry {kind!r}: {name} is {value!r:.80}; {e}") from e
-    entry: JournalEntry = cls(**values)
-    return entry
-
-
-Decoder = Callable[[Any], Any]
-
-
-@cache
-def _decoders(cls: type) -> tuple[dict[str, Decoder], frozenset[str]]:
-    """One decoder for each field, and the names of those without a default."""
-    hints = get_type_hints(cls)
-    required = frozenset(
-        f.name
-        for f in fields(cls)
-        if f.default is MISSING and f.default_factory is MISSING and f.name not in _BESIDE
-    )
-    return {name: _decoder(hints[name]) for name in _FIELDS[cls]}, required
-
-
-def _decoder(hint: Any) -> Decoder:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return _one_of(args)
-    if origin is UnionType:
-        inner = _decoder(next(a for a in args if a is not NoneType))
-        return lambda value: None if value is None else inner(value)
-    if origin is tuple:
-        return _run_of(args[0]) if args[0] in (int, str) else _many(_decoder(args[0]))
-    if origin is Mapping:
-        return _mapping(_decoder(args[1]))
-    return _plain({float: (float, int)}.get(hint, (hint,)), hint)
-
-
-def _plain(allowed: tuple[type, ...], target: type) -> Decoder:
-    def read(value: Any) -> Any:
-        if type(value) not in allowed:
-            raise TypeError(f"need {target.__name__}")
-        return target(value)
-
-    return read
-
-
-def _one_of(allowed: Sequence[Any]) -> Decoder:
-    def read(value: Any) -> Any:
-        if value not in allowed:
-            raise ValueError(f"need one of {', '.join(map(str, allowed))}")
-        return value
-
-    return read
-
-
-def _run_of(kind: type) -> Decoder:
-    """As `_many` of plain values of one kind, a look at all of them at once: most of a journal is
-    runs of ids."""
-    only = {kind}
-
-    def read(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
-            raise TypeError("need a list")
-        if not only.issuperset(map(type, value)):
-            raise TypeError(f"need {kind.__name__}")
-        return tuple(value)
-
-    return read
-
-
-def _many(inner: Decoder) -> Decoder:
-    def read(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
-            raise TypeError("need a list")
-        return tuple([inner(v) for v in value])
-
-    return read
-
-
-def _mapping(inner: Decoder) -> Decoder:
-    def read(value: Any) -> dict[str, Any]:
-        if type(value) is not dict:
-            raise TypeError("need an object")
-        return {k: inner(v) for k, v in value.items()}
-
-    return read
+    fields_of = {name: value for name, value in raw.items() if name != "type"}
+    return from_json_values(cls, fields_of, f"journal entry {kind!r}", _OTHER_VERSION)

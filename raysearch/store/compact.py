@@ -1,11 +1,12 @@
-"""Merging: each table of a finished run as one part.
+"""Compaction: merges the parts of each table of a finished run into one.
 
 Invariants:
-- the merged part is whole, and was read again, before the first of the parts that it holds is
-  removed. From then on it stands for them (`folders.parquet`), so that a crash at any moment loses
-  no row and counts none twice; merging again finishes the work;
-- the journal is not touched: a `resume` writes the parts anew from it, then removes the merged one
-  (`tables.py`).
+
+- the merged part is complete, and was read back, before the first of its parts is removed. From
+  then on it replaces them (`storage/parquet.py`), so that a crash at any moment loses no row and
+  counts none twice; merging again finishes the work;
+- the journal stays unchanged: a `resume` writes the parts again from it, then removes the merged
+  one (`tables.py`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ from raysearch.store.run_history import journal_summary
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What became of a table: its rows, and how many parts hold them before and after."""
+    """Result for one table: its rows, and the number of parts before and after."""
 
     table: str
     rows: int
@@ -39,10 +40,11 @@ class Merged:
 
 
 def compact(run: RunFolder) -> Iterator[Merged]:
-    """Merges the parts of each table, table by table, each in memory; hold `run.lock()`.
+    """Merges the parts of each table, one table after the other in memory; hold `run.lock()`.
 
-    Raises: StoreError for a run that is not done, a part that cannot be read, a store that refuses;
-    TakenOverError.
+    Raises:
+        StoreError: the run is not done, a part cannot be read, or the store refuses.
+        TakenOverError: another driver works on the run.
     """
     status = journal_summary(run).ended
     if status != "done":
@@ -59,23 +61,23 @@ def compact(run: RunFolder) -> Iterator[Merged]:
             continue
         whole, last = _read(folder, parts.items()), list(parts)[-1]
         done = len(parts) == 1 and not (is_merged(last) and merged_digest(last) is None)
-        kept = last if done else _write_merged(folder, last, whole)
+        result = last if done else _write_merged(folder, last, whole)
         if (
             run.journal.folders() != drivers
-        ):  # an object store cannot lock; that driver writes the parts anew
+        ):  # an object store cannot lock; that driver writes the parts again
             raise TakenOverError(
                 f"run {run.info.id}: a driver has gone on with it; merge when that is done"
             )
         folder.sweep()
-        if is_merged(kept):
+        if is_merged(result):
             for old in names:
-                if old != kept and old.endswith(PART) and not old.startswith("_"):
+                if old != result and old.endswith(PART) and not old.startswith("_"):
                     folder.delete(old)
         yield Merged(name, whole.num_rows, len(parts))
 
 
 def _write_merged(folder: Folder, last: str, whole: pa.Table) -> str:
-    """The name of the part that holds `whole`, once it is there and was read again."""
+    """Writes `whole` as one part, reads it back, and returns its name."""
     content = to_parquet(whole)
     name = merged_name(last, digest_of(content))
     folder.write(name, content)

@@ -1,10 +1,10 @@
-"""Seals: the digest of each file that a run's readers rely on, in the journal before the file is
-written, and in digests.json.
+"""Digests of a run's files: each is in the journal before the file is written, and in digests.json
+for readers.
 
 Invariants: the order is journal, digests.json ("is being written"), the file, digests.json ("is
-written"), so that whoever dies anywhere leaves files that readers take, and a replay finishes; a
-file that is written again with the same bytes needs no new seal; a replay that comes to other bytes
-(rows that a retry took back, another pyarrow) seals them anew.
+written"), so that a driver that dies at any point leaves files that readers accept, and a replay
+finishes; a file that is written again with the same bytes needs no new digest; a replay that gives
+other bytes (rows that a retry withdrew, another pyarrow) journals the new ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +19,12 @@ from raysearch.store.run_folder import RunFolder
 class FileDigests:
     """Writes the files of a run that have digests.
 
-    `known`: the digests that the journal has. `parts`: those that it names; where some have no
-    digest yet (an earlier version wrote them), there is no digests.json before a replay has sealed
-    the last of them. `keep`: makes entries durable in the journal, and raises where a later driver
-    is there. `check`: raises where a later driver is there.
+    Args:
+        known: digests in the journal, by file.
+        parts: the parts that the journal names. If some have no digest yet (older versions wrote
+            none), digests.json is only made when a replay has written the last of them.
+        append: makes entries durable in the journal; raises if a later driver is there.
+        check: raises if a later driver is there.
     """
 
     def __init__(
@@ -30,28 +32,36 @@ class FileDigests:
         run: RunFolder,
         known: Mapping[str, str],
         parts: Iterable[str],
-        keep: Callable[[Sequence[JournalEntry]], None],
+        append: Callable[[Sequence[JournalEntry]], None],
         check: Callable[[], None],
     ) -> None:
         self._run = run
         self._files = dict(known)
         self._unsealed = set(parts) - known.keys()
-        self._writing = _left_by(run.folder, self._files)
-        self._keep = keep
+        self._writing = _unfinished_files(run.folder, self._files)
+        self._append = append
         self._check = check
 
-    def show(self) -> None:
-        """digests.json says what the journal says, and run.json that it is there. Raises:
-        StoreError."""
+    def publish(self) -> None:
+        """Writes digests.json from the journal's digests, and says in run.json that it exists.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         if not self._unsealed:
             write_digests(self._run.folder, Digests(self._files, self._writing))
             self._run.update(sealed=True)
 
     def seal(self, file: str, content: bytes) -> None:
-        """Takes a file that is there for what it is. Raises: StoreError, TakenOverError."""
+        """Journals the digest of a file that exists already.
+
+        Raises:
+            StoreError: the store refuses.
+            TakenOverError: a later driver is there.
+        """
         self._files[file] = digest_of(content)
         self._writing.pop(file, None)
-        self._keep([Sealed(file, self._files[file])])
+        self._append([Sealed(file, self._files[file])])
 
     def write(
         self,
@@ -61,10 +71,15 @@ class FileDigests:
         content: bytes,
         before: Sequence[JournalEntry] = (),
     ) -> None:
-        """The file `name` of `folder`, which is at `path` (ending in "/", or "") of the run, holds
-        `content`.
+        """Writes a file of the run together with its digest.
 
-        `before`: entries that the journal gets with the seal. Raises: StoreError, TakenOverError.
+        Args:
+            path: place of `folder` in the run: "", or ends in "/".
+            before: entries that are journalled together with the digest.
+
+        Raises:
+            StoreError: the store refuses.
+            TakenOverError: a later driver is there.
         """
         file, digest = path + name, digest_of(content)
         old = self._files.get(file)
@@ -73,25 +88,27 @@ class FileDigests:
             folder.write(name, content)
             return
         if old != digest:
-            self._keep([*before, Sealed(file, digest)])
+            self._append([*before, Sealed(file, digest)])
             self._files[file] = digest
             self._writing[file] = old
-            self.show()
+            self.publish()
         else:
             self._check()
         folder.write(name, content)
         del self._writing[file]
         self._unsealed.discard(file)
-        self.show()
+        self.publish()
 
 
-def _left_by(run: Folder, known: Mapping[str, str]) -> dict[str, str | None]:
-    """What drivers before were writing when they died: as digests.json has it, and where the
-    journal is ahead of that."""
+def _unfinished_files(run: Folder, known: Mapping[str, str]) -> dict[str, str | None]:
+    """Returns the files that earlier drivers were writing when they died, with the digests before.
+
+    They follow from digests.json, and from the journal where that is ahead.
+    """
     try:
         found = read_digests(run)
     except StoreError:
-        return {}  # lost or damaged, and written anew from the journal
+        return {}  # lost or damaged; it is written again from the journal
     if found is None:
         return {}
     ahead = {

@@ -1,7 +1,7 @@
-"""What was fit, as files named by their content: interventions/<SHA-256>.safetensors.
+"""Fitted tensors as files named by their content: interventions/<SHA-256>.safetensors.
 
-Invariants: a file is written whole, before the event that names it is journalled; what is read is
-what was written, or an error.
+Invariants: a file is complete before the event that names it is journalled; what is read is what
+was written, or an error.
 """
 
 import hashlib
@@ -16,20 +16,28 @@ _SUFFIX = ".safetensors"
 
 
 class FitStore:
-    """The folder of a run's fitted subspaces, and of where their training stood."""
+    """The folder of a run's fitted subspaces and training states."""
 
     def __init__(self, folder: Folder | Path) -> None:
         self._folder = open_folder(folder)
 
-    def keep(self, tensors: Mapping[str, bytes]) -> None:
-        """Each content is durable when this returns. Raises: StoreError if the store refuses."""
+    def write(self, tensors: Mapping[str, bytes]) -> None:
+        """Makes each content durable before it returns.
+
+        Raises:
+            StoreError: the store refuses.
+        """
         for digest, content in tensors.items():
             assert hashlib.sha256(content).hexdigest() == digest, "a content goes by its own digest"
             if not self._folder.exists(digest + _SUFFIX):
                 self._folder.write(digest + _SUFFIX, content)
 
     def read(self, digest: str) -> bytes:
-        """The content. Raises: StoreError where the file is missing, or is not what was written."""
+        """Returns a content by its digest.
+
+        Raises:
+            StoreError: the file is missing or damaged.
+        """
         try:
             content = self._folder.read(digest + _SUFFIX)
         except StoreError as e:
@@ -43,10 +51,13 @@ class FitStore:
             )
         return content
 
-    def keep_only(self, digests: Iterable[str]) -> None:
-        """Lets go of all others: where training stood, once it is over. Raises: StoreError if the
-        store refuses."""
-        kept = {digest + _SUFFIX for digest in digests}
+    def delete_others(self, digests: Iterable[str]) -> None:
+        """Deletes all contents but these, such as training states once training is over.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        kept_names = {digest + _SUFFIX for digest in digests}
         for name in self._folder.names():
-            if name.endswith(_SUFFIX) and name not in kept:
+            if name.endswith(_SUFFIX) and name not in kept_names:
                 self._folder.delete(name)

@@ -1,19 +1,20 @@
-"""The journal: journal/<driver>/<file>.jsonl, the one truth of a run.
+"""The journal: journal/<driver>/<file>.jsonl, the single source of truth of a run.
 
 Invariants:
-- one folder for each start of a driver; the names of drivers sort by start, so (driver, seq) is the
+
+- there is one folder for each start of a driver; their names sort by start, so (driver, seq) is the
   order of everything;
-- one line for each entry, with its number within the driver, its batch and a checksum over its
+- each entry is one line, with its number within the driver, its batch, and a checksum over its
   canonical JSON;
-- what `append` returned from is durable: on a disk one write and one fsync for each batch, on an
-  object store one PUT;
-- no file is written by two drivers, and none is written again: after kill -9 at any byte, the last
-  line of a driver may be half there; it was never acknowledged, so it is dropped, and said. A bad
-  line anywhere else is damage: a StoreError;
+- an entry is durable when `append` returns: on a disk after one write and one fsync for each batch,
+  on an object store after one PUT;
+- no file is written by two drivers, and none is written again. After kill -9 at any byte, the last
+  line of a driver may be incomplete; it was never acknowledged, so it is dropped with a message. A
+  bad line anywhere else is damage and raises a StoreError;
 - of two drivers at once (an object store cannot lock) the later one counts. It starts its journal,
-  then reads those before, then writes down how far it read (`Follows`): what they append later is
-  no part of the run. Whoever writes more than its journal looks for later drivers after its last
-  append (`check_latest`): so one of the two always sees the other.
+  then reads those before, then writes how far it read (`Follows`): later entries of those are no
+  part of the run. A driver that writes more than its journal looks for later drivers after its last
+  append (`check_latest`), so one of the two always sees the other.
 """
 
 import json
@@ -33,14 +34,15 @@ from raysearch.storage.open import open_folder
 from raysearch.store.codec import Follows, JournalEntry, decode, encode
 
 MAX_FILE_BYTES = 64 * 2**20
-"""A driver goes on in a new file after this many bytes."""
+"""Size after which a driver starts a new file."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One entry as it stands in the journal. `raw` is for `codec.decode`; `batch` numbers the
-    appends of a driver."""
+    """One line of the journal: `raw` is for `codec.decode`, `batch` numbers the appends of a
+    driver.
+    """
 
     driver: str
     seq: int
@@ -49,9 +51,10 @@ class JournalLine:
 
 
 class Journal:
-    """The journal of one driver's start, to append to; `folder`: of all drivers.
+    """The journal of one start of a driver, to append to; `folder` is that of all drivers.
 
-    Raises: StoreError if its folder cannot be made.
+    Raises:
+        StoreError: its folder cannot be made.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class Journal:
         self._log = self._own.log(max_file_bytes)
 
     def append(self, entries: Sequence[JournalEntry]) -> None:
-        """The entries are durable when this returns; they are one batch.
+        """Appends entries as one batch, and makes them durable before it returns.
 
-        Raises: StoreError if the store refuses; nothing can be appended after that, for the last
-        line may be half there.
+        Raises:
+            StoreError: the store refuses. Nothing can be appended after that, since the last line
+                may be incomplete.
         """
         if not entries:
             return
@@ -83,14 +87,18 @@ class Journal:
             )
         seq, batch = self.next_seq, self._batch
         text = b"".join(_line(seq + i, batch, entry) for i, entry in enumerate(entries))
-        self._broken = True  # until all of it is durable, whatever comes between
+        self._broken = True  # until all of it is durable, whatever error comes first
         self._log.append(text)
         self.next_seq += len(entries)
         self._batch += 1
         self._broken = False
 
     def check_latest(self) -> None:
-        """Raises: TakenOverError if another driver has gone on with the run since this one started."""
+        """Checks that no other driver has started on the run since this one.
+
+        Raises:
+            TakenOverError: one has.
+        """
         latest = max(self._all.folders(), default=self.driver)
         if latest > self.driver:
             raise TakenOverError(
@@ -100,7 +108,7 @@ class Journal:
             )
 
     def close(self) -> None:
-        """Lets go of the file. Harmless twice."""
+        """Closes the file. May be called twice."""
         self._log.close()
 
 
@@ -109,43 +117,51 @@ def read_journal(
     say: Callable[[str], None] | None = None,
     until: Mapping[str, int | None] | None = None,
 ) -> Iterator[JournalLine]:
-    """The lines of all drivers in (driver, seq) order, one by one; each checked against its
-    checksum.
+    """Yields the lines of all drivers in (driver, seq) order, each checked against its checksum.
 
-    `say` is called with one line of text for each tail that was dropped. `until`: how many lines of
-    which drivers (None: all of its); without it, all lines of all drivers. Raises: StoreError for a
-    bad line that others follow, naming file and line.
+    Args:
+        say: called with one line of text for each incomplete last line that was dropped.
+        until: number of lines to read of each driver (None: all); without it, all lines of all
+            drivers.
+
+    Raises:
+        StoreError: a bad line is followed by others; the text names file and line.
     """
     folder = open_folder(folder)
-    reach = dict.fromkeys(folder.folders()) if until is None else until
-    for driver in sorted(reach):
-        yield from islice(_read_driver(folder.at(driver), say), reach[driver])
+    counts = dict.fromkeys(folder.folders()) if until is None else until
+    for driver in sorted(counts):
+        yield from islice(_read_driver(folder.at(driver), say), counts[driver])
 
 
 def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
-    """What counts of the journal before `driver`, as `until` of `read_journal`: all of the last
-    driver that went on, and of those before it what it had read. Raises: StoreError as
-    `read_journal`."""
+    """Returns which lines before `driver` count, as `until` of `read_journal`.
+
+    These are all lines of the last driver before, and of earlier ones as many as that driver had
+    read.
+
+    Raises:
+        StoreError: as in `read_journal`.
+    """
     folder = open_folder(folder)
-    reach: dict[str, int | None] = {}
+    counts: dict[str, int | None] = {}
     for before in reversed([d for d in folder.folders() if d < driver]):
-        reach[before] = None
+        counts[before] = None
         beginning = [
             decode(line.raw) for line in islice(_read_driver(folder.at(before), files=2), 2)
         ]
         follows = next((entry for entry in beginning if isinstance(entry, Follows)), None)
         if follows is not None:
-            return reach | dict(follows.read)
-    return reach
+            return counts | dict(follows.read)
+    return counts
 
 
 def _read_driver(
     folder: Folder, say: Callable[[str], None] | None = None, files: int | None = None
 ) -> Iterator[JournalLine]:
-    """The lines of one driver, or of its first `files`."""
+    """Yields the lines of one driver, or of its first `files`."""
     names = [name for name in folder.names() if name.endswith(".jsonl")][:files]
     expected = 0
-    for name, content in zip(names, folder.each(names), strict=True):
+    for name, content in zip(names, folder.read_each(names), strict=True):
         for line in _read_file(folder, name, content, expected, last=name == names[-1], say=say):
             expected = line.seq + 1
             yield line
@@ -185,10 +201,10 @@ def _read_file(
 
 
 def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
-    """The line, or None if it is not whole or not the next one."""
+    """Returns the line, or None if it is incomplete or not the next one."""
     try:
         text = text.removesuffix(b"\n")
-        if text != _sealed(text[:-_SEAL] + b"}"):
+        if text != _with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):
             return None
         raw = json.loads(text)
         return (
@@ -197,33 +213,34 @@ def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
             else None
         )
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return None  # not "swallowed": the caller says it or raises, by where the line stands
+        return None  # the caller reports it or raises, depending on the line's place
 
 
 def _line(seq: int, batch: int, entry: JournalEntry) -> bytes:
     return (
-        _sealed(
+        _with_checksum(
             canonical_json({"seq": seq, "batch": batch, "entry": encode(entry)}).encode("ascii")
         )
         + b"\n"
     )
 
 
-def _sealed(payload: bytes) -> bytes:
-    """A line: the payload's canonical JSON with its checksum in it, as the last of its keys.
+def _with_checksum(payload: bytes) -> bytes:
+    """Adds the checksum as the last key to a line's canonical JSON.
 
-    Writing and checking bytes, not values, saves making the same text again: half the time of
-    reading a journal.
+    Working on bytes instead of values avoids writing the same text again, half the time of reading
+    a journal.
     """
     return b'%b,"sum":"%b"}' % (payload[:-1], content_id_of_text(payload).encode("ascii"))
 
 
-_SEAL = len(_sealed(b"{}")) - len(b"{")
+_CHECKSUM_LENGTH = len(_with_checksum(b"{}")) - len(b"{")
 
 
 def _name_after(drivers: Sequence[str], now: datetime) -> str:
-    """A name that sorts after those of all drivers before, even where this machine's clock is
-    behind theirs."""
+    """Returns a name that sorts after all earlier drivers, even if this machine's clock is behind
+    theirs.
+    """
     if drivers:
         before = drivers[-1].rpartition("-")[0]
         try:

@@ -1,19 +1,20 @@
-"""The ledger: events made durable before anybody thinks about them, notes projected to tables and
-to the MLflow mirror.
+"""The ledger: makes events durable before the search takes them, and writes records to tables and
+tracker.
 
 Invariants:
-- an event is in the journal when `events` returns; tables and mirror follow from the journal and
-  can be lost;
-- replay gives the journal's events in their order and batches; the same search then says the same
-  notes, and the same rows fill the same parts, so that fresh runs and resumed ones are written by
-  the same lines of code;
-- what is tried again leaves the tables by a replay alone: its `Retried` is journalled before, so
-  whoever dies meanwhile, the next replay does the same;
-- of two drivers at once the earlier one writes nothing but its journal once the later one has
-  begun, and ends;
+
+- an event is in the journal when `write_events` returns; tables and tracker follow from the journal
+  and can be lost;
+- a replay yields the journal's events in their order and batches. The same search then returns the
+  same records, and the same rows fill the same parts, so that new and resumed runs are written by
+  the same code;
+- rows of retried failures leave the tables by a replay alone: the `Retried` event is journalled
+  first, so that after any crash the next replay does the same;
+- of two drivers at once, the earlier one writes nothing but its journal once the later one has
+  started, and ends;
 - an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
 
-Not for two threads at once.
+It is not thread-safe.
 """
 
 import time
@@ -58,7 +59,7 @@ from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.pairs_table import pairs_content, read_pairs
 from raysearch.store.retractions import Retractions
 from raysearch.store.run_folder import RunFolder, installed_versions
-from raysearch.store.run_history import batches
+from raysearch.store.run_history import group_batches
 from raysearch.store.schemas import TABLES
 from raysearch.store.table_rows import (
     conflict_row,
@@ -76,70 +77,83 @@ from raysearch.store.table_rows import (
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
 
 
-class Tracker(Protocol):
-    """Who is told of the search as it goes, and may fail without consequence."""
+class SearchObserver(Protocol):
+    """Follows a search, for example to send it to a tracker; its failures do not matter to the
+    search.
+    """
 
     @property
-    def run_id(self) -> str | None: ...
+    def run_id(self) -> str | None:
+        """The observer's own id of the run, once there is one."""
+        ...
 
-    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None: ...
+    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
+        """Takes records of the search; those that are `replayed` were taken before."""
+        ...
 
-    def snapshot(self, snapshot: Snapshot) -> None: ...
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Takes the current state of the search; cheap, since it is called at every turn."""
+        ...
 
 
 class RunLedger:
-    """The books of one driver on one run; hold `run.lock()` while it is open, and have
-    pairs.parquet written before.
+    """Everything that one driver writes to one run; hold `run.lock()` while it is open.
 
-    `said`: one line for each truncated tail that the journal had. `past`: how many events it holds
-    from drivers before. `ended`: the status with which the last driver closed it, None if it was
-    killed (or the run is new).
+    pairs.parquet must be written before.
 
-    `suggested`: grows by what a user's proposer says; what the journal has not yet is added to it.
+    - `messages`: one line for each incomplete last line in the journal.
+    - `past_events`: number of events of earlier drivers.
+    - `ended`: status with which the last driver closed the run; None if it was killed, or the run
+      is new.
 
-    Raises: StoreError if the journal is damaged or the folder cannot be written; TakenOverError if
-    a later driver is there.
+    Args:
+        suggested: grows by the answers of a user's proposer; those that are not in the journal yet
+            are appended to it.
+
+    Raises:
+        StoreError: the journal is damaged, or the folder cannot be written.
+        TakenOverError: a later driver is there.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        mirror: Tracker | None = None,
+        observer: SearchObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_rows: int = MAX_ROWS,
         max_seconds: float = MAX_SECONDS,
         suggested: Sequence[Suggested] = (),
     ) -> None:
         self._run = run
-        self._mirror = mirror
-        self.past = 0
+        self._observer = observer
+        self.past_events = 0
         self.ended: str | None = None
         self._journal = Journal(run.journal)
         self._journal.append(
             [_started(run)]
-        )  # before those before are read: whichever driver is later, the other sees it
+        )  # before reading earlier journals: of two drivers one always sees the other
         self._read: Counter[str] = Counter()
         self._retry: Retried | None = None
-        self._withdrawn = Retractions()
+        self._retractions = Retractions()
         self._sealed: dict[str, str] = {}
         self._suggested, self._suggestions = suggested, 0
-        said: list[str] = []
-        cuts = self._look_back(said)
-        self.said = tuple(said)
+        messages: list[str] = []
+        cuts = self._read_history(messages)
+        self.messages = tuple(messages)
         if self._read:
             self._journal.append([Follows(dict(self._read))])
         self._journal.check_latest()
-        self._seals = FileDigests(
+        self._digests = FileDigests(
             run,
             self._sealed,
             [f"{DIGESTED}/{c.table}/{c.part}{PART}" for c in cuts],
-            self._keep_entries,
+            self._append_checked,
             self._journal.check_latest,
         )
-        self._seal()
+        self._seal_pairs()
         self._accepted: dict[str, Decided] = {}
         self._replaying = False
-        self._to_replay = self.past > 0
+        self._to_replay = self.past_events > 0
         self._fits = FitStore(run.interventions)
         self._concluded: set[str] = set()
         self._cut_from: dict[str, int] = {}
@@ -158,31 +172,39 @@ class RunLedger:
         }
 
     def history(self) -> Iterator[tuple[JournalledEvent, ...]]:
-        """What the drivers before were told, in batches; to look at only. Raises: StoreError for
-        damage."""
-        for entries in batches(read_journal(self._run.journal, until=self._read)):
+        """Yields the events of earlier drivers in batches, to look at only.
+
+        Raises:
+            StoreError: the journal is damaged.
+        """
+        for entries in group_batches(read_journal(self._run.journal, until=self._read)):
             batch = tuple(e for e in entries if isinstance(e, JournalledEvent))
             if batch:
                 yield batch
 
     def retry(self, retried: Retried) -> None:
-        """Journals that failures of `history` are tried again; before `replay`, which ends with it
-        and leaves their rows out.
+        """Journals a retry of failures in `history`; call it before `replay`, which ends with it
+        and drops their rows.
 
-        Raises: StoreError if the store refuses; TakenOverError.
+        Raises:
+            StoreError: the store refuses.
+            TakenOverError: a later driver is there.
         """
         assert self._to_replay, "what is written once is not taken back"
         self._journal.append([retried])
-        self._journal.check_latest()  # a later driver may not have read of it, and writes the same parts otherwise
-        self._withdrawn.ahead(retried)
+        # A later driver may not have read this entry, and would write other rows to the same parts.
+        self._journal.check_latest()
+        self._retractions.add_retry(retried)
         self._retry = retried
 
     def replay(self) -> Iterator[tuple[JournalledEvent, ...]]:
-        """The events of the drivers before, in batches, for `search.tell`, whose notes belong to
-        `notes` as ever.
+        """Yields the events of earlier drivers in batches, for `search.tell`; its records go to
+        `write_records`.
 
-        A new run has none. Must be used up before the first `events`. Raises: StoreError for
-        damage.
+        A new run has none. It must be used up before the first `write_events`.
+
+        Raises:
+            StoreError: the journal is damaged.
         """
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
@@ -191,83 +213,99 @@ class RunLedger:
             yield batch
         self._replaying = self._to_replay = False
 
-    def events(self, events: Sequence[Event]) -> None:
-        """Makes the events durable, together. Raises: StoreError if the store refuses."""
+    def write_events(self, events: Sequence[Event]) -> None:
+        """Makes events durable as one batch.
+
+        Raises:
+            StoreError: the store refuses.
+        """
         assert not self._to_replay, "replay the journal first: the search must know what was seen"
         for event in events:
             if isinstance(event, Fitted):
-                self._fits.keep(event.tensors)
+                self._fits.write(event.tensors)
         self._journal.append(events)
         self._project(events)
         self._tick()
 
-    def tensors(self, task: Task) -> Mapping[str, bytes]:
-        """What a replica needs for `task`, by digest. Raises: StoreError where it is not there, or
-        not what it was."""
+    def tensors_for(self, task: Task) -> Mapping[str, bytes]:
+        """Returns the tensors that a replica needs for `task`, by digest.
+
+        Raises:
+            StoreError: one is missing or damaged.
+        """
         return {digest: self._fits.read(digest) for digest in task.digests}
 
-    def notes(self, notes: Sequence[Record]) -> None:
-        """Projects what the search says to the tables and the mirror. Raises: StoreError if the
-        store refuses; TakenOverError."""
+    def write_records(self, records: Sequence[Record]) -> None:
+        """Writes the search's records to the tables and the tracker.
+
+        Raises:
+            StoreError: the store refuses.
+            TakenOverError: a later driver is there.
+        """
         if new := self._suggested[self._suggestions :]:
-            self._keep_entries(new)
+            self._append_checked(new)
             self._suggestions += len(new)
-        for note in notes:
-            self._keep(note)
-        if self._mirror is not None and notes:
-            self._mirror.notes(notes, replayed=self._replaying)
+        for record in records:
+            self._write_record(record)
+        if self._observer is not None and records:
+            self._observer.write_records(records, replayed=self._replaying)
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Tells the mirror where the search stands; closes parts that are old. Cheap: call it at
-        every turn."""
-        if self._mirror is not None and not self._to_replay:
-            self._mirror.snapshot(snapshot)
+        """Passes a snapshot to the observer and closes old parts. Cheap: call it at every turn."""
+        if self._observer is not None and not self._to_replay:
+            self._observer.snapshot(snapshot)
         self._tick()
 
     def close(self, status: str) -> None:
-        """Writes what is left and journals the end. `status`: "done", or e.g. "interrupted",
-        "failed": `resume` goes on.
+        """Writes what is left and journals the end.
 
-        Raises: StoreError if the store refuses, or at "done" if a replay did not repeat the
-        journal's rows; TakenOverError.
+        Args:
+            status: "done", or e.g. "interrupted" or "failed", after which `resume` continues.
+
+        Raises:
+            StoreError: the store refuses, or at "done" a replay did not repeat the journal's rows.
+            TakenOverError: a later driver is there.
         """
         self._journal.check_latest()
         if status == "done":
-            for note in self._accepted.values():
-                self._tables["verdicts"].add(verdict_row(note, None))
+            for record in self._accepted.values():
+                self._tables["verdicts"].add(verdict_row(record, None))
             self._accepted.clear()
             for table in self._tables.values():
                 table.check_whole()
-            self._fits.keep_only(self._concluded)
+            self._fits.delete_others(self._concluded)
         if not self._to_replay:
             for table in self._tables.values():
                 table.flush()
         self._journal.append([Ended(status)])
         self._journal.close()
-        self._remember_mirror()
+        self._store_observer_id()
 
     def abandon(self) -> None:
-        """Lets go of the journal and writes nothing more: after an error of the store, which
-        `resume` will find as after a crash."""
+        """Closes the journal and writes nothing more, after an error of the store; `resume` treats
+        it as a crash.
+        """
         self._journal.close()
 
-    def _look_back(self, said: list[str]) -> list[Cut]:
-        """The cuts that the journal holds; counts its lines and events; reads every line, so that
-        damage shows before work begins."""
+    def _read_history(self, messages: list[str]) -> list[Cut]:
+        """Returns the cuts in the journal, and counts its lines and events.
+
+        It reads every line, so that damage is found before work begins.
+        """
         cuts: list[Cut] = []
         for line in read_journal(
-            self._run.journal, said.append, history(self._run.journal, self._journal.driver)
+            self._run.journal, messages.append, history(self._run.journal, self._journal.driver)
         ):
             self._read[line.driver] += 1
             kind = line.raw.get("type")
             if kind not in OF_DRIVERS:
-                self.past += 1
+                self.past_events += 1
                 if kind != "retried":
                     continue
             entry = decode(line.raw)
             if isinstance(entry, Retried):
-                self._withdrawn.ahead(entry)
+                self._retractions.add_retry(entry)
             if isinstance(entry, Cut):
                 cuts.append(entry)
             elif isinstance(entry, Suggested):
@@ -285,51 +323,52 @@ class RunLedger:
             if isinstance(event, Failed | Lost):
                 self._tables["failures"].add(failure_row(event))
             elif isinstance(event, Retried):
-                self._withdrawn.passed(event)
+                self._retractions.pass_retry(event)
 
-    def _keep(self, note: Record) -> None:
-        withdrawn = self._withdrawn.has(note)
-        match note:
+    def _write_record(self, record: Record) -> None:
+        withdrawn = self._retractions.covers(record)
+        match record:
             case Proposed():
-                self._tables["hypotheses"].add(hypothesis_row(note))
+                self._tables["hypotheses"].add(hypothesis_row(record))
             case Weighed():
-                self._add("effects", effect_rows(note))
+                self._add("effects", effect_rows(record))
             case Counted():
-                self._tables["observations"].add(observation_row(note))
+                self._tables["observations"].add(observation_row(record))
             case Conflicted():
-                self._tables["failures"].add(conflict_row(note))
+                self._tables["failures"].add(conflict_row(record))
             case Trained():
-                self._add("fits", course_rows(note), withdrawn)
+                self._add("fits", course_rows(record), withdrawn)
             case Concluded():
-                self._concluded.add(note.event.fit)
-                self._add("fits", [fit_row(note)])
+                self._concluded.add(record.event.fit)
+                self._add("fits", [fit_row(record)])
             case Decided():
-                self._add("sets", set_rows(note), withdrawn)
-                if note.verdict == "accept":
-                    self._accepted[note.hypothesis.id] = note
+                self._add("sets", set_rows(record), withdrawn)
+                if record.verdict == "accept":
+                    self._accepted[record.hypothesis.id] = record
                 else:
-                    self._add("verdicts", [verdict_row(note, None)], withdrawn)
+                    self._add("verdicts", [verdict_row(record, None)], withdrawn)
             case Estimated():
-                name = note.hypothesis.id
+                name = record.hypothesis.id
                 decided = self._accepted[name] if withdrawn else self._accepted.pop(name)
-                self._add("verdicts", [verdict_row(decided, note)], withdrawn)
-                self._add("fits", seed_rows(note), withdrawn)
+                self._add("verdicts", [verdict_row(decided, record)], withdrawn)
+                self._add("fits", seed_rows(record), withdrawn)
             case Blocked():
-                kept = read_pairs(self._run.folder)
-                content = pairs_content(kept.pairs, kept.encoded, note.pairs, kept.left_out)
-                self._seals.write(self._run.folder, "", PAIRS_FILE, content)
-                self._add("dropped", dropped_rows(note))
+                stored = read_pairs(self._run.folder)
+                content = pairs_content(stored.pairs, stored.encoded, record.pairs, stored.left_out)
+                self._digests.write(self._run.folder, "", PAIRS_FILE, content)
+                self._add("dropped", dropped_rows(record))
 
     def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
         for row in rows:
             if withdrawn:
-                self._tables[table].pass_over()
+                self._tables[table].skip_row()
             else:
                 self._tables[table].add(row)
 
     def _cut(self, table: str, rows: int, content: bytes) -> None:
-        """Makes a cut durable, its part named by the entries of this driver's journal that it
-        covers; then writes the part."""
+        """Journals a cut and writes its part, which is named by the entries of this journal that it
+        covers.
+        """
         seq = self._journal.next_seq
         part = f"{self._journal.driver}-{self._cut_from.get(table, 0):08d}-{seq:08d}"
         self._cut_from[table] = seq + 1
@@ -338,38 +377,43 @@ class RunLedger:
     def _write_part(
         self, table: str, name: str, content: bytes, before: Sequence[JournalEntry] = ()
     ) -> None:
-        self._seals.write(self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before)
+        self._digests.write(
+            self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before
+        )
 
-    def _keep_entries(self, entries: Sequence[JournalEntry]) -> None:
-        """Durable before a file is written; a later driver may not have read of them."""
+    def _append_checked(self, entries: Sequence[JournalEntry]) -> None:
+        """Journals entries before a file is written, and checks that no later driver is there."""
         self._journal.append(entries)
         self._journal.check_latest()
 
-    def _seal(self) -> None:
-        """digests.json is as the journal. The pairs, written before there is a journal, are sealed.
+    def _seal_pairs(self) -> None:
+        """Journals the digest of pairs.parquet, which is written before there is a journal.
 
-        Raises: StoreError where pairs.parquet is neither what the journal says nor what
-        digests.json says, which may be ahead of it.
+        Raises:
+            StoreError: the file is neither what the journal nor what digests.json says, which may
+                be ahead.
         """
         folder = self._run.folder
         if folder.exists(PAIRS_FILE):
             content = folder.read(PAIRS_FILE)
             if digest_of(content) != self._sealed.get(PAIRS_FILE):
                 read_checked(folder, PAIRS_FILE)
-                self._seals.seal(PAIRS_FILE, content)
-        self._seals.show()
+                self._digests.seal(PAIRS_FILE, content)
+        self._digests.publish()
 
     def _tick(self) -> None:
         if self._to_replay:
             return
         for table in self._tables.values():
             table.tick()
-        self._remember_mirror()
+        self._store_observer_id()
 
-    def _remember_mirror(self) -> None:
-        """run.json names the mirror's run as soon as there is one, for a resume after kill -9."""
-        if self._mirror is not None and self._mirror.run_id:
-            self._run.update(mlflow_run_id=self._mirror.run_id)
+    def _store_observer_id(self) -> None:
+        """Writes the observer's run id to run.json as soon as there is one, for a resume after kill
+        -9.
+        """
+        if self._observer is not None and self._observer.run_id:
+            self._run.update(tracking_run_id=self._observer.run_id)
 
 
 def _started(run: RunFolder) -> Started:

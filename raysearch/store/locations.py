@@ -1,12 +1,10 @@
-"""Where a run lives: store and tracking URIs, made absolute, and without credentials where they are
-written down.
+"""The store of a run: its URI made absolute, classified, and written without credentials.
 
-Invariants: a relative place is resolved once, when a run starts, so that `resume` finds it from any
+Invariants: a relative path is resolved once, when a run starts, so that `resume` finds it from any
 folder.
 """
 
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -19,24 +17,27 @@ from raysearch.storage.uris import is_uri, without_credentials
 __all__ = [
     "DEFAULT_STORE",
     "kind_of",
-    "tracking_kind",
-    "tracking_uri",
     "without_credentials",
     "writable_store",
 ]
 
 DEFAULT_STORE = "./runs"
+PlaceKind = Literal["relative", "local", "remote"]
+"""What a place is to a driver that may stand on another machine."""
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it for the entrypoint of a job (its constant of this name has this value)."""
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
+"""Environment variable that Ray sets for a job's entrypoint; Ray's constant of this name has this
+value.
+"""
 
 
-def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
-    """What a store is to a driver that may stand on another machine.
+def kind_of(store: str | Path) -> PlaceKind:
+    """Classifies a store as seen by a driver that may run on another machine.
 
-    relative: a folder below wherever the driver stands, so that in a Ray job it dies with the job's
-    own folder; local: an absolute path (or file://), which outlives a job and is another folder on
-    another machine, unless the disk is shared; remote: an object store, the same from everywhere.
+    - "relative": a folder below the driver's working directory, which in a Ray job is deleted with
+      the job's own folder.
+    - "local": an absolute path (or file://), which outlives a job, and is another folder on another
+      machine unless the disk is shared.
+    - "remote": an object store, the same from everywhere.
     """
     if is_uri(store):
         return "local" if str(store).startswith("file://") else "remote"
@@ -44,8 +45,11 @@ def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
 
 
 def writable_store(store: str) -> Folder:
-    """The store's folder, where a file could be written. Raises: StoreError where it could not, or
-    would die with a Ray job."""
+    """Returns the store's folder after writing a file there.
+
+    Raises:
+        StoreError: nothing can be written, or the folder would be deleted with a Ray job.
+    """
     if IN_A_RAY_JOB in os.environ and kind_of(store) == "relative":
         raise StoreError(
             f"store {store}: is relative, and this driver is a Ray job, whose folder Ray removes "
@@ -62,26 +66,3 @@ def writable_store(store: str) -> Folder:
             f"store {root.place}: cannot be written: {e}; give --store a place that you may write"
         ) from e
     return root
-
-
-def tracking_kind(uri: str) -> Literal["relative", "local", "remote"]:
-    """The same of a tracking URI; "none" is no place, and so the same everywhere."""
-    if uri.startswith("sqlite:"):
-        return "local" if uri.startswith("sqlite:////") else "relative"
-    return "remote" if uri in ("none", "databricks", "databricks-uc") else kind_of(uri)
-
-
-def tracking_uri(uri: str, base: Path | None = None) -> str:
-    """`uri` with a relative SQLite file or folder made absolute, from `base` (default: the working
-    directory)."""
-    base = base or Path.cwd()
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        path, mark, query = uri.removeprefix("sqlite:///").partition("?")
-        return (
-            f"sqlite:///{(base / path).absolute()}{mark}{query}"
-            if path not in ("", ":memory:")
-            else uri
-        )
-    if _SCHEME.match(uri) or uri in ("databricks", "databricks-uc"):
-        return uri
-    return str((base / uri).absolute())

@@ -1,9 +1,9 @@
-"""pairs.parquet: every pair of a run, as text (or tensor) and as the model sees it; after
-screening, what the model itself answers.
+"""pairs.parquet: every pair of a run, as text (or tensor), as the model sees it, and how the model
+answers.
 
-Invariants: what is read back equals what was written, so that resume never draws or encodes to
-compare anew (`Input.values`, the causal model's setting, is not kept: nobody asks for it after
-drawing); the file is replaced whole.
+Invariants: what is read back equals what was written, so that a resume neither draws nor encodes
+again (except `Input.values`, the causal model's setting, which nobody needs after drawing); the
+file is replaced as a whole.
 """
 
 import json
@@ -29,8 +29,11 @@ _LEFT_OUT = b"left_out"
 
 @dataclass(frozen=True, slots=True)
 class PairsTable:
-    """What pairs.parquet holds. `encoded` is None before the model was asked, `screened` before
-    screening was over; `left_out`: what never became a pair of the run."""
+    """Contents of pairs.parquet; `encoded` is None before encoding, `screened` before the end of
+    screening.
+
+    `left_out` counts what never became a pair of the run.
+    """
 
     pairs: tuple[Pair, ...]
     encoded: tuple[Encoded, ...] | None
@@ -45,7 +48,11 @@ def write_pairs(
     screened: Sequence[PairScreened] | None = None,
     left_out: Sequence[LeftOutCount] = (),
 ) -> None:
-    """The run's file holds these pairs, in their order. Raises: StoreError if it cannot be written."""
+    """Writes pairs.parquet with these pairs, in their order.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     run.write(FILE, pairs_content(pairs, encoded, screened, left_out))
 
 
@@ -55,19 +62,23 @@ def pairs_content(
     screened: Sequence[PairScreened] | None = None,
     left_out: Sequence[LeftOutCount] = (),
 ) -> bytes:
-    """The bytes of pairs.parquet with these pairs, in their order."""
+    """Returns the bytes of pairs.parquet with these pairs, in their order."""
     encoded_by = {e.index: e for e in encoded or ()}
     screened_by = {s.pair: s for s in screened or ()}
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
-    told = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
+    flags = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
     if left_out:
-        told[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
-    schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **told})
+        flags[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
+    schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **flags})
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
 
 
 def read_pairs(run: Folder) -> PairsTable:
-    """The pairs of a run. Raises: StoreError if the file is missing, damaged, or not of this form."""
+    """Reads the pairs of a run.
+
+    Raises:
+        StoreError: the file is missing, damaged, or not of this form.
+    """
     path = run.shown(FILE)
     if not run.exists(FILE):
         raise StoreError(
@@ -75,13 +86,13 @@ def read_pairs(run: Folder) -> PairsTable:
         )
     try:
         table = from_parquet(read_checked(run, FILE))
-        told = table.schema.metadata or {}
+        flags = table.schema.metadata or {}
         rows = table.to_pylist()
         return PairsTable(
             tuple(_pair(r) for r in rows),
-            tuple(_encoded(r) for r in rows) if told.get(b"encoded") == b"yes" else None,
-            tuple(_screened(r) for r in rows) if told.get(b"screened") == b"yes" else None,
-            tuple(LeftOutCount(**left) for left in json.loads(told.get(_LEFT_OUT, b"[]"))),
+            tuple(_encoded(r) for r in rows) if flags.get(b"encoded") == b"yes" else None,
+            tuple(_screened(r) for r in rows) if flags.get(b"screened") == b"yes" else None,
+            tuple(LeftOutCount(**left) for left in json.loads(flags.get(_LEFT_OUT, b"[]"))),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
         raise StoreError(
@@ -90,8 +101,11 @@ def read_pairs(run: Folder) -> PairsTable:
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
-    """The first 16 hex digits of the SHA-256 over texts or tensors, positions, answers,
-    counterfactuals and splits, in their order."""
+    """Returns 16 hex digits that identify pairs by content.
+
+    They are the first of the SHA-256 over texts or tensors, positions, answers, counterfactuals and
+    splits, in their order.
+    """
     return content_id(
         [
             [
@@ -134,7 +148,7 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
             for v, a in pair.counterfactual.items()
         ],
         "aliases": encoded
-        and [{"said": said, "answer": answer} for said, answer in encoded.aliases],
+        and [{"said": alias, "answer": answer} for alias, answer in encoded.aliases],
         "choices": pair.choices or None,
         "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,
@@ -178,8 +192,9 @@ def _token_ids(given: ModelInput) -> Ids | None:
 
 
 def _positions(of: Input, tokens: Mapping[str, Ids] | None) -> list[dict[str, Any]]:
-    """Named positions: those of a text's own first, then those that only the encoded one has
-    ("last")."""
+    """Returns named positions: a text's own first, then those that only its encoding has
+    ("last").
+    """
     own = of.positions if of.stimulus is None else ()
     names = [*own, *(n for n in tokens or {} if n not in own)]
     return [
@@ -230,7 +245,7 @@ def _stimulus(tensor: dict[str, Any]) -> Stimulus:
     return Stimulus(tensor["dtype"], tuple(tensor["shape"]), tensor["data"])
 
 
-def _given(ids: list[int] | None, tensor: dict[str, Any] | None) -> ModelInput:
+def _model_input(ids: list[int] | None, tensor: dict[str, Any] | None) -> ModelInput:
     if tensor is not None:
         return _stimulus(tensor)
     if ids is None:
@@ -245,8 +260,8 @@ def _encoded(row: dict[str, Any]) -> Encoded:
     }
     return Encoded(
         index=row["index"],
-        base=_given(row["base_ids"], row.get("base_tensor")),
-        sources={s["name"]: _given(s["ids"], s.get("tensor")) for s in row["sources"]},
+        base=_model_input(row["base_ids"], row.get("base_tensor")),
+        sources={s["name"]: _model_input(s["ids"], s.get("tensor")) for s in row["sources"]},
         base_positions=_tokens(row["base_positions"]),
         source_positions={s["name"]: _tokens(s["positions"]) for s in row["sources"]},
         answers={name: tuple(ids) for name, ids in answers.items() if ids is not None},

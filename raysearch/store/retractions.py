@@ -1,8 +1,8 @@
-"""Withdrawn: which rows of the tables a later retry of the journal has taken back.
+"""Retractions: the table rows that a later retry in the journal takes back.
 
-Invariants: a row is withdrawn where a `Retried` that names it stands after it in the journal,
-however often its hypothesis was tried again; so a replay, which has read all of the journal before
-it begins, writes none of these rows, and one table never has two verdicts of a hypothesis.
+Invariants: a row is taken back if a `Retried` event that names it comes after it in the journal,
+however often its hypothesis was retried; so a replay, which has read all of the journal before it
+starts, writes none of these rows, and a table never has two verdicts of a hypothesis.
 """
 
 from collections import Counter
@@ -12,34 +12,35 @@ from raysearch.core.records import Decided, Estimated, Record, Trained
 
 
 class Retractions:
-    """Retries in, as the journal is read (`ahead`); out, as it is replayed (`passed`)."""
+    """Counts the retries that are still to come while the journal is replayed."""
 
     def __init__(self) -> None:
         self._hypotheses: Counter[str] = Counter()
         self._fits: Counter[str] = Counter()
         self._estimates: Counter[str] = Counter()
 
-    def ahead(self, retried: Retried) -> None:
-        """The journal has it."""
+    def add_retry(self, retried: Retried) -> None:
+        """Adds a retry that is in the journal."""
         self._hypotheses.update(retried.hypotheses)
         self._fits.update(retried.fits)
         self._estimates.update(retried.estimates)
 
-    def passed(self, retried: Retried) -> None:
-        """What is noted from here on comes after it."""
+    def pass_retry(self, retried: Retried) -> None:
+        """Removes a retry that the replay has reached: later records are not taken back by it."""
         self._hypotheses.subtract(retried.hypotheses)
         self._fits.subtract(retried.fits)
         self._estimates.subtract(retried.estimates)
 
-    def has(self, note: Record) -> bool:
-        """Whether the note's rows are taken back: of a failure, of an estimate that broke off, of
-        the course of a fit that came to nothing and begins anew."""
-        match note:
+    def covers(self, record: Record) -> bool:
+        """Whether the record's rows are taken back: a failure, a failed estimate, or the course of
+        a failed fit.
+        """
+        match record:
             case Decided():
-                return note.verdict == "failed" and self._hypotheses[note.hypothesis.id] > 0
+                return record.verdict == "failed" and self._hypotheses[record.hypothesis.id] > 0
             case Estimated():
-                return self._estimates[note.hypothesis.id] > 0
+                return self._estimates[record.hypothesis.id] > 0
             case Trained():
-                return self._fits[note.event.intervention] > 0
+                return self._fits[record.event.intervention] > 0
             case _:
                 return False

@@ -1,9 +1,10 @@
-"""The folder of one run: STORE/<name>-<UTC time>-<job hash 8>/, its run.json, job.yaml and lock; on
-a disk or an object store.
+"""The folder of one run, on a disk or an object store: run.json, job.yaml, a lock, and folders of
+data.
 
-Invariants: run.json is replaced whole, never edited in place, and has a checksum of itself; it
-holds no credentials; on a disk one driver at a time works on a run (flock, which the kernel lets go
-of when a driver dies, however it dies); on an object store the later one counts (journal.py).
+Its name is STORE/<name>-<UTC time>-<first 8 digits of the job hash>. Invariants: run.json is
+replaced as a whole, never edited in place, and has a checksum of itself; it holds no credentials;
+on a disk one driver at a time works on a run (flock, which the kernel releases when a driver dies);
+on an object store the later one counts (journal.py).
 """
 
 import difflib
@@ -26,23 +27,30 @@ from raysearch.storage.open import open_folder
 from raysearch.storage.uris import is_uri, without_credentials
 
 SCHEMA_VERSION = 1
-"""Of run.json, the journal and the tables."""
+"""Version of run.json, the journal and the tables."""
 PACKAGES = ("raysearch", "torch", "transformers", "ray")
 JOB_FILE = "job.yaml"
 _INFO_FILE = "run.json"
 _SUM = "sum"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"[A-Za-z0-9._-]+")
-"""It stands in commands, file names and queries."""
+"""A run's id is used in commands, file names and queries."""
+_OLD_NAMES = {"mlflow_run_id": "tracking_run_id"}
+"""Fields of run.json in runs before 2026-11-29, and their names now."""
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What run.json says. `store_uri` and `tracking_uri` are absolute and without credentials.
-    `facts`: what was known of the model, so that the search can be made again without it. `scale`:
-    of logit differences, once a test on them has one (search/score_scale.py). `sealed`: whether its
-    files have digests (storage/digests.py), which runs of earlier versions have not."""
+    """The contents of run.json.
+
+    Args:
+        store_uri: absolute, without credentials, as `tracking_uri`.
+        facts: what was known of the model, so that the search can be rebuilt without it.
+        scale: scale of logit differences, if the test is on them (search/score_scale.py).
+        sealed: whether its files have digests (storage/digests.py); runs of older versions have
+            none.
+    """
 
     id: str
     name: str
@@ -53,7 +61,7 @@ class RunInfo:
     store_uri: str
     tracking_uri: str | None = None
     model_digest: str | None = None
-    mlflow_run_id: str | None = None
+    tracking_run_id: str | None = None
     facts: Mapping[str, Any] | None = None
     scale: float | None = None
     sealed: bool = False
@@ -62,10 +70,10 @@ class RunInfo:
 
 
 class RunFolder:
-    """A run. Make one with `create`, `open` or `find_run`. `place`: its path or URI, as shown and
-    as `resume` takes it.
+    """A run on disk or in an object store; make one with `create`, `open` or `find_run`.
 
-    Folders in it: `journal`, `tables`, `interventions`, `heatmaps` (not all exist at first).
+    `place` is its path or URI, as shown and as `resume` takes it. Its folders are `journal`,
+    `tables`, `interventions` and `heatmaps` (not all exist at first).
     """
 
     def __init__(self, folder: Folder, info: RunInfo) -> None:
@@ -79,7 +87,11 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """Where a run on local disk is. Raises: StoreError for one on an object store."""
+        """Path of a run on local disk.
+
+        Raises:
+            StoreError: the run is on an object store.
+        """
         if not isinstance(self.folder, LocalFolder):
             raise StoreError(f"{self.place}: is no folder of this machine; copy the run to one")
         return self.folder.path
@@ -97,10 +109,12 @@ class RunFolder:
         tracking_uri: str | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> "RunFolder":
-        """A new run folder with run.json and job.yaml. A second run in the same second takes the
-        next free second.
+        """Makes a new run folder with run.json and job.yaml.
 
-        Raises: StoreError if the store cannot be written.
+        A second run in the same second takes the next free second.
+
+        Raises:
+            StoreError: the store cannot be written.
         """
         root = open_folder(store)
         at = (now or _utc_now)()
@@ -123,7 +137,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, place: str | Path | Folder) -> "RunFolder":
-        """The run at a path or URI. Raises: StoreError if it is none, naming what is missing."""
+        """Opens the run at a path or URI.
+
+        Raises:
+            StoreError: there is no run; the text names what is missing.
+        """
         folder = open_folder(place)
         missing = [needed for needed in (_INFO_FILE, JOB_FILE) if not folder.exists(needed)]
         if not missing:
@@ -139,20 +157,30 @@ class RunFolder:
 
     @property
     def job_text(self) -> str:
-        """job.yaml. Raises: StoreError if it cannot be read."""
+        """The text of job.yaml.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
         return self.folder.read(JOB_FILE).decode("utf-8", errors="replace")
 
     def update(self, **changes: Any) -> None:
-        """Replaces fields of run.json, e.g. `model_digest`, `mlflow_run_id`. Raises: StoreError if
-        it cannot be written."""
+        """Replaces fields of run.json, e.g. `model_digest` or `tracking_run_id`.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         info = replace(self.info, **changes)
         if info != self.info:
             self._write_info(info)
             self.info = info
 
     def lock(self) -> AbstractContextManager[None]:
-        """This driver alone works on the run while inside, on a disk. Raises: StoreError if another
-        one does."""
+        """Locks the run for this driver, on a disk.
+
+        Raises:
+            StoreError: another driver holds it.
+        """
         return self.folder.lock(f"run {self.info.id}")
 
     def _write_info(self, info: RunInfo) -> None:
@@ -162,10 +190,11 @@ class RunFolder:
 
 
 def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder:
-    """The run at a path or URI; else the one of that name in the store; else, for "latest", the
-    newest of the store.
+    """Returns the run at a path or URI, or of that name in the store, or for "latest" the newest
+    one.
 
-    Raises: StoreError if there is none, naming the nearest.
+    Raises:
+        StoreError: there is none; the text names the nearest.
     """
     text = str(name_or_place)
     if is_uri(text) or Path(text).is_dir():
@@ -183,31 +212,34 @@ def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder
 
 
 def _hint(text: str, names: Sequence[str]) -> str:
-    """The run that may be meant: the newest whose name begins so, or is much like it."""
+    """Suggests a run: the newest whose name starts with the text, or a similar one."""
     if not names:
         return "that store holds no runs; is --store right?"
     newest_first = names[::-1]
-    begun = [name for name in newest_first if text and name.startswith(text)]
+    by_prefix = [name for name in newest_first if text and name.startswith(text)]
     by_job = {name.rsplit("-", 2)[0]: name for name in names}
-    alike = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
+    by_job_name = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
         text, names, n=1
     )
-    near = begun or [by_job.get(found, found) for found in alike]
+    near = by_prefix or [by_job.get(found, found) for found in by_job_name]
     return f"did you mean {near[0]!r}?" if near else f"its newest is {names[-1]!r}"
 
 
 def run_names(store: str | Path | Folder) -> list[str]:
-    """The names of the runs in a store, oldest first."""
+    """Returns the names of the runs in a store, oldest first."""
     root = open_folder(store)
     found = sorted((m[1], name) for name in root.folders() if (m := _RUN_NAME.search(name)))
     while found and not root.at(found[-1][1]).exists(_INFO_FILE):
-        found.pop()  # being made this moment, or given up while it was; older ones are not asked about, one request each
+        # Just being made, or abandoned then. Older ones are not checked, at one request each.
+        found.pop()
     return [name for _, name in found]
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of raysearch, torch, transformers and ray; "none" where one is not installed.
-    Imports none of them."""
+    """Returns the versions of raysearch, torch, transformers and ray, without importing them.
+
+    "none" stands for a package that is not installed.
+    """
     return {package: _version(package) for package in PACKAGES}
 
 
@@ -232,7 +264,7 @@ def _read_info(folder: Folder) -> RunInfo:
     path = folder.shown(_INFO_FILE)
     try:
         raw = json.loads(folder.read(_INFO_FILE))
-        known = {f.name for f in fields(RunInfo)}
+        known = {f.name for f in fields(RunInfo)} | set(_OLD_NAMES)
         found = raw.get("schema_version")
         if found != SCHEMA_VERSION:
             raise StoreError(
@@ -240,7 +272,7 @@ def _read_info(folder: Folder) -> RunInfo:
                 f"the raysearch that made it"
             )
         _check_sum(raw, known, path)
-        info = RunInfo(**{k: v for k, v in raw.items() if k in known})
+        info = RunInfo(**{_OLD_NAMES.get(k, k): v for k, v in raw.items() if k in known})
         if not _ID.fullmatch(info.id):
             raise ValueError(
                 f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'"
@@ -253,8 +285,13 @@ def _read_info(folder: Folder) -> RunInfo:
 
 
 def _check_sum(raw: dict[str, Any], known: set[str], path: str) -> None:
-    """Raises: StoreError where run.json is not what was written. One of an earlier version has no
-    sum, and no key that is unknown here."""
+    """Checks that run.json is what was written.
+
+    Older versions wrote no checksum, and no key that is unknown here.
+
+    Raises:
+        StoreError: it was damaged or edited.
+    """
     if raw[_SUM] != checksum(raw) if _SUM in raw else "sealed" in raw or not known.issuperset(raw):
         raise StoreError(
             f"{path}: is damaged or was edited, its checksum is another; restore it from a copy "

@@ -1,7 +1,7 @@
-"""The journal of a run as whoever only reads finds it: what counts of it, and how it stands.
+"""Reads the journal of a run without writing: which entries count, and the state of the run.
 
-Invariants: nothing is written, no driver is started; what a driver wrote after a later one went on
-is left out.
+Invariants: nothing is written and no driver is started; what a driver wrote after a later one had
+taken over is left out.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,31 +18,43 @@ _AFTER_ALL = "~"
 
 @dataclass(frozen=True, slots=True)
 class JournalSummary:
-    """How far a journal goes. `starts`: of drivers; `events`: entries that are no driver's own;
-    `ended`: the status with which the last driver closed it, None where that works still, or was
-    killed."""
+    """The state of a run by its journal.
+
+    Args:
+        starts: starts of drivers.
+        events: number of entries that are not a driver's own.
+        ended: status with which the last driver closed it; None if it is still running, or was
+            killed.
+    """
 
     starts: tuple[Started, ...]
     events: int
     ended: str | None
 
 
-def entries(
+def read_entries(
     run: RunFolder, say: Callable[[str], None] | None = None
 ) -> Iterator[list[JournalEntry]]:
-    """All that counts, in its order, in the batches in which it was written. Raises: StoreError for
-    damage."""
-    return batches(read_journal(run.journal, say, history(run.journal, _AFTER_ALL)))
+    """Yields all entries that count, in order, in the batches in which they were written.
+
+    Raises:
+        StoreError: the journal is damaged.
+    """
+    return group_batches(read_journal(run.journal, say, history(run.journal, _AFTER_ALL)))
 
 
-def batches(lines: Iterable[JournalLine]) -> Iterator[list[JournalEntry]]:
-    """The entries of lines, batch by batch."""
+def group_batches(lines: Iterable[JournalLine]) -> Iterator[list[JournalEntry]]:
+    """Yields the entries of journal lines, batch by batch."""
     for _, together in groupby(lines, key=lambda line: (line.driver, line.batch)):
         yield [decode(line.raw) for line in together]
 
 
 def journal_summary(run: RunFolder) -> JournalSummary:
-    """How the run stands, by its journal. Raises: StoreError for damage."""
+    """Returns the state of the run by its journal.
+
+    Raises:
+        StoreError: the journal is damaged.
+    """
     starts: list[Started] = []
     events, ended = 0, None
     for line in read_journal(run.journal, until=history(run.journal, _AFTER_ALL)):

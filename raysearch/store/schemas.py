@@ -1,8 +1,7 @@
-"""The Arrow schemas of what a run keeps: names that users' scripts depend on, with meaning and unit
-of each field.
+"""The Arrow schemas of a run's tables, with meaning and unit of each column.
 
-Invariants: a column is never renamed or given another type without a new schema_version; columns
-that only later versions fill are there and null.
+Invariants: users' scripts depend on the names, so a column is never renamed or given another type
+without a new schema_version; columns that only later versions fill exist and are null.
 """
 
 from typing import Any

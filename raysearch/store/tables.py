@@ -1,14 +1,15 @@
-"""Rows on their way to Parquet parts, closed at 50,000 rows or 30 s, each cut journalled before its
-part is written.
+"""Writes table rows as Parquet parts of up to 50,000 rows or 30 s; each cut is journalled before
+its part is written.
 
 Invariants:
-- a cut counts rows, those taken back too (withdrawn.py), and rows come in the same order in every
-  replay: so a replay fills the same parts, under the same names, wherever the driver died, and
-  whenever the rows come (a part that is there already is overwritten by its equal, or by what a
+
+- a cut counts rows, including those that a retry takes back (retractions.py), and rows come in the
+  same order in every replay. So a replay fills the same parts, under the same names, wherever the
+  driver died and whenever the rows come (an existing part is replaced by an equal one, or by what a
   retry leaves of it);
-- parts are written whole; the names of a table's parts sort in the order of its rows;
-- what was merged (compact.py) is served until a replay has written the parts anew that it was
-  merged from, and then goes.
+- parts are written as a whole; the names of a table's parts sort in the order of its rows;
+- a merged part (compact.py) is used until a replay has written again the parts that it was merged
+  from, and is then deleted.
 """
 
 import re
@@ -26,19 +27,21 @@ from raysearch.store.codec import Cut
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
 PACK_ROWS = 1_000
-"""So many rows wait as Python objects (about 2 KiB each), the others of their part as Arrow."""
+"""Rows that wait as Python objects (about 2 KiB each); the others of their part wait as Arrow."""
 _PART_NAME = re.compile(
     r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.[0-9a-f]{64})?(\.merged)?\.parquet$"
 )
 
 
 class TableWriter:
-    """The parts of one table, in `folder`.
+    """Writes the parts of one table to `folder`.
 
-    `journalled`: the cuts that the journal holds already, which the rows to come fill first.
-    `cut(table, rows, content)`: makes a cut durable, then writes its part. `write(table, name,
-    content)`: writes the part of a journalled cut, unless a later driver is there, which may have
-    taken rows back. `clock`: seconds, from any zero.
+    Args:
+        journalled: cuts in the journal, which the next rows fill first.
+        cut: `cut(table, rows, content)` journals a cut, then writes its part.
+        write: `write(table, name, content)` writes the part of a journalled cut, unless a later
+            driver is there, which may have taken rows back.
+        clock: returns seconds, from any zero.
     """
 
     def __init__(
@@ -65,24 +68,28 @@ class TableWriter:
         self._packed: list[pa.RecordBatch] = []
         self._count = 0
         self._since = 0.0
-        _make_clean(folder, {c.part for c in self._journalled})
+        _delete_unknown_parts(folder, {c.part for c in self._journalled})
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keeps a row; writes a part if it is full. Raises: StoreError if it cannot be written."""
+        """Adds a row, and writes a part if it is full.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         self._rows.append(row)
         if len(self._rows) == PACK_ROWS:
             self._pack()
-        self._counted()
+        self._count_row()
 
-    def pass_over(self) -> None:
-        """Counts a row that was taken back: its cut, made before or after that, has a place for it,
-        and its part does not hold it.
+    def skip_row(self) -> None:
+        """Counts a row that was taken back: its cut includes it, and its part does not.
 
-        Raises: StoreError as `add`.
+        Raises:
+            StoreError: as in `add`.
         """
-        self._counted()
+        self._count_row()
 
-    def _counted(self) -> None:
+    def _count_row(self) -> None:
         if not self._count:
             self._since = self._clock()
         self._count += 1
@@ -97,21 +104,30 @@ class TableWriter:
             self.flush()
 
     def tick(self) -> None:
-        """Closes a part whose first row is `max_seconds` old. Raises: StoreError if it cannot be
-        written."""
+        """Closes a part whose first row is `max_seconds` old.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         if self._count and self._clock() - self._since >= self._max_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Closes the part begun, unless a journalled cut still waits for its rows. Raises:
-        StoreError as `add`."""
+        """Closes the current part, unless a journalled cut still waits for rows.
+
+        Raises:
+            StoreError: as in `add`.
+        """
         if self._count and not self._journalled:
             self._cut(self.table, self._count, self._content())
             self._count = 0
 
     def check_whole(self) -> None:
-        """Raises: StoreError if a journalled part did not get its rows: then this search does not
-        repeat the journal's."""
+        """Checks that all journalled parts got their rows.
+
+        Raises:
+            StoreError: one did not, so this search does not repeat the journal's.
+        """
         if self._journalled:
             cut = self._journalled[0]
             raise StoreError(
@@ -122,7 +138,7 @@ class TableWriter:
             )
 
     def _content(self) -> bytes:
-        """The bytes of the rows that wait, which wait no more."""
+        """Returns the waiting rows as bytes, and clears them."""
         self._pack()
         table = pa.Table.from_batches(self._packed, schema=self._schema)
         self._packed = []
@@ -134,8 +150,8 @@ class TableWriter:
             self._rows = []
 
 
-def _make_clean(folder: Folder, parts: set[str]) -> None:
-    """Half-written files and parts that no cut of the journal names are gone from the folder."""
+def _delete_unknown_parts(folder: Folder, parts: set[str]) -> None:
+    """Deletes incomplete files, and parts that no cut of the journal names."""
     folder.sweep()
     for name in folder.names():
         if _PART_NAME.match(name) and base_of(name) not in parts:
@@ -143,8 +159,7 @@ def _make_clean(folder: Folder, parts: set[str]) -> None:
 
 
 def _drop_merged(folder: Folder) -> None:
-    """The parts that it was merged from are all there again, and others may follow that it does not
-    hold."""
+    """Deletes the merged part, when all parts in it are there again and others may follow."""
     for name in folder.names():
         if is_merged(name):
             folder.delete(name)

@@ -1,7 +1,7 @@
-"""A pool without a model: outputs come from a function. For tests of proposers, ledgers and
-clusters; public.
+"""A pool without a model, whose outputs come from a function: for tests of proposers, ledgers and
+clusters.
 
-Invariants: it keeps the same contract as the real pools.
+It is public. Invariants: it satisfies the same contract as the real pools.
 """
 
 import hashlib
@@ -40,23 +40,26 @@ FACTS = ModelFacts(
 
 @dataclass(frozen=True)
 class FakeWorld:
-    """What a model would answer: `alone` without intervention (base or source, by name), `under` an
-    intervention.
+    """The answers of a made-up model.
 
-    `fit`: validation IIA in [0, 1] of a seed after so many steps. `effect`: in [0, 1], of a unit's
-    interchange on a variable's answer on a pair, to first order.
+    Args:
+        unpatched: answer without intervention, to the base or to a source by name.
+        patched: answer under an intervention.
+        fit: validation IIA in [0, 1] of a seed after some steps.
+        effect: first-order effect in [0, 1] of interchanging a unit, on a variable's answer to a
+            pair.
     """
 
     encoded: Sequence[Encoded]
-    alone: Callable[[Encoded, str], Ids]
-    under: Callable[[Encoded, Intervention], Ids]
+    unpatched: Callable[[Encoded, str], Ids]
+    patched: Callable[[Encoded, Intervention], Ids]
     facts: ModelFacts = FACTS
     fit: Callable[[Seed, int], float] = lambda seed, step: 1.0
     effect: Callable[[Encoded, Unit, str], float] = lambda pair, unit, variable: 0.0
 
 
 class FakePool:
-    """`workers` that answer at once, in the order of asking."""
+    """A pool of `workers` that answer at once, in the order of submission."""
 
     def __init__(self, world: FakeWorld, workers: int = 1) -> None:
         self._world = world
@@ -81,7 +84,7 @@ class FakePool:
         try:
             ways = {"screen": self._screen, "attribute": self._attribute, "fit": self._fit}
             return ways.get(task.kind, self._measure)(task)
-        except Exception as e:  # noqa: BLE001  (the contract: what a task raises is told)
+        except Exception as e:  # noqa: BLE001  (the contract: an error of a task is reported)
             return [failed_whole(task, e, "fake-0")]
 
     def close(self) -> None:
@@ -98,9 +101,9 @@ class FakePool:
                     split=block.split,
                     block=block.index,
                     pairs=block.pairs,
-                    base=tuple(self._world.alone(p, "base") for p in pairs),
+                    base=tuple(self._world.unpatched(p, "base") for p in pairs),
                     sources={
-                        name: tuple(self._world.alone(p, name) for p in pairs) for name in names
+                        name: tuple(self._world.unpatched(p, name) for p in pairs) for name in names
                     },
                     near_ties=0,
                     seconds=0.0,
@@ -128,7 +131,7 @@ class FakePool:
         ]
 
     def _effects(self, task: Task, pairs: Sequence[Encoded]) -> dict[str, tuple[float, ...]]:
-        """Sums over the change pairs of each variable."""
+        """Sums the effects over the change pairs of each variable."""
         return {
             v: tuple(
                 sum(
@@ -142,7 +145,7 @@ class FakePool:
         }
 
     def _fit(self, task: Task) -> list[Event]:
-        return [faked_fit(task, seed, self._world.fit(seed, task.steps[1])) for seed in task.seeds]
+        return [fake_fit(task, seed, self._world.fit(seed, task.steps[1])) for seed in task.seeds]
 
     def _measure(self, task: Task) -> list[Event]:
         return [
@@ -152,7 +155,9 @@ class FakePool:
                 split=block.split,
                 block=block.index,
                 pairs=block.pairs,
-                outputs=tuple(self._world.under(self._pairs[p], intervention) for p in block.pairs),
+                outputs=tuple(
+                    self._world.patched(self._pairs[p], intervention) for p in block.pairs
+                ),
                 near_ties=0,
                 rows=len(block.pairs),
                 seconds=0.0,
@@ -165,9 +170,12 @@ class FakePool:
         ]
 
 
-def faked_fit(task: Task, seed: Seed, iia: float) -> Fitted:
-    """A seed that was taken through the steps of its task, to a validation IIA. What was fit is its
-    name."""
+def fake_fit(task: Task, seed: Seed, iia: float) -> Fitted:
+    """Returns the event of a seed that went through the steps of its task and reached a validation
+    IIA.
+
+    The content of the fit is its name.
+    """
     first, last = task.steps
     content = f"{seed.key} at {last} after {seed.state or seed.start}".encode()
     digest = hashlib.sha256(content).hexdigest()

@@ -1,5 +1,5 @@
-"""What MLflow shows of each accepted hypothesis, in a run of its own: figures, controls, the course
-of its training.
+"""What a tracker shows of each accepted hypothesis, in a run of its own: figures, controls, the
+course of its training.
 
 Invariants: read from the tables alone, so that a replay shows the same.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysearch.report.control_comparison import beside
-from raysearch.report.results_table import FITS, read_table
+from raysearch.report.results_table import read_table
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike, open_folder
 
@@ -55,7 +55,7 @@ class AcceptedHypothesis:
 def accepted(run: FolderLike, most: int) -> list[AcceptedHypothesis]:
     """The first `most` of the alignment, in the order of `results`. Raises: StoreError if there is
     nothing to read."""
-    fits = read_table(run, "fits", FITS).to_pylist()
+    fits = read_table(run, "fits").to_pylist()
     interventions = open_folder(run).at("interventions")
     found = []
     for b in beside(run)[:most]:

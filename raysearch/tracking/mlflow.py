@@ -1,17 +1,14 @@
-"""The MLflow mirror: params, metrics over time, tables and pictures of one search, for people who
-look at MLflow.
+"""The MLflow tracker: shows params, metrics over time, tables and pictures of one search in MLflow.
 
 Invariants:
 - nothing here raises into the search or makes it wait: one daemon thread talks to MLflow, from a
   queue; `close` alone waits, for a bounded time;
-- whatever fails, fails once: one warning of one line, and the mirror stops ;
-- mlflow is imported in that thread only (2.7 s), and only its client is used, never the fluent
-  globals.
+- whatever fails, fails once: one warning of one line, and the tracker stops;
+- mlflow is imported in that thread only.
 """
 
 import json
 import logging
-import os
 import queue
 import threading
 import time
@@ -24,7 +21,10 @@ from raysearch.core.hypothesis import Intervention, is_in_layers
 from raysearch.core.records import Decided, Record, Snapshot
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
+from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import as_key, as_value, as_word, one_line
+from raysearch.tracking.mlflow_reach import reach
+from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker
 
 METRICS_EVERY = 2.0
 """Seconds between two points of a metric, at least."""
@@ -35,14 +35,9 @@ _PARAM_CHARS = 500
 _DATASET_CHARS = 500
 _PARAMS_A_BATCH = 100
 _METRICS_A_BATCH = 1000
-_ENVIRONMENT = {
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for data
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7, holds a dead server for minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-}
+_TYPES = {"int32": "integer", "int64": "long", "bool": "boolean", "double": "double"}
+"""MLflow's type for the Arrow type of a column that is no text and no list."""
 _STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
-THREAD = "mlflow-mirror"
-"""Of the threads that ask MLflow: what its libraries log there is not ours to show."""
 _HYPOTHESIS = "raysearch.hypothesis"
 _log = logging.getLogger("raysearch.mlflow")
 
@@ -56,33 +51,6 @@ class _Point:
 
 
 @dataclass(frozen=True, slots=True)
-class ChildRun:
-    """A child run, of an accepted hypothesis (`name`: its id). `course`: (metric, step, value) over
-    its training."""
-
-    name: str
-    title: str
-    params: Mapping[str, object]
-    metrics: Mapping[str, float]
-    course: Sequence[tuple[str, int, float]] = ()
-    artifacts: Sequence[Path] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PairsInput:
-    """The pairs of a search, as MLflow shows a dataset that a run has used.
-
-    `place`: of pairs.parquet; `columns`: its names, with MLflow's types; `counts`: of each split.
-    """
-
-    name: str
-    digest: str
-    place: str
-    columns: Mapping[str, str]
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class _End:
     status: str
     artifacts: tuple[tuple[Path, str | None], ...]
@@ -91,41 +59,17 @@ class _End:
 
 
 class MlflowTracker:
-    """One run of the experiment `experiment` ("raysearch/<name>"); reopened where `run_id` is
-    given.
+    """Shows one run as a run of an MLflow experiment; reopened where `run.run_id` is given.
 
-    `params`: flattened, written once (MLflow's params cannot change). `tags`: e.g. raysearch.run,
-    raysearch.job_hash. `pairs`: shown as the run's dataset. `run_id` is None until MLflow has made
-    the run. Starts at once; never raises. `at`: the time of what is told, in seconds of the epoch.
-    `again`: the search was before, and MLflow may know part of it: its run is found by the tag
-    raysearch.run, points that are there are not sent again, and what fails stands in `why` instead
-    of the log.
+    With `run.again` the run is found by the tag raysearch.run. Starts at once; never raises.
     """
 
-    def __init__(
-        self,
-        tracking_uri: str,
-        experiment: str,
-        params: Mapping[str, object],
-        tags: Mapping[str, str],
-        run_id: str | None = None,
-        run_name: str | None = None,
-        pairs: PairsInput | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        at: Callable[[], float] = time.time,
-        again: bool = False,
-    ) -> None:
+    def __init__(self, run: TrackedRun, clock: Callable[[], float] = time.monotonic) -> None:
         self.why: str | None = None
-        self._at = at
-        self._again = again
+        self._run = run
+        self._run_id = run.run_id
         self._steps: dict[str, int] = {}
-        self._uri = tracking_uri
-        self._experiment = experiment
-        self._params = params
-        self._tags = {**tags, "raysearch.status": "running"}
-        self._run_name = run_name
-        self._pairs = pairs
-        self._run_id = run_id
+        self._tags = {**run.tags, "raysearch.status": "running"}
         self._clock = clock
         self._queue: queue.SimpleQueue[list[_Point] | _End] = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -148,7 +92,7 @@ class MlflowTracker:
         """Whether the mirror gave up."""
         return self._stopped.is_set()
 
-    def notes(self, notes: Sequence[Record], replayed: bool = False) -> None:
+    def write_records(self, notes: Sequence[Record], replayed: bool = False) -> None:
         """Keeps the best IIA per variable and layer, or component of no layer.
 
         What is `replayed` stands in MLflow already and is not sent again.
@@ -186,9 +130,9 @@ class MlflowTracker:
     def close(
         self,
         status: str,
-        artifacts: Sequence[Path | tuple[Path, str]] = (),
+        artifacts: Sequence[Artifact] = (),
         tables: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
-        timeout: float = CLOSE_SECONDS,
+        timeout: float | None = None,
         children: Sequence[ChildRun] = (),
     ) -> bool:
         """Sends the last point, the artifacts, the children and the status, and waits for it;
@@ -204,9 +148,10 @@ class MlflowTracker:
             self._send(self._latest)
         pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
         self._queue.put(_End(status, pairs, tables or {}, children))
-        self._thread.join(timeout)
+        seconds = CLOSE_SECONDS if timeout is None else timeout
+        self._thread.join(seconds)
         if self._thread.is_alive():
-            self._give_up(f"did not finish within {timeout:.0f} s")
+            self._give_up(f"did not finish within {seconds:.0f} s")
         return not self._stopped.is_set()
 
     def _send(self, snapshot: Snapshot, rate: bool = True) -> None:
@@ -223,7 +168,7 @@ class MlflowTracker:
         self._new_best.clear()
         self._last = now, snapshot
         if not self._stopped.is_set():
-            at = int(self._at() * 1000)
+            at = int(self._run.at() * 1000)
             self._queue.put(
                 [_Point(name, value, at, snapshot.pairs) for name, value in values.items()]
             )
@@ -249,49 +194,49 @@ class MlflowTracker:
                 return
             self._stopped.set()
         self.why = why
-        if self._again:
+        if self._run.again:
             return
         _log.warning(
             "MLflow at %s: %s; the search goes on without it; the run folder has everything",
-            without_credentials(self._uri),
+            without_credentials(self._run.uri),
             why,
         )
 
     def _connect(self) -> Any:
-        client = connect(self._uri)
-        if self._again:
+        client = connect(self._run.uri)
+        if self._run.again:
             self._run_id = self._found(client)
         if self._run_id is None:
             made = client.create_run(
-                self._experiment_id(client), run_name=self._run_name, tags=self._chopped_tags()
+                self._experiment_id(client), run_name=self._run.name, tags=self._chopped_tags()
             )
             self._made_run_id = made.info.run_id
             known: Mapping[str, str] = {}
         else:
             there = client.get_run(self._run_id).data
             known = there.params
-            if self._again:
+            if self._run.again:
                 self._steps = {name: self._last_step(client, name) for name in there.metrics}
             client.update_run(self._run_id, status="RUNNING")
             for key, value in self._chopped_tags().items():
                 client.set_tag(self._run_id, key, value)
             self._made_run_id = self._run_id
         self._log_params(client, known)
-        if self._pairs is not None:
-            _log_pairs(client, self._made_run_id, self._pairs)
+        if self._run.pairs is not None:
+            _log_pairs(client, self._made_run_id, self._run.pairs)
         return client
 
     def _experiment_id(self, client: Any) -> str:
         """The experiment, made where it is not there; its artifacts beside a SQLite file, never
         where we happen to stand."""
-        found = client.get_experiment_by_name(self._experiment)
+        found = client.get_experiment_by_name(self._run.experiment)
         if found is not None:
             return str(found.experiment_id)
         location = None
-        if self._uri.startswith("sqlite:////"):
-            folder = Path(self._uri.removeprefix("sqlite:///").partition("?")[0]).parent
-            location = (folder / "mlartifacts" / self._experiment).as_uri()
-        return str(client.create_experiment(self._experiment, artifact_location=location))
+        if self._run.uri.startswith("sqlite:////"):
+            folder = Path(self._run.uri.removeprefix("sqlite:///").partition("?")[0]).parent
+            location = (folder / "mlartifacts" / self._run.experiment).as_uri()
+        return str(client.create_experiment(self._run.experiment, artifact_location=location))
 
     def _found(self, client: Any) -> str | None:
         """The id of the run that was mirrored before; None where there is none, or it was deleted."""
@@ -308,7 +253,7 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         wanted = {
-            as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._params.items()
+            as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._run.params.items()
         }
         missing = [Param(name, value) for name, value in wanted.items() if name not in known]
         for start in range(0, len(missing), _PARAMS_A_BATCH):
@@ -344,7 +289,7 @@ class MlflowTracker:
         )
         there = {run.data.tags.get(_HYPOTHESIS): run for run in known}
         for child in children:
-            at = int(self._at() * 1000)
+            at = int(self._run.at() * 1000)
             metrics = [Metric(as_key(name), value, at, 0) for name, value in child.metrics.items()]
             if child.name in there:
                 old = there[child.name]
@@ -372,19 +317,22 @@ class MlflowTracker:
         return {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._tags.items()}
 
 
-def connect(uri: str) -> Any:
-    """A client of the MLflow at `uri`, which nothing is asked of yet; it is quiet, and does not
-    wait for a dead server for long."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+class Mlflow:
+    """MLflow as a `TrackerKind`."""
 
-    for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").addFilter(
-        _not_ours
-    )  # the same one each time: added once
-    return MlflowClient(tracking_uri=uri)
+    name = "mlflow"
+    title = "MLflow"
+    example = (
+        "a server (http://mlflow:5000), an absolute path that the head node has "
+        "(sqlite:////shared/mlflow.db)"
+    )
+    credentials = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
+    def open(self, run: TrackedRun) -> Tracker:
+        return MlflowTracker(run)
+
+    def check(self, uri: str) -> str:
+        return reach(uri)
 
 
 def _where(intervention: Intervention) -> str | None:
@@ -407,7 +355,8 @@ def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
 
     scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
     columns = [
-        {"name": name, "type": kind, "required": True} for name, kind in pairs.columns.items()
+        {"name": name, "type": _TYPES.get(kind, "string"), "required": True}
+        for name, kind in pairs.columns.items()
     ]
     dataset = Dataset(
         name=as_value(pairs.name, _DATASET_CHARS),
@@ -435,8 +384,3 @@ def _log_table(
     entry = {"path": file, "type": "table"}
     if entry not in listed:
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*listed, entry]))
-
-
-def _not_ours(record: logging.LogRecord) -> bool:
-    """For urllib3's log: its word on each retry of ours would say twice what is said once."""
-    return record.threadName != THREAD

@@ -1,31 +1,16 @@
-"""What MLflow allows to be written: names, flat parameters, one line of an error. This file is
+"""What MLflow allows to be written: names, one line of an error. This file is
 light: no mlflow.
 
 Invariants: no credentials in what is shown.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from raysearch.visible_text import visible
 
 _KEY_CHARS = 250
 _WORD_CHARS = 80
-
-
-def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested keys as `a.b.c`; lists and empty mappings as JSON."""
-    flat: dict[str, object] = {}
-    for key, value in job.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{name}."))
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
 
 
 def as_value(value: object, most: int) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
-from raysearch.tracking.mlflow import THREAD, connect
+from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import one_line
 
 SECONDS = 60.0
 """Importing MLflow alone takes some of them; each request to a server has a limit of its own
-(mlflow_mirror)."""
+(mlflow_client)."""
 
 
 def reach(uri: str, seconds: float = SECONDS) -> str:

@@ -4,15 +4,8 @@ import random
 
 import pytest
 
-from raysearch.causal import (
-    CausalModel,
-    Input,
-    Problem,
-    Setting,
-    Variable,
-    differing_shares,
-    draw_pairs,
-)
+from raysearch import CausalModel, Input, Problem, Setting, Variable, draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.errors import CausalModelError, PairsError
 
 

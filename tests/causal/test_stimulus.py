@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.causal import Input, Stimulus, split_of
+from raysearch import Input
+from raysearch.causal import Stimulus, split_of
 from raysearch.errors import PairsError
 
 FLOATS = st.floats(-(2.0**60), 2.0**60, width=32)

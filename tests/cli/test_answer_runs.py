@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from tests.cli.conftest import ROOT, Shell
@@ -42,6 +43,7 @@ def line(rng: random.Random) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_what_two_sources_lend_is_found_where_each_lends_it_and_both_digits_count(
     shell: Shell, tmp_path: Path
 ) -> None:

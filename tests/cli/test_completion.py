@@ -5,7 +5,7 @@ import pytest
 from tests.cli.conftest import ROOT, Shell
 from tests.store.books import new_run
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "write-a-job.md").read_text()
 
 
 def complete(shell: Shell, line: str) -> list[str]:
@@ -37,8 +37,8 @@ def test_job_files_are_completed_by_the_shell_itself(shell: Shell, command: str)
     assert said.split(",")[0] == "file"
 
 
-def test_the_line_of_the_readme_gives_a_script_that_asks_like_this(shell: Shell) -> None:
-    assert 'eval "$(_RAYSEARCH_COMPLETE=bash_source raysearch)"' in README
+def test_the_line_of_the_page_on_jobs_gives_a_script_that_asks_like_this(shell: Shell) -> None:
+    assert 'eval "$(_RAYSEARCH_COMPLETE=bash_source raysearch)"' in PAGE
     script = shell(_RAYSEARCH_COMPLETE="bash_source").stdout
     assert "COMP_WORDS" in script
     assert "_RAYSEARCH_COMPLETE=bash_complete" in script

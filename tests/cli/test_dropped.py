@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from raysearch.cli.main import cli
 from raysearch.errors import PairsError
 from raysearch.report.page import write_page
-from raysearch.report.results_table import DROPPED, read_table
+from raysearch.report.results_table import read_table
 
 MODEL = str(Path(__file__).parents[2] / "jobs/planted/model")
 
@@ -89,7 +89,7 @@ def test_the_run_says_which_pairs_do_not_count(searched: tuple[str, Path]) -> No
 
 
 def test_the_table_holds_every_reason_and_adds_up(searched: tuple[str, Path]) -> None:
-    rows = read_table(searched[1], "dropped", DROPPED).to_pylist()
+    rows = read_table(searched[1], "dropped").to_pylist()
     assert {row["reason"] for row in rows} >= {"base_unsolved", "beyond_max_pairs"}
     for variable, split, kind in {(r["variable"], r["split"], r["set"]) for r in rows}:
         same = [r for r in rows if (r["variable"], r["split"], r["set"]) == (variable, split, kind)]

@@ -100,6 +100,7 @@ def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) 
     assert "does as well" not in said
 
 
+@pytest.mark.slow
 def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(
     shell: Shell, tracking: str
 ) -> None:

@@ -1,5 +1,5 @@
-"""docs/your-own-model.md, done as it says: each network of the page is planned with the keys that
-stand beside it."""
+"""docs/how-to/your-own-model.md, done as it says: each network of the page is planned with the keys
+that stand beside it."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 from tests.cli.conftest import ROOT, Shell
 
 SECTION = (
-    (ROOT / "docs" / "your-own-model.md")
+    (ROOT / "docs" / "how-to" / "your-own-model.md")
     .read_text()
     .partition("## Any torch module")[2]
     .partition("\n## ")[0]

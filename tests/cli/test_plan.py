@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.cli.plan import _sites_words, plan_job
+from raysearch.cli.plan import plan_job
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import Grid
 from raysearch.errors import JobError
+from raysearch.runner.plan import _sites_words
 
 ROOT = Path(__file__).parents[2]
 

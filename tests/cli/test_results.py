@@ -10,7 +10,7 @@ from rich.console import Console
 from raysearch.cli.results import print_table
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Proposed
-from raysearch.report.results_table import HYPOTHESES, VERDICTS
+from raysearch.store.schemas import HYPOTHESES, VERDICTS
 from raysearch.store.table_rows import hypothesis_row
 
 RESIDUAL = Unit(Site(3, "residual", "last"))

@@ -11,13 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raysearch.cli.status import local_status
 from raysearch.job import Job
 from raysearch.notebook.progress import follow
 from raysearch.report.results_table import results
 from raysearch.runner.export import export
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.run import begin
+from raysearch.runner.status import local_status
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import open_folder
 from raysearch.storage.parquet import from_parquet
@@ -230,7 +230,7 @@ def test_credentials_in_a_store_uri_are_seen_nowhere(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = find_run(store, "latest")
-    assert run.info.mlflow_run_id
+    assert run.info.tracking_run_id
     assert SECRET not in done.stdout + done.stderr
     assert run.place in done.stderr
     for folder in _all_folders(run.folder):

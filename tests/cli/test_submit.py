@@ -19,7 +19,7 @@ def _sending(**changes: Any) -> Submission:
         "store": "/tmp/shared/runs",
         "tracking_uri": "none",
         "fail_on_error": 0.05,
-        "mlflow_children": 20,
+        "tracked_children": 20,
         "quiet": False,
         "verbose": False,
         "no_color": False,

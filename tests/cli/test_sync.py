@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from raysearch.cli.status import local_status
+from raysearch.runner.status import local_status
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 
@@ -34,7 +34,7 @@ def run(live: Shell, shell: Shell) -> Path:
     """The same run in a folder of this test's own, as if MLflow had been kept out of it."""
     shutil.copytree(live.folder / "runs", shell.folder / "runs")
     found = find_run(shell.folder / "runs", "latest")
-    found.update(tracking_uri=None, mlflow_run_id=None)
+    found.update(tracking_uri=None, tracking_run_id=None)
     return found.path
 
 
@@ -91,7 +91,7 @@ def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
     assert points == sorted(points, key=lambda p: p[0])
     assert len(points) == len(set(points))
     info = json.loads((run / "run.json").read_text())
-    assert (info["mlflow_run_id"], info["tracking_uri"]) == (parent.info.run_id, tracking)
+    assert (info["tracking_run_id"], info["tracking_uri"]) == (parent.info.run_id, tracking)
 
 
 def test_said_twice_it_makes_one_run_and_no_point_twice(
@@ -101,7 +101,7 @@ def test_said_twice_it_makes_one_run_and_no_point_twice(
     assert said.returncode == 0, said.stderr
     first, (parent, children) = histories(tracking), runs(tracking)
     find_run(run.parent, "latest").update(
-        mlflow_run_id=None
+        tracking_run_id=None
     )  # as after a crash before it was written down
     again = shell("sync", str(run))
     assert again.returncode == 0, again.stderr
@@ -158,7 +158,7 @@ def test_a_status_says_what_the_search_said_at_its_end_and_who_works_on_it(live:
     assert said["status"] == "done"
     assert said["stage"] == "done"
     assert said["verdicts"].startswith(f"0 alive, {accepted} accepted, {rejected} rejected, ")
-    assert said["mlflow"] == f"run {run.info.mlflow_run_id} at {run.info.tracking_uri}"
+    assert said["mlflow"] == f"run {run.info.tracking_run_id} at {run.info.tracking_uri}"
     assert said["last"].startswith("event at 20")
     told = live.json("status", "latest", "-o", "json")
     assert (told["run"], told["status"], told["stage"]) == (said["run"], "done", "done")

@@ -1,7 +1,7 @@
 """A search by the command line as whoever watches it sees it: Ray's dashboard in a real browser,
 its node's metrics port, Prometheus.
 
-The picture in docs/watch.md is of this test: RAYSEARCH_SCREENSHOT=docs/ray-actors.png python -m
+The picture in docs/how-to/watch.md is of this test: RAYSEARCH_SCREENSHOT=docs/pictures/ray-actors.png python -m
 pytest tests/cluster/test_dashboard.py
 """
 
@@ -96,7 +96,7 @@ def _end(process: subprocess.Popen[bytes], by: signal.Signals) -> None:
 @pytest.fixture(scope="module")
 def prometheus(searching: Searching, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real one with our rules, which asks Ray's dashboard for the nodes, as
-    docs/watch.md has it; every second."""
+    docs/how-to/watch.md has it; every second."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed (Debian: prometheus)")

@@ -153,7 +153,7 @@ def test_a_job_from_another_folder_gives_what_a_local_run_gives_and_spills_no_se
     assert not spilled
     assert SECRET not in told
     assert nodes.token not in told
-    tags = _mlflow_run(f"sqlite:///{database}", run.info.mlflow_run_id).data.tags
+    tags = _mlflow_run(f"sqlite:///{database}", run.info.tracking_run_id).data.tags
     assert (tags["raysearch.submission_id"], tags["raysearch.status"]) == (job["id"], "done")
 
 
@@ -204,7 +204,7 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     ]
     assert f"go on with: raysearch resume {run.path} --address {nodes.address}" in hint
     assert any('"interrupted"' in p.read_text() for p in (run.path / "journal").rglob("*.jsonl"))
-    mirrored = _mlflow_run(f"sqlite:///{database}", find_run(store, "latest").info.mlflow_run_id)
+    mirrored = _mlflow_run(f"sqlite:///{database}", find_run(store, "latest").info.tracking_run_id)
     assert (mirrored.info.status, mirrored.data.tags["raysearch.submission_id"]) == ("KILLED", id)
     assert client.on(nodes, "logs", "-f", id).returncode == 130
 

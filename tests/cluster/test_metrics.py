@@ -88,13 +88,13 @@ class _Books:
     def __init__(self) -> None:
         self.kept: list[Event] = []
 
-    def events(self, events: Sequence[Event]) -> None:
+    def write_events(self, events: Sequence[Event]) -> None:
         self.kept += events
 
-    def notes(self, notes: Sequence[Record]) -> None:
+    def write_records(self, notes: Sequence[Record]) -> None:
         assert notes is not None
 
-    def tensors(self, task: Task) -> dict[str, bytes]:
+    def tensors_for(self, task: Task) -> dict[str, bytes]:
         return {}
 
 
@@ -329,4 +329,4 @@ def test_promtool_can_read_what_the_dashboard_asks(tmp_path: Path) -> None:
 
 
 def test_the_page_on_watching_lists_every_figure_as_the_code_has_it() -> None:
-    assert table() in (ROOT / "docs/watch.md").read_text()
+    assert table() in (ROOT / "docs/how-to/watch.md").read_text()

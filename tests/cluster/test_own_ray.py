@@ -129,7 +129,7 @@ def beside(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow_unless(pool=["local"])
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["local", "ray"])
 def test_files_named_like_modules_beside_a_job_take_the_place_of_none(
     beside: Path, shell: Shell, pool: str

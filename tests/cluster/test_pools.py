@@ -22,6 +22,7 @@ from raysearch.cluster.session import Session, check_fits
 from raysearch.cluster.shape import GIB, Node, bytes_on_cpu, room_in, room_on
 from raysearch.core.events import Block, Encoded, Event, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.model_source import ModelSource
 from raysearch.core.records import Record
 from raysearch.errors import ModelError, PositionError, ResourcesError
 from raysearch.search.search import Search
@@ -39,13 +40,13 @@ class _Keeper:
         self.kept: list[Event] = []
         self.noted: list[Record] = []
 
-    def events(self, events: list[Event]) -> None:  # type: ignore[override]
+    def write_events(self, events: list[Event]) -> None:  # type: ignore[override]
         self.kept += events
 
-    def notes(self, notes: list[Record]) -> None:  # type: ignore[override]
+    def write_records(self, notes: list[Record]) -> None:  # type: ignore[override]
         self.noted += notes
 
-    def tensors(self, task: Task) -> dict[str, bytes]:
+    def tensors_for(self, task: Task) -> dict[str, bytes]:
         return {}
 
 
@@ -144,7 +145,7 @@ def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: 
                 os.kill(pid, signal.SIGKILL)
             killed += bool(idle)
             events = pool.wait()
-            keeper.events(events)
+            keeper.write_events(events)
             search.tell(events)
     finally:
         pool.close()
@@ -180,8 +181,8 @@ def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_that_can_have_
     session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tmp_path / "model"
-    shutil.copytree(SMALL.model, model)
-    pool = RayPool(replace(SMALL, model=str(model)), "changed", PoolShape(replicas=1))
+    shutil.copytree(SMALL.model.path, model)
+    pool = RayPool(replace(SMALL, model=ModelSource(str(model))), "changed", PoolShape(replicas=1))
     pool.open()
     try:
         config = model / "config.json"
@@ -209,7 +210,7 @@ def _wait_for_ever(pool: RayPool) -> None:
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(
     session: Session,
 ) -> None:
-    pool = RayPool(replace(SMALL, model="/nowhere"), "absent", PoolShape(replicas=1))
+    pool = RayPool(replace(SMALL, model=ModelSource("/nowhere")), "absent", PoolShape(replicas=1))
     with pytest.raises(ModelError, match="/nowhere"):
         pool.open()
     pool.close()
@@ -227,7 +228,9 @@ def test_a_replica_that_dies_while_it_loads_is_tried_again_and_then_told(
         "import os, signal\n\n\ndef model():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     pool = RayPool(
-        replace(SMALL, model=f"{deadly}:model", factory=True), "deadly", PoolShape(replicas=2)
+        replace(SMALL, model=ModelSource(f"{deadly}:model", is_factory=True)),
+        "deadly",
+        PoolShape(replicas=2),
     )
     with pytest.raises(
         ResourcesError,

@@ -381,7 +381,7 @@ def test_a_replica_that_is_quick_is_given_a_task_ahead_and_what_it_had_not_begun
     third = cluster.give()
     cluster.tick(0.2)
     cluster.die(cluster.out[second])
-    assert [(e.task, e.cause, e.counts) for e in cluster.lost] == [
+    assert [(e.task, e.cause, e.counts_as_attempt) for e in cluster.lost] == [
         (second, "worker", True),
         (third, "queued", False),
     ]

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.core.answers import AS_SAID, answer_matcher
+from raysearch.core.answers import EXACT_MATCH, answer_matcher
 from raysearch.core.events import Encoded, Ids
 from raysearch.errors import PairsError
-from raysearch.search.pair_blocks import expected
+from raysearch.search.pair_blocks import expected_answers
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple)
 
@@ -35,12 +35,12 @@ def test_an_output_is_the_longest_answer_that_it_begins_with(
 
 
 def test_answers_of_one_token_are_read_as_they_are() -> None:
-    assert answer_matcher([pair((1,), (2,)), pair((3,), (1,))]) is AS_SAID
+    assert answer_matcher([pair((1,), (2,)), pair((3,), (1,))]) is EXACT_MATCH
 
 
 def test_an_alias_is_its_answer_and_so_is_solved_and_matched() -> None:
     encoded = pair((1,), (2,), (3,), aliases=(((7, 8), (1,)), ((9,), (3,))))
-    pairs = expected(encoded, "test", readings=answer_matcher([encoded]))
+    pairs = expected_answers(encoded, "test", matcher=answer_matcher([encoded]))
     assert [pairs.read(ids) for ids in ((7, 8, 0), (7, 0, 0), (9, 9), (3, 1), (2,))] == [
         (1,),
         (7, 0, 0),

@@ -92,7 +92,7 @@ def test_no_file_installs_the_bare_name() -> None:
         for path in _texts()
         for match in BARE.finditer(path.read_text())
     ]
-    warnings = {"docs/security.md", "CHANGELOG.md", "README.md"}  # which say not to
+    warnings = {"docs/explanation/security.md", "CHANGELOG.md", "README.md"}  # which say not to
     assert not [line for line in found if line.partition(":")[0] not in warnings]
 
 
@@ -101,7 +101,7 @@ def test_a_job_with_runtime_pip_takes_this_code_along_and_only_its_needs_from_an
         "store": "s3://b/r",
         "tracking_uri": None,
         "fail_on_error": 0.1,
-        "mlflow_children": 0,
+        "tracked_children": 0,
         "quiet": True,
     }
     flags = {

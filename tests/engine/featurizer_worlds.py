@@ -4,7 +4,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from raysearch.core.hypothesis import CLOSED_FORM, TRAINED, Subspace
+from raysearch.core.featurizers import names
+from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import closed_form, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
@@ -28,7 +29,7 @@ NAMED = {
     "sae": Subspace("sae"),
     "features of sae": Subspace("sae", coordinates=(3, 1)),
 }
-LEARN = {name: one for name, one in NAMED.items() if one.featurizer in TRAINED}
+LEARN = {name: one for name, one in NAMED.items() if one.featurizer in names("trained")}
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -52,7 +53,7 @@ def made(name: str, width: int, seed: int) -> Featurizer:
     """With random parameters, in the middle of training."""
     generator, subspace = seeded(seed), NAMED[name]
     vectors = torch.randn((20, width), generator=generator) * torch.linspace(0.2, 3, width) + 1
-    if subspace.featurizer in CLOSED_FORM:
+    if subspace.featurizer in names("closed_form"):
         return closed_form(subspace, vectors, [i % 3 for i in range(20)])
     file = SaeFile(
         safetensors.torch.save(autoencoder(width, 2 * width + 1, generator, jump=bool(seed % 2)))

@@ -19,12 +19,12 @@ from transformers import (
 
 from raysearch.core.events import Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.networks.components import COMPONENTS
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
-from raysearch.engine.patching.operations import Constant
+from raysearch.engine.patching.operations import Zero
 from raysearch.engine.patching.rows import Patch, Row, swap
 from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError
@@ -261,10 +261,14 @@ def test_a_module_that_sees_the_answers_token_alone_in_a_batch_is_run_plainly() 
     measured_as_by_the_oracle(model_of("llama"), ["lm_head.input"], "plain")
 
 
+class NotANumber(Zero):
+    def forward(self, base: torch.Tensor, source: torch.Tensor | None) -> torch.Tensor:
+        return torch.full_like(base, float("nan"))
+
+
 def test_an_activation_that_is_not_a_number_is_told_of_the_intervention_that_made_it() -> None:
     world = shared_world("llama")
-    nan = float("nan")
-    row = Row((5, 6, 7), (Patch(Point(1, "residual"), (1,), kind=Constant((nan,) * 32)),))
+    row = Row((5, 6, 7), (Patch(Point(1, "residual"), (1,), kind=NotANumber()),))
     for logits in (world.oracle(row), *(logits_of(path, [row])[0] for path in world.fast())):
         assert not predict(logits[None])[0].finite
     beside = swap((5, 6, 8), (9, 10, 11), 1, (1,))

@@ -19,9 +19,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.loading.load import ModelSource, inspect_model, load
-from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.loading.load import inspect_model, load
+from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import ModelError

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.causal import ONE_SOURCE, Input, Pair
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Block, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.execution.predict import NEAR_TIE
-from raysearch.engine.loading.load import LoadedModel, ModelSource, load
-from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.loading.load import LoadedModel, load
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
 from tests.engine.worlds import residual, world_of
@@ -110,6 +112,7 @@ def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones
     assert [e.outputs for e in events] == [moved, own, own, moved]
 
 
+@pytest.mark.slow
 def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: LoadedModel, record_property) -> None:
     world = world_of(smollm.model)
     longer = [

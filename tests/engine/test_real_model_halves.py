@@ -6,9 +6,10 @@ import torch
 
 from raysearch.core.events import Block, Task
 from raysearch.core.hypothesis import Site, Unit
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.loading.load import LoadedModel, ModelSource, load
-from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.loading.load import LoadedModel, load
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.generate import generate
 from raysearch.engine.replica import Replica
@@ -16,7 +17,7 @@ from tests.engine import test_real_model
 from tests.engine.test_real_model import FOLDER, PAIRS
 from tests.engine.worlds import residual
 
-pytestmark = [*test_real_model.pytestmark, pytest.mark.slow_unless(loaded=["bfloat16"])]
+pytestmark = [*test_real_model.pytestmark, pytest.mark.slow]
 BLOCK = Block("test", 0, (0, 1, 2, 3))
 PLACES = [
     residual((layer, position)) for layer in (3, 12, 16, 28) for position in ("country", "last")

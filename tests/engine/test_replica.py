@@ -12,8 +12,8 @@ from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from raysearch.core.events import Block, Event, Failed, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import NEAR_TIE, predict
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.rows import Row
@@ -286,7 +286,8 @@ def test_an_intervention_that_cannot_be_done_leaves_the_others() -> None:
 
 def poisoned_pairs():
     """Sources hold w17 at "here", after "first"; bases hold it nowhere."""
-    from raysearch.causal import ONE_SOURCE, Pair
+    from raysearch import Pair
+    from raysearch.causal import ONE_SOURCE
     from tests.engine.worlds import words_input
 
     rng = random.Random(5)
@@ -384,7 +385,8 @@ def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_bla
 def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_same(
     order: tuple[int, int],
 ) -> None:
-    from raysearch.causal import ONE_SOURCE, Pair
+    from raysearch import Pair
+    from raysearch.causal import ONE_SOURCE
     from tests.engine.worlds import words_input
 
     def pair(index: int, base: str, source: str, here: int) -> Pair:
@@ -555,7 +557,7 @@ def test_plain_and_replaying_replicas_agree_also_on_near_ties() -> None:
 
 
 def test_several_sources_are_screened_and_a_unit_must_say_which_lends() -> None:
-    from raysearch.causal import Pair
+    from raysearch import Pair
 
     one = PAIRS[0]
     sources = {"a": one.base, "b": PAIRS[1].base}

@@ -20,4 +20,4 @@ def test_each_module_of_the_engine_with_shapes_is_checked() -> None:
     named = shapes.modules("raysearch.engine")
     assert "raysearch.engine.patching.edits" in named
     assert not shapes.has_shape(ModuleCall)
-    assert shapes.has_shape(list[jaxtyping.Float[torch.Tensor, ""]])
+    assert shapes.has_shape(list[jaxtyping.Float[torch.Tensor, "..."]])

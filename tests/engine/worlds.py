@@ -35,7 +35,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from raysearch.causal import ONE_SOURCE, Input, Pair
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Block, Encoded
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.engine.encoding.encode import encode

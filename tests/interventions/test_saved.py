@@ -301,7 +301,7 @@ def _no_safetensors(folder: Path) -> None:
         (_edit(tensor_digest="0"), "tensor_digest: unknown key; did you mean 'tensors_digest'?"),
         (_deep_unknown_key, "intervention.units[1].site.heads: unknown key; did you mean 'head'?"),
         (_without("intervention"), "intervention: missing"),
-        (_edit(variable=3), "variable: should be text (got 3)"),
+        (_edit(variable=3), "variable: should be a text (in quotes where it looks like a number, "),
         (_edit(intervention={"units": 5}), "intervention.units: should be a list (got 5)"),
         (_other_layer, "but its intervention has"),
     ],

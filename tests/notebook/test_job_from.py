@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import raysearch as rs
 from raysearch.cli.main import cli
-from raysearch.engine.loading.factory import FactorySource
+from raysearch.core.model_source import ModelSource
+from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.given_model import content_digest
 from raysearch.engine.networks.half_precision import speed_up
 from raysearch.notebook.job_from import asked
@@ -210,7 +211,7 @@ def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that
 
 
 def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: Path) -> None:
-    net = FactorySource(f"{NETS}:trained").load().module.train()
+    net = load_module(ModelSource(f"{NETS}:trained", is_factory=True)).module.train()
     asks: dict[str, Any] = {
         "problem": hierarchical_equality.problem(symbols=20, dimensions=4),
         "space": {
@@ -467,14 +468,14 @@ def test_in_a_notebook_an_error_is_one_line(tmp_path: Path) -> None:
         assert "did you mean 'Problem'?" in cell("rs.Problme")[0]
 
 
-def test_the_lines_of_the_readme_run(
+def test_the_lines_of_the_page_on_python_run(
     problem: rs.Problem, model: rs.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
         line.strip()
-        for line in (ROOT / "README.md").read_text().splitlines()
+        for line in (ROOT / "docs" / "how-to" / "search-from-python.md").read_text().splitlines()
         if line.startswith("    run = rs.run(")
-    ]
+    ][1:]
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     monkeypatch.chdir(tmp_path)
     first, second = lines

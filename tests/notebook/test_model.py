@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import raysearch as rs
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.prompt_format import PromptFormat
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.encoding.prompt_format import PromptFormat
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import loaded, model_of, word_tokenizer
@@ -46,7 +46,7 @@ def by_hand(
 
 
 def test_texts_are_taken_as_they_are_so_a_chat_is_swapped_by_its_whole_prompt() -> None:
-    """As docs/your-own-model.md says: a search with model.prompt.chat_template saw what the
+    """As docs/how-to/your-own-model.md says: a search with model.prompt.chat_template saw what the
     template makes of a text."""
     tokenizer = word_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}w6 {{ m.content }} w7{% endfor %}"

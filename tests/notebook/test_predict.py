@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import raysearch as rs
-from raysearch.engine.loading.factory import FactorySource
+from raysearch.core.model_source import ModelSource
+from raysearch.engine.loading.factory import load_module
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 from tests.notebook.test_job_from import NETS
 
@@ -76,7 +77,7 @@ def test_other_looks_refuse_what_is_no_text(model: rs.Model) -> None:
 
 
 def test_a_network_on_tensors_predicts_classes() -> None:
-    net = FactorySource(f"{NETS}:trained").load().module.train()
+    net = load_module(ModelSource(f"{NETS}:trained", is_factory=True)).module.train()
     numbers = torch.linspace(-1, 1, 16)
     for given in (numbers, numbers.numpy(), numbers.tolist()):
         found = rs.TensorModel(net).predict(given)

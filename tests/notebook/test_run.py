@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import raysearch as rs
-from raysearch.cli.status import local_status
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, ResumeError, StoreError
 from raysearch.notebook.progress import CellProgress
+from raysearch.runner.status import local_status
 from raysearch.storage.digests import Digests, write_digests
 from raysearch.storage.open import open_folder
 from raysearch.store.run_folder import find_run
@@ -193,6 +193,7 @@ def test_a_run_that_was_edited_is_not_gone_on_with(searched: rs.Run, tmp_path: P
         rs.resume(str(edited), quiet=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_leaves_a_run_that_resumes_to_the_same(
     once: Once, tmp_path: Path
 ) -> None:

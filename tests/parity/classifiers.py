@@ -19,11 +19,9 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.patching.operations import (
-    Add,
     Collect,
     Interchange,
     Operation,
-    Subtract,
     Zero,
 )
 from raysearch.engine.patching.oracle import collect
@@ -36,8 +34,6 @@ LAYERS, WIDTH, CLASSES, STEPS, LONGER = 3, 12, 4, 4, 6
 KINDS: dict[str, tuple[Operation, type]] = {
     "interchange": (Interchange(), pyvene.VanillaIntervention),
     "zero": (Zero(), pyvene.ZeroIntervention),
-    "add": (Add(), pyvene.AdditionIntervention),
-    "subtract": (Subtract(), pyvene.SubtractionIntervention),
 }
 ALL = tuple(range(STEPS))
 

@@ -15,13 +15,8 @@ from torch import Tensor, nn
 
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import (
-    Add,
     Collect,
-    Constant,
-    Mean,
     Operation,
-    Skip,
-    Subtract,
     Zero,
 )
 from raysearch.engine.patching.oracle import collect
@@ -52,8 +47,6 @@ from tests.parity.sides import (
 KINDS: dict[str, tuple[Operation, type]] = {
     "interchange": (INTERCHANGE, pyvene.VanillaIntervention),
     "zero": (Zero(), pyvene.ZeroIntervention),
-    "add": (Add(), pyvene.AdditionIntervention),
-    "subtract": (Subtract(), pyvene.SubtractionIntervention),
 }
 HEADED = {
     "head": Name("attention_value_output", "head"),
@@ -190,39 +183,6 @@ def test_an_interchange_of_embeddings_is_that_of_pyvene(family: str) -> None:
 
 
 @each_family
-@pytest.mark.parametrize("what", ["interchange", "add", "subtract"])
-def test_a_constant_vector_is_put_in_added_and_subtracted_as_in_pyvene(
-    family: str, what: str
-) -> None:
-    name, side = EVERYWHERE["residual"], ours(family)
-    vector = torch.randn(side.width(name), generator=torch.Generator().manual_seed(1))
-    of = {
-        "interchange": Constant,
-        "add": lambda v: Add(vector=v),
-        "subtract": lambda v: Subtract(vector=v),
-    }
-    rows, wanted = [], []
-    for case in cases(family, name, 4, what):
-        patch = Patch(
-            Point(case.layer, "residual"),
-            case.tokens,
-            (),
-            of[what](tuple(vector.tolist())),
-        )
-        rows.append(Row(case.base, (patch,)))
-        representation = case.representation(name, KINDS[what][1], source_representation=vector)
-        _, out = told(
-            family,
-            [representation],
-            tensor(case.base),
-            [None],
-            {"sources->base": (None, [case.location])},
-        )
-        wanted.append(out.logits[0, -1])
-    alike(side, rows, wanted)
-
-
-@each_family
 def test_a_mean_over_sources_is_what_pyvene_collects_averages_and_puts_in(family: str) -> None:
     name, side, rng = EVERYWHERE["residual"], ours(family), random.Random(family)
     rows, wanted = [], []
@@ -231,7 +191,7 @@ def test_a_mean_over_sources_is_what_pyvene_collects_averages_and_puts_in(family
         tokens = [rng.randrange(len(run)) for run in runs]
         point = Point(case.layer, "residual")
         lent = tuple(Source(Row(run), point, (at,)) for run, at in zip(runs, tokens, strict=True))
-        rows.append(Row(case.base, (Patch(point, case.tokens, lent, Mean()),)))
+        rows.append(Row(case.base, (Patch(point, case.tokens, lent),)))
         seen = [
             collected_by_pyvene(family, name, replace(case, base=run, tokens=(at,)))
             for run, at in zip(runs, tokens, strict=True)
@@ -251,26 +211,6 @@ def test_a_mean_over_sources_is_what_pyvene_collects_averages_and_puts_in(family
     alike(side, rows, wanted)
 
 
-@each_family
-@pytest.mark.parametrize("component", ["residual", "mlp_output"])
-def test_a_skipped_module_is_that_of_pyvene(family: str, component: str) -> None:
-    """pyvene is given the base as its own source: it lends the module's input from there."""
-    name, side = names(family)[component], ours(family)
-    rows, wanted = [], []
-    for case in cases(family, name, 4, "skip"):
-        rows.append(
-            Row(
-                case.base,
-                (Patch(Point(case.layer, name.ours), case.tokens, (), Skip()),),
-            )
-        )
-        own = replace(case, source=case.base, lent_tokens=case.tokens)
-        wanted.append(theirs(family, name, own, pyvene.SkipIntervention))
-    alike(side, rows, wanted)
-
-
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
-@pytest.mark.slow_unless(component=["residual", "head"])
 @every_component
 def test_what_is_collected_is_what_pyvene_collects(family: str, component: str) -> None:
     """Whole, and in coordinates: of these pyvene is told across the tokens that it has joined."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from raysearch.causal import Pair
+from raysearch import Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 
 MODELS = Path(__file__).resolve().parents[2] / "jobs" / "models"
 

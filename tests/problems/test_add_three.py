@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raysearch.causal import Pair, differing_shares, draw_pairs
+from raysearch import Pair, draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.errors import CausalModelError
 from raysearch.problems.add_three import problem
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raysearch.causal import draw_pairs
+from raysearch import draw_pairs
 from raysearch.errors import JobError
 from raysearch.problems.capitals import COUNTRIES, FACTS, LEFT_OUT, POSITIONS, RELATIONS, problem
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from raysearch.causal import Input, Pair, differing_shares, draw_pairs
+from raysearch import Input, Pair, draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.entity_attributes import ATTRIBUTES, FACTS, POSITIONS, problem

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from raysearch.causal import Stimulus, lenders
+from raysearch.causal import Stimulus, named_sources
 from raysearch.errors import JobError, PairsError
 from raysearch.problems import load_problem, read_pairs
 
@@ -146,7 +146,10 @@ def test_several_sources_have_answers_of_their_own_and_say_what_they_lend(tmp_pa
         "b": "The capital of Greece 0 is",
     }
     assert pair.answers == {"base": " Madrid", "a": " Rome", "b": " Athens"}
-    assert {v: lenders(v) for v in pair.counterfactual} == {"x<-a,y<-b": ("a", "b"), "x<-b": ("b",)}
+    assert {v: named_sources(v) for v in pair.counterfactual} == {
+        "x<-a,y<-b": ("a", "b"),
+        "x<-b": ("b",),
+    }
     parquet = tmp_path / "pairs.parquet"
     pq.write_table(pa.Table.from_pylist([_several(split="test")]), parquet)
     assert read_pairs(parquet, COUNTS, 0) == (pair,)

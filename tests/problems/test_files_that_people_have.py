@@ -16,9 +16,10 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from raysearch.causal import Pair, Split
+from raysearch import Pair
+from raysearch.causal import Split
 from raysearch.errors import PairsError
-from raysearch.problems import place_of, read_drawn, read_pairs
+from raysearch.problems import place_of, read_pairs, read_sample
 from raysearch.problems.pair_files import tensor_names
 
 COUNTS: dict[Split, int] = {"test": 3, "holdout": 1}
@@ -406,7 +407,7 @@ def test_of_a_large_file_no_more_is_kept_than_is_asked_for_and_the_rest_is_count
     path.write_text(
         "\n".join(json.dumps(_line(n, split="test", set=f"kind {n % 2}")) for n in range(3_000))
     )
-    drawn = read_drawn(path, {"test": 100, "holdout": 10}, 0)
+    drawn = read_sample(path, {"test": 100, "holdout": 10}, 0)
     assert len(drawn.pairs) == 1_600
     assert sum(left.pairs for left in drawn.left_out) == 1_400
     assert {(left.reason, left.split, left.set) for left in drawn.left_out} == {
@@ -415,7 +416,7 @@ def test_of_a_large_file_no_more_is_kept_than_is_asked_for_and_the_rest_is_count
     pair = drawn.pairs[77]
     number = int(place_of(path, pair.index, 0).rpartition(" ")[2])
     assert pair.base.text.startswith(f"No. {number - 1}:")
-    everything = read_drawn(path, {"test": 3_000}, 0).pairs
+    everything = read_sample(path, {"test": 3_000}, 0).pairs
     assert drawn.pairs == everything[: len(drawn.pairs)]
 
 

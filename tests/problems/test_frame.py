@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.problems.frame import fill
+from raysearch import fill
 
 WORD = st.text("abc é.", min_size=1, max_size=5)
 

@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysearch.causal import Pair, differing_shares, draw_pairs
+from raysearch import Pair, draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.cluster.local_pool import LocalPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Event, Task
 from raysearch.core.hypothesis import Subspace
+from raysearch.core.model_source import ModelSource
 from raysearch.core.records import Decided, Estimated, Record
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.driver import drive
-from raysearch.engine.loading.factory import FactorySource
+from raysearch.engine.loading.factory import load_module
 from raysearch.errors import CausalModelError
 from raysearch.problems.hierarchical_equality import NEAREST, problem, vectors
 from raysearch.proposers.base import Exhaustive
-from raysearch.search.pair_blocks import expected
+from raysearch.search.pair_blocks import expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.match_test import MatchTest
@@ -37,12 +39,12 @@ class Kept:
     def __init__(self) -> None:
         self.said: list[Record] = []
 
-    def events(self, events: Sequence[Event]) -> None: ...
+    def write_events(self, events: Sequence[Event]) -> None: ...
 
-    def tensors(self, task: Task) -> dict[str, bytes]:
+    def tensors_for(self, task: Task) -> dict[str, bytes]:
         return {}
 
-    def notes(self, notes: Sequence[Record]) -> None:
+    def write_records(self, notes: Sequence[Record]) -> None:
         self.said += notes
 
 
@@ -159,7 +161,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, int], says: str) 
 @pytest.mark.parametrize(("factory", "dimensions"), [("handcrafted", 2), ("trained", 4)])
 def test_the_models_solve_the_problem(factory: str, dimensions: int) -> None:
     model, asked, rng = (
-        FactorySource(f"{MODELS}:{factory}").load().module,
+        load_module(ModelSource(f"{MODELS}:{factory}", is_factory=True)).module,
         problem(dimensions=dimensions),
         random.Random(1),
     )
@@ -185,7 +187,7 @@ def test_on_weights_written_by_hand_the_search_finds_just_the_truth(
 ) -> None:
     """The golden test: IIA 1.00 for each comparison in its own four neurons; no other site carries
     it."""
-    work = ReplicaSpec(f"{MODELS}:handcrafted", None, "float32", pairs, (), VARIABLES, factory=True)
+    work = ReplicaSpec(ModelSource(f"{MODELS}:handcrafted", is_factory=True), pairs, (), VARIABLES)
     pool = LocalPool(work)
     opened = pool.open()
     (facts,) = opened.facts.components
@@ -194,7 +196,7 @@ def test_on_weights_written_by_hand_the_search_finds_just_the_truth(
         VARIABLES, (Grid("residual", (0,), (None,), ("last",), (Subspace(), LEFT, RIGHT)),)
     )
     splits = {p.index: p.split for p in pairs}
-    expecteds = {e.index: expected(e, splits[e.index]) for e in opened.encoded}
+    expecteds = {e.index: expected_answers(e, splits[e.index]) for e in opened.encoded}
     plan = ScreeningPlan({"test": 400, "holdout": 64}, max_pairs=256, solved_only=True)
     search = Search(Exhaustive(space), MatchTest(0.8, 0.05, 0.05, len(space)), expecteds, plan)
     kept = Kept()

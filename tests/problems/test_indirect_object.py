@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from raysearch.causal import differing_shares, draw_pairs
+from raysearch import draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.indirect_object import NAMES, POSITIONS, TEMPLATES, problem

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from raysearch.causal import differing_shares, draw_pairs
+from raysearch import draw_pairs
+from raysearch.causal import differing_shares
 from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.multiple_choice import COLORS, CUE, LETTERS, THINGS, problem

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from raysearch.causal import Pair, draw_pairs
+from raysearch import Pair, draw_pairs
 from raysearch.problems.add_three import problem
 from tests.problems.swaps import Small
 

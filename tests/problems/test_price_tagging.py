@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from raysearch.causal import Pair, draw_pairs
+from raysearch import Pair, draw_pairs
 from raysearch.engine.encoding.encode import encode
 from raysearch.errors import JobError
 from raysearch.problems.price_tagging import POSITIONS, STATES, problem, state_of

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from raysearch.causal import Input, Problem, draw_pairs
+from raysearch import Input, Problem, draw_pairs
 from raysearch.engine.encoding.encode import encode
 from raysearch.problems import add_three, load_problem, price_tagging
 from tests.problems.swaps import Small

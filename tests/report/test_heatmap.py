@@ -42,7 +42,7 @@ def a_run(store: Path, layers: int, positions: list[str], subspaces: list[Subspa
                 Decided(h, verdict, n, n * (i % 3) // 3, 0.1, 0.9, 0, 0, 0, None, 1.0, "sampler")
             )  # type: ignore[arg-type]
     two = (Unit(Site(0, "residual", "last")), Unit(Site(1, "residual", "last")))
-    ledger.notes([*notes, Proposed(Hypothesis("a b", Intervention(two)), "exhaustive", 0)])
+    ledger.write_records([*notes, Proposed(Hypothesis("a b", Intervention(two)), "exhaustive", 0)])
     ledger.close("interrupted")
     for part in (run.path / "tables/verdicts").glob("*.parquet"):
         assert part.stat().st_size
@@ -179,7 +179,7 @@ def test_a_run_of_heads_has_a_picture_for_each_position(tmp_path: Path) -> None:
         for layer in range(3)
     ]
     ledger = RunLedger(run)
-    ledger.notes(notes)
+    ledger.write_records(notes)
     ledger.close("interrupted")
     made = heatmaps(run.path, tmp_path / "out")
     assert made == ["v-head-a.png", "v-head-last.png"]
@@ -202,7 +202,7 @@ def test_the_change_pairs_that_a_variable_could_have_are_counted_from_the_pairs(
 ) -> None:
     run = new_run(tmp_path)
     assert chart_facts(run.path).pairs == {}
-    RunLedger(run).notes(
+    RunLedger(run).write_records(
         [
             Blocked(
                 tuple(

@@ -1,7 +1,7 @@
 """The page of a run: what it says is what the tables say, nothing in it runs or asks but what it
 brought, and a browser shows it.
 
-docs/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/report.png python -m pytest
+docs/pictures/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/pictures/report.png python -m pytest
 tests/report/test_page.py -k browser
 """
 
@@ -226,7 +226,7 @@ def _decided(h: Hypothesis, verdict: str, matches: int, **more: Any) -> Decided:
 
 def _kept(run: RunFolder, notes: Sequence[Record], status: str = "done") -> RunFolder:
     ledger = RunLedger(run)
-    ledger.notes(list(notes))
+    ledger.write_records(list(notes))
     ledger.close(status)  # type: ignore[arg-type]
     return run
 

@@ -3,16 +3,17 @@ nothing else."""
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
-from raysearch.report import results_table as module
-from raysearch.report.results_table import results
+from raysearch.report.results_table import SHOWN, results
+from raysearch.storage.parquet import from_parquet, to_parquet
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.schemas import HYPOTHESES, VERDICTS
+from raysearch.store.schemas import HYPOTHESES, SETS, VERDICTS
 from tests.store.books import new_run
 
 
@@ -47,16 +48,30 @@ def run(tmp_path: Path) -> RunFolder:
         decided(hs[2], "accept", 18),
     ]
     notes += [decided(hs[4], "reject", 20), Estimated(hs[1], 8, 6), Estimated(hs[2], 0, 0)]
-    ledger.notes(notes)
+    ledger.write_records(notes)
     ledger.close("done")
     return made
 
 
-def test_the_columns_are_those_of_the_contract(run: RunFolder) -> None:
-    assert [f.name for f in HYPOTHESES] == [f.name for f in module.HYPOTHESES]
-    assert [f.type for f in VERDICTS] == [f.type for f in module.VERDICTS]
+def test_the_columns_are_those_of_the_tables_and_the_shown_ones_are_among_them(
+    run: RunFolder,
+) -> None:
     wanted = [*HYPOTHESES.names, *(n for n in VERDICTS.names if n != "hypothesis")]
     assert results(run.path).column_names == wanted
+    assert set(SHOWN) - {"subspace"} <= {*wanted, *SETS.names}
+
+
+def test_a_column_that_an_earlier_version_did_not_write_is_null(run: RunFolder) -> None:
+    table = run.tables.at("verdicts")
+    for name in table.names():
+        part = from_parquet(table.read(name)).drop_columns(["scores", "copies"])
+        table.write(name, to_parquet(part))
+    run.folder.delete("digests.json")
+    run.update(sealed=False)
+    found = results(run.path)
+    assert found.column_names[-1] == "scores"
+    assert {found["scores"].type, found["copies"].type} == {pa.string(), pa.int32()}
+    assert found["scores"].null_count == found["copies"].null_count == 4
 
 
 def test_accepted_ones_come_first_then_by_iia_and_the_undecided_last(run: RunFolder) -> None:
@@ -113,7 +128,7 @@ def test_a_variable_that_is_none_is_refused(run: RunFolder) -> None:
 def test_a_quote_in_a_variable_is_no_way_out(tmp_path: Path) -> None:
     made = new_run(tmp_path)
     ledger = RunLedger(made)
-    ledger.notes(
+    ledger.write_records(
         [
             Proposed(hypothesis("it's", 0), "exhaustive", 0),
             Proposed(hypothesis("x", 0), "exhaustive", 0),

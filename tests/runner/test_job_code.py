@@ -12,6 +12,7 @@ import click
 import pytest
 
 import raysearch as raysearch_itself
+from raysearch.core.model_source import ModelSource
 from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError
 from raysearch.job import Job
@@ -230,10 +231,10 @@ def test_what_is_no_proposer_is_refused_before_it_is_called(mine: Path, use: str
     "path", ["os:getcwd", "mine.py:Effect", "mine.py:shell", "mine.py:system", "click:get_app_dir"]
 )
 def test_what_is_no_network_is_refused_before_it_is_called(mine: Path, path: str) -> None:
-    from raysearch.engine.loading.factory import FactorySource
+    from raysearch.engine.loading.factory import load_module
 
     with pytest.raises(RaysearchError, match=r"model\.path: "):
-        FactorySource(path.replace("mine.py", str(mine))).load()
+        load_module(ModelSource(path.replace("mine.py", str(mine)), is_factory=True))
     assert not mine.with_name("ran").exists()
 
 

@@ -10,7 +10,7 @@ from raysearch.core.records import Decided
 from raysearch.errors import JobError, SearchFailedError
 from raysearch.job import Job
 from raysearch.proposers.attribution import Attribution
-from raysearch.proposers.base import History, Proposer
+from raysearch.proposers.base import History, Proposer, attribution_plan
 from raysearch.proposers.refine import Refine
 from raysearch.proposers.smallest_subspace import SmallestSubspace
 from raysearch.runner.resolved_job import ResolvedJob, resolve
@@ -99,7 +99,9 @@ def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> No
     space = asked.space(FACTS)
     made = asked.proposer(space, FACTS)
     assert isinstance(made, Attribution)
-    assert (made.most, made.plan.pairs, len(made.plan.units)) == (2 * 27, 5, 30 * 9)
+    plan = attribution_plan(made, space)
+    assert plan is not None
+    assert (made.most, plan.pairs, len(plan.units)) == (2 * 27, 5, 30 * 9)
     assert asked.test(made, space).hypotheses == 54
     assert sum(p.split == "fit" for p in asked.pairs) == 4 * 5
     assert not any(p.split == "fit" for p in _asked({"use": "refine"}).pairs)
@@ -241,7 +243,7 @@ def test_what_is_fit_is_proposed_for_one_variable(tmp_path: Path) -> None:
 
 
 def test_the_proposer_of_the_docs_is_one(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "your-own-proposer.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "your-own-proposer.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     mine = proposer(tmp_path, code, {"positions": ["last"]}, layer=4)
     assert (mine.name, mine.most) == ("quarters", None)

@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysearch.cli.plan import looked_at
-from raysearch.cli.plan_text import memory_words
 from raysearch.core.events import Encoded
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.loading.load import ModelSource, ModelSummary
-from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.loading.load import ModelSummary, load
+from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
+from raysearch.runner.plan import model_summary
+from raysearch.runner.plan_report import _memory_words
 from raysearch.runner.resolved_job import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEs
             QUICKSTART, (f"space.components=[{components}]", "pairs.test=40", "pairs.holdout=4")
         )
     )
-    looked = looked_at(question)
+    looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     test = [p.index for p in question.pairs if p.split == "test"][:40]
     return (
@@ -42,7 +43,7 @@ def _asked(components: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEs
 def test_what_is_kept_of_an_input_is_what_the_engine_keeps(components: str) -> None:
     looked, encoded, told = _asked(components)
     question = resolve(Job.load(QUICKSTART))
-    loaded = ModelSource(question.job.model.path).load()
+    loaded = load(question.job.source)
     network, _ = loaded.open(question.pairs)
     names = tuple(c.name for c in looked.components)
     machine = ModelRunner(network, "float32", encoded, names, RunnerSettings(rows=8), UsageMeter())
@@ -77,7 +78,7 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
     question = resolve(
         Job.load(QUICKSTART, ("model.dtype=bfloat16", "pairs.test=8", "pairs.holdout=4"))
     )
-    looked = looked_at(question)
+    looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     told = {
         cpu: footprint(
@@ -85,20 +86,21 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
         )
         for cpu in (True, False)
     }
-    loaded = ModelSource(question.job.model.path, dtype="bfloat16").load()
+    loaded = load(question.job.source)
     assert keep_copies(loaded.model, 2**30) == (looked.copied_bytes, looked.copied_bytes)
     assert looked.copied_bytes > looked.weight_bytes
     assert told[True].copies == 2 * looked.copied_bytes
     assert told[True].replica - told[False].replica == told[True].copies
     assert told[False].weights == 2 * looked.weight_bytes
-    assert "float32 copies" in " ".join(memory_words(told[True], question.job))
-    assert "float32 copies" not in " ".join(memory_words(told[False], question.job))
+    assert "float32 copies" in " ".join(_memory_words(told[True], question.job))
+    assert "float32 copies" not in " ".join(_memory_words(told[False], question.job))
 
 
 def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:
     measured = (ROOT / "benchmarks" / "RESULTS.md").read_text()
     assert f"{A_HYPOTHESIS:,} bytes a hypothesis" in measured
-    assert f"{A_HYPOTHESIS / 1000:.1f} KB a hypothesis" in (ROOT / "docs" / "scale.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "scale.md").read_text()
+    assert f"{A_HYPOTHESIS / 1000:.1f} KB a hypothesis" in page
 
 
 def test_no_more_is_kept_than_the_job_allows() -> None:

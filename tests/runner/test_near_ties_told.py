@@ -9,7 +9,7 @@ import raysearch as rs
 from raysearch.engine.loading.load import ModelSource, load
 from raysearch.report.run_data import cost_of
 from raysearch.runner.messages import MANY
-from raysearch.storage.open import folder_at
+from raysearch.storage.open import open_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_more_than_a_tenth_of_near_ties_is_said_at_the_end_and_fewer_are_not(
         pool="local",
     )
     told = " ".join("".join(capsys.readouterr()).split())
-    again = cost_of(folder_at(run.place)).again
+    again = cost_of(open_folder(run.place)).again
     assert (again > MANY) == said
     assert ("were decided one by one" in told) == said
     if said:

@@ -17,7 +17,7 @@ from raysearch.storage.digests import FILE, each_checked
 from raysearch.storage.open import open_folder
 from raysearch.store.codec import Sealed
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 from tests.runner.finished import JOB, PROPOSER, files, make, raysearch
 from tests.s3 import S3
 
@@ -213,7 +213,7 @@ def test_a_part_that_the_journal_does_not_know_is_no_part_of_a_table(copied: Pat
 def test_the_journal_has_the_digest_of_every_part(copied: Path) -> None:
     sealed = {
         e.file: e.digest
-        for batch in entries(RunFolder.open(copied))
+        for batch in read_entries(RunFolder.open(copied))
         for e in batch
         if isinstance(e, Sealed)
     }

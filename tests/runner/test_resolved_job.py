@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from raysearch.core.events import ComponentFacts, ModelFacts
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.core.space import Grid, HypothesisSpace
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.runner.pools import spec_of
@@ -140,7 +140,7 @@ def test_units_alone_are_all_that_is_searched_and_what_they_name_is_known_to_the
     assert question.components == ("head", "residual", "mlp_output", "embedding")
     assert question.positions == ("b", "a", "plus2", "last")
     work = spec_of(question, question.job)
-    assert (work.components, work.positions, work.memory) == (
+    assert (work.components, work.positions, work.settings.capture_bytes) == (
         question.components,
         question.positions,
         None,
@@ -193,7 +193,7 @@ def test_memory_goes_to_the_replicas_in_gib() -> None:
     job = _job()
     wanted = job.model_copy(update={"resources": job.resources.model_copy(update={"memory": 1.5})})
     question = resolve(wanted)
-    assert spec_of(question, question.job).memory == 1.5
+    assert spec_of(question, question.job).settings.capture_bytes == 3 * 2**29
 
 
 def test_a_unit_of_the_grid_counts_once_and_so_does_one_that_names_the_only_source() -> None:
@@ -482,9 +482,10 @@ def test_replicas_are_told_how_texts_are_put_and_what_counts() -> None:
         "prompt": {"chat_template": True, "special_tokens": False},
     }
     job = Job.parse(raw)
-    told = PromptFormat(**spec_of(resolve(job), job).wording)
-    assert told == PromptFormat(True, False, "sequence", {" a": (" b",)})
-    assert PromptFormat(**spec_of(resolve(_job()), _job()).wording) == PLAIN
+    assert spec_of(resolve(job), job).model.wording == PromptFormat(
+        True, False, "sequence", {" a": (" b",)}
+    )
+    assert spec_of(resolve(_job()), _job()).model.wording == PLAIN
 
 
 def _test_of(question: ResolvedJob) -> AnytimeTest:
@@ -505,14 +506,14 @@ def test_a_test_on_a_score_measures_it_and_takes_fit_pairs_for_its_scale() -> No
         )
     )
     assert question.job.answer.scores == ("kl", "logit_difference")
-    assert spec_of(question, question.job).scores == ("kl", "logit_difference")
+    assert spec_of(question, question.job).settings.scores == ("kl", "logit_difference")
     assert sum(p.split == "fit" for p in question.pairs) == 12
     assert isinstance(_test_of(question), BettingTest)
     by_probability = resolve(_scored(test={"score": "probability"}))
     assert by_probability.job.answer.scores == ("probability",)
     assert not any(p.split == "fit" for p in by_probability.pairs)
     bare = resolve(_job())
-    assert (bare.job.answer.scores, spec_of(bare, bare.job).scores) == ((), ())
+    assert (bare.job.answer.scores, spec_of(bare, bare.job).settings.scores) == ((), ())
     assert isinstance(_test_of(bare), MatchTest)
 
 

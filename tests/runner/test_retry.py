@@ -24,7 +24,7 @@ from raysearch.storage.parquet import from_parquet, is_merged
 from raysearch.store.compact import compact
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import entries
+from raysearch.store.run_history import read_entries
 from raysearch.store.schemas import TABLES
 from tests.search.sick import Sick, sick_of
 from tests.search.worlds import World
@@ -216,7 +216,7 @@ def test_where_nothing_failed_nothing_is_journalled(fast: Path) -> None:
     run = new_run(fast)
     go_on(run, turns=4)
     assert go_on(run, retry=True) == ["retrying  nothing: nothing has failed so far"]
-    assert not [e for batch in entries(run) for e in batch if isinstance(e, Retried)]
+    assert not [e for batch in read_entries(run) for e in batch if isinstance(e, Retried)]
 
 
 class CutError(Exception):
@@ -282,7 +282,7 @@ def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
             go_on(RunFolder(Until(run.folder, [at]), run.info), retry=True)  # type: ignore[arg-type]
             done = True
         except CutError:
-            retried = any(isinstance(e, Retried) for batch in entries(run) for e in batch)
+            retried = any(isinstance(e, Retried) for batch in read_entries(run) for e in batch)
             go_on(run)
             assert without_failures(plain(run)) == (
                 wanted if retried else without_failures(began)
@@ -301,7 +301,7 @@ def test_of_a_driver_and_a_later_retry_the_retry_counts(
     earlier, search = RunLedger(run, max_rows=3), WORLD.search()
     replayed = earlier.replay()
     for _ in range(3):
-        earlier.notes(search.tell(next(replayed)))
+        earlier.write_records(search.tell(next(replayed)))
     go_on(run, retry=True)
     assert without_failures(plain(run)) == wanted
     with pytest.raises(TakenOverError):

@@ -1,4 +1,4 @@
-"""The searches of docs/searches.md in a small form: the files load, run, and find what can be known
+"""The searches of docs/reference/searches.md in a small form: the files load, run, and find what can be known
 beforehand."""
 
 import math
@@ -29,12 +29,12 @@ class Kept:
     def __init__(self) -> None:
         self.said: list[Record] = []
 
-    def events(self, events: Sequence[Event]) -> None: ...
+    def write_events(self, events: Sequence[Event]) -> None: ...
 
-    def tensors(self, task: Task) -> dict[str, bytes]:
+    def tensors_for(self, task: Task) -> dict[str, bytes]:
         return {}
 
-    def notes(self, notes: Sequence[Record]) -> None:
+    def write_records(self, notes: Sequence[Record]) -> None:
         self.said += notes
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from raysearch.core.events import Attributed, Event
-from raysearch.core.hypothesis import Hypothesis, Site, Subspace, Unit
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Blocked, Proposed, Weighed
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import PairsError, SearchFailedError
 from raysearch.proposers.attribution import Attribution
-from raysearch.proposers.base import History
+from raysearch.proposers.base import History, attribution_plan
 from raysearch.search.search import Search
 from tests.proposers.proposer_contract import Make, ProposerContract
 from tests.search.worlds import BASE, Cluster, World, lost, raising
@@ -100,9 +100,12 @@ def test_subspaces_share_the_effect_of_their_site_and_a_set_has_the_sum_of_its_p
     halves = tuple(Unit(HERE[2], Subspace(coordinates=(i,))) for i in range(2))
     sets = ((Unit(HERE[0]), Unit(HERE[1])), (crossing,), halves)
     space = HypothesisSpace(
-        ("v",), (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),), sets
+        ("v",),
+        (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),),
+        tuple(map(Intervention, sets)),
     )
-    plan = Attribution(space).plan
+    plan = attribution_plan(Attribution(space), space)
+    assert plan is not None
     assert set(plan.units) == {*map(Unit, HERE[:3]), crossing}
     assert len(plan.units) == 4
     effects: dict[Unit, float | None] = {
@@ -161,10 +164,10 @@ def test_effects_come_after_screening_and_before_anything_is_proposed_on_fit_pai
         *[Proposed] * Attribution(asked.space).most,
     ]
     used = [p for p, e in asked.pairs.items() if e.split == "fit"][:40]
-    assert set(search.ground.effects["v"]) == set(map(Unit, HERE))
+    assert set(search.preparation.effects["v"]) == set(map(Unit, HERE))
     changing = [p for p in used if asked.pairs[p].changes("v")]
     mean = (asked.effect(Unit(HERE[3]), "v", used) or 0) / len(changing)
-    assert search.ground.effects["v"][Unit(HERE[3])] == pytest.approx(mean, rel=1e-5)
+    assert search.preparation.effects["v"][Unit(HERE[3])] == pytest.approx(mean, rel=1e-5)
 
 
 def test_a_block_that_is_told_again_and_otherwise_changes_nothing() -> None:
@@ -184,7 +187,7 @@ def test_a_block_that_is_told_again_and_otherwise_changes_nothing() -> None:
     assert search.snapshot().stage == "attributing"
     search.tell(asked.run(second))
     wanted = Cluster(asked, 1, 0).drive(asked.search(Attribution(asked.space)))
-    assert search.ground.effects == wanted.ground.effects
+    assert search.preparation.effects == wanted.preparation.effects
 
 
 def test_a_block_that_is_lost_goes_out_again_and_three_failures_end_the_search_in_one_line() -> (

@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 
 from raysearch.causal import SPLITS, LeftOutCount
 from raysearch.core.events import Screened
-from raysearch.core.pair_counts import WORDS, said
+from raysearch.core.pair_counts import REASON_TEXTS, describe_counts
 from raysearch.core.records import Blocked
 from raysearch.search.pair_blocks import ExpectedAnswers
-from raysearch.search.pair_filters import counts_after, counts_before
+from raysearch.search.pair_filters import count_pairs, count_pairs_before_screening
 from raysearch.search.screening import Screening, ScreeningPlan
 from raysearch.store.table_rows import dropped_rows
 
 _PAIR = st.builds(
-    lambda split, base, v, w, kind, blurred: ExpectedAnswers(
+    lambda split, base, v, w, kind, ambiguous: ExpectedAnswers(
         split,
         (base,),
         {"source": (v,)},
         {"v": (v,), "w": (w,)},
         kind,
-        blurred=frozenset({("", "v")} if blurred else ()),
+        ambiguous=frozenset({("", "v")} if ambiguous else ()),
     ),
     st.sampled_from(SPLITS),
     *[st.integers(0, 2)] * 3,
@@ -94,8 +94,8 @@ def test_whatever_is_drawn_is_used_or_counted_as_left_out_for_each_variable_and_
     for x in left:
         there[x.split, x.set] += x.pairs
     for counts in (
-        counts_after(pairs, screening, change_only, left),
-        counts_before(pairs, change_only, left),
+        count_pairs(pairs, screening, change_only, left),
+        count_pairs_before_screening(pairs, change_only, left),
     ):
         for variable in ("v", "w") if pairs else ():
             own = [c for c in counts if c.variable == variable]
@@ -123,7 +123,7 @@ def test_what_is_used_is_what_a_verdict_can_count(
     screening = _screened(pairs, ScreeningPlan(dict.fromkeys(SPLITS, 8), 5, True), answers)
     blocked = [p for block in screening.blocks("test") for p in block.pairs]
     for variable in ("v", "w"):
-        counts = counts_after(pairs, screening, True)
+        counts = count_pairs(pairs, screening, True)
         used = sum(
             c.pairs for c in counts if (c.variable, c.split, c.reason) == (variable, "test", None)
         )
@@ -131,9 +131,9 @@ def test_what_is_used_is_what_a_verdict_can_count(
 
 
 def test_each_reason_is_the_first_that_holds_and_says_the_way_out() -> None:
-    def pair(base: int, v: int, *blurred: tuple[str, str]) -> ExpectedAnswers:
+    def pair(base: int, v: int, *ambiguous: tuple[str, str]) -> ExpectedAnswers:
         return ExpectedAnswers(
-            "test", (base,), {"source": (5,)}, {"v": (v,)}, blurred=frozenset(blurred)
+            "test", (base,), {"source": (5,)}, {"v": (v,)}, ambiguous=frozenset(ambiguous)
         )
 
     pairs = dict(
@@ -151,7 +151,7 @@ def test_each_reason_is_the_first_that_holds_and_says_the_way_out() -> None:
     )
     answers = {0: (9, 5), 1: (0, 9), **dict.fromkeys(range(2, 7), (0, 5))}
     screening = _screened(pairs, ScreeningPlan({"test": 4}, 3, True), answers)
-    counts = counts_after(pairs, screening, True)
+    counts = count_pairs(pairs, screening, True)
     assert {c.reason: c.pairs for c in counts} == {
         "base_unsolved": 1,
         "source_unsolved": 1,
@@ -161,17 +161,17 @@ def test_each_reason_is_the_first_that_holds_and_says_the_way_out() -> None:
         "beyond_max_pairs": 1,
         "not_asked": 1,
     }
-    (line,) = said(counts, "test")
+    (line,) = describe_counts(counts, "test")
     assert line.startswith("v: 1 of 6 test pairs count; ")
     assert "1: the counterfactual begins with the same token" in line
     assert "(answer.compare: sequence)" in line
     assert "test.max_pairs" in line
-    assert all(why and out for why, out in WORDS.values())
+    assert all(why and out for why, out in REASON_TEXTS.values())
 
 
 def test_where_keep_pairs_decide_too_those_that_only_look_so_are_said() -> None:
-    pairs = {0: ExpectedAnswers("test", (0,), {}, {"v": (0,)}, blurred=frozenset({("", "v")}))}
-    (line,) = said(counts_before(pairs, change_only=False), "test")
+    pairs = {0: ExpectedAnswers("test", (0,), {}, {"v": (0,)}, ambiguous=frozenset({("", "v")}))}
+    (line,) = describe_counts(count_pairs_before_screening(pairs, change_only=False), "test")
     assert (
         "1 of 1 test pairs count; 1: they count, though the counterfactual begins with the same "
         "token" in line

@@ -39,7 +39,7 @@ def retry(search: Search) -> Retried:
     retried = search.failed
     assert not search.tell([retried]), "it is an answer to nothing"
     search.validate()
-    assert search.failed.nothing
+    assert search.failed.is_empty
     return retried
 
 
@@ -96,13 +96,13 @@ def test_what_failed_comes_to_the_verdicts_of_a_search_that_never_failed(
     still_sick = dict(rng.sample(sorted(sick.items()), len(sick) // 2))
     for worse, shaky in ((still_sick, 0.2), ({}, 0.0)):
         search = told_again(world, told)
-        told += [] if search.failed.nothing else [retry(search)]
+        told += [] if search.failed.is_empty else [retry(search)]
         cluster = Sick(world, rng.randrange(1, 5), seed + 1, sick=worse, dies=dies, shaky=shaky)
         cluster.drive(search)
         told += cluster.told
         notes += cluster.notes
     assert outcome(search) == wanted
-    assert search.failed.nothing
+    assert search.failed.is_empty
     replayed = world.search()
     assert replayed.tell(told) == notes
     assert outcome(replayed) == wanted
@@ -165,10 +165,10 @@ def test_fits_that_race_and_begin_within_each_other_are_tried_again_to_an_end(
     told: list[JournalledEvent] = [*first.told[: int(cut * len(first.told))]]
     search = told_again(world, told)
     before = {name: d for name, d in search.verdicts.items() if d.verdict != "failed"}
-    retried = [] if search.failed.nothing else [retry(search)]
+    retried = [] if search.failed.is_empty else [retry(search)]
     cluster = Cluster(world, 3, seed + 1)
     cluster.drive(search)
-    assert search.failed.nothing
+    assert search.failed.is_empty
     assert {name: search.verdicts[name] for name in before} == before
     assert set(search.verdicts) >= {h.id for h in world.space}
     replayed = told_again(world, [*told, *retried, *cluster.told])

@@ -104,7 +104,7 @@ def test_a_scan_over_the_living_would_be_counted() -> None:
     """The measure itself: one pass over what lives, a turn, is seen."""
 
     def scan(search: Search) -> int:
-        return sum(not line.closed for line in search._measuring._lines.values())
+        return sum(not trial.closed for trial in search._registry._trials.values())
 
     few, many = (cost(World(1, layers=n // 2), answered, scan) for n in (1_000, 10_000))
     assert many > 2 * few

@@ -11,7 +11,7 @@ from raysearch.core.events import Event, Measured, Screened
 from raysearch.core.records import Decided
 from raysearch.errors import PairsError
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.score_scale import Scored
+from raysearch.search.score_scale import ScoreScale
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.evidence import Evidence
@@ -89,8 +89,8 @@ def test_a_logit_difference_is_read_on_the_scale_that_fit_pairs_have_without_int
         if e.split == "fit" and e.changes(v)
     ]
     scale = sum(leads) / len(leads)
-    assert search.ground.scored is not None
-    assert search.ground.scored.scale == pytest.approx(scale)
+    assert search.preparation.score_scale is not None
+    assert search.preparation.score_scale.scale == pytest.approx(scale)
     for d in search.verdicts.values():
         wanted = [
             min(max((x + scale) / (2 * scale), 0), 1) for x in read(world, d, "logit_difference")
@@ -117,7 +117,7 @@ def test_the_scale_takes_an_unmoved_answer_to_0_and_one_moved_as_far_to_1() -> N
         0,
         {"logit_difference": {"v": (-9, -3, 0, 3, 4)}},
     )
-    assert Scored("logit_difference", 3.0).of(seen, "v") == (0.0, 0.0, 0.5, 1.0, 1.0)
+    assert ScoreScale("logit_difference", 3.0).of(seen, "v") == (0.0, 0.0, 0.5, 1.0, 1.0)
 
 
 @settings(max_examples=8, deadline=None)
@@ -176,7 +176,7 @@ def test_kinds_of_pairs_and_the_holdout_are_told_by_their_mean_scores() -> None:
             for p in pairs
         ]
         assert e.score == pytest.approx(math.fsum(scores) / len(scores))
-        assert all(r.score is not None for r in e.beside)
+        assert all(r.score is not None for r in e.readings)
 
 
 @pytest.mark.parametrize(
@@ -211,5 +211,5 @@ def test_the_scale_follows_from_what_is_journalled() -> None:
     again = world.search()
     again.tell(cluster.told)
     assert any(isinstance(e, Screened) and e.scores for e in cluster.told)
-    assert again.ground.scored == search.ground.scored
+    assert again.preparation.score_scale == search.preparation.score_scale
     assert again.verdicts == search.verdicts

@@ -399,9 +399,9 @@ def test_of_outputs_that_are_counted_nothing_is_kept_but_what_tells_a_repeat_fro
     holders = [r for e in told for r in gc.get_referrers(e)]
     assert not [
         r
-        for line in search._measuring._lines.values()
+        for trial in search._registry._trials.values()
         for r in holders
-        if r is line._ahead or r is line.read
+        if r is trial._ahead or r is trial.observations
     ]
     before = search.snapshot().conflicts
     assert search.tell(told) == []
@@ -414,15 +414,15 @@ def test_an_observation_that_comes_after_the_verdict_is_not_kept() -> None:
     """A closed line keeps nothing, even of what comes late."""
     world = World(2)
     search = Cluster(world, 1, 0).drive(world.search())
-    line = next(
-        line
-        for line in search._measuring._lines.values()
-        if line.split == "test" and not line.exhausted
+    trial = next(
+        trial
+        for trial in search._registry._trials.values()
+        if trial.split == "test" and not trial.exhausted
     )
-    block = line.blocks[-1]
+    block = trial.blocks[-1]
     late = Measured(
         10**6,
-        line.intervention.key,
+        trial.intervention.key,
         "test",
         block.index,
         block.pairs,
@@ -435,5 +435,5 @@ def test_an_observation_that_comes_after_the_verdict_is_not_kept() -> None:
         0,
     )
     assert search.tell([late]) == []
-    assert not line._ahead
+    assert not trial._ahead
     search.validate()

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from raysearch.core.controls import arbitrary_labels, controls_of
 from raysearch.core.events import Event, Fitted, Task
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Concluded, Decided, Proposed, Trained
 from raysearch.errors import PairsError
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import NOTHING
 from tests.search.worlds import Cluster, World, lost, raising
 
 DAS = (Subspace("das", 2), Subspace("das", 4))
@@ -145,7 +145,7 @@ def test_the_best_seed_by_validation_is_tested_and_all_are_read_on_the_holdout()
             == max(of, key=lambda e: (e.validation_iia, -(e.validation_loss or 0), -e.seed)).fit
         )
         if name in search.estimates:
-            seeds = [r for r in search.estimates[name].beside if r.name == "seed"]
+            seeds = [r for r in search.estimates[name].readings if r.name == "seed"]
             assert [(r.seed, r.fit) for r in seeds] == [(e.seed, e.fit) for e in of]
             tested = next(r for r in seeds if r.fit == decided.fit)
             assert (tested.n, tested.matches) == (
@@ -159,8 +159,8 @@ def test_an_accepted_hypothesis_is_read_beside_its_cheap_controls() -> None:
     search = Cluster(world, 2, 0).drive(world.search())
     assert search.estimates
     for estimate in search.estimates.values():
-        assert [r.name for r in estimate.beside] == ["random_source", "self_swap"]
-        assert all(r.n == estimate.n for r in estimate.beside)
+        assert [r.name for r in estimate.readings] == ["random_source", "self_swap"]
+        assert all(r.n == estimate.n for r in estimate.readings)
 
 
 def test_controls_stand_outside_of_the_counts_and_follow_every_accepted_hypothesis() -> None:
@@ -419,8 +419,8 @@ def test_without_solved_fit_pairs_nothing_can_be_fit() -> None:
 
 
 def test_stretches_end_where_state_is_kept_at_rungs_and_at_the_end() -> None:
-    assert replace(NOTHING, steps=100, saves=2, rungs=(30,)).ends == (30, 50, 100)
-    assert replace(NOTHING, steps=3, saves=10).ends == (1, 2, 3)
+    assert FitKeys(steps=100, saves=2, rungs=(30,)).ends == (30, 50, 100)
+    assert FitKeys(steps=3, saves=10).ends == (1, 2, 3)
 
 
 def test_arbitrary_labels_are_a_relabelling_in_which_nobody_keeps_his_own() -> None:

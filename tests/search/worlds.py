@@ -20,19 +20,18 @@ from raysearch.core.events import (
     Seed,
     Task,
 )
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
-from raysearch.proposers.attribution import Attribution
-from raysearch.proposers.base import Exhaustive, Proposer
+from raysearch.proposers.base import Exhaustive, Proposer, attribution_plan
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
-from raysearch.search.successive_halving import FitPlan
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.match_test import MatchTest
-from raysearch.testing.fake_pool import faked_fit
+from raysearch.testing.fake_pool import fake_fit
 
 VARIABLES = ("v", "w")
 BASE, SOURCE = 0, 1
@@ -104,13 +103,12 @@ class World:
             wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end
         )
         fit = (
-            FitPlan(
-                self.steps,
-                self.seeds,
+            FitKeys(
+                steps=self.steps,
+                seeds=self.seeds,
                 saves=4,
                 rungs=self.rungs,
                 keep=0.5,
-                enough=self.threshold / 2,
                 together=3,
                 warm_start=self.warm_start,
             )
@@ -119,7 +117,8 @@ class World:
         )
         asked = (test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls, self.rule)
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
-        attribution = wants.plan if isinstance(wants, Attribution) else None
+        needs_effects = getattr(wants, "fit_pairs", 0)
+        attribution = attribution_plan(wants, self.space) if needs_effects else None
         return Search(proposer or Exhaustive(self.space), *asked, attribution)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
@@ -183,7 +182,7 @@ class World:
     def run(self, task: Task) -> list[Event]:
         """What a good worker answers."""
         if task.kind == "fit":
-            return [faked_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
+            return [fake_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
         block = task.blocks[0]
         if task.kind == "attribute":
             told = {

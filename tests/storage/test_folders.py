@@ -53,9 +53,9 @@ def test_many_files_come_in_their_order(store: Folder) -> None:
     for name in names[:: 1 if isinstance(store, LocalFolder) else 10]:
         store.write(name, name.encode())
     there = store.names()
-    assert [content.decode() for content in store.each(there[::-1])] == there[::-1]
+    assert [content.decode() for content in store.read_each(there[::-1])] == there[::-1]
     with pytest.raises(StoreError, match="nowhere: cannot be read"):
-        list(store.each([there[0], "nowhere"]))
+        list(store.read_each([there[0], "nowhere"]))
 
 
 def test_a_folder_is_claimed_once(store: Folder) -> None:
@@ -71,7 +71,7 @@ def test_a_log_keeps_its_batches_in_order(store: Folder) -> None:
         log.append(batch)
     log.close()
     written = store.at("log")
-    assert b"".join(written.each(written.names())) == b"one\ntwo\nthree\n"
+    assert b"".join(written.read_each(written.names())) == b"one\ntwo\nthree\n"
     assert len(written.names()) > 1
 
 
@@ -80,9 +80,9 @@ def test_fits_go_by_their_content(store: Folder) -> None:
     digest = hashlib.sha256(content).hexdigest()
     other = hashlib.sha256(b"other").hexdigest()
     fits = FitStore(store.at("interventions"))
-    fits.keep({digest: content, other: b"other"})
+    fits.write({digest: content, other: b"other"})
     assert fits.read(digest) == content
-    fits.keep_only([digest])
+    fits.delete_others([digest])
     with pytest.raises(
         StoreError, match="the journal says that it was fit; restore it from a copy"
     ):

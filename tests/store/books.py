@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 from raysearch.core.events import Encoded, Event, Failed, Lost, Measured, Screened
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import (
@@ -175,15 +175,15 @@ def decided(h: Hypothesis) -> Decided:
 def go_on(ledger: RunLedger, brain: Brain, batches: Sequence[Sequence[Event]]) -> None:
     """What a driver does with events: down in the books, then told, then noted."""
     for batch in batches:
-        ledger.events(batch)
-        ledger.notes(brain.tell(batch))
+        ledger.write_events(batch)
+        ledger.write_records(brain.tell(batch))
 
 
 def replay(ledger: RunLedger, brain: Brain) -> int:
     """What a driver does when it resumes; how many events there were."""
     count = 0
     for batch in ledger.replay():
-        ledger.notes(brain.tell(batch))
+        ledger.write_records(brain.tell(batch))
         count += len(batch)
     return count
 

@@ -103,10 +103,10 @@ def test_a_mapping_of_any_kind_can_be_written() -> None:
         ({"block": "one"}, "block"),
         ({"block": True}, "block"),
         ({"near_ties": 1.5}, "near_ties"),
-        ({"split": "all"}, "fit, test, holdout"),
+        ({"split": "all"}, "'fit', 'test' or 'holdout'"),
         ({"base": [[1], 2]}, "base"),
         ({"sources": []}, "sources"),
-        ({"more": 1}, "unknown field 'more'"),
+        ({"more": 1}, "more: unknown key; did you mean"),
     ],
 )
 def test_what_is_no_entry_of_this_version_is_refused_by_name(
@@ -121,5 +121,11 @@ def test_what_is_no_entry_of_this_version_is_refused_by_name(
 def test_a_missing_field_is_refused_by_name() -> None:
     raw = json.loads(canonical_json(encode(failure(None))))
     del raw["worker"]
-    with pytest.raises(StoreError, match="lacks 'worker'"):
+    with pytest.raises(StoreError, match="worker: missing"):
         decode(raw)
+
+
+def test_text_that_no_file_can_hold_is_refused_in_one_line() -> None:
+    raw = json.loads(canonical_json(encode(failure(None))))
+    with pytest.raises(StoreError, match="surrogates not allowed"):
+        decode({**raw, "message": "\ud800"})

@@ -33,7 +33,7 @@ def done(store: Folder) -> RunFolder:
 
 def everything(run: RunFolder) -> dict[str, pa.Table]:
     """The tables as raysearch reads them."""
-    return {name: read_table(run.folder, name, schema) for name, schema in TABLES.items()}
+    return {name: read_table(run.folder, name) for name in TABLES}
 
 
 def files(run: RunFolder) -> dict[str, list[str]]:
@@ -131,7 +131,7 @@ def test_a_resume_that_dies_in_its_replay_leaves_the_merged_rows(done: RunFolder
     list(compact(done))
     ledger, brain = RunLedger(done, max_rows=3), Brain()
     for events, _ in zip(ledger.replay(), range(4), strict=False):
-        ledger.notes(brain.tell(events))
+        ledger.write_records(brain.tell(events))
     ledger.abandon()
     assert everything(done) == before
     assert any(is_merged(n) for n in done.tables.at("observations").names())

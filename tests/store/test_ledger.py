@@ -194,7 +194,7 @@ def test_parts_are_closed_by_age_as_well(tmp_path: Path) -> None:
     ledger = RunLedger(run, clock=clock)
     go_on(ledger, brain, [[screened()]])
     clock.now = 29.0
-    ledger.events([])
+    ledger.write_events([])
     assert parts(run) == []
     clock.now = 30.0
     ledger.snapshot(Snapshot("searching", 8, 0, 0, 0, 0, 0, 100, 0, 0))
@@ -251,14 +251,14 @@ def test_screening_rewrites_the_pairs(store: Folder) -> None:
 def test_an_event_is_in_the_journal_before_anyone_is_told(store: Folder) -> None:
     run = new_run(store)
     ledger = RunLedger(run)
-    ledger.events([screened(), failure(None)])
+    ledger.write_events([screened(), failure(None)])
     assert [list(batch) for batch in RunLedger(run).replay()] == [[screened(), failure(None)]]
 
 
 def test_the_ledger_tells_how_the_driver_before_ended(store: Folder) -> None:
     run = new_run(store)
     first = RunLedger(run)
-    assert (first.ended, first.past) == (None, 0)
+    assert (first.ended, first.past_events) == (None, 0)
     first.close("interrupted")
     second = RunLedger(run)
     assert second.ended == "interrupted"
@@ -268,13 +268,13 @@ def test_the_ledger_tells_how_the_driver_before_ended(store: Folder) -> None:
 
 def test_a_dropped_tail_is_said_in_one_line(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    RunLedger(run).events([screened()])
+    RunLedger(run).write_events([screened()])
     (file,) = run.path.glob("journal/*/*.jsonl")
     file.write_bytes(file.read_bytes()[:-5])
     ledger = RunLedger(run)
-    assert len(ledger.said) == 1
-    assert "dropped a truncated last line" in ledger.said[0]
-    assert ledger.past == 0
+    assert len(ledger.messages) == 1
+    assert "dropped a truncated last line" in ledger.messages[0]
+    assert ledger.past_events == 0
 
 
 def test_a_search_that_does_not_repeat_the_journal_is_refused_at_the_end(tmp_path: Path) -> None:
@@ -297,23 +297,23 @@ def test_the_mirror_hears_of_everything_but_repeats_nothing(tmp_path: Path) -> N
             self.heard: list[tuple[Record, bool]] = []
             self.steps: list[int] = []
 
-        def notes(self, notes: list[Record], replayed: bool = False) -> None:
+        def write_records(self, notes: list[Record], replayed: bool = False) -> None:
             self.heard += [(n, replayed) for n in notes]
 
         def snapshot(self, snapshot: Snapshot) -> None:
             self.steps.append(snapshot.pairs)
 
     run, ear, brain = new_run(tmp_path), Ear(), Brain()
-    go_on(RunLedger(run, mirror=ear), brain, [[screened()]])
+    go_on(RunLedger(run, observer=ear), brain, [[screened()]])
     assert [r for n, r in ear.heard if isinstance(n, Proposed)] == [False] * len(HYPOTHESES)
     again = Ear()
-    ledger = RunLedger(run, mirror=again)
+    ledger = RunLedger(run, observer=again)
     replay(ledger, Brain())
     assert {r for _, r in again.heard} == {True}
     again.run_id = "abc"
     ledger.snapshot(Snapshot("searching", 8, 0, 0, 0, 0, 7, 100, 0, 0))
     assert again.steps == [7]
-    assert RunFolder.open(run.path).info.mlflow_run_id == "abc"
+    assert RunFolder.open(run.path).info.tracking_run_id == "abc"
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -377,7 +377,7 @@ def side_by_side(store: Folder | Path, seed: int, max_rows: int, drivers: int) -
 def replay_events(ledger: RunLedger, brain: Brain) -> list[Event]:
     seen: list[Event] = []
     for batch in ledger.replay():
-        ledger.notes(brain.tell(batch))
+        ledger.write_records(brain.tell(batch))
         seen += batch
     return seen
 
@@ -388,7 +388,7 @@ from tests.s3 import S3
 from tests.store.books import *
 run = RunFolder.open(sys.argv[1])
 with run.lock():
-    ledger, brain = Ledger(run, max_rows=4), Brain()
+    ledger, brain = RunLedger(run, max_rows=4), Brain()
     events = [e for batch in script(11, blocks=40) for e in batch]
     done = replay(ledger, brain)
     print("ready", flush=True)

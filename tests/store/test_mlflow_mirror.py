@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from raysearch.core.records import Snapshot
-from raysearch.tracking.mlflow import ChildRun, MlflowTracker, PairsInput
-from raysearch.tracking.mlflow_names import flatten
+from raysearch.tracking.mlflow import MlflowTracker
+from raysearch.tracking.tracker import ChildRun, PairsInput, TrackedRun, flatten
 from tests.store.books import HYPOTHESES, decided
 
 TAGS = {"raysearch.run": "capitals-1", "raysearch.job_hash": "0123", "raysearch.store": "/runs"}
@@ -50,13 +50,14 @@ def test_a_run_shows_params_metrics_tables_and_pictures(
         **{f"p{i}": i for i in range(150)},
     }
     mirror = MlflowTracker(
-        tracking, "raysearch/capitals", params, TAGS, run_name="capitals-1", clock=lambda: now
+        TrackedRun(tracking, "raysearch/capitals", params, TAGS, name="capitals-1"),
+        clock=lambda: now,
     )
     mirror.snapshot(snapshot(0))
     now = 1.0
     mirror.snapshot(snapshot(10))
     now = 4.0
-    mirror.notes([decided(h) for h in HYPOTHESES])
+    mirror.write_records([decided(h) for h in HYPOTHESES])
     mirror.snapshot(snapshot(40, accepted=1))
     now = 4.5
     mirror.snapshot(snapshot(60, accepted=2))
@@ -110,14 +111,16 @@ def _text(mlflow, run_id: str) -> str:  # type: ignore[no-untyped-def]
 def test_a_resumed_run_is_the_same_run_and_repeats_no_point(
     tracking: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = MlflowTracker(tracking, "raysearch/x", {"a": 1}, TAGS)
-    first.notes([decided(HYPOTHESES[0])])
+    first = MlflowTracker(TrackedRun(tracking, "raysearch/x", {"a": 1}, TAGS))
+    first.write_records([decided(HYPOTHESES[0])])
     first.snapshot(snapshot(10))
     assert first.close("interrupted", tables={"alignment": {"v": [1]}})
     mlflow = client(tracking)
     assert mlflow.get_run(first.run_id).info.status == "KILLED"
-    again = MlflowTracker(tracking, "raysearch/x", {"a": 2, "b": 3}, TAGS, run_id=first.run_id)
-    again.notes([decided(HYPOTHESES[0])], replayed=True)
+    again = MlflowTracker(
+        TrackedRun(tracking, "raysearch/x", {"a": 2, "b": 3}, TAGS, run_id=first.run_id)
+    )
+    again.write_records([decided(HYPOTHESES[0])], replayed=True)
     again.snapshot(snapshot(20))
     assert again.close("done", tables={"alignment": {"v": [1, 2]}})
     run = mlflow.get_run(first.run_id)
@@ -135,15 +138,15 @@ def test_what_a_retry_changes_is_told_and_what_failed_before_it_is_no_best(
     child = ChildRun(
         HYPOTHESES[0].id, "country at 0", {"layer": 0}, {"iia": 0.9, "holdout_iia": 0.5}
     )
-    first = MlflowTracker(tracking, "raysearch/x", {}, TAGS)
-    first.notes([replace(decided(HYPOTHESES[0]), verdict="failed")])
+    first = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS))
+    first.write_records([replace(decided(HYPOTHESES[0]), verdict="failed")])
     first.snapshot(snapshot(10))
     assert first.close("done", children=[child])
     mlflow = client(tracking)
     assert "best_iia/country/layer_0" not in mlflow.get_run(first.run_id).data.metrics
-    again = MlflowTracker(tracking, "raysearch/x", {}, TAGS, run_id=first.run_id)
-    again.notes([replace(decided(HYPOTHESES[0]), verdict="failed")], replayed=True)
-    again.notes([replace(decided(HYPOTHESES[0]), matches=9)])
+    again = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS, run_id=first.run_id))
+    again.write_records([replace(decided(HYPOTHESES[0]), verdict="failed")], replayed=True)
+    again.write_records([replace(decided(HYPOTHESES[0]), matches=9)])
     again.snapshot(snapshot(20))
     assert again.close("done", children=[replace(child, metrics={"iia": 0.9, "holdout_iia": 0.75})])
     run = mlflow.get_run(first.run_id)
@@ -166,10 +169,10 @@ def test_the_pairs_are_the_dataset_of_the_run_once(
         {"index": "long"},
         {"test": 3, "fit": 0},
     )
-    first = MlflowTracker(tracking, "raysearch/capitals", {}, TAGS, pairs=pairs)
+    first = MlflowTracker(TrackedRun(tracking, "raysearch/capitals", {}, TAGS, pairs=pairs))
     assert first.close("interrupted")
     again = MlflowTracker(
-        tracking, "raysearch/capitals", {}, TAGS, run_id=first.run_id, pairs=pairs
+        TrackedRun(tracking, "raysearch/capitals", {}, TAGS, run_id=first.run_id, pairs=pairs)
     )
     assert again.close("done")
     (used,) = client(tracking).get_run(first.run_id).inputs.dataset_inputs
@@ -186,9 +189,11 @@ def test_the_pairs_are_the_dataset_of_the_run_once(
 
 def test_an_unreachable_mlflow_is_said_once_and_soon(caplog: pytest.LogCaptureFixture) -> None:
     began = time.monotonic()
-    mirror = MlflowTracker("http://me:secret@127.0.0.1:9", "raysearch/x", {"a": 1}, TAGS)
+    mirror = MlflowTracker(
+        TrackedRun("http://me:secret@127.0.0.1:9", "raysearch/x", {"a": 1}, TAGS)
+    )
     for i in range(50):
-        mirror.notes([decided(HYPOTHESES[0])])
+        mirror.write_records([decided(HYPOTHESES[0])])
         mirror.snapshot(snapshot(i))
     assert not mirror.close("done", [Path("/nowhere")])
     assert time.monotonic() - began < 120  # MLflow's own client asks again for minutes
@@ -204,7 +209,7 @@ def test_an_unreachable_mlflow_is_said_once_and_soon(caplog: pytest.LogCaptureFi
 def test_a_silent_mlflow_is_waited_for_a_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         mirror = MlflowTracker(
-            f"http://127.0.0.1:{server.getsockname()[1]}", "raysearch/x", {}, TAGS
+            TrackedRun(f"http://127.0.0.1:{server.getsockname()[1]}", "raysearch/x", {}, TAGS)
         )
         began = time.monotonic()
         assert not mirror.close("done", timeout=0.3)
@@ -216,7 +221,7 @@ def test_a_silent_mlflow_is_waited_for_a_bounded_time(caplog: pytest.LogCaptureF
 def test_an_artifact_that_is_not_there_is_said_and_nothing_is_raised(
     tracking: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mirror = MlflowTracker(tracking, "raysearch/x", {}, TAGS)
+    mirror = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS))
     assert not mirror.close("done", [Path("/nowhere/job.yaml")])
     assert len(warnings_of(caplog)) == 1
 
@@ -226,8 +231,8 @@ def test_names_that_mlflow_forbids_are_rewritten(
 ) -> None:
     from dataclasses import replace
 
-    mirror = MlflowTracker(tracking, "raysearch/x", {"a=b|c": 1, "é": 2}, TAGS)
-    mirror.notes([decided(replace(HYPOTHESES[0], variable="../a b|c"))])
+    mirror = MlflowTracker(TrackedRun(tracking, "raysearch/x", {"a=b|c": 1, "é": 2}, TAGS))
+    mirror.write_records([decided(replace(HYPOTHESES[0], variable="../a b|c"))])
     mirror.snapshot(snapshot(1))
     assert mirror.close("done")
     assert (
@@ -238,7 +243,7 @@ def test_names_that_mlflow_forbids_are_rewritten(
 
 def test_starting_and_telling_a_mirror_costs_the_search_nothing(tracking: str) -> None:
     began = time.perf_counter()
-    mirror = MlflowTracker(tracking, "raysearch/x", {}, TAGS)
+    mirror = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS))
     for i in range(1000):
         mirror.snapshot(snapshot(i))
     assert time.perf_counter() - began < 5  # told one by one MLflow would take a hundred

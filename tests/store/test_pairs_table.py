@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.causal import Input, Pair, Stimulus
+from raysearch import Input, Pair
+from raysearch.causal import Stimulus
 from raysearch.core.events import Encoded
 from raysearch.core.records import PairScreened
 from raysearch.errors import StoreError

@@ -13,8 +13,9 @@ from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import open_folder
 from raysearch.storage.uris import without_credentials
-from raysearch.store.locations import IN_A_RAY_JOB, kind_of, tracking_uri, writable_store
+from raysearch.store.locations import IN_A_RAY_JOB, kind_of, writable_store
 from raysearch.store.run_folder import RunFolder, find_run, run_names
+from raysearch.tracking.uris import tracking_uri
 from tests.s3 import BUCKET, S3, SECRET
 
 NOON = datetime(2026, 11, 4, 12, 0, 0, tzinfo=UTC)
@@ -55,7 +56,7 @@ def test_a_second_run_in_the_same_second_has_its_own_folder(store: Folder) -> No
 
 def test_what_run_json_says_comes_back(store: Folder) -> None:
     run = make(store)
-    run.update(model_digest="abc", mlflow_run_id="r1")
+    run.update(model_digest="abc", tracking_run_id="r1")
     assert RunFolder.open(run.folder).info == run.info
     assert run.info.model_digest == "abc"
     assert run.folder.names() == ["job.yaml", "run.json"]

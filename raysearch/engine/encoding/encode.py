@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import LAST, Input, Pair, Span, Stimulus, index_of
+from raysearch.causal import LAST, Input, Pair, Span, Stimulus, token_index
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import canonical_json
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.positions import PairSide, located
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.tokenized import Prompt, TokenizedText, TokenizedTexts
 from raysearch.errors import PairsError, PositionError
 
@@ -72,7 +72,7 @@ def _check_is_text(pair: Pair) -> None:
     for name, given in {"base": pair.base, **pair.sources}.items():
         if given.stimulus is not None:
             raise PairsError(
-                f"pair {pair.index}: the {name} is {given.shown}, and the model is a language "
+                f"pair {pair.index}: the {name} is {given.description}, and the model is a language "
                 f"model; give pairs of texts"
             )
 
@@ -213,7 +213,7 @@ class _Encoder:
         )
 
     def _position(self, given: Input, name: str, position: str, own: range) -> Ids:
-        index = index_of(position)
+        index = token_index(position)
         if position in given.tokens or (index is not None and position not in given.spans):
             chosen = given.tokens.get(position, (index or 0,))
             return self._indexed(

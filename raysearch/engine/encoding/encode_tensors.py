@@ -6,7 +6,7 @@ number, the class that it names.
 
 from collections.abc import Mapping, Sequence
 
-from raysearch.causal import LAST, Input, Pair, Stimulus, index_of
+from raysearch.causal import LAST, Input, Pair, Stimulus, token_index
 from raysearch.core.events import Encoded, Ids
 from raysearch.engine.encoding.positions import PairSide, located
 from raysearch.engine.networks.tensor_network import TensorNetwork
@@ -83,7 +83,7 @@ class _Encoder:
         )
 
     def _position(self, given: Input, what: str, position: str, count: int) -> Ids:
-        index = index_of(position)
+        index = token_index(position)
         if position not in given.tokens and index is None:
             known = ", ".join((*given.tokens, LAST))
             raise PositionError(f"{what} has no position {position!r}; it has {known}")
@@ -95,7 +95,7 @@ class _Encoder:
             raise PositionError(
                 f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has "
                 f"{most} (from 0) on "
-                f"{given.shown}; name one that it has"
+                f"{given.description}; name one that it has"
             )
         return at
 

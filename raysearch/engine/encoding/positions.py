@@ -7,7 +7,7 @@ position are a function of the pair alone.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raysearch.causal import EVERY, LAST, Take, index_of, taken, token
+from raysearch.causal import EVERY, LAST, Take, split_take, token_index, token_name
 from raysearch.core.events import Encoded, Ids
 from raysearch.errors import PositionError
 
@@ -36,7 +36,7 @@ def located(
     requested = [p for p in dict.fromkeys(positions) if p not in (EVERY, LAST)]
     if EVERY in positions:
         requested += [
-            token(i) for i in range(_same_count(pair, sides)) if token(i) not in requested
+            token_name(i) for i in range(_same_count(pair, sides)) if token_name(i) not in requested
         ]
     found: dict[str, list[Ids]] = {}
     for position in requested:
@@ -51,7 +51,7 @@ def every(encoded: Sequence[Encoded]) -> int:
     PositionError if lengths differ."""
     first, counts = (
         encoded[0],
-        [sum(index_of(name) is not None for name in e.base_positions) for e in encoded],
+        [sum(token_index(name) is not None for name in e.base_positions) for e in encoded],
     )
     for e, count in zip(encoded, counts, strict=True):
         if count != counts[0]:
@@ -80,7 +80,7 @@ def _taken(sides: Sequence[PairSide], position: str) -> list[Ids]:
     """Returns the tokens of a position in each side."""
     whole, takes = [], []
     for side in sides:
-        name, take = taken(position, (*side.known, LAST))
+        name, take = split_take(position, (*side.known, LAST))
         whole.append((side.last,) if name == LAST else side.at(name))
         takes.append(take)
     fewest = min(map(len, whole))

@@ -12,7 +12,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from raysearch.causal import Span
 from raysearch.core.events import Ids
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError
 
 _MARK = "\N{SNOWMAN}raysearch\N{SNOWMAN}"

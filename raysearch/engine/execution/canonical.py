@@ -26,7 +26,7 @@ from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Replacements
-from raysearch.engine.patching.operations import Featurized, Interchange, Resample
+from raysearch.engine.patching.operations import Featurized, Interchange
 from raysearch.engine.patching.oracle import Run, activations_in, oracle
 from raysearch.engine.patching.rows import Patch, Row, Source
 
@@ -86,10 +86,7 @@ class CanonicalRunner:
         )
 
     def _patch_copies_own(self, row: Row, patch: Patch) -> bool:
-        if (
-            not isinstance(patch.kind, Interchange | Resample | Featurized)
-            or len(patch.sources) != 1
-        ):
+        if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
             return False
         (source,) = patch.sources
         own = Source(Row(row.base), patch.point, patch.tokens, patch.features)

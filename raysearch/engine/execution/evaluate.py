@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import Executor, PlainExecutor, cancels
+from raysearch.engine.execution.executors import Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import Prediction, checked, near_ties, predict, with_scores
 from raysearch.engine.networks.network import tokens_of
@@ -172,10 +172,7 @@ class Evaluator:
         predictions = self._predict_by(self._executor, rows)
         if self._executor is self._oracle:
             return predictions
-        brittle = {at for at, row in enumerate(rows) if cancels(row)}
-        return self._decide_near_ties(
-            rows, predictions, sorted(brittle | set(near_ties(predictions, self._tolerance)))
-        )
+        return self._decide_near_ties(rows, predictions, near_ties(predictions, self._tolerance))
 
     @torch.inference_mode()
     def _decide_near_ties(

@@ -18,7 +18,7 @@ from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.edits import Replacements, edits_of, sources_of
-from raysearch.engine.patching.operations import Add, Featurized, Interchange, Resample, Subtract
+from raysearch.engine.patching.operations import Featurized, Interchange
 from raysearch.engine.patching.rows import Patch, Row
 
 ExecutorName = Literal["replay", "batched", "plain"]
@@ -208,31 +208,11 @@ def _source_components(rows: Iterable[Row]) -> set[str]:
     return own | _source_components(sources) if sources else own
 
 
-def cancels(row: Row) -> bool:
-    """Returns whether a patch subtracts two activations that are equal up to rounding, so that only
-    rounding remains.
-
-    A norm after it amplifies that: executors then differ by up to 2 logits (measured on random
-    models).
-    """
-    return any(
-        isinstance(p.kind, Add | Subtract)
-        and len(p.sources) == 1
-        and _copies_own_activation(row, p)
-        for p in row.patches
-    )
-
-
 def is_identity(row: Row, patch: Patch) -> bool:
     """Returns whether the patch writes the value that is already there: an interchange with its own
     activation."""
-    if not isinstance(patch.kind, Interchange | Resample | Featurized) or len(patch.sources) != 1:
+    if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
         return False
-    return _copies_own_activation(row, patch)
-
-
-def _copies_own_activation(row: Row, patch: Patch) -> bool:
-    """Returns whether the source is the same point after the same tokens."""
     (source,) = patch.sources
     if source.run.patches or source.point != patch.point or source.features != patch.features:
         return False

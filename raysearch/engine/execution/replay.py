@@ -34,7 +34,6 @@ from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
     Edit,
     HookCall,
-    ModuleCall,
     as_rows_and_tokens,
     output_activation,
     owned_hooks,
@@ -103,7 +102,7 @@ class Replay:
 
     def entry_point_of(self, row: Row) -> EntryPoint:
         """Returns the place where `row`, which has a shape, enters its wave."""
-        return min(self._entry_point(patch, row) for patch in row.patches)
+        return min(self._entry_point(patch) for patch in row.patches)
 
     def logits(
         self,
@@ -136,7 +135,7 @@ class Replay:
         runs: Mapping[Row, CachedRun],
         replacements: Replacements | None,
     ) -> Float[Tensor, "row suffix d_model"]:
-        """Computes the residual after the last layer. `rows` are in order of entry."""
+        """Computes the residual after the last layer. `rows` are in the order in which they enter."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
         entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
@@ -179,11 +178,11 @@ class Replay:
         self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], replacements: Replacements | None
     ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
         """Returns the edits of each entry point: while its block runs, or after it."""
-        entries = sorted({self._entry_point(patch, row) for row in rows for patch in row.patches})
+        entries = sorted({self._entry_point(patch) for row in rows for patch in row.patches})
         edits = {}
         for entry in entries:
             own = [
-                Row(row.base, tuple(p for p in row.patches if self._entry_point(p, row) == entry))
+                Row(row.base, tuple(p for p in row.patches if self._entry_point(p) == entry))
                 for row in rows
             ]
             edits[entry] = edits_of(
@@ -195,15 +194,12 @@ class Replay:
             )
         return edits
 
-    def _entry_point(self, patch: Patch, row: Row) -> EntryPoint:
+    def _entry_point(self, patch: Patch) -> EntryPoint:
         """Before the block in which the patch lies; after it for a patch of the block's output,
         unless `row` skips the block."""
         hook_point = self._hook_points.at(patch.point)
         assert hook_point.layer is not None, "a patch outside of the blocks is not replayed"
-        skipped = any(p.kind.lent == "input" and p.point == patch.point for p in row.patches)
-        return EntryPoint(
-            hook_point.layer, hook_point.is_block and hook_point.side == "output" and not skipped
-        )
+        return EntryPoint(hook_point.layer, hook_point.is_block and hook_point.side == "output")
 
     def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":
         found = self._templates.pop(shape, None)
@@ -320,7 +316,7 @@ def _apply_edits(
     hidden: Float[Tensor, "row suffix d_model"], edits: Sequence[Edit], start: int
 ) -> Float[Tensor, "row suffix d_model"]:
     for edit in edits:
-        new = edit(hidden, HookCall(start, True, ModuleCall((), {}), False))
+        new = edit(hidden, HookCall(start, True))
         hidden = hidden if new is None else new
     return hidden
 

@@ -30,8 +30,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import TemperatureSchedule, own
-from raysearch.engine.featurizers.rotation import Learned
+from raysearch.engine.featurizers.featurizer import Setting, TemperatureSchedule, own
+from raysearch.engine.featurizers.rotation import Learned, random_directions
 
 
 class _Bounded(Learned):
@@ -39,6 +39,7 @@ class _Bounded(Learned):
     temperature."""
 
     cooling: TemperatureSchedule
+    weight: float
 
     def __init__(
         self, directions: Float[Tensor, "width k"], boundary: float = 0.5, weight: float = 1.0
@@ -92,6 +93,10 @@ class Boundless(_Bounded):
             raise ValueError(
                 f"boundless over directions of shape {tuple(self.raw.shape)}; need a full rotation"
             )
+
+    @classmethod
+    def make(cls, setting: Setting) -> Self:
+        return cls(random_directions(setting.width, setting.width, setting.generator))
 
     def mask(self) -> Float[Tensor, "width"]:
         order, width = self._order(), self.raw.shape[1]

@@ -11,27 +11,75 @@ made from `tensors()` of another computes what that one computes once it is hard
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raysearch.core.featurizers import kind_of
+from raysearch.core.hypothesis import Subspace
+from raysearch.engine.featurizers.sae_file import SaeFile
+from raysearch.errors import JobError
+
 Vectors = Float[Tensor, "item width"]
 FeatureVectors = Float[Tensor, "item feature"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a featurizer is made from.
+
+    `generator`: what is drawn comes from it. `heads`: how many of equal width lie in a vector (0:
+    none). `file`: the sparse autoencoder that the job names. `activations`: those of the fit pairs,
+    where there are any; `labels`: the class of each.
+    """
+
+    subspace: Subspace
+    width: int
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    heads: int = 0
+    file: SaeFile | None = None
+    activations: Vectors | None = None
+    labels: Sequence[Hashable] = ()
+
+    @property
+    def size(self) -> int:
+        """How many features the job asks for."""
+        assert self.subspace.features is not None, "make.py has checked it"
+        return self.subspace.features
+
+    @property
+    def options(self) -> Any:
+        """The options that the job gives, as the featurizer's own model has them."""
+        return kind_of(self.subspace.featurizer).read_options(self.subspace.options)
+
+
 class Featurizer(nn.Module):
-    """A map on vectors of `width` numbers. Parameters that require gradients are trained."""
+    """A map on vectors of `width` numbers. Parameters that require gradients are trained.
+
+    `cooling`: of the temperature, where there is one; `weight`: of the penalty, where there is one;
+    a job may set both before training.
+    """
 
     name: ClassVar[str]
     """As `Subspace.featurizer` says it."""
+    cooling: "TemperatureSchedule | None" = None
+    weight: float | None = None
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
+
+    @classmethod
+    @abstractmethod
+    def make(cls, setting: Setting) -> Self:
+        """Returns the featurizer before training; or as it is, where nothing trains it.
+
+        Raises: JobError for what cannot be had, ModelError for activations that are not finite.
+        """
 
     @abstractmethod
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
@@ -80,6 +128,26 @@ class Featurizer(nn.Module):
         made everything."""
         return False
 
+    def within(self, changes: Float[Tensor, "pair width"], features: int) -> Self:
+        """Returns a smaller one that training may begin with, by the `changes` (source minus base)
+        of pairs. A kind that is `nested` has it."""
+        raise NotImplementedError(self.name)
+
+    @property
+    def count(self) -> int | None:
+        """How many features there are; None where that is no number that a subspace has."""
+        return None
+
+    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
+        """Returns R where evaluation is x + (y - x) R Rᵀ exactly, with RᵀR = 1, as other tools keep
+        subspaces. Raises: ValueError with the reason where there is no such R."""
+        raise ValueError(f"{self.name} is no interchange along orthonormal directions")
+
+    def check(self) -> None:
+        """Raises: ValueError, RuntimeError where it cannot be used, such as tensors that do not fit
+        each other."""
+        self.interchange(torch.zeros(1, self.width), torch.ones(1, self.width))
+
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """All that is needed to compute it again, on the CPU and contiguous: what is saved."""
@@ -103,6 +171,21 @@ class TemperatureSchedule:
 
     def at(self, progress: float) -> float:
         return self.start + (self.end - self.start) * progress
+
+
+def some_of(chosen: Sequence[int], count: int, name: str) -> list[int]:
+    """Returns the chosen features. Raises: JobError where they are not some of `count`, each once."""
+    wrong = next((c for c in chosen if not 0 <= c < count), None)
+    if wrong is not None or not chosen or len(set(chosen)) < len(chosen):
+        got = (
+            "no feature"
+            if not chosen
+            else f"feature {wrong}"
+            if wrong is not None
+            else "a feature twice"
+        )
+        raise JobError(f"{name}: {got}; it has 0..{count - 1}, each to be named once")
+    return list(chosen)
 
 
 def held(tensor: Tensor) -> Tensor:

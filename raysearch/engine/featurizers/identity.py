@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, own
+from raysearch.engine.featurizers.featurizer import (
+    FeatureVectors,
+    Featurizer,
+    Setting,
+    Vectors,
+    own,
+    some_of,
+)
 
 
 class Identity(Featurizer):
@@ -26,6 +33,16 @@ class Identity(Featurizer):
                 f"once"
             )
         self.register_buffer("coordinates", torch.tensor(list(chosen)))
+
+    @classmethod
+    def make(cls, setting: Setting) -> Self:
+        chosen = setting.subspace.coordinates
+        if chosen is None:
+            return cls(setting.width)
+        return cls(setting.width, some_of(chosen, setting.width, cls.name))
+
+    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
+        return torch.eye(self.width)[:, self.coordinates]
 
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         return vectors[:, self.coordinates], vectors.index_fill(1, self.coordinates, 0.0)

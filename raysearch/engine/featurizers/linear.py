@@ -13,14 +13,15 @@ computed in float64 on the CPU, kept in float32; directions that the activations
 are refused, not made up.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers.featurizer import FeatureVectors, Vectors, held, own
+from raysearch.core.hypothesis import Subspace
+from raysearch.engine.featurizers.featurizer import FeatureVectors, Setting, Vectors, held, own
 from raysearch.engine.featurizers.rotation import random_directions
 from raysearch.engine.featurizers.spans import FixedSubspace
 from raysearch.errors import JobError, ModelError
@@ -32,8 +33,8 @@ class Random(FixedSubspace):
     name: ClassVar[str] = "random"
 
     @classmethod
-    def draw(cls, width: int, features: int, generator: torch.Generator) -> Self:
-        return cls(random_directions(width, features, generator))
+    def make(cls, setting: Setting) -> Self:
+        return cls(random_directions(setting.width, setting.size, setting.generator))
 
 
 class Svd(FixedSubspace):
@@ -42,10 +43,10 @@ class Svd(FixedSubspace):
     name: ClassVar[str] = "svd"
 
     @classmethod
-    def of(cls, activations: Vectors, features: int | None) -> Self:
+    def make(cls, setting: Setting) -> Self:
         """Raises: JobError where the activations do not span so many; ModelError where they are not
         finite."""
-        return cls(_leading(_exact(activations, cls.name), features, cls.name, "the activations"))
+        return cls(_leading(_exact(setting), setting.subspace, "the activations"))
 
 
 class MeanDifference(FixedSubspace):
@@ -55,10 +56,10 @@ class MeanDifference(FixedSubspace):
     name: ClassVar[str] = "mean_difference"
 
     @classmethod
-    def of(cls, activations: Vectors, labels: Sequence[Hashable], features: int | None) -> Self:
-        """`labels`: the class of each activation. Raises: as `Svd.of`, and JobError where there are
-        no two classes."""
-        vectors, classes = _exact(activations, cls.name), list(dict.fromkeys(labels))
+    def make(cls, setting: Setting) -> Self:
+        """Raises: as `Svd.make`, and JobError where there are no two classes."""
+        vectors, labels = _exact(setting), setting.labels
+        classes = list(dict.fromkeys(labels))
         assert len(labels) == len(vectors), "each activation has a label"
         if len(classes) < 2:
             raise JobError(
@@ -69,7 +70,7 @@ class MeanDifference(FixedSubspace):
         means = torch.stack([vectors[chosen].mean(0) for chosen in members])
         return cls(
             _leading(
-                means - vectors.mean(0), features, cls.name, f"the means of {len(classes)} classes"
+                means - vectors.mean(0), setting.subspace, f"the means of {len(classes)} classes"
             )
         )
 
@@ -93,16 +94,22 @@ class Pca(FixedSubspace):
         self.register_buffer("scale", held(scale))
 
     @classmethod
-    def of(cls, activations: Vectors, features: int | None) -> Self:
-        """Raises: as `Svd.of`."""
-        vectors = _exact(activations, cls.name)
+    def make(cls, setting: Setting) -> Self:
+        """Raises: as `Svd.make`."""
+        vectors = _exact(setting)
         centre, scale = vectors.mean(0), vectors.std(0, correction=0)
         # What is constant but for the rounding of its mean has no scale of its own.
         scale = torch.where(scale > 1e-12 * vectors.abs().amax(0), scale, 1.0)
         return cls(
-            _leading((vectors - centre) / scale, features, cls.name, "the centred activations"),
+            _leading((vectors - centre) / scale, setting.subspace, "the centred activations"),
             centre,
             scale,
+        )
+
+    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
+        raise ValueError(
+            "components of standardised activations span no orthonormal directions of the vector "
+            "itself"
         )
 
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
@@ -127,12 +134,13 @@ class Pca(FixedSubspace):
         return cls(tensors["directions"], tensors["centre"], tensors["scale"])
 
 
-def _exact(activations: Vectors, name: str) -> Float[Tensor, "item width"]:
-    vectors = activations.detach().cpu().double()
-    if not len(vectors):
+def _exact(setting: Setting) -> Float[Tensor, "item width"]:
+    name, activations = setting.subspace.featurizer, setting.activations
+    if activations is None or not len(activations):
         raise JobError(
             f"{name}: no activations to compute it from; need fit pairs that the model solves"
         )
+    vectors = activations.detach().cpu().double()
     if not torch.isfinite(vectors).all():
         raise ModelError(
             f"{name}: an activation is not finite; load the model with another dtype (float32, "
@@ -142,9 +150,10 @@ def _exact(activations: Vectors, name: str) -> Float[Tensor, "item width"]:
 
 
 def _leading(
-    rows: Float[Tensor, "item width"], features: int | None, name: str, what: str
+    rows: Float[Tensor, "item width"], subspace: Subspace, what: str
 ) -> Float[Tensor, "width k"]:
-    """The first right singular vectors, all that `rows` determine where `features` is None."""
+    """The first right singular vectors, all that `rows` determine where no number is asked."""
+    name, features = subspace.featurizer, subspace.features
     _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
     rank = int((sizes > sizes[0] * torch.finfo(torch.float32).eps).sum())
     if not rank or (features is not None and features > rank):

@@ -18,15 +18,18 @@ Invariants: of an autoencoder only the features that are kept are saved.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.featurizer import (
     FeatureVectors,
     Featurizer,
+    Setting,
     TemperatureSchedule,
     Vectors,
     own,
@@ -34,6 +37,7 @@ from raysearch.engine.featurizers.featurizer import (
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear import Pca
 from raysearch.engine.featurizers.sae import Sae
+from raysearch.errors import JobError
 
 _BASES: dict[str, type[Featurizer]] = {one.name: one for one in (Identity, Pca, Sae)}
 
@@ -44,6 +48,7 @@ class Mask(Featurizer):
 
     name: ClassVar[str] = "mask"
     cooling = TemperatureSchedule(1.0, 0.01)
+    weight: float
 
     def __init__(
         self, basis: Identity | Pca | Sae, groups: int | None = None, weight: float = 1e-2
@@ -59,6 +64,34 @@ class Mask(Featurizer):
         self.weight = weight
         self.temperature = self.cooling.start
         self.hard = False
+
+    @classmethod
+    def make(cls, setting: Setting) -> Self:
+        name, width, heads = setting.subspace.basis or "coordinates", setting.width, setting.heads
+        if name == "coordinates":
+            return cls(Identity(width))
+        if name == "heads":
+            if heads < 1 or width % heads:
+                raise JobError(
+                    f"mask: {heads} heads in a vector of {width}; name a component whose heads are "
+                    f"of equal width"
+                )
+            return cls(Identity(width), groups=heads)
+        if name == "sae":
+            return cls(Sae.make(setting))
+        if name == "pca":
+            if setting.activations is None:
+                raise JobError(
+                    "mask: its principal components need activations, and there are none; give fit "
+                    "pairs"
+                )
+            pca = Subspace("pca", setting.subspace.features)
+            return cls(Pca.make(replace(setting, subspace=pca)))
+        raise JobError(f"mask: {name!r} is no basis; use coordinates, pca, sae, heads")
+
+    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
+        directions = self.basis.orthonormal_directions()  # a basis that has none says why
+        return directions[:, self.mask() > 0]
 
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         features, rest = self.basis(vectors)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import held
+from raysearch.engine.featurizers.featurizer import Setting, held
 from raysearch.engine.featurizers.spans import LinearSubspace, matrix, unevenness
 
 _ORTHONORMAL = 1e-5
@@ -38,9 +38,9 @@ class Learned(LinearSubspace):
         self.register_buffer("fixed", None, persistent=False)
 
     @classmethod
-    def random(cls, width: int, features: int, generator: torch.Generator) -> Self:
-        """Uniform over the subspaces of `features` dimensions."""
-        return cls(random_directions(width, features, generator))
+    def make(cls, setting: Setting) -> Self:
+        """Uniform over the subspaces of so many dimensions."""
+        return cls(random_directions(setting.width, setting.size, setting.generator))
 
     @property
     def directions(self) -> Float[Tensor, "width k"]:
@@ -72,24 +72,21 @@ class Rotation(Learned):
 
     name: ClassVar[str] = "das"
 
-    @classmethod
-    def within(
-        cls, larger: LinearSubspace, changes: Float[Tensor, "pair width"], features: int
-    ) -> Self:
-        """The `features` directions in the span of `larger` along which `changes` (source minus
-        base) are greatest.
+    def within(self, changes: Float[Tensor, "pair width"], features: int) -> Self:
+        """Returns the `features` directions in its span along which `changes` (source minus base)
+        are greatest.
 
         Of all subspaces of that size this one keeps most of what the larger one puts in (Eckart and
         Young, 1936). The columns of the larger one tell nothing: turned within their span they are
         the same map, so that training prefers none of them.
         """
-        assert 0 < features < larger.directions.shape[1], "a rotation begins within a larger one"
-        directions = larger.directions.detach().cpu().double()
+        assert 0 < features < self.count, "a rotation begins within a larger one"
+        directions = self.directions.detach().cpu().double()
         inside = changes.detach().cpu().double() @ directions
         _, axes = torch.linalg.eigh(
             inside.T @ inside
         )  # in ascending order; whole even where the changes do not span it
-        return cls(orthonormal(directions @ axes.flip(1)[:, :features]))
+        return type(self)(orthonormal(directions @ axes.flip(1)[:, :features]))
 
 
 def orthonormal(raw: Float[Tensor, "width k"]) -> Float[Tensor, "width k"]:

@@ -21,7 +21,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.featurizers import safetensors_bytes as tensor_file
-from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, held, own
+from raysearch.engine.featurizers.featurizer import (
+    FeatureVectors,
+    Featurizer,
+    Setting,
+    Vectors,
+    held,
+    own,
+    some_of,
+)
 from raysearch.engine.featurizers.sae_file import CONFIG, SaeFile
 from raysearch.errors import JobError
 
@@ -61,6 +69,13 @@ class Sae(Featurizer):
         self.register_buffer("decoder", held(decoder))
         self.register_buffer("decoder_bias", held(decoder_bias))
         self.register_buffer("threshold", None if threshold is None else held(threshold))
+
+    @classmethod
+    def make(cls, setting: Setting) -> "Sae":
+        if setting.file is None:
+            raise JobError("sae: the file of the sparse autoencoder is not named; give its path")
+        sae, chosen = cls.read(setting.file, setting.width), setting.subspace.coordinates
+        return sae if chosen is None else sae.only(some_of(chosen, sae.features, cls.name))
 
     @classmethod
     def read(cls, file: SaeFile, width: int) -> Self:
@@ -110,6 +125,12 @@ class Sae(Featurizer):
     @property
     def features(self) -> int:
         return len(self.encoder_bias)
+
+    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
+        raise ValueError(
+            "no sparse autoencoder is saved there; their loader knows identities and rotations "
+            "alone"
+        )
 
     def encode(self, vectors: Vectors) -> FeatureVectors:
         before = vectors @ self.encoder + self.encoder_bias

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, held, own
 
+_TOLERANCE = 1e-4
+"""What `unevenness` may be of directions that were saved."""
+
 
 class LinearSubspace(Featurizer):
     """Coordinates along `directions`."""
@@ -38,6 +41,25 @@ class LinearSubspace(Featurizer):
         directions = self.directions
         change = (source - base) @ directions
         return base + (change if mask is None else change * mask) @ directions.T
+
+    @property
+    def count(self) -> int:
+        return self.directions.shape[1]
+
+    def orthonormal_directions(self) -> Float[Tensor, "width k"]:
+        mask = self.mask()
+        if mask is None:
+            return self.directions
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(
+                f"{self.name} lets parts of features through, and a subspace lets whole ones"
+            )
+        return self.directions[:, mask > 0]
+
+    def check(self) -> None:
+        super().check()
+        if not unevenness(self.directions) <= _TOLERANCE:
+            raise ValueError("its directions are not orthonormal")
 
     def tensors(self) -> dict[str, Tensor]:
         return {"directions": own(self.directions)}

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from raysearch.causal import Pair
+from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
 from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
 from raysearch.engine.networks.components import Components
@@ -50,30 +51,22 @@ NETWORK = CodeKind(
 )
 
 
-@dataclass(frozen=True)
-class FactorySource:
-    """The source of a module. `path`: "package.module:factory" or "/path/file.py:factory"; `dtype`:
-    a key of `DTYPES`."""
-
-    path: str
-    dtype: str = "float32"
-
-    def load(self, device: str = "cpu") -> "LoadedModule":
-        """Calls the factory and moves the module to `device`. Raises: JobError, ModelError in one
-        line."""
-        place, _, name = self.path.rpartition(":")
-        with torch.random.fork_rng(devices=[]):
-            module = _make(place, name)
-        digest = module_digest(module, Path(place) if place.endswith(".py") else None)
-        try:
-            module = module.to(device=device, dtype=DTYPES[self.dtype])
-        except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
-            raise ModelError(
-                f"{self.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
-            ) from e
-        module.eval().requires_grad_(False)
-        speed_up(module)
-        return LoadedModule(module, digest, self.dtype)
+def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":
+    """The module that the factory of `source` makes, on `device`. Raises: JobError, ModelError in
+    one line."""
+    place, _, name = source.path.rpartition(":")
+    with torch.random.fork_rng(devices=[]):
+        module = _make(place, name)
+    digest = module_digest(module, Path(place) if place.endswith(".py") else None)
+    try:
+        module = module.to(device=device, dtype=DTYPES[source.dtype])
+    except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+        raise ModelError(
+            f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+        ) from e
+    module.eval().requires_grad_(False)
+    speed_up(module)
+    return LoadedModule(module, digest, source.dtype)
 
 
 @dataclass(frozen=True)
@@ -109,6 +102,27 @@ class LoadedModule:
             )
         return network, partial(encode_tensors, network)
 
+    def summary(
+        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    ) -> ModelSummary:
+        """What the module is, by running it once on a pair. Raises: ModelError, PairsError."""
+        network, encode = self.open(pairs)
+        taps = Components(network)
+        return ModelSummary(
+            components=tuple(taps.facts(component) for component in components),
+            layers=len(network.blocks),
+            width=network.width,
+            heads=network.heads,
+            path="batched",
+            weight_bytes=sum(p.numel() * p.itemsize for p in self.module.parameters()),
+            item_bytes=DTYPES[self.dtype].itemsize,
+            keys=0,
+            widest=widest_of(network.blocks),
+            logits=len(network.plain(network.example())),
+            encode=encode,
+            copied_bytes=copied_bytes(self.module, DTYPES[self.dtype]),
+        )
+
     def reinitialised(self, seed: int = 0) -> "LoadedModule":
         """Returns a copy of the module after `reset_parameters` of each of its parts.
 
@@ -129,30 +143,6 @@ class LoadedModule:
                 part.reset_parameters()  # type: ignore[operator]
         module.requires_grad_(False)
         return replace(self, module=module, digest=f"{self.digest} with random weights {seed}")
-
-
-def look_at(
-    source: FactorySource, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
-) -> ModelSummary:
-    """Makes the module of `source` and runs it once to describe it. Raises: JobError, ModelError,
-    PairsError, one line."""
-    loaded = source.load()
-    network, encode = loaded.open(pairs)
-    hook_points = Components(network)
-    return ModelSummary(
-        components=tuple(hook_points.facts(component) for component in components),
-        layers=len(network.blocks),
-        width=network.width,
-        heads=network.heads,
-        path="batched",
-        weight_bytes=sum(p.numel() * p.itemsize for p in loaded.module.parameters()),
-        item_bytes=DTYPES[source.dtype].itemsize,
-        keys=0,
-        widest=widest_of(network.blocks),
-        logits=len(network.plain(network.example())),
-        encode=encode,
-        copied_bytes=copied_bytes(loaded.module, DTYPES[source.dtype]),
-    )
 
 
 def module_digest(module: nn.Module, file: Path | None = None) -> str:

@@ -1,7 +1,7 @@
 """Models that the user has loaded: a language model with its tokenizer, or a torch module on
 tensors, searched in place.
 
-    GivenModel.of(model, tokenizer)      a causal language model, also one wrapped by peft
+    GivenModel.of(model, tokenizer)      a causal language model of transformers (also one that peft has wrapped)
     GivenModel.of(module)                any other torch module: a network on tensors
 
 Invariants: the model is used as it is, including dtype and device, and restored afterwards,
@@ -23,11 +23,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.factory import LoadedModule, module_digest
-from raysearch.engine.loading.load import DTYPES, LoadedModel, ModelSource
+from raysearch.engine.loading.load import DTYPES, LoadedModel
 from raysearch.engine.networks.half_precision import drop_copies, slow_down, speed_up
-from raysearch.engine.networks.network import LoadedNetwork, NetworkSource
 from raysearch.errors import ModelError
 
 _KNOWN_PACKAGES = ("torch", "transformers", "peft", "builtins")
@@ -114,7 +114,9 @@ class GivenModel:
             )
         return name
 
-    def loaded(self, wording: PromptFormat = PLAIN, by_content: bool = False) -> LoadedNetwork:
+    def loaded(
+        self, wording: PromptFormat = PLAIN, by_content: bool = False
+    ) -> LoadedModel | LoadedModule:
         """Returns the model in the form that a replica takes. `by_content`: use the digest of its
         content even if it was read from files."""
         if self.read is not None and not by_content:
@@ -125,10 +127,6 @@ class GivenModel:
             if self.on_tensors
             else LoadedModel(*self.language, digest, self.dtype, wording)
         )
-
-    def as_source(self, wording: PromptFormat = PLAIN, by_content: bool = False) -> NetworkSource:
-        """Returns a source that yields this very model."""
-        return _InPlaceSource(self, wording, by_content)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -147,19 +145,6 @@ class GivenModel:
                 module.training = True
             for parameter in trained:
                 parameter.requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class _InPlaceSource:
-    """A source that reads nothing: the model is where its owner has put it, whatever device is
-    requested."""
-
-    model: GivenModel
-    wording: PromptFormat
-    by_content: bool
-
-    def load(self, device: str) -> LoadedNetwork:
-        return self.model.loaded(self.wording, self.by_content)
 
 
 def read_from(source: ModelSource, loaded: LoadedModel) -> GivenModel:

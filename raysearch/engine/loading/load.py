@@ -33,8 +33,9 @@ from transformers.utils.hub import cached_file
 
 from raysearch.causal import Pair
 from raysearch.core.events import ComponentFacts, Encoded
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
@@ -54,27 +55,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
-class ModelSource:
-    """The source of a model. `path`: a local folder, a .gguf file or a hub id; `dtype`: a key of
-    `DTYPES`.
-
-    `device_map`: how accelerate spreads it over the GPUs that a replica sees (such as "auto");
-    None: all on one device. `trust_remote_code`: run the code that lies beside the weights.
-    `wording`: the prompt format.
-    """
-
-    path: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device_map: str | None = None
-    trust_remote_code: bool = False
-    wording: PromptFormat = PLAIN
-
-    def load(self, device: str = "cpu") -> "LoadedModel":
-        return load(self, device)
-
-
-@dataclass(frozen=True)
 class LoadedModel:
     """A model ready to run, its tokenizer, the digest of its files and the name of its dtype; the
     prompt format; the hub's commit; files beside it that are not loaded (`unused`)."""
@@ -90,6 +70,28 @@ class LoadedModel:
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
         """Returns the language model, and the encoder of texts. Raises: ModelError."""
         return LanguageModel(self.model), self.encode
+
+    def summary(
+        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    ) -> "ModelSummary":
+        """What the model is, by its shapes alone. Raises: ModelError."""
+        network = LanguageModel(self.model)
+        taps, layers = Components(network), len(network.blocks)
+        return ModelSummary(
+            components=tuple(taps.facts(component) for component in components),
+            layers=layers,
+            width=network.width,
+            heads=network.heads,
+            path="replay" if network.can_replay else "batched",
+            weight_bytes=sum(p.numel() * p.itemsize for p in self.model.parameters()),
+            item_bytes=DTYPES[self.dtype].itemsize,
+            keys=_keys(self.model, layers) if network.can_replay else 0,
+            widest=widest_of(network.blocks),
+            logits=int(self.model.config.get_text_config().vocab_size),
+            encode=self.encode,
+            unused=self.unused,
+            copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
+        )
 
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """Returns the same architecture with weights as its family initialises them, on the same
@@ -207,25 +209,10 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
                 model = build(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
         except Exception as e:
             raise _unloadable(base, "configuration", e) from e
-    network = LanguageModel(model)
-    hook_points = Components(network)
-    return ModelSummary(
-        components=tuple(hook_points.facts(component) for component in components),
-        layers=len(network.blocks),
-        width=network.width,
-        heads=network.heads,
-        path="replay" if network.can_replay else "batched",
-        weight_bytes=sum(p.numel() * p.itemsize for p in model.parameters()),
-        item_bytes=dtype.itemsize,
-        keys=_keys(model, len(network.blocks)) if network.can_replay else 0,
-        widest=widest_of(network.blocks),
-        logits=int(model.config.get_text_config().vocab_size),
-        encode=LoadedModel(model, tokenizer, "", source.dtype, source.wording).encode,
-        unused=unused(folder, source.trust_remote_code)
-        if (folder := Path(source.path).expanduser()).is_dir()
-        else (),
-        copied_bytes=copied_bytes(model, dtype),
-    )
+    folder = Path(source.path).expanduser()
+    left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
+    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.wording, unused=left_out)
+    return loaded.summary((), components)
 
 
 def widest_of(blocks: Sequence[nn.Module]) -> int:
@@ -368,7 +355,7 @@ def _read(
 def _tokenizer(
     source: ModelSource, adapter: Adapter | None, where: str, options: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
-    """Returns the adapter's own tokenizer, if any, else the model's. Raises: ModelError."""
+    """Returns the tokenizer in the adapter's folder, if any, else the model's. Raises: ModelError."""
     if adapter is not None and (adapter.place / "tokenizer_config.json").is_file():
         where, options = str(adapter.place), {}
     try:

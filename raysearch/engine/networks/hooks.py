@@ -57,23 +57,6 @@ class HookCall:
 
     first: int
     last: bool
-    call: ModuleCall
-    flat: bool
-    shape: tuple[int, int] | None = None
-
-    def input_like(
-        self, activation: Float[Tensor, "row token width"]
-    ) -> Float[Tensor, "row token width"]:
-        """Returns the activation that the module received. Raises: ModelError if its shape differs
-        from that of `activation`."""
-        given = as_rows_and_tokens(self.call.activation, self.flat, self.shape)
-        if given.shape != activation.shape:
-            raise ModelError(
-                f"a module that is given {tuple(given.shape)} and puts out "
-                f"{tuple(activation.shape)} cannot be skipped; "
-                "skip one that keeps the shape"
-            )
-        return given
 
 
 Edit = Callable[
@@ -182,7 +165,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
             (len(given), given.shape[1]) if isinstance(given, Tensor) and given.ndim == 3 else None
         )
 
-    def apply_edit(activation: Any, call: ModuleCall) -> Tensor | None:
+    def apply_edit(activation: Any) -> Tensor | None:
         nonlocal tokens
         fired[at] += 1
         whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
@@ -192,13 +175,13 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
             shaped, first = as_rows_and_tokens(activation, shape=whole), 0
         else:
             shaped, first = as_rows_and_tokens(activation, hook.flat, shape), tokens
-        hook_call = HookCall(first, fired[at] == hook.times, call, hook.flat, shape)
+        hook_call = HookCall(first, fired[at] == hook.times)
         tokens = first + shaped.shape[1]
         return hook.edit(shaped, hook_call)
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = ModuleCall(args, kwargs)
-        new = apply_edit(call.activation, call)
+        new = apply_edit(call.activation)
         if new is None:
             return None
         call = call.put(new)
@@ -208,7 +191,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
         activation = output_activation(output)
-        new = apply_edit(activation, ModuleCall(args, kwargs))
+        new = apply_edit(activation)
         if new is None:
             return None
         new = new.reshape(activation.shape)

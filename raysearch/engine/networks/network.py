@@ -131,14 +131,6 @@ class Network(Protocol):
         ...
 
 
-class NetworkSource(Protocol):
-    """A place that a network can be loaded from."""
-
-    def load(self, device: str) -> "LoadedNetwork":
-        """Loads the network onto `device`. Raises: ModelError, in one line, if it cannot."""
-        ...
-
-
 class LoadedNetwork(Protocol):
     """A model in memory, either of texts or of tensors."""
 

@@ -20,15 +20,11 @@ from raysearch.engine.patching.operations import KINDS, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
 
+MEAN_OF = 32
+"""Inputs that a mean ablation takes the mean over, fewer where a run has fewer that fit."""
+
 TRIED = 6
 """Number of pairs from which trial rows are made."""
-
-ASKED = ("interchange", "zero", "skip", "add", "subtract", "noise")
-"""Operations that need a pair only. Others need more, such as a mean's runs or a constant's
-vector."""
-
-SKIPPED = ("residual", "attention_output", "mlp_output")
-"""Components that are the output of a module as wide as its input."""
 
 
 def build_row(
@@ -36,13 +32,14 @@ def build_row(
     intervention: Intervention,
     hook_points: Components,
     featurizers: Featurizers | None = None,
-    other: Encoded | None = None,
+    source_pair: Encoded | None = None,
+    others: Sequence[Encoded] = (),
 ) -> Row:
     """Returns the row to run for `intervention` on `pair`. `featurizers`: needed for interventions
     on subspaces.
 
-    `other`: the pair whose sources replace the pair's own; in a self-swap the base is its own
-    source.
+    `source_pair`: the pair whose sources replace the pair's own; in a self-swap the base is its own
+    source. `others`: pairs whose bases a mean or resample ablation reads.
 
     Raises: ModelError, PositionError, PairsError for a site or a source that does not exist;
     JobError for units that do not fit each other; NotYetError for what this version does not
@@ -52,15 +49,16 @@ def build_row(
         raise JobError(
             f"{intervention.kind!r} is no kind of intervention; it may be {', '.join(KINDS)}"
         )
-    if intervention.kind not in ASKED:
-        raise NotYetError(
-            f"a search cannot ask for {intervention.kind} yet; use {', '.join(ASKED)}"
-        )
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
-    inputs = _source_inputs(pair, intervention, other)
+    if intervention.kind in ("mean", "resample") and not others:
+        raise JobError(
+            f"a {intervention.kind} ablation takes from other inputs, and there are none here; use "
+            f"zero, or a search"
+        )
+    inputs = _source_inputs(pair, intervention, source_pair)
     patches = tuple(
-        _patch(pair, unit, intervention, hook_points, featurizers, inputs)
+        _patch(pair, unit, intervention, hook_points, featurizers, inputs, others)
         for unit in intervention.units
     )
     _check_apart(pair, patches)
@@ -159,6 +157,42 @@ def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Interven
     )
 
 
+def ablation_sources(
+    pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention
+) -> list[Encoded]:
+    """Returns the pairs whose bases an ablation takes from: for a resample one that is drawn for
+    `pair`, for a mean the same `MEAN_OF` whatever the pair is, so that their runs are shared.
+
+    Each has as many tokens as `pair` at every unit.
+
+    Raises: PairsError where there is none.
+    """
+    if intervention.kind not in ("mean", "resample"):
+        return []
+    positions = [unit.site.position for unit in intervention.units]
+
+    def lengths(one: Encoded) -> list[int]:
+        return [len(one.base_positions.get(position, ())) for position in positions]
+
+    alone = intervention.kind == "resample"
+    named = f"{pair.index}.resample" if alone else "mean"
+    order = random.Random(named).sample(range(len(pairs)), len(pairs))
+    wanted = lengths(pair)
+    found: dict[object, Encoded] = {}
+    for at in order:
+        other = pairs[at]
+        if lengths(other) == wanted and not (alone and other.base == pair.base):
+            found.setdefault(other.base, other)
+        if len(found) == (1 if alone else MEAN_OF):
+            break
+    if not found:
+        raise PairsError(
+            f"pair {pair.index}: no other base has as many tokens at {', '.join(positions)}, as "
+            f"operation: {intervention.kind} needs"
+        )
+    return list(found.values())
+
+
 def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
     """Returns whether its sources have equally many tokens at the units' positions."""
     for unit in intervention.units:
@@ -188,6 +222,7 @@ def _patch(
     hook_points: Components,
     featurizers: Featurizers | None,
     inputs: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
+    others: Sequence[Encoded],
 ) -> Patch:
     point, features = _place(unit.site, unit, hook_points)
     tokens = _tokens(
@@ -202,18 +237,15 @@ def _patch(
         raise JobError(
             f"{unit.subspace.featurizer} is no plain subspace; there are no featurizers at hand"
         )
-    if (
-        kind.lent == "input"
-        and unit.site.component not in SKIPPED
-        and "." not in unit.site.component
-    ):
-        raise JobError(
-            f"{unit.site.component} cannot be skipped: a skip puts a module's input in the place "
-            f"of its output; "
-            f"name {', '.join(SKIPPED)} or a dotted module path"
-        )
     if kind.lent != "source":
         return Patch(point, tokens, (), kind, features)
+    if intervention.is_ablation:
+        position, sources = unit.site.position, []
+        for other in others:
+            last = hook_points.last(point, other.base)
+            at = _tokens(other, other.base_positions, position, "base", last)
+            sources.append(Source(Row(other.base), point, at, features))
+        return Patch(point, tokens, tuple(sources), kind, features)
     name = _source(pair, unit)
     source_site = unit.source_site or unit.site
     their_point, their_features = _place(source_site, unit, hook_points)
@@ -222,8 +254,8 @@ def _patch(
     )
     if ours != theirs:
         raise JobError(
-            f"{unit.site.called} has {ours} features, {source_site.called} {theirs}; take "
-            f"from a site of the same width"
+            f"{unit.site.description} has {ours} features, {source_site.description} {theirs}; "
+            f"take from a site of the same width"
         )
     run, positions = inputs[name]
     source_tokens = _tokens(
@@ -258,7 +290,7 @@ def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, Feat
             )
         if not 0 <= site.head < hook_point.heads:
             raise ModelError(
-                f"{site.head} is no head of {replace(site, head=None).called}; it has "
+                f"{site.head} is no head of {replace(site, head=None).description}; it has "
                 f"0..{hook_point.heads - 1}"
             )
         width = hook_point.width // hook_point.heads
@@ -274,7 +306,9 @@ def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, Feat
                 if wrong is not None
                 else "a coordinate twice"
             )
-            raise JobError(f"{site.called}: {got}; it has 0..{width - 1}, each to be named once")
+            raise JobError(
+                f"{site.description}: {got}; it has 0..{width - 1}, each to be named once"
+            )
         start = features.start if isinstance(features, range) else 0
         features = tuple(start + c for c in chosen)
     elif unit.subspace.featurizer == "identity" and count not in (None, width):
@@ -347,15 +381,9 @@ def _meet(one: FeatureIndices, other: FeatureIndices) -> bool:
 
 
 def _source_of_token(patch: Patch, token: int) -> tuple[object, ...]:
-    (source,) = patch.sources
-    return (
-        source.run,
-        source.point,
-        source.tokens[patch.tokens.index(token)],
-        source.features,
-        patch.features,
-        patch.kind,
-    )
+    at = patch.tokens.index(token)
+    sources = tuple((s.run, s.point, s.tokens[at], s.features) for s in patch.sources)
+    return sources, patch.features, patch.kind
 
 
 def _width(features: FeatureIndices, hook_point: HookPoint) -> int:

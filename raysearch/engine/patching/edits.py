@@ -4,7 +4,6 @@ Invariants: patches of one row act in order; each row is written at its own colu
 only; equal patches (same point, kind, features, number of tokens) are computed together.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookCall, HookSide
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.operations import Noise, Operation
+from raysearch.engine.patching.operations import Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import PositionError
 
@@ -77,19 +76,14 @@ def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
             return None
         edited = activation.clone()
         for (hook_point, writes), (rows, columns) in zip(rounds, wheres, strict=True):
-            _write(edited, hook_point, writes, rows, columns - hook_call.first, hook_call)
+            _write(edited, hook_point, writes, rows, columns - hook_call.first)
         return edited
 
     return edit
 
 
 def _write(
-    edited: Float[Tensor, "row token width"],
-    hook_point: HookPoint,
-    writes: Writes,
-    rows: Int[Tensor, "written"],
-    columns: Int[Tensor, "written"],
-    hook_call: HookCall,
+    edited: Tensor, hook_point: HookPoint, writes: Writes, rows: Tensor, columns: Tensor
 ) -> None:
     """Writes in place. If only some tokens of a unit run now (steps of a recurrent network), each
     token is written by itself."""
@@ -110,12 +104,7 @@ def _write(
     where = rows.to(device), columns.to(device)
     vector = hook_columns(hook_point, writes.features)
     base = _items(edited[where], vector, tokens)
-    source = (
-        _items(hook_call.input_like(edited)[where], vector, tokens)
-        if writes.kind.lent == "input"
-        else replacements
-    )
-    new = writes.kind.forward(base, source).flatten(0, 1)
+    new = writes.kind.forward(base, replacements).flatten(0, 1)
     if vector is None:
         edited[where] = new
     else:
@@ -130,17 +119,12 @@ def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Int[Tensor,
     return chosen if hook_point.columns is None else hook_point.columns[chosen]
 
 
-def replacement_of(
-    patch: Patch, base: object, at: HookPoint, read_source: ReadSource
-) -> Float[Tensor, "token feature"] | None:
+def replacement_of(patch: Patch, read_source: ReadSource) -> Tensor | None:
     """Returns the activation that a patch receives, of shape (token, feature): from its sources
     (their mean), or random. None if it needs none.
 
     Raises: PositionError for a source with fewer tokens than needed.
     """
-    if patch.kind.lent == "noise":
-        width = at.width if patch.features is None else len(patch.features)
-        return _noise(patch, base, width)
     if patch.kind.lent != "source":
         return None
     return (
@@ -164,21 +148,6 @@ def _source_tokens(
     return tokens if source.features is None else tokens[:, list(source.features)]
 
 
-def _noise(patch: Patch, base: object, width: int) -> Float[Tensor, "token feature"]:
-    """Draws standard normal numbers (float32), a function of the seed, the base up to the last
-    patched token, the point, the tokens and the features.
-
-    Later tokens, such as the start of an answer, do not change the noise.
-    """
-    assert isinstance(patch.kind, Noise)
-    before = base[: max(patch.tokens) + 1] if isinstance(base, tuple) else base
-    what = repr((patch.kind.seed, before, patch.point, patch.tokens, patch.features)).encode()
-    generator = torch.Generator().manual_seed(
-        int.from_bytes(hashlib.sha256(what).digest()[:7], "big")
-    )
-    return torch.randn((len(patch.tokens), width), generator=generator)
-
-
 def _items(
     tokens: Float[Tensor, "flat width"], vector: Int[Tensor, "feature"] | None, count: int
 ) -> Float[Tensor, "item token feature"]:
@@ -186,7 +155,7 @@ def _items(
     return chosen.reshape(-1, count, chosen.shape[-1])
 
 
-_Numbered = list[tuple[int, Row, list[Patch]]]
+_Numbered = list[tuple[int, list[Patch]]]
 
 
 def _by_module(
@@ -203,7 +172,7 @@ def _by_module(
             own.setdefault(place, []).append(patch)
             places.setdefault(place, (hook_point, []))
         for place, patches in own.items():
-            places[place][1].append((at, row, patches))
+            places[place][1].append((at, patches))
     return places
 
 
@@ -217,7 +186,7 @@ def _round_by_round(
     """Groups the first patches of all rows, then the second ones, and so on; in each round equal
     patches together."""
     rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
-    for at, row, patches in rows:
+    for at, patches in rows:
         for order, patch in enumerate(patches):
             hook_point = hook_points.at(patch.point)
             alike = order, patch.point, patch.kind, patch.features, len(patch.tokens)
@@ -226,11 +195,7 @@ def _round_by_round(
             )
             writes.rows += [at] * len(patch.tokens)
             writes.columns += [pads[at] + token for token in patch.tokens]
-            own = (
-                replacement_of(patch, row.base, hook_point, read_source)
-                if replacements is None
-                else replacements[at]
-            )
+            own = replacement_of(patch, read_source) if replacements is None else replacements[at]
             if own is not None:
                 writes.replacements.append(own)
     return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]

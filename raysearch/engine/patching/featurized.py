@@ -7,22 +7,22 @@ unit it stands at, the same on every replica.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from raysearch.core.hypothesis import FITTED, Intervention, Unit, content_id, of_layer
+from raysearch.core.featurizers import IDENTITY, is_fitted
+from raysearch.core.hypothesis import Intervention, Unit, content_id, layer_path, to_plain
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.engine.patching.operations import KINDS, Featurized, Interchange, Operation, Placebo
+from raysearch.engine.patching.operations import KINDS, Featurized, Operation, Placebo
 from raysearch.errors import JobError, StoreError
 
 CACHE_BYTES = 256
 """So many are kept ready, those used last."""
 
-PLAIN = ("identity",)
+PLAIN = (IDENTITY.name,)
 """Featurizers whose features are coordinates of the vector itself: nothing is to be computed."""
 
 
@@ -56,12 +56,12 @@ class Featurizers:
         return kind
 
     def _featurized(self, intervention: Intervention, unit: Unit, width: int) -> Featurized:
-        if intervention.kind != Interchange.name:
+        if intervention.kind != "interchange":
             raise JobError(
-                f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning; "
-                f"use interchange"
+                f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning "
+                f"here; use interchange, or full or coordinates"
             )
-        if unit.subspace.featurizer in FITTED or intervention.fit is not None:
+        if is_fitted(unit.subspace.featurizer) or intervention.fit is not None:
             digest = intervention.fit
             assert digest is not None, "what is fit is fit before it is measured"
             assert len(intervention.units) == 1, "one unit is fit"
@@ -73,7 +73,7 @@ class Featurizers:
         if featurizer.width != width:
             raise JobError(
                 f"{unit.subspace.featurizer}: was made for vectors of {featurizer.width}, "
-                f"{unit.site.called} at "
+                f"{unit.site.description} at "
                 f"{unit.site.position!r} has {width}; use it where it was fit, on as many tokens"
             )
         self._ready.move_to_end(digest)
@@ -104,7 +104,7 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
     if wanted is None:
         return None
     for path in files:
-        place = Path(of_layer(path, unit.site.layer))
+        place = Path(layer_path(path, unit.site.layer))
         file = SaeFile.at(place) if place.is_file() else None
         if file is not None and file.digest == wanted:
             return file
@@ -118,4 +118,4 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:
     """The unit and its width alone, so that beside an estimate the same subspace is read; another
     one for the control of that name."""
-    return content_id([asdict(unit), intervention.control == "random_subspace", width])
+    return content_id([to_plain(unit), intervention.control == "random_subspace", width])

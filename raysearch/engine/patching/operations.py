@@ -9,6 +9,7 @@ elementwise over items, so that no result depends on company.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -18,10 +19,9 @@ from torch import Tensor
 
 from raysearch.engine.featurizers.featurizer import Featurizer
 
-ReplacementVectors = Literal["nothing", "source", "input", "noise"]
-"""What y is: absent; the activation of the source's run (the mean over sources, where there are
-several); the input of the unit's own module in the run itself; standard normal numbers, drawn from
-`seed` and from where they go."""
+ReplacementVectors = Literal["nothing", "source"]
+"""What y is: absent, or the activation of the source's run (the mean over sources, where there are
+several)."""
 
 Items = Float[Tensor, "item token feature"]
 
@@ -40,9 +40,8 @@ class Operation(Protocol):
 @dataclass(frozen=True, slots=True)
 class Interchange:
     """x ← y, where y is what the source's run has there: the interchange intervention (Geiger et
-    al., 2021)."""
+    al., 2021). With several sources y is their mean: mean ablation."""
 
-    name: ClassVar[str] = "interchange"
     lent: ClassVar[ReplacementVectors] = "source"
 
     def forward(self, base: Items, source: Items | None) -> Items:
@@ -58,97 +57,6 @@ class Zero:
 
     def forward(self, base: Items, source: Items | None) -> Items:
         return torch.zeros_like(base)
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """x ← (y₁ + … + yₙ)/n over the runs of n sources: mean ablation."""
-
-    lent: ClassVar[ReplacementVectors] = "source"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        assert source is not None
-        return source
-
-
-@dataclass(frozen=True, slots=True)
-class Resample:
-    """x ← y, where y is the run of an input drawn at random (whoever makes the row draws it):
-    resample ablation (Chan et al., 2022)."""
-
-    lent: ClassVar[ReplacementVectors] = "source"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        assert source is not None
-        return source
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """x ← x + s·y; with a `vector`, y is that vector at every token (steering), and nothing is
-    lent."""
-
-    scale: float = 1.0
-    vector: tuple[float, ...] | None = None
-
-    @property
-    def lent(self) -> ReplacementVectors:
-        return "source" if self.vector is None else "nothing"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        return base + self.scale * _given(source, self.vector, base)
-
-
-@dataclass(frozen=True, slots=True)
-class Subtract:
-    """x ← x - s·y; with a `vector`, y is that vector at every token, and nothing is lent."""
-
-    scale: float = 1.0
-    vector: tuple[float, ...] | None = None
-
-    @property
-    def lent(self) -> ReplacementVectors:
-        return "source" if self.vector is None else "nothing"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        return base - self.scale * _given(source, self.vector, base)
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """x ← x + s·ε, ε ~ N(0, 1) for each feature, drawn from `seed`, the base, the site and the
-    token: the same in any company."""
-
-    scale: float = 1.0
-    seed: int = 0
-    lent: ClassVar[ReplacementVectors] = "noise"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        assert source is not None
-        return base + self.scale * source
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """x ← c for a given vector c, of as many features as the unit."""
-
-    vector: tuple[float, ...]
-    lent: ClassVar[ReplacementVectors] = "nothing"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        return _given(None, self.vector, base).expand_as(base)
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """x ← the input of the unit's module in the same run, where the unit is the module's output:
-    the module is skipped."""
-
-    lent: ClassVar[ReplacementVectors] = "input"
-
-    def forward(self, base: Items, source: Items | None) -> Items:
-        assert source is not None
-        return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +98,10 @@ class Placebo:
 
     real: Operation
     seed: str
-    lent: ClassVar[ReplacementVectors] = "source"
+
+    @property
+    def lent(self) -> ReplacementVectors:
+        return self.real.lent
 
     def forward(self, base: Items, source: Items | None) -> Items:
         x = base.flatten(1).float()
@@ -202,23 +113,11 @@ class Placebo:
         return placed.to(base.dtype).view_as(base)
 
 
-KINDS = {
+KINDS: Mapping[str, type[Interchange | Zero]] = {
     "interchange": Interchange,
     "zero": Zero,
-    "mean": Mean,
-    "resample": Resample,
-    "add": Add,
-    "subtract": Subtract,
-    "noise": Noise,
-    "constant": Constant,
-    "skip": Skip,
-    "collect": Collect,
+    "mean": Interchange,
+    "resample": Interchange,
 }
-"""By the name that an intervention's `kind` has."""
-
-
-def _given(source: Tensor | None, vector: tuple[float, ...] | None, like: Tensor) -> Tensor:
-    if vector is not None:
-        return like.new_tensor(vector)
-    assert source is not None, "a kind that lends from a source is given one"
-    return source
+"""The formula of each operation, by the name that an intervention's `kind` has. A mean and a
+resample ablation interchange too: what differs is whose runs lend (build.py)."""

@@ -96,10 +96,7 @@ def edits(
         ]
     read_run = read_run or (lambda run, points: activations_in(network, hook_points, run, points))
     seen = {run: read_run(run, points) for run, points in sources_of([row]).items()}
-    owns = [
-        replacement_of(p, row.base, hook_points.at(p.point), lambda s: seen[s.run][s.point])
-        for p in row.patches
-    ]
+    owns = [replacement_of(p, lambda s: seen[s.run][s.point]) for p in row.patches]
     return [
         _write_edit(hook_points, patch, own) for patch, own in zip(row.patches, owns, strict=True)
     ]
@@ -178,8 +175,6 @@ def _write_edit(
         edited = activation.clone()
         chosen = slice(None) if columns is None else columns.to(activation.device)
         source = own if own is None else own[items].to(activation)
-        if patch.kind.lent == "input":
-            source = hook_call.input_like(activation)[0, at][:, chosen]
         new = patch.kind.forward(
             edited[0, at][:, chosen][None], None if source is None else source[None]
         )[0]

@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.make import to_bytes
-from raysearch.engine.training.recipe import Recipe
 from raysearch.errors import ResumeError
 
 LossPoint = tuple[int, float, float | None]
@@ -79,7 +79,7 @@ class Checkpoint:
             self.waited += 1
             self.stopped = 0 < patience <= self.waited
 
-    def to_bytes(self, recipe: Recipe) -> bytes:
+    def to_bytes(self, recipe: FitKeys) -> bytes:
         """Saves all that is needed to resume."""
         tensors = {f"featurizer.{name}": t for name, t in self.featurizer.state_dict().items()}
         moments_of = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
@@ -91,7 +91,7 @@ class Checkpoint:
             tensors["best"] = torch.frombuffer(bytearray(self.best), dtype=torch.uint8)
         facts = {
             "name": self.name,
-            "recipe": asdict(recipe),
+            "recipe": recipe.of_a_step,
             "step": self.step,
             "losses": self.losses,
             "points": self.points,
@@ -106,14 +106,14 @@ class Checkpoint:
             {"fit": canonical_json(facts)},
         )
 
-    def restore(self, state: bytes, recipe: Recipe) -> None:
+    def restore(self, state: bytes, recipe: FitKeys) -> None:
         """Restores what `to_bytes` saved. Raises: ResumeError for the state of another fit or
         recipe."""
         assert self.optimizer is not None, "what is not trained is not gone on with"
         tensors, facts = _read(state)
         if (facts["name"], facts["recipe"]) != (
             self.name,
-            json.loads(canonical_json(asdict(recipe))),
+            json.loads(canonical_json(recipe.of_a_step)),
         ):
             what = "recipe" if facts["name"] == self.name else f"fit ({facts['name']})"
             raise ResumeError(

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.make import to_bytes
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit import CollapsedError, DivergedError, FitOutcome, FitRequest
-from raysearch.engine.training.recipe import Recipe, set_rates
+from raysearch.engine.training.recipe import set_rates
 from raysearch.engine.training.training_rows import RowLoss, TrainingRow
 from raysearch.engine.training.unit import AnswerToken, CapturedUnit
 
@@ -103,12 +104,12 @@ class FitState:
         (unit,) = self.request.intervention.units
         size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
         return DivergedError(
-            f"{unit.subspace.featurizer}{size} of {unit.site.called} at {unit.site.position!r}, "
+            f"{unit.subspace.featurizer}{size} of {unit.site.description} at {unit.site.position!r}, "
             f"seed {self.request.seed}: "
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
         )
 
-    def has_collapsed(self, recipe: Recipe) -> bool:
+    def has_collapsed(self, recipe: FitKeys) -> bool:
         """Returns whether training is over and the best featurizer interchanges nothing, or
         everything."""
         return (
@@ -122,15 +123,14 @@ class FitState:
         found = ", ".join(
             f"{name} {value:g}" for name, value in (self.checkpoint.found or {}).items()
         )
-        what = f"{unit.subspace.featurizer} of {unit.site.called} at {unit.site.position!r}"
-        what += f", seed {self.request.seed}"
+        what = f"{unit.subspace.featurizer} of {unit.site.description} at {unit.site.position!r}, seed {self.request.seed}"
         return CollapsedError(
             f"{what}: collapsed ({found}), it interchanges nothing, or everything; try another "
             f"fit.temperature "
             f"(it began at {start:g}), fit.penalty or fit.boundary_learning_rate"
         )
 
-    def fit(self, recipe: Recipe) -> FitOutcome:
+    def fit(self, recipe: FitKeys) -> FitOutcome:
         """Returns the outcome so far."""
         checkpoint = self.checkpoint
         content, found, state = checkpoint.best, checkpoint.found, checkpoint.to_bytes(recipe)

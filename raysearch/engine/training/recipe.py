@@ -4,79 +4,30 @@ Invariants: a step is a function of the recipe, the step number, the seed and th
 where training started or paused: a fit can resume at any step.
 """
 
-import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
-from raysearch.core.choices import Loss, Optimizer, Schedule
+from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.featurizer import Featurizer
-from raysearch.errors import JobError
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Settings of training; a job's `fit` has their defaults.
-
-    `warmup`: share of steps in which the learning rate rises from 0. `validation`: share of fit
-    pairs held out for validation. `evaluate`: number of validations over the whole training;
-    `rungs`: steps at which seeds are compared, and so validated too. `patience`: stop after this
-    many validations without improvement (0: never). `boundary_learning_rate`: for parameters that
-    are a boundary. `weight_decay`: of adamw. `temperature`: initial temperature of a soft boundary
-    or mask, `penalty`: weight of its width in the loss (None: as published with the method).
-    """
-
-    steps: int
-    batch: int
-    learning_rate: float
-    optimizer: Optimizer
-    schedule: Schedule
-    warmup: float
-    loss: Loss
-    validation: float
-    evaluate: int
-    patience: int
-    boundary_learning_rate: float
-    weight_decay: float
-    temperature: float | None
-    penalty: float | None
-    rungs: tuple[int, ...]
-
-    def factor(self, step: int) -> float:
-        """Returns the factor of the learning rates in `step` (from 0), by the schedules of
-        transformers."""
-        warm = round(self.warmup * self.steps)
-        if step < warm:
-            return step / max(1, warm)
-        done = (step - warm) / max(1, self.steps - warm)
-        if self.schedule == "linear":
-            return 1.0 - done
-        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
-
-    def is_validated_after(self, step: int) -> bool:
-        """Returns whether a validation takes place after `step` steps."""
-        regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
-        return regular or step in self.rungs
-
-    def optimizer_of(self, featurizer: Featurizer) -> torch.optim.Optimizer:
-        """Returns a new optimiser of the featurizer's parameters; `factor` multiplies the rates of
-        its groups."""
-        groups = [
-            {"params": parameters, "lr": rate, "rate": rate}
-            for name, parameters in featurizer.parameter_groups().items()
-            for rate in [self.boundary_learning_rate if name == "boundary" else self.learning_rate]
-            if parameters
-        ]
-        if self.optimizer == "adam":
-            return torch.optim.Adam(groups)
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(groups)
-        raise JobError(f"{self.optimizer!r} is no optimizer; it may be adam, adamw or sgd")
+def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimizer:
+    """Returns a new optimizer of the featurizer's parameters; the `rate` of each of its groups is
+    what `set_rates` multiplies."""
+    groups = [
+        {"params": parameters, "lr": rate, "rate": rate}
+        for name, parameters in featurizer.parameter_groups().items()
+        for rate in [recipe.boundary_learning_rate if name == "boundary" else recipe.learning_rate]
+        if parameters
+    ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(groups)
 
 
 def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Encoded, Ids, Seed
-from raysearch.core.hypothesis import CLOSED_FORM, Intervention
+from raysearch.core.featurizers import is_closed_form, kind_of
+from raysearch.core.hypothesis import Intervention
 from raysearch.engine.featurizers.make import closed_form
 from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.trainer import Trainer
@@ -26,9 +27,7 @@ def fit_seeds(
 ) -> dict[str, FitOutcome | FitFault]:
     """Returns the outcome of each seed, by its key, after the steps [first, last). `tensors`:
     states to resume from and rotations to start within, by digest."""
-    closed = [
-        seed for seed in seeds if seed.intervention.units[0].subspace.featurizer in CLOSED_FORM
-    ]
+    closed = [s for s in seeds if is_closed_form(s.intervention.units[0].subspace.featurizer)]
     trained = [seed for seed in seeds if seed not in closed]
     requests = [
         FitRequest(s.intervention, s.seed, *(_named(d, tensors) for d in (s.state, s.start)))
@@ -73,7 +72,7 @@ def _computed(
         vectors, labels = trainer.activations(intervention, pairs)
         named = [at for at, label in enumerate(labels) if label is not None]
         subspace = intervention.units[0].subspace
-        if subspace.featurizer == "mean_difference":
+        if kind_of(subspace.featurizer).labelled:
             _check_classes(intervention, pairs)
             vectors, labels = vectors[named], tuple(labels[at] for at in named)
         featurizer = closed_form(subspace, vectors, labels)
@@ -90,7 +89,7 @@ def _check_classes(intervention: Intervention, pairs: Sequence[Encoded]) -> None
     answer it is the source's class; otherwise it depends on the base too, and class means would mix
     classes.
     """
-    variable = intervention.variable or ""
+    variable, name = intervention.variable or "", intervention.units[0].subspace.featurizer
     mixed = next(
         (
             p
@@ -101,7 +100,7 @@ def _check_classes(intervention: Intervention, pairs: Sequence[Encoded]) -> None
     )
     if mixed is not None:
         raise JobError(
-            f"mean_difference: the classes of {variable!r} are not told by the pairs: in pair "
+            f"{name}: the classes of {variable!r} are not told by the pairs: in pair "
             f"{mixed.index} its counterfactual is not the "
             "source's own answer, so it hangs on the base too; use it for a variable that is the "
             "answer, or use das"

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.events import Encoded, Ids
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
@@ -29,7 +30,7 @@ from raysearch.engine.training.checkpoint import Checkpoint
 from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
 from raysearch.engine.training.initialise import initialise
-from raysearch.engine.training.recipe import Recipe, batch_of, split_pairs
+from raysearch.engine.training.recipe import batch_of, optimizer_of, split_pairs
 from raysearch.engine.training.training_rows import RowLoss, RowRunner, TrainingRow
 from raysearch.engine.training.unit import (
     CapturedUnit,
@@ -56,7 +57,7 @@ class Trainer:
         hook_points: Components,
         executor: Executor,
         cache: ActivationCache,
-        recipe: Recipe,
+        recipe: FitKeys,
         tolerance: float,
         rows: RowLimit,
     ) -> None:
@@ -85,7 +86,7 @@ class Trainer:
             if not group.going:
                 break
             self._step(group, step)
-            if self._recipe.is_validated_after(step + 1):
+            if self._recipe.is_looked_at(step + 1):
                 self._validate(group)
         return self._finish(requests, group)
 
@@ -203,7 +204,7 @@ class Trainer:
         featurizer.to(self._network.device)
         name = f"intervention {requests.intervention.id}, seed {requests.seed}"
         checkpoint = Checkpoint(
-            name, featurizer, self._recipe.optimizer_of(featurizer) if given is None else None
+            name, featurizer, optimizer_of(self._recipe, featurizer) if given is None else None
         )
         if requests.state is not None:
             checkpoint.restore(requests.state, self._recipe)

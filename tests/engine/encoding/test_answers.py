@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from raysearch.causal import ONE_SOURCE, Pair
+from raysearch import Pair
+from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Encoded, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
-from raysearch.engine.encoding.prompt_format import PromptFormat
+from raysearch.core.prompt_format import PromptFormat
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.loading.load import LoadedModel
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError, PairsError

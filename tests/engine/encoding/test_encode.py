@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair
+from raysearch import Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE
 from raysearch.engine.encoding.encode import encode, encoding_digest
 from raysearch.engine.encoding.positions import every
 from raysearch.errors import ModelError, PairsError, PositionError

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair
+from raysearch import Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE
 from raysearch.core.events import Encoded, Measured, Task
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
 from raysearch.errors import PositionError
 from tests.engine.worlds import (

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from raysearch.causal import EVERY, ONE_SOURCE, Input, Pair, token
+from raysearch import Input, Pair
+from raysearch.causal import EVERY, ONE_SOURCE, token_name
 from raysearch.core.events import Encoded
+from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode, encoding_digest
-from raysearch.engine.encoding.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import letter_tokenizer
 
@@ -103,14 +104,14 @@ def test_tokens_by_index_are_counted_in_the_text_itself_whatever_stands_around_i
         assert e.base_positions[position] == e.source_positions[ONE_SOURCE][position]
         return [e.base[t] for t in e.base_positions[position]]
 
-    assert [at(token(i)) for i in range(len(own))] == [[id] for id in own]
-    assert token(len(own)) not in e.base_positions
+    assert [at(token_name(i)) for i in range(len(own))] == [[id] for id in own]
+    assert token_name(len(own)) not in e.base_positions
     assert (at("some"), at("p.last")) == ([own[0], own[3]], [own[-1]])
     assert e.base_positions["token_1"] == (list(e.base).index(own[0]) + 1,)
     with pytest.raises(
         PositionError, match=rf"there is no token {len(own)} .*'ab cd' has {len(own)}"
     ):
-        encode([of], tokenizer, [token(len(own))], ["v"], wording)
+        encode([of], tokenizer, [token_name(len(own))], ["v"], wording)
 
 
 def test_sequences_and_choices_are_of_the_reply() -> None:

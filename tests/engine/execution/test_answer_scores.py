@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Encoded, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.answer_scores import FARTHEST, Scoring, read_logits
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
 from raysearch.errors import JobError

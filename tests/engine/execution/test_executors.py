@@ -1,11 +1,8 @@
 """The fast paths against the oracle, on whatever may be asked: any family, component, kind,
 company, dtype."""
 
-import itertools
 import random
-from dataclasses import replace
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,19 +14,10 @@ from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import NEAR_TIE, predict
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import (
-    Add,
-    Collect,
-    Constant,
     Interchange,
-    Mean,
-    Noise,
     Operation,
-    Resample,
-    Skip,
-    Subtract,
     Zero,
 )
-from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source, swap
 from tests.engine.worlds import CONFIGS, VOCAB, World, logits_of, model_of, shared_world, world_of
 
@@ -78,15 +66,10 @@ class Asker:
     def patch(self, base: Ids, serial: float, point: Point | None = None) -> Patch:
         rng = self.rng
         point = point or self.point()
-        features, count = self.features(point)
+        features = self.features(point)
         ours = tuple(rng.sample(range(len(base)), rng.randint(1, min(3, len(base)))))
-        kind = self.kind(point, count)
-        if kind.lent != "source":
-            return Patch(point, ours, (), kind, features)
-        sources = [
-            self.source(point, features, ours, serial)
-            for _ in range(2 if isinstance(kind, Mean) else 1)
-        ]
+        kind, count = self.kind()
+        sources = [self.source(point, features, ours, serial) for _ in range(count)]
         return Patch(point, ours, tuple(sources), kind, features)
 
     def source(self, point: Point, features: FeatureIndices, ours: Ids, serial: float) -> Source:
@@ -102,58 +85,29 @@ class Asker:
         component = self.rng.choice(self.components)
         return Point(self.rng.choice(sorted(self.world.taps.of(component))), component)
 
-    def features(self, point: Point) -> tuple[FeatureIndices, int]:
-        """All, one head, some coordinates, or some of a head; and how many."""
+    def features(self, point: Point) -> FeatureIndices:
+        """All, one head, some coordinates, or some of a head."""
         rng, tap = self.rng, self.world.taps.at(point)
         width = tap.width // max(tap.heads, 1)
         start = width * rng.randrange(tap.heads) if tap.heads else 0
         match rng.choice(("all", "head", "some")):
             case "all":
-                return None, tap.width
+                return None
             case "head":
-                return range(start, start + width), width
+                return range(start, start + width)
             case _:
-                chosen = rng.sample(range(start, start + width), rng.randint(1, 4))
-                return tuple(chosen), len(chosen)
+                return tuple(rng.sample(range(start, start + width), rng.randint(1, 4)))
 
-    def kind(self, point: Point, count: int) -> Operation:
-        rng = self.rng
-        vector = tuple(rng.gauss(0, 1) for _ in range(count))
-        kinds: list[Operation] = [
-            *(3 * [Interchange()]),
-            Resample(),
-            Mean(),
-            Zero(),
-            Add(0.5),
-            Add(1.5, vector),
-            Subtract(
-                2.0
-            ),  # once itself would leave rounding alone, which a norm blows up: see below
-            Subtract(0.5, vector),
-            Noise(0.3, rng.randrange(2)),
-            Constant(vector),
-        ]
-        outputs = {"residual", "attention_output", "mlp_output"} - set(INNER.get(self.family, ()))
-        return rng.choice([*kinds, Skip(), Skip()] if point.component in outputs else kinds)
-
-
-def skips_what_was_written(row: Row) -> bool:
-    """Whether a block is skipped after something else was written to its output: see the test below
-    of this name."""
-    written: set[Point] = set()
-    for patch in row.patches:
-        if isinstance(patch.kind, Skip) and patch.point in written:
-            return True
-        written.add(patch.point)
-        if any(skips_what_was_written(source.run) for source in patch.sources):
-            return True
-    return False
+    def kind(self) -> tuple[Operation, int]:
+        """An operation, and how many sources it takes from."""
+        return self.rng.choice(
+            [*(5 * [(Interchange(), 1)]), *(3 * [(Interchange(), 2)]), *(2 * [(Zero(), 0)])]
+        )
 
 
 def asked(world: World, family: str, seed: int, count: int) -> list[Row]:
     asker = Asker(world, family, seed)
-    rows = dict.fromkeys(asker.row() for _ in range(count))
-    return [row for row in rows if not skips_what_was_written(row)]
+    return list(dict.fromkeys(asker.row() for _ in range(count)))
 
 
 @settings(max_examples=120, deadline=None)
@@ -220,33 +174,6 @@ def test_a_row_is_decided_alone_as_in_company_also_where_all_outputs_are_near_ti
     assert measured(world, rows) == [measured(world, [row])[0] for row in rows]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
-def test_noise_is_the_same_in_any_company_and_other_for_another_seed_base_or_place(
-    family: str,
-) -> None:
-    world, base, other = shared_world(family), (5, 6, 7, 8, 9), (10, 11, 12)
-
-    def noisy(seed: int, given: Ids = base, token: int = 1, layer: int = 0) -> Row:
-        return Row(given, (Patch(Point(layer, "residual"), (token,), kind=Noise(0.5, seed)),))
-
-    def noise(row: Row) -> torch.Tensor:
-        """What it adds, where it does."""
-        read = replace(row.patches[0], kind=Collect())
-        with_it, without = (
-            collect(world.network, world.taps, Row(row.base, patches))[0]
-            for patches in ((*row.patches, read), (read,))
-        )
-        return with_it - without
-
-    rows = [noisy(0), noisy(1), noisy(0, other), noisy(0, token=2), noisy(0, layer=1)]
-    for path in world.fast():
-        alone = logits_of(path, rows[:1])[0]
-        assert torch.allclose(logits_of(path, rows)[0], alone, atol=1e-4)
-        assert torch.allclose(alone, world.oracle(rows[0]), atol=1e-4)
-    for one, two in itertools.combinations(rows, 2):
-        assert (noise(one) - noise(two)).abs().max() > 0.1
-
-
 def test_positions_do_not_move_with_padding_or_company() -> None:
     """Absolute positions (GPT-2, OPT), rotary ones, ALiBi (BLOOM, MPT): texts of one to nine
     tokens, alone and together."""
@@ -265,42 +192,12 @@ def test_positions_do_not_move_with_padding_or_company() -> None:
 def test_patches_of_one_place_are_done_in_their_order() -> None:
     world, point = shared_world("llama"), Point(1, "residual")
     lend = Patch(point, (2,), (Source(Row((10, 11, 12, 13)), point, (1,)),))
-    add = Patch(point, (2,), kind=Add(vector=(1.0,) * 32))
-    skip = Patch(point, (2,), kind=Skip())
-    for patches in ((lend, add), (add, lend), (skip, lend), (skip, add), (lend, add, lend)):
+    some = Patch(point, (2,), (Source(Row((9, 8, 7)), point, (2,), range(8)),), features=range(8))
+    zero = Patch(point, (2,), kind=Zero())
+    for patches in ((lend, some), (some, lend), (zero, lend), (zero, some), (lend, some, lend)):
         row = Row((5, 6, 7, 8, 9), patches)
         last = Row(row.base, patches[-1:])
         wanted = world.oracle(row)
         assert torch.equal(wanted, world.oracle(last)) == (patches[-1] is lend)
         for path in world.fast():
             assert torch.allclose(logits_of(path, [row])[0], wanted, atol=1e-4)
-
-
-def test_a_block_that_is_skipped_after_something_was_written_to_it_is_skipped() -> None:
-    world, point = shared_world("llama"), Point(1, "residual")
-    lend = Patch(point, (2,), (Source(Row((10, 11, 12, 13)), point, (1,)),))
-    row = Row((5, 6, 7, 8, 9), (lend, Patch(point, (2,), kind=Skip())))
-    assert torch.equal(world.oracle(row), world.oracle(replace(row, patches=row.patches[1:])))
-    assert torch.allclose(logits_of(world.replayed(), [row])[0], world.oracle(row), atol=1e-4)
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_an_activation_less_that_of_the_same_prefix_is_left_to_the_oracle(family: str) -> None:
-    """Only rounding is left of it, which is other on each path: after a norm, logits differ by up
-    to 2."""
-    world, point, rng = shared_world(family), Point(0, "residual"), random.Random(0)
-    for path in world.fast():
-        oracle = PlainExecutor(world.network, world.taps)
-        measurer = Evaluator(path, oracle, world.captures(), RowLimit(16), NEAR_TIE["float32"])
-        items = []
-        for i in range(20):
-            base = tuple(rng.randrange(3, VOCAB) for _ in range(6))
-            source = Source(Row(base[:2]), point, (0,))
-            items.append(
-                RowRequest("less", 0, i, Row(base, (Patch(point, (0,), (source,), Subtract()),)))
-            )
-        outcome = measurer.measure(items)
-        assert not outcome.faults
-        for item in items:
-            (said,) = predict(world.oracle(item.row)[None])
-            assert outcome.predictions[item] == (said,)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, MixtralConfig
 
 from raysearch.core.events import Measured, Task
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.canonical import CanonicalRunner
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
-from raysearch.engine.execution.executors import PlainExecutor, cancels
+from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import (
     NEAR_TIE,
@@ -32,7 +33,6 @@ from raysearch.engine.execution.selfcheck import (
     select_executor,
     selfcheck_rows,
 )
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row, swap
 from raysearch.engine.replica import Replica
@@ -72,9 +72,7 @@ def half_world(family: str, dtype: str) -> World:
 @cache
 def settled_for(family: str, dtype: str, most: int) -> ExecutorChoice:
     world = half_world(family, dtype)
-    rows = [
-        row for seed in range(4) for row in asked(world, family, 1000 + seed, 6) if not cancels(row)
-    ]
+    rows = [row for seed in range(4) for row in asked(world, family, 1000 + seed, 6)]
     return select_executor(
         world.network, world.taps, selfcheck_rows(rows, world.layers), RowLimit(most), 2**30, dtype
     )

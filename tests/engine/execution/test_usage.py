@@ -1,17 +1,19 @@
 """What a replica says it has used: phases that add up, tokens, memory as the kernel has it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from raysearch.cluster.local_pool import open_replica
 from raysearch.core.events import Block, Measured, Task
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.memory import _share_of_host, memory_in_use
 from raysearch.engine.execution.usage import Memory, Usage, UsageMeter
-from raysearch.engine.model_runner import RunnerSettings
 from raysearch.engine.replica import Replica
 from tests.cluster.contract import at
-from tests.cluster.worlds import POSITIONS, VARIABLES, planted_work
+from tests.cluster.worlds import planted_work
 
 NOTHING = Memory(0, 0, 0.0, 0.0)
 
@@ -51,13 +53,9 @@ def _fail_within(meter: UsageMeter, clock: _Clock) -> None:
 
 
 def _replica(**settings: object) -> Replica:
-    from raysearch.engine.loading.load import ModelSource
-
     work = planted_work(test=8, holdout=0)
-    source = ModelSource(work.model, None, "float32", None)
-    return Replica.open(
-        source, work.pairs, POSITIONS, VARIABLES, "w", settings=RunnerSettings(**settings)
-    )  # type: ignore[arg-type]
+    spec = replace(work, settings=RunnerSettings(**settings))  # type: ignore[arg-type]
+    return open_replica(spec, "w", "cpu")
 
 
 @pytest.mark.parametrize(("plain", "path"), [(False, "replay"), (True, "plain")])

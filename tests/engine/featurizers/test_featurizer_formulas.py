@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raysearch.core.hypothesis import CLOSED_FORM, Subspace
+from raysearch.core.featurizers import names
+from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.linear import MeanDifference, Random
+from raysearch.engine.featurizers.linear import MeanDifference
 from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes, untrained
 from raysearch.engine.featurizers.mask import Mask
-from raysearch.engine.featurizers.rotation import Rotation, orthonormal
+from raysearch.engine.featurizers.rotation import Rotation, orthonormal, random_directions
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.featurizers.spans import LinearSubspace, unevenness
@@ -35,7 +36,7 @@ def test_a_rotation_moves_nothing_outside_of_its_span_and_all_within(
     width: int, seed: int, data: st.DataObject
 ) -> None:
     features = data.draw(st.integers(1, width))
-    rotation, (x, y) = Rotation.random(width, features, seeded(seed)), pair(width, seed)
+    rotation, (x, y) = Rotation(random_directions(width, features, seeded(seed))), pair(width, seed)
     with torch.no_grad():
         found, directions = rotation.interchange(x, y), rotation.directions
         outside = torch.eye(width) - directions @ directions.T
@@ -60,14 +61,12 @@ def test_orthonormal_columns_are_left_as_they_are(width: int, seed: int) -> None
 
 def test_random_directions_are_uniform_and_drawn_from_the_generator() -> None:
     shares = torch.stack(
-        [Random.draw(8, 2, seeded(seed)).directions.square().sum(1) for seed in range(400)]
+        [random_directions(8, 2, seeded(seed)).square().sum(1) for seed in range(400)]
     )
     assert near(shares.mean(0), torch.full((8,), 2 / 8), 0.04)  # k/d of any direction lies within
-    assert torch.equal(
-        Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(3)).directions
-    )
+    assert torch.equal(random_directions(8, 2, seeded(3)), random_directions(8, 2, seeded(3)))
     assert not torch.allclose(
-        Random.draw(8, 2, seeded(3)).directions, Random.draw(8, 2, seeded(4)).directions
+        random_directions(8, 2, seeded(3)), random_directions(8, 2, seeded(4))
     )
 
 
@@ -95,7 +94,7 @@ def sigmoid(value: float) -> float:
 def test_boundless_is_the_formula_of_the_paper(
     width: int, seed: int, boundary: float, progress: float
 ) -> None:
-    boundless = Boundless(Random.draw(width, width, seeded(seed)).directions, boundary)
+    boundless = Boundless(random_directions(width, width, seeded(seed)), boundary)
     boundless.anneal(progress)
     temperature, edge = 50 + (0.1 - 50) * progress, min(max(boundary, 1e-3), 1.0) * width
     m = [sigmoid(i / temperature) * sigmoid((edge - i) / temperature) for i in range(width)]
@@ -145,7 +144,7 @@ def test_a_boundary_beyond_the_width_comes_back() -> None:
 def test_a_boundary_over_k_directions_is_the_formula_of_causalab(
     width: int, features: int, seed: int, share: float, progress: float
 ) -> None:
-    directions = Random.draw(width, features, seeded(seed)).directions
+    directions = random_directions(width, features, seeded(seed))
     bounded, (x, y) = BoundlessRank(directions, share, weight=2.0), pair(width, seed)
     bounded.anneal(progress)
     temperature = 1 + (0.1 - 1) * progress
@@ -328,7 +327,7 @@ def test_the_mean_difference_of_classes_spans_their_means_about_the_grand_mean()
     assert near(largest(vectors)[0].abs(), found(vectors)[0][:, :1].abs())
 
 
-@pytest.mark.parametrize("name", CLOSED_FORM)
+@pytest.mark.parametrize("name", names("closed_form"))
 def test_directions_keep_their_sign_and_bits_and_none_is_made_up(name: str) -> None:
     vectors, labels = torch.randn((20, 5), generator=seeded(1)), [i % 3 for i in range(20)]
     one, other = (closed_form(Subspace(name), vectors, labels) for _ in range(2))

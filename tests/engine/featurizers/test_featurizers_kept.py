@@ -236,7 +236,7 @@ def told(tensors: dict[str, Tensor], **about: object) -> bytes:
         (safetensors.torch.save({}, {"featurizer": "{"}), "saved featurizer"),
         (safetensors.torch.save({}, {"featurizer": "[]"}), "saved featurizer"),
         (told({"directions": torch.eye(4, 2)}, format=2), "format 2, this version reads 1"),
-        (told({"directions": torch.eye(4, 2)}, name="magic"), "'magic' is missing or unknown"),
+        (told({"directions": torch.eye(4, 2)}, name="magic"), "'magic' is no featurizer"),
         (told({"directions": torch.eye(4, 2)}, width=5), "vectors of 4, said to be for 5"),
         (told({"vectors": torch.eye(4, 2)}), "'directions' is missing"),
         (told({"directions": torch.ones(4)}), r"directions of shape \(4,\)"),

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from raysearch.causal import ONE_SOURCE, Input, Pair, Stimulus
+from raysearch import Input, Pair
+from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.core.events import Block, Event, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.core.model_source import ModelSource
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode, encoding_digest
-from raysearch.engine.loading.factory import FactorySource, LoadedModule, look_at, module_digest
-from raysearch.engine.model_runner import RunnerSettings
+from raysearch.engine.loading.factory import LoadedModule, load_module, module_digest
 from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError, PairsError, PositionError, RaysearchError
 from tests.engine.worlds import word_tokenizer
@@ -372,23 +374,34 @@ def mine(tmp_path: Path) -> Path:
 
 def test_a_factory_is_found_in_a_file_or_a_package_and_called_in_each_replica(mine: Path) -> None:
     state = torch.random.get_rng_state()
-    one, two = (FactorySource(f"{mine}:net").load() for _ in range(2))
+    one, two = (load_module(ModelSource(f"{mine}:net", is_factory=True)) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)  # as it was, although the factory seeds
     assert one.module is not two.module
     assert one.digest == two.digest
     assert not one.module.training
     assert not any(p.requires_grad for p in one.module.parameters())
     for name in ("Net", "made"):
-        assert isinstance(FactorySource(f"{mine}:{name}").load().module, nn.Module)
-    assert isinstance(FactorySource("torch.nn:Identity").load().module, nn.Identity)
-    assert FactorySource(f"{mine}:net", "bfloat16").load().module[0].weight.dtype == torch.bfloat16
+        assert isinstance(
+            load_module(ModelSource(f"{mine}:{name}", is_factory=True)).module, nn.Module
+        )
+    assert isinstance(
+        load_module(ModelSource("torch.nn:Identity", is_factory=True)).module, nn.Identity
+    )
+    assert (
+        load_module(ModelSource(f"{mine}:net", dtype="bfloat16", is_factory=True))
+        .module[0]
+        .weight.dtype
+        == torch.bfloat16
+    )
 
 
 def test_the_digest_is_of_weights_and_code_and_not_of_the_dtype_asked(mine: Path) -> None:
-    before = FactorySource(f"{mine}:net").load().digest
-    assert FactorySource(f"{mine}:net", "bfloat16").load().digest == before
+    before = load_module(ModelSource(f"{mine}:net", is_factory=True)).digest
+    assert (
+        load_module(ModelSource(f"{mine}:net", dtype="bfloat16", is_factory=True)).digest == before
+    )
     mine.write_text(MINE.replace("manual_seed(3)", "manual_seed(4)"))
-    assert FactorySource(f"{mine}:net").load().digest != before
+    assert load_module(ModelSource(f"{mine}:net", is_factory=True)).digest != before
     a, b = nn.Linear(2, 2), nn.Linear(2, 2)
     assert module_digest(a) != module_digest(b)
     b.load_state_dict(a.state_dict())
@@ -423,21 +436,23 @@ def test_the_digest_is_of_weights_and_code_and_not_of_the_dtype_asked(mine: Path
 )
 def test_a_factory_that_gives_no_network_is_one_line(mine: Path, path: str, says: str) -> None:
     with pytest.raises(RaysearchError, match=says) as refused:
-        FactorySource(path.format(mine=mine, syntax=mine.with_name("syntax.py"))).load()
+        load_module(
+            ModelSource(path.format(mine=mine, syntax=mine.with_name("syntax.py")), is_factory=True)
+        )
     assert refused.value.exit_code == 2
     assert "\n" not in str(refused.value)
 
 
 def test_a_module_is_looked_at_without_a_replica(mine: Path) -> None:
-    looked = look_at(FactorySource(f"{mine}:net"), pairs_of(4))
+    looked = load_module(ModelSource(f"{mine}:net", is_factory=True)).summary(pairs_of(4))
     assert (looked.layers, looked.width, looked.path) == (2, 0, "batched")
     assert looked.weight_bytes == 4 * (4 * 8 + 8 + 8 * 3 + 3)
     assert looked.components[0].widths == (8, 3)
     assert len(looked.encode(pairs_of(4), (), ["x"])) == 12
     with pytest.raises(ModelError, match="Net does not run on pair 0: the base, a float32 tensor"):
-        look_at(FactorySource(f"{mine}:Net"), pairs_of(5))
+        load_module(ModelSource(f"{mine}:Net", is_factory=True)).summary(pairs_of(5))
     with pytest.raises(PairsError, match="there are no pairs"):
-        look_at(FactorySource(f"{mine}:Net"), ())
+        load_module(ModelSource(f"{mine}:Net", is_factory=True)).summary(())
 
 
 def test_a_language_models_class_is_known_by_what_it_can_do() -> None:

@@ -14,7 +14,8 @@ from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import raysearch as rs
-from raysearch.engine.loading.load import ModelSource, inspect_model, load
+from raysearch.core.model_source import ModelSource
+from raysearch.engine.loading.load import inspect_model, load
 from raysearch.engine.loading.side_files import unused
 from raysearch.errors import ModelError
 from tests.engine.worlds import model_of, word_tokenizer

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from raysearch.causal import Input, Pair
+from raysearch import Input, Pair
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.loading.factory import LoadedModule
-from raysearch.engine.model_runner import ModelRunner, RunnerSettings
+from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.oracle import oracle
 from raysearch.errors import RaysearchError

@@ -7,7 +7,7 @@ from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row, trials
-from raysearch.engine.patching.operations import Add, Noise, Skip, Subtract, Zero
+from raysearch.engine.patching.operations import Zero
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import (
     JobError,
@@ -142,22 +142,6 @@ def test_all_features_may_be_named_by_their_number() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "formula"),
-    [
-        ("zero", Zero()),
-        ("skip", Skip()),
-        ("noise", Noise()),
-        ("add", Add()),
-        ("subtract", Subtract()),
-    ],
-)
-def test_other_kinds_are_asked_for_by_their_name(kind: str, formula) -> None:
-    (patch,) = asked(Unit(HERE), kind=kind).patches
-    assert patch.kind == formula
-    assert bool(patch.sources) == (kind in ("add", "subtract"))
-
-
 def test_a_kind_that_lends_nothing_needs_no_source() -> None:
     assert asked(Unit(HERE), kind="zero", pair=PAIR) == Row(
         PAIR.base, (Patch(Point(0, "residual"), (2,), (), Zero()),)
@@ -208,7 +192,7 @@ def test_two_units_that_do_not_overlap_are_both_done(units: tuple[Unit, Unit]) -
         ((Unit(HERE), Unit(HERE)), "zero"),
         (
             (Unit(HERE, Subspace(coordinates=(1, 2))), Unit(HERE, Subspace(coordinates=(2, 3)))),
-            "noise",
+            "zero",
         ),
     ],
 )
@@ -253,9 +237,9 @@ def untouched():
                                       "least one"),
         ((Unit(HERE),), "swap", JobError, "'swap' is no kind of intervention; it may be "
                                           "interchange, zero, "),
-        ((Unit(HERE),), "mean", NotYetError, "a search cannot ask for mean yet; use interchange, "
-                                             "zero, "),
-        ((Unit(HERE),), "constant", NotYetError, "cannot ask for constant yet"),
+        ((Unit(HERE),), "mean", JobError, "a mean ablation takes from other inputs, and there are none here"),
+        ((Unit(HERE),), "constant", JobError, "'constant' is no kind of intervention; it may be "
+                                              "interchange, zero, mean, resample"),
         ((Unit(HERE, Subspace("das", 4)),), "interchange", JobError, "das is no plain subspace; "
                                                                      "there are no featurizers"),
         ((Unit(HERE, Subspace("identity", 4)),), "interchange", NotYetError, "4 of 32 features are "
@@ -329,16 +313,6 @@ def test_a_unit_must_say_which_of_several_sources_lends() -> None:
         asked(Unit(HERE), pair=PAIR)
     with pytest.raises(PairsError, match=r"pair 7: has 0 sources \(none\)"):
         asked(Unit(HERE), pair=Encoded(7, PAIR.base, {}, PAIR.base_positions, {}, {}, {}))
-
-
-@pytest.mark.parametrize(
-    "component", ["key", "value", "embedding", "head", "mlp_activation", "block_input"]
-)
-def test_a_skip_needs_a_module_that_puts_out_what_it_could_be_given(component: str) -> None:
-    """A key projection's input is wider than its output; an embedding's is ids; an input has
-    nothing to be skipped."""
-    with pytest.raises((JobError, ModelError)):
-        asked(Unit(Site(0, component, "here")), kind="skip")
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])

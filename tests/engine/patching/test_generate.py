@@ -8,7 +8,7 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.generate import Sampling, generate
-from raysearch.engine.patching.operations import Add, Zero
+from raysearch.engine.patching.operations import Interchange, Zero
 from raysearch.engine.patching.rows import Patch, Row, Source, swap
 from raysearch.errors import PositionError
 from tests.engine.worlds import model_of
@@ -105,7 +105,11 @@ def test_other_kinds_and_components_go_on_at_every_new_token() -> None:
     value = Point(0, "value")
     steered = Row(
         PROMPT,
-        (Patch(value, (3,), (Source(Row(SOURCE), value, (3,), range(8)),), Add(5.0), range(8)),),
+        (
+            Patch(
+                value, (3,), (Source(Row(SOURCE), value, (3,), range(8)),), Interchange(), range(8)
+            ),
+        ),
     )
     silenced = Row(PROMPT, (Patch(Point(1, "mlp_output"), (3,), (), Zero()),))
     for row in (steered, silenced):

@@ -12,7 +12,7 @@ from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.hooks import MisfiredHookError
 from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.operations import Collect, Mean, Operation, Resample
+from raysearch.engine.patching.operations import Collect, Operation
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import INTERCHANGE, Patch, Row, Source, swap
 from tests.engine.worlds import CONFIGS, LAYOUTS, World, logits_of, model_of, shared_world, world_of
@@ -63,19 +63,15 @@ def test_a_self_swap_is_a_no_op_bit_for_bit_at_every_component_layer_and_head(fa
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom"])
-def test_so_is_one_of_all_components_at_once_by_other_kinds_and_twice_over(family: str) -> None:
+def test_so_is_one_of_all_components_at_once_and_twice_over(family: str) -> None:
     world = shared_world(family)
-    rows = [
-        row
-        for component in world.components()
-        for row in taken_from_itself(world, component, kind=Resample())
-    ]
+    rows = [row for component in world.components() for row in taken_from_itself(world, component)]
     together = Row(BASE, tuple(patch for row in rows for patch in row.patches))
     assert torch.equal(world.oracle(together), world.plain(BASE))
     point = Point(1, "residual")
     itself = Source(Row(BASE), point, (2,))
     assert torch.equal(
-        world.oracle(Row(BASE, (Patch(point, (2,), (itself, itself), Mean()),))), world.plain(BASE)
+        world.oracle(Row(BASE, (Patch(point, (2,), (itself, itself)),))), world.plain(BASE)
     )
     serial = Source(together, point, (2,))
     assert torch.equal(world.oracle(Row(BASE, (Patch(point, (2,), (serial,)),))), world.plain(BASE))

@@ -18,6 +18,7 @@ from transformers import (
 
 from raysearch.causal import ONE_SOURCE, Stimulus
 from raysearch.core.events import Encoded, Ids
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import (
@@ -28,7 +29,7 @@ from raysearch.engine.execution.executors import (
 )
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.featurizers.make import from_bytes, untrained
-from raysearch.engine.featurizers.rotation import Rotation
+from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.patching.build import build_row
@@ -36,10 +37,9 @@ from raysearch.engine.patching.operations import Featurized
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import DivergedError, FitFault, FitOutcome, FitRequest
-from raysearch.engine.training.recipe import Recipe, batch_of, split_pairs
+from raysearch.engine.training.recipe import batch_of, split_pairs
 from raysearch.engine.training.trainer import Trainer
 from raysearch.errors import JobError, NotYetError, ResumeError
-from raysearch.job.keys import FitKeys
 from tests.engine.worlds import (
     VOCAB,
     World,
@@ -51,8 +51,14 @@ from tests.engine.worlds import (
     world_of,
 )
 
-USUAL = Recipe(**FitKeys().recipe)
-RECIPE = replace(USUAL, steps=6, batch=8, learning_rate=1e-2, evaluate=3)
+
+def changed(recipe: FitKeys, **keys: object) -> FitKeys:
+    """The recipe with some keys changed, also to what no job may ask for."""
+    return recipe.model_copy(update=keys)
+
+
+USUAL = FitKeys()
+RECIPE = changed(USUAL, steps=6, batch=8, learning_rate=1e-2, evaluate=3)
 PAIRS = encoded_pairs(0, 20, shortest=6, longest=6)
 
 
@@ -78,7 +84,7 @@ def rows_of(
 
 
 def trainer_on(
-    world: World, recipe: Recipe = RECIPE, path: str = "replay", rows: int = 64
+    world: World, recipe: FitKeys = RECIPE, path: str = "replay", rows: int = 64
 ) -> Trainer:
     captures = world.captures(rows, keys=path == "replay")
     ways: dict[str, Executor] = {
@@ -151,7 +157,7 @@ PLACES = (
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str, tokens: int) -> None:
     world = shared_world(family)
-    recipe = replace(
+    recipe = changed(
         USUAL,
         steps=1,
         batch=99,
@@ -285,7 +291,7 @@ class _Small:
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_pause_leaves_no_trace(optimizer, schedule) -> None:
-    recipe = replace(
+    recipe = changed(
         RECIPE, optimizer=optimizer, schedule=schedule, warmup=0.4, weight_decay=0.1, patience=5
     )
     for pause in (1, 4, 6):
@@ -304,7 +310,7 @@ def test_a_rotation_is_orthonormal_before_each_step_so_that_late_steps_turn_it_a
     asked = [
         FitRequest(Intervention((Unit(Site(1, "residual", "here"), subspace),), variable="x"), 0)
     ]
-    recipe = replace(RECIPE, steps=40, schedule="constant", warmup=0.0, evaluate=4)
+    recipe = changed(RECIPE, steps=40, schedule="constant", warmup=0.0, evaluate=4)
     (late,) = fits(trainer_on(shared_world("llama"), recipe), asked, 0, 40)
     off = (raw(late).norm(dim=0) - 1).abs().max()
     assert off <= recipe.learning_rate * fit_width(late) ** 0.5, (
@@ -317,7 +323,7 @@ def test_a_state_of_another_fit_is_refused() -> None:
     asked = [replace(COMPANY[1], state=fit.state), replace(COMPANY[0], state=b"nonsense" * 9)]
     faults = trainer_on(shared_world("llama")).fit(asked, PAIRS, rows_of(asked), 2, 4)
     assert [type(f.error) for f in faults if isinstance(f, FitFault)] == [ResumeError, ResumeError]
-    recipe = replace(RECIPE, learning_rate=0.5)
+    recipe = changed(RECIPE, learning_rate=0.5)
     with pytest.raises(ResumeError, match="recipe"):
         fits(
             trainer_on(shared_world("llama"), recipe), [replace(COMPANY[0], state=fit.state)], 2, 4
@@ -325,7 +331,7 @@ def test_a_state_of_another_fit_is_refused() -> None:
 
 
 def test_training_stops_when_it_does_not_get_better_and_stays_so() -> None:
-    recipe = replace(RECIPE, steps=12, evaluate=12, learning_rate=0.0, patience=2)
+    recipe = changed(RECIPE, steps=12, evaluate=12, learning_rate=0.0, patience=2)
     (fit,) = fits(trainer_on(shared_world("llama"), recipe), COMPANY[:1], 0, 12)
     assert (fit.step, fit.stopped, len(fit.points)) == (3, True, 3)
     (later,) = fits(
@@ -338,7 +344,7 @@ def test_rows_that_change_nothing_are_not_run_and_count_with_the_bases_loss() ->
     world = shared_world("llama")
     asked = FitRequest(das(1, 4, "first"), 0)
     pairs = [p if p.index % 2 else replace(p, sources={ONE_SOURCE: p.base}) for p in PAIRS[:6]]
-    recipe = replace(RECIPE, steps=1, batch=99, validation=0, evaluate=1)
+    recipe = changed(RECIPE, steps=1, batch=99, validation=0, evaluate=1)
     (fit,) = fits(trainer_on(world, recipe), [asked], 0, 1, pairs)
     targets = rows_of([asked], pairs)[asked.intervention.id]
     featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
@@ -359,7 +365,7 @@ def test_rows_that_change_nothing_are_not_run_and_count_with_the_bases_loss() ->
 def test_validation_is_over_change_pairs_that_are_not_trained_on() -> None:
     world, pairs = shared_world("llama"), encoded_pairs(1, 40, shortest=6, longest=6)
     asked = FitRequest(das(2, 16), 0)
-    recipe = replace(RECIPE, validation=0.5, evaluate=1, steps=3)
+    recipe = changed(RECIPE, validation=0.5, evaluate=1, steps=3)
     _, held = split_pairs([p.index for p in pairs], 0.5)
     said = {p.index: int(world.plain(p.sources[ONE_SOURCE]).argmax()) for p in pairs}
     pairs = [replace(p, answers={"base": (int(world.plain(p.base).argmax()),)}) for p in pairs]
@@ -388,7 +394,7 @@ def test_validation_of_sequences_is_what_greedy_decoding_gives() -> None:
     pairs = [
         replace(p, answers={**p.answers, "base": greedy(world, Row(p.base), 2)}) for p in pairs
     ]
-    trainer = trainer_on(world, replace(RECIPE, steps=6, validation=0.5, evaluate=1))
+    trainer = trainer_on(world, changed(RECIPE, steps=6, validation=0.5, evaluate=1))
     (fit,) = trainer.fit([FitRequest(intervention, 0)], pairs, {intervention.id: wanted}, 0, 6)
     assert isinstance(fit, FitOutcome)
     featurizer = from_bytes(fit.content)
@@ -413,7 +419,7 @@ def greedy(world: World, row: Row, tokens: int) -> Ids:
 
 def test_a_loss_of_one_token_is_refused_for_answers_of_several() -> None:
     asked = [FitRequest(das(1, 2), 0)]
-    trainer = trainer_on(shared_world("llama"), replace(RECIPE, loss="logit_difference"))
+    trainer = trainer_on(shared_world("llama"), changed(RECIPE, loss="logit_difference"))
     (fault,) = trainer.fit(asked, PAIRS, rows_of(asked, tokens=2), 0, 6)
     assert isinstance(fault, FitFault)
     assert (
@@ -443,7 +449,7 @@ def test_what_cannot_be_fit_is_said_and_the_others_go_on() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer) -> None:
     world = world_of(model_of("llama"))
-    recipe = replace(RECIPE, schedule="constant", warmup=0.0, optimizer=optimizer)
+    recipe = changed(RECIPE, schedule="constant", warmup=0.0, optimizer=optimizer)
     trainer = trainer_on(world, recipe)
     trainer_step = trainer._step
 
@@ -471,13 +477,13 @@ def test_a_fit_whose_rows_raise_takes_nobody_with_it() -> None:
     asked = [COMPANY[0], FitRequest(das(1, 3), 0), COMPANY[4]]
     targets = rows_of(asked)
     targets[asked[1].intervention.id][PAIRS[3].index] = (VOCAB + 7,)
-    good, bad, too = trainer_on(shared_world("llama"), replace(RECIPE, validation=0.0)).fit(
+    good, bad, too = trainer_on(shared_world("llama"), changed(RECIPE, validation=0.0)).fit(
         asked, PAIRS, targets, 0, 6
     )
     assert isinstance(bad, FitFault)
     assert isinstance(bad.error, IndexError)
     for one, fit in ((COMPANY[0], good), (COMPANY[4], too)):
-        (alone,) = fits(trainer_on(shared_world("llama"), replace(RECIPE, validation=0.0)), [one])
+        (alone,) = fits(trainer_on(shared_world("llama"), changed(RECIPE, validation=0.0)), [one])
         assert isinstance(fit, FitOutcome)
         assert torch.allclose(raw(fit), raw(alone), atol=1e-4)
 
@@ -601,11 +607,11 @@ def test_activations_of_distinct_inputs_with_the_labels_of_sources() -> None:
         for p in PAIRS[:5]
     ]
     pairs = [replace(p, counterfactual={"x": (p.index,)}) for p in pairs]
-    trainer = trainer_on(world, replace(RECIPE, validation=0.0))
+    trainer = trainer_on(world, changed(RECIPE, validation=0.0))
     vectors, labels = trainer.activations(das(1, 2), pairs)
     assert vectors.shape == (6, 32)
     assert labels == ((0,), None, None, None, None, None)
-    plain = trainer_on(world, replace(RECIPE, validation=0.0), "plain").activations(
+    plain = trainer_on(world, changed(RECIPE, validation=0.0), "plain").activations(
         das(1, 2), pairs
     )[0]
     assert torch.allclose(vectors, plain, atol=1e-5)
@@ -615,7 +621,7 @@ def test_a_featurizer_that_takes_no_steps_is_validated() -> None:
     trainer, asked = trainer_on(shared_world("llama")), COMPANY[:1]
     featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     (fit,) = trainer.validated([(asked[0].intervention, featurizer)], PAIRS, rows_of(asked))
-    still = trainer_on(shared_world("llama"), replace(RECIPE, learning_rate=0.0))
+    still = trainer_on(shared_world("llama"), changed(RECIPE, learning_rate=0.0))
     (trained,) = fits(still, asked)
     assert isinstance(fit, FitOutcome)
     assert (fit.content, fit.validation_iia, fit.validation_loss) == (
@@ -628,7 +634,7 @@ def test_rates_are_those_of_the_schedules_of_transformers() -> None:
         ("linear", get_linear_schedule_with_warmup),
         ("cosine", get_cosine_schedule_with_warmup),
     ):
-        recipe = replace(USUAL, steps=50, warmup=0.2, schedule=schedule)
+        recipe = changed(USUAL, steps=50, warmup=0.2, schedule=schedule)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         wanted = theirs(optimizer, 10, 50)
         for step in range(50):
@@ -639,8 +645,8 @@ def test_rates_are_those_of_the_schedules_of_transformers() -> None:
 
 def test_validation_is_run_as_often_as_asked_and_at_the_end() -> None:
     for steps, evaluate in ((400, 10), (7, 3), (3, 10), (5, 0)):
-        recipe = replace(USUAL, steps=steps, evaluate=evaluate)
-        looks = [step for step in range(1, steps + 1) if recipe.is_validated_after(step)]
+        recipe = changed(USUAL, steps=steps, evaluate=evaluate)
+        looks = [step for step in range(1, steps + 1) if recipe.is_looked_at(step)]
         assert len(looks) == min(steps, evaluate)
         assert steps in looks or not evaluate
 
@@ -671,7 +677,10 @@ def planted_world() -> tuple[World, Rotation, list[Encoded], dict[int, int]]:
     model = model_from(config)
     with torch.no_grad():
         model.lm_head.weight.mul_(4.0)
-    world, planted = world_of(model), Rotation.random(16, 8, torch.Generator().manual_seed(1))
+    world, planted = (
+        world_of(model),
+        Rotation(random_directions(16, 8, torch.Generator().manual_seed(1))),
+    )
     pairs, rows = encoded_pairs(5, 1200, shortest=3, longest=3), {}
     for pair in pairs:
         (patch,) = build_row(pair, residual((0, "last")), world.taps).patches
@@ -695,7 +704,7 @@ def test_a_planted_subspace_is_found() -> None:
     targets = {
         one.intervention.id: {index: (answer,) for index, answer in said.items()} for one in asked
     }
-    recipe = replace(USUAL, steps=200, batch=64, learning_rate=5e-2)
+    recipe = changed(USUAL, steps=200, batch=64, learning_rate=5e-2)
     eight, one = trainer_on(world, recipe, rows=128).fit(asked, pairs, targets, 0, 200)
     assert isinstance(eight, FitOutcome)
     assert isinstance(one, FitOutcome)
@@ -714,12 +723,12 @@ def test_within_a_larger_rotation_a_smaller_one_begins_far_better_than_at_random
     targets = {
         one.id: {index: (answer,) for index, answer in said.items()} for one in (large, small)
     }
-    recipe = replace(USUAL, steps=60, batch=64, learning_rate=5e-2)
+    recipe = changed(USUAL, steps=60, batch=64, learning_rate=5e-2)
     (found,) = trainer_on(world, recipe, rows=128).fit(
         [FitRequest(large, 0)], pairs, targets, 0, 60
     )
     assert isinstance(found, FitOutcome)
-    still = replace(recipe, learning_rate=0.0, evaluate=60)
+    still = changed(recipe, learning_rate=0.0, evaluate=60)
     begun = [
         FitRequest(small, 0),
         FitRequest(small, 0, start=found.content),

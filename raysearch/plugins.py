@@ -1,0 +1,71 @@
+"""What installed packages add to raysearch, by Python entry points.
+
+A package declares, for instance, in its pyproject.toml
+
+    [project.entry-points."raysearch.featurizers"]
+    twist = "my_package.twist:TWIST"
+
+Invariants: a name stands for one thing: two packages that claim it, or one that claims a name of
+raysearch itself, are refused; so is a package that cannot be imported.
+"""
+
+from collections.abc import Collection
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from raysearch.errors import JobError
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Returns the entry points of a group by name, in alphabetical order. Imports nothing."""
+    found = entry_points(group=group)
+    return {name: found[name] for name in sorted(found.names)}
+
+
+def package_of(point: EntryPoint) -> str:
+    """Returns the name and version of the package that declares an entry point."""
+    dist = point.dist
+    return "an installed package" if dist is None else f"{dist.name} {dist.version}"
+
+
+def load(group: str, name: str, key: str) -> Any:
+    """Imports what the entry point `name` of a group refers to. `key`: of the job, for errors.
+
+    Raises: JobError if no installed package declares it, or it cannot be imported.
+    """
+    point = installed(group).get(name)
+    if point is None:
+        raise JobError(f"{key}: no installed package has {name!r} (an entry point of {group})")
+    return _import(point, f"{key}: {name} of {package_of(point)}")
+
+
+def load_all(group: str, taken: Collection[str] = ()) -> dict[str, object]:
+    """Imports all that installed packages declare in a group; returns it by name, in order.
+
+    `taken`: the names that raysearch itself uses.
+
+    Raises: JobError, in one line that names the distribution, for a name that is used already or
+    an entry point that cannot be imported.
+    """
+    found: dict[str, object] = {}
+    owners = dict.fromkeys(taken, "raysearch")
+    for point in sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p))):
+        where = f"entry point {point.name!r} of {group} in {package_of(point)}"
+        if point.name in owners:
+            raise JobError(
+                f"{where}: {owners[point.name]} has one of that name; uninstall one of the two, or "
+                f"rename it there"
+            )
+        owners[point.name] = package_of(point)
+        found[point.name] = _import(point, where)
+    return found
+
+
+def _import(point: EntryPoint, where: str) -> Any:
+    try:
+        return point.load()
+    except Exception as e:
+        raise JobError(
+            f"{where}: {point.value} cannot be imported ({type(e).__name__}: {e}); mend or "
+            f"uninstall that package"
+        ) from e

@@ -1,0 +1,287 @@
+"""What a plan found, and its words.
+
+Invariants: an estimate is called one, and says what it is of; a measured figure says how much was
+measured.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raysearch.causal import Split
+from raysearch.core.pair_counts import UNREPORTED, PairCount
+from raysearch.job import Job
+from raysearch.runner.memory_estimate import MemoryEstimate
+from raysearch.runner.time_estimate import TimeEstimate
+from raysearch.stats.power import Power
+from raysearch.visible_text import visible
+
+_PATHS = {
+    "replay": "suffix replay, from the patch on; each replica proves it against plain forward "
+    "passes when it starts",
+    "batched": "batched full forward passes: this model is on tensors, takes no cache, or does not "
+    "say which logits to compute",
+}
+
+
+GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+"""True IIAs for which chances are told."""
+
+
+@dataclass(frozen=True, repr=False)
+class PlanReport:
+    """A job, checked as far as it can be without running it, and what it would do.
+
+    `path`: how the model is evaluated. `chooses`: how the proposer chooses, in words; `whole`: whether it tests the whole space.
+    `k`: hypotheses that the chance of a false accept is divided
+    by (None: an open-ended proposer). `sets`: explicit sets of units; `fits`: subspaces trained or
+    computed, seeds counted. `inputs`: distinct ones, of at most `longest` tokens. `change`: by
+    variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
+    the share that tells them apart. `powers`: chances of each verdict at the true IIAs of `GRID`,
+    and `seconds` of the search at each, by `calibration` (None: not measured).
+    """
+
+    job: Job
+    name: str
+    model: str
+    layers: int
+    path: str
+    weight_bytes: int
+    hypotheses: int
+    proposer: str
+    chooses: str
+    k: int | None
+    whole: bool
+    interventions: int
+    variables: tuple[str, ...]
+    positions: tuple[str, ...]
+    components: tuple[str, ...]
+    sites: tuple[str, ...]
+    sets: int
+    fits: int
+    claim: str
+    pairs: dict[Split, int]
+    inputs: int
+    longest: int
+    change: dict[str, float]
+    apart: dict[str, float]
+    powers: tuple[Power, ...]
+    memory: MemoryEstimate
+    dropped: tuple[PairCount, ...]
+    calibration: TimeEstimate | None
+    seconds: tuple[float, ...] | None
+    unused: tuple[str, ...] = ()
+
+    @property
+    def at_most(self) -> int:
+        """Interventions that are run, where every proposal is of another."""
+        return self.interventions if self.k is None else min(self.interventions, self.k)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it by name, as JSON has it."""
+        return {name: value for name, value in asdict(self).items() if name != "job"}
+
+    def __repr__(self) -> str:
+        return _text(self)
+
+
+def _text(facts: PlanReport) -> str:
+    job = facts.job
+    lines = [
+        f"{facts.name}: {facts.hypotheses} hypotheses",
+        f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
+        f"{_size(facts.weight_bytes)} of weights",
+        *(f"  left out    {line}" for line in facts.unused),
+        f"  path        {_PATHS[facts.path]}",
+        f"  variables   {', '.join(facts.variables)}",
+        f"  sites       {facts.interventions}: "
+        f"{'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
+        f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at "
+        f"hand{_beyond_words(facts)}, "
+        f"{job.pairs.test} and {job.pairs.holdout} "
+        f"wanted{' that the model solves' if job.pairs.solved_only else ''}; "
+        f"{facts.inputs} distinct inputs of at most {facts.longest} "
+        f"token{'s' * (facts.longest > 1)}",
+        *_training_words(facts, job),
+        f"  proposer    {facts.chooses}",
+        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
+        f"false accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} "
+        f"each",
+        "",
+        "share of test pairs on which a variable changes the answer",
+        *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
+    ]
+    lines += _dropped_words(facts)
+    if facts.apart:
+        lines += ["", "share of test pairs that tell two variables apart"]
+        lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
+    lines += ["", _powers_words(job)]
+    took = (
+        [""] * len(facts.powers)
+        if facts.seconds is None
+        else [f"  {_duration(s):>14}" for s in facts.seconds]
+    )
+    truth = "true IIA  " if job.test.score == "matches" else "true mean "
+    lines += [
+        f"{truth} P(accept)  P(reject)  P(undecided)  expected pairs"
+        + "  if all are so" * any(took)
+    ]
+    lines += [
+        f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  "
+        f"{p.pairs:14.0f}{time}"
+        for p, time in zip(facts.powers, took, strict=True)
+    ]
+    low, high = (
+        facts.at_most * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs))
+    )
+    all_are = facts.whole or facts.k == facts.at_most
+    over = "" if all_are else ", were all of the space tested"
+    lines += [
+        "",
+        f"model runs{over}: between {low:.0f} (all sites false) and {high:.0f} (all at the "
+        f"threshold), screening aside",
+        "",
+        *memory_words(facts.memory, job),
+        *_calibration_words(facts.calibration, job, _mixed(facts)),
+    ]
+    return "\n".join(map(visible, lines))
+
+
+def _dropped_words(facts: PlanReport) -> list[str]:
+    """A line for each variable and reason, the way out beside it; nothing where all pairs count."""
+    found: Counter[tuple[str, str, str, str]] = Counter()
+    for c in facts.dropped:
+        if c.reason not in UNREPORTED:
+            found[c.variable, c.split or "drawn", c.why, c.way_out] += c.pairs
+    lines = [
+        f"  {v}: {n} {split} pairs: {why} ({out})" for (v, split, why, out), n in found.items()
+    ]
+    return (
+        ["", "pairs that do not count, as far as it shows before the model is run", *lines]
+        if lines
+        else []
+    )
+
+
+def _mixed(facts: PlanReport) -> float:
+    """Seconds where one site in ten is true and the others are not."""
+    at = dict(zip(GRID, facts.seconds or (0.0,) * len(GRID), strict=True))
+    return 0.9 * at[0.1] + 0.1 * at[0.95]
+
+
+def _training_words(facts: PlanReport, job: Job) -> list[str]:
+    if not facts.fits:
+        return []
+    rungs = (
+        f", the hopeless dropped at {', '.join(map(str, job.fit.rungs))}" if job.fit.rungs else ""
+    )
+    warm = ", smaller das within larger" if job.fit.warm_start else ""
+    return [
+        f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with "
+        f"{job.fit.batch} pairs each{rungs}{warm}; "
+        f"{facts.pairs['fit']} fit pairs at hand, {job.pairs.fit} wanted"
+    ]
+
+
+def _sets_words(sets: int) -> list[str]:
+    return [f"{sets} explicit set{'s' * (sets > 1)} of units"] if sets else []
+
+
+def _beyond_words(facts: PlanReport) -> str:
+    """How many more were read, of which a search keeps no more than it can come to ask for."""
+    first = facts.variables[0]
+    more = sum(c.pairs for c in facts.dropped if c.variable == first and c.reason == "beyond")
+    return f" ({more} more were passed over)" if more else ""
+
+
+def _judged_words(job: Job) -> str:
+    return (
+        ""
+        if job.test.score == "matches"
+        else f"of the mean {job.test.score.replace('_', ' ')}, by betting; "
+    )
+
+
+def _powers_words(job: Job) -> str:
+    if job.test.score == "matches":
+        return "if every pair is solved and changes the answer:"
+    return (
+        "if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
+        "the most pairs; scores between are told "
+        "sooner):"
+    )
+
+
+def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
+    """Lines on a replica, a block and the search."""
+    kept = (
+        "resources.memory"
+        if job.resources.memory != "auto"
+        else "half of what is free, on a CPU 2 GiB, at most"
+    )
+    copies = (
+        f" (of these {_size(memory.copies)} float32 copies, where there is room)"
+        if memory.copies
+        else ""
+    )
+    training = "; training comes on top" if job.space.is_fitted else ""
+    return [
+        "memory, estimated by formula (raysearch/runner/memory_estimate.py)",
+        f"  replica     {_size(memory.replica)}: weights {_size(memory.weights)}{copies}, "
+        f"{_size(memory.kept)} of runs kept ({kept}), "
+        f"a batch of {job.resources.rows} rows {_size(memory.batch)}, libraries{training}",
+        f"  block       {_size(memory.block)}: {memory.inputs_of_block} inputs of its largest "
+        f"block, at most {_size(memory.run)} each; "
+        f"{_size(memory.inputs)} would hold all inputs",
+        f"  search      {_size(memory.driver)} of the driver",
+    ]
+
+
+def _calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> list[str]:
+    """Lines on what was measured, or how it would be. `mixed`: seconds where one site in ten is
+    true."""
+    if found is None:
+        return ["", "how long it takes: --calibrate measures a few tasks on this machine"]
+    replicas = job.resources.replicas
+    many = (
+        "one replica (as many as there is room for are started)"
+        if replicas == "auto"
+        else f"replicas: {replicas}"
+    )
+    trained = (
+        f", a step of one seed {_duration(found.a_step)} ({found.steps} timed)"
+        if found.steps
+        else ""
+    )
+    gpu = f" and {_size(found.gpu)} of its GPU" if found.gpu else ""
+    return [
+        "",
+        f"measured here, on one replica ({found.device}, {found.path}), while nothing else was "
+        f"asked of it",
+        f"  load        {_duration(found.load)}, with the check of its paths",
+        f"  took        an input {_duration(found.an_input)} ({found.inputs} timed), a row (a pair "
+        f"under an intervention) "
+        f"{_duration(found.a_row)} ({found.rows} timed){trained}",
+        f"  memory      {_size(found.process)} of the process{gpu} in the end",
+        f"The last column reckons from that for {many}: screening, training (no seed dropped), "
+        f"rows until the verdict, the holdout of "
+        "what is accepted; not Ray's start, nor pictures and the tracker at the end.",
+        f"where one site in ten is true (IIA 0.95) and the others are not (0.1): about "
+        f"{_duration(mixed)}",
+    ]
+
+
+def _size(amount: int) -> str:
+    """Of bytes: 0.53 GiB, 12 MiB, 4 KiB."""
+    if amount >= 2**28:
+        return f"{amount / 2**30:.2f} GiB"
+    return f"{amount / 2**20:.3g} MiB" if amount >= 2**19 else f"{amount / 2**10:.3g} KiB"
+
+
+def _duration(seconds: float) -> str:
+    """Of seconds: 3.4 ms, 51 s, 12 min, 3.2 h."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.{0 if seconds > 0.01 else 2}f} ms"
+    if seconds < 120:
+        return f"{seconds:.{0 if seconds > 10 else 1}f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

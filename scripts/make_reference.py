@@ -1,0 +1,184 @@
+"""Makes the pages of docs/reference/ that are read off the code: job keys, table columns, commands
+and public names.
+
+    python scripts/make_reference.py
+
+tests/test_reference.py holds the pages that are in the repository to what this makes today.
+"""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+
+import raysearch
+from raysearch.cli.main import cli
+from raysearch.job.schema import job_page
+from raysearch.store.schemas import PAIRS, TABLES
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+MADE = "Made from the code by `python scripts/make_reference.py`; do not edit.\n"
+WIDTH = 100
+
+
+def tables_page() -> str:
+    """Lists the columns of every table of a run, with type, unit and meaning."""
+    head = f"""# The tables of a run
+
+{MADE}
+A table is a folder `tables/NAME` of Parquet files; `pairs.parquet` lies beside `tables/`. The
+page on [the run folder](run-folder.md) says what else a run holds. Tables join by their ids.
+"""
+    return "\n".join([head, *(_table(name, s) for name, s in {"pairs": PAIRS, **TABLES}.items())])
+
+
+def commands_page() -> str:
+    """Shows the help of every command, as `--help` prints it."""
+    head = f"""# The command line
+
+{MADE}
+Results go to standard output, everything else to standard error. Every flag is also an
+environment variable: `RAYSEARCH_STORE` is `--store`, `RAYSEARCH_RESULTS_TOP` is `--top` of
+`results`. Only `--set` is none, so that no variable changes an answer.
+"""
+    return "\n".join([head, *_commands(cli, None, "raysearch")])
+
+
+def python_page() -> str:
+    """Shows every public name of the package as a stub: signature and docstring, no body."""
+    head = f"""# The Python interface
+
+{MADE}
+These are all public names; `import raysearch as rs` brings them. A name that is not here may
+change without notice.
+"""
+    names = [name for name in raysearch.__all__ if name != "__version__"]
+    return "\n".join(
+        [head, *(f"## `rs.{name}`\n\n```python\n{_stub(name)}```\n" for name in names)]
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "job-file.md": job_page,
+    "tables.md": tables_page,
+    "command-line.md": commands_page,
+    "python.md": python_page,
+}
+"""The pages by file name, and the functions that make them."""
+
+
+def main() -> None:
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
+
+
+def _table(name: str, schema: pa.Schema) -> str:
+    lines = [f"## `{name}`\n", "| column | type | unit | meaning |", "|---|---|---|---|"]
+    for field in schema:
+        about = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+        cells = (f"`{field.name}`", f"`{field.type}`", about.get("unit"), about.get("meaning"))
+        lines.append(f"| {' | '.join((c or '').replace('|', '&#124;') for c in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _commands(command: click.Command, above: click.Context | None, name: str) -> Iterator[str]:
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, info_name=name, parent=above, **settings)
+    yield f"## `{context.command_path}`\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    if isinstance(command, click.Group):
+        for below in sorted(command.commands):
+            yield from _commands(command.commands[below], context, below)
+
+
+def _stub(name: str) -> str:
+    value = getattr(raysearch, name)
+    if inspect.isclass(value) and value.__module__.startswith("raysearch."):
+        bases = [c for c in value.__mro__ if c.__module__.startswith("raysearch.")]
+        node = _definition(value)
+        assert isinstance(node, ast.ClassDef)
+        body = [line for c in bases for line in _public(_definition(c).body)]
+        node.body = [*_doc(node), *body] or [ast.Expr(ast.Constant(...))]
+        return _formatted(ast.unparse(node))
+    if inspect.isfunction(value):
+        return _formatted(ast.unparse(_without_body(_definition(value))))
+    return _formatted(_assignment(name))
+
+
+def _definition(value: Any) -> Any:
+    return ast.parse(inspect.getsource(value)).body[0]
+
+
+def _doc(node: Any) -> list[ast.stmt]:
+    return node.body[:1] if ast.get_docstring(node) else []
+
+
+def _public(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Fields with the words beneath them, and methods without their bodies."""
+    shown = False
+    for line in body:
+        if isinstance(line, ast.FunctionDef):
+            shown = not line.name.startswith("_") or line.name == "__init__"
+            if shown and "validator" not in ast.dump(ast.List(line.decorator_list)):
+                yield _without_body(line)
+            shown = False
+        elif isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            shown = not line.target.id.startswith("_")
+            if shown:
+                yield line
+        elif isinstance(line, ast.Expr) and shown:
+            yield line
+
+
+def _without_body(node: Any) -> Any:
+    public = [d for d in node.decorator_list if not getattr(d, "id", "").startswith("_")]
+    node.decorator_list = public
+    node.body = _doc(node) or [ast.Expr(ast.Constant(...))]
+    return node
+
+
+def _assignment(name: str) -> str:
+    """The line that defines a type alias, with the words beneath it."""
+    home = sys.modules[_home(name)]
+    lines = ast.parse(inspect.getsource(home)).body
+    for line, after in zip(lines, [*lines[1:], ast.Pass()], strict=True):
+        if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == name:
+            words = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            return "\n".join(ast.unparse(part) for part in ([line, after] if words else [line]))
+    raise AssertionError(f"no line defines {name}")
+
+
+def _home(name: str) -> str:
+    """The module whose source assigns `name`, below the one that exports it."""
+    for module in sorted(m for m in sys.modules if m.startswith("raysearch.causal.")):
+        if any(line.startswith(f"{name} = ") for line in _source(module)):
+            return module
+    raise AssertionError(f"no module assigns {name}")
+
+
+def _source(module: str) -> list[str]:
+    return inspect.getsource(sys.modules[module]).splitlines()
+
+
+def _formatted(code: str) -> str:
+    """Code as ruff writes it, so that no line is wider than a page."""
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--isolated",
+        "--line-length",
+        str(WIDTH),
+        "-",
+    ]
+    return subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    main()

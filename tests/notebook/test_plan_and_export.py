@@ -1,0 +1,84 @@
+"""A notebook plans, exports, syncs and looks at a run, as the command line does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import raysearch as rs
+from raysearch.cli.plan import plan_job
+from raysearch.errors import JobError, TrackingError
+from raysearch.job import Job
+from tests.cli.conftest import QUICKSTART
+
+SMALL = ("pairs.test=96", "pairs.holdout=4", "space.layers=[0, 1]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> rs.Run:
+    store = tmp_path_factory.mktemp("runs")
+    return rs.run(Job.load(QUICKSTART, SMALL), store=store, quiet=True)
+
+
+def test_a_plan_in_a_notebook_says_what_the_command_says() -> None:
+    planned = rs.plan(Job.load(QUICKSTART, SMALL))
+    assert repr(planned) == plan_job(QUICKSTART, SMALL, "text")
+    plain = json.loads(json.dumps(planned.plain()))
+    assert plain == json.loads(plan_job(QUICKSTART, SMALL, "json"))
+    assert planned.hypotheses == plain["hypotheses"] > 0
+
+
+def test_keys_go_over_those_of_the_job_and_an_unknown_one_is_refused() -> None:
+    planned = rs.plan(QUICKSTART, space={"layers": [0]}, pairs={"test": 24, "holdout": 4})
+    assert planned.hypotheses < rs.plan(QUICKSTART).hypotheses
+    with pytest.raises(JobError, match=r"'spaces' is no keyword of rs.plan; did you mean 'space'"):
+        rs.plan(QUICKSTART, spaces={})
+
+
+def test_a_model_given_as_an_object_is_planned_for_as_its_files_are() -> None:
+    job = Job.load(QUICKSTART, SMALL)
+    read = rs.Model.load(job.model.path)
+    given = rs.plan(job, model=read.given.language)
+    by_files = rs.plan(job)
+    assert given.powers == by_files.powers
+    assert given.memory == by_files.memory
+    assert (given.layers, given.path, given.inputs) == (
+        by_files.layers,
+        by_files.path,
+        by_files.inputs,
+    )
+
+
+@pytest.mark.parametrize("form", ["raysearch", "mib", "pyvene"])
+def test_an_accepted_hypothesis_is_exported_in_each_format(
+    run: rs.Run, tmp_path: Path, form: str
+) -> None:
+    accepted = run.results(accepted=True)
+    written = run.export(accepted["hypothesis"][0], tmp_path / "it", form)  # type: ignore[arg-type]
+    assert written
+    assert any(file.is_file() for file in (tmp_path / "it").rglob("*"))
+    if form == "raysearch":
+        saved = rs.load_intervention(written[0])
+        assert saved.intervention.id == accepted["intervention"][0]
+
+
+def test_what_is_no_format_or_names_no_hypothesis_is_refused(run: rs.Run, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="'onnx' is no format; it may be raysearch, mib, pyvene"):
+        run.export("0", tmp_path, "onnx")  # type: ignore[arg-type]
+    with pytest.raises(JobError, match="is of one hypothesis; give its id"):
+        run.export(None, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_says_how_it_stands(run: rs.Run) -> None:
+    assert "status    done" in run.status().splitlines()
+
+
+def test_a_run_is_reported_to_mlflow_afterwards(run: rs.Run, tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="MLflow was kept out of it"):
+        rs.sync(run)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    said = rs.sync(run, uri, children=1)
+    assert f"experiment raysearch/{run.job.name} at {uri}" in said
+    assert rs.sync(run.place) == said, "the run remembers its server, and is not reported twice"
+    assert f"mlflow    run {rs.Run.open(run.place).info.mlflow_run_id} at {uri}" in run.status()

@@ -1,0 +1,232 @@
+"""Featurizers of an installed package (tests/plugin_package, with a trained one, a computed one and
+a given one of its own mathematics): accepted by jobs, searched, kept, exported, resumed."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cli.conftest import ROOT, Shell
+from tests.command import environment
+
+pytestmark = pytest.mark.timeout(600)
+
+PACKAGE = Path(__file__).parent / "plugin_package"
+LOCAL = ["--pool", "local", "--tracking-uri", "none", "-q"]
+JOB: dict[str, Any] = {
+    "name": "twisted",
+    "model": {"path": str(ROOT / "jobs/planted/model")},
+    "problem": {"use": "raysearch.problems.add_three"},
+    "pairs": {"test": 60, "fit": 48, "holdout": 32},
+    "space": {
+        "variables": ["total"],
+        "layers": [3],
+        "positions": ["last"],
+        "subspaces": [
+            "first_half",
+            {"busiest": [48]},
+            {"mirror": {"sizes": [8, 16], "strength": 0.75}},
+        ],
+    },
+    "fit": {"steps": 24, "batch": 8, "learning_rate": 0.05, "seeds": [0], "evaluate": 4},
+    "test": {"threshold": 0.5},
+}
+MANY = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from raysearch.cli.main import main
+hypotheses = {}
+for command in json.loads(sys.argv.pop()):
+    command = [hypotheses.get(argument, argument) for argument in command]
+    sys.argv[1:], out, err = command, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as e:
+            code = e.code
+    if command[0] == "results":
+        hypotheses = {f"ID {row['featurizer']}": row["hypothesis"] for row in json.loads(out.getvalue())}
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+"""Calls several commands in one process, which is new: installed packages are looked for once.
+"ID NAME" stands for a hypothesis of that featurizer in the results that were printed last."""
+
+
+def _job(folder: Path, job: dict[str, Any] = JOB, name: str = "job.yaml") -> str:
+    (folder / name).write_text(yaml.safe_dump(job))
+    return str(folder / name)
+
+
+def _with(subspace: Any) -> dict[str, Any]:
+    return {**JOB, "space": {**JOB["space"], "subspaces": [subspace]}}
+
+
+def _commands(folder: Path, commands: list[list[str]], package: Path = PACKAGE) -> list[Any]:
+    """(exit code, stdout, stderr) of each command, with the package installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, json.dumps(commands)],
+        cwd=folder,
+        env=environment(PYTHONPATH=f"{package}:{ROOT}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A folder with a run that was killed in its fits and resumed, and what commands say of it."""
+    folder = tmp_path_factory.mktemp("twisted")
+    program = [sys.executable, "-c", MANY, json.dumps([["run", _job(folder), *LOCAL]])]
+    running = subprocess.Popen(program, cwd=folder, env=environment(PYTHONPATH=f"{PACKAGE}:{ROOT}"))
+    while b'"type":"fitted"' not in b"".join(
+        f.read_bytes() for f in folder.glob("runs/*/journal/*/*.jsonl")
+    ):
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    said = _commands(
+        folder,
+        [
+            ["resume", "latest", "--pool", "local", "-q"],
+            ["results", "latest", "-o", "json"],
+            ["export", "latest", "ID mirror", "--to", "mirror"],
+            ["export", "latest", "ID first_half", "--to", "first_half"],
+            ["export", "latest", "ID busiest", "--to", "busiest"],
+            ["run", _job(folder), *LOCAL, "--store", str(folder / "again")],
+            ["results", "latest", "--store", str(folder / "again"), "-o", "json"],
+        ],
+    )
+    assert [code for code, _, _ in said] == [0] * 7, said
+    return folder, said
+
+
+def test_a_search_finds_what_they_find_and_resumes_to_the_same(
+    found: tuple[Path, list[Any]],
+) -> None:
+    _, said = found
+    resumed, undisturbed = json.loads(said[1][1]), json.loads(said[6][1])
+    by_name = {(row["featurizer"], row["features"]): row for row in resumed}
+    assert by_name.keys() == {
+        ("first_half", None),
+        ("busiest", 48),
+        ("mirror", 8),
+        ("mirror", 16),
+    }
+    assert {"accept", "reject"} <= {row["verdict"] for row in resumed}
+    assert resumed == undisturbed
+    units = json.loads(by_name["mirror", 8]["units"])
+    assert json.loads(units[0]["subspace"]["options"]) == {"strength": 0.75}
+
+
+def test_an_export_says_what_it_is_and_computes_what_was_tested(
+    found: tuple[Path, list[Any]],
+) -> None:
+    folder, _ = found
+    readme = (folder / "mirror" / "README.md").read_text()
+    assert "- mirror: columns R of a product of reflections, s its strength" in readme
+    assert '`{"strength":0.75}`' in readme
+    assert (
+        "- first_half: The first half of the coordinates."
+        in (folder / "first_half" / "README.md").read_text()
+    )
+    script = (
+        "import sys, torch, raysearch as rs\n"
+        "f = rs.load_intervention(sys.argv[1]).featurizer\n"
+        "x, y = torch.randn(2, 5, 64)\n"
+        "r = f.directions.detach()\n"
+        "assert torch.allclose(f.interchange(x, y), x + 0.75 * (y - x) @ r @ r.T, atol=1e-5)\n"
+        "try:\n    f.orthonormal_directions()\n"
+        "except ValueError as e: print(type(f).__name__, e)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "mirror"], cwd=folder, env=environment(PYTHONPATH=f"{PACKAGE}:{ROOT}"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("Mirror mirror lets parts of features through"), done.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "plan"])
+def test_without_the_package_its_run_and_its_job_are_refused_in_one_line(
+    found: tuple[Path, list[Any]], command: str
+) -> None:
+    folder, _ = found
+    what = ["resume", "latest", "--pool", "local"] if command == "resume" else ["plan", "job.yaml"]
+    done = Shell(folder)(*what)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "space.subspaces.0" in done.stderr
+    assert "mirror" not in Shell(folder)("schema").stdout
+
+
+def test_a_mistake_in_a_job_gets_one_line_with_the_packages_words(tmp_path: Path) -> None:
+    jobs = {
+        "mirror": "space.subspaces.0: should be full, {coordinates: [0, 16]}, {das: [1, 4]}",
+        "{mirror: {sizes: [4], strength: 2}}": "space.subspaces.0.mirror.strength: input should be less than",
+        "{mirror: {sizes: [4], strong: 1}}": "did you mean 'strength'? allowed: strength, sizes",
+        "{mirror: {strength: 1}}": "space.subspaces.0.mirror.sizes: missing",
+        "{mirorr: {sizes: [4]}}": "space.subspaces.0.mirorr: unknown key; did you mean 'mirror'?",
+        "{busiest: [65]}": "busiest",
+    }
+    commands = []
+    for i, written in enumerate(jobs):
+        job = _with(yaml.safe_load(written))
+        commands.append(["run" if "65" in written else "plan", _job(tmp_path, job, f"{i}.yaml")])
+    commands[-1] += LOCAL
+    for (code, _, err), says in zip(_commands(tmp_path, commands), jobs.values(), strict=True):
+        assert code, says
+        assert says in err, err
+    shown = _commands(tmp_path, [["schema", "--markdown"]])[0][1]
+    assert "| `mirror` | a mapping, or null |" in shown
+    assert "first_half: The first half of the coordinates." in shown
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("das = twist:MIRROR", "entry point 'das' of raysearch.featurizers in raysearch-twist 0.1: "
+                               "raysearch has one of that name"),
+        ("full = twist:MIRROR", "raysearch has one of that name"),
+        ("mirror = twist:NOTHING", "in raysearch-twist 0.1: twist:NOTHING cannot be imported "
+                                   "(AttributeError"),
+        ("mirror = twist.none:X", "twist.none:X cannot be imported (ModuleNotFoundError"),
+        ("other = twist:MIRROR", "it must be a FeaturizerKind of raysearch.core.featurizers called "
+                                 "'other'"),
+        ("mirror = twist.maths:Mirror", "it must be a FeaturizerKind"),
+        ("copy = twist:COPY", "called 'copy'"),
+    ],
+)  # fmt: skip
+def test_a_package_that_cannot_be_taken_is_refused_in_one_line_that_names_it(
+    tmp_path: Path, entry: str, says: str
+) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(PACKAGE, package)
+    with (package / "twist" / "__init__.py").open("a") as file:
+        file.write("\nimport dataclasses\nCOPY = dataclasses.replace(MIRROR, name='copy')\n")
+    entries = package / "raysearch_twist-0.1.dist-info" / "entry_points.txt"
+    entries.write_text(f"[raysearch.featurizers]\n{entry}\n")
+    ((code, _, err),) = _commands(tmp_path, [["schema"]], package)
+    assert code == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_two_packages_that_claim_one_name_are_refused(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(PACKAGE, package)
+    other = package / "raysearch_other-2.dist-info"
+    shutil.copytree(package / "raysearch_twist-0.1.dist-info", other)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: raysearch-other\nVersion: 2\n")
+    ((code, _, err),) = _commands(tmp_path, [["schema"]], package)
+    assert code == 2
+    assert "in raysearch-twist 0.1: raysearch-other 2 has one of that name" in err
