@@ -136,7 +136,7 @@ class ActivationCache:
 
     @detached()
     def runs(self, rows: Iterable[Row]) -> dict[Row, CachedRun]:
-        """Returns each run with all wanted components; runs not in the cache are computed (again)."""
+        """Returns each run with all wanted components; missing ones are computed (again)."""
         wanted_rows = list(dict.fromkeys(rows))
         found: dict[Row, CachedRun] = {}
         for row in wanted_rows:

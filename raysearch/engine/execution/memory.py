@@ -68,7 +68,8 @@ def memory_in_use() -> Memory:
 
 
 def _share_of_host(cgroup: Path = CGROUP) -> float:
-    """Fraction of memory in use, of the container's limit if it has one. Page cache counts as free."""
+    """Returns the fraction of memory in use, of the container's limit if it has one. Page
+    cache counts as free."""
     machine = psutil.virtual_memory()
     limit = _number(cgroup / "memory.max")
     if limit is None or limit >= machine.total:

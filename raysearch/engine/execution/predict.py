@@ -59,7 +59,7 @@ class Prediction:
 
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
-    """Returns the prediction of each row. `among`: for each row the ids to choose from; empty: all."""
+    """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
     if any(among):
         logits = _among(logits, among)
     two = logits.topk(min(2, logits.shape[-1]), dim=-1).values

@@ -135,7 +135,7 @@ class Replay:
         runs: Mapping[Row, CachedRun],
         replacements: Replacements | None,
     ) -> Float[Tensor, "row suffix d_model"]:
-        """Computes the residual after the last layer. `rows` are in the order in which they enter."""
+        """Computes the residual after the last layer. `rows` are in order of entry."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
         entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}

@@ -1,8 +1,8 @@
 """PEFT adapters (LoRA and relatives): small changes of a base model, merged into its weights at
 loading.
 
-    adapter_config.json beside full weights      changes those weights
-    adapter_config.json alone                    changes the base that it names: a folder, or a hub id
+    adapter_config.json beside full weights   changes those weights
+    adapter_config.json alone                 changes the base that it names: a folder, or a hub id
 
 Invariants: the base is never loaded without its adapter: an adapter that cannot be merged entirely
 is refused; the result has the base's own class, so that every component is where it is in the base.

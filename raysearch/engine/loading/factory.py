@@ -52,8 +52,8 @@ NETWORK = CodeKind(
 
 
 def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":
-    """The module that the factory of `source` makes, on `device`. Raises: JobError, ModelError in
-    one line."""
+    """Calls the factory of `source` and moves the module to `device`. Raises: JobError, ModelError
+    in one line."""
     place, _, name = source.path.rpartition(":")
     with torch.random.fork_rng(devices=[]):
         module = _make(place, name)
@@ -105,7 +105,7 @@ class LoadedModule:
     def summary(
         self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
     ) -> ModelSummary:
-        """What the module is, by running it once on a pair. Raises: ModelError, PairsError."""
+        """Describes the module by running it once on a pair. Raises: ModelError, PairsError."""
         network, encode = self.open(pairs)
         taps = Components(network)
         return ModelSummary(

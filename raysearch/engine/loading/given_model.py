@@ -1,7 +1,7 @@
 """Models that the user has loaded: a language model with its tokenizer, or a torch module on
 tensors, searched in place.
 
-    GivenModel.of(model, tokenizer)      a causal language model of transformers (also one that peft has wrapped)
+    GivenModel.of(model, tokenizer)      a causal language model, also one wrapped by peft
     GivenModel.of(module)                any other torch module: a network on tensors
 
 Invariants: the model is used as it is, including dtype and device, and restored afterwards,

@@ -74,7 +74,7 @@ class LoadedModel:
     def summary(
         self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
     ) -> "ModelSummary":
-        """What the model is, by its shapes alone. Raises: ModelError."""
+        """Describes the model by its shapes alone. Raises: ModelError."""
         network = LanguageModel(self.model)
         taps, layers = Components(network), len(network.blocks)
         return ModelSummary(
@@ -355,7 +355,7 @@ def _read(
 def _tokenizer(
     source: ModelSource, adapter: Adapter | None, where: str, options: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer in the adapter's folder, if any, else the model's. Raises: ModelError."""
+    """Returns the adapter's own tokenizer, if any, else the model's. Raises: ModelError."""
     if adapter is not None and (adapter.place / "tokenizer_config.json").is_file():
         where, options = str(adapter.place), {}
     try:

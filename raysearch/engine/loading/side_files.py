@@ -1,10 +1,10 @@
 """Files beside a model's weights that change its outputs: loaded, refused, or reported. This module
 does not import torch.
 
-    adapter_config.json            a PEFT adapter, which engine/loading/adapter.py merges into its base
-    adapter_model.*, *lora*.bin    weights of an adapter without the configuration to apply them: refused
-    modules.json                   a sentence-transformers model, whose output is no next token: refused
-    auto_map, other weights        untrusted code, weights that nothing reads, adapters in subfolders: reported (`unused`)
+    adapter_config.json         a PEFT adapter, which loading/adapter.py merges into its base
+    adapter_model.*, *lora*.bin weights of an adapter without its configuration: refused
+    modules.json                a sentence-transformers model, whose output is no token: refused
+    auto_map, other weights     untrusted code, unread weights, adapters in subfolders: reported
 
 Invariants: nothing that would change an answer is ignored silently.
 """

@@ -20,7 +20,7 @@ their modules are called."""
 
 @dataclass(frozen=True, slots=True)
 class HeadCounts:
-    """`heads`: number of query heads; `groups`: number of key and value heads. 0 without attention."""
+    """`heads`: number of query heads; `groups`: of key and value heads. 0 without attention."""
 
     heads: int
     groups: int

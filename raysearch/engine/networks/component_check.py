@@ -145,7 +145,7 @@ def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) 
 
 
 def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
-    """Returns whether heads output their value, either exactly or each scaled as in the first row."""
+    """Returns whether heads output their value, exactly or each scaled as in the first row."""
     mix, value = seen.mix[[0, row]], own[[0, row]]
     if bool((mix - value).abs().max() <= seen.rounding * value.abs().max()):
         return True
@@ -200,7 +200,7 @@ class _Moves:
 def _moved(
     layer: int, seen: ProbedLayer, flips: Sequence[PatchedHeads], causal: bool
 ) -> Iterator[_Moves]:
-    """Yields the heads that change what they should. Raises: ModelError if anything else changes."""
+    """Yields the heads that change what they should. Raises: ModelError if more changes."""
     scale = seen.mix[0].abs().amax((0, 2), keepdim=True).clamp(min=1e-12)
     moves = (seen.mix - seen.mix[:1]).abs() / scale
     moved = (moves > seen.rounding).any(-1)  # row, token, head
@@ -287,7 +287,7 @@ def _of_heads(groups: Float[Tensor, "row token group d_head"], seen: ProbedLayer
 
 
 def _signed(shape: Sequence[int], seed: str) -> Float[Tensor, "head d_head"]:
-    """Draws numbers of magnitude 0.5 to 1.5 and random sign: ratios to them are well-conditioned."""
+    """Draws numbers of size 0.5 to 1.5 and random sign: ratios to them are well-conditioned."""
     generator = _generator(seed)
     return (0.5 + torch.rand(shape, generator=generator)) * torch.randint(
         0, 2, shape, generator=generator

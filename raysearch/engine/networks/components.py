@@ -246,7 +246,7 @@ class Components:
         return None
 
     def _path(self, module: nn.Module) -> str:
-        """Returns the dotted path of a module in a block, with {layer} for the number of the layer."""
+        """Returns the dotted path of a module in a block, with {layer} for the layer."""
         blocks = {id(block): at for at, block in enumerate(self._network.blocks)}
         paths = {id(m): path for path, m in self._network.module.named_modules()}
         path: str = paths.get(id(module), type(module).__name__)

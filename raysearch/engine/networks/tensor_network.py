@@ -1,8 +1,8 @@
 """Networks on tensors: an MLP, a vision transformer, a recurrent network; any module that takes one
 tensor and returns class logits.
 
-    TensorNetwork(model, example)                   finds the blocks: layers of a GRU or LSTM, its cells, or the module list
-    TensorNetwork(model, example, blocks="net")     takes the children of that module
+    TensorNetwork(model, example)                  finds them: layers of a GRU or LSTM, cells
+    TensorNetwork(model, example, blocks="net")    takes the children of that module
 
 If no blocks are found there are no layers, and components are named by the paths of their modules.
 

@@ -104,8 +104,8 @@ class FitState:
         (unit,) = self.request.intervention.units
         size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
         return DivergedError(
-            f"{unit.subspace.featurizer}{size} of {unit.site.description} at {unit.site.position!r}, "
-            f"seed {self.request.seed}: "
+            f"{unit.subspace.featurizer}{size} of {unit.site.description} at "
+            f"{unit.site.position!r}, seed {self.request.seed}: "
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
         )
 
@@ -123,7 +123,8 @@ class FitState:
         found = ", ".join(
             f"{name} {value:g}" for name, value in (self.checkpoint.found or {}).items()
         )
-        what = f"{unit.subspace.featurizer} of {unit.site.description} at {unit.site.position!r}, seed {self.request.seed}"
+        what = f"{unit.subspace.featurizer} of {unit.site.description} at {unit.site.position!r}"
+        what += f", seed {self.request.seed}"
         return CollapsedError(
             f"{what}: collapsed ({found}), it interchanges nothing, or everything; try another "
             f"fit.temperature "
