@@ -33,6 +33,9 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 os.environ["OMP_NUM_THREADS"] = "1"
 remember_environment()
 
+# Tensors are held against the shapes of their annotations (beartype). Before the engine is imported.
+install_import_hook(shapes.modules("raysearch.engine"), f"{shapes.__name__}.checked")
+
 pytest_plugins = ["tests.scheduling", "tests.timing"]
 
 settings.register_profile(

@@ -31,7 +31,7 @@ def example(name: str, to: Path) -> int:
     from raysearch.cli.terminal import say, tell
     from raysearch.errors import JobError, StoreError
     from raysearch.job import Job
-    from raysearch.storage.atomic_write import why, write_below
+    from raysearch.storage.atomic_write import reason_of, write_below
 
     job = EXAMPLES / f"{name}.yaml"
     model = EXAMPLES / Path(Job.load(job).model.path).relative_to(job.resolve().parent)
@@ -42,7 +42,7 @@ def example(name: str, to: Path) -> int:
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StoreError(f"{to}: cannot be made ({why(e)}); give --to another folder") from e
+        raise StoreError(f"{to}: cannot be made ({reason_of(e)}); give --to another folder") from e
     for path in (*sorted(model.iterdir()), job):
         write_below(to, path.relative_to(EXAMPLES).parts, path.read_bytes())
     for place in places:

@@ -72,8 +72,8 @@ def _check_is_text(pair: Pair) -> None:
     for name, given in {"base": pair.base, **pair.sources}.items():
         if given.stimulus is not None:
             raise PairsError(
-                f"pair {pair.index}: the {name} is {given.description}, and the model is a language "
-                f"model; give pairs of texts"
+                f"pair {pair.index}: the {name} is {given.description}, and the model is a "
+                f"language model; give pairs of texts"
             )
 
 

@@ -5,7 +5,7 @@ Invariants: plain is the canonical computation, by which an answer is defined.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,6 @@ from raysearch.engine.patching.rows import Patch, Row
 ExecutorName = Literal["replay", "batched", "plain"]
 
 
-@runtime_checkable
 class Executor(Protocol):
     """A way to run rows."""
 

@@ -106,7 +106,7 @@ class LoadedModule:
     def summary(
         self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
     ) -> ModelSummary:
-        """What the module is, by running it once on a pair. Raises: ModelError, PairsError."""
+        """Describes the module by running it once on a pair. Raises: ModelError, PairsError."""
         network, encode = self.open(pairs)
         taps = Components(network)
         return ModelSummary(

@@ -75,7 +75,7 @@ class LoadedModel:
     def summary(
         self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
     ) -> "ModelSummary":
-        """What the model is, by its shapes alone. Raises: ModelError."""
+        """Describes the model by its shapes alone. Raises: ModelError."""
         network = LanguageModel(self.model)
         taps, layers = Components(network), len(network.blocks)
         return ModelSummary(

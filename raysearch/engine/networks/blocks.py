@@ -1,4 +1,4 @@
-"""Where the blocks of a model are: one table of module names.
+"""Blocks of a model, found by one table of module names.
 
 Invariants: layers count from 0 in the order in which they run.
 """

@@ -63,8 +63,8 @@ class Copy:
 
 @dataclass(slots=True)
 class _ProductPlan:
-    """How a layer multiplies: in float32 from `least` rows on (None: never), with a `copy` of its
-    weights if one is held."""
+    """The plan of a layer's products: in float32 from `least` rows on (None: never), with a `copy`
+    of its weights if one is held."""
 
     least: int | None
     copy: Copy | None = None

@@ -77,7 +77,7 @@ def most_tokens(config: Mapping[str, Any]) -> int | None:
 
 
 class Stretch:
-    """How the rotary frequencies of a model depend on the length of its input."""
+    """The dependence of a model's rotary frequencies on the length of its input."""
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
         self._limit = stretch_limit(config)

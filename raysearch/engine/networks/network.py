@@ -13,7 +13,7 @@ alone; padding is on the left, is masked, and does not move position ids.
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -46,7 +46,6 @@ def tokens_of(given: ModelInput) -> int:
     return len(given) if isinstance(given, tuple) else 1
 
 
-@runtime_checkable
 class Network(Protocol):
     """A model with blocks."""
 
@@ -132,7 +131,6 @@ class Network(Protocol):
         ...
 
 
-@runtime_checkable
 class LoadedNetwork(Protocol):
     """A model in memory, either of texts or of tensors."""
 
@@ -166,7 +164,6 @@ class LoadedNetwork(Protocol):
         ...
 
 
-@runtime_checkable
 class Encoder(Protocol):
     """Turns pairs into inputs of the network, with `positions` (and "last") and the counterfactuals
     of `variables`."""

@@ -32,14 +32,14 @@ def build_row(
     intervention: Intervention,
     hook_points: Components,
     featurizers: Featurizers | None = None,
-    other: Encoded | None = None,
+    source_pair: Encoded | None = None,
     others: Sequence[Encoded] = (),
 ) -> Row:
     """Returns the row to run for `intervention` on `pair`. `featurizers`: needed for interventions
     on subspaces.
 
-    `other`: the pair whose sources replace the pair's own; in a self-swap the base is its own
-    source. `others`: the pairs whose bases a mean or resample ablation takes from.
+    `source_pair`: the pair whose sources replace the pair's own; in a self-swap the base is its own
+    source. `others`: pairs whose bases a mean or resample ablation reads.
 
     Raises: ModelError, PositionError, PairsError for a site or a source that does not exist;
     JobError for units that do not fit each other; NotYetError for what this version does not
@@ -56,7 +56,7 @@ def build_row(
             f"a {intervention.kind} ablation takes from other inputs, and there are none here; use "
             f"zero, or a search"
         )
-    inputs = _source_inputs(pair, intervention, other)
+    inputs = _source_inputs(pair, intervention, source_pair)
     patches = tuple(
         _patch(pair, unit, intervention, hook_points, featurizers, inputs, others)
         for unit in intervention.units
@@ -254,8 +254,8 @@ def _patch(
     )
     if ours != theirs:
         raise JobError(
-            f"{unit.site.description} has {ours} features, {source_site.description} {theirs}; take "
-            f"from a site of the same width"
+            f"{unit.site.description} has {ours} features, {source_site.description} {theirs}; "
+            f"take from a site of the same width"
         )
     run, positions = inputs[name]
     source_tokens = _tokens(

@@ -1,8 +1,8 @@
-"""Which kind an intervention's unit is: plain, of a subspace that was fit or is given, or a placebo
-for one of these.
+"""Operations of subspaces: plain, of a subspace that was trained or is given, or a placebo for one
+of these.
 
-Invariants: what was fit goes by the digest of its content; a random subspace is a function of the
-unit it stands at, the same on every replica.
+Invariants: trained featurizers are identified by the digest of their content; a random subspace is
+a function of its unit, the same on every replica.
 """
 
 from collections import OrderedDict
@@ -46,8 +46,8 @@ class Featurizers:
                 self._keep(digest, from_bytes(tensors[digest]), least=len(needed))
 
     def kind_of(self, intervention: Intervention, unit: Unit, width: int) -> Operation:
-        """What is done at `unit`, all tokens of which are one vector of `width` numbers. Raises:
-        JobError for what cannot be had."""
+        """Returns the operation at `unit`, all of whose tokens form one vector of `width` numbers.
+        Raises: JobError if it is impossible."""
         kind: Operation = KINDS[intervention.kind]()
         if unit.subspace.featurizer not in PLAIN:
             kind = self._featurized(intervention, unit, width)
@@ -89,9 +89,9 @@ class Featurizers:
 def drawn(
     intervention: Intervention, unit: Unit, width: int, files: Sequence[str] = ()
 ) -> Featurizer:
-    """What nobody fits: a function of the intervention, the unit and its width; of an autoencoder,
-    that of the one of `files` (paths, with `{layer}`) that the unit names. Raises: JobError;
-    StoreError where none of them is that one."""
+    """Returns a featurizer that needs no training: a function of the intervention, the unit and its
+    width; for an autoencoder the one of `files` (paths, with `{layer}`) that the unit names.
+    Raises: JobError; StoreError if none of them is that one."""
     seed = int(_drawn_from(intervention, unit, width), 16) % 2**63
     return untrained(
         unit.subspace, width, torch.Generator().manual_seed(seed), file=_file(unit, files)

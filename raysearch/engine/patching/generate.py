@@ -103,7 +103,7 @@ def generate(
 
 
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, next_edit: Edit | None) -> Edit:
-    """Applies `edit` to the prompt and `next_edit` to each new token."""
+    """Applies `edit` to the prompt and `again` to each new token."""
 
     def counted(
         activation: Float[Tensor, "row token width"], hook_call: HookCall

@@ -262,7 +262,9 @@ def test_a_mixture_of_experts_is_run_row_by_row_in_half_precision_and_says_why(
         rows = [swap(base, source, 1, (1,)) for base, source in texts(0, 6)]
         with caplog.at_level(logging.WARNING):
             assert (
-                select_executor(world.network, world.taps, rows, RowLimit(8), 2**28, name).path.name
+                select_executor(
+                    world.network, world.taps, rows, RowLimit(8), 2**28, name
+                ).executor.name
                 == expected
             )
     assert [r.message for r in caplog.records if "discrete choices" in r.message]
@@ -284,7 +286,9 @@ def test_a_path_that_is_wrong_and_not_only_rounded_is_refused(
     )
     with caplog.at_level(logging.WARNING):
         assert (
-            select_executor(world.network, world.taps, rows, RowLimit(64), 2**28, dtype).path.name
+            select_executor(
+                world.network, world.taps, rows, RowLimit(64), 2**28, dtype
+            ).executor.name
             == "plain"
         )
     assert "not the same as one run at a time" in caplog.text

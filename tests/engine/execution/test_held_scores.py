@@ -46,7 +46,7 @@ def asked_of(shift: float, scored: bool, dtype: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(type(world.network), "can_replay", False)
     return select_executor(
         world.network, world.taps, trial, RowLimit(8), 2**28, dtype, scoring=scoring
-    ).path.name
+    ).executor.name
 
 
 @pytest.mark.parametrize(
