@@ -212,21 +212,21 @@ def _store(uri: str) -> str:
 
 
 def _cluster(address: str | None) -> str:
-    from raysearch.cluster.connection_checks import cluster
+    from raysearch.cluster.connection_checks import check_cluster
 
-    return cluster(address or os.environ.get("RAY_ADDRESS"))
+    return check_cluster(address or os.environ.get("RAY_ADDRESS"))
 
 
 def _token() -> str:
-    from raysearch.cluster.connection_checks import token
+    from raysearch.cluster.connection_checks import check_token
 
-    return token()
+    return check_token()
 
 
 def _job_server() -> str:
-    from raysearch.cluster.connection_checks import job_server
+    from raysearch.cluster.connection_checks import check_job_server
 
-    return job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
+    return check_job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
 
 
 def _tracking(uri: str) -> str:

@@ -96,7 +96,7 @@ def stop_job(address: str, text: str) -> int:
     """Stops a job, waits until it has closed its books, and says how to go on."""
     server = JobServer(address)
     job = server.find(text)
-    if job.over:
+    if job.is_over:
         say(f"{job.id} is over already ({job.status})")
         return 0
     server.stop(job.id)
