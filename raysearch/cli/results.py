@@ -18,9 +18,9 @@ from rich.text import Text
 from raysearch.cli.terminal import PlainTable, console
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
-from raysearch.report.dropped_pairs import dropped
-from raysearch.report.results_table import SHOWN, WORDS, results
-from raysearch.report.unit_text import is_plain, places, words
+from raysearch.report.dropped_pairs import describe_dropped
+from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
+from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.storage.open import FolderLike
 from raysearch.visible_text import for_stream, visible
 
@@ -35,7 +35,7 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
     match output:
         case "table":
             left_out, terminal = (
-                dropped(run),
+                describe_dropped(run),
                 console(no_color),
             )  # read before anything is printed: it may be damaged
             print_table(table, terminal)
@@ -69,11 +69,11 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
     left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
     columns = [
         name
-        for name in SHOWN
+        for name in MAIN_COLUMNS
         if name not in left_out and (name in table.column_names or name in _SAID)
     ]
     for name in columns:
-        shown.column(name, right=name not in WORDS)
+        shown.column(name, right=name not in TEXT_COLUMNS)
     for row in rows:
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.row((_cell(row[name]) for name in columns), style)
@@ -99,7 +99,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
         if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))
     ]
     for name in (*columns, "accepted", *names):
-        shown.column(name, right=name not in WORDS)
+        shown.column(name, right=name not in TEXT_COLUMNS)
     for row, b in zip(rows, found, strict=True):
         own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
         cells = (
@@ -122,7 +122,7 @@ def _said(units: str) -> dict[str, str | None]:
     """What there is to say of the units beside layer, component, head and position."""
     if is_plain(units):
         return {"subspace": None, "units": None}
-    found = places(units)
+    found = unit_texts(units)
     if len(found) == 1 and not found[0].lender:
         return {"subspace": found[0].subspace, "units": None}
     return {"subspace": None, "units": words(units)}

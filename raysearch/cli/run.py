@@ -14,7 +14,7 @@ from raysearch.cli.results import print_controls, print_table
 from raysearch.cli.terminal import console, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
-from raysearch.report.control_comparison import beside
+from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import results
 from raysearch.report.run_facts import chart_facts
 from raysearch.runner import frontend as front
@@ -89,7 +89,7 @@ class _Terminal(ProgressDisplay):
             print_table(
                 accepted, stdout, title=f"Alignment: accepted hypotheses ({judged.name} {claim})"
             )
-            print_controls(beside(run.folder), stdout)
+            print_controls(compare_controls(run.folder), stdout)
         else:
             stdout.print("Alignment: no hypothesis was accepted.")
         if ended.snapshot.undecided:

@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
-from raysearch.report.labels import ScoreLabel, judged_of
-from raysearch.report.said import SAYS
+from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
 
@@ -40,7 +39,7 @@ class Summary:
     @property
     def judged(self) -> ScoreLabel:
         """What the test was on."""
-        return judged_of(self.job.model_dump())
+        return score_label(self.job.model_dump())
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -69,7 +68,7 @@ class Summary:
         found = Counter(self.results["verdict"].to_pylist())
         return ", ".join(
             f"{found[verdict]} {word}"
-            for verdict, word in SAYS.items()
+            for verdict, word in VERDICT_WORDS.items()
             if verdict or found[verdict]
         )
 

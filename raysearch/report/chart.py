@@ -1,6 +1,6 @@
-"""A chart of a page: a figure of plotly in the page's own look.
+"""Builds plotly figures in the look of the page.
 
-Invariants: readable as it is, on white; what a dark page changes is named in `meta`
+Invariants: readable without scripts, on white; `meta` names what a dark page changes
 (templates/script.js); nothing can be dragged.
 """
 
@@ -18,8 +18,11 @@ ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`figure`: JSON that stands safely in HTML (no "<", ">" or "/"). `width`: pixels at most;
-    `note`: said below it."""
+    """A titled plotly chart.
+
+    `figure`: JSON that is safe inside HTML (no "<", ">" or "/"); `width`: maximum in pixels;
+    `note`: text below it.
+    """
 
     title: str
     figure: str
@@ -28,12 +31,14 @@ class Chart:
 
 
 def literal(text: object) -> str:
-    """`text` for a figure, as it is: plotly reads a little HTML in every text. (Formulas it is told
-    not to read: templates/script.js.)"""
+    """Escapes `text` for a figure, since plotly interprets some HTML in every text.
+
+    templates/script.js stops it from interpreting formulas.
+    """
     return escape(visible(text), quote=False)
 
 
-def figure_of(*traces: Any) -> go.Figure:
+def build_figure(*traces: Any) -> go.Figure:
     figure = go.Figure(list(traces), go.Layout(template=go.layout.Template()))
     clear = "rgba(0,0,0,0)"
     figure.update_layout(

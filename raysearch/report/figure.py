@@ -1,8 +1,8 @@
-"""A matplotlib figure that a notebook shows without pyplot, whose import would choose a backend for
-the user.
+"""Provides a matplotlib figure for notebooks without pyplot, which would choose a backend for the
+user.
 
-Invariants: its texts are literal: no formula is read into a "$", no line break into a name; a
-character that no font here has is drawn as a box, and is nobody's warning.
+Invariants: texts are literal: a "$" starts no formula, and names contain no line breaks; a
+character without a font is drawn as a box, without a warning.
 """
 
 import importlib
@@ -26,16 +26,18 @@ _MORE_FONTS = (
     "Noto Emoji",
     "Unifont",
 )
-"""Asked in this order, where they are installed, for what matplotlib's own lacks."""
+"""Fallback fonts, tried in this order if installed."""
 
 
 class Picture(Figure):
-    """A figure that shows itself."""
+    """A figure that notebooks display as PNG."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if (
             "IPython" in sys.modules
-        ):  # to its end: matplotlib looks into it, and the thread of a tracker may be in the middle of its import
+            # completes the import: matplotlib inspects the module, while a tracker's thread may be
+            # importing it
+        ):
             importlib.import_module("IPython")
         super().__init__(*args, **options)
 
@@ -46,7 +48,7 @@ class Picture(Figure):
             super().draw(renderer)
 
     def get_tightbbox(self, *args: Any, **options: Any) -> Any:
-        """As matplotlib's, which measures texts before they are drawn."""
+        """Measures like matplotlib, with literal texts, before they are drawn."""
         self._make_literal()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -55,7 +57,8 @@ class Picture(Figure):
     def _make_literal(self) -> None:
         for axes in self.axes:
             for axis in (axes.xaxis, axes.yaxis):
-                axis.get_ticklabels()  # makes them, which else are made while they are drawn
+                # creates the labels, which otherwise appear only while drawing
+                axis.get_ticklabels()
         for text in self.findobj(Text):
             assert isinstance(text, Text)
             text.set_parse_math(False)
@@ -64,7 +67,7 @@ class Picture(Figure):
             text.set_fontfamily([*family, *(name for name in _more_fonts() if name not in family)])
 
     def png(self, dpi: int = 130) -> bytes:
-        """The picture as a file."""
+        """Returns the figure as a PNG file."""
         buffer = BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()

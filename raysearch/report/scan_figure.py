@@ -1,7 +1,7 @@
-"""A picture of a scan: layers upward, tokens across, colour = a logit difference around zero.
+"""Draws a scan: layers upward, tokens across, colour = a logit difference.
 
-Invariants: drawn without pyplot, as the heat maps; the colour's middle is zero, where the model
-leans to neither answer.
+Invariants: pyplot is not used, as in heat maps; the colour's middle is zero, where the model
+prefers neither answer.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from raysearch.report.figure import Picture
 from raysearch.visible_text import shorten, visible, visible_lines
 
 _LONGEST = 40
-"""Characters of a token."""
+"""Maximum of characters of a token."""
 
 
 def scan_picture(
@@ -24,8 +24,8 @@ def scan_picture(
     values: Sequence[Sequence[float]],
     words: Sequence[Sequence[str]],
 ) -> Picture:
-    """`values` by layer and token; `words` stand in the cells."""
-    reach = max((abs(v) for row in values for v in row), default=0.0) or 1.0
+    """Draws `values` by layer and token, with `words` as text in the cells."""
+    limit = max((abs(v) for row in values for v in row), default=0.0) or 1.0
     longest = max((len(shorten(w, _LONGEST)) for row in words for w in row), default=0)
     cell = max(0.62, 0.075 * longest)
     figure = Picture(
@@ -35,7 +35,7 @@ def scan_picture(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     image = axes.imshow(
-        values, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-reach, vmax=reach
+        values, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-limit, vmax=limit
     )
     axes.set_xticks(range(len(tokens)), [_token(token) for token in tokens], fontsize=8)
     axes.set_yticks(
@@ -46,7 +46,7 @@ def scan_picture(
     axes.set_title(visible_lines(title), fontsize=10, loc="left")
     for y, row in enumerate(words):
         for x, word in enumerate(row):
-            ink = "white" if abs(values[y][x]) > 0.6 * reach else "black"
+            ink = "white" if abs(values[y][x]) > 0.6 * limit else "black"
             axes.text(
                 x,
                 y,
@@ -61,7 +61,7 @@ def scan_picture(
 
 
 def _token(token: str) -> str:
-    """The base's token, and the source's beneath it where that is another."""
+    """Returns the base's token, with the source's below it if that differs."""
     lines = token.split("\n")
     both = lines if len(lines) == 2 and all(lines) else [token]
     return "\n".join(shorten(line.strip(" "), _LONGEST) or "␣" for line in both)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.control_comparison import beside
+from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_table
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike, open_folder
@@ -58,7 +58,7 @@ def accepted(run: FolderLike, most: int) -> list[AcceptedHypothesis]:
     fits = read_table(run, "fits").to_pylist()
     interventions = open_folder(run).at("interventions")
     found = []
-    for b in beside(run)[:most]:
+    for b in compare_controls(run)[:most]:
         row = b.row
         figures = {name: row[name] for name in _METRICS} | {
             f"control/{name}": iia for name, iia in b.iia.items()
