@@ -149,16 +149,16 @@ def _version(package: str) -> str | None:
 
 
 def _metadata() -> Any:
-    from raysearch.deploy.wheel import own
+    from raysearch.deploy.wheel import own_distribution
 
-    return own()
+    return own_distribution()
 
 
 def _raysearch() -> str:
     import raysearch
-    from raysearch.deploy.wheel import DISTRIBUTION, stranger
+    from raysearch.deploy.wheel import DISTRIBUTION, find_name_conflict
 
-    if (said := stranger()) is not None:
+    if (said := find_name_conflict()) is not None:
         raise RaysearchError(said)
     return f"{DISTRIBUTION} {raysearch.__version__}, from {Path(raysearch.__file__).parent}"
 

@@ -123,7 +123,7 @@ def _said(units: str) -> dict[str, str | None]:
     if is_plain(units):
         return {"subspace": None, "units": None}
     found = unit_texts(units)
-    if len(found) == 1 and not found[0].lender:
+    if len(found) == 1 and not found[0].source:
         return {"subspace": found[0].subspace, "units": None}
     return {"subspace": None, "units": words(units)}
 

@@ -85,7 +85,7 @@ class _Terminal(ProgressDisplay):
         )
         stdout = console(self._where.no_color)
         if accepted.num_rows:
-            judged = chart_facts(run.folder).judged
+            score = chart_facts(run.folder).judged
             print_table(
                 accepted, stdout, title=f"Alignment: accepted hypotheses ({judged.name} {claim})"
             )

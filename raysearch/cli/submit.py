@@ -18,7 +18,7 @@ from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
 from raysearch.cli.terminal import say, tell
 from raysearch.cluster.job_environment import ADDRESS_KEY
 from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobRequest, JobServer
-from raysearch.deploy.wheel import needs
+from raysearch.deploy.wheel import requirements
 from raysearch.errors import JobError, StoreError
 from raysearch.runner.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.storage.uris import without_credentials
@@ -139,7 +139,7 @@ def _order(
         variables=_variables(sending.env),
         package=package,
         modules=(Path(raysearch.__file__).parent,) if sent else (),
-        pip=needs() if sending.runtime == "pip" else (),
+        pip=requirements() if sending.runtime == "pip" else (),
     )
 
 
