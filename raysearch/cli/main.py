@@ -1,5 +1,4 @@
-"""`raysearch`: the commands of a search and their flags. What they do, and more commands, stand in
-the files beside.
+"""Defines the command `raysearch` with the commands of a search; others are in the files beside it.
 
 Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit
 code, ours a full traceback; nothing heavy is imported before it is needed.
@@ -50,18 +49,18 @@ def main() -> None:
     except RaysearchError as e:
         click.echo(f"raysearch: {e}", err=True)
         code = e.exit_code
-    except click.exceptions.Abort:  # what click makes of Ctrl-C before a search has begun
+    except click.exceptions.Abort:  # click's exception for Ctrl-C before a search has begun
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
         e.show(
             shown := io.StringIO()
-        )  # holds what was typed, which a script may have taken from anywhere
+        )  # holds the typed text, which a script may have taken from anywhere
         click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
     except (
         KeyboardInterrupt
-    ):  # before a search has begun; later it is asked for between turns (interrupt.py)
+    ):  # before a search has begun; later, interrupt.py handles it between steps
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     sys.exit(code or 0)

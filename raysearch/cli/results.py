@@ -1,7 +1,7 @@
-"""Results as people and programs read them: a table, JSON, JSON lines, CSV, Parquet.
+"""Prints results as a table, JSON, JSON lines, CSV or Parquet.
 
-Invariants: JSON is JSON: numbers that are not finite become null, an evidence that is certain among
-them.
+Invariants: JSON is valid: numbers that are not finite, such as the evidence of certainty, become
+null.
 """
 
 import io
@@ -25,11 +25,11 @@ from raysearch.storage.open import FolderLike
 from raysearch.visible_text import for_stream, visible
 
 _SAID = ("subspace", "units")
-"""Columns that `_said` makes."""
+"""Columns that `_said` adds."""
 
 
 def show_results(run: FolderLike, output: str, no_color: bool = False, **choice: Any) -> None:
-    """Writes the chosen results of a run to stdout. Raises: StoreError, JobError for a bad
+    """Writes the chosen results of a run to stdout. Raises: StoreError; JobError for a bad
     condition."""
     table = results(run, **choice)
     match output:
@@ -60,9 +60,11 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
 
 
 def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
-    """The columns that people look at first: component and verdict only where they differ between
-    the rows, head only where there is one, the reason where one failed, subspace and units only
-    where the columns before do not say them (units: several at once, or another source site)."""
+    """Prints the main columns, omitting those that say nothing.
+
+    Component and verdict are shown only where rows differ, head only if there is one, reason if one
+    failed, and subspace and units only where other columns do not determine them.
+    """
     shown = PlainTable(title)
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
     left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
@@ -81,14 +83,14 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
 
 
 def print_dropped(lines: Sequence[str], console: Console) -> None:
-    """Which pairs do not count, and why: a line for each variable of which some do not."""
+    """Prints which pairs do not count and why, one line each."""
     for line in lines:
         console.print(visible(f"pairs: {line}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_controls(found: Sequence[ControlComparison], console: Console) -> None:
-    """Each accepted hypothesis beside its controls; then a warning for each that a control does as
-    well as."""
+    """Prints each accepted hypothesis with its controls, and warns of each whose control does as
+    well."""
     shown = PlainTable("Controls (IIA)")
     names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
@@ -119,7 +121,7 @@ def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:
 
 
 def _said(units: str) -> dict[str, str | None]:
-    """What there is to say of the units beside layer, component, head and position."""
+    """Describes what layer, component, head and position do not say of the units."""
     if is_plain(units):
         return {"subspace": None, "units": None}
     found = unit_texts(units)

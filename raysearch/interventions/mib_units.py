@@ -55,7 +55,7 @@ def unit_name(intervention: Intervention) -> str:
 
 
 def check_alone(intervention: Intervention) -> None:
-    """Raises InexpressibleError unless one unit is interchanged with the same site of one source."""
+    """Raises InexpressibleError unless it interchanges one unit with the same site of a source."""
     if intervention.kind != "interchange" or intervention.control is not None:
         raise InexpressibleError(
             f"it is {intervention.control or intervention.kind}, and no plain interchange"

@@ -123,7 +123,7 @@ def test_heads_have_a_panel_of_their_own_for_each_position_and_everything_else_s
     rows += [_row(3, _at(3, "head"))]
     rows += [_row(4, _at(4, "head", 0), _at(4, "head", 1)), _row(None, _at(4), _at(5))]
     sites, first, second = panels("v", rows)
-    assert (sites.of, sites.axis, sites.layers, sites.left_out) == ((), "position", (3, 4), 1)
+    assert (sites.shared, sites.axis, sites.layers, sites.left_out) == ((), "position", (3, 4), 1)
     assert sites.labels == ("last\nresidual", "last\nhead", "last\nhead 0\n+ last\nhead 1")
     assert set(sites.cells) == {(0, 0), (1, 0), (0, 1), (1, 2)}
     assert [(p.shared, p.axis, p.layers, p.labels, p.left_out) for p in (first, second)] == [
