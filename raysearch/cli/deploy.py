@@ -144,7 +144,7 @@ def ray(job: Path, to: Path | None, **flags: Any) -> int:
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given: defaults stand in the dataclasses."""
+    """Returns the flags that were given; the dataclasses have the defaults."""
     return {name: value for name, value in flags.items() if value not in (None, ())}
 
 
@@ -168,8 +168,7 @@ def _give(settings: Any, target: str, to: Path | None) -> int:
 
 
 def _wheel(to: Path, target: str) -> list[Path]:
-    """Machines of one's own get raysearch as a wheel of the code that is here; other places have it
-    in their image, or installed."""
+    """Writes a wheel of the running code for `ray up`; other targets have it in their image."""
     if target != "ray":
         return []
     from raysearch.deploy.wheel import write_wheel

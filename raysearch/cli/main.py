@@ -39,7 +39,7 @@ may change an answer."""
 
 
 def main() -> None:
-    """The entry point: runs the command and turns what is raised into one line and an exit code."""
+    """Runs the command, and turns exceptions into one line and an exit code."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("raysearch: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -261,7 +261,7 @@ def results(
 
     signal.signal(
         signal.SIGPIPE, signal.SIG_DFL
-    )  # `results ... | head` ends as other tools of the shell do
+    )  # `results ... | head` ends like other shell tools
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity({"verbose": verbose})

@@ -224,7 +224,7 @@ class MlflowTracker:
         return client
 
     def _experiment_id(self, client: Any) -> str:
-        """Returns the experiment's id, creating it if missing; artifacts go beside a SQLite file."""
+        """Returns the experiment's id, creating it if missing, with artifacts by a SQLite file."""
         found = client.get_experiment_by_name(self._run.experiment)
         if found is not None:
             return str(found.experiment_id)
