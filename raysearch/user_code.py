@@ -119,8 +119,9 @@ def describe_code(key: str, place: str) -> str:
 
 
 def source_digest(place: str) -> str:
-    """Returns the SHA-256 (hex) of the file of "package.module" or "/path/file.py"; of nothing
-    where there is none."""
+    """Returns the SHA-256 (hex) of the file of "package.module" or "/path/file.py"; of no bytes if
+    there is none.
+    """
     source = source_file(place)
     return hashlib.sha256(b"" if source is None else source.read_bytes()).hexdigest()
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,33 @@ def test_errors_list_it_among_the_ready_problems(copy: Path) -> None:
     done = _plan(copy, "right_to_lef:problem")
     assert done.returncode == 2
     assert "raysearch.problems.right_to_left" in done.stderr
+
+
+def test_a_package_as_the_guide_has_it_adds_a_featurizer(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "how-to" / "extend-by-a-package.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    project = tomllib.loads(*re.findall(r"```toml\n(.*?)```", guide, re.DOTALL))["project"]
+    points = project["entry-points"]["raysearch.featurizers"]
+    (tmp_path / "halves.py").write_text(code)
+    info = tmp_path / "raysearch_halves-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[raysearch.featurizers]", *lines, ""]))
+    look = (
+        "import torch\n"
+        "from raysearch.core.featurizers import kind_of\n"
+        "from raysearch.core.hypothesis import Subspace\n"
+        "from raysearch.engine.featurizers.featurizer import Setting\n"
+        "from halves import FirstHalf\n"
+        "assert kind_of('first_half').is_word\n"
+        "made = FirstHalf.make(Setting(subspace=Subspace('first_half'), width=4))\n"
+        "print(made.interchange(torch.zeros(1, 4), torch.ones(1, 4)).tolist())"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", look], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[[1.0, 1.0, 0.0, 0.0]]", "")

@@ -13,7 +13,7 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.error_messages import keys_at
 from raysearch.job.keys import ModelKeys
-from raysearch.job.space_keys import in_order
+from raysearch.job.unit_keys import intervention_of
 
 SMALL = {
     "name": "x",
@@ -619,7 +619,7 @@ def test_units_alone_have_no_grid_beside_them_unless_a_key_of_the_grid_is_writte
 def test_what_is_the_same_has_one_form() -> None:
     def units(*given: dict[str, object]) -> tuple[Unit, ...]:
         (keys,) = Job.parse({**SMALL, "space": {"units": [list(given)]}}).space.units
-        return in_order(keys)
+        return intervention_of(keys).units
 
     one, two = {"layer": 2, "position": "a"}, {"layer": 1, "position": "last"}
     assert units(one, two) == units(two, one)

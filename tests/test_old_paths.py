@@ -17,7 +17,8 @@ from raysearch.errors import JobError
 from raysearch.problems import load_problem
 
 ROOT = Path(__file__).parents[1]
-USERS_PAGES = [p for p in (ROOT / "docs").rglob("*.md") if "decisions" not in p.parts]
+OF_DEVELOPERS = {"decisions", "extend-by-a-package.md"}
+USERS_PAGES = [p for p in (ROOT / "docs").rglob("*.md") if not OF_DEVELOPERS & set(p.parts)]
 OLD = {
     "raysearch.causal": (
         "CausalModel",

@@ -123,7 +123,7 @@ def test_a_search_finds_what_they_find_and_resumes_to_the_same(
         ("mirror", 8),
         ("mirror", 16),
     }
-    assert {row["verdict"] for row in resumed} == {"accept", "reject"}
+    assert {"accept", "reject"} <= {row["verdict"] for row in resumed}
     assert resumed == undisturbed
     units = json.loads(by_name["mirror", 8]["units"])
     assert json.loads(units[0]["subspace"]["options"]) == {"strength": 0.75}

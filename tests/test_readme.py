@@ -46,7 +46,8 @@ def _refused(words: list[str]) -> str:
     if isinstance(command, click.Group):
         return f"no command {rest[0]}" if rest and not rest[0].startswith("-") else ""
     try:
-        command.make_parser(click.Context(command)).parse_args(rest)
+        parent = click.Context(cli, **cli.context_settings)  # click keeps its -h
+        command.make_parser(click.Context(command, parent=parent)).parse_args(rest)
     except click.UsageError as e:
         return "" if e.message.endswith("requires an argument.") else e.message
     return ""

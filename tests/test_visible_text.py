@@ -20,7 +20,8 @@ from raysearch.cli.flags import completions
 from raysearch.cli.main import cli
 from raysearch.cli.terminal import PlainTable
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
-from raysearch.deploy.settings import Slurm, for_slurm
+from raysearch.deploy.launchers import Slurm
+from raysearch.deploy.settings import for_slurm
 from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import ModelOrigin
 from raysearch.interventions.saved import save_intervention

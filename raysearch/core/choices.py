@@ -1,4 +1,4 @@
-"""The words that a job chooses among, each list once, with what each means.
+"""The words that a job chooses among, each list once, with the meaning of each word.
 
 A job's keys, their schema and documentation, error texts and reports take the words from here.
 """
@@ -9,8 +9,21 @@ from typing import Any, Literal
 Loss = Literal["cross_entropy", "logit_difference"]
 Schedule = Literal["linear", "constant", "cosine"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+Compare = Literal["first_token", "sequence", "choices", "class"]
+COMPARISONS: Mapping[Compare, str] = {
+    "first_token": "the first token of a language model's answer",
+    "sequence": "all its tokens, of as many as the longest answer of the run has, decoded greedily "
+    "with the intervention in force",
+    "choices": "the best, by its first token, of the answers that each pair lists",
+    "class": "the class of a network on tensors",
+}
+"""What of an answer is compared."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
+
+Operation = Literal["interchange", "zero", "mean", "resample"]
+"""What is done to units: interchange puts in the source's activation; the others are ablations."""
 
 PairKinds = Literal["change", "both", "unfiltered"]
 PAIR_KINDS: Mapping[PairKinds, str] = {
@@ -18,7 +31,7 @@ PAIR_KINDS: Mapping[PairKinds, str] = {
     "both": "change pairs, and keep pairs (whose answer should stay) beside them: both must do",
     "unfiltered": "all pairs alike, changing or not",
 }
-"""Which pairs decide."""
+"""The pairs that decide."""
 
 ScoreName = Literal["logit_difference", "probability", "kl", "squared_error"]
 SCORES: Mapping[ScoreName, str] = {
@@ -27,7 +40,7 @@ SCORES: Mapping[ScoreName, str] = {
     "kl": "-ln of the probability",
     "squared_error": "from the counterfactual alone, summed over all answers",
 }
-"""What may be measured beside each output."""
+"""Scores that may be measured with each output."""
 
 TestedScore = Literal["matches", "probability", "logit_difference"]
 TESTED_SCORES: Mapping[TestedScore, str] = {
@@ -36,7 +49,7 @@ TESTED_SCORES: Mapping[TestedScore, str] = {
     "logit_difference": "the mean logit difference, on one scale from fit pairs, where 0 is as far "
     "for the base's answer as the model goes by itself, and 1 as far for the counterfactual",
 }
-"""What a test may be on."""
+"""Quantities that a test may be on."""
 
 
 def described(words: Mapping[Any, str]) -> str:

@@ -20,12 +20,12 @@ from raysearch.suggest import did_you_mean
 T = TypeVar("T")
 
 
-def to_plain(value: Any) -> Any:
+def to_json_values(value: Any) -> Any:
     """Returns a dataclass as the plain values that a JSON file of it holds: lists, no tuples."""
     return from_json(to_json(value))
 
 
-def from_plain(cls: type[T], raw: Any, where: str, way_out: str = "") -> T:
+def from_json_values(cls: type[T], raw: Any, where: str, way_out: str = "") -> T:
     """Returns the `cls` of plain JSON values; `where` names them in errors, and `way_out` ends
     these. Raises: StoreError."""
     try:

@@ -1,10 +1,11 @@
 """Controls: interventions whose IIA shows what a hypothesis's IIA is worth.
 
-Those of `HOLDOUT_CONTROLS` are measured on the holdout of every accepted hypothesis; those of `JOB_CONTROLS` are
-hypotheses that a job asks for (`controls`), of the accepted ones, judged by the same test.
+Those of `HOLDOUT_CONTROLS` are measured on the holdout of every accepted hypothesis. Those of
+`JOB_CONTROLS` are hypotheses of their own, made from accepted ones if the job asks for them
+(`controls`), and judged by the same test.
 
-Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels
-are a function of the pairs alone, the same on every machine.
+Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels are a
+function of the pairs alone, the same on every machine.
 """
 
 import random
@@ -72,6 +73,8 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
     A random subspace of the whole vector is the whole, and labels only matter for training.
     """
     intervention = replace(hypothesis.intervention, fit=None)
+    if intervention.is_ablation and name == "random_subspace":
+        return None
     if name == "random_subspace":
         units = tuple(_random_subspace(unit, size) for unit in intervention.units)
         sized = [unit for unit in units if unit is not None]

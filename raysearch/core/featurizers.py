@@ -1,8 +1,8 @@
-"""Featurizers as jobs, searches and readers know them: name, options, how each is made, its words.
+"""The list of featurizers: name, options, how each is made, and its description.
 
 The job schema, error texts, the README of an exported intervention, the docs, the engine and the
-search all read this list. The mathematics of each is one class of the engine, which
-`implementation` names. An installed package adds featurizers by entry points of the group
+search all read this list. The mathematics of each is one class of the engine, named by
+`implementation`. An installed package adds featurizers by entry points of the group
 `raysearch.featurizers`, each of which names a FeaturizerKind.
 
 Invariants: nothing here imports torch; a name stands for one featurizer.
@@ -21,7 +21,7 @@ from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.errors import JobError
 
 GROUP = "raysearch.featurizers"
-"""The group of entry points by which packages add featurizers."""
+"""Group of entry points by which packages add featurizers."""
 
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
@@ -42,7 +42,7 @@ class Options(Keys):
 
 
 class MaskOptions(Options):
-    """What a mask chooses from."""
+    """The features among which a mask chooses."""
 
     over: Literal["coordinates", "heads", "pca"] = Field(
         default="coordinates", description="Whose coordinates are masked, one by one."
@@ -84,33 +84,37 @@ class SaeOptions(Options):
 class FeaturizerKind:
     """One featurizer: what a job may ask of it, and how it is described.
 
-    A job writes its bare `name` where it has neither sizes nor options, `{name: [1, 4]}` where it
-    has sizes alone, and else `{name: {option: value}}`, with `sizes` among the options of a sized
+    A job writes its bare `name` if it has neither sizes nor options, `{name: [1, 4]}` if it has
+    sizes only, and otherwise `{name: {option: value}}`, with `sizes` among the options of a sized
     one.
     """
 
     name: str
     fitted: Literal["given", "closed_form", "trained"]
-    """given: made without pairs; closed_form: computed from activations on fit pairs; trained: in
-    steps on fit pairs, for one variable."""
+    """"given" is made without pairs, "closed_form" is computed from activations on fit pairs,
+    "trained" is trained in steps on fit pairs, for one variable.
+    """
     implementation: str
-    """Its class, "module:Class", a subclass of `raysearch.engine.featurizers.featurizer.Featurizer`."""
+    """Its class, "module:Class", a subclass of
+    `raysearch.engine.featurizers.featurizer.Featurizer`.
+    """
     summary: str
-    """What it is, for whoever writes a job."""
+    """Description for the author of a job."""
     formula: str = ""
-    """How it interchanges, for whoever reads an export: x is the base's vector, y the source's, of
-    all tokens of the unit."""
+    """Formula of its interchange, for the reader of an export: x is the base's vector, y the
+    source's, of all tokens of the unit.
+    """
     sized: bool = False
-    """Whether a job chooses how many features there are."""
+    """Whether a job chooses the number of features."""
     options: type[Options] | None = None
     example: str = ""
-    """What a job may write behind its name, where that is no list of sizes."""
+    """Example of what a job may write after its name, if that is no list of sizes."""
     labelled: bool = False
     """Whether it is computed from the class of each activation too."""
     nested: bool = False
-    """Whether training of a smaller one may begin within a larger one (`within` of its class)."""
+    """Whether training of a smaller one may start within a larger one (`within` of its class)."""
     indexed: bool = False
-    """Whether its features may be named one by one (`Subspace.coordinates`)."""
+    """Whether its features may be chosen by index (`Subspace.coordinates`)."""
 
     @property
     def is_fitted(self) -> bool:
@@ -123,7 +127,7 @@ class FeaturizerKind:
 
     @property
     def job_type(self) -> Any:
-        """The type of what a job writes behind the name."""
+        """Type of the value that a job writes after the name."""
         if self.options is None:
             return Sizes
         if not self.sized:
@@ -133,22 +137,24 @@ class FeaturizerKind:
         return create_model(self.options.__name__, __base__=self.options, __doc__=doc, sizes=sizes)
 
     def choices(self, written: Any) -> tuple[dict[str, Any], ...]:
-        """Returns the fields of `Subspace` that each subspace sets, of what a job writes behind
-        the name."""
+        """Returns the fields of `Subspace` that each subspace sets, from the value in a job."""
         if isinstance(written, Options):
             return written.choices()
         return tuple({"features": size} for size in written)
 
     def read_options(self, written: str | None) -> Options | None:
-        """Returns the options of a subspace, from `Subspace.options`. Raises: ValueError where
-        they do not fit."""
+        """Returns the options of a subspace, from `Subspace.options`.
+
+        Raises:
+            ValueError: they are invalid.
+        """
         if self.options is None or written is None:
             return None
         return self.options.model_validate_json(written)
 
     @property
     def in_a_job(self) -> str:
-        """How a job may write it, for errors and docs."""
+        """An example of how a job writes it, for errors and docs."""
         if self.is_word:
             return self.name
         return f"{{{self.name}: {self.example or ('[8]' if self.options is None else '{}')}}}"
@@ -162,7 +168,7 @@ IDENTITY = FeaturizerKind(
     summary="The vector as it is (full), or some of its coordinates.",
     indexed=True,
 )
-"""The only one that a job does not call by its name: it writes full, or coordinates."""
+"""The only featurizer that a job does not call by name: it writes full, or coordinates."""
 
 FEATURIZERS = (
     IDENTITY,
@@ -250,7 +256,7 @@ FEATURIZERS = (
         indexed=True,
     ),
 )
-"""The featurizers of raysearch itself, in the order in which docs and errors list them."""
+"""The featurizers of raysearch itself, in the order of docs and errors."""
 
 _OWN = {kind.name: kind for kind in FEATURIZERS}
 _RESERVED = {"full", "coordinates", *_OWN}
@@ -258,9 +264,10 @@ _RESERVED = {"full", "coordinates", *_OWN}
 
 @cache
 def featurizers() -> Mapping[str, FeaturizerKind]:
-    """Returns every featurizer by its name: those of raysearch, then those of installed packages.
+    """Returns every featurizer by name: those of raysearch, then those of installed packages.
 
-    Raises: JobError for a package whose featurizer cannot be taken.
+    Raises:
+        JobError: a package's featurizer is invalid.
     """
     found = plugins.load_all(GROUP, _RESERVED)
     for name, kind in found.items():
@@ -282,7 +289,11 @@ def _is_key(name: str) -> bool:
 
 
 def kind_of(name: str) -> FeaturizerKind:
-    """Returns the featurizer of that name. Raises: JobError where there is none."""
+    """Returns the featurizer of that name.
+
+    Raises:
+        JobError: there is none.
+    """
     kind = _OWN.get(name) or featurizers().get(name)
     if kind is None:
         raise JobError(f"{name!r} is no featurizer; use {', '.join(featurizers())}")
@@ -290,7 +301,7 @@ def kind_of(name: str) -> FeaturizerKind:
 
 
 def is_fitted(name: str) -> bool:
-    """Whether a featurizer is fit to pairs before anything can be measured with it."""
+    """Whether a featurizer must be fit to pairs before it can be measured."""
     return kind_of(name).is_fitted
 
 
@@ -305,6 +316,5 @@ def is_closed_form(name: str) -> bool:
 
 
 def names(fitted: str) -> list[str]:
-    """Returns the names of the featurizers that are made in one way, as `FeaturizerKind.fitted`
-    has it."""
+    """Returns the names of the featurizers with this value of `FeaturizerKind.fitted`."""
     return [kind.name for kind in featurizers().values() if kind.fitted == fitted]

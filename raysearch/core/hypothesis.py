@@ -93,7 +93,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """An interchange intervention: the units that are interchanged at once.
+    """An intervention: the units that are changed at once, by `kind` (an `Operation`).
 
     Args:
         control: the control that it stands for, if any.
@@ -107,6 +107,12 @@ class Intervention:
     control: str | None = None
     variable: str | None = None
     fit: str | None = None
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether it takes nothing from the pair's source. Its hypothesis is one of necessity: the
+        output is no longer the base's answer."""
+        return self.kind != "interchange"
 
     @property
     def is_fitted(self) -> bool:
@@ -176,8 +182,8 @@ def to_plain(value: Any) -> Any:
     """Does what `dataclasses.asdict` does for sites, subspaces, units and interventions, in a
     seventh of its time.
 
-    A search makes an id of every hypothesis, and a resumed one makes it twice. Options of a
-    subspace without any are left out, so that ids stay what they were before there were options.
+    A search makes an id of every hypothesis, and a resumed one makes it twice. A subspace without
+    options has no such field, so that ids are the same as before there were options.
     """
     if type(value) is tuple:
         return tuple([to_plain(v) for v in value])

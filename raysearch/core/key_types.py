@@ -1,7 +1,6 @@
-"""What the values of keys may be, whichever key it is: numbers in their ranges, lists without
-repetition.
+"""Types of values that many keys share: numbers in their ranges, lists without repetition.
 
-Invariants: true and false are no numbers; no number is beyond reason.
+Invariants: true and false are no numbers; every number has an upper bound.
 """
 
 from typing import Annotated, Any
@@ -19,8 +18,9 @@ class Keys(BaseModel):
 
 
 def at_most(most: int) -> AfterValidator:
-    """Refuses a number beyond reason, which would end in an overflow, or in a machine that draws or
-    lists for hours."""
+    """Refuses a larger number, which would end in an overflow, or in hours of drawing or
+    listing.
+    """
 
     def check(given: float) -> float:
         if given > most:
@@ -31,7 +31,7 @@ def at_most(most: int) -> AfterValidator:
 
 
 def each_once(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuses a list that names one twice."""
+    """Refuses a list that names something twice."""
     twice = next((name for name in given if given.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"names {twice!r} twice; name each once")
@@ -39,7 +39,7 @@ def each_once(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _no_truth(given: Any) -> Any:
-    """Refuses true and false, which Python takes for 1 and 0."""
+    """Refuses true and false, which Python treats as 1 and 0."""
     if isinstance(given, bool):
         raise PydanticKnownError("float_type")
     return given

@@ -6,9 +6,8 @@ is, and compares first tokens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-Compare = Literal["first_token", "sequence", "choices", "class"]
+from raysearch.core.choices import Compare
 
 
 @dataclass(frozen=True)

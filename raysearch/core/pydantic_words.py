@@ -1,7 +1,6 @@
-"""What pydantic finds wrong with a value, in words of ours: what it should be, without the names of
-our classes.
+"""Puts pydantic's errors in our words, without the names of our classes.
 
-Invariants: whatever was given is shown short, however long or deep it is.
+Invariants: a value is shown short, however long or deep it is.
 """
 
 import reprlib
@@ -40,13 +39,15 @@ _WORDS: Mapping[str, str] = {
 
 
 def in_words(error: ErrorDetails) -> str:
-    """What a value should be."""
+    """Returns what a value should be."""
     context = error.get("ctx", {})
     match error["type"]:
         case "too_short":
-            return f"should have at least {_items(context['min_length'])}, not {context['actual_length']}"
+            least, length = context["min_length"], context["actual_length"]
+            return f"should have at least {_items(least)}, not {length}"
         case "too_long":
-            return f"should have at most {_items(context['max_length'])}, not {context['actual_length']}"
+            most, length = context["max_length"], context["actual_length"]
+            return f"should have at most {_items(most)}, not {length}"
         case kind if kind in _WORDS:
             return _WORDS[kind]
     message = error["msg"]
@@ -63,6 +64,6 @@ _short.maxlevel, _short.maxlist, _short.maxdict, _short.maxlong = 4, 6, 6, 60
 
 
 def brief(value: Any) -> str:
-    """What was given, in at most 60 characters."""
+    """Shows a value in at most 60 characters."""
     text = _short.repr(value)
     return text if len(text) <= 60 else f"{text[:56]} ..."

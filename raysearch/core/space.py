@@ -99,7 +99,7 @@ class HypothesisSpace:
 
     variables: tuple[str, ...]
     grids: tuple[Grid, ...] = ()
-    sets: tuple[tuple[Unit, ...], ...] = ()
+    sets: tuple[Intervention, ...] = ()
 
     def __post_init__(self) -> None:
         components = [g.component for g in self.grids]
@@ -112,8 +112,7 @@ class HypothesisSpace:
         for grid in self.grids:
             for unit in grid:
                 yield Intervention((unit,))
-        for units in self.sets_outside_grids():
-            yield Intervention(units)
+        yield from self.sets_outside_grids()
 
     def __iter__(self) -> Iterator[Hypothesis]:
         for intervention in self.interventions():
@@ -124,7 +123,7 @@ class HypothesisSpace:
         take from.
         """
         for variable in self.variables:
-            if _takes_from_sources(variable, intervention.units):
+            if _takes_from_sources(variable, intervention):
                 yield Hypothesis(
                     variable,
                     replace(intervention, variable=variable)
@@ -145,22 +144,25 @@ class HypothesisSpace:
             for grid in self.grids
         )
         return gridded + sum(
-            _takes_from_sources(variable, units) for units in self.sets_outside_grids()
+            _takes_from_sources(variable, one) for one in self.sets_outside_grids()
         )
 
-    def sets_outside_grids(self) -> tuple[tuple[Unit, ...], ...]:
+    def sets_outside_grids(self) -> tuple[Intervention, ...]:
         """Returns the sets of units that no grid contains, each once, in their order."""
         sets = dict.fromkeys(self.sets)
         return tuple(
-            s for s in sets if not (len(s) == 1 and any(s[0] in grid for grid in self.grids))
+            s
+            for s in sets
+            if s.is_ablation
+            or not (len(s.units) == 1 and any(s.units[0] in grid for grid in self.grids))
         )
 
 
-def _takes_from_sources(variable: str, units: tuple[Unit, ...]) -> bool:
+def _takes_from_sources(variable: str, intervention: Intervention) -> bool:
     """Whether units take from exactly the sources that the variable names; true if it names
-    none.
+    none, and for an ablation, which takes from none.
     """
-    if not (wanted := named_sources(variable)):
+    if not (wanted := named_sources(variable)) or intervention.is_ablation:
         return True
-    sources = {unit.source for unit in units}
+    sources = {unit.source for unit in intervention.units}
     return None in sources or set(wanted) == sources

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raysearch.deploy.launchers import LAUNCHERS
 from raysearch.deploy.settings import FILES_FOLDER, DeploySettings
 from raysearch.storage.atomic_write import write_below
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-SHARED: Mapping[str, tuple[str, ...]] = {"compose": ("prometheus", "grafana")}
-"""Additional template folders of a target."""
 
 RAY_VERSION = "2.60.0"
 """The Ray version of the image (constraints.txt), which KubeRay requires."""
@@ -77,7 +75,7 @@ def _values(settings: DeploySettings) -> dict[str, object]:
 
 def _files(target: str) -> Iterator[Path]:
     """Yields the templates of a target; names that begin with "_" are included by others."""
-    for folder in (target, *SHARED.get(target, ())):
+    for folder in (target, *LAUNCHERS[target].shared):
         yield from sorted(
             p for p in (TEMPLATES / folder).rglob("*") if p.is_file() and not p.name.startswith("_")
         )

@@ -1,7 +1,7 @@
-"""Computes the template values from a job and the options of the target cluster.
+"""Computes the template values from a job and a launcher's options, by a function `for_NAME` each.
 
-Invariants: each default is written once, in a dataclass here; nothing here is secret; a file of the
-job that the cluster could not reach is refused in one line, before anything is written.
+Invariants: nothing here is secret; a file of the job that the cluster could not reach is refused in
+one line, before anything is written.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch._version import __version__
+from raysearch.deploy.launchers import ClusterOptions, Compose, Kuberay, RayUp, Slurm
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import named_files
@@ -23,67 +23,6 @@ CONFIG_MAP_LIMIT = 2**20
 
 FILES_FOLDER = "base/files/"
 """Folder for the job's files, below the target's folder."""
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Options of every cluster. `model_path`: the model's path on the nodes, if other than the
-    job's."""
-
-    sets: tuple[str, ...] = ()
-    model_path: str | None = None
-    workers: int | None = None
-    cpus: int = 8
-    gpus: int | None = None
-
-
-@dataclass(frozen=True)
-class Slurm(ClusterOptions):
-    """A Slurm allocation.
-
-    `grace`: seconds before the time limit at which the driver is stopped; `patience`: seconds to
-    wait for nodes; `setup`: shell lines to run first.
-    """
-
-    store: str = "./runs"
-    tracking_uri: str = "sqlite:///mlflow.db"
-    time: str = "08:00:00"
-    grace: int = 120
-    patience: int = 120
-    partition: str = ""
-    account: str = ""
-    setup: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Kuberay(ClusterOptions):
-    """A Kubernetes namespace with the KubeRay operator. `endpoint`: address of an S3 store, if not
-    Amazon's."""
-
-    store: str = "s3://raysearch/runs"
-    tracking_uri: str = "http://raysearch-mlflow:5000"
-    image: str = f"raysearch:{__version__}"
-    memory: int = 16
-    endpoint: str = ""
-    region: str = "us-east-1"
-
-
-@dataclass(frozen=True)
-class Compose(ClusterOptions):
-    """One machine with Docker; requests GPUs if `gpus` is above 0."""
-
-    store: str = "/runs"
-    tracking_uri: str = "http://mlflow:5000"
-    image: str = f"raysearch:{__version__}"
-
-
-@dataclass(frozen=True)
-class RayUp(ClusterOptions):
-    """Machines reached by ssh. `head`, `hosts`: their addresses; `user`: login name."""
-
-    head: str = "head.example"
-    hosts: tuple[str, ...] = ("worker-1.example", "worker-2.example")
-    user: str = "raysearch"
 
 
 @dataclass(frozen=True)
@@ -106,12 +45,12 @@ class DeploySettings:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def for_slurm(job_file: Path, cluster: Slurm) -> DeploySettings:
+def for_slurm(job_file: Path, cluster: Slurm, to: Path | None = None) -> DeploySettings:
     """Computes the values for Slurm, whose nodes share the job file's file system."""
     return _settings(Job.load(job_file, cluster.sets), str(job_file), cluster)
 
 
-def for_kuberay(job_file: Path, cluster: Kuberay) -> DeploySettings:
+def for_kuberay(job_file: Path, cluster: Kuberay, to: Path | None = None) -> DeploySettings:
     """Computes the values for KubeRay: job file and its text files travel in a ConfigMap.
 
     Raises: JobError for files that cannot travel.
@@ -140,7 +79,7 @@ def for_kuberay(job_file: Path, cluster: Kuberay) -> DeploySettings:
     return _settings(job, f"/etc/raysearch/{job_file.name}", cluster, files=files)
 
 
-def for_compose(job_file: Path, cluster: Compose, to: Path | None) -> DeploySettings:
+def for_compose(job_file: Path, cluster: Compose, to: Path | None = None) -> DeploySettings:
     """Computes the values for Docker Compose, which mounts the job's folder and its model.
 
     Args: to: the folder to write, to whose compose/ mounted paths are relative; None: absolute
@@ -161,7 +100,7 @@ def for_compose(job_file: Path, cluster: Compose, to: Path | None) -> DeploySett
     return _settings(job, f"/job/{job_file.name}", cluster, mounts=mounts, model_path=on_nodes)
 
 
-def for_ray(job_file: Path, cluster: RayUp) -> DeploySettings:
+def for_ray(job_file: Path, cluster: RayUp, to: Path | None = None) -> DeploySettings:
     """Computes the values for `ray up`, sized for the job, which is submitted once the cluster
     runs."""
     return _settings(Job.load(job_file, cluster.sets), str(job_file), cluster)

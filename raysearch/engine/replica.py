@@ -40,7 +40,7 @@ from raysearch.engine.execution.predict import Prediction, checked
 from raysearch.engine.execution.usage import Usage, UsageMeter
 from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.network import LoadedNetwork
-from raysearch.engine.patching.build import build_row, other_source
+from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import FitFault, FitOutcome
@@ -334,7 +334,8 @@ class Replica:
         lender = None
         if intervention.control == "random_source":
             lender = other_source(pair, tuple(self._pairs.values()), intervention)
-        return build_row(pair, intervention, machine.taps, self._featurizers, lender)
+        others = ablation_sources(pair, tuple(self._pairs.values()), intervention)
+        return build_row(pair, intervention, machine.taps, self._featurizers, lender, others)
 
     def _measured(
         self,

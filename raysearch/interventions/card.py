@@ -7,7 +7,7 @@ the id on a card is that of its intervention.
 import json
 from dataclasses import asdict, dataclass
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import StoreError
 
@@ -92,7 +92,7 @@ def read_card(text: str | bytes, where: str) -> Card:
             f"{where}: format_version is {found!r}, this version reads {FORMAT_VERSION}; use the "
             f"raysearch that saved it"
         )
-    card = from_plain(Card, raw, where)
+    card = from_json_values(Card, raw, where)
     if card.id != card.intervention.id:
         raise StoreError(
             f"{where}: id is {card.id}, but its intervention has {card.intervention.id}; the card "

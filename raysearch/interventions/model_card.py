@@ -27,7 +27,7 @@ def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
         _metadata(card.model),
         f"# {_title(card)}",
         _what_it_is(card),
-        _claim(card.finding),
+        _claim(card.finding, card.intervention.is_ablation),
         "## Units",
         _units(card.intervention.units),
         _subspaces(card.intervention.units),
@@ -75,14 +75,19 @@ def _what_it_is(card: Card) -> str:
         if len(card.intervention.units) == 1
         else f"these {len(card.intervention.units)} units"
     )
-    if card.intervention.kind != "interchange":
-        what = f"An intervention of kind {_code(card.intervention.kind)} on {units}."
+    if card.intervention.is_ablation:
+        what = f"A {_escape(card.intervention.kind)} ablation of {units}."
+        if card.variable:
+            what += (
+                f" The hypothesis: the output is then no longer the base's answer, on inputs where "
+                f"the variable {_code(card.variable)} matters."
+            )
     else:
         what = (
             f"An interchange intervention: the base input is run with the activation of {units} "
-            "taken from a source input's run."
+            f"taken from a source input's run."
         )
-    if card.variable and card.intervention.kind == "interchange":
+    if card.variable and not card.intervention.is_ablation:
         what += (
             f" The hypothesis: the output then becomes the one that the causal model predicts "
             f"if the variable {_code(card.variable)} takes the source's value."
@@ -94,14 +99,15 @@ def _what_it_is(card: Card) -> str:
     )
 
 
-def _claim(finding: Finding | None) -> str:
+def _claim(finding: Finding | None, is_ablation: bool) -> str:
     if finding is None or finding.verdict is None:
         return "**Verdict: none.** It was saved without one, and claims nothing yet."
     sentences = [f"**Verdict: {_escape(finding.verdict)}.**"]
     if finding.n is not None and finding.matches is not None:
         sentences.append(
-            f"On {finding.matches} of {finding.n} pairs the output was the predicted "
-            f"one{_figures(finding)}."
+            f"On {finding.matches} of {finding.n} pairs the output was "
+            f"{'no longer the answer of the base' if is_ablation else 'the predicted one'}"
+            f"{_figures(finding)}."
         )
     if finding.holdout_iia is not None:
         pairs = f" (n = {finding.holdout_n})" if finding.holdout_n is not None else ""
@@ -118,7 +124,12 @@ def _claim(finding: Finding | None) -> str:
             f"The chance that its search accepted any false hypothesis was at most "
             f"{finding.false_accept:g}."
         )
-    if finding.verdict == "accept":
+    if finding.verdict == "accept" and is_ablation:
+        sentences.append(
+            "An accept says that the site is *necessary for the base's answer, on pairs like "
+            "these*; it does not say which variable it carries."
+        )
+    elif finding.verdict == "accept":
         sentences.append(
             "An accept says that the site is *sufficient under interchange, on pairs like these*; "
             "it does not say that the variable lives there and nowhere else."

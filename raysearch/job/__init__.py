@@ -6,6 +6,7 @@ relative ones being taken from the job file's folder.
 """
 
 from raysearch.job.job import Job
-from raysearch.job.space_keys import LayerRange, SpaceKeys, UnitKeys
+from raysearch.job.space_keys import LayerRange, SpaceKeys
+from raysearch.job.unit_keys import UnitKeys
 
 __all__ = ["Job", "LayerRange", "SpaceKeys", "UnitKeys"]

@@ -28,7 +28,8 @@ from raysearch.job.keys import (
     TestKeys,
 )
 from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
-from raysearch.job.space_keys import SpaceKeys, SubspaceKeys
+from raysearch.job.space_keys import SpaceKeys
+from raysearch.job.subspace_keys import SubspaceKeys
 from raysearch.job.yaml import assign, parse_mapping, read_mapping
 from raysearch.storage.uris import without_credentials
 

@@ -16,9 +16,11 @@ from pydantic import (
 )
 
 from raysearch.core.choices import (
+    COMPARISONS,
     PAIR_KINDS,
     SCORES,
     TESTED_SCORES,
+    Compare,
     Dtype,
     PairKinds,
     ScoreName,
@@ -36,7 +38,6 @@ from raysearch.core.key_types import (
     at_most,
     each_once,
 )
-from raysearch.core.prompt_format import Compare
 from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.proposers.registry import READY, names, options_words, schema_of_names
@@ -189,14 +190,7 @@ class PairsKeys(Keys):
 class AnswerKeys(Keys):
     """What of an answer is compared."""
 
-    compare: Compare = Field(
-        default="first_token",
-        description="first_token: the first token of a language model's answer; sequence: all its "
-        "tokens, of as many as the longest "
-        "answer of the run has, decoded greedily with the intervention in force; choices: the "
-        "best, by its first token, of the answers "
-        "that each pair lists; class: the class of a network on tensors.",
-    )
+    compare: Compare = Field(default="first_token", description=f"{described(COMPARISONS)}.")
     aliases: dict[str, tuple[str, ...]] = Field(
         default={},
         description="By answer, a list of other answers that count as equal to it (first_token, "

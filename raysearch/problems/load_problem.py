@@ -12,8 +12,11 @@ from typing import Any, get_type_hints
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
+from raysearch.plugins import installed
 from raysearch.user_code import CodeKind, find
 
+GROUP = "raysearch.problems"
+"""The entry points by which installed packages add problems: `name = package.module:function`."""
 _PROBLEM = re.compile(r"^def problem\(", re.MULTILINE)
 
 
@@ -22,7 +25,7 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 
     Args:
         use: "package.module" (its function `problem`), "package.module:name" or
-            "/path/file.py:name"; the name is a Problem, or a function defined there that returns
+            "/path/file.py:name", or an entry point of an installed package; the name is a Problem, or a function defined there that returns
             one.
 
     Raises:
@@ -39,11 +42,12 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 
 def named_problem(use: str) -> tuple[str, str, CodeKind]:
     """Returns the module or file that `use` names, the name in it, and what that may be."""
-    place, _, name = use.rpartition(":") if ":" in use else (use, "", "problem")
-    ready_problems = _ready_problems()
+    added, ready = installed(GROUP), ready_problems()
+    target = added[use].value if use in added else use
+    place, _, name = target.rpartition(":") if ":" in target else (target, "", "problem")
     near = next(
-        (name for name in ready_problems if name.endswith(f".{place}")),
-        "one of " + ", ".join(ready_problems),
+        (name for name in ready if name.endswith(f".{place}")),
+        f"one of {', '.join([*ready, *added])}",
     )
     kind = CodeKind(
         what="a Problem, or a function that returns one",
@@ -52,7 +56,7 @@ def named_problem(use: str) -> tuple[str, str, CodeKind]:
         is_class=lambda found: issubclass(found, Problem),
         returns="Problem",
         may_call=_returns_problem,
-        ours=tuple(ready_problems),
+        ours=tuple(ready),
     )
     return place, name, kind
 
@@ -92,8 +96,8 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     return problem
 
 
-def _ready_problems() -> list[str]:
-    """Returns the modules here that define a problem, without importing any."""
+def ready_problems() -> list[str]:
+    """Returns the modules of this room that have a problem, and imports none of them."""
     folder = Path(__file__).parent
     return [
         f"raysearch.problems.{p.stem}"

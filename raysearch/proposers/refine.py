@@ -48,8 +48,8 @@ class Refine(WithinSpace):
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if not known.generations:
-            for units in self.space.sets_outside_grids():
-                yield from self.space.hypotheses_on(Intervention(units))
+            for intervention in self.space.sets_outside_grids():
+                yield from self.space.hypotheses_on(intervention)
         for ladder in self._ladders():
             for at in self._next(ladder, known) if known.generations else self._coarse(len(ladder)):
                 yield from ladder[at]

@@ -71,6 +71,12 @@ def claim(data: RunData) -> list[str]:
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
     ]
+    if any('"operation":' in row["units"] for row in data.rows):
+        sentences.append(
+            "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
+            "output is no longer the base's answer, so that an accept says that the answer needs "
+            "the site, not which variable it carries."
+        )
     if data.controls:
         controls = _n(len(data.controls), "control was", "controls were")
         sentences.append(f"{controls} tested beside them, outside K and outside the alignment.")

@@ -16,7 +16,7 @@ class UnitText:
     """One unit in words, without its layer.
 
     `subspace`: "" for the whole vector; `source`: name and site of the source, "" for the same
-    site.
+    site; `operation`: "" for an interchange.
     """
 
     component: str
@@ -24,6 +24,7 @@ class UnitText:
     position: str
     subspace: str = ""
     source: str = ""
+    operation: str = ""
 
     @property
     def is_featurized(self) -> bool:
@@ -33,7 +34,7 @@ class UnitText:
     @property
     def extra(self) -> tuple[str, ...]:
         """The words besides component, head and position."""
-        return tuple(w for w in (self.subspace, self.source) if w)
+        return tuple(w for w in (self.subspace, self.source, self.operation) if w)
 
     @property
     def words(self) -> str:
@@ -70,6 +71,7 @@ def _unit_text(unit: dict[str, Any]) -> UnitText:
         site["position"],
         _subspace_text(unit["subspace"]),
         _source_text(unit),
+        f"{operation} ablation" if (operation := unit.get("operation")) else "",
     )
 
 
@@ -91,7 +93,9 @@ def _subspace_text(subspace: dict[str, Any]) -> str:
         return ""
     of = f" over {subspace['basis']}" if subspace.get("basis") else ""
     size = "" if subspace["features"] is None else f" {subspace['features']}"
-    return f"{subspace['featurizer']}{of}{size}"
+    options = json.loads(subspace.get("options") or "{}")
+    chosen = ", ".join(f"{name} {value}" for name, value in options.items())
+    return f"{subspace['featurizer']}{of}{size}{f' ({chosen})' if chosen else ''}"
 
 
 def _source_text(unit: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import Finding, ModelOrigin
@@ -99,7 +99,7 @@ def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
     """The intervention of a row; the table has all of it but its kind, and the id tells whether the
     kind is another."""
     where = f"{run.place}: hypothesis {row['hypothesis']}"
-    intervention = from_plain(
+    intervention = from_json_values(
         Intervention, {"units": json.loads(row["units"]), "control": row["control"]}, where
     )
     if intervention.is_fitted:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Hypothesis, Intervention, canonical_json, to_plain
 from raysearch.errors import ResumeError
 from raysearch.proposers.base import History, Proposer
@@ -115,4 +115,4 @@ def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
 
 def _hypothesis(text: str, where: str) -> Hypothesis:
     variable, intervention = json.loads(text)
-    return Hypothesis(variable, from_plain(Intervention, intervention, where))
+    return Hypothesis(variable, from_json_values(Intervention, intervention, where))

@@ -8,7 +8,7 @@ would not be those that it had.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.events import ModelFacts
 from raysearch.errors import ResumeError
 from raysearch.job.named_files import only_looked_at
@@ -41,4 +41,4 @@ def kept_facts(run: RunFolder) -> ModelFacts:
             f"it); `raysearch resume` it once, "
             "which adds that"
         )
-    return from_plain(ModelFacts, plain, f"run {run.info.id}: the facts of its run.json")
+    return from_json_values(ModelFacts, plain, f"run {run.info.id}: the facts of its run.json")

@@ -16,7 +16,7 @@ from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 from raysearch.job import Job, LayerRange, SpaceKeys
-from raysearch.job.space_keys import in_order
+from raysearch.job.unit_keys import intervention_of
 
 
 def space_of(
@@ -55,14 +55,15 @@ def space_of(
         model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
         if unit.source_site is not None:
             model.check_width(f"{path}.source_site", unit.source_site, unit.site)
-        if unit.source is None and len(sources) > 1:
+        ablated = f"{path}.operation" in keys.ablations
+        if unit.source is None and len(sources) > 1 and not ablated:
             raise JobError(
                 f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
                 f"says which lends it"
             )
-    sets = [in_order(units) for units in keys.units]
+    sets = [intervention_of(units) for units in keys.units]
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
-        sets = [tuple(replace(u, source=None) for u in units) for units in sets]
+        sets = [replace(s, units=tuple(replace(u, source=None) for u in s.units)) for s in sets]
     space = HypothesisSpace(keys.variables, grids, tuple(sets))
     model.check_tokens(
         space,
@@ -202,8 +203,8 @@ class _Model:
         ]
         sites = [
             site
-            for units in space.sets
-            for u in units
+            for intervention in space.sets
+            for u in intervention.units
             for site in (u.site, u.source_site)
             if site is not None
         ]

@@ -176,6 +176,7 @@ def resolve(job: Job, given: GivenObjects = NOTHING) -> ResolvedJob:
     _check_score(job)
     _check_counts(job)
     _check_controls(job)
+    _check_ablations(job)
     used = fit_pairs_of(job)
     if job.problem.use is None:
         return _from_file(job, used)
@@ -334,6 +335,25 @@ def _check_controls(job: Job) -> None:
             "controls: random_subspace is as large as the subspace it stands beside, and the job "
             "has whole vectors alone; leave it out"
         )
+
+
+def _check_ablations(job: Job) -> None:
+    """Raises: JobError for what has no meaning where nothing comes from a source."""
+    if not job.space.ablations:
+        return
+    where = job.space.ablations[0]
+    wrong = {
+        f"test.score: {job.test.score} is of a counterfactual": job.test.score != "matches",
+        "test.keep_threshold is of pairs that keep their answer": job.test.keep_threshold
+        is not None,
+        "propose.use: attribution estimates interchanges": job.propose.use == "attribution",
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise JobError(
+                f"{where}: an ablation is accepted where the output is no longer the base's "
+                f"answer, and {what}; leave that out, or search the ablations in a job of their own"
+            )
 
 
 def _check_sources(job: Job, pairs: Sequence[Pair], of: str) -> None:

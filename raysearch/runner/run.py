@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch import driver
-from raysearch.core.codec import to_plain
+from raysearch.core.codec import to_json_values
 from raysearch.core.events import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
@@ -87,7 +87,7 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest, facts=to_plain(opened.facts))
+            run.update(model_digest=opened.facts.digest, facts=to_json_values(opened.facts))
             write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
             tracker = _tracker(run, question, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, front, tracker)
@@ -117,7 +117,9 @@ def go_on(
             with pool_of(question, where, front, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, question, kept, opened)
-                run.update(facts=to_plain(opened.facts))  # which runs of earlier versions lack
+                run.update(
+                    facts=to_json_values(opened.facts)
+                )  # which runs of earlier versions lack
                 proposer = recording(
                     question.proposer(question.space(opened.facts), opened.facts), question
                 )

@@ -83,7 +83,7 @@ class AttributionStage:
 
 
 def _changing(used: Sequence[ExpectedAnswers], proposer: str) -> dict[str, int]:
-    """Returns how many of the pairs are change pairs, for each variable."""
+    """Counts the change pairs of each variable."""
     if not used:
         raise PairsError(
             f"propose.use: {proposer} computes effects on fit pairs that the model solves, and "
@@ -94,8 +94,8 @@ def _changing(used: Sequence[ExpectedAnswers], proposer: str) -> dict[str, int]:
         if not count:
             raise PairsError(
                 f"propose.use: {proposer} has nothing to tell {variable!r} by: on none of the "
-                f"{len(used)} fit pairs that it uses does its counterfactual differ from the base's "
-                f"answer; raise pairs.fit, and how many of them it uses (propose.options)"
+                f"{len(used)} fit pairs that it uses does its counterfactual differ from the base's"
+                f" answer; raise pairs.fit, and how many of them it uses (propose.options)"
             )
     return changing
 

@@ -62,7 +62,7 @@ class HoldoutEstimates:
         last event of each seed, if anything was fit).
         """
         readings: list[tuple[Reading | None, Intervention]] = [(None, intervention)]
-        if intervention.control is None:
+        if intervention.control is None and not intervention.is_ablation:
             readings += [
                 (Reading(name, 0, 0), with_control(intervention, name)) for name in HOLDOUT_CONTROLS
             ]

@@ -1,7 +1,7 @@
-"""How a test reads the score that it is on (core/choices.py has what each score is).
+"""The scale on which a test reads its score: from a job's score to numbers in [0, 1].
 
-A test uses `probability` unchanged, or the logit difference d on one scale for the whole job,
-clipped to [0, 1]:
+`core/choices.py` says what each score is. A test uses `probability` unchanged, or the logit
+difference d on one scale for the whole job, clipped to [0, 1]:
 
     (d + scale) / (2 scale)
 

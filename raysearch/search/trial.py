@@ -65,6 +65,7 @@ class HypothesisTest:
         order.
         """
         variable = self.hypothesis.variable
+        ablates = self.hypothesis.intervention.is_ablation
         scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
         counted: list[int] = []
         keep_pairs: list[int] = []
@@ -72,7 +73,8 @@ class HypothesisTest:
         for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
             output = pair.read(answer)
             wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
-            match, changes = output == wanted, wanted != pair.base
+            changes = wanted != pair.base
+            match = output != pair.base if ablates else output == wanted
             if changes:
                 self.copies += output in pair.sources.values()
             else:

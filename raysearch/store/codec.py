@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from raysearch.core.codec import from_plain
+from raysearch.core.codec import from_json_values
 from raysearch.core.events import (
     Attributed,
     Failed,
@@ -128,4 +128,4 @@ def decode(raw: Mapping[str, Any]) -> JournalEntry:
             f"{_OTHER_VERSION}"
         )
     fields_of = {name: value for name, value in raw.items() if name != "type"}
-    return from_plain(cls, fields_of, f"journal entry {kind!r}", _OTHER_VERSION)
+    return from_json_values(cls, fields_of, f"journal entry {kind!r}", _OTHER_VERSION)

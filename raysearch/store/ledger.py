@@ -78,7 +78,9 @@ from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
 
 
 class SearchObserver(Protocol):
-    """Follows a search as it goes, and may fail without consequence."""
+    """Follows a search, for example to send it to a tracker; its failures do not matter to the
+    search.
+    """
 
     @property
     def run_id(self) -> str | None:
@@ -90,7 +92,7 @@ class SearchObserver(Protocol):
         ...
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Takes where the search stands now; cheap, for it is called at every turn."""
+        """Takes the current state of the search; cheap, since it is called at every turn."""
         ...
 
 

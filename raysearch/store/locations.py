@@ -1,5 +1,4 @@
-"""Where a run lives: the URI of its store, made absolute, and without credentials where it is
-written down.
+"""The store of a run: its URI made absolute, classified, and written without credentials.
 
 Invariants: a relative path is resolved once, when a run starts, so that `resume` finds it from any
 folder.
@@ -23,13 +22,15 @@ __all__ = [
 ]
 
 DEFAULT_STORE = "./runs"
+PlaceKind = Literal["relative", "local", "remote"]
+"""What a place is to a driver that may stand on another machine."""
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets for a job's entrypoint; Ray's constant of this name has this
 value.
 """
 
 
-def kind_of(store: str | Path) -> Literal["relative", "local", "remote"]:
+def kind_of(store: str | Path) -> PlaceKind:
     """Classifies a store as seen by a driver that may run on another machine.
 
     - "relative": a folder below the driver's working directory, which in a Ray job is deleted with

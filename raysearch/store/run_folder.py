@@ -36,7 +36,7 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 """A run's id is used in commands, file names and queries."""
 _OLD_NAMES = {"mlflow_run_id": "tracking_run_id"}
-"""Fields of run.json in runs before 2026-11-29, and what they are called now."""
+"""Fields of run.json in runs before 2026-11-29, and their names now."""
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 

@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from raysearch.core.events import Failed, Fitted, Lost
-from raysearch.core.hypothesis import Intervention, Subspace, canonical_json, split_key, to_plain
+from raysearch.core.hypothesis import (
+    Intervention,
+    Subspace,
+    Unit,
+    canonical_json,
+    split_key,
+    to_plain,
+)
 from raysearch.core.records import (
     Blocked,
     Concluded,
@@ -42,11 +49,17 @@ def hypothesis_row(record: Proposed) -> dict[str, Any]:
         "position": _shared(u.site.position for u in units),
         "featurizer": _shared(u.subspace.featurizer for u in units),
         "features": _shared(_size(u.subspace) for u in units),
-        "units": canonical_json(to_plain(units)),
+        "units": canonical_json([_unit(u, intervention) for u in units]),
         "control": intervention.control,
         "proposed_by": record.proposed_by,
         "generation": record.generation,
     }
+
+
+def _unit(unit: Unit, intervention: Intervention) -> dict[str, Any]:
+    """A unit, with its operation where that is no interchange."""
+    plain: dict[str, Any] = to_plain(unit)
+    return {**plain, "operation": intervention.kind} if intervention.is_ablation else plain
 
 
 def effect_rows(record: Weighed) -> list[dict[str, Any]]:
@@ -109,7 +122,9 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         "holdout_n": holdout.n if holdout else None,
         "holdout_iia": iia_of(holdout) if holdout else None,
         "evidence": record.log_evidence,
-        "claim": record.claim,
+        "claim": f"necessity, {record.claim}"
+        if record.hypothesis.intervention.is_ablation
+        else record.claim,
         "fit": record.fit,
         "reason": record.reason,
         "scores": canonical_json(dict(record.means)) if record.means else None,

@@ -11,15 +11,18 @@ from raysearch.tracking.mlflow import Mlflow
 from raysearch.tracking.tracker import TrackerKind
 
 GROUP = "raysearch.trackers"
-DEFAULT: TrackerKind = Mlflow()
+READY: dict[str, TrackerKind] = {kind.name: kind for kind in (Mlflow(),)}
+"""The trackers of raysearch, by the scheme of their URIs."""
+DEFAULT = READY[Mlflow.name]
+"""The tracker of all other URIs."""
 _PARTS = ("name", "title", "example", "credentials", "open", "check")
 
 
 def tracker_of(uri: str) -> TrackerKind:
     """Returns the tracker for a URI. Raises: JobError if its package cannot be imported."""
     scheme = uri.partition("://")[0]
-    if scheme == uri or scheme not in installed(GROUP):
-        return DEFAULT
+    if scheme == uri or scheme in READY or scheme not in installed(GROUP):
+        return READY.get(scheme, DEFAULT)
     kind: TrackerKind = load(GROUP, scheme, "--tracking-uri")
     missing = [part for part in _PARTS if not hasattr(kind, part)]
     if missing:

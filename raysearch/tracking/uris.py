@@ -2,9 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Literal
 
-from raysearch.store.locations import kind_of
+from raysearch.store.locations import PlaceKind, kind_of
 
 NO_TRACKER = "none"
 """In the place of a URI: the run is shown nowhere."""
@@ -13,7 +12,7 @@ _NAMES = ("databricks", "databricks-uc")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 
-def tracking_kind(uri: str) -> Literal["relative", "local", "remote"]:
+def tracking_kind(uri: str) -> PlaceKind:
     """Returns what a tracking URI is to a driver, as `kind_of` of a store; "none" is no place, and
     so the same everywhere."""
     if uri.startswith("sqlite:"):

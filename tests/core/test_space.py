@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysearch.core.events import Block, Task
-from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit, is_in_layers, to_plain
+from raysearch.core.hypothesis import (
+    Hypothesis,
+    Intervention,
+    Site,
+    Subspace,
+    Unit,
+    is_in_layers,
+    to_plain,
+)
 from raysearch.core.space import Grid, HypothesisSpace
 
 LAYERS = st.lists(st.integers(0, 5), unique=True, min_size=1, max_size=3).map(tuple)
@@ -42,7 +50,7 @@ SETS = st.lists(st.lists(UNITS, min_size=1, max_size=2).map(tuple), max_size=6).
 def test_the_length_is_the_number_of_hypotheses_and_none_comes_twice(
     grids: tuple[Grid, ...], sets: tuple[tuple[Unit, ...], ...]
 ) -> None:
-    space = HypothesisSpace(("v", "w"), grids, sets)
+    space = HypothesisSpace(("v", "w"), grids, tuple(map(Intervention, sets)))
     ids = [h.id for h in space]
     assert len(space) == len(ids) == len(set(ids))
     held = {i.units for i in space.interventions()}
@@ -77,7 +85,11 @@ def test_a_grid_holds_what_it_iterates_over_and_nothing_else(
 def test_an_intervention_of_both_grid_and_sets_counts_once() -> None:
     grid = Grid("residual", (0, 1), (None,), ("last",))
     inside, beside = Unit(Site(1, "residual", "last")), Unit(Site(2, "residual", "last"))
-    space = HypothesisSpace(("v",), (grid,), ((inside,), (beside,), (beside,), (inside, beside)))
+    space = HypothesisSpace(
+        ("v",),
+        (grid,),
+        tuple(map(Intervention, ((inside,), (beside,), (beside,), (inside, beside)))),
+    )
     assert len(space) == 4
     assert [i.units for i in space.interventions()][2:] == [(beside,), (inside, beside)]
 
@@ -93,7 +105,9 @@ def test_a_variable_that_says_who_lends_it_is_asked_of_what_takes_from_just_thes
     grids: tuple[Grid, ...], sets: tuple[tuple[Unit, ...], ...]
 ) -> None:
     grids = tuple(replace(grid, sources=("a", "b")) for grid in grids)
-    space = HypothesisSpace(("x<-a", "y<-b", "x<-a, y<-b", "z"), grids, sets)
+    space = HypothesisSpace(
+        ("x<-a", "y<-b", "x<-a, y<-b", "z"), grids, tuple(map(Intervention, sets))
+    )
     found = list(space)
     assert len(space) == len(found) == len({h.id for h in found})
     taken = {(h.variable, frozenset(u.source for u in h.intervention.units)) for h in found}
@@ -134,6 +148,15 @@ def test_an_id_is_made_of_what_asdict_says() -> None:
     unit = Unit(
         site, Subspace("mask", None, (1, 4), "coordinates", "digest"), Site(1, "residual", "a"), "s"
     )
-    intervention = Intervention((unit, Unit(site)), "add", "placebo", "v", "fit")
+    unit = replace(unit, subspace=replace(unit.subspace, options='{"strength":1.0}'))
+    intervention = Intervention((unit,), "zero", "placebo", "v", "fit")
     assert to_plain(intervention) == asdict(intervention)
     assert to_plain(intervention.units) == tuple(asdict(u) for u in intervention.units)
+
+
+def test_a_subspace_without_options_has_the_id_that_it_had_before_there_were_any() -> None:
+    plain = to_plain(Subspace("das", 4))
+    assert "options" not in plain
+    assert {**plain, "options": None} == asdict(Subspace("das", 4))
+    h = Hypothesis("v", Intervention((Unit(Site(3, "residual", "last"), Subspace("das", 4)),)))
+    assert h.id == "e67c03480cba4166"

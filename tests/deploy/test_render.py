@@ -14,17 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.deploy.launchers import Compose, Kuberay, RayUp, Slurm
 from raysearch.deploy.render import TEMPLATES, render
-from raysearch.deploy.settings import (
-    Compose,
-    Kuberay,
-    RayUp,
-    Slurm,
-    for_compose,
-    for_kuberay,
-    for_ray,
-    for_slurm,
-)
+from raysearch.deploy.settings import for_compose, for_kuberay, for_ray, for_slurm
 from raysearch.errors import JobError
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 

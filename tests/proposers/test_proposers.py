@@ -151,7 +151,7 @@ def test_refine_looks_between_layers_of_promise_and_not_between_those_that_show_
 def test_refine_takes_all_sets_heads_and_positions_at_first_and_refines_each_by_itself() -> None:
     grid = Grid("head", tuple(range(0, 18, 2)), (0, 1), ("a", "b"))
     sets = ((Unit(Site(3, "head", "a", 0)), Unit(Site(5, "head", "a", 1))),)
-    space = HypothesisSpace(("v",), (grid,), sets)
+    space = HypothesisSpace(("v",), (grid,), tuple(map(Intervention, sets)))
     first = list(Refine(space, step=8).propose(History(0, {})))
     sites = {
         (u.site.head, u.site.position, u.site.layer) for h in first for u in h.intervention.units

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from raysearch.core.events import Encoded
-from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.loading.load import ModelSummary, load
@@ -17,7 +16,7 @@ from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
 from raysearch.runner.plan import model_summary
-from raysearch.runner.plan_report import memory_words
+from raysearch.runner.plan_report import _memory_words
 from raysearch.runner.resolved_job import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -87,14 +86,14 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
         )
         for cpu in (True, False)
     }
-    loaded = ModelSource(question.job.model.path, dtype="bfloat16").load()
+    loaded = load(question.job.source)
     assert keep_copies(loaded.model, 2**30) == (looked.copied_bytes, looked.copied_bytes)
     assert looked.copied_bytes > looked.weight_bytes
     assert told[True].copies == 2 * looked.copied_bytes
     assert told[True].replica - told[False].replica == told[True].copies
     assert told[False].weights == 2 * looked.weight_bytes
-    assert "float32 copies" in " ".join(memory_words(told[True], question.job))
-    assert "float32 copies" not in " ".join(memory_words(told[False], question.job))
+    assert "float32 copies" in " ".join(_memory_words(told[True], question.job))
+    assert "float32 copies" not in " ".join(_memory_words(told[False], question.job))
 
 
 def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raysearch.core.events import Attributed, Event
-from raysearch.core.hypothesis import Hypothesis, Site, Subspace, Unit
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Blocked, Proposed, Weighed
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import PairsError, SearchFailedError
@@ -100,7 +100,9 @@ def test_subspaces_share_the_effect_of_their_site_and_a_set_has_the_sum_of_its_p
     halves = tuple(Unit(HERE[2], Subspace(coordinates=(i,))) for i in range(2))
     sets = ((Unit(HERE[0]), Unit(HERE[1])), (crossing,), halves)
     space = HypothesisSpace(
-        ("v",), (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),), sets
+        ("v",),
+        (Grid("residual", (0, 1, 2), (None,), ("last",), subspaces),),
+        tuple(map(Intervention, sets)),
     )
     plan = attribution_plan(Attribution(space), space)
     assert plan is not None

@@ -20,6 +20,9 @@ from raysearch.engine.patching.operations import KINDS, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
 
+MEAN_OF = 32
+"""Inputs that a mean ablation takes the mean over, fewer where a run has fewer that fit."""
+
 TRIED = 6
 """Pairs of which trial rows are made."""
 
@@ -30,12 +33,14 @@ def build_row(
     taps: Components,
     featurizers: Featurizers | None = None,
     lender: Encoded | None = None,
+    others: Sequence[Encoded] = (),
 ) -> Row:
     """What to run for `intervention` on `pair`. `featurizers`: at hand, where it may be of
     subspaces.
 
     `lender`: whose source lends in the place of the pair's own; the pair itself, as its own source,
-    where that is a self-swap.
+    where that is a self-swap. `others`: the pairs whose bases a mean or resample ablation takes
+    from.
 
     Raises: ModelError, PositionError, PairsError for a site or a source not there; JobError for
     units that do not fit each other; NotYetError for what this version does not do.
@@ -46,9 +51,15 @@ def build_row(
         )
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
+    if intervention.kind in ("mean", "resample") and not others:
+        raise JobError(
+            f"a {intervention.kind} ablation takes from other inputs, and there are none here; use "
+            f"zero, or a search"
+        )
     lenders = _lenders(pair, intervention, lender)
     patches = tuple(
-        _patch(pair, unit, intervention, taps, featurizers, lenders) for unit in intervention.units
+        _patch(pair, unit, intervention, taps, featurizers, lenders, others)
+        for unit in intervention.units
     )
     _check_apart(pair, patches)
     return Row(pair.base, patches, pair.choices)
@@ -141,6 +152,42 @@ def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Interven
     )
 
 
+def ablation_sources(
+    pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention
+) -> list[Encoded]:
+    """Returns the pairs whose bases an ablation takes from: for a resample one that is drawn for
+    `pair`, for a mean the same `MEAN_OF` whatever the pair is, so that their runs are shared.
+
+    Each has as many tokens as `pair` at every unit.
+
+    Raises: PairsError where there is none.
+    """
+    if intervention.kind not in ("mean", "resample"):
+        return []
+    positions = [unit.site.position for unit in intervention.units]
+
+    def lengths(one: Encoded) -> list[int]:
+        return [len(one.base_positions.get(position, ())) for position in positions]
+
+    alone = intervention.kind == "resample"
+    named = f"{pair.index}.resample" if alone else "mean"
+    order = random.Random(named).sample(range(len(pairs)), len(pairs))
+    wanted = lengths(pair)
+    found: dict[object, Encoded] = {}
+    for at in order:
+        other = pairs[at]
+        if lengths(other) == wanted and not (alone and other.base == pair.base):
+            found.setdefault(other.base, other)
+        if len(found) == (1 if alone else MEAN_OF):
+            break
+    if not found:
+        raise PairsError(
+            f"pair {pair.index}: no other base has as many tokens at {', '.join(positions)}, as "
+            f"operation: {intervention.kind} needs"
+        )
+    return list(found.values())
+
+
 def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
     """Whether its sources have as many tokens where units are lent."""
     for unit in intervention.units:
@@ -170,6 +217,7 @@ def _patch(
     taps: Components,
     featurizers: Featurizers | None,
     lenders: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
+    others: Sequence[Encoded],
 ) -> Patch:
     point, features = _place(unit.site, unit, taps)
     tokens = _tokens(
@@ -186,6 +234,13 @@ def _patch(
         )
     if kind.lent != "source":
         return Patch(point, tokens, (), kind, features)
+    if intervention.is_ablation:
+        position, sources = unit.site.position, []
+        for other in others:
+            last = taps.last(point, other.base)
+            at = _tokens(other, other.base_positions, position, "base", last)
+            sources.append(Source(Row(other.base), point, at, features))
+        return Patch(point, tokens, tuple(sources), kind, features)
     name = _source(pair, unit)
     lender = unit.source_site or unit.site
     their_point, their_features = _place(lender, unit, taps)
@@ -314,15 +369,9 @@ def _meet(one: FeatureIndices, other: FeatureIndices) -> bool:
 
 
 def _lent_at(patch: Patch, token: int) -> tuple[object, ...]:
-    (source,) = patch.sources
-    return (
-        source.run,
-        source.point,
-        source.tokens[patch.tokens.index(token)],
-        source.features,
-        patch.features,
-        patch.kind,
-    )
+    at = patch.tokens.index(token)
+    sources = tuple((s.run, s.point, s.tokens[at], s.features) for s in patch.sources)
+    return sources, patch.features, patch.kind
 
 
 def _width(features: FeatureIndices, tap: HookPoint) -> int:

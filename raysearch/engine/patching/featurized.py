@@ -58,8 +58,8 @@ class Featurizers:
     def _featurized(self, intervention: Intervention, unit: Unit, width: int) -> Featurized:
         if intervention.kind != "interchange":
             raise JobError(
-                f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning; "
-                f"use interchange"
+                f"{intervention.kind} of a subspace ({unit.subspace.featurizer}) has no meaning "
+                f"here; use interchange, or full or coordinates"
             )
         if is_fitted(unit.subspace.featurizer) or intervention.fit is not None:
             digest = intervention.fit

@@ -98,7 +98,10 @@ class Placebo:
 
     real: Operation
     seed: str
-    lent: ClassVar[ReplacementVectors] = "source"
+
+    @property
+    def lent(self) -> ReplacementVectors:
+        return self.real.lent
 
     def forward(self, base: Items, source: Items | None) -> Items:
         x = base.flatten(1).float()

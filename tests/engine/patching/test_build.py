@@ -192,7 +192,7 @@ def test_two_units_that_do_not_overlap_are_both_done(units: tuple[Unit, Unit]) -
         ((Unit(HERE), Unit(HERE)), "zero"),
         (
             (Unit(HERE, Subspace(coordinates=(1, 2))), Unit(HERE, Subspace(coordinates=(2, 3)))),
-            "noise",
+            "zero",
         ),
     ],
 )
@@ -237,9 +237,9 @@ def untouched():
                                       "least one"),
         ((Unit(HERE),), "swap", JobError, "'swap' is no kind of intervention; it may be "
                                           "interchange, zero, "),
-        ((Unit(HERE),), "mean", NotYetError, "a search cannot ask for mean yet; use interchange, "
-                                             "zero, "),
-        ((Unit(HERE),), "constant", NotYetError, "cannot ask for constant yet"),
+        ((Unit(HERE),), "mean", JobError, "a mean ablation takes from other inputs, and there are none here"),
+        ((Unit(HERE),), "constant", JobError, "'constant' is no kind of intervention; it may be "
+                                              "interchange, zero, mean, resample"),
         ((Unit(HERE, Subspace("das", 4)),), "interchange", JobError, "das is no plain subspace; "
                                                                      "there are no featurizers"),
         ((Unit(HERE, Subspace("identity", 4)),), "interchange", NotYetError, "4 of 32 features are "

@@ -1,0 +1,196 @@
+"""The keys of a unit of an explicit set: one site, a part of its vector, and what is done to it.
+
+Invariants: what is the same has one form (units of a set in order).
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
+
+from raysearch.core.choices import Operation
+from raysearch.core.hypothesis import (
+    Intervention,
+    Site,
+    Unit,
+    canonical_json,
+    is_in_layers,
+)
+from raysearch.core.key_types import Count, Keys
+from raysearch.core.space import COMPONENTS
+from raysearch.job.position_keys import PositionKey, position_name
+from raysearch.job.subspace_keys import PlainSubspaceKeys, subspaces_of
+from raysearch.suggest import did_you_mean
+
+_MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
+
+
+_IN_AN_EDITOR = r"^([\w{}-]+(\.[\w{}-]+)+|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+"""A module's path in the JSON Schema: of one name too, but not one that looks like a component that
+is misspelt."""
+
+
+def _known_component(name: str) -> str:
+    """A module's path of one name, without a dot, means its output. Whether the model has it, only
+    the model knows."""
+    if name in COMPONENTS:
+        return name
+    if not _MODULE_PATH.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no module path; write it as in model.layers.{{layer}}.mlp.gate_proj.input"
+        )
+    if "." in name:
+        return name
+    near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
+    if near:
+        raise ValueError(
+            f"{name!r} is no component; {near}it may be "
+            f"{', '.join(COMPONENTS)} or a dotted module path (a module "
+            f"that is called so: {name}.output)"
+        )
+    return f"{name}.output"
+
+
+Component = Annotated[
+    str,
+    AfterValidator(_known_component),
+    WithJsonSchema(
+        {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": _IN_AN_EDITOR}]},
+    ),
+]
+
+
+class SourceSiteKeys(Keys):
+    """The site of the source that a unit is taken from; what is left out is as in the unit's own."""
+
+    layer: Count | None = Field(default=None, description="Its layer.")
+    component: Component | None = Field(default=None, description="Its component.")
+    head: Count | None = Field(default=None, description="Its head.")
+    position: PositionKey | None = Field(default=None, description="Its position.")
+
+    def site(self, own: Site) -> Site:
+        """The site, for a unit at `own`."""
+        component = own.component if self.component is None else self.component
+        inherited = own.layer if is_in_layers(component) else None
+        layer = inherited if self.layer is None else self.layer
+        head = own.head if self.head is None else self.head
+        return Site(
+            layer,
+            component,
+            own.position if self.position is None else position_name(self.position),
+            head,
+        )
+
+
+class UnitKeys(Keys):
+    """One unit of an explicit set."""
+
+    layer: Count | None = Field(
+        default=None,
+        description="Counted from 0; left out for a component that the model has once.",
+    )
+    component: Component = Field(
+        default="residual", description="Which activation, as in `space.components`."
+    )
+    head: Count | None = Field(
+        default=None, description="Of a component that has heads; null: all of it."
+    )
+    position: PositionKey = Field(description="A position, as in `space.positions`.")
+    subspace: PlainSubspaceKeys = Field(
+        default="full", description="Which part of the vector; full: all of it."
+    )
+    source_site: SourceSiteKeys | None = Field(
+        default=None, description="Where the source lends it from, if that is another site."
+    )
+    source: str | None = Field(
+        default=None, description="Which source lends it, of pairs that have several."
+    )
+    operation: Operation = Field(
+        default="interchange",
+        description="interchange: the source's activation is put in. The others are ablations, "
+        "which take nothing from the source: zero puts in zeros, mean the mean over 32 other "
+        "bases of the run, resample the activation of one other base, drawn for each pair. An "
+        "ablation is accepted where the output is no longer the base's answer (necessity). "
+        "All units of a set have one.",
+    )
+
+    @model_validator(mode="after")
+    def _has_layer(self) -> "UnitKeys":
+        if self.layer is None and is_in_layers(self.component):
+            raise ValueError(f"layer is missing; a unit of {self.component} needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _takes_from_no_source(self) -> "UnitKeys":
+        named = [k for k in ("source_site", "source") if getattr(self, k) is not None]
+        if self.operation != "interchange" and named:
+            raise ValueError(
+                f"{named[0]} says where a source's activation is taken from, and operation: "
+                f"{self.operation} takes none; leave one of the two out"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the operation of an interchange: as it was before there were others."""
+        written: dict[str, Any] = handler(self)
+        if self.operation == "interchange":
+            del written["operation"]
+        return written
+
+    def unit(self) -> Unit:
+        """The unit. A source site that is its own site is none."""
+        own = Site(self.layer, self.component, position_name(self.position), self.head)
+        lender = None if self.source_site is None else self.source_site.site(own)
+        return Unit(
+            own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source
+        )
+
+
+def intervention_of(keys: tuple[UnitKeys, ...]) -> Intervention:
+    """Returns the intervention of a set. Its units are in one order, for what is changed at once
+    has none of its own."""
+    return Intervention(tuple(sorted((k.unit() for k in keys), key=_place)), keys[0].operation)
+
+
+def site_words(site: Site) -> str:
+    """A site in words, for errors."""
+    head = "" if site.head is None else f" {site.head}"
+    return f"{site.component}{head}{'' if site.layer is None else f' of layer {site.layer}'} at {site.position}"
+
+
+def _place(unit: Unit) -> tuple[int, str, str, int, str]:
+    """Where it comes in the order of a set, which its id hangs on. What is of no layer stands with
+    layer 0, as it was once written."""
+    site, lender = unit.site, unit.source_site
+    lent = None
+    if lender is not None:
+        head = "" if lender.head is None else f" {lender.head}"
+        lent = f"{lender.component}{head} of layer {lender.layer or 0} at {lender.position}"
+    rest = [unit.subspace.coordinates, lent, unit.source]
+    return (
+        site.layer or 0,
+        site.component,
+        site.position,
+        -1 if site.head is None else site.head,
+        canonical_json(rest),
+    )
+
+
+def overlap(u: Unit, v: Unit) -> bool:
+    """Whether two units replace some of the same numbers. Heads lie within the whole vector; where
+    exactly, only the model knows."""
+    a, b = u.site, v.site
+    if (a.layer, a.component, a.position) != (b.layer, b.component, b.position):
+        return False
+    if a.head != b.head:
+        return a.head is None or b.head is None
+    chosen, others = u.subspace.coordinates, v.subspace.coordinates
+    return chosen is None or others is None or bool(set(chosen) & set(others))

@@ -1,0 +1,96 @@
+"""Each list of names stands once: what implements it, and what tells of it, follows from the list."""
+
+import ast
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import raysearch
+from raysearch.cli.flags import pool
+from raysearch.core import choices, controls
+from raysearch.engine.execution.answer_scores import AnswerLogits
+from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.selfcheck import TRIED
+from raysearch.engine.loading.load import DTYPES
+from raysearch.job.schema import job_schema
+from raysearch.proposers.registry import READY, names
+from raysearch.report.control_comparison import COLUMNS
+from raysearch.report.labels import score_label
+from raysearch.store.schemas import VERDICTS
+
+LISTS = {
+    choices.Compare: choices.COMPARISONS,
+    choices.Kinds: choices.PAIR_KINDS,
+    choices.ScoreName: choices.SCORES,
+    choices.TestedScore: choices.TESTED_SCORES,
+    controls.Control: controls.TESTED,
+    controls.ReadControl: controls.READ,
+}
+"""By the type of a name, what each name means."""
+
+
+def keys(path: str) -> dict[str, Any]:
+    """The JSON Schema of a key of the job, such as `AnswerKeys.compare`."""
+    schema = job_schema()
+    model, _, key = path.partition(".")
+    found: dict[str, Any] = (schema["$defs"][model] if key else schema)["properties"][key or model]
+    return found
+
+
+@pytest.mark.parametrize("names", LISTS)
+def test_each_name_has_its_meaning(names: Any) -> None:
+    assert get_args(names) == tuple(LISTS[names])
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("AnswerKeys.compare", choices.COMPARISONS),
+        ("AnswerKeys.scores", choices.SCORES),
+        ("PairsKeys.kinds", choices.PAIR_KINDS),
+        ("TestKeys.score", choices.TESTED_SCORES),
+        ("controls", controls.TESTED),
+    ],
+)
+def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, words: Any) -> None:
+    key = keys(path)
+    assert key.get("items", key)["enum"] == list(words)
+    assert choices.described(words) in key["description"]
+
+
+def test_what_implements_a_list_has_every_name_of_it() -> None:
+    logits = AnswerLogits({1: 0.5, 2: -0.5}, 1.0, 0.6)
+    scores = {name: logits.score(name, 2, 1) for name in choices.SCORES}
+    assert all(map(math.isfinite, scores.values()))
+    assert len(set(scores.values())) == len(scores)
+    assert set(DTYPES) == set(NEAR_TIE) == set(TRIED) == set(get_args(choices.Dtype))
+    for score in choices.TESTED_SCORES:
+        assert score_label({"test": {"score": score}}).counted == (score == "matches")
+    assert set(COLUMNS.values()) <= set(VERDICTS.names)
+    assert pool(lambda: 0).__click_params__[0].type.choices == get_args(choices.PoolName)
+
+
+def test_every_proposer_that_is_ready_says_what_it_is() -> None:
+    assert names()[: len(READY)] == list(READY)
+    assert all(made.description and made.name == name for name, made in READY.items())
+
+
+def test_no_list_of_names_stands_twice() -> None:
+    found = defaultdict(set)
+    root = Path(raysearch.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+                named = frozenset(ast.literal_eval(node.slice)) if _is_tuple(node) else frozenset()
+                if len(named) > 2:
+                    found[named].add(str(file.relative_to(root)))
+    assert {tuple(sorted(n)): f for n, f in found.items() if len(f) > 1} == {}
+
+
+def _is_tuple(node: ast.Subscript) -> bool:
+    return isinstance(node.slice, ast.Tuple) and all(
+        isinstance(part, ast.Constant) and isinstance(part.value, str) for part in node.slice.elts
+    )
