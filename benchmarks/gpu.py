@@ -208,10 +208,10 @@ def measure(
             done.append(event)
         if spent > asked.seconds:
             break
-    machine = replica._machine
+    machine = replica._runner
     by_key = {place.key: place for place in places}
     answers = {
-        build_row(pair, by_key[event.intervention], machine.taps): output[0]
+        build_row(pair, by_key[event.intervention], machine.hook_points): output[0]
         for event in done
         for pair, output in zip(encoded, event.outputs, strict=True)
     }
@@ -220,10 +220,10 @@ def measure(
         canonical = {row: predict(machine.plain.logits([row]))[0].id for row in held}
     same = sum(answers[row] == canonical[row] for row in held)
     host, whole, launches, work = wave(
-        replica, [row for row in answers if not machine.path.is_free(row)], asked.rows
+        replica, [row for row in answers if not machine.executor.is_free(row)], asked.rows
     )
     return Line(
-        shape, dtype, tokens, machine.path.name, check, machine.tolerance, f"{same}/{len(held)}", rows, rows / spent,
+        shape, dtype, tokens, machine.executor.name, check, machine.tolerance, f"{same}/{len(held)}", rows, rows / spent,
         again / max(rows, 1), host, whole, launches, work / max(whole, 1e-9) / rate,
     )  # fmt: skip
 
@@ -231,19 +231,19 @@ def measure(
 def wave(replica: Replica, rows: Sequence[Row], most: int) -> tuple[float, float, int, float]:
     """Of the fullest batch that the path makes: seconds until the host is free, until the device
     is; launches; operations counted."""
-    machine = replica._machine
-    batch = max(machine.path.batches(list(rows)), key=len)[:most]
+    machine = replica._runner
+    batch = max(machine.executor.batches(list(rows)), key=len)[:most]
     device = machine.network.device
     with torch.inference_mode():
-        machine.path.logits(batch)
+        machine.executor.logits(batch)
         began = now(device)
-        machine.path.logits(batch)
+        machine.executor.logits(batch)
         host = time.perf_counter() - began
         whole = now(device) - began
         kinds = [torch.profiler.ProfilerActivity.CPU]
         kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
         with torch.profiler.profile(activities=kinds) as seen:
-            machine.path.logits(batch)
+            machine.executor.logits(batch)
             now(device)
     names = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
     if device.type == "cuda":
@@ -252,7 +252,7 @@ def wave(replica: Replica, rows: Sequence[Row], most: int) -> tuple[float, float
         launches = sum(
             event.count for event in seen.key_averages() if event.key.startswith("aten::")
         )
-    return host, whole, launches, _operations(machine.network, machine.path.name, batch)
+    return host, whole, launches, _operations(machine.network, machine.executor.name, batch)
 
 
 def _operations(network: LanguageModel, path: str, batch: Sequence[Row]) -> float:

@@ -220,7 +220,7 @@ class Engine:
         captures.runs(runs)
         self.capturing = now(self.network.device) - capturing
         self.left_alone = dict(
-            zip(free, captures.decisions([row.alone for row in free]), strict=True)
+            zip(free, captures.predictions([row.unpatched for row in free]), strict=True)
         )
         if self.shuffled:
             random.Random("0.waves").shuffle(self.todo)

@@ -133,7 +133,7 @@ class Work:
         """One wave: in each layer, the rows that have joined."""
         shape = replay.shape_of(rows[0])
         assert shape is not None, "plain interchanges are replayed"
-        first = Counter(joint.layer + joint.after for joint in map(replay.joint_of, rows))
+        first = Counter(joint.layer + joint.after for joint in map(replay.entry_point_of, rows))
         joined = list(itertools.accumulate(first[layer] for layer in range(sizes.layers)))
         for count in (c for c in joined if c):
             self.phases["blocks"].update(

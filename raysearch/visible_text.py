@@ -41,6 +41,15 @@ def shorten(text: object, most: int) -> str:
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
+def one_line(said: object, most: int = 200) -> str:
+    """Returns what an error or a text says on one line: runs of white space become one space.
+
+    It is cut after `most` characters.
+    """
+    text = " ".join(str(said).split())
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
 class OneLine(logging.Formatter):
     """Log formatter: each message on one line, whatever names it contains; tracebacks keep their
     lines.

@@ -2,19 +2,27 @@
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open import open_folder
 from tests.command import remember_environment
+from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
+
+# Shapes that are checked: in the tests' own processes the engine's functions are called under
+# jaxtyping's import hook, so that beartype holds each tensor against its annotation.
+assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
+install_import_hook("raysearch.engine", f"{shapes.__name__}.checked")
 
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray
 # starts; for those of commands too.

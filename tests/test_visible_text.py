@@ -26,8 +26,8 @@ from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import ModelOrigin
 from raysearch.interventions.saved import save_intervention
 from raysearch.problems import load_problem
+from raysearch.report.figure import scan_picture
 from raysearch.report.heatmap import heatmap
-from raysearch.report.scan_figure import scan_picture
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.storage.digests import checksum
 from raysearch.store.run_folder import RunFolder

@@ -22,7 +22,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.model_source import ModelSource
-from raysearch.core.runner_settings import AS_THEY_COME, RunnerSettings
+from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.execution.usage import Usage
 
 NO_TENSORS: Mapping[str, bytes] = MappingProxyType({})
@@ -48,7 +48,7 @@ class ReplicaSpec:
     positions: tuple[str, ...]
     variables: tuple[str, ...]
     components: tuple[str, ...] = ("residual",)
-    settings: RunnerSettings = AS_THEY_COME
+    settings: RunnerSettings = DEFAULT_SETTINGS
 
 
 def build_failed(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:

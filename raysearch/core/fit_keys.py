@@ -113,7 +113,7 @@ class FitKeys(Keys):
             return 1.0 - done
         return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
 
-    def is_looked_at(self, step: int) -> bool:
+    def is_validated_after(self, step: int) -> bool:
         """Whether the validation pairs are run once `step` steps are done."""
         regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
         return regular or step in self.rungs

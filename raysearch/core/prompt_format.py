@@ -1,7 +1,7 @@
-"""How a text is put to a language model, and what of an answer counts.
+"""Prompt format: how a text becomes the model's input, and which part of an answer is compared.
 
-Invariants: plain values, so that a wording crosses processes; what is left out leaves a text as it
-is, and compares first tokens.
+Invariants: plain values that can cross processes; by default a text is unchanged and first tokens
+are compared.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from raysearch.core.choices import Compare
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """`chat_template`: whether a text is what the user says in the tokenizer's chat template, and
-    the model is to reply.
+    """The format of prompts and answers. `chat_template`: whether the text is a user turn in the
+    tokenizer's chat template, to which the model replies.
 
-    `special_tokens`: whether the tokenizer puts its own before the text (None: it does, but not
-    beside a chat template, which writes them). `aliases`: by answer, what else counts as it.
+    `special_tokens`: whether the tokenizer adds its own before the text (None: yes, except with a
+    chat template, which writes them). `aliases`: for an answer, other texts that count as it.
     """
 
     chat_template: bool = False
@@ -29,9 +29,9 @@ class PromptFormat:
         return not self.chat_template if self.special_tokens is None else self.special_tokens
 
     def meant(self, answer: str) -> str:
-        """The answer that `answer` is an alias of, or itself."""
+        """Returns the answer that `answer` is an alias of, or `answer`."""
         return next((of for of, aliases in self.aliases.items() if answer in aliases), answer)
 
 
 PLAIN = PromptFormat()
-"""Texts as they are, first tokens compared."""
+"""Texts unchanged, first tokens compared."""

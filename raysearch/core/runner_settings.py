@@ -25,4 +25,4 @@ class RunnerSettings:
     scores: tuple[str, ...] = ()
 
 
-AS_THEY_COME = RunnerSettings()
+DEFAULT_SETTINGS = RunnerSettings()

@@ -1,8 +1,8 @@
-"""A network ready to work: its taps, the fastest path that holds on it, what it keeps, who measures
-and who trains on it.
+"""A network ready to run: its hook points, the fastest executor that is right for it, its cache,
+its evaluator and its trainer.
 
-Invariants: whatever path is taken gives what the oracle gives; that was tried on the components
-that will be asked for.
+Invariants: every executor gives the outputs of the oracle; that was tested on the components of the
+job.
 """
 
 import logging
@@ -21,9 +21,9 @@ from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import (
     TRIED,
     ExecutorChoice,
+    boundary_rows,
     select_executor,
     selfcheck_rows,
-    straddling,
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
@@ -35,14 +35,13 @@ from raysearch.engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-LENT = 4
-"""Of what captures may take, the canonical computation may keep one part in so many of what sources
-lend."""
+CANONICAL_PARTS = 4
+"""The canonical computation may cache one part in this many of the memory for cached runs."""
 
 
 class ModelRunner:
-    """One network at work on the encoded pairs, all its parts on one `meter`. Raises: ModelError
-    for a component that it lacks."""
+    """Runs one network on the encoded pairs; all parts share one `meter`. Raises: ModelError for a
+    component that the network lacks."""
 
     def __init__(
         self,
@@ -54,64 +53,85 @@ class ModelRunner:
         meter: UsageMeter,
     ) -> None:
         self.network = network
-        self.taps = Components(network)
-        self.facts = tuple(self.taps.facts(component) for component in components)
+        self.hook_points = Components(network)
+        self.facts = tuple(self.hook_points.facts(component) for component in components)
         self.scoring = Scoring(settings.scores, encoded)
         hold_copies(network)
-        kept = (
+        cache_bytes = (
             capture_bytes(network.device)
             if settings.capture_bytes is None
             else settings.capture_bytes
         )
-        plain, limit = PlainExecutor(network, self.taps, kept // LENT), RowLimit(settings.rows)
+        plain, limit = (
+            PlainExecutor(network, self.hook_points, cache_bytes // CANONICAL_PARTS),
+            RowLimit(settings.rows),
+        )
         if settings.plain:
-            alone = RowLimit(1), NEAR_TIE[dtype], 0
-            captures = ActivationCache(
-                network, self.taps, *alone, plain=True, meter=meter, scoring=self.scoring
+            one_by_one = RowLimit(1), NEAR_TIE[dtype], 0
+            cache = ActivationCache(
+                network,
+                self.hook_points,
+                *one_by_one,
+                plain=True,
+                meter=meter,
+                scoring=self.scoring,
             )
-            settled = ExecutorChoice(plain, captures, NEAR_TIE[dtype])
+            choice = ExecutorChoice(plain, cache, NEAR_TIE[dtype])
         else:
             with meter.phase("check"):
-                rows = self._trial(encoded, components, dtype)
-                settled = select_executor(
-                    network, self.taps, rows, limit, kept, dtype, meter, self.scoring, plain
+                rows = self._selfcheck_rows(encoded, components, dtype)
+                choice = select_executor(
+                    network,
+                    self.hook_points,
+                    rows,
+                    limit,
+                    cache_bytes,
+                    dtype,
+                    meter,
+                    self.scoring,
+                    plain,
                 )
         self.plain = plain
-        self.path, self.captures, self.tolerance = settled.path, settled.captures, settled.tolerance
-        self.measurer = Evaluator(self.path, plain, self.captures, limit, self.tolerance)
+        self.executor, self.cache, self.tolerance = choice.executor, choice.cache, choice.tolerance
+        self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.tolerance)
         self._recipe, self._limit = settings.recipe, limit
         self._meter = meter
 
-    def _trial(
+    def _selfcheck_rows(
         self, encoded: Sequence[Encoded], components: Sequence[str], dtype: str
     ) -> list[Row]:
-        """The rows of the self-check."""
+        """Returns the rows of the self-check."""
         layers = len(self.network.blocks)
         rows = selfcheck_rows(
-            trials(encoded, self.taps, layers, components, tried=TRIED[dtype]), layers
+            trials(encoded, self.hook_points, layers, components, tried=TRIED[dtype]), layers
         )
         if isinstance(self.network, LanguageModel):
-            rows += straddling(_texts(encoded), layers, self.network.lengths)
+            rows += boundary_rows(_texts(encoded), layers, self.network.lengths)
         return list(dict.fromkeys(rows))
 
     @cached_property
     def attributor(self) -> Attributor:
-        """Who tells what interchanges would do to first order. What memory a backward pass wants
-        says nothing of other rows."""
-        plain = self.path.name == "plain"
+        """Computes first-order effects. Has its own row limit: an out-of-memory in a backward pass
+        must not shrink forward batches."""
+        plain = self.executor.name == "plain"
         return Attributor(
-            self.network, self.taps, plain, RowLimit(self._limit.rows), self.tolerance, self._meter
+            self.network,
+            self.hook_points,
+            plain,
+            RowLimit(self._limit.rows),
+            self.tolerance,
+            self._meter,
         )
 
     @cached_property
     def trainer(self) -> Trainer:
-        """Who trains subspaces, where the settings say how."""
+        """Trains subspaces, if the settings have a recipe."""
         assert self._recipe is not None, "a replica that fits is given a recipe"
         return Trainer(
             self.network,
-            self.taps,
-            self.path,
-            self.captures,
+            self.hook_points,
+            self.executor,
+            self.cache,
             self._recipe,
             self.tolerance,
             self._limit,
@@ -119,22 +139,23 @@ class ModelRunner:
 
 
 def hold_copies(network: Network) -> None:
-    """Lets the network hold float32 copies of weights of halves, where that makes it faster and
-    memory has room; else says so."""
-    kept, every = keep_copies(network.module, room_on_host())
-    if kept < every:
+    """Makes float32 copies of half-precision weights, if that is faster and memory allows; warns if
+    it does not."""
+    copied, wanted = keep_copies(network.module, room_on_host())
+    if copied < wanted:
         log.warning(
             "%s: memory has room for %d of %d MiB of float32 copies of its weights: the others are "
             "converted at each product, slower, "
             "with the same outputs",
             network.name,
-            kept // 2**20,
-            every // 2**20,
+            copied // 2**20,
+            wanted // 2**20,
         )
 
 
 def _texts(encoded: Sequence[Encoded]) -> Iterator[Ids]:
-    """All that will be run: bases and sources, and bases with all of an answer but its last token."""
+    """Yields all texts that will be run: bases and sources, and bases with all but the last token
+    of an answer."""
     for pair in encoded:
         for given in (pair.base, *pair.sources.values()):
             if isinstance(given, tuple):

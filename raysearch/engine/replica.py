@@ -1,11 +1,10 @@
-"""One replica: a model, the encoded pairs, and `do`: a task in, its events out.
+"""A replica: a model, the encoded pairs, and `do`, which takes a task and returns its events.
 
-Invariants: outputs do not depend on how the work was grouped into tasks; an intervention of a task
-comes back as one `Measured` for each block up to where it fails, and then as one `Failed`; `do`
-raises nothing that is an intervention's fault.
+Invariants: outputs do not depend on how work was grouped into tasks; an intervention of a task
+returns one `Measured` for each block before it fails, and then one `Failed`; `do` raises no error
+that an intervention causes.
 """
 
-import hashlib
 import math
 import time
 import traceback
@@ -32,7 +31,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.runner_settings import AS_THEY_COME, RunnerSettings
+from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.execution.evaluate import Fault, RowRequest
 from raysearch.engine.execution.memory import memory_in_use
@@ -45,17 +44,18 @@ from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import FitFault, FitOutcome
 from raysearch.engine.training.seeds import fit_seeds, targets_of
+from raysearch.storage.digests import sha256
 
 
 class Replica:
-    """A loaded model with its pairs encoded, checked against the oracle. `worker`, `node`: who it
-    says it is in events.
+    """A loaded model with encoded pairs, checked against the oracle. `worker`, `node`: its names in
+    events.
 
-    `components`: those that will be asked for; the fast path is checked on them. `meter`: where
-    what it uses is counted.
+    `components`: the components of the job, on which fast executors are checked. `meter`: counts
+    what it uses.
 
     Raises: PairsError, PositionError for pairs that cannot be encoded; ModelError for a model whose
-    blocks are not found, that is too short for the longest pair, or does not take them.
+    blocks are not found, that is too short for the longest pair, or that does not take the pairs.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Replica:
         variables: Sequence[str],
         worker: str,
         node: str = "",
-        settings: RunnerSettings = AS_THEY_COME,
+        settings: RunnerSettings = DEFAULT_SETTINGS,
         components: Sequence[str] = ("residual",),
         meter: UsageMeter | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class Replica:
         )
         self._pairs = {e.index: e for e in encoded}
         self._tokens = max((e.longest for e in encoded), default=1)
-        self._machine = ModelRunner(
+        self._runner = ModelRunner(
             network, loaded.dtype, encoded, components, settings, self._meter
         )
         self._random: ModelRunner | None = None
@@ -99,8 +99,8 @@ class Replica:
                 digest=loaded.digest,
                 dtype=loaded.dtype,
                 device=_device_name(network.device),
-                path=self._machine.path.name,
-                components=self._machine.facts,
+                path=self._runner.executor.name,
+                components=self._runner.facts,
                 tokens=tokens,
                 commit=loaded.commit,
                 unused=loaded.unused,
@@ -109,12 +109,13 @@ class Replica:
         )
 
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
-        """The events of `task`. `tensors`: what was fit that it needs, by digest.
+        """Returns the events of `task`. `tensors`: trained featurizers and states that it needs, by
+        digest.
 
         Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of
-        the whole task. A fit: for each seed one `Fitted` or one `Failed`. Else, for each
-        intervention, one `Measured` for each block; or, for one that fails, for the blocks before,
-        and one `Failed`.
+        the whole task. A fit: for each seed one `Fitted` or one `Failed`. Otherwise, for each
+        intervention, one `Measured` for each block or, for one that fails, for the blocks before
+        it, and one `Failed`.
         """
         with self._meter.phase("other"):
             if task.kind == "screen":
@@ -123,31 +124,31 @@ class Replica:
                 return self._by_block(task, self._attributed)
             if task.kind == "fit":
                 return [
-                    event for part in self._by_machine(task) for event in self._fit(*part, tensors)
+                    event for part in self._by_runner(task) for event in self._fit(*part, tensors)
                 ]
             self._featurizers.take(
                 tensors, [i.fit for i in task.interventions if i.fit is not None]
             )
-            return [event for part in self._by_machine(task) for event in self._measure(*part)]
+            return [event for part in self._by_runner(task) for event in self._measure(*part)]
 
     def usage(self) -> Usage:
-        """What it has used since it was last asked: of its opening, at first."""
+        """Returns the usage since the last call; at first, that of opening."""
         return self._meter.take(memory_in_use())
 
-    def _by_machine(self, task: Task) -> Iterator[tuple[ModelRunner, Task]]:
-        """The parts of a task for the model, and for the one with re-initialised weights; a group
-        for each."""
+    def _by_runner(self, task: Task) -> Iterator[tuple[ModelRunner, Task]]:
+        """Yields the parts of a task for the model and for the one with random weights."""
         for is_random in (False, True):
             interventions = tuple(
                 i for i in task.interventions if (i.control == "random_model") == is_random
             )
             seeds = tuple(s for s in task.seeds if s.intervention in interventions)
             if interventions:
-                machine = self._random_machine() if is_random else self._machine
-                yield machine, replace(task, interventions=interventions, seeds=seeds)
+                runner = self._random_runner() if is_random else self._runner
+                yield runner, replace(task, interventions=interventions, seeds=seeds)
 
-    def _random_machine(self) -> ModelRunner:
-        """Made when it is first asked for: it takes as much memory as the model."""
+    def _random_runner(self) -> ModelRunner:
+        """Returns the model with random weights, made at first use because it takes as much memory
+        as the model."""
         if self._random is None:
             with self._meter.phase("load"):
                 loaded = self._loaded.reinitialised()
@@ -158,12 +159,12 @@ class Replica:
             )
         return self._random
 
-    def _fit(self, machine: ModelRunner, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
+    def _fit(self, runner: ModelRunner, task: Task, tensors: Mapping[str, bytes]) -> list[Event]:
         began = time.perf_counter()
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
         targets = targets_of(task.interventions, pairs, self._pairs.values())
         with self._meter.phase("fit"):
-            found = fit_seeds(machine.trainer, task.seeds, task.steps, pairs, targets, tensors)
+            found = fit_seeds(runner.trainer, task.seeds, task.steps, pairs, targets, tensors)
         seconds = (time.perf_counter() - began) / len(task.seeds)
         events: list[Event] = []
         for seed in task.seeds:
@@ -179,8 +180,8 @@ class Replica:
         points = [p for p in fit.points if p[0] > first]
         contents = (
             (fit.content, fit.state) if last else (fit.content,)
-        )  # what takes no steps is not gone on with
-        tensors = {hashlib.sha256(content).hexdigest(): content for content in contents}
+        )  # a featurizer without steps is never resumed
+        tensors = {sha256(content): content for content in contents}
         digest, *state = tensors
         return Fitted(
             task=task.id,
@@ -210,7 +211,7 @@ class Replica:
         for place, block in enumerate(task.blocks):
             try:
                 events.append(do(task, block))
-            except Exception as error:  # noqa: BLE001  without interventions there is only the task to blame, and it must be told
+            except Exception as error:  # noqa: BLE001  the task itself has failed, and says so
                 return [self._failed(task, None, Fault(place, error))]
         return events
 
@@ -223,17 +224,19 @@ class Replica:
             for p in pairs
             for name in names
         }
-        said: dict[tuple[int, str], tuple[Prediction, ...]] = dict.fromkeys(runs, ())
+        predictions: dict[tuple[int, str], tuple[Prediction, ...]] = dict.fromkeys(runs, ())
         for token in range(self._tokens):
             if token:
-                runs = {run: row.after(said[run][-1].id) for run, row in runs.items()}
-            for (index, name), decision in zip(
-                runs, self._machine.captures.decisions(list(runs.values())), strict=True
+                runs = {run: row.after(predictions[run][-1].id) for run, row in runs.items()}
+            for (index, name), prediction in zip(
+                runs, self._runner.cache.predictions(list(runs.values())), strict=True
             ):
-                said[index, name] += (
-                    checked(decision, f"pair {index}, {name}, without intervention"),
+                predictions[index, name] += (
+                    checked(prediction, f"pair {index}, {name}, without intervention"),
                 )
-        outputs = {name: tuple(_output(said[p.index, name]) for p in pairs) for name in names}
+        outputs = {
+            name: tuple(_output(predictions[p.index, name]) for p in pairs) for name in names
+        }
         return Screened(
             task=task.id,
             split=block.split,
@@ -241,20 +244,20 @@ class Replica:
             pairs=block.pairs,
             base=outputs.pop("base", ()),
             sources=outputs,
-            near_ties=sum(map(self._is_near, said.values())),
+            near_ties=sum(map(self._is_near, predictions.values())),
             seconds=time.perf_counter() - began,
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
-            scores=self._machine.scoring.scores(
-                pairs, [said[p.index, "base"][0].heard for p in pairs]
+            scores=self._runner.scoring.scores(
+                pairs, [predictions[p.index, "base"][0].answer_logits for p in pairs]
             ),
         )
 
     def _attributed(self, task: Task, block: Block) -> Attributed:
         began = time.perf_counter()
         with self._meter.phase("fit"):
-            effects = self._machine.attributor.effects(
+            effects = self._runner.attributor.effects(
                 [self._pairs[i] for i in block.pairs], task.units
             )
         return Attributed(
@@ -269,24 +272,24 @@ class Replica:
             attempt=task.attempt,
         )
 
-    def _measure(self, machine: ModelRunner, task: Task) -> list[Event]:
+    def _measure(self, runner: ModelRunner, task: Task) -> list[Event]:
         began = time.perf_counter()
         assert len(set(task.keys)) == len(task.keys), "a task names an intervention once"
-        items, faults = self._items(machine, task)
-        outcome = machine.measurer.measure(items, self._tokens)
+        requests, faults = self._requests(runner, task)
+        outcome = runner.evaluator.measure(requests, self._tokens)
         faults.update(outcome.faults)
-        per_row = (time.perf_counter() - began) / max(len(items), 1)
+        per_row = (time.perf_counter() - began) / max(len(requests), 1)
         by_key: dict[tuple[str, int], list[tuple[Prediction, ...]]] = {}
-        for item in items:
-            if item.intervention not in faults:
-                by_key.setdefault((item.intervention, item.block), []).append(
-                    outcome.decisions[item]
+        for request in requests:
+            if request.intervention not in faults:
+                by_key.setdefault((request.intervention, request.block), []).append(
+                    outcome.predictions[request]
                 )
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
             if key in faults and len(task.blocks) > 1:
-                events += self._block_by_block(machine, task, intervention)
+                events += self._block_by_block(runner, task, intervention)
                 continue
             if key in faults:
                 events.append(self._failed(task, key, faults[key]))
@@ -298,23 +301,25 @@ class Replica:
         return events
 
     def _block_by_block(
-        self, machine: ModelRunner, task: Task, intervention: Intervention
+        self, runner: ModelRunner, task: Task, intervention: Intervention
     ) -> list[Event]:
-        """An intervention that fails somewhere: its blocks up to there, so that what fails far
-        ahead costs no block before."""
+        """Measures a failing intervention block by block up to the failure, so that a failure in a
+        late block costs no earlier block."""
         events: list[Event] = []
         for block in task.blocks:
             events += self._measure(
-                machine, replace(task, interventions=(intervention,), blocks=(block,))
+                runner, replace(task, interventions=(intervention,), blocks=(block,))
             )
             if isinstance(events[-1], Failed):
                 break
         return events
 
-    def _items(self, machine: ModelRunner, task: Task) -> tuple[list[RowRequest], dict[str, Fault]]:
-        """The rows to run, pair by pair (interventions on a pair share its captures), and what
-        cannot be run at all."""
-        items: list[RowRequest] = []
+    def _requests(
+        self, runner: ModelRunner, task: Task
+    ) -> tuple[list[RowRequest], dict[str, Fault]]:
+        """Returns the rows to run, pair by pair (interventions on a pair share cached runs), and
+        the interventions that cannot be run."""
+        requests: list[RowRequest] = []
         faults: dict[str, Fault] = {}
         for place, block in enumerate(task.blocks):
             for index in block.pairs:
@@ -323,26 +328,26 @@ class Replica:
                     if key in faults:
                         continue
                     try:
-                        row = self._row(machine, self._pairs[index], intervention)
-                    except Exception as error:  # noqa: BLE001  as in measure.py: told of its intervention, sparing the others
+                        row = self._row(runner, self._pairs[index], intervention)
+                    except Exception as error:  # noqa: BLE001  reported, sparing the others
                         faults[key] = Fault(place, error)
                     else:
-                        items.append(RowRequest(key, place, index, row))
-        return [item for item in items if item.intervention not in faults], faults
+                        requests.append(RowRequest(key, place, index, row))
+        return [request for request in requests if request.intervention not in faults], faults
 
-    def _row(self, machine: ModelRunner, pair: Encoded, intervention: Intervention) -> Row:
-        lender = None
+    def _row(self, runner: ModelRunner, pair: Encoded, intervention: Intervention) -> Row:
+        other = None
         if intervention.control == "random_source":
-            lender = other_source(pair, tuple(self._pairs.values()), intervention)
+            other = other_source(pair, tuple(self._pairs.values()), intervention)
         others = ablation_sources(pair, tuple(self._pairs.values()), intervention)
-        return build_row(pair, intervention, machine.taps, self._featurizers, lender, others)
+        return build_row(pair, intervention, runner.hook_points, self._featurizers, other, others)
 
     def _measured(
         self,
         task: Task,
         intervention: Intervention,
         block: Block,
-        decisions: Sequence[tuple[Prediction, ...]],
+        predictions: Sequence[tuple[Prediction, ...]],
         per_row: float,
     ) -> Measured:
         pairs = [self._pairs[index] for index in block.pairs]
@@ -352,15 +357,15 @@ class Replica:
             split=block.split,
             block=block.index,
             pairs=block.pairs,
-            outputs=tuple(_output(d) for d in decisions),
-            near_ties=sum(self._is_near(d) for d in decisions),
-            rows=sum(map(len, decisions)),
-            seconds=per_row * len(decisions),
+            outputs=tuple(_output(d) for d in predictions),
+            near_ties=sum(self._is_near(d) for d in predictions),
+            rows=sum(map(len, predictions)),
+            seconds=per_row * len(predictions),
             device=self.opened.facts.device,
             worker=self._worker,
             attempt=task.attempt,
-            scores=self._machine.scoring.scores(
-                pairs, [d[0].heard for d in decisions], intervention
+            scores=self._runner.scoring.scores(
+                pairs, [d[0].answer_logits for d in predictions], intervention
             ),
         )
 
@@ -380,19 +385,19 @@ class Replica:
             blocks=tuple(b.index for b in task.blocks),
         )
 
-    def _is_near(self, decisions: Sequence[Prediction]) -> bool:
-        """Whether one of the tokens of an output is a near-tie, or was one where it was first
-        decided."""
-        return any(d.again or d.gap < self._machine.tolerance for d in decisions)
+    def _is_near(self, predictions: Sequence[Prediction]) -> bool:
+        """Returns whether a token of an output is a near-tie, or was one before the canonical
+        computation decided it."""
+        return any(d.was_near_tie or d.gap < self._runner.tolerance for d in predictions)
 
 
-def _output(decisions: Sequence[Prediction]) -> Ids:
-    return tuple(d.id for d in decisions)
+def _output(predictions: Sequence[Prediction]) -> Ids:
+    return tuple(d.id for d in predictions)
 
 
 def _finite(loss: float | None) -> float | None:
-    """None for a loss that is infinite: a model may rule an answer out, and a journal holds
-    numbers."""
+    """Returns None for an infinite loss, as of an answer that the model rules out: a journal holds
+    finite numbers."""
     return None if loss is None or not math.isfinite(loss) else loss
 
 

@@ -4,7 +4,6 @@ Invariants: "last" is the last token of each text; every other position is given
 guessed.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from raysearch.engine.featurizers.make import to_bytes
 from raysearch.engine.patching.featurized import Featurizers
 from raysearch.errors import PairsError, PositionError
 from raysearch.interventions.saved import SavedIntervention
+from raysearch.storage.digests import sha256
 
 PositionSpec = int | str
 Positions = PositionSpec | Mapping[str, PositionSpec]
@@ -33,7 +33,7 @@ def prepare(saved: SavedIntervention, device: torch.device) -> tuple[Interventio
     if featurizer is None:
         return saved.intervention, featurizers
     content = to_bytes(featurizer)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256(content)
     featurizers.take({digest: content}, [digest])
     return replace(saved.intervention, fit=digest), featurizers
 

@@ -25,6 +25,7 @@ from huggingface_hub.utils.tqdm import (
 
 from raysearch._version import __version__
 from raysearch.errors import HubError
+from raysearch.visible_text import one_line
 
 # Errors of the HTTP client underneath: requests, httpx or httpx2, by version of huggingface_hub.
 _CLIENT_ERRORS: tuple[type, ...] = tuple(
@@ -143,9 +144,7 @@ def _message(what: str, hub: str, action: str, error: BaseException) -> str:
 
 
 def _brief(error: BaseException, limit: int = 200) -> str:
-    message = getattr(error, "server_message", None) or str(error)
-    text = " ".join(message.split())
-    return text if len(text) <= limit else text[: limit - 4] + " ..."
+    return one_line(getattr(error, "server_message", None) or str(error), limit)
 
 
 @contextmanager

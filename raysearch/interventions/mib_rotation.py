@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
+from raysearch.visible_text import one_line
+
 ORIGINAL = "rotate.parametrizations.weight.original"
 
 
@@ -70,14 +72,10 @@ def read_rotation(state: Mapping[str, Tensor]) -> Tensor:
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (RuntimeError, AttributeError, TypeError) as e:
         raise RotationError(
-            f"its state is not that of torch's orthogonal parametrization ({_line(e)})"
+            f"its state is not that of torch's orthogonal parametrization ({one_line(e)})"
         ) from e
     with torch.no_grad():
         directions = module.weight().clone(memory_format=torch.contiguous_format)
     if not torch.isfinite(directions).all():
         raise RotationError("its rotation is not finite")
     return directions
-
-
-def _line(e: Exception) -> str:
-    return " ".join(str(e).split())[:160]

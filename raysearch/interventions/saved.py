@@ -7,7 +7,6 @@ and no code runs; each file is complete or absent; the card is written last and 
 digest, so that a partial or mixed folder is refused.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from raysearch.interventions.card import Card, Finding, ModelOrigin, card_text, 
 from raysearch.interventions.model_card import HUB_ID, HUB_ID_PLACEHOLDER, readme_text
 from raysearch.interventions.tensors import featurizer_of
 from raysearch.storage.atomic_write import write_bytes_whole
+from raysearch.storage.digests import sha256
 
 TENSORS = "intervention.safetensors"
 CARD = "intervention.json"
@@ -173,7 +173,7 @@ def _files(saved: SavedIntervention) -> dict[str, bytes]:
         raysearch=__version__,
         id=saved.intervention.id,
         intervention=saved.intervention,
-        tensors_digest=hashlib.sha256(content).hexdigest(),
+        tensors_digest=sha256(content),
         model=saved.model,
         variable=saved.variable,
         finding=saved.finding,
@@ -226,7 +226,7 @@ def _read(folder: Path, where: str) -> SavedIntervention:
         )
     card = read_card(_bytes(folder / CARD, where), f"{where}: {CARD}")
     content = _bytes(folder / TENSORS, where)
-    found = hashlib.sha256(content).hexdigest()
+    found = sha256(content)
     if found != card.tensors_digest:
         raise StoreError(
             f"{where}: {TENSORS} has SHA-256 {found[:12]}, its card says "

@@ -24,14 +24,14 @@ from raysearch.core.hypothesis import (
 )
 from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.job.position_keys import PositionKey, declared, position_name
-from raysearch.job.subspace_keys import BY_A_WORD, Range, SubspaceKeys, subspaces_of
+from raysearch.job.subspace_keys import BY_A_WORD, IndexRange, SubspaceKeys, subspaces_of
 from raysearch.job.unit_keys import Component, UnitKeys, intervention_of, overlap, site_words
 
 GRID = ("layers", "components", "heads", "positions", "subspaces")
 """The keys that make the grid."""
 
 
-class LayerRange(Range):
+class LayerRange(IndexRange):
     """Layers from `from` to `to`, both included, every `step`."""
 
     _holds = "layer"

@@ -28,13 +28,15 @@ MOST_OF_A_KIND = 10**6
 """Layers or coordinates in a range: no network has as many, and they are listed."""
 
 
-class Range(Keys):
+class IndexRange(Keys):
+    """Whole numbers from `from` to `to`, both included."""
+
     _holds: ClassVar[str]
     from_: Count = Field(alias="from", description="The first.")
     to: Annotated[Count, at_most(MOST_OF_A_KIND)] = Field(description="The last, itself included.")
 
     @model_validator(mode="after")
-    def _rises(self) -> "Range":
+    def _rises(self) -> "IndexRange":
         if self.to < self.from_:
             raise ValueError(
                 f"from {self.from_} to {self.to} holds no {self._holds}; give from <= to"
@@ -42,7 +44,7 @@ class Range(Keys):
         return self
 
 
-class CoordinateRange(Range):
+class CoordinateRange(IndexRange):
     """Coordinates from `from` to `to`, both included."""
 
     _holds = "coordinate"
@@ -119,7 +121,7 @@ else:
 def _is_plain(given: Any) -> Any:
     """Refuses a kind of subspace that a grid may have and a unit may not."""
     kind = next(iter(given), None) if isinstance(given, dict) else given
-    if kind != "coordinates" and kind in featurizers() and kind != IDENTITY.name:
+    if isinstance(kind, str) and kind in {*featurizers()} - {"coordinates", IDENTITY.name}:
         raise ValueError(
             f"not yet supported by this version (got {brief(given)}); use full or coordinates"
         )

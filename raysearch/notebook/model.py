@@ -382,7 +382,9 @@ class Model:
         already, those of the base's own run."""
         canonical = CanonicalRunner(self._network, self._taps) if canonical is None else canonical
         return (
-            self._network.plain(row.base) if canonical.lends_its_own(row) else canonical.logits(row)
+            self._network.plain(row.base)
+            if canonical.copies_own_activations(row)
+            else canonical.logits(row)
         )
 
     def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
@@ -399,7 +401,7 @@ class Model:
             capture_bytes(device),
             self._dtype,
         )
-        path, canonical = settled.path, CanonicalRunner(self._network, self._taps)
+        path, canonical = settled.executor, CanonicalRunner(self._network, self._taps)
         found: dict[Row, Any] = {
             row: self._logits(row, canonical) for row in distinct if path.is_free(row)
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysearch.report.scan_figure import scan_picture
+from raysearch.report.figure import scan_picture
 from raysearch.visible_text import visible
 
 if TYPE_CHECKING:

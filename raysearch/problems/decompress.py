@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.errors import PairsError
+from raysearch.visible_text import one_line
 
 _WRITE = 'write JSON lines, or Parquet (pandas: to_json(path, orient="records", lines=True))'
 _FOREIGN = {
@@ -90,6 +91,6 @@ def open_unpacked(path: Path) -> Iterator[Any]:
             f"{path}: holds packed data that cannot be unpacked ({str(e)[:120]}); copy it again"
         ) from e
     except OSError as e:
-        reason = e.strerror or " ".join(str(e).split())[:120]
+        reason = e.strerror or one_line(e)
         what = "cannot be read" if unpack is None else "holds packed data that cannot be unpacked"
         raise PairsError(f"{path}: {what} ({reason}); give a file of pairs") from e

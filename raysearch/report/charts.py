@@ -1,4 +1,4 @@
-"""Draws a page's other charts: intervals of accepted hypotheses, pairs to a verdict, training
+"""Draws a page's charts with plotly: intervals of accepted hypotheses, pairs to a verdict, training
 curves.
 
 Invariants: users' text is escaped, since plotly interprets some HTML in every text; a chart that
@@ -6,15 +6,72 @@ omits something says so.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io
 
-from raysearch.report.chart import ACCEPT, REJECT, UNDECIDED, Chart, as_json, build_figure, literal
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
+from raysearch.visible_text import visible
+
+ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A titled plotly chart.
+
+    `figure`: JSON that is safe inside HTML (no "<", ">" or "/"); `width`: maximum in pixels;
+    `note`: text below it.
+    """
+
+    title: str
+    figure: str
+    width: int
+    note: str = ""
+
+
+def literal(text: object) -> str:
+    """Escapes `text` for a figure, since plotly interprets some HTML in every text.
+
+    templates/script.js stops it from interpreting formulas.
+    """
+    return escape(visible(text), quote=False)
+
+
+def build_figure(*traces: Any) -> go.Figure:
+    figure = go.Figure(list(traces), go.Layout(template=go.layout.Template()))
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        margin={"l": 10, "r": 10, "t": 12, "b": 10},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#1f2328"},
+        hoverlabel={"align": "left", "bgcolor": "#24292f", "font": {"color": "#fff", "size": 12}},
+        dragmode=False,
+    )
+    for axes in (figure.update_xaxes, figure.update_yaxes):
+        axes(
+            automargin=True,
+            zeroline=False,
+            showline=False,
+            ticks="",
+            gridcolor="rgba(128,128,128,0.22)",
+            fixedrange=True,
+        )
+    return figure
+
+
+def as_json(figure: go.Figure) -> str:
+    text: str = plotly.io.to_json(figure, validate=False)
+    assert "<" not in text, "plotly no longer writes JSON that stands safely in HTML"
+    return text
+
 
 _CONTROL = "#8c959f"
 _SYMBOLS = (

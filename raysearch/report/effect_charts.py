@@ -6,7 +6,7 @@ text is escaped, since plotly interprets some HTML in every text.
 
 import json
 
-from raysearch.report.chart import UNDECIDED, Chart, build_figure, literal
+from raysearch.report.charts import UNDECIDED, Chart, build_figure, literal
 from raysearch.report.heatmap_charts import HeatMaps, build_chart, draw_maps, frame, heat_layer
 from raysearch.report.panels import Panel
 from raysearch.report.run_data import Row, RunData

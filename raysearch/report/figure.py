@@ -1,5 +1,5 @@
 """Provides a matplotlib figure for notebooks without pyplot, which would choose a backend for the
-user.
+user, and draws the figure of a scan.
 
 Invariants: texts are literal: a "$" starts no formula, and names contain no line breaks; a
 character without a font is drawn as a box, without a warning.
@@ -8,15 +8,22 @@ character without a font is drawn as a box, without a warning.
 import importlib
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
+from raysearch.visible_text import shorten, visible, visible_lines
+
+_LONGEST = 40
+"""Maximum of characters of a token."""
 _MORE_FONTS = (
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
@@ -80,3 +87,55 @@ class Picture(Figure):
 def _more_fonts() -> tuple[str, ...]:
     here = {font.name for font in fontManager.ttflist}
     return tuple(name for name in _MORE_FONTS if name in here)
+
+
+def scan_picture(
+    title: str,
+    label: str,
+    layers: Sequence[int | None],
+    tokens: Sequence[str],
+    values: Sequence[Sequence[float]],
+    words: Sequence[Sequence[str]],
+) -> Picture:
+    """Draws `values` by layer and token, with `words` as text in the cells; the middle colour is
+    zero."""
+    reach = max((abs(v) for row in values for v in row), default=0.0) or 1.0
+    longest = max((len(shorten(w, _LONGEST)) for row in words for w in row), default=0)
+    cell = max(0.62, 0.075 * longest)
+    figure = Picture(
+        figsize=(max(cell * len(tokens) + 1.9, 5.2), max(0.2 * len(layers), 1.6) + 1.5),
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        values, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-reach, vmax=reach
+    )
+    axes.set_xticks(range(len(tokens)), [_token(token) for token in tokens], fontsize=8)
+    axes.set_yticks(
+        range(len(layers)), ["-" if layer is None else str(layer) for layer in layers], fontsize=7
+    )
+    axes.set_xlabel("token (beneath: the source's)", fontsize=8)
+    axes.set_ylabel("layer", fontsize=8)
+    axes.set_title(visible_lines(title), fontsize=10, loc="left")
+    for y, row in enumerate(words):
+        for x, word in enumerate(row):
+            ink = "white" if abs(values[y][x]) > 0.6 * reach else "black"
+            axes.text(
+                x,
+                y,
+                shorten(word.strip(), _LONGEST),
+                ha="center",
+                va="center",
+                fontsize=6,
+                color=ink,
+            )
+    figure.colorbar(image, ax=axes).set_label(visible(label), fontsize=8)
+    return figure
+
+
+def _token(token: str) -> str:
+    """Returns the base's token, with the source's below it if that differs."""
+    lines = token.split("\n")
+    both = lines if len(lines) == 2 and all(lines) else [token]
+    return "\n".join(shorten(line.strip(" "), _LONGEST) or "␣" for line in both)

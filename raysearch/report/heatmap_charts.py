@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from raysearch.report.cell_style import interval_width, lightness, opacity, stopped_early
-from raysearch.report.chart import ACCEPT, Chart, as_json, build_figure, literal
+from raysearch.report.charts import ACCEPT, Chart, as_json, build_figure, literal
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel
 from raysearch.report.panels import Panel, panels
 from raysearch.report.run_data import Row, RunData

@@ -96,12 +96,12 @@ def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
 
 
 def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
-    """The intervention of a row; the table has all of it but its kind, and the id tells whether the
-    kind is another."""
+    """Returns the intervention of a row; each unit says its operation, where that is an ablation."""
     where = f"{run.place}: hypothesis {row['hypothesis']}"
-    intervention = from_json_values(
-        Intervention, {"units": json.loads(row["units"]), "control": row["control"]}, where
-    )
+    units = json.loads(row["units"])
+    kinds = [unit.pop("operation", "interchange") for unit in units]
+    plain = {"units": units, "kind": kinds[0], "control": row["control"]}
+    intervention = from_json_values(Intervention, plain, where)
     if intervention.is_fitted:
         intervention = replace(intervention, variable=row["variable"], fit=row["fit"])
     if intervention.id != row["intervention"]:

@@ -38,6 +38,7 @@ from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest
+from raysearch.storage.digests import sha256
 from raysearch.suggest import check_known
 from raysearch.user_code import source_digest
 
@@ -441,7 +442,7 @@ def _file_digests(job: Job) -> dict[str, str]:
     functions = {MODEL: job.model.path, PROBLEM: job.problem.use or "", PROPOSER: job.propose.use}
     for file in named_files(job):
         if file.is_code:
-            content = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+            content = sha256(Path(file.path).read_bytes())
             digests[file.key] = f"{content}:{functions[file.key].rpartition(':')[2]}"
         elif file.key == MODEL:
             if Path(file.path).exists():

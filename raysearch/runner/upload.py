@@ -7,7 +7,6 @@ together here lies together there; the same contents make the same bytes.
 """
 
 import glob
-import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from raysearch.job import Job
 from raysearch.job.job_files import named_files
 from raysearch.job.named_files import FILES, LAYER, MODEL, PAIRS, NamedFile
 from raysearch.problems.pair_files import tensor_names
+from raysearch.storage.digests import sha256
 
 MIB = 2**20
 LIMIT = 99 * MIB
@@ -46,11 +46,8 @@ class Upload:
         """SHA-256 (hex) of what is asked: the job but for its name and resources, and the contents
         of the files."""
         asked = self.job.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
-        contents = {
-            place: hashlib.sha256(path.read_bytes()).hexdigest()
-            for place, path in self.files.items()
-        }
-        return hashlib.sha256(canonical_json([asked, contents]).encode()).hexdigest()
+        contents = {place: sha256(path.read_bytes()) for place, path in self.files.items()}
+        return sha256(canonical_json([asked, contents]).encode())
 
     def write(self, path: Path) -> None:
         """The zip, at `path`."""
@@ -117,9 +114,7 @@ class _Packing:
                 len(path.parts) - 1
             ]
             root = Path(*path.parts[: fixed[0]])
-            self._roots[root] = (
-                f"{FILES}/{_ELSEWHERE}/{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
-            )
+            self._roots[root] = f"{FILES}/{_ELSEWHERE}/{sha256(str(root).encode())[:8]}"
         return f"{self._roots[root]}/{path.relative_to(root).as_posix()}"
 
     def add_named(self, file: NamedFile) -> None:

@@ -46,7 +46,7 @@ class Digests:
         )
 
 
-def digest_of(content: bytes) -> str:
+def sha256(content: bytes) -> str:
     """Returns the SHA-256 of bytes, in 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
@@ -56,7 +56,7 @@ def checksum(plain: Mapping[str, object]) -> str:
     `sum`.
     """
     rest = {k: v for k, v in plain.items() if k != _SUM}
-    return digest_of(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
 def write_digests(run: Folder, digests: Digests) -> None:
@@ -122,7 +122,7 @@ def each_checked(run: Folder, table: str) -> Iterator[tuple[str, bytes]]:
         counting = _due(run, folder, digests, there, counting)
     for name, content in zip(counting, folder.read_each(counting), strict=True):
         if is_merged(name):
-            if merged_digest(name) not in (None, digest_of(content)):
+            if merged_digest(name) not in (None, sha256(content)):
                 raise _damaged(run, folder, name)
         elif digests is not None:
             content = _checked(run, folder, name, f"{TABLES}/{table}/{name}", content, digests)
@@ -143,10 +143,10 @@ def wrong_parts(run: Folder) -> list[str]:
         folder = run.at(TABLES).at(table)
         there = folder.names()
         merged, due = _parts(folder, digests, parts_that_count(there))
-        bad = (n for n in merged if merged_digest(n) not in (None, digest_of(folder.read(n))))
+        bad = (n for n in merged if merged_digest(n) not in (None, sha256(folder.read(n))))
         wrong += [f"{TABLES}/{table}/{name}" for name in bad]
         for name in due:
-            digest = digest_of(folder.read(name)) if name in there else None
+            digest = sha256(folder.read(name)) if name in there else None
             if not digests.allows(f"{TABLES}/{table}/{name}", digest):
                 wrong.append(f"{TABLES}/{table}/{name}")
     return wrong
@@ -190,7 +190,7 @@ def _parts(folder: Folder, digests: Digests, counting: list[str]) -> tuple[list[
 def _checked(
     run: Folder, folder: Folder, name: str, file: str, content: bytes | None, digests: Digests
 ) -> bytes:
-    digest = None if content is None else digest_of(content)
+    digest = None if content is None else sha256(content)
     if not digests.allows(file, digest):
         _check_again(run, folder, name, file, digest)
     return folder.read(name) if content is None else content

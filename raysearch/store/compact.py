@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from raysearch.errors import StoreError, TakenOverError
-from raysearch.storage.digests import digest_of, each_checked
+from raysearch.storage.digests import each_checked, sha256
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import (
     PART,
@@ -79,7 +79,7 @@ def compact(run: RunFolder) -> Iterator[Merged]:
 def _write_merged(folder: Folder, last: str, whole: pa.Table) -> str:
     """Writes `whole` as one part, reads it back, and returns its name."""
     content = to_parquet(whole)
-    name = merged_name(last, digest_of(content))
+    name = merged_name(last, sha256(content))
     folder.write(name, content)
     if not _read(folder, [(name, folder.read(name))]).equals(whole, check_metadata=True):
         folder.delete(name)

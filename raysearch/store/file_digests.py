@@ -10,7 +10,7 @@ other bytes (rows that a retry withdrew, another pyarrow) journals the new ones.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from raysearch.errors import StoreError
-from raysearch.storage.digests import Digests, digest_of, read_digests, write_digests
+from raysearch.storage.digests import Digests, read_digests, sha256, write_digests
 from raysearch.storage.folder import Folder
 from raysearch.store.codec import JournalEntry, Sealed
 from raysearch.store.run_folder import RunFolder
@@ -59,7 +59,7 @@ class FileDigests:
             StoreError: the store refuses.
             TakenOverError: a later driver is there.
         """
-        self._files[file] = digest_of(content)
+        self._files[file] = sha256(content)
         self._writing.pop(file, None)
         self._append([Sealed(file, self._files[file])])
 
@@ -81,7 +81,7 @@ class FileDigests:
             StoreError: the store refuses.
             TakenOverError: a later driver is there.
         """
-        file, digest = path + name, digest_of(content)
+        file, digest = path + name, sha256(content)
         old = self._files.get(file)
         if old == digest and file not in self._writing:
             self._check()

@@ -4,11 +4,11 @@ Invariants: a file is complete before the event that names it is journalled; wha
 was written, or an error.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from raysearch.errors import StoreError
+from raysearch.storage.digests import sha256
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import open_folder
 
@@ -28,7 +28,7 @@ class FitStore:
             StoreError: the store refuses.
         """
         for digest, content in tensors.items():
-            assert hashlib.sha256(content).hexdigest() == digest, "a content goes by its own digest"
+            assert sha256(content) == digest, "a content goes by its own digest"
             if not self._folder.exists(digest + _SUFFIX):
                 self._folder.write(digest + _SUFFIX, content)
 
@@ -44,7 +44,7 @@ class FitStore:
             raise StoreError(
                 f"{e}, and the journal says that it was fit; restore it from a copy"
             ) from e
-        if hashlib.sha256(content).hexdigest() != digest:
+        if sha256(content) != digest:
             raise StoreError(
                 f"{self._folder.shown(digest + _SUFFIX)}: is not what was written (its name is its "
                 f"SHA-256); restore it from a copy"

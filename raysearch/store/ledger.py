@@ -39,7 +39,7 @@ from raysearch.core.records import (
     Weighed,
 )
 from raysearch.storage.digests import TABLES as DIGESTED
-from raysearch.storage.digests import digest_of, read_checked
+from raysearch.storage.digests import read_checked, sha256
 from raysearch.storage.parquet import PART
 from raysearch.store.codec import (
     OF_DRIVERS,
@@ -396,7 +396,7 @@ class RunLedger:
         folder = self._run.folder
         if folder.exists(PAIRS_FILE):
             content = folder.read(PAIRS_FILE)
-            if digest_of(content) != self._sealed.get(PAIRS_FILE):
+            if sha256(content) != self._sealed.get(PAIRS_FILE):
                 read_checked(folder, PAIRS_FILE)
                 self._digests.seal(PAIRS_FILE, content)
         self._digests.publish()

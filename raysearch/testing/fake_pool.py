@@ -4,7 +4,6 @@ clusters.
 It is public. Invariants: it satisfies the same contract as the real pools.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention, Unit
+from raysearch.storage.digests import sha256
 
 FACTS = ModelFacts(
     layers=4,
@@ -178,7 +178,7 @@ def fake_fit(task: Task, seed: Seed, iia: float) -> Fitted:
     """
     first, last = task.steps
     content = f"{seed.key} at {last} after {seed.state or seed.start}".encode()
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256(content)
     return Fitted(
         task=task.id,
         intervention=seed.intervention.id,

@@ -3,9 +3,9 @@
 Invariants: no text shown contains credentials.
 """
 
-import hashlib
 import re
 
+from raysearch.storage.digests import sha256
 from raysearch.visible_text import visible
 
 _KEY_CHARS = 250
@@ -25,11 +25,7 @@ def as_key(name: str) -> str:
 def as_word(name: str) -> str:
     """Returns a name, unique for each input, for use between slashes, MLflow's paths."""
     word = re.sub(r"[^\w\-]", "_", name, flags=re.ASCII)[:_WORD_CHARS]
-    return (
-        word
-        if word == name
-        else f"{word}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
-    )
+    return word if word == name else f"{word}-{sha256(name.encode(errors='replace'))[:8]}"
 
 
 def one_line(e: BaseException) -> str:

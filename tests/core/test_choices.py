@@ -23,11 +23,11 @@ from raysearch.store.schemas import VERDICTS
 
 LISTS = {
     choices.Compare: choices.COMPARISONS,
-    choices.Kinds: choices.PAIR_KINDS,
+    choices.PairKinds: choices.PAIR_KINDS,
     choices.ScoreName: choices.SCORES,
     choices.TestedScore: choices.TESTED_SCORES,
-    controls.Control: controls.TESTED,
-    controls.ReadControl: controls.READ,
+    controls.Control: controls.JOB_CONTROLS,
+    controls.ReadControl: controls.HOLDOUT_CONTROLS,
 }
 """By the type of a name, what each name means."""
 
@@ -52,7 +52,7 @@ def test_each_name_has_its_meaning(names: Any) -> None:
         ("AnswerKeys.scores", choices.SCORES),
         ("PairsKeys.kinds", choices.PAIR_KINDS),
         ("TestKeys.score", choices.TESTED_SCORES),
-        ("controls", controls.TESTED),
+        ("controls", controls.JOB_CONTROLS),
     ],
 )
 def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, words: Any) -> None:

@@ -163,7 +163,7 @@ def test_each_component_is_what_it_is_by_hand_on_the_path_that_is_taken(family: 
         RunnerSettings(rows=16),
         UsageMeter(),
     )
-    assert machine.path.name == PATHS.get(family, "replay")
+    assert machine.executor.name == PATHS.get(family, "replay")
     rng, rows, wanted = random.Random(family), [], []
     for component, hand in hands.items():
         assert world.taps.of(component)[LAYER].heads == len(hand.columns)
@@ -196,7 +196,7 @@ def test_each_component_is_what_it_is_by_hand_on_the_path_that_is_taken(family: 
                     world.model, world.network.blocks[LAYER], hand, head, base, source, ours, theirs
                 )
             )
-    for row, ours_, theirs_ in zip(rows, logits_of(machine.path, rows), wanted, strict=True):
+    for row, ours_, theirs_ in zip(rows, logits_of(machine.executor, rows), wanted, strict=True):
         assert (world.oracle(row) - theirs_).abs().max() <= 1e-4
         assert (ours_ - theirs_).abs().max() <= 1e-4
     moved = [

@@ -39,7 +39,7 @@ def replica(loaded: LoadedModel) -> Replica:
 def test_it_takes_the_replay_path_and_says_what_the_canonical_computation_says(
     replica: Replica,
 ) -> None:
-    facts, machine = replica.opened.facts, replica._machine
+    facts, machine = replica.opened.facts, replica._runner
     assert (facts.path, facts.dtype) == (
         "replay",
         str(machine.network.model.dtype).removeprefix("torch."),
@@ -47,7 +47,7 @@ def test_it_takes_the_replay_path_and_says_what_the_canonical_computation_says(
     assert machine.tolerance <= 1.0
     events = replica.do(Task(1, "measure", tuple(PLACES), (BLOCK,)))
     for event, place in zip(events, PLACES, strict=True):
-        rows = [build_row(pair, place, machine.taps) for pair in replica.opened.encoded]
+        rows = [build_row(pair, place, machine.hook_points) for pair in replica.opened.encoded]
         with torch.inference_mode():
             canonical = [predict(machine.plain.logits([row]))[0].id for row in rows]
         assert [output[0] for output in event.outputs] == canonical
@@ -68,10 +68,12 @@ def test_attribution_finds_the_country_where_the_interchange_does(replica: Repli
 
 
 def test_generation_begins_with_what_is_measured(replica: Replica) -> None:
-    machine = replica._machine
+    machine = replica._runner
     for place, pair in (
         (PLACES[0], replica.opened.encoded[0]),
         (PLACES[7], replica.opened.encoded[1]),
     ):
-        row = build_row(pair, place, machine.taps)
-        assert generate(machine.network, machine.taps, row, 1) == pair.counterfactual["country"]
+        row = build_row(pair, place, machine.hook_points)
+        assert (
+            generate(machine.network, machine.hook_points, row, 1) == pair.counterfactual["country"]
+        )

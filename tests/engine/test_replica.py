@@ -189,11 +189,11 @@ def test_outputs_are_the_same_under_any_grouping_of_the_work(scale: float) -> No
 def test_near_ties_are_decided_again_by_the_oracle_and_counted() -> None:
     model = model_of("llama", scale=1e-3)  # all logits are within 1e-3
     replica = replica_of(model)
-    counter, captures = Counter(model), replica._machine.captures
+    counter, captures = Counter(model), replica._runner.cache
     pairs = replica.opened.encoded[:2]
     inputs = {Row(ids) for e in pairs for ids in (e.base, *e.sources.values())}
     rerun = inputs - set(captures._runs)
-    undecided = rerun - set(captures._decisions)
+    undecided = rerun - set(captures._predictions)
     (event,) = measure(replica, PLACES[:1], [Block("test", 0, (0, 1))])
     assert event.near_ties == 2
     assert all(e.base[0] != e.sources["source"][0] for e in pairs)  # neither is the identity
@@ -202,8 +202,8 @@ def test_near_ties_are_decided_again_by_the_oracle_and_counted() -> None:
     assert counter.since() == 4 * len(rerun) + 4 * len(undecided) + 2 * 3 + 2 * 2 * 4
     inputs = {Row(ids) for e in replica.opened.encoded for ids in (e.base, *e.sources.values())}
     undecided, owed = (
-        inputs - set(captures._decisions) - captures._owed,
-        captures._owed - set(captures._decisions),
+        inputs - set(captures._predictions) - captures._near_ties,
+        captures._near_ties - set(captures._predictions),
     )
     screened = replica.do(Task(1, "screen", (), BLOCKS))
     assert sum(e.near_ties for e in screened) == 48
@@ -221,7 +221,7 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
         Row(ids) for e in replica.opened.encoded[:24] for ids in (e.base, *e.sources.values())
     }
     new = inputs - set(
-        replica._machine.captures._decisions
+        replica._runner.cache._predictions
     )  # some were run by the check at the start
     assert 24 < len(new) < len(inputs)
     screened = replica.do(Task(1, "screen", (), blocks))
@@ -230,9 +230,11 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     replica.do(Task(2, "screen", (), blocks))
     assert counter.since() == 0
     assert sum(e.near_ties for e in measure(replica)) == 0
-    replay = replica._machine.path
+    replay = replica._runner.executor
     rows = {
-        build_row(e, i, replica._machine.taps) for e in replica.opened.encoded[:24] for i in PLACES
+        build_row(e, i, replica._runner.hook_points)
+        for e in replica.opened.encoded[:24]
+        for i in PLACES
     }
     assert len(rows) < len(PLACES) * 24  # equal ones are run once
     free = {row for row in rows if replay.is_free(row)}
@@ -247,19 +249,19 @@ def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     seen, cost = outputs(measure(big)), counter.since()
     assert outputs(measure(small)) == seen
     assert counter.since() > cost
-    assert small._machine.captures._bytes == 0
-    assert not small._machine.captures._runs
+    assert small._runner.cache._bytes == 0
+    assert not small._runner.cache._runs
     middling = replica_of(model, capture_bytes=30_000)
     assert outputs(measure(middling)) == seen
-    assert 0 < middling._machine.captures._bytes <= 30_000
-    assert len(middling._machine.captures._runs) > 1
+    assert 0 < middling._runner.cache._bytes <= 30_000
+    assert len(middling._runner.cache._runs) > 1
     kept = [
         t
-        for r in middling._machine.captures._runs.values()
+        for r in middling._runner.cache._runs.values()
         for t in (*r.activations.values(), r.keys, r.values)
     ]
     assert (
-        middling._machine.captures._bytes
+        middling._runner.cache._bytes
         == sum(t.nbytes for t in kept)
         == sum(t.untyped_storage().nbytes() for t in kept)
     )
@@ -361,12 +363,14 @@ def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_bla
     fine, poisoned = (FINE, residual((0, "first"))), residual((1, "first"), (1, "here"))
     together = (fine[0], poisoned, fine[1])
     rows = [
-        build_row(e, i, replica._machine.taps) for e in replica.opened.encoded for i in together
+        build_row(e, i, replica._runner.hook_points)
+        for e in replica.opened.encoded
+        for i in together
     ]
     if capture_bytes:  # without room for their runs, each row travels alone
-        assert len(list(replica._machine.path.batches(rows))) == 1
+        assert len(list(replica._runner.executor.batches(rows))) == 1
     poison(model, 1e4)
-    replica._machine.captures._runs.clear()
+    replica._runner.cache._runs.clear()
     expected = outputs(measure(replica, fine, [Block("test", 0, tuple(range(8)))]))
     raise_for_the_intervened(model)
     events = measure(replica, together, [Block("test", 0, tuple(range(8)))])
@@ -402,7 +406,7 @@ def test_an_intervention_that_shares_rows_with_one_to_blame_is_measured_all_the_
     model = model_of("llama")
     replica = replica_of(model, pairs)
     poison(model, 1e4)
-    replica._machine.captures._runs.clear()
+    replica._runner.cache._runs.clear()
     block = [Block("test", 0, order)]
     expected = outputs(measure(replica, [FINE], block))
     raise_for_the_intervened(model)
@@ -528,7 +532,7 @@ def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_sai
         in warning.getMessage()
     )
     assert warning.getMessage().endswith("rows are run whole, not from the patch on")
-    assert not replica._machine.captures.keys  # nothing is kept for it
+    assert not replica._runner.cache.keys  # nothing is kept for it
     assert seen == outputs(measure(replica_of(model, plain=True), places))
 
 

@@ -75,10 +75,10 @@ def test_a_run_says_how_it_stands(run: rs.Run) -> None:
 
 
 def test_a_run_is_reported_to_mlflow_afterwards(run: rs.Run, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="MLflow was kept out of it"):
+    with pytest.raises(TrackingError, match="no tracker was told of it"):
         rs.sync(run)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     said = rs.sync(run, uri, children=1)
     assert f"experiment raysearch/{run.job.name} at {uri}" in said
     assert rs.sync(run.place) == said, "the run remembers its server, and is not reported twice"
-    assert f"mlflow    run {rs.Run.open(run.place).info.mlflow_run_id} at {uri}" in run.status()
+    assert f"mlflow    run {rs.Run.open(run.place).info.tracking_run_id} at {uri}" in run.status()

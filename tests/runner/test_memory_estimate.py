@@ -16,7 +16,7 @@ from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
 from raysearch.runner.plan import model_summary
-from raysearch.runner.plan_report import _memory_words
+from raysearch.runner.plan_report import memory_words
 from raysearch.runner.resolved_job import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +47,11 @@ def test_what_is_kept_of_an_input_is_what_the_engine_keeps(components: str) -> N
     network, _ = loaded.open(question.pairs)
     names = tuple(c.name for c in looked.components)
     machine = ModelRunner(network, "float32", encoded, names, RunnerSettings(rows=8), UsageMeter())
-    assert machine.path.name == looked.path == "replay"
+    assert machine.executor.name == looked.path == "replay"
     longest = max(
         (e.base for e in encoded), key=lambda given: len(given) if isinstance(given, tuple) else 0
     )
-    (run,) = machine.captures.runs([Row(longest)]).values()
+    (run,) = machine.cache.runs([Row(longest)]).values()
     assert told.run == run.nbytes
 
 
@@ -92,8 +92,8 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
     assert told[True].copies == 2 * looked.copied_bytes
     assert told[True].replica - told[False].replica == told[True].copies
     assert told[False].weights == 2 * looked.weight_bytes
-    assert "float32 copies" in " ".join(_memory_words(told[True], question.job))
-    assert "float32 copies" not in " ".join(_memory_words(told[False], question.job))
+    assert "float32 copies" in " ".join(memory_words(told[True], question.job))
+    assert "float32 copies" not in " ".join(memory_words(told[False], question.job))
 
 
 def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:

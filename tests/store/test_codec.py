@@ -18,7 +18,7 @@ from tests.store.books import failure, screened
 TEXT = st.text(max_size=20)
 INT = st.integers(0, 2**31 - 1)
 IDS = st.lists(INT, max_size=4).map(tuple)
-FLOAT = st.floats(0, 1e6)
+FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 SCORES = st.none() | st.dictionaries(
     TEXT, st.dictionaries(TEXT, st.lists(st.floats(-1e6, 1e6)).map(tuple))
 )

@@ -1,18 +1,19 @@
-"""Attribution: what interchanges would do to first order, at all sites at once
-(proposers/attribution.py says what for, and who found it).
+"""Attribution: estimates the effect of interchanges to first order, at all sites at once
+(proposers/attribution.py has the purpose and the sources).
 
-    move of a unit = sum over its tokens and numbers of  gradient · (activation of the source - activation of the base)
-    gradient: of the lead, [logit of the base's answer - logit of the counterfactual], at the first token where these differ, behind
-              what they share
-    effect on a pair = min(1, |move| / |lead|): how much of the lead would be moved, either way, at most all of it
+    move of a unit   = sum over its tokens and numbers of
+                       gradient · (activation of the source - activation of the base)
+    gradient         = that of the lead, [logit of the base's answer - logit of the counterfactual],
+                       at the first token where these differ, after their common tokens
+    effect on a pair = min(1, |move| / |lead|): the share of the lead that would move, either way
 
-Single pairs have moves of many times the lead, and of the wrong sign, where a network is far from
-linear: means of moves as they are lost more true sites (docs/reference/searches.md has figures). Tokens of a
-unit count as if none of them changed another: so it is but for time steps of a recurrent network.
+Where a network is far from linear, single pairs have moves of many times the lead and of the wrong
+sign: means of raw moves missed more true sites (docs/reference/searches.md has figures). Tokens of a unit
+count as if none affected another, which is true except for time steps of a recurrent network.
 
 One run of each source and, for each counterfactual of a pair, one run of the base with one backward
-pass serve all units. Invariants: effects do not depend on the company in which rows are run, but
-for rounding; batches are held against runs one at a time before they are trusted.
+pass serve all units. Invariants: effects depend on the batch by rounding only; batches are checked
+against single runs before they are used.
 """
 
 import logging
@@ -40,112 +41,117 @@ from raysearch.errors import RaysearchError
 log = logging.getLogger(__name__)
 
 DIGITS = 6
-"""That an effect is told to: behind them float32 has only noise."""
+"""Significant digits of a reported effect; more would be float32 noise."""
 TRIED = 2
-"""Rows on which batches are held against runs one at a time."""
+"""Number of rows on which batches are checked against single runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _Comparison:
     """A pair and one of its counterfactuals, with the variables that have it."""
 
     pair: Encoded
-    swayed: LeadQuery
+    query: LeadQuery
     variables: tuple[str, ...]
 
 
 _Patches = Mapping[int, Patch]
-"""What a unit's interchange is, by the index of the pair."""
+"""The interchange of a unit, by the index of the pair."""
 _Span = tuple[Unit, FeatureIndices]
-"""A unit of which the one that is asked about is these numbers (None: all)."""
+"""A unit and the columns of its vector that belong to the requested unit (None: all)."""
 
 
 class Attributor:
     """Computes effects on one network, at most `limit.rows` rows in a forward and backward pass;
     `plain`: one by one.
 
-    `tolerance` (logits): moves of a batch may be off by a quarter of it, or of so many times the
-    largest where that is more than 1.
+    `tolerance` (logits): moves of a batch may be off by a quarter of it, times the largest move if
+    that is above 1.
     """
 
     def __init__(
         self,
         network: Network,
-        taps: Components,
+        hook_points: Components,
         plain: bool,
         limit: RowLimit,
         tolerance: float,
         meter: UsageMeter | None = None,
     ) -> None:
         self._network = network
-        self._taps = taps
+        self._hook_points = hook_points
         self._limit = limit
         self._tolerance = tolerance
         self._meter = UsageMeter() if meter is None else meter
-        self._plain = GradientProbe(network, taps, plainly=True)
-        self._probes = (
-            self._plain if plain else None
-        )  # None: it is not known yet whether batches hold
+        self._plain = GradientProbe(network, hook_points, one_by_one=True)
+        self._probes = self._plain if plain else None  # None: batches have not been checked yet
 
     def effects(
         self, pairs: Sequence[Encoded], units: Sequence[Unit]
     ) -> dict[str, tuple[float | None, ...]]:
-        """Of each variable, for each unit the sum over its change pairs; None where a unit cannot
-        be interchanged on a pair.
+        """Returns for each variable and unit the sum of effects over its change pairs; None if a
+        unit cannot be interchanged on a pair.
 
-        Raises: ArithmeticError where one is no number.
+        Raises: ArithmeticError for an effect that is not finite.
         """
         spans = [self._span(unit) for unit in units]
         patches = {unit: self._patches(unit, pairs) for unit, _ in dict.fromkeys(spans)}
         known = {unit: of for unit, of in patches.items() if of is not None}
-        asked = [span for span in spans if span[0] in known]
-        turns = [turn for pair in pairs for turn in _turns(pair)]
-        told: dict[str, list[list[float]]] = {
+        requested = [span for span in spans if span[0] in known]
+        comparisons = [comparison for pair in pairs for comparison in _comparisons(pair)]
+        by_variable: dict[str, list[list[float]]] = {
             variable: [] for variable in (pairs[0].counterfactual if pairs else ())
         }
-        for turn, effects in self._all(turns, known, list(dict.fromkeys(asked))):
-            for variable in turn.variables:
-                told[variable].append(effects)
-        place = {span: at for at, span in enumerate(dict.fromkeys(asked))}
+        for comparison, effects in self._all(comparisons, known, list(dict.fromkeys(requested))):
+            for variable in comparison.variables:
+                by_variable[variable].append(effects)
+        place = {span: at for at, span in enumerate(dict.fromkeys(requested))}
         return {
             variable: tuple(
-                _sum([e[place[span]] for e in of_turns]) if span in place else None
+                _sum([e[place[span]] for e in of_comparisons]) if span in place else None
                 for span in spans
             )
-            for variable, of_turns in told.items()
+            for variable, of_comparisons in by_variable.items()
         }
 
     def _span(self, unit: Unit) -> _Span:
-        """Heads of one vector are taken from it together."""
+        """Returns the unit without its head, and the head's columns: all heads of a vector are read
+        together."""
         head = unit.site.head
         if head is None or unit.source_site is not None:
             return unit, None
-        tap = self._taps.at(Point(unit.site.layer, unit.site.component))
-        width = tap.width // tap.heads
+        hook_point = self._hook_points.at(Point(unit.site.layer, unit.site.component))
+        width = hook_point.width // hook_point.heads
         return replace(unit, site=replace(unit.site, head=None)), range(
             head * width, (head + 1) * width
         )
 
     def _patches(self, unit: Unit, pairs: Sequence[Encoded]) -> _Patches | None:
-        """None where one of the pairs has no such interchange: asked about, the unit would fail
-        there."""
+        """Returns the unit's patches; None if one of the pairs does not allow this interchange,
+        since the unit would fail there."""
         intervention = Intervention((unit,))
         try:
             return {
-                pair.index: build_row(pair, intervention, self._taps).patches[0] for pair in pairs
+                pair.index: build_row(pair, intervention, self._hook_points).patches[0]
+                for pair in pairs
             }
         except RaysearchError:
             return None
 
     def _all(
-        self, turns: Sequence[_Turn], patches: Mapping[Unit, _Patches], spans: Sequence[_Span]
-    ) -> Iterator[tuple[_Turn, list[float]]]:
-        """Each turn with the effects of all spans."""
-        if not turns or not spans:
+        self,
+        comparisons: Sequence[_Comparison],
+        patches: Mapping[Unit, _Patches],
+        spans: Sequence[_Span],
+    ) -> Iterator[tuple[_Comparison, list[float]]]:
+        """Yields each comparison with the effects of all spans."""
+        if not comparisons or not spans:
             return
-        probes = self._trusted(turns, patches, spans)
-        rows = 1 if probes.plainly else self._limit.rows
-        for batch in batches(turns, lambda turn: self._network.company(turn.swayed.base), rows):
+        probes = self._trusted_probe(comparisons, patches, spans)
+        rows = 1 if probes.one_by_one else self._limit.rows
+        for batch in batches(
+            comparisons, lambda comparison: self._network.batch_key(comparison.query.base), rows
+        ):
             done = halving(
                 batch, lambda part: (part, *self._moves(probes, part, patches, spans)), self._limit
             )
@@ -156,22 +162,22 @@ class Attributor:
     def _moves(
         self,
         probes: GradientProbe,
-        turns: Sequence[_Turn],
+        comparisons: Sequence[_Comparison],
         patches: Mapping[Unit, _Patches],
         spans: Sequence[_Span],
-    ) -> tuple[Float[Tensor, "turn span"], Float[Tensor, "turn"]]:
-        """Of turns of one company the moves, and the leads."""
+    ) -> tuple[Float[Tensor, "comparison span"], Float[Tensor, "comparison"]]:
+        """Computes moves and leads of comparisons with one batch key."""
         points = list(
             dict.fromkeys(
                 patch.point for of_pairs in patches.values() for patch in of_pairs.values()
             )
         )
-        bases = probes.sway([turn.swayed for turn in turns], points)
-        self._meter.ran(sum(tokens_of(turn.swayed.base) for turn in turns))
-        sources = self._sources(probes, turns, patches)
-        products: dict[Unit, Float[Tensor, "turn width"]] = {}
+        bases = probes.lead_gradients([comparison.query for comparison in comparisons], points)
+        self._meter.ran(sum(tokens_of(comparison.query.base) for comparison in comparisons))
+        sources = self._sources(probes, comparisons, patches)
+        products: dict[Unit, Float[Tensor, "comparison width"]] = {}
         for unit, of_pairs in patches.items():
-            rows = zip(turns, bases, strict=True)
+            rows = zip(comparisons, bases, strict=True)
             products[unit] = torch.stack(
                 [_product(of_pairs[t.pair.index], base, sources) for t, base in rows]
             ).cpu()
@@ -183,34 +189,46 @@ class Attributor:
         return torch.stack([column.sum(1) for column in columns], dim=1), leads
 
     def _sources(
-        self, probes: GradientProbe, turns: Sequence[_Turn], patches: Mapping[Unit, _Patches]
+        self,
+        probes: GradientProbe,
+        comparisons: Sequence[_Comparison],
+        patches: Mapping[Unit, _Patches],
     ) -> dict[ModelInput, AtPoints]:
-        """The run of each source that lends on these turns."""
-        lent = [of[turn.pair.index].sources[0] for of in patches.values() for turn in turns]
-        points = list(dict.fromkeys(source.point for source in lent))
+        """Runs each source that these comparisons read from."""
+        needed = [
+            of[comparison.pair.index].sources[0]
+            for of in patches.values()
+            for comparison in comparisons
+        ]
+        points = list(dict.fromkeys(source.point for source in needed))
         seen: dict[ModelInput, AtPoints] = {}
-        rows = 1 if probes.plainly else self._limit.rows
+        rows = 1 if probes.one_by_one else self._limit.rows
         for batch in batches(
-            list(dict.fromkeys(s.run.base for s in lent)), self._network.company, rows
+            list(dict.fromkeys(s.run.base for s in needed)), self._network.batch_key, rows
         ):
-            seen.update(zip(batch, probes.look(batch, points), strict=True))
+            seen.update(zip(batch, probes.activations(batch, points), strict=True))
             self._meter.ran(sum(map(tokens_of, batch)))
         return seen
 
-    def _trusted(
-        self, turns: Sequence[_Turn], patches: Mapping[Unit, _Patches], spans: Sequence[_Span]
+    def _trusted_probe(
+        self,
+        comparisons: Sequence[_Comparison],
+        patches: Mapping[Unit, _Patches],
+        spans: Sequence[_Span],
     ) -> GradientProbe:
-        """Batches, where they give on a few rows what runs one at a time give; decided once. Warns
-        if not."""
+        """Returns batched gradients if they agree with single runs on a few rows, else single runs,
+        with a warning; decides once."""
         if self._probes is None:
-            company = self._network.company(turns[0].swayed.base)
-            tried = [turn for turn in turns if self._network.company(turn.swayed.base) == company][
-                :TRIED
-            ]
+            batch_key = self._network.batch_key(comparisons[0].query.base)
+            tried = [
+                comparison
+                for comparison in comparisons
+                if self._network.batch_key(comparison.query.base) == batch_key
+            ][:TRIED]
             alone = torch.cat(
-                [self._moves(self._plain, [turn], patches, spans)[0] for turn in tried]
+                [self._moves(self._plain, [comparison], patches, spans)[0] for comparison in tried]
             )
-            batched = GradientProbe(self._network, self._taps, plainly=False)
+            batched = GradientProbe(self._network, self._hook_points, one_by_one=False)
             off = float((self._moves(batched, tried, patches, spans)[0] - alone).abs().max())
             allowed = self._tolerance / 4 * max(1.0, float(alone.abs().max()))
             self._probes = batched if off <= allowed else self._plain
@@ -225,9 +243,9 @@ class Attributor:
         return self._probes
 
 
-def _turns(pair: Encoded) -> Iterator[_Turn]:
-    """One for each counterfactual that is not the base's answer; none for one that goes on as the
-    base's answer does or ends there."""
+def _comparisons(pair: Encoded) -> Iterator[_Comparison]:
+    """Yields one comparison for each counterfactual that differs from the base's answer; none if
+    one of the two is a prefix of the other."""
     own = pair.answers["base"]
     by_answer: dict[Ids, list[str]] = {}
     for variable, ids in pair.counterfactual.items():
@@ -243,32 +261,33 @@ def _turns(pair: Encoded) -> Iterator[_Turn]:
         if shared:
             assert isinstance(given, tuple), "only a text goes on"
             given = (*given, *ids[:shared])
-        yield _Turn(pair, LeadQuery(given, ids[shared], own[shared]), tuple(variables))
+        yield _Comparison(pair, LeadQuery(given, ids[shared], own[shared]), tuple(variables))
 
 
 def _product(
     patch: Patch, base: ProbedRun, sources: Mapping[ModelInput, AtPoints]
-) -> Float[Tensor, "width"]:
-    """Number by number, summed over tokens; in double precision, for what cancels."""
+) -> Float[Tensor, "feature"]:
+    """Multiplies gradient and difference elementwise and sums over tokens, in double precision
+    because terms cancel."""
     (source,) = patch.sources
-    lent = _taken(sources[source.run.base][source.point], source.tokens, source.features)
+    theirs = _taken(sources[source.run.base][source.point], source.tokens, source.features)
     ours, gradient = (
         _taken(of[patch.point], patch.tokens, patch.features)
         for of in (base.activations, base.gradients)
     )
-    product: Tensor = (gradient * (lent.to(ours.device) - ours)).sum(0)
+    product: Tensor = (gradient * (theirs.to(ours.device) - ours)).sum(0)
     return product
 
 
 def _taken(
     seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
-) -> Float[Tensor, "token feature"]:
+) -> Float[Tensor, "chosen feature"]:
     chosen = seen[list(tokens)]
     return (chosen if features is None else chosen[:, list(features)]).double()
 
 
 def _sum(effects: Sequence[float]) -> float:
-    """Raises: ArithmeticError where it is no number."""
+    """Returns the sum, rounded. Raises: ArithmeticError if it is not finite."""
     total = math.fsum(effects)
     if not math.isfinite(total):
         raise ArithmeticError(

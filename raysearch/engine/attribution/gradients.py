@@ -1,10 +1,10 @@
-"""Probed runs: the activations at many points in one forward pass, and how the lead of an answer
-hangs on each.
+"""Gradient probes: activations at many points in one forward pass, and the gradient of an answer's
+lead by each of them.
 
-A gradient is that of a zero which a hook adds just where an interchange would write: so it is the
-derivative of interchanges, on whatever architecture, and nothing of the model itself needs
-gradients. Invariants: what comes out leads back to nothing; hooks of ours are gone afterwards; a
-token's activation has the token's own index.
+The gradient is that by a zero which a hook adds at the very place where an interchange would write:
+so it is the derivative of interchanges on any architecture, and no part of the model needs
+gradients. Invariants: results carry no graph; the hooks are removed afterwards; a token's
+activation has the token's own index.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,20 @@ from torch import Tensor
 
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.oracle import needs_all
 
-AtPoints = Mapping[Point, Float[Tensor, "token width"]]
-"""Of one run, at each point that was asked for."""
+AtPoints = Mapping[Point, Float[Tensor, "_token _width"]]
+"""Activations or gradients of one run, by point."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeadQuery:
-    """A base, and the two ids whose logits are compared: `own` leads by how far its logit lies
-    above that of `wanted`."""
+    """A base and the two ids whose logits are compared: the lead is the logit of `own` minus that
+    of `wanted`."""
 
     base: ModelInput
     wanted: int
@@ -38,7 +38,7 @@ class LeadQuery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbedRun:
-    """A run: its activations, the gradients of the lead by them, and the lead itself (logits)."""
+    """A run: its activations, the gradients of the lead by them, and the lead (logits)."""
 
     activations: AtPoints
     gradients: AtPoints
@@ -46,33 +46,35 @@ class ProbedRun:
 
 
 class GradientProbe:
-    """Runs inputs of one company, in one batch or (`plainly`) one by one."""
+    """Runs inputs of one batch key, in one batch or (`one_by_one`) singly."""
 
-    def __init__(self, network: Network, taps: Components, plainly: bool) -> None:
+    def __init__(self, network: Network, hook_points: Components, one_by_one: bool) -> None:
         self._network = network
-        self._taps = taps
-        self.plainly = plainly
+        self._hook_points = hook_points
+        self.one_by_one = one_by_one
 
-    @constant()
-    def look(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
-        """The activations of each."""
+    @detached()
+    def activations(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
+        """Returns the activations of each input."""
         _, seen, _ = self._run(givens, points, False)
         return self._by_row(givens, seen)
 
-    def sway(self, asked: Sequence[LeadQuery], points: Sequence[Point]) -> list[ProbedRun]:
-        """The activations of each, and the gradients by them."""
-        givens = [one.base for one in asked]
+    def lead_gradients(
+        self, queries: Sequence[LeadQuery], points: Sequence[Point]
+    ) -> list[ProbedRun]:
+        """Returns the activations of each base, and the gradients of its lead by them."""
+        givens = [one.base for one in queries]
         with torch.inference_mode(False), torch.enable_grad():
             logits, seen, zeros = self._run(givens, points, True)
-            ids = torch.tensor([(one.wanted, one.own) for one in asked], device=logits.device)
+            ids = torch.tensor([(one.wanted, one.own) for one in queries], device=logits.device)
             leads = losses_of("logit_difference", logits, ids[:, 0], ids[:, 1])
             flat = [zero for of_point in zeros.values() for zero in of_point]
             found = iter(
                 torch.autograd.grad(leads.sum(), flat, allow_unused=True, materialize_grads=True)
             )
-        taps = {point: self._taps.at(point) for point in points}
+        hook_points = {point: self._hook_points.at(point) for point in points}
         gradients = {
-            p: [taps[p].read(next(found)) for _ in of_point] for p, of_point in zeros.items()
+            p: [hook_points[p].read(next(found)) for _ in of_point] for p, of_point in zeros.items()
         }
         rows = zip(
             self._by_row(givens, seen), self._by_row(givens, gradients), leads.tolist(), strict=True
@@ -80,24 +82,26 @@ class GradientProbe:
         return [ProbedRun(*row) for row in rows]
 
     def _run(
-        self, givens: Sequence[ModelInput], points: Sequence[Point], swayed: bool
+        self, givens: Sequence[ModelInput], points: Sequence[Point], with_gradients: bool
     ) -> tuple[
         Float[Tensor, "row answer"],
         dict[Point, list[Tensor]],
         dict[Point, list[Tensor]],
     ]:
-        """The logits; of each point what was seen at each firing, and the zeros that were added,
-        where `swayed`."""
+        """Returns the logits; for each point the activations at each firing, and the zeros that
+        were added, if `with_gradients`."""
         seen: dict[Point, list[Tensor]] = {point: [] for point in points}
         zeros: dict[Point, list[Tensor]] = {point: [] for point in points}
         hooks = [
-            self._hook(point, givens[0], seen[point], zeros[point] if swayed else None)
+            self._hook(point, givens[0], seen[point], zeros[point] if with_gradients else None)
             for point in points
         ]
         with owned_hooks(hooks):
-            if self.plainly:
+            if self.one_by_one:
                 (given,) = givens
-                logits = self._network.plain(given, whole=needs_all(self._taps, points))[None]
+                logits = self._network.plain(given, whole=needs_all(self._hook_points, points))[
+                    None
+                ]
             else:
                 logits = self._network.batch(givens)
         return logits, seen, zeros
@@ -109,23 +113,26 @@ class GradientProbe:
         seen: list[Tensor],
         zeros: list[Tensor] | None,
     ) -> Hook:
-        tap = self._taps.at(point)
+        hook_point = self._hook_points.at(point)
 
-        def edit(activation: Float[Tensor, "row token width"], _moment: HookCall) -> Tensor | None:
+        def edit(
+            activation: Float[Tensor, "row token width"], _hook_call: HookCall
+        ) -> Float[Tensor, "row token width"] | None:
             seen.append(
-                tap.read(activation.detach()).clone()
-            )  # some models go on to add to it in place
+                hook_point.read(activation.detach()).clone()
+            )  # some models add to it in place afterwards
             if zeros is None:
                 return None
             zeros.append(torch.zeros_like(activation, requires_grad=True))
             return activation + zeros[-1]
 
-        return hook_at(self._network, tap, edit, given)
+        return hook_at(self._network, hook_point, edit, given)
 
     def _by_row(
         self, givens: Sequence[ModelInput], seen: Mapping[Point, Sequence[Tensor]]
     ) -> list[AtPoints]:
-        """Of each row, without its padding; steps of a recurrent network one after the other."""
+        """Returns the values of each row without padding; steps of a recurrent network follow each
+        other."""
         whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
-        pads = [0 if self.plainly else self._network.pad(given) for given in givens]
+        pads = [0 if self.one_by_one else self._network.pad(given) for given in givens]
         return [{point: of[at, pad:] for point, of in whole.items()} for at, pad in enumerate(pads)]

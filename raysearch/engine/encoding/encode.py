@@ -1,8 +1,8 @@
-"""From pairs to tokens: ids, positions as token indices, answers as the ids that are compared.
+"""Encodes pairs as tokens: ids, positions as token indices, answers as the ids that are compared.
 
-Invariants: equal pairs and tokenizer, equal encoding, on every machine (`encoding_digest` shows
+Invariants: equal pairs and tokenizer give equal encodings on every machine (`encoding_digest` shows
 it); token indices start at 0 and count the special tokens before the text; nothing depends on
-padding, or on which other pairs there are.
+padding or on other pairs.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ def encode(
     variables: Sequence[str],
     wording: PromptFormat = PLAIN,
 ) -> tuple[Encoded, ...]:
-    """The pairs as the model sees them, with `positions` (and "last") and the counterfactuals of
+    """Encodes the pairs for the model, with `positions` (and "last") and the counterfactuals of
     `variables`.
 
-    The compared tokens of an answer are those that tokenize(text + answer) has after the text's
-    own: all of them for `wording.compare` "sequence", else the first. Counterfactuals, aliases and
-    choices follow the base's text. Positions are of the text; "last" is the last token of all that
-    the model is given.
+    The compared tokens of an answer are those that tokenize(text + answer) adds to the text's own:
+    all of them if `wording.compare` is "sequence", else the first. Counterfactuals, aliases and
+    choices follow the base's text. Positions are those of the text; "last" is the last token of the
+    whole input.
 
-    Raises: PositionError for a position that matches no token, cuts one, or has another number of
-    tokens in base and source; PairsError for a tensor, an answer that is missing, empty, or changes
-    the text's own tokens, choices that cannot be told apart, or a text that the chat template
-    changes; ModelError for a tokenizer that does not say where its tokens stand, or has no chat
-    template where one is asked for.
+    Raises: PositionError for a position that matches no token, cuts one, or has different numbers
+    of tokens in base and source; PairsError for a tensor, an answer that is missing, empty, or
+    changes the text's own tokens, choices that cannot be told apart, or a text that the chat
+    template changes; ModelError for a tokenizer without offsets, or without a chat template if one
+    is needed.
     """
     for pair in pairs:
         _check_is_text(pair)
@@ -48,8 +48,8 @@ def encode(
 
 
 def encoding_digest(encoded: Sequence[Encoded]) -> str:
-    """The SHA-256 (64 hex digits) of the content: equal for two replicas exactly where they see the
-    same pairs."""
+    """Returns the SHA-256 (64 hex digits) of the content: equal for two replicas exactly if their
+    pairs are equal."""
     whole = hashlib.sha256()
     for e in encoded:
         base, sources = _plain(e.base), {name: _plain(source) for name, source in e.sources.items()}
@@ -84,20 +84,22 @@ def _plain(given: ModelInput) -> Ids | str:
 def _texts_of(
     pair: Pair, texts: TokenizedTexts, wording: PromptFormat, variables: Sequence[str]
 ) -> list[str]:
-    """Every text that has to be tokenized for `pair`."""
+    """Returns every text that must be tokenized for `pair`."""
     inputs = {"base": pair.base, **pair.sources}
     prompts = {name: texts.prompt(given.text).text for name, given in inputs.items()}
     answers = [(name, answer) for name, answer in pair.answers.items() if name in inputs]
     answers += [("base", pair.counterfactual[v]) for v in variables if v in pair.counterfactual]
-    said = [(name, wording.meant(answer)) for name, answer in answers]
-    said += [("base", alias) for _, answer in said for alias in wording.aliases.get(answer, ())]
+    texts_after = [(name, wording.meant(answer)) for name, answer in answers]
+    texts_after += [
+        ("base", alias) for _, answer in texts_after for alias in wording.aliases.get(answer, ())
+    ]
     if wording.compare == "choices":
-        said += [("base", choice) for choice in pair.choices]
-    return [*prompts.values(), *(prompts[name] + answer for name, answer in said)]
+        texts_after += [("base", choice) for choice in pair.choices]
+    return [*prompts.values(), *(prompts[name] + answer for name, answer in texts_after)]
 
 
 class _Encoder:
-    """One pair on its way; errors name it."""
+    """Encodes one pair; errors name it."""
 
     def __init__(self, pair: Pair, texts: TokenizedTexts, wording: PromptFormat) -> None:
         self._pair = pair
@@ -111,10 +113,12 @@ class _Encoder:
         ]
         base_positions, *theirs = located(pair.index, sides, positions)
         inputs = {"base": pair.base, **pair.sources}
-        asked = {
+        questions = {
             n: i for n, i in inputs.items() if n == "base" or n in pair.answers
-        }  # a source may ask nothing
-        answers = {n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in asked.items()}
+        }  # a source may lack a question
+        answers = {
+            n: self._named(i, pair.answers, n, f"answer of {n}") for n, i in questions.items()
+        }
         counterfactual = {
             v: self._named(pair.base, pair.counterfactual, v, f"counterfactual of variable {v!r}")
             for v in variables
@@ -134,7 +138,7 @@ class _Encoder:
         return encoded
 
     def _aliases(self, variables: Sequence[str]) -> tuple[tuple[Ids, Ids], ...]:
-        """(what an alias is, the answer that it counts as), of all answers of the pair."""
+        """Returns (alias, the answer that it counts as) for all answers of the pair."""
         pair = self._pair
         answers = [*pair.answers.values(), *(pair.counterfactual[v] for v in variables)]
         found = [
@@ -148,7 +152,8 @@ class _Encoder:
         return tuple(dict.fromkeys(found))
 
     def _choices(self) -> Ids:
-        """The first tokens of the choices, each another; none where nothing is chosen among."""
+        """Returns the first tokens of the choices, all distinct; empty if the answer is not a
+        choice."""
         pair = self._pair
         if self._wording.compare != "choices":
             return ()
@@ -175,11 +180,11 @@ class _Encoder:
             return
         for what, answer in {**encoded.answers, **encoded.counterfactual}.items():
             if answer[0] not in encoded.choices:
-                said = self._pair.answers.get(what, self._pair.counterfactual.get(what))
+                answer_text = self._pair.answers.get(what, self._pair.counterfactual.get(what))
                 listed = ", ".join(map(repr, self._pair.choices))
                 raise PairsError(
-                    f"pair {self._pair.index}: the answer of {what}, {said!r}, is none of its "
-                    f"choices: {listed}"
+                    f"pair {self._pair.index}: the answer of {what}, {answer_text!r}, is none of "
+                    f"its choices: {listed}"
                 )
 
     def _ids(self, given: Input) -> Ids:
@@ -245,7 +250,7 @@ class _Encoder:
     def _check_edges(
         self, where: str, prompt: Prompt, span: Span, tokens: TokenizedText, at: Ids
     ) -> None:
-        """A token may reach over an edge of the span, but only by white space (" Spain")."""
+        """Checks that a token crosses an edge of the span by white space only (" Spain")."""
         (start, end), text = span, prompt.text
         for token in (at[0], at[-1]):
             first, last = tokens.span(token)
@@ -269,7 +274,7 @@ class _Encoder:
         return self._ids_of(given, self._wording.meant(answers[key]), what)
 
     def _ids_of(self, given: Input, answer: str, what: str) -> Ids:
-        """The compared ids of an answer where it follows `given`."""
+        """Returns the compared ids of an answer that follows `given`."""
         what = f"pair {self._pair.index}: the {what}"
         if not answer:
             raise PairsError(f"{what} is empty; it is the text that follows {given.text!r}")

@@ -1,7 +1,6 @@
-"""From pairs of tensors to what a network is given: positions as tokens that it has, answers as
-classes.
+"""Encodes pairs of tensors: positions as tokens of the network, answers as classes.
 
-Invariants: equal pairs, equal encoding, whatever the network's weights; an answer is a whole
+Invariants: equal pairs give equal encodings, whatever the network's weights; an answer is a whole
 number, the class that it names.
 """
 
@@ -12,6 +11,7 @@ from raysearch.core.events import Encoded, Ids
 from raysearch.engine.encoding.positions import PairSide, located
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, PositionError
+from raysearch.visible_text import one_line
 
 
 def encode_tensors(
@@ -20,19 +20,19 @@ def encode_tensors(
     positions: Sequence[str],
     variables: Sequence[str],
 ) -> tuple[Encoded, ...]:
-    """The pairs as `network` sees them, with `positions` (and "last") and the counterfactuals of
+    """Encodes the pairs for `network`, with `positions` (and "last") and the counterfactuals of
     `variables`.
 
     Raises: PairsError for an input that is a text, or an answer that is no class of the network;
-    PositionError for a position not there, beyond the tokens that the network has, or of another
-    number of tokens in base and source; ModelError for a tensor that the network does not take.
+    PositionError for a position that does not exist, exceeds the network's tokens, or has different
+    numbers of tokens in base and source; ModelError for a tensor that the network does not take.
     """
     encoder = _Encoder(network)
     return tuple(encoder.encoded(pair, positions, variables) for pair in pairs)
 
 
 def stimulus_of(given: Input, what: str) -> Stimulus:
-    """Raises: PairsError for a text."""
+    """Returns the tensor of an input. Raises: PairsError for a text."""
     if given.stimulus is None:
         raise PairsError(
             f"{what} is the text {given.text!r}, and the model takes tensors; give pairs of tensors"
@@ -53,10 +53,10 @@ class _Encoder:
             for name, given in {"base": pair.base, **pair.sources}.items()
         ]
         base_positions, *theirs = located(pair.index, sides, positions)
-        asked = (
+        questions = (
             "base",
             *(name for name in pair.sources if name in pair.answers),
-        )  # a source may ask nothing
+        )  # a source may lack a question
         expected = {
             v: (pair.counterfactual, v, f"{what}counterfactual of variable {v!r}")
             for v in variables
@@ -69,7 +69,7 @@ class _Encoder:
             },
             base_positions=base_positions,
             source_positions=dict(zip(pair.sources, theirs, strict=True)),
-            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in asked},
+            answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in questions},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
         )
 
@@ -91,7 +91,7 @@ class _Encoder:
         at = given.tokens.get(position, (index or 0,))
         most = max(
             count, self._network.most_tokens(stimulus_of(given, what))
-        )  # a module may have more than the first layer
+        )  # a module may have more tokens than the first layer
         if max(at) >= most:
             raise PositionError(
                 f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has "
@@ -101,14 +101,14 @@ class _Encoder:
         return at
 
     def _count(self, stimulus: Stimulus, what: str) -> int:
-        """How many tokens the network has on tensors of this shape."""
-        company = self._network.company(stimulus)
-        if company not in self._tokens:
+        """Returns the network's number of tokens on tensors of this shape."""
+        batch_key = self._network.batch_key(stimulus)
+        if batch_key not in self._tokens:
             try:
-                self._tokens[company] = self._network.tokens(stimulus)
-            except Exception as e:  # the call is all the user's module
+                self._tokens[batch_key] = self._network.tokens(stimulus)
+            except Exception as e:  # any error of the user's module
                 raise untaken(self._network.name, stimulus, what, e) from e
-        return self._tokens[company]
+        return self._tokens[batch_key]
 
     def _class(self, answers: Mapping[str, str], key: str, what: str) -> Ids:
         if key not in answers:
@@ -130,11 +130,11 @@ class _Encoder:
 
 
 def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
-    """The error of a network that does not run on an input, whatever it raised there."""
+    """Returns the error of a network that does not run on an input, whatever it raised."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
-    said = " ".join(str(error).split())[:200]
+    message = one_line(error)
     if isinstance(error, ModelError):
-        return ModelError(f"{given}: {said}")
+        return ModelError(f"{given}: {message}")
     shape = ", ".join(["row", *map(str, stimulus.shape)])
     whole = (
         ""
@@ -142,7 +142,7 @@ def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> Mo
         else " (where it takes no whole numbers, give it floats: 1.0 for 1)"
     )
     return ModelError(
-        f"{network} does not run on {given} ({type(error).__name__}: {said}); its forward is "
+        f"{network} does not run on {given} ({type(error).__name__}: {message}); its forward is "
         f"called with one {stimulus.dtype} tensor "
         f"({shape}){whole}"
     )

@@ -1,7 +1,7 @@
-"""Where the positions of a pair are: token indices in its base and in each of its sources.
+"""Positions of a pair as token indices in its base and in each source.
 
-Invariants: at every position the base and each source have as many tokens; what is taken of a
-position is a function of the pair alone.
+Invariants: at every position the base and each source have equally many tokens; the tokens of a
+position are a function of the pair alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,9 @@ from raysearch.errors import PositionError
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
-    """The base or a source. `known`: the positions of its own; `at`: the tokens of one of them;
-    `own`: all its tokens but special ones and those of a chat template; `last`: the last token of
-    all that the model is given."""
+    """The base or a source. `known`: its own positions; `at`: returns the tokens of one of them;
+    `own`: its tokens without special ones and those of a chat template; `last`: the last token
+    of the whole input."""
 
     name: str
     known: tuple[str, ...]
@@ -28,18 +28,18 @@ class PairSide:
 def located(
     pair: int, sides: Sequence[PairSide], positions: Sequence[str]
 ) -> list[Mapping[str, Ids]]:
-    """The tokens of `positions`, and of "last", in each of `sides`, the base first.
+    """Returns the tokens of `positions`, and of "last", in each of `sides`, the base first.
 
-    Raises: PositionError, which names the pair, for a position not there, or of another number of
-    tokens in base and source.
+    Raises: PositionError, which names the pair, for a position that does not exist or has different
+    numbers of tokens in base and source.
     """
-    asked = [p for p in dict.fromkeys(positions) if p not in (EVERY, LAST)]
+    requested = [p for p in dict.fromkeys(positions) if p not in (EVERY, LAST)]
     if EVERY in positions:
-        asked += [
-            token_name(i) for i in range(_same_count(pair, sides)) if token_name(i) not in asked
+        requested += [
+            token_name(i) for i in range(_same_count(pair, sides)) if token_name(i) not in requested
         ]
     found: dict[str, list[Ids]] = {}
-    for position in asked:
+    for position in requested:
         found[position] = _taken(sides, position)
         _check_counts(pair, sides, position, found[position])
     found[LAST] = [(side.last,) for side in sides]
@@ -47,8 +47,8 @@ def located(
 
 
 def every(encoded: Sequence[Encoded]) -> int:
-    """How many tokens every input has, where each of them is a position. Raises: PositionError
-    where they are not all as long."""
+    """Returns the number of tokens of every input, if each of them is a position. Raises:
+    PositionError if lengths differ."""
     first, counts = (
         encoded[0],
         [sum(token_index(name) is not None for name in e.base_positions) for e in encoded],
@@ -77,7 +77,7 @@ def _same_count(pair: int, sides: Sequence[PairSide]) -> int:
 
 
 def _taken(sides: Sequence[PairSide], position: str) -> list[Ids]:
-    """Its tokens in each of the sides."""
+    """Returns the tokens of a position in each side."""
     whole, takes = [], []
     for side in sides:
         name, take = split_take(position, (*side.known, LAST))

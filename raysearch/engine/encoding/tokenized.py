@@ -1,9 +1,8 @@
-"""Texts as tokens, each distinct text tokenized once, as a wording puts them to the model.
+"""Tokenized texts: each distinct text is tokenized once, in the prompt format.
 
-Invariants: special tokens that the tokenizer puts before the text stay and count; those that it
-puts after are left out, since the model is to go on from the text; a token knows which characters
-it stands for; a chat template puts something before a text and something after it, and leaves the
-text as it is, or it is refused.
+Invariants: special tokens that the tokenizer adds before the text stay and count; those after it
+are removed, since the model is to continue the text; each token has its characters; a chat template
+adds text before and after and leaves the text unchanged, or it is refused.
 """
 
 from collections.abc import Iterable
@@ -15,14 +14,15 @@ from raysearch.causal import Span
 from raysearch.core.events import Ids
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.errors import ModelError, PairsError
+from raysearch.visible_text import one_line
 
 _MARK = "\N{SNOWMAN}raysearch\N{SNOWMAN}"
-"""A text that no template says of itself."""
+"""A text that no template contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """The ids of a text, special tokens before it included; `spans` are the characters of those
+    """The ids of a text, including special tokens before it; `spans` are the characters of those
     from `first` on."""
 
     ids: Ids
@@ -34,14 +34,15 @@ class TokenizedText:
         return len(self.ids) - len(self.spans)
 
     def span(self, token: int) -> Span:
-        """The characters [start, end) of the token at index `token`."""
+        """Returns the characters [start, end) of the token at index `token`."""
         return self.spans[token - self.first]
 
     def within(self, span: Span) -> Ids:
-        """The indices of the tokens that share a character with `span`, and of those between them.
+        """Returns the indices of the tokens that share a character with `span`, and of those
+        between them.
 
-        Between: a token of white space alone may have a span without characters (byte-level
-        tokenizers trim it).
+        A token between them may be white space whose span has no characters (byte-level tokenizers
+        trim it).
         """
         start, end = span
         at = [i for i, (s, e) in enumerate(self.spans) if s < end and e > start]
@@ -50,16 +51,15 @@ class TokenizedText:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text as it is put to the model: `text` is all of it, the text itself begins at character
-    `start`."""
+    """The model's input as `text`, in which the original text begins at character `start`."""
 
     text: str
     start: int
 
 
 class TokenizedTexts:
-    """The tokens of every text that was read. Raises: ModelError for a tokenizer without offsets,
-    or without a chat template where the wording wants one."""
+    """Tokenizes texts and keeps the results. Raises: ModelError for a tokenizer without offsets, or
+    without a chat template if the prompt format needs one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, wording: PromptFormat = PLAIN) -> None:
         if not tokenizer.is_fast:
@@ -87,7 +87,7 @@ class TokenizedTexts:
         return self._tokens[text]
 
     def prompt(self, text: str) -> Prompt:
-        """`text` as it is put to the model. Raises: PairsError where the chat template changes it."""
+        """Returns the prompt of `text`. Raises: PairsError if the chat template changes it."""
         if text not in self._prompts:
             self._prompts[text] = self._put(text)
         return self._prompts[text]
@@ -105,29 +105,27 @@ class TokenizedTexts:
         return Prompt(whole, len(before))
 
     def _frame_of(self, text: str) -> str:
-        """What the user's turn `text` becomes, up to where the model replies. Raises: ModelError."""
+        """Renders the user turn `text`, up to the start of the reply. Raises: ModelError."""
         try:
-            said = self._tokenizer.apply_chat_template(
+            rendered = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
             )
-        except Exception as e:  # a template is code of others: jinja2's errors, ValueError where there is none, ...
-            line = " ".join(str(e).split())[:160]
+        except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...
+            line = one_line(e)
             raise ModelError(
                 f"model.prompt.chat_template: the tokenizer's chat template cannot be used "
                 f"({type(e).__name__}: {line}); set it to false"
             ) from e
-        return str(said)
+        return str(rendered)
 
     def read(self, texts: Iterable[str]) -> None:
-        """Tokenizes those not read before, at once."""
+        """Tokenizes all texts that are new, at once."""
         new = [t for t in dict.fromkeys(texts) if t not in self._tokens]
         if not new:
             return
         try:
             batch = self._tokenized(new)
-        except (
-            Exception
-        ) as e:  # `tokenizers` raises bare Exception, and does not say for which text
+        except Exception as e:  # `tokenizers` raises a bare Exception that does not name the text
             raise PairsError(
                 f"the tokenizer cannot read {_shown(self._unreadable(new))} ({e}); give texts of "
                 f"its vocabulary"
@@ -150,11 +148,11 @@ class TokenizedTexts:
         return encoding
 
     def _unreadable(self, texts: list[str]) -> str:
-        """The first of `texts` that the tokenizer does not take."""
+        """Returns the first of `texts` that the tokenizer refuses."""
         for text in texts:
             try:
                 self._tokenized([text])
-            except Exception:  # noqa: BLE001  (as above; the caller tells it)
+            except Exception:  # noqa: BLE001  (as above; the caller reports it)
                 return text
         return texts[0]
 

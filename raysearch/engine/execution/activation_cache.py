@@ -1,13 +1,13 @@
-"""What runs leave behind: activations at every layer of the components that are wanted, keys and
-values, the decision at the answer.
+"""Cached runs: activations of the wanted components at every layer, keys and values, the prediction
+at the answer.
 
-A run without intervention serves every hypothesis, as a base and as a source; a run intervened upon
-is captured only where it is itself a source. Many are run in one padded batch.
+A run without intervention serves every hypothesis, as a base and as a source; a patched run is
+cached only if it is itself a source. Many inputs run in one padded batch.
 
-Invariants: a run is kept without its padding, so a token's activation has the token's own index; it
-is made once, unless it had to make room (least recently used first, `max_bytes` in all) or
-something more is wanted of it; decisions of unpatched rows are kept for good; all that is kept is
-`constant`.
+Invariants: a run is stored without padding, so a token's activation has the token's own index; it
+is computed once, unless it was evicted (least recently used first, `max_bytes` in all) or more
+components are wanted since; predictions of unpatched rows are never evicted; all that is stored is
+`detached`.
 """
 
 from collections import OrderedDict
@@ -30,7 +30,7 @@ from raysearch.engine.execution.predict import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
@@ -38,15 +38,15 @@ from raysearch.engine.patching.edits import edits_of, sources_of
 from raysearch.engine.patching.rows import Row
 
 Layers = Tensor | Sequence[Tensor]
-"""Of each layer a tensor: stacked where they are alike."""
+"""One tensor for each layer, stacked if they have one shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedRun:
-    """What one run left behind, unpadded: of each component the layers' activations (token, width)
-    in the order of `Taps.of`.
+    """Activations of one run, unpadded: for each component those of its layers (token, width) in
+    the order of `Components.of`.
 
-    `keys`, `values`: of each layer (head, token, d_head); None where they are not kept.
+    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored.
     """
 
     activations: Mapping[str, Layers]
@@ -55,27 +55,30 @@ class CachedRun:
 
     @property
     def nbytes(self) -> int:
-        kept = [*self.activations.values(), *(k for k in (self.keys, self.values) if k is not None)]
+        stored = [
+            *self.activations.values(),
+            *(k for k in (self.keys, self.values) if k is not None),
+        ]
         return sum(
             t.nbytes
-            for layers in kept
+            for layers in stored
             for t in ([layers] if isinstance(layers, Tensor) else layers)
         )
 
 
 class ActivationCache:
-    """The runs of a network, at most `limit.rows` inputs a forward pass, `max_bytes` of them kept.
+    """Caches runs of a network: at most `limit.rows` inputs in a forward pass, at most `max_bytes`
+    stored.
 
-    `tolerance` (logits): a decision closer than this is taken again, by the canonical computation.
-    With `plain`, all are taken there. `keys`: keep keys and values too, for `replay`. `meter`: of
-    the replica; who works with captures counts there too. `scoring`: the scores that are read
-    beside decisions.
+    `tolerance` (logits): predictions with a smaller gap are decided by the canonical computation;
+    with `plain`, all are. `keys`: store keys and values too, for `replay`. `meter`: the replica's
+    usage meter, which users of the cache share. `scoring`: scores that are read with predictions.
     """
 
     def __init__(
         self,
         network: Network,
-        taps: Components,
+        hook_points: Components,
         limit: RowLimit,
         tolerance: float,
         max_bytes: int,
@@ -86,7 +89,7 @@ class ActivationCache:
     ) -> None:
         assert not keys or isinstance(network, LanguageModel)
         self._network = network
-        self._taps = taps
+        self._hook_points = hook_points
         self._limit = limit
         self._tolerance = tolerance
         self._max_bytes = max_bytes
@@ -96,61 +99,64 @@ class ActivationCache:
         self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
         self._last_bytes = 0
-        self._wanted: dict[
-            str, None
-        ] = {}  # components, in the order in which they were first wanted
+        self._wanted: dict[str, None] = {}  # components, in the order of their first use
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
-        self._decisions: dict[Row, Prediction] = {}
-        self._owed: set[Row] = set()  # known to be near-ties, and not decided again yet
+        self._predictions: dict[Row, Prediction] = {}
+        self._near_ties: set[Row] = (
+            set()
+        )  # near-ties that the canonical computation has not decided yet
 
-    @constant()
-    def decisions(self, rows: Sequence[Row]) -> list[Prediction]:
-        """The decision for each row, which are unpatched; those not seen before are run."""
+    @detached()
+    def predictions(self, rows: Sequence[Row]) -> list[Prediction]:
+        """Returns the prediction of each row, none of which is patched; rows not seen before are
+        run."""
         assert not any(row.patches for row in rows), "a run without intervention has no patches"
-        unseen = [row for row in dict.fromkeys(rows) if row not in self._decisions]
-        owed = unseen if self._plain else [row for row in unseen if row in self._owed]
+        unseen = [row for row in dict.fromkeys(rows) if row not in self._predictions]
+        near = unseen if self._plain else [row for row in unseen if row in self._near_ties]
         with self.meter.phase("capture"):
-            for row in owed:
-                self._decisions[row] = replace(self._decide_plainly(row), again=not self._plain)
-        self._run_all([row for row in unseen if row not in self._decisions])
-        return [self._decisions[row] for row in rows]
+            for row in near:
+                self._predictions[row] = replace(
+                    self._predict_canonically(row), was_near_tie=not self._plain
+                )
+        self._run_all([row for row in unseen if row not in self._predictions])
+        return [self._predictions[row] for row in rows]
 
-    def settle(self, tolerance: float) -> None:
-        """From now on a gap below `tolerance` is a near-tie; of decisions taken before, those that
-        are one are forgotten."""
+    def set_tolerance(self, tolerance: float) -> None:
+        """Sets the gap below which a prediction is a near-tie, and forgets earlier predictions that
+        are one."""
         self._tolerance = tolerance
-        self._owed = {row for row, d in self._decisions.items() if is_unsure(d, tolerance)}
-        for row in self._owed:
-            del self._decisions[row]
+        self._near_ties = {row for row, d in self._predictions.items() if is_unsure(d, tolerance)}
+        for row in self._near_ties:
+            del self._predictions[row]
 
     def want(self, components: Iterable[str]) -> None:
-        """From now on runs keep these components, at every layer: whoever asks for one layer asks
-        for its neighbours next."""
+        """Makes later runs store these components at every layer: who reads one layer reads its
+        neighbours next."""
         self._wanted.update(dict.fromkeys(sorted(components)))
 
-    @constant()
+    @detached()
     def runs(self, rows: Iterable[Row]) -> dict[Row, CachedRun]:
-        """Each run, with all that is wanted; those not in the cache are made (again)."""
-        asked = list(dict.fromkeys(rows))
+        """Returns each run with all wanted components; missing ones are computed (again)."""
+        wanted_rows = list(dict.fromkeys(rows))
         found: dict[Row, CachedRun] = {}
-        for row in asked:
+        for row in wanted_rows:
             run = self._runs.get(row)
             if run is not None and all(component in run.activations for component in self._wanted):
                 self._runs.move_to_end(row)
                 found[row] = run
-        found.update(self._run_all([row for row in asked if row not in found]))
+        found.update(self._run_all([row for row in wanted_rows if row not in found]))
         return found
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
-        """The activation of a run at a point that was wanted."""
-        activation: Tensor = run.activations[point.component][self._taps.place(point)]
+        """Returns the activation of a run at a point whose component was wanted."""
+        activation: Tensor = run.activations[point.component][self._hook_points.place(point)]
         return activation
 
-    def fitting(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
-        """`rows` in parts of at most `most` (None: `limit.rows`), whose runs (bases and sources)
-        fit into `max_bytes`.
+    def parts_that_fit(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
+        """Yields `rows` in parts of at most `most` rows (None: `limit.rows`) whose runs, bases and
+        sources, fit into `max_bytes`.
 
-        A row that does not fits alone.
+        A row that does not fit is a part of its own.
         """
         part: list[Row] = []
         inside: set[Row] = set()
@@ -171,60 +177,63 @@ class ActivationCache:
             yield part
 
     def _bytes_of(self, runs: int) -> int:
-        """What so many take, by the last that was made: activations grow with the tokens, and
-        inputs of one job are of a length."""
+        """Estimates the bytes of `runs` runs by the last one: activations grow with tokens, and
+        inputs of a job have similar lengths."""
         return runs * self._last_bytes
 
     def _run_all(self, rows: Sequence[Row]) -> dict[Row, CachedRun]:
         made: dict[Row, CachedRun] = {}
         at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
         with self.meter.phase("capture"):
-            for batch in batches(rows, lambda row: self._network.company(row.base), at_once):
+            for batch in batches(rows, lambda row: self._network.batch_key(row.base), at_once):
                 for part in halving(batch, self._run, self._limit):
                     made.update(part)
         return made
 
     def _run(self, batch: Sequence[Row]) -> dict[Row, CachedRun]:
-        """Runs `batch`, of one company, and keeps what it saw."""
+        """Runs `batch`, whose rows have one batch key, and stores the results."""
         network, given = self._network, batch[0].base
         pads = [network.pad(row.base) for row in batch]
-        lent = self.runs(sources_of(batch))
+        replacements = self.runs(sources_of(batch))
         edits = edits_of(
-            batch, pads, self._taps, lambda source: self.at(lent[source.run], source.point)
+            batch,
+            pads,
+            self._hook_points,
+            lambda source: self.at(replacements[source.run], source.point),
         )
-        hooks = [hook_at(network, tap, edit, given) for tap, edit in edits]
+        hooks = [hook_at(network, hook_point, edit, given) for hook_point, edit in edits]
         seen: dict[str, list[list[Tensor]]] = {}
         for component in self._wanted:
-            taps = self._taps.of(component).values()
-            seen[component] = [[] for _ in taps]
+            hook_points = self._hook_points.of(component).values()
+            seen[component] = [[] for _ in hook_points]
             hooks += [
-                _reader(network, tap, given, parts)
-                for tap, parts in zip(taps, seen[component], strict=True)
+                _reader(network, hook_point, given, parts)
+                for hook_point, parts in zip(hook_points, seen[component], strict=True)
             ]
         cache = DynamicCache() if self.keys else None
         with owned_hooks(hooks):
             logits = self._logits([row.base for row in batch], cache)
         self.meter.ran(sum(tokens_of(row.base) for row in batch))
-        decisions = predict(logits, [row.among for row in batch])
-        self._keep_decisions(
-            batch, with_scores(decisions, logits, self.scoring, [row.base for row in batch])
+        predictions = predict(logits, [row.among for row in batch])
+        self._cache_predictions(
+            batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
         )
-        kept = {
+        stored = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers])
             for component, of_layers in seen.items()
         }
         keys, values = _keys_and_values(cache, len(network.blocks))
         runs = {}
-        for at, asked in enumerate(batch):
+        for at, wanted_rows in enumerate(batch):
             row = Row(
-                asked.base, asked.patches
-            )  # what is left behind does not hang on what is chosen among
+                wanted_rows.base, wanted_rows.patches
+            )  # activations do not depend on the choices
             runs[row] = CachedRun(
-                {component: _row(layers, at, pads[at]) for component, layers in kept.items()},
+                {component: _row(layers, at, pads[at]) for component, layers in stored.items()},
                 None if keys is None else _row(keys, at, pads[at]),
                 None if values is None else _row(values, at, pads[at]),
             )
-            self._keep(row, runs[row])
+            self._store(row, runs[row])
         return runs
 
     def _logits(
@@ -235,21 +244,23 @@ class ActivationCache:
         assert isinstance(self._network, LanguageModel)
         return self._network.batch(givens, cache)
 
-    def _keep_decisions(self, batch: Sequence[Row], decisions: Sequence[Prediction]) -> None:
-        again = set(near_ties(decisions, self._tolerance))
+    def _cache_predictions(self, batch: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+        was_near_tie = set(near_ties(predictions, self._tolerance))
         for at, row in enumerate(batch):
-            if not row.patches and row not in self._decisions:
-                plainly = at in again
-                self._decisions[row] = (
-                    replace(self._decide_plainly(row), again=True) if plainly else decisions[at]
+            if not row.patches and row not in self._predictions:
+                is_near = at in was_near_tie
+                self._predictions[row] = (
+                    replace(self._predict_canonically(row), was_near_tie=True)
+                    if is_near
+                    else predictions[at]
                 )
 
-    def _decide_plainly(self, row: Row) -> Prediction:
+    def _predict_canonically(self, row: Row) -> Prediction:
         self.meter.ran(tokens_of(row.base))
         logits = self._network.plain(row.base)[None]
         return with_scores(predict(logits, [row.among]), logits, self.scoring, [row.base])[0]
 
-    def _keep(self, row: Row, run: CachedRun) -> None:
+    def _store(self, row: Row, run: CachedRun) -> None:
         old = self._runs.pop(row, None)
         self._last_bytes = run.nbytes
         self._bytes += run.nbytes - (old.nbytes if old is not None else 0)
@@ -259,21 +270,23 @@ class ActivationCache:
             self._bytes -= oldest.nbytes
 
 
-def _reader(network: Network, tap: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
-    def read(activation: Float[Tensor, "row token width"], _moment: HookCall) -> None:
-        into.append(tap.read(activation).clone())  # some models go on to add to it in place
+def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
+    def read(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
+        into.append(
+            hook_point.read(activation).clone()
+        )  # some models add to it in place afterwards
 
-    return hook_at(network, tap, read, given)
+    return hook_at(network, hook_point, read, given)
 
 
 def _stacked(layers: Sequence[Tensor]) -> Layers:
-    """As one tensor, where that can be."""
+    """Stacks the layers into one tensor if their shapes allow it."""
     alike = len({(t.shape, t.device, t.dtype) for t in layers}) == 1
     return torch.stack(list(layers)) if alike else layers
 
 
 def _row(layers: Layers, at: int, pad: int) -> Layers:
-    """Row `at` without its padding, copied, so that the batch's own memory is let go."""
+    """Returns row `at` without padding, copied, so that the memory of the batch is freed."""
     if isinstance(layers, Tensor):
         return layers[:, at, ..., pad:, :].clone()
     return tuple(t[at, ..., pad:, :].clone() for t in layers)
@@ -282,15 +295,15 @@ def _row(layers: Layers, at: int, pad: int) -> Layers:
 def _keys_and_values(
     cache: DynamicCache | None, blocks: int
 ) -> tuple[Layers | None, Layers | None]:
-    """Of each layer (row, head, token, d_head). None where a layer keeps none: there is nothing to
-    replay on."""
+    """Returns keys and values (row, head, token, d_head) of each layer; None if a layer stores
+    none, which rules out replay."""
     if cache is None:
         return None, None
-    kept = [
+    stored = [
         (getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers
     ]
-    keys = [k for k, _ in kept if k is not None]
-    values = [v for _, v in kept if v is not None]
+    keys = [k for k, _ in stored if k is not None]
+    values = [v for _, v in stored if v is not None]
     if len(keys) < blocks or len(values) < blocks:
         return None, None
     return _stacked(keys), _stacked(values)

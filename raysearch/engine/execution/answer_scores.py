@@ -1,10 +1,10 @@
-"""Scores of an answer (search/score_scale.py has their formulas), from the logits that an output is
-decided from.
+"""Scores of an answer, from the logits that the output is decided by (search/score_scale.py has the
+formulas).
 
-Invariants: which logits are read follows from the base alone, so that a row that several pairs or
-interventions share is run and read once; scores are functions of logits, which in float32 each fast
-path is held to when a replica starts (selfcheck.py): they move by no more than a few of the largest
-difference of a logit; what is decided again by the oracle is scored again by it.
+Invariants: the logits that are read depend on the base alone, so that a row shared by several pairs
+or interventions is run and read once; scores are functions of logits, for which each fast executor
+is checked in float32 when a replica starts (selfcheck.py): they differ by at most a few times the
+largest difference of a logit; rows decided again by the oracle are scored again by it.
 """
 
 import math
@@ -22,16 +22,16 @@ from raysearch.engine.networks.network import ModelInput
 from raysearch.errors import JobError
 
 FARTHEST = 1e6
-"""Logits below the highest at which an answer that a model rules out (-inf) is taken to be: a
-journal holds numbers."""
+"""Distance below the highest logit, in logits, that stands for an answer that the model rules out
+(-inf): a journal holds finite numbers."""
 DIGITS = 6
-"""Behind the point: beyond them float32 has only noise."""
+"""Decimal places of a score; more would be float32 noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerLogits:
-    """What is read of a row: `logits` of some ids, relative to the highest; `total`: log of the sum
-    of all exponentials of those.
+    """Logits of some ids of a row, relative to the highest; `total`: the log of the sum of the
+    exponentials of all of them.
 
     `squares`: the sum of all squared probabilities.
     """
@@ -41,7 +41,7 @@ class AnswerLogits:
     squares: float
 
     def score(self, name: str, answer: int, base: int) -> float:
-        """The score of `answer`, where the base's own is `base`."""
+        """Returns the score `name` of `answer`; `base` is the base's own answer."""
         log_probability = self.logits[answer] - self.total
         match name:
             case "probability":
@@ -58,8 +58,7 @@ class AnswerLogits:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is to be scored: the scores that the job declares (`names`), of the answers to `pairs`,
-    all of the run.
+    """The scores that the job declares (`names`) for the answers to `pairs`, all pairs of the run.
 
     Raises: JobError for an answer of several ids.
     """
@@ -84,17 +83,18 @@ class Scoring:
             self._of_base[pair.base] = tuple(sorted({*self._of_base.get(pair.base, ()), *read}))
 
     def of_bases(self, bases: Iterable[ModelInput]) -> list[Ids]:
-        """Whose logits are read of a row on each of these; none of a source that is no base."""
+        """For each base, the answer ids whose logits to read; empty for an input that is only a
+        source."""
         return [self._of_base.get(base, ()) for base in bases]
 
     def scores(
         self,
         pairs: Sequence[Encoded],
-        heard: Sequence[AnswerLogits | None],
+        answer_logits: Sequence[AnswerLogits | None],
         intervention: Intervention | None = None,
     ) -> Scores | None:
-        """Of each pair, in their order; None where the job declares none. `intervention`: under
-        which, None without any."""
+        """Returns the scores of each pair in order, by score name and variable; None if the job
+        declares none. `intervention`: the one in force, None without any."""
         if not self.names:
             return None
         arbitrary = intervention is not None and intervention.control == "arbitrary_labels"
@@ -103,18 +103,18 @@ class Scoring:
         for variable in variables:
             for name in self.names:
                 values = []
-                for pair, said in zip(pairs, heard, strict=True):
-                    assert said is not None, "a row on the base of a pair is read"
+                for pair, read in zip(pairs, answer_logits, strict=True):
+                    assert read is not None, "a row on the base of a pair is read"
                     wanted = pair.counterfactual[variable]
                     answer = self._labels[variable][wanted] if arbitrary else wanted
-                    values.append(said.score(name, _only(answer), _only(pair.answers["base"])))
+                    values.append(read.score(name, _only(answer), _only(pair.answers["base"])))
                 found[name][variable] = tuple(values)
         return found
 
 
-def heard_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
-    """How far what scores are made of differs in two computations of a row: the most that a logit
-    which is read, or `total`, does."""
+def answer_logits_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
+    """Returns the largest difference of two computations of a row in a logit that scores read, or
+    in `total`."""
     if one is None or other is None:
         return 0.0
     return max(
@@ -125,7 +125,7 @@ def heard_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
 def read_logits(
     logits: Float[Tensor, "row answer"], ids: Sequence[Ids]
 ) -> list[AnswerLogits | None]:
-    """What is read of each row, at its ids; None of a row without any."""
+    """Returns the logits of each row at its ids; None for a row without ids."""
     wide = max((len(of) for of in ids), default=0)
     if not wide:
         return [None] * len(ids)

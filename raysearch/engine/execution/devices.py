@@ -1,4 +1,4 @@
-"""What torch finds on this machine, for who asks before a search."""
+"""GPUs and memory of this machine, for checks before a search."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,14 @@ from raysearch.engine.execution.memory import memory_in_use
 from raysearch.errors import ModelError
 
 ENOUGH = 0.9
-"""Of a machine's memory in use: Ray kills workers at 95 %, and a replica still has to load."""
+"""Share of a machine's memory in use from which a check fails: Ray kills workers at 95 %, and a
+replica still has to load."""
 _DRIVER = Path("/dev/nvidiactl")
-"""There where the driver of a GPU is."""
+"""Exists if a GPU driver is installed."""
 
 
 def gpus() -> str:
-    """torch and its GPUs, in words. Raises: ModelError where there is a GPU that it cannot use."""
+    """Describes torch and its GPUs. Raises: ModelError for a GPU that torch cannot use."""
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         named = ", ".join(f"{d.name} ({d.total_memory / 2**30:.0f} GiB)" for d in devices)
@@ -31,8 +32,8 @@ def gpus() -> str:
 
 
 def memory() -> str:
-    """How full the memory is, of this machine or container. Raises: ModelError where there is
-    hardly any left."""
+    """Describes the use of the memory of this machine or container. Raises: ModelError if hardly
+    any is left."""
     share = memory_in_use().host
     if share > ENOUGH:
         raise ModelError(

@@ -1,13 +1,13 @@
-"""The outputs of many (intervention, pair), batched where that has proved itself; failures told one
-by one.
+"""Outputs of many (intervention, pair) items, in batches if the model allows it; failures are
+reported for each intervention.
 
-An output of several tokens is decoded greedily, a token at a time: each token's row is the one
-before with what was said behind its base, and the same patches, so that an intervention stays in
-force, and any path that runs rows runs these.
+Outputs of several tokens are decoded greedily: the row of each token is the previous row with the
+last output token appended to its base and the same patches, so that an intervention stays in force
+and any executor can run the row.
 
-Invariants: an intervention that fails takes nobody with it; near-ties are decided by the canonical
-computation, so that no output depends on what else was asked; every intervention ends with an
-output for each of its rows, or with an error.
+Invariants: a failing intervention affects no other; near-ties are decided by the canonical
+computation, so that outputs do not depend on what else was asked; every intervention ends with an
+output for each row, or with an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +27,8 @@ Decider = Callable[[Sequence[Row]], list[Prediction]]
 
 @dataclass(frozen=True, slots=True)
 class RowRequest:
-    """One row that is asked for. `intervention`: its id; `block`: its block's place in the task;
-    `pair`: its index."""
+    """One row to run. `intervention`: its id; `block`: index of its block in the task; `pair`: its
+    index."""
 
     intervention: str
     block: int
@@ -38,8 +38,8 @@ class RowRequest:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an intervention has no outputs, and the block (its place in the task) in which that
-    showed."""
+    """The reason that an intervention has no outputs, and the index in the task of the block in
+    which it failed."""
 
     block: int
     error: Exception
@@ -47,73 +47,79 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The decisions of every item whose intervention did not fail, one for each token; faults by
-    the id of the intervention."""
+    """Predictions, one for each token, of every item whose intervention did not fail; faults by
+    intervention id."""
 
-    decisions: dict[RowRequest, tuple[Prediction, ...]]
+    predictions: dict[RowRequest, tuple[Prediction, ...]]
     faults: dict[str, Fault]
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """An outcome of one token."""
+    """The results for one token."""
 
-    decisions: dict[RowRequest, Prediction]
+    predictions: dict[RowRequest, Prediction]
     faults: dict[str, Fault]
 
 
 class Evaluator:
-    """Runs items by `path`, near-ties (best two logits closer than `tolerance`) again by `oracle`;
-    in halves what memory does not hold."""
+    """Runs items by `executor` and near-ties (best two logits closer than `tolerance`) again by
+    `oracle`; halves batches that do not fit into memory."""
 
     def __init__(
         self,
-        path: Executor,
+        executor: Executor,
         oracle: PlainExecutor,
-        captures: ActivationCache,
+        cache: ActivationCache,
         limit: RowLimit,
         tolerance: float,
     ) -> None:
-        self._path = path
+        self._executor = executor
         self._oracle = oracle
-        self._captures = captures
+        self._cache = cache
         self._limit = limit
         self._tolerance = tolerance
 
     def measure(self, items: Sequence[RowRequest], tokens: int = 1) -> Evaluation:
-        """What comes of each item, or of its intervention: so many `tokens`. Rows that items share
-        are run once."""
-        going = {item: item for item in items}
-        said: dict[RowRequest, tuple[Prediction, ...]] = dict.fromkeys(items, ())
+        """Returns the outputs of each item, of `tokens` tokens, or the fault of its intervention.
+        Rows that items share are run once."""
+        current = {item: item for item in items}
+        so_far: dict[RowRequest, tuple[Prediction, ...]] = dict.fromkeys(items, ())
         faults: dict[str, Fault] = {}
         for token in range(tokens):
             if token:
-                going = {
-                    item: replace(now, row=now.row.after(said[item][-1].id))
-                    for item, now in going.items()
+                current = {
+                    item: replace(now, row=now.row.after(so_far[item][-1].id))
+                    for item, now in current.items()
                 }
-            outcome = self._next(list(going.values()))
+            outcome = self._next(list(current.values()))
             faults |= outcome.faults
-            going = {item: now for item, now in going.items() if item.intervention not in faults}
-            said = {item: (*said[item], outcome.decisions[now]) for item, now in going.items()}
-        return Evaluation(said, faults)
+            current = {
+                item: now for item, now in current.items() if item.intervention not in faults
+            }
+            so_far = {
+                item: (*so_far[item], outcome.predictions[now]) for item, now in current.items()
+            }
+        return Evaluation(so_far, faults)
 
     def _next(self, items: Sequence[RowRequest]) -> _Token:
-        """The next token of each."""
+        """Computes the next token of each item."""
         outcome = _Token({}, {})
         sharing: dict[Row, list[RowRequest]] = {}
         for item in items:
             sharing.setdefault(item.row, []).append(item)
-        free = [row for row in sharing if self._path.is_free(row)]
-        self._run(free, self._left_alone, sharing, outcome)
-        for batch in self._path.batches([row for row in sharing if not self._path.is_free(row)]):
-            self._run(batch, self._decide, sharing, outcome)
-        kept = {
+        free = [row for row in sharing if self._executor.is_free(row)]
+        self._run(free, self._predict_unchanged, sharing, outcome)
+        for batch in self._executor.batches(
+            [row for row in sharing if not self._executor.is_free(row)]
+        ):
+            self._run(batch, self._predict, sharing, outcome)
+        valid = {
             item: d
-            for item, d in outcome.decisions.items()
+            for item, d in outcome.predictions.items()
             if item.intervention not in outcome.faults
         }
-        return _Token(kept, outcome.faults)
+        return _Token(valid, outcome.faults)
 
     def _run(
         self,
@@ -122,8 +128,8 @@ class Evaluator:
         sharing: Mapping[Row, Sequence[RowRequest]],
         outcome: _Token,
     ) -> None:
-        """Adds what comes of `batch`; where it raises as a whole, runs its interventions each for
-        itself."""
+        """Adds the results of `batch`; if the batch raises as a whole, runs it intervention by
+        intervention."""
         owners = {
             row: [i for i in sharing[row] if i.intervention not in outcome.faults] for row in batch
         }
@@ -131,17 +137,17 @@ class Evaluator:
         if not owners:
             return
         try:
-            decisions = [d for part in halving(list(owners), how, self._limit) for d in part]
-        except Exception as error:  # noqa: BLE001  whatever it is, it must be told of its intervention and spare the others
+            predictions = [d for part in halving(list(owners), how, self._limit) for d in part]
+        except Exception as error:  # noqa: BLE001  reported for its intervention, sparing others
             names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
                 first = next(iter(owners.values()))[0]
                 outcome.faults[first.intervention] = Fault(first.block, error)
         else:
-            for items, decision in zip(owners.values(), decisions, strict=True):
-                _add(items, decision, outcome)
+            for items, prediction in zip(owners.values(), predictions, strict=True):
+                _add(items, prediction, outcome)
             return
-        for name in names:  # if it is one, those that share its rows are left
+        for name in names:  # rows of failing interventions stay for those that share them
             self._run(
                 [row for row, items in owners.items() if items[0].intervention == name],
                 how,
@@ -149,53 +155,54 @@ class Evaluator:
                 outcome,
             )
 
-    def _left_alone(self, rows: Sequence[Row]) -> list[Prediction]:
-        """Rows that are sure to be their base's run, but for rounding: what that is, the canonical
-        computation says of near-ties."""
-        decisions = self._captures.decisions([row.alone for row in rows])
+    def _predict_unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
+        """Predicts rows that equal their base's run up to rounding; near-ties are decided by the
+        canonical computation."""
+        predictions = self._cache.predictions([row.unpatched for row in rows])
         canonical = self._oracle.canonical
-        again = [
+        was_near_tie = [
             at
-            for at, d in enumerate(decisions)
-            if d.again and not canonical.changes_nothing(rows[at])
+            for at, d in enumerate(predictions)
+            if d.was_near_tie and not canonical.changes_nothing(rows[at])
         ]
-        return self._again(rows, decisions, again)
+        return self._decide_near_ties(rows, predictions, was_near_tie)
 
     @torch.inference_mode()
-    def _decide(self, rows: Sequence[Row]) -> list[Prediction]:
-        decisions = self._decided(self._path, rows)
-        if self._path is self._oracle:
-            return decisions
-        return self._again(rows, decisions, near_ties(decisions, self._tolerance))
+    def _predict(self, rows: Sequence[Row]) -> list[Prediction]:
+        predictions = self._predict_by(self._executor, rows)
+        if self._executor is self._oracle:
+            return predictions
+        return self._decide_near_ties(rows, predictions, near_ties(predictions, self._tolerance))
 
     @torch.inference_mode()
-    def _again(
-        self, rows: Sequence[Row], decisions: list[Prediction], which: Sequence[int]
+    def _decide_near_ties(
+        self, rows: Sequence[Row], predictions: list[Prediction], which: Sequence[int]
     ) -> list[Prediction]:
-        """`decisions`, those of `which` rows as the canonical computation takes them."""
+        """Returns `predictions` with those of the rows `which` replaced by the canonical
+        computation's."""
         if not which:
-            return decisions
-        canonical = self._decided(self._oracle, [rows[at] for at in which])
-        found = {at: replace(d, again=True) for at, d in zip(which, canonical, strict=True)}
-        return [found.get(at, d) for at, d in enumerate(decisions)]
+            return predictions
+        canonical = self._predict_by(self._oracle, [rows[at] for at in which])
+        found = {at: replace(d, was_near_tie=True) for at, d in zip(which, canonical, strict=True)}
+        return [found.get(at, d) for at, d in enumerate(predictions)]
 
-    def _decided(self, path: Executor, rows: Sequence[Row]) -> list[Prediction]:
-        meter = self._captures.meter
-        with meter.phase(path.name):  # deciding waits for the device, so its time is in
-            logits = path.logits(rows)
-            decisions = predict(logits, [row.among for row in rows])
-            decisions = with_scores(
-                decisions, logits, self._captures.scoring, [row.base for row in rows]
+    def _predict_by(self, executor: Executor, rows: Sequence[Row]) -> list[Prediction]:
+        meter = self._cache.meter
+        with meter.phase(executor.name):  # predicting waits for the device, so that its time counts
+            logits = executor.logits(rows)
+            predictions = predict(logits, [row.among for row in rows])
+            predictions = with_scores(
+                predictions, logits, self._cache.scoring, [row.base for row in rows]
             )
         meter.ran(sum(tokens_of(row.base) for row in rows))
-        return decisions
+        return predictions
 
 
-def _add(items: Sequence[RowRequest], decision: Prediction, outcome: _Token) -> None:
+def _add(items: Sequence[RowRequest], prediction: Prediction, outcome: _Token) -> None:
     for item in items:
         try:
-            outcome.decisions[item] = checked(
-                decision, f"intervention {item.intervention} on pair {item.pair}"
+            outcome.predictions[item] = checked(
+                prediction, f"intervention {item.intervention} on pair {item.pair}"
             )
         except ArithmeticError as error:
             outcome.faults.setdefault(item.intervention, Fault(item.block, error))

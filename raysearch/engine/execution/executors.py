@@ -1,18 +1,18 @@
-"""The ways to run intervened rows, fastest first: replay, batched, plain. All say the same; which
-holds on a model, `selfcheck` finds out.
+"""Executors: three ways to run patched rows, fastest first: replay, batched, plain. All give the
+same outputs; `selfcheck` finds out which ones are right for a model.
 
 Invariants: plain is the canonical computation, by which an answer is defined.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.canonical import KEPT, CanonicalRunner
+from raysearch.engine.execution.canonical import CACHE_BYTES, CanonicalRunner
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import owned_hooks
@@ -24,63 +24,67 @@ from raysearch.engine.patching.rows import Patch, Row
 ExecutorName = Literal["replay", "batched", "plain"]
 
 
+@runtime_checkable
 class Executor(Protocol):
     """A way to run rows."""
 
     name: ExecutorName
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """The rows in the companies in which they are to be run."""
+        """Yields the rows in the batches in which they are to be run."""
         ...
 
-    def company(self, row: Row) -> Hashable:
-        """Equal for rows that can travel in one batch."""
+    def batch_key(self, row: Row) -> Hashable:
+        """Returns a key that is equal for rows that may share a batch."""
         ...
 
-    def joins(self, row: Row) -> int:
-        """At which layer the row begins to be run: those that begin alike are best run together."""
+    def entry_layer(self, row: Row) -> int:
+        """Returns the layer from which the row is run; rows of one entry layer are best run
+        together."""
         ...
 
     def logits(
-        self, rows: Sequence[Row], lent: Replacements | None = None
+        self, rows: Sequence[Row], replacements: Replacements | None = None
     ) -> Float[Tensor, "row answer"]:
-        """The logits (float32) at the answer of rows of one company, such as `batches` puts
-        together, or of a part of them.
+        """Computes the logits (float32) at the answer of rows of one batch key, such as `batches`
+        yields, or a part of them.
 
-        `lent`: of each row, which has one patch, what this is lent in the place of what its source
-        has. With gradients, where the caller lets there be any: who wants none says so.
+        `replacements`: for each row, which has one patch, the activation to write instead of its
+        source's. Gradients flow unless the caller disables them.
         """
         ...
 
     def is_free(self, row: Row) -> bool:
-        """Whether the row is sure to be the base's run without intervention, so that nothing needs
-        to be run."""
+        """Returns whether the row is certain to equal the base's run without intervention, so that
+        nothing needs to run."""
         ...
 
 
 class PlainExecutor:
-    """One by one, by the canonical computation, which keeps at most `max_bytes` of what sources
-    lend."""
+    """Runs rows one by one, by the canonical computation, which caches at most `max_bytes` of
+    source activations."""
 
     name: ExecutorName = "plain"
 
-    def __init__(self, network: Network, taps: Components, max_bytes: int = KEPT) -> None:
+    def __init__(
+        self, network: Network, hook_points: Components, max_bytes: int = CACHE_BYTES
+    ) -> None:
         self._network = network
-        self.canonical = CanonicalRunner(network, taps, max_bytes)
+        self.canonical = CanonicalRunner(network, hook_points, max_bytes)
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         return ([row] for row in rows)
 
-    def company(self, row: Row) -> Hashable:
-        return self._network.company(row.base)
+    def batch_key(self, row: Row) -> Hashable:
+        return self._network.batch_key(row.base)
 
-    def joins(self, row: Row) -> int:
+    def entry_layer(self, row: Row) -> int:
         return 0
 
     def logits(
-        self, rows: Sequence[Row], lent: Replacements | None = None
+        self, rows: Sequence[Row], replacements: Replacements | None = None
     ) -> Float[Tensor, "row answer"]:
-        owns = [None] * len(rows) if lent is None else [[own] for own in lent]
+        owns = [None] * len(rows) if replacements is None else [[own] for own in replacements]
         return torch.stack(
             [self.canonical.logits(row, own) for row, own in zip(rows, owns, strict=True)]
         )
@@ -90,41 +94,45 @@ class PlainExecutor:
 
 
 class BatchedExecutor:
-    """Full forward passes of rows of one company."""
+    """Runs whole forward passes of rows of one batch key."""
 
     name: ExecutorName = "batched"
 
-    def __init__(self, network: Network, taps: Components, captures: ActivationCache) -> None:
+    def __init__(self, network: Network, hook_points: Components, cache: ActivationCache) -> None:
         self._network = network
-        self._taps = taps
-        self._captures = captures
+        self._hook_points = hook_points
+        self._cache = cache
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        self._captures.want(_lent(rows))
-        by_company: dict[object, list[Row]] = {}
+        self._cache.want(_source_components(rows))
+        by_batch_key: dict[object, list[Row]] = {}
         for row in rows:
-            by_company.setdefault(self._network.company(row.base), []).append(row)
-        for group in by_company.values():
-            yield from self._captures.fitting(group)
+            by_batch_key.setdefault(self._network.batch_key(row.base), []).append(row)
+        for group in by_batch_key.values():
+            yield from self._cache.parts_that_fit(group)
 
-    def company(self, row: Row) -> Hashable:
-        return self._network.company(row.base)
+    def batch_key(self, row: Row) -> Hashable:
+        return self._network.batch_key(row.base)
 
-    def joins(self, row: Row) -> int:
+    def entry_layer(self, row: Row) -> int:
         return 0
 
     def logits(
-        self, rows: Sequence[Row], lent: Replacements | None = None
+        self, rows: Sequence[Row], replacements: Replacements | None = None
     ) -> Float[Tensor, "row answer"]:
         network, given = self._network, rows[0].base
-        sources = sources_of(rows) if lent is None else {}
-        self._captures.want(_lent(rows) if lent is None else ())
-        runs = self._captures.runs(sources)
+        sources = sources_of(rows) if replacements is None else {}
+        self._cache.want(_source_components(rows) if replacements is None else ())
+        runs = self._cache.runs(sources)
         pads = [network.pad(row.base) for row in rows]
         edits = edits_of(
-            rows, pads, self._taps, lambda s: self._captures.at(runs[s.run], s.point), lent
+            rows,
+            pads,
+            self._hook_points,
+            lambda s: self._cache.at(runs[s.run], s.point),
+            replacements,
         )
-        with owned_hooks([hook_at(network, tap, edit, given) for tap, edit in edits]):
+        with owned_hooks([hook_at(network, hook_point, edit, given) for hook_point, edit in edits]):
             return network.batch([row.base for row in rows])
 
     def is_free(self, row: Row) -> bool:
@@ -132,17 +140,19 @@ class BatchedExecutor:
 
 
 class ReplayExecutor:
-    """Waves of rows that begin at one token, on what the bases' runs have left; rows that are
-    patched outside of the blocks are run whole. Needs captures with keys."""
+    """Runs waves of rows that start at one token on the cached run of their base; rows patched
+    outside of the blocks are run whole. Needs a cache with keys and values."""
 
     name: ExecutorName = "replay"
 
-    def __init__(self, network: LanguageModel, taps: Components, captures: ActivationCache) -> None:
-        assert captures.keys, "waves travel on the keys and values of the bases' runs"
+    def __init__(
+        self, network: LanguageModel, hook_points: Components, cache: ActivationCache
+    ) -> None:
+        assert cache.keys, "waves travel on the keys and values of the bases' runs"
         self._network = network
-        self._replay = Replay(network, taps, captures)
-        self._whole = BatchedExecutor(network, taps, captures)
-        self._captures = captures
+        self._replay = Replay(network, hook_points, cache)
+        self._whole = BatchedExecutor(network, hook_points, cache)
+        self._cache = cache
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         waves: dict[object, list[Row]] = {}
@@ -152,52 +162,56 @@ class ReplayExecutor:
         for wave in waves.values():
             self._want(wave)
         for wave in waves.values():
-            wave.sort(key=self._replay.joint_of)
-            yield from self._captures.fitting(wave)
+            wave.sort(key=self._replay.entry_point_of)
+            yield from self._cache.parts_that_fit(wave)
 
-    def company(self, row: Row) -> Hashable:
+    def batch_key(self, row: Row) -> Hashable:
         shape = self._replay.shape_of(row)
-        return shape if shape is not None else ("whole", self._whole.company(row))
+        return shape if shape is not None else ("whole", self._whole.batch_key(row))
 
-    def joins(self, row: Row) -> int:
-        return 0 if self._replay.shape_of(row) is None else self._replay.joint_of(row).layer
+    def entry_layer(self, row: Row) -> int:
+        return 0 if self._replay.shape_of(row) is None else self._replay.entry_point_of(row).layer
 
     def logits(
-        self, rows: Sequence[Row], lent: Replacements | None = None
+        self, rows: Sequence[Row], replacements: Replacements | None = None
     ) -> Float[Tensor, "row answer"]:
         if self._replay.shape_of(rows[0]) is None:
-            return self._whole.logits(rows, lent)
+            return self._whole.logits(rows, replacements)
         self._want(rows)
-        sources = sources_of(rows) if lent is None else {}
+        sources = sources_of(rows) if replacements is None else {}
         return self._replay.logits(
-            rows, self._captures.runs([*(Row(row.base) for row in rows), *sources]), lent
+            rows, self._cache.runs([*(Row(row.base) for row in rows), *sources]), replacements
         )
 
     def is_free(self, row: Row) -> bool:
-        """In a causal model a token's activation depends on the tokens up to it: the same prefix at
-        the same place, the same swap."""
+        """In a causal model the activation of a token depends on the tokens up to it, so an
+        interchange after equal prefixes at equal positions changes nothing."""
         return bool(row.patches) and all(
-            is_identity(row, patch) and self._network.alike(row.base, patch.sources[0].run.base)
+            is_identity(row, patch)
+            and self._network.share_activations(row.base, patch.sources[0].run.base)
             for patch in row.patches
         )
 
     def _want(self, wave: Sequence[Row]) -> None:
-        self._captures.want(
-            [*_lent(wave), *(self._replay.joint_of(row).point.component for row in wave)]
+        self._cache.want(
+            [
+                *_source_components(wave),
+                *(self._replay.entry_point_of(row).point.component for row in wave),
+            ]
         )
 
 
-def _lent(rows: Iterable[Row]) -> set[str]:
-    """The components that rows lend from, and those that their sources, where these are intervened
-    upon, lend from in turn."""
+def _source_components(rows: Iterable[Row]) -> set[str]:
+    """Returns the components that rows read from sources, and those that patched sources read from
+    their own sources."""
     sources = sources_of(rows)
     own = {point.component for points in sources.values() for point in points}
-    return own | _lent(sources) if sources else own
+    return own | _source_components(sources) if sources else own
 
 
 def is_identity(row: Row, patch: Patch) -> bool:
-    """Whether the patch puts in what is there: its own activation, interchanged alone, from the
-    same point after the same tokens."""
+    """Returns whether the patch writes the value that is already there: an interchange with its own
+    activation, from the same point after the same tokens."""
     if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
         return False
     (source,) = patch.sources

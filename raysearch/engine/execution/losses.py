@@ -1,6 +1,6 @@
-"""What is made small: of each row a number, of the logits at its answer.
+"""Losses: one number for each row, from the logits at its answer.
 
-Invariants: a row's loss depends on its own logits alone.
+Invariants: the loss of a row depends on its own logits alone.
 """
 
 import torch
@@ -17,10 +17,11 @@ def losses_of(
     wanted: Int[Tensor, "row"],
     own: Int[Tensor, "row"],
 ) -> Float[Tensor, "row"]:
-    """`wanted`: the counterfactual answers; `own`: the answers of the bases without intervention.
+    """Computes the loss of each row. `wanted`: counterfactual answers; `own`: answers of the bases
+    without intervention.
 
-    cross_entropy: -log p(wanted). logit_difference: the logit of `own` minus that of `wanted` (0
-    where they are the same).
+    cross_entropy: -log p(wanted). logit_difference: the logit of `own` minus that of `wanted` (0 if
+    they are equal).
     """
     if loss == "cross_entropy":
         return functional.cross_entropy(logits, wanted, reduction="none")

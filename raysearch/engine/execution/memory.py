@@ -1,4 +1,5 @@
-"""Keeping within memory: how much may be kept, how much is in use, and halving what did not fit.
+"""Memory limits: how much may be cached, how much is in use, and halving of batches that do not
+fit.
 
 Invariants: work that does not fit is split, never refused, unless it is a single item; a size that
 did not fit is not tried again.
@@ -16,13 +17,15 @@ import torch
 from raysearch.engine.execution.usage import Memory
 
 SHARE = 0.5
-"""Of the memory that is free once the model is loaded, so much may hold captures, where the job
-does not say how much."""
+"""Share of the memory free after loading that cached runs may take, if the job does not say how
+much."""
 MOST_ON_CPU = 2 * 2**30
-"""Bytes; on a CPU the memory is everybody's, and a run is soon made again."""
+"""Largest default cache on a CPU, in bytes: its memory is shared by all, and a run is quickly
+computed again."""
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where a container is told what it may use (version 2; elsewhere the machine's figures stand)."""
+"""Folder with a container's memory limit (cgroups version 2; otherwise the machine's memory
+counts)."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,13 +33,13 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class RowLimit:
-    """At most so many rows in a forward pass. It falls when memory runs out, and stays there."""
+    """Most rows in one forward pass. It falls when memory runs out, and does not rise again."""
 
     rows: int
 
 
 def capture_bytes(device: torch.device) -> int:
-    """How much may be kept on `device`, by what is free there now."""
+    """Returns the bytes that cached runs may take on `device`, by the memory that is free now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(SHARE * free)
@@ -44,15 +47,15 @@ def capture_bytes(device: torch.device) -> int:
 
 
 def room_on_host(cgroup: Path = CGROUP) -> int:
-    """Bytes that may be kept for good in the memory of this machine, or of the container where that
-    is less, by what is free now."""
+    """Returns the bytes of main memory that may be held permanently, by what is free now on the
+    machine or in its container."""
     return int(SHARE * min(psutil.virtual_memory().available, _left_in(cgroup)))
 
 
 def memory_in_use() -> Memory:
-    """Of this process and its GPUs, now. Shares are those by which workers are killed: Ray does so
-    at 95 % of a machine's memory."""
-    # Asking a GPU that nobody uses yet would take half a GiB of it.
+    """Returns the memory of this process and its GPUs. Shares are those by which workers are
+    killed: Ray does so at 95 % of a machine's memory."""
+    # Querying an unused GPU would take half a GiB of its memory.
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else ()
     free = [torch.cuda.mem_get_info(device) for device in devices]
@@ -65,8 +68,8 @@ def memory_in_use() -> Memory:
 
 
 def _share_of_host(cgroup: Path = CGROUP) -> float:
-    """Of the memory of this machine, or of the container where that is less; what files are cached
-    in, and would be given back, is free."""
+    """Returns the fraction of memory in use, of the container's limit if it has one. Page
+    cache counts as free."""
     machine = psutil.virtual_memory()
     limit = _number(cgroup / "memory.max")
     if limit is None or limit >= machine.total:
@@ -75,7 +78,7 @@ def _share_of_host(cgroup: Path = CGROUP) -> float:
 
 
 def _left_in(cgroup: Path) -> int:
-    """What a container may still use, in bytes; as much as there can be, where it has no limit."""
+    """Returns the bytes that a container may still use; the largest integer if it has no limit."""
     limit = _number(cgroup / "memory.max")
     return sys.maxsize if limit is None else max(limit - _used_in(cgroup), 0)
 
@@ -86,7 +89,7 @@ def _used_in(cgroup: Path) -> int:
 
 
 def _number(file: Path) -> int | None:
-    """What a file of the kernel says; None where there is no such file, or no limit ("max")."""
+    """Returns the number in a kernel file; None if the file is missing or says "max"."""
     text = file.read_text().strip() if file.is_file() else ""
     return int(text) if text.isdigit() else None
 
@@ -94,10 +97,10 @@ def _number(file: Path) -> int | None:
 def halving(
     items: Sequence[Item], do: Callable[[Sequence[Item]], Result], limit: RowLimit
 ) -> Iterator[Result]:
-    """What `do` makes of `items`, or, where that takes more memory than there is, of each half, and
-    so on.
+    """Yields `do(items)`, or the results for halves of `items`, and so on, while memory does not
+    suffice.
 
-    Raises: torch.OutOfMemoryError where a single item does not fit.
+    Raises: torch.OutOfMemoryError if a single item does not fit.
     """
     try:
         yield do(items)
@@ -105,7 +108,7 @@ def halving(
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error) or len(items) == 1:
             raise
-    # Out of the except clause, so that the error no longer holds what was half done.
+    # Outside of the except clause, so that the error no longer refers to partial results.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(items) // 2
@@ -115,5 +118,5 @@ def halving(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: on a CPU, torch says so in a plain RuntimeError."""
+    """Returns whether memory ran out; on a CPU torch raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,8 +1,8 @@
-"""From logits to an output: the arg max (of all, or among choices), ties to the lowest id, and
-whether it was too close to call in a batch.
+"""From logits to an output: the arg max (of all ids, or among choices), ties to the lowest id, and
+whether it is too close to call in a batch.
 
-Invariants: an output does not depend on what else was in the batch, because near-ties are decided
-again by the canonical computation (`measure`); numbers that are not finite are never an output.
+Invariants: an output does not depend on the rest of the batch, since near-ties are decided by the
+canonical computation (`evaluate`); logits that are not finite are never an output.
 """
 
 import math
@@ -19,18 +19,18 @@ from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring, read
 from raysearch.engine.networks.network import ModelInput
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
-"""Two best logits closer than this (in logits) are a near-tie where no faster path was measured; in
-float32, everywhere: in another batch the same computation moves a float32 logit by up to 4e-5
+"""The gap (logits) between the best two below which a row is a near-tie, for models without a
+measured executor; in float32 always: in another batch a float32 logit changes by up to 4e-5
 (measured on SmolLM2-135M)."""
 STEPS = 4
-"""In coarser numbers a near-tie is at least so many steps of the highest logit (of 8 bits: 0.125
-between 16 and 32): each of two logits may be rounded one step away, in the path and in the
-canonical computation, however well these agree on the rows that were tried."""
+"""Smallest near-tie in half precision, in rounding steps of the highest logit (with 8 bits: 0.125
+between 16 and 32): each of two logits may be off by one step, in the executor and in the
+canonical computation, however well these agree on tested rows."""
 
 
 def least_near_tie(dtype: str, highest: Sequence[float]) -> float:
-    """The least gap (in logits) that can be told from none. `highest`: the highest logit of some
-    rows."""
+    """Returns the smallest gap (logits) that can be told from a tie. `highest`: highest logits of
+    some rows."""
     largest = max((abs(logit) for logit in highest if math.isfinite(logit)), default=0.0)
     if dtype == "float32" or not largest:
         return NEAR_TIE[dtype]
@@ -40,42 +40,41 @@ def least_near_tie(dtype: str, highest: Sequence[float]) -> float:
 
 
 class NonFiniteLogitsError(ArithmeticError):
-    """The model's logits are not numbers, or infinite: there is no output."""
+    """The model's logits are NaN or infinite, so there is no output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The lowest id with the highest logit; how far that stands above the second (>= 0); whether it
-    is finite.
+    """The lowest id with the highest logit; its gap to the second (>= 0); whether it is finite.
 
-    `heard`: what its scores are made of, where any are asked for (`with_scores`). `again`: it was
-    too close to call where it was first taken, and is the canonical computation's.
+    `answer_logits`: the logits that scores read, if any (`with_scores`). `was_near_tie`: the batch
+    was too close to call, and the canonical computation decided.
     """
 
     id: int
     gap: float
     finite: bool
-    heard: AnswerLogits | None = None
-    again: bool = field(default=False, compare=False)
+    answer_logits: AnswerLogits | None = None
+    was_near_tie: bool = field(default=False, compare=False)
 
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
-    """The decision for each row. `among`: of each row the ids that it is chosen from; none: all."""
+    """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
     if any(among):
         logits = _among(logits, among)
     two = logits.topk(min(2, logits.shape[-1]), dim=-1).values
     gap = two[:, 0] - two[:, -1]
     finite = logits.amax(
         dim=-1
-    ).isfinite()  # amax hands on any NaN; -inf (a token that a model rules out) is no harm
-    first = logits.argmax(dim=-1)  # of several equal ones the first: torch documents it
+    ).isfinite()  # amax propagates NaN; -inf (a token ruled out) is harmless
+    first = logits.argmax(dim=-1)  # the first of equal ones, as torch documents
     return [
         Prediction(*row) for row in zip(first.tolist(), gap.tolist(), finite.tolist(), strict=True)
     ]
 
 
 def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
-    """With all others at -inf; what is no number stays, so that it is told."""
+    """Sets all other ids to -inf; NaN stays, so that it is reported."""
     out = torch.ones_like(logits, dtype=torch.bool)
     for row, ids in enumerate(among):
         out[row, list(ids) or slice(None)] = False
@@ -83,36 +82,35 @@ def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Te
 
 
 def with_scores(
-    decisions: list[Prediction],
+    predictions: list[Prediction],
     logits: Float[Tensor, "row vocab"],
     scoring: Scoring,
     bases: Sequence[ModelInput],
 ) -> list[Prediction]:
-    """`decisions`, taken of `logits`, with what `scoring` reads of them beside. `bases`: of the
-    rows, in their order."""
+    """Returns `predictions`, which come from `logits`, with the logits that `scoring` reads.
+    `bases`: the base of each row."""
     if not scoring.names:
-        return decisions
-    heard = read_logits(logits, scoring.of_bases(bases))
-    return [replace(d, heard=h) for d, h in zip(decisions, heard, strict=True)]
+        return predictions
+    answer_logits = read_logits(logits, scoring.of_bases(bases))
+    return [replace(d, answer_logits=h) for d, h in zip(predictions, answer_logits, strict=True)]
 
 
-def checked(decision: Prediction, what: str) -> Prediction:
-    """The decision itself. Raises: NonFiniteLogitsError, naming `what` was run, where its logits
-    are not finite."""
-    if not decision.finite:
+def checked(prediction: Prediction, what: str) -> Prediction:
+    """Returns the prediction. Raises: NonFiniteLogitsError, with `what` was run, if its logits are
+    not finite."""
+    if not prediction.finite:
         raise NonFiniteLogitsError(
             f"{what}: the logits are not finite; the model overflows here, or its weights are "
             f"broken"
         )
-    return decision
+    return prediction
 
 
 def gap_error(one: Prediction, other: Prediction) -> float:
-    """How far the gap of the best two of a row differs in two computations of it; infinite where
-    only one is finite.
+    """Returns the difference of a row's gap in two computations; infinite if only one is finite.
 
-    Where they name different ids each has the other's behind: the sum of both gaps. So a decision
-    whose gap is larger names the same id.
+    If they name different ids it is the sum of both gaps. So a prediction with a larger gap has the
+    same id in both.
     """
     if one.finite != other.finite:
         return math.inf
@@ -121,12 +119,12 @@ def gap_error(one: Prediction, other: Prediction) -> float:
     return abs(one.gap - other.gap) if one.id == other.id else one.gap + other.gap
 
 
-def is_unsure(decision: Prediction, tolerance: float) -> bool:
-    """Whether it is left to the canonical computation: it is too close to call in a batch, or what
-    the batch gives is no number."""
-    return not decision.finite or decision.gap < tolerance
+def is_unsure(prediction: Prediction, tolerance: float) -> bool:
+    """Returns whether the canonical computation must decide: the gap is below `tolerance`, or the
+    batch gives no finite number."""
+    return not prediction.finite or prediction.gap < tolerance
 
 
-def near_ties(decisions: Sequence[Prediction], tolerance: float) -> list[int]:
-    """Which of `decisions` are left to the canonical computation: their places."""
-    return [at for at, d in enumerate(decisions) if is_unsure(d, tolerance)]
+def near_ties(predictions: Sequence[Prediction], tolerance: float) -> list[int]:
+    """Returns the indices of `predictions` that the canonical computation must decide."""
+    return [at for at, d in enumerate(predictions) if is_unsure(d, tolerance)]

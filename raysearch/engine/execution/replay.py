@@ -1,19 +1,19 @@
-"""Suffix replay: an intervened run that begins at its first patched layer and token, on what the
-base's run has left.
+"""Suffix replay: a patched run that starts at its first patched layer and token, on the cached run
+of its base.
 
-In a causal model the layers below a patch and the tokens before it are as in the base's run without
-intervention. So a row starts with the base's residual where its first patch lies (before a block,
-or after it where the patch is on its output), from its first patched token on; its attention reads
-the base's keys and values for the tokens before. Rows travel together as a *wave* that walks up the
-layers once, each joining at its own.
+In a causal model the layers below a patch and the tokens before it equal the base's run without
+intervention. So a row starts with the base's residual at its first patch (before a block, or after
+it if the block's output is patched), from its first patched token on; its attention reads the
+base's keys and values for earlier tokens. Rows run together as a *wave* that passes through the
+layers once; each row enters at its own layer.
 
-Nothing here knows a family of models: the model's own blocks are called with the arguments that its
-own forward pass gives them, seen on a *template* (one dummy row of the same start and length, stubs
-in the place of its blocks). The head is the model's own forward pass with such stubs, at the
-answer's token alone. Whether all this is right for a model is for `paths` to find out.
+No model family is named here: the model's own blocks are called with the arguments that its forward
+pass gives them, recorded on a *template* (one dummy row of the same start and length, with stubs in
+place of the blocks). The head is the model's own forward pass with such stubs, at the answer's
+token only. Whether the result is right for a model is for `selfcheck` to find out.
 
-Invariants: the model has its own blocks again however a call is left; the blocks, and the hooks of
-others on them, are not touched and see no dummies.
+Invariants: the model has its own blocks again however a call ends; the blocks, and hooks of others
+on them, are not touched and never receive dummy inputs.
 """
 
 from collections import OrderedDict
@@ -30,13 +30,13 @@ from transformers import Cache, DynamicCache
 from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Layers
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.components import Components, HookPoint
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
     Edit,
     HookCall,
+    as_rows_and_tokens,
     output_activation,
     owned_hooks,
-    seen,
 )
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.networks.point import Point
@@ -45,13 +45,14 @@ from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import PositionError
 
 TEMPLATES = 64
-"""So many are kept, those used last. One costs a forward pass without blocks, and holds a mask of
-suffix x length."""
+"""Number of templates that are cached, least recently used first out. Each costs a forward pass
+without blocks and holds a mask of suffix x length."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaveShape:
-    """Of a wave: the first patched token, the number of tokens. Rows of one wave have one shape."""
+    """The first patched token of a wave and its number of tokens. All rows of a wave have one
+    shape."""
 
     start: int
     length: int
@@ -59,34 +60,36 @@ class WaveShape:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EntryPoint:
-    """Where a row joins its wave: before block `layer`, or after it."""
+    """The place where a row enters its wave: before block `layer`, or after it."""
 
     layer: int
     after: bool
 
     @property
     def point(self) -> Point:
-        """The activation of the base's run with which it does."""
+        """The point of the base's run whose activation the row starts with."""
         return Point(self.layer, "residual" if self.after else "block_input")
 
 
 class Replay:
-    """Waves on one model."""
+    """Runs waves on one model."""
 
-    def __init__(self, network: LanguageModel, taps: Components, captures: ActivationCache) -> None:
+    def __init__(
+        self, network: LanguageModel, hook_points: Components, cache: ActivationCache
+    ) -> None:
         self._network = network
         self._model = network.model
         self._layers = network.layers
-        self._taps = taps
-        self._captures = captures
+        self._hook_points = hook_points
+        self._cache = cache
         self._templates: OrderedDict[WaveShape, _Template] = (
             OrderedDict()
         )  # least recently used first
 
     def shape_of(self, row: Row) -> WaveShape | None:
-        """The shape of the wave that `row` travels in. None: it is patched outside of the blocks,
-        or nowhere."""
-        if not row.patches or any(self._taps.at(p.point).layer is None for p in row.patches):
+        """Returns the shape of the wave that `row` belongs to; None if it has no patch, or one
+        outside of the blocks."""
+        if not row.patches or any(self._hook_points.at(p.point).layer is None for p in row.patches):
             return None
         assert isinstance(row.base, tuple), "a language model is given token ids"
         tokens = [t for p in row.patches for t in p.tokens]
@@ -97,26 +100,29 @@ class Replay:
             )
         return WaveShape(min(tokens), len(row.base))
 
-    def joint_of(self, row: Row) -> EntryPoint:
-        """Where `row` joins. It has a shape."""
-        return min(self._joint(patch) for patch in row.patches)
+    def entry_point_of(self, row: Row) -> EntryPoint:
+        """Returns the place where `row`, which has a shape, enters its wave."""
+        return min(self._entry_point(patch) for patch in row.patches)
 
     def logits(
-        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], lent: Replacements | None = None
+        self,
+        rows: Sequence[Row],
+        runs: Mapping[Row, CachedRun],
+        replacements: Replacements | None = None,
     ) -> Float[Tensor, "row vocab"]:
-        """The logits (float32) at the answer of every row, in the order of `rows`, which are of one
-        shape.
+        """Computes the logits (float32) at the answer of every row, in the order of `rows`, which
+        have one shape.
 
-        `runs` has the run of each row's base, with keys and values, and, without `lent` (see
-        `Path.logits`), of each of its sources.
+        `runs` holds the run of each row's base, with keys and values, and, without `replacements`
+        (see `Executor.logits`), the run of each source.
         """
         shape = self.shape_of(rows[0])
         assert shape is not None, "rows of a wave are patched in the blocks"
         assert all(self.shape_of(row) == shape for row in rows), (
             "rows of one wave begin at one token and have one length"
         )
-        order = sorted(range(len(rows)), key=lambda i: self.joint_of(rows[i]))
-        own = None if lent is None else [lent[i] for i in order]
+        order = sorted(range(len(rows)), key=lambda i: self.entry_point_of(rows[i]))
+        own = None if replacements is None else [replacements[i] for i in order]
         hidden = self._walk([rows[i] for i in order], shape, runs, own)
         logits = self._head(hidden[:, -1:], shape)
         back = sorted(range(len(rows)), key=order.__getitem__)
@@ -127,72 +133,77 @@ class Replay:
         rows: list[Row],
         shape: WaveShape,
         runs: Mapping[Row, CachedRun],
-        lent: Replacements | None,
+        replacements: Replacements | None,
     ) -> Float[Tensor, "row suffix d_model"]:
-        """The residual after the last layer. `rows` are in the order in which they join."""
+        """Computes the residual after the last layer. `rows` are in order of entry."""
         template = self._template(shape, runs[Row(rows[0].base)])
         prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
-        joining = {joint: list(group) for joint, group in groupby(rows, self.joint_of)}
-        edits = self._edits(rows, runs, lent)
+        entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
+        edits = self._edits(rows, runs, replacements)
         hidden: Tensor | None = None
-        for layer in range(min(joining).layer, len(self._layers)):
+        for layer in range(min(entering).layer, len(self._layers)):
             before, after = EntryPoint(layer, after=False), EntryPoint(layer, after=True)
-            hidden = self._join(hidden, joining.get(before, ()), before.point, shape.start, runs)
+            hidden = self._join(hidden, entering.get(before, ()), before.point, shape.start, runs)
             if hidden is not None:
                 prefix.rows = len(hidden)
-                hooks = [tap.hook(edit, first=shape.start) for tap, edit in edits.get(before, ())]
+                hooks = [
+                    hook_point.hook(edit, first=shape.start)
+                    for hook_point, edit in edits.get(before, ())
+                ]
                 with owned_hooks(hooks):
                     hidden = template.call(self._layers[layer], layer, hidden, prefix)
-            hidden = self._join(hidden, joining.get(after, ()), after.point, shape.start, runs)
+            hidden = self._join(hidden, entering.get(after, ()), after.point, shape.start, runs)
             if hidden is not None:
-                hidden = _edited(hidden, [edit for _, edit in edits.get(after, ())], shape.start)
+                hidden = _apply_edits(
+                    hidden, [edit for _, edit in edits.get(after, ())], shape.start
+                )
         assert hidden is not None, "a wave has rows"
         return hidden
 
     def _join(
         self,
-        hidden: Tensor | None,
+        hidden: Float[Tensor, "waiting suffix d_model"] | None,
         rows: Sequence[Row],
         point: Point,
         start: int,
         runs: Mapping[Row, CachedRun],
-    ) -> Tensor | None:
-        """The residual of those on their way, and below them of those that join."""
+    ) -> Float[Tensor, "row suffix d_model"] | None:
+        """Appends the residual of the rows that enter at `point` to that of the rows under way."""
         if not rows:
             return hidden
-        new = torch.stack([self._captures.at(runs[Row(row.base)], point)[start:] for row in rows])
+        new = torch.stack([self._cache.at(runs[Row(row.base)], point)[start:] for row in rows])
         return new if hidden is None else torch.cat((hidden, new.to(hidden.device)))
 
     def _edits(
-        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], lent: Replacements | None
+        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], replacements: Replacements | None
     ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
-        """What is patched at each joint: while its block runs, or after it."""
-        joints = sorted({self._joint(patch) for row in rows for patch in row.patches})
+        """Returns the edits of each entry point: while its block runs, or after it."""
+        entries = sorted({self._entry_point(patch) for row in rows for patch in row.patches})
         edits = {}
-        for joint in joints:
+        for entry in entries:
             own = [
-                Row(row.base, tuple(p for p in row.patches if self._joint(p) == joint))
+                Row(row.base, tuple(p for p in row.patches if self._entry_point(p) == entry))
                 for row in rows
             ]
-            edits[joint] = edits_of(
+            edits[entry] = edits_of(
                 own,
                 [0] * len(own),
-                self._taps,
-                lambda s: self._captures.at(runs[s.run], s.point),
-                lent,
+                self._hook_points,
+                lambda s: self._cache.at(runs[s.run], s.point),
+                replacements,
             )
         return edits
 
-    def _joint(self, patch: Patch) -> EntryPoint:
-        """Before the block in which the patch lies; after it, for its output as such."""
-        tap = self._taps.at(patch.point)
-        assert tap.layer is not None, "a patch outside of the blocks is not replayed"
-        return EntryPoint(tap.layer, tap.is_block and tap.side == "output")
+    def _entry_point(self, patch: Patch) -> EntryPoint:
+        """Before the block in which the patch lies; after it for a patch of the block's output."""
+        hook_point = self._hook_points.at(patch.point)
+        assert hook_point.layer is not None, "a patch outside of the blocks is not replayed"
+        return EntryPoint(hook_point.layer, hook_point.is_block and hook_point.side == "output")
 
     def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":
         found = self._templates.pop(shape, None)
         if found is None:
-            with constant():
+            with detached():
                 found = _Template(self._network, shape, run, self._network.tuples)
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
@@ -202,8 +213,8 @@ class Replay:
     def _head(
         self, hidden: Float[Tensor, "row 1 d_model"], shape: WaveShape
     ) -> Float[Tensor, "row vocab"]:
-        """The logits, by the model's own forward pass: its last block hands on `hidden`, the others
-        what they get."""
+        """Computes the logits by the model's own forward pass, in which the last block returns
+        `hidden` and the others their input."""
         rows, last = hidden.shape[0], len(self._layers) - 1
         ids = torch.zeros((rows, 1), dtype=torch.long, device=self._model.device)
         at = torch.full((rows, 1), shape.length - 1, device=self._model.device)
@@ -219,8 +230,8 @@ class Replay:
 
 
 class _Template:
-    """The arguments that the model gives each of its blocks for tokens start..length-1, the cache
-    holding those before.
+    """The arguments that the model gives each block for tokens start..length-1, with earlier tokens
+    in the cache.
 
     `run`: any run of at least `start` tokens; only the shape of its keys and values matters.
     """
@@ -249,22 +260,28 @@ class _Template:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        self._cache.layers.clear()  # from now on it is only known by its identity
+        self._cache.layers.clear()  # from now on only its identity is used
 
-    def call(self, block: nn.Module, layer: int, hidden: Tensor, prefix: "_Prefix") -> Tensor:
-        """What `block` makes of `hidden`, reading the prefix."""
+    def call(
+        self,
+        block: nn.Module,
+        layer: int,
+        hidden: Float[Tensor, "row suffix d_model"],
+        prefix: "_Prefix",
+    ) -> Float[Tensor, "row suffix d_model"]:
+        """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
         args, kwargs = self._arguments[layer]
         out = block(
             hidden,
             *(prefix if a is self._cache else a for a in args),
             **{k: prefix if a is self._cache else a for k, a in kwargs.items()},
         )
-        return seen(output_activation(out))
+        return as_rows_and_tokens(output_activation(out))
 
 
 class _Prefix(Cache):
-    """Serves the keys and values of the rows' bases, of the tokens before the suffix; keeps
-    nothing. `rows`: how many have joined."""
+    """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
+    nothing. `rows`: number of rows that have entered."""
 
     def __init__(self, bases: Sequence[Row], start: int, runs: Mapping[Row, CachedRun]) -> None:
         distinct = list(dict.fromkeys(bases))
@@ -276,8 +293,15 @@ class _Prefix(Cache):
         self.rows = 0
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        key_states: Float[Tensor, "row head token d_key"],
+        value_states: Float[Tensor, "row head token d_value"],
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[
+        Float[Tensor, "row head all_tokens d_key"], Float[Tensor, "row head all_tokens d_value"]
+    ]:
         base = self._base[: self.rows].to(key_states.device)
         keys = torch.cat((self._keys[layer_idx][base], key_states), dim=-2)
         values = torch.cat((self._values[layer_idx][base], value_states), dim=-2)
@@ -287,7 +311,9 @@ class _Prefix(Cache):
         return self._start
 
 
-def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
+def _apply_edits(
+    hidden: Float[Tensor, "row suffix d_model"], edits: Sequence[Edit], start: int
+) -> Float[Tensor, "row suffix d_model"]:
     for edit in edits:
         new = edit(hidden, HookCall(start, True))
         hidden = hidden if new is None else new
@@ -295,19 +321,21 @@ def _edited(hidden: Tensor, edits: Sequence[Edit], start: int) -> Tensor:
 
 
 def _before(start: int, of_bases: Sequence[Layers | None]) -> Layers:
-    """Of each layer, the bases' keys or values (base, head, token, d_head) of the tokens before
-    `start`."""
-    kept = [layers for layers in of_bases if layers is not None]
-    assert len(kept) == len(of_bases), "a run without keys and values cannot be replayed on"
-    if all(isinstance(layers, Tensor) for layers in kept):
+    """Returns the bases' keys or values (base, head, token, d_head) of the tokens before `start`,
+    for each layer."""
+    present = [layers for layers in of_bases if layers is not None]
+    assert len(present) == len(of_bases), "a run without keys and values cannot be replayed on"
+    if all(isinstance(layers, Tensor) for layers in present):
         return torch.stack(
-            [layers[:, :, :start] for layers in kept if isinstance(layers, Tensor)], dim=1
+            [layers[:, :, :start] for layers in present if isinstance(layers, Tensor)], dim=1
         )
-    return [torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*kept, strict=True)]
+    return [
+        torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*present, strict=True)
+    ]
 
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
-    """A cache that holds the first `tokens` tokens of `run`."""
+    """Returns a cache of the first `tokens` tokens of `run`."""
     assert run.keys is not None, "a run without keys and values cannot be replayed on"
     assert run.values is not None
     cache = DynamicCache()

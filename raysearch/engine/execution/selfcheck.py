@@ -1,17 +1,17 @@
-"""The self-check: which path holds on the model at hand, and how near a tie must be for the
-canonical computation to decide it.
+"""The self-check: finds the fastest executor that is right for a model, and the gap below which the
+canonical computation decides.
 
-Each path is held against the canonical computation on rows such as will be asked for. What is
-measured is the error of the *gap* of the best two of what is compared (all ids, or the choices),
-for that is what an output hangs on; the largest error of a logit is several times it, and says
-nothing of outputs. It does of scores: where a job has them, in float32 what they read is held too.
-A row whose gap is above `SAFETY` times the largest error that was seen, and above `least_near_tie`,
-is the path's to decide; the others are decided by the canonical computation. So outputs depend on
-no company.
+Each executor is compared with the canonical computation on rows like those that will be asked for.
+Outputs depend on the *gap* between the best two of the compared logits (all ids, or the choices),
+so the error of the gap is measured; the largest error of a single logit is several times as large
+and irrelevant to outputs. It matters for scores: if a job has some, the logits that they read are
+checked too, in float32. A row whose gap exceeds `SAFETY` times the largest observed error, and
+`least_near_tie`, is decided by the executor; all others by the canonical computation. So outputs do
+not depend on the batch.
 
-Invariants: a path that does not hold is not taken, and that is said; plain (the canonical
-computation) always holds; a network that makes discrete choices on its way (a mixture of experts)
-is continuous nowhere, so that in coarse numbers no path is trusted with it.
+Invariants: an executor that fails the check is not used, and a warning says so; plain (the
+canonical computation) is always right; a network that makes discrete choices (a mixture of experts)
+is discontinuous, so in half precision no other executor is trusted with it.
 """
 
 import logging
@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.answer_scores import Scoring, heard_error
+from raysearch.engine.execution.answer_scores import Scoring, answer_logits_error
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -53,21 +53,20 @@ from raysearch.errors import RaysearchError
 log = logging.getLogger(__name__)
 
 SAFETY = 2.0
-"""A gap is trusted from so many times the largest error on. Of 300 rows of each of 21 random
-families, in bfloat16 and float16, the largest error was below this or below `least_near_tie`, a
-mixture of experts in float16 aside, which `_Chooses` finds."""
+"""A gap is trusted from this multiple of the largest error on. On 300 rows of each of 21 random
+families, in bfloat16 and float16, the largest error was below this or below `least_near_tie`,
+except for a mixture of experts in float16, which `_DiscreteChoices` detects."""
 MOST = 16.0
-"""Steps of the highest logit: an error above these is no rounding (SmolLM2-135M: 1.7 in bfloat16,
-2.2 in float16)."""
+"""Largest error that counts as rounding, in steps of the highest logit (SmolLM2-135M: 1.7 in
+bfloat16, 2.2 in float16)."""
 LOGIT = 2.5e-4
-"""In float32 what scores read (logits) may differ by so much; in coarser numbers they are
+"""Largest difference, in float32, of a logit that scores read; in half precision scores are
 journalled as their batch rounds them."""
 HALF = 0.5
-"""Share of the rows tried: a path whose error leaves more of them to the canonical computation
-saves nothing."""
+"""Largest share of tested rows that may be near-ties: an executor with more saves nothing."""
 TRIED = {"float32": 6, "bfloat16": 16, "float16": 16}
-"""Pairs of which rows are tried, some six of each: the largest error of so many coarse numbers is
-to speak for all that are asked."""
+"""Number of pairs, by dtype, whose rows are tested, some six for each: in half precision the
+largest error of many rows is needed."""
 CHOICES = (
     torch.topk,
     torch.argmax,
@@ -82,39 +81,39 @@ CHOICES = (
 
 @dataclass(frozen=True, slots=True)
 class ExecutorChoice:
-    """The fastest path that holds, with captures that keep what it needs. `tolerance`: a gap
-    (logits) below it is a near-tie.
+    """The fastest executor that passed, with a cache that holds what it needs. `tolerance`: gaps
+    (logits) below it are near-ties.
 
-    `share`: of the rows tried, those that were.
+    `share`: the share of tested rows that are near-ties.
     """
 
-    path: Executor
-    captures: ActivationCache
+    executor: Executor
+    cache: ActivationCache
     tolerance: float
     share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class GapErrors:
-    """Of a path on some rows: the largest error of a gap (logits, infinite where only one side is
-    finite), and the gaps it found.
+    """Errors of an executor on some rows: the largest error of a gap (logits; infinite if only one
+    side is finite), and the gaps that it found.
 
-    `heard`: the largest error of what scores are made of (logits); 0 where there are none.
+    `logit_error`: the largest error of a logit that scores read; 0 without scores.
     """
 
     largest: float
     gaps: tuple[float, ...]
-    heard: float = 0.0
+    logit_error: float = 0.0
 
     def share(self, tolerance: float) -> float:
-        """Of rows whose gap is below `tolerance`."""
+        """Returns the share of rows whose gap is below `tolerance`."""
         return sum(gap < tolerance for gap in self.gaps) / max(len(self.gaps), 1)
 
 
 @torch.inference_mode()
 def select_executor(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     rows: Sequence[Row],
     limit: RowLimit,
     max_bytes: int,
@@ -123,18 +122,18 @@ def select_executor(
     scoring: Scoring | None = None,
     plain: PlainExecutor | None = None,
 ) -> ExecutorChoice:
-    """The fastest path that gives for `rows` what the canonical computation gives; says why not a
-    faster one.
+    """Returns the fastest executor that agrees with the canonical computation on `rows`; warns why
+    a faster one is not used.
 
-    `rows`: as `trial_rows` makes them. `scoring`: the scores that captures read. `plain`: where the
-    canonical computation is at hand.
+    `rows`: as `selfcheck_rows` makes them. `scoring`: the scores that the cache reads. `plain`: the
+    canonical computation, if one exists already.
     """
-    plain = PlainExecutor(network, taps) if plain is None else plain
+    plain = PlainExecutor(network, hook_points) if plain is None else plain
     scoring = Scoring() if scoring is None else scoring
     plain.canonical.prove(rows)
-    wanted, highest, chooses = {}, [], _Chooses()
+    wanted, highest, choice = {}, [], _DiscreteChoices()
     for row in rows:
-        with chooses:
+        with choice:
             logits = plain.logits([row])
         (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
         highest.append(float(logits.max()))
@@ -143,23 +142,25 @@ def select_executor(
         network.name, wanted, least_near_tie(dtype, highest), _step(dtype, highest), held
     )
     nominal = NEAR_TIE[dtype]
-    alone = ActivationCache(
-        network, taps, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
+    one_by_one = ActivationCache(
+        network, hook_points, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
     )
-    slowest = ExecutorChoice(plain, alone, nominal)
-    if dtype != "float32" and chooses.seen:
+    slowest = ExecutorChoice(plain, one_by_one, nominal)
+    if dtype != "float32" and choice.seen:
         log.warning(
             "%s: makes discrete choices on its way (%s), which in %s may go either way in a batch: "
             "each row is run by itself, "
             "slowly; in float32 rows are batched",
             network.name,
-            chooses.seen,
+            choice.seen,
             dtype,
         )
         return slowest
-    captures = ActivationCache(network, taps, limit, 0.0, max_bytes, meter=meter, scoring=scoring)
-    batched = trial.settled(
-        BatchedExecutor(network, taps, captures), captures, "each row is run by itself, slowly"
+    cache = ActivationCache(
+        network, hook_points, limit, 0.0, max_bytes, meter=meter, scoring=scoring
+    )
+    batched = trial.checked(
+        BatchedExecutor(network, hook_points, cache), cache, "each row is run by itself, slowly"
     )
     if batched is None:
         return slowest
@@ -169,18 +170,21 @@ def select_executor(
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", network.name)
         return batched
     keeping = ActivationCache(
-        network, taps, limit, 0.0, max_bytes, keys=True, meter=meter, scoring=scoring
+        network, hook_points, limit, 0.0, max_bytes, keys=True, meter=meter, scoring=scoring
     )
-    replayed = trial.settled(
-        ReplayExecutor(network, taps, keeping), keeping, "rows are run whole, not from the patch on"
+    replayed = trial.checked(
+        ReplayExecutor(network, hook_points, keeping),
+        keeping,
+        "rows are run whole, not from the patch on",
     )
     return batched if replayed is None else replayed
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """What paths of the model `name` are held against. In logits, `least`: the least near-tie;
-    `step`: of the highest logit; `held`: the most that what scores read may differ."""
+    """The reference for executors of the model `name`. In logits, `least`: the smallest near-tie;
+    `step`: rounding step of the highest logit; `held`: the largest difference of a logit that
+    scores read."""
 
     name: str
     wanted: Mapping[Row, Prediction]
@@ -188,23 +192,32 @@ class _Trial:
     step: float
     held: float
 
-    def settled(
-        self, path: Executor, captures: ActivationCache, otherwise: str
+    def checked(
+        self, executor: Executor, cache: ActivationCache, otherwise: str
     ) -> ExecutorChoice | None:
-        """The path with its tolerance; None where it does not hold, and then warns of what is done
-        `otherwise`."""
+        """Returns the executor with its tolerance; None if it fails, with a warning that names the
+        alternative (`otherwise`)."""
         try:
-            error = error_of(path, captures, self.wanted)
+            error = error_of(executor, cache, self.wanted)
             most = max(self.least / SAFETY, MOST * self.step)
             tolerance, why = max(self.least, SAFETY * error.largest), ""
             if self.wanted and not error.gaps:
                 why = "no row that was tried has finite logits"
             elif not error.largest <= most:
-                why = f"logits differ by up to {error.largest:.2g} in the gap of the best two; allowed {most:.2g}"
-            elif not error.heard <= self.held:
-                why = f"logits that scores read differ by up to {error.heard:.2g}; allowed {self.held:.2g}"
+                why = (
+                    f"logits differ by up to {error.largest:.2g} in the gap of the "
+                    f"best two; allowed {most:.2g}"
+                )
+            elif not error.logit_error <= self.held:
+                why = (
+                    f"logits that scores read differ by up to {error.logit_error:.2g}; "
+                    f"allowed {self.held:.2g}"
+                )
             elif tolerance > self.least and error.share(tolerance) > HALF:
-                why = f"{error.share(tolerance):.0%} of rows would be near-ties, closer than {tolerance:.2g} logits"
+                why = (
+                    f"{error.share(tolerance):.0%} of rows would be near-ties, closer than "
+                    f"{tolerance:.2g} logits"
+                )
         except (
             RaysearchError,
             RuntimeError,
@@ -219,52 +232,57 @@ class _Trial:
             log.warning(
                 "%s: the %s path is not the same as one run at a time (%s): %s",
                 self.name,
-                path.name,
+                executor.name,
                 why,
                 otherwise,
             )
             return None
-        captures.settle(tolerance)
-        return ExecutorChoice(path, captures, tolerance, error.share(tolerance))
+        cache.set_tolerance(tolerance)
+        return ExecutorChoice(executor, cache, tolerance, error.share(tolerance))
 
 
 @torch.inference_mode()
 def error_of(
-    path: Executor, captures: ActivationCache, wanted: Mapping[Row, Prediction]
+    executor: Executor, cache: ActivationCache, wanted: Mapping[Row, Prediction]
 ) -> GapErrors:
-    """How far `path` is from what is wanted of each row, and `captures` of those without patches."""
-    free = [row for row in wanted if path.is_free(row)]
-    alone = [row for row in wanted if not row.patches]
-    said = list(
+    """Returns the errors of `executor` on the rows of `wanted`, and of `cache` on those without
+    patches."""
+    free = [row for row in wanted if executor.is_free(row)]
+    one_by_one = [row for row in wanted if not row.patches]
+    found = list(
         zip(
-            (*free, *alone), captures.decisions([row.alone for row in (*free, *alone)]), strict=True
-        )
-    )
-    for batch in path.batches([row for row in wanted if not path.is_free(row)]):
-        logits = path.logits(batch)
-        decisions = predict(logits, [row.among for row in batch])
-        said += zip(
-            batch,
-            with_scores(decisions, logits, captures.scoring, [row.base for row in batch]),
+            (*free, *one_by_one),
+            cache.predictions([row.unpatched for row in (*free, *one_by_one)]),
             strict=True,
         )
-    errors = [gap_error(decision, wanted[row]) for row, decision in said]
-    heard = [
-        heard_error(decision.heard, wanted[row].heard) for row, decision in said if decision.finite
+    )
+    for batch in executor.batches([row for row in wanted if not executor.is_free(row)]):
+        logits = executor.logits(batch)
+        predictions = predict(logits, [row.among for row in batch])
+        found += zip(
+            batch,
+            with_scores(predictions, logits, cache.scoring, [row.base for row in batch]),
+            strict=True,
+        )
+    errors = [gap_error(prediction, wanted[row]) for row, prediction in found]
+    logit_error = [
+        answer_logits_error(prediction.answer_logits, wanted[row].answer_logits)
+        for row, prediction in found
+        if prediction.finite
     ]
-    gaps = tuple(decision.gap for _, decision in said if decision.finite)
-    return GapErrors(max(errors, default=0.0), gaps, max(heard, default=0.0))
+    gaps = tuple(prediction.gap for _, prediction in found if prediction.finite)
+    return GapErrors(max(errors, default=0.0), gaps, max(logit_error, default=0.0))
 
 
 def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:
-    """What paths are held against the canonical computation on: `rows`, their bases without
-    intervention, and an identity for each.
+    """Returns the rows of the self-check: `rows`, their bases without intervention, and an identity
+    for each base of several tokens.
 
-    The identity, one for each base of several tokens, takes the last token but one from the same
-    text without its last, in a random layer: it is none where tokens look ahead.
+    The identity patches the last token but one from the same text without its last token, in a
+    random layer: it changes nothing, unless tokens attend to later ones.
     """
     rng = random.Random(f"{seed}.selfcheck")
-    trial = [*rows, *(row.alone for row in rows)]
+    trial = [*rows, *(row.unpatched for row in rows)]
     for given in dict.fromkeys(row.base for row in rows):
         if isinstance(given, tuple) and len(given) > 1:
             trial.append(
@@ -278,13 +296,14 @@ def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]
     return list(dict.fromkeys(trial))
 
 
-def straddling(
+def boundary_rows(
     texts: Iterable[Ids], layers: int, lengths: Sequence[int], seed: int = 0
 ) -> list[Row]:
-    """Rows on both sides of each of `lengths` that some of `texts` are longer than and others not.
+    """Returns rows on both sides of each of `lengths` that some of `texts` exceed and others do
+    not.
 
-    A text of just that length and one token longer, alone and lending to each other: a batch then
-    has rows on both sides, and prefixes are taken across.
+    For each length: a text of exactly that length and one that is a token longer, alone and as each
+    other's source, so that a batch has rows on both sides and prefixes are taken across.
     """
     rng = random.Random(f"{seed}.straddling")
     known = sorted(set(texts), key=lambda text: (len(text), text))
@@ -296,8 +315,8 @@ def straddling(
         within, beyond, other = longer[0][:length], longer[0][: length + 1], rng.choice(known)
         for base, source in ((within, beyond), (beyond, within)):
             rows.append(Row(base))
-            for at, lender in ((length - 2, source), (length - 1, source), (0, other)):
-                rows.append(_swapped(base, lender, Point(rng.randrange(layers), "residual"), at))
+            for at, text in ((length - 2, source), (length - 1, source), (0, other)):
+                rows.append(_swapped(base, text, Point(rng.randrange(layers), "residual"), at))
     return list(dict.fromkeys(rows))
 
 
@@ -306,14 +325,14 @@ def _swapped(base: Ids, source: Ids, point: Point, token: int) -> Row:
 
 
 def _step(dtype: str, highest: Sequence[float]) -> float:
-    """The largest step between two numbers of `dtype` that are as large as the highest logits."""
+    """Returns the spacing of `dtype` at the size of the highest logits."""
     largest = max((abs(logit) for logit in highest if math.isfinite(logit)), default=0.0)
     return torch.finfo(getattr(torch, dtype)).eps * largest
 
 
-class _Chooses(TorchFunctionMode):
-    """Sees whether what runs within picks the best of some numbers, as a router of experts does.
-    `seen`: by which function."""
+class _DiscreteChoices(TorchFunctionMode):
+    """Detects whether the code within picks the best of some numbers, as a router of experts does.
+    `seen`: the function that does."""
 
     seen: str | None = None
 

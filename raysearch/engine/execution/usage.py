@@ -1,9 +1,9 @@
-"""What a replica uses while it works: seconds by phase, tokens, memory. This file is light: no
-torch.
+"""Usage of a replica while it works: seconds by phase, tokens, memory. This module is light: it
+does not import torch.
 
-Invariants: phases nest, and what an inner one takes is not the outer's, so that they add up to all
-the time that was metered; a phase that is left by an error has counted too. Nothing here is
-evidence: no output depends on it, and the journal does not know it.
+Invariants: phases nest, and time in an inner phase does not count for the outer one, so that phases
+add up to all metered time; a phase left by an error has counted too. Nothing here is evidence: no
+output depends on it, and it is not journalled.
 """
 
 import time
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["load", "check", "capture", "replay", "batched", "plain", "fit", "other"]
-"""`load`: model and pairs; `check`: paths against the oracle; `capture`: runs that are kept, and
-screening; `replay`, `batched`, `plain`: intervened rows, by the path that was taken; `fit`:
-training, but for its captures, and the gradients of attribution; `other`: all else of a task."""
+"""`load`: model and pairs; `check`: executors against the oracle; `capture`: cached runs and
+screening; `replay`, `batched`, `plain`: patched rows, by executor; `fit`: training except its
+cached runs, and gradients of attribution; `other`: the rest of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of a replica, in bytes: of its process, and what torch holds of its GPUs (0 without one).
+    """Memory of a replica, in bytes: of its process, and torch's on its GPUs (0 without one).
 
-    `host`, `device`: the share in [0, 1] of its machine's memory (or its container's) and of its
-    fullest GPU that is in use by whomever.
+    `host`, `device`: the share, in [0, 1], of the memory of its machine (or container) and of its
+    fullest GPU that is in use by any process.
     """
 
     process: int
@@ -34,10 +34,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was used since it was last asked. `phases`: seconds of each that there was.
+    """Usage since the last report. `phases`: seconds by phase.
 
-    `tokens`: of the inputs of the rows that were run, each in full, though a replay runs only those
-    from the patch on; a tensor is one.
+    `tokens`: input tokens of all rows run, each counted in full although a replay computes only
+    those after the patch; a tensor counts as one.
     """
 
     phases: Mapping[Phase, float]
@@ -46,7 +46,7 @@ class Usage:
 
     @property
     def seconds(self) -> float:
-        """All of them."""
+        """The sum over all phases."""
         return sum(self.phases.values())
 
 
@@ -62,7 +62,7 @@ class UsageMeter:
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """The time within is `name`'s, but for what phases within it take."""
+        """Counts the time within as that of phase `name`, except for phases within it."""
         self._charge()
         self._within.append(name)
         try:
@@ -72,17 +72,17 @@ class UsageMeter:
             self._within.pop()
 
     def ran(self, tokens: int) -> None:
-        """So many tokens more."""
+        """Adds `tokens`."""
         self._tokens += tokens
 
     def take(self, memory: Memory) -> Usage:
-        """What has come together since it was last taken."""
+        """Returns the usage since the last call and resets the counts."""
         usage = Usage(self._phases, self._tokens, memory)
         self._phases, self._tokens = {}, 0
         return usage
 
     def _charge(self) -> None:
-        """Gives the time since the last turn to the phase that we are in."""
+        """Adds the time since the last change to the current phase."""
         now = self._clock()
         if self._within:
             name = self._within[-1]

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import Setting, TemperatureSchedule, own
+from raysearch.engine.featurizers.featurizer import FeaturizerContext, TemperatureSchedule, own
 from raysearch.engine.featurizers.rotation import Learned, random_directions
 
 
@@ -95,8 +95,8 @@ class Boundless(_Bounded):
             )
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        return cls(random_directions(setting.width, setting.width, setting.generator))
+    def make(cls, context: FeaturizerContext) -> Self:
+        return cls(random_directions(context.width, context.width, context.generator))
 
     def mask(self) -> Float[Tensor, "width"]:
         order, width = self._order(), self.raw.shape[1]

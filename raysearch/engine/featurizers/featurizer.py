@@ -29,7 +29,7 @@ FeatureVectors = Float[Tensor, "item feature"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class FeaturizerContext:
     """What a featurizer is made from.
 
     `generator`: what is drawn comes from it. `heads`: how many of equal width lie in a vector (0:
@@ -75,7 +75,7 @@ class Featurizer(nn.Module):
 
     @classmethod
     @abstractmethod
-    def make(cls, setting: Setting) -> Self:
+    def make(cls, context: FeaturizerContext) -> Self:
         """Returns the featurizer before training; or as it is, where nothing trains it.
 
         Raises: JobError for what cannot be had, ModelError for activations that are not finite.

@@ -11,7 +11,7 @@ from torch import Tensor
 from raysearch.engine.featurizers.featurizer import (
     FeatureVectors,
     Featurizer,
-    Setting,
+    FeaturizerContext,
     Vectors,
     own,
     some_of,
@@ -35,11 +35,11 @@ class Identity(Featurizer):
         self.register_buffer("coordinates", torch.tensor(list(chosen)))
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        chosen = setting.subspace.coordinates
+    def make(cls, context: FeaturizerContext) -> Self:
+        chosen = context.subspace.coordinates
         if chosen is None:
-            return cls(setting.width)
-        return cls(setting.width, some_of(chosen, setting.width, cls.name))
+            return cls(context.width)
+        return cls(context.width, some_of(chosen, context.width, cls.name))
 
     def orthonormal_directions(self) -> Float[Tensor, "width k"]:
         return torch.eye(self.width)[:, self.coordinates]

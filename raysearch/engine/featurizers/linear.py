@@ -21,7 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.hypothesis import Subspace
-from raysearch.engine.featurizers.featurizer import FeatureVectors, Setting, Vectors, held, own
+from raysearch.engine.featurizers.featurizer import (
+    FeatureVectors,
+    FeaturizerContext,
+    Vectors,
+    held,
+    own,
+)
 from raysearch.engine.featurizers.rotation import random_directions
 from raysearch.engine.featurizers.spans import FixedSubspace
 from raysearch.errors import JobError, ModelError
@@ -33,8 +39,8 @@ class Random(FixedSubspace):
     name: ClassVar[str] = "random"
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        return cls(random_directions(setting.width, setting.size, setting.generator))
+    def make(cls, context: FeaturizerContext) -> Self:
+        return cls(random_directions(context.width, context.size, context.generator))
 
 
 class Svd(FixedSubspace):
@@ -43,10 +49,10 @@ class Svd(FixedSubspace):
     name: ClassVar[str] = "svd"
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
+    def make(cls, context: FeaturizerContext) -> Self:
         """Raises: JobError where the activations do not span so many; ModelError where they are not
         finite."""
-        return cls(_leading(_exact(setting), setting.subspace, "the activations"))
+        return cls(_leading(_exact(context), context.subspace, "the activations"))
 
 
 class MeanDifference(FixedSubspace):
@@ -56,9 +62,9 @@ class MeanDifference(FixedSubspace):
     name: ClassVar[str] = "mean_difference"
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
+    def make(cls, context: FeaturizerContext) -> Self:
         """Raises: as `Svd.make`, and JobError where there are no two classes."""
-        vectors, labels = _exact(setting), setting.labels
+        vectors, labels = _exact(context), context.labels
         classes = list(dict.fromkeys(labels))
         assert len(labels) == len(vectors), "each activation has a label"
         if len(classes) < 2:
@@ -70,7 +76,7 @@ class MeanDifference(FixedSubspace):
         means = torch.stack([vectors[chosen].mean(0) for chosen in members])
         return cls(
             _leading(
-                means - vectors.mean(0), setting.subspace, f"the means of {len(classes)} classes"
+                means - vectors.mean(0), context.subspace, f"the means of {len(classes)} classes"
             )
         )
 
@@ -94,14 +100,14 @@ class Pca(FixedSubspace):
         self.register_buffer("scale", held(scale))
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
+    def make(cls, context: FeaturizerContext) -> Self:
         """Raises: as `Svd.make`."""
-        vectors = _exact(setting)
+        vectors = _exact(context)
         centre, scale = vectors.mean(0), vectors.std(0, correction=0)
         # What is constant but for the rounding of its mean has no scale of its own.
         scale = torch.where(scale > 1e-12 * vectors.abs().amax(0), scale, 1.0)
         return cls(
-            _leading((vectors - centre) / scale, setting.subspace, "the centred activations"),
+            _leading((vectors - centre) / scale, context.subspace, "the centred activations"),
             centre,
             scale,
         )
@@ -134,8 +140,8 @@ class Pca(FixedSubspace):
         return cls(tensors["directions"], tensors["centre"], tensors["scale"])
 
 
-def _exact(setting: Setting) -> Float[Tensor, "item width"]:
-    name, activations = setting.subspace.featurizer, setting.activations
+def _exact(context: FeaturizerContext) -> Float[Tensor, "item width"]:
+    name, activations = context.subspace.featurizer, context.activations
     if activations is None or not len(activations):
         raise JobError(
             f"{name}: no activations to compute it from; need fit pairs that the model solves"

@@ -14,7 +14,7 @@ from torch import Tensor
 from raysearch.core.featurizers import featurizers, kind_of
 from raysearch.core.hypothesis import Subspace, canonical_json
 from raysearch.engine.featurizers import safetensors_bytes as tensor_file
-from raysearch.engine.featurizers.featurizer import Featurizer, Setting, Vectors
+from raysearch.engine.featurizers.featurizer import Featurizer, FeaturizerContext, Vectors
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, StoreError
 
@@ -59,7 +59,7 @@ def untrained(
 
     Raises: JobError for what cannot be had.
     """
-    setting = Setting(
+    context = FeaturizerContext(
         subspace=subspace,
         width=width,
         generator=generator,
@@ -67,7 +67,7 @@ def untrained(
         file=file,
         activations=activations,
     )
-    return _made(setting)
+    return _made(context)
 
 
 def closed_form(
@@ -79,12 +79,14 @@ def closed_form(
     Raises: JobError where they do not determine it, ModelError where they are not finite.
     """
     width = activations.shape[1]
-    return _made(Setting(subspace=subspace, width=width, activations=activations, labels=labels))
+    return _made(
+        FeaturizerContext(subspace=subspace, width=width, activations=activations, labels=labels)
+    )
 
 
-def _made(setting: Setting) -> Featurizer:
-    _check(setting.subspace, setting.width)
-    return implementation(setting.subspace.featurizer).make(setting)
+def _made(context: FeaturizerContext) -> Featurizer:
+    _check(context.subspace, context.width)
+    return implementation(context.subspace.featurizer).make(context)
 
 
 def to_bytes(featurizer: Featurizer) -> bytes:

@@ -29,7 +29,7 @@ from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.featurizer import (
     FeatureVectors,
     Featurizer,
-    Setting,
+    FeaturizerContext,
     TemperatureSchedule,
     Vectors,
     own,
@@ -66,8 +66,8 @@ class Mask(Featurizer):
         self.hard = False
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        name, width, heads = setting.subspace.basis or "coordinates", setting.width, setting.heads
+    def make(cls, context: FeaturizerContext) -> Self:
+        name, width, heads = context.subspace.basis or "coordinates", context.width, context.heads
         if name == "coordinates":
             return cls(Identity(width))
         if name == "heads":
@@ -78,15 +78,15 @@ class Mask(Featurizer):
                 )
             return cls(Identity(width), groups=heads)
         if name == "sae":
-            return cls(Sae.make(setting))
+            return cls(Sae.make(context))
         if name == "pca":
-            if setting.activations is None:
+            if context.activations is None:
                 raise JobError(
                     "mask: its principal components need activations, and there are none; give fit "
                     "pairs"
                 )
-            pca = Subspace("pca", setting.subspace.features)
-            return cls(Pca.make(replace(setting, subspace=pca)))
+            pca = Subspace("pca", context.subspace.features)
+            return cls(Pca.make(replace(context, subspace=pca)))
         raise JobError(f"mask: {name!r} is no basis; use coordinates, pca, sae, heads")
 
     def orthonormal_directions(self) -> Float[Tensor, "width k"]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import Setting, held
+from raysearch.engine.featurizers.featurizer import FeaturizerContext, held
 from raysearch.engine.featurizers.spans import LinearSubspace, matrix, unevenness
 
 _ORTHONORMAL = 1e-5
@@ -38,9 +38,9 @@ class Learned(LinearSubspace):
         self.register_buffer("fixed", None, persistent=False)
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
+    def make(cls, context: FeaturizerContext) -> Self:
         """Uniform over the subspaces of so many dimensions."""
-        return cls(random_directions(setting.width, setting.size, setting.generator))
+        return cls(random_directions(context.width, context.size, context.generator))
 
     @property
     def directions(self) -> Float[Tensor, "width k"]:

@@ -24,7 +24,7 @@ from raysearch.engine.featurizers import safetensors_bytes as tensor_file
 from raysearch.engine.featurizers.featurizer import (
     FeatureVectors,
     Featurizer,
-    Setting,
+    FeaturizerContext,
     Vectors,
     held,
     own,
@@ -71,10 +71,10 @@ class Sae(Featurizer):
         self.register_buffer("threshold", None if threshold is None else held(threshold))
 
     @classmethod
-    def make(cls, setting: Setting) -> "Sae":
-        if setting.file is None:
+    def make(cls, context: FeaturizerContext) -> "Sae":
+        if context.file is None:
             raise JobError("sae: the file of the sparse autoencoder is not named; give its path")
-        sae, chosen = cls.read(setting.file, setting.width), setting.subspace.coordinates
+        sae, chosen = cls.read(context.file, context.width), context.subspace.coordinates
         return sae if chosen is None else sae.only(some_of(chosen, sae.features, cls.name))
 
     @classmethod

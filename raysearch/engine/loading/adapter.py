@@ -1,12 +1,11 @@
-"""A PEFT adapter (LoRA and what is like it): a small change of a base model, merged into its
-weights when it is loaded.
+"""PEFT adapters (LoRA and relatives): small changes of a base model, merged into its weights at
+loading.
 
-    adapter_config.json beside full weights      changes those weights
-    adapter_config.json alone                    changes the base that it names: a folder, or a hub id
+    adapter_config.json beside full weights   changes those weights
+    adapter_config.json alone                 changes the base that it names: a folder, or a hub id
 
-Invariants: the base is never loaded in the adapter's place: what cannot be merged whole is refused;
-what is searched is a model of the base's own class, so that every component is where it is in the
-base.
+Invariants: the base is never loaded without its adapter: an adapter that cannot be merged entirely
+is refused; the result has the base's own class, so that every component is where it is in the base.
 """
 
 import importlib.util
@@ -24,14 +23,15 @@ from transformers.utils.hub import cached_file
 
 from raysearch.engine.loading.side_files import ADAPTER, read_json
 from raysearch.errors import ModelError
+from raysearch.visible_text import one_line
 
 _WITHOUT = "to search the model without it, give a folder that has no adapter_config.json"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """`place`: the folder with the adapter, a hub's cached ones too; `base`: the folder or hub id
-    that it changes, at `revision`."""
+    """An adapter. `place`: its folder, possibly in the hub's cache; `base`: folder or hub id of the
+    model that it changes, at `revision`."""
 
     place: Path
     base: str
@@ -39,12 +39,13 @@ class Adapter:
 
     @property
     def is_beside(self) -> bool:
-        """Whether the weights that it changes lie beside it."""
+        """Whether the weights that it changes lie in the same folder."""
         return Path(self.base) == self.place
 
     @contextmanager
     def base_alone(self) -> Iterator[str]:
-        """Where transformers reads the base and finds no adapter; while inside."""
+        """Yields a path at which transformers finds the base without the adapter, while the context
+        is open."""
         if not self.is_beside:
             yield self.base
             return
@@ -55,26 +56,26 @@ class Adapter:
             yield scratch
 
     def merged_into(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The model with the adapter in its weights. Raises: ModelError where it does not fit, or
-        cannot be merged."""
+        """Returns the model with the adapter merged into its weights. Raises: ModelError if it does
+        not fit or cannot be merged."""
         from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 
         try:
             with warnings.catch_warnings(action="ignore"):
                 wrapped: Any = PeftModel.from_pretrained(model, str(self.place))
-                kept = set(load_peft_weights(str(self.place), device="cpu"))
+                stored = set(load_peft_weights(str(self.place), device="cpu"))
                 needed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
                 own = set(wrapped.state_dict())
-                wrong = sorted(needed - kept) + sorted(k for k in kept - needed if k not in own)
+                wrong = sorted(needed - stored) + sorted(k for k in stored - needed if k not in own)
                 if not wrong:
                     merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
         except (
             Exception
-        ) as e:  # the call is all theirs: a kind that cannot be merged, shapes, broken files
-            said = " ".join(str(e).split())[:200]
+        ) as e:  # any error of peft: a kind that cannot be merged, shapes, broken files
+            message = one_line(e)
             raise ModelError(
                 f"{self.place}: its adapter cannot be merged into {self.base} ({type(e).__name__}: "
-                f"{said}); {_WITHOUT}"
+                f"{message}); {_WITHOUT}"
             ) from e
         if wrong:
             raise ModelError(
@@ -86,10 +87,10 @@ class Adapter:
 
 
 def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
-    """The adapter at a folder or hub id; None where there is none.
+    """Returns the adapter at a folder or hub id; None if there is none.
 
-    Raises: ModelError where it cannot be loaded: peft is not installed, it is no adapter of PEFT,
-    its base is not there.
+    Raises: ModelError if it cannot be loaded: peft is not installed, it is no PEFT adapter, or its
+    base is missing.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -123,7 +124,7 @@ def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
 
 
 def _from_hub(path: str, revision: str | None) -> Path | None:
-    """The cached folder of a hub's repository with an adapter."""
+    """Returns the cached folder of a hub repository with an adapter."""
     try:
         found = cached_file(
             path, ADAPTER, revision=revision, _raise_exceptions_for_missing_entries=False
@@ -135,7 +136,7 @@ def _from_hub(path: str, revision: str | None) -> Path | None:
     except (
         OSError,
         ValueError,
-    ):  # out of reach, or no repository: said when its configuration is read
+    ):  # unreachable, or no repository: reported when the configuration is read
         return None
     return Path(found).parent
 
@@ -148,8 +149,8 @@ def _refuse_without_weights(path: str, folder: Path) -> None:
 
 
 def _base(path: str, folder: Path, config: dict[str, Any]) -> tuple[str, str | None]:
-    """The base that an adapter changes, and its revision. Raises: ModelError where that is not
-    there."""
+    """Returns the base that an adapter changes, and its revision. Raises: ModelError if the base is
+    missing."""
     if (folder / "config.json").is_file() and Path(path).expanduser().is_dir():
         return str(folder), None
     named = config.get("base_model_name_or_path")

@@ -1,6 +1,7 @@
-"""The digest of a model: which weights, tokenizer and configuration, by content. Needs no torch.
+"""Model digests: identify weights, tokenizer and configuration by content. This module does not
+import torch.
 
-Invariants: equal files, equal digest, wherever they lie; a README, a licence or a hidden file
+Invariants: equal files give equal digests, wherever they lie; a README, a licence or a hidden file
 changes nothing.
 """
 
@@ -13,14 +14,14 @@ SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".json", ".model", ".txt"
 
 
 def digest_of(path: str | Path, code: bool = False) -> str:
-    """The SHA-256 (64 hex digits) over names and contents of the model files of a folder, or of one
-    .gguf file.
+    """Returns the SHA-256 (64 hex digits) of names and contents of the model files in a folder, or
+    of one .gguf file.
 
-    Of a folder, the files directly in it count (transformers reads no others), .py files where its
+    In a folder the files directly in it count (transformers reads no others), and .py files if its
     `code` is run. The name of a .gguf file does not count.
 
-    Raises: ModelError where there is no such file or folder, it holds no model file, or one cannot
-    be read.
+    Raises: ModelError if there is no such file or folder, it holds no model file, or one cannot be
+    read.
     """
     path = Path(path)
     try:

@@ -1,10 +1,10 @@
-"""Networks that a function of the user's makes: "package.module:factory" or
-"/path/file.py:factory", any torch.nn.Module on tensors.
+"""Networks made by a user's function, "package.module:factory" or "/path/file.py:factory": any
+torch.nn.Module on tensors.
 
-Invariants: the factory is called once in each replica, and draws from torch's random state as it
-would anywhere, ours being put back; the module comes in evaluation mode, without gradients, in the
-dtype that was asked; its digest is of its weights and, where it stands in a file, of that file,
-whatever dtype and device it is put into.
+Invariants: the factory is called once in each replica and uses torch's random state as usual, which
+is restored afterwards; the module is in evaluation mode, without gradients, in the requested dtype;
+its digest covers its weights and the file of the factory, if any, and does not depend on dtype and
+device.
 """
 
 import copy
@@ -29,17 +29,18 @@ from raysearch.engine.networks.network import Encoder
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
 from raysearch.user_code import CodeKind, find
+from raysearch.visible_text import one_line
 
 KEY = "model.path"
 
 
 def _returns_module(function: object) -> bool:
-    """Whether a function says that it returns a module."""
+    """Returns whether a function is annotated to return a module."""
     try:
-        said = get_type_hints(function).get("return")
+        returned = get_type_hints(function).get("return")
     except (NameError, TypeError):
         return False
-    return isinstance(said, type) and issubclass(said, nn.Module)
+    return isinstance(returned, type) and issubclass(returned, nn.Module)
 
 
 NETWORK = CodeKind(
@@ -52,17 +53,17 @@ NETWORK = CodeKind(
 
 
 def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":
-    """The module that the factory of `source` makes, on `device`. Raises: JobError, ModelError in
-    one line."""
+    """Calls the factory of `source` and moves the module to `device`. Raises: JobError, ModelError
+    in one line."""
     place, _, name = source.path.rpartition(":")
     with torch.random.fork_rng(devices=[]):
-        module = _made(place, name)
+        module = _make(place, name)
     digest = module_digest(module, Path(place) if place.endswith(".py") else None)
     try:
         module = module.to(device=device, dtype=DTYPES[source.dtype])
     except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
         raise ModelError(
-            f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+            f"{source.path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
         ) from e
     module.eval().requires_grad_(False)
     speed_up(module)
@@ -71,7 +72,7 @@ def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":
 
 @dataclass(frozen=True)
 class LoadedModule:
-    """A module ready to run, its digest and its dtype's name."""
+    """A module ready to run, its digest and the name of its dtype."""
 
     module: nn.Module
     digest: str
@@ -80,8 +81,8 @@ class LoadedModule:
     unused: tuple[()] = ()
 
     def open(self, pairs: Sequence[Pair]) -> tuple[TensorNetwork, Encoder]:
-        """The network, its shapes looked at on the first base. Raises: ModelError where it does not
-        run on that; PairsError."""
+        """Returns the network, its shapes observed on the first base. Raises: ModelError if it does
+        not run on that; PairsError."""
         if not pairs:
             raise PairsError(
                 f"{type(self.module).__name__}: there are no pairs; the first base shows what it "
@@ -91,10 +92,10 @@ class LoadedModule:
         network = TensorNetwork(self.module, example)
         try:
             network.firings(self.module, example)
-            once, again = network.plain(example), network.plain(example)
-        except Exception as e:  # the call is all the user's module
+            first, second = network.plain(example), network.plain(example)
+        except Exception as e:  # any error of the user's module
             raise untaken(network.name, example, what, e) from e
-        if not torch.allclose(once, again, atol=1e-3, equal_nan=True):
+        if not torch.allclose(first, second, atol=1e-3, equal_nan=True):
             raise ModelError(
                 f"{network.name} puts out other logits each time it is run on {what}: something in "
                 f"it is drawn at random; leave that out "
@@ -124,9 +125,9 @@ class LoadedModule:
         )
 
     def reinitialised(self, seed: int = 0) -> "LoadedModule":
-        """The same module, each part of it as its own `reset_parameters` leaves it.
+        """Returns a copy of the module after `reset_parameters` of each of its parts.
 
-        Raises: ModelError where some parameter belongs to a part that has none.
+        Raises: ModelError for a part with parameters that lacks this method.
         """
         module = copy.deepcopy(self.module)
         parts = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
@@ -146,8 +147,8 @@ class LoadedModule:
 
 
 def module_digest(module: nn.Module, file: Path | None = None) -> str:
-    """The SHA-256 (64 hex digits) of names, shapes, dtypes and bytes of all parameters and buffers,
-    and of the code in `file`."""
+    """Returns the SHA-256 (64 hex digits) of names, shapes, dtypes and bytes of all parameters and
+    buffers, and of the code in `file`."""
     whole = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not isinstance(tensor, torch.Tensor):
@@ -163,9 +164,9 @@ def module_digest(module: nn.Module, file: Path | None = None) -> str:
     return whole.hexdigest()
 
 
-def _made(place: str, name: str) -> nn.Module:
-    """What the factory makes. Raises: JobError where it is not there, ModelError where it raises or
-    makes something else."""
+def _make(place: str, name: str) -> nn.Module:
+    """Calls the factory. Raises: JobError if it does not exist, ModelError if it raises or returns
+    something else."""
     shown = f"{Path(place).name if place.endswith('.py') else place}:{name}"
     factory = find(place, name, KEY, NETWORK)
     try:
@@ -174,7 +175,7 @@ def _made(place: str, name: str) -> nn.Module:
         raise
     except Exception as e:
         raise ModelError(
-            f"{KEY}: {shown} raised {type(e).__name__}: {_line(e)}; it is called without arguments"
+            f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without arguments"
         ) from e
     if not isinstance(made, nn.Module):
         raise ModelError(
@@ -187,7 +188,3 @@ def _made(place: str, name: str) -> nn.Module:
             "(a factory is for networks on tensors)"
         )
     return made
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:240]

@@ -1,13 +1,13 @@
-"""A model that somebody has loaded: a language model with its tokenizer, or a torch module on
-tensors, searched where it is.
+"""Models that the user has loaded: a language model with its tokenizer, or a torch module on
+tensors, searched in place.
 
-    GivenModel.of(model, tokenizer)      a causal language model of transformers (also one that peft has wrapped)
+    GivenModel.of(model, tokenizer)      a causal language model, also one wrapped by peft
     GivenModel.of(module)                any other torch module: a network on tensors
 
-Invariants: it is taken as it is, dtype and device included, and is afterwards as it was: whether it
-trains, and what needs gradients; its digest is of its content (weights, shape, code, tokenizer), so
-that the same model has the same digest in another process; one that was only read from files goes
-by these.
+Invariants: the model is used as it is, including dtype and device, and restored afterwards,
+including training mode and gradient flags; its digest is of its content (weights, shape, code,
+tokenizer), so that the same model has the same digest in another process; a model that was only
+read from files has their digest.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ from raysearch.engine.loading.load import DTYPES, LoadedModel
 from raysearch.engine.networks.half_precision import drop_copies, slow_down, speed_up
 from raysearch.errors import ModelError
 
-_NOT_OURS = ("torch", "transformers", "peft", "builtins")
-"""Packages whose code is known by their versions, which the run keeps."""
+_KNOWN_PACKAGES = ("torch", "transformers", "peft", "builtins")
+"""Packages whose code is identified by their versions, which the run records."""
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-"""Of a configuration: what says nothing of the outputs, or is said by the weights."""
+"""Settings of a configuration that do not affect outputs, or that the weights determine."""
 
 _OF_ADAPTERS = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
-"""Of an adapter's configuration: the same."""
+"""The same for an adapter's configuration."""
 
 
 @dataclass(frozen=True)
 class GivenModel:
-    """`tokenizer`: None for a module on tensors. `source`: the files that it was read from, and
-    `read` what came of them, where it is just that."""
+    """A model in memory. `tokenizer`: None for a module on tensors. `source`: the files that it was
+    read from, and `read` the result of loading, if it is unchanged."""
 
     module: nn.Module
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -51,8 +51,8 @@ class GivenModel:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any = None) -> "GivenModel":
-        """Raises: ModelError for what is no model, a language model without its tokenizer, or a
-        module with one."""
+        """Wraps a model. Raises: ModelError for what is no model, a language model without its
+        tokenizer, or a module with one."""
         model = _without_peft(model)
         if not isinstance(model, nn.Module):
             raise ModelError(
@@ -82,7 +82,7 @@ class GivenModel:
 
     @property
     def name(self) -> str:
-        """Its class."""
+        """The name of its class."""
         return type(self.module).__name__
 
     @property
@@ -100,7 +100,7 @@ class GivenModel:
 
     @property
     def dtype(self) -> str:
-        """The dtype of its weights. Raises: ModelError for one that is not searched in."""
+        """The dtype of its weights. Raises: ModelError for a dtype that is not supported."""
         if self.read is not None:
             return self.read.dtype
         own = next(
@@ -117,8 +117,8 @@ class GivenModel:
     def loaded(
         self, wording: PromptFormat = PLAIN, by_content: bool = False
     ) -> LoadedModel | LoadedModule:
-        """The model as a replica takes it. `by_content`: its digest is of its content even where it
-        was read from files."""
+        """Returns the model in the form that a replica takes. `by_content`: use the digest of its
+        content even if it was read from files."""
         if self.read is not None and not by_content:
             return replace(self.read, wording=wording)
         digest = content_digest(self.module, self.tokenizer)
@@ -130,8 +130,8 @@ class GivenModel:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Within, it evaluates, nothing of it needs gradients, and halves are multiplied as fast as
-        can be; afterwards it is as before."""
+        """Sets evaluation mode without gradients, and fast half-precision products, while the
+        context is open; restores everything afterwards."""
         training = [m for m in self.module.modules() if m.training]
         trained = [p for p in self.module.parameters() if p.requires_grad]
         self.module.eval().requires_grad_(False)
@@ -148,8 +148,8 @@ class GivenModel:
 
 
 def read_from(source: ModelSource, loaded: LoadedModel) -> GivenModel:
-    """The model that was read from the files of `source`; a folder or file is found again from
-    wherever its path is read."""
+    """Wraps a model read from the files of `source`; its path is made absolute, to be valid from
+    other folders."""
     path = Path(source.path).expanduser()
     if path.exists():
         source = replace(source, path=str(path.resolve()))
@@ -157,9 +157,8 @@ def read_from(source: ModelSource, loaded: LoadedModel) -> GivenModel:
 
 
 def content_digest(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
-    """The SHA-256 (64 hex digits) of weights and buffers, plain settings, code of classes and hooks
-    that are the user's, configuration and tokenizer: the same in every process of one Python
-    version."""
+    """Returns the SHA-256 (64 hex digits) of weights and buffers, plain settings, user code of
+    classes and hooks, configuration and tokenizer: equal in every process of one Python version."""
     whole = hashlib.sha256(module_digest(module).encode())
     for name, part in module.named_modules():
         whole.update(f"\0{name} {type(part).__qualname__}".encode())
@@ -175,8 +174,8 @@ def content_digest(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None 
             whole.update(_code(getattr(function, "__code__", None)))
     config = getattr(module, "config", None)
     if config is not None and hasattr(config, "to_dict"):
-        said = {k: v for k, v in config.to_dict().items() if k not in _VOLATILE}
-        whole.update(json.dumps(said, sort_keys=True, default=str).encode())
+        settings = {k: v for k, v in config.to_dict().items() if k not in _VOLATILE}
+        whole.update(json.dumps(settings, sort_keys=True, default=str).encode())
     whole.update(_adapters(module))
     if tokenizer is not None:
         whole.update(_tokenizer(tokenizer))
@@ -184,33 +183,33 @@ def content_digest(module: nn.Module, tokenizer: PreTrainedTokenizerBase | None 
 
 
 def _adapters(module: nn.Module) -> bytes:
-    """Of adapters that peft has put in: which are active, merged or switched off, and their
-    factors, module by module; else nothing."""
-    told = ("active_adapters", "merged_adapters", "disable_adapters", "scaling")
-    said = {
-        name: {key: getattr(part, key, None) for key in told}
+    """Returns the state of peft's adapters, module by module: which are active, merged or disabled,
+    and their factors; empty without adapters."""
+    fields = ("active_adapters", "merged_adapters", "disable_adapters", "scaling")
+    settings = {
+        name: {key: getattr(part, key, None) for key in fields}
         for name, part in module.named_modules()
         if isinstance(
             getattr(part, "active_adapters", None), list
-        )  # of a model of transformers it is a method
+        )  # a method on a model of transformers
     }
-    if not said:
+    if not settings:
         return b""
     configs = {
         name: config.to_dict() for name, config in getattr(module, "peft_config", {}).items()
     }
-    kept = {
+    relevant = {
         name: {k: v for k, v in c.items() if k not in _OF_ADAPTERS} for name, c in configs.items()
     }
-    return json.dumps([said, kept], sort_keys=True, default=_plainly).encode()
+    return json.dumps([settings, relevant], sort_keys=True, default=_json_value).encode()
 
 
-def _plainly(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> bytes:
-    """All that says how it cuts texts; how it last filled up a batch does not."""
+    """Returns all rules by which it splits texts, without the padding of its last batch."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = (
         json.loads(backend.to_str())
@@ -219,13 +218,13 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> bytes:
     )
     if isinstance(rules, dict):
         rules = {k: v for k, v in rules.items() if k not in ("padding", "truncation")}
-    said = [rules, tokenizer.chat_template, tokenizer.special_tokens_map]
-    return json.dumps(said, sort_keys=True, default=str).encode()
+    settings = [rules, tokenizer.chat_template, tokenizer.special_tokens_map]
+    return json.dumps(settings, sort_keys=True, default=str).encode()
 
 
 def _own_forward(part: nn.Module) -> list[Any]:
-    """The forward of this one module, where it has one of its own; not ours (products.py), which
-    hangs on the processor."""
+    """Returns the module's own forward method, if any; not that of half_precision.py, which depends
+    on the processor."""
     forward = vars(part).get("forward")
     return (
         []
@@ -235,18 +234,18 @@ def _own_forward(part: nn.Module) -> list[Any]:
 
 
 def _is_known(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in _NOT_OURS
+    return kind.__module__.partition(".")[0] in _KNOWN_PACKAGES
 
 
 def _methods(kind: type) -> list[Any]:
-    """The functions of a class and of its bases, as far as they are the user's; what a property or
-    decorator hides is not looked for."""
+    """Returns the user's functions in a class and its bases; functions within properties or
+    decorators are not found."""
     own = [base for base in kind.__mro__ if not _is_known(base)]
     return [member for base in own for _, member in sorted(vars(base).items())]
 
 
 def _code(code: CodeType | None) -> bytes:
-    """What a function does, wherever it stands: no file, no line."""
+    """Returns the content of a function without its file and line."""
     if code is None:
         return b""
     constants = [_code(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
@@ -260,8 +259,8 @@ def _constant(value: Any) -> str:
 
 
 def _without_peft(model: Any) -> Any:
-    """The language model within, adapters in place, of one that peft has wrapped. Raises:
-    ModelError where the wrapper itself computes."""
+    """Returns the language model that peft has wrapped, with its adapters. Raises: ModelError if
+    the wrapper itself computes."""
     if not hasattr(model, "peft_config") or not hasattr(model, "get_base_model"):
         return model
     if any(config.is_prompt_learning for config in model.peft_config.values()):

@@ -1,13 +1,12 @@
-"""Loading a model and its tokenizer, quietly: a local folder, a .gguf file or a hub id.
+"""Loads a model and its tokenizer without console output: from a local folder, a .gguf file or a
+hub id.
 
-Invariants: code from a model's folder is run only where the source says so in so many words; a
-model with weights missing is refused, never filled with random ones; an adapter beside the weights
-is merged into them, or refused; the model comes in evaluation mode, without gradients, in the dtype
-that was asked.
+Invariants: code from a model's folder runs only if the source explicitly allows it; a model with
+missing weights is refused, never filled with random ones; an adapter beside the weights is merged
+into them, or refused; the model is in evaluation mode, without gradients, in the requested dtype.
 """
 
 import copy
-import hashlib
 import importlib
 import re
 from collections.abc import Iterator, Sequence
@@ -44,9 +43,11 @@ from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
-from raysearch.engine.networks.length_boundaries import most_tokens, told_by
+from raysearch.engine.networks.length_boundaries import config_values, most_tokens
 from raysearch.engine.networks.network import Encoder, LanguageModel
 from raysearch.errors import ModelError
+from raysearch.storage.digests import sha256
+from raysearch.visible_text import one_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -56,8 +57,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run, its tokenizer, the digest of its files and its dtype's name; how texts
-    are put to it; the hub's commit; what lies with it and is left out."""
+    """A model ready to run, its tokenizer, the digest of its files and the name of its dtype; the
+    prompt format; the hub's commit; files beside it that are not loaded (`unused`)."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -68,7 +69,7 @@ class LoadedModel:
     unused: tuple[str, ...] = ()
 
     def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
-        """The language model, and how texts become its tokens. Raises: ModelError."""
+        """Returns the language model, and the encoder of texts. Raises: ModelError."""
         return LanguageModel(self.model), self.encode
 
     def summary(
@@ -94,7 +95,8 @@ class LoadedModel:
         )
 
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
-        """The same architecture with weights as its family initialises them, on the same device."""
+        """Returns the same architecture with weights as its family initialises them, on the same
+        device."""
         build: Any = type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -107,8 +109,8 @@ class LoadedModel:
     def encode(
         self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
     ) -> tuple[Encoded, ...]:
-        """The pairs in the model's tokens. Raises: PairsError, PositionError; ModelError for a pair
-        that is too long."""
+        """Encodes the pairs in the model's tokens. Raises: PairsError, PositionError; ModelError
+        for a pair that is too long."""
         encoded = encode(pairs, self.tokenizer, positions, variables, self.wording)
         _check_lengths(self.model, encoded)
         return encoded
@@ -116,14 +118,14 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What is known of a model before it runs. `path`: how it is expected to be evaluated; each
-    replica proves it.
+    """Facts about a model before it runs. `path`: the executor that is expected; each replica tests
+    it.
 
-    `weight_bytes`: in the dtype that was asked; `copied_bytes`: of float32 copies of weights that a
-    replica on a CPU such as this one's keeps; `item_bytes`: of one number in it. `keys`: numbers
-    that the keys and values of a token are, all layers together (0: none are kept); `widest`: the
-    widest vector of a block; `logits`: how many there are at an answer. `encode`: how it sees
-    pairs. `unused`: what lies with it and is left out, as far as its folder shows.
+    `weight_bytes`: in the requested dtype; `copied_bytes`: of float32 copies of weights that a
+    replica on a CPU like this one holds; `item_bytes`: of one number in that dtype. `keys`: numbers
+    in the keys and values of a token, over all layers (0: not cached); `widest`: the widest vector
+    of a block; `logits`: number of logits at an answer. `encode`: the encoder of pairs. `unused`:
+    files in its folder that are not loaded.
     """
 
     components: tuple[ComponentFacts, ...]
@@ -142,10 +144,10 @@ class ModelSummary:
 
 
 def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
-    """The model and tokenizer of `source`, on `device`, or spread as its device_map says.
+    """Loads the model and tokenizer of `source` onto `device`, or spread by its device_map.
 
-    Raises: ModelError, one line, where it cannot be loaded or lacks weights, or the device is not
-    there.
+    Raises: ModelError, one line, if it cannot be loaded or lacks weights, or the device does not
+    exist.
     """
     dtype = _dtype(source)
     adapter, base, (where, options) = _found(source)
@@ -164,14 +166,14 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
         try:
             model = model.to(
                 device=device
-            )  # no dtype: what transformers leaves in float32 (rotary frequencies) stays so
+            )  # no dtype: numbers that transformers keeps in float32 stay so
         except (
             RuntimeError,
             AssertionError,
             ValueError,
         ) as e:  # no CUDA; quantised weights that cannot be moved
             raise ModelError(
-                f"{source.path}: cannot be put on device {device!r} ({_line(e)}); try cpu"
+                f"{source.path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
             ) from e
     model.eval().requires_grad_(False)
     speed_up(model)
@@ -179,20 +181,20 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     digest = digest_of(folder, source.trust_remote_code)
     if adapter is not None and not adapter.is_beside:
         of_base = digest_of(_files_of(base)[0], source.trust_remote_code)
-        digest = hashlib.sha256(f"{digest} on {of_base}".encode()).hexdigest()
-    said = () if folder.is_file() else unused(folder, source.trust_remote_code)
+        digest = sha256(f"{digest} on {of_base}".encode())
+    notes = () if folder.is_file() else unused(folder, source.trust_remote_code)
     return LoadedModel(
-        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *said)
+        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *notes)
     )
 
 
 def best_device() -> str:
-    """A GPU, where there is one."""
+    """Returns "cuda" if there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)) -> ModelSummary:
-    """What `source` is, by its configuration; no weights are read.
+    """Describes `source` by its configuration; reads no weights.
 
     Raises: ModelError, one line, for a model whose blocks are not found, or that lacks one of the
     components.
@@ -215,13 +217,13 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
 
 
 def widest_of(blocks: Sequence[nn.Module]) -> int:
-    """The widest vector that a block makes or takes, by the shapes of its weights."""
+    """Returns the widest vector that a block takes or returns, by the shapes of its weights."""
     return max((max(p.shape) for block in blocks for p in block.parameters() if p.shape), default=0)
 
 
 def _keys(model: PreTrainedModel, layers: int) -> int:
-    """Numbers in the keys and values of a token, all layers together; an upper bound for families
-    that compress them."""
+    """Returns the numbers in the keys and values of a token, over all layers; an upper bound for
+    families that compress them."""
     config = model.config.get_text_config()
     heads = int(getattr(config, "num_attention_heads", None) or 1)
     shared = int(getattr(config, "num_key_value_heads", None) or heads)
@@ -230,13 +232,13 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
 
 
 def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = most_tokens(told_by(model.config.get_text_config()))
-    said = (
+    longest = most_tokens(config_values(model.config.get_text_config()))
+    answer_tokens = (
         max((e.longest for e in encoded), default=1) - 1
-    )  # the last token of an answer is not read
+    )  # the last token of an answer is no input
     for e in encoded:
-        if longest is not None and e.tokens + said > longest:
-            answer = f" and {said} of an answer" if said else ""
+        if longest is not None and e.tokens + answer_tokens > longest:
+            answer = f" and {answer_tokens} of an answer" if answer_tokens else ""
             raise ModelError(
                 f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most "
                 f"{longest}; shorten its texts"
@@ -250,7 +252,7 @@ def _dtype(source: ModelSource) -> torch.dtype:
 
 
 def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` is to be called with."""
+    """Returns the arguments of `from_pretrained`."""
     path = Path(source.path).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -284,17 +286,18 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
 
 
 def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PreTrainedConfig:
-    """Raises: ModelError where it cannot be read, or is no causal language model's."""
+    """Reads the configuration. Raises: ModelError if it cannot be read, or is no causal language
+    model's."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
-    except Exception as e:  # the call is all theirs
+    except Exception as e:  # any error of transformers
         raise _unloadable(source, "configuration", e) from e
     called = f"{source.path}: {config.model_type}"
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{called} has an encoder; {ONLY}")
-    causal: Any = AutoModelForCausalLM  # it has no types
+    causal: Any = AutoModelForCausalLM  # untyped
     own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in causal._model_mapping and not own_code:
         raise ModelError(
@@ -305,10 +308,10 @@ def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> 
 
 
 def _found(source: ModelSource) -> tuple[Adapter | None, ModelSource, tuple[str, dict[str, Any]]]:
-    """The adapter that is to be merged, if there is one; the source of the weights; what
-    `from_pretrained` is to be called with.
+    """Returns the adapter to merge, if any; the source of the weights; and the arguments of
+    `from_pretrained`.
 
-    Raises: ModelError for files that would change what the model computes, and cannot be loaded.
+    Raises: ModelError for files that would change the model's outputs and cannot be loaded.
     """
     folder = Path(source.path).expanduser()
     if folder.is_dir():
@@ -332,8 +335,8 @@ def _found(source: ModelSource) -> tuple[Adapter | None, ModelSource, tuple[str,
 def _read(
     source: ModelSource, where: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """The model, and what transformers says of loading it. Raises: ModelError."""
-    # `Any`: the stubs of transformers do not know that output_loading_info gives two things.
+    """Returns the model and the loading report of transformers. Raises: ModelError."""
+    # `Any`: the stubs of transformers lack the second result of output_loading_info.
     read: Any = AutoModelForCausalLM.from_pretrained
     spread = {} if source.device_map is None else {"device_map": source.device_map}
     try:
@@ -345,7 +348,7 @@ def _read(
             **spread,
             **options,
         )
-    except Exception as e:  # the call is all theirs: OSError, SafetensorError, UnpicklingError, ...
+    except Exception as e:  # any error of transformers: OSError, SafetensorError, ...
         raise _unloadable(source, "model", e) from e
     return model, info
 
@@ -353,24 +356,21 @@ def _read(
 def _tokenizer(
     source: ModelSource, adapter: Adapter | None, where: str, options: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies with the adapter, where one does; else the model's. Raises:
-    ModelError."""
+    """Returns the adapter's own tokenizer, if any, else the model's. Raises: ModelError."""
     if adapter is not None and (adapter.place / "tokenizer_config.json").is_file():
         where, options = str(adapter.place), {}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
-    except (
-        Exception
-    ) as e:  # the call is all theirs, and `tokenizers` raises bare Exception for a broken file
+    except Exception as e:  # any error; `tokenizers` raises a bare Exception for a broken file
         raise _unloadable(source, "tokenizer", e) from e
     return tokenizer
 
 
 def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str | None]:
-    """Where the files lie that were loaded; of a hub id the commit too, by which its cache names
-    their folder."""
+    """Returns the folder of the loaded files; for a hub id also the commit, which names the folder
+    in the hub's cache."""
     path = Path(source.path).expanduser()
     if path.exists():
         return path, None
@@ -384,7 +384,7 @@ def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
     return ModelError(
-        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {_line(error)}); "
+        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
         f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"
         + (
             ""
@@ -394,16 +394,11 @@ def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
     )
 
 
-def _line(error: BaseException, limit: int = 240) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 4] + " ..."
-
-
 @contextmanager
 def _quiet(gguf: bool) -> Iterator[None]:
-    """No progress bars and no load reports, which would spoil the driver's own; as it was before,
-    afterwards."""
-    noise: Any = transformers_logging  # it has no types
+    """Disables progress bars and load reports, which would disturb the driver's display; restores
+    them afterwards."""
+    noise: Any = transformers_logging  # untyped
     level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
     noise.set_verbosity_error()
     noise.disable_progress_bar()
@@ -418,8 +413,8 @@ def _quiet(gguf: bool) -> Iterator[None]:
 
 @contextmanager
 def _no_bar_of_gguf() -> Iterator[None]:
-    """No bar over a .gguf file's tensors, which has no switch: on a terminal it goes to stderr, in
-    a notebook it may be a widget."""
+    """Disables the progress bar over a .gguf file's tensors, which has no switch: on a terminal it
+    goes to stderr, in a notebook it may be a widget."""
     reading: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
 
     bar = reading.tqdm

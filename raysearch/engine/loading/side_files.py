@@ -1,12 +1,12 @@
-"""Files beside a model's weights that change what it computes: what is loaded, refused, or said.
-This file is light: no torch.
+"""Files beside a model's weights that change its outputs: loaded, refused, or reported. This module
+does not import torch.
 
-    adapter_config.json            a PEFT adapter, which engine/loading/adapter.py merges into its base
-    adapter_model.*, *lora*.bin    weights of an adapter without what says how to put them: refused
-    modules.json                   a sentence-transformers model, whose output is no next token: refused
-    auto_map, other weights        code that is not trusted, weights that nothing reads, adapters in subfolders: said (`unused`)
+    adapter_config.json         a PEFT adapter, which loading/adapter.py merges into its base
+    adapter_model.*, *lora*.bin weights of an adapter without its configuration: refused
+    modules.json                a sentence-transformers model, whose output is no token: refused
+    auto_map, other weights     untrusted code, unread weights, adapters in subfolders: reported
 
-Invariants: nothing that would change an answer is passed over in silence.
+Invariants: nothing that would change an answer is ignored silently.
 """
 
 import json
@@ -20,20 +20,22 @@ ADAPTER = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 _OF_AN_ADAPTER = re.compile(r"(^|[^a-z])(q?lora|adapters?)([^a-z]|$)", re.IGNORECASE)
 _KNOWN = re.compile(
-    r"(pytorch_model|tf_model|flax_model|consolidated|optimizer|scheduler|scaler|rng_state|random_states|training_args|openvino|tokenizer)"
+    r"(pytorch_model|tf_model|flax_model|consolidated|optimizer|scheduler|scaler|"
+    r"rng_state|random_states|training_args|openvino|tokenizer)"
 )
-"""Beside a model's own weights: the same weights in another format, or the state of a training."""
+"""Files beside a model's own weights: the same weights in another format, or the state of a
+training."""
 _PLACES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Where transformers looks for weights, in its order."""
+"""Files in which transformers looks for weights, in its order."""
 
 
 def check_beside(folder: Path) -> None:
-    """Raises: ModelError for what changes what the model computes and cannot be loaded with it."""
+    """Raises: ModelError for files that change the model's outputs and cannot be loaded with it."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
     adapters = [n for n in names if n.endswith(_WEIGHTS) and _OF_AN_ADAPTER.search(Path(n).stem)]
     if ADAPTER in names:
@@ -44,14 +46,14 @@ def check_beside(folder: Path) -> None:
             f"says how they change the model, so they "
             "would be left out; save it with peft, merge it into the weights, or take the file away"
         )
-    told = (
+    marker = (
         "modules.json" if _is_sentence_transformer(folder) else "config_sentence_transformers.json"
     )
-    if told in names:
+    if marker in names:
         raise ModelError(
-            f"{folder}: {told} makes it a sentence-transformers model, which puts out one vector "
+            f"{folder}: {marker} makes it a sentence-transformers model, which puts out one vector "
             f"of a text and no next token; to search "
-            f"its language model alone, take {told} away"
+            f"its language model alone, take {marker} away"
         )
     absent = sorted(_shards(folder) - set(names))
     if absent:
@@ -63,7 +65,8 @@ def check_beside(folder: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What stands in it; None where it is not there, or no JSON, which whoever needs it refuses."""
+    """Returns the content of a JSON file; None if it is missing or invalid, which the caller
+    refuses if it matters."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -71,8 +74,8 @@ def read_json(path: Path) -> Any:
 
 
 def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
-    """What lies in a model's folder and is not used, though it looks as if it should be: a line for
-    each, to be said."""
+    """Returns one line, for the user, for each thing in a model's folder that is not used although
+    it looks as if it should be."""
     found = []
     config = read_json(folder / "config.json")
     code = config.get("auto_map") if isinstance(config, dict) else None
@@ -85,7 +88,7 @@ def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
     weights = _unread(folder)
     if weights:
         found.append(f"{_some(weights)}: read by nothing")
-    below = sorted(  # a second folder down too: checkpoint-10/default, as a training with named adapters saves them
+    below = sorted(  # two levels: trainings save named adapters in checkpoint-10/default
         p.parent.relative_to(folder).as_posix()
         for depth in ("*", "*/*")
         for p in folder.glob(f"{depth}/{ADAPTER}")
@@ -99,8 +102,8 @@ def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
 
 
 def _unread(folder: Path) -> list[str]:
-    """Files of weights that transformers does not read, and that are not known to be the same ones,
-    or of a training."""
+    """Returns weight files that transformers does not read, other than known duplicates and
+    training state."""
     files = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in _WEIGHTS)
     read = {n for n in files if n.startswith("adapter_model.")}
     place = _place(folder)
@@ -109,12 +112,13 @@ def _unread(folder: Path) -> list[str]:
 
 
 def _place(folder: Path) -> str | None:
-    """The file of weights, or of their index, that transformers reads; None where there is none."""
+    """Returns the file of weights, or of their index, that transformers reads; None if there is
+    none."""
     return next((name for name in _PLACES if (folder / name).is_file()), None)
 
 
 def _shards(folder: Path) -> set[str]:
-    """The files that the index names, where there is one and it is what is read."""
+    """Returns the files that the weight index names, if transformers reads one."""
     place = _place(folder)
     index = (
         read_json(folder / place) if place is not None and place.endswith(".index.json") else None

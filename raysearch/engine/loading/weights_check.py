@@ -1,7 +1,7 @@
-"""Whether what was loaded is the model that its files describe: no weight made up, none left out,
-none read as another kind.
+"""Checks that a loaded model is the one that its files describe: no weight invented, left out, or
+read as another kind.
 
-Invariants: transformers only warns of these; here each is one line that ends the loading.
+Invariants: transformers only warns of these; here each is a one-line error that stops loading.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ _BUFFERS = (
     ".attention.bias",
     ".attention.masked_bias",
 )
-"""Of blocks as older checkpoints have them, which are computed and not learned."""
+"""Computed buffers of blocks that older checkpoints contain."""
 
 
 def check_whole(path: str, model: PreTrainedModel, info: Any) -> tuple[str, ...]:
-    """A line for weights outside the blocks that nothing in the model takes (a vision tower, a
-    value head), to be said.
+    """Returns a line, for the user, if weights outside the blocks were not loaded (a vision tower,
+    a value head).
 
-    `info`: what transformers says of loading it. Raises: ModelError for weights that are missing;
-    that belong to the blocks, or are an adapter's, and were left out; that are quantised and were
-    read as if they were not.
+    `info`: the loading report of transformers. Raises: ModelError for weights that are missing;
+    that belong to the blocks, or to an adapter, and were left out; that are quantised and were read
+    as if they were not.
     """
     mismatched = sorted(
         str(m[0] if isinstance(m, tuple) else m) for m in info.get("mismatched_keys") or ()
@@ -65,8 +65,7 @@ def check_whole(path: str, model: PreTrainedModel, info: Any) -> tuple[str, ...]
 
 
 def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises: ModelError for a tokenizer that has tokens which the base of an adapter does not
-    know."""
+    """Raises: ModelError for a tokenizer with tokens that the base of an adapter does not have."""
     embeddings: Any = model.get_input_embeddings()
     rows = embeddings.weight.shape[0]
     if len(tokenizer) > rows:
@@ -78,8 +77,8 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
 
 
 def _belongs(key: str, model: PreTrainedModel) -> bool:
-    """Whether a weight that was left out is an adapter's, or of a block: of one too many, or of
-    more in one than the model has."""
+    """Returns whether a weight that was left out is an adapter's, or belongs to a block: of a
+    surplus block, or surplus in one."""
     layers = layers_of(model)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     short = prefix.removeprefix(f"{model.base_model_prefix}.")
@@ -87,12 +86,14 @@ def _belongs(key: str, model: PreTrainedModel) -> bool:
 
 
 def _quantised(model: PreTrainedModel) -> str | None:
-    """By which method its configuration says that the weights are."""
-    said = getattr(model.config, "quantization_config", None)
-    if said is None:
+    """Returns the quantisation method in the configuration, or None."""
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
         return None
     method = (
-        said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
+        config.get("quant_method")
+        if isinstance(config, dict)
+        else getattr(config, "quant_method", None)
     )
     return str(method or "a method without a name")
 

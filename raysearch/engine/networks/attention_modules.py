@@ -1,7 +1,7 @@
-"""Attention modules: how many heads they have, of queries and of keys and values, and which layers
+"""Attention modules: their number of query heads and of key and value heads, and the layers that
 have none.
 
-Invariants: what a module says of itself counts before what its configuration says, for layers may
+Invariants: an attribute of the module takes precedence over the configuration, since layers may
 differ.
 """
 
@@ -14,21 +14,21 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 _GROUPS = ("num_kv_heads", "kv_heads", "num_key_value_heads", "n_kv_heads")
 
 WITHOUT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "moe", "mlp")
-"""Entries of a configuration's `layer_types` whose layers have no attention over tokens, whatever
+"""Entries of `layer_types` in a configuration whose layers have no attention over tokens, whatever
 their modules are called."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadCounts:
-    """`heads`: of queries; `groups`: of keys and values. 0 where there is no attention."""
+    """`heads`: number of query heads; `groups`: of key and value heads. 0 without attention."""
 
     heads: int
     groups: int
 
 
 def counts_of(attention: nn.Module, config: Any, heads: int) -> HeadCounts:
-    """How many heads `attention` has. `heads`: of a layer of the network, where the module does not
-    say."""
+    """Returns the head counts of `attention`. `heads`: the network's count, for a module that does
+    not tell its own."""
     own = _first(attention, _HEADS) or heads
     groups = _first(attention, _GROUPS)
     if groups is None:
@@ -38,7 +38,7 @@ def counts_of(attention: nn.Module, config: Any, heads: int) -> HeadCounts:
 
 
 def has_none(config: Any, layer: int) -> bool:
-    """Whether the configuration says that the layer has no attention over tokens."""
+    """Returns whether the layer has no attention over tokens, according to the configuration."""
     kinds = getattr(config, "layer_types", None) or ()
     return layer < len(kinds) and kinds[layer] in WITHOUT
 

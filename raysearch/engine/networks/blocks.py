@@ -1,4 +1,4 @@
-"""Where the blocks of a model are, by one table of module names.
+"""Where the blocks of a model are: one table of module names.
 
 Invariants: layers count from 0 in the order in which they run.
 """
@@ -13,7 +13,7 @@ BLOCKS = (
     "transformer.h",  # GPT-2, GPT-J, Falcon, BLOOM, CodeGen, GPT-Neo, ...
     "gpt_neox.layers",  # Pythia
     "model.decoder.layers",  # OPT
-    "model.language_model.layers",  # the language model of those that also see or hear
+    "model.language_model.layers",  # the language model within multimodal models
     "backbone.layers",  # Mamba, Mamba2, Falcon Mamba
     "backbone.blocks",  # xLSTM
     "rwkv.blocks",
@@ -21,17 +21,17 @@ BLOCKS = (
     "biogpt.layers",
     "transformer.blocks",  # MPT, DBRX
 )
-"""Where blocks are found; the first of these names that the model has."""
+"""Paths of block lists; the first one that the model has is taken."""
 
 
 ONLY = "only causal language models (decoder-only) can be searched"
-"""The end of what is said of others."""
+"""The end of the error text for other architectures."""
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder blocks of `model`, first to last: the list that the model itself runs.
+    """Returns the decoder blocks of `model`, first to last: the very list that the model runs.
 
-    Raises: ModelError for an architecture that the tables do not know, or one that is not
+    Raises: ModelError for an architecture that the table does not know, or one that is not
     decoder-only.
     """
     kind = str(getattr(model.config, "model_type", type(model).__name__))
@@ -48,7 +48,7 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def module_at(model: nn.Module, dotted: str) -> nn.Module | None:
-    """The module of that path, or None."""
+    """Returns the module at a dotted path, or None."""
     at: object = model
     for name in dotted.split("."):
         at = getattr(at, name, None)

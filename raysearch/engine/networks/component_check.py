@@ -1,17 +1,18 @@
-"""Heads, queries, keys and values held against the attention itself, whatever said where they are.
+"""Checks heads, queries, keys and values against the attention itself, independently of how they
+were located.
 
-1. In an input of one token (or where all tokens have one value) an attention can only put out the
-   value, in the part of the value's heads: verbatim, or in a proportion that does not hang on it (a
-   sink, a norm or a gate comes after). Queries and keys change nothing but how much.
-2. A query that is turned around at token t moves token t only; a key, or a value, tokens from t on;
-   each in the part of its own heads only, and it does move them. Half a query, turned around, moves
-   the whole part of its head: a head is not several.
+1. On an input of one token (or of equal tokens) an attention outputs the value, in the part of the
+value's heads: exactly, or scaled by a factor that does not depend on it (an attention sink, a norm
+or a gate follows). Queries and keys change the scale only. 2. Flipping the sign of a query at token
+t changes token t only; flipping a key or a value changes tokens from t on; each changes the part of
+its own heads only, and does change it. Flipping half of a query changes the whole part of its head:
+one head is not several.
 
-What is turned around sums to zero, so that a norm over all heads brings none to move another. Half
-of the heads are turned in a row, such that each two are told apart in some row.
+Flipped vectors sum to zero, so that a norm over all heads does not spread the change to others.
+Half of the heads are flipped in each row, chosen so that every two heads differ in some row.
 
-Invariants: what passes says of each column which head it is of, and of what; not, of one head, in
-which order its columns are.
+Invariants: a passed check proves for each column which head and part it belongs to, but not the
+order of the columns within a head.
 """
 
 import hashlib
@@ -29,25 +30,25 @@ from raysearch.errors import ModelError
 
 PARTS = ("query", "key", "value")
 TOKENS = 6
-"""Of the longer input."""
+"""Length of the longer input."""
 AT = 1
-"""Where a key or value is turned around: most tokens come after it, for not each of them need look
-back at it. A query is at the last."""
+"""Token at which a key or value is flipped: most tokens come after it, since not each of them need
+attend to it. A query is flipped at the last token."""
 SIZES = (1.0, 0.25, 4.0)
-"""Of queries and keys, in turn: an attention may be too sharp or too even to show them at one size.
-"""
+"""Scales of queries and keys, tried in turn: at one scale an attention may be too sharp or too
+uniform to show a change."""
 ATTEMPTS = 16
-"""With other numbers each time, until each has moved something: of a sharp attention most keys and
-values move nothing."""
+"""Attempts with other random numbers, until each head has changed something: in a sharp attention
+most keys and values change nothing."""
 MOST = 0.75
-"""Of a head's columns, what half a query moves at least: of two heads that are taken for one it
-moves half."""
+"""Smallest share of a head's columns that half a query must change: where two heads are taken for
+one it changes half."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchedHeads:
-    """A row of the longer input: these heads of a part, or the first half of each, are turned
-    around."""
+    """A row of the longer input in which these heads of a part, or the first half of each, are
+    sign-flipped."""
 
     part: str
     heads: Bool[Tensor, "head"]
@@ -55,20 +56,22 @@ class PatchedHeads:
 
 
 @torch.inference_mode()
-def wrong_heads(network: Network, taps: Mapping[str, Layers]) -> str:
-    """Says, in one line, which of head, query, key and value is not what it is called; nothing
-    where all are.
+def wrong_heads(network: Network, hook_points: Mapping[str, Layers]) -> str:
+    """Returns one line that says which of head, query, key and value is not what its name says; ""
+    if all are right.
 
-    `taps`: those that the network has, by layer. Where there is only a head, there is nothing to
-    hold it against.
+    `hook_points`: the hook points of those that the network has, by layer. A head alone cannot be
+    checked.
     """
-    heads = taps.get("head", {})
+    heads = hook_points.get("head", {})
     parts = {
-        part: {at: tap for at, tap in taps[part].items() if at in heads}
+        part: {at: hook_point for at, hook_point in hook_points[part].items() if at in heads}
         for part in PARTS
-        if part in taps
+        if part in hook_points
     }
-    heads = {at: tap for at, tap in heads.items() if any(at in of for of in parts.values())}
+    heads = {
+        at: hook_point for at, hook_point in heads.items() if any(at in of for of in parts.values())
+    }
     try:
         for layer in heads:
             _check_sizes(
@@ -76,7 +79,7 @@ def wrong_heads(network: Network, taps: Mapping[str, Layers]) -> str:
             )
         if heads:
             _check_values(network, heads, parts)
-            _check_turns(network, heads, parts)
+            _check_flips(network, heads, parts)
     except ModelError as e:
         return (
             f"{network.name}: {e}; its heads, queries, keys and values are not where they are "
@@ -86,32 +89,40 @@ def wrong_heads(network: Network, taps: Mapping[str, Layers]) -> str:
     return ""
 
 
-def _check_sizes(layer: int, taps: Mapping[str, HookPoint]) -> None:
-    """Raises: ModelError for numbers and widths of heads that do not go together."""
+def _check_sizes(layer: int, hook_points: Mapping[str, HookPoint]) -> None:
+    """Raises: ModelError for numbers or widths of heads that do not agree."""
     for one, other in (("query", "head"), ("key", "value")):
-        if one in taps and other in taps and taps[one].heads != taps[other].heads:
+        if (
+            one in hook_points
+            and other in hook_points
+            and hook_points[one].heads != hook_points[other].heads
+        ):
             raise ModelError(
-                f"layer {layer} has {taps[one].heads} heads of the {one}, {taps[other].heads} of "
-                f"the {other}"
+                f"layer {layer} has {hook_points[one].heads} heads of the {one}, "
+                f"{hook_points[other].heads} of the {other}"
             )
     for one, other in (("query", "key"), ("value", "head")):
-        widths = [taps[part].width // taps[part].heads for part in (one, other) if part in taps]
+        widths = [
+            hook_points[part].width // hook_points[part].heads
+            for part in (one, other)
+            if part in hook_points
+        ]
         if len(set(widths)) > 1:
             raise ModelError(
                 f"in layer {layer} a head of the {one} is {widths[0]} wide, a head of the {other} "
                 f"{widths[1]}"
             )
     for part in ("key", "value"):
-        if part in taps and taps["head"].heads % taps[part].heads:
+        if part in hook_points and hook_points["head"].heads % hook_points[part].heads:
             raise ModelError(
-                f"{taps[part].heads} heads of the {part} cannot be shared by {taps['head'].heads} "
-                f"heads"
+                f"{hook_points[part].heads} heads of the {part} cannot be shared by "
+                f"{hook_points['head'].heads} heads"
             )
 
 
 def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
-    """Rows: one, and the same with other queries, with other keys, with other values. Raises:
-    ModelError."""
+    """Runs four rows: a reference, and the same with other queries, other keys, other values.
+    Raises: ModelError."""
 
     def write(layer: int, part: str, shape: Shape) -> Heads:
         rows, tokens, *of_one = shape
@@ -134,8 +145,7 @@ def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) 
 
 
 def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
-    """Whether heads put out their value, as it is or, each head by itself, in the proportions of
-    the first row."""
+    """Returns whether heads output their value, exactly or each scaled as in the first row."""
     mix, value = seen.mix[[0, row]], own[[0, row]]
     if bool((mix - value).abs().max() <= seen.rounding * value.abs().max()):
         return True
@@ -145,21 +155,31 @@ def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
     return bool((torch.cosine_similarity(first, other, dim=-1) >= 1 - seen.rounding).all())
 
 
-def _check_turns(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
-    """Raises: ModelError, at once for what moves and must not, at the end for what never moves."""
+def _check_flips(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
+    """Raises: ModelError, at once if something changes that must not, at the end if a head never
+    changes anything."""
     causal = isinstance(network, LanguageModel)
-    count = {part: max(tap.heads for tap in of.values()) for part, of in parts.items() if of}
-    turns = [PatchedHeads(part, chosen) for part, most in count.items() for chosen in _halves(most)]
+    count = {
+        part: max(hook_point.heads for hook_point in of.values())
+        for part, of in parts.items()
+        if of
+    }
+    flips = [PatchedHeads(part, chosen) for part, most in count.items() for chosen in _halves(most)]
     if "query" in count:
-        turns.append(PatchedHeads("query", torch.ones(count["query"], dtype=torch.bool), half=True))
-    still = {_Moves(turn.part, turn.half, layer, head) for turn in turns for layer, tap in parts[turn.part].items()
-             for head in range(tap.heads) if not turn.half or tap.width > tap.heads}  # fmt: skip
+        flips.append(PatchedHeads("query", torch.ones(count["query"], dtype=torch.bool), half=True))
+    still = {
+        _Moves(flip.part, flip.half, layer, head)
+        for flip in flips
+        for layer, hook_point in parts[flip.part].items()
+        for head in range(hook_point.heads)
+        if not flip.half or hook_point.width > hook_point.heads
+    }
     for attempt in range(ATTEMPTS):
-        write = _Background(turns, attempt)
-        for layer, seen in probe(network, TOKENS, 1 + len(turns), heads, parts, write).items():
-            if seen.mix.shape[1] <= AT + 1:  # there is no token that could look back
+        write = _Background(flips, attempt)
+        for layer, seen in probe(network, TOKENS, 1 + len(flips), heads, parts, write).items():
+            if seen.mix.shape[1] <= AT + 1:  # no token could attend to an earlier one
                 return
-            still -= set(_moved(layer, seen, turns, causal))
+            still -= set(_moved(layer, seen, flips, causal))
         if not still:
             return
     first = min(still)
@@ -169,7 +189,7 @@ def _check_turns(network: Network, heads: Layers, parts: Mapping[str, Layers]) -
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Moves:
-    """That a head of a part moves what it should."""
+    """The fact that a head of a part changes the outputs that it should."""
 
     part: str
     half: bool
@@ -178,58 +198,56 @@ class _Moves:
 
 
 def _moved(
-    layer: int, seen: ProbedLayer, turns: Sequence[PatchedHeads], causal: bool
+    layer: int, seen: ProbedLayer, flips: Sequence[PatchedHeads], causal: bool
 ) -> Iterator[_Moves]:
-    """What moves what it should. Raises: ModelError where something else is moved."""
+    """Yields the heads that change what they should. Raises: ModelError if more changes."""
     scale = seen.mix[0].abs().amax((0, 2), keepdim=True).clamp(min=1e-12)
     moves = (seen.mix - seen.mix[:1]).abs() / scale
     moved = (moves > seen.rounding).any(-1)  # row, token, head
     tokens, heads = moved.shape[1:]
-    for row, turn in enumerate(turns, 1):
-        if turn.part not in seen.written:
+    for row, flip in enumerate(flips, 1):
+        if flip.part not in seen.written:
             continue
-        at, groups = _turned_at(turn.part, tokens), seen.written[turn.part].shape[2]
-        turned = turn.heads[:groups]
-        own = turned.repeat_interleave(heads // groups)
+        at, groups = _flipped_at(flip.part, tokens), seen.written[flip.part].shape[2]
+        flipped = flip.heads[:groups]
+        own = flipped.repeat_interleave(heads // groups)
         others = torch.arange(tokens) > at if causal else torch.arange(tokens) != at
         may = (
             torch.arange(tokens) == at
-            if turn.part == "query"
+            if flip.part == "query"
             else others | (torch.arange(tokens) == at)
         )
         if bool(moved[row][:, ~own].any()):
-            raise ModelError(f"in layer {layer} a {turn.part} moves other heads than its own")
+            raise ModelError(f"in layer {layer} a {flip.part} moves other heads than its own")
         if bool(moved[row][~may].any()):
-            raise ModelError(f"in layer {layer} a {turn.part} moves other tokens than it can")
+            raise ModelError(f"in layer {layer} a {flip.part} moves other tokens than it can")
         does = (
-            moved[row][at if turn.part == "query" else others]
+            moved[row][at if flip.part == "query" else others]
             .reshape(-1, groups, heads // groups)
             .any(0)
             .all(-1)
         )
-        if (
-            turn.half
-        ):  # rounding counts for less: what does not move a column at all leaves all its bits
+        if flip.half:  # a lower threshold: a column that does not depend on it keeps all bits
             does &= (
                 ((moves[row, at] > seen.rounding / 10).float().mean(-1) > MOST)
                 .reshape(groups, -1)
                 .all(-1)
             )
         yield from (
-            _Moves(turn.part, turn.half, layer, head)
-            for head in (turned & does).nonzero().flatten().tolist()
+            _Moves(flip.part, flip.half, layer, head)
+            for head in (flipped & does).nonzero().flatten().tolist()
         )
 
 
-def _turned_at(part: str, tokens: int) -> int:
+def _flipped_at(part: str, tokens: int) -> int:
     return tokens - 1 if part == "query" else AT
 
 
 class _Background:
-    """In all rows the same, but for what its turn turns around."""
+    """Writes equal values in all rows, except for the sign flips of each row."""
 
-    def __init__(self, turns: Sequence[PatchedHeads], attempt: int) -> None:
-        self._turns, self._attempt = turns, attempt
+    def __init__(self, flips: Sequence[PatchedHeads], attempt: int) -> None:
+        self._flips, self._attempt = flips, attempt
 
     def __call__(self, layer: int, part: str, shape: Shape) -> Heads:
         rows, tokens, heads, width = shape
@@ -240,20 +258,20 @@ class _Background:
             made = made - made.mean(-1, keepdim=True)
         size = 1.0 if part == "value" else SIZES[self._attempt % len(SIZES)]
         written = (made * size).repeat(rows, 1, 1, 1)
-        for row, turn in enumerate(self._turns, 1):
-            if turn.part == part and tokens > AT:
+        for row, flip in enumerate(self._flips, 1):
+            if flip.part == part and tokens > AT:
                 written[
                     row,
-                    _turned_at(part, tokens),
-                    turn.heads[:heads],
-                    : width // 2 if turn.half else width,
+                    _flipped_at(part, tokens),
+                    flip.heads[:heads],
+                    : width // 2 if flip.half else width,
                 ] *= -1
         return written
 
 
 def _halves(count: int) -> list[Bool[Tensor, "head"]]:
-    """Sets of heads such that of each two one set holds the first alone, another the second alone;
-    each head is in one."""
+    """Returns sets of heads such that for every two heads one set holds the first only, another the
+    second only; each head is in a set."""
     number = torch.arange(count)
     sets = [
         (number >> bit & 1) == side
@@ -263,13 +281,13 @@ def _halves(count: int) -> list[Bool[Tensor, "head"]]:
     return [chosen for chosen in sets if bool(chosen.any())]
 
 
-def _of_heads(groups: Heads, seen: ProbedLayer) -> Heads:
-    """What belongs to each head, of what belongs to each group of heads."""
+def _of_heads(groups: Float[Tensor, "row token group d_head"], seen: ProbedLayer) -> Heads:
+    """Repeats the values of each group of heads for every head of the group."""
     return groups.repeat_interleave(seen.mix.shape[2] // groups.shape[2], dim=2)
 
 
 def _signed(shape: Sequence[int], seed: str) -> Float[Tensor, "head d_head"]:
-    """Between 0.5 and 1.5, of either sign: proportions to them are sound."""
+    """Draws numbers of size 0.5 to 1.5 and random sign: ratios to them are well-conditioned."""
     generator = _generator(seed)
     return (0.5 + torch.rand(shape, generator=generator)) * torch.randint(
         0, 2, shape, generator=generator

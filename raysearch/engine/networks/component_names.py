@@ -1,8 +1,8 @@
-"""Names of modules under which components are found, on any architecture: one default table, and
-one of exceptions.
+"""Module names under which components are looked for, on any architecture: a default table, and one
+of exceptions.
 
-Invariants: a name says where to look, never what is there: which columns are whose is for
-`projections`, and what is found as a head, query, key or value is tried by `component_check`.
+Invariants: a name says where to look and proves nothing: `fused_projections` assigns columns, and
+`component_check` tests what is found as a head, query, key or value.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ _ATTENTION = (
     "norm_attn_norm.attn",
 )
 _HOLDERS = (*_ATTENTION, "attn.attention", "temporal_block", "mixer")
-"""What holds the projections of an attention: itself, or a module inside; in hybrid models an
-attention or something else."""
+"""Modules that hold the projections of an attention: the attention, or a module within; in hybrid
+models an attention or something else."""
 _OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense", "wo", "Wo")
 _MLP = ("mlp", "ffn", "feed_forward", "block_sparse_moe")
 _DOWN = ("down_proj", "c_proj", "fc_out", "dense_4h_to_h", "fc2", "w2", "Wo")
@@ -36,8 +36,8 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "value": ("v_proj", "value", "wv", "Wv", *_OF_THREE, "kv_b_proj"),
     }
 )
-"""Names of the modules of an attention that put out queries, keys and values: the first that it
-has. All is as projected: before a norm and before it is rotated."""
+"""Names of an attention's modules that output queries, keys and values; the first that it has is
+taken. Outputs are as projected: before a norm and before rotary positions."""
 
 PER_HEAD = ("head", *PROJECTIONS)
 
@@ -55,15 +55,16 @@ TABLE: Table = MappingProxyType(
         },
     }
 )
-"""Of each component the side of a module, and the module's name in a block: the first of these that
-the block has.
+"""For each component the side of a module, and names of the module in a block; the first that the
+block has is taken.
 
-`head` is the mix of values that enters the attention's output projection; `mlp_activation` is what
-enters the MLP's last one."""
+`head` is the mix of values that enters the attention's output projection; `mlp_activation` is the
+input of the MLP's last projection.
+"""
 
 EXCEPTIONS: Mapping[str, Table] = MappingProxyType(
     {
-        # A norm over all heads stands between the mix of values and the output projection.
+        # A norm over all heads lies between the mix of values and the output projection.
         "bitnet": {"head": ("input", ("self_attn.attn_sub_norm",))},
         # Their attention and MLP modules add the residual themselves.
         "bloom": {
@@ -74,17 +75,17 @@ EXCEPTIONS: Mapping[str, Table] = MappingProxyType(
         "rwkv": {"mlp_activation": ("input", ("feed_forward.value",))},
     }
 )
-"""What holds instead, by `config.model_type`."""
+"""Entries that replace those of `TABLE`, by `config.model_type`."""
 
 
 def names_of(component: str, kind: str) -> tuple[HookSide, tuple[str, ...]]:
-    """Where a component of `TABLE` is looked for in a model of type `kind`."""
+    """Returns the side and the module names of a component of `TABLE` in a model of type `kind`."""
     return EXCEPTIONS.get(kind, {}).get(component, TABLE[component])
 
 
 def in_block(component: str, kind: str, block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Each of the modules that the block has of those, under its name. What has heads is looked for
-    in what has queries only."""
+    """Yields the modules of the block that may be the component, with their names. Components with
+    heads are looked for only in modules that have queries."""
     _, names = names_of(component, kind)
     for name in names:
         module = module_at(block, name)
@@ -93,7 +94,7 @@ def in_block(component: str, kind: str, block: nn.Module) -> Iterator[tuple[str,
 
 
 def attention_of(block: nn.Module, name: str) -> nn.Module:
-    """The module that holds a projection, which goes by `name` in its block."""
+    """Returns the module that holds the projection named `name` in its block."""
     found = module_at(block, name.rpartition(".")[0])
     assert found is not None, "a projection lies in an attention"
     return found

@@ -1,12 +1,11 @@
-"""Components: which tensor of which module each one is, on any architecture, by module names and
-shapes.
+"""Components: the tensor of a module that each one is, found on any architecture by module names
+and shapes.
 
-One default table finds them; a second one holds the exceptions. What is found is looked at in one
-forward pass before it is trusted: it must run once, and be (row, token, width).
+A default table finds them; a second table holds the exceptions. One forward pass checks each before
+use: it must run once and have the shape (row, token, width).
 
-Invariants: heads count from 0 in the order in which the model has them; the vector of a per-head
-component is its heads one after the other, however the model lays them out (fused and grouped
-projections included).
+Invariants: heads count from 0 in the model's order; the vector of a per-head component is its heads
+one after the other, however the model stores them (fused and grouped projections included).
 """
 
 import logging
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raysearch.core.events import ComponentFacts
@@ -32,7 +31,7 @@ from raysearch.engine.networks.component_names import (
     in_block,
     names_of,
 )
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.fused_projections import (
     FusedProjection,
     Layout,
@@ -42,18 +41,19 @@ from raysearch.engine.networks.fused_projections import (
 )
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
-)  # here too: it is what taps are
+)  # re-exported: `Components` returns these
 from raysearch.engine.networks.hook_point import hook_at as hook_at
 from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
 
 class Components:
-    """The taps of one network, looked at when they are first asked for."""
+    """The hook points of one network, located when they are first used."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -62,12 +62,11 @@ class Components:
         }
         self._found: dict[str, dict[int | None, HookPoint]] = {}
         self._places_of: dict[Point, int] = {}
-        self._wrong: str | None = (
-            None  # what is wrong with its heads; empty: nothing; None: not looked at yet
-        )
+        self._wrong: str | None = None  # the error in its heads; empty: none; None: not checked yet
 
     def at(self, point: Point) -> HookPoint:
-        """Raises: ModelError for a component or a layer that the network lacks."""
+        """Returns the hook point of `point`. Raises: ModelError for a component or layer that the
+        network lacks."""
         of_layers = self.of(point.component)
         if point.layer not in of_layers:
             has = [layer for layer in of_layers if layer is not None]
@@ -82,53 +81,55 @@ class Components:
         return of_layers[point.layer]
 
     def last(self, point: Point, given: ModelInput) -> int | None:
-        """The last token of the activation there on `given`, from 0; None where that is the input's
-        own. Raises: as `at`."""
-        tap = self.at(point)
-        tokens = self._network.tokens_at(tap.module, tap.side, given)
+        """Returns the index of the last token of that activation on `given`, from 0; None if it has
+        the input's own tokens. Raises: as `at`."""
+        hook_point = self.at(point)
+        tokens = self._network.tokens_at(hook_point.module, hook_point.side, given)
         return None if tokens is None else tokens - 1
 
     def of(self, component: str) -> Mapping[int | None, HookPoint]:
-        """By layer (None: of no layer).
+        """Returns the hook points of a component by layer (None: outside of the layers).
 
-        Raises: ModelError, in one line, for a component that the network lacks, or not in a form
-        that can be patched.
+        Raises: ModelError, in one line, for a component that the network lacks or that cannot be
+        patched.
         """
         if component not in self._found:
             if component in PER_HEAD:
                 self._check_heads(component)
-            self._found[component] = self._look(component)
+            self._found[component] = self._find(component)
             self._places_of.update(
                 {Point(layer, component): i for i, layer in enumerate(self._found[component])}
             )
         return self._found[component]
 
     def place(self, point: Point) -> int:
-        """Which of the layers that have the component the point's is."""
+        """Returns the index of the point's layer among the layers that have the component."""
         return self._places_of[point]
 
     def facts(self, component: str) -> ComponentFacts:
-        """What the driver needs to know of it. Raises: as `of`."""
-        taps = self.of(component)
-        layers = tuple(sorted(taps, key=lambda layer: layer or 0))
-        widths = tuple(taps[layer].width for layer in layers)
+        """Returns the shape of a component, for the driver. Raises: as `of`."""
+        hook_points = self.of(component)
+        layers = tuple(sorted(hook_points, key=lambda layer: layer or 0))
+        widths = tuple(hook_points[layer].width for layer in layers)
         alike = len(set(widths)) == 1
-        heads = min(t.heads for t in taps.values())
+        heads = min(t.heads for t in hook_points.values())
         example = self._network.example()
-        tokens = min(self._network.tokens_at(t.module, t.side, example) or 0 for t in taps.values())
+        tokens = min(
+            self._network.tokens_at(t.module, t.side, example) or 0 for t in hook_points.values()
+        )
         return ComponentFacts(
             component, layers, widths[0] if alike else 0, heads, () if alike else widths, tokens
         )
 
     def _check_heads(self, component: str) -> None:
-        """Holds head, query, key and value against the attention itself, those that there are.
-        Raises: ModelError where one fails."""
+        """Compares head, query, key and value, as far as they exist, with the attention itself.
+        Raises: ModelError if one is wrong."""
         if self._wrong is None and self._network.device.type != "meta":
-            found = {component: self._look(component)}
+            found = {component: self._find(component)}
             found |= {
-                other: taps
+                other: hook_points
                 for other in PER_HEAD
-                if other != component and (taps := self._had(other))
+                if other != component and (hook_points := self._find_or_none(other))
             }
             if len(found) == 1:
                 log.warning(
@@ -137,24 +138,25 @@ class Components:
                     component,
                 )
             of_layers = {
-                c: {at: t for at, t in taps.items() if at is not None} for c, taps in found.items()
+                c: {at: t for at, t in hook_points.items() if at is not None}
+                for c, hook_points in found.items()
             }
             self._wrong = wrong_heads(self._network, of_layers)
         if self._wrong:
             raise ModelError(self._wrong)
 
-    def _had(self, component: str) -> dict[int | None, HookPoint]:
-        """Empty for a component that the network lacks."""
+    def _find_or_none(self, component: str) -> dict[int | None, HookPoint]:
+        """Returns the hook points, or nothing for a component that the network lacks."""
         try:
-            return self._look(component)
+            return self._find(component)
         except ModelError:
             return {}
 
-    @constant()
-    def _look(self, component: str) -> dict[int | None, HookPoint]:
+    @detached()
+    def _find(self, component: str) -> dict[int | None, HookPoint]:
         places = self._places(component)
         widths = self._widths(component, places)
-        taps = {}
+        hook_points = {}
         for layer, place in places.items():
             columns, heads = self._heads(component, place, widths[layer])
             width = widths[layer] if columns is None else len(columns)
@@ -165,8 +167,10 @@ class Components:
                 )
             inside = self._layer_of.get(id(place.module))
             block = None if inside is None else self._network.blocks[inside]
-            taps[layer] = HookPoint(place.module, place.side, inside, block, columns, width, heads)
-        return taps
+            hook_points[layer] = HookPoint(
+                place.module, place.side, inside, block, columns, width, heads
+            )
+        return hook_points
 
     def _places(self, component: str) -> dict[int | None, "_Place"]:
         blocks = self._network.blocks
@@ -191,8 +195,8 @@ class Components:
         if not places:
             raise ModelError(
                 f"{self._network.name} has no {component}: no block has "
-                f"{_some(names_of(component, self._kind)[1])}; "
-                f"name a module by its path: {_some(self._network.paths())}"
+                f"{_listed(names_of(component, self._kind)[1])}; "
+                f"name a module by its path: {_listed(self._network.paths())}"
             )
         return places
 
@@ -206,13 +210,13 @@ class Components:
             return self._no_embedding()
 
     def _no_embedding(self) -> nn.Module:
-        """The module of that name, where one has it. Raises: ModelError."""
+        """Returns the module named "embedding". Raises: ModelError if there is none."""
         module = self._network.module
         found = module_at(module, "embedding")
         if found is None:
             raise ModelError(
                 f"{self._network.name} does not say what its embedding is; name a module by its "
-                f"path: {_some(self._network.paths())}"
+                f"path: {_listed(self._network.paths())}"
             )
         return found
 
@@ -221,8 +225,8 @@ class Components:
         return str(getattr(getattr(self._network.module, "config", None), "model_type", ""))
 
     def _in_block(self, component: str, layer: int) -> "_Place | None":
-        """Raises: ModelError for a projection that puts out more than the component, its order not
-        being known."""
+        """Returns the place of a component in one block, or None. Raises: ModelError for a fused
+        projection whose column order is not known."""
         block = self._network.blocks[layer]
         if component in PER_HEAD and has_none(self._config, layer):
             return None
@@ -243,7 +247,7 @@ class Components:
         return None
 
     def _path(self, module: nn.Module) -> str:
-        """The dotted path of a module in a block, {layer} in the place of the layer."""
+        """Returns the dotted path of a module in a block, with {layer} for the layer."""
         blocks = {id(block): at for at, block in enumerate(self._network.blocks)}
         paths = {id(m): path for path, m in self._network.module.named_modules()}
         path: str = paths.get(id(module), type(module).__name__)
@@ -282,7 +286,8 @@ class Components:
         return places
 
     def _nearest(self, path: str) -> str:
-        """As much of the path as is there, and what could follow."""
+        """Returns an error text: the longest part of the path that exists, and the modules below
+        it."""
         names = path.replace("{layer}", "0").split(".")
         for end in range(len(names) - 1, -1, -1):
             module = (
@@ -291,23 +296,25 @@ class Components:
                 else self._network.module
             )
             if module is not None:
-                children = _some(name for name, _ in module.named_children()) or "none inside"
+                children = _listed(name for name, _ in module.named_children()) or "none inside"
                 return f"{'.'.join(names[:end]) or 'the model'} has {children}"
         raise AssertionError("the model itself is a module")
 
     def _heads(
         self, component: str, place: "_Place", width: int
     ) -> tuple[Int[Tensor, "width"] | None, int]:
-        """Of a module whose vector is so wide, the columns of the component (None: all), and how
-        many heads it has."""
+        """Returns the columns of the component in a vector of `width` (None: all) and the number of
+        its heads."""
         if component not in PER_HEAD or place.attention is None:
             return None, 0
         count = counts_of(place.attention, self._config, self._network.heads)
         if place.layout is None:
             return None, count.heads if component in ("head", "query") else count.groups
-        asked = FusedProjection(place.attention, self._config, count.heads, count.groups, width)
+        projection = FusedProjection(
+            place.attention, self._config, count.heads, count.groups, width
+        )
         try:
-            columns, heads = columns_of(component, place.layout, asked)
+            columns, heads = columns_of(component, place.layout, projection)
         except ModelError as e:
             raise ModelError(
                 f"{self._network.name}: {component}: {e}; name a module by its dotted path"
@@ -328,13 +335,14 @@ class Components:
     def _widths(
         self, component: str, places: Mapping[int | None, "_Place"]
     ) -> dict[int | None, int]:
-        """As seen in one forward pass; of a model without weights, as its modules say."""
+        """Measures widths in one forward pass; reads them from the modules if the model has no
+        weights."""
         if self._network.device.type == "meta":
-            return {layer: self._said_width(p.module, p.side) for layer, p in places.items()}
+            return {layer: self._declared_width(p.module, p.side) for layer, p in places.items()}
         widths: dict[int | None, int] = {}
 
-        def look(layer: int | None) -> Callable[[Tensor, HookCall], None]:
-            def edit(activation: Tensor, _moment: HookCall) -> None:
+        def record_width(layer: int | None) -> Callable[[Tensor, HookCall], None]:
+            def edit(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
                 widths[layer] = activation.shape[-1]
 
             return edit
@@ -345,8 +353,8 @@ class Components:
             network.check_patchable(component, place.module, place.side)
             inside = self._layer_of.get(id(place.module))
             block = None if inside is None else network.blocks[inside]
-            tap = HookPoint(place.module, place.side, inside, block, None, 0, 0)
-            hooks.append(hook_at(network, tap, look(layer), example))
+            hook_point = HookPoint(place.module, place.side, inside, block, None, 0, 0)
+            hooks.append(hook_at(network, hook_point, record_width(layer), example))
         try:
             with torch.inference_mode(), owned_hooks(hooks):
                 network.plain(example, whole=True)
@@ -354,24 +362,23 @@ class Components:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
-        except (
-            Exception
-        ) as e:  # the call is all the model's: shapes that do not fit, a kernel that is not there
-            said = " ".join(str(e).split())[:200]
+        except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
+            message = one_line(e)
             raise ModelError(
                 f"{network.name} does not run, without any intervention, on {example!r} "
-                f"({type(e).__name__}: {said}); "
+                f"({type(e).__name__}: {message}); "
                 "its configuration or weights are broken, or something that it needs is not "
                 "installed"
             ) from e
         return widths
 
-    def _said_width(self, module: nn.Module, side: HookSide) -> int:
-        """0 where nothing says it. Blocks, attention and MLPs put out what they take in."""
+    def _declared_width(self, module: nn.Module, side: HookSide) -> int:
+        """Returns the width that a module declares; 0 if it declares none. Blocks, attention and
+        MLPs have the width of the residual stream."""
         for name in (
             ("in_features", "nx") if side == "input" else ("out_features", "nf", "embedding_dim")
         ):
-            width = getattr(module, name, None)  # nx, nf: transformers' Conv1D
+            width = getattr(module, name, None)  # nx, nf: Conv1D of transformers
             if isinstance(width, int):
                 return width
         is_leaf = next(module.children(), None) is None
@@ -380,8 +387,8 @@ class Components:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A module and its side; of a component with heads, the attention that holds it, and how it is
-    laid out, if it is fused."""
+    """A module and its side. For a component with heads: the attention module around it, and its
+    column layout if it is fused."""
 
     module: nn.Module
     side: HookSide
@@ -389,7 +396,7 @@ class _Place:
     layout: Layout | None = None
 
 
-def _some(names: Iterable[str], limit: int = 6) -> str:
+def _listed(names: Iterable[str], limit: int = 6) -> str:
     shown = list(names)
     return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
 

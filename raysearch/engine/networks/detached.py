@@ -1,8 +1,8 @@
-"""What is kept for later: made without gradients, of ordinary tensors.
+"""Tensors for later use: ordinary tensors without gradients.
 
-Invariants: whatever mode the caller is in, tensors made within can take part in a computation that
-has gradients (those of `torch.inference_mode` cannot), and none leads back to what they were made
-of.
+Invariants: in whatever mode the caller is, tensors made within can take part in a computation with
+gradients (those of `torch.inference_mode` cannot), and none refers to the graph that it was made
+from.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ import torch
 
 
 @contextmanager
-def constant() -> Iterator[None]:
-    """Within (or in a function that it decorates), what is computed is a constant."""
+def detached() -> Iterator[None]:
+    """Computes without gradients, and outside of inference mode. Works as a context manager and as
+    a decorator."""
     with torch.inference_mode(False), torch.no_grad():
         yield

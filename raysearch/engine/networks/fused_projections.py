@@ -1,12 +1,12 @@
-"""Fused projections: modules that put out several of queries, keys and values in one vector, and
-which columns are whose.
+"""Fused projections: modules that output several of queries, keys and values in one vector, and the
+columns of each.
 
-The order is that of the code that reads the vector, so it belongs to the type of the model and to
-flags of its configuration: modules of one name are read in several orders. A type that is not in
-`FUSED` has no known order, and none is guessed.
+The order is fixed by the code that splits the vector, so it depends on the model type and on flags
+of its configuration: modules of one name are split in several orders. A type that is not in `FUSED`
+has no known order, and none is guessed.
 
-Invariants: heads count in the order in which they are read; a layout covers the whole vector, or it
-is refused.
+Invariants: heads count in the order in which they are split; a layout covers the whole vector, or
+it is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from raysearch.errors import ModelError
 
 Slots = Sequence[tuple[str, int]]
-"""The parts of a vector, one after the other: the component that it belongs to ("" for none), and
-its width."""
+"""The parts of a vector in order: the component that each belongs to ("" for none), and its width.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class FusedProjection:
-    """A fused projection to be laid out: its attention module, the configuration, heads of queries,
-    heads of keys, its width."""
+    """A fused projection: its attention module, the configuration, the number of query heads and of
+    key heads, its width."""
 
     attention: nn.Module
     config: Any
@@ -37,77 +37,86 @@ class FusedProjection:
     width: int
 
     def shared(self, parts: int) -> int:
-        """The width of each of `parts` parts that are alike."""
+        """Returns the width of each of `parts` equal parts."""
         return self.width // parts
 
 
 Layout = Callable[[FusedProjection], Slots]
 
 
-def one_after_the_other(asked: FusedProjection) -> Slots:
+def one_after_the_other(projection: FusedProjection) -> Slots:
     """All queries, then all keys, then all values."""
-    width = asked.shared(asked.heads + 2 * asked.groups)
-    parts = (("query", asked.heads), ("key", asked.groups), ("value", asked.groups))
+    width = projection.shared(projection.heads + 2 * projection.groups)
+    parts = (("query", projection.heads), ("key", projection.groups), ("value", projection.groups))
     return [(part, width) for part, count in parts for _ in range(count)]
 
 
-def head_by_head(asked: FusedProjection) -> Slots:
-    """Each head's query, key and value."""
-    width = asked.shared(3 * asked.heads)
-    return [("query", width), ("key", width), ("value", width)] * asked.heads
+def head_by_head(projection: FusedProjection) -> Slots:
+    """Query, key and value of the first head, then of the second, and so on."""
+    width = projection.shared(3 * projection.heads)
+    return [("query", width), ("key", width), ("value", width)] * projection.heads
 
 
-def group_by_group(asked: FusedProjection) -> Slots:
-    """Each group's queries, its key and its value."""
-    width = asked.shared(asked.heads + 2 * asked.groups)
-    queries = [("query", width)] * (asked.heads // asked.groups)
-    return [*queries, ("key", width), ("value", width)] * asked.groups
+def group_by_group(projection: FusedProjection) -> Slots:
+    """The queries, the key and the value of the first group, then of the second, and so on."""
+    width = projection.shared(projection.heads + 2 * projection.groups)
+    queries = [("query", width)] * (projection.heads // projection.groups)
+    return [*queries, ("key", width), ("value", width)] * projection.groups
 
 
-def _falcon(asked: FusedProjection) -> Slots:
-    """Groups in the new architecture; in the old one a key for all heads, or one for each, whatever
+def _falcon(projection: FusedProjection) -> Slots:
+    """Groups in the new architecture; in the old one a single key or one for each head, whatever
     `num_kv_heads` says."""
-    if asked.config.new_decoder_architecture:
-        return group_by_group(asked)
-    return one_after_the_other(asked) if asked.config.multi_query else head_by_head(asked)
+    if projection.config.new_decoder_architecture:
+        return group_by_group(projection)
+    return (
+        one_after_the_other(projection)
+        if projection.config.multi_query
+        else head_by_head(projection)
+    )
 
 
-def _bigcode(asked: FusedProjection) -> Slots:
-    return one_after_the_other(asked) if asked.config.multi_query else head_by_head(asked)
+def _bigcode(projection: FusedProjection) -> Slots:
+    return (
+        one_after_the_other(projection)
+        if projection.config.multi_query
+        else head_by_head(projection)
+    )
 
 
 _CODEGEN_BLOCKS = 4
-"""`mp_num` in its forward pass: so many blocks of heads lie side by side, one for each chip that it
-was trained on."""
+"""`mp_num` in its forward pass: the number of blocks of heads, one for each chip that it was
+trained on."""
 
 
-def _codegen(asked: FusedProjection) -> Slots:
-    """Block by block its queries, its values, its keys."""
-    width, in_block = asked.shared(3 * asked.heads), asked.heads // _CODEGEN_BLOCKS
+def _codegen(projection: FusedProjection) -> Slots:
+    """The queries, the values and the keys of the first block of heads, then of the second, and so
+    on."""
+    width, in_block = projection.shared(3 * projection.heads), projection.heads // _CODEGEN_BLOCKS
     return [
         (part, width) for part in ("query", "value", "key") for _ in range(in_block)
     ] * _CODEGEN_BLOCKS
 
 
-def _latent(asked: FusedProjection) -> Slots:
-    """Each head's part of its key that is not rotated, and its value (arXiv:2405.04434). The rest
-    of the key is shared by all heads."""
+def _latent(projection: FusedProjection) -> Slots:
+    """For each head the part of the key that is not rotated, and the value (arXiv:2405.04434). All
+    heads share the rest of the key."""
     own, value = (
-        int(getattr(asked.attention, name)) for name in ("qk_nope_head_dim", "v_head_dim")
+        int(getattr(projection.attention, name)) for name in ("qk_nope_head_dim", "v_head_dim")
     )
-    return [("", own), ("value", value)] * asked.heads
+    return [("", own), ("value", value)] * projection.heads
 
 
-def _gated(asked: FusedProjection) -> Slots:
-    """Each head's query, and a gate on what the head puts out; without the gate, where the
+def _gated(projection: FusedProjection) -> Slots:
+    """The query of each head and a gate on the head's output; without the gate, if the
     configuration has none."""
-    width = int(getattr(asked.attention, "head_dim"))  # noqa: B009  no attribute of nn.Module
+    width = int(getattr(projection.attention, "head_dim"))  # noqa: B009  no attribute of nn.Module
     slots = (
         [("query", width)]
-        if asked.width == asked.heads * width
+        if projection.width == projection.heads * width
         else [("query", width), ("", width)]
     )
-    return slots * asked.heads
+    return slots * projection.heads
 
 
 def _each(layout: Layout, *names: str) -> dict[str, Layout]:
@@ -125,49 +134,47 @@ _OF_THREE: Mapping[str, Mapping[str, Layout]] = {
 }
 _GATED = tuple(f"qwen{name}" for name in ("3_next", "3_5_text", "3_5_moe_text", "4_exp_text"))
 _LATENT = (
-    "axk1", "axk2", "bailing_hybrid", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note_text", "glm4_moe_lite",
-    "glm5_next_text", "glm_moe_dsa", "hy_v4", "kimi_linear", "minicpm3", "mistral4", "youtu",
+    "axk1", "axk2", "bailing_hybrid", "deepseek_v2", "deepseek_v3", "deepseek_v32",
+    "dots3_note_text", "glm4_moe_lite", "glm5_next_text", "glm_moe_dsa",
+    "hy_v4", "kimi_linear", "minicpm3", "mistral4", "youtu",
 )  # fmt: skip
 
 FUSED: Mapping[str, Mapping[str, Layout]] = MappingProxyType(
     {**_OF_THREE, "q_proj": _each(_gated, *_GATED), "kv_b_proj": _each(_latent, *_LATENT)}
 )
-"""By the name of a module of the attention and the `model_type` of its configuration, how its
-vector is laid out."""
+"""Layouts by the name of a module of the attention and the `model_type` of its configuration."""
 
-ALWAYS = ("c_attn", "Wqkv", "qkv_proj", "query_key_value", "kv_b_proj", "qkv", "wqkv", "W_pack", "att_proj", "in_proj_qkv",
-          "in_proj_qkvz", "kv_proj", "to_kv", "to_qkv")  # fmt: skip
-"""Names of modules that put out several of the three in every model that has them; others may, in
-the types of `FUSED`."""
+ALWAYS = ("c_attn", "Wqkv", "qkv_proj", "query_key_value", "kv_b_proj", "qkv", "wqkv", "W_pack",
+          "att_proj", "in_proj_qkv", "in_proj_qkvz", "kv_proj", "to_kv", "to_qkv")  # fmt: skip
+"""Names of modules that are fused in every model that has them; other names are fused in the types
+of `FUSED` only."""
 
 
 def layout_of(name: str, config: Any) -> Layout | None:
-    """How the module that goes by `name` in its block is laid out in models of that configuration;
-    None: not fused, or not known."""
+    """Returns the layout of the module named `name` in its block, for that configuration; None if
+    it is not fused or not known."""
     return FUSED.get(name.rpartition(".")[2], {}).get(str(getattr(config, "model_type", "")))
 
 
 def is_fused(name: str) -> bool:
-    """Whether the module that goes by `name` in its block puts out more than one of the three in
-    whatever model it is."""
+    """Returns whether modules of that name are fused in every model."""
     return name.rpartition(".")[2] in ALWAYS
 
 
 def columns_of(
-    component: str, layout: Layout, asked: FusedProjection
+    component: str, layout: Layout, projection: FusedProjection
 ) -> tuple[Int[Tensor, "width"], int]:
-    """The columns of a component in a fused projection, head by head, and how many heads it has
-    there (none: 0).
+    """Returns the columns of a component in a fused projection, head by head, and the number of its
+    heads there (0: none).
 
-    Raises: ModelError where the layout does not cover the vector.
+    Raises: ModelError if the layout does not cover the vector.
     """
-    slots = layout(asked)
+    slots = layout(projection)
     covered = sum(width for _, width in slots)
-    if covered != asked.width:
+    if covered != projection.width:
         raise ModelError(
-            f"a projection of {asked.width} columns is not the {covered} of {asked.heads} heads of "
-            f"queries and "
-            f"{asked.groups} of keys and values"
+            f"a projection of {projection.width} columns is not the {covered} of "
+            f"{projection.heads} heads of queries and {projection.groups} of keys and values"
         )
     chosen, start = [], 0
     for part, width in slots:

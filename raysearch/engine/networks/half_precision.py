@@ -1,22 +1,20 @@
-"""Products in half precision on a CPU, without three things that cost torch more time than the
-product.
+"""Linear layers in half precision on a CPU, without three costs of torch that exceed the product
+itself.
 
-- The head is given the last token of each row: torch makes a product for each row of that, and
-  copies the head's weights for each (SmolLM2-135M in bfloat16, 12 rows of 12 tokens: 2.6 s, of
-  which 2.2 s are these copies; one row: 183 ms in three dimensions, 4.5 in two). So what a layer is
-  given is laid out as one list of vectors first.
-- Processors with AVX-512's bfloat16 but no AMX multiply bfloat16 numbers at half their float32 rate
-  from some 32 rows on: 1.47 ms against 0.92 for 64 rows and weights of 1,536 x 576 on one core of
-  an Emerald Rapids whose AMX is masked (torch 2.13). Processors without units for a dtype take nine
-  times as long. A product in float32 computes the same: products of halves are exact in float32,
-  and both ways add up in it.
-- Converting the weights at each product costs a third of it at 64 rows, and three times it for a
-  head of 49,152 x 576. So a copy of the weights in float32 is kept (`keep_copies`) where memory has
-  room: three times the memory of the weights alone.
+- The head receives the last token of each row: torch makes one product for each row and copies the
+head's weights for each (SmolLM2-135M in bfloat16, 12 rows of 12 tokens: 2.6 s, of which 2.2 s are
+these copies; one row: 183 ms in three dimensions, 4.5 in two). So inputs are flattened to one list
+of vectors first. - Processors with AVX-512's bfloat16 but no AMX multiply bfloat16 at half their
+float32 rate from some 32 rows on: 1.47 ms against 0.92 for 64 rows and weights of 1,536 x 576 on
+one core of an Emerald Rapids whose AMX is masked (torch 2.13). Processors without units for a dtype
+take nine times as long. A float32 product gives the same result: products of half-precision numbers
+are exact in float32, and both ways sum in float32. - Converting the weights for each product costs
+a third of it at 64 rows, and three times it for a head of 49,152 x 576. So a float32 copy of the
+weights is held (`keep_copies`) if memory allows: three times the memory of the weights alone.
 
-Invariants: which way is taken depends on the processor, the dtype and the number of rows alone,
-never on what memory has room for, so that equal rows at equal shapes are equal; weights stay as
-they are, and a copy of weights that were changed is not used.
+Invariants: the way of multiplying depends on the processor, the dtype and the number of rows alone,
+never on free memory, so that equal rows at equal shapes give equal results; the weights do not
+change, and a copy of weights that have changed since is not used.
 """
 
 import types
@@ -30,116 +28,127 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 
-MANY = 32
-"""Rows from which on a product in float32 is as fast as one of halves that the processor has units
-for, weights converted each time."""
-SOME = 4
-"""The same where it has none."""
+ROWS_WITH_UNITS = 32
+"""Number of rows from which a float32 product, weights converted each time, is as fast as one in a
+half-precision dtype for which the processor has units."""
+ROWS_WITHOUT_UNITS = 4
+"""The same for a dtype without units."""
 KINDS = nn.Linear, Conv1D
-"""Layers that are one product. transformers' Conv1D (GPT-2) has the weights of a linear layer,
-transposed."""
-WAY = "_raysearch_way"
+"""Layers that are one product. Conv1D of transformers (GPT-2) is a linear layer with transposed
+weights."""
+PLAN = "_raysearch_way"
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Weights in float32, and which they are of: a tensor, how often it had been changed, where its
-    numbers lie."""
+    """A float32 copy of weights, with the identity, version counter and address of the original
+    tensor."""
 
     numbers: Float[Tensor, "..."]
-    of: Tensor
+    of: Float[Tensor, "..."]
     version: int
-    place: int
+    address: int
 
-    def is_of(self, weight: Tensor) -> bool:
-        """Whether `weight` is still what was copied, as far as torch counts changes."""
+    def is_of(self, weight: Float[Tensor, "..."]) -> bool:
+        """Returns whether `weight` still is the tensor that was copied, as far as torch counts
+        changes."""
         return (
             self.of is weight
             and self.version == weight._version
-            and self.place == weight.data_ptr()
+            and self.address == weight.data_ptr()
         )
 
 
 @dataclass(slots=True)
-class _Way:
-    """How a layer multiplies: from `least` rows on in float32 (None: never), with a `copy` of its
-    weights where one is kept."""
+class _ProductPlan:
+    """How a layer multiplies: in float32 from `least` rows on (None: never), with a `copy` of its
+    weights if one is held."""
 
     least: int | None
     copy: Copy | None = None
 
 
 def rows_in_float32(dtype: torch.dtype) -> int | None:
-    """From how many rows on this processor multiplies numbers of `dtype` in float32. None: never."""
+    """Returns the number of rows from which this processor multiplies numbers of `dtype` in
+    float32. None: never."""
     if dtype == torch.bfloat16:
-        amx, units = _says(torch.cpu, "_is_amx_tile_supported"), "_is_mkldnn_bf16_supported"
+        amx, units = (
+            _torch_supports(torch.cpu, "_is_amx_tile_supported"),
+            "_is_mkldnn_bf16_supported",
+        )
         if amx:
             return None
-        return MANY if _says(torch.ops.mkldnn, units) else SOME
+        return ROWS_WITH_UNITS if _torch_supports(torch.ops.mkldnn, units) else ROWS_WITHOUT_UNITS
     if dtype == torch.float16:  # with units as fast as float32 (torch 2.13, avx512_fp16)
-        return None if _says(torch.ops.mkldnn, "_is_mkldnn_fp16_supported") else SOME
+        return (
+            None
+            if _torch_supports(torch.ops.mkldnn, "_is_mkldnn_fp16_supported")
+            else ROWS_WITHOUT_UNITS
+        )
     return None
 
 
 def speed_up(model: nn.Module) -> list[nn.Module]:
-    """Lets the plain linear layers of a model in half precision on a CPU work so; says which, so
-    that it can be undone (`slow_down`)."""
+    """Makes the plain linear layers of a half-precision model on a CPU faster; returns those
+    changed, for `slow_down`."""
     changed = []
-    for module in _halves(model):
-        if "forward" not in vars(module):  # its own, or ours already
-            vars(module)[WAY] = _Way(rows_in_float32(module.weight.dtype))
+    for module in _half_precision_layers(model):
+        if "forward" not in vars(module):  # neither its own nor already replaced
+            vars(module)[PLAN] = _ProductPlan(rows_in_float32(module.weight.dtype))
             module.forward = types.MethodType(_product, module)
             changed.append(module)
     return changed
 
 
 def slow_down(modules: Iterable[nn.Module]) -> None:
-    """Takes back what `speed_up` did to these."""
+    """Undoes `speed_up` on these layers."""
     for module in modules:
         vars(module).pop("forward", None)
-        vars(module).pop(WAY, None)
+        vars(module).pop(PLAN, None)
 
 
 def keep_copies(model: nn.Module, room: int) -> tuple[int, int]:
-    """Keeps, anew, float32 copies of weights that are multiplied in it, in the model's order, at
-    most `room` bytes.
+    """Makes float32 copies of weights that are multiplied in float32, in the model's order, of at
+    most `room` bytes in all.
 
-    Says how many bytes are kept, and how many all would take. No output depends on it.
+    Returns the bytes copied, and the bytes that all copies would take. No output depends on it.
     """
     drop_copies(model)
-    kept = every = 0
-    for layer, way in _ways(model):
+    copied = wanted = 0
+    for layer, plan in _planned_layers(model):
         weight = layer.weight
         if (
-            way.least is None or weight.is_inference() or weight.requires_grad
-        ):  # torch does not count changes, or it is being trained
+            plan.least is None or weight.is_inference() or weight.requires_grad
+        ):  # changes are not counted, or the weights are trained
             continue
         size = 4 * weight.numel()
-        every += size
-        if kept + size <= room:
-            with constant():
-                way.copy = Copy(weight.detach().float(), weight, weight._version, weight.data_ptr())
-            kept += size
-    return kept, every
+        wanted += size
+        if copied + size <= room:
+            with detached():
+                plan.copy = Copy(
+                    weight.detach().float(), weight, weight._version, weight.data_ptr()
+                )
+            copied += size
+    return copied, wanted
 
 
 def drop_copies(model: nn.Module) -> None:
-    """Keeps none any more."""
-    for _, way in _ways(model):
-        way.copy = None
+    """Drops all float32 copies."""
+    for _, plan in _planned_layers(model):
+        plan.copy = None
 
 
 def copied_bytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """What `keep_copies` would keep on this processor's CPU of a model in `dtype`, in bytes; a
-    model without weights will do."""
+    """Returns the bytes that `keep_copies` would use for a model of `dtype` on this processor;
+    works on a model without weights."""
     if rows_in_float32(dtype) is None:
         return 0
     return sum(4 * module.weight.numel() for module in model.modules() if isinstance(module, KINDS))
 
 
-def _halves(model: nn.Module) -> Iterator[Any]:
+def _half_precision_layers(model: nn.Module) -> Iterator[Any]:
     for module in model.modules():
         if (
             type(module) in KINDS
@@ -149,28 +158,28 @@ def _halves(model: nn.Module) -> Iterator[Any]:
             yield module
 
 
-def _ways(model: nn.Module) -> Iterator[tuple[Any, _Way]]:
-    """The layers that were sped up, each with its way."""
-    for module in _halves(model):
-        if WAY in vars(module):
-            yield module, vars(module)[WAY]
+def _planned_layers(model: nn.Module) -> Iterator[tuple[Any, _ProductPlan]]:
+    """Yields the layers that were sped up, each with its plan."""
+    for module in _half_precision_layers(model):
+        if PLAN in vars(module):
+            yield module, vars(module)[PLAN]
 
 
 def _product(
     layer: nn.Linear | Conv1D, given: Float[Tensor, "*rows width"]
 ) -> Float[Tensor, "*rows out"]:
-    """What the layer computes: in float32 and rounded once, where that is the faster way for so
-    many rows."""
-    weight, bias, way = layer.weight, layer.bias, vars(layer)[WAY]
+    """Computes the layer's output; in float32, rounded once, if that is faster for this number of
+    rows."""
+    weight, bias, plan = layer.weight, layer.bias, vars(layer)[PLAN]
     if (
-        way.least is None
-        or given.numel() < way.least * given.shape[-1]
+        plan.least is None
+        or given.numel() < plan.least * given.shape[-1]
         or given.dtype != weight.dtype
     ):
         return _multiplied(layer, given, weight, bias)
     copy = (
-        way.copy
-        if way.copy is not None and not weight.requires_grad and way.copy.is_of(weight)
+        plan.copy
+        if plan.copy is not None and not weight.requires_grad and plan.copy.is_of(weight)
         else None
     )
     numbers = weight.float() if copy is None else copy.numbers
@@ -180,10 +189,13 @@ def _product(
 
 
 def _multiplied(
-    layer: nn.Linear | Conv1D, given: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
-    """The product, of vectors in one list: of one vector in three dimensions torch makes a batch of
-    products, and copies the weights."""
+    layer: nn.Linear | Conv1D,
+    given: Float[Tensor, "*rows width"],
+    weight: Float[Tensor, "_ _"],
+    bias: Float[Tensor, "out"] | None,
+) -> Float[Tensor, "*rows out"]:
+    """Computes the product on a list of vectors: given three dimensions, torch makes a batch of
+    products and copies the weights."""
     vectors = given.reshape(-1, given.shape[-1])
     if isinstance(layer, nn.Linear):
         out = functional.linear(vectors, weight, bias)
@@ -193,7 +205,7 @@ def _multiplied(
     return out.view(*given.shape[:-1], out.shape[-1])
 
 
-def _says(where: object, name: str) -> bool:
-    """Whether torch says so; private, and not in every torch that pyproject.toml allows."""
-    ask = getattr(where, name, None)
-    return ask is not None and bool(ask())
+def _torch_supports(where: object, name: str) -> bool:
+    """Asks a private function of torch, which not every supported version has."""
+    supported = getattr(where, name, None)
+    return supported is not None and bool(supported())

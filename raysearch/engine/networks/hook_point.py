@@ -1,12 +1,12 @@
-"""Taps: where in a network a component of a layer is read and written.
+"""Hook points: where in a network a component of a layer is read and written.
 
-Invariants: a component's vector is all the columns of its tap, in the tap's order: head by head,
-where it has heads.
+Invariants: the vector of a component is all columns of its hook point, in their order: head by
+head, if it has heads.
 """
 
 from dataclasses import dataclass
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raysearch.engine.networks.hooks import Edit, Hook, HookSide
@@ -15,12 +15,12 @@ from raysearch.engine.networks.network import ModelInput, Network
 
 @dataclass(frozen=True, slots=True)
 class HookPoint:
-    """Where a component of a layer is. `columns`: which of the module's tensor it is, in its own
-    order (None: all).
+    """The place of a component in one layer. `columns`: its columns in the module's tensor, in the
+    component's order (None: all).
 
-    `layer`, `block`: the block in which it lies, None outside of the blocks; `is_block`: whether
-    the module is that block itself. `heads`: how many the vector divides into, 0 for a component
-    without heads.
+    `layer`, `block`: the block around the module, None outside of the blocks; `is_block`: whether
+    the module is that block. `heads`: number of heads of the vector, 0 for a component without
+    heads.
     """
 
     module: nn.Module
@@ -35,8 +35,9 @@ class HookPoint:
     def is_block(self) -> bool:
         return self.module is self.block
 
-    def read(self, activation: Tensor) -> Tensor:
-        """The component in the module's activation, whose last dimension is its vector."""
+    def read(self, activation: Float[Tensor, "*rows _"]) -> Float[Tensor, "*rows width"]:
+        """Returns the component's part of the module's activation, whose last dimension is the
+        vector."""
         return (
             activation
             if self.columns is None
@@ -44,12 +45,13 @@ class HookPoint:
         )
 
     def hook(self, edit: Edit, times: int | None = 1, flat: bool = False, first: int = 0) -> Hook:
-        """The hook that applies `edit` here; see `hooks.Hook`."""
+        """Returns a hook that applies `edit` here; see `hooks.Hook`."""
         return Hook(
             self.module, self.side, edit, times, flat, first, None if self.is_block else self.block
         )
 
 
-def hook_at(network: Network, tap: HookPoint, edit: Edit, given: ModelInput) -> Hook:
-    """The hook that applies `edit` at `tap` in a forward pass on the company of `given`."""
-    return tap.hook(edit, network.firings(tap.module, given), network.flat)
+def hook_at(network: Network, hook_point: HookPoint, edit: Edit, given: ModelInput) -> Hook:
+    """Returns a hook that applies `edit` at `hook_point` in a forward pass on inputs with the batch
+    key of `given`."""
+    return hook_point.hook(edit, network.firings(hook_point.module, given), network.flat)

@@ -1,11 +1,11 @@
-"""Forward hooks that we own: put on, counted, and taken off again.
+"""Forward hooks with an owner: registered, counted and removed.
 
-An activation is the first tensor that a module is given (side "input") or puts out ("output"), seen
-as (row, token, width). A module may run several times in a forward pass, each time on the tokens
-that follow (a recurrent network's step, a new token).
+An activation is the first tensor that a module receives (side "input") or returns ("output"), seen
+as (row, token, width). A module may run several times in a forward pass, each time on the next
+tokens (a step of a recurrent network, a generated token).
 
-Invariants: each hook fires exactly as often as it should, else an error; ours are removed however
-the block is left; those of others are never touched.
+Invariants: each hook fires exactly as often as it should, or an error is raised; hooks of this
+package are removed however the block is left; hooks of others are never touched.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,24 +20,24 @@ from raysearch.errors import ModelError
 
 HookSide = Literal["input", "output"]
 FIRST_ARGUMENTS = ("hidden_states", "input", "x", "inputs_embeds", "input_ids")
-"""Names under which a module may be given its activation, where it is not given it first in line.
-"""
+"""Argument names under which a module may receive its activation if it is not the first positional
+argument."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleCall:
-    """The arguments that a module was called with."""
+    """The arguments of one call of a module."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     @property
     def activation(self) -> Any:
-        """The first of them, or the one that goes by a name of `FIRST_ARGUMENTS`."""
+        """The first positional argument, or the keyword argument named in `FIRST_ARGUMENTS`."""
         return self.args[0] if self.args else self.kwargs.get(self._name)
 
-    def put(self, new: Tensor) -> "ModuleCall":
-        """The call with `new` in the place of its activation."""
+    def put(self, new: Float[Tensor, "row token width"]) -> "ModuleCall":
+        """Returns the call with `new` as its activation."""
         new = new.reshape(self.activation.shape)
         return (
             ModuleCall((new, *self.args[1:]), self.kwargs)
@@ -52,25 +52,28 @@ class ModuleCall:
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """One firing: how many tokens came before, and whether it is the last."""
+    """One firing of a hook. `first`: number of tokens before these; `last`: whether the hook fires
+    no more."""
 
     first: int
     last: bool
 
 
-Edit = Callable[[Tensor, HookCall], Tensor | None]
-"""Sees an activation (row, token, width); what it returns takes its place, None leaves it as it is.
-"""
+Edit = Callable[
+    [Float[Tensor, "row token width"], HookCall], Float[Tensor, "row token width"] | None
+]
+"""Receives an activation (row, token, width) and returns its replacement, or None to leave it
+unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """`edit`, to be applied to what `module` is given or puts out, at each of its `times` (None:
-    once or more, as it comes).
+    """Applies `edit` to the input or output of `module`, `times` times in a forward pass (None: any
+    number, at least once).
 
-    `flat`: the activation may lack the token dimension. `first`: so many tokens came before.
-    `block`: in which the module lies: where the module sees the tokens of all rows as one list, the
-    input of the block says which are whose.
+    `flat`: the activation may lack the token dimension. `first`: number of tokens that came before.
+    `block`: the block around the module; its input tells rows from tokens where the module receives
+    the tokens of all rows in one list.
     """
 
     module: nn.Module
@@ -83,15 +86,16 @@ class Hook:
 
 
 class MisfiredHookError(AssertionError):
-    """A hook of ours fired too often or not at all: what was read or written is not what was meant."""
+    """A hook fired too often or not at all, so that the value read or written is not the intended
+    one."""
 
 
 @contextmanager
 def owned_hooks(hooks: Sequence[Hook]) -> Iterator[None]:
-    """Within, each edit is applied whenever its module runs; edits on one side of one module in the
+    """Applies the edits whenever their modules run; edits on one side of one module act in the
     order of `hooks`.
 
-    Raises: MisfiredHookError at the end where one did not fire exactly `times` times (not if the
+    Raises: MisfiredHookError at the end if a hook did not fire exactly `times` times (not if the
     block itself raised).
     """
     fired = [0] * len(hooks)
@@ -109,21 +113,25 @@ def owned_hooks(hooks: Sequence[Hook]) -> Iterator[None]:
 
 
 def output_activation(output: Any) -> Any:
-    """What a module put out, or the first of several."""
+    """Returns the output of a module, or the first of several outputs."""
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
-def seen(
+def as_rows_and_tokens(
     activation: Any, flat: bool = False, shape: tuple[int, int] | None = None
 ) -> Float[Tensor, "row token width"]:
-    """The activation, in three dimensions. `shape`: rows and tokens, where it may have them in one
-    dimension, or others of length 1.
+    """Returns the activation in three dimensions. `shape`: number of rows and tokens, which the
+    activation may hold in one dimension or beside dimensions of length 1.
 
-    Raises: ModelError where it has another shape.
+    Raises: ModelError for any other shape.
     """
     if isinstance(activation, Tensor) and activation.ndim == 3:
         return activation
-    if isinstance(activation, Tensor) and shape and _is_of(_leading(activation), shape):
+    if (
+        isinstance(activation, Tensor)
+        and shape
+        and _is_rows_and_tokens(_leading(activation), shape)
+    ):
         return activation.reshape(*shape, activation.shape[-1])
     if flat and isinstance(activation, Tensor) and activation.ndim == 2:
         return activation[:, None]
@@ -135,12 +143,13 @@ def seen(
 
 
 def _leading(activation: Any) -> Sequence[int]:
-    """All dimensions but the last."""
+    """Returns all dimensions but the last."""
     return activation.shape[:-1] if isinstance(activation, Tensor) else ()
 
 
-def _is_of(given: Sequence[int], shape: tuple[int, int]) -> bool:
-    """Whether these dimensions are rows and tokens: one after the other, or in one."""
+def _is_rows_and_tokens(given: Sequence[int], shape: tuple[int, int]) -> bool:
+    """Returns whether these dimensions are rows and tokens, either in two dimensions or flattened
+    into one."""
     return [n for n in given if n != 1] in ([n for n in shape if n != 1], [shape[0] * shape[1]])
 
 
@@ -149,30 +158,30 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
     tokens = hook.first
     shape: tuple[int, int] | None = None
 
-    def entered(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note_shape(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal shape
         given = output_activation(ModuleCall(args, kwargs).activation)
         shape = (
             (len(given), given.shape[1]) if isinstance(given, Tensor) and given.ndim == 3 else None
         )
 
-    def edited(activation: Any) -> Tensor | None:
+    def apply_edit(activation: Any) -> Tensor | None:
         nonlocal tokens
         fired[at] += 1
         whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
-        if whole is not None and _is_of(
+        if whole is not None and _is_rows_and_tokens(
             _leading(activation), whole
-        ):  # what a cache kept of the tokens before is seen again
-            shaped, first = seen(activation, shape=whole), 0
+        ):  # the activation includes cached earlier tokens
+            shaped, first = as_rows_and_tokens(activation, shape=whole), 0
         else:
-            shaped, first = seen(activation, hook.flat, shape), tokens
-        moment = HookCall(first, fired[at] == hook.times)
+            shaped, first = as_rows_and_tokens(activation, hook.flat, shape), tokens
+        hook_call = HookCall(first, fired[at] == hook.times)
         tokens = first + shaped.shape[1]
-        return hook.edit(shaped, moment)
+        return hook.edit(shaped, hook_call)
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = ModuleCall(args, kwargs)
-        new = edited(call.activation)
+        new = apply_edit(call.activation)
         if new is None:
             return None
         call = call.put(new)
@@ -182,7 +191,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
         activation = output_activation(output)
-        new = edited(activation)
+        new = apply_edit(activation)
         if new is None:
             return None
         new = new.reshape(activation.shape)
@@ -193,7 +202,7 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
     handles = (
         []
         if hook.block is None
-        else [hook.block.register_forward_pre_hook(entered, with_kwargs=True)]
+        else [hook.block.register_forward_pre_hook(note_shape, with_kwargs=True)]
     )
     if hook.side == "input":
         handles.append(hook.module.register_forward_pre_hook(before, with_kwargs=True))

@@ -1,13 +1,13 @@
-"""Lengths at which a model computes otherwise, as its configuration names them: windows, chunks,
-limits of its position encoding.
+"""Lengths at which a model changes its computation, as its configuration names them: windows,
+chunks, limits of position encodings.
 
-Rotary frequencies of some models (LongRoPE, dynamic NTK) follow the *longest* row of a batch. So
-rows beyond such a limit travel with rows of their own length alone, and are no prefix of each other
-(`Stretch.regime`). Of all other lengths that are named, the self-check has rows on both sides
-(`selfcheck.straddling`).
+Rotary frequencies of some models (LongRoPE, dynamic NTK) depend on the *longest* row of a batch. So
+rows beyond such a limit share batches with rows of their own length only, and are never each
+other's prefix (`Stretch.regime`). For all other lengths in the configuration the self-check runs
+rows on both sides (`selfcheck.boundary_rows`).
 
-Invariants: nothing here knows a family of models; a kind of rotary embedding that is not known to
-be the same at all lengths counts as one that is not.
+Invariants: no model family is named here; a kind of rotary embedding that is not known to be the
+same at all lengths counts as length-dependent.
 """
 
 import re
@@ -18,23 +18,26 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 _LENGTH = re.compile(r"position|window|chunk|context|seq|length|block_size|topk", re.IGNORECASE)
-"""Names of what counts tokens; a name too many costs a few rows of the self-check."""
+"""Names of settings that count tokens. A name too many costs a few rows of the self-check."""
 _FIXED = frozenset({"default", "linear", "yarn", "llama3", "proportional", "mrope"})
 """Kinds of rotary embeddings whose frequencies are the same at all lengths."""
 _GROWN = "max_seq_len_cached"
-"""Where transformers keeps how long an input dynamic frequencies have grown to."""
+"""Name of the attribute in which transformers stores the length that dynamic frequencies have grown
+to."""
 _LIMITS = ("original_max_position_embeddings", "max_position_embeddings")
 
 
-def told_by(config: PreTrainedConfig) -> Mapping[str, Any]:
-    """All that a configuration says, also by the names that transformers uses for all models
-    (GPT-2's n_positions has another)."""
-    said = config.to_dict()
-    return said | {name: said[own] for name, own in config.attribute_map.items() if own in said}
+def config_values(config: PreTrainedConfig) -> Mapping[str, Any]:
+    """Returns all settings of a configuration, also under the names that transformers uses for
+    every model (GPT-2 calls one n_positions)."""
+    values = config.to_dict()
+    return values | {
+        name: values[own] for name, own in config.attribute_map.items() if own in values
+    }
 
 
 def named_lengths(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """All of them, in ascending order."""
+    """Returns all lengths in the configuration, in ascending order."""
     found = {
         v
         for name, v in _leaves(config)
@@ -44,7 +47,8 @@ def named_lengths(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def stretch_limit(config: Mapping[str, Any]) -> int | None:
-    """The length up to which frequencies do not depend on it; None where they never do."""
+    """Returns the length up to which rotary frequencies do not depend on the length; None if they
+    never do."""
     limits = []
     for rope in _ropes(config):
         kind = rope.get("rope_type", rope.get("type", "default"))
@@ -59,8 +63,8 @@ def stretch_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def most_tokens(config: Mapping[str, Any]) -> int | None:
-    """The longest input that the model takes; None where it says none. Dynamic frequencies stretch
-    it by their factor."""
+    """Returns the longest input that the model takes, dynamic frequencies included; None if the
+    configuration does not say."""
     longest = config.get("max_position_embeddings")
     if not isinstance(longest, int):
         return None
@@ -73,7 +77,7 @@ def most_tokens(config: Mapping[str, Any]) -> int | None:
 
 
 class Stretch:
-    """How a model's rotary frequencies follow the length of what it runs."""
+    """How the rotary frequencies of a model depend on the length of its input."""
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
         self._limit = stretch_limit(config)
@@ -82,13 +86,13 @@ class Stretch:
         ]
 
     def regime(self, length: int) -> int:
-        """Equal for lengths at which a token's activation is the same whatever follows it: 0 up to
-        the limit, else the length itself."""
+        """Returns a number that is equal for lengths at which a prefix has equal activations: 0 up
+        to the limit, then the length itself."""
         return 0 if self._limit is None or length <= self._limit else length
 
     def forget(self) -> None:
-        """Takes back what dynamic frequencies have grown to: else an output would depend on the
-        longest input that ever was run."""
+        """Resets dynamic frequencies, whose growth would make outputs depend on the longest input
+        run so far."""
         for module in self._growing:
             grown = [
                 n
@@ -107,7 +111,7 @@ class Stretch:
                 )
 
 
-def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _leaves(config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from _leaves(value)
@@ -116,9 +120,9 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What is said of rotary embeddings: once, or for each kind of layer."""
+    """Yields the settings of rotary embeddings: one set, or one for each kind of layer."""
     for name in ("rope_parameters", "rope_scaling"):
-        said = config.get(name)
-        if isinstance(said, Mapping):
-            yield said
-            yield from (part for part in said.values() if isinstance(part, Mapping))
+        values = config.get(name)
+        if isinstance(values, Mapping):
+            yield values
+            yield from (part for part in values.values() if isinstance(part, Mapping))

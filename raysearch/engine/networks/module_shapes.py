@@ -1,8 +1,8 @@
-"""What the modules of a network on tensors are given and put out: seen once, on a few rows alike,
-before anything is patched there.
+"""Shapes of the inputs and outputs of every module of a network on tensors, observed once on a few
+equal rows.
 
-Invariants: an activation can be patched where its first dimension is the row, whatever the number
-of rows; the network is as it was.
+Invariants: an activation can be patched if its first dimension is the row for any number of rows;
+the network is left unchanged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,33 +16,33 @@ from torch import Tensor, nn
 from raysearch.engine.networks.hooks import HookSide, ModuleCall, output_activation
 
 ROWS = 2, 3
-"""How many rows alike are run: a dimension that is as long as both is the row."""
+"""Numbers of equal rows that are run: the dimension that changes with them is the row."""
 
 Key = tuple[int, HookSide]
-"""A module, by its id, and its side."""
+"""The id of a module, and its side."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationShape:
-    """An activation of all runs of a module: how many tokens they have together, how wide they are.
-    `wrong`: why it cannot be patched."""
+    """Number of tokens over all runs of a module, and their width. `wrong`: why the activation
+    cannot be patched."""
 
     tokens: int
     width: int
     wrong: str | None = None
 
 
-def seen_of(
+def activation_shapes_of(
     modules: Sequence[nn.Module], run: Callable[[int], Any]
 ) -> Mapping[Key, ActivationShape]:
-    """What each of `modules` that runs is given and puts out, as `run(rows)` runs the network on so
-    many rows.
+    """Observes the inputs and outputs of each of `modules` while `run(rows)` runs the network on
+    that many rows.
 
-    Where the network takes no more than one row at a time, one row is looked at.
+    If the network takes only one row at a time, one row is observed.
     """
     try:
         trials = [(rows, _activations(modules, partial(run, rows))) for rows in ROWS]
-    except Exception:  # noqa: BLE001  the call is all the user's module: it may take rows one at a time, which is no fault
+    except Exception:  # noqa: BLE001  the module may take single rows only
         trials = [(1, _activations(modules, partial(run, 1)))]
     return {
         key: _seen([(rows, found.get(key, [])) for rows, found in trials]) for key in trials[0][1]
@@ -50,8 +50,8 @@ def seen_of(
 
 
 def patchable(module: nn.Module, seen: Mapping[Key, ActivationShape]) -> list[str]:
-    """The outputs of its modules that can be patched, as a job names them, in the order of the
-    modules."""
+    """Returns the names of the module outputs that can be patched, as a job names them, in module
+    order."""
     return [
         f"{name}.output"
         for name, one in module.named_modules()
@@ -80,7 +80,7 @@ def _activations(modules: Sequence[nn.Module], run: Callable[[], Any]) -> dict[K
 
 
 def _seen(trials: Sequence[tuple[int, Sequence[Any]]]) -> ActivationShape:
-    """Of the activations of one module and side: in each trial one for each of its runs."""
+    """Combines the activations of one module and side: for each trial, one for each run."""
     wrong = next(
         (w for rows, runs in trials for w in (_wrong(rows, run) for run in runs) if w), None
     )
@@ -100,12 +100,18 @@ def _seen(trials: Sequence[tuple[int, Sequence[Any]]]) -> ActivationShape:
 
 def _wrong(rows: int, activation: Any) -> str | None:
     if not isinstance(activation, Tensor):
-        return f"its activation is {type(activation).__name__}, not a tensor (row, width) or (row, token, width)"
+        return (
+            f"its activation is {type(activation).__name__}, not a tensor (row, width) or "
+            f"(row, token, width)"
+        )
     shape = tuple(activation.shape)
     if activation.ndim not in (2, 3):
         return f"its activation is {shape}, not (row, width) or (row, token, width)"
     if shape[0] != rows:
-        return f"its activation is {shape} on {rows} row{'s' * (rows > 1)}: the row is not its first dimension (batch_first)"
+        return (
+            f"its activation is {shape} on {rows} row{'s' * (rows > 1)}: the row is not its first "
+            f"dimension (batch_first)"
+        )
     return (
         None
         if activation.is_floating_point()

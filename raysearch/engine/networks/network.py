@@ -1,18 +1,19 @@
-"""Networks as the engine sees them: blocks in the order in which they run, rows in, logits at the
+"""Networks as the rest of the engine uses them: blocks that run in order, inputs in, logits at the
 answer out.
 
-A network takes rows of one *company* at a time: inputs that can travel in one batch without
-changing each other. What it is given is either token ids (`LanguageModel`) or a tensor
-(`tensors.TensorNetwork`); a `LoadedNetwork` says which, and how pairs become it.
+An input is either token ids (`LanguageModel`) or a tensor (`tensor_network.TensorNetwork`). One
+forward pass takes inputs of one *batch key*: inputs that do not change each other's results when
+they share a batch. A `LoadedNetwork` opens the network and the encoder that turns pairs into its
+inputs.
 
-Invariants: the company of an input, and where its tokens stand in a batch, depend on the input
-alone; padding stands left, is masked, and does not move the position ids.
+Invariants: the batch key of an input, and the place of its tokens in a batch, depend on that input
+alone; padding is on the left, is masked, and does not move position ids.
 """
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,27 +24,29 @@ from raysearch.causal import Pair
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.events import (
     ModelInput as ModelInput,
-)  # here too: it is what a network is given
+)  # re-exported: the input of a network
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.hooks import HookSide
-from raysearch.engine.networks.length_boundaries import Stretch, named_lengths, told_by
+from raysearch.engine.networks.length_boundaries import Stretch, config_values, named_lengths
 
 WIDTH_STEP = 4
-"""Rows of tokens are padded to a multiple of this: few shapes, at most three tokens of padding."""
+"""Batches of tokens are padded to a multiple of this many tokens: few distinct shapes, at most
+three tokens of padding."""
 
 EXAMPLE = 3
-"""Tokens of the example: several, so that a module that sees other than one vector for each is seen
-to."""
+"""Tokens in the example input. Several, so that a module that does not produce one vector for each
+token is noticed."""
 
 Item = TypeVar("Item")
 
 
 def tokens_of(given: ModelInput) -> int:
-    """How many tokens there are in it; a tensor counts as one."""
+    """Returns the number of tokens of an input; a tensor counts as one."""
     return len(given) if isinstance(given, tuple) else 1
 
 
+@runtime_checkable
 class Network(Protocol):
     """A model with blocks."""
 
@@ -52,12 +55,12 @@ class Network(Protocol):
 
     @property
     def name(self) -> str:
-        """How it is called in an error."""
+        """The name of the model in error messages."""
         ...
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """In the order in which they run."""
+        """The blocks in the order in which they run."""
         ...
 
     @property
@@ -65,75 +68,77 @@ class Network(Protocol):
 
     @property
     def width(self) -> int:
-        """Of the residual; 0 where blocks may differ."""
+        """The width of the residual stream; 0 where blocks may differ."""
         ...
 
     @property
     def heads(self) -> int:
-        """Attention heads of a layer, 0 where there is no attention."""
+        """The number of attention heads of a layer; 0 without attention."""
         ...
 
     @property
     def flat(self) -> bool:
-        """Whether an activation may be (row, width): the network has no tokens, or takes them one
+        """True if an activation may be (row, width): the network has no tokens, or takes one token
         at a time."""
         ...
 
-    def company(self, given: ModelInput) -> Hashable:
-        """Equal for inputs that can travel in one batch."""
+    def batch_key(self, given: ModelInput) -> Hashable:
+        """Returns a key that is equal for inputs that may share a batch."""
         ...
 
     def pad(self, given: ModelInput) -> int:
-        """Where the first token of `given` stands in a batch."""
+        """Returns the column of the batch in which the first token of `given` stands."""
         ...
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
-        """How often `module` runs in a forward pass on a batch of the company of `given`."""
+        """Returns how many times `module` runs in one forward pass on a batch with the batch key of
+        `given`."""
         ...
 
     def tokens_at(self, module: nn.Module, side: HookSide, given: ModelInput) -> int | None:
-        """How many tokens the activation there has on `given`; None where it has those of the
-        input."""
+        """Returns the number of tokens of that activation on `given`; None if it has one for each
+        input token."""
         ...
 
     def check_patchable(self, component: str, module: nn.Module, side: HookSide) -> None:
-        """Raises: ModelError, in one line, for a module that never runs, or whose activation is of
-        no shape that can be patched."""
+        """Raises: ModelError for a module that never runs, or whose activation has a shape that
+        cannot be patched."""
         ...
 
     def without_layers(self, component: str) -> str:
-        """Why there is no `component`, which is of a layer, in a network without blocks, and what
-        can be named instead."""
+        """Returns an error text: why a network without blocks lacks the layer component
+        `component`, and what can be named instead."""
         ...
 
     def paths(self) -> Sequence[str]:
-        """Components that are modules' paths, such as a job may name, for errors."""
+        """Module paths that a job may name as components, for error messages."""
         ...
 
     def example(self) -> ModelInput:
-        """Some input, to look at shapes."""
+        """Returns an input that shows the shapes of activations."""
         ...
 
     def plain(self, given: ModelInput, whole: bool = False) -> Float[Tensor, "answer"]:
-        """The logits (float32) at the answer: one plain forward pass, nothing padded, nothing
-        masked.
+        """Computes the logits (float32) at the answer in one forward pass at batch size one,
+        without padding or mask.
 
-        `whole`: what comes after the blocks is run at every token too, for those who hook it.
+        `whole`: run the modules after the blocks on every token, for callers that hook them.
         """
         ...
 
     def batch(self, givens: Sequence[ModelInput]) -> Float[Tensor, "row answer"]:
-        """The logits (float32) at the answer of every row, in one forward pass. All are of one
-        company."""
+        """Computes the logits (float32) at the answer of every row in one forward pass. All inputs
+        have one batch key."""
         ...
 
 
+@runtime_checkable
 class LoadedNetwork(Protocol):
-    """A model that was read, of whatever world: texts or tensors."""
+    """A model in memory, either of texts or of tensors."""
 
     @property
     def digest(self) -> str:
-        """Of the weights and of what else says what is computed."""
+        """Digest of the weights and of everything else that determines the outputs."""
         ...
 
     @property
@@ -141,28 +146,30 @@ class LoadedNetwork(Protocol):
 
     @property
     def commit(self) -> str | None:
-        """Of the hub's repository that it was read from; None where it is from nowhere such."""
+        """Commit hash of the Hugging Face repository; None for other sources."""
         ...
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """What lies with the model and is left out of it, a line for each, to be said."""
+        """One line for each file that lies with the model and is not loaded, to be reported to the
+        user."""
         ...
 
     def open(self, pairs: Sequence[Pair]) -> tuple[Network, "Encoder"]:
-        """The network, and how pairs such as these become what it is given. Raises: ModelError,
+        """Returns the network and the encoder of pairs such as these. Raises: ModelError,
         PairsError."""
         ...
 
     def reinitialised(self, seed: int = 0) -> "LoadedNetwork":
-        """The same architecture with new random weights, as training would begin with them: a
-        control."""
+        """Returns the same architecture with new random weights, as before training: the control
+        `random_model`."""
         ...
 
 
+@runtime_checkable
 class Encoder(Protocol):
-    """Pairs as the network sees them, with `positions` (and "last") and the counterfactuals of
-    `variables`."""
+    """Turns pairs into inputs of the network, with `positions` (and "last") and the counterfactuals
+    of `variables`."""
 
     def __call__(
         self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
@@ -170,7 +177,7 @@ class Encoder(Protocol):
 
 
 class LanguageModel:
-    """A decoder-only language model of transformers; the answer is the token after the last."""
+    """A decoder-only language model of transformers. The answer is the token after the last one."""
 
     flat = False
 
@@ -180,9 +187,9 @@ class LanguageModel:
         config = model.config.get_text_config()
         self.width = int(config.hidden_size)
         self.heads = int(getattr(config, "num_attention_heads", None) or 0)
-        told = told_by(config)
-        self.lengths = named_lengths(told)
-        self._stretch = Stretch(model, told)
+        values = config_values(config)
+        self.lengths = named_lengths(values)
+        self._stretch = Stretch(model, values)
 
     @property
     def module(self) -> nn.Module:
@@ -202,30 +209,30 @@ class LanguageModel:
 
     @cached_property
     def can_replay(self) -> bool:
-        """Whether the model takes a cache and says which logits to compute: without these there is
-        nothing to replay on."""
+        """True if the model takes a cache and an argument that says which logits to compute. Suffix
+        replay needs both."""
         return all(
             self._takes(name)
             for name in ("past_key_values", "use_cache", "logits_to_keep", "position_ids")
         )
 
-    def company(self, given: ModelInput) -> Hashable:
+    def batch_key(self, given: ModelInput) -> Hashable:
         length = len(_ids(given))
         return width_of(length), self._stretch.regime(length)
 
-    def alike(self, one: ModelInput, other: ModelInput) -> bool:
-        """Whether what they begin with alike has the same activations in both."""
+    def share_activations(self, one: ModelInput, other: ModelInput) -> bool:
+        """True if a common prefix of the two inputs has the same activations in both."""
         return self._stretch.regime(len(_ids(one))) == self._stretch.regime(len(_ids(other)))
 
-    def run(self, **arguments: object) -> Tensor:
-        """The model's own logits for its own arguments, whatever it ran before."""
+    def run(self, **arguments: object) -> Float[Tensor, "row token vocab"]:
+        """Calls the model with its own arguments and returns its logits, whatever ran before."""
         self.forget()
         logits: Tensor = self.model(**arguments).logits
         return logits
 
     def forget(self) -> None:
-        """Takes back what a run has left in the model: its outputs depend on what it is given, not
-        on what it was given before."""
+        """Resets the state that a run leaves in the model, so that outputs depend on the current
+        input alone."""
         self._stretch.forget()
 
     def pad(self, given: ModelInput) -> int:
@@ -239,7 +246,7 @@ class LanguageModel:
         return None
 
     def check_patchable(self, component: str, module: nn.Module, side: HookSide) -> None:
-        """Nothing is known before it is hooked."""
+        """Does nothing: a language model is checked when its modules are hooked."""
 
     def without_layers(self, component: str) -> str:
         raise AssertionError("a language model has blocks")
@@ -256,7 +263,7 @@ class LanguageModel:
         return self.some(EXAMPLE)
 
     def some(self, tokens: int) -> Ids:
-        """An input of so many tokens, or as many as it takes, as different as they can be."""
+        """Returns an input of `tokens` distinct tokens, or of as many as the model takes."""
         config = self.model.config.get_text_config()
         most = getattr(config, "max_position_embeddings", None)
         return tuple(token % config.vocab_size for token in range(min(tokens, most or tokens)))
@@ -264,11 +271,11 @@ class LanguageModel:
     def copies(
         self, given: ModelInput, rows: int, whole: bool = False
     ) -> Float[Tensor, "row vocab"]:
-        """As `plain`, on `rows` copies of `given` at once."""
+        """Runs `rows` copies of `given` in one batch; otherwise like `plain`."""
         options: dict[str, object] = {"use_cache": False} if self._takes("use_cache") else {}
         if not whole and self._takes("logits_to_keep"):
             options["logits_to_keep"] = (
-                1  # the head at all of 12 tokens takes as long as the blocks of SmolLM2-135M
+                1  # the head at 12 tokens takes as long as the blocks of SmolLM2-135M
             )
         ids = torch.tensor([_ids(given)] * rows, device=self.device)
         return self.run(input_ids=ids, **options)[:, -1].float()
@@ -279,9 +286,9 @@ class LanguageModel:
     def resumed(
         self, layer: int, residual: Float[Tensor, "token d_model"]
     ) -> Callable[[ModelInput], Float[Tensor, "vocab"]]:
-        """As `plain`, of an input whose `residual` after block `layer` is known: the blocks up to
-        there are not run."""
-        tuples = self.tuples  # found out by a run, which no hook of the other should see
+        """Returns a function like `plain` that skips the blocks up to `layer`, for inputs whose
+        `residual` after that block is known."""
+        tuples = self.tuples  # needs a run, which must come before hooks are registered
 
         def run(given: ModelInput) -> Float[Tensor, "vocab"]:
             with stubbed(
@@ -296,25 +303,27 @@ class LanguageModel:
 
     @cached_property
     def tuples(self) -> bool:
-        """Whether the blocks return tuples that begin with their residual, as some do in
-        transformers < 5."""
-        said: list[bool] = []
+        """True if blocks return tuples that start with the residual, as some do in transformers <
+        5."""
+        found: list[bool] = []
         handle = self.layers[0].register_forward_hook(
-            lambda _m, _i, out: said.append(isinstance(out, tuple))
+            lambda _m, _i, out: found.append(isinstance(out, tuple))
         )
         try:
             self.plain((0,))
         finally:
             handle.remove()
-        return said[0]
+        return found[0]
 
     def batch(
         self, givens: Sequence[ModelInput], cache: Cache | None = None
     ) -> Float[Tensor, "row vocab"]:
-        """Keys and values are left in `cache`, if there is one."""
+        """Computes logits of padded rows; keys and values are written to `cache`, if given."""
         rows = [_ids(given) for given in givens]
         width = width_of(len(rows[0]))
-        assert len({self.company(row) for row in rows}) == 1, "rows of one batch are of one company"
+        assert len({self.batch_key(row) for row in rows}) == 1, (
+            "rows of one batch are of one company"
+        )
         pads = [width - len(row) for row in rows]
         ids = [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]
         mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
@@ -331,7 +340,8 @@ class LanguageModel:
         return self.run(input_ids=torch.tensor(ids, device=self.device), **options)[:, -1].float()
 
     def _takes(self, argument: str) -> bool:
-        """By the signature of its forward; a TypeError may come from anywhere below."""
+        """True if the signature of `forward` has the argument. A TypeError of a trial call could
+        come from any code below."""
         return argument in self._arguments
 
     @cached_property
@@ -340,18 +350,19 @@ class LanguageModel:
 
 
 def width_of(length: int) -> int:
-    """The padded width of a row of `length` tokens."""
+    """Returns the padded width of a row of `length` tokens."""
     return -(-length // WIDTH_STEP) * WIDTH_STEP
 
 
 def batches(
-    items: Sequence[Item], company: Callable[[Item], Hashable], rows: int
+    items: Sequence[Item], batch_key: Callable[[Item], Hashable], rows: int
 ) -> Iterator[list[Item]]:
-    """`items` in batches of one company and at most `rows`, in their order within each."""
-    by_company: dict[Hashable, list[Item]] = {}
+    """Yields `items` in batches of one batch key and at most `rows` items, in their order within
+    each batch."""
+    by_batch_key: dict[Hashable, list[Item]] = {}
     for item in items:
-        by_company.setdefault(company(item), []).append(item)
-    for group in by_company.values():
+        by_batch_key.setdefault(batch_key(item), []).append(item)
+    for group in by_batch_key.values():
         for start in range(0, len(group), rows):
             yield group[start : start + rows]
 

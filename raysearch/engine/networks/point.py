@@ -1,4 +1,4 @@
-"""A point: one component of one layer of a network."""
+"""Points: one component of one layer of a network."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from raysearch.core.hypothesis import layer_of
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An activation of the network at all its tokens: a component of a layer (None, for one that
-    the network has once)."""
+    """An activation of the network at all its tokens: a component of a layer. Layer None: the
+    network has the component once."""
 
     layer: int | None
     component: str

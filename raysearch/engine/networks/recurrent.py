@@ -1,8 +1,8 @@
-"""Recurrent networks run step by step: a layer at a time step is one run of one module, so that
-hooks see it.
+"""Recurrent networks run step by step: one layer at one time step is one run of one module, so that
+hooks can act on it.
 
-Invariants: the steps give what the network's own forward gives, with its own weights; the network
-is as it was afterwards.
+Invariants: the steps give the outputs of the network's own forward pass, with its own weights; the
+network is left unchanged.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +17,19 @@ from raysearch.errors import ModelError
 
 
 class Step(nn.Module):
-    """One layer of a recurrent network at one time step: (input, state) to the new state, its
-    hidden vector first."""
+    """One layer of a recurrent network at one time step: takes (input, state) and returns the new
+    state, hidden vector first."""
 
     def __init__(self, network: nn.RNNBase, layer: int) -> None:
         super().__init__()
-        self.__dict__["_network"] = network  # not as a child: its weights stay where they are
+        self.__dict__["_network"] = (
+            network  # not registered as a child: its weights stay where they are
+        )
         self._layer = layer
 
     def forward(
         self, given: Float[Tensor, "row width"], *state: Float[Tensor, "row hidden"]
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Float[Tensor, "row hidden"], ...]:
         network = self.__dict__["_network"]
         weights = [
             getattr(network, f"{name}_l{self._layer}")
@@ -46,17 +48,20 @@ _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def unsteppable(network: nn.RNNBase) -> str:
-    """Why its layers cannot be run step by step: it runs backwards too, or projects its hidden
-    state. "" where they can be."""
+    """Returns why the layers cannot be run step by step (bidirectional, or a projected hidden
+    state), or "" if they can."""
     if not (network.bidirectional or network.proj_size):
         return ""
     what = "bidirectional" if network.bidirectional else "with a projection (proj_size)"
-    return f"its {type(network).__name__} is {what}, and one of one direction without a projection alone is run step by step"
+    return (
+        f"its {type(network).__name__} is {what}, and one of one direction without a projection "
+        f"alone is run step by step"
+    )
 
 
 def steps_of(network: nn.RNNBase) -> list[Step]:
-    """One for each layer. Raises: ModelError for a network that runs backwards too, or projects its
-    hidden state."""
+    """Returns one step for each layer. Raises: ModelError for a network that is bidirectional or
+    projects its hidden state."""
     if reason := unsteppable(network):
         raise ModelError(reason)
     return [Step(network, layer) for layer in range(network.num_layers)]
@@ -64,11 +69,11 @@ def steps_of(network: nn.RNNBase) -> list[Step]:
 
 @contextmanager
 def stepwise(network: nn.RNNBase | None, steps: Sequence[Step]) -> Iterator[None]:
-    """Within, the recurrent network is run by its steps."""
+    """Runs the recurrent network by its steps while the context is open."""
     if network is None:
         yield
         return
-    # On the instance, so that hooks on the network itself, ours and others', go on to work.
+    # Set on the instance, so that all hooks on the network itself still work.
     network.__dict__["forward"] = _unrolled(network, steps)
     try:
         yield
@@ -77,8 +82,8 @@ def stepwise(network: nn.RNNBase | None, steps: Sequence[Step]) -> Iterator[None
 
 
 def _unrolled(network: nn.RNNBase, steps: Sequence[Step]) -> Callable[..., Any]:
-    """What the network's own forward gives: all hidden states of the last layer, and the last
-    states of all layers."""
+    """Returns a forward function with the outputs of the network's own: the hidden states of the
+    last layer, and the last states of all layers."""
 
     def forward(given: Tensor, state: Any = None) -> Any:
         if not isinstance(given, Tensor) or given.ndim != 3:
@@ -104,7 +109,7 @@ def _unrolled(network: nn.RNNBase, steps: Sequence[Step]) -> Callable[..., Any]:
 
 
 def _first_states(network: nn.RNNBase, state: Any, times: Tensor) -> list[tuple[Tensor, ...]]:
-    """Of each layer; zero where none is given."""
+    """Returns the initial state of each layer; zero if none is given."""
     parts = 2 if isinstance(network, nn.LSTM) else 1
     if state is None:
         zero = times.new_zeros(times.shape[1], network.hidden_size)

@@ -1,23 +1,21 @@
 """Networks on tensors: an MLP, a vision transformer, a recurrent network; any module that takes one
-tensor and puts out class logits.
+tensor and returns class logits.
 
-    TensorNetwork(model, example)                   the blocks are looked for: the layers of a GRU or LSTM, its cells, or the module list
-    TensorNetwork(model, example, blocks="net")     they are the children of that module
+    TensorNetwork(model, example)                  finds them: layers of a GRU or LSTM, cells
+    TensorNetwork(model, example, blocks="net")    takes the children of that module
 
-Where no blocks are found there are none: no layers, and what is patched is named by the path of its
-module.
+If no blocks are found there are no layers, and components are named by the paths of their modules.
 
-An activation (row, width) has no tokens: its vector is token 0. In a recurrent network the time
-steps are the tokens: each layer is run as its own step (`recurrent.Step`), once for every time
-step, so that what is patched at one step is felt by those after it. The "residual" is the hidden
-state that a step puts out, the "block_input" what the step is given. The tokens of a module that
-runs several times (a cell in a loop, a block that is used again) are those of its runs, one run
-after the other; how often it runs is counted in one pass for each shape of input. "last" is the
-last token of the activation that is patched, which may have others than the blocks have (a vector
-that was pooled has one).
+An activation (row, width) has no tokens: its vector is token 0. In a recurrent network the tokens
+are time steps: each layer runs as its own step (`recurrent.Step`), once for each time step, so that
+a patch at one step affects the later ones. "residual" is the hidden state that a step returns,
+"block_input" the input of the step. The tokens of a module that runs several times (a cell in a
+loop, a shared block) are those of its runs, one run after the other; one pass for each input shape
+counts the runs. "last" is the last token of the patched activation, whose number of tokens may
+differ from that of the blocks (a pooled vector has one).
 
-Invariants: rows of one company have one shape; the model is as it was afterwards; a recurrent
-network's steps share its weights.
+Invariants: rows with one batch key have one shape; the model is left unchanged; the steps of a
+recurrent network share its weights.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -26,14 +24,19 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from raysearch.causal import Stimulus
 from raysearch.core.events import ModelInput
 from raysearch.engine.networks.blocks import module_at
 from raysearch.engine.networks.hooks import HookSide
-from raysearch.engine.networks.module_shapes import ActivationShape, Key, patchable, seen_of
+from raysearch.engine.networks.module_shapes import (
+    ActivationShape,
+    Key,
+    activation_shapes_of,
+    patchable,
+)
 from raysearch.engine.networks.recurrent import steps_of, stepwise, unsteppable
 from raysearch.errors import ModelError
 
@@ -47,25 +50,28 @@ BLOCKS = (
     "h",
     "transformer.h",
 )
-"""Where the blocks are looked for, before the only list of modules that there is."""
+"""Paths of block lists, tried before the only list of modules that the network has."""
 
 
 class TensorNetwork:
-    """`module` on inputs such as `example` (a tensor without a row dimension). The answer is one of
-    its classes.
+    """Wraps `module` for inputs like `example` (a tensor without a row dimension). The answer is
+    one of its classes.
 
     `blocks`: the dotted path of the module whose children are the layers (a ModuleList or
-    Sequential), or that is a GRU or LSTM, or a cell of one. Numbers that are not whole come in the
-    dtype of the module's own. `without_blocks`: why none were found, where none were.
+    Sequential), or of a GRU, LSTM or cell. Floating inputs are converted to the module's dtype.
+    `without_blocks`: why no blocks were found, if so.
 
-    Raises: ModelError where there are no blocks at that path.
+    Raises: ModelError if there are no blocks at that path.
     """
 
     flat = True
     width = 0
 
     def __init__(
-        self, module: nn.Module, example: Tensor | Stimulus, blocks: str | None = None
+        self,
+        module: nn.Module,
+        example: Shaped[Tensor, "..."] | Stimulus,
+        blocks: str | None = None,
     ) -> None:
         self.module = module
         self._example = example if isinstance(example, Stimulus) else Stimulus.of(example)
@@ -76,7 +82,7 @@ class TensorNetwork:
             found if isinstance(found, list) else list(found.children())
         )
         self._firings: dict[Hashable, Mapping[int, int]] = {}
-        self._seen: dict[Hashable, Mapping[Key, ActivationShape]] = {}
+        self._shapes: dict[Hashable, Mapping[Key, ActivationShape]] = {}
         own = next(chain(module.parameters(), module.buffers()), torch.empty(0))
         self._device = own.device
         self._dtype = own.dtype if own.is_floating_point() else torch.float32
@@ -91,50 +97,54 @@ class TensorNetwork:
     def device(self) -> torch.device:
         return self._device
 
-    def company(self, given: ModelInput) -> Hashable:
+    def batch_key(self, given: ModelInput) -> Hashable:
         return _stimulus(given).dtype, _stimulus(given).shape
 
     def pad(self, given: ModelInput) -> int:
         return 0
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
-        """As counted in one pass; 1 for a module that does not run at all, so that a hook on it is
-        an error."""
-        company = self.company(given)
-        if company not in self._firings:
-            self._firings[company] = self._counted(given)
-        return max(1, self._firings[company].get(id(module), 0))
+        """Counts the runs of a module in one pass; 1 for a module that never runs, so that a hook
+        on it raises an error."""
+        batch_key = self.batch_key(given)
+        if batch_key not in self._firings:
+            self._firings[batch_key] = self._counted(given)
+        return max(1, self._firings[batch_key].get(id(module), 0))
 
-    def seen(self, given: ModelInput) -> Mapping[Key, ActivationShape]:
-        """What each module that runs is given and puts out, on inputs of the company of `given`."""
-        company = self.company(given)
-        if company not in self._seen:
-            self._seen[company] = seen_of(self._modules, lambda rows: self.batch([given] * rows))
-        return self._seen[company]
+    def shapes(self, given: ModelInput) -> Mapping[Key, ActivationShape]:
+        """Returns the input and output shapes of every module that runs, for the batch key of
+        `given`."""
+        batch_key = self.batch_key(given)
+        if batch_key not in self._shapes:
+            self._shapes[batch_key] = activation_shapes_of(
+                self._modules, lambda rows: self.batch([given] * rows)
+            )
+        return self._shapes[batch_key]
 
     def tokens_at(self, module: nn.Module, side: HookSide, given: ModelInput) -> int | None:
-        """How many tokens the activation there has on `given`; None where it cannot be looked at."""
-        found = self.seen(given).get((id(module), side))
+        """Returns the number of tokens of that activation on `given`; None if it cannot be
+        observed."""
+        found = self.shapes(given).get((id(module), side))
         return None if found is None or found.wrong is not None else found.tokens
 
     def tokens(self, given: ModelInput) -> int:
-        """How many the first layer has: time steps, patches; 1 where there are none. Without
-        layers, the most that a module puts out."""
+        """Returns the number of tokens of the first layer (time steps, patches; 1 without any).
+        Without layers: the most that a module returns."""
         first = self.tokens_at(self.blocks[0], "output", given) if self.blocks else None
         return self.most_tokens(given) if first is None else first
 
     def most_tokens(self, given: ModelInput) -> int:
-        """Of all modules' outputs."""
-        found = self.seen(given)
+        """Returns the largest number of tokens in the output of a module."""
+        found = self.shapes(given)
         return (
             max((one.tokens for (_, side), one in found.items() if side == "output"), default=0)
             or 1
         )
 
     def check_patchable(self, component: str, module: nn.Module, side: HookSide) -> None:
-        """Raises: ModelError as it is told by a few rows such as the example, with the modules that
-        can be named instead."""
-        found = self.seen(self._example).get((id(module), side))
+        """Raises: ModelError, found by running a few rows like the example, which names modules
+        that can be patched instead."""
+        found = self.shapes(self._example).get((id(module), side))
         wrong = "it never runs in a forward pass" if found is None else found.wrong
         if wrong is not None:
             raise ModelError(
@@ -150,17 +160,20 @@ class TensorNetwork:
         return f"{self.name} has {which}: {self.without_blocks}; {self._instead()}"
 
     def paths(self) -> Sequence[str]:
-        return patchable(self.module, self.seen(self._example))
+        return patchable(self.module, self.shapes(self._example))
 
     def _instead(self) -> str:
         named = self.paths()
         if not named:
-            return "none of its modules puts out what can be patched: give it one that puts out (row, width) or (row, token, width)"
+            return (
+                "none of its modules puts out what can be patched: give it one that puts out "
+                "(row, width) or (row, token, width)"
+            )
         return f"name a module by its path: {', '.join(named[:12])}{', ...' * (len(named) > 12)}"
 
     @property
     def classes(self) -> int:
-        """How many the answer is one of."""
+        """The number of classes."""
         with torch.inference_mode():
             return len(self.plain(self._example))
 
@@ -188,11 +201,11 @@ class TensorNetwork:
 
     @property
     def _modules(self) -> Sequence[nn.Module]:
-        """All of them, and the steps that are run in the place of a recurrent network."""
+        """All modules, and the steps that replace a recurrent network."""
         return list(dict.fromkeys(chain(self.module.modules(), self._steps)))
 
     def _counted(self, given: ModelInput) -> Mapping[int, int]:
-        """By the id of a module, how often it runs."""
+        """Returns the number of runs by the id of a module."""
         counts: dict[int, int] = {}
 
         def count(module: nn.Module, _inputs: Any) -> None:
@@ -209,15 +222,15 @@ class TensorNetwork:
 
 
 def _logits(out: Any) -> Any:
-    """What of a network's output is said to be its logits."""
+    """Returns the part of a network's output that holds the logits."""
     if isinstance(out, Mapping):
         return out.get("logits", out)
     return getattr(out, "logits", out[0] if isinstance(out, tuple | list) and out else out)
 
 
 def _blocks(module: nn.Module, path: str | None) -> tuple[nn.Module | list[nn.Module], str]:
-    """The module whose children are the blocks, or the recurrent network, or the blocks themselves;
-    of none, what there is instead."""
+    """Returns the module whose children are the blocks, the recurrent network, or the list of
+    blocks; and, without blocks, the reason."""
     if path is not None:
         found = module if path == "" else module_at(module, path)
         if isinstance(found, nn.RNNCellBase):
@@ -258,12 +271,12 @@ def _stimulus(given: ModelInput) -> Stimulus:
     return given
 
 
-def _tensor(given: ModelInput) -> Tensor:
+def _tensor(given: ModelInput) -> Shaped[Tensor, "..."]:
     return _read(_stimulus(given))
 
 
 @lru_cache(maxsize=65536)
-def _read(stimulus: Stimulus) -> Tensor:
-    """Its tensor, which nobody writes to."""
+def _read(stimulus: Stimulus) -> Shaped[Tensor, "..."]:
+    """Returns the tensor of a stimulus; callers must not write to it."""
     dtype = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}[stimulus.dtype]
     return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)

@@ -1,7 +1,7 @@
-"""From what a search asks, an intervention on a pair, to the row that the network runs.
+"""Builds the row that the network runs for an intervention on a pair.
 
-Invariants: all units of an intervention act at once, in the base's run; what can be known to be
-impossible is said before anything runs.
+Invariants: all units of an intervention act at once, in the base's run; impossible requests are
+refused before anything runs.
 """
 
 import random
@@ -24,26 +24,26 @@ MEAN_OF = 32
 """Inputs that a mean ablation takes the mean over, fewer where a run has fewer that fit."""
 
 TRIED = 6
-"""Pairs of which trial rows are made."""
+"""Number of pairs from which trial rows are made."""
 
 
 def build_row(
     pair: Encoded,
     intervention: Intervention,
-    taps: Components,
+    hook_points: Components,
     featurizers: Featurizers | None = None,
-    lender: Encoded | None = None,
+    other: Encoded | None = None,
     others: Sequence[Encoded] = (),
 ) -> Row:
-    """What to run for `intervention` on `pair`. `featurizers`: at hand, where it may be of
-    subspaces.
+    """Returns the row to run for `intervention` on `pair`. `featurizers`: needed for interventions
+    on subspaces.
 
-    `lender`: whose source lends in the place of the pair's own; the pair itself, as its own source,
-    where that is a self-swap. `others`: the pairs whose bases a mean or resample ablation takes
-    from.
+    `other`: the pair whose sources replace the pair's own; in a self-swap the base is its own
+    source. `others`: the pairs whose bases a mean or resample ablation takes from.
 
-    Raises: ModelError, PositionError, PairsError for a site or a source not there; JobError for
-    units that do not fit each other; NotYetError for what this version does not do.
+    Raises: ModelError, PositionError, PairsError for a site or a source that does not exist;
+    JobError for units that do not fit each other; NotYetError for what this version does not
+    support.
     """
     if intervention.kind not in KINDS:
         raise JobError(
@@ -56,9 +56,9 @@ def build_row(
             f"a {intervention.kind} ablation takes from other inputs, and there are none here; use "
             f"zero, or a search"
         )
-    lenders = _lenders(pair, intervention, lender)
+    inputs = _source_inputs(pair, intervention, other)
     patches = tuple(
-        _patch(pair, unit, intervention, taps, featurizers, lenders, others)
+        _patch(pair, unit, intervention, hook_points, featurizers, inputs, others)
         for unit in intervention.units
     )
     _check_apart(pair, patches)
@@ -67,19 +67,18 @@ def build_row(
 
 def trials(
     pairs: Sequence[Encoded],
-    taps: Components,
+    hook_points: Components,
     layers: int,
     components: Sequence[str],
     seed: int = 0,
     tried: int = TRIED,
 ) -> list[Row]:
-    """Rows to hold a fast path against the oracle on: on `tried` random pairs, each component at a
-    random position.
+    """Returns rows on which fast executors are compared with the oracle: on `tried` random pairs,
+    each component at a random position.
 
-    The residual in two random layers, where it can be patched, so that rows have company that joins
-    at another and not all are patched in the last; a random head of a per-head component; and all
-    of these at once, where answers have several tokens with an answer begun too. Of several sources
-    a random one lends.
+    The residual is patched in two random layers, if possible, so that rows of a batch enter at
+    different layers; a per-head component at a random head; and all of these at once, with an
+    answer begun if answers have several tokens. One of several sources is chosen at random.
     """
     rng = random.Random(f"{seed}.trials")
     rows: list[Row] = []
@@ -87,32 +86,36 @@ def trials(
         if not pair.sources:
             rows.append(Row(pair.base))
             continue
-        lender = (
+        source = (
             rng.choice(sorted(pair.sources)) if len(pair.sources) > 1 else next(iter(pair.sources))
         )
-        lent = pair.source_positions[lender]
+        source_tokens = pair.source_positions[source]
         position = rng.choice(
-            sorted(p for p, at in pair.base_positions.items() if len(lent.get(p, ())) == len(at))
+            sorted(
+                p
+                for p, at in pair.base_positions.items()
+                if len(source_tokens.get(p, ())) == len(at)
+            )
         )
         sites = [Site(at, "residual", position) for at in rng.sample(range(layers), min(2, layers))]
-        sites = sites if _has_residual(taps) else []
+        sites = sites if _has_residual(hook_points) else []
         for component in components:
-            found = taps.of(component)
+            found = hook_points.of(component)
             layer = rng.choice(list(found))
             head = rng.randrange(found[layer].heads) if found[layer].heads else None
             sites.append(
                 Site(
                     layer,
                     component,
-                    _had(taps, pair, lender, Point(layer, component), position),
+                    _position_at(hook_points, pair, source, Point(layer, component), position),
                     head,
                 )
             )
-        units = [Unit(site, source=lender) for site in dict.fromkeys(sites)]
-        asked = [Intervention((unit,)) for unit in units]
+        units = [Unit(site, source=source) for site in dict.fromkeys(sites)]
+        interventions = [Intervention((unit,)) for unit in units]
         rows += [
-            build_row(pair, intervention, taps)
-            for intervention in (*asked, Intervention(tuple(units)))
+            build_row(pair, intervention, hook_points)
+            for intervention in (*interventions, Intervention(tuple(units)))
         ]
         if pair.longest > 1:
             rows.append(
@@ -121,27 +124,29 @@ def trials(
     return rows
 
 
-def _has_residual(taps: Components) -> bool:
-    """A network on tensors may have blocks whose activations are of another shape, and be asked
-    about other modules alone."""
+def _has_residual(hook_points: Components) -> bool:
+    """Returns whether the residual can be patched: blocks of a network on tensors may have
+    activations of another shape."""
     try:
-        return bool(taps.of("residual"))
+        return bool(hook_points.of("residual"))
     except ModelError:
         return False
 
 
-def _had(taps: Components, pair: Encoded, lender: str, point: Point, position: str) -> str:
-    """`position`, or "last" where the activation at `point` is of fewer tokens."""
-    sides = (pair.base, pair.base_positions), (pair.sources[lender], pair.source_positions[lender])
-    lasts = [(taps.last(point, given), positions[position]) for given, positions in sides]
+def _position_at(
+    hook_points: Components, pair: Encoded, source: str, point: Point, position: str
+) -> str:
+    """Returns `position`, or "last" if the activation at `point` has fewer tokens."""
+    sides = (pair.base, pair.base_positions), (pair.sources[source], pair.source_positions[source])
+    lasts = [(hook_points.last(point, given), positions[position]) for given, positions in sides]
     return position if all(last is None or max(at) <= last for last, at in lasts) else LAST
 
 
 def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention) -> Encoded:
-    """A pair, chosen at random but once and for all, whose sources are others than those of `pair`
-    and fit in their place.
+    """Returns a pair, random but fixed, whose sources differ from those of `pair` and fit in their
+    place.
 
-    Raises: PairsError where there is none.
+    Raises: PairsError if there is none.
     """
     start = random.Random(f"{pair.index}.other_source").randrange(len(pairs))
     for other in (*pairs[start:], *pairs[:start]):
@@ -189,7 +194,7 @@ def ablation_sources(
 
 
 def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
-    """Whether its sources have as many tokens where units are lent."""
+    """Returns whether its sources have equally many tokens at the units' positions."""
     for unit in intervention.units:
         position = (unit.source_site or unit.site).position
         for name, at in pair.source_positions.items():
@@ -200,33 +205,33 @@ def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:
     return True
 
 
-def _lenders(
-    pair: Encoded, intervention: Intervention, lender: Encoded | None
+def _source_inputs(
+    pair: Encoded, intervention: Intervention, other: Encoded | None
 ) -> Mapping[str, tuple[ModelInput, Mapping[str, Ids]]]:
-    """By the name of a source, the input that lends and its positions."""
+    """Returns the input and the positions of each source, by name."""
     if intervention.control == "self_swap":
         return dict.fromkeys(pair.sources, (pair.base, pair.base_positions))
-    lent = pair if lender is None else lender
-    return {name: (lent.sources[name], lent.source_positions[name]) for name in pair.sources}
+    chosen = pair if other is None else other
+    return {name: (chosen.sources[name], chosen.source_positions[name]) for name in pair.sources}
 
 
 def _patch(
     pair: Encoded,
     unit: Unit,
     intervention: Intervention,
-    taps: Components,
+    hook_points: Components,
     featurizers: Featurizers | None,
-    lenders: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
+    inputs: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
     others: Sequence[Encoded],
 ) -> Patch:
-    point, features = _place(unit.site, unit, taps)
+    point, features = _place(unit.site, unit, hook_points)
     tokens = _tokens(
-        pair, pair.base_positions, unit.site.position, "base", taps.last(point, pair.base)
+        pair, pair.base_positions, unit.site.position, "base", hook_points.last(point, pair.base)
     )
     kind: Operation = KINDS[intervention.kind]()
     if featurizers is not None:
         kind = featurizers.kind_of(
-            intervention, unit, len(tokens) * _width(features, taps.at(point))
+            intervention, unit, len(tokens) * _width(features, hook_points.at(point))
         )
     elif unit.subspace.featurizer != "identity":
         raise JobError(
@@ -237,52 +242,58 @@ def _patch(
     if intervention.is_ablation:
         position, sources = unit.site.position, []
         for other in others:
-            last = taps.last(point, other.base)
+            last = hook_points.last(point, other.base)
             at = _tokens(other, other.base_positions, position, "base", last)
             sources.append(Source(Row(other.base), point, at, features))
         return Patch(point, tokens, tuple(sources), kind, features)
     name = _source(pair, unit)
-    lender = unit.source_site or unit.site
-    their_point, their_features = _place(lender, unit, taps)
+    source_site = unit.source_site or unit.site
+    their_point, their_features = _place(source_site, unit, hook_points)
     ours, theirs = (
-        _width(f, taps.at(p)) for p, f in ((point, features), (their_point, their_features))
+        _width(f, hook_points.at(p)) for p, f in ((point, features), (their_point, their_features))
     )
     if ours != theirs:
         raise JobError(
-            f"{unit.site.description} has {ours} features, {lender.description} {theirs}; take from a site "
-            f"of the same width"
+            f"{unit.site.description} has {ours} features, {source_site.description} {theirs}; take "
+            f"from a site of the same width"
         )
-    run, positions = lenders[name]
-    lent = _tokens(pair, positions, lender.position, name, taps.last(their_point, run))
-    if len(tokens) != len(lent):
+    run, positions = inputs[name]
+    source_tokens = _tokens(
+        pair, positions, source_site.position, name, hook_points.last(their_point, run)
+    )
+    if len(tokens) != len(source_tokens):
         raise PositionError(
             f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the "
-            f"base, {lender.position!r} has {len(lent)} "
+            f"base, {source_site.position!r} has {len(source_tokens)} "
             f"in {name}; a unit needs as many tokens in both"
         )
     return Patch(
-        point, tokens, (Source(Row(run), their_point, lent, their_features),), kind, features
+        point,
+        tokens,
+        (Source(Row(run), their_point, source_tokens, their_features),),
+        kind,
+        features,
     )
 
 
-def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndices]:
-    """Raises: ModelError for a component, layer or head not there; JobError for coordinates out of
-    range."""
+def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, FeatureIndices]:
+    """Returns the point and the features of a site. Raises: ModelError for a component, layer or
+    head that does not exist; JobError for coordinates out of range."""
     point = Point(site.layer, site.component)
-    tap = taps.at(point)
+    hook_point = hook_points.at(point)
     features: FeatureIndices = None
-    width = tap.width
+    width = hook_point.width
     if site.head is not None:
         if site.component not in PER_HEAD:
             raise JobError(
                 f"{site.component} has no heads; name a head of {', '.join(PER_HEAD)}, or none"
             )
-        if not 0 <= site.head < tap.heads:
+        if not 0 <= site.head < hook_point.heads:
             raise ModelError(
                 f"{site.head} is no head of {replace(site, head=None).description}; it has "
-                f"0..{tap.heads - 1}"
+                f"0..{hook_point.heads - 1}"
             )
-        width = tap.width // tap.heads
+        width = hook_point.width // hook_point.heads
         features = range(site.head * width, (site.head + 1) * width)
     chosen, count = unit.subspace.coordinates, unit.subspace.features
     if chosen is not None and unit.subspace.featurizer == "identity":
@@ -311,7 +322,8 @@ def _place(site: Site, unit: Unit, taps: Components) -> tuple[Point, FeatureIndi
 def _tokens(
     pair: Encoded, positions: Mapping[str, Ids], position: str, of: str, last: int | None
 ) -> Ids:
-    """`last`: of the activation, where it has other tokens than the input."""
+    """Returns the tokens of a position. `last`: last token of the activation, if its tokens differ
+    from the input's."""
     if position not in positions:
         raise PositionError(
             f"pair {pair.index}: the {of} has no position {position!r}; it has "
@@ -346,15 +358,15 @@ def _source(pair: Encoded, unit: Unit) -> str:
 
 
 def _check_apart(pair: Encoded, patches: Sequence[Patch]) -> None:
-    """Raises: PositionError where two units write one place, unless they write the same from the
-    same place."""
+    """Raises: PositionError if two units write to one place, unless they write the same value from
+    the same place."""
     for i, one in enumerate(patches):
         for other in patches[:i]:
             shared = set(one.tokens) & set(other.tokens) if one.point == other.point else set()
             if shared and _meet(one.features, other.features):
                 at = min(shared)
                 if one.kind.lent != "source" or any(
-                    _lent_at(one, t) != _lent_at(other, t) for t in shared
+                    _source_of_token(one, t) != _source_of_token(other, t) for t in shared
                 ):
                     where = "" if one.point.layer is None else f" in layer {one.point.layer}"
                     raise PositionError(
@@ -368,11 +380,11 @@ def _meet(one: FeatureIndices, other: FeatureIndices) -> bool:
     return one is None or other is None or not set(one).isdisjoint(other)
 
 
-def _lent_at(patch: Patch, token: int) -> tuple[object, ...]:
+def _source_of_token(patch: Patch, token: int) -> tuple[object, ...]:
     at = patch.tokens.index(token)
     sources = tuple((s.run, s.point, s.tokens[at], s.features) for s in patch.sources)
     return sources, patch.features, patch.kind
 
 
-def _width(features: FeatureIndices, tap: HookPoint) -> int:
-    return tap.width if features is None else len(features)
+def _width(features: FeatureIndices, hook_point: HookPoint) -> int:
+    return hook_point.width if features is None else len(features)

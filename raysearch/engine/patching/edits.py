@@ -1,15 +1,14 @@
-"""From rows to hooks: what all the rows of a batch have patched at one place, as one edit.
+"""From rows to hooks: all patches of a batch at one place as one edit.
 
-Invariants: patches of one row act in their order; each row is written at its own columns of the
-batch and nowhere else; patches alike (same point, kind, features, number of tokens) are computed as
-one.
+Invariants: patches of one row act in order; each row is written at its own columns of the batch
+only; equal patches (same point, kind, features, number of tokens) are computed together.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components, HookPoint
@@ -19,112 +18,131 @@ from raysearch.engine.patching.operations import Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import PositionError
 
-Look = Callable[[Source], Float[Tensor, "token width"]]
-"""The component that a source lends, at all tokens of its run."""
+ReadSource = Callable[[Source], Float[Tensor, "token width"]]
+"""Returns the component that a source refers to, at all tokens of its run."""
 
-Replacements = Sequence[Float[Tensor, "token feature"]]
-"""Of each row, what its only patch is lent, in the place of what its source has. Gradients may flow
-to it."""
+Replacements = Sequence[Float[Tensor, "_token _feature"]]
+"""For each row the activation for its only patch, instead of its source's. Gradients may flow to
+it."""
 
 
 @dataclass(slots=True)
 class Writes:
-    """Patches alike, to be done at once. `rows`, `columns`: where each token stands in the batch."""
+    """Equal patches, written together. `rows`, `columns`: the place of each token in the batch."""
 
     kind: Operation
     features: FeatureIndices
     tokens: int
     rows: list[int] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
-    lent: list[Tensor] = field(default_factory=list)
+    replacements: list[Float[Tensor, "_token _feature"]] = field(default_factory=list)
 
 
 def edits_of(
     rows: Sequence[Row],
     pads: Sequence[int],
-    taps: Components,
-    look: Look,
-    lent: Replacements | None = None,
+    hook_points: Components,
+    read_source: ReadSource,
+    replacements: Replacements | None = None,
 ) -> list[tuple[HookPoint, Edit]]:
-    """Of each module and side that is patched, the tap and the edit that does all that the rows
-    have patched there.
+    """Returns for each module and side that is patched its hook point and an edit that writes all
+    patches of the rows there.
 
-    `pads`: where the first token of each row stands.
+    `pads`: the column of each row's first token.
     """
-    places = _places(enumerate(rows), taps).values()
+    places = _by_module(enumerate(rows), hook_points).values()
     return [
-        (tap, _edit(_round_by_round(of_rows, pads, taps, look, lent))) for tap, of_rows in places
+        (hook_point, _edit(_round_by_round(of_rows, pads, hook_points, read_source, replacements)))
+        for hook_point, of_rows in places
     ]
 
 
 def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
-    """Does the writes one after the other, to a copy of the activation."""
+    """Writes to a copy of the activation, one after the other."""
     wheres = [(torch.tensor(w.rows), torch.tensor(w.columns)) for _, w in rounds]
     first_column = min(int(columns.min()) for _, columns in wheres)
     last_column = max(int(columns.max()) for _, columns in wheres)
 
-    def edit(activation: Tensor, moment: HookCall) -> Tensor | None:
-        end = moment.first + activation.shape[1]
-        if moment.last and last_column >= end:
+    def edit(
+        activation: Float[Tensor, "row token width"], hook_call: HookCall
+    ) -> Float[Tensor, "row token width"] | None:
+        end = hook_call.first + activation.shape[1]
+        if hook_call.last and last_column >= end:
             raise PositionError(
                 f"an activation of {end} tokens has no token {last_column} (from 0, padding "
                 f"counted); name one it has"
             )
-        if first_column >= end or last_column < moment.first:
+        if first_column >= end or last_column < hook_call.first:
             return None
         edited = activation.clone()
-        for (tap, writes), (rows, columns) in zip(rounds, wheres, strict=True):
-            _write(edited, tap, writes, rows, columns - moment.first)
+        for (hook_point, writes), (rows, columns) in zip(rounds, wheres, strict=True):
+            _write(edited, hook_point, writes, rows, columns - hook_call.first)
         return edited
 
     return edit
 
 
-def _write(edited: Tensor, tap: HookPoint, writes: Writes, rows: Tensor, columns: Tensor) -> None:
-    """Where only some of a unit's tokens are run now (a recurrent network's steps), each token is
-    an item of its own."""
+def _write(
+    edited: Float[Tensor, "row token width"],
+    hook_point: HookPoint,
+    writes: Writes,
+    rows: Int[Tensor, "written"],
+    columns: Int[Tensor, "written"],
+) -> None:
+    """Writes in place. If only some tokens of a unit run now (steps of a recurrent network), each
+    token is written by itself."""
     device, tokens = edited.device, writes.tokens
     now = (columns >= 0) & (columns < edited.shape[1])
-    lent = torch.stack(writes.lent).to(device=device, dtype=edited.dtype) if writes.lent else None
+    replacements = (
+        torch.stack(writes.replacements).to(device=device, dtype=edited.dtype)
+        if writes.replacements
+        else None
+    )
     if not bool(now.all()):
         rows, columns, tokens = rows[now], columns[now], 1
-        lent = None if lent is None else lent.flatten(0, 1)[now.to(device), None]
+        replacements = (
+            None if replacements is None else replacements.flatten(0, 1)[now.to(device), None]
+        )
         if not len(rows):
             return
     where = rows.to(device), columns.to(device)
-    vector = tap_columns(tap, writes.features)
+    vector = hook_columns(hook_point, writes.features)
     base = _items(edited[where], vector, tokens)
-    new = writes.kind.forward(base, lent).flatten(0, 1)
+    new = writes.kind.forward(base, replacements).flatten(0, 1)
     if vector is None:
         edited[where] = new
     else:
         edited[where[0][:, None], where[1][:, None], vector.to(device)] = new
 
 
-def tap_columns(tap: HookPoint, features: FeatureIndices) -> Tensor | None:
-    """Which columns of the module's activation these features of the component are. None: all."""
+def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Int[Tensor, "feature"] | None:
+    """Returns the columns of these features in the module's activation. None: all."""
     if features is None:
-        return tap.columns
+        return hook_point.columns
     chosen = torch.tensor(list(features))
-    return chosen if tap.columns is None else tap.columns[chosen]
+    return chosen if hook_point.columns is None else hook_point.columns[chosen]
 
 
-def lent_to(patch: Patch, look: Look) -> Tensor | None:
-    """Returns what replaces the activation, of shape (token, feature): that of the patch's source,
-    or the mean over several. None where nothing comes from a source.
+def replacement_of(patch: Patch, read_source: ReadSource) -> Float[Tensor, "token feature"] | None:
+    """Returns the activation that replaces the patched one, of shape (token, feature): that of the
+    patch's source, or the mean over several. None if nothing comes from a source.
 
-    Raises: PositionError where a source has fewer tokens than it should lend.
+    Raises: PositionError for a source with fewer tokens than needed.
     """
     if patch.kind.lent != "source":
         return None
     return (
-        torch.stack([_taken(source, look(source)) for source in patch.sources]).mean(0)
+        torch.stack([_source_tokens(source, read_source(source)) for source in patch.sources]).mean(
+            0
+        )
         if len(patch.sources) > 1
-        else _taken(patch.sources[0], look(patch.sources[0]))
+        else _source_tokens(patch.sources[0], read_source(patch.sources[0]))
     )
 
 
-def _taken(source: Source, seen: Float[Tensor, "token width"]) -> Float[Tensor, "token feature"]:
+def _source_tokens(
+    source: Source, seen: Float[Tensor, "token width"]
+) -> Float[Tensor, "chosen feature"]:
     if max(source.tokens) >= len(seen):
         raise PositionError(
             f"the source has {len(seen)} tokens; token {max(source.tokens)} (from 0) is to be "
@@ -135,7 +153,7 @@ def _taken(source: Source, seen: Float[Tensor, "token width"]) -> Float[Tensor, 
 
 
 def _items(
-    tokens: Float[Tensor, "flat width"], vector: Tensor | None, count: int
+    tokens: Float[Tensor, "flat width"], vector: Int[Tensor, "feature"] | None, count: int
 ) -> Float[Tensor, "item token feature"]:
     chosen = tokens if vector is None else tokens[:, vector.to(tokens.device)]
     return chosen.reshape(-1, count, chosen.shape[-1])
@@ -144,46 +162,51 @@ def _items(
 _Numbered = list[tuple[int, list[Patch]]]
 
 
-def _places(
-    rows: Iterable[tuple[int, Row]], taps: Components
+def _by_module(
+    rows: Iterable[tuple[int, Row]], hook_points: Components
 ) -> dict[tuple[int, HookSide], tuple[HookPoint, _Numbered]]:
-    """The rows that are patched at each place, with their patches there, in the order of the rows."""
+    """Returns for each module and side the rows that are patched there, in order, with their
+    patches."""
     places: dict[tuple[int, HookSide], tuple[HookPoint, _Numbered]] = {}
     for at, row in rows:
         own: dict[tuple[int, HookSide], list[Patch]] = {}
         for patch in row.patches:
-            tap = taps.at(patch.point)
-            place = id(tap.module), tap.side
+            hook_point = hook_points.at(patch.point)
+            place = id(hook_point.module), hook_point.side
             own.setdefault(place, []).append(patch)
-            places.setdefault(place, (tap, []))
+            places.setdefault(place, (hook_point, []))
         for place, patches in own.items():
             places[place][1].append((at, patches))
     return places
 
 
 def _round_by_round(
-    rows: _Numbered, pads: Sequence[int], taps: Components, look: Look, lent: Replacements | None
+    rows: _Numbered,
+    pads: Sequence[int],
+    hook_points: Components,
+    read_source: ReadSource,
+    replacements: Replacements | None,
 ) -> list[tuple[HookPoint, Writes]]:
-    """First the first patch of every row, then the second, ...; in each round, those alike
-    together."""
+    """Groups the first patches of all rows, then the second ones, and so on; in each round equal
+    patches together."""
     rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
     for at, patches in rows:
-        for turn, patch in enumerate(patches):
-            tap = taps.at(patch.point)
-            alike = turn, patch.point, patch.kind, patch.features, len(patch.tokens)
+        for order, patch in enumerate(patches):
+            hook_point = hook_points.at(patch.point)
+            alike = order, patch.point, patch.kind, patch.features, len(patch.tokens)
             _, writes = rounds.setdefault(
-                alike, (tap, Writes(patch.kind, patch.features, len(patch.tokens)))
+                alike, (hook_point, Writes(patch.kind, patch.features, len(patch.tokens)))
             )
             writes.rows += [at] * len(patch.tokens)
             writes.columns += [pads[at] + token for token in patch.tokens]
-            own = lent_to(patch, look) if lent is None else lent[at]
+            own = replacement_of(patch, read_source) if replacements is None else replacements[at]
             if own is not None:
-                writes.lent.append(own)
+                writes.replacements.append(own)
     return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]
 
 
 def sources_of(rows: Iterable[Row]) -> Mapping[Row, set[Point]]:
-    """The runs that the rows lend from, and the points at which."""
+    """Returns the source runs of the rows, and the points that are read from each."""
     wanted: dict[Row, set[Point]] = {}
     for row in rows:
         for patch in row.patches:

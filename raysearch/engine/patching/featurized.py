@@ -19,7 +19,7 @@ from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.patching.operations import KINDS, Featurized, Operation, Placebo
 from raysearch.errors import JobError, StoreError
 
-KEPT = 256
+CACHE_BYTES = 256
 """So many are kept ready, those used last."""
 
 PLAIN = (IDENTITY.name,)
@@ -82,7 +82,7 @@ class Featurizers:
     def _keep(self, digest: str, featurizer: Featurizer, least: int = 0) -> None:
         """Lets go of those used longest ago, but never of the `least` that a task has just brought."""
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
-        while len(self._ready) > max(KEPT, least):
+        while len(self._ready) > max(CACHE_BYTES, least):
             self._ready.popitem(last=False)
 
 

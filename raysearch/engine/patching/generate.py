@@ -1,14 +1,15 @@
-"""Generation under intervention: the model's own `generate`, with owned hooks on it.
+"""Generation under intervention: the model's own `generate`, with owned hooks.
 
-Invariants: at the prompt a row is patched exactly as when it is measured; each module runs once for
-the prompt and once for each new token after the first, else an error; the global random state is as
-it was.
+Invariants: on the prompt a row is patched exactly as in a measurement; each module runs once for
+the prompt and once for each new token after the first, or an error is raised; the global random
+state is restored.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.events import Ids
@@ -22,8 +23,8 @@ from raysearch.errors import PositionError
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """A rule by which new tokens are drawn: softmax(logits / temperature), of the `top_k` best (0:
-    all), of mass `top_p`; from `seed`."""
+    """Rule for sampling new tokens: softmax(logits / temperature), among the `top_k` best (0: all),
+    up to mass `top_p`; seeded by `seed`."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -34,20 +35,20 @@ class Sampling:
 @torch.inference_mode()
 def generate(
     network: LanguageModel,
-    taps: Components,
+    hook_points: Components,
     row: Row,
     new_tokens: int,
     every: bool = False,
     sampling: Sampling | None = None,
 ) -> Ids:
-    """The new tokens, at most `new_tokens` (fewer where the model ends): greedy, or as `sampling`
-    says.
+    """Returns the new tokens, at most `new_tokens` (fewer if the model ends): greedy, or by
+    `sampling`.
 
-    The patches act on the prompt; with `every`, each acts on every new token too, with what its
-    last token is lent.
+    Patches act on the prompt; with `every`, each acts on every new token too, with the source
+    activation of its last token.
 
-    Raises: PositionError for a patch beyond the prompt; MisfiredHookError where a module does not
-    run once for each token.
+    Raises: PositionError for a patch beyond the prompt; MisfiredHookError if a module does not run
+    once for each token.
     """
     prompt = row.base
     assert isinstance(prompt, tuple), "a language model is given token ids"
@@ -58,17 +59,19 @@ def generate(
             f"it has"
         )
     onwards = (
-        edits(network, taps, Row(prompt, tuple(map(_of_last, row.patches))))
+        edits(network, hook_points, Row(prompt, tuple(map(_of_last, row.patches))))
         if every
         else [None] * len(row.patches)
     )
     counts = [0] * len(row.patches)
     hooks = []
-    for at, (patch, edit, again) in enumerate(
-        zip(row.patches, edits(network, taps, row), onwards, strict=True)
+    for at, (patch, edit, next_edit) in enumerate(
+        zip(row.patches, edits(network, hook_points, row), onwards, strict=True)
     ):
-        tap = taps.at(patch.point)
-        hooks.append(tap.hook(_counted(counts, at, len(prompt), edit, again), times=None))
+        hook_point = hook_points.at(patch.point)
+        hooks.append(
+            hook_point.hook(_counted(counts, at, len(prompt), edit, next_edit), times=None)
+        )
     options: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         options = {
@@ -99,21 +102,23 @@ def generate(
     return new
 
 
-def _counted(counts: list[int], at: int, prompt: int, edit: Edit, again: Edit | None) -> Edit:
-    """`edit` on the prompt, `again` on each new token."""
+def _counted(counts: list[int], at: int, prompt: int, edit: Edit, next_edit: Edit | None) -> Edit:
+    """Applies `edit` to the prompt and `next_edit` to each new token."""
 
-    def counted(activation: Tensor, moment: HookCall) -> Tensor | None:
+    def counted(
+        activation: Float[Tensor, "row token width"], hook_call: HookCall
+    ) -> Float[Tensor, "row token width"] | None:
         counts[at] += 1
-        if moment.first == 0:
-            return edit(activation, moment)
-        assert moment.first >= prompt, "the prompt is run at once"
-        return None if again is None else again(activation, replace(moment, first=0))
+        if hook_call.first == 0:
+            return edit(activation, hook_call)
+        assert hook_call.first >= prompt, "the prompt is run at once"
+        return None if next_edit is None else next_edit(activation, replace(hook_call, first=0))
 
     return counted
 
 
 def _of_last(patch: Patch) -> Patch:
-    """The patch as it acts on a new token: the only one in its activation, and lent what the
-    patch's last one is."""
+    """Returns the patch for a new token, the only one in its activation, with the source activation
+    of the patch's last token."""
     sources = tuple(replace(source, tokens=source.tokens[-1:]) for source in patch.sources)
     return replace(patch, tokens=(0,), sources=sources)

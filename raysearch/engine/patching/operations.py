@@ -11,7 +11,7 @@ elementwise over items, so that no result depends on company.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ several)."""
 Items = Float[Tensor, "item token feature"]
 
 
+@runtime_checkable
 class Operation(Protocol):
     """An intervention's formula."""
 

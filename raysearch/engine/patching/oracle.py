@@ -1,9 +1,8 @@
-"""The plain run: the oracle, and what it reads on the way.
+"""The oracle: plain forward passes that define the result of every row.
 
-Invariants: the oracle is plain forward passes at batch one with owned hooks, one for each source
-and one for the base: the reference for everything, sharing nothing with the batched form but the
-hooks, the taps and the formulas; all patches of a row act in the base's run, each with what its
-source's run had there.
+Invariants: batch size one with owned hooks, one pass for each source and one for the base; it
+shares with the batched form only the hooks, the hook points and the formulas; all patches of a row
+act in the base's run, each with the activation of its source's run.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,60 +16,63 @@ from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import Edit, Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.edits import Replacements, lent_to, sources_of, tap_columns
+from raysearch.engine.patching.edits import Replacements, hook_columns, replacement_of, sources_of
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import PositionError
 
-Lend = Callable[
+ReadRun = Callable[
     [Row, Collection[Point]],
-    Mapping[Point, Float[Tensor, "token width"]],
+    Mapping[Point, Float[Tensor, "_token _width"]],
 ]
-"""What a run has at some points, after all edits."""
+"""Returns the activations of a run at some points, after all edits."""
 
 Run = Callable[[ModelInput], Float[Tensor, "answer"]]
-"""The logits (float32) at the answer of an input, by a plain forward pass, as far as that is not
-known already."""
+"""Returns the logits (float32) at the answer of an input, by a plain forward pass or a shorter
+equivalent."""
 
 
 def oracle(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     row: Row,
-    lent: Replacements | None = None,
-    lend: Lend | None = None,
+    replacements: Replacements | None = None,
+    read_run: ReadRun | None = None,
     run: Run | None = None,
 ) -> Float[Tensor, "answer"]:
-    """The logits (float32) at the answer of `row`, by plain forward passes; with gradients, where
-    the caller lets there be any.
+    """Computes the logits (float32) at the answer of `row` by plain forward passes; with gradients,
+    unless the caller disables them.
 
-    `lent`: what the only patch is lent, where it is not what its source has. `lend`: where the runs
-    of sources are kept (None: they are made here). `run`: what runs the base (None: the network,
-    from its first block on).
+    `replacements`: activation for the only patch, instead of its source's. `read_run`: reads cached
+    runs of sources (None: they are run here). `run`: runs the base (None: the network, from its
+    first block on).
 
-    Raises: MisfiredHookError where a module does not run as often as it should in a forward pass.
+    Raises: MisfiredHookError if a module runs an unexpected number of times in a forward pass.
     """
-    logits, _ = _run(network, taps, row, (), lent, lend, run)
+    logits, _ = _run(network, hook_points, row, (), replacements, read_run, run)
     return logits
 
 
-def seen_in(
+def activations_in(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     row: Row,
     points: Collection[Point],
-    lend: Lend | None = None,
-) -> Mapping[Point, Float[Tensor, "token width"]]:
-    """What the run of `row` has at `points`, by plain forward passes; `lend` as in `oracle`."""
-    return _run(network, taps, row, tuple(points), None, lend)[1]
+    read_run: ReadRun | None = None,
+) -> Mapping[Point, Float[Tensor, "_token _width"]]:
+    """Returns the activations at `points` in the run of `row`, by plain forward passes; `read_run`
+    as in `oracle`."""
+    return _run(network, hook_points, row, tuple(points), None, read_run)[1]
 
 
 @torch.inference_mode()
-def collect(network: Network, taps: Components, row: Row) -> list[Float[Tensor, "token feature"]]:
-    """What each `Collect` of the row reads in its run, in their order, by plain forward passes; the
-    other patches act."""
+def collect(
+    network: Network, hook_points: Components, row: Row
+) -> list[Float[Tensor, "_token _feature"]]:
+    """Returns the values that each `Collect` of the row reads, in order, by plain forward passes;
+    the other patches act."""
     reads = [patch for patch in row.patches if isinstance(patch.kind, Collect)]
-    _, seen = _run(network, taps, row, tuple({patch.point for patch in reads}))
+    _, seen = _run(network, hook_points, row, tuple({patch.point for patch in reads}))
     collected = []
     for patch in reads:
         tokens = seen[patch.point][list(patch.tokens)]
@@ -80,77 +82,92 @@ def collect(network: Network, taps: Components, row: Row) -> list[Float[Tensor, 
 
 def edits(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     row: Row,
-    lent: Replacements | None = None,
-    lend: Lend | None = None,
+    replacements: Replacements | None = None,
+    read_run: ReadRun | None = None,
 ) -> list[Edit]:
-    """What each patch of the row does to the activation of a single row, with what its sources'
-    runs have there."""
-    if lent is not None:
-        return [_written(taps, patch, own) for patch, own in zip(row.patches, lent, strict=True)]
-    lend = lend or (lambda run, points: seen_in(network, taps, run, points))
-    seen = {run: lend(run, points) for run, points in sources_of([row]).items()}
-    owns = [lent_to(p, lambda s: seen[s.run][s.point]) for p in row.patches]
-    return [_written(taps, patch, own) for patch, own in zip(row.patches, owns, strict=True)]
+    """Returns the edit of each patch of the row to a single-row activation, given the activations
+    of its sources' runs."""
+    if replacements is not None:
+        return [
+            _write_edit(hook_points, patch, own)
+            for patch, own in zip(row.patches, replacements, strict=True)
+        ]
+    read_run = read_run or (lambda run, points: activations_in(network, hook_points, run, points))
+    seen = {run: read_run(run, points) for run, points in sources_of([row]).items()}
+    owns = [replacement_of(p, lambda s: seen[s.run][s.point]) for p in row.patches]
+    return [
+        _write_edit(hook_points, patch, own) for patch, own in zip(row.patches, owns, strict=True)
+    ]
 
 
 def _run(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     row: Row,
     reads: Sequence[Point],
-    lent: Replacements | None = None,
-    lend: Lend | None = None,
+    replacements: Replacements | None = None,
+    read_run: ReadRun | None = None,
     run: Run | None = None,
-) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "token width"]]]:
-    """The logits, and the activations at `reads`, after all edits."""
+) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "_token _width"]]]:
+    """Returns the logits, and the activations at `reads` after all edits."""
     hooks = [
-        hook_at(network, taps.at(p.point), e, row.base)
-        for p, e in zip(row.patches, edits(network, taps, row, lent, lend), strict=True)
+        hook_at(network, hook_points.at(p.point), e, row.base)
+        for p, e in zip(
+            row.patches, edits(network, hook_points, row, replacements, read_run), strict=True
+        )
     ]
     seen: dict[Point, list[Tensor]] = {point: [] for point in reads}
-    hooks += [_reader(network, taps, point, row.base, seen[point]) for point in reads]
+    hooks += [_reader(network, hook_points, point, row.base, seen[point]) for point in reads]
     points = [*(p.point for p in row.patches), *reads]
-    run = partial(network.plain, whole=needs_all(taps, points)) if run is None else run
+    run = partial(network.plain, whole=needs_all(hook_points, points)) if run is None else run
     with owned_hooks(hooks):
         logits = run(row.base)
     return logits, {point: torch.cat(parts) for point, parts in seen.items()}
 
 
-def needs_all(taps: Components, points: Iterable[Point]) -> bool:
-    """Whether some of these lie after the blocks, where a run for its answer alone has no other
-    token."""
-    return any(taps.at(point).layer is None and point.component != "embedding" for point in points)
+def needs_all(hook_points: Components, points: Iterable[Point]) -> bool:
+    """Returns whether some points lie after the blocks, where a run for the answer alone has no
+    other tokens."""
+    return any(
+        hook_points.at(point).layer is None and point.component != "embedding" for point in points
+    )
 
 
 def _reader(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     point: Point,
     given: ModelInput,
     into: list[Tensor],
 ) -> Hook:
-    tap = taps.at(point)
+    hook_point = hook_points.at(point)
 
-    def read(activation: Float[Tensor, "1 token width"], _moment: HookCall) -> None:
-        into.append(tap.read(activation[0]).clone())
+    def read(activation: Float[Tensor, "1 token width"], _hook_call: HookCall) -> None:
+        into.append(hook_point.read(activation[0]).clone())
 
-    return hook_at(network, tap, read, given)
+    return hook_at(network, hook_point, read, given)
 
 
-def _written(taps: Components, patch: Patch, own: Tensor | None) -> Edit:
-    columns = tap_columns(taps.at(patch.point), patch.features)
+def _write_edit(
+    hook_points: Components, patch: Patch, own: Float[Tensor, "token feature"] | None
+) -> Edit:
+    columns = hook_columns(hook_points.at(patch.point), patch.features)
 
-    def write(activation: Float[Tensor, "1 token width"], moment: HookCall) -> Tensor | None:
-        end = moment.first + activation.shape[1]
-        if moment.last and max(patch.tokens) >= end:
+    def write(
+        activation: Float[Tensor, "1 token width"], hook_call: HookCall
+    ) -> Float[Tensor, "1 token width"] | None:
+        end = hook_call.first + activation.shape[1]
+        if hook_call.last and max(patch.tokens) >= end:
             raise PositionError(
                 f"an activation of {end} tokens has no token {max(patch.tokens)} (from 0); name "
                 f"one it has"
             )
         here = [
-            (i, t - moment.first) for i, t in enumerate(patch.tokens) if moment.first <= t < end
+            (i, t - hook_call.first)
+            for i, t in enumerate(patch.tokens)
+            if hook_call.first <= t < end
         ]
         if not here:
             return None

@@ -1,8 +1,8 @@
-"""Rows: one run of the network, with the patches that make it an intervened one.
+"""Rows: runs of the network with patches.
 
 Invariants: a row is a frozen value, so that equal rows are run once; a source is a run like any
-other, and may itself be intervened upon (serial interventions); tokens count from the first of the
-input, padding not counted.
+other, and may itself be patched (serial interventions); tokens count from the first of the input,
+without padding.
 """
 
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from raysearch.engine.patching.operations import Interchange, Operation
 INTERCHANGE = Interchange()
 
 FeatureIndices = range | tuple[int, ...] | None
-"""Which coordinates of a component's vector, from 0. None: all."""
+"""Coordinates of a component's vector, from 0. None: all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is lent: at `point` in `run`, these tokens, these features."""
+    """The activation that a patch reads: these tokens and features at `point` in `run`."""
 
     run: "Row"
     point: Point
@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """At `point`, `kind` is done to these features of these tokens. Sources have as many tokens and
+    """Applies `kind` to these features of these tokens at `point`. Sources have as many tokens and
     features as the patch."""
 
     point: Point
@@ -42,10 +42,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run on `base` with `patches`, done in their order where they meet. No patches: the run
-    without intervention.
+    """A run on `base` with `patches`, applied in order. Without patches: the run without
+    intervention.
 
-    `among`: the ids that its answer is chosen from; none: all.
+    `among`: ids that its answer is chosen from; empty: all.
     """
 
     base: ModelInput
@@ -54,19 +54,19 @@ class Row:
     _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __hash__(self) -> int:
-        """Computed once: a row is looked up many times, and a source is a row within a row."""
+        """Computes the hash once: rows are looked up often, and a source is a row within a row."""
         if not self._hash:
             object.__setattr__(self, "_hash", hash((self.base, self.patches, self.among)) or 1)
         return self._hash
 
     @property
-    def alone(self) -> "Row":
-        """The base's run without intervention, to be decided alike."""
+    def unpatched(self) -> "Row":
+        """The run of the base without intervention, with the same choices."""
         return Row(self.base, (), self.among)
 
     def after(self, token: int) -> "Row":
-        """The run that says the next token of an answer: `token` follows, and what is patched stays
-        patched."""
+        """Returns the run for the next token of an answer: `token` is appended, and the patches
+        stay."""
         assert isinstance(self.base, tuple), "only a text goes on"
         return Row((*self.base, token), self.patches, self.among)
 
@@ -78,6 +78,6 @@ def swap(
     tokens: Ids,
     component: str = "residual",
 ) -> Row:
-    """A plain interchange: the same tokens, the same whole activation."""
+    """Returns a plain interchange: the same tokens, the same whole activation."""
     point = Point(layer, component)
     return Row(base, (Patch(point, tokens, (Source(Row(source), point, tokens),)),))

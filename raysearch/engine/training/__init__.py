@@ -1,2 +1,2 @@
-"""Fits: featurizers trained on pairs, many at once, so that the output under the interchange
-becomes the counterfactual."""
+"""Training of featurizers on pairs, many at once, so that the output under the interchange becomes
+the counterfactual."""

@@ -1,10 +1,9 @@
-"""One fit on its way: its featurizer, its optimiser, what it has found; to bytes and back, so that
-it can be gone on with.
+"""A checkpoint of one fit: its featurizer, its optimiser and its findings; saved to bytes and
+restored, so that training can resume.
 
-Invariants: what is gone on with from its bytes comes out as if there had been no pause, bit for bit
-on one device; equal progress, equal bytes; the best featurizer is the one with the highest
-validation IIA, then the lowest validation loss, then the first (the last, where there are no pairs
-to validate on).
+Invariants: a resumed fit ends as if there had been no pause, bit for bit on one device; equal
+checkpoints have equal bytes; the best featurizer has the highest validation IIA, then the lowest
+validation loss, then is the first (the last, without pairs to validate on).
 """
 
 import json
@@ -24,20 +23,20 @@ from raysearch.engine.featurizers.make import to_bytes
 from raysearch.errors import ResumeError
 
 LossPoint = tuple[int, float, float | None]
-"""Steps done, the mean training loss since the last point, the validation IIA."""
+"""Number of steps, mean training loss since the last point, validation IIA."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """On `n` change pairs the share of matches (None where there is none), and on all the mean loss
-    (None: no pairs)."""
+    """The share of matches on `n` change pairs (None without any), and the mean loss on all pairs
+    (None without any)."""
 
     iia: float | None
     n: int
     loss: float | None
 
     def is_better_than(self, other: "Validation") -> bool:
-        """By IIA, then loss; where nothing is validated on, the later is."""
+        """Compares by IIA, then loss; without pairs to validate on, the later one is better."""
         if self.loss is None:
             return True
         ours, theirs = (
@@ -48,10 +47,9 @@ class Validation:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """`name`: which intervention and seed. `optimizer`: None where nothing is trained. `losses`: of
-    the steps since the last point. `waited`: looks since the best. `collapsed`: whether the best
-    interchanges nothing, or everything.
-    """
+    """Progress of one fit. `name`: its intervention and seed. `optimizer`: None if nothing is
+    trained. `losses`: of the steps since the last point. `waited`: validations since the best
+    one. `collapsed`: whether the best featurizer interchanges nothing, or everything."""
 
     name: str
     featurizer: Featurizer
@@ -66,13 +64,13 @@ class Checkpoint:
     stopped: bool = False
     collapsed: bool = False
 
-    def look(self, seen: Validation, patience: int) -> None:
-        """Takes notice of a validation. The featurizer is hardened."""
-        self.points += ((self.step, sum(self.losses) / max(1, len(self.losses)), seen.iia),)
+    def record_validation(self, validation: Validation, patience: int) -> None:
+        """Records a validation of the hardened featurizer."""
+        self.points += ((self.step, sum(self.losses) / max(1, len(self.losses)), validation.iia),)
         self.losses = ()
-        if self.best is None or seen.is_better_than(self.validation):
+        if self.best is None or validation.is_better_than(self.validation):
             self.validation, self.best, self.found = (
-                seen,
+                validation,
                 to_bytes(self.featurizer),
                 self.featurizer.found(),
             )
@@ -82,7 +80,7 @@ class Checkpoint:
             self.stopped = 0 < patience <= self.waited
 
     def to_bytes(self, recipe: FitKeys) -> bytes:
-        """All that is needed to go on."""
+        """Saves all that is needed to resume."""
         tensors = {f"featurizer.{name}": t for name, t in self.featurizer.state_dict().items()}
         moments_of = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
         for at, moments in moments_of.items():
@@ -108,9 +106,9 @@ class Checkpoint:
             {"fit": canonical_json(facts)},
         )
 
-    def take_up(self, state: bytes, recipe: FitKeys) -> None:
-        """Becomes what `to_bytes` was made of. Raises: ResumeError where that was another fit, or
-        asked for otherwise."""
+    def restore(self, state: bytes, recipe: FitKeys) -> None:
+        """Restores what `to_bytes` saved. Raises: ResumeError for the state of another fit or
+        recipe."""
         assert self.optimizer is not None, "what is not trained is not gone on with"
         tensors, facts = _read(state)
         if (facts["name"], facts["recipe"]) != (

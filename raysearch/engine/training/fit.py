@@ -1,4 +1,4 @@
-"""What a trainer is asked for and what comes of it: values that cross processes.
+"""Requests to a trainer and their outcomes: values that cross processes.
 
 Invariants: equal fits (same content, same state) are equal values.
 """
@@ -11,24 +11,24 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.training.checkpoint import LossPoint
 
 Targets = Mapping[str, Mapping[int, Ids]]
-"""By the intervention's id, then the pair's index: the counterfactual answer. A pair that is not
-named is not used."""
+"""The counterfactual answer, by intervention id, then pair index. A pair without an entry is not
+used."""
 
 
 class DivergedError(ArithmeticError):
-    """Training that came to numbers which are not finite."""
+    """Training reached numbers that are not finite."""
 
 
 class CollapsedError(ArithmeticError):
-    """Training that came to a subspace of nothing, or of everything."""
+    """Training reached a subspace of nothing, or of everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitRequest:
-    """A fit: of the intervention's unit, for its variable, begun by `seed`, or gone on with from
+    """A fit of the intervention's unit for its variable, started from `seed` or resumed from
     `state`.
 
-    `start`: the content of a larger rotation of the same unit, within which it is begun.
+    `start`: content of a larger rotation of the same unit, within which training starts.
     """
 
     intervention: Intervention
@@ -39,12 +39,11 @@ class FitRequest:
 
 @dataclass(frozen=True, slots=True)
 class FitOutcome:
-    """A fit that has come to `step`. `points`: (steps, mean training loss since the last point,
-    validation IIA).
+    """A fit at `step`. `points`: (steps, mean training loss since the last point, validation IIA).
 
-    `content`: the featurizer that was best in validation (the present one, where there was no look
-    yet), with what it found, its IIA over `validation_n` change pairs and its loss over all;
-    `state`: all that is needed to go on. `stopped`: there is no use in that.
+    `content`: the featurizer best in validation (the current one before the first validation), with
+    its findings, its IIA over `validation_n` change pairs and its loss over all; `state`: all that
+    is needed to resume. `stopped`: further steps are of no use.
     """
 
     intervention: str
@@ -62,7 +61,7 @@ class FitOutcome:
 
 @dataclass(frozen=True, slots=True)
 class FitFault:
-    """Why a fit came to nothing."""
+    """The reason that a fit failed."""
 
     intervention: str
     seed: int

@@ -1,5 +1,5 @@
-"""How a fit begins: a featurizer that is a function of the subspace, the unit and the seed, or of a
-larger rotation of the unit."""
+"""Initial featurizers: functions of the subspace, the unit and the seed, or of a larger rotation of
+the unit."""
 
 from collections.abc import Sequence
 
@@ -17,34 +17,36 @@ from raysearch.errors import JobError
 
 
 def initialise(
-    asked: FitRequest,
+    request: FitRequest,
     captured: CapturedUnit,
     train: Sequence[int],
-    taps: Components,
+    hook_points: Components,
     recipe: FitKeys,
 ) -> Featurizer:
-    """A featurizer before its first step; principal components that a mask lies over are those of
-    the pairs to `train` on.
+    """Returns a featurizer before its first step; the principal components below a mask are those
+    of the pairs to `train` on.
 
-    Raises: JobError for what cannot be had, such as more features than the unit has.
+    Raises: JobError for a request that is impossible, such as more features than the unit has.
     """
-    (unit,) = asked.intervention.units
+    (unit,) = request.intervention.units
     subspace = unit.subspace
     if not is_trained(subspace.featurizer):
         raise JobError(
             f"{subspace.featurizer} is not trained; those that are: {', '.join(names('trained'))}"
         )
     heads = (
-        captured.tokens * taps.at(Point(unit.site.layer, unit.site.component)).heads
+        captured.tokens * hook_points.at(Point(unit.site.layer, unit.site.component)).heads
         if unit.site.head is None
         else 0
     )
-    at = torch.tensor([captured.lanes[index].at for index in train], device=captured.base.device)
-    if asked.start is not None:
+    at = torch.tensor(
+        [captured.pair_rows[index].at for index in train], device=captured.base.device
+    )
+    if request.start is not None:
         changes = captured.source[at] - captured.base[at]
-        return from_bytes(asked.start).within(changes, subspace.features or 0)
+        return from_bytes(request.start).within(changes, subspace.features or 0)
     activations = torch.cat((captured.base[at], captured.source[at]))
-    generator = torch.Generator().manual_seed(asked.seed)
+    generator = torch.Generator().manual_seed(request.seed)
     featurizer = untrained(subspace, captured.width, generator, heads, activations=activations)
     if recipe.temperature is not None and featurizer.cooling is not None:
         featurizer.cooling = TemperatureSchedule(recipe.temperature, featurizer.cooling.end)

@@ -30,20 +30,20 @@ def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimiz
     return torch.optim.SGD(groups)
 
 
-def divided(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The pairs to train on and to validate on, in ascending order: a function of the indices
-    alone, the same for every fit."""
+def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the pairs to train on and to validate on, in ascending order: a function of the
+    indices alone, equal for every fit."""
     shuffled = sorted(indices)
     random.Random(f"{shuffled}.validation").shuffle(shuffled)
-    held = round(share * len(shuffled))
-    return tuple(sorted(shuffled[held:])), tuple(sorted(shuffled[:held]))
+    held_out = round(share * len(shuffled))
+    return tuple(sorted(shuffled[held_out:])), tuple(sorted(shuffled[:held_out]))
 
 
 def batch_of(indices: Sequence[int], size: int, seed: int, step: int) -> list[int]:
-    """Which of `indices` are trained on in `step`: epochs, each in an order of its own, one after
-    the other, cut every `size`.
+    """Returns the `indices` to train on in `step`: epochs, each in its own order, one after the
+    other, cut every `size`.
 
-    All are taken where there are not so many.
+    If there are at most `size` indices, all are taken.
     """
     if len(indices) <= size:
         return list(indices)
@@ -64,6 +64,6 @@ def _order(indices: tuple[int, ...], seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets the learning rates for a step."""
+    """Sets the learning rates of a step."""
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * factor

@@ -1,8 +1,8 @@
-"""A fit task's seeds through the trainer: those that are trained in steps together, those that are
-computed one by one.
+"""The seeds of a fit task: those trained in steps run together, those with a closed form one by
+one.
 
-Invariants: a fault takes nobody with it; what a seed is fit to are the counterfactuals of its
-variable, or, as a control, a fixed relabelling of them.
+Invariants: a fault affects no other seed; a seed is fit to the counterfactuals of its variable or,
+as a control, to a fixed relabelling of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,15 +25,15 @@ def fit_seeds(
     targets: Targets,
     tensors: Mapping[str, bytes],
 ) -> dict[str, FitOutcome | FitFault]:
-    """What comes of each seed, by its key, after the steps [first, last). `tensors`: what they go
-    on from or begin within, by digest."""
+    """Returns the outcome of each seed, by its key, after the steps [first, last). `tensors`:
+    states to resume from and rotations to start within, by digest."""
     closed = [s for s in seeds if is_closed_form(s.intervention.units[0].subspace.featurizer)]
     trained = [seed for seed in seeds if seed not in closed]
-    asked = [
+    requests = [
         FitRequest(s.intervention, s.seed, *(_named(d, tensors) for d in (s.state, s.start)))
         for s in trained
     ]
-    fits = trainer.fit(asked, pairs, targets, *steps) if asked else []
+    fits = trainer.fit(requests, pairs, targets, *steps) if requests else []
     found = dict(zip((seed.key for seed in trained), fits, strict=True))
     return found | {
         seed.key: _computed(trainer, seed.intervention, pairs, targets) for seed in closed
@@ -43,8 +43,8 @@ def fit_seeds(
 def targets_of(
     interventions: Iterable[Intervention], pairs: Iterable[Encoded], every: Iterable[Encoded]
 ) -> Targets:
-    """The answers that each is to bring about on `pairs`. `every`: all pairs of the run, by which
-    labels are made arbitrary."""
+    """Returns the answers that each intervention should produce on `pairs`. `every`: all pairs of
+    the run, from which arbitrary labels are drawn."""
     pairs, every = tuple(pairs), tuple(every)
     return {i.id: _wanted(i, pairs, every) for i in interventions}
 
@@ -76,18 +76,18 @@ def _computed(
             _check_classes(intervention, pairs)
             vectors, labels = vectors[named], tuple(labels[at] for at in named)
         featurizer = closed_form(subspace, vectors, labels)
-    except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
+    except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
         return FitFault(intervention.id, 0, error)
     (fit,) = trainer.validated([(intervention, featurizer)], pairs, targets)
     return fit
 
 
 def _check_classes(intervention: Intervention, pairs: Sequence[Encoded]) -> None:
-    """Raises: JobError where the pairs do not tell which class a source is of.
+    """Raises: JobError if the pairs do not determine the class of a source.
 
-    A replica knows answers, not the variable's values. Where the counterfactual is the source's own
-    answer it is the class of the source; else it hangs on the base too, and means over it would be
-    of mixed classes.
+    A replica knows answers, not the variable's values. If the counterfactual is the source's own
+    answer it is the source's class; otherwise it depends on the base too, and class means would mix
+    classes.
     """
     variable, name = intervention.variable or "", intervention.units[0].subspace.featurizer
     mixed = next(

@@ -1,13 +1,13 @@
-"""Rows of many fits, run together: their losses, with gradients to what is put in, or what the
-model says.
+"""Rows of many fits, run together: their losses and gradients by the written vectors, or the
+model's outputs.
 
-What is put in is a constant here: the map that made it is evaluated, and its gradient taken, once
-for a step by who asks. So a row is a plain swap of a given vector, whatever the featurizer, and
-gradients run above it only.
+The written vectors are constants here: the featurizer that made them is evaluated, and its gradient
+taken, once for each step by the caller. So a row is a plain interchange of a given vector, whatever
+the featurizer, and gradients flow only above it.
 
-Invariants: rows of one company travel together, at most `limit.rows`; what memory does not hold is
-halved, and nothing of the half done counts; a fit whose rows fail takes nobody with it; near-ties
-of outputs are decided by the oracle.
+Invariants: rows of one batch key share batches of at most `limit.rows`; a batch that does not fit
+into memory is halved, and no partial result counts; a fit whose rows fail affects no other;
+near-ties of outputs are decided by the oracle.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.core.choices import Loss
@@ -37,11 +37,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRow:
-    """A row to be run for fit `owner`, with `vector` put in. `wanted`, `own`: as `losses_of` has
-    them."""
+    """A row of fit `owner` with `vector` to be written. `wanted`, `own`: as in `losses_of`."""
 
     owner: int
-    lane: PairRow
+    pair_row: PairRow
     vector: Float[Tensor, "width"]
     tokens: int
     wanted: int
@@ -50,33 +49,33 @@ class TrainingRow:
 
 @dataclass(frozen=True, slots=True)
 class RowLoss:
-    """Of a row: its loss, and the id with the highest logit."""
+    """The loss of a row, and the id with the highest logit."""
 
     loss: float
     id: int
 
 
 class RowRunner:
-    """Runs rows by `path`."""
+    """Runs rows by `executor`."""
 
     def __init__(
         self,
         network: Network,
-        taps: Components,
-        path: Executor,
-        captures: ActivationCache,
+        hook_points: Components,
+        executor: Executor,
+        cache: ActivationCache,
         loss: Loss,
         tolerance: float,
         limit: RowLimit,
     ) -> None:
         self._network = network
-        self._taps = taps
-        self._path = path
-        self._captures = captures
+        self._hook_points = hook_points
+        self._executor = executor
+        self._cache = cache
         self._loss: Loss = loss
         self._tolerance = tolerance
         self._limit = limit
-        self._alone: dict[tuple[Row, int, int], RowLoss] = {}
+        self._unpatched: dict[tuple[Row, int, int], RowLoss] = {}
         own = (
             t.dtype
             for t in chain(network.module.parameters(), network.module.buffers())
@@ -85,35 +84,37 @@ class RowRunner:
         self._dtype = next(own, torch.float32)
 
     def gradients(
-        self, asks: Sequence[TrainingRow]
-    ) -> tuple[list[Float[Tensor, ""]], list[Float[Tensor, "width"]], dict[int, Exception]]:
-        """Of each row the loss, and its gradient by what is put in; and which fits failed (their
-        rows say nothing)."""
-        losses: list[Tensor] = [torch.zeros(())] * len(asks)
-        gradients = [ask.vector for ask in asks]
+        self, rows: Sequence[TrainingRow]
+    ) -> tuple[list[Float[Tensor, ""]], list[Float[Tensor, "_width"]], dict[int, Exception]]:
+        """Returns the loss of each row, its gradient by the written vector, and the fits that
+        failed (their rows hold no result)."""
+        losses: list[Tensor] = [torch.zeros(())] * len(rows)
+        gradients = [row.vector for row in rows]
         faults: dict[int, Exception] = {}
-        for part, (of_rows, by_rows) in self._parts(asks, self._gradients, faults):
+        for part, (of_rows, by_rows) in self._in_batches(rows, self._gradients, faults):
             for at, loss, gradient in zip(part, of_rows.unbind(), by_rows, strict=True):
                 losses[at], gradients[at] = loss, gradient
         return losses, gradients, faults
 
-    def outcomes(self, asks: Sequence[TrainingRow]) -> tuple[list[RowLoss], dict[int, Exception]]:
-        """What comes of each row; and which fits failed (their rows say nothing)."""
-        found = [RowLoss(0.0, 0)] * len(asks)
+    def outcomes(self, rows: Sequence[TrainingRow]) -> tuple[list[RowLoss], dict[int, Exception]]:
+        """Returns loss and output of each row, and the fits that failed (their rows hold no
+        result)."""
+        found = [RowLoss(0.0, 0)] * len(rows)
         faults: dict[int, Exception] = {}
-        for part, outcomes in self._parts(asks, self._outcomes, faults):
+        for part, outcomes in self._in_batches(rows, self._outcomes, faults):
             for at, outcome in zip(part, outcomes, strict=True):
                 found[at] = outcome
         return found, faults
 
-    def look(self, wanted: Iterable[tuple[Row, int, int]]) -> None:
-        """Runs bases without intervention, for `alone`: of each (unpatched row, wanted, own)."""
-        missing = [key for key in dict.fromkeys(wanted) if key not in self._alone]
+    def prepare_unpatched(self, wanted: Iterable[tuple[Row, int, int]]) -> None:
+        """Runs bases without intervention, for `unpatched`; each entry is (unpatched row, wanted,
+        own)."""
+        missing = [key for key in dict.fromkeys(wanted) if key not in self._unpatched]
         by_row: dict[Row, list[tuple[int, int]]] = {}
         for row, *ids in missing:
             by_row.setdefault(row, []).append((ids[0], ids[1]))
         for batch in batches(
-            list(by_row), lambda row: self._network.company(row.base), self._limit.rows
+            list(by_row), lambda row: self._network.batch_key(row.base), self._limit.rows
         ):
             for part in halving(
                 batch, lambda rows: list(zip(rows, self._lines(rows), strict=True)), self._limit
@@ -121,14 +122,14 @@ class RowRunner:
                 for row, line in part:
                     answers = by_row[row]
                     lines, among = line.expand(len(answers), -1), [row.among] * len(answers)
-                    outcomes = self._seen(lines, among, *zip(*answers, strict=True))
-                    self._alone.update(
+                    outcomes = self._row_losses(lines, among, *zip(*answers, strict=True))
+                    self._unpatched.update(
                         {(row, *ids): o for ids, o in zip(answers, outcomes, strict=True)}
                     )
 
-    def alone(self, row: Row, wanted: int, own: int) -> RowLoss:
-        """What comes of an unpatched row. It was looked at."""
-        return self._alone[row, wanted, own]
+    def unpatched(self, row: Row, wanted: int, own: int) -> RowLoss:
+        """Loss and argmax of an unpatched row; `prepare_unpatched` must have run it before."""
+        return self._unpatched[row, wanted, own]
 
     @torch.inference_mode()
     def _lines(self, rows: Sequence[Row]) -> Float[Tensor, "row answer"]:
@@ -136,35 +137,40 @@ class RowRunner:
         return self._network.batch([row.base for row in rows])
 
     def _gradients(
-        self, asks: Sequence[TrainingRow]
-    ) -> tuple[Float[Tensor, "row"], tuple[Tensor, ...]]:
+        self, rows: Sequence[TrainingRow]
+    ) -> tuple[Float[Tensor, "row"], tuple[Float[Tensor, "_width"], ...]]:
         with torch.enable_grad():
-            lent = [self._lent(ask).requires_grad_() for ask in asks]
-            logits = self._path.logits([ask.lane.row for ask in asks], lent)
-            losses = losses_of(self._loss, logits, *self._answers(asks, logits.device))
-            gradients = torch.autograd.grad(losses.sum(), lent)
-        self._count(ask.lane.row.base for ask in asks)
+            replacements = [self._replacement(row).requires_grad_() for row in rows]
+            logits = self._executor.logits([row.pair_row.row for row in rows], replacements)
+            losses = losses_of(self._loss, logits, *self._answers(rows, logits.device))
+            gradients = torch.autograd.grad(losses.sum(), replacements)
+        self._count(row.pair_row.row.base for row in rows)
         return losses.detach(), tuple(gradient.flatten().float() for gradient in gradients)
 
     @torch.inference_mode()
-    def _outcomes(self, asks: Sequence[TrainingRow]) -> list[RowLoss]:
-        logits = self._path.logits(
-            [ask.lane.row for ask in asks], [self._lent(ask) for ask in asks]
+    def _outcomes(self, rows: Sequence[TrainingRow]) -> list[RowLoss]:
+        logits = self._executor.logits(
+            [row.pair_row.row for row in rows], [self._replacement(row) for row in rows]
         )
-        self._count(ask.lane.row.base for ask in asks)
-        among = [ask.lane.row.among for ask in asks]
-        outcomes = self._seen(
-            logits, among, [ask.wanted for ask in asks], [ask.own for ask in asks]
+        self._count(row.pair_row.row.base for row in rows)
+        among = [row.pair_row.row.among for row in rows]
+        outcomes = self._row_losses(
+            logits, among, [row.wanted for row in rows], [row.own for row in rows]
         )
-        if self._path.name != "plain":
+        if self._executor.name != "plain":
             for at in near_ties(predict(logits, among), self._tolerance):
-                line = oracle(self._network, self._taps, asks[at].lane.row, [self._lent(asks[at])])
-                (outcomes[at],) = self._seen(
-                    line[None], among[at : at + 1], [asks[at].wanted], [asks[at].own]
+                line = oracle(
+                    self._network,
+                    self._hook_points,
+                    rows[at].pair_row.row,
+                    [self._replacement(rows[at])],
+                )
+                (outcomes[at],) = self._row_losses(
+                    line[None], among[at : at + 1], [rows[at].wanted], [rows[at].own]
                 )
         return outcomes
 
-    def _seen(
+    def _row_losses(
         self,
         logits: Float[Tensor, "row answer"],
         among: Sequence[Ids],
@@ -178,55 +184,57 @@ class RowRunner:
             for loss, d in zip(losses.tolist(), predict(logits, among), strict=True)
         ]
 
-    def _lent(self, ask: TrainingRow) -> Float[Tensor, "token feature"]:
-        return ask.vector.to(self._dtype).view(ask.tokens, -1)
+    def _replacement(self, row: TrainingRow) -> Float[Tensor, "token feature"]:
+        return row.vector.to(self._dtype).view(row.tokens, -1)
 
     def _count(self, givens: Iterable[ModelInput]) -> None:
-        self._captures.meter.ran(sum(map(tokens_of, givens)))
+        self._cache.meter.ran(sum(map(tokens_of, givens)))
 
-    def _answers(self, asks: Sequence[TrainingRow], device: torch.device) -> tuple[Tensor, Tensor]:
-        both = torch.tensor([(ask.wanted, ask.own) for ask in asks], device=device)
+    def _answers(
+        self, rows: Sequence[TrainingRow], device: torch.device
+    ) -> tuple[Int[Tensor, "row"], Int[Tensor, "row"]]:
+        both = torch.tensor([(row.wanted, row.own) for row in rows], device=device)
         return both[:, 0], both[:, 1]
 
-    def _parts(
+    def _in_batches(
         self,
-        asks: Sequence[TrainingRow],
+        rows: Sequence[TrainingRow],
         do: Callable[[Sequence[TrainingRow]], Result],
         faults: dict[int, Exception],
     ) -> Iterator[tuple[list[int], Result]]:
-        """The asks that are run together (their places), and what comes of them; adds to `faults`
-        what fails."""
-        companies: dict[object, list[int]] = {}
-        for at, ask in enumerate(asks):
-            companies.setdefault(ask.lane.company, []).append(at)
-        for company in companies.values():
-            company.sort(key=lambda at: asks[at].lane.joins)
+        """Yields the indices of rows that are run together, with their results; adds failures to
+        `faults`."""
+        groups: dict[object, list[int]] = {}
+        for at, row in enumerate(rows):
+            groups.setdefault(row.pair_row.batch_key, []).append(at)
+        for group in groups.values():
+            group.sort(key=lambda at: rows[at].pair_row.entry_layer)
             start = 0
-            for rows in self._captures.fitting(
-                [asks[at].lane.row for at in company], self._limit.rows
+            for fitting in self._cache.parts_that_fit(
+                [rows[at].pair_row.row for at in group], self._limit.rows
             ):
-                part = company[start : start + len(rows)]
-                start += len(rows)
-                yield from self._done(
-                    [at for at in part if asks[at].owner not in faults], asks, do, faults
+                part = group[start : start + len(fitting)]
+                start += len(fitting)
+                yield from self._run_part(
+                    [at for at in part if rows[at].owner not in faults], rows, do, faults
                 )
 
-    def _done(
+    def _run_part(
         self,
         part: Sequence[int],
-        asks: Sequence[TrainingRow],
+        rows: Sequence[TrainingRow],
         do: Callable[[Sequence[TrainingRow]], Result],
         faults: dict[int, Exception],
     ) -> Iterator[tuple[list[int], Result]]:
-        """Where it raises as a whole, fit by fit."""
+        """Runs a part; if it raises as a whole, runs it fit by fit."""
         if not part:
             return
         try:
             done = list(
-                halving(part, lambda some: (list(some), do([asks[at] for at in some])), self._limit)
+                halving(part, lambda some: (list(some), do([rows[at] for at in some])), self._limit)
             )
-        except Exception as error:  # noqa: BLE001  as in measure.py: told of its fit, sparing the others
-            owners = list(dict.fromkeys(asks[at].owner for at in part))
+        except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
+            owners = list(dict.fromkeys(rows[at].owner for at in part))
             if len(owners) == 1:
                 faults[owners[0]] = error
                 return
@@ -234,4 +242,6 @@ class RowRunner:
             yield from done
             return
         for owner in owners:
-            yield from self._done([at for at in part if asks[at].owner == owner], asks, do, faults)
+            yield from self._run_part(
+                [at for at in part if rows[at].owner == owner], rows, do, faults
+            )

@@ -1,7 +1,8 @@
-"""The unit that a fit is for, on every pair: the rows to run, and what base and source have there.
+"""The unit that a featurizer is trained for, on every pair: the rows to run, and the activations of
+base and source.
 
-Invariants: all tokens of the unit are one vector, of the same width in every pair; base and source
-are captured once; which rows travel together does not change while training goes on.
+Invariants: all tokens of the unit form one vector, of the same width in every pair; base and source
+are captured once; rows share the same batches throughout training.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,7 +17,7 @@ from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.detached import constant
+from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
@@ -29,32 +30,32 @@ from raysearch.errors import JobError, NotYetError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairRow:
-    """A pair at the unit, ready to run. `at`: its place among the unit's vectors; `free`: the
-    base's own run is the outcome."""
+    """A pair's row at the unit. `at`: index among the unit's vectors; `free`: the outcome equals
+    the base's own run."""
 
     row: Row
     at: int
     free: bool
-    company: Hashable
-    joins: int
+    batch_key: Hashable
+    entry_layer: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerToken:
-    """A token of an answer: the row that is to say it, the id that is wanted there and the base's
-    own (as `losses_of` has them)."""
+    """One token of an answer: the row whose output it is, the wanted id and the base's own id (as
+    in `losses_of`)."""
 
-    lane: PairRow
+    pair_row: PairRow
     wanted: int
     own: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedUnit:
-    """A unit on pairs, by the pair's index. `base`, `source`: float32, on the network's device.
-    `tokens`: of the unit."""
+    """The activations of a unit by pair index. `base`, `source`: float32, on the network's device.
+    `tokens`: number of tokens of the unit."""
 
-    lanes: dict[int, PairRow]
+    pair_rows: dict[int, PairRow]
     base: Float[Tensor, "pair width"]
     source: Float[Tensor, "pair width"]
     tokens: int
@@ -65,7 +66,8 @@ class CapturedUnit:
 
 
 def unit_of(intervention: Intervention) -> Unit:
-    """Its only unit. Raises: JobError, NotYetError for what cannot be fit."""
+    """Returns the only unit. Raises: JobError, NotYetError for an intervention that cannot be
+    trained."""
     if len(intervention.units) != 1:
         raise NotYetError(
             f"a subspace of {len(intervention.units)} units is not fit yet; name one unit"
@@ -84,16 +86,16 @@ def unit_of(intervention: Intervention) -> Unit:
 
 def captured(
     network: Network,
-    taps: Components,
-    path: Executor,
-    captures: ActivationCache,
+    hook_points: Components,
+    executor: Executor,
+    cache: ActivationCache,
     unit: Unit,
     pairs: Sequence[Encoded],
 ) -> CapturedUnit:
-    """The unit, whole, on `pairs`. Raises: as `row_of`; JobError where its width is not the same in
-    all pairs."""
+    """Captures the whole unit on `pairs`. Raises: as `build_row`; JobError if its width differs
+    between pairs."""
     whole = Intervention((replace(unit, subspace=Subspace(coordinates=unit.subspace.coordinates)),))
-    rows = {pair.index: build_row(pair, whole, taps) for pair in pairs}
+    rows = {pair.index: build_row(pair, whole, hook_points) for pair in pairs}
     counts = {len(row.patches[0].tokens): index for index, row in rows.items()}
     if len(counts) > 1:
         (one, first), (other, second) = sorted(counts.items())[:2]
@@ -105,52 +107,61 @@ def captured(
     (tokens,) = counts
     patch = next(iter(rows.values())).patches[0]
     if tokens > 1 and any(
-        network.firings(taps.at(patch.point).module, row.base) > 1 for row in rows.values()
+        network.firings(hook_points.at(patch.point).module, row.base) > 1 for row in rows.values()
     ):
         raise NotYetError(
             f"position {unit.site.position!r} has {tokens} steps of a recurrent network; fit a "
             f"subspace of one step"
         )
-    base, source = _vectors(network, taps, path, captures, list(rows.values()))
-    lanes = {
-        index: PairRow(row, at, path.is_free(row), path.company(row), path.joins(row))
+    base, source = _vectors(network, hook_points, executor, cache, list(rows.values()))
+    pair_rows = {
+        index: PairRow(
+            row, at, executor.is_free(row), executor.batch_key(row), executor.entry_layer(row)
+        )
         for at, (index, row) in enumerate(rows.items())
     }
-    return CapturedUnit(lanes, base, source, tokens)
+    return CapturedUnit(pair_rows, base, source, tokens)
 
 
-def turns_of(path: Executor, lane: PairRow, wanted: Ids, own: Ids) -> tuple[AnswerToken, ...]:
-    """A turn for each token of `wanted`, said after those before it: greedy decoding says `wanted`
-    just where each is the arg max."""
-    turns: list[AnswerToken] = []
+def answer_tokens_of(
+    executor: Executor, pair_row: PairRow, wanted: Ids, own: Ids
+) -> tuple[AnswerToken, ...]:
+    """Returns one entry for each token of `wanted`, each after the tokens before it: greedy
+    decoding outputs `wanted` exactly if each is the arg max."""
+    answer_tokens: list[AnswerToken] = []
     for at, token in enumerate(wanted):
         if at:
-            row = lane.row.after(wanted[at - 1])
-            lane = replace(lane, row=row, company=path.company(row), joins=path.joins(row))
-        turns.append(AnswerToken(lane, token, own[at] if at < len(own) else token))
-    return tuple(turns)
+            row = pair_row.row.after(wanted[at - 1])
+            pair_row = replace(
+                pair_row,
+                row=row,
+                batch_key=executor.batch_key(row),
+                entry_layer=executor.entry_layer(row),
+            )
+        answer_tokens.append(AnswerToken(pair_row, token, own[at] if at < len(own) else token))
+    return tuple(answer_tokens)
 
 
-@constant()
+@detached()
 def _vectors(
     network: Network,
-    taps: Components,
-    path: Executor,
-    captures: ActivationCache,
+    hook_points: Components,
+    executor: Executor,
+    cache: ActivationCache,
     rows: Sequence[Row],
 ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row width"]]:
-    """What base and source of each row have at its patch."""
+    """Returns the activations of base and source at the patch of each row."""
     found: dict[Row, tuple[Tensor, Tensor]] = {}
-    captures.want(patch.point.component for row in rows[:1] for patch in row.patches)
-    for batch in path.batches(list(dict.fromkeys(rows))):
+    cache.want(patch.point.component for row in rows[:1] for patch in row.patches)
+    for batch in executor.batches(list(dict.fromkeys(rows))):
         reads = [_reads(row) for row in batch]
-        if path.name == "plain":
-            both = [[_plainly(network, taps, *read) for read in of_row] for of_row in reads]
+        if executor.name == "plain":
+            both = [[_read_one(network, hook_points, *read) for read in of_row] for of_row in reads]
         else:
-            runs = captures.runs([*(Row(row.base) for row in batch), *sources_of(batch)])
+            runs = cache.runs([*(Row(row.base) for row in batch), *sources_of(batch)])
             both = [
                 [
-                    _chosen(captures.at(runs[Row(given)], point), tokens, features)
+                    _chosen(cache.at(runs[Row(given)], point), tokens, features)
                     for given, point, tokens, features in of_row
                 ]
                 for of_row in reads
@@ -172,28 +183,30 @@ def _reads(row: Row) -> tuple[_Read, _Read]:
     )
 
 
-def _plainly(
+def _read_one(
     network: Network,
-    taps: Components,
+    hook_points: Components,
     given: ModelInput,
     point: Point,
     tokens: Ids,
     features: FeatureIndices,
-) -> Tensor:
-    (seen,) = collect(network, taps, Row(given, (Patch(point, tokens, (), Collect(), features),)))
+) -> Float[Tensor, "flat"]:
+    (seen,) = collect(
+        network, hook_points, Row(given, (Patch(point, tokens, (), Collect(), features),))
+    )
     return seen.flatten().float().clone()
 
 
 def _chosen(
     seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
-) -> Float[Tensor, "width"]:
+) -> Float[Tensor, "flat"]:
     chosen = seen[list(tokens)]
     return (chosen if features is None else chosen[:, list(features)]).flatten().float()
 
 
 def inputs_of(rows: Sequence[Row]) -> dict[ModelInput, tuple[bool, int]]:
-    """Of each distinct input of the rows, where it is first found: whether it is the source there,
-    and which row."""
+    """Returns for each distinct input its first occurrence: whether it is a source there, and the
+    index of the row."""
     found: dict[ModelInput, tuple[bool, int]] = {}
     for at, row in enumerate(rows):
         found.setdefault(row.patches[0].sources[0].run.base, (True, at))

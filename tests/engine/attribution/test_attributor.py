@@ -357,9 +357,7 @@ def test_a_replica_tells_effects_block_by_block_or_that_the_task_failed() -> Non
     for event, block in zip(events, blocks, strict=True):
         assert isinstance(event, Attributed)
         wanted = [
-            replica._machine.attributor.effects([replica._pairs[i] for i in block.pairs], units)[
-                "x"
-            ]
+            replica._runner.attributor.effects([replica._pairs[i] for i in block.pairs], units)["x"]
         ]
         assert [event.effects["x"]] == wanted
     assert replica.usage().phases["fit"] > 0

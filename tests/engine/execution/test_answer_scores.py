@@ -129,7 +129,7 @@ def test_without_declared_scores_none_are_told_and_outputs_are_the_same() -> Non
     assert [e.outputs for e in bare if isinstance(e, Measured)] == [
         e.outputs for e in scored if isinstance(e, Measured)
     ]
-    assert predict(torch.zeros(2, 5))[0].heard is None
+    assert predict(torch.zeros(2, 5))[0].answer_logits is None
 
 
 def test_under_arbitrary_labels_the_label_is_scored() -> None:

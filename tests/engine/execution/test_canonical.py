@@ -98,11 +98,11 @@ def test_no_more_is_kept_and_no_more_is_read_than_there_is_room_for(room: int) -
     for layer in range(6):
         for text in texts:
             point = Point(layer, "residual")
-            lent = canonical._lend(Row(text), [point])
+            lent = canonical._read_run(Row(text), [point])
             assert len(lent) == 6 if room >= 7_680 else len(lent) <= 2
             assert sum(tensor.nbytes for tensor in lent.values()) <= max(room, 1_280)
             assert canonical._bytes == sum(
-                t.nbytes for kept in canonical._kept.values() for t in kept.values()
+                t.nbytes for kept in canonical._cached.values() for t in kept.values()
             )
             assert canonical._bytes <= room
             row = Row(TEXT, (Patch(point, (2,), (Source(Row(text), point, (2,)),)),))

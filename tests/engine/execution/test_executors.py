@@ -153,7 +153,7 @@ def measured(world: World, rows: list[Row], most: int = 64) -> list[int]:
     items = [RowRequest(f"i{at}", 0, 0, row) for at, row in enumerate(rows)]
     outcome = measurer.measure(items)
     assert not outcome.faults
-    return [outcome.decisions[item][0].id for item in items]
+    return [outcome.predictions[item][0].id for item in items]
 
 
 @settings(max_examples=25, deadline=None)

@@ -88,11 +88,11 @@ def measured(
     """The outputs as a replica measures them."""
     used = settled.tolerance if tolerance is None else tolerance
     plain = PlainExecutor(world.network, world.taps)
-    measurer = Evaluator(settled.path, plain, settled.captures, RowLimit(most), used)
+    measurer = Evaluator(settled.executor, plain, settled.cache, RowLimit(most), used)
     items = [RowRequest(f"i{at}", 0, 0, row) for at, row in enumerate(rows)]
     outcome = measurer.measure(items)
     assert not outcome.faults
-    return [outcome.decisions[item][0].id for item in items]
+    return [outcome.predictions[item][0].id for item in items]
 
 
 @pytest.mark.slow_unless(dtype=["bfloat16"])
@@ -104,7 +104,7 @@ def test_a_row_is_answered_as_the_canonical_computation_does_in_any_company(
 ) -> None:
     world = half_world(family, dtype)
     settled = settled_for(family, dtype, most)
-    assert settled.path.name == ("replay" if family in (*REPLAYED, "wide") else "batched")
+    assert settled.executor.name == ("replay" if family in (*REPLAYED, "wide") else "batched")
     rows = asked(world, family, seed, 8)
     canonical = [predict(world.oracle(row)[None])[0].id for row in rows]
     assert measured(world, settled, rows, most) == canonical
@@ -120,7 +120,7 @@ class Noisy:
     device where kernels follow shapes."""
 
     def __init__(self, settled: ExecutorChoice, scale: float, seed: int) -> None:
-        self._path, self._scale = settled.path, scale
+        self._path, self._scale = settled.executor, scale
         self._generator = torch.Generator().manual_seed(seed)
 
     def __getattr__(self, name: str) -> object:
@@ -141,9 +141,9 @@ def noisy(family: str, dtype: str, seed: int) -> tuple[World, ExecutorChoice]:
         for at, (base, source) in enumerate(texts(99, 32))
     ]
     wanted = {row: predict(world.oracle(row)[None])[0] for row in rows}
-    error = error_of(path, settled.captures, wanted)
+    error = error_of(path, settled.cache, wanted)
     assert 0 < error.largest <= 4 * NOISE[dtype]
-    return world, ExecutorChoice(path, settled.captures, max(settled.tolerance, 2 * error.largest))
+    return world, ExecutorChoice(path, settled.cache, max(settled.tolerance, 2 * error.largest))
 
 
 def texts(seed: int, count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -310,9 +310,9 @@ def test_decisions_taken_before_the_tolerance_was_known_are_taken_again() -> Non
     world = half_world("wide", "bfloat16")
     captures = ActivationCache(world.network, world.taps, RowLimit(8), 0.0, 2**28)
     rows = [Row(base) for base, _ in texts(3, 8)]
-    assert not any(d.again for d in captures.decisions(rows))
-    captures.settle(1e9)
-    assert all(d.again for d in captures.decisions(rows))
+    assert not any(d.was_near_tie for d in captures.predictions(rows))
+    captures.set_tolerance(1e9)
+    assert all(d.was_near_tie for d in captures.predictions(rows))
 
 
 def test_what_is_no_number_in_a_batch_is_left_to_the_canonical_computation() -> None:

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring, heard_error
+from raysearch.engine.execution.answer_scores import (
+    AnswerLogits,
+    Scoring,
+    answer_logits_error,
+)
 from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import predict
@@ -70,9 +74,9 @@ def test_a_path_that_moves_a_logit_of_a_score_is_not_taken_in_float32(
 
 def test_the_error_of_what_is_heard_is_the_most_that_any_of_it_moves() -> None:
     one = AnswerLogits({3: -1.0, 4: -2.0}, 0.5, 0.1)
-    assert heard_error(one, AnswerLogits({3: -1.25, 4: -2.0}, 0.5, 0.1)) == 0.25
-    assert heard_error(one, AnswerLogits({3: -1.0, 4: -2.0}, 1.0, 0.1)) == 0.5
-    assert heard_error(one, None) == heard_error(None, None) == 0.0
+    assert answer_logits_error(one, AnswerLogits({3: -1.25, 4: -2.0}, 0.5, 0.1)) == 0.25
+    assert answer_logits_error(one, AnswerLogits({3: -1.0, 4: -2.0}, 1.0, 0.1)) == 0.5
+    assert answer_logits_error(one, None) == answer_logits_error(None, None) == 0.0
 
 
 def test_what_is_held_is_what_captures_and_the_canonical_computation_hear() -> None:
@@ -83,9 +87,9 @@ def test_what_is_held_is_what_captures_and_the_canonical_computation_hear() -> N
     )
     captures = ActivationCache(world.network, world.taps, RowLimit(8), 0.0, 2**28, scoring=scoring)
     for pair in pairs:
-        (said,) = captures.decisions([swap(pair.base, pair.base, 0, (0,)).alone])
+        (said,) = captures.predictions([swap(pair.base, pair.base, 0, (0,)).unpatched])
         plain = PlainExecutor(world.network, world.taps).logits(
-            [swap(pair.base, pair.base, 0, (0,)).alone]
+            [swap(pair.base, pair.base, 0, (0,)).unpatched]
         )
-        assert set(said.heard.logits) == {3, 5}
+        assert set(said.answer_logits.logits) == {3, 5}
         assert said.id == predict(plain)[0].id

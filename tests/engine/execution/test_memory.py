@@ -173,7 +173,7 @@ def test_parts_fit_into_the_room_there_is_and_rows_are_all_there_in_order(
     captures = world.captures(most, room * run.nbytes)
     captures.want(["residual"])
     captures.runs([Row(rows[0].base)])  # from now on it is known how much one takes
-    parts = list(captures.fitting(rows))
+    parts = list(captures.parts_that_fit(rows))
     assert [row for part in parts for row in part] == rows
     for part in parts:
         runs = {Row(row.base) for row in part} | {
@@ -199,7 +199,7 @@ def test_rows_that_share_runs_share_their_room() -> None:
     captures = world.captures(64, 2 * run.nbytes)
     captures.want(["residual"])
     captures.runs([Row((5, 6, 7, 8))])
-    assert list(captures.fitting(rows)) == [rows]
+    assert list(captures.parts_that_fit(rows)) == [rows]
 
 
 def test_the_run_used_last_is_kept_longest_and_made_once() -> None:
@@ -275,7 +275,7 @@ def test_a_measurement_that_runs_out_of_memory_ends_with_every_outcome_and_no_fa
     items = [RowRequest(f"i{at % 5}", at % 3, at, row) for at, row in enumerate(wanted)]
     outcome = measurer.measure(items)
     assert not outcome.faults
-    assert {item: d.id for item, (d,) in outcome.decisions.items()} == {
+    assert {item: d.id for item, (d,) in outcome.predictions.items()} == {
         item: wanted[item.row].id for item in items
     }
     assert max(got) > room >= limit.rows >= 1
@@ -303,7 +303,7 @@ def test_an_item_that_does_not_fit_alone_is_a_fault_of_its_intervention_only() -
     assert {name: (fault.block, type(fault.error)) for name, fault in outcome.faults.items()} == {
         "low": (0, ON_A_GPU)
     }
-    assert [(item.intervention, d.id) for item, (d,) in outcome.decisions.items()] == [
+    assert [(item.intervention, d.id) for item, (d,) in outcome.predictions.items()] == [
         ("high", wanted[high])
     ]
     assert torch.isfinite(path.logits([high])).all()

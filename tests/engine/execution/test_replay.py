@@ -51,7 +51,7 @@ def row_of(base: Ids, source: Ids, *places: Place) -> Row:
 def runs_of(path: ReplayExecutor, rows: Sequence[Row]) -> None:
     """Makes all the runs that the rows need."""
     path._want(rows)
-    path._captures.runs(
+    path._cache.runs(
         [
             run
             for row in rows
@@ -128,7 +128,7 @@ def test_an_identity_gives_the_bases_own_output(data: st.DataObject, family: str
         if same:
             wanted = world_of(model).oracle(row)
             assert (wanted - world_of(model).plain(row.base)).abs().max() <= 1e-4
-            assert path._captures.decisions([row.alone])[0].id == predict(wanted[None])[0].id
+            assert path._cache.predictions([row.unpatched])[0].id == predict(wanted[None])[0].id
 
 
 def test_an_identity_needs_the_same_prefix_at_the_same_place() -> None:
@@ -222,14 +222,14 @@ def test_every_family_is_measured_as_by_the_oracle(
     print(f"{family}, {dtype}, {attention or 'its own attention'}: {replica.opened.facts.path}")
     routed = dtype != "float32" and family in EXPERTS
     assert replica.opened.facts.path == ("plain" if routed else "replay")
-    path = replica._machine.path
+    path = replica._runner.executor
     places = [
         residual((layer, at))
         for layer in range(len(layers_of(model)))
         for at in (*POSITIONS, "last")
     ]
     items, _ = replica._items(
-        replica._machine, Task(1, "measure", tuple(places), blocks_of(pairs, 8))
+        replica._runner, Task(1, "measure", tuple(places), blocks_of(pairs, 8))
     )
     asked = list(dict.fromkeys(item.row for item in items if not path.is_free(item.row)))
     allowed = 1e-4 if dtype == "float32" else NEAR_TIE[dtype] / 2
@@ -237,9 +237,9 @@ def test_every_family_is_measured_as_by_the_oracle(
     for batch in path.batches(asked):
         for row, ours in zip(batch, path.logits(batch), strict=True):
             assert (ours - wanted[row]).abs().max() <= allowed
-    decided = replica._machine.measurer.measure(items)
+    decided = replica._runner.evaluator.measure(items)
     assert not decided.faults
-    for item, decision in decided.decisions.items():
+    for item, decision in decided.predictions.items():
         ((reference),) = predict(wanted.get(item.row, world_of(model).plain(item.row.base))[None])
         assert [d.id for d in decision] == [reference.id]
 

@@ -12,8 +12,8 @@ from raysearch.engine.execution.memory import room_on_host
 from raysearch.engine.loading.given_model import GivenModel
 from raysearch.engine.networks import half_precision as products
 from raysearch.engine.networks.half_precision import (
-    MANY,
-    SOME,
+    ROWS_WITH_UNITS,
+    ROWS_WITHOUT_UNITS,
     copied_bytes,
     drop_copies,
     keep_copies,
@@ -53,7 +53,14 @@ def exact(layer: nn.Module, given: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 96), (1, 1, 96), (1, MANY - 1, 96), (MANY, 96), (3, MANY, 96)]
+    "shape",
+    [
+        (1, 96),
+        (1, 1, 96),
+        (1, ROWS_WITH_UNITS - 1, 96),
+        (ROWS_WITH_UNITS, 96),
+        (3, ROWS_WITH_UNITS, 96),
+    ],
 )
 def test_a_product_is_the_exact_one_rounded_once_with_a_copy_and_without_alike(
     layer: nn.Module, shape: tuple[int, ...]
@@ -71,10 +78,10 @@ def test_a_product_is_the_exact_one_rounded_once_with_a_copy_and_without_alike(
 def test_a_copy_is_used_from_many_rows_on_and_never_where_the_weights_have_changed(
     layer: nn.Module,
 ) -> None:
-    given = torch.randn(2 * MANY, 96).to(layer.weight.dtype)
+    given = torch.randn(2 * ROWS_WITH_UNITS, 96).to(layer.weight.dtype)
     keep_copies(layer, SIZE)
-    vars(layer)[products.WAY].copy.numbers.zero_()  # so that its use shows
-    assert torch.equal(layer(given), layer.bias.expand(2 * MANY, -1))
+    vars(layer)[products.PLAN].copy.numbers.zero_()  # so that its use shows
+    assert torch.equal(layer(given), layer.bias.expand(2 * ROWS_WITH_UNITS, -1))
     few = given[: rows_in_float32(given.dtype) - 1]
     assert torch.allclose(layer(few).double(), exact(layer, few), rtol=2**-7, atol=1e-2)
     layer.weight.mul_(2)
@@ -93,11 +100,11 @@ def test_no_more_is_kept_than_there_is_room_for_and_what_is_not_computes_the_sam
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(96, 96) for _ in range(3))).to(dtype).requires_grad_(False)
     speed_up(model)
-    given, size = torch.randn(2 * MANY, 96).to(dtype), 4 * 96 * 96
+    given, size = torch.randn(2 * ROWS_WITH_UNITS, 96).to(dtype), 4 * 96 * 96
     said = model(given)
     for room, kept in ((0, 0), (size - 1, 0), (2 * size + 1, 2), (9 * size, 3)):
         assert keep_copies(model, room) == (kept * size, 3 * size)
-        assert sum(vars(m)[products.WAY].copy is not None for m in model) == kept
+        assert sum(vars(m)[products.PLAN].copy is not None for m in model) == kept
         assert torch.equal(model(given), said)
     assert copied_bytes(model, dtype) == 3 * size
     assert copied_bytes(model, torch.float32) == 0
@@ -106,14 +113,14 @@ def test_no_more_is_kept_than_there_is_room_for_and_what_is_not_computes_the_sam
 def test_gradients_flow_and_a_copy_of_the_layer_computes_with_its_own_weights(
     layer: nn.Module,
 ) -> None:
-    given = torch.randn(2 * MANY, 96).to(layer.weight.dtype).requires_grad_()
+    given = torch.randn(2 * ROWS_WITH_UNITS, 96).to(layer.weight.dtype).requires_grad_()
     keep_copies(layer, SIZE)
     layer(given).sum().backward()
     wanted = (
         (layer.weight if isinstance(layer, Conv1D) else layer.weight.T)
         .float()
         .sum(1)
-        .expand(2 * MANY, -1)
+        .expand(2 * ROWS_WITH_UNITS, -1)
     )
     assert torch.allclose(given.grad.float(), wanted, rtol=2**-6, atol=0.02)
     other = copy.deepcopy(layer)
@@ -126,7 +133,7 @@ def test_gradients_flow_and_a_copy_of_the_layer_computes_with_its_own_weights(
 def test_weights_that_are_trained_get_their_gradients_and_no_copy(layer: nn.Module) -> None:
     layer.requires_grad_(True)
     assert keep_copies(layer, SIZE) == (0, 0)
-    layer(torch.randn(2 * MANY, 96).to(layer.weight.dtype)).sum().backward()
+    layer(torch.randn(2 * ROWS_WITH_UNITS, 96).to(layer.weight.dtype)).sum().backward()
     assert layer.weight.grad.any()
 
 
@@ -146,9 +153,9 @@ def test_which_way_is_taken_follows_from_the_processor(monkeypatch: pytest.Monke
             ]
     assert found == {
         (True, True): [None, None, None],
-        (True, False): [None, SOME, None],
-        (False, True): [MANY, None, None],
-        (False, False): [SOME, SOME, None],
+        (True, False): [None, ROWS_WITHOUT_UNITS, None],
+        (False, True): [ROWS_WITH_UNITS, None, None],
+        (False, False): [ROWS_WITHOUT_UNITS, ROWS_WITHOUT_UNITS, None],
     }
 
 
@@ -171,7 +178,7 @@ def test_a_slice_is_one_product_and_copies_no_weights(dtype: torch.dtype, rows: 
         assert torch.allclose(head(given).double(), wanted, rtol=2**-7, atol=1e-2)
     assert not any(event.key == "aten::bmm" for event in seen.key_averages())
     slow_down(changed)
-    assert not {"forward", products.WAY} & set(vars(head))
+    assert not {"forward", products.PLAN} & set(vars(head))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

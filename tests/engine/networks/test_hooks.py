@@ -5,7 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from raysearch.engine.networks.blocks import layers_of
-from raysearch.engine.networks.hooks import Hook, HookCall, MisfiredHookError, owned_hooks, seen
+from raysearch.engine.networks.hooks import (
+    Hook,
+    HookCall,
+    MisfiredHookError,
+    as_rows_and_tokens,
+    owned_hooks,
+)
 from raysearch.errors import ModelError
 from tests.engine.worlds import model_of
 
@@ -153,7 +159,7 @@ def test_what_is_no_activation_is_refused(output: object) -> None:
     with pytest.raises(
         ModelError, match=r"an activation is .*; need a tensor \(row, token, width\)"
     ):
-        seen(output)
+        as_rows_and_tokens(output)
 
 
 def test_a_model_has_no_hook_of_ours_after_a_forward_pass() -> None:

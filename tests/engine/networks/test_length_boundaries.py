@@ -21,7 +21,7 @@ from raysearch.core.events import Ids, Task
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows, straddling
+from raysearch.engine.execution.selfcheck import boundary_rows, select_executor, selfcheck_rows
 from raysearch.engine.loading.load import LoadedModel
 from raysearch.engine.networks.length_boundaries import named_lengths, stretch_limit
 from raysearch.engine.networks.point import Point
@@ -131,14 +131,14 @@ def test_every_path_that_is_taken_says_what_a_model_says_that_ran_nothing_else(n
     world = world_of(model_from(CONFIGS[name]()))
     rows = rows_of(0)
     wanted = {row: alone(name, row) for row in rows[::3]}
-    lengths = straddling(texts(0), world.layers, world.network.lengths)
+    lengths = boundary_rows(texts(0), world.layers, world.network.lengths)
     trial = [*selfcheck_rows(rows[:12], world.layers), *lengths]
     settled = select_executor(world.network, world.taps, trial, RowLimit(64), 2**30, "float32")
     if name not in ("chunks", "longrope_experts"):
-        assert settled.path.name == "replay"
-    free = [row for row in rows if settled.path.is_free(row)]
+        assert settled.executor.name == "replay"
+    free = [row for row in rows if settled.executor.is_free(row)]
     asked = [row for row in rows if row not in free]
-    found = dict(zip(asked, logits_of(settled.path, asked), strict=True))
+    found = dict(zip(asked, logits_of(settled.executor, asked), strict=True))
     found |= {row: world.plain(row.base) for row in free}
     for row, logits in wanted.items():
         assert (found[row] - logits).abs().max() < 1e-4, row
@@ -156,8 +156,8 @@ def test_a_prefix_is_no_identity_across_the_limit_nor_a_batch_of_one_kind(name: 
     assert path.is_free(within)
     assert not path.is_free(across)
     assert (world.oracle(across) - world.plain(long)).abs().max() > 1e-4
-    assert world.network.company(short) != world.network.company(long)
-    assert world.network.company(long) != world.network.company((*long, 5))
+    assert world.network.batch_key(short) != world.network.batch_key(long)
+    assert world.network.batch_key(long) != world.network.batch_key((*long, 5))
 
 
 def test_what_was_run_before_changes_nothing_where_frequencies_grow() -> None:
@@ -194,13 +194,13 @@ def test_lengths_are_found_wherever_a_configuration_names_them() -> None:
 
 
 def test_the_self_check_has_rows_on_both_sides_of_what_inputs_straddle_and_none_else() -> None:
-    lengths = {len(row.base) for row in straddling(texts(0), 3, (4, LIMIT, 12, 13, 40))}
+    lengths = {len(row.base) for row in boundary_rows(texts(0), 3, (4, LIMIT, 12, 13, 40))}
     longest = max(map(len, texts(0)))
     expected = {LIMIT, LIMIT + 1} | {n + i for n in (12,) if n < longest for i in (0, 1)}
     assert {LIMIT, LIMIT + 1} <= lengths
     assert 41 not in lengths
     assert lengths >= expected
-    assert straddling([(1, 2, 3)], 3, (2, 3, 4)) == []
+    assert boundary_rows([(1, 2, 3)], 3, (2, 3, 4)) == []
 
 
 @pytest.mark.parametrize("name", ["longrope", "dynamic", "chunks"])

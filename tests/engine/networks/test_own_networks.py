@@ -200,17 +200,17 @@ def test_a_module_that_is_named_by_its_path_is_patched_as_by_hand(name: str) -> 
         named = f"{component}.output" if component == "embed" else component
         network, machine, encoded = machine_of(model, pairs, named, positions)
         assert machine.facts[0].layers == (None,)
-        assert machine.path.name == "batched"
+        assert machine.executor.name == "batched"
         changed = False
         for at, pair in enumerate(encoded):
             for position in positions:
                 row = build_row(
-                    pair, Intervention((Unit(Site(None, named, position)),)), machine.taps
+                    pair, Intervention((Unit(Site(None, named, position)),)), machine.hook_points
                 )
                 (token,) = row.patches[0].tokens
                 wanted = by_hand(model, path, side, inputs[at], inputs[at + 1], token)
-                assert torch.allclose(oracle(network, machine.taps, row), wanted, atol=1e-6)
-                assert torch.allclose(machine.path.logits([row])[0], wanted, atol=1e-5)
+                assert torch.allclose(oracle(network, machine.hook_points, row), wanted, atol=1e-6)
+                assert torch.allclose(machine.executor.logits([row])[0], wanted, atol=1e-5)
                 changed = changed or not torch.allclose(network.plain(pair.base), wanted, atol=1e-3)
         assert changed
 

@@ -163,7 +163,7 @@ def captured(world: World) -> None:
     captures = world.captures(keys=True, tolerance=1e9)  # each is decided again, plainly
     captures.want(world.components())
     captures.runs([Row(BASE), Row(SOURCE), swap(BASE, SOURCE, 1, (2,))])
-    captures.decisions([Row(BASE), Row(SOURCE)])
+    captures.predictions([Row(BASE), Row(SOURCE)])
 
 
 def collected(world: World) -> None:

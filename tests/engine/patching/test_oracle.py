@@ -144,7 +144,7 @@ def test_padding_is_to_a_width_that_depends_on_the_row_alone() -> None:
     world.model.get_input_embeddings().register_forward_hook(
         lambda m, i, o: seen.append(i[0].shape[1])
     )
-    for batch in batches([(1,) * n for n in (3, 9, 4, 10, 1, 12, 5)], world.network.company, 64):
+    for batch in batches([(1,) * n for n in (3, 9, 4, 10, 1, 12, 5)], world.network.batch_key, 64):
         world.network.batch(batch)
     assert seen == [4, 12, 8]
     with pytest.raises(AssertionError, match="one company"):

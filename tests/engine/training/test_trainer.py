@@ -37,7 +37,7 @@ from raysearch.engine.patching.operations import Featurized
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import DivergedError, FitFault, FitOutcome, FitRequest
-from raysearch.engine.training.recipe import batch_of, divided
+from raysearch.engine.training.recipe import batch_of, split_pairs
 from raysearch.engine.training.trainer import Trainer
 from raysearch.errors import JobError, NotYetError, ResumeError
 from tests.engine.worlds import (
@@ -366,7 +366,7 @@ def test_validation_is_over_change_pairs_that_are_not_trained_on() -> None:
     world, pairs = shared_world("llama"), encoded_pairs(1, 40, shortest=6, longest=6)
     asked = FitRequest(das(2, 16), 0)
     recipe = changed(RECIPE, validation=0.5, evaluate=1, steps=3)
-    _, held = divided([p.index for p in pairs], 0.5)
+    _, held = split_pairs([p.index for p in pairs], 0.5)
     said = {p.index: int(world.plain(p.sources[ONE_SOURCE]).argmax()) for p in pairs}
     pairs = [replace(p, answers={"base": (int(world.plain(p.base).argmax()),)}) for p in pairs]
     (fit,) = trainer_on(world, recipe).fit(
@@ -398,7 +398,7 @@ def test_validation_of_sequences_is_what_greedy_decoding_gives() -> None:
     (fit,) = trainer.fit([FitRequest(intervention, 0)], pairs, {intervention.id: wanted}, 0, 6)
     assert isinstance(fit, FitOutcome)
     featurizer = from_bytes(fit.content)
-    _, held = divided([p.index for p in pairs], 0.5)
+    _, held = split_pairs([p.index for p in pairs], 0.5)
     matches = []
     for pair in (p for p in pairs if p.index in held and wanted[p.index] != p.answers["base"]):
         (patch,) = build_row(pair, residual((2, "here")), taps).patches
@@ -456,7 +456,7 @@ def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer) -> None
     def poisoned(group, step):
         if step == 2:
             with torch.no_grad():
-                group.alive[1].progress.featurizer.raw.fill_(float("inf"))
+                group.alive[1].checkpoint.featurizer.raw.fill_(float("inf"))
         trainer_step(group, step)
 
     trainer._step = poisoned
@@ -646,7 +646,7 @@ def test_rates_are_those_of_the_schedules_of_transformers() -> None:
 def test_validation_is_run_as_often_as_asked_and_at_the_end() -> None:
     for steps, evaluate in ((400, 10), (7, 3), (3, 10), (5, 0)):
         recipe = changed(USUAL, steps=steps, evaluate=evaluate)
-        looks = [step for step in range(1, steps + 1) if recipe.is_looked_at(step)]
+        looks = [step for step in range(1, steps + 1) if recipe.is_validated_after(step)]
         assert len(looks) == min(steps, evaluate)
         assert steps in looks or not evaluate
 
@@ -657,10 +657,10 @@ def test_batches_take_every_pair_once_an_epoch_and_depend_on_the_step_alone() ->
     assert all(sorted(drawn[e * 30 : (e + 1) * 30]) == list(indices) for e in range(4))
     assert drawn != [i for step in range(15) for i in batch_of(indices, 8, 1, step)]
     assert batch_of(indices, 64, 0, 3) == list(indices)
-    train, held = divided(indices, 0.2)
+    train, held = split_pairs(indices, 0.2)
     assert len(held) == 6
     assert sorted(train + held) == list(indices)
-    assert divided(list(reversed(indices)), 0.2) == (train, held)
+    assert split_pairs(list(reversed(indices)), 0.2) == (train, held)
 
 
 def planted_world() -> tuple[World, Rotation, list[Encoded], dict[int, int]]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import Setting, own
+from raysearch.engine.featurizers.featurizer import FeaturizerContext, own
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.spans import LinearSubspace
 
@@ -22,9 +22,9 @@ class Mirror(LinearSubspace):
         self.strength = strength
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        shape = (setting.width, setting.size)
-        return cls(torch.randn(shape, generator=setting.generator), setting.options.strength)
+    def make(cls, context: FeaturizerContext) -> Self:
+        shape = (context.width, context.size)
+        return cls(torch.randn(shape, generator=context.generator), context.options.strength)
 
     @property
     def directions(self) -> Tensor:
@@ -52,10 +52,10 @@ class Busiest(Identity):
     name: ClassVar[str] = "busiest"
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        assert setting.activations is not None
-        ranked = setting.activations.float().var(0).cpu().argsort(descending=True, stable=True)
-        return cls(setting.width, ranked[: setting.size].tolist())
+    def make(cls, context: FeaturizerContext) -> Self:
+        assert context.activations is not None
+        ranked = context.activations.float().var(0).cpu().argsort(descending=True, stable=True)
+        return cls(context.width, ranked[: context.size].tolist())
 
 
 class FirstHalf(Identity):
@@ -64,5 +64,5 @@ class FirstHalf(Identity):
     name: ClassVar[str] = "first_half"
 
     @classmethod
-    def make(cls, setting: Setting) -> Self:
-        return cls(setting.width, range(setting.width // 2))
+    def make(cls, context: FeaturizerContext) -> Self:
+        return cls(context.width, range(context.width // 2))
