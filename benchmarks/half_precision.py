@@ -150,7 +150,7 @@ def run(dtype: str, asked: argparse.Namespace) -> Ran:
             path = str((done.info.facts or {}).get("path"))
     finally:
         driver.drive, local_pool.open_replica = whole_drive, whole_open
-    return Ran(clock, {str(row["hypothesis"]): row for row in table}, cost.again, path)
+    return Ran(clock, {str(row["hypothesis"]): row for row in table}, cost.near_tie_share, path)
 
 
 def units() -> list[str]:

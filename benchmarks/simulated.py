@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import raysearch as rs
 from raysearch.causal import Split
-from raysearch.cluster.replica_spec import NOTHING
+from raysearch.cluster.replica_spec import NO_TENSORS
 from raysearch.core.events import Encoded, Event, Ids, Task
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.proposers.base import Exhaustive
@@ -107,7 +107,7 @@ class Timed:
     def free(self) -> int:
         return self._pool.free
 
-    def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
+    def submit(self, task: Task, tensors: Mapping[str, bytes] = NO_TENSORS) -> None:
         self._pool.submit(task, tensors)
         self.tasks += 1
 

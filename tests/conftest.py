@@ -19,11 +19,6 @@ from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
 
-# Shapes that are checked: in the tests' own processes the engine's functions are called under
-# jaxtyping's import hook, so that beartype holds each tensor against its annotation.
-assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
-install_import_hook("raysearch.engine", f"{shapes.__name__}.checked")
-
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray
 # starts; for those of commands too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
@@ -33,7 +28,9 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 os.environ["OMP_NUM_THREADS"] = "1"
 remember_environment()
 
-# Tensors are held against the shapes of their annotations (beartype). Before the engine is imported.
+# Tensors are held against the shapes of their annotations (beartype). Before the engine is
+# imported.
+assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
 install_import_hook(shapes.modules("raysearch.engine"), f"{shapes.__name__}.checked")
 
 pytest_plugins = ["tests.scheduling", "tests.timing"]

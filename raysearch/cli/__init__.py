@@ -1,1 +1,1 @@
-"""The command line: the only room that knows everybody."""
+"""The command line: the top room, which may import from all others."""

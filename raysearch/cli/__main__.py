@@ -1,8 +1,9 @@
-"""`python -m raysearch.cli`: the command, where its script is not on the PATH (a job on a cluster
-that brought raysearch along).
+"""Runs the command by `python -m raysearch.cli`, where its script is not on the PATH.
 
-Invariants: the folder where it is called is looked in last, not first as Python has it: a file
-there takes the place of no module.
+This is so in a cluster's job that brought raysearch along.
+
+Invariants: the current folder comes last on the import path, not first as Python puts it, so that a
+file there replaces no module.
 """
 
 import os

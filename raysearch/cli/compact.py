@@ -12,7 +12,7 @@ from raysearch.cli.flags import loudness, run, set_verbosity, store
 @store
 @loudness
 def compact(run: str, store: str, quiet: bool, **flags: Any) -> int:
-    """Merge the parts of each table of RUN into one. Results stay what they are; RUN must be done."""
+    """Merge the parts of each table of RUN into one. Results stay the same; RUN must be done."""
     from raysearch.store.compact import compact as merge
     from raysearch.store.run_folder import find_run
     from raysearch.visible_text import visible

@@ -1,6 +1,6 @@
-"""`raysearch deploy render`: the files that run a job on a cluster, a command for each launcher.
+"""Defines `raysearch deploy render`, with a command for each launcher.
 
-Invariants: commands and flags are those of `deploy/launchers.py`; nothing heavy is imported to show
+Invariants: commands and flags come from `deploy/launchers.py`; nothing heavy is imported to show
 them.
 """
 
@@ -52,16 +52,16 @@ def _flags(launcher: Launcher) -> Iterator[Any]:
 
 
 def _flag(option: Field[Any]) -> Any:
-    """Returns the flag of an option; its default is not click's, for it stands in the dataclass."""
-    said, default = option.metadata, option.default
+    """Returns the flag of an option; its default is in the dataclass, not click's."""
+    about, default = option.metadata, option.default
     shown = f" Default: {default}." if default and not isinstance(default, tuple) else ""
     return click.option(
-        f"--{said.get('flag', option.name.replace('_', '-'))}",
+        f"--{about.get('flag', option.name.replace('_', '-'))}",
         option.name,
         multiple=isinstance(default, tuple),
-        type=click.IntRange(min=said["least"]) if "least" in said else str,
-        metavar=said.get("metavar"),
-        help=f"{said['help']}{shown}",
+        type=click.IntRange(min=about["least"]) if "least" in about else str,
+        metavar=about.get("metavar"),
+        help=f"{about['help']}{shown}",
         allow_from_autoenv=option.name != "sets",
     )
 

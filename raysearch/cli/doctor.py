@@ -1,8 +1,8 @@
-"""`raysearch doctor`: what a search will need here, each thing tried; one line each, with what
-would mend it.
+"""Tries everything that a search needs here, and says in one line each what is wrong and how to
+mend it.
 
-Invariants: a check ends within seconds whatever is down, and one that fails does not keep the
-others from being tried; no secret is told.
+Invariants: a check ends within seconds, whatever is down; a failed check does not stop the others;
+no secret is shown.
 """
 
 import json
@@ -24,19 +24,19 @@ from raysearch.errors import RaysearchError
 from raysearch.visible_text import visible
 
 SHARED_MEMORY = 2**30
-"""Bytes of /dev/shm below which Ray's object store goes to the disk: Docker gives 64 MiB."""
+"""Bytes of /dev/shm below which Ray's object store uses the disk; Docker gives 64 MiB."""
 ROOM = 2 * 2**30
-"""Bytes of disk, below which the logs of Ray and a run soon do not fit."""
+"""Bytes of free disk below which the logs of Ray and a run soon do not fit."""
 FULL = 0.95
-"""Share of a disk, from which Ray makes no more objects on it (its local_fs_capacity_threshold)."""
+"""Share of a disk above which Ray creates no objects on it (its local_fs_capacity_threshold)."""
 
 TOLD = ("torch", "transformers", "ray", "pyarrow")
-"""Packages of which the version is told, whatever it is."""
+"""Packages whose versions are always shown."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found. `said`: what is there; of what is not well, what would mend it too."""
+    """The result of one check. `said`: what was found, with the remedy if it is not ok."""
 
     check: str
     ok: bool
@@ -57,8 +57,8 @@ class CheckResult:
 @tracking
 @no_color
 def doctor(**flags: Any) -> int:
-    """Try what a search needs here: versions, GPUs, Ray, the tracker, the store, room. Exits with 1 if
-    something is not well."""
+    """Try what a search needs here: versions, GPUs, Ray, the tracker, the store, room. Exits with 1
+    if something is not well."""
     findings = []
     for check, ask in checks(**flags):
         findings.append(_tried(check, ask))
@@ -72,7 +72,8 @@ def doctor(**flags: Any) -> int:
 def checks(
     address: str | None, job: Path | None, store: str, tracking_uri: str, **_: Any
 ) -> list[tuple[str, Callable[[], str]]]:
-    """(name, what says in words that it is well, or raises), in the order in which they are tried."""
+    """Returns (name, check) in order; a check returns a description, or raises if something is
+    wrong."""
     from raysearch.tracking.registry import tracker_of
 
     asked: list[tuple[str, Callable[[], str]]] = [
@@ -149,16 +150,16 @@ def _version(package: str) -> str | None:
 
 
 def _metadata() -> Any:
-    from raysearch.deploy.wheel import own
+    from raysearch.deploy.wheel import own_distribution
 
-    return own()
+    return own_distribution()
 
 
 def _raysearch() -> str:
     import raysearch
-    from raysearch.deploy.wheel import DISTRIBUTION, stranger
+    from raysearch.deploy.wheel import DISTRIBUTION, find_name_conflict
 
-    if (said := stranger()) is not None:
+    if (said := find_name_conflict()) is not None:
         raise RaysearchError(said)
     return f"{DISTRIBUTION} {raysearch.__version__}, from {Path(raysearch.__file__).parent}"
 
@@ -212,21 +213,21 @@ def _store(uri: str) -> str:
 
 
 def _cluster(address: str | None) -> str:
-    from raysearch.cluster.connection_checks import cluster
+    from raysearch.cluster.connection_checks import check_cluster
 
-    return cluster(address or os.environ.get("RAY_ADDRESS"))
+    return check_cluster(address or os.environ.get("RAY_ADDRESS"))
 
 
 def _token() -> str:
-    from raysearch.cluster.connection_checks import token
+    from raysearch.cluster.connection_checks import check_token
 
-    return token()
+    return check_token()
 
 
 def _job_server() -> str:
-    from raysearch.cluster.connection_checks import job_server
+    from raysearch.cluster.connection_checks import check_job_server
 
-    return job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
+    return check_job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
 
 
 def _tracking(uri: str) -> str:
@@ -240,13 +241,16 @@ def _tracking(uri: str) -> str:
 
 
 def _model(job: Path) -> str:
-    """Looked at, never run: neither the problem's code nor the model's own."""
+    """Reads the model's files; runs neither the problem's code nor the model's."""
     from raysearch.engine.loading.load import inspect_model
     from raysearch.job import Job
 
     source = Job.load(job).source
     if source.is_factory or source.trust_remote_code:
-        return f"{source.path}: is made by code, which doctor does not run; `raysearch plan {job}` does"
+        return (
+            f"{source.path}: is made by code, which doctor does not run; `raysearch plan {job}` "
+            "does"
+        )
     looked = inspect_model(source)
     return (
         f"{source.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"

@@ -1,4 +1,4 @@
-"""Flags that several commands share; each is written once.
+"""Defines the flags that several commands share.
 
 Invariants: nothing heavy is imported before a flag is used.
 """
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[\w.][\w.-]*")
 
 
 def flags(*decorators: Callable[..., Any]) -> Callable[..., Any]:
-    """Several decorators as one, in the order given."""
+    """Combines several decorators, in the order given."""
 
     def decorate(function: Any) -> Any:
         for flag in reversed(decorators):
@@ -125,14 +125,14 @@ sent = flags(
 
 
 def set_verbosity(given: dict[str, Any]) -> None:
-    """Takes `verbose` out of the flags that were given, and heeds it."""
+    """Removes `verbose` from the flags and sets the log level."""
     if given.pop("verbose"):
         logging.getLogger("raysearch").setLevel(logging.INFO)
 
 
 def without_job(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags but for those of a Ray job. Raises: UsageError where one of these was given, and
-    there is none."""
+    """Returns the flags without those of a Ray job. Raises: UsageError if one was given without a
+    job."""
     context = click.get_current_context()
     of_a_job = ("wait", "runtime", "env", "include", "on_nodes")
     for name in of_a_job:
@@ -155,12 +155,11 @@ def _complete_runs(context: click.Context, text: str) -> list[str]:
     store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or DEFAULT_STORE
     try:
         names = run_names(open_folder(store, RetryPolicy(seconds=0)))
-    except RaysearchError:  # a shell that completes has no place to say it; the command itself will
+    except RaysearchError:  # shell completion cannot show errors; the command itself will
         names = []
     return completions([*names, "latest"], text)
 
 
 def completions(names: Iterable[str], text: str) -> list[str]:
-    """Those that begin with `text`; one that a shell would read as more than a word, which it would
-    run, is not offered."""
+    """Returns the names that begin with `text`, except those that a shell would interpret."""
     return [n for n in names if n.startswith(text) and _WORD.fullmatch(n)]

@@ -1,6 +1,6 @@
-"""`raysearch status`, `logs`, `stop`, `jobs`: the flags of what is asked about jobs on a cluster.
+"""Defines the commands `status`, `logs`, `stop` and `jobs`.
 
-Invariants: what they do stands in `ray_jobs.py`; nothing heavy is imported before it is needed.
+Invariants: `ray_jobs.py` does the work; nothing heavy is imported before it is needed.
 """
 
 import json
@@ -45,8 +45,8 @@ _id = click.argument("id", metavar="ID", shell_complete=_complete)
 @_output
 @flags.loudness
 def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
-    """How the Ray job ID stands (the beginning of its id will do; default: the newest), and where
-    its run is.
+    """Show the status of the Ray job ID (a beginning of its id will do; default: the newest), and
+    where its run is.
 
     Without an --address, ID may be a run of this machine too: a folder or URI, its name in the
     store, or "latest".
@@ -81,7 +81,7 @@ def _is_given(flag: str) -> bool:
 
 
 def _run(name: str, store: str) -> "RunFolder | None":
-    """The run of that name, if there is one."""
+    """Returns the run of that name, or None."""
     from raysearch.store.run_folder import find_run, run_names
 
     known = (
@@ -100,7 +100,7 @@ def _run(name: str, store: str) -> "RunFolder | None":
 @_address
 @flags.loudness
 def logs(id: str, follow: bool, address: str, **given: Any) -> int:
-    """What the driver of the Ray job ID has said, on stdout."""
+    """Print what the driver of the Ray job ID has said."""
     from raysearch.cli.ray_jobs import show_log
 
     flags.set_verbosity(given)

@@ -1,5 +1,4 @@
-"""`raysearch`: the commands of a search and their flags. What they do, and more commands, stand in
-the files beside.
+"""Defines the command `raysearch` with the commands of a search; others are in the files beside it.
 
 Invariants: data on stdout, everything else on stderr; a user's mistake is one line and an exit
 code, ours a full traceback; nothing heavy is imported before it is needed.
@@ -41,7 +40,7 @@ may change an answer."""
 
 
 def main() -> None:
-    """The entry point: runs the command and turns what is raised into one line and an exit code."""
+    """Runs the command, and turns exceptions into one line and an exit code."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("raysearch: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -52,18 +51,18 @@ def main() -> None:
         for line in (f"raysearch: {e}", *getattr(e, "__notes__", ())):
             click.echo(line, err=True)
         code = e.exit_code
-    except click.exceptions.Abort:  # what click makes of Ctrl-C before a search has begun
+    except click.exceptions.Abort:  # click's exception for Ctrl-C before a search has begun
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as e:
         e.show(
             shown := io.StringIO()
-        )  # holds what was typed, which a script may have taken from anywhere
+        )  # holds the typed text, which a script may have taken from anywhere
         click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
     except (
         KeyboardInterrupt
-    ):  # before a search has begun; later it is asked for between turns (interrupt.py)
+    ):  # before a search has begun; later, interrupt.py handles it between steps
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
     sys.exit(code or 0)
@@ -265,7 +264,7 @@ def results(
 
     signal.signal(
         signal.SIGPIPE, signal.SIG_DFL
-    )  # `results ... | head` ends as other tools of the shell do
+    )  # `results ... | head` ends like other shell tools
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity({"verbose": verbose})

@@ -14,9 +14,9 @@ from raysearch.visible_text import visible
 
 
 def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = False) -> str:
-    """What the job would do; `with_trial`: and how long it would take, by a trial on this machine.
+    """Plans a job; `with_trial` also measures how long it would take, on this machine.
 
-    Raises: JobError, PairsError, ModelError in one line; SearchFailedError where the trial fails.
+    Raises: JobError, PairsError, ModelError in one line; SearchFailedError if the trial fails.
     """
     job = Job.load(path, sets)
     with named(path, job):

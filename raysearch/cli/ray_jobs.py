@@ -1,7 +1,7 @@
-"""What is asked about raysearch's jobs on a Ray cluster: followed, shown, stopped.
+"""Follows, shows and stops raysearch's jobs on a Ray cluster.
 
-Invariants: the log is data and goes to stdout, what we say of it to stderr; the driver's exit code
-is handed through.
+Invariants: the log is data and goes to stdout, our own lines to stderr; the driver's exit code is
+passed on.
 """
 
 import json
@@ -19,14 +19,15 @@ from raysearch.runner.interrupt import INTERRUPTED
 from raysearch.visible_text import visible
 
 HASH_KEY, RUN_KEY, STORE_KEY = "raysearch.job", "raysearch.run", "raysearch.store"
-"""Of a job's metadata: the digest of what was asked, the run that is gone on with, the store."""
+"""Keys in a job's metadata: digest of the job, the run that is resumed, the store."""
 _WHERE = "run"
 _RUN = re.compile(r"run       (\S.*)")
 _RESUME = re.compile(r"raysearch: (?:interrupted|failed); go on with: (.*)")
 
 
 def follow(server: JobServer, id: str) -> int:
-    """Prints the driver's lines until it is over; its exit code. Ctrl-C leaves the job alone."""
+    """Prints the driver's lines until it is over; returns its exit code. Ctrl-C leaves the job
+    running."""
     try:
         for line in server.follow(id):
             tell(line)
@@ -45,7 +46,7 @@ def follow(server: JobServer, id: str) -> int:
 
 
 def show_log(address: str, text: str, to_its_end: bool) -> int:
-    """The log of a job, so far or to its end; then its exit code."""
+    """Prints the log of a job, so far or to its end; returns the exit code."""
     server = JobServer(address)
     job = server.find(text)
     if to_its_end:
@@ -56,7 +57,7 @@ def show_log(address: str, text: str, to_its_end: bool) -> int:
 
 
 def show_status(address: str, text: str, output: str) -> int:
-    """All that is known of a job."""
+    """Prints all that is known of a job."""
     server = JobServer(address)
     job = server.find(text)
     lines = [] if job.status == "PENDING" else list(server.log(job.id))
@@ -77,7 +78,7 @@ def show_status(address: str, text: str, output: str) -> int:
 
 
 def show_jobs(address: str, output: str, no_color: bool) -> int:
-    """All jobs of ours."""
+    """Prints all our jobs."""
     jobs = [_told(job) for job in JobServer(address).jobs()]
     if output == "json":
         print(json.dumps(jobs, indent=2))
@@ -93,10 +94,10 @@ def show_jobs(address: str, output: str, no_color: bool) -> int:
 
 
 def stop_job(address: str, text: str) -> int:
-    """Stops a job, waits until it has closed its books, and says how to go on."""
+    """Stops a job, waits until its journal is closed, and says how to continue."""
     server = JobServer(address)
     job = server.find(text)
-    if job.over:
+    if job.is_over:
         say(f"{job.id} is over already ({job.status})")
         return 0
     server.stop(job.id)
@@ -119,8 +120,8 @@ def stop_job(address: str, text: str) -> int:
 
 
 def job_ids(address: str, text: str) -> list[str]:
-    """Ids that begin with `text`, for the shell; none where the cluster cannot be asked, for a
-    shell has no place for errors."""
+    """Returns ids that begin with `text`, for shell completion; none if the cluster does not
+    answer."""
     try:
         return completions((job.id for job in JobServer(address).jobs()), text)
     except ClusterError:
@@ -156,7 +157,7 @@ def _exit_code(job: RayJob) -> int:
         raise ClusterError(f"{job.id} did not begin: {_first_line(job.message)}")
     return (
         job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
-    )  # killed by a signal, told as a shell does
+    )  # killed by a signal, as shells report it
 
 
 def _last(pattern: re.Pattern[str], lines: list[str]) -> str | None:

@@ -1,7 +1,7 @@
-"""Results as people and programs read them: a table, JSON, JSON lines, CSV, Parquet.
+"""Prints results as a table, JSON, JSON lines, CSV or Parquet.
 
-Invariants: JSON is JSON: numbers that are not finite become null, an evidence that is certain among
-them.
+Invariants: JSON is valid: numbers that are not finite, such as the evidence of certainty, become
+null.
 """
 
 import io
@@ -18,24 +18,24 @@ from rich.text import Text
 from raysearch.cli.terminal import PlainTable, console
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
-from raysearch.report.dropped_pairs import dropped
-from raysearch.report.results_table import SHOWN, WORDS, results
-from raysearch.report.unit_text import is_plain, places, words
+from raysearch.report.dropped_pairs import describe_dropped
+from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
+from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.storage.open import FolderLike
 from raysearch.visible_text import for_stream, visible
 
 _SAID = ("subspace", "units")
-"""Columns that `_said` makes."""
+"""Columns that `_said` adds."""
 
 
 def show_results(run: FolderLike, output: str, no_color: bool = False, **choice: Any) -> None:
-    """Writes the chosen results of a run to stdout. Raises: StoreError, JobError for a bad
+    """Writes the chosen results of a run to stdout. Raises: StoreError; JobError for a bad
     condition."""
     table = results(run, **choice)
     match output:
         case "table":
             left_out, terminal = (
-                dropped(run),
+                describe_dropped(run),
                 console(no_color),
             )  # read before anything is printed: it may be damaged
             print_table(table, terminal)
@@ -60,20 +60,22 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
 
 
 def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
-    """The columns that people look at first: component and verdict only where they differ between
-    the rows, head only where there is one, the reason where one failed, subspace and units only
-    where the columns before do not say them (units: several at once, or another source site)."""
+    """Prints the main columns, omitting those that say nothing.
+
+    Component and verdict are shown only where rows differ, head only if there is one, reason if one
+    failed, and subspace and units only where other columns do not determine them.
+    """
     shown = PlainTable(title)
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
     left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
     left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
     columns = [
         name
-        for name in SHOWN
+        for name in MAIN_COLUMNS
         if name not in left_out and (name in table.column_names or name in _SAID)
     ]
     for name in columns:
-        shown.column(name, right=name not in WORDS)
+        shown.column(name, right=name not in TEXT_COLUMNS)
     for row in rows:
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.row((_cell(row[name]) for name in columns), style)
@@ -81,14 +83,14 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
 
 
 def print_dropped(lines: Sequence[str], console: Console) -> None:
-    """Which pairs do not count, and why: a line for each variable of which some do not."""
+    """Prints which pairs do not count and why, one line each."""
     for line in lines:
         console.print(visible(f"pairs: {line}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_controls(found: Sequence[ControlComparison], console: Console) -> None:
-    """Each accepted hypothesis beside its controls; then a warning for each that a control does as
-    well as."""
+    """Prints each accepted hypothesis with its controls, and warns of each whose control does as
+    well."""
     shown = PlainTable("Controls (IIA)")
     names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
@@ -99,7 +101,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
         if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))
     ]
     for name in (*columns, "accepted", *names):
-        shown.column(name, right=name not in WORDS)
+        shown.column(name, right=name not in TEXT_COLUMNS)
     for row, b in zip(rows, found, strict=True):
         own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
         cells = (
@@ -119,11 +121,11 @@ def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:
 
 
 def _said(units: str) -> dict[str, str | None]:
-    """What there is to say of the units beside layer, component, head and position."""
+    """Describes what layer, component, head and position do not say of the units."""
     if is_plain(units):
         return {"subspace": None, "units": None}
-    found = places(units)
-    if len(found) == 1 and not found[0].lender:
+    found = unit_texts(units)
+    if len(found) == 1 and not found[0].source:
         return {"subspace": found[0].subspace, "units": None}
     return {"subspace": None, "units": words(units)}
 

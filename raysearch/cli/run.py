@@ -1,7 +1,6 @@
-"""A run as the command line shows it: words on stderr, the alignment on stdout, an exit code.
+"""Runs a search from the command line: progress on stderr, the alignment on stdout, an exit code.
 
-Invariants: whatever ends a search early, the command that goes on with it is said, where going on
-can help.
+Invariants: whatever ends a search early, the command that resumes it is printed if that can help.
 """
 
 import shlex
@@ -15,7 +14,7 @@ from raysearch.cli.results import print_controls, print_table
 from raysearch.cli.terminal import console, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
-from raysearch.report.control_comparison import beside
+from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import results
 from raysearch.report.run_facts import chart_facts
 from raysearch.runner import frontend as front
@@ -33,7 +32,7 @@ FAILED_TOO_MANY = 3
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions(front.RunOptions):
-    """What flags say: only where and how loud, never what."""
+    """The flags of a run: where it runs and how verbose it is, never what it computes."""
 
     fail_on_error: float
     quiet: bool
@@ -41,15 +40,16 @@ class CommandOptions(front.RunOptions):
 
 
 def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
-    """A new run of a job; the exit code. Raises: RaysearchError in one line."""
+    """Starts a new run of a job; returns the exit code. Raises: RaysearchError in one line."""
     job = Job.load(job_file, sets)
     with named(job_file, job), _Terminal(where) as terminal:
         return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
 def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
-    """The run `name` from where its journal ends; the exit code. `retry`: what failed is tried
-    again.
+    """Resumes the run `name` where its journal ends; returns the exit code.
+
+    Args: retry: try again what failed.
 
     Raises: RaysearchError in one line.
     """
@@ -70,7 +70,7 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
 
 
 class _Terminal(ProgressDisplay):
-    """Follows a run for the command line."""
+    """Shows a run's progress on the terminal."""
 
     def __init__(self, where: CommandOptions) -> None:
         super().__init__(where.quiet, where.no_color)
@@ -101,11 +101,11 @@ class _Terminal(ProgressDisplay):
         )
         stdout = console(self._where.no_color)
         if accepted.num_rows:
-            judged = chart_facts(run.folder).judged
+            score = chart_facts(run.folder).score
             print_table(
-                accepted, stdout, title=f"Alignment: accepted hypotheses ({judged.name} {claim})"
+                accepted, stdout, title=f"Alignment: accepted hypotheses ({score.name} {claim})"
             )
-            print_controls(beside(run.folder), stdout)
+            print_controls(compare_controls(run.folder), stdout)
         else:
             stdout.print("Alignment: no hypothesis was accepted.")
         if ended.snapshot.undecided:
@@ -134,7 +134,7 @@ def _code(ended: RunOutcome, where: CommandOptions) -> int:
 
 
 def _resume(run: RunFolder, where: CommandOptions, how: str = "") -> str:
-    """The command that goes on with a run, from where its driver was begun."""
+    """Returns the command that resumes a run."""
     here = job_environment()
     address = here.address if here is not None else where.address
     flags = (
@@ -148,7 +148,7 @@ def _resume(run: RunFolder, where: CommandOptions, how: str = "") -> str:
 
 
 def _say_why(run: RunFolder) -> None:
-    """The reason that most of what failed has, and where all are."""
+    """Prints the most frequent reason of failures, and where to find all."""
     reasons = Counter(results(run.folder, where="verdict = 'failed'")["reason"].to_pylist())
     reason, times = reasons.most_common(1)[0]
     more = (

@@ -1,6 +1,6 @@
-"""`raysearch export`, `raysearch import`: the flags of what leaves raysearch and comes back.
+"""Defines the commands `export` and `import`.
 
-Invariants: what they do stands in the files beside; nothing heavy is imported before it is needed.
+Invariants: `runner/` does the work; nothing heavy is imported before it is needed.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""`submit --address`, `resume --address http://...`: a search as a job of a Ray cluster.
+"""Submits or resumes a search as a job of a Ray cluster.
 
-Invariants: what would die with the job's folder is refused; no password or token gets into the
-job's entrypoint, id or metadata, and into its environment only by a name that the user gave.
+Invariants: a store or tracker that would be lost with the job's folder is refused; no password or
+token gets into the job's entrypoint, id or metadata, and into its environment only by a name that
+the user gave.
 """
 
 import os
@@ -18,7 +19,7 @@ from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
 from raysearch.cli.terminal import say, tell
 from raysearch.cluster.job_environment import ADDRESS_KEY
 from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobRequest, JobServer
-from raysearch.deploy.wheel import needs
+from raysearch.deploy.wheel import requirements
 from raysearch.errors import JobError, StoreError
 from raysearch.runner.upload import JOB_FILE, MIB, Upload, pack
 from raysearch.storage.uris import without_credentials
@@ -34,7 +35,7 @@ _OWN_RIGHTS = "the nodes' own environment or role gives the rights to it"
 
 @dataclass(frozen=True)
 class Submission:
-    """What flags say: where to, and what the driver is told there."""
+    """The flags of a submission: where to send it, and how its driver runs."""
 
     address: str
     store: str
@@ -56,11 +57,13 @@ def submit_job(
     on_nodes: Sequence[Path],
     sending: Submission,
 ) -> int:
-    """Sends a job and follows it; the driver's exit code (0 where it is not waited for). Raises:
-    RaysearchError in one line."""
+    """Submits a job and follows it; returns the driver's exit code (0 with --no-wait).
+
+    Raises: RaysearchError in one line.
+    """
     _check_store(sending)
     command = ["run", JOB_FILE, *_flags(sending)]
-    _variables(sending.env)  # so that one which is not set is said before anything is sent
+    _variables(sending.env)  # reports an unset variable before anything is sent
     upload = pack(job_file, sets, on_nodes, include)
     server = JobServer(sending.address)
     with tempfile.TemporaryDirectory(prefix="raysearch-") as folder:
@@ -78,8 +81,9 @@ def submit_job(
 
 
 def resume_job(run: str, sending: Submission, retry: bool = False) -> int:
-    """Goes on with a run as a job of a cluster that reaches its store; the driver's exit code.
-    `retry`: what failed is tried again.
+    """Resumes a run as a job of a cluster that reaches its store; returns the driver's exit code.
+
+    Args: retry: try again what failed.
 
     Raises: RaysearchError in one line.
     """
@@ -111,8 +115,10 @@ def resume_job(run: str, sending: Submission, retry: bool = False) -> int:
 
 
 def resume_command(run: str, sending: Submission, retry: bool) -> list[str]:
-    """What the driver is called with on the cluster; the store too, where `run` is a name in it.
-    Raises: JobError, StoreError."""
+    """Returns the driver's command on the cluster, with the store if `run` is a name in it.
+
+    Raises: JobError, StoreError.
+    """
     return [
         "resume",
         run,
@@ -131,7 +137,7 @@ def _order(
     sent = sending.runtime != "installed"
     program = (
         ["python3", "-m", "raysearch.cli"] if sent else ["raysearch"]
-    )  # what is sent along brings no script
+    )  # the package that is sent along has no script
     return JobRequest(
         id=id,
         entrypoint=shlex.join([*program, *command]),
@@ -139,7 +145,7 @@ def _order(
         variables=_variables(sending.env),
         package=package,
         modules=(Path(raysearch.__file__).parent,) if sent else (),
-        pip=needs() if sending.runtime == "pip" else (),
+        pip=requirements() if sending.runtime == "pip" else (),
     )
 
 
@@ -154,7 +160,7 @@ def _send(server: JobServer, order: JobRequest, sending: Submission, words: str)
 
 
 def _flags(sending: Submission, with_store: bool = True) -> list[str]:
-    """Of the driver. The tracking URI is left out where its variable is handed on."""
+    """Returns the driver's flags, without a tracking URI that --env passes on."""
     flags = ["--address", "auto", *(["--store", sending.store] if with_store else [])]
     uri = sending.tracking_uri
     if uri is not None and TRACKING not in sending.env:
@@ -215,7 +221,8 @@ def _check_no_secret(flag: str, uri: str, would_do: str) -> None:
 
 
 def _variables(names: Sequence[str]) -> dict[str, str]:
-    """The variables that the user names. Raises: JobError for one that is not set."""
+    """Returns the environment variables that the user names. Raises: JobError for one that is not
+    set."""
     for name in names:
         if not re.fullmatch(r"\w+", name):
             raise JobError(
@@ -228,8 +235,7 @@ def _variables(names: Sequence[str]) -> dict[str, str]:
 
 
 def _whole_name(run: str, store: str) -> str:
-    """ "latest" as the name that it stands for. Raises: StoreError where the store cannot be read
-    from here."""
+    """Resolves "latest" to a run's name. Raises: StoreError if the store cannot be read."""
     if run != "latest":
         return run
     from raysearch.store.run_folder import find_run

@@ -1,7 +1,7 @@
-"""What the command line puts on a terminal: tables, lines of ours, lines of data.
+"""Prints tables, messages and data on a terminal.
 
-Invariants: every text is literal (raysearch/visible_text.py): rich reads no markup, no emoji code
-and no link in it, a terminal no escapes.
+Invariants: every text is literal (raysearch/visible_text.py): rich interprets no markup, emoji code
+or link in it, a terminal no escapes.
 """
 
 import sys
@@ -17,7 +17,7 @@ from raysearch.visible_text import for_stream, visible
 
 
 def say(text: str) -> None:
-    """A line of ours, on stderr."""
+    """Prints a message on stderr."""
     print(line_of_ours(text), file=sys.stderr)
 
 
@@ -27,22 +27,22 @@ def line_of_ours(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """A line of data, on stdout: as it is for a program, with nothing that a terminal obeys."""
+    """Prints a line of data on stdout, unchanged for a program, escaped for a terminal."""
     click.echo(for_stream(text, sys.stdout))
 
 
 def in_lines(lines: Iterable[str]) -> str:
-    """Each of `lines` on one line."""
+    """Joins `lines`, each kept on one line."""
     return "\n".join(map(visible, lines))
 
 
 def console(no_color: bool) -> Console:
-    """For tables on stdout; where that is no terminal they are as wide as a wide one."""
+    """Returns a console for tables on stdout; a pipe gets a wide one."""
     return Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None)
 
 
 class PlainTable(Table):
-    """A table without lines, whose cells are texts and nothing else."""
+    """A table without borders, whose cells are literal text."""
 
     def __init__(self, title: str | None = None) -> None:
         heading = None if title is None else Text(visible(title), style="table.title")
@@ -51,9 +51,9 @@ class PlainTable(Table):
         )
 
     def column(self, name: str, right: bool = False, no_wrap: bool = False) -> None:
-        """One more; `right`: of numbers."""
+        """Adds a column. `right`: align right, for numbers."""
         self.add_column(Text(visible(name)), justify="right" if right else "left", no_wrap=no_wrap)
 
     def row(self, cells: Iterable[Any], style: str = "") -> None:
-        """One more, each of `cells` as it is."""
+        """Adds a row of literal cells."""
         self.add_row(*(Text(visible(cell)) for cell in cells), style=style)

@@ -1,2 +1,1 @@
-"""Many replicas: a pool in this process, a pool of Ray actors and its brain, and a fake one for
-whoever tests against the protocol."""
+"""Pools of replicas: one in this process, or many as Ray actors, with Ray's jobs and metrics."""

@@ -1,8 +1,8 @@
-"""How this shell shows itself to a Ray: where its token is, and whether a client of ours sends it.
+"""Finds Ray's authentication token, protects its file, and decides whether clients send it.
 
-Invariants: a token is never told, only where it comes from. A client of a job server sends the
-token wherever there is one, unless RAY_AUTH_MODE says otherwise; a driver that joins a cluster goes
-by RAY_AUTH_MODE alone, for it is also a server to that cluster.
+Invariants: the token itself is never shown, only its source. A client of a job server sends the
+token wherever there is one, unless RAY_AUTH_MODE says otherwise; a driver that joins a cluster
+follows RAY_AUTH_MODE alone, since it is also a server to that cluster.
 """
 
 import logging
@@ -16,14 +16,16 @@ _MODE = "RAY_AUTH_MODE"
 _log = logging.getLogger("raysearch.cluster")
 
 
-def mode() -> str:
-    """What RAY_AUTH_MODE says, in lower case; empty where it is not set."""
+def auth_mode() -> str:
+    """Returns RAY_AUTH_MODE in lower case, or "" when it is not set."""
     return os.environ.get(_MODE, "").lower()
 
 
 def find_token() -> tuple[str, str]:
-    """Where Ray takes its token from (its own order), and the token, empty where there is none.
-    Raises: ClusterError."""
+    """Returns (source, token), searched in Ray's own order; the token is "" when there is none.
+
+    Raises: ClusterError when the token's file cannot be read.
+    """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN", os.environ["RAY_AUTH_TOKEN"]
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -36,13 +38,15 @@ def find_token() -> tuple[str, str]:
         ) from e
 
 
-def keep_private(make: bool = False) -> None:
-    """The file with Ray's token is readable by its owner alone. `make`: a Ray is started, which
-    would make one that all may read.
+def protect_token_file(make: bool = False) -> None:
+    """Makes the file with Ray's token readable by its owner alone, and warns if it was not.
 
-    Raises: ClusterError where it cannot be made. What was open to others is closed, and said.
+    Args: make: also create the file when it is missing, because the Ray about to start would create
+    one that everybody can read.
+
+    Raises: ClusterError when the file cannot be made private.
     """
-    if os.environ.get("RAY_AUTH_TOKEN") or mode() not in ("", "token"):
+    if os.environ.get("RAY_AUTH_TOKEN") or auth_mode() not in ("", "token"):
         return
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named) if named else Path.home() / ".ray" / "auth_token"
@@ -72,23 +76,22 @@ def keep_private(make: bool = False) -> None:
 
 
 def token_for_jobs() -> str:
-    """What a client of a job server sends; empty: nothing."""
-    return find_token()[1] if mode() in ("", "token") else ""
+    """Returns the token that a client of a job server sends, or "" for none."""
+    return find_token()[1] if auth_mode() in ("", "token") else ""
 
 
 def _make_token(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:  # another search has made one this moment
+    except FileExistsError:  # another search has just created it
         return
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(32))
 
 
-def authorise() -> None:
-    """Lets Ray's own client of a job server send it: that looks for a token only when the mode says
-    so (Ray 2.60)."""
-    keep_private()
-    if not mode() and find_token()[1]:
+def enable_token() -> None:
+    """Lets Ray's job client send the token: it reads one only if RAY_AUTH_MODE is set (2.60)."""
+    protect_token_file()
+    if not auth_mode() and find_token()[1]:
         os.environ[_MODE] = "token"

@@ -1,7 +1,6 @@
-"""Whether the Rays that this shell names answer, within seconds; nothing is started and nothing
-joined.
+"""Checks within seconds whether the Ray servers named by this shell answer, without joining them.
 
-Invariants: no token is told, only where it comes from.
+Invariants: the token itself is never shown, only its source.
 """
 
 import json
@@ -10,33 +9,37 @@ import urllib.request
 
 from ray import __version__ as ray_version
 
-from raysearch.cluster.auth import find_token, mode, token_for_jobs
+from raysearch.cluster.auth import auth_mode, find_token, token_for_jobs
 from raysearch.cluster.session import check_reachable
 from raysearch.errors import ClusterError
 
-SECONDS = 5.0
-"""Until an address is given up."""
+TIMEOUT_SECONDS = 5.0
+"""Time after which an address counts as unreachable."""
 _TOKEN_HEADER = "Authorization"
 
 
-def cluster(address: str | None) -> str:
-    """Of a cluster that a driver would join, in words. Raises: ClusterError."""
+def check_cluster(address: str | None) -> str:
+    """Describes the cluster that a driver would join. Raises: ClusterError if it is silent."""
     if address is None:
         return (
             f"no cluster is named: a search starts a Ray {ray_version} of its own on this machine"
         )
-    check_reachable(address, SECONDS)
+    check_reachable(address, TIMEOUT_SECONDS)
     return f"{address} answers"
 
 
-def token() -> str:
-    """How this shell shows itself to a Ray, in words. Raises: ClusterError for a token that is
-    asked for and not there."""
+def check_token() -> str:
+    """Describes how this shell authenticates to Ray.
+
+    Raises: ClusterError when a token is required and missing.
+    """
     where, found = find_token()
-    if mode() != "token":
+    if auth_mode() != "token":
         sends = f"sends the one from {where}" if token_for_jobs() else "sends none"
-        said = f"RAY_AUTH_MODE is {mode() or 'not set'}: `submit` {sends}, a driver that joins a cluster here shows none"
-        return f"{said}; one that asks for it needs RAY_AUTH_MODE=token"
+        return (
+            f"RAY_AUTH_MODE is {auth_mode() or 'not set'}: `submit` {sends}, a driver that joins a "
+            "cluster here shows none; one that asks for it needs RAY_AUTH_MODE=token"
+        )
     if not found:
         raise ClusterError(
             f"RAY_AUTH_MODE=token, and there is no token in {where}; set RAY_AUTH_TOKEN to the "
@@ -45,8 +48,11 @@ def token() -> str:
     return f"token, from {where}"
 
 
-def job_server(url: str | None) -> str:
-    """Of the server that jobs are submitted to, in words. Raises: ClusterError."""
+def check_job_server(url: str | None) -> str:
+    """Describes the server that jobs are submitted to.
+
+    Raises: ClusterError when it does not answer, or refuses the token.
+    """
     if url is None:
         return "no job server is named (RAY_API_SERVER_ADDRESS): `submit` searches on this machine"
     if not url.startswith(("http://", "https://")):
@@ -56,8 +62,8 @@ def job_server(url: str | None) -> str:
     if secret:
         request.add_header(_TOKEN_HEADER, f"Bearer {secret}")
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            there = json.load(answer).get("ray_version")
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            version = json.load(answer).get("ray_version")
     except urllib.error.HTTPError as e:
         if e.code in (401, 403):
             raise ClusterError(
@@ -73,6 +79,9 @@ def job_server(url: str | None) -> str:
         raise ClusterError(
             f"{url}: cannot be reached ({why}); is the head up, and its port 8265 open to here?"
         ) from e
-    if there != ray_version:
-        return f"{url} answers; it has Ray {there}, here is {ray_version}: a job runs with what is there"
-    return f"{url} answers, Ray {there}"
+    if version != ray_version:
+        return (
+            f"{url} answers; it has Ray {version}, here is {ray_version}: a job runs with what is "
+            "there"
+        )
+    return f"{url} answers, Ray {version}"

@@ -1,6 +1,6 @@
-"""The Ray job that this process is the driver of, if it is. This file is light: no ray.
+"""Tells a driver which Ray job it runs in. Light: imports no ray.
 
-Invariants: what is told here was put there by Ray or by `submit`; none of it changes an answer.
+Invariants: Ray or `submit` provides everything here; none of it changes a result.
 """
 
 import json
@@ -8,19 +8,19 @@ import os
 from dataclasses import dataclass
 
 ADDRESS_KEY = "raysearch.address"
-"""Of a job's metadata: the job server that it was sent to."""
+"""Key in a job's metadata for the address of the job server that received it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobEnvironment:
-    """A Ray job from within. `address`: of the job server that it was sent to, where that is known."""
+    """The Ray job of this process; `address` is its job server's, None when unknown."""
 
     submission_id: str
     address: str | None
 
 
 def job_environment() -> JobEnvironment | None:
-    """The job that this process runs in."""
+    """Returns the Ray job that this process drives, or None outside of one."""
     text = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")  # Ray sets it for the driver alone
     metadata = json.loads(text).get("metadata", {}) if text else {}
     submission_id = metadata.get("job_submission_id")

@@ -1,8 +1,8 @@
-"""The Ray jobs of raysearch on a cluster, through Ray's Jobs API: sent, looked up, followed,
-stopped. Nobody else speaks to that API.
+"""Submits, finds, follows and stops raysearch's jobs on a cluster. Only this module uses Ray's Jobs
+API.
 
-Invariants: whatever the server does is a ClusterError in one line; no token or password is in an
-id, an entrypoint or metadata; other people's jobs are not seen.
+Invariants: every failure of the server is a ClusterError in one line; ids, entrypoints and metadata
+contain no token or password; other people's jobs are not shown.
 """
 
 import asyncio
@@ -17,37 +17,40 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from raysearch.cluster.auth import authorise
+from raysearch.cluster.auth import enable_token
 from raysearch.errors import ClusterError
 
 PREFIX = "raysearch-"
-"""Of every submission id of ours."""
+"""Prefix of all our submission ids."""
 NAME_KEY = "raysearch.name"
-"""Of a job's metadata: the job's name; whoever has it is ours."""
+"""Metadata key with the job's name; a job that has it is ours."""
 PORT = 8265
 STOP_SECONDS = 120
-"""A driver that is told to stop finishes its turn, closes its journal and waits for the tracker; Ray's
-own default is 3 s."""
+"""Time for a stopped driver to finish its step, close its journal and wait for the tracker; Ray's
+default is 3 s."""
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 5
 AGENT_SECONDS = 120
 RETRIES = 5
-"""How often a log that breaks off is taken up again."""
-_CHATTY = (
+"""How often an interrupted log is resumed."""
+_NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-"""They say at each upload what we say in a line of our own."""
+"""Ray's loggers that repeat at each upload what our own line says."""
 _NO_AGENT = "No available agent"
-_RAYS_OWN = re.compile(r"(\S+ \S+\s+INFO job_manager\.py:\d+ -- |Running entrypoint for job )")
-"""Lines that Ray puts before the driver's."""
+_RAY_LINE = re.compile(r"(\S+ \S+\s+INFO job_manager\.py:\d+ -- |Running entrypoint for job )")
+"""Matches lines that Ray writes before the driver's."""
 
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """One job, as Ray tells of it. `status`: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; times
-    in seconds since 1970."""
+    """A job as Ray describes it.
+
+    `status`: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; `began` and `ended`: Unix times in
+    seconds.
+    """
 
     id: str
     status: str
@@ -58,20 +61,23 @@ class RayJob:
     message: str
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
     @property
     def seconds(self) -> float | None:
-        """How long it has run."""
+        """Seconds since it began, up to its end; None before it began."""
         return None if self.began is None else (self.ended or time.time()) - self.began
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job to be sent. `package`: the zip that it finds as its folder; `modules`: folders of
-    Python packages that go along; `pip`: what is installed for it; `variables`: of its environment,
-    which whoever may read the job may read too."""
+    """A job to submit.
+
+    `package`: zip that becomes its working directory; `modules`: folders of Python packages to send
+    along; `pip`: requirements to install; `variables`: environment variables, visible to whoever
+    may read the job.
+    """
 
     id: str
     entrypoint: str
@@ -83,7 +89,7 @@ class JobRequest:
 
     @property
     def runtime_env(self) -> dict[str, Any]:
-        """As Ray has it."""
+        """The runtime environment in Ray's format."""
         env: dict[str, Any] = {
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **self.variables}
         }
@@ -97,34 +103,36 @@ class JobRequest:
 
 
 class JobServer:
-    """A cluster's job server, `http://HEAD:8265`. Raises: ClusterError from every method."""
+    """Client of a cluster's job server, `http://HEAD:8265`. Every method raises ClusterError."""
 
     def __init__(self, address: str) -> None:
         self.address = _address(address)
         _check_reachable(self.address)
-        authorise()
+        enable_token()
         os.environ["RAY_API_SERVER_ADDRESS"] = (
             self.address
-        )  # Ray lets this one win over what its client is given
-        with self._told():
+        )  # Ray prefers this variable to the address that its client is given
+        with self._translated_errors():
             from ray.job_submission import JobSubmissionClient
 
-            for name in _CHATTY:
+            for name in _NOISY_LOGGERS:
                 logging.getLogger(name).setLevel(logging.WARNING)
             self._client = JobSubmissionClient(self.address)
 
-    def submit(self, order: JobRequest) -> None:
-        """Sends it; returns when the server has it. A cluster that has just started takes jobs some
-        seconds later."""
+    def submit(self, request: JobRequest) -> None:
+        """Submits a job and returns once the server has accepted it.
+
+        A cluster that has just started accepts jobs only after some seconds, so this retries.
+        """
         until = time.monotonic() + AGENT_SECONDS
         while True:
             try:
-                with self._told():
+                with self._translated_errors():
                     self._client.submit_job(
-                        entrypoint=order.entrypoint,
-                        submission_id=order.id,
-                        runtime_env=order.runtime_env,
-                        metadata=dict(order.metadata),
+                        entrypoint=request.entrypoint,
+                        submission_id=request.id,
+                        runtime_env=request.runtime_env,
+                        metadata=dict(request.metadata),
                     )
                 return
             except ClusterError as e:
@@ -133,16 +141,16 @@ class JobServer:
             time.sleep(POLL_SECONDS)
 
     def jobs(self) -> list[RayJob]:
-        """Ours, the newest first."""
-        with self._told():
+        """Returns our jobs, newest first."""
+        with self._translated_errors():
             found = [_job(details) for details in self._client.list_jobs() if details.submission_id]
         return sorted(
             (j for j in found if NAME_KEY in j.metadata), key=lambda j: j.began or 0, reverse=True
         )
 
     def find(self, text: str) -> RayJob:
-        """The job of that id, or the only one that begins so (`raysearch-` may be left out);
-        "latest" is the newest."""
+        """Returns the job with this id or unique prefix (`raysearch-` is optional); "latest" is the
+        newest."""
         jobs = self.jobs()
         if text == "latest" and jobs:
             return jobs[0]
@@ -162,30 +170,30 @@ class JobServer:
         )
 
     def job(self, id: str) -> RayJob:
-        with self._told(id):
+        with self._translated_errors(id):
             return _job(self._client.get_job_info(id))
 
     def stop(self, id: str) -> None:
-        """Asks it to stop; it goes on until it has flushed, or STOP_SECONDS are over."""
-        with self._told(id):
+        """Asks a job to stop; it continues until it has flushed, at most STOP_SECONDS."""
+        with self._translated_errors(id):
             self._client.stop_job(id)
 
     def wait(self, id: str) -> RayJob:
-        """The job, once it is over."""
-        while not (job := self.job(id)).over:
+        """Blocks until the job is over and returns it."""
+        while not (job := self.job(id)).is_over:
             time.sleep(POLL_SECONDS)
         return job
 
     def log(self, id: str) -> Iterator[str]:
-        """The lines that its driver has written so far."""
-        with self._told(id):
+        """Returns the lines that its driver has written so far."""
+        with self._translated_errors(id):
             text = self._client.get_job_logs(id)
-        return clean(text.splitlines(keepends=True))
+        return clean_lines(text.splitlines(keepends=True))
 
     def follow(self, id: str) -> Iterator[str]:
-        """The lines of its driver, as they are written, until it is over. A connection that breaks
-        is taken up where it broke."""
-        return clean(self._chunks(id))
+        """Yields the lines of its driver as they are written, until it is over; reconnects when
+        interrupted."""
+        return clean_lines(self._chunks(id))
 
     def _chunks(self, id: str) -> Iterator[str]:
         seen, tries = 0, 0
@@ -202,9 +210,10 @@ class JobServer:
                         if new:
                             seen, tries = seen + len(new), 0
                             yield new
-                if self.job(id).over:
+                if self.job(id).is_over:
                     return
-            except Exception as e:  # aiohttp raises its own, Ray RuntimeError; what remains is said by the last try
+            # aiohttp raises its own errors, Ray RuntimeError; the last attempt reports them
+            except Exception as e:
                 if tries == RETRIES:
                     raise ClusterError(
                         f"{self.address}: the log of {id} broke off ({_brief(e)}); `raysearch logs "
@@ -213,27 +222,29 @@ class JobServer:
             tries += 1
             time.sleep(POLL_SECONDS * min(tries, RETRIES))
 
-    def _told(self, id: str = "") -> "_Told":
-        return _Told(self.address, id)
+    def _translated_errors(self, id: str = "") -> "_ErrorTranslation":
+        return _ErrorTranslation(self.address, id)
 
 
-def clean(chunks: Iterator[str] | list[str]) -> Iterator[str]:
-    """Whole lines from pieces of text: without line ends, Ray's own lines before the driver's, and
-    what a carriage return overwrote."""
+def clean_lines(chunks: Iterator[str] | list[str]) -> Iterator[str]:
+    """Yields whole lines from chunks of text, without line ends.
+
+    Drops the lines that Ray writes before the driver's, and text overwritten by a carriage return.
+    """
     rest = ""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split("\n")
-        yield from filter(_is_drivers, map(_overwritten, whole))
+        yield from filter(_is_driver_line, map(_visible_part, whole))
     if rest:
-        yield from filter(_is_drivers, [_overwritten(rest)])
+        yield from filter(_is_driver_line, [_visible_part(rest)])
 
 
-def _overwritten(line: str) -> str:
+def _visible_part(line: str) -> str:
     return next((part for part in reversed(line.split("\r")) if part), "")
 
 
-def _is_drivers(line: str) -> bool:
-    return _RAYS_OWN.match(line) is None
+def _is_driver_line(line: str) -> bool:
+    return _RAY_LINE.match(line) is None
 
 
 def _job(details: Any) -> RayJob:
@@ -251,8 +262,8 @@ def _job(details: Any) -> RayJob:
     )
 
 
-class _Told:
-    """A context manager: what Ray's client raises becomes one line, that says what would do."""
+class _ErrorTranslation:
+    """Context manager that turns errors of Ray's client into one ClusterError with a remedy."""
 
     def __init__(self, address: str, id: str) -> None:
         self._address, self._id = address, id
@@ -274,7 +285,7 @@ class _Told:
             raise ClusterError(
                 f"there is no job {self._id} at {self._address}; `raysearch jobs` lists them"
             ) from error
-        if type(error).__name__ == "ConnectionError":  # the language's, and that of requests
+        if type(error).__name__ == "ConnectionError":  # the built-in class, or that of requests
             raise ClusterError(
                 f"Ray's job server at {self._address} cannot be reached; is it up? `ray start "
                 f"--head` prints its address"
@@ -299,7 +310,7 @@ def _brief(error: BaseException) -> str:
 
 
 def _address(address: str) -> str:
-    """`http://host:port`. Raises: ClusterError for what is no address of a job server."""
+    """Returns `http://host:port`. Raises: ClusterError when the text is no job server's address."""
     text = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
     parts = urlsplit(text)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -317,7 +328,7 @@ def _address(address: str) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray's client waits for ever where nothing answers."""
+    """Raises ClusterError when nothing answers, where Ray's client would wait for ever."""
     parts = urlsplit(address)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)

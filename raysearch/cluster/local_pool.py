@@ -1,6 +1,6 @@
-"""A pool of one replica in this process: no Ray, the same answers.
+"""A pool with one replica in this process: no Ray, the same results.
 
-Invariants: a task runs when the driver waits; what raises as a whole is told as Failed, never lost.
+Invariants: a task runs when the driver waits; a task that raises becomes Failed, never Lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 
 from raysearch.cluster.replica_spec import (
-    NOTHING,
+    NO_TENSORS,
     OnUsage,
     ReplicaSpec,
+    build_failed,
     check_answers,
-    failed_whole,
-    unheard,
+    ignore_usage,
 )
 from raysearch.core.events import Event, Opened, Task
 from raysearch.core.model_source import ModelSource
@@ -32,53 +32,53 @@ Load = Callable[[], LoadedNetwork]
 
 
 class LocalPool:
-    """One replica in this process. `load`: gives the model, where it is not read anew."""
+    """Runs one replica in this process. `load`: provides a model that is already in memory."""
 
     def __init__(
         self,
-        work: ReplicaSpec,
+        spec: ReplicaSpec,
         device: str = "cpu",
-        on_usage: OnUsage = unheard,
+        on_usage: OnUsage = ignore_usage,
         load: Load | None = None,
     ) -> None:
-        self._work = work
+        self._spec = spec
         self._load = load
         self._on_usage = on_usage
         self._device = device
         self._replica: Replica | None = None
-        self._waiting: list[tuple[Task, Mapping[str, bytes]]] = []
+        self._submitted: list[tuple[Task, Mapping[str, bytes]]] = []
 
     def open(self) -> Opened:
         """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
-        self._replica = open_replica(self._work, WORKER, self._device, load=self._load)
+        self._replica = open_replica(self._spec, WORKER, self._device, load=self._load)
         self._on_usage(WORKER, None, self._replica.usage())
         return self._replica.opened
 
     @property
     def free(self) -> int:
-        return 1 - len(self._waiting)
+        return 1 - len(self._submitted)
 
-    def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
+    def submit(self, task: Task, tensors: Mapping[str, bytes] = NO_TENSORS) -> None:
         assert self.free, "no worker is idle"
-        self._waiting.append((task, tensors))
+        self._submitted.append((task, tensors))
 
     def wait(self) -> list[Event]:
         assert self._replica is not None, "open the pool first"
-        assert self._waiting, "nothing is out"
-        task, tensors = self._waiting.pop()
+        assert self._submitted, "nothing is out"
+        task, tensors = self._submitted.pop()
         try:
             events = self._replica.do(task, tensors)
-        except Exception as e:  # noqa: BLE001  (whatever a task raises is told to the search, which splits it)
-            return [failed_whole(task, e, WORKER)]
+        except Exception as e:  # noqa: BLE001  (the search splits the task)
+            return [build_failed(task, e, WORKER)]
         self._on_usage(WORKER, task, self._replica.usage())
         check_answers(task, events)
         return events
 
     def on_lost(self, say: Callable[[], None]) -> None:
-        """There is nothing that it could lose."""
+        """Does nothing: no Ray can die here."""
 
     def show(self, run: str, snapshot: Snapshot) -> None:
-        """There is no port to show it at."""
+        """Does nothing: there is no metrics port."""
 
     def close(self) -> None:
         self._replica = None
@@ -87,8 +87,10 @@ class LocalPool:
 def open_replica(
     spec: ReplicaSpec, worker: str, device: str, node: str = "", load: Load | None = None
 ) -> Replica:
-    """A replica of the run's model (read by `load`, where that is given), with its pairs encoded.
-    Raises: ModelError, PairsError."""
+    """Builds a replica: loads the model (with `load`, if given) and encodes the pairs.
+
+    Raises: ModelError, PairsError.
+    """
     meter = UsageMeter()
     with meter.phase("load"):
         loaded = _load(spec.model, device) if load is None else load()
@@ -112,8 +114,10 @@ def _load(source: ModelSource, device: str) -> LoadedNetwork:
 
 
 def device_here(gpus: float | Literal["auto"]) -> str:
-    """ "cuda" or "cpu", for a job's resources.gpus in this process. Raises: ResourcesError where a
-    GPU is asked and none is there."""
+    """Returns "cuda" or "cpu" for a job's resources.gpus in this process.
+
+    Raises: ResourcesError when a GPU is requested and none can be used.
+    """
     if gpus == 0:
         return "cpu"
     if torch.cuda.is_available():

@@ -1,10 +1,10 @@
-"""What a search shows while it runs, as data: names, kinds, units, tags. This file is light: no
-ray.
+"""Defines the metrics of a running search: names, kinds, units, tags. Light: imports no ray.
 
 Registration, the table in docs/how-to/watch.md and the checks of dashboard and rules all read it.
-Invariants: every figure has the tag `run`; all other tags have the few values that are written
-here, so that a search of any size makes the same number of series; no tag and no value says more
-than numbers of what is searched, since a metrics port answers without a token.
+
+Invariants: every metric has the tag `run`; all other tags have only the few values written here, so
+that a search of any size makes the same number of series; since a metrics port answers without a
+token, tags and values reveal nothing but numbers about what is searched.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from raysearch.core.events import LossCause, TaskKind
 from raysearch.engine.execution.usage import Phase
 
 PREFIX = "ray_"
-"""Ray puts it before every name."""
+"""Prefix that Ray adds to every name."""
 
 RUN = "run"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One of them. `tags`: their values, by name. `boundaries`: of a histogram's buckets, in its
-    unit."""
+    """Definition of one metric. `tags`: tag to possible values; `boundaries`: histogram bucket
+    limits."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -37,7 +37,7 @@ class Metric:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """What Prometheus calls it."""
+        """Names of its Prometheus series."""
         suffixes = {
             "gauge": ("",),
             "counter": ("_total",),
@@ -109,7 +109,7 @@ FAILURES = Metric(
     {"of": ("intervention", "task")},
 )
 
-FIGURES = (
+METRICS = (
     HYPOTHESES,
     PAIRS,
     TOKENS,
@@ -125,13 +125,13 @@ FIGURES = (
 
 
 def table() -> str:
-    """The figures as a Markdown table, for the documentation."""
+    """Returns the metrics as a Markdown table, for the documentation."""
     lines = [
         "| series | kind | unit | what it says | tags, beside `run` |",
         "|---|---|---|---|---|",
     ]
-    for figure in FIGURES:
-        name = f"`{PREFIX}{figure.name}{'_total' if figure.kind == 'counter' else ''}`"
-        tags = "; ".join(f"`{tag}`: {', '.join(values)}" for tag, values in figure.tags.items())
-        lines.append(f"| {name} | {figure.kind} | {figure.unit} | {figure.description} | {tags} |")
+    for metric in METRICS:
+        name = f"`{PREFIX}{metric.name}{'_total' if metric.kind == 'counter' else ''}`"
+        tags = "; ".join(f"`{tag}`: {', '.join(values)}" for tag, values in metric.tags.items())
+        lines.append(f"| {name} | {metric.kind} | {metric.unit} | {metric.description} | {tags} |")
     return "\n".join(lines)

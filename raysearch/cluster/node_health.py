@@ -1,9 +1,9 @@
-"""What a pool knows of the nodes of its cluster: which there are, which go, which hold no (more)
-replicas, and why. Pure.
+"""Tracks a cluster's nodes: which live, which are leaving, and which accept no (more) replicas.
+Pure.
 
-Invariants: a node whose replica sees another model than the first one is never used again; one on
-which START_ATTEMPTS replicas in a row did not start holds no more than it has until it is pardoned;
-what happened is kept until a replica starts, so that it can be told.
+Invariants: a node whose replica reports another model or encoding than the first one is never used
+again; a node on which START_ATTEMPTS replicas in a row did not start gets no further ones until
+`retry`; failures are kept until a replica starts, so that an error can report them.
 """
 
 from collections import Counter
@@ -15,31 +15,31 @@ from raysearch.cluster.shape import Node, PoolShape, amounts, room_on
 from raysearch.errors import ResourcesError
 
 START_ATTEMPTS = 3
-NONE: Mapping[str, int] = MappingProxyType({})
+NO_REPLICAS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class FailedStart:
-    """A replica that did not start: on which node ("": it was never placed), and what was said."""
+    """A replica that did not start: its node ("" if it was never placed), and the reason."""
 
     node: str
-    said: str
+    reason: str
 
 
 class NodeHealth:
-    """The nodes and their standing."""
+    """Decides which nodes may hold replicas, and when waiting for one is hopeless."""
 
     def __init__(self, shape: PoolShape) -> None:
         self._shape = shape
         self._nodes: dict[str, Node] = {}
-        self._most: dict[str, int] = {}
-        self._foreign: dict[str, str] = {}
+        self._capacity: dict[str, int] = {}
+        self._mismatched: dict[str, str] = {}
         self._warm: set[str] = set()
-        self._row: Counter[str] = Counter()
-        self._falls: list[FailedStart] = []
+        self._failed_in_a_row: Counter[str] = Counter()
+        self._failures: list[FailedStart] = []
 
-    def seen(self, nodes: Iterable[Node]) -> None:
-        """Takes note of the nodes that live."""
+    def update(self, nodes: Iterable[Node]) -> None:
+        """Replaces the list of living nodes."""
         self._nodes = {n.id: n for n in nodes}
 
     def is_gone(self, node: str) -> bool:
@@ -48,104 +48,113 @@ class NodeHealth:
     def is_draining(self, node: str) -> bool:
         return node in self._nodes and self._nodes[node].draining
 
-    def is_going(self, node: str) -> bool:
-        """Whether a node is gone, or soon will be: what is lost there is lost to nobody's fault."""
+    def is_leaving(self, node: str) -> bool:
+        """Whether a node is gone or draining; a task lost there is not held against its worker."""
         return self.is_gone(node) or self.is_draining(node)
 
     def is_warm(self, node: str) -> bool:
-        """Whether a replica has loaded there: the model's files are in the node's caches."""
+        """Whether a replica has loaded there, so that the model's files are cached."""
         return node in self._warm
 
-    def takes(self, node: str, held: int) -> bool:
-        """Whether a node may hold so many replicas."""
-        return not self.is_going(node) and held <= self._most.get(node, held)
+    def accepts(self, node: str, held: int) -> bool:
+        """Whether a node may hold `held` replicas."""
+        return not self.is_leaving(node) and held <= self._capacity.get(node, held)
 
     def full(self, held: Mapping[str, int]) -> tuple[str, ...]:
-        """The nodes that may hold no more than the replicas that they have."""
+        """Returns the nodes that may hold no more replicas than they have."""
         return tuple(
             sorted(
-                n for n in self._most if n in self._nodes and not self.takes(n, held.get(n, 0) + 1)
+                n
+                for n in self._capacity
+                if n in self._nodes and not self.accepts(n, held.get(n, 0) + 1)
             )
         )
 
-    def room(self, held: Mapping[str, int] = NONE) -> int:
-        """How many replicas the nodes have room for, with those that they have (`held`)."""
+    def room(self, held: Mapping[str, int] = NO_REPLICAS) -> int:
+        """Returns how many replicas the nodes can hold, including those they have (`held`)."""
         here = [(n.id, room_on(n, self._shape)) for n in self._nodes.values() if not n.draining]
         return sum(
-            max(held.get(node, 0), min(fits, self._most.get(node, fits))) for node, fits in here
+            max(held.get(node, 0), min(fits, self._capacity.get(node, fits))) for node, fits in here
         )
 
-    def started(self, node: str) -> None:
-        """A replica has loaded on `node`."""
-        self._row[node] = self._row[""] = 0
+    def on_started(self, node: str) -> None:
+        """Records that a replica has loaded on `node`."""
+        self._failed_in_a_row[node] = self._failed_in_a_row[""] = 0
         self._warm.add(node)
 
-    def well(self) -> None:
-        """Some replica is ready."""
-        self._falls = []
+    def clear_failures(self) -> None:
+        """Forgets failed starts, since some replica is ready."""
+        self._failures = []
 
-    def fell(self, node: str, said: str, held: int) -> str | None:
-        """A replica did not start on `node` ("": on none yet), where `held` others are; what is to
-        be said, if that changes something.
+    def on_failed_start(self, node: str, reason: str, held: int) -> str | None:
+        """Records a replica that did not start on `node` ("": never placed), which holds `held`
+        others.
 
-        A node takes all that load on it along when it dies: that is one fall.
+        Returns a message if that changes how the node is used. All replicas that were loading on a
+        node when it died count as one failure.
         """
         dead = node != "" and self.is_gone(node)
-        if not (dead and any(f.node == node for f in self._falls)):
-            self._falls.append(FailedStart(node, said))
-        self._row[node] += 1
-        if dead or self._row[node] < START_ATTEMPTS:
+        if not (dead and any(f.node == node for f in self._failures)):
+            self._failures.append(FailedStart(node, reason))
+        self._failed_in_a_row[node] += 1
+        if dead or self._failed_in_a_row[node] < START_ATTEMPTS:
             return None
         if not node:
             return (
-                f"replicas do not come up: {said}; trying again"
-                if self._row[node] == START_ATTEMPTS
+                f"replicas do not come up: {reason}; trying again"
+                if self._failed_in_a_row[node] == START_ATTEMPTS
                 else None
             )
-        known, self._most[node] = self._most.get(node), held
+        known, self._capacity[node] = self._capacity.get(node), held
         return (
-            None if known == held else f"node {node[:8]} holds {_count(held)} from now on: {said}"
+            None
+            if known == held
+            else f"node {node[:8]} holds {_replicas_text(held)} from now on: {reason}"
         )
 
-    def pardon(self) -> bool:
-        """Whatever made replicas fall may be over: nodes hold what they can again, if any did not.
-        What is foreign stays so."""
-        held = len(self._most) > len(self._foreign)
-        self._most = dict.fromkeys(self._foreign, 0)
-        self._row.clear()
+    def retry(self) -> bool:
+        """Lets nodes with failed starts hold replicas again; returns whether there were any.
+
+        Nodes with another model or encoding stay excluded.
+        """
+        held = len(self._capacity) > len(self._mismatched)
+        self._capacity = dict.fromkeys(self._mismatched, 0)
+        self._failed_in_a_row.clear()
         return held
 
-    def shun(self, node: str, why: str) -> None:
-        """Takes `node` out of use."""
-        self._most[node] = 0
-        self._foreign[node] = why
+    def exclude(self, node: str, why: str) -> None:
+        """Excludes `node` from now on."""
+        self._capacity[node] = 0
+        self._mismatched[node] = why
 
     def check(self, waited: float) -> None:
-        """Raises ResourcesError where nothing can come any more. Nothing has been ready or has
-        loaded for `waited` seconds."""
-        if len(self._falls) >= START_ATTEMPTS:
-            told = "; ".join(f.said for f in self._falls[-START_ATTEMPTS:])
+        """Raises ResourcesError when no replica can come any more.
+
+        Args: waited: seconds since a replica was last ready or loading.
+        """
+        if len(self._failures) >= START_ATTEMPTS:
+            reasons = "; ".join(f.reason for f in self._failures[-START_ATTEMPTS:])
             raise ResourcesError(
-                f"no replica started, {len(self._falls)} attempts: {told}. Is there memory for a "
-                f"replica (resources.replicas: 1 takes "
-                "the least), and raysearch on every node?"
+                f"no replica started, {len(self._failures)} attempts: {reasons}. "
+                "Is there memory for a replica (resources.replicas: 1 takes the least), and "
+                "raysearch on every node?"
             )
-        if self._foreign and not self.room() and self._shape.most is None:
+        if self._mismatched and not self.room() and self._shape.max_replicas is None:
             raise ResourcesError(
                 f"no replica is left, and no other node has room for one: "
-                f"{'; '.join(self._foreign.values())}; give every node the same "
+                f"{'; '.join(self._mismatched.values())}; give every node the same "
                 "files and package versions"
             )
         if waited > self._shape.start_seconds:
             raise ResourcesError(
                 f"no replica was ready for {self._shape.start_seconds:.0f} s (resources.wait): "
-                f"{self.wants()}; "
+                f"{self.describe()}; "
                 "lower what resources asks, or add nodes"
-                + "".join(f"; {f.said}" for f in self._falls)
+                + "".join(f"; {f.reason}" for f in self._failures)
             )
 
-    def wants(self) -> str:
-        """What is asked, and what there is."""
+    def describe(self) -> str:
+        """Describes what each replica requests and what the cluster has."""
         names = {"CPU": 0, "GPU": 0, **self._shape.custom}
         there = {
             name: sum(n.resources.get(name, 0.0) for n in self._nodes.values()) for name in names
@@ -154,7 +163,7 @@ class NodeHealth:
         return f"each asks {self._shape}, the cluster has {amounts(there)} on {nodes}"
 
 
-def _count(replicas: int) -> str:
+def _replicas_text(replicas: int) -> str:
     return (
         "no replica" if replicas == 0 else f"no more than {replicas} replica{'s' * (replicas > 1)}"
     )

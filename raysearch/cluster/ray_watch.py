@@ -1,10 +1,11 @@
-"""A watch over the Ray that a driver needs: its death is said in our words, with the way to go on,
-before Ray ends the process without any.
+"""Detects that the driver's Ray has died and reports it, before Ray ends the process silently.
 
-Why: a driver whose GCS is gone blocks in Ray's next call to it, and after a minute Ray's own code
-ends the process (exit code 1, no Python runs any more; Ray 2.60). A dead raylet of a Ray of one
-node leaves a driver that waits for workers that cannot come. Invariants: whoever calls Ray does so
-inside `asking`, which raises where Ray is dead; only a call that is stuck is ended from here.
+Why: a driver whose GCS is gone blocks in its next call to Ray, and after a minute Ray's own code
+ends the process (exit code 1, no Python runs any more; Ray 2.60). When the raylet of a one-node Ray
+dies, the driver waits for workers that cannot come.
+
+Invariants: every call to Ray is made inside `guard`, which raises when Ray is dead; only a stuck
+call ends the process.
 """
 
 import os
@@ -19,20 +20,20 @@ from typing import Protocol
 from raysearch.errors import ClusterError
 from raysearch.visible_text import visible
 
-LOOK_SECONDS = 0.5
-"""Between two looks of the thread; a call of the driver's looks by itself."""
+CHECK_SECONDS = 0.5
+"""Time between two checks of the thread; `guard` also checks."""
 STUCK_SECONDS = 15.0
-"""A call to a dead Ray that took so long will not come back."""
+"""A call to a dead Ray that takes this long will not return."""
 
 
 class DeadParts(Protocol):
-    """Says what is dead, in words; None while all is well."""
+    """Returns a description of what is dead, or None."""
 
     def __call__(self) -> str | None: ...
 
 
 class Process(Protocol):
-    """A child process, as subprocess.Popen is one."""
+    """A child process, such as subprocess.Popen."""
 
     pid: int
 
@@ -40,67 +41,70 @@ class Process(Protocol):
 
 
 class RayWatch:
-    """`looked`: asked again and again. `stuck`: seconds until a call to what is dead is given up.
-    `end`: ends the process."""
+    """Watches a Ray from a thread, and ends the process when a call to a dead Ray is stuck.
+
+    `find_dead`: polled for what is dead; `stuck`: seconds after which such a call is given up;
+    `end`: ends the process with an exit code.
+    """
 
     def __init__(
         self,
-        looked: DeadParts,
+        find_dead: DeadParts,
         stuck: float = STUCK_SECONDS,
         end: Callable[[int], object] = os._exit,
     ) -> None:
-        self._looked = looked
+        self._find_dead = find_dead
         self._stuck = stuck
-        self._end = end
-        self._asked_at: float | None = None
-        self._last_words: Callable[[], None] = lambda: None
+        self._end_process = end
+        self._called_at: float | None = None
+        self._on_exit: Callable[[], None] = lambda: None
         self._over = threading.Event()
-        threading.Thread(target=self._watch, name="ray-vigil", daemon=True).start()
+        threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
 
     def close(self) -> None:
-        """Looks no more."""
+        """Stops watching."""
         self._over.set()
 
-    def last_words(self, say: Callable[[], None]) -> None:
-        """`say` is called before the process is ended: it tells how to go on."""
-        self._last_words = say
+    def before_exit(self, say: Callable[[], None]) -> None:
+        """Registers `say`, called before the process is ended, to print how to continue."""
+        self._on_exit = say
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Ray may be called while inside. Raises: ClusterError where it is dead, before or after."""
+    def guard(self) -> Iterator[None]:
+        """Guards calls to Ray. Raises: ClusterError when Ray is dead, before or after them."""
         self.check()
-        self._asked_at = time.monotonic()
+        self._called_at = time.monotonic()
         try:
             yield
         finally:
-            self._asked_at = None
+            self._called_at = None
         self.check()
 
     def check(self) -> None:
-        """Raises: ClusterError where Ray is dead."""
-        dead = self._looked()
+        """Raises ClusterError when Ray is dead."""
+        dead = self._find_dead()
         if dead is not None:
-            raise ClusterError(_said(dead))
+            raise ClusterError(_death_message(dead))
 
     def _watch(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            dead, asked_at = self._looked(), self._asked_at
+        while not self._over.wait(CHECK_SECONDS):
+            dead, called_at = self._find_dead(), self._called_at
             if (
                 dead is not None
-                and asked_at is not None
-                and time.monotonic() - asked_at > self._stuck
+                and called_at is not None
+                and time.monotonic() - called_at > self._stuck
             ):
-                print(f"raysearch: {visible(_said(dead))}", file=sys.stderr)
-                self._last_words()
+                print(f"raysearch: {visible(_death_message(dead))}", file=sys.stderr)
+                self._on_exit()
                 sys.stderr.flush()
-                self._end(ClusterError.exit_code)
+                self._end_process(ClusterError.exit_code)
                 return
 
 
-def of_processes(processes: Mapping[str, Process]) -> DeadParts:
-    """Of a Ray of our own: its processes, by what each is called in an error."""
+def watch_processes(processes: Mapping[str, Process]) -> DeadParts:
+    """Returns a check for dead child processes of our own Ray; the keys name them in an error."""
 
-    def looked() -> str | None:
+    def find_dead() -> str | None:
         for name, process in processes.items():
             code = process.poll()
             if code is not None:
@@ -110,12 +114,12 @@ def of_processes(processes: Mapping[str, Process]) -> DeadParts:
                 return f"{name} of this search's own Ray (process {process.pid}) {how}"
         return None
 
-    return looked
+    return find_dead
 
 
-class OfAddress:
-    """Of a cluster: whether its GCS, at HOST:PORT, takes connections; dead once it has taken none
-    for `seconds`."""
+class AddressWatch:
+    """Checks whether a cluster's GCS at HOST:PORT accepts connections; dead after `seconds`
+    without."""
 
     def __init__(
         self,
@@ -160,7 +164,7 @@ class OfAddress:
         return True
 
 
-def _said(dead: str) -> str:
+def _death_message(dead: str) -> str:
     return (
         f"{dead}: out of memory, or ended from outside? When that is mended, `raysearch resume` "
         f"goes on with the run, whose journal has all "

@@ -1,5 +1,5 @@
-"""What every replica of a run is given, and how a whole task that raised is told. This file is
-light: no torch, no ray.
+"""Defines what every replica is built from, and events for tasks that fail as a whole. Light: no
+torch, no ray.
 
 Invariants: a pool answers each task with events for all its items, or with one Lost or Failed.
 """
@@ -25,22 +25,22 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.execution.usage import Usage
 
-NOTHING: Mapping[str, bytes] = MappingProxyType({})
-"""What was fit that a task needs, where it needs nothing."""
+NO_TENSORS: Mapping[str, bytes] = MappingProxyType({})
+"""The tensors of a task that needs none."""
 
 OnUsage = Callable[[str, Task | None, Usage], None]
-"""Is told what a worker (by name) has used for a task, or (None) until it was ready."""
+"""Called with a worker's name, its task (None: loading), and what it used."""
 
 
-def unheard(worker: str, task: Task | None, usage: Usage) -> None:
-    """Where nobody asks what workers use."""
+def ignore_usage(worker: str, task: Task | None, usage: Usage) -> None:
+    """Ignores what workers use."""
 
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """Everything that a replica of a run is made of: its model, its pairs, how it works.
+    """Everything that a replica is built from: model, pairs, and how it runs.
 
-    `components`: those that interventions may name.
+    `positions`, `variables`, `components`: the names that interventions may use.
     """
 
     model: ModelSource
@@ -51,8 +51,8 @@ class ReplicaSpec:
     settings: RunnerSettings = DEFAULT_SETTINGS
 
 
-def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:
-    """The event of a task that raised as a whole."""
+def build_failed(task: Task, error: BaseException, worker: str, node: str = "") -> Failed:
+    """Builds the event for a task that raised as a whole."""
     return Failed(
         task=task.id,
         intervention=None,
@@ -70,7 +70,7 @@ def failed_whole(task: Task, error: BaseException, worker: str, node: str = "") 
 
 
 def lost(task: Task, cause: LossCause, worker: str, message: str) -> Lost:
-    """The event of a task whose worker went away."""
+    """Builds the event for a task whose worker was lost."""
     return Lost(
         task.id,
         cause,
@@ -83,8 +83,7 @@ def lost(task: Task, cause: LossCause, worker: str, message: str) -> Lost:
 
 
 def check_answers(task: Task, events: Sequence[Event]) -> None:
-    """Asserts that `events` settle every item of `task`: ours to keep, or a search would wait for
-    ever."""
+    """Asserts that `events` settle every item of `task`; otherwise the search would hang."""
     if any(isinstance(e, Failed) and e.intervention is None for e in events):
         return
     failed = {e.intervention for e in events if isinstance(e, Failed)}

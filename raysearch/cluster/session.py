@@ -1,9 +1,9 @@
-"""Where Ray comes from: one of our own on this machine, or one that is there already; and whether
-it can do what is asked.
+"""Connects to a Ray, or starts one on this machine, and checks that it has the resources a job
+needs.
 
-Invariants: nothing here stops a Ray that we did not start (`ray stop` ends everybody's); one of our
-own listens on loopback alone; no process of Ray's imports from the folder that we stand in, where a
-`random.py` of the user's may lie.
+Invariants: this never stops a Ray that it did not start (`ray stop` would end everybody's); our own
+listens on loopback alone; no process of Ray's imports from the current folder, where a user's
+`random.py` may lie.
 """
 
 import logging
@@ -21,9 +21,9 @@ import ray
 from ray._private import ray_constants
 from ray.job_config import JobConfig
 
-from raysearch.cluster.auth import keep_private
+from raysearch.cluster.auth import protect_token_file
 from raysearch.cluster.nodes import nodes
-from raysearch.cluster.ray_watch import OfAddress, RayWatch, of_processes
+from raysearch.cluster.ray_watch import AddressWatch, RayWatch, watch_processes
 from raysearch.cluster.shape import Node, PoolShape, room_in
 from raysearch.errors import ClusterError, ResourcesError
 
@@ -32,33 +32,39 @@ _QUIET: dict[str, Any] = {
     "logging_level": logging.ERROR,
     "configure_logging": False,
 }
-_PATIENT = {
+_TOLERANT_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 60_000,
     "health_check_period_ms": 10_000,
     "health_check_timeout_ms": 60_000,
     "health_check_failure_threshold": 30,
     "gcs_rpc_server_reconnect_timeout_s": 600,
 }
-"""Of a Ray of one node, which nobody could take over from: a busy machine that answers late is no
-dead one (Ray's own: 3 s, 10 s, 5 times); that a process of it is dead its vigil says at once."""
+"""Health checks of our own one-node Ray: a slow answer on a busy machine does not mean death.
+
+Ray's defaults are 3 s, 10 s and 5 times. Nobody could take over from a dead process here, and
+RayWatch notices its death at once.
+"""
 _SAFE_PATH = "PYTHONSAFEPATH"
-"""Of a Python process: it takes nothing from the folder it stands in."""
+"""Environment variable that keeps Python from importing from the current folder."""
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
 @dataclass(frozen=True)
 class Session:
-    """A connection to Ray. `dashboard`: its address, where it has one; `embedded`: whether it ends
-    with us; its nodes at first; `vigil`: watches whether it lives."""
+    """A connection to Ray.
+
+    `embedded`: whether that Ray ends with this process; `dashboard`: its URL, if it has one;
+    `nodes`: those it had at first; `watch`: notices its death.
+    """
 
     embedded: bool
     dashboard: str | None
     nodes: tuple[Node, ...]
-    vigil: RayWatch
+    watch: RayWatch
 
     @property
     def gpus(self) -> float:
-        """The most that a node has."""
+        """The largest number of GPUs on one node."""
         return max((n.resources.get("GPU", 0.0) for n in self.nodes), default=0.0)
 
 
@@ -66,17 +72,19 @@ class Session:
 def ray_session(
     address: str | None, dashboard: bool = True, files: Path | None = None
 ) -> Iterator[Session]:
-    """Connects to `address`, or starts a Ray on this machine that ends with us (None).
+    """Connects to the Ray at `address`, or (None) starts one on this machine that ends with the
+    block.
 
-    `files`: a folder whose `files/` the workers find where they stand. Raises: ClusterError where
-    `address` cannot be reached.
+    `files`: a folder whose `files/` is copied to each worker's current folder.
+
+    Raises: ClusterError when `address` cannot be reached.
     """
-    # Workers without a GPU keep the device variables as they are; Ray warns of another default
-    # otherwise.
+    # Workers without a GPU keep the device variables; without this, Ray warns that its default
+    # changes.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
         check_reachable(address)
-    keep_private(make=address is None)
+    protect_token_file(make=address is None)
     term = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
@@ -86,11 +94,11 @@ def ray_session(
                 address,
                 **_QUIET,
                 job_config=_job_config(),
-                runtime_env=None if files is None else _with_files(files),
+                runtime_env=None if files is None else _files_environment(files),
             )
     except (
         Exception
-    ) as e:  # Ray raises what it likes here, bare Exception for a start that took too long among it
+    ) as e:  # Ray raises many types here, even a bare Exception when a start takes too long
         where = address or "this machine"
         raise ClusterError(
             f"Ray at {where} cannot be reached ({' '.join(str(e).split())[:300]}); is it up? "
@@ -100,22 +108,21 @@ def ray_session(
     if threading.current_thread() is threading.main_thread():
         signal.signal(
             signal.SIGTERM, term
-        )  # Ray's own ends a driver with 15, before it has said anything
-    vigil = _vigil(address is None)
+        )  # Ray's own handler ends a driver with 15 before it can say anything
+    watch = _watch_ray(address is None)
     try:
         url = context.dashboard_url or None
-        yield Session(address is None, f"http://{url}" if url else None, tuple(nodes()), vigil)
+        yield Session(address is None, f"http://{url}" if url else None, tuple(nodes()), watch)
     finally:
-        vigil.close()
+        watch.close()
         ray.shutdown()
 
 
 def _start(dashboard: bool) -> Any:
-    """A Ray of our own: on loopback alone, as where Ray makes no clusters (macOS), and patient with
-    a busy machine."""
+    """Starts our own Ray on loopback alone, with health checks that tolerate a busy machine."""
     clusters, safe = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_SAFE_PATH)
-    # Ray's only switch for all its servers: an address of 127.0.0.1 that it is given it turns into
-    # the machine's own (2.60).
+    # Ray's only switch for all its servers: it replaces a given 127.0.0.1 by the machine's address
+    # (2.60).
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ[_SAFE_PATH] = "1"
     try:
@@ -124,7 +131,7 @@ def _start(dashboard: bool) -> Any:
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             job_config=_job_config(),
-            _system_config=dict(_PATIENT),  # Ray writes into it
+            _system_config=dict(_TOLERANT_HEALTH_CHECKS),  # Ray modifies it
             **_QUIET,
         )
     finally:
@@ -136,41 +143,42 @@ def _start(dashboard: bool) -> Any:
 
 
 class _NoFolders(list[str]):
-    """Folders that workers would import from before all others: the driver's own and its script's.
-    Ours need none of them."""
+    """An import path that stays empty, so that workers do not import from the driver's folders
+    first."""
 
     def extend(self, _: object) -> None:
-        """Stays empty."""
+        """Ignores what Ray adds."""
 
 
 def _job_config() -> JobConfig:
     config = JobConfig()
-    config._py_driver_sys_path = _NoFolders()  # Ray has no public way to leave them out
+    config._py_driver_sys_path = _NoFolders()  # Ray has no public option for it
     return config
 
 
-def _vigil(embedded: bool) -> RayWatch:
+def _watch_ray(embedded: bool) -> RayWatch:
     if embedded:
         children = ray._private.worker._global_node.all_processes
         watched = {name: children[name][0].process for name in ("gcs_server", "raylet")}
-        return RayWatch(of_processes(watched))
-    seconds = float(os.environ.get(_RECONNECT, "60"))  # after so many Ray ends this process
+        return RayWatch(watch_processes(watched))
+    seconds = float(os.environ.get(_RECONNECT, "60"))  # Ray ends this process after so many seconds
     address = ray.get_runtime_context().gcs_address
-    return RayWatch(OfAddress(address, 0.75 * seconds), stuck=0.1 * seconds)
+    return RayWatch(AddressWatch(address, 0.75 * seconds), stuck=0.1 * seconds)
 
 
-def _with_files(folder: Path) -> dict[str, Any]:
-    """The runtime environment of workers that stand in a copy of `folder`, of which there is
-    `files/` alone."""
+def _files_environment(folder: Path) -> dict[str, Any]:
+    """Returns a runtime environment that copies only `files/` of `folder` to the workers."""
     others = [
         f"/{path.name}" for path in folder.iterdir() if path.name != "files"
-    ]  # Ray takes no "all but"
+    ]  # Ray has no "all but"
     return {"working_dir": str(folder), "excludes": others}
 
 
 def check_reachable(address: str, seconds: float = 5) -> None:
-    """Raises: ClusterError where nothing answers. Ray itself tries a dead address for a minute and
-    more, and talks of its inner servers."""
+    """Raises ClusterError when nothing answers at `address`.
+
+    Ray itself would retry for over a minute, and then report its inner servers.
+    """
     if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"{address} is the address of a job server; `raysearch submit --address` takes it, a "
@@ -179,7 +187,7 @@ def check_reachable(address: str, seconds: float = 5) -> None:
         )
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
-        return  # "auto", "local": Ray knows what to do
+        return  # "auto", "local": Ray resolves them
     try:
         socket.create_connection((host, int(port)), timeout=seconds).close()
     except OSError as e:
@@ -190,7 +198,7 @@ def check_reachable(address: str, seconds: float = 5) -> None:
 
 
 def check_fits(session: Session, shape: PoolShape) -> None:
-    """Raises: ResourcesError where a Ray that cannot grow lacks what `shape` asks."""
+    """Raises ResourcesError when a Ray that cannot grow lacks what `shape` requests."""
     replicas = 1 if shape.replicas == "auto" else shape.replicas
     here = {name: sum(n.resources.get(name, 0.0) for n in session.nodes) for name in shape.each}
     for name, each in shape.each.items():

@@ -1,7 +1,7 @@
-"""What a pool asks of a cluster: how many replicas, what each takes; and how many of them a node
-has room for. Pure.
+"""Describes what a pool requests from a cluster, and computes how many replicas fit on a node.
+Pure.
 
-Invariants: room is reckoned node by node, of what a node has in all: what others use of it comes
+Invariants: room is computed node by node from a node's total resources: what others use becomes
 free again, and a replica waits for it.
 """
 
@@ -12,14 +12,14 @@ from typing import Literal
 
 GIB = 2**30
 DEADLINE_SECONDS = 600.0
-"""A task is a second to a few tens of seconds; one that takes ten minutes hangs."""
+"""Default time limit: tasks take a second to some tens of seconds, so one of ten minutes hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A living node of a cluster: what it has in all, by Ray's names of resources, and its labels.
+    """A living node: its total resources, by Ray's names, and its labels.
 
-    `draining`: it will go soon (it is preempted, or shrunk away): nothing new is begun there.
+    `draining`: it will be preempted or removed soon, so nothing new starts there.
     """
 
     id: str
@@ -30,13 +30,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class PoolShape:
-    """Of a pool. `replicas`: how many, or as many as the cluster has room for, as that changes.
+    """The number of replicas of a pool, and what each requests.
 
-    `most`: up to which "auto" asks a cluster that can grow for more (None: it takes the nodes that
-    are there). `gpus`, `cpus`, `custom` (resources by name) and `labels` (of the node: Ray's label
-    selector) are each replica's; `bytes`: memory of one on a CPU. `or_cpu`: a replica whose GPU
-    torch cannot use takes the CPU. `start_seconds`: how long the pool may be without any replica
-    that is ready, and how long one may load; `deadline_seconds`: what a task may take at most.
+    `replicas`: a number, or "auto" for as many as currently fit. `max_replicas`: up to how many
+    "auto" requests from a cluster that can grow (None: it uses only existing nodes). `cpus`,
+    `gpus`, `custom` (resources by name) and `labels` (Ray's label selector of nodes) are for each
+    replica; `bytes`: its memory on a CPU. `or_cpu`: a replica uses the CPU when torch cannot use
+    its GPU. `start_seconds`: how long the pool may be without a ready replica, and a replica may
+    load. `deadline_seconds`: the longest that a task may take.
     """
 
     replicas: int | Literal["auto"]
@@ -44,7 +45,7 @@ class PoolShape:
     gpus: float = 0.0
     start_seconds: float = 600.0
     deadline_seconds: float = DEADLINE_SECONDS
-    most: int | None = None
+    max_replicas: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     custom: Mapping[str, float] = field(default_factory=dict)
     bytes: int = 0
@@ -52,7 +53,7 @@ class PoolShape:
 
     @property
     def each(self) -> Mapping[str, float]:
-        """What a replica takes, by Ray's names."""
+        """The resources of one replica, by Ray's names."""
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {}), **self.custom}
 
     def __str__(self) -> str:
@@ -61,10 +62,10 @@ class PoolShape:
 
 
 def room_on(node: Node, shape: PoolShape) -> int:
-    """How many replicas fit on `node`, nothing else being there."""
+    """Returns how many replicas fit on an otherwise empty `node`."""
     if not all(_matches(node.labels.get(key), wanted) for key, wanted in shape.labels.items()):
         return 0
-    # A hundredth of a thousandth more: 1 / 0.1 fractions of a GPU are ten, whatever floats say.
+    # Adds 1e-5, so that 1 / 0.1 of a GPU counts as ten despite rounding.
     room = [
         int(node.resources.get(name, 0.0) / amount + 1e-5) if amount else inf
         for name, amount in shape.each.items()
@@ -75,36 +76,35 @@ def room_on(node: Node, shape: PoolShape) -> int:
 
 
 def room_in(nodes: Iterable[Node], shape: PoolShape) -> int:
-    """How many replicas fit on `nodes` in all."""
+    """Returns how many replicas fit on all `nodes`."""
     return sum(room_on(node, shape) for node in nodes)
 
 
 def first_replicas(nodes: Iterable[Node], shape: PoolShape) -> int:
-    """How many replicas are begun with: one at least, which waits for room."""
+    """Returns how many replicas to start with: at least one, which waits for room."""
     if shape.replicas != "auto":
         return shape.replicas
     room = max(1, room_in(nodes, shape))
-    return room if shape.most is None else min(room, shape.most)
+    return room if shape.max_replicas is None else min(room, shape.max_replicas)
 
 
 def bytes_on_cpu(model: int) -> int:
-    """The memory of a replica on a CPU, its model's files having `model` bytes.
+    """Returns the memory of a replica on a CPU for a model whose files have `model` bytes.
 
-    Twice its files and 3 GiB: weights, the activations that it keeps (2 GiB), the libraries.
+    Twice the files, and 3 GiB for cached activations (2 GiB) and libraries.
     """
     return 2 * model + 3 * GIB
 
 
 def amounts(of: Mapping[str, float]) -> str:
-    """Resources by name, in words: "4 CPUs and 0.5 GPU"."""
+    """Formats resources by name: "4 CPUs and 0.5 GPU"."""
     return " and ".join(
         f"{n:g} {name}{'s' * (name in ('CPU', 'GPU') and not 0 < n <= 1)}" for name, n in of.items()
     )
 
 
 def _matches(label: str | None, selector: str) -> bool:
-    """Whether a node's label meets a selector of Ray's: "H100", "!H100", "in(H100,A100)",
-    "!in(H100)"."""
+    """Whether a label satisfies Ray's selector: "H100", "!H100", "in(H100,A100)", "!in(H100)"."""
     negative, wanted = selector.startswith("!"), selector.removeprefix("!")
     values = (
         wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]

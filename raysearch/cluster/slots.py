@@ -1,19 +1,19 @@
-"""The brain of a pool of workers: what happened goes in, with the time; what is to be done comes
-out. No Ray, no clock.
+"""The state machine of a pool: takes events with their time, returns instructions. No Ray, no
+clock.
 
-A slot is a worker's place:
+A slot is the place of one worker:
 
-    out -> resting -> pending -> placed -> loading -> idle <-> busy -> doubtful <-> asked
-             ^           |         |          |         |        |        |            |
-             +-----------+---------+----------+---------+--------+--------+------------+
+    out -> resting -> pending -> placed -> loading -> idle <-> busy -> doubtful <-> probed
+     ^           |         |          |         |        |        |            |
+     +-----------+---------+----------+---------+--------+--------+------------+
 
-A replica whose tasks take less than `AHEAD_SECONDS` is given the next one before it has answered:
-it would wait for the driver otherwise.
+A replica whose tasks take less than `PREFETCH_SECONDS` is assigned the next one before it has
+answered; it would wait for the driver otherwise.
 
-Invariants: a task that was given is either answered or told as Lost, once; a slot is started only
-after its last actor was ended; on a node that no replica has loaded on yet, one loads while the
-others wait; a node that drains is given nothing; without any replica for too long, or when none can
-come any more, it raises ResourcesError.
+Invariants: an assigned task is answered or reported as Lost, exactly once; a slot starts an actor
+only after its last one was stopped; while a node is loading its first replica, its others wait; a
+draining node gets no tasks; it raises ResourcesError when it has been without a replica for too
+long, or none can come any more.
 """
 
 from collections import Counter
@@ -29,28 +29,27 @@ from raysearch.core.events import Lost, Task
 
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 IDLE_SECONDS = 5.0
-"""A replica that has had nothing to do for so long shows that there is no work for another one."""
+"""A replica that is idle for this long shows that there is no work for another one."""
 SILENT_SECONDS = 30.0
-"""Without any replica, before that is said."""
-PARDON_SECONDS = 600.0
-"""After which nodes on which replicas did not start are tried again."""
-AHEAD_SECONDS = 0.05
-"""A replica is given a task ahead while the one that it has is expected to take less: some ten
-times what a call costs."""
+"""Time without any replica after which a message says so."""
+RETRY_NODES_SECONDS = 600.0
+"""Time after which nodes with failed starts are tried again."""
+PREFETCH_SECONDS = 0.05
+"""A replica is assigned a second task while its first is expected to take less than this, some ten
+times the cost of a call."""
 LINGER_SECONDS = 300.0
-"""After which a replica without work is given back, where the pool asked the cluster to grow for
-it."""
+"""Time after which an idle replica is released, if the pool made the cluster grow for it."""
 
 SlotState = Literal[
-    "out", "resting", "pending", "placed", "loading", "idle", "busy", "doubtful", "asked"
+    "out", "resting", "pending", "placed", "loading", "idle", "busy", "doubtful", "probed"
 ]
-READY: frozenset[SlotState] = frozenset({"idle", "busy", "doubtful", "asked"})
+READY: frozenset[SlotState] = frozenset({"idle", "busy", "doubtful", "probed"})
 STARTING: frozenset[SlotState] = frozenset({"pending", "placed", "loading"})
 
 
 @dataclass(frozen=True, slots=True)
 class StartReplica:
-    """Make the actor of a slot, on none of the nodes `avoid`, and ask it where it is."""
+    """Start the actor of a slot on a node not in `avoid`, and ask for its location."""
 
     slot: int
     name: str
@@ -59,119 +58,125 @@ class StartReplica:
 
 @dataclass(frozen=True, slots=True)
 class LoadReplica:
-    """Have the actor of a slot load its replica."""
+    """Let the actor of a slot load its replica."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReplica:
-    """Ask the actor of a slot whether it is still there."""
+    """Ask the actor of a slot whether it is alive."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class StopReplica:
-    """Kill the actor of a slot, and hear nothing more of it."""
+    """Kill the actor of a slot and ignore its pending calls."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A line for whoever watches."""
+    """A line for the user."""
 
     text: str
 
 
 Instruction = StartReplica | LoadReplica | ProbeReplica | StopReplica | Message | Lost
-"""What a pool is to do; a Lost is to be told."""
+"""Tells a pool what to do; a Lost is passed on to the search."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A worker's place. `since`: when it came into its state, or began its task; `until`: when it
-    goes on; `falls`: deaths since it last answered; `ahead`: a task that it was given on top of
-    `task`."""
+    """The place of one worker.
+
+    `starts`: index of its current actor, -1 before the first; `since`: when its state or task
+    began; `until`: when it ends; `failures`: deaths since its last answer; `prefetched`: the task
+    after `task`.
+    """
 
     number: int
     state: SlotState = "out"
-    life: int = -1
+    starts: int = -1
     node: str = ""
     task: Task | None = None
-    ahead: Task | None = None
+    prefetched: Task | None = None
     since: float = 0.0
     until: float = 0.0
-    falls: int = 0
+    failures: int = 0
 
     @property
     def name(self) -> str:
-        return f"replica-{self.number}" + (f".{self.life}" if self.life > 0 else "")
+        return f"replica-{self.number}" + (f".{self.starts}" if self.starts > 0 else "")
 
 
 class Slots:
-    """All slots of a pool, which begins at `now`. Times are seconds of a clock that only runs
-    forward."""
+    """All slots of a pool, created at `now`. Times are seconds of a monotonic clock."""
 
     def __init__(self, shape: PoolShape, now: float) -> None:
         self._shape = shape
         self._slots: list[Slot] = []
         self._idle: dict[int, Slot] = {}
-        self._quick: dict[int, Slot] = {}
-        self._standing = NodeHealth(shape)
-        self._pace = Deadlines(shape.deadline_seconds)
+        self._prefetchable: dict[int, Slot] = {}
+        self._health = NodeHealth(shape)
+        self._deadlines = Deadlines(shape.deadline_seconds)
         self._digest: str | None = None
-        self._coming_at = now
-        self._pardoned_at = now
-        self._waits = False
+        self._progress_at = now
+        self._retried_at = now
+        self._is_wait_reported = False
 
     @property
     def free(self) -> int:
-        """How many tasks may be given."""
-        return len(self._idle) + len(self._quick)
+        """Number of tasks that may be assigned."""
+        return len(self._idle) + len(self._prefetchable)
 
     def ready(self) -> list[Slot]:
-        """The slots whose replicas have loaded."""
+        """Returns the slots whose replicas have loaded."""
         return [s for s in self._slots if s.state in READY]
 
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]
 
-    def nodes(self, nodes: Iterable[Node]) -> None:
-        """Which nodes live."""
-        self._standing.seen(nodes)
+    def update_nodes(self, nodes: Iterable[Node]) -> None:
+        """Replaces the list of living nodes."""
+        self._health.update(nodes)
 
-    def knows(self, node: str) -> bool:
-        """Whether a node was among those that lived when they were last told."""
-        return not self._standing.is_gone(node)
+    def is_known(self, node: str) -> bool:
+        """Whether a node is in the last list of living nodes."""
+        return not self._health.is_gone(node)
 
-    def given(self, task: Task, now: float) -> int:
-        """The slot that takes `task`; there must be one (`free`). It is the one that was idle last,
-        so that what is too many lingers; where none is idle, the one whose turn to be given a task
-        ahead came first."""
+    def assign(self, task: Task, now: float) -> int:
+        """Assigns `task` to a slot and returns its number; requires `free` > 0.
+
+        Picks the slot that became idle last, so that surplus replicas stay idle and can be
+        released. If none is idle, picks the one that has waited longest for a second task.
+        """
         if self._idle:
             slot = self._idle[next(reversed(self._idle))]
             self._take(slot, task, now)
         else:
-            slot = self._quick.pop(next(iter(self._quick)))
-            slot.ahead = task
+            slot = self._prefetchable.pop(next(iter(self._prefetchable)))
+            slot.prefetched = task
         return slot.number
 
-    def placed(self, number: int, node: str, now: float) -> list[Instruction]:
-        """The actor of a slot lives, on `node`, which must be known (`knows`) unless it is gone by
-        now."""
+    def on_placed(self, number: int, node: str, now: float) -> list[Instruction]:
+        """Handles that an actor lives on `node`. A new node must be in `update_nodes` first
+        (`is_known`)."""
         slot = self._slots[number]
         slot.node = node
         self._become(slot, "placed", now)
-        self._coming_at = now
-        if not self._standing.takes(node, self._held()[node]):
+        self._progress_at = now
+        if not self._health.accepts(node, self._replicas_per_node()[node]):
             return self._leave(slot, now)
         return []
 
-    def loaded(self, number: int, digest: str, now: float) -> list[Instruction]:
-        """The replica of a slot has loaded. `digest`: of its model and how it sees the pairs, which
-        must be as the first one's."""
+    def on_loaded(self, number: int, digest: str, now: float) -> list[Instruction]:
+        """Handles that a replica has loaded.
+
+        Args: digest: of its model and encoding; must equal the first replica's.
+        """
         slot = self._slots[number]
         self._digest = self._digest or digest
         if digest != self._digest:
@@ -180,7 +185,7 @@ class Slots:
                 f"otherwise, than the first replica "
                 f"({digest[:12]} against {self._digest[:12]})"
             )
-            self._standing.shun(slot.node, why)
+            self._health.exclude(slot.node, why)
             return [
                 Message(
                     f"{why}: the node is left out; give every node the same files and package "
@@ -188,95 +193,103 @@ class Slots:
                 ),
                 *self._leave(slot, now),
             ]
-        self._standing.started(slot.node)
-        slot.falls = 0
+        self._health.on_started(slot.node)
+        slot.failures = 0
         return self._rejoin(slot, now)
 
-    def answered(self, number: int, now: float, *, whole: bool = True) -> list[Instruction]:
-        """A slot's task was answered; not `whole` where it raised. It goes on with the one that it
-        was given ahead."""
+    def on_answered(self, number: int, now: float, *, whole: bool = True) -> list[Instruction]:
+        """Handles that a task was answered (not `whole`: it raised), and begins the next."""
         slot = self._slots[number]
         assert slot.task is not None, slot
         if whole:
-            self._pace.took(slot.task, now - slot.since)
-        ahead, slot.task, slot.ahead, slot.falls = slot.ahead, None, None, 0
-        if ahead is None:
+            self._deadlines.record(slot.task, now - slot.since)
+        prefetched, slot.task, slot.prefetched, slot.failures = slot.prefetched, None, None, 0
+        if prefetched is None:
             return self._rejoin(slot, now)
-        self._take(slot, ahead, now)
+        self._take(slot, prefetched, now)
         return []
 
-    def there(self, number: int, now: float) -> list[Instruction]:
-        """A worker whose connection broke is still there; what it answered is not."""
+    def on_reconnected(self, number: int, now: float) -> list[Instruction]:
+        """Handles that a worker is alive after its connection broke, with its answer lost."""
         slot = self._slots[number]
         assert slot.task is not None, slot
-        assert slot.ahead is None, slot
-        told = lost(
+        assert slot.prefetched is None, slot
+        event = lost(
             slot.task,
             "node",
             slot.name,
             "the connection to the worker broke, and its answer is lost",
         )
         slot.task = None
-        return [told, *self._rejoin(slot, now)]
+        return [event, *self._rejoin(slot, now)]
 
-    def died(
-        self, number: int, said: str, now: float, *, certain: bool = True
+    def on_died(
+        self, number: int, reason: str, now: float, *, certain: bool = True
     ) -> list[Instruction]:
-        """A call to the actor of a slot came to nothing, and all calls behind it. Not `certain`:
-        the actor could not be reached, which tells neither why nor whether it is dead. (Ray takes
-        many seconds to see that a node is dead, and says this until then.)"""
+        """Handles that a call to an actor failed, with all calls queued behind it.
+
+        Args: certain: whether the actor is known to be dead. If not, it was unreachable; Ray
+        reports this for many seconds before it finds that a node is dead.
+        """
         slot = self._slots[number]
-        gone = bool(slot.node) and self._standing.is_going(slot.node)
+        gone = bool(slot.node) and self._health.is_leaving(slot.node)
         if not certain and not gone and slot.task is not None:
-            slot.state = "doubtful"  # `since` and `until` stay those of the task
-            self._quick.pop(number, None)
-            return self._drop_ahead(slot)
-        return self._fall(slot, "node" if gone else "worker", said, now)
+            slot.state = "doubtful"  # `since` and `until` still belong to the task
+            self._prefetchable.pop(number, None)
+            return self._drop_prefetched(slot)
+        return self._fail(slot, "node" if gone else "worker", reason, now)
 
     def tick(self, now: float) -> list[Instruction]:
-        """What time itself asks for. Raises: ResourcesError where the pool has waited long enough,
-        or in vain."""
-        did = self._check(now)  # first: whatever is decided after it must be carried out
-        did += self._pardon(now)
-        did += self._overdue(now)
-        did += self._leave_going(now)
-        did += self._resize(now)
-        did += self._give_back(now)
-        did += self._begin(now)
-        did += self._load(now)
-        did += self._ask()
-        return did
+        """Returns the instructions that are due at `now`.
+
+        Raises: ResourcesError when no replica came in time, or none can come.
+        """
+        # first: it may raise, and later instructions must be carried out
+        instructions = self._check(now)
+        instructions += self._retry_nodes(now)
+        instructions += self._fail_overdue(now)
+        instructions += self._leave_draining(now)
+        instructions += self._resize(now)
+        instructions += self._release_idle(now)
+        instructions += self._start(now)
+        instructions += self._load(now)
+        instructions += self._probe()
+        return instructions
 
     def close(self) -> None:
         """Forgets all slots."""
         self._slots.clear()
         self._idle.clear()
-        self._quick.clear()
+        self._prefetchable.clear()
 
     def _take(self, slot: Slot, task: Task, now: float) -> None:
         self._become(slot, "busy", now)
-        slot.task, slot.until = task, now + self._pace.deadline(task)
-        if self._pace.expected(task) < AHEAD_SECONDS and not self._standing.is_going(slot.node):
-            self._quick[slot.number] = slot
+        slot.task, slot.until = task, now + self._deadlines.deadline(task)
+        if self._deadlines.expected(task) < PREFETCH_SECONDS and not self._health.is_leaving(
+            slot.node
+        ):
+            self._prefetchable[slot.number] = slot
 
-    def _drop_ahead(self, slot: Slot) -> list[Instruction]:
-        """What is told of the task that a slot was given ahead, when its actor is gone."""
-        ahead, slot.ahead = slot.ahead, None
-        if ahead is None:
+    def _drop_prefetched(self, slot: Slot) -> list[Instruction]:
+        """Reports a slot's prefetched task as lost with its actor."""
+        prefetched, slot.prefetched = slot.prefetched, None
+        if prefetched is None:
             return []
-        return [lost(ahead, "queued", slot.name, "its worker was lost with the task before it")]
+        return [
+            lost(prefetched, "queued", slot.name, "its worker was lost with the task before it")
+        ]
 
     def _become(self, slot: Slot, state: SlotState, now: float) -> None:
         slot.state, slot.since = state, now
-        self._quick.pop(slot.number, None)
+        self._prefetchable.pop(slot.number, None)
         if state == "idle":
             self._idle[slot.number] = slot
         else:
             self._idle.pop(slot.number, None)
 
     def _rejoin(self, slot: Slot, now: float) -> list[Instruction]:
-        """Ready for the next task, unless its node goes."""
-        if self._standing.is_going(slot.node):
+        """Makes a slot idle, or stops its actor if the node is leaving."""
+        if self._health.is_leaving(slot.node):
             return self._leave(slot, now)
         self._become(slot, "idle", now)
         return []
@@ -284,123 +297,124 @@ class Slots:
     def _leave(
         self, slot: Slot, now: float, rest: float = 0.0, state: SlotState = "resting"
     ) -> list[Instruction]:
-        """Ends the actor of a slot, which begins anew after `rest` seconds; at nobody's count."""
+        """Stops the slot's actor, to restart it after `rest` seconds. Counts as no failure."""
         assert slot.task is None, slot
-        assert slot.ahead is None, slot
+        assert slot.prefetched is None, slot
         had = slot.state not in ("out", "resting")
         self._become(slot, state, now)
         slot.node, slot.until = "", now + rest
         return [StopReplica(slot.number)] if had else []
 
-    def _fall(
-        self, slot: Slot, cause: Literal["worker", "node", "deadline"], said: str, now: float
+    def _fail(
+        self, slot: Slot, cause: Literal["worker", "node", "deadline"], reason: str, now: float
     ) -> list[Instruction]:
         node, task, state, name = slot.node, slot.task, slot.state, slot.name
-        did = self._drop_ahead(slot)
+        instructions = self._drop_prefetched(slot)
         slot.task = None
-        slot.falls += 1
+        slot.failures += 1
         blameless = cause == "node" and state in READY
-        did += self._leave(
+        instructions += self._leave(
             slot,
             now,
-            0.0 if blameless else BACK_OFF_SECONDS[min(slot.falls, len(BACK_OFF_SECONDS)) - 1],
+            0.0 if blameless else BACK_OFF_SECONDS[min(slot.failures, len(BACK_OFF_SECONDS)) - 1],
         )
         if state in STARTING:
             where = f"on node {node[:8]}" if node else "before it was on a node"
-            line = self._standing.fell(
-                node, f"{name} did not start {where}: {said}", self._held()[node]
+            line = self._health.on_failed_start(
+                node, f"{name} did not start {where}: {reason}", self._replicas_per_node()[node]
             )
-            did += [Message(line)] if line else []
+            instructions += [Message(line)] if line else []
         if task is not None:
-            did.insert(0, lost(task, cause, name, said))
-        return did
+            instructions.insert(0, lost(task, cause, name, reason))
+        return instructions
 
-    def _pardon(self, now: float) -> Iterator[Instruction]:
-        """Lets nodes be tried again now and then, by actors that do not avoid them."""
-        if now - self._pardoned_at > PARDON_SECONDS:
-            self._pardoned_at = now
-            if self._standing.pardon():
+    def _retry_nodes(self, now: float) -> Iterator[Instruction]:
+        """Now and then lets nodes with failed starts be tried again, by new actors that do not
+        avoid them."""
+        if now - self._retried_at > RETRY_NODES_SECONDS:
+            self._retried_at = now
+            if self._health.retry():
                 for slot in self._slots:
                     if slot.state == "pending":
                         yield from self._leave(slot, now)
 
-    def _overdue(self, now: float) -> Iterator[Instruction]:
+    def _fail_overdue(self, now: float) -> Iterator[Instruction]:
         for slot in self._slots:
             if slot.task is not None and now > slot.until:
-                said = f"task {slot.task.id} took longer than {slot.until - slot.since:.0f} s"
+                reason = f"task {slot.task.id} took longer than {slot.until - slot.since:.0f} s"
                 cause: Literal["node", "deadline"] = (
-                    "node" if self._standing.is_going(slot.node) else "deadline"
+                    "node" if self._health.is_leaving(slot.node) else "deadline"
                 )
-                yield from self._fall(slot, cause, said, now)
-            elif slot.state in ("doubtful", "asked") and self._standing.is_gone(slot.node):
-                yield from self._fall(slot, "node", "its node died", now)
+                yield from self._fail(slot, cause, reason, now)
+            elif slot.state in ("doubtful", "probed") and self._health.is_gone(slot.node):
+                yield from self._fail(slot, "node", "its node died", now)
             elif slot.state == "loading" and now - slot.since > self._shape.start_seconds:
-                said = f"it took longer than {self._shape.start_seconds:.0f} s to load (resources.wait)"
-                yield from self._fall(slot, "worker", said, now)
+                limit = f"{self._shape.start_seconds:.0f} s"
+                reason = f"it took longer than {limit} to load (resources.wait)"
+                yield from self._fail(slot, "worker", reason, now)
 
-    def _leave_going(self, now: float) -> Iterator[Instruction]:
-        """Off the nodes that drain, are gone, or take no more; tasks that are out there are
-        finished, or will be heard to be lost."""
-        held = self._held()
+    def _leave_draining(self, now: float) -> Iterator[Instruction]:
+        """Stops idle and starting actors on nodes that are leaving or full; tasks there finish or
+        get lost."""
+        held = self._replicas_per_node()
         for slot in self._slots:
-            if self._standing.is_going(slot.node):
-                self._quick.pop(slot.number, None)
-            off = slot.state == "idle" and self._standing.is_going(slot.node)
+            if self._health.is_leaving(slot.node):
+                self._prefetchable.pop(slot.number, None)
+            off = slot.state == "idle" and self._health.is_leaving(slot.node)
             if off or (
                 slot.state in ("placed", "loading")
-                and not self._standing.takes(slot.node, held[slot.node])
+                and not self._health.accepts(slot.node, held[slot.node])
             ):
                 yield from self._leave(slot, now)
 
     def _resize(self, now: float) -> Iterator[Instruction]:
-        """As many slots as there are to be; those that live on a node stay, whatever that number
-        is."""
+        """Adjusts the number of slots; actors that run on a node stay, whatever the target."""
         living = [
             s
             for s in self._slots
-            if s.state != "out" and not (s.node and self._standing.is_going(s.node))
+            if s.state != "out" and not (s.node and self._health.is_leaving(s.node))
         ]
-        aim = self._aim(len(living), now)
+        target = self._target(len(living), now)
         surplus = [s for s in reversed(living) if s.state in ("resting", "pending")][
-            : max(0, len(living) - aim)
+            : max(0, len(living) - target)
         ]
         for slot in surplus:
             yield from self._leave(slot, now, state="out")
         spare = [s for s in self._slots if s.state == "out"]
-        for _ in range(aim - len(living)):
+        for _ in range(target - len(living)):
             slot = spare.pop(0) if spare else Slot(len(self._slots))
             if slot.number == len(self._slots):
                 self._slots.append(slot)
             self._leave(slot, now)
 
-    def _aim(self, living: int, now: float) -> int:
-        """How many replicas there are to be.
+    def _target(self, living: int, now: float) -> int:
+        """Returns the target number of replicas.
 
-        "auto": as many as there is room for while there is work for more; beyond that as many again
-        as there are, up to `most`, whose pending actors are what an autoscaler goes by.
+        "auto": as many as fit, while there is work for more. If the cluster can grow, up to as many
+        again as are ready, at most `max_replicas`; an autoscaler reacts to their pending actors.
         """
         if self._shape.replicas != "auto":
             return self._shape.replicas
-        room = max(1, self._standing.room(self._held()))
+        room = max(1, self._health.room(self._replicas_per_node()))
         if any(now - s.since > IDLE_SECONDS for s in self._idle.values()):
             return min(room, living)
-        if self._shape.most is None:
+        if self._shape.max_replicas is None:
             return room
-        return min(self._shape.most, room + max(1, len(self.ready())))
+        return min(self._shape.max_replicas, room + max(1, len(self.ready())))
 
-    def _give_back(self, now: float) -> Iterator[Instruction]:
-        """The replicas that have lingered, one aside: as long as it has nothing to do, no other is
-        wanted."""
-        if self._shape.replicas == "auto" and self._shape.most is not None:
+    def _release_idle(self, now: float) -> Iterator[Instruction]:
+        """Releases all but one of the replicas that have been idle for long; the one keeps others
+        away."""
+        if self._shape.replicas == "auto" and self._shape.max_replicas is not None:
             lingering = [s for s in self._idle.values() if now - s.since > LINGER_SECONDS]
             for slot in lingering[1:]:
                 yield from self._leave(slot, now, state="out")
 
-    def _begin(self, now: float) -> Iterator[Instruction]:
+    def _start(self, now: float) -> Iterator[Instruction]:
         rested = [s for s in self._slots if s.state == "resting" and now >= s.until]
-        avoid = self._standing.full(self._held()) if rested else ()
+        avoid = self._health.full(self._replicas_per_node()) if rested else ()
         for slot in rested:
-            slot.life += 1
+            slot.starts += 1
             self._become(slot, "pending", now)
             yield StartReplica(slot.number, slot.name, avoid)
 
@@ -408,35 +422,35 @@ class Slots:
         busy = {s.node for s in self._slots if s.state == "loading"}
         for slot in self._slots:
             if slot.state == "placed" and (
-                self._standing.is_warm(slot.node) or slot.node not in busy
+                self._health.is_warm(slot.node) or slot.node not in busy
             ):
                 busy.add(slot.node)
                 self._become(slot, "loading", now)
                 yield LoadReplica(slot.number)
 
-    def _ask(self) -> Iterator[Instruction]:
+    def _probe(self) -> Iterator[Instruction]:
         for slot in self._slots:
             if slot.state == "doubtful":
-                slot.state = "asked"
+                slot.state = "probed"
                 yield ProbeReplica(slot.number)
 
     def _check(self, now: float) -> list[Instruction]:
         if self.ready():
-            self._standing.well()
+            self._health.clear_failures()
         if any(s.state in READY or s.state in ("placed", "loading") for s in self._slots):
-            self._coming_at, self._waits = now, False
+            self._progress_at, self._is_wait_reported = now, False
             return []
-        waited = now - self._coming_at
-        self._standing.check(waited)
-        if self._waits or waited < SILENT_SECONDS:
+        waited = now - self._progress_at
+        self._health.check(waited)
+        if self._is_wait_reported or waited < SILENT_SECONDS:
             return []
-        self._waits = True
+        self._is_wait_reported = True
         return [
             Message(
-                f"no replica is there for {waited:.0f} s: {self._standing.wants()}; waiting for "
+                f"no replica is there for {waited:.0f} s: {self._health.describe()}; waiting for "
                 f"room"
             )
         ]
 
-    def _held(self) -> Counter[str]:
+    def _replicas_per_node(self) -> Counter[str]:
         return Counter(s.node for s in self._slots if s.node)

@@ -1,1 +1,1 @@
-"""How a search gets onto a real cluster: the files for it, filled in from a job."""
+"""Renders the files that run a job on a cluster."""

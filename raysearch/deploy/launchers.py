@@ -1,8 +1,10 @@
-"""The places that a job can be launched on, each with the options that its command takes.
+"""Lists the launchers for jobs, each with the options of its command.
 
 To add one: a dataclass of options here, an entry in `LAUNCHERS`, a folder of templates of the same
-name, and a function `for_NAME` in settings.py. Invariants: a default stands once, in a dataclass;
-this file is light, for the command line reads it to show its help.
+name, and a function `for_NAME` in settings.py.
+
+Invariants: each default is written once, in a dataclass; this file is light, since the command line
+imports it to show its help.
 """
 
 from collections.abc import Mapping
@@ -17,14 +19,16 @@ _IMAGE = "The image of Ray's nodes and of the MLflow server (deploy/docker/Docke
 
 
 def _option(default: Any, words: str, **more: Any) -> Any:
-    """Returns a field with a default, and the help of its flag. `more`: `flag`, its name where it
-    is another; `least`, the least number; `metavar`."""
+    """Returns a field with a default and its flag's help.
+
+    Args: more: `flag`, its name if different; `least`, the minimum; `metavar`.
+    """
     return field(default=default, metadata={"help": words, **more})
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """The options that every place has. `model_path`: where the model lies on the nodes."""
+    """Options of every cluster. `model_path`: the model's path on the nodes."""
 
     sets: tuple[str, ...] = _option((), _SET, flag="set", metavar="KEY=VALUE")
     model_path: str | None = _option(
@@ -37,7 +41,7 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class Slurm(ClusterOptions):
-    """An allocation. `patience`: seconds to wait for nodes."""
+    """A Slurm allocation. `patience`: seconds to wait for nodes."""
 
     store: str = _option("./runs", "A folder that all nodes share.", metavar="URI")
     tracking_uri: str = _option("sqlite:///mlflow.db", _TRACKING, metavar="URI")
@@ -53,7 +57,7 @@ class Slurm(ClusterOptions):
 
 @dataclass(frozen=True)
 class Kuberay(ClusterOptions):
-    """A namespace of Kubernetes with KubeRay's operator."""
+    """A Kubernetes namespace with the KubeRay operator."""
 
     store: str = _option("s3://raysearch/runs", "An object store.", metavar="URI")
     tracking_uri: str = _option("http://raysearch-mlflow:5000", _TRACKING, metavar="URI")
@@ -65,7 +69,7 @@ class Kuberay(ClusterOptions):
 
 @dataclass(frozen=True)
 class Compose(ClusterOptions):
-    """One machine with Docker. GPUs are asked for where `gpus` is more than 0."""
+    """One machine with Docker; requests GPUs if `gpus` is above 0."""
 
     store: str = _option("/runs", "A folder in the containers, a volume.", metavar="URI")
     tracking_uri: str = _option("http://mlflow:5000", _TRACKING, metavar="URI")
@@ -74,7 +78,7 @@ class Compose(ClusterOptions):
 
 @dataclass(frozen=True)
 class RayUp(ClusterOptions):
-    """Machines of one's own, reached by ssh."""
+    """Machines reached by ssh."""
 
     head: str = _option("head.example", "The machine of the head.", metavar="HOST")
     hosts: tuple[str, ...] = _option(
@@ -88,9 +92,11 @@ class RayUp(ClusterOptions):
 
 @dataclass(frozen=True)
 class Launcher:
-    """A place to launch jobs on. `help`: of its command; `shared`: folders of templates that it
-    needs beside its own; `wheel`: whether its machines get raysearch as a wheel of this code, and
-    have it not in an image, or installed."""
+    """A way to launch jobs.
+
+    `help`: of its command; `shared`: additional folders of templates; `wheel`: whether its machines
+    install raysearch from a wheel of this code, rather than have it already.
+    """
 
     options: type[ClusterOptions]
     help: str
@@ -113,4 +119,4 @@ LAUNCHERS: Mapping[str, Launcher] = {
     ),
     "ray": Launcher(RayUp, "A cluster file for `ray up`, on machines of one's own.", wheel=True),
 }
-"""By the name of its command, which is that of its folder of templates."""
+"""Launchers by the name of their command and folder of templates."""

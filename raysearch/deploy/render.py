@@ -1,8 +1,7 @@
-"""The files that run a job on a cluster, filled in from templates that are part of the package.
+"""Renders the files that run a job on a cluster, from the package's templates.
 
-Invariants: a template that names what it is not given is an error; what comes from a user is quoted
-for the language that it lands in (shell, YAML); no file holds a secret, only the name of where it
-lies.
+Invariants: a missing template value is an error; users' text is quoted for the language it lands in
+(shell, YAML); no file contains a secret, only its location.
 """
 
 import json
@@ -14,24 +13,23 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raysearch.deploy.launchers import LAUNCHERS
-from raysearch.deploy.settings import BESIDE, DeploySettings
+from raysearch.deploy.settings import FILES_FOLDER, DeploySettings
 from raysearch.storage.atomic_write import write_below
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 RAY_VERSION = "2.60.0"
-"""What the image holds (constraints.txt); KubeRay wants to be told."""
+"""The Ray version of the image (constraints.txt), which KubeRay requires."""
 
 TORCH_VERSION = "2.13.0"
-"""What a node gets (constraints.txt), in the build that its index has."""
+"""The torch version of a node (constraints.txt); the index determines its build."""
 
 _END = ".j2"
 _EXECUTABLE = (".sh", ".sbatch")
 
 
 def render(settings: DeploySettings, target: str) -> dict[str, str]:
-    """The files of `target` (a folder of the templates), by their path from the folder that they
-    are to be put in."""
+    """Renders the files of `target` (a folder of the templates); keys are relative paths."""
     files = {}
     for path in _files(target):
         name = path.relative_to(TEMPLATES).as_posix()
@@ -40,14 +38,14 @@ def render(settings: DeploySettings, target: str) -> dict[str, str]:
             text = (
                 _environment()
                 .get_template(name)
-                .render(s=settings, place=settings.place, **_values(settings))
+                .render(s=settings, cluster=settings.cluster, **_values(settings))
             )
         files[name.removesuffix(_END)] = text
-    return files | {f"{target}/{name}": text for name, text in settings.beside.items()}
+    return files | {f"{target}/{name}": text for name, text in settings.files.items()}
 
 
 def write(files: Mapping[str, str], to: Path) -> list[Path]:
-    """Writes `files` below `to`; the paths written. Raises: StoreError if one cannot be written."""
+    """Writes `files` below `to`; returns their paths. Raises: StoreError if that fails."""
     paths = []
     for name, text in files.items():
         path = to / name
@@ -60,20 +58,23 @@ def write(files: Mapping[str, str], to: Path) -> list[Path]:
 
 
 def _values(settings: DeploySettings) -> dict[str, object]:
-    """What several templates need: the driver's command, the same as a submission, and versions."""
-    behind = [settings.job, *settings.options]
-    submit = ["raysearch", "submit", *behind, "--address", "http://head:8265"]
-    where = getattr(settings.place, "store", ""), getattr(settings.place, "tracking_uri", "")
+    """Returns values for several templates: commands that run or submit the job, and versions."""
+    arguments = [settings.job, *settings.options]
+    submit = ["raysearch", "submit", *arguments, "--address", "http://head:8265"]
+    locations = (
+        getattr(settings.cluster, "store", ""),
+        getattr(settings.cluster, "tracking_uri", ""),
+    )
     return {
-        "command": shlex.join(["raysearch", "run", *behind]),
-        "submit": [*submit, "--store", where[0], "--tracking-uri", where[1]],
+        "command": shlex.join(["raysearch", "run", *arguments]),
+        "submit": [*submit, "--store", locations[0], "--tracking-uri", locations[1]],
         "ray": RAY_VERSION,
         "torch": TORCH_VERSION,
     }
 
 
 def _files(target: str) -> Iterator[Path]:
-    """The templates of a target; a name that begins with "_" is part of others."""
+    """Yields the templates of a target; names that begin with "_" are included by others."""
     for folder in (target, *LAUNCHERS[target].shared):
         yield from sorted(
             p for p in (TEMPLATES / folder).rglob("*") if p.is_file() and not p.name.startswith("_")
@@ -93,18 +94,18 @@ def _environment() -> Environment:
     )
     environment.filters["sh"] = _shell
     environment.filters["yaml"] = _yaml
-    environment.filters["inside"] = lambda name: name.removeprefix(BESIDE)
-    environment.filters["key"] = lambda name: name.removeprefix(BESIDE).replace(
+    environment.filters["inside"] = lambda name: name.removeprefix(FILES_FOLDER)
+    environment.filters["key"] = lambda name: name.removeprefix(FILES_FOLDER).replace(
         "/", "--"
     )  # a ConfigMap has no folders
     return environment
 
 
 def _shell(value: str | Iterable[str]) -> str:
-    """One word of a shell, or several."""
+    """Quotes one word of a shell, or several."""
     return shlex.quote(value) if isinstance(value, str) else shlex.join(value)
 
 
 def _yaml(value: object) -> str:
-    """A scalar or list on one line: JSON, which every YAML reader takes."""
+    """Formats a scalar or list as JSON on one line, which is valid YAML."""
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -1,8 +1,7 @@
-"""What the templates are filled in with: what a job says, and the options of the place where it is
-to run. Each launcher has a function `for_NAME` here.
+"""Computes the template values from a job and a launcher's options, by a function `for_NAME` each.
 
-Invariants: nothing in here is a secret; a file of the
-job that would not be there on the cluster is refused, in one line, before anything is written.
+Invariants: nothing here is secret; a file of the job that the cluster could not reach is refused in
+one line, before anything is written.
 """
 
 import math
@@ -19,17 +18,20 @@ from raysearch.job.job_files import named_files
 from raysearch.job.named_files import PAIRS, PROBLEM
 
 CONFIG_MAP_LIMIT = 2**20
-"""Bytes that Kubernetes takes in one ConfigMap."""
+"""Maximum bytes in a ConfigMap of Kubernetes."""
 
 
-BESIDE = "base/files/"
-"""Where files of the job go, below the target's folder."""
+FILES_FOLDER = "base/files/"
+"""Folder for the job's files, below the target's folder."""
 
 
 @dataclass(frozen=True)
 class DeploySettings:
-    """One job in one place. `job`: the job file as it is called there; `options`: what is put
-    behind it; `beside`: files to add."""
+    """The template values of one job on one cluster.
+
+    `job`: path of the job file there; `options`: arguments after it; `mounts`: folder here to
+    folder there; `files`: files to add, by path.
+    """
 
     name: str
     slug: str
@@ -38,114 +40,122 @@ class DeploySettings:
     workers: int
     cpus: int
     gpus: int
-    place: ClusterOptions
+    cluster: ClusterOptions
     mounts: Mapping[str, str] = field(default_factory=dict)
-    beside: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
-def for_slurm(job_file: Path, place: Slurm, to: Path | None = None) -> DeploySettings:
-    """`job_file` stays where it is: the nodes share a file system with the machine that submits."""
-    return _settings(Job.load(job_file, place.sets), str(job_file), place)
+def for_slurm(job_file: Path, cluster: Slurm, to: Path | None = None) -> DeploySettings:
+    """Computes the values for Slurm, whose nodes share the job file's file system."""
+    return _settings(Job.load(job_file, cluster.sets), str(job_file), cluster)
 
 
-def for_kuberay(job_file: Path, place: Kuberay, to: Path | None = None) -> DeploySettings:
-    """The job file, and text files that it names in its folder, travel in a ConfigMap. Raises:
-    JobError for what cannot travel."""
-    job = Job.load(job_file, place.sets)
-    if os.path.exists(job.model.path) and place.model_path is None:
+def for_kuberay(job_file: Path, cluster: Kuberay, to: Path | None = None) -> DeploySettings:
+    """Computes the values for KubeRay: job file and its text files travel in a ConfigMap.
+
+    Raises: JobError for files that cannot travel.
+    """
+    job = Job.load(job_file, cluster.sets)
+    if os.path.exists(job.model.path) and cluster.model_path is None:
         raise JobError(
             f"{job_file}: model.path: pods have no {job.model.path}; put the model into the image "
             f"or on a volume and say where it lies "
             "there with --model-path, or name a model of the hub"
         )
     folder = job_file.resolve().parent
-    beside = {}
+    contents = {}
     for path in [job_file.resolve(), *_named_files(job)]:
         if not path.is_relative_to(folder):
             raise JobError(
                 f"{job_file}: {path} does not lie in the job's folder {folder}; move it there"
             )
-        beside[path.relative_to(folder).as_posix()] = _text(path, job_file)
-    if (size := sum(len(t.encode()) for t in beside.values())) > CONFIG_MAP_LIMIT:
+        contents[path.relative_to(folder).as_posix()] = _text(path, job_file)
+    if (size := sum(len(t.encode()) for t in contents.values())) > CONFIG_MAP_LIMIT:
         raise JobError(
             f"{job_file}: the job's files have {size} bytes, a ConfigMap holds {CONFIG_MAP_LIMIT}; "
             f"`raysearch submit --address` takes more"
         )
-    files = {BESIDE + name: text for name, text in beside.items()}
-    return _settings(job, f"/etc/raysearch/{job_file.name}", place, beside=files)
+    files = {FILES_FOLDER + name: text for name, text in contents.items()}
+    return _settings(job, f"/etc/raysearch/{job_file.name}", cluster, files=files)
 
 
-def for_compose(job_file: Path, place: Compose, to: Path | None = None) -> DeploySettings:
-    """The job's folder and its model are mounted; their paths are relative to `to`/compose where
-    that is given."""
-    job = Job.load(job_file, place.sets)
+def for_compose(job_file: Path, cluster: Compose, to: Path | None = None) -> DeploySettings:
+    """Computes the values for Docker Compose, which mounts the job's folder and its model.
+
+    Args: to: the folder to write, to whose compose/ mounted paths are relative; None: absolute
+    paths.
+    """
+    job = Job.load(job_file, cluster.sets)
     folder = job_file.resolve().parent
-    mounts = {_seen_from(to, folder): "/job"}
+    mounts = {_relative_to(to, folder): "/job"}
     model = Path(job.model.path)
-    if model.exists() and place.model_path is None:
-        mounts[_seen_from(to, model.resolve())] = "/model"
+    if model.exists() and cluster.model_path is None:
+        mounts[_relative_to(to, model.resolve())] = "/model"
     for path in _named_files(job):
         if not path.is_relative_to(folder):
             raise JobError(
                 f"{job_file}: {path} does not lie in the job's folder {folder}; move it there"
             )
-    on_nodes = place.model_path or ("/model" if model.exists() else None)
-    return _settings(job, f"/job/{job_file.name}", place, mounts=mounts, model_path=on_nodes)
+    on_nodes = cluster.model_path or ("/model" if model.exists() else None)
+    return _settings(job, f"/job/{job_file.name}", cluster, mounts=mounts, model_path=on_nodes)
 
 
-def for_ray(job_file: Path, place: RayUp, to: Path | None = None) -> DeploySettings:
-    """Of the job only its size counts: it is submitted to the cluster when that is up."""
-    return _settings(Job.load(job_file, place.sets), str(job_file), place)
+def for_ray(job_file: Path, cluster: RayUp, to: Path | None = None) -> DeploySettings:
+    """Computes the values for `ray up`, sized for the job, which is submitted once the cluster
+    runs."""
+    return _settings(Job.load(job_file, cluster.sets), str(job_file), cluster)
 
 
 def _settings(
     job: Job,
     name: str,
-    place: ClusterOptions,
+    cluster: ClusterOptions,
     mounts: Mapping[str, str] | None = None,
-    beside: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
     model_path: str | None = None,
 ) -> DeploySettings:
-    _check_texts(name, place)
+    _check_unquoted(name, cluster)
     resources = job.resources
-    each = 1.0 if resources.gpus == "auto" else resources.gpus
-    gpus = math.ceil(each) if place.gpus is None else place.gpus
-    on_a_node = max(1, int(gpus // each)) if each else max(1, place.cpus // resources.cpus)
-    asked = 2 if resources.replicas == "auto" else math.ceil(resources.replicas / on_a_node)
-    sets = list(place.sets)
-    if model_path or place.model_path:
-        sets.append(f"model.path={model_path or place.model_path}")
+    gpus_each = 1.0 if resources.gpus == "auto" else resources.gpus
+    gpus = math.ceil(gpus_each) if cluster.gpus is None else cluster.gpus
+    replicas_per_node = (
+        max(1, int(gpus // gpus_each)) if gpus_each else max(1, cluster.cpus // resources.cpus)
+    )
+    nodes = 2 if resources.replicas == "auto" else math.ceil(resources.replicas / replicas_per_node)
+    sets = list(cluster.sets)
+    if model_path or cluster.model_path:
+        sets.append(f"model.path={model_path or cluster.model_path}")
     return DeploySettings(
         name=job.name,
         slug=re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40].strip("-"),
         job=name,
         options=tuple(word for s in sets for word in ("--set", s)),
-        workers=place.workers or asked,
-        cpus=max(place.cpus, resources.cpus + 1),
+        workers=cluster.workers or nodes,
+        cpus=max(cluster.cpus, resources.cpus + 1),
         gpus=gpus,
-        place=place,
+        cluster=cluster,
         mounts=mounts or {},
-        beside=beside or {},
+        files=files or {},
     )
 
 
-def _check_texts(job_file: str, place: ClusterOptions) -> None:
-    """Raises: JobError for what stands unquoted in a file, in a comment or in a line of Slurm's
-    own, and would be more than that."""
+def _check_unquoted(job_file: str, cluster: ClusterOptions) -> None:
+    """Raises JobError for texts that the files contain unquoted and that could break out of their
+    line."""
     if not job_file.isprintable():
         raise JobError(
             f"{job_file}: its path holds a character that cannot be seen, or a line end; rename it"
         )
     for key in ("partition", "account", "time"):
-        if not re.fullmatch(r"[\w.:,+-]*", getattr(place, key, "")):
+        if not re.fullmatch(r"[\w.:,+-]*", getattr(cluster, key, "")):
             raise JobError(
-                f"--{key} {getattr(place, key)!r}: is to be one word of letters, digits and . : , "
-                f"+ -"
+                f"--{key} {getattr(cluster, key)!r}: is to be one word of letters, digits and "
+                ". : , + -"
             )
 
 
 def _named_files(job: Job) -> Sequence[Path]:
-    """The files that the driver reads: a problem of the user's own, a file of pairs."""
+    """Returns the files that the driver reads: a user's problem and a file of pairs."""
     return [Path(f.path) for f in named_files(job) if f.key in (PAIRS, PROBLEM) and not f.is_remote]
 
 
@@ -158,5 +168,5 @@ def _text(path: Path, job_file: Path) -> str:
         ) from e
 
 
-def _seen_from(to: Path | None, path: Path) -> str:
+def _relative_to(to: Path | None, path: Path) -> str:
     return str(path) if to is None else os.path.relpath(path, to.resolve() / "compose")

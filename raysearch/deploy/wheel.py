@@ -1,9 +1,8 @@
-"""raysearch itself as something that other machines can install: a wheel of the very code that runs
-here, and what that needs.
+"""Builds a wheel of the running code for other machines, and lists its requirements.
 
-Invariants: nobody's index is asked for raysearch. The name `raysearch` on PyPI is another's
-project; ours is distributed as `raysearch-alignment`, which is on no index yet: whoever installs it
-has its sources, or a wheel that was built from them. The same code gives the same bytes.
+Invariants: no package index is asked for raysearch. The name `raysearch` on PyPI is another
+project's; ours is `raysearch-alignment`, which is on no index yet, so that it is installed from its
+sources or from a wheel built from them. The same code gives the same bytes.
 """
 
 import base64
@@ -19,16 +18,18 @@ from raysearch.errors import RaysearchError
 from raysearch.storage.atomic_write import write_bytes_whole
 
 DISTRIBUTION = "raysearch-alignment"
-TAKEN = "raysearch"
-"""A distribution of somebody else's. Import and command of ours have this name."""
+CONFLICTING = "raysearch"
+"""Another project's distribution; our import and command have this name."""
 _PACKAGE = Path(__file__).parents[1]
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: raysearch\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
-def own() -> Distribution:
-    """What is known of our own installation. Raises: RaysearchError where raysearch runs from
-    sources that were never installed."""
+def own_distribution() -> Distribution:
+    """Returns the metadata of our installation.
+
+    Raises: RaysearchError if raysearch runs from sources that were never installed.
+    """
     for found in _installed(DISTRIBUTION):
         return found
     raise RaysearchError(
@@ -37,42 +38,47 @@ def own() -> Distribution:
     )
 
 
-def stranger() -> str | None:
-    """What to do about a distribution named `raysearch` that came from an index, and so is somebody
-    else's; None where there is none.
+def find_name_conflict() -> str | None:
+    """Returns advice if another project's distribution `raysearch` is installed from an index, or
+    None.
 
-    One of ours, from before it was renamed, was installed from a folder or file, which its
-    direct_url.json says (PEP 610).
+    Our own, before it was renamed, came from a folder or file, as its direct_url.json says (PEP
+    610).
     """
-    for found in _installed(TAKEN):
+    for found in _installed(CONFLICTING):
         if found.read_text("direct_url.json") is None:
             what = found.metadata["Summary"] or "no summary"
             return (
-                f"{TAKEN} {found.version} is installed too, from an index: that is somebody else's "
-                f"project ({what}), whose files stand "
-                f"where ours do; pip uninstall {TAKEN}, and install {DISTRIBUTION} anew from its "
-                f"sources"
+                f"{CONFLICTING} {found.version} is installed too, from an index: that is "
+                f"somebody else's project ({what}), whose files stand where ours do; pip "
+                f"uninstall {CONFLICTING}, and install {DISTRIBUTION} anew from its sources"
             )
     return None
 
 
 def _installed(name: str) -> Iterator[Distribution]:
-    """What was installed under `name`. An .egg-info, which a build leaves in the checkout, is no
-    installation: it has no METADATA."""
+    """Yields the installations of `name`; ignores an .egg-info left by a build, which has no
+    METADATA."""
     return (found for found in distributions(name=name) if found.read_text("METADATA") is not None)
 
 
-def needs(but: tuple[str, ...] = ("ray",)) -> tuple[str, ...]:
-    """What our code needs of others, as pip takes it, without extras. `but`: what a node has of its
-    own. Raises: RaysearchError."""
-    found = [text for text in own().requires or () if ";" not in text]  # behind it stand extras
-    return tuple(text for text in found if re.split(r"[^\w.-]", text, maxsplit=1)[0] not in but)
+def requirements(exclude: tuple[str, ...] = ("ray",)) -> tuple[str, ...]:
+    """Returns our requirements in pip's format, without extras and without those in `exclude`.
+
+    Raises: RaysearchError.
+    """
+    found = [
+        text for text in own_distribution().requires or () if ";" not in text
+    ]  # a marker follows for extras
+    return tuple(text for text in found if re.split(r"[^\w.-]", text, maxsplit=1)[0] not in exclude)
 
 
-def wheel() -> tuple[str, bytes]:
-    """(file name, content) of a wheel of the code that runs here. Raises: RaysearchError where it
-    was never installed."""
-    ours = own()
+def build_wheel() -> tuple[str, bytes]:
+    """Returns (file name, content) of a wheel of the running code.
+
+    Raises: RaysearchError if it was never installed.
+    """
+    ours = own_distribution()
     stem = f"{DISTRIBUTION.replace('-', '_')}-{ours.version}"
     about = f"{stem}.dist-info"
     files = {
@@ -95,9 +101,9 @@ def wheel() -> tuple[str, bytes]:
 
 
 def write_wheel(to: Path) -> Path:
-    """Puts the wheel into a folder, which must be there; its path. Raises: RaysearchError,
+    """Writes the wheel into an existing folder; returns its path. Raises: RaysearchError,
     StoreError."""
-    name, content = wheel()
+    name, content = build_wheel()
     write_bytes_whole(to / name, content)
     return to / name
 

@@ -1,7 +1,7 @@
-"""A saved intervention on two texts: its featurizer made ready, its named positions found.
+"""Applies a saved intervention to two texts: prepares its featurizer and locates its positions.
 
-Invariants: "last" is the last token of each text; any other position is where the user says, and
-nothing is guessed.
+Invariants: "last" is the last token of each text; every other position is given by the user, never
+guessed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,12 +20,14 @@ from raysearch.storage.digests import sha256
 
 PositionSpec = int | str
 Positions = PositionSpec | Mapping[str, PositionSpec]
-"""Where a position stands in a text; or where several do, by their names."""
+"""A position in a text (token index or piece of text), or several by name."""
 
 
-def ready(saved: SavedIntervention, device: torch.device) -> tuple[Intervention, Featurizers]:
-    """The intervention as rows are made of it, and its featurizer at hand. Raises: StoreError where
-    its tensors do not fit."""
+def prepare(saved: SavedIntervention, device: torch.device) -> tuple[Intervention, Featurizers]:
+    """Returns the intervention ready for building rows, and the cache that holds its featurizer.
+
+    Raises: StoreError if its tensors do not fit.
+    """
     featurizers = Featurizers(device)
     featurizer = saved.featurizer
     if featurizer is None:
@@ -36,8 +38,8 @@ def ready(saved: SavedIntervention, device: torch.device) -> tuple[Intervention,
     return replace(saved.intervention, fit=digest), featurizers
 
 
-def lender(intervention: Intervention, default: str) -> str:
-    """The name of the source. Raises: PairsError where several lend."""
+def source_name(intervention: Intervention, default: str) -> str:
+    """Returns the name of the only source. Raises: PairsError if there are several."""
     names = sorted({unit.source or default for unit in intervention.units})
     if len(names) > 1:
         raise PairsError(
@@ -47,19 +49,21 @@ def lender(intervention: Intervention, default: str) -> str:
     return names[0] if names else default
 
 
-def places(
+def locate_positions(
     text: str,
     length: int,
     names: Iterable[str],
     given: Positions | None,
     locate: Callable[[PositionSpec], Ids],
-    otherwise: Mapping[str, Ids],
+    default_positions: Mapping[str, Ids],
     key: str,
 ) -> dict[str, Ids]:
-    """Where each of `names` stands in `text`, of `length` tokens.
+    """Returns the token indices of each of `names` in `text`, which has `length` tokens.
 
-    `otherwise`: where those stand that are not `given`; `key`: how the user gives them. Raises:
-    PositionError where it is not said.
+    Args: given: the user's positions. locate: finds one of them in the text. default_positions:
+    those of names that are not given. key: the argument to name in errors.
+
+    Raises: PositionError for a position that is missing or unknown.
     """
     names = sorted(set(names))
     if given is not None and not isinstance(given, Mapping):
@@ -77,8 +81,8 @@ def places(
             found[name] = locate(given[name])
         elif name == LAST:
             found[name] = (length - 1,)
-        elif name in otherwise:
-            found[name] = otherwise[name]
+        elif name in default_positions:
+            found[name] = default_positions[name]
         else:
             raise PositionError(
                 f"where {name!r} stands in {text!r} is not said; give {key}: a token's index, or a "

@@ -1,8 +1,7 @@
-"""The card of a saved intervention: what it is and where it comes from, as JSON and back. Needs no
-torch.
+"""Defines the card of a saved intervention, and its JSON. Imports no torch.
 
-Invariants: read_card(card_text(c)) == c; what is not exactly of this form is refused in one line
-that names the key, never guessed; the id on a card is the id of the intervention on it.
+Invariants: read_card(card_text(c)) == c; any other form is refused in one line that names the key;
+the id on a card is that of its intervention.
 """
 
 import json
@@ -13,13 +12,12 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.errors import StoreError
 
 FORMAT_VERSION = 1
-"""Of a saved intervention: the card, and the tensors beside it."""
+"""Version of the format of card and tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOrigin:
-    """The model that an intervention was found on. `path`: as the job has it; `digest`: of its
-    files (engine/loading/digest.py)."""
+    """The model that an intervention was found on. `path`: the job's; `digest`: of its files."""
 
     path: str
     revision: str | None = None
@@ -29,12 +27,11 @@ class ModelOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The figures that a search found for a saved intervention, in the words of the table
-    `verdicts`. None: not known; numbers are finite.
+    """The results of a search for a saved intervention, named as in the table `verdicts`.
 
-    `threshold`, `false_accept`: of the test that gave the verdict. `score`: what this was on, and
-    so `iia`, `low`, `high` and `holdout_iia` are the mean of; None: matches. `run`: the run's id;
-    `hypothesis`: its id in that run.
+    None means unknown; numbers are finite. `threshold` and `false_accept` belong to the test.
+    `score`: the score whose mean `iia`, `low`, `high` and `holdout_iia` are; None: matches. `run`:
+    the run's id; `hypothesis`: its id in that run.
     """
 
     run: str | None = None
@@ -55,8 +52,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Card:
-    """What intervention.json says. `id`: of the intervention; `tensors_digest`: SHA-256 (hex) of
-    the file of tensors."""
+    """The content of intervention.json.
+
+    `raysearch`: the version that saved it; `id`: the intervention's; `tensors_digest`: SHA-256
+    (hex) of the tensors' file.
+    """
 
     raysearch: str
     id: str
@@ -69,8 +69,7 @@ class Card:
 
 
 def card_text(card: Card) -> str:
-    """The card as JSON, for people and programs. Raises: StoreError for a number that is not
-    finite."""
+    """Formats the card as JSON. Raises: StoreError for a number that is not finite."""
     try:
         return json.dumps(asdict(card), indent=2, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError) as e:
@@ -80,10 +79,10 @@ def card_text(card: Card) -> str:
 
 
 def read_card(text: str | bytes, where: str) -> Card:
-    """The card that `text` holds; `where` names it in errors. Raises: StoreError in one line."""
+    """Parses a card; `where` names it in errors. Raises: StoreError in one line."""
     try:
         raw = json.loads(text)
-    except ValueError as e:  # UnicodeDecodeError among them
+    except ValueError as e:  # includes UnicodeDecodeError
         raise StoreError(
             f"{where}: is no JSON ({e}); it is truncated or damaged: save or fetch it again"
         ) from e

@@ -1,8 +1,7 @@
-"""Files to a repository of the Hugging Face hub and back. All that the hub may answer ends in one
-line.
+"""Pushes files to a repository of the Hugging Face hub, and pulls them; errors become one line.
 
-Invariants: what is pushed is one commit, whole or not at all; what is pulled is of one commit; a
-token stands in no message.
+Invariants: a push is one commit, complete or not at all; a pull is of one commit; no message
+contains a token.
 """
 
 import logging
@@ -28,8 +27,7 @@ from raysearch._version import __version__
 from raysearch.errors import HubError
 from raysearch.visible_text import one_line
 
-# The errors of the HTTP client beneath: requests', httpx' or httpx2's, with the version of
-# huggingface_hub.
+# Errors of the HTTP client underneath: requests, httpx or httpx2, by version of huggingface_hub.
 _CLIENT_ERRORS: tuple[type, ...] = tuple(
     base
     for base in HfHubHTTPError.__mro__
@@ -46,12 +44,12 @@ def pull(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> Path:
-    """The folder of the cache that holds those of `files` that the repository has, all of one
-    commit.
+    """Downloads those of `files` that the repository has, from one commit; returns the cache's
+    folder.
 
-    Where the hub cannot be reached, a copy in the cache does. Raises: HubError, one line.
+    Uses the cached copy when the hub cannot be reached. Raises: HubError in one line.
     """
-    with _one_line(f"{hub_id}{f' at {revision}' if revision else ''}", endpoint, "read"):
+    with _translated_errors(f"{hub_id}{f' at {revision}' if revision else ''}", endpoint, "read"):
         found = _api(token, endpoint).snapshot_download(
             hub_id, revision=revision, allow_patterns=list(files)
         )
@@ -67,20 +65,18 @@ def push(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Commits `files` to the repository, which is made where there is none; the commit's id (the
-    last one's, if they are there).
+    """Commits `files` to the repository, which is created if missing; returns the commit's id.
 
-    Raises: HubError, one line.
+    If nothing has changed, that is the last commit's. Raises: HubError in one line.
     """
     api = _api(token, endpoint)
-    with _one_line(hub_id, endpoint, "write"):
-        # Asked first, though there is `exist_ok`: a token may be allowed to write to a repository
-        # and not to make one, and then create_repo of huggingface_hub 2.4 knows no endpoint but its
-        # own (HfUriError).
+    with _translated_errors(hub_id, endpoint, "write"):
+        # Checked first despite `exist_ok`: a token may be allowed to write but not to create, and
+        # then create_repo of huggingface_hub 2.4 ignores the endpoint (HfUriError).
         if not api.repo_exists(hub_id):
             api.create_repo(hub_id, private=private, exist_ok=True)
-        # Not upload_folder: it may cut a folder into several commits, and takes whatever else lies
-        # there.
+        # Not upload_folder: it may split a folder into several commits, and uploads unrelated
+        # files.
         operations = [
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             for name, content in files.items()
@@ -95,52 +91,66 @@ def _api(token: str | bool | None, endpoint: str | None) -> HfApi:
 
 
 @contextmanager
-def _one_line(what: str, endpoint: str | None, doing: str) -> Iterator[None]:
-    """Whatever the hub, its client or the network raises inside, as a HubError. `doing`: "read" or
-    "write"."""
+def _translated_errors(what: str, endpoint: str | None, action: str) -> Iterator[None]:
+    """Turns any error of the hub, its client or the network into a HubError.
+
+    Args: action: "read" or "write".
+    """
     hub = endpoint or constants.ENDPOINT
     try:
         with _quiet():
             yield
     except (
         Exception
-    ) as e:  # the calls are all theirs: errors of the HTTP client, of LFS, of hf_xet, ...
-        # A pull without a copy in the cache raises LocalEntryNotFoundError, an upload to LFS
-        # RuntimeError, whatever the reason: the reason is the cause.
+    ) as e:  # the calls can raise anything: errors of the HTTP client, of LFS, of hf_xet, ...
+        # A pull without a cached copy raises LocalEntryNotFoundError, an upload to LFS
+        # RuntimeError, for any reason; the reason is the cause.
         cause = (
             e.__cause__
             if isinstance(e, (LocalEntryNotFoundError, RuntimeError)) and e.__cause__
             else e
         )
-        raise HubError(_say(what, hub, doing, cause)) from e
+        raise HubError(_message(what, hub, action, cause)) from e
 
 
-def _say(what: str, hub: str, doing: str, error: BaseException) -> str:
+def _message(what: str, hub: str, action: str, error: BaseException) -> str:
     if isinstance(error, GatedRepoError):
-        return f"{what}: {hub} gives it only to those whom its owner let in; ask there for access, then {_ALLOWED} {doing} it"
+        return (
+            f"{what}: {hub} gives it only to those whom its owner let in; ask there for access, "
+            f"then {_ALLOWED} {action} it"
+        )
     if isinstance(error, RevisionNotFoundError):
-        return f"{what}: there is no such revision on {hub}; give a branch, a tag or a commit that it has"
+        return (
+            f"{what}: there is no such revision on {hub}; give a branch, a tag or a commit that it "
+            "has"
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return f"{what}: there is no such repository on {hub}, or it is private; check the name; {_ALLOWED} {doing} it"
+        return (
+            f"{what}: there is no such repository on {hub}, or it is private; check the name; "
+            f"{_ALLOWED} {action} it"
+        )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code if error.response is not None else "no"
         if status in (401, 403):
-            return f"{what}: {hub} does not allow you to {doing} it ({_brief(error)}); {_ALLOWED}"
-        return f"{what}: {hub} answered with status {status} ({_brief(error)}); try again later, or see to what it says"
+            return f"{what}: {hub} does not allow you to {action} it ({_brief(error)}); {_ALLOWED}"
+        return (
+            f"{what}: {hub} answered with status {status} ({_brief(error)}); try again later, or "
+            "see to what it says"
+        )
+    reason = f"({type(error).__name__}: {_brief(error)})"
     if isinstance(error, (ConnectionError, TimeoutError, LocalEntryNotFoundError, *_CLIENT_ERRORS)):
-        return f"{what}: {hub} cannot be reached ({type(error).__name__}: {_brief(error)}); check the network and HF_ENDPOINT"
-    return f"{what}: cannot {doing} it on {hub} ({type(error).__name__}: {_brief(error)}); see to what it says"
+        return f"{what}: {hub} cannot be reached {reason}; check the network and HF_ENDPOINT"
+    return f"{what}: cannot {action} it on {hub} {reason}; see to what it says"
 
 
 def _brief(error: BaseException, limit: int = 200) -> str:
-    said = getattr(error, "server_message", None) or str(error)
-    return one_line(said, limit)
+    return one_line(getattr(error, "server_message", None) or str(error), limit)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars (the files are small) and warnings, whose matter is raised as well; as
-    it was before, afterwards."""
+    """Disables progress bars (the files are small) and warnings (errors repeat them) inside the
+    block."""
     logger = logging.getLogger("huggingface_hub")
     level, bars = logger.level, not are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)

@@ -1,26 +1,27 @@
-"""Submission folders of the causal-variable track of MIB (Mueller et al., 2025, "MIB: A Mechanistic
-Interpretability Benchmark").
+"""Writes and reads submissions for the causal-variable track of MIB (Mueller et al., 2025, "MIB: A
+Mechanistic Interpretability Benchmark").
 
     FOLDER/<Task>_<Model>_<Variable>/
-        ResidualStream(Layer-9,Token-country)_featurizer            torch: {"model_info": ..., "state_dict": ...}
-        ResidualStream(Layer-9,Token-country)_inverse_featurizer    torch: likewise
-        ResidualStream(Layer-9,Token-country)_indices               JSON: which features are interchanged, null: all
-    FOLDER/raysearch.json       ours: task, model and variable of each folder, whose names alone do not always tell
+        ResidualStream(Layer-9,Token-country)_featurizer          torch: model_info and state_dict
+        ResidualStream(Layer-9,Token-country)_inverse_featurizer  torch: likewise
+        ResidualStream(Layer-9,Token-country)_indices             JSON: features; null: all
+    FOLDER/raysearch.json       ours: task, model and variable of each folder
 
-Certain, from the public code of the benchmark and of CausalAbstraction (`Featurizer.save_modules`
-and `load_modules`, the units' ids, evaluate_submission.py, verify_submission.py): the layout, the
-keys, the two pairs of classes that `load_modules` makes again (identity, and subspace: an
-orthonormal matrix under torch's parametrization, here called `rotate`). Not certain: that one
-version of that code is the one that a leaderboard runs. Known of a stored version: its evaluator
-reads indices and then does not use them, so that we write none: coordinates and masks become a
-subspace along unit vectors, which every version takes as what it is. The evaluator of IOI looks for
-"Layer:", where the units' ids and published submissions have "Layer-", which is what we write; it
-patches all heads of a folder at once, and wants IOI's ioi_linear_params.json. That file, and a
-token_position.py for positions that its task does not name, we do not write.
+The public code of the benchmark and of CausalAbstraction (`Featurizer.save_modules` and
+`load_modules`, the units' ids, evaluate_submission.py, verify_submission.py) defines the layout,
+the keys, and the two pairs of classes that `load_modules` restores: identity, and subspace, an
+orthonormal matrix under torch's parametrization, here called `rotate`. A leaderboard may run
+another version of that code.
 
-Invariants: what is read computes what was written (tests: 1e-6); what MIB's featurizers cannot
-express is left out and named, never made similar; nothing is unpickled but tensors and plain values
-(`weights_only`). torch.save is used because this format is torch's; our own is safetensors.
+We write no indices, since the evaluator of one version reads and then ignores them: coordinates and
+masks become a subspace along unit vectors, which every version understands. The evaluator of IOI
+looks for "Layer:", while the units' ids and published submissions have "Layer-", which we write;
+it patches all heads of a folder at once, and requires IOI's ioi_linear_params.json. We do not write
+that file, nor a token_position.py for positions that the task does not name.
+
+Invariants: reading gives what was written (tests: 1e-6); what MIB's featurizers cannot express is
+left out and named, never approximated; only tensors and plain values are unpickled
+(`weights_only`). The format requires torch.save; our own is safetensors.
 """
 
 import io
@@ -56,8 +57,8 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 @dataclass(frozen=True, slots=True)
 class MibSubmission:
-    """What was written. `units`: the files, without their endings, from the submission's folder;
-    `left_out`: one line each."""
+    """The result of `save_mib`. `units`: the files' paths without endings; `left_out`: one line
+    each."""
 
     units: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -66,34 +67,33 @@ class MibSubmission:
 def save_mib(
     saved: Iterable[SavedIntervention], folder: str | Path, *, task: str, model_name: str
 ) -> MibSubmission:
-    """Writes what MIB can express of `saved` to `folder`; of several at one site, the first.
-    Subspaces must be of one token.
+    """Writes interventions that MIB can express to `folder`; of several at one site, the first.
 
-    Of plain coordinates, a tensor "width" must tell how many the vector has.
+    Subspaces must be of one token. Plain coordinates need a tensor "width" with the vector's
+    length.
 
-    `task`, `model_name`: as MIB's folders have them, such as "4_answer_MCQA" and
-    "Qwen2ForCausalLM".
+    Args: task, model_name: as in MIB's folders, such as "4_answer_MCQA" and "Qwen2ForCausalLM".
 
-    Raises: JobError for names that no folder can have; StoreError where the folder cannot be
-    written, or tensors do not fit.
+    Raises: JobError for names that no folder can have; StoreError if the folder cannot be written,
+    or tensors do not fit.
     """
     _check_names(task, model_name)
     folder = Path(folder).expanduser()
     chosen: dict[str, tuple[str | None, Tensor | None, SavedIntervention]] = {}
     left_out = []
     for one in saved:
-        called = f"{_called(one)} ({one.variable or 'no variable'})"
+        label = f"{_display_id(one)} ({one.variable or 'no variable'})"
         try:
-            place = f"{_cell(task, model_name, one)}/{unit_name(one.intervention)}"
-            if place in chosen:
+            path = f"{_cell(task, model_name, one)}/{unit_name(one.intervention)}"
+            if path in chosen:
                 raise InexpressibleError(
-                    f"{_called(chosen[place][2])} stands at its site already, and MIB takes one"
+                    f"{_display_id(chosen[path][2])} stands at its site already, and MIB takes one"
                 )
-            chosen[place] = (one.variable, directions_of(one), one)
+            chosen[path] = (one.variable, directions_of(one), one)
         except InexpressibleError as e:
-            left_out.append(f"{called}: {e}")
-    for place, (_, directions, _) in chosen.items():
-        _write(folder, place, directions)
+            left_out.append(f"{label}: {e}")
+    for path, (_, directions, _) in chosen.items():
+        _write(folder, path, directions)
     if chosen:
         _write_names(
             folder, {p.partition("/")[0]: (task, model_name, v) for p, (v, _, _) in chosen.items()}
@@ -102,20 +102,19 @@ def save_mib(
 
 
 def load_mib(folder: str | Path) -> tuple[SavedIntervention, ...]:
-    """The interventions of a submission folder, or of one of its folders, in the order of their
-    names: one for each unit.
+    """Loads the interventions of a submission, or of one of its folders: one for each unit, by
+    name.
 
-    An identity is plain (its indices are coordinates), a subspace is of featurizer "das", whoever
-    made it.
+    Identities become plain coordinates (their indices); subspaces become featurizer "das".
 
-    Raises: StoreError where the folder is none, a file is damaged or missing, or of a class that we
-    do not know.
+    Raises: StoreError if the folder is no submission, or a file is damaged, missing or of an
+    unknown class.
     """
     return tuple(read_mib(folder).values())
 
 
 def read_mib(folder: str | Path) -> dict[str, SavedIntervention]:
-    """As `load_mib`, each under its folder's name and its unit's, with "/" between."""
+    """Loads like `load_mib`; keys are "FOLDER/UNIT"."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise StoreError(
@@ -156,8 +155,8 @@ def _check_names(task: str, model_name: str) -> None:
         )
 
 
-def _called(one: SavedIntervention) -> str:
-    """The id of its hypothesis, where it is known."""
+def _display_id(one: SavedIntervention) -> str:
+    """Returns the id of its hypothesis if known, else its own."""
     return (one.finding and one.finding.hypothesis) or one.intervention.id
 
 
@@ -167,7 +166,7 @@ def _cell(task: str, model_name: str, one: SavedIntervention) -> str:
     return f"{task}_{model_name}_{one.variable}"
 
 
-def _write(folder: Path, place: str, directions: Tensor | None) -> None:
+def _write(folder: Path, path: str, directions: Tensor | None) -> None:
     names = IDENTITY if directions is None else SUBSPACE
     config: dict[str, Any] = {}
     state: dict[str, Tensor] = {}
@@ -186,7 +185,7 @@ def _write(folder: Path, place: str, directions: Tensor | None) -> None:
         raise StoreError(
             f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write"
         ) from e
-    *cell, unit = place.split("/")
+    *cell, unit = path.split("/")
     for ending in (FEATURIZER, INVERSE):
         content = io.BytesIO()
         torch.save({"model_info": info, "state_dict": state}, content)
@@ -195,24 +194,26 @@ def _write(folder: Path, place: str, directions: Tensor | None) -> None:
 
 
 def _write_names(folder: Path, cells: Mapping[str, tuple[str, str, str | None]]) -> None:
-    held = _kept_names(folder / NAMES)
+    existing = _read_names(folder / NAMES)
     new = {
         cell: {"task": task, "model": model, "variable": variable}
         for cell, (task, model, variable) in cells.items()
     }
-    write_text_whole(folder / NAMES, json.dumps({**held, **new}, indent=2, sort_keys=True) + "\n")
+    write_text_whole(
+        folder / NAMES, json.dumps({**existing, **new}, indent=2, sort_keys=True) + "\n"
+    )
 
 
-def _kept_names(file: Path) -> dict[str, Any]:
+def _read_names(file: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(file.read_bytes()) if file.exists() else {}
-        if not isinstance(kept, dict) or not all(isinstance(v, dict) for v in kept.values()):
+        names = json.loads(file.read_bytes()) if file.exists() else {}
+        if not isinstance(names, dict) or not all(isinstance(v, dict) for v in names.values()):
             raise ValueError("it should hold an object for each folder")
     except (OSError, ValueError) as e:
         raise StoreError(
             f"{file}: cannot be read ({e}); remove it, then the folders' names tell"
         ) from e
-    return kept
+    return names
 
 
 def _units_in(cell: Path) -> list[str]:
@@ -225,10 +226,10 @@ def _units_in(cell: Path) -> list[str]:
 
 
 def _names_of(cell: Path) -> tuple[str, str]:
-    """(model, variable) of a folder. Raises: StoreError where its name does not tell."""
+    """Returns (model, variable) of a folder. Raises: StoreError if its name does not tell."""
     cell = cell.resolve()
-    kept = _kept_names(cell.parent / NAMES).get(cell.name, {})
-    model, variable = kept.get("model"), kept.get("variable")
+    names = _read_names(cell.parent / NAMES).get(cell.name, {})
+    model, variable = names.get("model"), names.get("variable")
     if isinstance(model, str) and isinstance(variable, str):
         return model, variable
     split = _MODEL_CLASS.search(cell.name)
@@ -256,12 +257,12 @@ def _read(path: Path, model: str, variable: str) -> SavedIntervention:
             f"{path}{FEATURIZER}: is of {classes[0]!r}; only {IDENTITY[0]} and {SUBSPACE[0]} can "
             f"be read"
         )
-    _, back = _module(path, INVERSE)
+    _, inverse_state = _module(path, INVERSE)
     try:
-        directions, returning = read_rotation(state), read_rotation(back)
+        directions, inverse = read_rotation(state), read_rotation(inverse_state)
     except RotationError as e:
         raise StoreError(f"{path}{FEATURIZER}: {e}; save it again") from e
-    if directions.shape != returning.shape or not torch.allclose(directions, returning, atol=1e-5):
+    if directions.shape != inverse.shape or not torch.allclose(directions, inverse, atol=1e-5):
         raise StoreError(
             f"{path}: featurizer and inverse are of different rotations; save both again"
         )
@@ -291,14 +292,15 @@ def _site(path: Path) -> Any:
 
 
 def _module(path: Path, ending: str) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-    """(model_info, state_dict) of a file."""
+    """Returns (model_info, state_dict) of a file."""
     file = path.with_name(path.name + ending)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError and others for what is none
-        said = str(e).splitlines()[0] if str(e) else type(e).__name__
+    # torch raises UnpicklingError, RuntimeError, EOFError, KeyError and others
+    except Exception as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise StoreError(
-            f"{file}: cannot be read as tensors and plain values ({said[:120]}); save it again"
+            f"{file}: cannot be read as tensors and plain values ({reason[:120]}); save it again"
         ) from e
     info, state = (
         (content.get(key) for key in ("model_info", "state_dict"))
@@ -314,7 +316,7 @@ def _module(path: Path, ending: str) -> tuple[Mapping[str, Any], Mapping[str, Te
 
 
 def _indices(path: Path) -> list[int] | None:
-    """Raises: StoreError where they are no list of features, each once."""
+    """Reads the indices; None for all. Raises: StoreError unless they are distinct features."""
     file = path.with_name(path.name + INDICES)
     try:
         read = json.loads(file.read_bytes())

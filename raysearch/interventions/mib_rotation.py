@@ -1,11 +1,11 @@
-"""A matrix with orthonormal columns as the state of torch's orthogonal parametrization, and back:
-how MIB and pyvene keep a rotation.
+"""Converts between orthonormal matrices and torch's orthogonal parametrization, as MIB and pyvene
+store rotations.
 
-MIB's modules hold a layer `rotate` with a `weight` of (width, k) under
-torch.nn.utils.parametrizations.orthogonal; its loader makes one like it and reads the state
-strictly. So the names and the shapes are torch's own, those of the torch that writes.
+MIB's modules have a layer `rotate` with a `weight` of (width, k) under
+torch.nn.utils.parametrizations.orthogonal; its loader builds the same and loads the state strictly.
+So names and shapes are those of the installed torch.
 
-Invariants: the matrix that is read is the one that torch computes of the state, not one beside it.
+Invariants: the matrix read is the one that torch computes from the state.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ ORIGINAL = "rotate.parametrizations.weight.original"
 
 
 class RotationError(Exception):
-    """A state that is none of a rotation; the text says what is wrong, in one line."""
+    """A state that holds no rotation; the text says why in one line."""
 
 
 class _Layer(nn.Module):
@@ -30,7 +30,7 @@ class _Layer(nn.Module):
 
 
 class _Module(nn.Module):
-    """As MIB's featurizers: a layer called `rotate`."""
+    """Mimics MIB's featurizers, whose layer is called `rotate`."""
 
     def __init__(self, directions: Tensor) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class _Module(nn.Module):
 
 
 def rotation_state(directions: Tensor, layer: str = "rotate") -> dict[str, Tensor]:
-    """The state_dict of which `read_rotation` makes `directions` (width, k), to float32 rounding.
-    It holds a width x width matrix.
+    """Returns the state_dict that `read_rotation` turns into `directions` (width, k), to float32
+    rounding.
 
-    `layer`: what the layer is called.
+    It holds a width x width matrix. `layer`: name of the layer.
     """
     state = _Module(directions.cpu().float()).state_dict()
     return {
@@ -56,7 +56,7 @@ def rotation_state(directions: Tensor, layer: str = "rotate") -> dict[str, Tenso
 
 
 def read_rotation(state: Mapping[str, Tensor]) -> Tensor:
-    """The matrix (width, k). Raises: RotationError where this is the state of none."""
+    """Returns the matrix (width, k). Raises: RotationError if the state holds none."""
     original = state.get(ORIGINAL)
     if not isinstance(original, Tensor) or original.ndim != 2 or not original.is_floating_point():
         raise RotationError(

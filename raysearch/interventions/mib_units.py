@@ -1,13 +1,13 @@
-"""What MIB calls a unit, and which of our interventions it can express: names of units, and
-directions that are interchanged.
+"""Converts units to MIB's names, and subspaces to the directions that MIB can express.
 
-    ResidualStream(Layer-9,Token-country)        the residual after block 9, at the position that the task calls "country"
-    AttentionHead(Layer-9,Head-3,Token-all)      what head 3 puts into the attention's output projection
+    ResidualStream(Layer-9,Token-country)    the residual after block 9, at the task's position
+                                             "country"
+    AttentionHead(Layer-9,Head-3,Token-all)  head 3's input to the attention's output projection
 
-MIB's "last_token" is our "last". What enters block L is the residual of layer L - 1, so -1 is what
-enters the first; later versions mark it with block_input.
+MIB's "last_token" is our "last". The input of block L is the residual of layer L - 1, so -1 is the
+input of the first; later versions mark it with block_input.
 
-Invariants: a subspace is given as orthonormal directions R with x <- x + (y - x) R Rᵀ exactly, or
+Invariants: a subspace becomes orthonormal directions R with x <- x + (y - x) R Rᵀ exactly, or is
 refused with the reason.
 """
 
@@ -25,18 +25,19 @@ from raysearch.interventions.tensors import width_of
 LAST_TOKEN = "last_token"
 
 _UNIT = re.compile(
-    r"(?P<kind>ResidualStream|AttentionHead)\(Layer[-_:](?P<layer>-?\d+)(?:,Head[-_:](?P<head>\d+))?"
+    r"(?P<kind>ResidualStream|AttentionHead)"
+    r"\(Layer[-_:](?P<layer>-?\d+)(?:,Head[-_:](?P<head>\d+))?"
     r"(?:,(?P<side>block_output|block_input))?,Token[-_:](?P<token>[^/]+)\)"
 )
 _TOKEN = re.compile(r"[^/(),\x00-\x1f]+")
 
 
 class InexpressibleError(Exception):
-    """What MIB cannot say, or we cannot read; the text says why, in one line."""
+    """Something that MIB cannot express, or we cannot read; the text says why in one line."""
 
 
 def unit_name(intervention: Intervention) -> str:
-    """The name of its files, without their endings. Raises: InexpressibleError."""
+    """Returns the name of its files without endings. Raises: InexpressibleError."""
     check_alone(intervention)
     site = intervention.units[0].site
     token = LAST_TOKEN if site.position == LAST else site.position
@@ -54,8 +55,7 @@ def unit_name(intervention: Intervention) -> str:
 
 
 def check_alone(intervention: Intervention) -> None:
-    """Raises: InexpressibleError where it is not the interchange of one unit with the same site of
-    one source."""
+    """Raises InexpressibleError unless it interchanges one unit with the same site of a source."""
     if intervention.kind != "interchange" or intervention.control is not None:
         raise InexpressibleError(
             f"it is {intervention.control or intervention.kind}, and no plain interchange"
@@ -72,7 +72,7 @@ def check_alone(intervention: Intervention) -> None:
 
 
 def site_of(name: str) -> Site:
-    """The site of a unit's name. Raises: InexpressibleError."""
+    """Parses a unit's name. Raises: InexpressibleError."""
     found = _UNIT.fullmatch(name)
     if found is None or (found["kind"] == "AttentionHead") != (found["head"] is not None):
         raise InexpressibleError(
@@ -88,9 +88,9 @@ def site_of(name: str) -> Site:
 
 
 def directions_of(saved: SavedIntervention) -> Tensor | None:
-    """R, of shape (width, k); None where the whole vector is interchanged. Of its single unit.
+    """Returns the directions R (width, k) of its only unit; None for the whole vector.
 
-    Raises: InexpressibleError where no R is the same, StoreError where the tensors do not fit.
+    Raises: InexpressibleError if no R is equivalent, StoreError if the tensors do not fit.
     """
     (unit,) = saved.intervention.units
     featurizer = saved.featurizer

@@ -1,13 +1,13 @@
-"""One saved intervention as a folder that pyvene 0.1.8 loads:
-`pyvene.IntervenableModel.load(folder, model)`.
+"""Exports a saved intervention as a folder for `pyvene.IntervenableModel.load(folder, model)`
+(0.1.8).
 
     config.json      pyvene's IntervenableConfig: layer, component, type
-    intkey_*.bin     the state of a LowRankRotatedSpaceIntervention; of a whole vector there is none
+    intkey_*.bin     state of a LowRankRotatedSpaceIntervention; none for whole vectors
 
-Where the unit stands in a text pyvene is told with each call (`unit_locations`), so the position's
-name is in no file. torch.save is used because this format is torch's: tensors alone.
+pyvene receives the unit's location with each call (`unit_locations`), so no file has the position's
+name. The format requires torch.save; it holds tensors alone.
 
-Invariants: what is written computes the same there (tests/parity), or is refused with the reason.
+Invariants: the export computes the same in pyvene (tests/parity), or is refused with the reason;
 pyvene itself is not needed.
 """
 
@@ -29,17 +29,18 @@ COMPONENTS = {
     "attention_output": "attention_output",
     "mlp_output": "mlp_output",
 }
-"""What pyvene calls ours, in the models that it has a table for."""
+"""pyvene's names of our components, in the models that it supports."""
 
 _TYPES = "<class 'pyvene.models.interventions.{}'>"
 
 
 def save_pyvene(saved: SavedIntervention, folder: str | Path) -> None:
-    """Writes it to `folder`. Its subspace must be of one token; of plain coordinates, a tensor
-    "width" must tell the vector's.
+    """Writes the intervention to `folder`.
 
-    Raises: JobError for what pyvene's interventions cannot express; StoreError where the folder
-    cannot be written.
+    Its subspace must be of one token; plain coordinates need a tensor "width" with the vector's
+    length.
+
+    Raises: JobError for what pyvene cannot express; StoreError if the folder cannot be written.
     """
     try:
         check_alone(saved.intervention)

@@ -1,9 +1,10 @@
-"""Interventions kept as a folder: intervention.safetensors, intervention.json (its card),
-README.md; to the hub and back.
+"""Saves an intervention as a folder, and loads it from there or from the Hugging Face hub.
 
-Invariants: what is loaded is what was saved: the same id, every tensor equal in every bit; nothing
-is pickled, no code is run; each file is there whole or not at all, the card last, and it names the
-digest of the tensors, so that a half-written or mixed folder is refused.
+The folder has intervention.safetensors, intervention.json (its card) and README.md.
+
+Invariants: loading returns what was saved: the same id, all tensors bit by bit; nothing is pickled
+and no code runs; each file is complete or absent; the card is written last and names the tensors'
+digest, so that a partial or mixed folder is refused.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.errors import HubError, StoreError
 from raysearch.interventions.card import Card, Finding, ModelOrigin, card_text, read_card
-from raysearch.interventions.model_card import HUB_ID, PLACE, readme_text
+from raysearch.interventions.model_card import HUB_ID, HUB_ID_PLACEHOLDER, readme_text
 from raysearch.interventions.tensors import featurizer_of
 from raysearch.storage.atomic_write import write_bytes_whole
 from raysearch.storage.digests import sha256
@@ -33,12 +34,11 @@ README = "README.md"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SavedIntervention:
-    """An intervention with all that it needs. Two are compared by their parts: tensors have no
-    plain `==`.
+    """An intervention with everything needed to apply it. Compare parts: tensors have no plain
+    `==`.
 
-    `tensors`: parameters of the featurizers, or the constant that is put in, by name, on the CPU; a
-    static interchange has none. `variable`: the one that it is said to carry; None where several
-    may.
+    `tensors`: parameters of its featurizer or its constant, by name, on the CPU; empty for a static
+    interchange. `variable`: the one it is claimed to carry; None if unknown.
     """
 
     intervention: Intervention
@@ -49,10 +49,10 @@ class SavedIntervention:
 
     @property
     def featurizer(self) -> Featurizer | None:
-        """Of its unit, hardened, on the CPU; None where whole vectors or some of their coordinates
-        are interchanged.
+        """The featurizer of its only unit, hardened, on the CPU; None for whole vectors or
+        coordinates.
 
-        Raises: StoreError where the tensors do not fit the subspace.
+        Raises: StoreError if the tensors do not fit the subspace.
         """
         return featurizer_of(self.intervention, self.tensors)
 
@@ -66,23 +66,22 @@ def save_intervention(
     variable: str | None = None,
     finding: Finding | None = None,
 ) -> SavedIntervention:
-    """Writes the intervention to `folder` (made, parents too; its three files replaced) and gives
-    what was written.
+    """Writes the intervention to `folder`, creating it or replacing its three files; returns what
+    it wrote.
 
-    Of a SavedIntervention, what is given besides takes the place of what it holds.
+    Other arguments replace the parts of a SavedIntervention.
 
-    Raises: StoreError where the folder cannot be written, or a tensor is of a kind that safetensors
-    cannot hold.
+    Raises: StoreError if the folder cannot be written, or safetensors cannot hold a tensor.
     """
-    held = (
+    base = (
         SavedIntervention(intervention) if isinstance(intervention, Intervention) else intervention
     )
     saved = SavedIntervention(
-        held.intervention,
-        _own(held.tensors if tensors is None else tensors),
-        model or held.model,
-        variable or held.variable,
-        finding or held.finding,
+        base.intervention,
+        _copy_tensors(base.tensors if tensors is None else tensors),
+        model or base.model,
+        variable or base.variable,
+        finding or base.finding,
     )
     folder = Path(folder).expanduser()
     files = _files(saved)
@@ -104,15 +103,14 @@ def load_intervention(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> SavedIntervention:
-    """The intervention of a folder, else of the hub's repository of that name ("owner/name"). Its
-    tensors are on the CPU.
+    """Loads an intervention from a folder, or else from the hub ("owner/name"), tensors on the CPU.
 
-    `revision`: a branch, tag or commit; given, the hub is asked. `token`: None: the one of `hf auth
-    login` or HF_TOKEN, if any; False: none. `endpoint`: another hub's address (None: HF_ENDPOINT,
-    else huggingface.co).
+    Args: revision: a branch, tag or commit; if given, only the hub is searched. token: None: that
+    of `hf auth login` or HF_TOKEN, if any; False: none. endpoint: another hub's address (None:
+    HF_ENDPOINT, else huggingface.co).
 
-    Raises: StoreError where the folder is not whole or its format is another; HubError where the
-    hub does not give it.
+    Raises: StoreError if the folder is incomplete or of another format; HubError if the hub does
+    not provide it.
     """
     folder = Path(folder_or_hub_id).expanduser()
     name = str(folder_or_hub_id)
@@ -143,25 +141,25 @@ def push_intervention(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Puts the intervention into the hub's repository "owner/name", in one commit, and gives that
-    commit's id (a revision).
+    """Uploads the intervention to the hub's repository "owner/name"; returns the commit's id.
 
-    The repository is made where there is none: `private` or public (None: as its owner's settings
-    say). Of a folder, its own README.md goes along. `token`, `endpoint`: as in `load_intervention`.
+    A folder's own README.md is uploaded with it. The repository is created if missing.
 
-    Raises: StoreError where the folder is not whole; HubError where the hub is out of reach or
+    Args: private: None: as the owner's settings say. token, endpoint: as in `load_intervention`.
+
+    Raises: StoreError if the folder is incomplete; HubError if the hub cannot be reached or
     refuses.
     """
     if not HUB_ID.fullmatch(hub_id):
         raise HubError(f"{hub_id}: is no hub id; give owner/name")
     if isinstance(saved_or_folder, SavedIntervention):
-        saved = replace(saved_or_folder, tensors=_own(saved_or_folder.tensors))
+        saved = replace(saved_or_folder, tensors=_copy_tensors(saved_or_folder.tensors))
         files = _files(saved)
     else:
         folder = Path(saved_or_folder).expanduser()
-        saved = _read(folder, str(folder))  # what is not whole is not published
+        saved = _read(folder, str(folder))  # incomplete folders are not published
         files = {name: _bytes(folder / name, str(folder)) for name in (TENSORS, README, CARD)}
-    files[README] = files[README].replace(PLACE.encode(), hub_id.encode())
+    files[README] = files[README].replace(HUB_ID_PLACEHOLDER.encode(), hub_id.encode())
     from raysearch.interventions import hub
 
     message = f"Intervention {saved.intervention.id}, by raysearch {__version__}"
@@ -169,7 +167,7 @@ def push_intervention(
 
 
 def _files(saved: SavedIntervention) -> dict[str, bytes]:
-    """Name and content of each file, in the order in which they are written."""
+    """Returns the content of each file by name, in the order of writing."""
     content = _tensor_file(saved)
     card = Card(
         raysearch=__version__,
@@ -188,8 +186,8 @@ def _files(saved: SavedIntervention) -> dict[str, bytes]:
     }
 
 
-def _own(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Copies on the CPU, each with memory of its own (safetensors refuses shared memory)."""
+def _copy_tensors(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Copies tensors to the CPU, each to its own memory (safetensors refuses shared memory)."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise StoreError(f"tensor {name!r}: is a {type(tensor).__name__}; give a torch tensor")
@@ -198,7 +196,7 @@ def _own(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
                 f"tensor {name!r}: {_dtype(tensor)}, {tensor.layout}, on {tensor.device}; give a "
                 f"dense one"
             )
-    # A clone always: safetensors 0.8 writes a lazy conjugate unconjugated.
+    # Always clones: safetensors 0.8 writes a lazy conjugate unconjugated.
     return {
         n: t.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for n, t in tensors.items()
@@ -210,10 +208,8 @@ def _tensor_file(saved: SavedIntervention) -> bytes:
         content = safetensors.torch.save(
             dict(saved.tensors), {"format": "pt"}
         )  # one key: the order of two would vary
-        safetensors.torch.load(
-            content
-        )  # the name "__metadata__" is written without complaint, then cannot be read
-    except (SafetensorError, ValueError, KeyError) as e:  # KeyError: a dtype that it does not know
+        safetensors.torch.load(content)  # saving accepts the name "__metadata__", loading does not
+    except (SafetensorError, ValueError, KeyError) as e:  # KeyError: unknown dtype
         names = ", ".join(f"{n!r} ({_dtype(t)})" for n, t in saved.tensors.items())
         raise StoreError(
             f"tensors {names}: safetensors cannot hold one ({e}); use another dtype or name"
@@ -222,7 +218,7 @@ def _tensor_file(saved: SavedIntervention) -> bytes:
 
 
 def _read(folder: Path, where: str) -> SavedIntervention:
-    """The intervention in `folder`; `where` names it in errors."""
+    """Reads the intervention in `folder`; `where` names it in errors."""
     if not (folder / CARD).is_file():
         raise StoreError(
             f"{where}: this is no saved intervention, {CARD} is missing; save_intervention makes "

@@ -1,7 +1,7 @@
-"""The subspace of a saved intervention, as named tensors and back.
+"""Converts the subspace of a saved intervention to named tensors and back.
 
-Invariants: the tensors are the featurizer's own (`Featurizer.tensors`) and its "width"; what is
-made of them computes what the saved one computes; tensors that do not fit the subspace are refused.
+Invariants: the tensors are `Featurizer.tensors` and "width"; loading them gives an equivalent
+featurizer; tensors that do not fit the subspace are refused.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,18 @@ from raysearch.engine.featurizers.make import from_parts
 from raysearch.errors import StoreError
 
 WIDTH = "width"
-"""The name of the tensor that holds how many numbers the vectors have that the featurizer takes."""
+"""Name of the tensor that holds the length of the featurizer's vectors."""
 
 
 def tensors_of(featurizer: Featurizer) -> dict[str, Tensor]:
-    """What is saved of it."""
+    """Returns the tensors to save for a featurizer."""
     return {**featurizer.tensors(), WIDTH: torch.tensor(featurizer.width)}
 
 
 def featurizer_of(intervention: Intervention, tensors: Mapping[str, Tensor]) -> Featurizer | None:
-    """The featurizer that `tensors` hold, hardened, on the CPU; None where all units are plain
-    coordinates.
+    """Builds the hardened featurizer from `tensors`, on the CPU; None for plain coordinates.
 
-    Raises: StoreError where they do not fit the subspace of its one unit.
+    Raises: StoreError if they do not fit the subspace of its only unit.
     """
     where = f"intervention {intervention.id}"
     named = [unit.subspace for unit in intervention.units if unit.subspace.featurizer != "identity"]
@@ -44,15 +43,15 @@ def featurizer_of(intervention: Intervention, tensors: Mapping[str, Tensor]) -> 
             f"missing or no number; "
             "save it with the tensors of its featurizer"
         )
-    held = {name: tensor for name, tensor in tensors.items() if name != WIDTH}
+    parameters = {name: tensor for name, tensor in tensors.items() if name != WIDTH}
     try:
-        return from_parts(named[0], width, held)
+        return from_parts(named[0], width, parameters)
     except StoreError as e:
         raise StoreError(f"{where}: {e}; save it with the tensors of its featurizer") from e
 
 
 def width_of(tensors: Mapping[str, Tensor]) -> int | None:
-    """What the tensor "width" says; None where there is none, or it is no whole number from 1."""
+    """Returns the tensor "width" as a number; None if it is missing or not a positive integer."""
     width = tensors.get(WIDTH)
     if width is None or width.numel() != 1 or width.is_floating_point() or width.is_complex():
         return None
@@ -60,5 +59,5 @@ def width_of(tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def tensors_of_width(width: int) -> dict[str, Tensor]:
-    """What tells the width of a vector of which plain coordinates are interchanged."""
+    """Returns the tensors to save for plain coordinates of a vector of this width."""
     return {WIDTH: torch.tensor(width)}

@@ -41,7 +41,13 @@ from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import JobError, PairsError, PositionError
-from raysearch.interventions.apply import Positions, PositionSpec, lender, places, ready
+from raysearch.interventions.apply import (
+    Positions,
+    PositionSpec,
+    locate_positions,
+    prepare,
+    source_name,
+)
 from raysearch.interventions.saved import SavedIntervention
 from raysearch.notebook.prediction import NextTokens, predicted
 from raysearch.notebook.views import Answers, Scan, Swap
@@ -301,7 +307,7 @@ class Model:
         position: Positions | None,
         source_position: Positions | None,
     ) -> tuple[Intervention, Row]:
-        intervention, featurizers = ready(saved, self._network.device)
+        intervention, featurizers = prepare(saved, self._network.device)
         return intervention, self._row_of(
             base, source, intervention, position, source_position, featurizers
         )
@@ -316,11 +322,11 @@ class Model:
         featurizers: Featurizers | None = None,
     ) -> Row:
         ours, theirs = self._texts[base], self._texts[source]
-        at = places(
+        at = locate_positions(
             base, len(ours.ids), (u.site.position for u in intervention.units), position,
             lambda p: self._at(base, ours, p), {}, "position",
         )  # fmt: skip
-        lent = places(
+        lent = locate_positions(
             source, len(theirs.ids), ((u.source_site or u.site).position for u in intervention.units), source_position,
             lambda p: self._at(source, theirs, p), at, "source_position",
         )  # fmt: skip
@@ -330,7 +336,7 @@ class Model:
                 f"{source!r} has {len(theirs.ids)} tokens, and no token {highest} (from 0); name a "
                 f"source_position"
             )
-        name = lender(intervention, "source")
+        name = source_name(intervention, "source")
         pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: lent}, {}, {})
         return build_row(pair, intervention, self._taps, featurizers)
 

@@ -16,7 +16,7 @@ from raysearch.job import Job
 from raysearch.job.named_files import only_looked_at
 from raysearch.notebook.frames import frame
 from raysearch.notebook.summary import Summary, html
-from raysearch.report.control_comparison import beside
+from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_table, results
 from raysearch.runner.status import local_status
 from raysearch.storage.digests import read_checked
@@ -140,7 +140,7 @@ class Run:
 
     def _summary(self) -> Summary:
         folder = self._folder.folder
-        warnings = tuple(b.warning for b in beside(folder) if b.warning is not None)
+        warnings = tuple(b.warning for b in compare_controls(folder) if b.warning is not None)
         return Summary(self.info.id, self.place, self.job, results(folder), warnings)
 
     def __repr__(self) -> str:

@@ -1,8 +1,7 @@
-"""A run at a glance: what was asked, how it ended, the alignment with its intervals; as text and as
-HTML.
+"""Summarises a run as text and HTML: its question, its verdicts, and the alignment with intervals.
 
 Invariants: every value is escaped; an accept is never shown without its interval, nor the alignment
-without what it claims.
+without its claim.
 """
 
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
-from raysearch.report.labels import SAYS, ScoreLabel, judged_of
+from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
 
@@ -27,8 +26,8 @@ _LEFT = "text-align: left"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`results`: the hypotheses as report.results gives them. `warnings`: of accepted ones that a
-    control does as well as."""
+    """A run's summary. `results`: its hypotheses; `warnings`: accepted ones with a control that
+    does as well."""
 
     run: str
     place: str
@@ -38,12 +37,12 @@ class Summary:
 
     @property
     def judged(self) -> ScoreLabel:
-        """What the test was on."""
-        return judged_of(self.job.model_dump())
+        """The score that the test was on."""
+        return score_label(self.job.model_dump())
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The heads of `alignment`."""
+        """The column headings of `alignment`."""
         return (
             "variable",
             "layer: site",
@@ -56,7 +55,7 @@ class Summary:
 
     @property
     def asked(self) -> str:
-        """What was asked, in one line."""
+        """The question in one line."""
         variables = self.results["variable"].unique().to_pylist()
         return (
             f"{self.results.num_rows} hypotheses on {', '.join(variables)} in {self.job.model.path}"
@@ -68,13 +67,13 @@ class Summary:
         found = Counter(self.results["verdict"].to_pylist())
         return ", ".join(
             f"{found[verdict]} {word}"
-            for verdict, word in SAYS.items()
+            for verdict, word in VERDICT_WORDS.items()
             if verdict or found[verdict]
         )
 
     @property
     def claim(self) -> str:
-        """What an accept says, and what it does not."""
+        """The meaning of an accept, and its limits."""
         test = self.job.test
         of = _CLAIMS.get(test.claim)
         return (
@@ -87,7 +86,7 @@ class Summary:
 
     @property
     def alignment(self) -> list[tuple[str, ...]]:
-        """A row of words for each accepted hypothesis."""
+        """One row of text for each accepted hypothesis."""
         rows = [row for row in self.results.to_pylist() if row["verdict"] == "accept"]
         return [
             _cells(row)
@@ -95,7 +94,7 @@ class Summary:
         ]
 
     def html(self) -> str:
-        """For a notebook."""
+        """Returns the summary as HTML, for a notebook."""
         lines = [html("b", self.run), html("span", self.asked), html("span", self.counts)]
         head = html("p", "<br>".join(lines), raw=True)
         foot = [
@@ -134,7 +133,7 @@ class Summary:
 
 
 def html(tag: str, content: str, style: str = "", raw: bool = False) -> str:
-    """An element. `raw`: its content is HTML already."""
+    """Returns an HTML element. `raw`: its content is HTML already."""
     inside = content if raw else escape(visible(content))
     return f'<{tag} style="{style}">{inside}</{tag}>' if style else f"<{tag}>{inside}</{tag}>"
 

@@ -1,7 +1,7 @@
-"""What a notebook shows: a swap in one line, a scan as a table or a picture.
+"""Shows a swap in one line, and a scan as a table or a picture.
 
-Invariants: frozen values; what they print is all that was measured, in logits; a change is one of
-what the model says by itself, whatever answers the user gives.
+Invariants: values are frozen; they print every measurement, in logits; changes are relative to the
+model's own prediction, whatever answers the user gives.
 """
 
 import io
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The base's and the source's answer, whose logits are compared: one token each, as text and as
-    id.
+    """The answers of base and source, whose logits are compared: one token each, as text and id.
 
-    `said`: what the model says next after base and source, without any intervention, as text;
-    `said_ids`: its ids. Another token than the answer where the user gave the answers.
+    `said`, `said_ids`: the model's own predictions after base and source, as text and ids; they
+    differ from the answers if the user gave others.
     """
 
     base: str
@@ -36,13 +35,12 @@ class Answers:
     said_ids: tuple[int, int]
 
     def difference(self, logits: "Tensor") -> float:
-        """logit(source's answer) - logit(base's answer): how far the model leans to the source, in
-        logits."""
+        """Returns logit(source's answer) - logit(base's answer)."""
         return float(logits[self.source_id] - logits[self.base_id])
 
     @property
     def surprises(self) -> tuple[str, ...]:
-        """A sentence for each answer that the model does not say by itself."""
+        """One sentence for each answer that is not the model's own prediction."""
         sides = zip(
             ("base", "source"),
             (self.base, self.source),
@@ -60,10 +58,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """What one interchange changes: the next token, and the logit difference (source's answer -
-    base's), `before` and `after`.
+    """The effect of one interchange on the next token and on the logit difference (source - base).
 
-    `token`: the next token under the interchange, as text; `token_id`: its id.
+    `before`, `after`: the logit difference without and with it; `token`, `token_id`: the next token
+    with it.
     """
 
     where: str
@@ -75,7 +73,7 @@ class Swap:
 
     @property
     def changed(self) -> bool:
-        """Whether the next token is another than the model says after the base by itself."""
+        """Whether the next token differs from the model's own prediction after the base."""
         return self.token_id != self.answers.said_ids[0]
 
     def __str__(self) -> str:
@@ -84,7 +82,10 @@ class Swap:
             if self.changed
             else f"{self.token!r} stays"
         )
-        difference = f"logit({self.answers.source!r}) - logit({self.answers.base!r}): {self.before:+.2f} -> {self.after:+.2f}"
+        difference = (
+            f"logit({self.answers.source!r}) - logit({self.answers.base!r}): "
+            f"{self.before:+.2f} -> {self.after:+.2f}"
+        )
         return "; ".join([f"{self.where}: {what}", difference, *self.answers.surprises])
 
     __repr__ = __str__
@@ -92,11 +93,10 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """An interchange at every layer (None: what is of no layer) and token: of each the next token
-    and the logit difference, by both.
+    """The next token and logit difference for an interchange at every layer and token.
 
-    `tokens`: the base's, and the source's beneath where it differs. `next_ids`: the ids of
-    `next_tokens`. `path`: how it was run.
+    `layers`: None for components outside of all layers; `tokens`: the base's, with the source's
+    below where it differs; `next_ids`: ids of `next_tokens`; `path`: the executor that ran it.
     """
 
     base: str
@@ -113,16 +113,16 @@ class Scan:
 
     @property
     def changed(self) -> tuple[tuple[bool, ...], ...]:
-        """Whether the next token is another than the model says after the base by itself, by
-        `layers` and tokens."""
+        """Whether the next token differs from the model's own prediction after the base, by layer
+        and token."""
         return tuple(
             tuple(token != self.answers.said_ids[0] for token in tokens) for tokens in self.next_ids
         )
 
     @property
     def table(self) -> pa.Table:
-        """A row for each layer and token: layer, token (index), text, next_token, logit_difference,
-        changed."""
+        """One row for each layer and token: layer, token (index), text, next_token,
+        logit_difference, changed."""
         rows = [
             {
                 "layer": layer,
@@ -140,8 +140,8 @@ class Scan:
         return pa.Table.from_pylist(rows)
 
     def heatmap(self) -> "Picture":
-        """Layers upward, tokens across, colour = logit difference; where the next token is another,
-        it stands in the cell."""
+        """Draws layers upward, tokens across, colour = logit difference; cells show a changed next
+        token."""
         title = "\n".join(
             [
                 f"{self.component} of “{self.source}”",
@@ -162,7 +162,7 @@ class Scan:
         return buffer.getvalue()
 
     def __str__(self) -> str:
-        """The logit differences as a table, starred where the next token is another."""
+        """Formats the logit differences as a table, with a star where the next token changed."""
         labels = [visible(t.replace("\n", " / ")) for t in self.tokens]
         wide = [max(len(label), 8) for label in labels]
         head = "layer  " + "  ".join(label.rjust(w) for label, w in zip(labels, wide, strict=True))

@@ -1,2 +1,2 @@
-"""Tables to answers and pictures: results, heat maps. Reads a run folder's Parquet files; knows
-nobody who writes them."""
+"""Turns a run folder's tables into results, heat maps and a page. Independent of the code that
+writes them."""

@@ -1,8 +1,8 @@
-"""Charts of a page, as figures of plotly in the page's own look: intervals of what was accepted,
-pairs to a verdict, courses of training.
+"""Draws a page's charts with plotly: intervals of accepted hypotheses, pairs to a verdict, training
+curves.
 
-Invariants: text of users is escaped, for plotly reads a little HTML in every text; a chart that
-leaves something out says so.
+Invariants: users' text is escaped, since plotly interprets some HTML in every text; a chart that
+omits something says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 
-from raysearch.report.labels import SAYS
+from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
@@ -24,8 +24,11 @@ ACCEPT, REJECT, UNDECIDED = "#d1242f", "#57606a", "#bf8700"
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`figure`: JSON that stands safely in HTML (no "<", ">" or "/"). `width`: pixels at most;
-    `note`: said below it."""
+    """A titled plotly chart.
+
+    `figure`: JSON that is safe inside HTML (no "<", ">" or "/"); `width`: maximum in pixels;
+    `note`: text below it.
+    """
 
     title: str
     figure: str
@@ -34,12 +37,14 @@ class Chart:
 
 
 def literal(text: object) -> str:
-    """`text` for a figure, as it is: plotly reads a little HTML in every text. (Formulas it is told
-    not to read: templates/script.js.)"""
+    """Escapes `text` for a figure, since plotly interprets some HTML in every text.
+
+    templates/script.js stops it from interpreting formulas.
+    """
     return escape(visible(text), quote=False)
 
 
-def figure_of(*traces: Any) -> go.Figure:
+def build_figure(*traces: Any) -> go.Figure:
     figure = go.Figure(list(traces), go.Layout(template=go.layout.Template()))
     clear = "rgba(0,0,0,0)"
     figure.update_layout(
@@ -78,14 +83,14 @@ _SYMBOLS = (
     "star-open",
     "hexagon-open",
 )
-MOST_LINES = 40
-"""Accepted hypotheses in one chart of intervals; courses in one chart of fits."""
+MAX_LINES = 40
+"""Maximum of accepted hypotheses in the chart of intervals, and of curves in that of training."""
 
 
-def intervals(account: RunData) -> Chart | None:
-    """The accepted hypotheses, each with its interval, holdout IIA and controls; None where there
-    are none."""
-    shown = account.beside[:MOST_LINES][::-1]
+def intervals(data: RunData) -> Chart | None:
+    """Draws the accepted hypotheses' IIA with intervals, holdout IIA and controls; None without
+    any."""
+    shown = data.comparisons[:MAX_LINES][::-1]
     if not shown:
         return None
     names = [literal(f"{b.row['variable']} ~ {words(b.row['units'])}") for b in shown]
@@ -99,11 +104,11 @@ def intervals(account: RunData) -> Chart | None:
         "thickness": 2,
         "width": 4,
     }
-    judged = account.facts.judged.name
+    score = data.facts.score.name
     seen = sorted({name for b in shown for name, iia in b.iia.items() if iia is not None})
-    figure = figure_of(
+    figure = build_figure(
         _points(
-            f"{judged}, 95 % interval",
+            f"{score}, 95 % interval",
             [r["iia"] for r in rows],
             names,
             ACCEPT,
@@ -111,7 +116,7 @@ def intervals(account: RunData) -> Chart | None:
             error_x=bars,
         ),
         _points(
-            f"holdout {judged}",
+            f"holdout {score}",
             [r["holdout_iia"] for r in rows],
             names,
             "#2f81f7",
@@ -129,22 +134,20 @@ def intervals(account: RunData) -> Chart | None:
             for name, symbol in zip(seen, cycle(_SYMBOLS))
         ),
     )
-    figure.update_xaxes(range=[-0.02, 1.02], title_text=account.facts.judged.of)
+    figure.update_xaxes(range=[-0.02, 1.02], title_text=data.facts.score.description)
     figure.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=names,
         range=[-0.6, len(names) - 0.4],
         showgrid=False,
     )
-    if account.facts.threshold is not None:
-        figure.add_vline(
-            x=account.facts.threshold, line={"color": ACCEPT, "width": 1, "dash": "dot"}
-        )
+    if data.facts.threshold is not None:
+        figure.add_vline(x=data.facts.threshold, line={"color": ACCEPT, "width": 1, "dash": "dot"})
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     figure.update_layout(height=24 * len(names) + 170, legend=legend)
     note = (
-        f"The first {MOST_LINES} of {len(account.beside)}."
-        if len(account.beside) > MOST_LINES
+        f"The first {MAX_LINES} of {len(data.comparisons)}."
+        if len(data.comparisons) > MAX_LINES
         else ""
     )
     return Chart("Intervals, holdout and controls", as_json(figure), 1000, note)
@@ -159,7 +162,7 @@ def _points(
     lower: float = 0,
     **look: Any,
 ) -> go.Scatter:
-    """`lower`: than the others of its row, so that equal values are both seen."""
+    """Returns one series of points. `lower`: shift downwards, so that equal values stay visible."""
     marker = {"color": color, "symbol": symbol, "size": 9, "line": {"width": 2}}
     text = [
         f"{of}<br>{name} {v:.3f}" if v is not None else "" for of, v in zip(names, x, strict=True)
@@ -170,27 +173,30 @@ def _points(
     )
 
 
-def stops(account: RunData) -> Chart:
-    """How many hypotheses came to each verdict after how many pairs."""
+def pairs_to_verdict(data: RunData) -> Chart:
+    """Draws how many hypotheses reached each verdict after how many pairs."""
     counts: Mapping[str, dict[int, int]] = {
         verdict: {} for verdict in ("reject", "undecided", "accept")
     }
-    for row in account.rows:
+    for row in data.rows:
         if row["verdict"] in counts:
             of = counts[row["verdict"]]
             of[_bin(row["n"])] = of.get(_bin(row["n"]), 0) + 1
-    most = max((b for of in counts.values() for b in of), default=0)
-    names = [f"{(1 << b) // 2 + 1}–{1 << b}" if b > 1 else str(b + 1) for b in range(most + 1)]
+    largest = max((b for of in counts.values() for b in of), default=0)
+    names = [f"{(1 << b) // 2 + 1}–{1 << b}" if b > 1 else str(b + 1) for b in range(largest + 1)]
     look = {"reject": REJECT, "undecided": UNDECIDED, "accept": ACCEPT}
     bars = (
         go.Bar(
-            x=names, y=[of.get(b, 0) for b in range(most + 1)], name=SAYS[verdict], marker_color=look[verdict],
-            hovertemplate="%{y} " + SAYS[verdict] + " after %{x} pairs<extra></extra>",
+            x=names,
+            y=[of.get(b, 0) for b in range(largest + 1)],
+            name=VERDICT_WORDS[verdict],
+            marker_color=look[verdict],
+            hovertemplate="%{y} " + VERDICT_WORDS[verdict] + " after %{x} pairs<extra></extra>",
         )
         for verdict, of in counts.items()
         if of
-    )  # fmt: skip
-    figure = figure_of(*bars)
+    )
+    figure = build_figure(*bars)
     figure.update_xaxes(
         type="category", title_text="pairs that counted, at the verdict", showgrid=False
     )
@@ -202,19 +208,19 @@ def stops(account: RunData) -> Chart:
 
 
 def _bin(n: int) -> int:
-    """The b for which n is at most 2^b, and more than half of that."""
+    """Returns the smallest b with n <= 2^b."""
     return max(n - 1, 0).bit_length()
 
 
-def courses(account: RunData) -> Chart | None:
-    """Validation IIA over the steps of training, for the seeds of what was accepted; None where
-    nothing was trained."""
+def training_curves(data: RunData) -> Chart | None:
+    """Draws validation IIA over training steps for accepted hypotheses' seeds; None without
+    training."""
     titles = {
         b.row["intervention"]: f"{b.row['variable']} ~ {words(b.row['units'])}"
-        for b in account.beside
+        for b in data.comparisons
     }
     lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
-    for fit in account.fits:
+    for fit in data.fits:
         if (
             fit["intervention"] in titles
             and fit["status"] is None
@@ -226,7 +232,7 @@ def courses(account: RunData) -> Chart | None:
     if not lines:
         return None
     traces = []
-    for (intervention, seed), points in list(lines.items())[:MOST_LINES]:
+    for (intervention, seed), points in list(lines.items())[:MAX_LINES]:
         name = literal(f"{titles[intervention]}, seed {seed}")
         steps, values = zip(*sorted(points), strict=True)
         text = [
@@ -238,12 +244,12 @@ def courses(account: RunData) -> Chart | None:
                 x=steps, y=values, mode="lines+markers", name=name, hovertext=text, hoverinfo="text"
             )
         )
-    figure = figure_of(*traces)
+    figure = build_figure(*traces)
     figure.update_xaxes(title_text="steps of training")
     figure.update_yaxes(title_text="validation IIA", range=[-0.02, 1.02])
     figure.update_layout(
         height=360 + 18 * len(traces),
         legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
     )
-    note = f"The first {MOST_LINES} of {len(lines)} courses." if len(lines) > MOST_LINES else ""
+    note = f"The first {MAX_LINES} of {len(lines)} courses." if len(lines) > MAX_LINES else ""
     return Chart("Training of accepted subspaces", as_json(figure), 900, note)

@@ -1,8 +1,8 @@
-"""Each accepted hypothesis beside its controls, and a plain word where a control does as well.
+"""Compares each accepted hypothesis with its controls, and warns when a control does as well.
 
-Invariants: a control belongs to a hypothesis of the same variable at the same sites; "as well" is
-judged by intervals, never by a bare difference: a control that was accepted, or that was not
-rejected and matches no less often than the lower end of the hypothesis's own interval.
+Invariants: a control belongs to a hypothesis of the same variable at the same sites. A control does
+as well if it was accepted, or was not rejected and its IIA reaches the lower end of the
+hypothesis's own interval; a bare difference never counts.
 """
 
 import json
@@ -18,14 +18,14 @@ from raysearch.storage.open import FolderLike
 COLUMNS = {"no_intervention": "base_match_unfiltered"} | {
     name: f"{name}_iia" for name in HOLDOUT_CONTROLS
 }
-"""The columns of a hypothesis's own row with its controls; without intervention no change pair
-matches, and keep pairs do."""
+"""Columns of a hypothesis's own row that hold controls. Without intervention, keep pairs match and
+change pairs do not."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlComparison:
-    """An accepted hypothesis (its row of `results`) and the IIA of each control, by name;
-    `as_well`: those that do as well."""
+    """An accepted hypothesis (its row of `results`), the IIA of its controls, and those that do as
+    well."""
 
     row: Mapping[str, Any]
     iia: Mapping[str, float | None]
@@ -33,30 +33,32 @@ class ControlComparison:
 
     @property
     def warning(self) -> str | None:
-        """In one line, what does as well."""
+        """One line naming the controls that do as well, or None."""
         if not self.as_well:
             return None
-        said = ", ".join(f"{name} ({self.iia[name]:.2f})" for name in self.as_well)
+        controls = ", ".join(f"{name} ({self.iia[name]:.2f})" for name in self.as_well)
         own = self.row["holdout_iia"] if self.row["holdout_iia"] is not None else self.row["iia"]
         return (
             f"{self.row['variable']} ~ {words(self.row['units'])}: IIA {own:.2f} (at least "
             f"{self.row['low']:.2f}), "
-            f"but a control does as well: {said}; the IIA is no evidence for this site"
+            f"but a control does as well: {controls}; the IIA is no evidence for this site"
         )
 
 
-def beside(run: FolderLike) -> list[ControlComparison]:
-    """The accepted hypotheses of a run, in the order of `results`. Raises: StoreError if there is
-    nothing to read."""
+def compare_controls(run: FolderLike) -> list[ControlComparison]:
+    """Returns the accepted hypotheses of a run with their controls, in the order of `results`.
+
+    Raises: StoreError if there is nothing to read.
+    """
     rows = results(run, controls=True).to_pylist()
     controls = [row for row in rows if row["control"] is not None]
     accepted = [row for row in rows if row["control"] is None and row["verdict"] == "accept"]
     widths = _widths(run)
-    return [_beside(row, controls, widths) for row in accepted]
+    return [_compare(row, controls, widths) for row in accepted]
 
 
 def _widths(run: FolderLike) -> dict[str, int]:
-    """The width that each fit found, by its digest, of those that found one."""
+    """Returns the widths found in training, by the fit's digest."""
     rows = read_table(run, "fits").to_pylist()
     found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}
     return {
@@ -64,7 +66,7 @@ def _widths(run: FolderLike) -> dict[str, int]:
     }
 
 
-def _beside(
+def _compare(
     row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]], widths: Mapping[str, int]
 ) -> ControlComparison:
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}

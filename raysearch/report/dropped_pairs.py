@@ -1,7 +1,7 @@
-"""Which pairs of a run do not count, and why, in lines: read from its table `dropped`.
+"""Describes which pairs of a run do not count, and why, from its table `dropped`.
 
-Invariants: the words are those of the run itself (core/pair_counts.py); a run of before that table
-has nothing to say.
+Invariants: the words are those of the run itself (core/pair_counts.py); runs older than that table
+give no lines.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,25 @@ from raysearch.report.results_table import read_table
 from raysearch.storage.open import FolderLike
 
 
-def dropped(run: FolderLike) -> list[str]:
-    """A line for each variable and split of which pairs do not count, test pairs first. Raises:
-    StoreError."""
+def describe_dropped(run: FolderLike) -> list[str]:
+    """Returns a line for each variable and split with pairs that do not count, test first.
+
+    Raises: StoreError.
+    """
     rows: list[dict[str, Any]] = read_table(run, "dropped").to_pylist()
-    counts = [*_left(rows), *_used(rows)]
+    counts = [*_dropped_counts(rows), *_used_counts(rows)]
     return [*describe_counts(counts, "test"), *describe_counts(counts, "holdout")]
 
 
-def _left(rows: Sequence[dict[str, Any]]) -> list[PairCount]:
+def _dropped_counts(rows: Sequence[dict[str, Any]]) -> list[PairCount]:
     return [
         PairCount(r["variable"], r["split"], r["set"], r["reason"], r["pairs"], r["detail"] or "")
         for r in rows
     ]
 
 
-def _used(rows: Sequence[dict[str, Any]]) -> list[PairCount]:
-    """What a variable uses of each split and set of which something was left out."""
+def _used_counts(rows: Sequence[dict[str, Any]]) -> list[PairCount]:
+    """Counts the pairs that a variable uses, for each split and set with dropped ones."""
     used = {(r["variable"], r["split"], r["set"]): r["used"] for r in rows}
     return [
         PairCount(variable, split, kind, None, n) for (variable, split, kind), n in used.items()

@@ -1,8 +1,8 @@
-"""A matplotlib figure that a notebook shows without pyplot, whose import would choose a backend for
-the user; and the figure of a scan.
+"""Provides a matplotlib figure for notebooks without pyplot, which would choose a backend for the
+user, and draws the figure of a scan.
 
-Invariants: its texts are literal: no formula is read into a "$", no line break into a name; a
-character that no font here has is drawn as a box, and is nobody's warning.
+Invariants: texts are literal: a "$" starts no formula, and names contain no line breaks; a
+character without a font is drawn as a box, without a warning.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from matplotlib.text import Text
 from raysearch.visible_text import shorten, visible, visible_lines
 
 _LONGEST = 40
-"""Characters of a token."""
+"""Maximum of characters of a token."""
 _MORE_FONTS = (
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
@@ -33,16 +33,18 @@ _MORE_FONTS = (
     "Noto Emoji",
     "Unifont",
 )
-"""Asked in this order, where they are installed, for what matplotlib's own lacks."""
+"""Fallback fonts, tried in this order if installed."""
 
 
 class Picture(Figure):
-    """A figure that shows itself."""
+    """A figure that notebooks display as PNG."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if (
             "IPython" in sys.modules
-        ):  # to its end: matplotlib looks into it, and the thread of a tracker may be in the middle of its import
+            # completes the import: matplotlib inspects the module, while a tracker's thread may be
+            # importing it
+        ):
             importlib.import_module("IPython")
         super().__init__(*args, **options)
 
@@ -53,7 +55,7 @@ class Picture(Figure):
             super().draw(renderer)
 
     def get_tightbbox(self, *args: Any, **options: Any) -> Any:
-        """As matplotlib's, which measures texts before they are drawn."""
+        """Measures like matplotlib, with literal texts, before they are drawn."""
         self._make_literal()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -62,7 +64,8 @@ class Picture(Figure):
     def _make_literal(self) -> None:
         for axes in self.axes:
             for axis in (axes.xaxis, axes.yaxis):
-                axis.get_ticklabels()  # makes them, which else are made while they are drawn
+                # creates the labels, which otherwise appear only while drawing
+                axis.get_ticklabels()
         for text in self.findobj(Text):
             assert isinstance(text, Text)
             text.set_parse_math(False)
@@ -71,7 +74,7 @@ class Picture(Figure):
             text.set_fontfamily([*family, *(name for name in _more_fonts() if name not in family)])
 
     def png(self, dpi: int = 130) -> bytes:
-        """The picture as a file."""
+        """Returns the figure as a PNG file."""
         buffer = BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()
@@ -94,7 +97,8 @@ def scan_picture(
     values: Sequence[Sequence[float]],
     words: Sequence[Sequence[str]],
 ) -> Picture:
-    """`values` by layer and token; `words` stand in the cells."""
+    """Draws `values` by layer and token, with `words` as text in the cells; the middle colour is
+    zero."""
     reach = max((abs(v) for row in values for v in row), default=0.0) or 1.0
     longest = max((len(shorten(w, _LONGEST)) for row in words for w in row), default=0)
     cell = max(0.62, 0.075 * longest)
@@ -131,7 +135,7 @@ def scan_picture(
 
 
 def _token(token: str) -> str:
-    """The base's token, and the source's beneath it where that is another."""
+    """Returns the base's token, with the source's below it if that differs."""
     lines = token.split("\n")
     both = lines if len(lines) == 2 and all(lines) else [token]
     return "\n".join(shorten(line.strip(" "), _LONGEST) or "␣" for line in both)

@@ -1,8 +1,7 @@
-"""The cells of a heat map as matplotlib draws them: each with its words, or, where there are too
-many to read, as one image of colours.
+"""Draws the cells of a heat map with matplotlib: with text, or as one image if there are many.
 
-Invariants: both ways give a cell the same colour (`faded`), frame an accepted one and mark what is
-undecided or broke.
+Invariants: both ways give a cell the same colour (`fade`), frame accepted ones, and mark undecided
+and failed ones.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from raysearch.report.cell_style import interval_width, lightness, stopped_early, strength
+from raysearch.report.cell_style import interval_width, lightness, opacity, stopped_early
 from raysearch.report.panels import Panel, Row
 from raysearch.report.run_facts import ChartFacts
 
@@ -22,36 +21,35 @@ _GREYS = {
     colour: tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     for colour in (FAILED, WAITING)
 }
-_MOST_WORDED = 1500
-"""Cells; a picture of more with words in each takes minutes, and nobody reads it."""
-_WIDEST_WORDED = 48
-"""Columns, of an inch or more."""
+_MAX_TEXT_CELLS = 1500
+"""Cells with text at most; more take minutes to draw, and nobody can read them."""
+_MAX_TEXT_COLUMNS = 48
+"""Columns with text at most; each is at least an inch wide."""
 
 
-def is_worded(panel: Panel) -> bool:
-    """Whether each cell says its IIA and interval in words."""
+def has_text(panel: Panel) -> bool:
+    """Whether the cells show IIA and interval as text."""
     return (
-        len(panel.labels) <= _WIDEST_WORDED
-        and len(panel.labels) * len(panel.layers) <= _MOST_WORDED
+        len(panel.labels) <= _MAX_TEXT_COLUMNS
+        and len(panel.labels) * len(panel.layers) <= _MAX_TEXT_CELLS
     )
 
 
-def faded(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
-    """`colour` (RGB) mixed with white, the more the wider its interval is (in [0, 1]; None: it has
-    none)."""
-    kept = strength(width)
-    return tuple(1 - kept * (1 - c) for c in colour[:3])
+def fade(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
+    """Mixes an RGB colour with white; the wider the interval (in [0, 1], or None), the more."""
+    alpha = opacity(width)
+    return tuple(1 - alpha * (1 - c) for c in colour[:3])
 
 
-def draw_worded(axes: Axes, panel: Panel, facts: ChartFacts, reach: int) -> None:
-    """A rectangle for each cell, and in it its IIA, its interval and its pairs. `reach`: the pairs
-    that a cell could have."""
+def draw_with_text(axes: Axes, panel: Panel, facts: ChartFacts, max_pairs: int) -> None:
+    """Draws a rectangle for each cell with its IIA, interval and pairs. `max_pairs`: most it could
+    have."""
     for (y, x), row in panel.cells.items():
-        _draw_cell(axes, x, y, row, early=stopped_early(row, facts, reach))
+        _draw_cell(axes, x, y, row, early=stopped_early(row, facts, max_pairs))
 
 
 def draw_dense(axes: Axes, panel: Panel) -> None:
-    """One pixel for each cell, with the accepted framed and the undecided and broken marked."""
+    """Draws one pixel for each cell; frames accepted ones, and marks undecided and failed ones."""
     image = np.ones((max(len(panel.layers), 1), max(len(panel.labels), 1), 3))
     for (y, x), row in panel.cells.items():
         image[y, x] = _colour(row)
@@ -74,7 +72,7 @@ def _colour(row: Row) -> tuple[float, ...]:
         return _GREYS[WAITING]
     if row["verdict"] == "failed" or row["iia"] is None:
         return _GREYS[FAILED]
-    return faded(COLOURS(float(row["iia"])), interval_width(row))
+    return fade(COLOURS(float(row["iia"])), interval_width(row))
 
 
 def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
@@ -126,5 +124,5 @@ def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
 
 
 def _short(share: float | None) -> str:
-    """.87 for 0.87: a cell is narrow."""
+    """Formats 0.87 as .87, because cells are narrow."""
     return "?" if share is None else f"{share:.2f}".removeprefix("0")

@@ -1,10 +1,10 @@
-"""Heat maps of a run: for each variable one PNG of its sites, layers upward, positions across,
-colour = IIA; and one with the heads across for each per-head component and position.
+"""Draws a run's heat maps: for each variable a PNG of its sites, with layers upward, positions
+across and IIA as colour; and one with heads across for each per-head component and position.
 
-Invariants: a cell shows its IIA and its interval, never the colour alone, unless there are too many
-to read (`heat_cells`); its colour fades as its interval widens, so that a mean of few pairs does
-not look like one of many; what stopped early is marked, for a mean at a stopping time is biased;
-drawn without pyplot, so that no global figure or backend of the user's is touched.
+Invariants: a cell shows its IIA and interval, never the colour alone, unless there are too many to
+read (`heat_cells`); colour fades as the interval widens, so that a mean of few pairs does not look
+like one of many; cells that stopped early are marked, since their mean is biased; pyplot is not
+used, so that no global figure or backend of the user's is touched.
 """
 
 import re
@@ -26,9 +26,9 @@ from raysearch.report.heat_cells import (
     FAILED,
     WAITING,
     draw_dense,
-    draw_worded,
-    faded,
-    is_worded,
+    draw_with_text,
+    fade,
+    has_text,
 )
 from raysearch.report.panels import Panel, Row, panels
 from raysearch.report.results_table import read_table, results
@@ -38,18 +38,18 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.visible_text import shorten, visible
 
 _CELL = 1.0, 0.40
-"""Width and height of a cell in inches, at least: room for two lines of text."""
+"""Minimum width and height of a cell in inches: room for two lines of text."""
 _DENSE = 0.05, 0.2
-"""The same, of a cell without words."""
+"""Minimum width and height in inches of a cell without text."""
 _NARROWEST, _WIDEST = 6.4, 48.0
-"""Inches that title and legend need, and that a picture may have at most: PNG viewers, and
-matplotlib, end at 2^16 dots."""
+"""Inches that title and legend need, and the maximum: matplotlib and PNG viewers stop at 2^16 dots.
+"""
 _LABEL = 0.22
-"""Inches across that a label of a dense picture needs."""
+"""Width in inches of a column label of a dense picture."""
 _LINE = 0.14
-"""Height of a line of the caption, in inches."""
+"""Height in inches of a line of the caption."""
 _BAR = 0.42
-"""Width of the legend of colours, in inches."""
+"""Width in inches of the colour legend."""
 
 
 _RESERVED = {
@@ -59,7 +59,7 @@ _RESERVED = {
     "NUL",
     *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)),
 }
-"""Names that Windows keeps for devices."""
+"""File names that Windows reserves for devices."""
 _CLAIMS = {
     "these_pairs": "about these pairs alone, not others like them",
     "sampler": "about the pairs that the problem draws",
@@ -67,19 +67,19 @@ _CLAIMS = {
 
 
 def heatmaps(run: FolderLike, out: FolderLike) -> list[str]:
-    """Draws the PNGs of each variable of the run into the folder `out`; their names, in order of
-    the variables' first appearance.
+    """Draws the PNGs of each variable into the folder `out`; returns their names, in variables'
+    order.
 
     Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot
     be written.
     """
     run, out = open_folder(run), open_folder(out)
-    rows = _in_order_proposed(run)
+    rows = _proposed_order(run)
     facts = chart_facts(run)
     names: list[str] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
         for panel in panels(variable, rows):
-            names.append(f"{_file_name('-'.join([variable, *panel.of]), names)}.png")
+            names.append(f"{_file_name('-'.join([variable, *panel.shared]), names)}.png")
             try:
                 out.write(names[-1], _draw(panel, facts).png())
             except StoreError as e:
@@ -88,20 +88,21 @@ def heatmaps(run: FolderLike, out: FolderLike) -> list[str]:
 
 
 def heatmap(run: FolderLike, variable: str | None = None, of: str = "") -> Picture:
-    """One picture of `heatmaps`, not written anywhere: the first of `variable` (None: of the run's
-    first), or the one that shows `of`, such as "das 4" or "head last".
+    """Draws one heat map without writing it.
 
-    Raises: StoreError if the run has no hypotheses yet; JobError for a variable or panel that it
-    lacks.
+    Args: variable: None for the run's first. of: which of its maps, such as "das 4" or "head last";
+    "" for the first.
+
+    Raises: StoreError if the run has no hypotheses yet; JobError for an unknown variable or map.
     """
     run = open_folder(run)
-    rows = _in_order_proposed(run)
+    rows = _proposed_order(run)
     variables = list(dict.fromkeys(r["variable"] for r in rows))
     chosen = variables[0] if variable is None else variable
     if chosen not in variables:
         raise JobError(f"{chosen!r} is no variable of this run; it has {', '.join(variables)}")
     drawn = panels(chosen, rows)
-    named = {" ".join(panel.of): panel for panel in reversed(drawn)}
+    named = {" ".join(panel.shared): panel for panel in reversed(drawn)}
     if of and of not in named:
         raise JobError(
             f"{of!r} is no heat map of {chosen}; it has "
@@ -111,49 +112,49 @@ def heatmap(run: FolderLike, variable: str | None = None, of: str = "") -> Pictu
 
 
 def _draw(panel: Panel, facts: ChartFacts) -> Picture:
-    worded = is_worded(panel)
-    width, height = _extent(panel, worded)
+    with_text = has_text(panel)
+    width, height = _extent(panel, with_text)
     above, left, right = 0.95, 0.75, 1.55
     below = 1.05 + 0.17 * max((label.count("\n") + 1 for label in panel.labels), default=1)
-    if not worded:
+    if not with_text:
         below = 1.25 + 0.075 * max(len(_in_one_line(label)) for label in panel.labels)
     inches = max(width + left + right, _NARROWEST)
-    caption = _caption(panel, facts, inches, worded)
+    caption = _caption(panel, facts, inches, with_text)
     below += _LINE * caption.count("\n")
     size = inches, height + above + below
     figure = Picture(figsize=size)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
-    reach = facts.pairs.get(panel.variable) or panel.reach
-    if worded:
-        draw_worded(axes, panel, facts, reach)
+    max_pairs = facts.pairs.get(panel.variable) or panel.max_pairs
+    if with_text:
+        draw_with_text(axes, panel, facts, max_pairs)
     else:
         draw_dense(axes, panel)
-    _draw_axes(axes, panel, 1 if worded else ceil(len(panel.labels) * _LABEL / width), worded)
+    _draw_axes(axes, panel, 1 if with_text else ceil(len(panel.labels) * _LABEL / width), with_text)
     bar = figure.add_axes(
         ((left + width + 0.2) / size[0], below / size[1], _BAR / size[0], height / size[1])
     )
     _draw_bar(bar, facts)
-    _draw_words(figure, panel, facts, reach, caption)
+    _draw_words(figure, panel, facts, max_pairs, caption)
     return figure
 
 
-def _extent(panel: Panel, worded: bool) -> tuple[float, float]:
-    """Width and height of all cells together, in inches."""
+def _extent(panel: Panel, with_text: bool) -> tuple[float, float]:
+    """Returns width and height of all cells together, in inches."""
     rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
-    if not worded:
+    if not with_text:
         return min(max(columns * _DENSE[0], _NARROWEST), _WIDEST), min(
             max(rows * _DENSE[1], 1.3), _WIDEST
         )
     return columns * min(max(_CELL[0], 4.4 / columns), 1.6), rows * max(_CELL[1], 1.3 / rows)
 
 
-def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
-    """`every`: of so many columns one has its label."""
-    labels = panel.labels if worded else tuple(_in_one_line(label) for label in panel.labels)
+def _draw_axes(axes: Axes, panel: Panel, every: int, with_text: bool) -> None:
+    """Draws axes and labels; every `every`-th column has a label."""
+    labels = panel.labels if with_text else tuple(_in_one_line(label) for label in panel.labels)
     axes.set_xlim(-0.5, max(len(panel.labels), 1) - 0.5)
     axes.set_ylim(-0.5, max(len(panel.layers), 1) - 0.5)
-    turned = 0 if worded else 90
+    turned = 0 if with_text else 90
     axes.set_xticks(range(0, len(labels), every), labels[::every], fontsize=8.5, rotation=turned)
     axes.set_yticks(range(len(panel.layers)), panel.layer_labels, fontsize=8.5)
     axes.set_xlabel(panel.axis, fontsize=9)
@@ -164,10 +165,9 @@ def _draw_axes(axes: Axes, panel: Panel, every: int, worded: bool) -> None:
 
 
 def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
-    """The legend of colours: IIA (or what else the test was on) upward, the interval from wide to
-    narrow across."""
+    """Draws the colour legend: the tested score upward, the interval from wide to narrow across."""
     widths = [1 - (x + 0.5) / 24 for x in range(24)]
-    colours = [[faded(COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
+    colours = [[fade(COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
     axes.imshow(
         colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest"
     )
@@ -176,7 +176,7 @@ def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.set_ylabel(
-        "IIA (matches / change pairs)" if facts.judged.counted else facts.judged.name, fontsize=8.5
+        "IIA (matches / change pairs)" if facts.score.counted else facts.score.name, fontsize=8.5
     )
     axes.tick_params(labelsize=7.5)
     for spine in axes.spines.values():
@@ -185,7 +185,9 @@ def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
         axes.axhline(facts.threshold, color=ACCEPTED, linewidth=2)
 
 
-def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, caption: str) -> None:
+def _draw_words(
+    figure: Picture, panel: Panel, facts: ChartFacts, max_pairs: int, caption: str
+) -> None:
     width, height = figure.get_size_inches()
     figure.text(
         0.12 / width,
@@ -204,7 +206,7 @@ def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, ca
     )
     bound = [
         f"threshold {facts.threshold:g}" if facts.threshold is not None else None,
-        f"at most {reach} change pairs",
+        f"at most {max_pairs} change pairs",
         _CLAIMS.get(facts.claim or ""),
     ]
     figure.text(
@@ -239,46 +241,48 @@ def _draw_words(figure: Picture, panel: Panel, facts: ChartFacts, reach: int, ca
 
 
 def _title(panel: Panel) -> str:
-    asked = f"Where is “{panel.variable}”?"
-    if not panel.of:
-        return asked
-    if len(panel.of) == 1:
-        return f"{asked}  {panel.of[0]}"
-    component, position, *rest = panel.of
-    return f"{asked}  {', '.join([f'{component} at {position}', *rest])}"
+    question = f"Where is “{panel.variable}”?"
+    if not panel.shared:
+        return question
+    if len(panel.shared) == 1:
+        return f"{question}  {panel.shared[0]}"
+    component, position, *rest = panel.shared
+    return f"{question}  {', '.join([f'{component} at {position}', *rest])}"
 
 
 def _in_one_line(label: str) -> str:
     return " ".join(label.split("\n"))
 
 
-def _caption(panel: Panel, facts: ChartFacts, width: float, worded: bool) -> str:
-    said = (
-        f"In a cell: {facts.judged.name}, its 95 % interval (valid at the stopping time), pairs "
+def _caption(panel: Panel, facts: ChartFacts, width: float, with_text: bool) -> str:
+    legend = (
+        f"In a cell: {facts.score.name}, its 95 % interval (valid at the stopping time), pairs "
         f"counted. "
-        if worded
+        if with_text
         else "So many cells that their figures are left to the report, which shows them under the "
         "pointer. "
     )
-    text = said + ("Colours fade as the interval widens: what is pale was seen on few pairs.")
-    if worded:
-        text += " A cell with a dot stopped early: its mean is biased away from the threshold; go by the interval."
+    text = legend + ("Colours fade as the interval widens: what is pale was seen on few pairs.")
+    if with_text:
+        text += (
+            " A cell with a dot stopped early: its mean is biased away from the threshold; "
+            "go by the interval."
+        )
     if panel.left_out:
         text += f" Not shown: {panel.left_out} hypotheses over several layers."
     return textwrap.fill(text, int(width * 16))
 
 
-def _in_order_proposed(run: Folder) -> list[Row]:
-    """All rows, in the order of the table of hypotheses, which is the order in which positions were
-    named."""
-    place = {h: i for i, h in enumerate(read_table(run, "hypotheses")["hypothesis"].to_pylist())}
+def _proposed_order(run: Folder) -> list[Row]:
+    """Returns all rows in the order of proposal, which is also that of the job's positions."""
+    order = {h: i for i, h in enumerate(read_table(run, "hypotheses")["hypothesis"].to_pylist())}
     rows: list[Row] = results(run).to_pylist()
-    return sorted(rows, key=lambda r: place[r["hypothesis"]])
+    return sorted(rows, key=lambda r: order[r["hypothesis"]])
 
 
 def _file_name(variable: str, taken: Sequence[str]) -> str:
-    """A file name that every file system takes: short in bytes, no name of a device, another than
-    those `taken` in either case."""
+    """Returns a name that every file system accepts: short, not reserved, and not in `taken`,
+    ignoring case."""
     name = (
         re.sub(r"[^\w\-]", "_", variable)[:80].encode()[:180].decode(errors="ignore") or "variable"
     )

@@ -1,8 +1,8 @@
-"""Heat maps of a page, with what a pointer finds in a cell.
+"""Draws the page's heat maps with plotly, with details on hover.
 
-Invariants: the cells, colours and marks of the pictures (heatmap.py, cells.py); text of users is
-escaped, for plotly reads a little HTML in every text; a cell without a number still says in its
-colour and by the pointer what it is.
+Invariants: cells, colours and marks are those of the PNGs (heatmap.py, heat_cells.py); users' text
+is escaped, since plotly interprets some HTML in every text; a cell without a number still shows by
+colour and on hover what it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,66 +13,66 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from raysearch.report.cell_style import interval_width, lightness, stopped_early, strength
-from raysearch.report.charts import ACCEPT, Chart, as_json, figure_of, literal
-from raysearch.report.labels import SAYS, ScoreLabel
+from raysearch.report.cell_style import interval_width, lightness, opacity, stopped_early
+from raysearch.report.charts import ACCEPT, Chart, as_json, build_figure, literal
+from raysearch.report.labels import VERDICT_WORDS, ScoreLabel
 from raysearch.report.panels import Panel, panels
 from raysearch.report.run_data import Row, RunData
 from raysearch.report.run_facts import ChartFacts
 from raysearch.report.unit_text import words
 
-MOST_CELLS = 20_000
-MOST_PANELS = 60
-"""Of a page; the pictures in heatmaps/ have all."""
+MAX_CELLS = 20_000
+MAX_PANELS = 60
+"""Maximum of cells and of heat maps on a page; the folder heatmaps/ has all."""
 _WITH_NUMBERS = 14
-"""Columns of a heat map whose cells have room for a number."""
+"""Maximum of columns whose cells have room for a number."""
 _FAILED, _WAITING = "#b5b5b5", "rgba(128,128,128,0.14)"
-_GROUNDS = {"light": (1.0, 1.0, 1.0), "dark": (0.09, 0.1, 0.12)}
-"""What colours fade into; as in templates/script.js."""
+_BACKGROUNDS = {"light": (1.0, 1.0, 1.0), "dark": (0.09, 0.1, 0.12)}
+"""Colours that cells fade into, as in templates/script.js."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMaps:
-    """Those drawn, and how many were not."""
+    """The heat maps drawn, and how many were omitted."""
 
     drawn: tuple[Chart, ...]
     left_out: int
 
 
-def heat_maps(account: RunData) -> HeatMaps:
-    """Of every variable, in the order of the pictures."""
-    return maps_of(account, account.proposed, lambda panel: _heat_map(panel, account))
+def heat_maps(data: RunData) -> HeatMaps:
+    """Draws the heat maps of every variable, in the order of the PNGs."""
+    return draw_maps(data, data.proposed, lambda panel: _heat_map(panel, data))
 
 
-def maps_of(account: RunData, rows: Sequence[Row], draw: Callable[[Panel], Chart]) -> HeatMaps:
-    """Of every variable that is searched, its panels of `rows`, as many as a page takes."""
+def draw_maps(data: RunData, rows: Sequence[Row], draw: Callable[[Panel], Chart]) -> HeatMaps:
+    """Draws the panels of `rows` for every searched variable, as many as fit on a page."""
     drawn: list[Chart] = []
     cells = left_out = 0
-    for variable in dict.fromkeys(row["variable"] for row in account.proposed):
+    for variable in dict.fromkeys(row["variable"] for row in data.proposed):
         for panel in panels(variable, rows):
             cells += len(panel.layers) * len(panel.labels)
-            if not panel.cells or cells > MOST_CELLS or len(drawn) == MOST_PANELS:
+            if not panel.cells or cells > MAX_CELLS or len(drawn) == MAX_PANELS:
                 left_out += bool(panel.cells)
                 continue
             drawn.append(draw(panel))
     return HeatMaps(tuple(drawn), left_out)
 
 
-def _heat_map(panel: Panel, account: RunData) -> Chart:
-    reach = account.facts.pairs.get(panel.variable) or panel.reach
+def _heat_map(panel: Panel, data: RunData) -> Chart:
+    max_pairs = data.facts.pairs.get(panel.variable) or panel.max_pairs
     height, width = len(panel.layers), len(panel.labels)
     iia, veil, other, hover = (_empty(height, width) for _ in range(4))
     marks = _Marks(numbers=width <= _WITH_NUMBERS)
     for (y, x), row in panel.cells.items():
-        early = stopped_early(row, account.facts, reach)
-        hover[y][x] = _hover(row, early, reach, account.facts.judged)
+        early = stopped_early(row, data.facts, max_pairs)
+        hover[y][x] = _hover(row, early, max_pairs, data.facts.score)
         if row["verdict"] in (None, "failed") or row["iia"] is None:
             other[y][x] = 0 if row["verdict"] is None else 1
         else:
-            iia[y][x], veil[y][x] = row["iia"], round(1 - strength(interval_width(row)), 3)
+            iia[y][x], veil[y][x] = row["iia"], round(1 - opacity(interval_width(row)), 3)
         marks.add(x, y, row, early)
-    figure = figure_of(
-        heat_layer(z=iia, hovertext=hover, colorscale="Viridis", colorbar=_bar(account.facts)),
+    figure = build_figure(
+        heat_layer(z=iia, hovertext=hover, colorscale="Viridis", colorbar=_bar(data.facts)),
         heat_layer(
             z=other, hovertext=hover, colorscale=[[0, _WAITING], [1, _FAILED]], showscale=False
         ),
@@ -91,11 +91,11 @@ def _heat_map(panel: Panel, account: RunData) -> Chart:
         if panel.left_out
         else ""
     )
-    return chart_of(panel, figure, note)
+    return build_chart(panel, figure, note)
 
 
-def chart_of(panel: Panel, figure: go.Figure, note: str = "") -> Chart:
-    """The figure, whose cells are those of the panel, with axes and in its size."""
+def build_chart(panel: Panel, figure: go.Figure, note: str = "") -> Chart:
+    """Builds the chart of a panel from its cells: adds axes, labels and size."""
     height, width = len(panel.layers), len(panel.labels)
     labels = ["<br>".join(map(literal, label.split("\n"))) for label in panel.labels]
     for axis, n, names, title in (
@@ -112,7 +112,7 @@ def chart_of(panel: Panel, figure: go.Figure, note: str = "") -> Chart:
     lines = max(label.count("\n") for label in panel.labels) + 1
     figure.update_layout(height=max(height * 27, 110) + 85 + 16 * lines)
     return Chart(
-        " · ".join([panel.variable, *panel.of]),
+        " · ".join([panel.variable, *panel.shared]),
         as_json(figure),
         max(340, min(width, 60) * 74 + 160),
         note,
@@ -124,13 +124,13 @@ def _empty(height: int, width: int) -> list[list[Any]]:
 
 
 class _Marks:
-    """What stands in the cells: numbers where there is room, "?" undecided, "×" failed, "•" stopped
-    early, a frame for accepted ones."""
+    """Text in the cells: numbers where they fit, "?" undecided, "×" failed, "•" stopped early;
+    accepted cells get a frame."""
 
     def __init__(self, numbers: bool) -> None:
         self._numbers = numbers
         self._at: list[tuple[float, float, str]] = []
-        self._ink: dict[str, list[str]] = {ground: [] for ground in _GROUNDS}
+        self._ink: dict[str, list[str]] = {background: [] for background in _BACKGROUNDS}
         self.frames: list[dict[str, Any]] = []
 
     def add(self, x: int, y: int, row: Row, early: bool) -> None:
@@ -151,29 +151,36 @@ class _Marks:
             self.frames.append(frame(x, y, ACCEPT, 2.2))
 
     def trace(self) -> go.Scatter:
-        """All of it, with the ink for a light page; that for a dark one in `meta`."""
+        """Returns the text with colours for a light page; those for a dark one are in `meta`."""
         x, y, text = zip(*self._at, strict=True) if self._at else ((), (), ())
         font = {"size": 10, "color": self._ink["light"]}
         return go.Scatter(
-            x=x, y=y, text=text, mode="text", textfont=font, hoverinfo="skip", showlegend=False, meta={"ink": self._ink}
-        )  # fmt: skip
+            x=x,
+            y=y,
+            text=text,
+            mode="text",
+            textfont=font,
+            hoverinfo="skip",
+            showlegend=False,
+            meta={"ink": self._ink},
+        )
 
     def _put(self, x: float, y: float, text: str, row: Row) -> None:
         self._at.append((x, y, text))
-        for ground, colour in _GROUNDS.items():
-            self._ink[ground].append("#111" if lightness(_shown(row, colour)) > 0.5 else "#fff")
+        for background, colour in _BACKGROUNDS.items():
+            self._ink[background].append("#111" if lightness(_shown(row, colour)) > 0.5 else "#fff")
 
 
-def _shown(row: Row, ground: Sequence[float]) -> tuple[float, ...]:
-    """The colour of a cell, as it is seen."""
+def _shown(row: Row, background: Sequence[float]) -> tuple[float, ...]:
+    """Returns the colour of a cell after fading into the background."""
     if row["verdict"] is None:
-        return tuple(ground)
+        return tuple(background)
     if row["iia"] is None or row["verdict"] == "failed":
         return (0.71, 0.71, 0.71)
-    kept = strength(interval_width(row))
+    alpha = opacity(interval_width(row))
     return tuple(
-        kept * c + (1 - kept) * g
-        for c, g in zip(_viridis()[round(row["iia"] * 100)], ground, strict=True)
+        alpha * c + (1 - alpha) * g
+        for c, g in zip(_viridis()[round(row["iia"] * 100)], background, strict=True)
     )
 
 
@@ -182,33 +189,34 @@ def _viridis() -> tuple[tuple[float, ...], ...]:
     return tuple(sample_colorscale("Viridis", [i / 100 for i in range(101)], colortype="tuple"))
 
 
-def _hover(row: Row, early: bool, reach: int, judged: ScoreLabel) -> str:
+def _hover(row: Row, early: bool, max_pairs: int, score: ScoreLabel) -> str:
     lines = [f"<b>{literal(row['variable'])}</b>", literal(words(row["units"]))]
     if row["iia"] is not None:
-        matches = "" if judged.counted else " match"
+        matches = "" if score.counted else " match"
         lines.append(
-            f"{judged.name} {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs{matches}"
+            f"{score.name} {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs{matches}"
         )
     if row["low"] is not None:
         lines.append(f"95 % interval {row['low']:.3f} to {row['high']:.3f}")
     lines.append(
-        SAYS[row["verdict"]] + (f" early, after {row['n']} of {reach} pairs" if early else "")
+        VERDICT_WORDS[row["verdict"]]
+        + (f" early, after {row['n']} of {max_pairs} pairs" if early else "")
     )
     if row["holdout_iia"] is not None:
-        lines.append(f"holdout {judged.name} {row['holdout_iia']:.3f}: n = {row['holdout_n']}")
+        lines.append(f"holdout {score.name} {row['holdout_iia']:.3f}: n = {row['holdout_n']}")
     if row["reason"]:
         lines.append(literal(row["reason"][:120]))
     return "<br>".join(lines)
 
 
 def frame(x: float, y: float, colour: str, width: float) -> dict[str, Any]:
-    """A frame, `width` pixels strong, around a cell."""
+    """Returns a frame around a cell, `width` pixels thick."""
     box = {"x0": x - 0.46, "x1": x + 0.46, "y0": y - 0.44, "y1": y + 0.44}
     return {"type": "rect", **box, "line": {"color": colour, "width": width}}
 
 
 def heat_layer(**look: Any) -> go.Heatmap:
-    """Cells with a colour each, of numbers in [0, 1] unless said."""
+    """Returns a layer of coloured cells; values are in [0, 1] unless `look` says otherwise."""
     return go.Heatmap(
         **{
             "zmin": 0,
@@ -231,7 +239,7 @@ def _bar(facts: ChartFacts) -> dict[str, Any]:
         "outlinewidth": 0,
         "tickvals": ticks,
         "ticktext": names,
-        "title": {"text": facts.judged.name, "side": "top"},
+        "title": {"text": facts.score.name, "side": "top"},
     }
 
 

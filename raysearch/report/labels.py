@@ -1,7 +1,7 @@
-"""Verdicts and scores in words.
+"""Names a test's score and the verdicts, for charts, pages and terminals.
 
-Invariants: said once, whoever draws or prints it; a run of an earlier version, whose job.yaml does
-not say it, was on matches.
+Invariants: the score's short name replaces "IIA" everywhere; older runs whose job.yaml names no
+score were tested on matches.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ScoreLabel:
-    """`name`: of the figure; `of`: what the figure is; `counted`: whether it is a share of matches."""
+    """The name of a score. `description`: its definition; `counted`: whether it is a share of
+    matches."""
 
     name: str
-    of: str
+    description: str
     counted: bool = False
 
 
@@ -28,16 +29,16 @@ _ON = {
 }
 
 
-def judged_of(job: Mapping[str, Any]) -> ScoreLabel:
-    """What the test of a job is on, by its mapping."""
+def score_label(job: Mapping[str, Any]) -> ScoreLabel:
+    """Returns the score that a job tests."""
     return _ON[(job.get("test") or {}).get("score", "matches")]
 
 
-SAYS = {
+VERDICT_WORDS = {
     "accept": "accepted",
     "reject": "rejected",
     "undecided": "undecided",
     "failed": "failed",
     None: "not decided yet",
 }
-"""Each verdict in the words of people, in the order in which they are reported."""
+"""The verdicts in words, in the order in which charts and tables list them."""

@@ -1,9 +1,8 @@
-"""The page of a run: one HTML file that holds all it needs, and asks no network.
+"""Renders a run as one self-contained HTML page that makes no network requests.
 
-Invariants: whatever comes from a user is escaped (autoescape; figures as JSON without "<"); the
-only scripts that a browser may run are the two that stand in the page, named by their SHA-256 in
-its Content-Security-Policy, which also forbids every request; long tables show their first rows and
-say so.
+Invariants: everything from users is escaped (autoescape; figures as JSON without "<"); a browser
+runs only the two scripts of the page, allowed by SHA-256 in its Content-Security-Policy, which also
+forbids every request; long tables show their first rows and say so.
 """
 
 import base64
@@ -22,71 +21,91 @@ from plotly.offline import get_plotlyjs
 
 from raysearch._version import __version__
 from raysearch.core.controls import JOB_CONTROLS
-from raysearch.report.charts import courses, intervals, stops
+from raysearch.report.charts import intervals, pairs_to_verdict, training_curves
 from raysearch.report.control_comparison import COLUMNS
 from raysearch.report.effect_charts import effect_maps
 from raysearch.report.heatmap_charts import heat_maps
 from raysearch.report.run_data import Row, RunData, read_run
-from raysearch.report.sentences import NOT_SAID, claim, question, title
+from raysearch.report.sentences import LIMITATIONS, claim, question, title
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.visible_text import visible, visible_lines
 
 FILE = "report.html"
-MOST_ACCEPTED = 200
-MOST_OTHERS = 50
-MOST_SETS = 400
-MOST_WORKERS = 64
-"""Rows of the tables."""
+MAX_ACCEPTED = 200
+MAX_OTHERS = 50
+MAX_SETS = 400
+MAX_WORKERS = 64
+"""Maximum of rows in each table."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(run: FolderLike) -> str:
-    """Writes report.html into the run folder; its name. Raises: StoreError as `page`, or if it
-    cannot be written."""
+    """Writes report.html into the run folder and returns its name.
+
+    Raises: StoreError as `page`, or if it cannot be written.
+    """
     folder = open_folder(run)
     folder.write(FILE, page(folder).encode())
     return FILE
 
 
 def page(run: FolderLike) -> str:
-    """The page of a run as it is now. Raises: StoreError if it has no hypotheses yet, or a file of
-    it cannot be read."""
+    """Returns the page of a run in its current state.
+
+    Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
+    """
     found = read_run(run)
     scripts = {"plotly": get_plotlyjs(), "script": _text("script.js")}
-    return _environment().get_template("page.html.j2").render(
-        run=found,
-        judged=found.facts.judged,
-        scores=_scores(found),
-        version=__version__,
-        policy=_policy(scripts.values()),
-        **{name: Markup(text) for name, text in scripts.items()},
-        style=Markup(_text("style.css")),
-        title=title(found),
-        question=question(found),
-        claim=claim(found),
-        not_said=NOT_SAID,
-        heat_maps=heat_maps(found),
-        effect_maps=effect_maps(found),
-        charts={"intervals": intervals(found), "stops": stops(found), "courses": courses(found)},
-        controls=_controls(found),
-        by_variable=_by_variable(found),
-        others=_others(found),
-        sets=_sets(found),
-        seeds=_seeds(found),
-        most={"accepted": MOST_ACCEPTED, "others": MOST_OTHERS, "sets": MOST_SETS, "seeds": MOST_SETS, "workers": MOST_WORKERS},
-    )  # fmt: skip
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            run=found,
+            score=found.facts.score,
+            scores=_scores(found),
+            version=__version__,
+            policy=_policy(scripts.values()),
+            **{name: Markup(text) for name, text in scripts.items()},
+            style=Markup(_text("style.css")),
+            title=title(found),
+            question=question(found),
+            claim=claim(found),
+            limitations=LIMITATIONS,
+            heat_maps=heat_maps(found),
+            effect_maps=effect_maps(found),
+            charts={
+                "intervals": intervals(found),
+                "stops": pairs_to_verdict(found),
+                "courses": training_curves(found),
+            },
+            controls=_controls(found),
+            by_variable=_by_variable(found),
+            others=_others(found),
+            sets=_sets(found),
+            seeds=_seeds(found),
+            limits={
+                "accepted": MAX_ACCEPTED,
+                "others": MAX_OTHERS,
+                "sets": MAX_SETS,
+                "seeds": MAX_SETS,
+                "workers": MAX_WORKERS,
+            },
+        )
+    )
 
 
 def _controls(found: RunData) -> list[str]:
-    """The names of those that some accepted hypothesis has, in the order of `results`."""
-    return [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found.beside)]
+    """Returns the controls that some accepted hypothesis has, in the order of `results`."""
+    return [
+        name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found.comparisons)
+    ]
 
 
 def _by_variable(found: RunData) -> list[dict[str, Any]]:
-    """Of each variable, how many hypotheses came to which verdict, and after how many pairs half of
-    the rejected ones were."""
-    told = []
+    """Counts each variable's verdicts, and how many pairs it took to reject half and all of the
+    rejected."""
+    rows_of = []
     for variable in dict.fromkeys(row["variable"] for row in found.proposed):
         rows = [row for row in found.rows if row["variable"] == variable]
         counts = {
@@ -94,7 +113,7 @@ def _by_variable(found: RunData) -> list[dict[str, Any]]:
             for v in ("accept", "reject", "undecided", "failed", None)
         }
         gone = sorted(row["n"] for row in rows if row["verdict"] == "reject")
-        told.append(
+        rows_of.append(
             {
                 "variable": variable,
                 "hypotheses": len(rows),
@@ -104,58 +123,55 @@ def _by_variable(found: RunData) -> list[dict[str, Any]]:
                 "pairs": found.facts.pairs.get(variable),
             }
         )
-    return told
+    return rows_of
 
 
 def _others(found: RunData) -> list[tuple[str, Sequence[Row], int]]:
-    """(what they are, the first of them, how many there are): those that were not accepted, by
-    verdict, the highest first."""
+    """Returns (heading, first rows, count) for each verdict but accept, highest score first."""
     kinds = (
         ("undecided", "Undecided"),
         ("failed", "Failed"),
-        ("reject", f"Rejected, the highest {found.facts.judged.name} first"),
+        ("reject", f"Rejected, the highest {found.facts.score.name} first"),
     )
-    told: list[tuple[str, Sequence[Row], int]] = []
+    rows_of: list[tuple[str, Sequence[Row], int]] = []
     for verdict, name in kinds:
         rows = [row for row in found.rows if row["verdict"] == verdict]
         if rows:
-            told.append((name, rows[:MOST_OTHERS], len(rows)))
-    return told
+            rows_of.append((name, rows[:MAX_OTHERS], len(rows)))
+    return rows_of
 
 
 def _sets(found: RunData) -> list[tuple[Row, Row]]:
-    """(accepted hypothesis, one of its sets)."""
+    """Returns (accepted hypothesis, one of its sets)."""
     of: dict[str, list[Row]] = {}
     for row in found.sets:
         of.setdefault(row["hypothesis"], []).append(row)
-    return [(b.row, row) for b in found.beside for row in of.get(b.row["hypothesis"], ())]
+    return [(b.row, row) for b in found.comparisons for row in of.get(b.row["hypothesis"], ())]
 
 
 def _scores(found: RunData) -> dict[str, Any] | None:
-    """The declared scores, and of each accepted hypothesis their means; None where none is
-    declared."""
-    rows = [(b.row, json.loads(b.row["scores"])) for b in found.beside if b.row.get("scores")]
+    """Returns the declared scores' names and accepted hypotheses' means; None without any."""
+    rows = [(b.row, json.loads(b.row["scores"])) for b in found.comparisons if b.row.get("scores")]
     return {"names": sorted(rows[0][1]), "rows": rows} if rows else None
 
 
 def _seeds(found: RunData) -> list[tuple[Row, Row, Row | None]]:
-    """(accepted hypothesis, the end of one of its fits, the holdout estimate of that seed), trained
-    or computed."""
+    """Returns (accepted hypothesis, final state of one seed, holdout estimate of that seed)."""
     ends = {
         (f["intervention"], f["seed"]): f
         for f in found.fits
         if f["status"] not in (None, "holdout")
     }
     holdout = {(f["intervention"], f["seed"]): f for f in found.fits if f["status"] == "holdout"}
-    told = []
-    for b in found.beside:
+    rows_of = []
+    for b in found.comparisons:
         own = sorted(key for key in ends if key[0] == b.row["intervention"])
-        told += [(b.row, ends[key], holdout.get(key)) for key in own]
-    return told
+        rows_of += [(b.row, ends[key], holdout.get(key)) for key in own]
+    return rows_of
 
 
 def _policy(scripts: Any) -> str:
-    """No request at all, and no script but these."""
+    """Returns a policy that forbids all requests, and all scripts but these."""
     sums = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{sum_}'" for sum_ in sums)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
@@ -166,8 +182,7 @@ def _text(name: str) -> str:
 
 
 def _literal(value: object) -> object:
-    """What stands in the page, as it is: what cannot be seen, or turns what stands beside it, as
-    its escape."""
+    """Escapes invisible and direction-changing characters of a text; keeps other values."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,8 +1,7 @@
-"""`results`: one row for each hypothesis of a run, with its verdict where there is one.
+"""Reads `results`: one row for each hypothesis of a run, with its verdict if there is one.
 
-Invariants: column names and order are those of the tables `hypotheses` and `verdicts` (a contract);
-a condition of the user's is SQL over these columns alone: it can reach no file, no network, no
-other table.
+Invariants: columns are those of the tables `hypotheses` and `verdicts`, in order (a contract); a
+user's condition is SQL over these columns and can access no file, network or other table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,21 +16,27 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 
-_ORDER = "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, variable, layer, component, position, head, hypothesis"
-SHOWN = (
+_ORDER = (
+    "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, "
+    "variable, layer, component, position, head, hypothesis"
+)
+MAIN_COLUMNS = (
     "variable", "layer", "component", "head", "position", "subspace", "units",
     "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
 )  # fmt: skip
-"""The columns that people look at first; `subspace` and `units` in words."""
-WORDS = {"subspace"} | {
+"""The columns that matter most to people; `subspace` and `units` are shown in words."""
+TEXT_COLUMNS = {"subspace"} | {
     field.name
     for table in ("hypotheses", "verdicts", "sets")
     for field in schemas.TABLES[table]
     if pa.types.is_string(field.type)
 }
-"""The columns of words; the others are numbers."""
+"""The columns that hold text; the others hold numbers."""
 _JOINED = "SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)"
-_BY_SET = "SELECT * FROM hypotheses JOIN (SELECT hypothesis, verdict FROM verdicts) USING (hypothesis) JOIN sets USING (hypothesis)"
+_BY_SET = (
+    "SELECT * FROM hypotheses JOIN (SELECT hypothesis, verdict FROM verdicts) USING (hypothesis) "
+    "JOIN sets USING (hypothesis)"
+)
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -51,16 +56,16 @@ def results(
     controls: bool = False,
     sets: bool = False,
 ) -> pa.Table:
-    """The hypotheses of a run, accepted ones first, then by IIA; verdict columns are null for those
-    not yet decided.
+    """Returns the hypotheses of a run, accepted ones first, then by IIA; undecided verdicts are
+    null.
 
-    `where`: an SQL condition over the columns, e.g. "layer < 10 and iia > 0.9". `top`: at most so
-    many rows. `controls`: the interventions that stand for a control too. `sets`: a row for each
-    kind of pair (Pair.set) of each hypothesis, its figures those of that kind alone. "verdicts so
-    far" while a run goes on: up to its last part.
+    Args: where: an SQL condition over the columns, e.g. "layer < 10 and iia > 0.9". top: maximum of
+    rows. controls: include the controls' interventions. sets: one row for each hypothesis and kind
+    of pair (Pair.set), with the figures of that kind alone. For a run in progress, the last table
+    part read holds the verdicts so far.
 
     Raises: StoreError if there are no hypotheses to read; JobError for a bad condition, naming the
-    columns, and for sets where there are none.
+    columns, and for `sets` when there are none.
     """
     hypotheses = read_table(run, "hypotheses")
     if not hypotheses.num_rows:
@@ -70,7 +75,7 @@ def results(
         )
     con = duckdb.connect(":memory:", config=_CONFIG)
     try:
-        con.register("hypotheses", _as_of_today(hypotheses))
+        con.register("hypotheses", _clear_wrong_layers(hypotheses))
         con.register("verdicts", read_table(run, "verdicts"))
         if sets:
             con.register("sets", _sets(run))
@@ -86,10 +91,11 @@ def results(
             conditions.append("variable = '{}'".format(variable.replace("'", "''")))
         if where is not None:
             _check_condition(con, where, joined.column_names)
-            conditions.append(f"({where}\n)")  # the line's end closes a comment
+            conditions.append(f"({where}\n)")  # the newline ends a trailing comment
         limit = "" if top is None else f"LIMIT {int(top)}"
         try:
-            query = f"SELECT * FROM results WHERE {' AND '.join(conditions) or 'true'} ORDER BY {_ORDER}{', set' * sets} {limit}"
+            condition, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
+            query = f"SELECT * FROM results WHERE {condition} ORDER BY {order} {limit}"
             return con.sql(query).to_arrow_table()
         except duckdb.Error as e:
             raise _bad_condition(where or "", joined.column_names, e) from e
@@ -97,8 +103,8 @@ def results(
         con.close()
 
 
-def _as_of_today(hypotheses: pa.Table) -> pa.Table:
-    """With no layer for what is of none: runs of before say 0 of it."""
+def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
+    """Removes the layer of components outside of all layers; older runs store 0 for them."""
     pairs = zip(hypotheses["layer"].to_pylist(), hypotheses["component"].to_pylist(), strict=True)
     layers = pa.array(
         [layer if component is None else layer_of(component, layer) for layer, component in pairs],
@@ -108,7 +114,7 @@ def _as_of_today(hypotheses: pa.Table) -> pa.Table:
 
 
 def _sets(run: FolderLike) -> pa.Table:
-    """Raises: JobError where no pair of the run says its set."""
+    """Returns the table `sets`. Raises: JobError if no pair of the run has a set."""
     found = read_table(run, "sets")
     if not found.num_rows:
         raise JobError(
@@ -118,31 +124,32 @@ def _sets(run: FolderLike) -> pa.Table:
 
 
 def read_table(run: FolderLike, table: str) -> pa.Table:
-    """Returns all parts of a table, in their order, with the columns of its schema: those that an
-    earlier version did not write are null. Empty where there are no parts yet.
+    """Returns a table with all its parts and the columns of today's schema.
+
+    Columns that an earlier version did not write are null; without parts the table is empty.
 
     Raises: StoreError for a part that cannot be read.
     """
     none = schemas.TABLES[table].remove_metadata().empty_table()
-    return pa.concat_tables([none, *each_part(run, table)], promote_options="default")
+    return pa.concat_tables([none, *read_parts(run, table)], promote_options="default")
 
 
-def each_part(
+def read_parts(
     run: FolderLike, table: str, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The parts of a table, in their order, or some columns of them; none where there are none yet.
+    """Yields the parts of a table in order, with all or some columns.
 
     Raises: StoreError for a part that is lost, damaged, or cannot be read.
     """
-    place = open_folder(run)
-    folder = place.at(TABLES).at(table)
-    for name, content in each_checked(place, table):
+    root = open_folder(run)
+    folder = root.at(TABLES).at(table)
+    for name, content in each_checked(root, table):
         try:
             part = from_parquet(content, columns)
         except (pa.ArrowException, OSError) as e:
             first = str(e).splitlines()[0]
             raise StoreError(
-                f"{folder.shown(name)}: cannot be read ({first}); `raysearch repair {place.place}` "
+                f"{folder.shown(name)}: cannot be read ({first}); `raysearch repair {root.place}` "
                 f"writes it anew from the journal"
             ) from e
         yield part
@@ -158,8 +165,7 @@ def _check_variable(variable: str, hypotheses: pa.Table) -> None:
 
 
 def _check_condition(con: duckdb.DuckDBPyConnection, where: str, columns: Sequence[str]) -> None:
-    """One condition and nothing else: no second statement, no way out of the brackets that it will
-    stand in."""
+    """Raises JobError unless `where` is a single condition that also stays one inside brackets."""
     try:
         if len(con.extract_statements(f"SELECT {where}\n FROM results")) != 1:
             raise duckdb.ParserException("more than one statement")

@@ -1,9 +1,8 @@
-"""Everything that a page says of a run, read from its folder once: job, provenance, verdicts,
-controls, sets, fits, pairs, cost.
+"""Reads all data for a run's page: job, provenance, verdicts, controls, sets, fits, pairs, cost.
 
-Invariants: read from run.json, job.yaml, pairs.parquet and the tables alone, so that one folder
-always gives one page, also of a run that is not over; of observations only the columns that cost is
-made of are kept, part by part.
+Invariants: reads only run.json, job.yaml, pairs.parquet and the tables, so that one folder always
+gives the same page, even for an unfinished run; of observations, only the cost's columns are
+loaded, part by part.
 """
 
 import json
@@ -17,9 +16,9 @@ import pyarrow.compute as pc
 import yaml
 
 from raysearch.errors import StoreError
-from raysearch.report.control_comparison import ControlComparison, beside
-from raysearch.report.dropped_pairs import dropped
-from raysearch.report.results_table import each_part, read_table, results
+from raysearch.report.control_comparison import ControlComparison, compare_controls
+from raysearch.report.dropped_pairs import describe_dropped
+from raysearch.report.results_table import read_parts, read_table, results
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
@@ -43,8 +42,11 @@ _PAIRS = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of the blocks that were counted. `seconds`: of replicas, by device and by worker; `pairs`:
-    (intervention, pair) that were run."""
+    """The cost of all counted blocks.
+
+    `pairs`: (intervention, pair) evaluations; `rows`: run by the model; `seconds` and `workers`:
+    replicas' seconds by device and by worker; `conflicts`: repeats that gave another answer.
+    """
 
     pairs: int
     rows: int
@@ -54,16 +56,15 @@ class Cost:
     conflicts: int
 
     @property
-    def again(self) -> float:
-        """The share of outputs that the canonical computation decided, their best two logits being
-        too close to call in a batch."""
+    def near_tie_share(self) -> float:
+        """Share of rows whose two best logits were too close in a batch, so that they were
+        recomputed."""
         return self.near_ties / max(self.rows, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitCounts:
-    """How many pairs of a split were drawn, answered rightly by the model (None: not asked), and
-    put into blocks."""
+    """Pairs of a split: drawn, solved by the model (None: not screened), and used in blocks."""
 
     name: str
     drawn: int
@@ -73,8 +74,11 @@ class SplitCounts:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A pair that counted: base, its answer, sources with theirs, and the answer expected for each
-    variable. Texts, or None for tensors."""
+    """A used pair: base, its answer, (name, text, answer) of sources, and each variable's expected
+    answer.
+
+    Texts are None for tensors.
+    """
 
     base: str | None
     answer: str
@@ -84,8 +88,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """A run. `rows`: its hypotheses, as `results` has them; `proposed`: the same in the order of
-    their proposal."""
+    """All data of a run. `rows`: its hypotheses as in `results`; `proposed`: in the order of
+    proposal."""
 
     facts: ChartFacts
     info: Mapping[str, Any]
@@ -94,7 +98,7 @@ class RunData:
     rows: tuple[Row, ...]
     proposed: tuple[Row, ...]
     controls: tuple[Row, ...]
-    beside: tuple[ControlComparison, ...]
+    comparisons: tuple[ControlComparison, ...]
     sets: tuple[Row, ...]
     fits: tuple[Row, ...]
     effects: tuple[Row, ...]
@@ -106,28 +110,29 @@ class RunData:
 
     @property
     def waiting(self) -> int:
-        """Hypotheses, controls among them, without a verdict yet."""
+        """Number of hypotheses and controls without a verdict."""
         return sum(row["verdict"] is None for row in (*self.rows, *self.controls))
 
     @property
     def unestimated(self) -> int:
-        """Accepted hypotheses that holdout pairs are there for, and have not been measured on them
-        yet."""
+        """Number of accepted hypotheses still to be measured on the holdout pairs."""
         holdout = any(s.name == "holdout" and s.used for s in self.splits)
-        return sum(holdout and b.row["holdout_n"] is None for b in self.beside)
+        return sum(holdout and b.row["holdout_n"] is None for b in self.comparisons)
 
     def count(self, verdict: str | None) -> int:
-        """Hypotheses with this verdict, controls aside."""
+        """Returns the number of hypotheses with this verdict, without controls."""
         return sum(row["verdict"] == verdict for row in self.rows)
 
 
 def read_run(run: FolderLike) -> RunData:
-    """What a run folder holds by now. Raises: StoreError if it has no hypotheses yet, or a file of
-    it cannot be read."""
+    """Reads the current state of a run folder.
+
+    Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
+    """
     folder = open_folder(run)
-    every: list[Row] = results(folder, controls=True).to_pylist()
-    place = {h: i for i, h in enumerate(read_table(folder, "hypotheses")["hypothesis"].to_pylist())}
-    rows = [row for row in every if row["control"] is None]
+    all_rows: list[Row] = results(folder, controls=True).to_pylist()
+    order = {h: i for i, h in enumerate(read_table(folder, "hypotheses")["hypothesis"].to_pylist())}
+    rows = [row for row in all_rows if row["control"] is None]
     pairs = _pairs(folder)
     return RunData(
         facts=_read("run.json, job.yaml or pairs.parquet", folder, lambda: chart_facts(folder)),
@@ -135,9 +140,9 @@ def read_run(run: FolderLike) -> RunData:
         job=_read("job.yaml", folder, lambda: yaml.safe_load(folder.read("job.yaml")) or {}),
         job_text=folder.read("job.yaml").decode("utf-8", errors="replace"),
         rows=tuple(rows),
-        proposed=tuple(sorted(rows, key=lambda row: place[row["hypothesis"]])),
-        controls=tuple(row for row in every if row["control"] is not None),
-        beside=tuple(beside(folder)),
+        proposed=tuple(sorted(rows, key=lambda row: order[row["hypothesis"]])),
+        controls=tuple(row for row in all_rows if row["control"] is not None),
+        comparisons=tuple(compare_controls(folder)),
         sets=tuple(read_table(folder, "sets").to_pylist()),
         fits=tuple(read_table(folder, "fits").to_pylist()),
         effects=tuple(read_table(folder, "effects").to_pylist()),
@@ -145,7 +150,7 @@ def read_run(run: FolderLike) -> RunData:
         cost=cost_of(folder),
         splits=_splits(pairs),
         example=_example(pairs),
-        dropped=tuple(dropped(folder)),
+        dropped=tuple(describe_dropped(folder)),
     )
 
 
@@ -160,11 +165,11 @@ def _read(name: str, folder: Folder, read: Any) -> Any:
 
 
 def cost_of(folder: Folder) -> Cost:
-    """What the blocks of a run that were counted took."""
+    """Returns the cost of all counted blocks of a run."""
     pairs = rows = near_ties = conflicts = 0
     seconds: defaultdict[str, float] = defaultdict(float)
     workers: defaultdict[str, float] = defaultdict(float)
-    for part in each_part(folder, "observations", _COST):
+    for part in read_parts(folder, "observations", _COST):
         pairs += pc.sum(pc.list_value_length(part["pairs"])).as_py() or 0
         rows += pc.sum(part["rows"]).as_py() or 0
         near_ties += pc.sum(part["near_ties"]).as_py() or 0
@@ -183,7 +188,7 @@ def cost_of(folder: Folder) -> Cost:
 
 
 def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
-    """(error type, first line of its message, how often), the most frequent first."""
+    """Returns (error type, first line of its message, count), most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     for row in table.select(["error_type", "message"]).to_pylist():
         counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
@@ -204,20 +209,23 @@ def _splits(pairs: Sequence[Row]) -> tuple[SplitCounts, ...]:
     found = []
     for name in ("test", "holdout", "fit"):
         own = [p for p in pairs if p["split"] == name]
-        asked = [p for p in own if p["solved"] is not None]
+        screened = [p for p in own if p["solved"] is not None]
         if own:
-            solved = sum(p["solved"] for p in asked) if asked else None
+            solved = sum(p["solved"] for p in screened) if screened else None
             found.append(
                 SplitCounts(
-                    name, len(asked) or len(own), solved, sum(p["block"] is not None for p in own)
+                    name,
+                    len(screened) or len(own),
+                    solved,
+                    sum(p["block"] is not None for p in own),
                 )
             )
     return tuple(found)
 
 
 def _example(pairs: Sequence[Row]) -> Example | None:
-    """The pair that tells most variables apart from the base's answer, of the first hundred that
-    count."""
+    """Returns the pair, of the first hundred used, that distinguishes most variables from the
+    base's answer."""
     used = [p for p in pairs if p["split"] == "test" and p["block"] is not None][:100]
     if not used:
         return None

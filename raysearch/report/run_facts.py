@@ -1,8 +1,6 @@
-"""What a picture of a run says beside its cells: run, model, threshold, and how many pairs each
-variable could have had.
+"""Reads the facts around a heat map: run, model, threshold, and each variable's change pairs.
 
-Invariants: a fact that the run folder does not hold is None and left out of the picture, never
-guessed.
+Invariants: a fact missing from the run folder is None and omitted from the picture, never guessed.
 """
 
 import json
@@ -13,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from raysearch.report.labels import MATCHES, ScoreLabel, judged_of
+from raysearch.report.labels import MATCHES, ScoreLabel, score_label
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
@@ -22,21 +20,21 @@ from raysearch.storage.parquet import from_parquet
 
 @dataclass(frozen=True, slots=True)
 class ChartFacts:
-    """`pairs`: change pairs in blocks of the test split, by variable. `fixed`: every hypothesis was
-    measured on all of them."""
+    """Facts of a run. `pairs`: change pairs in test blocks, by variable; `fixed`: every hypothesis
+    used all of them."""
 
     run: str
     model: str | None = None
     threshold: float | None = None
     claim: str | None = None
     fixed: bool = False
-    judged: ScoreLabel = MATCHES
+    score: ScoreLabel = MATCHES
     pairs: Mapping[str, int] = field(default_factory=dict)
 
 
 def chart_facts(run: FolderLike) -> ChartFacts:
-    """The facts that the run folder holds. Raises: StoreError, ValueError or pyarrow's for a file
-    that is damaged."""
+    """Reads the facts of a run folder. Raises: StoreError, ValueError or pyarrow's for a damaged
+    file."""
     folder = open_folder(run)
     info = json.loads(_text(folder, "run.json") or "{}")
     job = yaml.safe_load(_text(folder, "job.yaml") or "{}") or {}
@@ -47,13 +45,14 @@ def chart_facts(run: FolderLike) -> ChartFacts:
         threshold=test.get("threshold"),
         claim=test.get("claim"),
         fixed=test.get("use") == "fixed",
-        judged=judged_of(job),
+        score=score_label(job),
         pairs=_change_pairs(folder),
     )
 
 
 def _change_pairs(run: Folder) -> dict[str, int]:
-    """Change pairs by variable: the counterfactual's ids differ from those of the base's answer."""
+    """Counts change pairs by variable: those whose counterfactual ids differ from the base's
+    answer."""
     counts: Counter[str] = Counter()
     if not run.exists("pairs.parquet"):
         return counts

@@ -1,8 +1,7 @@
-"""What a run asked and what its verdicts say, in plain sentences: the question, the claim, and what
-the claim does not say.
+"""Writes the page's prose: the question, the claim with its numbers, and its limitations.
 
-Invariants: a sentence says only what job.yaml and the tables hold; whoever reads no statistics
-reads no symbol without its word.
+Invariants: a sentence states only what job.yaml and the tables hold; every symbol stands with its
+word.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,22 @@ from raysearch.proposers.registry import family_words
 from raysearch.report.run_data import RunData
 
 
-def title(account: RunData) -> str:
-    """The question in one line."""
-    variables = list(dict.fromkeys(row["variable"] for row in account.proposed))
+def title(data: RunData) -> str:
+    """Returns the question in one line."""
+    variables = list(dict.fromkeys(row["variable"] for row in data.proposed))
     named = [*variables[:6], f"{len(variables) - 6} more"] if len(variables) > 7 else variables
     listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
-    model = "/".join(Path(account.facts.model or "the model").parts[-2:])
+    model = "/".join(Path(data.facts.model or "the model").parts[-2:])
     return f"Where {'is' if len(variables) == 1 else 'are'} {listed} in {model}?"
 
 
-def question(account: RunData) -> list[str]:
-    """Which search this was."""
-    problem: Mapping[str, Any] = account.job.get("problem") or {}
+def question(data: RunData) -> list[str]:
+    """Describes model, problem, test and hypotheses of the search."""
+    problem: Mapping[str, Any] = data.job.get("problem") or {}
     options = ", ".join(f"{key}: {value}" for key, value in (problem.get("options") or {}).items())
-    variables = _in_order(account, "variable")
+    variables = _in_order(data, "variable")
     where = [
-        _counted(_in_order(account, key), one, f"{one}s")
+        _counted(_in_order(data, key), one, f"{one}s")
         for key, one in (
             ("layer", "layer"),
             ("component", "component"),
@@ -38,7 +37,7 @@ def question(account: RunData) -> list[str]:
         )
     ]
     return [
-        f"Model: {account.facts.model or 'not named'}. Problem: "
+        f"Model: {data.facts.model or 'not named'}. Problem: "
         f"{problem.get('use') or problem.get('pairs') or 'not named'}"
         f"{f' ({options})' if options else ''}. Variables of its causal model: "
         f"{', '.join(variables)}.",
@@ -47,44 +46,44 @@ def question(account: RunData) -> list[str]:
         "it is given the activation of its run on the source. Then the answer should become the "
         "counterfactual: what the causal model "
         f"answers when {variables[0]} comes from the source. The share of pairs on which it does "
-        f"is the IIA.{_scored(account)}",
-        f"{_n(len(account.rows), 'hypothesis', 'hypotheses')}: {'; '.join(filter(None, where))}.",
+        f"is the IIA.{_scored(data)}",
+        f"{_n(len(data.rows), 'hypothesis', 'hypotheses')}: {'; '.join(filter(None, where))}.",
     ]
 
 
-def claim(account: RunData) -> list[str]:
-    """What accept, reject and undecided say here, with this job's numbers."""
-    test: Mapping[str, Any] = account.job.get("test") or {}
+def claim(data: RunData) -> list[str]:
+    """Explains accept, reject and undecided with this job's numbers."""
+    test: Mapping[str, Any] = data.job.get("test") or {}
     tau, delta, miss = (test.get(key) for key in ("threshold", "false_accept", "miss"))
     band = test.get("indifference") or 0.0
-    kinds = (account.job.get("pairs") or {}).get("kinds", "change")
-    said = [
-        f"Accepted: {account.count('accept')} of {len(account.rows)}. An accept says that putting "
+    kinds = (data.job.get("pairs") or {}).get("kinds", "change")
+    sentences = [
+        f"Accepted: {data.count('accept')} of {len(data.rows)}. An accept says that putting "
         f"this activation in is sufficient under "
-        f"interchange: {_becomes(account)} at least {_share(tau, -band)} {_about(account)}",
+        f"interchange: {_becomes(data)} at least {_share(tau, -band)} {_about(data)}",
         f"Error level: the chance that any accept of the whole search is false is at most "
-        f"{_percent(delta)}, {_family(account)}. "
+        f"{_percent(delta)}, {_family(data)}. "
         f"A hypothesis whose true share is at least {_share(tau, band)} is rejected with a chance "
         f"of at most {_percent(miss)}, each "
         "one separately. Undecided says that the pairs were not enough for either; failed, that it "
         "could not be measured.",
         f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
-        _splits(account),
-        *(f"Pairs that do not count for {line}." for line in account.dropped),
+        _splits(data),
+        *(f"Pairs that do not count for {line}." for line in data.dropped),
     ]
-    if any('"operation":' in row["units"] for row in account.rows):
-        said.append(
+    if any('"operation":' in row["units"] for row in data.rows):
+        sentences.append(
             "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
             "output is no longer the base's answer, so that an accept says that the answer needs "
             "the site, not which variable it carries."
         )
-    if account.controls:
-        controls = _n(len(account.controls), "control was", "controls were")
-        said.append(f"{controls} tested beside them, outside K and outside the alignment.")
-    return said
+    if data.controls:
+        controls = _n(len(data.controls), "control was", "controls were")
+        sentences.append(f"{controls} tested beside them, outside K and outside the alignment.")
+    return sentences
 
 
-NOT_SAID = (
+LIMITATIONS = (
     "It does not say that the variable is nowhere else: other sites may carry it too, and a site "
     "may only pass it on.",
     "It does not say that the model uses the site in other texts, or on pairs unlike these.",
@@ -99,37 +98,51 @@ NOT_SAID = (
 )
 
 
-def _scored(account: RunData) -> str:
-    judged = account.facts.judged
-    if judged.counted:
+def _scored(data: RunData) -> str:
+    score = data.facts.score
+    if score.counted:
         return ""
     return (
         f" This search judges by a number of each pair in [0, 1] instead, the "
-        f"{judged.of.removeprefix('mean ')}: where a share is spoken "
+        f"{score.description.removeprefix('mean ')}: where a share is spoken "
         "of, its mean is meant."
     )
 
 
-def _becomes(account: RunData) -> str:
-    judged = account.facts.judged
-    return "the answer becomes the predicted one on" if judged.counted else f"the {judged.of} is"
+def _becomes(data: RunData) -> str:
+    score = data.facts.score
+    return (
+        "the answer becomes the predicted one on"
+        if score.counted
+        else f"the {score.description} is"
+    )
 
 
-def _family(account: RunData) -> str:
-    """Says over how many hypotheses the error level holds: those proposed, or all that could be."""
-    return family_words((account.job.get("propose") or {}).get("use"), len(account.rows))
+def _family(data: RunData) -> str:
+    """Describes the hypotheses over which the error level holds: the proposed ones, or all
+    possible."""
+    return family_words((data.job.get("propose") or {}).get("use"), len(data.rows))
 
 
-def _about(account: RunData) -> str:
-    over = "of" if account.facts.judged.counted else "over"
-    if account.facts.claim == "these_pairs":
-        return f"{over} the test pairs at hand: the claim is about these pairs alone; that it holds for others rests on the holdout."
-    return f"{over} the pairs that the problem draws: the claim is about its sampler, not about other texts."
+def _about(data: RunData) -> str:
+    over = "of" if data.facts.score.counted else "over"
+    if data.facts.claim == "these_pairs":
+        return (
+            f"{over} the test pairs at hand: the claim is about these pairs alone; that it holds "
+            "for others rests on the holdout."
+        )
+    return (
+        f"{over} the pairs that the problem draws: the claim is about its sampler, not about other "
+        "texts."
+    )
 
 
 def _stopping(test: Mapping[str, Any]) -> str:
     if test.get("use") == "fixed":
-        return f"Every hypothesis was measured on the same {test.get('pairs')} pairs and judged once, at the end."
+        return (
+            f"Every hypothesis was measured on the same {test.get('pairs')} pairs and judged once, "
+            "at the end."
+        )
     return (
         f"The test looks again and again and may stop at each look, after at most "
         f"{test.get('max_pairs')} pairs; its error level and "
@@ -137,16 +150,19 @@ def _stopping(test: Mapping[str, Any]) -> str:
     )
 
 
-def _splits(account: RunData) -> str:
-    told = []
-    for split in account.splits:
+def _splits(data: RunData) -> str:
+    parts = []
+    for split in data.splits:
         solved = (
             ""
             if split.solved is None or not split.drawn
             else f", of which the model solves {split.solved / split.drawn:.0%}"
         )
-        told.append(f"{split.name}: {split.used} used of {split.drawn} drawn{solved}")
-    return f"Pairs: {'; '.join(told)}. Verdicts rest on test pairs; holdout pairs decide nothing and estimate again what was accepted."
+        parts.append(f"{split.name}: {split.used} used of {split.drawn} drawn{solved}")
+    return (
+        f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs decide nothing and "
+        "estimate again what was accepted."
+    )
 
 
 def _share(threshold: float | None, band: float) -> str:
@@ -157,16 +173,16 @@ def _percent(share: float | None) -> str:
     return "the job's level" if share is None else f"{100 * share:.4g} %"
 
 
-def _in_order(account: RunData, key: str) -> list[str]:
+def _in_order(data: RunData, key: str) -> list[str]:
     return [
         str(value)
-        for value in dict.fromkeys(row[key] for row in account.proposed)
+        for value in dict.fromkeys(row[key] for row in data.proposed)
         if value is not None
     ]
 
 
 def _counted(names: Sequence[str], one: str, many: str) -> str:
-    """3 layers (0, 1, 2); at most a dozen are named."""
+    """Formats names as "3 layers (0, 1, 2)", naming at most a dozen."""
     if not names:
         return ""
     shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])}, … {names[-1]}"

@@ -1,7 +1,7 @@
-"""The units of a hypothesis, from the JSON of the table `hypotheses`, in a few words.
+"""Describes the units of a hypothesis in a few words, from the JSON of the table `hypotheses`.
 
-Invariants: two hypotheses with other units in one layer never read the same; layers of source sites
-are told as steps from the unit's own.
+Invariants: two hypotheses with different units in one layer never read the same; a source site's
+layer is given relative to the unit's own.
 """
 
 import json
@@ -13,75 +13,79 @@ from raysearch.core.hypothesis import layer_of
 
 @dataclass(frozen=True, slots=True)
 class UnitText:
-    """One unit without its layer. `subspace`, `lender` (name and site of the source), `operation`
-    in words; "" for the whole vector, the same site, an interchange."""
+    """One unit in words, without its layer.
+
+    `subspace`: "" for the whole vector; `source`: name and site of the source, "" for the same
+    site; `operation`: "" for an interchange.
+    """
 
     component: str
     head: int | None
     position: str
     subspace: str = ""
-    lender: str = ""
+    source: str = ""
     operation: str = ""
 
     @property
     def is_featurized(self) -> bool:
-        """Whether its subspace is one of a featurizer, not coordinates or the whole vector."""
+        """Whether it uses a featurizer, not coordinates or the whole vector."""
         return bool(self.subspace) and not self.subspace.startswith("coordinates")
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """What there is to say beside component, head and position."""
-        return tuple(w for w in (self.subspace, self.lender, self.operation) if w)
+        """The words besides component, head and position."""
+        return tuple(w for w in (self.subspace, self.source, self.operation) if w)
 
     @property
     def words(self) -> str:
-        """All of it, e.g. "head 3 at last, coordinates 0–15"."""
+        """The whole description, e.g. "head 3 at last, coordinates 0–15"."""
         head = "" if self.head is None else f" {self.head}"
         return ", ".join([f"{self.component}{head} at {self.position}", *self.extra])
 
 
-def places(units: str) -> tuple[UnitText, ...]:
-    """The units without their layers, in their order."""
-    return tuple(_place(u) for u in json.loads(units))
+def unit_texts(units: str) -> tuple[UnitText, ...]:
+    """Returns the units in order, without their layers."""
+    return tuple(_unit_text(u) for u in json.loads(units))
 
 
 def words(units: str) -> str:
-    """The units with their layers, where they are of one: "9: head 3 at last + 10: residual at
-    last", "embed.output at last"."""
+    """Describes the units with their layers: "9: head 3 at last + 10: residual at last".
+
+    A unit outside of all layers has none: "embed.output at last".
+    """
     found = json.loads(units)
-    return " + ".join(_words(_layer(u["site"]), _place(u)) for u in found)
+    return " + ".join(_layer_and_unit(_layer(u["site"]), _unit_text(u)) for u in found)
 
 
 def is_plain(units: str) -> bool:
-    """Whether layer, component, head and position say all: one unit, the whole vector, from its own
-    site of the only source."""
-    found = places(units)
+    """Whether layer, component, head and position say all: one whole vector from its own site."""
+    found = unit_texts(units)
     return len(found) == 1 and not found[0].extra
 
 
-def _place(unit: dict[str, Any]) -> UnitText:
+def _unit_text(unit: dict[str, Any]) -> UnitText:
     site = unit["site"]
     return UnitText(
         site["component"],
         site.get("head"),
         site["position"],
-        _subspace(unit["subspace"]),
-        _lender(unit),
+        _subspace_text(unit["subspace"]),
+        _source_text(unit),
         f"{operation} ablation" if (operation := unit.get("operation")) else "",
     )
 
 
-def _words(layer: int | None, place: UnitText) -> str:
-    return place.words if layer is None else f"{layer}: {place.words}"
+def _layer_and_unit(layer: int | None, unit: UnitText) -> str:
+    return unit.words if layer is None else f"{layer}: {unit.words}"
 
 
 def _layer(site: dict[str, Any]) -> int | None:
-    """None for what is of no layer; runs of before say 0."""
+    """Returns a site's layer; None outside of all layers, for which older runs store 0."""
     layer: int | None = layer_of(site["component"], site["layer"])
     return layer
 
 
-def _subspace(subspace: dict[str, Any]) -> str:
+def _subspace_text(subspace: dict[str, Any]) -> str:
     coordinates = subspace.get("coordinates")
     if coordinates is not None:
         return f"coordinates {_runs(coordinates)}"
@@ -94,7 +98,7 @@ def _subspace(subspace: dict[str, Any]) -> str:
     return f"{subspace['featurizer']}{of}{size}{f' ({chosen})' if chosen else ''}"
 
 
-def _lender(unit: dict[str, Any]) -> str:
+def _source_text(unit: dict[str, Any]) -> str:
     site, name, own = unit.get("source_site"), unit.get("source"), unit["site"]
     if site is None:
         return f"from {name}" if name else ""
@@ -106,14 +110,14 @@ def _lender(unit: dict[str, Any]) -> str:
 
 
 def _step(theirs: int | None, own: int | None) -> str:
-    """From the unit's own layer to that of its source site."""
+    """Formats the step from the unit's own layer to that of its source site."""
     if theirs is None or theirs == own:
         return ""
     return f"layer {theirs}, " if own is None else f"{theirs - own:+d} "
 
 
 def _runs(numbers: list[int]) -> str:
-    """0–3, 7 for [0, 1, 2, 3, 7]."""
+    """Formats [0, 1, 2, 3, 7] as "0–3, 7"."""
     runs: list[list[int]] = []
     for n in numbers:
         if runs and n == runs[-1][-1] + 1:

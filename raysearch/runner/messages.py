@@ -66,7 +66,7 @@ def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Frontend) -> 
         f"{end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
     )
-    again = cost_of(run.folder).again
+    again = cost_of(run.folder).near_tie_share
     if again > MANY:
         front.say(
             f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch "

@@ -87,7 +87,7 @@ def pool_of(
             "pool='local', or save it (model.save_pretrained(folder), tokenizer too; of a torch "
             "module my_file.py:factory) and name that"
         )
-    from raysearch.cluster.metrics import Metrics, Watched
+    from raysearch.cluster.metrics import MeteredPool, Metrics
     from raysearch.cluster.ray_pool import RayPool
     from raysearch.cluster.session import check_fits, ray_session
     from raysearch.cluster.shape import first_replicas
@@ -106,7 +106,7 @@ def pool_of(
         replicas = first_replicas(session.nodes, shape)
         front.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
         name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
-        pool = Watched(RayPool(work, name, shape, metrics.usage, vigil=session.vigil), metrics)
+        pool = MeteredPool(RayPool(work, name, shape, metrics.usage, watch=session.watch), metrics)
         try:
             yield pool
         finally:

@@ -24,7 +24,7 @@ def shape_of(job: Job, gpus_there: float, say: Callable[[str], None]) -> PoolSha
         asked.replicas,
         asked.cpus,
         gpus,
-        most=asked.max_replicas,
+        max_replicas=asked.max_replicas,
         labels=asked.labels,
         custom=asked.custom,
         bytes=bytes_on_cpu(_size(job.model.path)),

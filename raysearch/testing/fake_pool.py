@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raysearch.cluster.replica_spec import NOTHING, failed_whole
+from raysearch.cluster.replica_spec import NO_TENSORS, build_failed
 from raysearch.core.events import (
     Attributed,
     ComponentFacts,
@@ -74,7 +74,7 @@ class FakePool:
     def free(self) -> int:
         return self._workers - len(self._waiting)
 
-    def submit(self, task: Task, tensors: Mapping[str, bytes] = NOTHING) -> None:
+    def submit(self, task: Task, tensors: Mapping[str, bytes] = NO_TENSORS) -> None:
         assert self.free, "no worker is idle"
         self._waiting.append(task)
 
@@ -85,7 +85,7 @@ class FakePool:
             ways = {"screen": self._screen, "attribute": self._attribute, "fit": self._fit}
             return ways.get(task.kind, self._measure)(task)
         except Exception as e:  # noqa: BLE001  (the contract: an error of a task is reported)
-            return [failed_whole(task, e, "fake-0")]
+            return [build_failed(task, e, "fake-0")]
 
     def close(self) -> None:
         self._waiting.clear()

@@ -1,5 +1,5 @@
-"""What a tracker shows of each accepted hypothesis, in a run of its own: figures, controls, the
-course of its training.
+"""Collects each accepted hypothesis's figures, controls and training, which a tracker shows as its
+own run.
 
 Invariants: read from the tables alone, so that a replay shows the same.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.control_comparison import beside
+from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_table
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike, open_folder
@@ -41,8 +41,10 @@ _METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class AcceptedHypothesis:
-    """An accepted hypothesis. `course`: (metric, step, value), of the seeds of what was fit;
-    `files`: its tensors, in `interventions`."""
+    """An accepted hypothesis.
+
+    `course`: (metric, step, value) of each trained seed; `files`: its tensors, in `interventions`.
+    """
 
     hypothesis: str
     title: str
@@ -53,12 +55,14 @@ class AcceptedHypothesis:
 
 
 def accepted(run: FolderLike, most: int) -> list[AcceptedHypothesis]:
-    """The first `most` of the alignment, in the order of `results`. Raises: StoreError if there is
-    nothing to read."""
+    """Returns the first `most` accepted hypotheses, in the order of `results`.
+
+    Raises: StoreError if there is nothing to read.
+    """
     fits = read_table(run, "fits").to_pylist()
     interventions = open_folder(run).at("interventions")
     found = []
-    for b in beside(run)[:most]:
+    for b in compare_controls(run)[:most]:
         row = b.row
         figures = {name: row[name] for name in _METRICS} | {
             f"control/{name}": iia for name, iia in b.iia.items()

@@ -1,10 +1,8 @@
-"""The MLflow tracker: shows params, metrics over time, tables and pictures of one search in MLflow.
+"""Shows a search in MLflow: params, metrics over time, tables and pictures.
 
-Invariants:
-- nothing here raises into the search or makes it wait: one daemon thread talks to MLflow, from a
-  queue; `close` alone waits, for a bounded time;
-- whatever fails, fails once: one warning of one line, and the tracker stops;
-- mlflow is imported in that thread only.
+Invariants: nothing here raises into the search or makes it wait: one daemon thread talks to MLflow,
+from a queue, and only `close` waits, for a bounded time; the first failure ends the tracker, with
+one warning of one line; only that thread imports mlflow.
 """
 
 import json
@@ -27,16 +25,16 @@ from raysearch.tracking.mlflow_reach import reach
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker
 
 METRICS_EVERY = 2.0
-"""Seconds between two points of a metric, at least."""
+"""Least seconds between two points of a metric."""
 CLOSE_SECONDS = 60.0
-"""A new SQLite file costs MLflow up to 20 s of migrations, a server some seconds for the artifacts.
-"""
+"""Default time limit of `close`: MLflow takes up to 20 s to migrate a new SQLite file, and a server
+some seconds for artifacts."""
 _PARAM_CHARS = 500
 _DATASET_CHARS = 500
 _PARAMS_A_BATCH = 100
 _METRICS_A_BATCH = 1000
 _TYPES = {"int32": "integer", "int64": "long", "bool": "boolean", "double": "double"}
-"""MLflow's type for the Arrow type of a column that is no text and no list."""
+"""MLflow's types by Arrow type, for columns that are neither text nor lists."""
 _STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
 _HYPOTHESIS = "raysearch.hypothesis"
 _log = logging.getLogger("raysearch.mlflow")
@@ -59,9 +57,9 @@ class _End:
 
 
 class MlflowTracker:
-    """Shows one run as a run of an MLflow experiment; reopened where `run.run_id` is given.
+    """Shows a run in MLflow; reopens the one with `run.run_id` if given.
 
-    With `run.again` the run is found by the tag raysearch.run. Starts at once; never raises.
+    With `run.again` it finds the run by the tag raysearch.run. Starts at once; never raises.
     """
 
     def __init__(self, run: TrackedRun, clock: Callable[[], float] = time.monotonic) -> None:
@@ -84,25 +82,25 @@ class MlflowTracker:
 
     @property
     def run_id(self) -> str | None:
-        """The id of MLflow's run, once MLflow has said so."""
+        """The id of MLflow's run; None until MLflow has created it."""
         return self._made_run_id
 
     @property
     def failed(self) -> bool:
-        """Whether the mirror gave up."""
+        """Whether the tracker gave up."""
         return self._stopped.is_set()
 
     def write_records(self, notes: Sequence[Record], replayed: bool = False) -> None:
-        """Keeps the best IIA per variable and layer, or component of no layer.
+        """Keeps the best IIA per variable and layer, or component outside of all layers.
 
-        What is `replayed` stands in MLflow already and is not sent again.
+        `replayed` records are in MLflow already and are not sent again.
         """
         for note in notes:
             if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
                 continue
             if (
                 note.verdict == "failed"
-            ):  # an IIA of what was seen before it failed, which a retry may take back
+            ):  # its IIA is from before it failed, and a retry may withdraw it
                 continue
             where = _where(note.hypothesis.intervention)
             if where is None:
@@ -115,14 +113,15 @@ class MlflowTracker:
                     self._new_best.add(name)
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Where the search stands now; sent at most every 2 s. Cheap: call it at every turn."""
+        """Records the search's progress and sends it at most every 2 s. Cheap enough for every
+        step."""
         self._latest = snapshot
         if self._last is None or self._clock() - self._last[0] >= METRICS_EVERY:
             self._send(snapshot)
 
     def replayed(self, snapshot: Snapshot) -> None:
-        """Where the search stood, at `at`; sent unless it was already, without a rate, of which a
-        journal says nothing."""
+        """Sends the progress at the time of `TrackedRun.at`, unless it was sent before; omits the
+        rate, which a journal does not have."""
         self._latest = snapshot
         if self._last is None or self._last[1] != snapshot:
             self._send(snapshot, rate=False)
@@ -135,12 +134,11 @@ class MlflowTracker:
         timeout: float | None = None,
         children: Sequence[ChildRun] = (),
     ) -> bool:
-        """Sends the last point, the artifacts, the children and the status, and waits for it;
-        whether all of it arrived.
+        """Sends the last point, artifacts, children and status; returns whether all arrived.
 
-        `artifacts`: files, each with the folder of the run to put it in. `tables`: small tables,
-        column by column, which MLflow shows as such (name -> column -> values). `timeout`: seconds
-        until it is given up, and said.
+        Args: artifacts: files, optionally with a folder of the run. tables: small tables that
+        MLflow shows (name -> column -> values). timeout: seconds to wait before it gives up with a
+        warning.
         """
         if self._latest is not None and (
             self._new_best or self._last is None or self._last[1] != self._latest
@@ -174,8 +172,7 @@ class MlflowTracker:
             )
 
     def _mirror(self) -> None:
-        """The thread: the one place where every exception is caught, because MLflow must not stop a
-        search."""
+        """Runs the thread; catches every exception, since MLflow must not stop a search."""
         try:
             client = self._connect()
             while not self._stopped.is_set():
@@ -184,7 +181,7 @@ class MlflowTracker:
                     self._finish(client, item)
                     return
                 self._log_points(client, item)
-        except Exception as e:  # noqa: BLE001  (the documented boundary: said once, then silence)
+        except Exception as e:  # noqa: BLE001  (the documented boundary: reported once)
             _log.debug("the mirror's exception", exc_info=True)
             self._give_up(one_line(e))
 
@@ -227,8 +224,7 @@ class MlflowTracker:
         return client
 
     def _experiment_id(self, client: Any) -> str:
-        """The experiment, made where it is not there; its artifacts beside a SQLite file, never
-        where we happen to stand."""
+        """Returns the experiment's id, creating it if missing, with artifacts by a SQLite file."""
         found = client.get_experiment_by_name(self._run.experiment)
         if found is not None:
             return str(found.experiment_id)
@@ -239,7 +235,8 @@ class MlflowTracker:
         return str(client.create_experiment(self._run.experiment, artifact_location=location))
 
     def _found(self, client: Any) -> str | None:
-        """The id of the run that was mirrored before; None where there is none, or it was deleted."""
+        """Returns the id of an earlier run of this search; None if there is none, or it was
+        deleted."""
         wanted = f"tags.`raysearch.run` = '{self._tags['raysearch.run']}'"
         found = client.search_runs([self._experiment_id(client)], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
@@ -277,8 +274,8 @@ class MlflowTracker:
         client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"))
 
     def _log_children(self, client: Any, children: Sequence[ChildRun]) -> None:
-        """Each once: a resumed run finds those that are there by their tag, and tells them what a
-        retry has changed."""
+        """Creates a run for each child, or updates the metrics of an existing one, found by its
+        tag."""
         if not children:
             return
         from mlflow.entities import Metric, Param
@@ -336,8 +333,7 @@ class Mlflow:
 
 
 def _where(intervention: Intervention) -> str | None:
-    """The layer in which all its units lie, or the component of no layer that they share; None
-    where they lie in several."""
+    """Returns the layer or the component outside of all layers that all units share, or None."""
     layer = shared_layer(intervention)
     if layer is not None:
         return f"layer_{layer}"
@@ -350,7 +346,7 @@ def _where(intervention: Intervention) -> str | None:
 
 
 def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
-    """Said twice, MLflow keeps it once: a dataset goes by its name and digest."""
+    """Logs the pairs as a dataset, which MLflow identifies by name and digest and keeps once."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
@@ -374,8 +370,7 @@ def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
 def _log_table(
     client: Any, run_id: str | None, name: str, columns: Mapping[str, Sequence[Any]]
 ) -> None:
-    """As client.log_table, which needs pandas and appends to what is there: a resumed run would
-    hold its rows twice."""
+    """Logs a table like client.log_table, but without pandas, and replacing rows of before."""
     file = f"{name}.json"
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     client.log_dict(run_id, {"columns": list(columns), "data": rows}, file)

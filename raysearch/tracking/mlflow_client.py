@@ -1,7 +1,7 @@
-"""The client of an MLflow server or database, as a tracker needs it: quiet, and impatient.
+"""Connects to an MLflow server or database, without its log output and with short time limits.
 
-Invariants: mlflow is imported when a client is made (2.7 s), and only its client is used, never the
-fluent globals.
+Invariants: mlflow is imported only when a client is made (2.7 s); only its client is used, never
+the fluent globals.
 """
 
 import logging
@@ -10,16 +10,15 @@ from typing import Any
 
 _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for data
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7, holds a dead server for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7, waits minutes for a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 THREAD = "mlflow-mirror"
-"""Of the threads that ask MLflow: what its libraries log there is not ours to show."""
+"""Name of our threads that call MLflow; their library log lines are filtered."""
 
 
 def connect(uri: str) -> Any:
-    """A client of the MLflow at `uri`, which nothing is asked of yet; it is quiet, and does not
-    wait for a dead server for long."""
+    """Returns a client of the MLflow at `uri`, without a request yet."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -28,10 +27,10 @@ def connect(uri: str) -> Any:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").addFilter(
         _not_ours
-    )  # the same one each time: added once
+    )  # the same function each time is added once
     return MlflowClient(tracking_uri=uri)
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """For urllib3's log: its word on each retry of ours would say twice what is said once."""
+    """Filters urllib3's log of retries, which our own warning repeats."""
     return record.threadName != THREAD

@@ -1,7 +1,6 @@
-"""What MLflow allows to be written: names, one line of an error. This file is
-light: no mlflow.
+"""Makes names, values and error lines that MLflow accepts. Light: imports no mlflow.
 
-Invariants: no credentials in what is shown.
+Invariants: no text shown contains credentials.
 """
 
 import re
@@ -14,26 +13,24 @@ _WORD_CHARS = 80
 
 
 def as_value(value: object, most: int) -> str:
-    """A value of at most `most` characters: a database that MLflow keeps it in may take no NUL, and
-    a page of it no turn of direction."""
+    """Returns at most `most` characters of a value, without NUL or direction-changing ones."""
     return "\n".join(map(visible, str(value)[:most].split("\n")))[:most]
 
 
 def as_key(name: str) -> str:
-    """A name that MLflow allows: letters, digits, _ - . : / and blanks."""
+    """Returns a name of the characters MLflow allows: letters, digits, _ - . : / and blanks."""
     return re.sub(r"[^\w\-.:/ ]", "_", name, flags=re.ASCII)[:_KEY_CHARS]
 
 
 def as_word(name: str) -> str:
-    """A name that may stand between slashes, which MLflow reads as a path; of two names never the
-    same."""
+    """Returns a name, unique for each input, for use between slashes, MLflow's paths."""
     word = re.sub(r"[^\w\-]", "_", name, flags=re.ASCII)[:_WORD_CHARS]
     return word if word == name else f"{word}-{sha256(name.encode(errors='replace'))[:8]}"
 
 
 def one_line(e: BaseException) -> str:
-    """What went wrong, without credentials: the system's own word where there is one under the
-    libraries' wrappings."""
+    """Describes an error in one line without credentials, by the system's own message if there is
+    one."""
     root = e
     while (inner := root.__cause__ or root.__context__) is not None:
         root = inner

@@ -1,4 +1,4 @@
-"""Whether MLflow answers, within seconds, and what a search would find there; nothing is made."""
+"""Checks within seconds whether MLflow answers; creates nothing."""
 
 import os
 import threading
@@ -10,12 +10,12 @@ from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import one_line
 
 SECONDS = 60.0
-"""Importing MLflow alone takes some of them; each request to a server has a limit of its own
+"""Time limit; includes importing MLflow. Each request to a server has a limit of its own
 (mlflow_client)."""
 
 
 def reach(uri: str, seconds: float = SECONDS) -> str:
-    """Of the tracking URI, in words. Raises: TrackingError where it cannot be used."""
+    """Describes the tracking server at `uri`. Raises: TrackingError if it cannot be used."""
     shown = without_credentials(uri)
     if uri.startswith("sqlite:////"):
         file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
@@ -41,10 +41,9 @@ def reach(uri: str, seconds: float = SECONDS) -> str:
 
 
 def _asked(uri: str) -> str:
-    """What is wrong with it; empty where nothing is. In a thread, where an exception would be told
-    to nobody."""
+    """Returns what is wrong, or "". Runs in a thread, where an exception would be lost."""
     try:
         connect(uri).search_experiments(max_results=1)
-    except Exception as e:  # noqa: BLE001  (MLflow raises what its stores and requests raise; told by who asked)
+    except Exception as e:  # noqa: BLE001  (MLflow raises anything; `reach` reports it)
         return one_line(e)
     return ""

@@ -19,8 +19,7 @@ _PARTS = ("name", "title", "example", "credentials", "open", "check")
 
 
 def tracker_of(uri: str) -> TrackerKind:
-    """Returns the tracker that a tracking URI is for. Raises: JobError where the package of one
-    cannot be imported."""
+    """Returns the tracker for a URI. Raises: JobError if its package cannot be imported."""
     scheme = uri.partition("://")[0]
     if scheme == uri or scheme in READY or scheme not in installed(GROUP):
         return READY.get(scheme, DEFAULT)

@@ -1,7 +1,7 @@
-"""The interface of a tracker, which shows runs to people in a program of its own, and what it gets.
+"""Defines the interface of a tracker, a program that shows runs, and the data it receives.
 
-Invariants: a tracker follows from the journal and can be lost; it never raises into a search and
-makes it wait in `close` alone, for a bounded time.
+Invariants: a tracker's data follows from the journal and can be lost; a tracker never raises into a
+search, and makes it wait in `close` alone, for a bounded time.
 """
 
 import json
@@ -20,8 +20,8 @@ Artifact = Path | tuple[Path, str]
 
 @dataclass(frozen=True, slots=True)
 class ChildRun:
-    """A run below the search's, of an accepted hypothesis (`name`: its id). `course`: (metric,
-    step, value) over its training."""
+    """The run of an accepted hypothesis below the search's. `name`: the hypothesis's id; `course`:
+    (metric, step, value) of its training."""
 
     name: str
     title: str
@@ -33,10 +33,9 @@ class ChildRun:
 
 @dataclass(frozen=True, slots=True)
 class PairsInput:
-    """The pairs of a search, as the data set that a run has used.
+    """The pairs of a search, shown as its data set.
 
-    `place`: of pairs.parquet; `columns`: its names, with the Arrow type of each; `counts`: of each
-    split.
+    `place`: path of pairs.parquet; `columns`: Arrow type by name; `counts`: pairs by split.
     """
 
     name: str
@@ -48,13 +47,13 @@ class PairsInput:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run when it begins.
+    """The data of a run for a tracker.
 
     `experiment`: "raysearch/<name>". `params`: flat, written once. `tags`: raysearch.run,
-    raysearch.job_hash, ... `run_id`: the tracker's id of the run, where it was tracked before.
-    `at`: the time of what is reported, in seconds of the epoch. `again`: a replay of a search that
-    was before, of which the tracker may know a part: points that it has are not sent again, and
-    what fails is in `why` instead of the log.
+    raysearch.job_hash, ... `run_id`: the tracker's id of the run, if it was tracked before. `at`:
+    the time of each report, in seconds since 1970. `again`: replays an earlier search, which the
+    tracker may know in part: points that it has are not sent again, and `why` gets a failure
+    instead of the log.
     """
 
     uri: str
@@ -69,15 +68,15 @@ class TrackedRun:
 
 
 class Tracker(SearchObserver, Protocol):
-    """Shows one run; begins at once. `run_id` is None until the tracker has made its run."""
+    """Shows one run, starting at once. `run_id` is None until the tracker has created its run."""
 
     @property
     def why(self) -> str | None:
-        """Why the tracker gave up, in one line; None: it did not."""
+        """The reason why the tracker gave up, in one line, or None."""
         ...
 
     def replayed(self, snapshot: Snapshot) -> None:
-        """Shows where the search stood at the time of `TrackedRun.at`."""
+        """Shows the search's progress at the time of `TrackedRun.at`."""
         ...
 
     def close(
@@ -88,18 +87,19 @@ class Tracker(SearchObserver, Protocol):
         timeout: float | None = None,
         children: Sequence[ChildRun] = (),
     ) -> bool:
-        """Sends the last point, files, tables (column by column), child runs and the status, and
-        returns whether all arrived. `timeout`: seconds to wait; None: as long as the tracker does.
+        """Sends the last point, files, tables (column by column), child runs and status; returns
+        whether all arrived.
+
+        Args: timeout: seconds to wait; None: the tracker's own limit.
         """
         ...
 
 
 class TrackerKind(Protocol):
-    """A program that shows runs: the modules of this room, or an object of an installed package,
-    have these.
+    """A program that shows runs: MLflow, or an object of an installed package with these members.
 
-    `name`: one word, before lines about it; `title`: its name in a sentence; `example`: URIs that
-    would do, `credentials`: where to give a password, for errors.
+    `name`: one word, shown before its lines; `title`: its name in a sentence; `example`: valid
+    URIs; `credentials`: how to give a password. The last two are for errors.
     """
 
     name: str
@@ -108,16 +108,16 @@ class TrackerKind(Protocol):
     credentials: str
 
     def open(self, run: TrackedRun) -> Tracker:
-        """Begins to show a run. Never raises."""
+        """Starts to show a run. Never raises."""
         ...
 
     def check(self, uri: str) -> str:
-        """Returns in words whether the tracker answers at `uri`. Raises: TrackingError."""
+        """Describes the tracker at `uri`. Raises: TrackingError if it does not answer."""
         ...
 
 
 def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested keys as `a.b.c`; lists and empty mappings as JSON."""
+    """Flattens nested keys to `a.b.c`; lists and empty mappings become JSON."""
     flat: dict[str, object] = {}
     for key, value in job.items():
         name = f"{prefix}{key}"

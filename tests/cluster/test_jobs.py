@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raysearch.cluster.jobs import clean
+from raysearch.cluster.jobs import clean_lines
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell, environment
 from tests.cluster.two_nodes import TwoNodes, two_nodes
@@ -316,7 +316,7 @@ def test_lines_are_whole_whatever_pieces_they_come_in() -> None:
     )
     for size in (1, 7, 1000):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
-        assert list(clean(pieces)) == ["loading   a model", "", "Loading: 90%", "the end"]
+        assert list(clean_lines(pieces)) == ["loading   a model", "", "Loading: 90%", "the end"]
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ import yaml
 
 from raysearch import driver
 from raysearch.cluster.local_pool import LocalPool
-from raysearch.cluster.metric_definitions import FIGURES, PREFIX, RUN, table
-from raysearch.cluster.metrics import Metrics, Watched
+from raysearch.cluster.metric_definitions import METRICS, PREFIX, RUN, table
+from raysearch.cluster.metrics import MeteredPool, Metrics
 from raysearch.cluster.ray_pool import PoolShape, RayPool
-from raysearch.cluster.replica_spec import failed_whole, lost
+from raysearch.cluster.replica_spec import build_failed, lost
 from raysearch.cluster.session import Session
 from raysearch.core.events import Block, Event, Failed, Task
 from raysearch.core.records import Record, Snapshot
@@ -31,7 +31,7 @@ from tests.cluster.worlds import planted_search, planted_work
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "deploy/grafana/raysearch.json"
 PROMETHEUS = ROOT / "deploy/prometheus"
-SERIES = {series for figure in FIGURES for series in figure.series}
+SERIES = {series for figure in METRICS for series in figure.series}
 
 PATIENCE = 300.0
 """Seconds."""
@@ -43,7 +43,7 @@ def at_the_port(address: str, run: str) -> Samples:
     """Of a run, what a metrics port says: by name and our own tags. Nobody asks for a token there."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
         text = answer.read().decode()
-    names = {RUN, "le"} | {tag for figure in FIGURES for tag in figure.tags}
+    names = {RUN, "le"} | {tag for figure in METRICS for tag in figure.tags}
     found: Samples = {}
     for name, tags, value in re.findall(r"^(\w+){(.*)} (\S+)$", text, re.MULTILINE):
         pairs = dict(re.findall(r'(\w+)="([^"]*)"', tags))
@@ -106,7 +106,7 @@ def test_a_search_on_ray_is_at_the_metrics_port_as_it_was(session: Session) -> N
         told.append((worker, task, usage))
         metrics.usage(worker, task, usage)
 
-    pool = Watched(RayPool(work, "watched", PoolShape(replicas=1), on_usage), metrics)
+    pool = MeteredPool(RayPool(work, "watched", PoolShape(replicas=1), on_usage), metrics)
     try:
         search = planted_search(work, pool.open())
         driver.drive(search, pool, books, lambda snapshot: pool.show("run-1", snapshot))
@@ -154,7 +154,7 @@ def test_losses_and_failures_are_counted_by_kind_for_each_run_and_each_figure_is
     session: Session, recwarn: pytest.WarningsRecorder
 ) -> None:
     task = Task(3, "measure", (at(0),), (Block("test", 0, (0,)),))
-    whole = failed_whole(task, ValueError("no"), "replica-0")
+    whole = build_failed(task, ValueError("no"), "replica-0")
     one = Failed(
         3, at(0).id, 0, "ValueError", "no", "", "", "replica-0", 0, (at(0).id,), "test", (0,)
     )
@@ -203,15 +203,15 @@ def test_the_local_pool_tells_what_its_replica_uses_too() -> None:
 
 
 def test_names_and_tags_are_few_and_as_prometheus_wants_them() -> None:
-    for figure in FIGURES:
+    for figure in METRICS:
         assert re.fullmatch(r"raysearch_[a-z_]+", figure.name)
         assert not figure.name.endswith(("_total", "_count", "_sum", "_bucket"))
         assert (figure.kind == "histogram") == bool(figure.boundaries)
         assert sum(map(len, figure.tags.values())) <= 8, (
             "every value of a tag is a series of its own"
         )
-    assert len(SERIES) == len({f.name for f in FIGURES}) + 2 * sum(
-        f.kind == "histogram" for f in FIGURES
+    assert len(SERIES) == len({f.name for f in METRICS}) + 2 * sum(
+        f.kind == "histogram" for f in METRICS
     )
 
 
@@ -257,15 +257,15 @@ def test_dashboard_and_rules_ask_for_nothing_that_the_code_does_not_register() -
         ["sum(ray_raysearch_pairs)", "run:raysearch_pear:rate1m"], SERIES | recorded
     ), "it would be seen"
     shown = {name for expression in asked for name in _metrics_in(expression)}
-    assert all(shown & set(figure.series) for figure in FIGURES), (
+    assert all(shown & set(figure.series) for figure in METRICS), (
         "every figure has a place on the dashboard"
     )
 
 
 def test_tags_in_dashboard_and_rules_are_those_of_the_figures() -> None:
     rules = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
-    known = {RUN, "le"} | {tag for figure in FIGURES for tag in figure.tags}
-    values = {(tag, value) for figure in FIGURES for tag, of in figure.tags.items() for value in of}
+    known = {RUN, "le"} | {tag for figure in METRICS for tag in figure.tags}
+    values = {(tag, value) for figure in METRICS for tag, of in figure.tags.items() for value in of}
     for expression in [*_expressions(rules), *_asked_by_the_dashboard()]:
         for by in re.findall(r"\bby \(([^)]*)\)", expression):
             assert set(by.replace(" ", "").split(",")) <= known, expression

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import ray
 
-from raysearch.cluster.auth import keep_private
+from raysearch.cluster.auth import protect_token_file
 from raysearch.cluster.session import Session
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.once import Once
@@ -83,11 +83,11 @@ def test_a_token_that_others_can_read_is_closed_and_a_new_one_is_closed_from_the
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     token = tmp_path / ".ray" / "auth_token"
-    keep_private()
+    protect_token_file()
     assert not token.exists()
     before = os.umask(0)
     try:
-        keep_private(make=True)
+        protect_token_file(make=True)
     finally:
         os.umask(before)
     secret = token.read_text()
@@ -96,10 +96,10 @@ def test_a_token_that_others_can_read_is_closed_and_a_new_one_is_closed_from_the
         0o700,
     )
     assert len(secret) == 64
-    keep_private(make=True)
+    protect_token_file(make=True)
     assert caplog.messages == []
     token.chmod(0o644)
-    keep_private()
+    protect_token_file()
     assert (stat.S_IMODE(token.stat().st_mode), token.read_text()) == (0o600, secret)
     (said,) = caplog.messages
     assert "others could read it" in said

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysearch.cluster.deadlines import LEAST_SECONDS, Deadlines, weight
+from raysearch.cluster.deadlines import MIN_SECONDS, Deadlines, weight
 from raysearch.cluster.node_health import START_ATTEMPTS
 from raysearch.cluster.shape import Node, PoolShape
 from raysearch.cluster.slots import (
     LINGER_SECONDS,
-    PARDON_SECONDS,
+    RETRY_NODES_SECONDS,
     Instruction,
     LoadReplica,
     Message,
@@ -93,7 +93,7 @@ class Cluster:
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += seconds
-        self.slots.nodes(self.living.values())
+        self.slots.update_nodes(self.living.values())
         self.do(self.slots.tick(self.now))
         self.check()
 
@@ -101,11 +101,14 @@ class Cluster:
         busy = {s.number for s in self.slots.ready() if s.task is not None}
         assert busy == set(self.out.values())
         has = {
-            t.id: s.number for s in self.slots.ready() for t in (s.task, s.ahead) if t is not None
+            t.id: s.number
+            for s in self.slots.ready()
+            for t in (s.task, s.prefetched)
+            if t is not None
         }
         assert has == self.out
         free = [s for s in self.slots.ready() if s.task is None]
-        ahead = [s for s in self.slots.ready() if s.state == "busy" and s.ahead is None]
+        ahead = [s for s in self.slots.ready() if s.state == "busy" and s.prefetched is None]
         assert len(free) <= self.slots.free
         assert self.slots.free <= len(free) + sum(
             not self.living[s.node].draining for s in ahead if s.node in self.living
@@ -118,9 +121,11 @@ class Cluster:
             pending = sum(not a.node for a in self.actors.values())
             room = sum(int(n.resources["CPU"]) for n in self.living.values() if not n.draining)
             assert pending <= max(1, room) + (
-                max(1, len(self.slots.ready())) if self.shape.most else 0
+                max(1, len(self.slots.ready())) if self.shape.max_replicas else 0
             )
-            assert self.shape.most is None or len(self.actors) <= self.shape.most + len(busy)
+            assert self.shape.max_replicas is None or len(
+                self.actors
+            ) <= self.shape.max_replicas + len(busy)
 
     def place(self, node: str | None = None) -> int | None:
         """Puts the first actor that waits where there is room (or on `node`)."""
@@ -136,9 +141,9 @@ class Cluster:
             ]
             if fit and (node is None or node in fit):
                 actor.node = node or fit[0]
-                if not self.slots.knows(actor.node):
-                    self.slots.nodes(self.living.values())
-                self.do(self.slots.placed(slot, actor.node, self.now))
+                if not self.slots.is_known(actor.node):
+                    self.slots.update_nodes(self.living.values())
+                self.do(self.slots.on_placed(slot, actor.node, self.now))
                 return slot
         return None
 
@@ -148,7 +153,7 @@ class Cluster:
                 actor.loading, actor.loaded = False, True
                 if digest == "same":
                     self.warm.add(actor.node)
-                self.do(self.slots.loaded(slot, digest, self.now))
+                self.do(self.slots.on_loaded(slot, digest, self.now))
                 return
 
     def settle(self, turns: int = 40) -> None:
@@ -162,7 +167,7 @@ class Cluster:
 
     def give(self) -> int:
         number, self.given = self.given, self.given + 1
-        self.out[number] = self.slots.given(task(number), self.now)
+        self.out[number] = self.slots.assign(task(number), self.now)
         return number
 
     def begun(self) -> list[int]:
@@ -170,11 +175,11 @@ class Cluster:
         return [s.task.id for s in self.slots.ready() if s.task is not None]
 
     def answer(self, number: int) -> None:
-        self.do(self.slots.answered(self.out.pop(number), self.now))
+        self.do(self.slots.on_answered(self.out.pop(number), self.now))
 
     def die(self, slot: int, certain: bool = True) -> None:
-        self.slots.nodes(self.living.values())
-        self.do(self.slots.died(slot, "it was killed", self.now, certain=certain))
+        self.slots.update_nodes(self.living.values())
+        self.do(self.slots.on_died(slot, "it was killed", self.now, certain=certain))
 
     def drain(self, node: str) -> None:
         self.living[node] = replace(self.living[node], draining=True)
@@ -222,7 +227,7 @@ def _act(cluster: Cluster, action: str, which: int) -> None:
             slot := one(s for s in cluster.out.values() if cluster.actors[s].asked)
         ) is not None:
             cluster.actors[slot].asked = False
-            cluster.do(cluster.slots.there(slot, cluster.now))
+            cluster.do(cluster.slots.on_reconnected(slot, cluster.now))
         case "add" if len(nodes) < 5:
             cluster.living[name] = Node(
                 name := f"n{cluster.given}-{which}-{cluster.now}", {"CPU": cluster.room}
@@ -235,7 +240,7 @@ def _act(cluster: Cluster, action: str, which: int) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.sampled_from((AUTO, replace(AUTO, most=5), replace(AUTO, replicas=3))),
+    st.sampled_from((AUTO, replace(AUTO, max_replicas=5), replace(AUTO, replicas=3))),
     st.booleans(),
     st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=120),
 )
@@ -254,7 +259,7 @@ def test_whatever_happens_every_task_that_is_given_ends_once(
         assert not cluster.slots.ready(), "it gave up though replicas were ready"
         return
     assert not cluster.out
-    assert not any(s.state in ("doubtful", "asked") for s in cluster.slots.ready())
+    assert not any(s.state in ("doubtful", "probed") for s in cluster.slots.ready())
     cluster.living = {"fresh": Node("fresh", {"CPU": 2.0})}
     cluster.tick()
     cluster.tick()
@@ -323,7 +328,7 @@ def test_a_pool_that_has_lost_all_its_nodes_says_that_it_waits_once() -> None:
 
 
 def test_auto_asks_a_cluster_that_can_grow_for_as_many_again_and_gives_back_what_lingers() -> None:
-    cluster = Cluster(replace(AUTO, most=16))
+    cluster = Cluster(replace(AUTO, max_replicas=16))
 
     def waiting() -> int:
         return sum(not a.node for a in cluster.actors.values())
@@ -421,7 +426,7 @@ def test_of_an_actor_out_of_reach_the_task_behind_is_told_at_once() -> None:
     cluster.die(cluster.out[first], certain=False)
     assert [(e.task, e.cause) for e in cluster.lost] == [(second, "queued")]
     cluster.tick()
-    cluster.do(cluster.slots.there(cluster.out[first], cluster.now))
+    cluster.do(cluster.slots.on_reconnected(cluster.out[first], cluster.now))
     assert [e.task for e in cluster.lost] == [second, first]
     assert cluster.slots.free == 1
 
@@ -468,7 +473,7 @@ def test_a_node_on_which_replicas_do_not_start_holds_no_more_than_it_has() -> No
         assert slot not in cluster.actors or not cluster.actors[slot].node
     assert all("a" in a.avoid for a in cluster.actors.values() if not a.node)
     assert cluster.nodes_held() == {"a": 1}
-    cluster.tick(PARDON_SECONDS)
+    cluster.tick(RETRY_NODES_SECONDS)
     cluster.settle()
     assert cluster.nodes_held() == {"a": 4}
 
@@ -528,7 +533,7 @@ def test_a_pool_whose_replicas_all_see_another_model_says_so_at_once_and_waits_w
         r"another",
     ):
         cluster.tick()
-    cluster = another(replace(AUTO, most=4))
+    cluster = another(replace(AUTO, max_replicas=4))
     cluster.tick()
     cluster.living["b"] = Node("b", {"CPU": 1.0})
     cluster.settle()
@@ -550,21 +555,21 @@ def test_a_replica_that_never_finishes_loading_is_given_up() -> None:
 
 
 def test_deadlines_follow_what_tasks_took_and_their_size() -> None:
-    pace = Deadlines(600.0)
+    deadlines = Deadlines(600.0)
     small, large = (
         task(0),
         replace(task(1), blocks=tuple(Block("test", i, tuple(range(100))) for i in range(10))),
     )
-    assert pace.deadline(small) == 600.0
+    assert deadlines.deadline(small) == 600.0
     for _ in range(50):
-        pace.took(small, 0.6)
-    assert pace.deadline(small) == LEAST_SECONDS
+        deadlines.record(small, 0.6)
+    assert deadlines.deadline(small) == MIN_SECONDS
     assert (weight(small), weight(large)) == (6, 2000)
-    assert pace.deadline(large) == 600.0
+    assert deadlines.deadline(large) == 600.0
     half = replace(large, interventions=(at(0),), blocks=large.blocks[:1])
-    assert pace.deadline(half) == pytest.approx(20 * 0.1 * 100)
-    assert pace.deadline(replace(half, attempt=1)) == pytest.approx(2 * 20 * 0.1 * 100)
+    assert deadlines.deadline(half) == pytest.approx(20 * 0.1 * 100)
+    assert deadlines.deadline(replace(half, attempt=1)) == pytest.approx(2 * 20 * 0.1 * 100)
     assert Deadlines(0.5).deadline(small) == 0.5
     quick = Deadlines(0.5)
-    quick.took(small, 0.001)
+    quick.record(small, 0.001)
     assert quick.deadline(small) == 0.5

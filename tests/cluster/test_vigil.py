@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from raysearch.cluster.ray_watch import OfAddress, RayWatch, of_processes
+from raysearch.cluster.ray_watch import AddressWatch, RayWatch, watch_processes
 from raysearch.errors import ClusterError
 
 
@@ -25,8 +25,8 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
 def test_a_call_to_a_ray_that_lives_is_let_through_and_one_to_a_dead_one_is_refused(
     process: "subprocess.Popen[bytes]",
 ) -> None:
-    vigil = RayWatch(of_processes({"raylet": process}))
-    with vigil.asking():
+    watch = RayWatch(watch_processes({"raylet": process}))
+    with watch.guard():
         pass
     process.kill()
     process.wait()
@@ -34,7 +34,7 @@ def test_a_call_to_a_ray_that_lives_is_let_through_and_one_to_a_dead_one_is_refu
         pytest.raises(
             ClusterError, match=rf"raylet .*process {process.pid}\) was killed by signal 9"
         ) as e,
-        vigil.asking(),
+        watch.guard(),
     ):
         pytest.fail("it was let through")
     assert "\n" not in str(e.value)
@@ -42,22 +42,22 @@ def test_a_call_to_a_ray_that_lives_is_let_through_and_one_to_a_dead_one_is_refu
     assert str(e.value).endswith(
         "where none had begun, give the command again"
     )  # it may die while models are loaded
-    vigil.close()
+    watch.close()
 
 
 def test_a_death_in_the_middle_of_a_call_is_said_when_it_comes_back(
     process: "subprocess.Popen[bytes]",
 ) -> None:
-    vigil = RayWatch(of_processes({"gcs_server": process}))
+    watch = RayWatch(watch_processes({"gcs_server": process}))
 
     def call() -> None:
-        with vigil.asking():
+        with watch.guard():
             process.kill()
             process.wait()
 
     with pytest.raises(ClusterError, match="gcs_server"):
         call()
-    vigil.close()
+    watch.close()
 
 
 def test_a_call_that_is_stuck_in_a_dead_ray_is_ended_with_its_last_words(
@@ -70,11 +70,11 @@ def test_a_call_that_is_stuck_in_a_dead_ray_is_ended_with_its_last_words(
         codes.append(code)
         ended.set()
 
-    vigil = RayWatch(of_processes({"gcs_server": process}), stuck=0.2, end=end)
-    vigil.last_words(lambda: print("go on with: x", file=sys.stderr))
+    watch = RayWatch(watch_processes({"gcs_server": process}), stuck=0.2, end=end)
+    watch.before_exit(lambda: print("go on with: x", file=sys.stderr))
 
     def call() -> None:
-        with vigil.asking():
+        with watch.guard():
             process.kill()
             assert ended.wait(60)
 
@@ -87,11 +87,11 @@ def test_a_call_that_is_stuck_in_a_dead_ray_is_ended_with_its_last_words(
 
 def test_a_driver_that_is_busy_elsewhere_is_not_ended(process: "subprocess.Popen[bytes]") -> None:
     codes: list[int] = []
-    vigil = RayWatch(of_processes({"gcs_server": process}), stuck=0.0, end=codes.append)
+    watch = RayWatch(watch_processes({"gcs_server": process}), stuck=0.0, end=codes.append)
     process.kill()
     process.wait()
     time.sleep(2)  # some looks
-    vigil.close()
+    watch.close()
     assert codes == []
 
 
@@ -104,7 +104,7 @@ def test_a_head_counts_as_dead_only_after_it_was_silent_for_long() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        looked = OfAddress(address, seconds=40, every=5, clock=lambda: now[0])
+        looked = AddressWatch(address, seconds=40, every=5, clock=lambda: now[0])
         assert [seen(at) for at in (0.0, 6.0, 12.0)] == [None] * 3
     assert [seen(at) for at in (18.0, 24.0, 57.0)] == [None] * 3
     assert seen(58.0) == f"Ray's head at {address} has taken no connection for 40 s"

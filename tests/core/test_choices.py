@@ -18,7 +18,7 @@ from raysearch.engine.loading.load import DTYPES
 from raysearch.job.schema import job_schema
 from raysearch.proposers.registry import READY, names
 from raysearch.report.control_comparison import COLUMNS
-from raysearch.report.labels import judged_of
+from raysearch.report.labels import score_label
 from raysearch.store.schemas import VERDICTS
 
 LISTS = {
@@ -68,7 +68,7 @@ def test_what_implements_a_list_has_every_name_of_it() -> None:
     assert len(set(scores.values())) == len(scores)
     assert set(DTYPES) == set(NEAR_TIE) == set(TRIED) == set(get_args(choices.Dtype))
     for score in choices.TESTED_SCORES:
-        assert judged_of({"test": {"score": score}}).counted == (score == "matches")
+        assert score_label({"test": {"score": score}}).counted == (score == "matches")
     assert set(COLUMNS.values()) <= set(VERDICTS.names)
     assert pool(lambda: 0).__click_params__[0].type.choices == get_args(choices.PoolName)
 

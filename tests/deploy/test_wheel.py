@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from raysearch.cli.doctor import _raysearch
 from raysearch.cli.main import cli
 from raysearch.cli.submit import Submission, _order
-from raysearch.deploy.wheel import DISTRIBUTION, needs, wheel
+from raysearch.deploy.wheel import DISTRIBUTION, build_wheel, requirements
 from raysearch.errors import RaysearchError
 
 ROOT = Path(__file__).parents[2]
@@ -114,15 +114,15 @@ def test_a_job_with_runtime_pip_takes_this_code_along_and_only_its_needs_from_an
     order = _order(Submission(**given, **flags, runtime="pip"), "id", ["run", "job.yaml"], {})  # type: ignore[arg-type]
     assert order.modules == (ROOT / "raysearch",)
     assert order.entrypoint.startswith("python3 -m raysearch.cli run")
-    assert order.pip == needs()
+    assert order.pip == requirements()
     names = {re.split(r"[\[<>=!~ ]", one)[0] for one in order.pip}
     assert {"torch", "transformers", "pyarrow"} <= names
     assert not {"raysearch", DISTRIBUTION, "ray"} & names
 
 
 def test_the_wheel_holds_this_code_and_installs_without_an_index(tmp_path: Path) -> None:
-    name, content = wheel()
-    assert wheel() == (name, content)
+    name, content = build_wheel()
+    assert build_wheel() == (name, content)
     (tmp_path / name).write_bytes(content)
     held = set(zipfile.ZipFile(tmp_path / name).namelist())
     tracked = subprocess.run(
@@ -165,7 +165,10 @@ def test_files_for_ones_own_machines_come_with_the_wheel_and_hashes(tmp_path: Pa
         standalone_mode=False,
     )
     assert result.exception is None
-    assert {p.name for p in (tmp_path / "ray/wheels").iterdir()} == {"requirements.txt", wheel()[0]}
+    assert {p.name for p in (tmp_path / "ray/wheels").iterdir()} == {
+        "requirements.txt",
+        build_wheel()[0],
+    }
     assert "--require-hashes --no-deps -r" in (tmp_path / "ray/cluster.yaml").read_text()
     shown = CliRunner().invoke(
         cli, ["deploy", "render", "ray", str(ROOT / "jobs/quickstart.yaml")], standalone_mode=False
@@ -188,7 +191,7 @@ def test_what_nodes_install_is_pinned_by_hash_and_whole() -> None:
         found.items()
         <= {script._name(name): version for name, version in constraints.items()}.items()
     )
-    assert {script._name(re.split(r"[\[<>=!~ ]", one)[0]) for one in needs()} - {
+    assert {script._name(re.split(r"[\[<>=!~ ]", one)[0]) for one in requirements()} - {
         "torch"
     } <= found.keys()
 
@@ -216,7 +219,7 @@ def test_doctor_notices_somebody_elses_raysearch(
 def test_what_a_build_leaves_in_the_checkout_is_taken_for_no_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = wheel()
+    before = build_wheel()
     for name, folder in (
         (DISTRIBUTION, "raysearch_alignment.egg-info"),
         ("raysearch", "raysearch.egg-info"),
@@ -227,7 +230,7 @@ def test_what_a_build_leaves_in_the_checkout_is_taken_for_no_installation(
         )
     monkeypatch.syspath_prepend(tmp_path)
     assert version(DISTRIBUTION) == version("raysearch") == "9.9"  # as Python itself sees it
-    assert wheel() == before
+    assert build_wheel() == before
     assert _raysearch().startswith(DISTRIBUTION)
 
 

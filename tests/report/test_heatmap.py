@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit, canonical_json
 from raysearch.core.records import Blocked, Decided, PairScreened, Proposed, Record
 from raysearch.errors import StoreError
-from raysearch.report.heat_cells import faded
+from raysearch.report.heat_cells import fade
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.panels import panels
 from raysearch.report.run_facts import chart_facts
@@ -123,10 +123,10 @@ def test_heads_have_a_panel_of_their_own_for_each_position_and_everything_else_s
     rows += [_row(3, _at(3, "head"))]
     rows += [_row(4, _at(4, "head", 0), _at(4, "head", 1)), _row(None, _at(4), _at(5))]
     sites, first, second = panels("v", rows)
-    assert (sites.of, sites.axis, sites.layers, sites.left_out) == ((), "position", (3, 4), 1)
+    assert (sites.shared, sites.axis, sites.layers, sites.left_out) == ((), "position", (3, 4), 1)
     assert sites.labels == ("last\nresidual", "last\nhead", "last\nhead 0\n+ last\nhead 1")
     assert set(sites.cells) == {(0, 0), (1, 0), (0, 1), (1, 2)}
-    assert [(p.of, p.axis, p.layers, p.labels, p.left_out) for p in (first, second)] == [
+    assert [(p.shared, p.axis, p.layers, p.labels, p.left_out) for p in (first, second)] == [
         (("head", where), "head", (3, 5), ("0", "1", "2"), 0) for where in ("a", "last")
     ]
     assert second.cells[0, 2] is rows[7]
@@ -191,10 +191,10 @@ def test_a_colour_fades_with_the_width_of_its_interval(
     narrow: float, wide: float, colour: tuple[float, ...]
 ) -> None:
     narrow, wide = sorted((narrow, wide))
-    for whole, one, other in zip(colour, faded(colour, narrow), faded(colour, wide), strict=True):
+    for whole, one, other in zip(colour, fade(colour, narrow), fade(colour, wide), strict=True):
         assert whole - 1e-9 <= one <= other + 1e-9 <= 1 + 2e-9
-    assert faded(colour, 0.1) == pytest.approx(colour)
-    assert faded(colour, None) == pytest.approx((1.0, 1.0, 1.0), abs=0.081)
+    assert fade(colour, 0.1) == pytest.approx(colour)
+    assert fade(colour, None) == pytest.approx((1.0, 1.0, 1.0), abs=0.081)
 
 
 def test_the_change_pairs_that_a_variable_could_have_are_counted_from_the_pairs(

@@ -20,8 +20,8 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Effect, Estimated, Proposed, Record, SetCount, Weighed
 from raysearch.errors import StoreError
-from raysearch.report.heatmap_charts import MOST_CELLS, MOST_PANELS
-from raysearch.report.page import FILE, MOST_ACCEPTED, MOST_OTHERS, page, write_page
+from raysearch.report.heatmap_charts import MAX_CELLS, MAX_PANELS
+from raysearch.report.page import FILE, MAX_ACCEPTED, MAX_OTHERS, page, write_page
 from raysearch.storage.folder import Folder
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
@@ -416,15 +416,15 @@ def test_ten_thousand_hypotheses_make_a_page_that_says_what_it_leaves_out(tmp_pa
     html = page(_many(new_run(tmp_path)).folder)
     seen = Page(html)
     accepted = sum(i % 40 % 9 == 0 for i in range(11_200))
-    assert len(seen.tables["alignment-table"]) == MOST_ACCEPTED + 1
-    assert f"The first {MOST_ACCEPTED} of {accepted}; all: raysearch results" in seen.text
-    assert f"The first {MOST_OTHERS} of " in seen.text
+    assert len(seen.tables["alignment-table"]) == MAX_ACCEPTED + 1
+    assert f"The first {MAX_ACCEPTED} of {accepted}; all: raysearch results" in seen.text
+    assert f"The first {MAX_OTHERS} of " in seen.text
     drawn = [m for name, m in seen.data.items() if name.startswith("map-")]
-    assert len(drawn) <= MOST_PANELS
+    assert len(drawn) <= MAX_PANELS
     assert (
         sum(len(m["data"][0]["z"]) * len(m["data"][0]["z"][0]) for m in drawn)
         == 11_200
-        <= MOST_CELLS
+        <= MAX_CELLS
     )
     assert len(html) < 12_000_000
 

@@ -9,7 +9,7 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
-from raysearch.report.results_table import SHOWN, results
+from raysearch.report.results_table import MAIN_COLUMNS, results
 from raysearch.storage.parquet import from_parquet, to_parquet
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
@@ -58,7 +58,7 @@ def test_the_columns_are_those_of_the_tables_and_the_shown_ones_are_among_them(
 ) -> None:
     wanted = [*HYPOTHESES.names, *(n for n in VERDICTS.names if n != "hypothesis")]
     assert results(run.path).column_names == wanted
-    assert set(SHOWN) - {"subspace"} <= {*wanted, *SETS.names}
+    assert set(MAIN_COLUMNS) - {"subspace"} <= {*wanted, *SETS.names}
 
 
 def test_a_column_that_an_earlier_version_did_not_write_is_null(run: RunFolder) -> None:

@@ -32,7 +32,7 @@ def test_more_than_a_tenth_of_near_ties_is_said_at_the_end_and_fewer_are_not(
         pool="local",
     )
     told = " ".join("".join(capsys.readouterr()).split())
-    again = cost_of(open_folder(run.place)).again
+    again = cost_of(open_folder(run.place)).near_tie_share
     assert (again > MANY) == said
     assert ("were decided one by one" in told) == said
     if said:

@@ -61,7 +61,7 @@ def test_every_key_reaches_the_pool() -> None:
         "auto",
         2,
         0.0,
-        most=3,
+        max_replicas=3,
         labels={"zone": "!b"},
         custom={"spot": 1},
         deadline_seconds=30,
@@ -75,6 +75,6 @@ def test_every_key_reaches_the_pool() -> None:
 def test_a_run_begins_with_what_there_is_room_for() -> None:
     nodes = [Node("a", {"CPU": 4.0}), Node("b", {"CPU": 3.0})]
     assert first_replicas(nodes, PoolShape("auto", cpus=2)) == 3
-    assert first_replicas(nodes, PoolShape("auto", cpus=2, most=2)) == 2
+    assert first_replicas(nodes, PoolShape("auto", cpus=2, max_replicas=2)) == 2
     assert first_replicas(nodes, PoolShape("auto", cpus=8)) == 1
     assert first_replicas(nodes, PoolShape(5)) == 5
