@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from raysearch.cluster.session import _PATIENT
+from raysearch.cluster.session import _TOLERANT_HEALTH_CHECKS
 
 ROOT = Path(__file__).parents[1] / "raysearch"
 
@@ -58,12 +58,12 @@ def _says(module: str, *texts: str) -> Callable[[], bool]:
 
 
 def _ray_servers_know() -> bool:
-    """Whether the names of `_PATIENT` are in the program of the GCS, as those of its settings are."""
+    """Whether the names of `_TOLERANT_HEALTH_CHECKS` are in the program of the GCS, as those of its settings are."""
     import ray
 
     program = Path(ray.__file__).parent / "core/src/ray/gcs/gcs_server"
     held = program.read_bytes()
-    return all(name.encode() in held for name in _PATIENT)
+    return all(name.encode() in held for name in _TOLERANT_HEALTH_CHECKS)
 
 
 def _made(make: str, attribute: str) -> Callable[[], bool]:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from raysearch.cli.example import EXAMPLES
 from raysearch.cli.main import cli
-from raysearch.deploy.wheel import wheel
+from raysearch.deploy.wheel import build_wheel
 from raysearch.job import Job
 from tests.command import environment
 from tests.once import Once
@@ -102,7 +102,7 @@ def test_an_sdist_has_all_that_is_tracked_and_its_wheel_is_the_one_that_a_cluste
     assert _tracked() - left_out - members.keys() == set()
     held = {name for name in zipfile.ZipFile(built).namelist() if ".dist-info/" not in name}
     assert held == _tracked("raysearch")
-    name, _ = wheel()
+    name, _ = build_wheel()
     assert name == built.name
 
 
