@@ -255,23 +255,23 @@ def problem(symbols=20, dimensions=4):
 BRAKE = """
 import time
 import raysearch.engine.replica as replica
-_row_of = replica.row_of
-def row_of(*given):
+_build_row = replica.build_row
+def build_row(*given):
     while Path("{brake}").exists():
         time.sleep(0.05)
-    return _row_of(*given)
-replica.row_of = row_of
+    return _build_row(*given)
+replica.build_row = build_row
 """
 """An engine that waits as long as a file is there."""
 
 BREAKS = """
 import raysearch.engine.replica as replica
-_row_of = replica.row_of
-def row_of(pair, intervention, *more):
+_build_row = replica.build_row
+def build_row(pair, intervention, *more):
     if intervention.units[0].site.layer == 0:
         raise OverflowError("this layer cannot be written")
-    return _row_of(pair, intervention, *more)
-replica.row_of = row_of
+    return _build_row(pair, intervention, *more)
+replica.build_row = build_row
 """
 """An engine that cannot write one layer: an error of ours, as a bug would make it."""
 
