@@ -195,7 +195,7 @@ def _other(**changes: Any) -> SavedIntervention:
 @pytest.mark.parametrize(
     ("saved", "says"),
     [
-        (_saved("boundless"), "a soft boundary"),
+        (_saved("boundless"), "lets parts of features through"),
         (_saved("pca"), "standardised"),
         (_saved("mask of pca"), "standardised"),
         (_saved("sae"), "no sparse autoencoder"),
