@@ -80,7 +80,8 @@ def test_errors_list_it_among_the_ready_problems(copy: Path) -> None:
 def test_a_package_as_the_guide_has_it_adds_a_featurizer(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "how-to" / "extend-by-a-package.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    project = tomllib.loads(*re.findall(r"```toml\n(.*?)```", guide, re.DOTALL))["project"]
+    first, *_ = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    project = tomllib.loads(first)["project"]
     points = project["entry-points"]["raysearch.featurizers"]
     (tmp_path / "halves.py").write_text(code)
     info = tmp_path / "raysearch_halves-0.1.dist-info"

@@ -145,7 +145,7 @@ def test_the_spaces_of_the_page_on_jobs_are_spaces(tmp_path: Path) -> None:
     assert trained.fit.rungs == (100,)
     assert len(trained.controls) == 4
     assert job.space.components == ("residual", "head")
-    assert [len(units) for units in job.space.units] == [2, 1]
+    assert [len(units) for units in job.space.units] == [2, 1, 1]
 
 
 @pytest.mark.slow

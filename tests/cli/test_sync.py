@@ -123,7 +123,7 @@ def test_a_run_that_mlflow_knows_already_gets_what_it_lacks_and_no_more(live: Sh
 def test_without_an_mlflow_it_is_one_line_and_exit_code_4(shell: Shell, run: Path) -> None:
     kept_out = shell("sync", "latest")
     assert kept_out.returncode == 4
-    assert "MLflow was kept out of it; give --tracking-uri" in kept_out.stderr
+    assert "no tracker was told of it; give --tracking-uri" in kept_out.stderr
     dead = shell("sync", "latest", "--tracking-uri", "http://user:secret@127.0.0.1:1")
     assert dead.returncode == 4
     (line,) = dead.stderr.splitlines()

@@ -11,7 +11,9 @@ import pyvene
 import torch
 from torch import Tensor
 
+from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless
+from raysearch.engine.featurizers.featurizer import FeaturizerContext
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear import Pca
 from raysearch.engine.featurizers.mask import Mask
@@ -124,7 +126,7 @@ def test_pca_is_that_of_pyvene_and_what_it_drops() -> None:
 
     vectors, (x, y) = torch.randn(30, 10) * torch.linspace(0.3, 3, 10) + 1, pair(10)
     for features in (3, 10):
-        ours = Pca.of(vectors, features)
+        ours = Pca.make(FeaturizerContext(Subspace("pca", features), 10, activations=vectors))
         theirs = pyvene.PCARotatedSpaceIntervention(
             embed_dim=10, pca=Fitted(ours), pca_mean=ours.centre.numpy(), pca_std=ours.scale.numpy()
         )

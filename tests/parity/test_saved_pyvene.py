@@ -58,7 +58,7 @@ def test_what_pyvene_loads_computes_what_we_compute(
 @pytest.mark.parametrize(
     ("saved", "says"),
     [
-        (_saved("boundless"), "a soft boundary"),
+        (_saved("boundless"), "lets parts of features through"),
         (_saved("pca"), "standardised"),
         (_saved("whole", "query"), "query is not among those that we write"),
         (

@@ -23,9 +23,7 @@ from tests.parity.classifiers import (
     by_hand_collected,
     collected_by_pyvene,
     collected_by_us,
-    given_to,
     gru,
-    hooked,
     inputs,
     mlp,
     our_gru,
@@ -92,7 +90,7 @@ def test_several_units_of_an_mlp_are_those_of_pyvene_at_once() -> None:
         base, *sources = inputs(seed, 1, 1, 1, 1)
         units = [
             Unit(OF_MLP["residual"], 0, sources[0], features=range(5)),
-            Unit(OF_MLP["residual"], 0, sources[1], features=(4, 8), what="add"),
+            Unit(OF_MLP["residual"], 0, sources[1], features=(6, 8)),
             Unit(OF_MLP["activation"], 2, sources[2], features=(1, 2)),
         ]
         rows.append(row(base, *units))
@@ -156,23 +154,6 @@ def test_an_interchange_at_every_step_of_a_gru_is_that_of_pyvene(
 
 @each_layer
 @whole_or_not
-@pytest.mark.parametrize("what", ["add", "subtract"])
-@pytest.mark.parametrize(("tokens", "lent"), [((3,), (3,)), ((2,), (4,)), ((0, 3), (1, 2))])
-def test_what_is_added_at_some_steps_of_a_gru_is_what_pyvene_adds(
-    layer: int, features: FeatureIndices, what: str, tokens: Ids, lent: Ids
-) -> None:
-    """At the other steps it adds zeros."""
-    rows, wanted = [], []
-    for seed in range(2):
-        base, source = inputs(seed, STEPS, LONGER)
-        unit = Unit(CELL, layer, source, tokens, lent, features, what)
-        rows.append(row(base, unit))
-        wanted.append(theirs(gru(), base, [unit]))
-    alike(our_gru(), rows, wanted)
-
-
-@each_layer
-@whole_or_not
 def test_a_zero_at_every_step_of_a_gru_is_that_of_pyvene_which_knows_no_other(
     layer: int, features: FeatureIndices
 ) -> None:
@@ -223,26 +204,6 @@ def test_what_a_layer_of_a_gru_is_given_at_every_step_is_exchanged_as_in_pyvene(
         rows.append(row(base, unit))
         wanted.append(theirs(gru(), base, [unit]))
     alike(our_gru(), rows, wanted)
-
-
-@pytest.mark.parametrize("layer", [1, 2])
-def test_what_pyvene_gives_a_layer_of_a_gru_changes_the_state_of_the_layer_below_and_ours_is_that_of_a_plain_hook(
-    layer: int,
-) -> None:
-    """It writes in place, and the tensor that a layer is given is also what the one below goes on
-    from at the next step."""
-    base, source = inputs(layer, STEPS, LONGER)
-    unit = Unit(GIVEN, layer, source, (1,), (2,), what="add")
-    lent = given_to(source, layer)
-    step = iter(ALL)
-    wanted = hooked(
-        base,
-        layer,
-        lambda _, args: (args[0] + lent[2], *args[1:]) if next(step) == 1 else None,
-        True,
-    )
-    alike(our_gru(), [row(base, unit)], [wanted])
-    assert far(theirs(gru(), base, [unit]), wanted) > 100 * TOLERANCE
 
 
 def test_two_layers_of_a_gru_at_every_step_are_exchanged_at_once_as_in_pyvene() -> None:

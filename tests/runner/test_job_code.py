@@ -74,7 +74,7 @@ proposes = lambda space: Proposer(space)
 """
 PACKAGE = """
 from pathlib import Path
-from raysearch.causal import Problem
+from raysearch import Problem
 from raysearch.problems.add_three import problem as ready
 
 Path(__file__).with_name("imported").write_text("yes")

@@ -41,9 +41,7 @@ class _Bounded(Learned):
     cooling: TemperatureSchedule
     weight: float
 
-    def __init__(
-        self, directions: Float[Tensor, "width k"], boundary: float = 0.5, weight: float = 1.0
-    ) -> None:
+    def __init__(self, directions: Tensor, boundary: float = 0.5, weight: float = 1.0) -> None:
         super().__init__(directions)
         self.boundary = nn.Parameter(torch.tensor(float(boundary)))
         self.weight = weight
@@ -85,9 +83,7 @@ class Boundless(_Bounded):
     name: ClassVar[str] = "boundless"
     cooling = TemperatureSchedule(50.0, 0.1)
 
-    def __init__(
-        self, directions: Float[Tensor, "width width"], boundary: float = 0.5, weight: float = 1.0
-    ) -> None:
+    def __init__(self, directions: Tensor, boundary: float = 0.5, weight: float = 1.0) -> None:
         super().__init__(directions, boundary, weight)
         if self.raw.shape[0] != self.raw.shape[1]:
             raise ValueError(

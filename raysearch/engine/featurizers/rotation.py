@@ -32,7 +32,8 @@ class Learned(LinearSubspace):
 
     fixed: Tensor | None
 
-    def __init__(self, directions: Float[Tensor, "width k"]) -> None:
+    def __init__(self, directions: Tensor) -> None:
+        # (width, k); of another shape it is refused in words, for it may come from a file.
         super().__init__(matrix(directions).shape[0])
         self.raw = nn.Parameter(held(directions))
         self.register_buffer("fixed", None, persistent=False)

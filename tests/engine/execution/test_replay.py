@@ -228,7 +228,7 @@ def test_every_family_is_measured_as_by_the_oracle(
         for layer in range(len(layers_of(model)))
         for at in (*POSITIONS, "last")
     ]
-    items, _ = replica._items(
+    items, _ = replica._requests(
         replica._runner, Task(1, "measure", tuple(places), blocks_of(pairs, 8))
     )
     asked = list(dict.fromkeys(item.row for item in items if not path.is_free(item.row)))
