@@ -95,10 +95,10 @@ def test_a_package_as_the_guide_has_it_adds_a_featurizer(tmp_path: Path) -> None
         "import torch\n"
         "from raysearch.core.featurizers import kind_of\n"
         "from raysearch.core.hypothesis import Subspace\n"
-        "from raysearch.engine.featurizers.featurizer import Setting\n"
+        "from raysearch.engine.featurizers.featurizer import FeaturizerContext\n"
         "from halves import FirstHalf\n"
         "assert kind_of('first_half').is_word\n"
-        "made = FirstHalf.make(Setting(subspace=Subspace('first_half'), width=4))\n"
+        "made = FirstHalf.make(FeaturizerContext(subspace=Subspace('first_half'), width=4))\n"
         "print(made.interchange(torch.zeros(1, 4), torch.ones(1, 4)).tolist())"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}

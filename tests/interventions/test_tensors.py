@@ -76,8 +76,7 @@ def _without(*names: str) -> SavedIntervention:
         (_saved("das", directions=torch.eye(WIDTH)[:, :3]), "tensors of 3 features, said to be of "
                                                             "2"),
         (replace(_saved("das"), intervention=_of(Subspace("mask"))), "(mask)"),
-        (replace(_saved("das"), intervention=_of(Subspace("nosuch"))), "'nosuch' is no featurizer"
-                                                                       "unknown"),
+        (replace(_saved("das"), intervention=_of(Subspace("nosuch"))), "'nosuch' is no featurizer"),
         (
             replace(_saved("das"), intervention=Intervention((Unit(SITE), Unit(replace(SITE, layer=2), Subspace("das", 2))))),
             "has 2 units",

@@ -126,7 +126,9 @@ def test_pca_is_that_of_pyvene_and_what_it_drops() -> None:
 
     vectors, (x, y) = torch.randn(30, 10) * torch.linspace(0.3, 3, 10) + 1, pair(10)
     for features in (3, 10):
-        ours = Pca.make(FeaturizerContext(Subspace("pca", features), 10, activations=vectors))
+        ours = Pca.make(
+            FeaturizerContext(subspace=Subspace("pca", features), width=10, activations=vectors)
+        )
         theirs = pyvene.PCARotatedSpaceIntervention(
             embed_dim=10, pca=Fitted(ours), pca_mean=ours.centre.numpy(), pca_std=ours.scale.numpy()
         )

@@ -95,8 +95,10 @@ def test_it_searches_resumes_and_is_looked_at(
     assert again == rows
 
     (package / "climber.py").write_text(CODE.replace("seeds=1", "seeds=2"))
+    other = shutil.copytree(run, tmp_path / "other" / run.name)
+    (journal,) = (other / "journal").rglob("*.jsonl")
     journal.write_bytes(b"".join(lines[: end + 1]))
-    code, _, said = raysearch("resume", str(cut), "--pool", "local")
+    code, _, said = raysearch("resume", str(other), "--pool", "local")
     assert (code, "climber" in said, "was changed since it began" in said) == (2, True, True)
 
     shutil.rmtree(package)
