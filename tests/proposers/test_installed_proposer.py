@@ -110,7 +110,7 @@ def test_it_searches_resumes_and_is_looked_at(
     assert {name for name, content in files(run).items() if before.get(name) != content} <= {
         "report.html"
     }
-    code, _, said = raysearch("resume", str(run), "--pool", "local")
+    code, _, said = raysearch("resume", str(other), "--pool", "local")
     assert code == 2
     assert "propose.use: 'climber' is no proposer; it may be exhaustive, refine" in said
 
