@@ -3,8 +3,8 @@ files, from the checkout alone.
 
     PYTHONPATH=. python benchmarks/gpu.py [--seconds 20] [--shapes gpt2 llama_1b llama_8b] [--cpu]
 
-It needs torch, transformers, jaxtyping, safetensors, psutil, numpy and scipy, on Python 3.11 to
-3.13; no ray, mlflow, pydantic or duckdb. A replica is built as a worker builds it: self-check,
+It needs torch, transformers, jaxtyping, pydantic, safetensors, psutil, numpy and scipy, on Python
+3.11 to 3.13; no ray, mlflow or duckdb. A replica is built as a worker builds it: self-check,
 tolerance, canonical decisions, meter. Random weights in the shapes of GPT-2, Llama-3.2-1B and
 Llama-3.1-8B, made on the device; prompts of 15, 64 and 2,000 random tokens; in bfloat16 and in
 float32; the residual in layers spread over the model, at tokens spread over the prompt. With random
