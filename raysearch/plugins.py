@@ -1,12 +1,12 @@
-"""What installed packages add to raysearch, by Python entry points.
+"""Entry points by which installed packages add to raysearch.
 
 A package declares, for instance, in its pyproject.toml
 
     [project.entry-points."raysearch.featurizers"]
     twist = "my_package.twist:TWIST"
 
-Invariants: a name stands for one thing: two packages that claim it, or one that claims a name of
-raysearch itself, are refused; so is a package that cannot be imported.
+Invariants: a name stands for one thing. Two packages that claim a name are refused where that name
+is used, and so is a package that cannot be imported; a name of raysearch itself is never theirs.
 """
 
 from collections.abc import Collection
@@ -28,12 +28,27 @@ def package_of(point: EntryPoint) -> str:
     return "an installed package" if dist is None else f"{dist.name} {dist.version}"
 
 
+def entry_point(group: str, name: str, key: str) -> EntryPoint | None:
+    """Returns the entry point `name` of a group; None if no installed package declares it. Imports
+    nothing. `key`: of the job, for errors.
+
+    Raises: JobError if several packages declare it, since which one is meant is a matter of chance.
+    """
+    points = {package_of(point): point for point in entry_points(group=group, name=name)}
+    if len(points) > 1:
+        raise JobError(
+            f"{key}: {name} is an entry point of {' and of '.join(sorted(points))}; uninstall all "
+            f"but one, or name my_file.py:..."
+        )
+    return next(iter(points.values()), None)
+
+
 def load(group: str, name: str, key: str) -> Any:
     """Imports what the entry point `name` of a group refers to. `key`: of the job, for errors.
 
-    Raises: JobError if no installed package declares it, or it cannot be imported.
+    Raises: JobError if no installed package declares it, several do, or it cannot be imported.
     """
-    point = installed(group).get(name)
+    point = entry_point(group, name, key)
     if point is None:
         raise JobError(f"{key}: no installed package has {name!r} (an entry point of {group})")
     return _import(point, f"{key}: {name} of {package_of(point)}")

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from raysearch import plugins
+from raysearch.errors import JobError
+from raysearch.problems.load_problem import named_problem
 from tests.cli.conftest import ROOT, Shell
 from tests.command import environment
 
@@ -230,3 +233,21 @@ def test_two_packages_that_claim_one_name_are_refused(tmp_path: Path) -> None:
     ((code, _, err),) = _commands(tmp_path, [["schema"]], package)
     assert code == 2
     assert "in raysearch-twist 0.1: raysearch-other 2 has one of that name" in err
+
+
+def test_a_name_that_two_packages_claim_is_refused_where_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        info = tmp_path / f"{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(
+            f"[raysearch.problems]\nsums = {name}:make\n{name}s = {name}:make\n"
+        )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(JobError, match=r"problem\.use: sums is an entry point of one 1 and of two"):
+        named_problem("sums")
+    assert named_problem("twos")[:2] == ("two", "make")
+    with pytest.raises(JobError, match=r"propose\.use: no installed package has 'sums'"):
+        plugins.load("raysearch.proposers", "sums", "propose.use")

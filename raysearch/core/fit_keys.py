@@ -15,7 +15,7 @@ from raysearch.core.key_types import Amount, Count, Keys, Positive, Rate, Weight
 
 
 class FitKeys(Keys):
-    """How subspaces are trained, on the fit pairs."""
+    """The training of subspaces, on the fit pairs."""
 
     steps: Positive = Field(default=400, description="Steps of training.")
     batch: Positive = Field(default=32, description="Pairs of a step.")

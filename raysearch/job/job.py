@@ -132,14 +132,14 @@ class Job(Keys):
 
     @property
     def prompt_format(self) -> PromptFormat:
-        """How texts are put to the model, and what of its answers counts."""
+        """The format of prompts and the part of answers that counts."""
         prompt, answer = self.model.prompt, self.answer
         special = None if prompt.special_tokens == "auto" else prompt.special_tokens
         return PromptFormat(prompt.chat_template, special, answer.compare, answer.aliases)
 
     @property
     def source(self) -> ModelSource:
-        """Where the model comes from, for whoever loads or inspects it."""
+        """The place of the model, for code that loads or inspects it."""
         keys = self.model.model_dump(exclude={"prompt"})
         return ModelSource(**keys, wording=self.prompt_format, is_factory=self.model.is_factory)
 

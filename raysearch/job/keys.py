@@ -51,7 +51,7 @@ _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_
 
 
 class PromptKeys(Keys):
-    """How a text is put to a language model. Character spans are of the text itself; `last` is the
+    """The format in which a text is given to a language model. Character spans are of the text itself; `last` is the
     last token of all that it is given."""
 
     chat_template: bool = Field(
@@ -69,7 +69,7 @@ class PromptKeys(Keys):
 
 
 class ModelKeys(Keys):
-    """Which network."""
+    """The network to search."""
 
     path: str = Field(
         description="A local folder, a .gguf file, or a hub id; or `module:factory` or "
@@ -130,7 +130,7 @@ class ModelKeys(Keys):
 
 
 class ProblemKeys(Keys):
-    """Which problem: one of `use` and `pairs`."""
+    """The problem: one of `use` and `pairs`."""
 
     use: str | None = Field(
         default=None,
@@ -162,7 +162,7 @@ class ProblemKeys(Keys):
 
 
 class PairsKeys(Keys):
-    """How many pairs of each split, after screening, and which of them decide."""
+    """The number of pairs of each split, after screening, and which of them decide."""
 
     test: Annotated[Positive, at_most(MOST_PAIRS)] = Field(
         default=512, description="Pairs that hypotheses are tested on."
@@ -188,7 +188,7 @@ class PairsKeys(Keys):
 
 
 class AnswerKeys(Keys):
-    """What of an answer is compared."""
+    """The part of an answer that is compared."""
 
     compare: Compare = Field(default="first_token", description=f"{described(COMPARISONS)}.")
     aliases: dict[str, tuple[str, ...]] = Field(
@@ -278,7 +278,7 @@ class TestKeys(Keys):
 
     @property
     def most_pairs(self) -> int:
-        """Of a hypothesis."""
+        """The most pairs of a hypothesis."""
         return self.max_pairs if self.pairs is None else self.pairs
 
     @model_validator(mode="after")
@@ -325,7 +325,7 @@ ProposerName = Annotated[str, AfterValidator(_known_proposer), _ProposerSchema()
 
 
 class ProposeKeys(Keys):
-    """Which hypotheses to test next."""
+    """The proposer: which hypotheses to test next."""
 
     use: ProposerName = "exhaustive"
     options: dict[str, Any] = Field(
@@ -351,7 +351,7 @@ OWN_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
 
 
 class ResourcesKeys(Keys):
-    """What each replica may use, and how many there are. Changes no answer."""
+    """The resources of each replica, and the number of replicas. Changes no answer."""
 
     replicas: Literal["auto"] | Positive = Field(
         default="auto",

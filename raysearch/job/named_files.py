@@ -21,8 +21,8 @@ LAYER = "{layer}"
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """What a key of a job names: a file or folder; for a sparse autoencoder one file for each
-    layer, where `{layer}` is in `path`."""
+    """The path that a key of a job names: a file or folder; for a sparse autoencoder one file for
+    each layer, where `{layer}` is in `path`."""
 
     key: str
     path: str

@@ -15,7 +15,7 @@ _ON_TENSORS = " on tensors"
 
 
 def note(name: str, on_tensors: bool = False) -> str:
-    """How a job notes the object of this name, or class."""
+    """Returns the text by which a job names an object of this name or class."""
     plain = re.sub(r"[<>\s]+", " ", name).strip()
     return f"<{plain}{_ON_TENSORS if on_tensors else ''}>"
 

@@ -20,7 +20,7 @@ _WOULD_DO = (
 
 
 def position_name(position: str | TokenIndices) -> str:
-    """How it is called in tables."""
+    """Returns the name of a position in tables."""
     return position if isinstance(position, str) else next(iter(position))
 
 

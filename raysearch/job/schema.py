@@ -79,7 +79,7 @@ def _within(value: Schema, whole: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _resolved(value: Schema, whole: Schema) -> Schema:
-    """What a reference stands for; what is said beside it counts too."""
+    """Resolves a reference; keys beside it count too."""
     if "$ref" not in value:
         return value
     named = whole["$defs"][value["$ref"].rpartition("/")[2]]

@@ -39,7 +39,7 @@ class LayerRange(IndexRange):
 
 
 class SpaceKeys(Keys):
-    """Where to look: a grid (all that it names is tried in every combination), and explicit sets of
+    """The sites to search: a grid (all that it names is tried in every combination), and explicit sets of
     units. With `units` and no key of the grid, only the units are searched."""
 
     variables: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
@@ -84,7 +84,7 @@ class SpaceKeys(Keys):
 
     @property
     def position_names(self) -> tuple[str, ...] | None:
-        """Those of the grid, as the engine is asked for them; None: all that the problem names."""
+        """The positions of the grid by the engine's names; None: all that the problem names."""
         if self.positions is None:
             return None
         return (EVERY,) if self.positions == "all" else tuple(map(position_name, self.positions))

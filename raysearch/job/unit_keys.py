@@ -167,8 +167,8 @@ def site_words(site: Site) -> str:
 
 
 def _place(unit: Unit) -> tuple[int, str, str, int, str]:
-    """Where it comes in the order of a set, which its id hangs on. What is of no layer stands with
-    layer 0, as it was once written."""
+    """Returns the sort key of a unit in its set, on which the set's id depends. What is of no layer
+    stands with layer 0, as it was once written."""
     site, lender = unit.site, unit.source_site
     lent = None
     if lender is not None:

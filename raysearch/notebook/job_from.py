@@ -1,5 +1,5 @@
-"""What a notebook asks, as a job: a path, YAML text, a dict, a Job or a Problem, and keywords over
-it; objects in it are taken out.
+"""Jobs from a notebook's arguments: a path, YAML text, a dict, a Job or a Problem, and keywords
+over it; objects in it are taken out.
 
     asked("jobs/quickstart.yaml", {"space": {"layers": [1]}})
     asked(None, {"problem": problem, "model": model, "space": {"layers": [1, 2]}})
@@ -195,8 +195,8 @@ def _is_pairs(name: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What YAML would hold: paths as text; ranges, tuples, arrays as lists; numbers of numpy as
-    numbers."""
+    """Converts a value to what YAML would hold: paths to text; ranges, tuples, arrays to lists;
+    numbers of numpy to numbers."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, Path):

@@ -1,4 +1,4 @@
-"""What a model says next, best first: as text, as a table of a notebook, as Arrow and pandas.
+"""The most probable next tokens of a model: as text, as a table of a notebook, as Arrow and pandas.
 
 Invariants: probabilities are of all answers, not of those that are shown; every value is escaped.
 """

@@ -82,7 +82,7 @@ class CellProgress(PythonProgress):
 
 
 def follow(quiet: bool) -> PythonProgress:
-    """Who follows a run that is begun here."""
+    """Returns the progress display of a run that is begun here."""
     ipython = sys.modules.get("IPython")  # not imported: where there is a notebook, it is there
     shell: Any = None if ipython is None else ipython.get_ipython()
     if shell is None or not hasattr(shell, "kernel"):

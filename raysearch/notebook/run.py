@@ -57,7 +57,7 @@ class Run:
 
     @cached_property
     def job(self) -> Job:
-        """What it asked, with what the job left open filled in."""
+        """The job of the run, with its defaults filled in."""
         return Job.read(
             self._folder.job_text, self._folder.folder.shown(JOB_FILE), away=only_looked_at
         )
@@ -99,8 +99,8 @@ class Run:
 
     @property
     def dropped(self) -> "DataFrame":
-        """Which pairs do not count for a variable: split, set, reason, how many, and the way out.
-        Raises: StoreError."""
+        """Returns the pairs that do not count for a variable: split, set, reason, number, and the
+        way out. Raises: StoreError."""
         return frame(read_table(self._folder.folder, "dropped"))
 
     def export(
@@ -123,14 +123,14 @@ class Run:
         return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
 
     def status(self) -> str:
-        """How the run stands by its journal: driver, stage, verdicts so far, its tracker. Raises:
-        StoreError, ResumeError."""
+        """Returns the state of the run by its journal: driver, stage, verdicts so far, its tracker.
+        Raises: StoreError, ResumeError."""
         again = RunFolder.open(self._folder.folder)  # run.json as it is by now
         return "\n".join(map(visible, local_status(again)))
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
-        """Where a variable lives (None: the first): a matplotlib figure, layers upward, with
-        intervals. `of`: another panel, such as "das 4" or "head last".
+        """Draws where a variable (None: the first) was found: a matplotlib figure, layers upward,
+        with intervals. `of`: another panel, such as "das 4" or "head last".
 
         Raises: StoreError where nothing was proposed yet; JobError for what the run does not have.
         """

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
-from raysearch.plugins import installed
+from raysearch.plugins import entry_point, installed
 from raysearch.user_code import CodeKind, find
 
 GROUP = "raysearch.problems"
@@ -42,12 +42,12 @@ def load_problem(use: str, options: Mapping[str, Any]) -> Problem:
 
 def named_problem(use: str) -> tuple[str, str, CodeKind]:
     """Returns the module or file that `use` names, the name in it, and what that may be."""
-    added, ready = installed(GROUP), ready_problems()
-    target = added[use].value if use in added else use
+    ready, point = ready_problems(), entry_point(GROUP, use, "problem.use")
+    target = use if point is None else point.value
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "problem")
     near = next(
         (name for name in ready if name.endswith(f".{place}")),
-        f"one of {', '.join([*ready, *added])}",
+        f"one of {', '.join([*ready, *installed(GROUP)])}",
     )
     kind = CodeKind(
         what="a Problem, or a function that returns one",

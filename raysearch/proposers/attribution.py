@@ -60,7 +60,7 @@ class Attribution(Proposer):
 
     @property
     def most(self) -> int:
-        """How many are proposed, whatever the effects say."""
+        """The number of hypotheses proposed, whatever the effects are."""
         return sum(map(self._count, self.space.variables))
 
     @property
@@ -89,7 +89,7 @@ class Attribution(Proposer):
     def _best(
         self, space: Sequence[Hypothesis], variable: str, effects: Mapping[Unit, float | None]
     ) -> list[int]:
-        """Which of the space's hypotheses on the variable are best."""
+        """Returns the best of the space's hypotheses on the variable."""
         scores = {
             at: _score(h.intervention, effects)
             for at, h in enumerate(space)

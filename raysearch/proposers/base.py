@@ -26,8 +26,8 @@ NOT_ASKED: Effects = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What closed generations have shown: how many there were, and the verdict of each hypothesis
-    by its id.
+    """The results of closed generations: their number, and the verdict of each hypothesis by its
+    id.
 
     `effects`: from fit pairs alone, made before the first generation, for a proposer that asks for
     them.
@@ -160,7 +160,7 @@ def whole_vectors(intervention: Intervention) -> tuple[Unit, ...]:
 
 
 class AlphaSpending:
-    """How the chance of a false accept is spent where proposals are from no set fixed before: the
+    """Spends the chance of a false accept over proposals that are not from a set fixed before: the
     j-th spends its 1/(j(j+1)).
 
     j counts in order of (generation, id), so that it depends on no order of arrival. Controls spend
@@ -174,7 +174,7 @@ class AlphaSpending:
         self._of: dict[str, int] = {}
 
     def enter(self, hypotheses: Iterable[Hypothesis]) -> None:
-        """Those of a generation that are new."""
+        """Returns the hypotheses of a generation that are new."""
         for hypothesis in sorted(hypotheses, key=lambda h: h.id):
             self._proposed += hypothesis.intervention.control is None
             if self._proposer.most is None:

@@ -55,7 +55,7 @@ class Refine(WithinSpace):
                 yield from ladder[at]
 
     def _ladders(self) -> Iterator[list[Rung]]:
-        """What differs in its layer alone, by layer."""
+        """Groups hypotheses that differ in their layer alone, by layer."""
         for grid in self.space.grids:
             units = list(grid)  # layers vary fastest
             size = len(grid.layers)

@@ -36,7 +36,8 @@ class SmallestSubspace(WithinSpace):
                 yield from sizes[at]
 
     def _families(self) -> list[list[Size]]:
-        """What differs in its size alone, from the smallest; what has none is a family of its own."""
+        """Groups hypotheses that differ in their size alone, smallest first; one without a size is
+        a family of its own."""
         families: dict[object, dict[int, Size]] = {}
         for hypothesis in self.space:
             intervention = hypothesis.intervention
@@ -52,7 +53,7 @@ class SmallestSubspace(WithinSpace):
         return [[by_size[size] for size in sorted(by_size)] for by_size in families.values()]
 
     def _next(self, sizes: list[Size], known: History) -> int | None:
-        """Which size is asked about next; None where the smallest is known."""
+        """Returns the size to test next; None if the smallest is known."""
         verdicts = [[known.decided.get(h.id) for h in size] for size in sizes]
         if any(d is None for d in verdicts[-1]):
             return len(sizes) - 1

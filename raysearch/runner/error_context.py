@@ -1,5 +1,5 @@
-"""Who is to blame, by name: a mistake in a job is told with its file, one in a pair of a file with
-that file and the line.
+"""Context of errors: a mistake in a job names its file, one in a pair of a file names that file and
+the line.
 
 Invariants: what names a file already is left as it is; the class of an error, and so the exit code,
 stays.

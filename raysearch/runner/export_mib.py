@@ -119,7 +119,7 @@ def _best_first(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _expressible(
     run: RunFolder, job: Job, rows: Sequence[Mapping[str, Any]], left_out: list[str]
 ) -> Iterator[SavedIntervention]:
-    """What is to be written; what already cannot be goes to `left_out`."""
+    """Returns what can be written; the rest goes to `left_out`."""
     for row in rows:
         try:
             saved = _of_one_token(run, row, job)

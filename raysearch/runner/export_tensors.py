@@ -51,8 +51,8 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
 
 
 def tokens_at(run: RunFolder, unit: Unit) -> int:
-    """How many tokens the unit's position has in the run's pairs. Raises: StoreError where that is
-    not one number."""
+    """Returns the number of tokens that the unit's position has in the run's pairs. Raises:
+    StoreError where that is not one number."""
     name = unit.site.position
     try:
         column = from_parquet(read_checked(run.folder, FILE), ["base_positions"])[
@@ -75,8 +75,8 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
 
 
 def width_at(run: RunFolder, job: Job, unit: Unit) -> int:
-    """How many numbers one token has at the unit. Raises: ModelError where the model is not where
-    the job has it."""
+    """Returns the number of features that one token has at the unit. Raises: ModelError where the
+    model is not where the job has it."""
     with _found(run, job) as here:
         return _width(here, unit)
 

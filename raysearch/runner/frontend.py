@@ -1,4 +1,5 @@
-"""Who asked, as a run sees them: where they want it, what they are told, and how they stop it."""
+"""The caller of a run: where the run goes, the messages that the caller gets, and how the caller
+stops it."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Frontend(Protocol):
         ...
 
     def interrupt(self) -> AbstractContextManager[Interrupt]:
-        """How the search is asked to stop."""
+        """Returns the context in which a Ctrl-C asks the search to stop."""
         ...
 
     def left(self, status: str, run: RunFolder) -> None:

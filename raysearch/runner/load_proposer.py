@@ -103,7 +103,7 @@ def _maker(use: str) -> Any:
 
 @dataclass(frozen=True)
 class _Bounds:
-    """What a user's hypotheses must keep to."""
+    """The limits that a user's hypotheses must keep to."""
 
     job: Job
     space: HypothesisSpace
@@ -145,7 +145,7 @@ class _Bounds:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """What a proposer that is not ours says of itself, read once, when it is made."""
+    """The attributes of a proposer that is not raysearch's own, read once, when it is made."""
 
     name: str
     most: int | None

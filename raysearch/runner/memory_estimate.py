@@ -1,4 +1,4 @@
-"""How much memory a search is going to take, by formulas: of a replica, of a block, of the driver.
+"""Estimates the memory of a search by formulas, in bytes: of a replica, of a block, of the driver.
 Estimates, in bytes.
 
 Invariants: nothing is run and nothing is measured here but the constants, each with where its
@@ -60,8 +60,8 @@ def footprint(
     hypotheses: int,
     on_cpu: bool = True,
 ) -> MemoryEstimate:
-    """Of a job. `test`: the indices of the test pairs that blocks are cut of; `memory`: GiB for
-    what is kept, None as there is room.
+    """Estimates the memory of a job. `test`: the indices of the test pairs that blocks are cut of;
+    `memory`: GiB for what is kept, None as there is room.
 
     `models`: how many a replica holds (two with the control random_model); `on_cpu`: whether it may
     run on a CPU. Training's memory, on a GPU its driver's, are not in it.
@@ -100,9 +100,9 @@ def footprint(
 
 
 def _numbers_kept(looked: ModelSummary) -> int:
-    """Of each token: every layer of the components that are searched, of the residual (paths are
-    checked on it), and with replay of what goes into the blocks, where rows begin.
-    """
+    """Returns how many numbers are cached for each token: every layer of the searched components,
+    of the residual (paths are checked on it), and with replay the inputs of the blocks, where rows
+    begin."""
     widths = {c.name: sum(c.width_in(layer) for layer in c.layers) for c in looked.components}
     widths.setdefault("residual", looked.layers * looked.width)
     if looked.path == "replay" and len(widths) > 1:

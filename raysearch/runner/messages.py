@@ -1,5 +1,4 @@
-"""What is said of a search on its way: the model, what is asked, what screening showed, how it
-ended."""
+"""Messages of a search on its way: the model, the job, the result of screening, the end."""
 
 from raysearch.causal import SPLITS
 from raysearch.core.events import Opened
@@ -43,7 +42,7 @@ def tell_model(opened: Opened, question: ResolvedJob, front: Frontend) -> None:
 
 
 def tell_screening(search: Search, front: Frontend) -> None:
-    """How many pairs the model solves, and what is missing."""
+    """Reports how many pairs the model solves, and which are missing."""
     for split in SPLITS:
         screened, solved, wanted = search.screening.counts(split)
         if screened:

@@ -97,8 +97,8 @@ def _facts(question: ResolvedJob, looked: ModelSummary) -> PlanReport:
 
 
 def _dropped(question: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
-    """What does not count, as far as it shows before the model is run: of the pairs that are looked
-    at, and of what was read or drawn."""
+    """Counts the pairs that do not count, as far as it shows before the model is run: of the pairs
+    that are looked at, and of those that were read or drawn."""
     counts = count_pairs_before_screening(
         pairs, question.job.pairs.kinds == "change", question.left_out
     )
@@ -123,8 +123,8 @@ def _first(question: ResolvedJob) -> list[Pair]:
 
 
 def _used(question: ResolvedJob, encoded: Sequence[Encoded]) -> list[Encoded]:
-    """Of each split as many as are wanted, from the front: those that are run if the model solves
-    them."""
+    """Returns the first pairs of each split, as many as are wanted: those that are run if the model
+    solves them."""
     keys, found = question.job.pairs, {e.index: e for e in encoded}
     wanted = {"fit": keys.fit, "test": keys.test, "holdout": keys.holdout}
     return [
@@ -147,7 +147,7 @@ def _footprint(
 
 
 def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanReport:
-    """Of all replicas together, by what one here took."""
+    """Adds the seconds of all replicas together, by those of one here."""
     replicas = 1 if job.resources.replicas == "auto" else job.resources.replicas
     steps = job.fit.steps * facts.fits if found.steps else 0
     holdout = min(job.pairs.holdout, facts.pairs["holdout"])
@@ -168,7 +168,7 @@ def model_summary(question: ResolvedJob, given: GivenObjects = NOTHING) -> Model
 
 
 def _model_facts(looked: ModelSummary, dtype: str, tokens: int) -> ModelFacts:
-    """What can be known of the model before it runs."""
+    """Returns the facts that are known of the model before it runs."""
     return ModelFacts(
         looked.layers,
         looked.width,
@@ -210,8 +210,8 @@ def _powers(
 
 
 def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:
-    """How many subspaces are trained or computed at most, seeds counted, where so many hypotheses
-    are proposed."""
+    """Returns the largest number of subspaces that are trained or computed, seeds counted, if
+    `most` hypotheses are proposed."""
     fitted = [h.intervention for h in space if h.intervention.is_fitted]
     seeds = [
         len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else 1

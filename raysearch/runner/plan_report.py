@@ -1,4 +1,4 @@
-"""What a plan found, and its words.
+"""The result of a plan, and its text.
 
 Invariants: an estimate is called one, and says what it is of; a measured figure says how much was
 measured.
@@ -188,7 +188,7 @@ def _sets_words(sets: int) -> list[str]:
 
 
 def _beyond_words(facts: PlanReport) -> str:
-    """How many more were read, of which a search keeps no more than it can come to ask for."""
+    """Says how many more pairs were read than a search can come to ask for."""
     first = facts.variables[0]
     more = sum(c.pairs for c in facts.dropped if c.variable == first and c.reason == "beyond")
     return f" ({more} more were passed over)" if more else ""
@@ -272,14 +272,14 @@ def _calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> li
 
 
 def _size(amount: int) -> str:
-    """Of bytes: 0.53 GiB, 12 MiB, 4 KiB."""
+    """Formats bytes: 0.53 GiB, 12 MiB, 4 KiB."""
     if amount >= 2**28:
         return f"{amount / 2**30:.2f} GiB"
     return f"{amount / 2**20:.3g} MiB" if amount >= 2**19 else f"{amount / 2**10:.3g} KiB"
 
 
 def _duration(seconds: float) -> str:
-    """Of seconds: 3.4 ms, 51 s, 12 min, 3.2 h."""
+    """Formats seconds: 3.4 ms, 51 s, 12 min, 3.2 h."""
     if seconds < 1:
         return f"{seconds * 1e3:.{0 if seconds > 0.01 else 2}f} ms"
     if seconds < 120:

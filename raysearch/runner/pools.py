@@ -114,7 +114,8 @@ def pool_of(
 
 
 def spec_of(question: ResolvedJob, job: Job) -> ReplicaSpec:
-    """What each replica is made of. `job`: the question's, its paths as workers are to read them."""
+    """Returns the spec of each replica. `job`: the question's, its paths as workers are to read
+    them."""
     resources = job.resources
     memory = None if resources.memory == "auto" else int(resources.memory * 2**30)
     return ReplicaSpec(

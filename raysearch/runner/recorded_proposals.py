@@ -1,5 +1,5 @@
-"""What a user's proposer proposed, as the journal keeps it: so that looking at a run never runs the
-code that is named in it.
+"""Journalled proposals of a user's proposer, so that looking at a run never runs the code that is
+named in it.
 
 Invariants: each time that the proposer was asked is an entry, in order; a search that is told the
 journal asks as often, and gets the same.
@@ -55,7 +55,7 @@ class Recording(Proposer):
 
 @dataclass(frozen=True)
 class Recorded(Proposer):
-    """What a proposer said, in the order in which it was asked; `where`: the run, for errors."""
+    """A proposer that repeats journalled proposals, in their order. `where`: the run, for errors."""
 
     said: Sequence[Suggested]
     where: str

@@ -1,5 +1,5 @@
-"""What a run folder has of its question: the job, the pairs, what was known of the model; so that
-its search can be made again.
+"""Reads from a run folder what its search is made again from: the job, the pairs, the facts of the
+model.
 
 Invariants: only a run of this evidence version and of an untouched job is taken, else its verdicts
 would not be those that it had.
@@ -32,8 +32,8 @@ def kept_question(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
 
 
 def kept_facts(run: RunFolder) -> ModelFacts:
-    """What was known of the model when the run was last driven. Raises: ResumeError where run.json
-    does not say it."""
+    """Returns the facts of the model from when the run was last driven. Raises: ResumeError where
+    run.json does not say it."""
     plain = run.info.facts
     if plain is None:
         raise ResumeError(

@@ -42,7 +42,7 @@ def check_positions(job: Job, named: Sequence[str], of: str) -> None:
 
 
 def owned(positions: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Which of `known` the inputs themselves must have for these positions."""
+    """Returns those of `known` that the inputs themselves must have for these positions."""
     return [of for name in positions if (of := split_take(name, (*known, LAST))[0]) in known]
 
 

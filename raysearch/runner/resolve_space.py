@@ -112,7 +112,7 @@ def check_units(
 
 @dataclass(frozen=True)
 class _Model:
-    """What a model has, and how it is called in errors."""
+    """The facts of a model, and its name in errors."""
 
     name: str
     facts: ModelFacts
@@ -251,8 +251,8 @@ def _grid(
 
 
 def _file_digest(path: str, layer: int | None) -> str:
-    """Of the sparse autoencoder of a layer. Raises: JobError where there is none, or its cfg.json
-    says what is not read."""
+    """Returns the digest of the sparse autoencoder of a layer. Raises: JobError where there is
+    none, or its cfg.json says what is not read."""
     file = Path(layer_path(path, layer))
     try:
         found = SaeFile.at(file)

@@ -63,14 +63,15 @@ class ResolvedJob:
 
     @property
     def positions(self) -> tuple[str, ...]:
-        """Those of the grid, then what the units name besides."""
+        """The positions of the grid, then those that only units name."""
         assert self.job.space.position_names is not None
         named = (site.position for _, site in self.job.space.unit_sites)
         return tuple(dict.fromkeys((*self.job.space.position_names, *named)))
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Those of the grid, then what the units name besides: what a replica has to know of."""
+        """The components of the grid, then those that only units name: all that a replica must
+        know."""
         named = (site.component for _, site in self.job.space.unit_sites)
         return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
@@ -84,7 +85,7 @@ class ResolvedJob:
         return space_of(self.job, facts, _shared_sources(self.pairs), self.pairs[0].base.tokens)
 
     def proposer(self, space: HypothesisSpace, facts: ModelFacts) -> Proposer:
-        """Which hypotheses come next. Raises: JobError."""
+        """Returns the proposer of the job. Raises: JobError."""
         return proposer_of(self.job, space, facts, self.positions)
 
     def test(self, proposer: Proposer, space: HypothesisSpace) -> AnytimeTest:
@@ -134,7 +135,7 @@ class ResolvedJob:
         )
 
     def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
-        """What outputs are held against, by pair."""
+        """Returns the answers that outputs are compared with, by pair."""
         pairs = {p.index: p for p in self.pairs}
         readings = answer_matcher(encoded)
         meant = self.job.prompt_format.meant
@@ -455,7 +456,7 @@ def _file_digests(job: Job) -> dict[str, str]:
 
 
 def _layers_digest(path: str) -> str:
-    """Of a sparse autoencoder, of all layers that there are."""
+    """Returns the digest of a sparse autoencoder over all its layers."""
     whole = hashlib.sha256()
     for found in sorted(glob.glob(glob.escape(path).replace(LAYER, "*"))):
         whole.update(bytes.fromhex(SaeFile.at(Path(found)).digest))

@@ -1,5 +1,4 @@
-"""What a job's resources ask of a cluster, as the pool takes it; what that means here is said
-aloud."""
+"""Translates a job's resources into the pool's terms, and says their effect here."""
 
 from collections.abc import Callable
 from pathlib import Path

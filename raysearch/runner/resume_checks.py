@@ -1,4 +1,4 @@
-"""What a run keeps of its job: the files that came along, and the checks before it is gone on with.
+"""Checks before a run is resumed, and the job's files that the run keeps.
 
 Invariants: verdicts of another model, another job or another encoding do not mix with those that
 are there; what a job brought to a cluster is in its run folder too, for the job's own folder ends

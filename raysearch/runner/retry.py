@@ -1,5 +1,5 @@
-"""What failed tried again: which hypotheses and estimates that is, said and journalled before the
-run goes on.
+"""Retries failed hypotheses and estimates; which ones is reported and journalled before the run
+goes on.
 
 Invariants: what has failed follows from the journal alone; once that it is tried again stands
 there, the run goes on as after any crash, and any `resume` finishes it.
@@ -56,7 +56,7 @@ def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:
 
 
 def _failed(search: Search, history: Iterable[Sequence[JournalledEvent]]) -> Retried:
-    """What has failed, once `search` was told its history."""
+    """Returns what has failed, once `search` was told its history."""
     for batch in history:
         search.tell(batch)
     return search.failed

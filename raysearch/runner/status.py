@@ -1,5 +1,5 @@
-"""How a run stands that a folder or an object store holds: by its journal, told to a new search,
-without the model.
+"""Reports the state of a run in a folder or an object store: its journal is replayed into a new
+search, without the model.
 
 Invariants: nothing is written, and no code that the run names is run; a run that is being driven is
 read as far as its journal goes.
@@ -94,7 +94,7 @@ def _snapshot(run: RunFolder) -> Snapshot:
 
 
 def _in_tables(run: RunFolder) -> dict[str, int | None]:
-    """How many hypotheses have which verdict, by the tables: as far as their last parts."""
+    """Counts hypotheses by verdict from the tables, as far as their last parts."""
     found = Counter(read_table(run.folder, "verdicts")["verdict"].to_pylist())
     proposed = read_table(run.folder, "hypotheses").num_rows
     names = {

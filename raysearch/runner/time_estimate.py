@@ -1,5 +1,5 @@
-"""What a search is going to take, by a short trial: the model is loaded here, a few tasks are
-timed, and the rest is reckoned from them.
+"""Estimates the time of a search by a short trial: the model is loaded here, a few tasks are timed,
+and the rest is computed from them.
 
 Invariants: the tasks are such as the search sends (consecutive interventions, first blocks) from
 places all over the space; the first of each kind warms up and does not count; nothing is kept and
@@ -48,8 +48,8 @@ where rows are replayed."""
 
 @dataclass(frozen=True, slots=True)
 class TimeEstimate:
-    """What one replica here took, in seconds: to load; of an input captured, a row (intervention x
-    pair), a step of training of one seed.
+    """Measured seconds of one replica here: to load; for an input captured, a row (intervention x
+    pair), a training step of one seed.
 
     `inputs`, `rows`, `steps`: how many were timed (no steps: nothing is trained). `process`, `gpu`:
     bytes in use at the end.
@@ -70,8 +70,8 @@ class TimeEstimate:
     def seconds(
         self, power: Power, inputs: int, interventions: int, steps: int, holdout: int
     ) -> float:
-        """Of one replica, loading aside, if every site had the true IIA of `power`: captures,
-        training, rows, estimates on the holdout.
+        """Returns the seconds of one replica, loading aside, if every site had the true IIA of
+        `power`: captures, training, rows, estimates on the holdout.
 
         `inputs`: distinct ones; `steps`: of training, seeds counted, none dropped.
         """
@@ -84,7 +84,7 @@ def calibrate(question: ResolvedJob, given: GivenObjects = NOTHING) -> TimeEstim
 
     Raises: ModelError, PairsError, JobError as a run would; SearchFailedError where a task raises.
     """
-    heard = _Heard()
+    heard = _ReportedUsage()
     pool = LocalPool(
         spec_of(question, question.job),
         device_here(question.job.resources.gpus),
@@ -117,8 +117,8 @@ def calibrate(question: ResolvedJob, given: GivenObjects = NOTHING) -> TimeEstim
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What the pool has used since it was last asked."""
+class _ReportedUsage:
+    """The usage that the pool has reported since it was last read."""
 
     phases: dict[Phase, float] = field(default_factory=dict)
     last: Usage | None = None
@@ -138,7 +138,7 @@ class _Trial:
     seconds, and of how many what."""
 
     def __init__(
-        self, question: ResolvedJob, pool: LocalPool, opened: Opened, heard: _Heard
+        self, question: ResolvedJob, pool: LocalPool, opened: Opened, heard: _ReportedUsage
     ) -> None:
         self.opened = opened
         self._job, self._pool, self._heard = question.job, pool, heard
@@ -216,7 +216,8 @@ class _Trial:
         seeds: tuple[Seed, ...] = (),
         steps: tuple[int, int] = (0, 0),
     ) -> list[Event]:
-        """What a task comes to. Raises: SearchFailedError where something in it raises."""
+        """Runs a task and returns its events. Raises: SearchFailedError where something in it
+        raises."""
         self._tasks += 1
         block = Block(split, self._tasks, tuple(pairs))
         task = Task(self._tasks, kind, tuple(interventions), (block,), seeds=seeds, steps=steps)

@@ -72,8 +72,7 @@ def start_tracking(
 
 
 def _pairs(run: RunFolder, question: ResolvedJob, digest: str) -> PairsInput:
-    """What the run was asked about: its pairs as they are kept, by the name of what drew or held
-    them."""
+    """Returns the run's pairs as the tracker shows them, by the name of the sampler or file."""
     problem = question.job.problem
     return PairsInput(
         name=Path(problem.use or problem.pairs or "").name,

@@ -1,4 +1,4 @@
-"""What a job brings along to a cluster: its job.yaml as resolved, and beside it in `files/` what it
+"""The upload of a job to a cluster: its job.yaml as resolved, and beside it in `files/` what it
 names, as one zip.
 
 Invariants: nothing in the zip is a link, and no path in its job.yaml or in its pairs leads out of
@@ -60,7 +60,7 @@ class Upload:
 def pack(
     job_file: Path, sets: Sequence[str], on_nodes: Sequence[Path], include: Sequence[Path]
 ) -> Upload:
-    """What `job_file` needs on a cluster.
+    """Packs what `job_file` needs on a cluster.
 
     `on_nodes`: folders that the nodes have at the same path; what lies there is not sent.
     `include`: files and folders that go along though no key names them. Raises: JobError,
@@ -107,7 +107,7 @@ class _Packing:
         self.files: dict[str, Path] = {}
 
     def place(self, path: Path) -> str:
-        """Where `path` (absolute, `{layer}` allowed) lies in the upload."""
+        """Returns where `path` (absolute, `{layer}` allowed) lies in the upload."""
         root = next((r for r in self._roots if path.is_relative_to(r)), None)
         if root is None:
             fixed = [i for i, part in enumerate(path.parts) if LAYER in part] or [

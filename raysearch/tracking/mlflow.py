@@ -90,23 +90,27 @@ class MlflowTracker:
         """Whether the tracker gave up."""
         return self._stopped.is_set()
 
-    def write_records(self, notes: Sequence[Record], replayed: bool = False) -> None:
+    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
         """Keeps the best IIA per variable and layer, or component outside of all layers.
 
         `replayed` records are in MLflow already and are not sent again.
         """
-        for note in notes:
-            if not isinstance(note, Decided) or not note.n or note.hypothesis.intervention.control:
+        for record in records:
+            if (
+                not isinstance(record, Decided)
+                or not record.n
+                or record.hypothesis.intervention.control
+            ):
                 continue
             if (
-                note.verdict == "failed"
+                record.verdict == "failed"
             ):  # its IIA is from before it failed, and a retry may withdraw it
                 continue
-            where = _where(note.hypothesis.intervention)
+            where = _where(record.hypothesis.intervention)
             if where is None:
                 continue
-            name = f"best_iia/{as_word(note.hypothesis.variable)}/{where}"
-            iia = iia_of(note)
+            name = f"best_iia/{as_word(record.hypothesis.variable)}/{where}"
+            iia = iia_of(record)
             if iia is not None and iia > self._best.get(name, -1.0):
                 self._best[name] = iia
                 if not replayed:

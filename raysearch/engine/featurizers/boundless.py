@@ -78,7 +78,7 @@ class _Bounded(Learned):
 
 
 class Boundless(_Bounded):
-    """As in the paper and pyvene: a soft boundary over a full rotation. `directions` is square."""
+    """A soft boundary over a full rotation, as in the paper and pyvene. `directions` is square."""
 
     name: ClassVar[str] = "boundless"
     cooling = TemperatureSchedule(50.0, 0.1)
@@ -122,7 +122,7 @@ class Boundless(_Bounded):
 
 
 class BoundlessRank(_Bounded):
-    """As in causalab: a boundary over k directions, soft in training, a prefix in evaluation."""
+    """A boundary over k directions, soft in training and a prefix in evaluation, as in causalab."""
 
     name: ClassVar[str] = "boundless_rank"
     cooling = TemperatureSchedule(1.0, 0.1)

@@ -1,5 +1,5 @@
-"""What a featurizer is: x -> (features, rest) and back without loss, and which of the features are
-interchanged.
+"""Featurizers: maps x -> (features, rest) and back without loss, and a choice of the features that
+are interchanged.
 
 A unit of u tokens is one vector of width u·d. The interchange is
 
@@ -30,7 +30,7 @@ FeatureVectors = Float[Tensor, "item feature"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturizerContext:
-    """What a featurizer is made from.
+    """The data that a featurizer is made from.
 
     `generator`: what is drawn comes from it. `heads`: how many of equal width lie in a vector (0:
     none). `file`: the sparse autoencoder that the job names. `activations`: those of the fit pairs,
@@ -47,7 +47,7 @@ class FeaturizerContext:
 
     @property
     def size(self) -> int:
-        """How many features the job asks for."""
+        """The number of features that the job asks for."""
         assert self.subspace.features is not None, "make.py has checked it"
         return self.subspace.features
 
@@ -90,7 +90,7 @@ class Featurizer(nn.Module):
         """The vectors."""
 
     def mask(self) -> Float[Tensor, "feature"] | None:
-        """How much of each feature is interchanged, in [0, 1]; None: all of all."""
+        """The share of each feature that is interchanged, in [0, 1]; None: every feature in full."""
         return None
 
     def interchange(self, base: Vectors, source: Vectors) -> Vectors:
@@ -103,15 +103,15 @@ class Featurizer(nn.Module):
         what stays; None: all of all."""
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """What is trained, by the kind of learning rate that it wants: "rotation", "boundary",
-        "mask"."""
+        """Returns the trained parameters by the kind of learning rate that they need: "rotation",
+        "boundary", "mask"."""
         return {"rotation": list(self.parameters())}
 
     def anneal(self, progress: float) -> None:
         """Told before each step how far training is, in [0, 1): for temperatures."""
 
     def penalty(self) -> Tensor:
-        """What is added to the loss."""
+        """Returns the term that is added to the loss."""
         return torch.zeros(())
 
     def harden(self) -> None:
@@ -119,7 +119,7 @@ class Featurizer(nn.Module):
         it soft again."""
 
     def found(self) -> dict[str, float]:
-        """What training found, to be told: for instance the width of a learned boundary."""
+        """Returns the results of training to report, for instance the width of a learned boundary."""
         return {}
 
     @property
@@ -135,7 +135,7 @@ class Featurizer(nn.Module):
 
     @property
     def count(self) -> int | None:
-        """How many features there are; None where that is no number that a subspace has."""
+        """The number of features; None if it is not a number that a subspace has."""
         return None
 
     def orthonormal_directions(self) -> Float[Tensor, "width k"]:
@@ -189,11 +189,11 @@ def some_of(chosen: Sequence[int], count: int, name: str) -> list[int]:
 
 
 def held(tensor: Tensor) -> Tensor:
-    """As a featurizer holds what it is given: a copy in float32, contiguous, since in another
-    layout products round otherwise."""
+    """Returns the copy of a tensor that a featurizer computes with: float32 and contiguous, since
+    products round otherwise in another layout."""
     return tensor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
 def own(tensor: Tensor) -> Tensor:
-    """As it is saved: a copy on the CPU, contiguous."""
+    """Returns the copy of a tensor that is saved: on the CPU, contiguous."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -56,8 +56,8 @@ class Svd(FixedSubspace):
 
 
 class MeanDifference(FixedSubspace):
-    """Where the means of the classes differ; of k features, the k directions along which they
-    differ most."""
+    """The span of the differences between class means; with k features, the k directions along
+    which they differ most."""
 
     name: ClassVar[str] = "mean_difference"
 

@@ -53,8 +53,8 @@ class SaeFile:
         return hashlib.sha256(weights.digest() + hashlib.sha256(self.config).digest()).hexdigest()
 
     def says(self) -> Mapping[str, Any]:
-        """What the cfg.json says, checked; nothing where there is none. Raises: JobError for what
-        is not read here."""
+        """Returns the checked content of the cfg.json; empty if there is none. Raises: JobError for
+        what is not read here."""
         if self.config is None:
             return {}
         try:

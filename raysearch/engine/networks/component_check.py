@@ -2,11 +2,11 @@
 were located.
 
 1. On an input of one token (or of equal tokens) an attention outputs the value, in the part of the
-value's heads: exactly, or scaled by a factor that does not depend on it (an attention sink, a norm
-or a gate follows). Queries and keys change the scale only. 2. Flipping the sign of a query at token
-t changes token t only; flipping a key or a value changes tokens from t on; each changes the part of
-its own heads only, and does change it. Flipping half of a query changes the whole part of its head:
-one head is not several.
+   value's heads: exactly, or scaled by a factor that does not depend on it (an attention sink, a
+   norm or a gate follows). Queries and keys change the scale only.
+2. Flipping the sign of a query at token t changes token t only; flipping a key or a value changes
+   tokens from t on; each changes the part of its own heads only, and does change it. Flipping half
+   of a query changes the whole part of its head: one head is not several.
 
 Flipped vectors sum to zero, so that a norm over all heads does not spread the change to others.
 Half of the heads are flipped in each row, chosen so that every two heads differ in some row.

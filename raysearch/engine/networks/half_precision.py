@@ -2,15 +2,17 @@
 itself.
 
 - The head receives the last token of each row: torch makes one product for each row and copies the
-head's weights for each (SmolLM2-135M in bfloat16, 12 rows of 12 tokens: 2.6 s, of which 2.2 s are
-these copies; one row: 183 ms in three dimensions, 4.5 in two). So inputs are flattened to one list
-of vectors first. - Processors with AVX-512's bfloat16 but no AMX multiply bfloat16 at half their
-float32 rate from some 32 rows on: 1.47 ms against 0.92 for 64 rows and weights of 1,536 x 576 on
-one core of an Emerald Rapids whose AMX is masked (torch 2.13). Processors without units for a dtype
-take nine times as long. A float32 product gives the same result: products of half-precision numbers
-are exact in float32, and both ways sum in float32. - Converting the weights for each product costs
-a third of it at 64 rows, and three times it for a head of 49,152 x 576. So a float32 copy of the
-weights is held (`keep_copies`) if memory allows: three times the memory of the weights alone.
+  head's weights for each (SmolLM2-135M in bfloat16, 12 rows of 12 tokens: 2.6 s, of which 2.2 s are
+  these copies; one row: 183 ms in three dimensions, 4.5 in two). So inputs are flattened to one
+  list of vectors first.
+- Processors with AVX-512's bfloat16 but no AMX multiply bfloat16 at half their float32 rate from
+  some 32 rows on: 1.47 ms against 0.92 for 64 rows and weights of 1,536 x 576 on one core of an
+  Emerald Rapids whose AMX is masked (torch 2.13). Processors without units for a dtype take nine
+  times as long. A float32 product gives the same result: products of half-precision numbers are
+  exact in float32, and both ways sum in float32.
+- Converting the weights for each product costs a third of it at 64 rows, and three times it for a
+  head of 49,152 x 576. So a float32 copy of the weights is held (`keep_copies`) if memory allows:
+  three times the memory of the weights alone.
 
 Invariants: the way of multiplying depends on the processor, the dtype and the number of rows alone,
 never on free memory, so that equal rows at equal shapes give equal results; the weights do not
@@ -74,19 +76,13 @@ def rows_in_float32(dtype: torch.dtype) -> int | None:
     """Returns the number of rows from which this processor multiplies numbers of `dtype` in
     float32. None: never."""
     if dtype == torch.bfloat16:
-        amx, units = (
-            _torch_supports(torch.cpu, "_is_amx_tile_supported"),
-            "_is_mkldnn_bf16_supported",
-        )
-        if amx:
+        if _torch_supports(torch.cpu, "_is_amx_tile_supported"):
             return None
-        return ROWS_WITH_UNITS if _torch_supports(torch.ops.mkldnn, units) else ROWS_WITHOUT_UNITS
+        has_units = _torch_supports(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+        return ROWS_WITH_UNITS if has_units else ROWS_WITHOUT_UNITS
     if dtype == torch.float16:  # with units as fast as float32 (torch 2.13, avx512_fp16)
-        return (
-            None
-            if _torch_supports(torch.ops.mkldnn, "_is_mkldnn_fp16_supported")
-            else ROWS_WITHOUT_UNITS
-        )
+        has_units = _torch_supports(torch.ops.mkldnn, "_is_mkldnn_fp16_supported")
+        return None if has_units else ROWS_WITHOUT_UNITS
     return None
 
 

@@ -1,4 +1,5 @@
-"""What an intervention does to the activation at its unit: small classes, each one formula.
+"""Operations: the formulas by which an intervention changes the activation at its unit, one small
+class each.
 
 x is what the base's run has at the unit, y what the source lends: both of shape (item, token,
 feature), where an item is one unit of one row. What `forward` returns takes the place of x;
@@ -33,7 +34,7 @@ class Operation(Protocol):
     def lent(self) -> ReplacementVectors: ...
 
     def forward(self, base: Items, source: Items | None) -> Items:
-        """What takes the place of `base`."""
+        """Returns the activation that replaces `base`."""
         ...
 
 
@@ -61,7 +62,8 @@ class Zero:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """x ← x: reads, and writes nothing. What it reads in a run comes from `interchange.collect`."""
+    """x ← x: reads, and writes nothing. `oracle.collect` returns what it
+    reads in a run."""
 
     lent: ClassVar[ReplacementVectors] = "nothing"
 
