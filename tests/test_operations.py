@@ -1,6 +1,8 @@
 """Ablations of a job's units: what each puts in, what a verdict on it means, and what is refused."""
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from raysearch import load_intervention
 from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.build import MEAN_OF, ablation_sources, build_row
+from raysearch.engine.patching.build import MEAN_OF, _drawn_order, ablation_sources, build_row
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
@@ -64,6 +66,28 @@ def test_a_mean_is_of_the_same_inputs_for_all_pairs_and_a_resample_of_one_drawn_
     assert drawn == [ablation_sources(p, PAIRS, resample)[0] for p in PAIRS]
     assert len({o.index for o in drawn}) > 20
     assert all(o.base != p.base for o, p in zip(drawn, PAIRS, strict=True))
+
+
+def test_a_row_of_an_ablation_looks_at_few_of_many_pairs() -> None:
+    """Of 10^15 pairs, which no shuffle of all would fit, a few are drawn; the order is that of a
+    shuffle."""
+
+    class Counted(Sequence[Encoded]):
+        looked = 0
+
+        def __len__(self) -> int:
+            return 10**15
+
+        def __getitem__(self, at: Any) -> Any:
+            self.looked += 1
+            return PAIRS[at % len(PAIRS)]
+
+    pairs = Counted()
+    resample = Intervention((Unit(Site(0, "residual", "last")),), kind="resample")
+    ablation_sources(PAIRS[0], pairs, resample)
+    assert 1 <= pairs.looked <= 100
+    assert sorted(_drawn_order("s", 50)) == list(range(50))
+    assert list(_drawn_order("s", 50)) == random.Random("s").sample(range(50), 50)
 
 
 def test_an_ablation_that_has_no_other_input_says_so() -> None:

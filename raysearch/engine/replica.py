@@ -85,6 +85,7 @@ class Replica:
             components,
         )
         self._pairs = {e.index: e for e in encoded}
+        self._every_pair = tuple(self._pairs.values())
         self._tokens = max((e.longest for e in encoded), default=1)
         self._runner = ModelRunner(
             network, loaded.dtype, encoded, components, settings, self._meter
@@ -153,7 +154,7 @@ class Replica:
             with self._meter.phase("load"):
                 loaded = self._loaded.reinitialised()
                 network, _ = loaded.open(self._raw)
-            encoded = tuple(self._pairs.values())
+            encoded = self._every_pair
             self._random = ModelRunner(
                 network, loaded.dtype, encoded, self._components, self._settings, self._meter
             )
@@ -338,8 +339,8 @@ class Replica:
     def _row(self, runner: ModelRunner, pair: Encoded, intervention: Intervention) -> Row:
         other = None
         if intervention.control == "random_source":
-            other = other_source(pair, tuple(self._pairs.values()), intervention)
-        others = ablation_sources(pair, tuple(self._pairs.values()), intervention)
+            other = other_source(pair, self._every_pair, intervention)
+        others = ablation_sources(pair, self._every_pair, intervention)
         return build_row(pair, intervention, runner.hook_points, self._featurizers, other, others)
 
     def _measured(

@@ -5,7 +5,7 @@ refused before anything runs.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.causal import LAST
@@ -176,10 +176,9 @@ def ablation_sources(
 
     alone = intervention.kind == "resample"
     named = f"{pair.index}.resample" if alone else "mean"
-    order = random.Random(named).sample(range(len(pairs)), len(pairs))
     wanted = lengths(pair)
     found: dict[object, Encoded] = {}
-    for at in order:
+    for at in _drawn_order(named, len(pairs)):
         other = pairs[at]
         if lengths(other) == wanted and not (alone and other.base == pair.base):
             found.setdefault(other.base, other)
@@ -191,6 +190,17 @@ def ablation_sources(
             f"operation: {intervention.kind} needs"
         )
     return list(found.values())
+
+
+def _drawn_order(seed: str, count: int) -> Iterator[int]:
+    """Yields 0..count-1 in a random order, a function of the seed: a shuffle (Fisher and Yates) that
+    draws no more than is asked of it, since every row of an ablation asks for a few."""
+    rng = random.Random(seed)
+    moved: dict[int, int] = {}
+    for last in range(count - 1, -1, -1):
+        at = rng.randrange(last + 1)
+        yield moved.get(at, at)
+        moved[at] = moved.get(last, last)
 
 
 def _fits(other: Encoded, pair: Encoded, intervention: Intervention) -> bool:

@@ -6,7 +6,7 @@ feature), where an item is one unit of one row. What `forward` returns takes the
 whatever of the activation lies outside the unit stays as it is.
 
 Invariants: a kind is a frozen value, so that rows which ask for the same are one; the formula is
-elementwise over items, so that no result depends on company.
+elementwise over items, so that no result depends on the batch.
 """
 
 import hashlib
