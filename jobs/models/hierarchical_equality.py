@@ -61,7 +61,10 @@ def handcrafted() -> nn.Module:
         part.zero_()
     for side in (0, 1):
         for coordinate in (0, 1):
-            for sign, neuron in ((1, 4 * side + 2 * coordinate), (-1, 4 * side + 2 * coordinate + 1)):
+            for sign, neuron in (
+                (1, 4 * side + 2 * coordinate),
+                (-1, 4 * side + 2 * coordinate + 1),
+            ):
                 apart.weight[neuron, 4 * side + coordinate] = sign
                 apart.weight[neuron, 4 * side + 2 + coordinate] = -sign
         told.weight[2 * side : 2 * side + 2, 4 * side : 4 * side + 4] = 2 / NEAREST

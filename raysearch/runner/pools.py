@@ -64,7 +64,7 @@ def pool_of(
     """
     if where.pool == "local" or where.address is None:
         files = None
-    work = spec_of(question, question.job if files is None else kept_beside(question.job, files))
+    spec = spec_of(question, question.job if files is None else kept_beside(question.job, files))
     resources = question.job.resources
     if where.pool == "local":
         from raysearch.cluster.local_pool import LocalPool, device_here
@@ -75,10 +75,10 @@ def pool_of(
             )
         if given.model is None:
             front.say(f"loading   {question.job.model.path}")
-            yield LocalPool(work, device_here(resources.gpus))
+            yield LocalPool(spec, device_here(resources.gpus))
             return
         with given.borrowed():
-            yield LocalPool(work, load=partial(given.loaded, question.job))
+            yield LocalPool(spec, load=partial(given.loaded, question.job))
         return
     if question.job.model.is_given:
         raise JobError(
@@ -106,7 +106,7 @@ def pool_of(
         replicas = first_replicas(session.nodes, shape)
         front.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
         name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
-        pool = MeteredPool(RayPool(work, name, shape, metrics.usage, watch=session.watch), metrics)
+        pool = MeteredPool(RayPool(spec, name, shape, metrics.usage, watch=session.watch), metrics)
         try:
             yield pool
         finally:
