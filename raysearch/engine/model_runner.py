@@ -76,7 +76,7 @@ class ModelRunner:
                 meter=meter,
                 scoring=self.scoring,
             )
-            choice = ExecutorChoice(plain, cache, NEAR_TIE[dtype])
+            choice = ExecutorChoice(plain, cache, NEAR_TIE[dtype], NEAR_TIE[dtype])
         else:
             with meter.phase("check"):
                 rows = self._selfcheck_rows(encoded, components, dtype)
@@ -92,8 +92,9 @@ class ModelRunner:
                     plain,
                 )
         self.plain = plain
-        self.executor, self.cache, self.tolerance = choice.executor, choice.cache, choice.tolerance
-        self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.tolerance)
+        self.executor, self.cache = choice.executor, choice.cache
+        self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
+        self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self._recipe, self._limit = settings.recipe, limit
         self._meter = meter
 
@@ -133,7 +134,7 @@ class ModelRunner:
             self.executor,
             self.cache,
             self._recipe,
-            self.tolerance,
+            self.near_tie,
             self._limit,
         )
 

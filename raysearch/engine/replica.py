@@ -389,7 +389,7 @@ class Replica:
     def _is_near(self, predictions: Sequence[Prediction]) -> bool:
         """Returns whether a token of an output is a near-tie, or was one before the canonical
         computation decided it."""
-        return any(d.was_near_tie or d.gap < self._runner.tolerance for d in predictions)
+        return any(d.was_near_tie or d.gap < self._runner.near_tie for d in predictions)
 
 
 def _output(predictions: Sequence[Prediction]) -> Ids:

@@ -407,7 +407,7 @@ class Model:
         }
         for batch in path.batches([row for row in distinct if row not in found]):
             logits = path.logits(batch)
-            near = set(near_ties(predict(logits), settled.tolerance))
+            near = set(near_ties(predict(logits), settled.near_tie))
             found.update(
                 (row, self._logits(row, canonical) if i in near else logits[i])
                 for i, row in enumerate(batch)

@@ -146,7 +146,7 @@ OBSERVATIONS = _schema(
     (
         "near_ties",
         pa.int32(),
-        "outputs whose two best logits were too close to call in a batch, decided at batch one",
+        "outputs whose two best logits were too close to call, decided again at batch one",
         "count",
     ),
     (

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -366,3 +367,11 @@ def blocks_of(pairs: Sequence[Pair], size: int) -> tuple[Block, ...]:
 
 def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> LoadedModel:
     return LoadedModel(model, tokenizer or word_tokenizer(), "digest of a random model", "float32")
+
+
+def intel_mkl() -> bool:
+    """Returns whether products here are MKL's on an Intel processor, whose strict mode makes them
+    batch-invariant."""
+    cpu = Path("/proc/cpuinfo")
+    intel = cpu.is_file() and "GenuineIntel" in cpu.read_text()
+    return intel and torch.backends.mkl.is_available()

@@ -7,7 +7,8 @@ so the error of the gap is measured; the largest error of a single logit is seve
 and irrelevant to outputs. It matters for scores: if a job has some, the logits that they read are
 checked too, in float32. A row whose gap exceeds `SAFETY` times the largest observed error, and
 `least_near_tie`, is decided by the executor; all others by the canonical computation. So outputs do
-not depend on the batch.
+not depend on the batch. In half precision an executor that is batch-invariant decides all rows, for
+its outputs do not depend on the batch anyway.
 
 Invariants: an executor that fails the check is not used, and a warning says so; plain (the
 canonical computation) is always right; a network that makes discrete choices (a mixture of experts)
@@ -18,7 +19,8 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring, answer_logits_error
+from raysearch.engine.execution.batch_invariance import MakeExecutor, is_batch_invariant
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -81,15 +84,17 @@ CHOICES = (
 
 @dataclass(frozen=True, slots=True)
 class ExecutorChoice:
-    """The fastest executor that passed, with a cache that holds what it needs. `tolerance`: gaps
-    (logits) below it are near-ties.
+    """The fastest executor that passed, with a cache that holds what it needs.
 
-    `share`: the share of tested rows that are near-ties.
+    `tolerance` (logits): how far the executor and the canonical computation may be apart in a gap.
+    `near_tie` (logits): gaps below it are decided by the canonical computation. `share`: the share
+    of tested rows that are.
     """
 
     executor: Executor
     cache: ActivationCache
     tolerance: float
+    near_tie: float
     share: float = 0.0
 
 
@@ -138,14 +143,13 @@ def select_executor(
         (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
         highest.append(float(logits.max()))
     held = LOGIT if dtype == "float32" else math.inf
-    trial = _Trial(
-        network.name, wanted, least_near_tie(dtype, highest), _step(dtype, highest), held
-    )
+    least, step, half = least_near_tie(dtype, highest), _step(dtype, highest), dtype != "float32"
+    trial = _Trial(network.name, wanted, least, step, held, half)
     nominal = NEAR_TIE[dtype]
     one_by_one = ActivationCache(
         network, hook_points, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
     )
-    slowest = ExecutorChoice(plain, one_by_one, nominal)
+    slowest = ExecutorChoice(plain, one_by_one, nominal, nominal)
     if dtype != "float32" and choice.seen:
         log.warning(
             "%s: makes discrete choices on its way (%s), which in %s may go either way in a batch: "
@@ -156,47 +160,48 @@ def select_executor(
             dtype,
         )
         return slowest
-    cache = ActivationCache(
-        network, hook_points, limit, 0.0, max_bytes, meter=meter, scoring=scoring
-    )
-    batched = trial.checked(
-        BatchedExecutor(network, hook_points, cache), cache, "each row is run by itself, slowly"
-    )
+
+    def empty_cache(keys: bool = False) -> ActivationCache:
+        return ActivationCache(
+            network, hook_points, limit, 0.0, max_bytes, keys=keys, meter=meter, scoring=scoring
+        )
+
+    runs_whole = partial(BatchedExecutor, network, hook_points), empty_cache
+    batched = trial.checked(*runs_whole, "each row is run by itself, slowly")
     if batched is None:
         return slowest
     if not isinstance(network, LanguageModel):
-        return batched
+        return trial.settled(batched, *runs_whole)
     if not network.can_replay:
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", network.name)
-        return batched
-    keeping = ActivationCache(
-        network, hook_points, limit, 0.0, max_bytes, keys=True, meter=meter, scoring=scoring
-    )
-    replayed = trial.checked(
-        ReplayExecutor(network, hook_points, keeping),
-        keeping,
-        "rows are run whole, not from the patch on",
-    )
-    return batched if replayed is None else replayed
+        return trial.settled(batched, *runs_whole)
+    replays = partial(ReplayExecutor, network, hook_points), partial(empty_cache, keys=True)
+    replayed = trial.checked(*replays, "rows are run whole, not from the patch on")
+    if replayed is None:
+        return trial.settled(batched, *runs_whole)
+    return trial.settled(replayed, *replays)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """The reference for executors of the model `name`. In logits, `least`: the smallest near-tie;
-    `step`: rounding step of the highest logit; `held`: the largest difference of a logit that
-    scores read."""
+    """The reference for executors of the model `name`, which is in half precision if `half`. In
+    logits, `least`: the smallest near-tie; `step`: rounding step of the highest logit; `held`: the
+    largest difference of a logit that scores read."""
 
     name: str
     wanted: Mapping[Row, Prediction]
     least: float
     step: float
     held: float
+    half: bool
 
     def checked(
-        self, executor: Executor, cache: ActivationCache, otherwise: str
+        self, make: MakeExecutor, empty_cache: Callable[[], ActivationCache], otherwise: str
     ) -> ExecutorChoice | None:
-        """Returns the executor with its tolerance; None if it fails, with a warning that names the
-        alternative (`otherwise`)."""
+        """Returns the executor that `make` makes of a cache, with its tolerance; None if it fails,
+        with a warning that names the alternative (`otherwise`)."""
+        cache = empty_cache()
+        executor = make(cache)
         try:
             error = error_of(executor, cache, self.wanted)
             most = max(self.least / SAFETY, MOST * self.step)
@@ -237,8 +242,20 @@ class _Trial:
                 otherwise,
             )
             return None
-        cache.set_tolerance(tolerance)
-        return ExecutorChoice(executor, cache, tolerance, error.share(tolerance))
+        return ExecutorChoice(executor, cache, tolerance, tolerance, error.share(tolerance))
+
+    def settled(
+        self,
+        choice: ExecutorChoice,
+        make: MakeExecutor,
+        empty_cache: Callable[[], ActivationCache],
+    ) -> ExecutorChoice:
+        """Returns `choice`, which `make` made, without near-ties if it is in half precision and
+        batch-invariant."""
+        if self.half and is_batch_invariant(make, empty_cache, list(self.wanted)):
+            choice = replace(choice, near_tie=0.0, share=0.0)
+        choice.cache.set_tolerance(choice.near_tie)
+        return choice
 
 
 @torch.inference_mode()

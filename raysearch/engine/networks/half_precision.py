@@ -14,9 +14,10 @@ itself.
   head of 49,152 x 576. So a float32 copy of the weights is held (`keep_copies`) if memory allows:
   three times the memory of the weights alone.
 
-Invariants: the way of multiplying depends on the processor, the dtype and the number of rows alone,
-never on free memory, so that equal rows at equal shapes give equal results; the weights do not
-change, and a copy of weights that have changed since is not used.
+Invariants: the way of multiplying depends on the processor and the dtype alone, never on the number
+of rows or on free memory, so that a row's result does not depend on its batch (MKL's strict mode,
+which `raysearch.engine` asks for, gives float32 products that property); the weights do not change,
+and a copy of weights that have changed since is not used.
 """
 
 import types
@@ -32,11 +33,9 @@ from transformers.pytorch_utils import Conv1D
 
 from raysearch.engine.networks.detached import detached
 
-ROWS_WITH_UNITS = 32
-"""Number of rows from which a float32 product, weights converted each time, is as fast as one in a
-half-precision dtype for which the processor has units."""
-ROWS_WITHOUT_UNITS = 4
-"""The same for a dtype without units."""
+LEAST_ROWS = 2
+"""Fewest rows of a product in half precision: one row takes another way through oneDNN in float16,
+and would get other bits than among others (torch 2.13)."""
 KINDS = nn.Linear, Conv1D
 """Layers that are one product. Conv1D of transformers (GPT-2) is a linear layer with transposed
 weights."""
@@ -65,25 +64,20 @@ class Copy:
 
 @dataclass(slots=True)
 class _ProductPlan:
-    """The plan of a layer's products: in float32 from `least` rows on (None: never), with a `copy`
-    of its weights if one is held."""
+    """The plan of a layer's products: in float32 or not, with a `copy` of its weights if one is
+    held."""
 
-    least: int | None
+    in_float32: bool
     copy: Copy | None = None
 
 
-def rows_in_float32(dtype: torch.dtype) -> int | None:
-    """Returns the number of rows from which this processor multiplies numbers of `dtype` in
-    float32. None: never."""
-    if dtype == torch.bfloat16:
-        if _torch_supports(torch.cpu, "_is_amx_tile_supported"):
-            return None
-        has_units = _torch_supports(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
-        return ROWS_WITH_UNITS if has_units else ROWS_WITHOUT_UNITS
+def multiplies_in_float32(dtype: torch.dtype) -> bool:
+    """Returns whether this processor multiplies numbers of `dtype` faster in float32."""
+    if dtype == torch.bfloat16:  # units without tiles are slower than float32 from 32 rows on
+        return not _torch_supports(torch.cpu, "_is_amx_tile_supported")
     if dtype == torch.float16:  # with units as fast as float32 (torch 2.13, avx512_fp16)
-        has_units = _torch_supports(torch.ops.mkldnn, "_is_mkldnn_fp16_supported")
-        return None if has_units else ROWS_WITHOUT_UNITS
-    return None
+        return not _torch_supports(torch.ops.mkldnn, "_is_mkldnn_fp16_supported")
+    return False
 
 
 def speed_up(model: nn.Module) -> list[nn.Module]:
@@ -92,7 +86,7 @@ def speed_up(model: nn.Module) -> list[nn.Module]:
     changed = []
     for module in _half_precision_layers(model):
         if "forward" not in vars(module):  # neither its own nor already replaced
-            vars(module)[PLAN] = _ProductPlan(rows_in_float32(module.weight.dtype))
+            vars(module)[PLAN] = _ProductPlan(multiplies_in_float32(module.weight.dtype))
             module.forward = types.MethodType(_product, module)
             changed.append(module)
     return changed
@@ -116,7 +110,7 @@ def keep_copies(model: nn.Module, room: int) -> tuple[int, int]:
     for layer, plan in _planned_layers(model):
         weight = layer.weight
         if (
-            plan.least is None or weight.is_inference() or weight.requires_grad
+            not plan.in_float32 or weight.is_inference() or weight.requires_grad
         ):  # changes are not counted, or the weights are trained
             continue
         size = 4 * weight.numel()
@@ -139,7 +133,7 @@ def drop_copies(model: nn.Module) -> None:
 def copied_bytes(model: nn.Module, dtype: torch.dtype) -> int:
     """Returns the bytes that `keep_copies` would use for a model of `dtype` on this processor;
     works on a model without weights."""
-    if rows_in_float32(dtype) is None:
+    if not multiplies_in_float32(dtype):
         return 0
     return sum(4 * module.weight.numel() for module in model.modules() if isinstance(module, KINDS))
 
@@ -164,14 +158,9 @@ def _planned_layers(model: nn.Module) -> Iterator[tuple[Any, _ProductPlan]]:
 def _product(
     layer: nn.Linear | Conv1D, given: Float[Tensor, "*rows width"]
 ) -> Float[Tensor, "*rows out"]:
-    """Computes the layer's output; in float32, rounded once, if that is faster for this number of
-    rows."""
+    """Computes the layer's output; in float32, rounded once, where that is faster."""
     weight, bias, plan = layer.weight, layer.bias, vars(layer)[PLAN]
-    if (
-        plan.least is None
-        or given.numel() < plan.least * given.shape[-1]
-        or given.dtype != weight.dtype
-    ):
+    if not plan.in_float32 or given.dtype != weight.dtype:
         return _multiplied(layer, given, weight, bias)
     copy = (
         plan.copy
@@ -193,12 +182,15 @@ def _multiplied(
     """Computes the product on a list of vectors: given three dimensions, torch makes a batch of
     products and copies the weights."""
     vectors = given.reshape(-1, given.shape[-1])
+    rows = len(vectors)
+    if rows < LEAST_ROWS:
+        vectors = vectors.expand(LEAST_ROWS * rows, -1)
     if isinstance(layer, nn.Linear):
         out = functional.linear(vectors, weight, bias)
     else:
         assert bias is not None, "a Conv1D has a bias"
         out = torch.addmm(bias, vectors, weight)
-    return out.view(*given.shape[:-1], out.shape[-1])
+    return out[:rows].view(*given.shape[:-1], out.shape[-1])
 
 
 def _torch_supports(where: object, name: str) -> bool:

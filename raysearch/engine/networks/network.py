@@ -215,7 +215,7 @@ class LanguageModel:
 
     def batch_key(self, given: ModelInput) -> Hashable:
         length = len(_ids(given))
-        return width_of(length), self._stretch.regime(length)
+        return self._width(length), self._stretch.regime(length)
 
     def share_activations(self, one: ModelInput, other: ModelInput) -> bool:
         """True if a common prefix of the two inputs has the same activations in both."""
@@ -234,7 +234,7 @@ class LanguageModel:
 
     def pad(self, given: ModelInput) -> int:
         length = len(_ids(given))
-        return width_of(length) - length
+        return self._width(length) - length
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
         return 1
@@ -317,7 +317,7 @@ class LanguageModel:
     ) -> Float[Tensor, "row vocab"]:
         """Computes logits of padded rows; keys and values are written to `cache`, if given."""
         rows = [_ids(given) for given in givens]
-        width = width_of(len(rows[0]))
+        width = self._width(len(rows[0]))
         assert len({self.batch_key(row) for row in rows}) == 1, (
             "rows of one batch are of one company"
         )
@@ -335,6 +335,15 @@ class LanguageModel:
         if self._takes("logits_to_keep"):
             options["logits_to_keep"] = 1
         return self.run(input_ids=torch.tensor(ids, device=self.device), **options)[:, -1].float()
+
+    def _width(self, length: int) -> int:
+        """Returns the padded width of a row. In half precision it is the row's length: whether a
+        batch has a mask, and so the bits of its rows, must not depend on the others' lengths."""
+        return length if self._is_half else width_of(length)
+
+    @cached_property
+    def _is_half(self) -> bool:
+        return self.model.dtype.itemsize == 2
 
     def _takes(self, argument: str) -> bool:
         """True if the signature of `forward` has the argument. A TypeError of a trial call could

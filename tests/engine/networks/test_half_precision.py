@@ -12,16 +12,14 @@ from raysearch.engine.execution.memory import room_on_host
 from raysearch.engine.loading.given_model import GivenModel
 from raysearch.engine.networks import half_precision as products
 from raysearch.engine.networks.half_precision import (
-    ROWS_WITH_UNITS,
-    ROWS_WITHOUT_UNITS,
     copied_bytes,
     drop_copies,
     keep_copies,
-    rows_in_float32,
+    multiplies_in_float32,
     slow_down,
     speed_up,
 )
-from tests.engine.worlds import model_of, word_tokenizer
+from tests.engine.worlds import intel_mkl, model_of, word_tokenizer
 
 SIZE = 4 * 96 * 48
 """Bytes of a copy of the layer's weights."""
@@ -57,9 +55,9 @@ def exact(layer: nn.Module, given: torch.Tensor) -> torch.Tensor:
     [
         (1, 96),
         (1, 1, 96),
-        (1, ROWS_WITH_UNITS - 1, 96),
-        (ROWS_WITH_UNITS, 96),
-        (3, ROWS_WITH_UNITS, 96),
+        (1, 31, 96),
+        (32, 96),
+        (3, 32, 96),
     ],
 )
 def test_a_product_is_the_exact_one_rounded_once_with_a_copy_and_without_alike(
@@ -75,15 +73,13 @@ def test_a_product_is_the_exact_one_rounded_once_with_a_copy_and_without_alike(
     assert torch.equal(layer(given), said)
 
 
-def test_a_copy_is_used_from_many_rows_on_and_never_where_the_weights_have_changed(
+def test_a_copy_is_used_and_never_where_the_weights_have_changed(
     layer: nn.Module,
 ) -> None:
-    given = torch.randn(2 * ROWS_WITH_UNITS, 96).to(layer.weight.dtype)
+    given = torch.randn(64, 96).to(layer.weight.dtype)
     keep_copies(layer, SIZE)
     vars(layer)[products.PLAN].copy.numbers.zero_()  # so that its use shows
-    assert torch.equal(layer(given), layer.bias.expand(2 * ROWS_WITH_UNITS, -1))
-    few = given[: rows_in_float32(given.dtype) - 1]
-    assert torch.allclose(layer(few).double(), exact(layer, few), rtol=2**-7, atol=1e-2)
+    assert torch.equal(layer(given), layer.bias.expand(64, -1))
     layer.weight.mul_(2)
     assert torch.allclose(layer(given).double(), exact(layer, given), rtol=2**-7, atol=2e-2)
     keep_copies(layer, SIZE)
@@ -100,7 +96,7 @@ def test_no_more_is_kept_than_there_is_room_for_and_what_is_not_computes_the_sam
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(96, 96) for _ in range(3))).to(dtype).requires_grad_(False)
     speed_up(model)
-    given, size = torch.randn(2 * ROWS_WITH_UNITS, 96).to(dtype), 4 * 96 * 96
+    given, size = torch.randn(64, 96).to(dtype), 4 * 96 * 96
     said = model(given)
     for room, kept in ((0, 0), (size - 1, 0), (2 * size + 1, 2), (9 * size, 3)):
         assert keep_copies(model, room) == (kept * size, 3 * size)
@@ -113,14 +109,14 @@ def test_no_more_is_kept_than_there_is_room_for_and_what_is_not_computes_the_sam
 def test_gradients_flow_and_a_copy_of_the_layer_computes_with_its_own_weights(
     layer: nn.Module,
 ) -> None:
-    given = torch.randn(2 * ROWS_WITH_UNITS, 96).to(layer.weight.dtype).requires_grad_()
+    given = torch.randn(64, 96).to(layer.weight.dtype).requires_grad_()
     keep_copies(layer, SIZE)
     layer(given).sum().backward()
     wanted = (
         (layer.weight if isinstance(layer, Conv1D) else layer.weight.T)
         .float()
         .sum(1)
-        .expand(2 * ROWS_WITH_UNITS, -1)
+        .expand(64, -1)
     )
     assert torch.allclose(given.grad.float(), wanted, rtol=2**-6, atol=0.02)
     other = copy.deepcopy(layer)
@@ -133,7 +129,7 @@ def test_gradients_flow_and_a_copy_of_the_layer_computes_with_its_own_weights(
 def test_weights_that_are_trained_get_their_gradients_and_no_copy(layer: nn.Module) -> None:
     layer.requires_grad_(True)
     assert keep_copies(layer, SIZE) == (0, 0)
-    layer(torch.randn(2 * ROWS_WITH_UNITS, 96).to(layer.weight.dtype)).sum().backward()
+    layer(torch.randn(64, 96).to(layer.weight.dtype)).sum().backward()
     assert layer.weight.grad.any()
 
 
@@ -149,14 +145,22 @@ def test_which_way_is_taken_follows_from_the_processor(monkeypatch: pytest.Monke
                     torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda units=units: units
                 )
             found[amx, units] = [
-                rows_in_float32(d) for d in (torch.bfloat16, torch.float16, torch.float32)
+                multiplies_in_float32(d) for d in (torch.bfloat16, torch.float16, torch.float32)
             ]
     assert found == {
-        (True, True): [None, None, None],
-        (True, False): [None, ROWS_WITHOUT_UNITS, None],
-        (False, True): [ROWS_WITH_UNITS, None, None],
-        (False, False): [ROWS_WITHOUT_UNITS, ROWS_WITHOUT_UNITS, None],
+        (True, True): [False, False, False],
+        (True, False): [False, True, False],
+        (False, True): [True, False, False],
+        (False, False): [True, True, False],
     }
+
+
+@pytest.mark.skipif(not intel_mkl(), reason="not an Intel processor with MKL")
+def test_the_bits_of_a_row_depend_neither_on_its_batch_nor_on_its_place(layer: nn.Module) -> None:
+    given = torch.randn(96, 96).to(layer.weight.dtype)
+    whole = layer(given)
+    assert all(torch.equal(layer(given[:rows]), whole[:rows]) for rows in range(1, 96))
+    assert torch.equal(layer(given.flip(0)), whole.flip(0))
 
 
 def test_float32_and_a_layer_with_a_forward_of_its_own_are_left_alone(dtype: torch.dtype) -> None:

@@ -1,0 +1,57 @@
+"""Batch invariance: whether an executor gives a row the same bits in every batch.
+
+If it does, the executor's own computation, at the row's own shape, defines the answer in half
+precision, and no near-tie has to be decided again. Kernels have the property or not, by device,
+dtype and version; so each replica tries it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.executors import Executor
+from raysearch.engine.patching.rows import Row
+
+ALONE = 4
+"""Number of rows that are also run each in a batch of its own."""
+
+MakeExecutor = Callable[[ActivationCache], Executor]
+
+
+@torch.inference_mode()
+def is_batch_invariant(
+    make: MakeExecutor, empty_cache: Callable[[], ActivationCache], rows: Sequence[Row]
+) -> bool:
+    """Returns whether each of `rows` has the same bits in a batch of all, in one of every second
+    row in reverse order, and alone.
+
+    `empty_cache`: makes the cache for `make`, new for each batch, so that the runs of bases and
+    sources are in other batches too.
+    """
+
+    def outputs(part: Sequence[Row]) -> dict[Row, Tensor]:
+        cache = empty_cache()
+        return _outputs(make(cache), cache, part)
+
+    whole = outputs(rows)
+    step = max(1, -(-len(rows) // ALONE))
+    parts = [rows[::-2], *([row] for row in rows[::step])]
+    return all(
+        torch.equal(output, whole[row])
+        for part in parts
+        if part
+        for row, output in outputs(part).items()
+    )
+
+
+def _outputs(executor: Executor, cache: ActivationCache, rows: Sequence[Row]) -> dict[Row, Tensor]:
+    """Returns the logits of patched rows, and the best id and its gap of the others."""
+    own = [row for row in rows if not row.patches]
+    patched = [row for row in rows if row.patches and not executor.is_free(row)]
+    predictions = zip(own, cache.predictions(own), strict=True)
+    outputs = {row: torch.tensor((float(p.id), p.gap)) for row, p in predictions}
+    for batch in executor.batches(patched):
+        outputs |= zip(batch, executor.logits(batch), strict=True)
+    return outputs
