@@ -30,7 +30,8 @@ from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import near_ties, predict
 from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
 from raysearch.engine.loading.given_model import GivenModel, read_from
-from raysearch.engine.loading.load import LoadedModel, best_device, load
+from raysearch.engine.loading.load import best_device, load
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.model_runner import hold_copies
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel

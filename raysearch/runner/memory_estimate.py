@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from raysearch.core.events import Encoded, ModelInput
 from raysearch.engine.execution.memory import MOST_ON_CPU
-from raysearch.engine.loading.load import ModelSummary
+from raysearch.engine.loading.loaded_model import ModelSummary
 from raysearch.engine.networks.network import width_of
 from raysearch.search.pair_blocks import cut_at_looks
 

@@ -15,13 +15,15 @@ from raysearch.core.pair_counts import PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.loading.factory import load_module
-from raysearch.engine.loading.load import ModelSummary, best_device, inspect_model
+from raysearch.engine.loading.load import best_device, inspect_model
+from raysearch.engine.loading.loaded_model import ModelSummary
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.given_objects import NOTHING, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
-from raysearch.runner.resolved_job import ResolvedJob, differing, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob, differing
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening

@@ -18,7 +18,8 @@ from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
 from raysearch.proposers.registry import added
 from raysearch.runner.given_objects import GivenObjects
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder

@@ -25,7 +25,8 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import tell_end, tell_model, tell_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resume_checks import (
     check_given,
     check_same,

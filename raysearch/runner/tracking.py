@@ -18,19 +18,12 @@ from raysearch.report.results_table import results
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.storage.local_copy import on_this_machine
 from raysearch.storage.parquet import parts_that_count
+from raysearch.store.pairs_schema import PAIRS
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
-from raysearch.store.schemas import PAIRS
 from raysearch.tracking.child_runs import accepted
 from raysearch.tracking.registry import tracker_of
-from raysearch.tracking.tracker import (
-    Artifact,
-    ChildRun,
-    PairsInput,
-    TrackedRun,
-    Tracker,
-    flatten,
-)
+from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
 
 MOST_PARTS = 40
 """Parts of a table that a tracker is given; of one with more it gets the place. A part has at most

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from raysearch.core.events import Event, Failed, Fitted, JournalledEvent, Lost, Retried, Task
 from raysearch.core.records import (
@@ -61,6 +61,7 @@ from raysearch.store.retractions import Retractions
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.run_history import group_batches
 from raysearch.store.schemas import TABLES
+from raysearch.store.search_observer import SearchObserver
 from raysearch.store.table_rows import (
     conflict_row,
     course_rows,
@@ -75,25 +76,6 @@ from raysearch.store.table_rows import (
     verdict_row,
 )
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
-
-
-class SearchObserver(Protocol):
-    """Follows a search, for example to send it to a tracker; its failures do not matter to the
-    search.
-    """
-
-    @property
-    def run_id(self) -> str | None:
-        """The observer's own id of the run, once there is one."""
-        ...
-
-    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
-        """Takes records of the search; those that are `replayed` were taken before."""
-        ...
-
-    def snapshot(self, snapshot: Snapshot) -> None:
-        """Takes the current state of the search; cheap, since it is called at every turn."""
-        ...
 
 
 class RunLedger:

@@ -11,51 +11,11 @@ import pyarrow as pa
 from raysearch.store.run_folder import SCHEMA_VERSION
 
 IDS = pa.list_(pa.int32())
-_POSITIONS = pa.list_(
-    pa.struct(
-        [
-            ("name", pa.string()),
-            ("start", pa.int32()),
-            ("end", pa.int32()),
-            ("tokens", pa.list_(pa.int32())),
-            ("indices", pa.list_(pa.int32())),
-        ]
-    )
-)
-_TENSOR = pa.struct(
-    [
-        ("dtype", pa.string()),
-        ("shape", pa.list_(pa.int32())),
-        ("data", pa.binary()),
-        (
-            "positions",
-            pa.list_(pa.struct([("name", pa.string()), ("tokens", pa.list_(pa.int32()))])),
-        ),
-    ]
-)
-_SOURCES = pa.list_(
-    pa.struct(
-        [
-            ("name", pa.string()),
-            ("text", pa.string()),
-            ("ids", IDS),
-            ("positions", _POSITIONS),
-            ("answer", pa.string()),
-            ("answer_ids", IDS),
-            ("output", IDS),
-            ("tensor", _TENSOR),
-        ]
-    )
-)
-_COUNTERFACTUAL = pa.list_(
-    pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)])
-)
-_ALIASES = pa.list_(pa.struct([("said", IDS), ("answer", IDS)]))
 _SCORES = pa.map_(pa.string(), pa.map_(pa.string(), pa.list_(pa.float64())))
 _Row = tuple[str, Any, str, str]
 
 
-def _schema(table: str, *columns: _Row) -> pa.Schema:
+def table_schema(table: str, *columns: _Row) -> pa.Schema:
     fields = [
         pa.field(name, kind, metadata={"meaning": meaning, "unit": unit})
         for name, kind, meaning, unit in columns
@@ -63,7 +23,7 @@ def _schema(table: str, *columns: _Row) -> pa.Schema:
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
 
 
-HYPOTHESES = _schema(
+HYPOTHESES = table_schema(
     "hypotheses",
     (
         "hypothesis",
@@ -122,7 +82,7 @@ HYPOTHESES = _schema(
     ),
 )
 
-OBSERVATIONS = _schema(
+OBSERVATIONS = table_schema(
     "observations",
     ("intervention", pa.string(), "id of the intervention", "id"),
     ("fit", pa.string(), "digest of the fitted subspace; null where nothing is trained", "digest"),
@@ -162,7 +122,7 @@ OBSERVATIONS = _schema(
     ("attempt", pa.int32(), "attempts of its task before this one", "count"),
 )
 
-VERDICTS = _schema(
+VERDICTS = table_schema(
     "verdicts",
     ("hypothesis", pa.string(), "id of the hypothesis", "id"),
     ("verdict", pa.string(), "accept, reject, undecided or failed", "name"),
@@ -239,7 +199,7 @@ VERDICTS = _schema(
     ),
 )
 
-FITS = _schema(
+FITS = table_schema(
     "fits",
     ("intervention", pa.string(), "id of the intervention", "id"),
     ("seed", pa.int32(), "seed of the fit; 0 for what is computed without training", "seed"),
@@ -292,7 +252,7 @@ FITS = _schema(
     ),
 )
 
-SETS = _schema(
+SETS = table_schema(
     "sets",
     ("hypothesis", pa.string(), "id of the hypothesis", "id"),
     ("set", pa.string(), "kind of pair, as the problem or the file of pairs names it", "name"),
@@ -313,7 +273,7 @@ SETS = _schema(
     ),
 )
 
-DROPPED = _schema(
+DROPPED = table_schema(
     "dropped",
     ("variable", pa.string(), "variable of the causal model", "name"),
     ("split", pa.string(), "fit, test or holdout; null for what belonged to several", "name"),
@@ -341,7 +301,7 @@ DROPPED = _schema(
     ("way_out", pa.string(), "what would let them count", "text"),
 )
 
-EFFECTS = _schema(
+EFFECTS = table_schema(
     "effects",
     ("variable", pa.string(), "variable of the causal model", "name"),
     (
@@ -379,7 +339,7 @@ EFFECTS = _schema(
     ),
 )
 
-FAILURES = _schema(
+FAILURES = table_schema(
     "failures",
     ("intervention", pa.string(), "id of the intervention; null where the whole task failed", "id"),
     ("block", pa.int32(), "block within the split; null where it cannot be told", "index"),
@@ -396,58 +356,6 @@ FAILURES = _schema(
     ("actor", pa.string(), "process that it happened in", "name"),
 )
 
-PAIRS = _schema(
-    "pairs",
-    ("index", pa.int32(), "the pair's number, by which observations name it", "index"),
-    ("split", pa.string(), "fit, test or holdout", "name"),
-    ("set", pa.string(), "kind of the pair; null where kinds are not told apart", "name"),
-    ("base_text", pa.string(), "the input that is run; null where it is a tensor", "text"),
-    (
-        "base_tensor",
-        _TENSOR,
-        "the input that is run: float32 or int64 numbers, row-major, little-endian, and its named "
-        "tokens; null where it is text",
-        "struct",
-    ),
-    ("base_ids", IDS, "its tokens, as the model sees them; null where it is a tensor", "token id"),
-    (
-        "base_positions",
-        _POSITIONS,
-        "named positions: span [start, end) or indices (special tokens not counted) as given; "
-        "token indices",
-        "character; token index",
-    ),
-    ("base_answer", pa.string(), "right answer without intervention", "text"),
-    ("base_answer_ids", IDS, "its compared ids", "token or class id"),
-    (
-        "sources",
-        _SOURCES,
-        "the inputs that lend activations; output: the model's own answer",
-        "struct",
-    ),
-    (
-        "counterfactual",
-        _COUNTERFACTUAL,
-        "per variable, the answer expected under its interchange",
-        "struct",
-    ),
-    (
-        "aliases",
-        _ALIASES,
-        "what is said, and the answer of this pair that it counts as",
-        "token id",
-    ),
-    (
-        "choices",
-        pa.list_(pa.string()),
-        "answers among which the model chooses; null: among all",
-        "text",
-    ),
-    ("choice_ids", IDS, "their compared ids", "token id"),
-    ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
-    ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),
-    ("block", pa.int32(), "block within the split; null: not used", "index"),
-)
 
 TABLES: dict[str, pa.Schema] = {
     "hypotheses": HYPOTHESES,

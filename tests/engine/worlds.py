@@ -43,7 +43,7 @@ from raysearch.engine.encoding.encode import encode
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor, Executor, ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import COMPONENTS, Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.oracle import oracle

@@ -18,7 +18,8 @@ from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.runner.pools import spec_of
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from raysearch.causal import Pair
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
-from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
+from raysearch.engine.loading.loaded_model import DTYPES, ModelSummary, widest_of
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.network import Encoder

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.factory import LoadedModule, module_digest
-from raysearch.engine.loading.load import DTYPES, LoadedModel
+from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
 from raysearch.engine.networks.half_precision import drop_copies, slow_down, speed_up
 from raysearch.errors import ModelError
 
