@@ -1,6 +1,6 @@
 """Defines the commands `status`, `logs`, `stop` and `jobs`.
 
-Invariants: `ray_jobs.py` does the work; nothing heavy is imported before it is needed.
+Invariants: `ray_jobs.py` prints; nothing heavy is imported before it is needed.
 """
 
 import json
@@ -113,10 +113,10 @@ def logs(id: str, follow: bool, address: str, **given: Any) -> int:
 @flags.loudness
 def stop(id: str, address: str, **given: Any) -> int:
     """Stop the Ray job ID, wait until its books are closed, and say how to go on."""
-    from raysearch.cli.ray_jobs import stop_job
+    from raysearch.cli import ray_jobs
 
     flags.set_verbosity(given)
-    return stop_job(address, id)
+    return ray_jobs.stop(address, id)
 
 
 @click.command()

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from raysearch.core.choices import described
 from raysearch.core.controls import JOB_CONTROLS, Control
+from raysearch.core.featurizers import warn_of_unusable
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
 from raysearch.core.key_types import Keys, each_once
@@ -116,6 +117,7 @@ class Job(Keys):
         )
         if model_here:
             _check_trust(job.model, where)
+        warn_of_unusable()
         return job
 
     def to_yaml(self) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raysearch.core.featurizers import warn_of_unusable
 from raysearch.job.job import Job
 
 Schema = Mapping[str, Any]
@@ -31,6 +32,7 @@ one.
 def job_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a job file: keys as written, with their words, defaults and
     ranges."""
+    warn_of_unusable()
     made = Job.model_json_schema(by_alias=True, mode="validation")
     found: dict[str, Any] = _one_line_words(made)
     return {"$schema": _DIALECT, **found, "title": "A job of raysearch"}

@@ -17,12 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.featurizers import IDENTITY, featurizers, kind_of
-from raysearch.core.hypothesis import (
-    Subspace,
-)
+from raysearch.core.featurizers import IDENTITY, check_usable, featurizers, kind_of
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.key_types import Count, Keys, at_most
 from raysearch.core.pydantic_words import brief
+from raysearch.errors import JobError
 
 MOST_OF_A_KIND = 10**6
 """Layers or coordinates in a range: no network has as many, and they are listed."""
@@ -112,10 +111,25 @@ _FIELDS: dict[str, Any] = {
 SubspaceChoice: Any = create_model(
     "SubspaceChoice", __base__=_Choice, __doc__=_Choice.__doc__, **_FIELDS
 )
+
+
+def _is_usable(given: Any) -> Any:
+    """Refuses the featurizer of a package that cannot be used, in the words that say why."""
+    for name in given if isinstance(given, dict) else [given]:
+        try:
+            check_usable(name)
+        except JobError as e:
+            raise ValueError(str(e)) from e
+    return given
+
+
 if TYPE_CHECKING:
     SubspaceKeys = str | _Choice
 else:
-    SubspaceKeys = Literal["full", *(kind.name for kind in BY_A_WORD)] | SubspaceChoice
+    SubspaceKeys = Annotated[
+        Literal["full", *(kind.name for kind in BY_A_WORD)] | SubspaceChoice,
+        BeforeValidator(_is_usable),
+    ]
 
 
 def _is_plain(given: Any) -> Any:

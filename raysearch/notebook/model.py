@@ -21,18 +21,14 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from raysearch.core.events import Encoded, Ids
+from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.encoding.tokenized import TokenizedText, TokenizedTexts
+from raysearch.engine.encoding.tokenized import TokenizedTexts
 from raysearch.engine.execution.canonical import CanonicalRunner
-from raysearch.engine.execution.memory import RowLimit, capture_bytes
-from raysearch.engine.execution.predict import near_ties, predict
-from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
 from raysearch.engine.loading.given_model import GivenModel, read_from
 from raysearch.engine.loading.load import best_device, load
 from raysearch.engine.loading.loaded_model import LoadedModel
-from raysearch.engine.model_runner import hold_copies
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.build import build_row
@@ -50,6 +46,7 @@ from raysearch.interventions.apply import (
     source_name,
 )
 from raysearch.interventions.saved import SavedIntervention
+from raysearch.notebook.pair_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
 from raysearch.notebook.prediction import NextTokens, predicted
 from raysearch.notebook.views import Answers, Scan, Swap
 from raysearch.visible_text import visible
@@ -172,10 +169,10 @@ class Model:
                 base, source, intervention, -1 if position is None else position, source_position
             )
         known = self._answers(base, source, answers)
-        logits = self._logits(row)
+        logits = canonical_logits(self._network, CanonicalRunner(self._network, self._taps), row)
         tokens = self.tokens(base)
         where = "; ".join(
-            _where(unit, patch.tokens, tokens)
+            unit_words(unit, patch.tokens, tokens)
             for unit, patch in zip(intervention.units, row.patches, strict=True)
         )
         before = known.difference(self._network.plain(row.base))
@@ -210,7 +207,7 @@ class Model:
             for layer in chosen
             for at in range(len(ours))
         }
-        logits, path = self._run(list(rows.values()))
+        logits, path = logits_of_rows(self._network, self._taps, rows.values(), self._dtype)
         found = {place: logits[row] for place, row in rows.items()}
         said = tuple(
             tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen
@@ -325,11 +322,11 @@ class Model:
         ours, theirs = self._texts[base], self._texts[source]
         at = locate_positions(
             base, len(ours.ids), (u.site.position for u in intervention.units), position,
-            lambda p: self._at(base, ours, p), {}, "position",
+            lambda p: tokens_at(base, ours, p), {}, "position",
         )  # fmt: skip
         lent = locate_positions(
             source, len(theirs.ids), ((u.source_site or u.site).position for u in intervention.units), source_position,
-            lambda p: self._at(source, theirs, p), at, "source_position",
+            lambda p: tokens_at(source, theirs, p), at, "source_position",
         )  # fmt: skip
         highest = max(token for tokens in lent.values() for token in tokens)
         if highest >= len(theirs.ids):
@@ -340,26 +337,6 @@ class Model:
         name = source_name(intervention, "source")
         pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: lent}, {}, {})
         return build_row(pair, intervention, self._taps, featurizers)
-
-    def _at(self, text: str, tokens: TokenizedText, position: PositionSpec) -> Ids:
-        count = len(tokens.ids)
-        if not count:
-            raise PositionError(f"{text!r} has no tokens; give a text that has")
-        if isinstance(position, int):
-            if not -count <= position < count:
-                raise PositionError(
-                    f"{text!r} has {count} tokens; {position} is none of them; it has "
-                    f"0..{count - 1}, -1 is the last"
-                )
-            return (position % count,)
-        piece = position.strip()
-        if not piece or text.count(piece) != 1:
-            raise PositionError(
-                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name "
-                f"one that stands there once, or a token"
-            )
-        start = text.index(piece)
-        return tokens.within((start, start + len(piece)))
 
     def _answers(self, base: str, source: str, given: tuple[str, str] | None) -> Answers:
         said = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
@@ -378,55 +355,5 @@ class Model:
             )
         return joined[len(own)]
 
-    def _logits(self, row: Row, canonical: CanonicalRunner | None = None) -> "Tensor":
-        """By the canonical computation; where all patches are lent, bit for bit, what is there
-        already, those of the base's own run."""
-        canonical = CanonicalRunner(self._network, self._taps) if canonical is None else canonical
-        return (
-            self._network.plain(row.base)
-            if canonical.copies_own_activations(row)
-            else canonical.logits(row)
-        )
-
-    def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
-        """The logits of each row, and the path that gave them; near-ties are run by the oracle."""
-        device, layers = self._network.device, len(self._network.blocks)
-        distinct = list(dict.fromkeys(rows))
-        some = distinct[:: max(1, len(distinct) // 6)]
-        hold_copies(self._network)
-        settled = select_executor(
-            self._network,
-            self._taps,
-            selfcheck_rows(some, layers),
-            RowLimit(64),
-            capture_bytes(device),
-            self._dtype,
-        )
-        path, canonical = settled.executor, CanonicalRunner(self._network, self._taps)
-        found: dict[Row, Any] = {
-            row: self._logits(row, canonical) for row in distinct if path.is_free(row)
-        }
-        for batch in path.batches([row for row in distinct if row not in found]):
-            logits = path.logits(batch)
-            near = set(near_ties(predict(logits), settled.tolerance))
-            found.update(
-                (row, self._logits(row, canonical) if i in near else logits[i])
-                for i, row in enumerate(batch)
-            )
-        return found, path.name
-
     def _word(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))
-
-
-def _where(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
-    site, subspace = unit.site, unit.subspace
-    head = "" if site.head is None else f" head {site.head}"
-    count = f" of {subspace.features} features" if subspace.features is not None else ""
-    which = "" if subspace.featurizer == "identity" else f", {subspace.featurizer}{count}"
-    layer = "" if site.layer is None else f", layer {site.layer}"
-    return f"{site.component}{head}{layer}, {_at(at, tokens)}{which}"
-
-
-def _at(at: Ids, tokens: Sequence[str]) -> str:
-    return f"token {', '.join(map(str, at))} ({''.join(tokens[t] for t in at)!r})"

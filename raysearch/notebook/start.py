@@ -1,4 +1,4 @@
-"""A search from a notebook or a script: `plan` or `run` a job, `resume` or `sync` a run.
+"""A search from a notebook or a script: `plan`, `run` or `submit` a job, `resume` or `sync` a run.
 
     import raysearch as rs
     job = rs.Job.load("jobs/quickstart.yaml")
@@ -31,6 +31,7 @@ from raysearch.suggest import check_known
 from raysearch.visible_text import visible
 
 if TYPE_CHECKING:
+    from raysearch.runner.health_checks import CheckResult
     from raysearch.runner.plan_report import PlanReport
 
 Keys = Mapping[str, Any]
@@ -135,6 +136,60 @@ def sync(
     from raysearch.runner.sync import sync_run
 
     return sync_run(find_run(str(store), _place(run)), tracking_uri, children)
+
+
+def submit(
+    job: str | Path,
+    address: str,
+    store: str,
+    tracking_uri: str | None = None,
+    *,
+    sets: Sequence[str] = (),
+    include: Sequence[str | Path] = (),
+    on_nodes: Sequence[str | Path] = (),
+    runtime: str = "tree",
+    env: Sequence[str] = (),
+    quiet: bool = False,
+) -> str:
+    """Submits a job file to a Ray cluster, with what it names, and returns the id of the Ray job.
+
+    `address`: of the cluster's job server, "http://HEAD:8265". `store`: a path that the cluster
+    has, or a URI; `rs.Run` reads the run there. `sets`: keys of the job, "KEY=VALUE". The others are
+    the flags of `raysearch submit`, which follows a job to its end.
+
+    Raises: RaysearchError in one line.
+    """
+    from raysearch.runner.submit import Submission, submit_job
+
+    def say(line: str) -> None:
+        print(visible(line), file=sys.stderr)
+
+    sending = Submission(
+        address, store, tracking_uri, quiet=quiet, runtime=runtime, env=tuple(env), say=say
+    )
+    _, id = submit_job(
+        Path(job),
+        sets,
+        [Path(path) for path in include],
+        [Path(path) for path in on_nodes],
+        sending,
+    )
+    return id
+
+
+def doctor(
+    job: str | Path | None = None,
+    store: str | Path = DEFAULT_STORE,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+) -> "list[CheckResult]":
+    """Tries what a search needs here, as `raysearch doctor` does, and returns what was found.
+
+    `job`: one whose model is read. The others are as of `rs.run`.
+    """
+    from raysearch.runner.health_checks import health_checks
+
+    return list(health_checks(address, job, store, tracking_uri or "none"))
 
 
 def resume(
