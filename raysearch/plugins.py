@@ -88,6 +88,6 @@ def _import(point: EntryPoint, where: str) -> Any:
         return point.load()
     except (Exception, SystemExit) as e:
         raise JobError(
-            f"{where}: {point.value} cannot be imported ({type(e).__name__}: {one_line(e)}); mend or "
-            f"uninstall that package"
+            f"{where}: {point.value} cannot be imported ({type(e).__name__}: {one_line(e)}); mend "
+            f"or uninstall that package"
         ) from e

@@ -58,7 +58,8 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
     if search is not None and (search.failed.is_empty or not retry):
         if retry:
             say(
-                f"run {found.info.id} is done and nothing in it failed: there is nothing to try again"
+                f"run {found.info.id} is done and nothing in it failed: there is nothing to try "
+                "again"
             )
             return 0
         say(f"run {found.info.id} is done")

@@ -61,7 +61,8 @@ class Job(Keys):
         except ValidationError as e:
             raise JobError(f"job: {first_error(e, type(self))}") from None
 
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # `parse` validates without it, and says where the job is from
+    # `parse` validates without it, and says where the job is from
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = none_away) -> "Job":
@@ -182,7 +183,8 @@ class Job(Keys):
         )
 
     def refuse_placeholders(self, where: str, problem: bool = False, model: bool = False) -> None:
-        """Raises: JobError for a note whose object is not here. `problem`, `model`: whether it is."""
+        """Raises: JobError for a note whose object is not here. `problem`, `model`: whether it
+        is."""
         if self.problem.is_given and not problem:
             raise JobError(
                 f"{where}: problem.use: {self.problem.use} is a problem that rs.run was given as "

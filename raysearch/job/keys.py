@@ -1,8 +1,8 @@
 """The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else, and so do the words on a key (docs/reference/job-file.md
-and editors have them from the schema); nothing but `resources` and `name` can change without
-changing an answer.
+Invariants: a default stands here and nowhere else, and so do the words on a key
+(docs/reference/job-file.md and editors have them from the schema); nothing but `resources` and
+`name` can change without changing an answer.
 """
 
 import re
@@ -33,8 +33,8 @@ OBJECT = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\
 
 
 class PromptKeys(Keys):
-    """The format in which a text is given to a language model. Character spans are of the text itself; `last` is the
-    last token of all that it is given."""
+    """The format in which a text is given to a language model. Character spans are of the text
+    itself; `last` is the last token of all that it is given."""
 
     chat_template: bool = Field(
         default=False,

@@ -39,8 +39,8 @@ class LayerRange(IndexRange):
 
 
 class SpaceKeys(Keys):
-    """The sites to search: a grid (all that it names is tried in every combination), and explicit sets of
-    units. With `units` and no key of the grid, only the units are searched."""
+    """The sites to search: a grid (all that it names is tried in every combination), and explicit
+    sets of units. With `units` and no key of the grid, only the units are searched."""
 
     variables: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         default=None, description="Which variables of the causal model; null: all."

@@ -49,12 +49,13 @@ class CoordinateRange(IndexRange):
     _holds = "coordinate"
 
 
+_Coordinates = Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange
+
+
 class CoordinatesKeys(Keys):
     """These coordinates of the vector, of the head where the site has one."""
 
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange = Field(
-        description="Which, counted from 0."
-    )
+    coordinates: _Coordinates = Field(description="Which, counted from 0.")
 
     @field_validator("coordinates")
     @classmethod
@@ -73,7 +74,7 @@ class _Choice(CoordinatesKeys):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = Field(  # type: ignore[assignment]
+    coordinates: _Coordinates | None = Field(  # type: ignore[assignment]
         default=None, description="These of the vector, of the head where the site has one."
     )
 

@@ -32,7 +32,10 @@ from raysearch.suggest import did_you_mean
 _MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
 
 
-_IN_AN_EDITOR = r"^([\w{}-]+(\.[\w{}-]+)+|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+_IN_AN_EDITOR = (
+    r"^([\w{}-]+(\.[\w{}-]+)+"
+    r"|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+)
 """A module's path in the JSON Schema: of one name too, but not one that looks like a component that
 is misspelt."""
 
@@ -68,7 +71,8 @@ Component = Annotated[
 
 
 class SourceSiteKeys(Keys):
-    """The site of the source that a unit is taken from; what is left out is as in the unit's own."""
+    """The site of the source that a unit is taken from; what is left out is as in the unit's
+    own."""
 
     layer: Count | None = Field(default=None, description="Its layer.")
     component: Component | None = Field(default=None, description="Its component.")
@@ -163,7 +167,8 @@ def intervention_of(keys: tuple[UnitKeys, ...]) -> Intervention:
 def site_words(site: Site) -> str:
     """A site in words, for errors."""
     head = "" if site.head is None else f" {site.head}"
-    return f"{site.component}{head}{'' if site.layer is None else f' of layer {site.layer}'} at {site.position}"
+    layer = "" if site.layer is None else f" of layer {site.layer}"
+    return f"{site.component}{head}{layer} at {site.position}"
 
 
 def _place(unit: Unit) -> tuple[int, str, str, int, str]:

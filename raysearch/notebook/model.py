@@ -5,7 +5,8 @@ into the other.
     model = rs.Model.load("models/SmolLM2-135M-Instruct")
     model.predict("The capital of Spain is", top=5)
     model.swap("The capital of Spain is", "The capital of Italy is", layer=9, position=" Spain")
-    model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"), position=" Spain")
+    model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"),
+               position=" Spain")
     model.scan("The capital of Spain is", "The capital of Italy is")
 
 One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many,
@@ -112,7 +113,11 @@ class Model:
         return model
 
     def __repr__(self) -> str:
-        return f"{self._name}: {len(self._network.blocks)} layers, width {self._network.width}, {self._dtype}, {self._network.device}"
+        network = self._network
+        return (
+            f"{self._name}: {len(network.blocks)} layers, width {network.width}, {self._dtype}, "
+            f"{network.device}"
+        )
 
     def tokens(self, text: str) -> tuple[str, ...]:
         """The tokens of a text, special ones included: what positions count."""
@@ -325,7 +330,8 @@ class Model:
             lambda p: tokens_at(base, ours, p), {}, "position",
         )  # fmt: skip
         lent = locate_positions(
-            source, len(theirs.ids), ((u.source_site or u.site).position for u in intervention.units), source_position,
+            source, len(theirs.ids),
+            ((u.source_site or u.site).position for u in intervention.units), source_position,
             lambda p: tokens_at(source, theirs, p), at, "source_position",
         )  # fmt: skip
         highest = max(token for tokens in lent.values() for token in tokens)

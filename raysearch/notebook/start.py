@@ -65,7 +65,8 @@ def run(
     `rs.Problem`. The keywords from `name` on are the keys of a job, and go over those of `job`:
     `rs.run("job.yaml", space={"layers": [1, 2]})`; alone they are the job.
 
-        rs.run(problem=problem, model=model, space={"layers": [1, 2], "positions": ["last"]}, pairs={"test": 128})
+        rs.run(problem=problem, model=model, pairs={"test": 128},
+               space={"layers": [1, 2], "positions": ["last"]})
 
     `problem`: an `rs.Problem`, or as in a job file ("drinks.py:problem", "pairs.jsonl"). `model`:
     an `rs.Model`, a model of transformers with its tokenizer, `(model, tokenizer)`, a torch module
@@ -129,9 +130,9 @@ def sync(
 ) -> str:
     """Reports a run to its tracker once more, by its journal: where that was down, or was kept out.
 
-    `run`, `store`: as of `rs.resume`. `tracking_uri`: of the tracker; None: the run's own. `children`:
-    at most so many accepted hypotheses get a tracked run of their own. Nothing comes twice. Returns
-    a line that says where the run is. Raises: RaysearchError in one line.
+    `run`, `store`: as of `rs.resume`. `tracking_uri`: of the tracker; None: the run's own.
+    `children`: at most so many accepted hypotheses get a tracked run of their own. Nothing comes
+    twice. Returns a line that says where the run is. Raises: RaysearchError in one line.
     """
     from raysearch.runner.sync import sync_run
 
@@ -154,8 +155,8 @@ def submit(
     """Submits a job file to a Ray cluster, with what it names, and returns the id of the Ray job.
 
     `address`: of the cluster's job server, "http://HEAD:8265". `store`: a path that the cluster
-    has, or a URI; `rs.Run` reads the run there. `sets`: keys of the job, "KEY=VALUE". The others are
-    the flags of `raysearch submit`, which follows a job to its end.
+    has, or a URI; `rs.Run` reads the run there. `sets`: keys of the job, "KEY=VALUE". The others
+    are the flags of `raysearch submit`, which follows a job to its end.
 
     Raises: RaysearchError in one line.
     """

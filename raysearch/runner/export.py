@@ -96,7 +96,8 @@ def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
 
 
 def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
-    """Returns the intervention of a row; each unit says its operation, where that is an ablation."""
+    """Returns the intervention of a row; each unit says its operation, where that is an
+    ablation."""
     where = f"{run.place}: hypothesis {row['hypothesis']}"
     units = json.loads(row["units"])
     kinds = [unit.pop("operation", "interchange") for unit in units]

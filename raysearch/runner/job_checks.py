@@ -105,7 +105,8 @@ def _check_controls(job: Job) -> None:
         return
     if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
         raise JobError(
-            f"controls: arbitrary_labels is of subspaces that are trained ({', '.join(names('trained'))}), "
+            f"controls: arbitrary_labels is of subspaces that are trained "
+            f"({', '.join(names('trained'))}), "
             f"and the job has none; leave it out"
         )
     if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
@@ -149,7 +150,8 @@ def check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
             if set(one.positions) != set(first.positions):
                 names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.description} has the positions {names}, {first.description} has {others}; "
+                    f"{path}: {one.description} has the positions {names}, {first.description} "
+                    f"has {others}; "
                     f"give all the same, "
                     "or name those to search in space.positions"
                 )
@@ -161,6 +163,7 @@ def check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence[
             for position in positions:
                 if position not in one.positions:
                     raise JobError(
-                        f"problem {problem.name!r}: {one.description} has no position {position!r}, "
+                        f"problem {problem.name!r}: {one.description} has no position "
+                        f"{position!r}, "
                         f"though the problem declares it"
                     )

@@ -33,7 +33,7 @@ def tell_model(opened: Opened, question: ResolvedJob, front: Frontend) -> None:
         f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}"
     )
     space = question.space(facts)
-    most = question.proposer(space, facts).most
+    most = question.proposer(space, facts).max_hypotheses
     some = f"{most} of " if most is not None and most < len(space) else ""
     front.say(
         f"asking    {some}{len(space)} hypotheses: {len(question.variables)} variables at "

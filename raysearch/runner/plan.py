@@ -1,7 +1,8 @@
 """A plan: a job checked as far as it can be without running it, and what it would do.
 
 Invariants: without a calibration no weights of a language model are read (a factory is called, as
-there is no other way to see what it makes); no search is run; chances are of this job's K and looks.
+there is no other way to see what it makes); no search is run; chances are of this job's K and
+looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,15 +71,15 @@ def _facts(question: ResolvedJob, looked: ModelSummary) -> PlanReport:
         hypotheses=len(space),
         proposer=proposer.name,
         chooses=proposer.plan_words(len(space)),
-        k=proposer.most,
-        whole=proposer.tests_all and proposer.most == len(space),
+        k=proposer.max_hypotheses,
+        whole=proposer.tests_all and proposer.max_hypotheses == len(space),
         interventions=len(space) // len(question.variables),
         variables=question.variables,
         positions=question.positions,
         components=question.components,
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
-        fits=_fits(space, job, proposer.most),
+        fits=_fits(space, job, proposer.max_hypotheses),
         claim=job.test.claim,
         pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
@@ -205,7 +206,9 @@ def _powers(
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = replace(question.test(proposer, space), hypotheses=judged_at(proposer.most, len(space)))
+    asked = replace(
+        question.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
+    )
     rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
     test = MatchTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)

@@ -32,8 +32,8 @@ GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 class PlanReport:
     """A job, checked as far as it can be without running it, and what it would do.
 
-    `path`: how the model is evaluated. `chooses`: how the proposer chooses, in words; `whole`: whether it tests the whole space.
-    `k`: hypotheses that the chance of a false accept is divided
+    `path`: how the model is evaluated. `chooses`: how the proposer chooses, in words; `whole`:
+    whether it tests the whole space. `k`: hypotheses that the chance of a false accept is divided
     by (None: an open-ended proposer). `sets`: explicit sets of units; `fits`: subspaces trained or
     computed, seeds counted. `inputs`: distinct ones, of at most `longest` tokens. `change`: by
     variable the share of test pairs on which it changes the answer; `apart`: by pair of variables

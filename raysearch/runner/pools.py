@@ -65,47 +65,55 @@ def pool_of(
     if where.pool == "local" or where.address is None:
         files = None
     spec = spec_of(question, question.job if files is None else kept_beside(question.job, files))
-    resources = question.job.resources
     if where.pool == "local":
-        from raysearch.cluster.local_pool import LocalPool, device_here
+        yield from _local_pool(spec, question.job, front, given)
+    else:
+        yield from _ray_pool(spec, question.job, where.address, front, files if send else None)
 
-        if resources.replicas not in ("auto", 1):
-            raise JobError(
-                f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica"
-            )
-        if given.model is None:
-            front.say(f"loading   {question.job.model.path}")
-            yield LocalPool(spec, device_here(resources.gpus))
-            return
-        with given.borrowed():
-            yield LocalPool(spec, load=partial(given.loaded, question.job))
-        return
-    if question.job.model.is_given:
+
+def _local_pool(
+    spec: ReplicaSpec, job: Job, front: Frontend, given: GivenObjects
+) -> Iterator[RunPool]:
+    from raysearch.cluster.local_pool import LocalPool, device_here
+
+    resources = job.resources
+    if resources.replicas not in ("auto", 1):
         raise JobError(
-            f"pool: {where.pool}: {question.job.model.path} is an object of this process, and "
-            f"replicas on Ray read their own model; give "
-            "pool='local', or save it (model.save_pretrained(folder), tokenizer too; of a torch "
-            "module my_file.py:factory) and name that"
+            f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica"
+        )
+    if given.model is None:
+        front.say(f"loading   {job.model.path}")
+        yield LocalPool(spec, device_here(resources.gpus))
+    else:
+        with given.borrowed():
+            yield LocalPool(spec, load=partial(given.loaded, job))
+
+
+def _ray_pool(
+    spec: ReplicaSpec, job: Job, address: str | None, front: Frontend, files: Path | None
+) -> Iterator[RunPool]:
+    """`files`: a folder to bring to all nodes."""
+    if job.model.is_given:
+        raise JobError(
+            f"pool: ray: {job.model.path} is an object of this process, and replicas on Ray read "
+            "their own model; give pool='local', or save it (model.save_pretrained(folder), "
+            "tokenizer too; of a torch module my_file.py:factory) and name that"
         )
     from raysearch.cluster.metrics import MeteredPool, Metrics
     from raysearch.cluster.ray_pool import RayPool
     from raysearch.cluster.session import check_fits, ray_session
     from raysearch.cluster.shape import first_replicas
 
-    front.say(
-        "ray       starting"
-        if where.address is None
-        else f"ray       connecting to {where.address}"
-    )
-    with ray_session(where.address, files=files if send else None) as session:
+    front.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")
+    with ray_session(address, files=files) as session:
         if session.dashboard:
             front.say(f"dashboard {session.dashboard}")
-        shape = shape_of(question.job, session.gpus, front.say)
+        shape = shape_of(job, session.gpus, front.say)
         if session.embedded:
             check_fits(session, shape)
         replicas = first_replicas(session.nodes, shape)
-        front.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
-        name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
+        front.say(f"loading   {job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
+        name, metrics = f"raysearch-{job.name}-{os.getpid()}", Metrics()
         pool = MeteredPool(RayPool(spec, name, shape, metrics.usage, watch=session.watch), metrics)
         try:
             yield pool

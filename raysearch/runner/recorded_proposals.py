@@ -39,8 +39,8 @@ class Recording(Proposer):
         return self.proposer.name
 
     @property
-    def most(self) -> int | None:
-        return self.proposer.most
+    def max_hypotheses(self) -> int | None:
+        return self.proposer.max_hypotheses
 
     @property
     def fit_pairs(self) -> int:
@@ -49,13 +49,14 @@ class Recording(Proposer):
     def propose(self, known: History) -> Iterable[Hypothesis]:
         proposed = list(self.proposer.propose(known))
         texts = tuple(canonical_json([h.variable, to_plain(h.intervention)]) for h in proposed)
-        self.said.append(Suggested(self.name, self.most, texts, self.fit_pairs))
+        self.said.append(Suggested(self.name, self.max_hypotheses, texts, self.fit_pairs))
         return proposed
 
 
 @dataclass(frozen=True)
 class Recorded(Proposer):
-    """A proposer that repeats journalled proposals, in their order. `where`: the run, for errors."""
+    """A proposer that repeats journalled proposals, in their order. `where`: the run, for
+    errors."""
 
     said: Sequence[Suggested]
     where: str
@@ -66,7 +67,7 @@ class Recorded(Proposer):
         return self.said[0].by
 
     @property
-    def most(self) -> int | None:
+    def max_hypotheses(self) -> int | None:
         return self.said[0].most
 
     @property

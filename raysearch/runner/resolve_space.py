@@ -48,19 +48,7 @@ def space_of(
             dict.fromkeys(named[0] for v in keys.variables if len(named := named_sources(v)) == 1)
         )
         grids = tuple(replace(grid, sources=alone) for grid in grids if alone)
-    for path, site in keys.unit_sites:
-        model.check_layer(f"{path}.layer", site.component, site.layer)
-        model.check_head(f"{path}.head", site.component, site.head)
-    for path, unit in keys.named_units:
-        model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
-        if unit.source_site is not None:
-            model.check_width(f"{path}.source_site", unit.source_site, unit.site)
-        ablated = f"{path}.operation" in keys.ablations
-        if unit.source is None and len(sources) > 1 and not ablated:
-            raise JobError(
-                f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
-                f"says which lends it"
-            )
+    _check_units_named(keys, model, sources)
     sets = [intervention_of(units) for units in keys.units]
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
         sets = [replace(s, units=tuple(replace(u, source=None) for u in s.units)) for s in sets]
@@ -80,6 +68,23 @@ def space_of(
                 "from each, or leave the variable out of space.variables"
             )
     return space
+
+
+def _check_units_named(keys: SpaceKeys, model: "_Model", sources: Sequence[str]) -> None:
+    """Raises: JobError for a unit that names what the model lacks, or does not say its source."""
+    for path, site in keys.unit_sites:
+        model.check_layer(f"{path}.layer", site.component, site.layer)
+        model.check_head(f"{path}.head", site.component, site.head)
+    for path, unit in keys.named_units:
+        model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
+        if unit.source_site is not None:
+            model.check_width(f"{path}.source_site", unit.source_site, unit.site)
+        ablated = f"{path}.operation" in keys.ablations
+        if unit.source is None and len(sources) > 1 and not ablated:
+            raise JobError(
+                f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
+                f"says which lends it"
+            )
 
 
 def check_units(

@@ -83,7 +83,7 @@ class ResolvedJob:
             keys.threshold,
             keys.false_accept,
             keys.miss,
-            proposer.most or len(space),
+            proposer.max_hypotheses or len(space),
             keys.indifference,
         )
 

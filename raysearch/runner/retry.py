@@ -19,8 +19,8 @@ from raysearch.store.run_history import journal_summary, read_entries
 
 
 def concluded(run: RunFolder) -> Search | None:
-    """Returns the search of a run that is done, as its journal has it, without the model; None where
-    something is left to do, or only the user's proposer can tell.
+    """Returns the search of a run that is done, as its journal has it, without the model; None
+    where something is left to do, or only the user's proposer can tell.
 
     Raises: StoreError, ResumeError.
     """

@@ -82,7 +82,8 @@ def _status(run: RunFolder, stands: JournalSummary) -> str:
         return "its driver works, or was killed (an object store cannot say which)"
     if stands.ended == "done":
         return "done"
-    return f"{stands.ended or 'its driver was killed'}; go on with: raysearch resume {shlex.quote(run.place)}"
+    ended = stands.ended or "its driver was killed"
+    return f"{ended}; go on with: raysearch resume {shlex.quote(run.place)}"
 
 
 def _snapshot(run: RunFolder) -> Snapshot:

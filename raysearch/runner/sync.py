@@ -1,8 +1,8 @@
 """The journal of a run told to a new search, and what that says to a tracker.
 
 Invariants: no model is needed, no code that the run names is run, and nothing of the run's evidence
-is written; however often it is said, the tracker has one run, and each point once. The journal knows no
-times but those at which drivers started: the points between have the time of theirs.
+is written; however often it is said, the tracker has one run, and each point once. The journal
+knows no times but those at which drivers started: the points between have the time of theirs.
 """
 
 from datetime import datetime
@@ -46,8 +46,8 @@ class _Time:
 def sync_run(
     run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
 ) -> str:
-    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a line
-    that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a
+    line that says where it is. Raises: TrackingError, ResumeError, StoreError."""
     at = run.info.tracking_uri if uri is None else tracking_uri(uri)
     if at is None or uri == "none":
         raise TrackingError(
@@ -77,7 +77,8 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
         tracker, stands.ended or "interrupted", run, children, pictures, SECONDS, remember=own
     ):
         raise TrackingError(
-            f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing comes "
+            f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing "
+            "comes "
             f"twice"
         )
     if own:

@@ -20,7 +20,7 @@ class Watched:
     """A proposer, and what it was asked and said."""
 
     def __init__(self, inner: Proposer) -> None:
-        self.inner, self.name, self.most = inner, inner.name, inner.most
+        self.inner, self.name, self.max_hypotheses = inner, inner.name, inner.max_hypotheses
         self.said: list[tuple[History, list[Hypothesis]]] = []
 
     def propose(self, known: History) -> list[Hypothesis]:

@@ -25,7 +25,7 @@ class Climb:
 
     space: HypothesisSpace
     name: str = "climb"
-    most: int | None = None
+    max_hypotheses: int | None = None
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if any(

@@ -77,7 +77,7 @@ def steps(folder: Path, most: int | None) -> Kept:
         f"""
 class Steps:
     "One time step after the other, until the first sum is found."
-    most = {most}
+    max_hypotheses = {most}
     def __init__(self, space, until):
         self.space, self.until = space, until
     def propose(self, known):

@@ -157,9 +157,12 @@ class Sae(Featurizer):
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
         return cls(
-            tensors["encoder"], tensors["encoder_bias"], tensors["decoder"], tensors["decoder_bias"],
+            tensors["encoder"],
+            tensors["encoder_bias"],
+            tensors["decoder"],
+            tensors["decoder_bias"],
             tensors.get("threshold"),
-        )  # fmt: skip
+        )
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,8 +186,12 @@ def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = {part: tensors[names[0]].float() for part, names in found.items() if names}
     sizes = parts["decoder_bias"].numel(), parts["encoder_bias"].numel()
     wanted = {
-        "encoder": sizes, "encoder_bias": sizes[1:], "decoder": sizes[::-1], "decoder_bias": sizes[:1], "threshold": sizes[1:]
-    }  # fmt: skip
+        "encoder": sizes,
+        "encoder_bias": sizes[1:],
+        "decoder": sizes[::-1],
+        "decoder_bias": sizes[:1],
+        "threshold": sizes[1:],
+    }
     for part, tensor in parts.items():
         (name,) = found[part]
         turned = tensor.T if name.endswith("weight") else tensor

@@ -40,7 +40,8 @@ class SaeFile:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Raises: OSError where a file that is there cannot be read, or the weights are not there."""
+        """Raises: OSError where a file that is there cannot be read, or the weights are not
+        there."""
         config = path.with_name(CONFIG)
         return cls(path.read_bytes(), config.read_bytes() if config.exists() else None)
 

@@ -175,7 +175,8 @@ def _make(place: str, name: str) -> nn.Module:
         raise
     except Exception as e:
         raise ModelError(
-            f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without arguments"
+            f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without "
+            "arguments"
         ) from e
     if not isinstance(made, nn.Module):
         raise ModelError(
