@@ -119,8 +119,7 @@ class Slots:
         if digest != self._digest:
             why = (
                 f"{slot.name} on node {slot.node[:8]} has another model, or encodes the pairs "
-                f"otherwise, than the first replica "
-                f"({digest[:12]} against {self._digest[:12]})"
+                f"otherwise, than the first replica ({digest[:12]} against {self._digest[:12]})"
             )
             self._health.exclude(slot.node, why)
             return [

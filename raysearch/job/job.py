@@ -138,7 +138,9 @@ class Job(Keys):
     def source(self) -> ModelSource:
         """The place of the model, for code that loads or inspects it."""
         keys = self.model.model_dump(exclude={"prompt"})
-        return ModelSource(**keys, wording=self.prompt_format, is_factory=self.model.is_factory)
+        return ModelSource(
+            **keys, prompt_format=self.prompt_format, is_factory=self.model.is_factory
+        )
 
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job
@@ -227,8 +229,7 @@ def _remote(file: NamedFile, where: str) -> str:
     if shown != file.path:
         raise JobError(
             f"{where}: {file.key}: {shown}: held a password, which all who see the job would read; "
-            f"leave it out, and give the rights to "
-            "whoever runs the job by its environment or role"
+            "leave it out, and give the rights to whoever runs the job by its environment or role"
         )
     return file.path
 
@@ -244,8 +245,7 @@ def _check_trust(model: ModelKeys, where: str) -> None:
     what = model.path if model.revision is None else f"{model.path} at {model.revision}"
     raise JobError(
         f"{where}: model.trust_remote_code: true would run whatever {what} holds on the day it is "
-        f"loaded; pin it: give "
-        "model.revision a commit, 40 hex digits"
+        "loaded; pin it: give model.revision a commit, 40 hex digits"
     )
 
 

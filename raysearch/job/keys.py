@@ -270,8 +270,7 @@ class TestKeys(Keys):
                 continue
             raise ValueError(
                 f"{key} {tau:g} and indifference {self.indifference:g}: the band around the "
-                f"threshold must lie "
-                "between 0 and 1"
+                "threshold must lie between 0 and 1"
             )
         if self.use == "fixed" and self.pairs is None:
             raise ValueError(

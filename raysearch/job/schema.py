@@ -93,9 +93,9 @@ def _section(path: str, part: Schema, whole: Schema) -> str:
     lines = [f"{title}{part['description']}\n", "| key | may be | default | |", "|---|---|---|---|"]
     required = part.get("required", ())
     for key, value in part["properties"].items():
-        said = _resolved(value, whole)
+        resolved = _resolved(value, whole)
         default = "needed" if key in required else _default(value)
-        words = (f"`{key}`", _kind(value, whole), default, said.get("description", ""))
+        words = (f"`{key}`", _kind(value, whole), default, resolved.get("description", ""))
         lines.append(f"| {' | '.join(w.replace('|', '&#124;') for w in words)} |")
     return "\n".join(lines) + "\n"
 

@@ -54,9 +54,8 @@ def _known_component(name: str) -> str:
     near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
     if near:
         raise ValueError(
-            f"{name!r} is no component; {near}it may be "
-            f"{', '.join(COMPONENTS)} or a dotted module path (a module "
-            f"that is called so: {name}.output)"
+            f"{name!r} is no component; {near}it may be {', '.join(COMPONENTS)} or a dotted module "
+            f"path (a module that is called so: {name}.output)"
         )
     return f"{name}.output"
 
@@ -152,9 +151,12 @@ class UnitKeys(Keys):
     def unit(self) -> Unit:
         """The unit. A source site that is its own site is none."""
         own = Site(self.layer, self.component, position_name(self.position), self.head)
-        lender = None if self.source_site is None else self.source_site.site(own)
+        source_site = None if self.source_site is None else self.source_site.site(own)
         return Unit(
-            own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source
+            own,
+            subspaces_of(self.subspace)[0],
+            None if source_site == own else source_site,
+            self.source,
         )
 
 
@@ -174,12 +176,12 @@ def site_words(site: Site) -> str:
 def _place(unit: Unit) -> tuple[int, str, str, int, str]:
     """Returns the sort key of a unit in its set, on which the set's id depends. What is of no layer
     stands with layer 0, as it was once written."""
-    site, lender = unit.site, unit.source_site
-    lent = None
-    if lender is not None:
-        head = "" if lender.head is None else f" {lender.head}"
-        lent = f"{lender.component}{head} of layer {lender.layer or 0} at {lender.position}"
-    rest = [unit.subspace.coordinates, lent, unit.source]
+    site, source_site = unit.site, unit.source_site
+    replacement = None
+    if source_site is not None:
+        head = "" if source_site.head is None else f" {source_site.head}"
+        replacement = f"{source_site.component}{head} of layer {source_site.layer or 0} at {source_site.position}"
+    rest = [unit.subspace.coordinates, replacement, unit.source]
     return (
         site.layer or 0,
         site.component,

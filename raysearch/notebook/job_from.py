@@ -27,7 +27,7 @@ _OF_PATH = ("path", "revision", "trust_remote_code")
 _OF_MODEL = (*_OF_PATH, "dtype", "device_map")
 
 
-def asked(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObjects]:
+def job_and_objects(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObjects]:
     """The job, and the objects in it. `keys`: rooms of a job, put over those of `job` key by key;
     None: not given.
 
@@ -175,8 +175,8 @@ def _named(model: Any) -> dict[str, Any]:
 def _name(raw: Mapping[str, Any]) -> str:
     """A name for the runs of a job that says none: its problem's."""
     problem = raw.get("problem")
-    told = (problem.get("use") or problem.get("pairs")) if isinstance(problem, Mapping) else None
-    place = str(told or "").rpartition(":")[0] or str(told or "")
+    named = (problem.get("use") or problem.get("pairs")) if isinstance(problem, Mapping) else None
+    place = str(named or "").rpartition(":")[0] or str(named or "")
     name = place.strip("<>") if is_note(place) else Path(place).name.removesuffix(".gz")
     last = (
         name

@@ -214,7 +214,7 @@ class Model:
         }
         logits, path = logits_of_rows(self._network, self._taps, rows.values(), self._dtype)
         found = {place: logits[row] for place, row in rows.items()}
-        said = tuple(
+        predicted = tuple(
             tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen
         )
         shown = tuple(
@@ -229,8 +229,8 @@ class Model:
             shown,
             known,
             known.difference(self._network.plain(ours)),
-            tuple(tuple(map(self._word, tokens)) for tokens in said),
-            said,
+            tuple(tuple(map(self._word, tokens)) for tokens in predicted),
+            predicted,
             tuple(
                 tuple(known.difference(found[layer, at]) for at in range(len(ours)))
                 for layer in chosen
@@ -329,27 +329,33 @@ class Model:
             base, len(ours.ids), (u.site.position for u in intervention.units), position,
             lambda p: tokens_at(base, ours, p), {}, "position",
         )  # fmt: skip
-        lent = locate_positions(
+        theirs_at = locate_positions(
             source, len(theirs.ids),
             ((u.source_site or u.site).position for u in intervention.units), source_position,
             lambda p: tokens_at(source, theirs, p), at, "source_position",
         )  # fmt: skip
-        highest = max(token for tokens in lent.values() for token in tokens)
+        highest = max(token for tokens in theirs_at.values() for token in tokens)
         if highest >= len(theirs.ids):
             raise PositionError(
                 f"{source!r} has {len(theirs.ids)} tokens, and no token {highest} (from 0); name a "
                 f"source_position"
             )
         name = source_name(intervention, "source")
-        pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: lent}, {}, {})
+        pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: theirs_at}, {}, {})
         return build_row(pair, intervention, self._taps, featurizers)
 
     def _answers(self, base: str, source: str, given: tuple[str, str] | None) -> Answers:
-        said = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
-        ids = said if given is None else [self._answer(base, answer) for answer in given]
+        predicted = [
+            int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)
+        ]
+        ids = predicted if given is None else [self._answer(base, answer) for answer in given]
         words = self._word(ids[0]), self._word(ids[1])
         return Answers(
-            *words, ids[0], ids[1], (self._word(said[0]), self._word(said[1])), (said[0], said[1])
+            *words,
+            ids[0],
+            ids[1],
+            (self._word(predicted[0]), self._word(predicted[1])),
+            (predicted[0], predicted[1]),
         )
 
     def _answer(self, text: str, answer: str) -> int:

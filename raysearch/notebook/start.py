@@ -19,7 +19,7 @@ from raysearch.causal import Problem
 from raysearch.core.choices import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.notebook.job_from import asked, given_of
+from raysearch.notebook.job_from import given_of, job_and_objects
 from raysearch.notebook.progress import follow
 from raysearch.notebook.run import Run
 from raysearch.runner import run as running
@@ -94,9 +94,9 @@ def run(
     }
     _check_keys("rs.run", unknown, keys, ("store", "pool", "address", "tracking_uri", "quiet"))
     where = _where(store, pool, address, tracking_uri)
-    job, given = asked(job, keys)
-    with follow(quiet) as front:
-        return _run(running.begin(job, where, front, given=given))
+    job, given = job_and_objects(job, keys)
+    with follow(quiet) as frontend:
+        return _run(running.begin(job, where, frontend, given=given))
 
 
 def plan(
@@ -116,7 +116,7 @@ def plan(
     from raysearch.runner import plan as planning  # torch
 
     _check_keys("rs.plan", keys, Job.model_fields, ("calibrate",))
-    found, given = asked(job, keys)
+    found, given = job_and_objects(job, keys)
     for line in code_of(found):
         print(visible(line), file=sys.stderr)
     return planning.plan(found, given, calibrate)
@@ -217,8 +217,8 @@ def resume(
     """
     where = _where(store, pool, address, tracking_uri)
     given = given_of(problem, model)
-    with follow(quiet) as front:
-        return _run(running.go_on(_place(run), where, front, retry_failed, given))
+    with follow(quiet) as frontend:
+        return _run(running.go_on(_place(run), where, frontend, retry_failed, given))
 
 
 def _check_keys(

@@ -190,9 +190,8 @@ class AlphaSpending:
         ):
             raise SearchFailedError(
                 f"propose.use: {self._proposer.name} says that its proposals are from "
-                f"{self._proposer.max_hypotheses} hypotheses (max_hypotheses), "
-                f"and has made {self._proposed}; let max_hypotheses say how many there are, or be "
-                f"None"
+                f"{self._proposer.max_hypotheses} hypotheses (max_hypotheses), and has made "
+                f"{self._proposed}; let max_hypotheses say how many there are, or be None"
             )
 
     def of(self, hypothesis: Hypothesis) -> int | None:

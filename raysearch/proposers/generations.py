@@ -82,8 +82,8 @@ class Generations:
             return Generation(controls, "control", self._count - 1)
         if self._silent:
             return None
-        judged = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
-        proposals = list(self._proposer.propose(History(self._count, judged, effects)))
+        tested = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
+        proposals = list(self._proposer.propose(History(self._count, tested, effects)))
         self._silent = all(h.id in decided for h in proposals)
         self._count += 1
         return Generation(proposals, self._proposer.name, self._count - 1)

@@ -86,8 +86,7 @@ def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
         example = f"such as {rows[0]['hypothesis']}" if rows else "none yet"
         raise JobError(
             f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results "
-            f"{run.place} -o json` "
-            f"has their ids, {example}"
+            f"{run.place} -o json` has their ids, {example}"
         )
     shown = ", ".join(row["hypothesis"] for row in found[:3])
     raise JobError(

@@ -18,9 +18,8 @@ def check_keys(job: Job) -> None:
     _check_answer(job)
     if job.test.keep_threshold is not None and job.pairs.kinds != "both":
         raise JobError(
-            f"test.keep_threshold: is of the pairs that a variable leaves alone, which do not "
-            f"decide under pairs.kinds: {job.pairs.kinds}; "
-            "use both"
+            "test.keep_threshold: is of the pairs that a variable leaves alone, which do not "
+            f"decide under pairs.kinds: {job.pairs.kinds}; use both"
         )
     _check_score(job)
     _check_counts(job)
@@ -33,9 +32,8 @@ def _check_answer(job: Job) -> None:
     compare, model = job.answer.compare, job.model.path
     if compare == "class" and not job.model.is_factory:
         raise JobError(
-            f"answer.compare: class is for a network that puts out class logits (model.path: "
-            f"my_file.py:factory); {model} is a "
-            "language model: use first_token"
+            "answer.compare: class is for a network that puts out class logits (model.path: "
+            f"my_file.py:factory); {model} is a language model: use first_token"
         )
     if compare != "class" and job.model.is_factory:
         raise JobError(
@@ -49,8 +47,7 @@ def check_choices(job: Job, pairs: Sequence[Pair], of: str) -> None:
     if job.answer.compare == "choices" and not any(p.choices for p in pairs):
         raise JobError(
             f"answer.compare: choices, and {of} lists none; give each pair its choices (a file: "
-            f"the field `choices`; a problem: "
-            "Problem.choices), or use first_token"
+            "the field `choices`; a problem: Problem.choices), or use first_token"
         )
 
 
@@ -60,17 +57,15 @@ def _check_score(job: Job) -> None:
     if job.answer.compare == "sequence" and (job.answer.scores or job.test.score != "matches"):
         raise JobError(
             "answer.compare: sequence is all right or wrong, and scores are of answers of one "
-            "token; leave answer.scores and test.score "
-            "out, or use first_token"
+            "token; leave answer.scores and test.score out, or use first_token"
         )
     if job.test.score != "logit_difference":
         return
     if job.pairs.kinds != "change":
         raise JobError(
             "test.score: logit_difference compares the counterfactual with the base's answer, "
-            "which are one on pairs that a variable "
-            f"leaves alone, and those decide under pairs.kinds: {job.pairs.kinds}; use change, or "
-            f"test the probability"
+            "which are one on pairs that a variable leaves alone, and those decide under "
+            f"pairs.kinds: {job.pairs.kinds}; use change, or test the probability"
         )
     if not job.pairs.fit:
         raise JobError(
@@ -105,9 +100,8 @@ def _check_controls(job: Job) -> None:
         return
     if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
         raise JobError(
-            f"controls: arbitrary_labels is of subspaces that are trained "
-            f"({', '.join(names('trained'))}), "
-            f"and the job has none; leave it out"
+            "controls: arbitrary_labels is of subspaces that are trained "
+            f"({', '.join(names('trained'))}), and the job has none; leave it out"
         )
     if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
         raise JobError(
@@ -150,10 +144,8 @@ def check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
             if set(one.positions) != set(first.positions):
                 names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
                 raise PairsError(
-                    f"{path}: {one.description} has the positions {names}, {first.description} "
-                    f"has {others}; "
-                    f"give all the same, "
-                    "or name those to search in space.positions"
+                    f"{path}: {one.description} has the positions {names}, {first.description} has "
+                    f"{others}; give all the same, or name those to search in space.positions"
                 )
 
 
@@ -164,6 +156,5 @@ def check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence[
                 if position not in one.positions:
                     raise JobError(
                         f"problem {problem.name!r}: {one.description} has no position "
-                        f"{position!r}, "
-                        f"though the problem declares it"
+                        f"{position!r}, though the problem declares it"
                     )

@@ -159,8 +159,7 @@ class _Bounds:
         if intervention.variable != (hypothesis.variable if intervention.is_fitted else None):
             raise JobError(
                 f"the intervention of {hypothesis.id} is of variable {intervention.variable!r}; of "
-                f"one that is fit it is the "
-                "hypothesis's, else None"
+                "one that is fit it is the hypothesis's, else None"
             )
         check_units(self.job, self.facts, intervention.units, self.positions)
         return hypothesis

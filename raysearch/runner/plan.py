@@ -49,11 +49,11 @@ def plan(job: Job, given: GivenObjects = NOTHING, with_trial: bool = False) -> P
     return report
 
 
-def _facts(question: ResolvedJob, looked: ModelSummary) -> PlanReport:
+def _facts(question: ResolvedJob, summary: ModelSummary) -> PlanReport:
     job = question.job
-    encoded = looked.encode(_first(question), question.positions, question.variables)
+    encoded = summary.encode(_first(question), question.positions, question.variables)
     tokens = every(encoded) if EVERY in question.positions else 0
-    model = _model_facts(looked, job.model.dtype, tokens)
+    model = _model_facts(summary, job.model.dtype, tokens)
     space = question.space(model)
     proposer = question.proposer(space, model)
     expected = question.expected_answers(encoded)
@@ -65,9 +65,9 @@ def _facts(question: ResolvedJob, looked: ModelSummary) -> PlanReport:
         job=job,
         name=job.name,
         model="/".join(Path(job.model.path).parts[-2:]),
-        layers=looked.layers,
-        path=looked.path,
-        weight_bytes=looked.weight_bytes,
+        layers=summary.layers,
+        path=summary.path,
+        weight_bytes=summary.weight_bytes,
         hypotheses=len(space),
         proposer=proposer.name,
         chooses=proposer.plan_words(len(space)),
@@ -90,12 +90,12 @@ def _facts(question: ResolvedJob, looked: ModelSummary) -> PlanReport:
         },
         powers=_powers(question, proposer, space, len(test)),
         memory=_footprint(
-            job, looked, used, [p.index for p in _first(question) if p.split == "test"], len(space)
+            job, summary, used, [p.index for p in _first(question) if p.split == "test"], len(space)
         ),
         dropped=_dropped(question, expected),
         calibration=None,
         seconds=None,
-        unused=looked.unused,
+        unused=summary.unused,
     )
 
 
@@ -138,14 +138,14 @@ def _used(question: ResolvedJob, encoded: Sequence[Encoded]) -> list[Encoded]:
 
 
 def _footprint(
-    job: Job, looked: ModelSummary, used: Sequence[Encoded], test: Sequence[int], hypotheses: int
+    job: Job, summary: ModelSummary, used: Sequence[Encoded], test: Sequence[int], hypotheses: int
 ) -> MemoryEstimate:
     memory = None if job.resources.memory == "auto" else job.resources.memory
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if "random_model" in job.controls else 1
     on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
     return footprint(
-        looked, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu
+        summary, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu
     )
 
 
@@ -170,17 +170,17 @@ def model_summary(question: ResolvedJob, given: GivenObjects = NOTHING) -> Model
     return inspect_model(source, question.components)
 
 
-def _model_facts(looked: ModelSummary, dtype: str, tokens: int) -> ModelFacts:
+def _model_facts(summary: ModelSummary, dtype: str, tokens: int) -> ModelFacts:
     """Returns the facts that are known of the model before it runs."""
     return ModelFacts(
-        looked.layers,
-        looked.width,
-        looked.heads,
+        summary.layers,
+        summary.width,
+        summary.heads,
         "",
         dtype,
         "",
-        looked.path,
-        looked.components,
+        summary.path,
+        summary.components,
         tokens,
     )
 
@@ -206,10 +206,10 @@ def _powers(
     job = question.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = replace(
+    test = replace(
         question.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
-    rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
+    rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
     test = MatchTest(*rates, population=used if question.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 

@@ -51,7 +51,7 @@ class RunPool(driver.Pool, Protocol):
 def pool_of(
     question: ResolvedJob,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     files: Path | None = None,
     send: bool = False,
     given: GivenObjects = NOTHING,
@@ -66,13 +66,13 @@ def pool_of(
         files = None
     spec = spec_of(question, question.job if files is None else kept_beside(question.job, files))
     if where.pool == "local":
-        yield from _local_pool(spec, question.job, front, given)
+        yield from _local_pool(spec, question.job, frontend, given)
     else:
-        yield from _ray_pool(spec, question.job, where.address, front, files if send else None)
+        yield from _ray_pool(spec, question.job, where.address, frontend, files if send else None)
 
 
 def _local_pool(
-    spec: ReplicaSpec, job: Job, front: Frontend, given: GivenObjects
+    spec: ReplicaSpec, job: Job, frontend: Frontend, given: GivenObjects
 ) -> Iterator[RunPool]:
     from raysearch.cluster.local_pool import LocalPool, device_here
 
@@ -82,7 +82,7 @@ def _local_pool(
             f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica"
         )
     if given.model is None:
-        front.say(f"loading   {job.model.path}")
+        frontend.say(f"loading   {job.model.path}")
         yield LocalPool(spec, device_here(resources.gpus))
     else:
         with given.borrowed():
@@ -90,7 +90,7 @@ def _local_pool(
 
 
 def _ray_pool(
-    spec: ReplicaSpec, job: Job, address: str | None, front: Frontend, files: Path | None
+    spec: ReplicaSpec, job: Job, address: str | None, frontend: Frontend, files: Path | None
 ) -> Iterator[RunPool]:
     """`files`: a folder to bring to all nodes."""
     if job.model.is_given:
@@ -104,15 +104,15 @@ def _ray_pool(
     from raysearch.cluster.session import check_fits, ray_session
     from raysearch.cluster.shape import first_replicas
 
-    front.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")
+    frontend.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")
     with ray_session(address, files=files) as session:
         if session.dashboard:
-            front.say(f"dashboard {session.dashboard}")
-        shape = shape_of(job, session.gpus, front.say)
+            frontend.say(f"dashboard {session.dashboard}")
+        shape = shape_of(job, session.gpus, frontend.say)
         if session.embedded:
             check_fits(session, shape)
         replicas = first_replicas(session.nodes, shape)
-        front.say(f"loading   {job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
+        frontend.say(f"loading   {job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
         name, metrics = f"raysearch-{job.name}-{os.getpid()}", Metrics()
         pool = MeteredPool(RayPool(spec, name, shape, metrics.usage, watch=session.watch), metrics)
         try:

@@ -68,8 +68,7 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
     if job.pairs.disjoint:
         raise JobError(
             f"pairs.disjoint: {path.name} does not say the values of "
-            f"{', '.join(job.pairs.disjoint)}; leave it out, and give its lines "
-            "a split"
+            f"{', '.join(job.pairs.disjoint)}; leave it out, and give its lines a split"
         )
     drawn = with_positions(
         job, sample_at(str(job.problem.pairs), pair_counts(job, used), job.pairs.seed), path.name
@@ -114,9 +113,9 @@ def _resolved(
     found = meant if job.space.components else ()
     space = job.space.model_copy(update={"variables": tuple(variables), "positions": found})
     claim = default_claim if job.test.claim == "auto" else job.test.claim
-    judged = () if job.test.score == "matches" else (job.test.score,)
+    tested = () if job.test.score == "matches" else (job.test.score,)
     answer = job.answer.model_copy(
-        update={"scores": tuple(dict.fromkeys((*job.answer.scores, *judged)))}
+        update={"scores": tuple(dict.fromkeys((*job.answer.scores, *tested)))}
     )
     return job.model_copy(
         update={

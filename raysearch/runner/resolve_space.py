@@ -194,8 +194,7 @@ class _Model:
         if all(widths) and widths[0] != widths[1]:
             raise JobError(
                 f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, "
-                f"{_vector(own)} {widths[1]}; "
-                "take it from a site as wide"
+                f"{_vector(own)} {widths[1]}; take it from a site as wide"
             )
 
     def check_tokens(self, space: HypothesisSpace, tokens: Mapping[str, tuple[int, ...]]) -> None:
@@ -264,8 +263,7 @@ def _file_digest(path: str, layer: int | None) -> str:
     except OSError as e:
         raise JobError(
             f"space.subspaces: sae.path: {file} cannot be read ({e.strerror or e}); give a "
-            f"safetensors file, {{layer}} in its path "
-            "where each layer has its own"
+            "safetensors file, {layer} in its path where each layer has its own"
         ) from e
     found.says()
     return found.digest
@@ -293,8 +291,7 @@ def _check_heads_meant(keys: SpaceKeys, model: _Model) -> None:
         heads, named = ", ".join(map(str, keys.heads)), ", ".join(keys.components) or "none"
         raise JobError(
             f"space.heads: [{heads}] given, and none of space.components has heads (they are "
-            f"{named}); "
-            "leave it out, or name one of head, query, key, value there"
+            f"{named}); leave it out, or name one of head, query, key, value there"
         )
 
 

@@ -128,10 +128,10 @@ class ResolvedJob:
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
             pair = pairs[e.index]
-            said = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
+            meanings = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
                 "": meant(pair.answers["base"])
             }
-            found[e.index] = expected_answers(e, pair.split, pair.set, readings, said)
+            found[e.index] = expected_answers(e, pair.split, pair.set, readings, meanings)
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:

@@ -196,8 +196,7 @@ def _check_store(sending: Submission) -> None:
         case "relative":
             raise StoreError(
                 f"--store {store}: dies with the job's folder on the cluster; give an absolute "
-                f"path that the head node has "
-                "(/shared/runs) or an object store (s3://bucket/runs)"
+                "path that the head node has (/shared/runs) or an object store (s3://bucket/runs)"
             )
         case "local":
             sending.say(

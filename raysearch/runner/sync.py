@@ -11,7 +11,7 @@ from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
-from raysearch.runner.reopen import kept_facts, kept_question
+from raysearch.runner.reopen import stored_facts, stored_question
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import Search
 from raysearch.storage.digests import check_parts
@@ -59,27 +59,26 @@ def sync_run(
 
 def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
-    with kept_question(run) as (kept, question):
-        facts, stands = kept_facts(run), journal_summary(run)
-        if kept.encoded is None or not stands.events:
+    with stored_question(run) as (stored, question):
+        facts, summary = stored_facts(run), journal_summary(run)
+        if stored.encoded is None or not summary.events:
             raise TrackingError(
                 f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first"
             )
-        search, time = recorded_search(run, kept, question), _Time(stands.starts[0].at)
+        search, time = recorded_search(run, stored, question), _Time(summary.starts[0].at)
         tracker = start_tracking(
-            run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True
+            run, question, facts, pairs_digest(stored.pairs), uri, at=time, again=True
         )
-        _tell(run, stands, search, tracker, time)
+        _report(run, summary, search, tracker, time)
     shown, kind = without_credentials(uri), tracker_of(uri)
     own = run.info.tracking_uri in (None, shown)
-    pictures = run.heatmaps.names() if stands.ended == "done" else []
+    pictures = run.heatmaps.names() if summary.ended == "done" else []
     if not finish_tracking(
-        tracker, stands.ended or "interrupted", run, children, pictures, SECONDS, remember=own
+        tracker, summary.ended or "interrupted", run, children, pictures, SECONDS, remember=own
     ):
         raise TrackingError(
             f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing "
-            "comes "
-            f"twice"
+            "comes twice"
         )
     if own:
         run.update(tracking_uri=shown)
@@ -87,8 +86,8 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
     return f"{kind.name:<9} run {tracker.run_id} of {where}"
 
 
-def _tell(
-    run: RunFolder, stands: JournalSummary, search: Search, tracker: Tracker, time: _Time
+def _report(
+    run: RunFolder, summary: JournalSummary, search: Search, tracker: Tracker, time: _Time
 ) -> None:
     seen, due = 0, 0.0
     for batch in read_entries(run):
@@ -100,5 +99,5 @@ def _tell(
         seen += len(events)
         if events and seen >= due:
             tracker.replayed(search.snapshot())
-            due = seen + stands.events / POINTS
+            due = seen + summary.events / POINTS
     tracker.replayed(search.snapshot())

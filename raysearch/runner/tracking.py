@@ -122,10 +122,10 @@ def _artifacts(
             table = run.tables.at(name)
             parts = parts_that_count(table.names())
             if len(parts) > MOST_PARTS:
-                (told := scratch / f"{name}.txt").write_text(
+                (words := scratch / f"{name}.txt").write_text(
                     f"{len(parts)} parts at {table.place}\n"
                 )
-                artifacts.append((told, "tables"))
+                artifacts.append((words, "tables"))
             else:
                 artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
     return artifacts

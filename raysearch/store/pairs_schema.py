@@ -2,56 +2,42 @@
 
 import pyarrow as pa
 
-from raysearch.store.schemas import IDS, table_schema
+from raysearch.store.schemas import IDS, INT, TEXT, table_schema
 
 _POSITIONS = pa.list_(
-    pa.struct(
-        [
-            ("name", pa.string()),
-            ("start", pa.int32()),
-            ("end", pa.int32()),
-            ("tokens", pa.list_(pa.int32())),
-            ("indices", pa.list_(pa.int32())),
-        ]
-    )
+    pa.struct({"name": TEXT, "start": INT, "end": INT, "tokens": IDS, "indices": IDS})
 )
 _TENSOR = pa.struct(
-    [
-        ("dtype", pa.string()),
-        ("shape", pa.list_(pa.int32())),
-        ("data", pa.binary()),
-        (
-            "positions",
-            pa.list_(pa.struct([("name", pa.string()), ("tokens", pa.list_(pa.int32()))])),
-        ),
-    ]
+    {
+        "dtype": TEXT,
+        "shape": IDS,
+        "data": pa.binary(),
+        "positions": pa.list_(pa.struct({"name": TEXT, "tokens": IDS})),
+    }
 )
 _SOURCES = pa.list_(
     pa.struct(
-        [
-            ("name", pa.string()),
-            ("text", pa.string()),
-            ("ids", IDS),
-            ("positions", _POSITIONS),
-            ("answer", pa.string()),
-            ("answer_ids", IDS),
-            ("output", IDS),
-            ("tensor", _TENSOR),
-        ]
+        {
+            "name": TEXT,
+            "text": TEXT,
+            "ids": IDS,
+            "positions": _POSITIONS,
+            "answer": TEXT,
+            "answer_ids": IDS,
+            "output": IDS,
+            "tensor": _TENSOR,
+        }
     )
 )
-_COUNTERFACTUAL = pa.list_(
-    pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)])
-)
-_ALIASES = pa.list_(pa.struct([("said", IDS), ("answer", IDS)]))
-
+_COUNTERFACTUAL = pa.list_(pa.struct({"variable": TEXT, "answer": TEXT, "ids": IDS}))
+_ALIASES = pa.list_(pa.struct({"said": IDS, "answer": IDS}))
 
 PAIRS = table_schema(
     "pairs",
-    ("index", pa.int32(), "the pair's number, by which observations name it", "index"),
-    ("split", pa.string(), "fit, test or holdout", "name"),
-    ("set", pa.string(), "kind of the pair; null where kinds are not told apart", "name"),
-    ("base_text", pa.string(), "the input that is run; null where it is a tensor", "text"),
+    ("index", INT, "the pair's number, by which observations name it", "index"),
+    ("split", TEXT, "fit, test or holdout", "name"),
+    ("set", TEXT, "kind of the pair; null where kinds are not told apart", "name"),
+    ("base_text", TEXT, "the input that is run; null where it is a tensor", "text"),
     (
         "base_tensor",
         _TENSOR,
@@ -67,7 +53,7 @@ PAIRS = table_schema(
         "token indices",
         "character; token index",
     ),
-    ("base_answer", pa.string(), "right answer without intervention", "text"),
+    ("base_answer", TEXT, "right answer without intervention", "text"),
     ("base_answer_ids", IDS, "its compared ids", "token or class id"),
     (
         "sources",
@@ -89,12 +75,12 @@ PAIRS = table_schema(
     ),
     (
         "choices",
-        pa.list_(pa.string()),
+        pa.list_(TEXT),
         "answers among which the model chooses; null: among all",
         "text",
     ),
     ("choice_ids", IDS, "their compared ids", "token id"),
     ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
     ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),
-    ("block", pa.int32(), "block within the split; null: not used", "index"),
+    ("block", INT, "block within the split; null: not used", "index"),
 )

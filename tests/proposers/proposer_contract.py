@@ -53,7 +53,7 @@ class ProposerContract:
         watched = Watched(make(world.space))
         Cluster(world, 3, 1).drive(world.search(watched))
         proposed = {h.id for _, said in watched.said for h in said}
-        assert watched.most is None or len(proposed) <= watched.most
+        assert watched.max_hypotheses is None or len(proposed) <= watched.max_hypotheses
 
     def test_verdicts_and_generations_do_not_depend_on_the_cluster(
         self, world: World, make: Make

@@ -78,7 +78,11 @@ def first(proposer: Proposer) -> list[Hypothesis]:
 
 def test_those_that_are_ready_are_made_with_their_options_and_have_the_space_as_their_k() -> None:
     refine = _of({"use": "refine", "options": {"step": 10}})
-    assert (type(refine), refine.most, len(first(refine))) == (Refine, 30 * 9 * 2, 4 * 9 * 2)
+    assert (type(refine), refine.max_hypotheses, len(first(refine))) == (
+        Refine,
+        30 * 9 * 2,
+        4 * 9 * 2,
+    )
     assert isinstance(_of({"use": "smallest_subspace"}), SmallestSubspace)
     for options, says in [
         (
@@ -102,7 +106,7 @@ def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> No
     assert isinstance(made, Attribution)
     plan = attribution_plan(made, space)
     assert plan is not None
-    assert (made.most, plan.pairs, len(plan.units)) == (2 * 27, 5, 30 * 9)
+    assert (made.max_hypotheses, plan.pairs, len(plan.units)) == (2 * 27, 5, 30 * 9)
     assert asked.test(made, space).hypotheses == 54
     assert sum(p.split == "fit" for p in asked.pairs) == 4 * 5
     assert not any(p.split == "fit" for p in _asked({"use": "refine"}).pairs)
@@ -161,7 +165,9 @@ def test_a_proposer_that_calls_its_k_most_is_taken_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, base: str
 ) -> None:
     code = MINE.replace("max_hypotheses = None", "most = 7").replace("Proposer:", f"Own{base}:")
-    (tmp_path / "mine.py").write_text(f"from raysearch.proposers.base import Proposer as Base{code}")
+    (tmp_path / "mine.py").write_text(
+        f"from raysearch.proposers.base import Proposer as Base{code}"
+    )
     asked = _asked({"use": f"{tmp_path}/mine.py:Own"}, folder=tmp_path)
     made = [asked.proposer(asked.space(FACTS), FACTS) for _ in range(2)]
     assert [one.max_hypotheses for one in made] == [7, 7]

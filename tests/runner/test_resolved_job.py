@@ -483,10 +483,10 @@ def test_replicas_are_told_how_texts_are_put_and_what_counts() -> None:
         "prompt": {"chat_template": True, "special_tokens": False},
     }
     job = Job.parse(raw)
-    assert spec_of(resolve(job), job).model.wording == PromptFormat(
+    assert spec_of(resolve(job), job).model.prompt_format == PromptFormat(
         True, False, "sequence", {" a": (" b",)}
     )
-    assert spec_of(resolve(_job()), _job()).model.wording == PLAIN
+    assert spec_of(resolve(_job()), _job()).model.prompt_format == PLAIN
 
 
 def _test_of(question: ResolvedJob) -> AnytimeTest:

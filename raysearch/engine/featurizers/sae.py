@@ -91,20 +91,19 @@ class Sae(Featurizer):
         except ValueError as e:
             raise JobError(f"sae: the file is {e}; name a sparse autoencoder in safetensors") from e
         parts = _parts(tensors)
-        said, has = file.says(), "jumprelu" if "threshold" in parts else "standard"
-        if (said.get("architecture") or has) != has:
+        config, has = file.says(), "jumprelu" if "threshold" in parts else "standard"
+        if (config.get("architecture") or has) != has:
             wrong = "a threshold, as of jumprelu" if has == "jumprelu" else "no threshold"
             raise JobError(
-                f"sae: {CONFIG} says architecture: {said['architecture']}, the file has {wrong}; "
+                f"sae: {CONFIG} says architecture: {config['architecture']}, the file has {wrong}; "
                 f"put back the one that came with it"
             )
         if len(parts["decoder_bias"]) != width:
             raise JobError(
                 f"sae: the autoencoder is for vectors of {len(parts['decoder_bias'])}, the unit "
-                f"has {width}; "
-                "name one that was trained at this site"
+                f"has {width}; name one that was trained at this site"
             )
-        if said.get(
+        if config.get(
             "apply_b_dec_to_input", texts.get("apply_b_dec_to_input", "").lower() == "true"
         ):
             parts["encoder_bias"] = parts["encoder_bias"] - parts["decoder_bias"] @ parts["encoder"]

@@ -135,8 +135,7 @@ class LoadedModule:
         if fixed is not None:
             raise ModelError(
                 f"{type(fixed).__name__} cannot be given random weights: it has no "
-                f"reset_parameters(); add it, or leave out "
-                "the control random_model"
+                "reset_parameters(); add it, or leave out the control random_model"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -185,7 +184,6 @@ def _make(place: str, name: str) -> nn.Module:
     if isinstance(made, PreTrainedModel) and made.can_generate():
         raise ModelError(
             f"{KEY}: {shown} returned the language model {type(made).__name__}; give its folder or "
-            f"hub id instead "
-            "(a factory is for networks on tensors)"
+            "hub id instead (a factory is for networks on tensors)"
         )
     return made

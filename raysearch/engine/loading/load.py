@@ -84,7 +84,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
         digest = sha256(f"{digest} on {of_base}".encode())
     notes = () if folder.is_file() else unused(folder, source.trust_remote_code)
     return LoadedModel(
-        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *notes)
+        model, tokenizer, digest, source.dtype, source.prompt_format, commit, (*left, *notes)
     )
 
 
@@ -112,7 +112,7 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
             raise _unloadable(base, "configuration", e) from e
     folder = Path(source.path).expanduser()
     left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
-    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.wording, unused=left_out)
+    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.prompt_format, unused=left_out)
     return loaded.summary((), components)
 
 

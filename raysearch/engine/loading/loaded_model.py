@@ -32,7 +32,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     digest: str
     dtype: str = "float32"
-    wording: PromptFormat = PLAIN
+    prompt_format: PromptFormat = PLAIN
     commit: str | None = None
     unused: tuple[str, ...] = ()
 
@@ -79,7 +79,7 @@ class LoadedModel:
     ) -> tuple[Encoded, ...]:
         """Encodes the pairs in the model's tokens. Raises: PairsError, PositionError; ModelError
         for a pair that is too long."""
-        encoded = encode(pairs, self.tokenizer, positions, variables, self.wording)
+        encoded = encode(pairs, self.tokenizer, positions, variables, self.prompt_format)
         _check_lengths(self.model, encoded)
         return encoded
 

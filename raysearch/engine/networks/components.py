@@ -219,9 +219,8 @@ class Components:
             message = one_line(e)
             raise ModelError(
                 f"{network.name} does not run, without any intervention, on {example!r} "
-                f"({type(e).__name__}: {message}); "
-                "its configuration or weights are broken, or something that it needs is not "
-                "installed"
+                f"({type(e).__name__}: {message}); its configuration or weights are broken, or "
+                "something that it needs is not installed"
             ) from e
         return widths
 

@@ -126,9 +126,8 @@ class ModulePlaces:
             if layout is None and component in PROJECTIONS and is_fused(name):
                 raise ModelError(
                     f"{self._network.name}: the order of queries, keys and values in its {name} is "
-                    f"not known, and none is guessed; "
-                    f"name that module by its dotted path, {self.path(module)}, and coordinates "
-                    f"of it"
+                    "not known, and none is guessed; name that module by its dotted path, "
+                    f"{self.path(module)}, and coordinates of it"
                 )
             return ModulePlace(module, side, attention, layout)
         return None
