@@ -1,8 +1,8 @@
 """Jobs from a notebook's arguments: a path, YAML text, a dict, a Job or a Problem, and keywords
 over it; objects in it are taken out.
 
-    asked("jobs/quickstart.yaml", {"space": {"layers": [1]}})
-    asked(None, {"problem": problem, "model": model, "space": {"layers": [1, 2]}})
+    job_and_objects("jobs/quickstart.yaml", {"space": {"layers": [1]}})
+    job_and_objects(None, {"problem": problem, "model": model, "space": {"layers": [1, 2]}})
 
 Invariants: whatever a job file could say, means here what it means there; an object in the place of
 a problem or model is noted in the job (job/placeholders.py), but for a model that was read from

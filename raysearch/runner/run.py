@@ -56,7 +56,7 @@ def begin(
     given: GivenObjects = NOTHING,
 ) -> RunOutcome:
     """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent
-    along with it (kept.sent_with).
+    along with it (`resume_checks.sent_with`).
 
     `given`: what was given as an object in the place of what the job names. Raises: RaysearchError
     in one line.

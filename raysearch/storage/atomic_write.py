@@ -115,6 +115,20 @@ def open_plain(folder: int, name: str, flags: int, mode: int = 0o666) -> int:
     return handle
 
 
+def writable_folder(path: Path) -> None:
+    """Makes the folder that a user names, and those that it lies in; it may be there.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(
+            f"{path}: cannot be made ({e.strerror or e}); name a folder that you may write"
+        ) from e
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder at `path`, durably.
 
