@@ -47,8 +47,8 @@ from raysearch.interventions.apply import (
     source_name,
 )
 from raysearch.interventions.saved import SavedIntervention
-from raysearch.notebook.pair_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
 from raysearch.notebook.prediction import NextTokens, predicted
+from raysearch.notebook.swap_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
 from raysearch.notebook.views import Answers, Scan, Swap
 from raysearch.visible_text import visible
 
@@ -89,7 +89,7 @@ class Model:
             self.given = GivenModel.of(model, tokenizer)
         module, self._tokenizer = self.given.language
         self._network = LanguageModel(module)
-        self._taps = Components(self._network)
+        self._components = Components(self._network)
         self._texts = TokenizedTexts(self._tokenizer)
         self._dtype = self.given.dtype
         self._name = name or self._network.name
@@ -174,7 +174,9 @@ class Model:
                 base, source, intervention, -1 if position is None else position, source_position
             )
         known = self._answers(base, source, answers)
-        logits = canonical_logits(self._network, CanonicalRunner(self._network, self._taps), row)
+        logits = canonical_logits(
+            self._network, CanonicalRunner(self._network, self._components), row
+        )
         tokens = self.tokens(base)
         where = "; ".join(
             unit_words(unit, patch.tokens, tokens)
@@ -206,13 +208,13 @@ class Model:
                 f"in both"
             )
         known = self._answers(base, source, answers)
-        chosen = tuple(self._taps.of(component) if layers is None else layers)
+        chosen = tuple(self._components.of(component) if layers is None else layers)
         rows = {
             (layer, at): self._row(base, source, Site(layer, component, _HERE, head), at, at)
             for layer in chosen
             for at in range(len(ours))
         }
-        logits, path = logits_of_rows(self._network, self._taps, rows.values(), self._dtype)
+        logits, path = logits_of_rows(self._network, self._components, rows.values(), self._dtype)
         found = {place: logits[row] for place, row in rows.items()}
         predicted = tuple(
             tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen
@@ -265,7 +267,7 @@ class Model:
         )
         return str(
             self._tokenizer.decode(
-                list(generate(self._network, self._taps, row, new_tokens, every, sampling))
+                list(generate(self._network, self._components, row, new_tokens, every, sampling))
             )
         )
 
@@ -284,7 +286,7 @@ class Model:
         ]
         (seen,) = collect(
             self._network,
-            self._taps,
+            self._components,
             Row(
                 self._texts[text].ids,
                 (Patch(patch.point, patch.tokens, (), Collect(), patch.features),),
@@ -342,7 +344,7 @@ class Model:
             )
         name = source_name(intervention, "source")
         pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: theirs_at}, {}, {})
-        return build_row(pair, intervention, self._taps, featurizers)
+        return build_row(pair, intervention, self._components, featurizers)
 
     def _answers(self, base: str, source: str, given: tuple[str, str] | None) -> Answers:
         predicted = [

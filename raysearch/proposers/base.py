@@ -20,8 +20,8 @@ Effects = Mapping[str, Mapping[Unit, float | None]]
 """By variable and unit (the whole vector) what its interchange would do on fit pairs; None where it
 cannot be interchanged on one."""
 
-NOT_ASKED: Effects = MappingProxyType({})
-"""Where nobody asked for effects."""
+NO_EFFECTS: Effects = MappingProxyType({})
+"""The effects of a proposer that needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class History:
 
     generations: int
     decided: Mapping[str, Decided]
-    effects: Effects = field(default_factory=lambda: NOT_ASKED)
+    effects: Effects = field(default_factory=lambda: NO_EFFECTS)
 
 
 class Proposer(Protocol):

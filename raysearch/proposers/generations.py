@@ -13,7 +13,7 @@ from raysearch.core.controls import controls_of
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.records import Decided
 from raysearch.core.rotations import is_rotation, size_of_rotation, without_size
-from raysearch.proposers.base import NOT_ASKED, Effects, History, Proposer
+from raysearch.proposers.base import NO_EFFECTS, Effects, History, Proposer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Generations:
         self,
         decided: Mapping[str, Decided],
         size_of: Callable[[Hypothesis], int | None],
-        effects: Effects = NOT_ASKED,
+        effects: Effects = NO_EFFECTS,
     ) -> Generation | None:
         """The next generation, now that all before are `decided`. `size_of`: how many features the
         subspace has that training found."""

@@ -33,4 +33,4 @@ class GivenObjects:
         return self.model.loaded(job.prompt_format, by_content=job.model.is_given)
 
 
-NOTHING = GivenObjects()
+NO_OBJECTS = GivenObjects()

@@ -20,7 +20,7 @@ from raysearch.engine.loading.load import best_device, inspect_model
 from raysearch.engine.loading.loaded_model import ModelSummary
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
@@ -35,7 +35,7 @@ LOOKED_AT = 1000
 """Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
 
-def plan(job: Job, given: GivenObjects = NOTHING, with_trial: bool = False) -> PlanReport:
+def plan(job: Job, given: GivenObjects = NO_OBJECTS, with_trial: bool = False) -> PlanReport:
     """Checks the job and computes what it would do; `with_trial`: and how long that would take, by
     a trial on this machine.
 
@@ -160,7 +160,7 @@ def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanRepor
     )
 
 
-def model_summary(question: ResolvedJob, given: GivenObjects = NOTHING) -> ModelSummary:
+def model_summary(question: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> ModelSummary:
     """The model of the job, as far as it is known without its weights. Raises: ModelError."""
     source = question.job.source
     if given.model is not None:

@@ -21,7 +21,7 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.runner.frontend import Frontend, RunOptions
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resources import shape_of
 
@@ -54,7 +54,7 @@ def pool_of(
     frontend: Frontend,
     files: Path | None = None,
     send: bool = False,
-    given: GivenObjects = NOTHING,
+    given: GivenObjects = NO_OBJECTS,
 ) -> Iterator[RunPool]:
     """The pool that `where` names; closed at the end.
 

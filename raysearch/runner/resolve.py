@@ -12,7 +12,7 @@ from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem
 from raysearch.problems.remote_pairs import sample_at
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.job_checks import (
     check_all_shared,
     check_choices,
@@ -30,7 +30,7 @@ SPARE = 4
 model does not solve."""
 
 
-def resolve(job: Job, given: GivenObjects = NOTHING) -> ResolvedJob:
+def resolve(job: Job, given: GivenObjects = NO_OBJECTS) -> ResolvedJob:
     """Returns the job as resolved, with its pairs. `given`: objects in place of what the job names.
 
     Raises: JobError, PairsError in one line.

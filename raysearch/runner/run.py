@@ -19,7 +19,7 @@ from raysearch.proposers.base import Proposer
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.page import write_page
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.interrupt import Interrupt
 from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import report_end, report_model, report_screening
@@ -53,7 +53,7 @@ def begin(
     where: RunOptions,
     frontend: Frontend,
     sent: Path | None = None,
-    given: GivenObjects = NOTHING,
+    given: GivenObjects = NO_OBJECTS,
 ) -> RunOutcome:
     """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent
     along with it (`resume_checks.sent_with`).
@@ -99,7 +99,7 @@ def go_on(
     where: RunOptions,
     frontend: Frontend,
     retry: bool = False,
-    given: GivenObjects = NOTHING,
+    given: GivenObjects = NO_OBJECTS,
 ) -> RunOutcome:
     """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
     objects that the run began with.

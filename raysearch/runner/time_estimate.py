@@ -29,7 +29,7 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.core.rotations import is_closed_form
 from raysearch.engine.execution.usage import Phase, Usage
 from raysearch.errors import SearchFailedError
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.pools import spec_of
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.stats.evidence import FIRST_LOOKS
@@ -79,7 +79,7 @@ class TimeEstimate:
         return inputs * self.an_input + steps * self.a_step + rows * self.a_row
 
 
-def calibrate(question: ResolvedJob, given: GivenObjects = NOTHING) -> TimeEstimate:
+def calibrate(question: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> TimeEstimate:
     """Loads the job's model in this process and times a few of its tasks.
 
     Raises: ModelError, PairsError, JobError as a run would; SearchFailedError where a task raises.

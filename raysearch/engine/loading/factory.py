@@ -108,9 +108,9 @@ class LoadedModule:
     ) -> ModelSummary:
         """Describes the module by running it once on a pair. Raises: ModelError, PairsError."""
         network, encode = self.open(pairs)
-        taps = Components(network)
+        hook_points = Components(network)
         return ModelSummary(
-            components=tuple(taps.facts(component) for component in components),
+            components=tuple(hook_points.facts(component) for component in components),
             layers=len(network.blocks),
             width=network.width,
             heads=network.heads,

@@ -45,9 +45,9 @@ class LoadedModel:
     ) -> "ModelSummary":
         """Describes the model by its shapes alone. Raises: ModelError."""
         network = LanguageModel(self.model)
-        taps, layers = Components(network), len(network.blocks)
+        hook_points, layers = Components(network), len(network.blocks)
         return ModelSummary(
-            components=tuple(taps.facts(component) for component in components),
+            components=tuple(hook_points.facts(component) for component in components),
             layers=layers,
             width=network.width,
             heads=network.heads,
