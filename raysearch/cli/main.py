@@ -126,7 +126,7 @@ def submit(
     """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow
     it to its end."""
     if address:
-        from raysearch.cli.ray_jobs import submitted
+        from raysearch.cli.job_output import submitted
         from raysearch.cli.terminal import say
         from raysearch.runner.submit import Submission, submit_job
 
@@ -201,7 +201,7 @@ def resume(
 ) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
     if address and address.startswith(("http://", "https://")):
-        from raysearch.cli.ray_jobs import submitted
+        from raysearch.cli.job_output import submitted
         from raysearch.cli.terminal import say
         from raysearch.runner.submit import Submission, resume_job
 

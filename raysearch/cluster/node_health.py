@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from raysearch.cluster.shape import Node, PoolShape, amounts, room_on
+from raysearch.cluster.pool_shape import Node, PoolShape, amounts, room_on
 from raysearch.errors import ResourcesError
 
 START_ATTEMPTS = 3

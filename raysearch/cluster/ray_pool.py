@@ -26,6 +26,7 @@ from raysearch.cluster.instructions import (
     StopReplica,
 )
 from raysearch.cluster.nodes import nodes
+from raysearch.cluster.pool_shape import PoolShape
 from raysearch.cluster.ray_watch import RayWatch
 from raysearch.cluster.replica_spec import (
     NO_TENSORS,
@@ -35,7 +36,6 @@ from raysearch.cluster.replica_spec import (
     check_answers,
     ignore_usage,
 )
-from raysearch.cluster.shape import PoolShape
 from raysearch.cluster.slots import Slots
 from raysearch.cluster.worker import ReplicaReady, Worker, WorkerLocation
 from raysearch.core.events import Event, Lost, Opened, Task

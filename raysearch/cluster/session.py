@@ -23,8 +23,8 @@ from ray.job_config import JobConfig
 
 from raysearch.cluster.auth import protect_token_file
 from raysearch.cluster.nodes import nodes
+from raysearch.cluster.pool_shape import Node, PoolShape, room_in
 from raysearch.cluster.ray_watch import AddressWatch, RayWatch, watch_processes
-from raysearch.cluster.shape import Node, PoolShape, room_in
 from raysearch.errors import ClusterError, ResourcesError
 
 _QUIET: dict[str, Any] = {

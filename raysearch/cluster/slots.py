@@ -30,8 +30,8 @@ from raysearch.cluster.instructions import (
     StopReplica,
 )
 from raysearch.cluster.node_health import NodeHealth
+from raysearch.cluster.pool_shape import Node, PoolShape
 from raysearch.cluster.replica_spec import lost
-from raysearch.cluster.shape import Node, PoolShape
 from raysearch.cluster.slot import READY, STARTING, Slot, SlotState
 from raysearch.core.events import Task
 

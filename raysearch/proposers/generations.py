@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysearch.core.controls import controls_of
+from raysearch.core.fitted_interventions import is_rotation, size_of_rotation, without_size
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.records import Decided
-from raysearch.core.rotations import is_rotation, size_of_rotation, without_size
 from raysearch.proposers.base import NO_EFFECTS, Effects, History, Proposer
 
 

@@ -100,9 +100,9 @@ def _ray_pool(
             "tokenizer too; of a torch module my_file.py:factory) and name that"
         )
     from raysearch.cluster.metrics import MeteredPool, Metrics
+    from raysearch.cluster.pool_shape import first_replicas
     from raysearch.cluster.ray_pool import RayPool
     from raysearch.cluster.session import check_fits, ray_session
-    from raysearch.cluster.shape import first_replicas
 
     frontend.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")
     with ray_session(address, files=files) as session:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from raysearch.cluster.shape import PoolShape, bytes_on_cpu
+from raysearch.cluster.pool_shape import PoolShape, bytes_on_cpu
 from raysearch.job import Job
 
 

@@ -25,8 +25,8 @@ from raysearch.core.events import (
     Task,
     TaskKind,
 )
+from raysearch.core.fitted_interventions import is_closed_form
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.rotations import is_closed_form
 from raysearch.engine.execution.usage import Phase, Usage
 from raysearch.errors import SearchFailedError
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects

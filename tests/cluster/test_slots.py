@@ -19,7 +19,7 @@ from raysearch.cluster.instructions import (
     StopReplica,
 )
 from raysearch.cluster.node_health import START_ATTEMPTS
-from raysearch.cluster.shape import Node, PoolShape
+from raysearch.cluster.pool_shape import Node, PoolShape
 from raysearch.cluster.slots import LINGER_SECONDS, RETRY_NODES_SECONDS, Slots
 from raysearch.core.events import Block, Lost, Task
 from raysearch.errors import ResourcesError
