@@ -41,8 +41,8 @@ BUDGETS = {
     "runner": 28_500,
     "search": 18_000,
     "stats": 3_500,
-    "storage": 6_200,
-    "store": 13_900,
+    "storage": 6_100,
+    "store": 13_800,
     "testing": 1_200,
     "tracking": 4_800,
 }

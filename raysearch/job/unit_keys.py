@@ -16,13 +16,7 @@ from pydantic import (
 )
 
 from raysearch.core.choices import Operation
-from raysearch.core.hypothesis import (
-    Intervention,
-    Site,
-    Unit,
-    canonical_json,
-    is_in_layers,
-)
+from raysearch.core.hypothesis import Intervention, Site, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys
 from raysearch.core.space import COMPONENTS
 from raysearch.job.position_keys import PositionKey, position_name

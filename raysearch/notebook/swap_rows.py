@@ -19,9 +19,7 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.rows import Row
 from raysearch.errors import PositionError
-from raysearch.interventions.apply import (
-    PositionSpec,
-)
+from raysearch.interventions.apply import PositionSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -49,13 +49,11 @@ def write_below(root: Path, place: Sequence[str], content: bytes) -> None:
         StoreError: it cannot be written.
     """
     path = root.joinpath(*place)
-    try:
-        with opened_folder(root, place[:-1], make=True) as folder:
-            _write(folder, place[-1], content)
-    except OSError as e:
-        raise StoreError(
-            f"{path}: cannot be written ({reason_of(e)}); free the disk or choose another folder"
-        ) from e
+    with (
+        refused(f"{path}: cannot be written", "free the disk or choose another folder"),
+        opened_folder(root, place[:-1], make=True) as folder,
+    ):
+        _write(folder, place[-1], content)
 
 
 def read_below(root: Path, place: Sequence[str]) -> bytes:
@@ -121,12 +119,8 @@ def writable_folder(path: Path) -> None:
     Raises:
         StoreError: it cannot be made.
     """
-    try:
+    with refused(f"{path}: cannot be made", "name a folder that you may write"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(
-            f"{path}: cannot be made ({e.strerror or e}); name a folder that you may write"
-        ) from e
 
 
 def make_folder(path: Path) -> None:
@@ -152,9 +146,22 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def reason_of(e: OSError) -> str:
-    """Returns the reason of an OSError, without its number and path."""
-    return str(e.strerror or e)
+@contextmanager
+def refused(what: str, way_out: str = "", but: type[OSError] | None = None) -> Iterator[None]:
+    """Turns an OSError of its block into one line: `what`, the reason, and what would do.
+
+    Args:
+        but: an error that passes as it is.
+
+    Raises:
+        StoreError: that line.
+    """
+    try:
+        yield
+    except OSError as e:
+        if but is not None and isinstance(e, but):
+            raise
+        raise StoreError(f"{what} ({e.strerror or e}){way_out and f'; {way_out}'}") from e
 
 
 def _write(folder: int, name: str, content: bytes) -> None:

@@ -23,11 +23,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from raysearch.core.events import Event, Failed, Fitted, JournalledEvent, Lost, Retried, Task
-from raysearch.core.records import (
-    Blocked,
-    Record,
-    Snapshot,
-)
+from raysearch.core.records import Blocked, Record, Snapshot
 from raysearch.storage.digests import TABLES as DIGESTED
 from raysearch.storage.digests import read_checked, sha256
 from raysearch.storage.parquet import PART

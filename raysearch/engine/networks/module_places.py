@@ -21,11 +21,7 @@ from raysearch.engine.networks.component_names import (
     in_block,
     names_of,
 )
-from raysearch.engine.networks.fused_projections import (
-    Layout,
-    is_fused,
-    layout_of,
-)
+from raysearch.engine.networks.fused_projections import Layout, is_fused, layout_of
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
 )  # re-exported: `Components` returns these
