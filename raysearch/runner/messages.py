@@ -14,7 +14,7 @@ MANY = 0.1
 """Share of outputs decided again from which on it is said."""
 
 
-def report_model(opened: Opened, question: ResolvedJob, frontend: Frontend) -> None:
+def report_model(opened: Opened, resolved: ResolvedJob, frontend: Frontend) -> None:
     """The model as it is here, and how many hypotheses there are."""
     facts = opened.facts
     slower = {
@@ -23,21 +23,21 @@ def report_model(opened: Opened, question: ResolvedJob, frontend: Frontend) -> N
     }
     path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
     width = f" of width {facts.width}" if facts.width else ""
-    if question.job.model.trust_remote_code:
+    if resolved.job.model.trust_remote_code:
         frontend.say(
-            f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)"
+            f"code      that lies with {resolved.job.model.path} was run (model.trust_remote_code)"
         )
     for line in facts.unused:
         frontend.say(f"left out  {line}")
     frontend.say(
         f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}"
     )
-    space = question.space(facts)
-    most = question.proposer(space, facts).max_hypotheses
+    space = resolved.space(facts)
+    most = resolved.proposer(space, facts).max_hypotheses
     some = f"{most} of " if most is not None and most < len(space) else ""
     frontend.say(
-        f"asking    {some}{len(space)} hypotheses: {len(question.variables)} variables at "
-        f"{len(space) // len(question.variables)} sites"
+        f"asking    {some}{len(space)} hypotheses: {len(resolved.variables)} variables at "
+        f"{len(space) // len(resolved.variables)} sites"
     )
 
 

@@ -1,4 +1,4 @@
-"""From a question to a pool of replicas: one in this process, or many on Ray.
+"""From a resolved job to a pool of replicas: one in this process, or many on Ray.
 
 Invariants: no worker sees the causal model or its values; a Ray that is not ours is left as it is.
 """
@@ -49,7 +49,7 @@ class RunPool(driver.Pool, Protocol):
 
 @contextmanager
 def pool_of(
-    question: ResolvedJob,
+    resolved: ResolvedJob,
     where: RunOptions,
     frontend: Frontend,
     files: Path | None = None,
@@ -64,11 +64,11 @@ def pool_of(
     """
     if where.pool == "local" or where.address is None:
         files = None
-    spec = spec_of(question, question.job if files is None else kept_beside(question.job, files))
+    spec = spec_of(resolved, resolved.job if files is None else kept_beside(resolved.job, files))
     if where.pool == "local":
-        yield from _local_pool(spec, question.job, frontend, given)
+        yield from _local_pool(spec, resolved.job, frontend, given)
     else:
-        yield from _ray_pool(spec, question.job, where.address, frontend, files if send else None)
+        yield from _ray_pool(spec, resolved.job, where.address, frontend, files if send else None)
 
 
 def _local_pool(
@@ -121,17 +121,17 @@ def _ray_pool(
             pool.close()
 
 
-def spec_of(question: ResolvedJob, job: Job) -> ReplicaSpec:
-    """Returns the spec of each replica. `job`: the question's, its paths as workers are to read
+def spec_of(resolved: ResolvedJob, job: Job) -> ReplicaSpec:
+    """Returns the spec of each replica. `job`: the resolved one, its paths as workers are to read
     them."""
     resources = job.resources
     memory = None if resources.memory == "auto" else int(resources.memory * 2**30)
     return ReplicaSpec(
         job.source,
-        tuple(_bare(p) for p in question.pairs),
-        question.positions,
-        question.variables,
-        question.components,
+        tuple(_bare(p) for p in resolved.pairs),
+        resolved.positions,
+        resolved.variables,
+        resolved.components,
         RunnerSettings(
             resources.rows,
             memory,

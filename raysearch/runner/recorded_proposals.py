@@ -87,22 +87,22 @@ class Recorded(Proposer):
         ]
 
 
-def recorded_search(run: RunFolder, stored: PairsTable, question: ResolvedJob) -> Search:
+def recorded_search(run: RunFolder, stored: PairsTable, resolved: ResolvedJob) -> Search:
     """The search of a run, to be told its journal; runs no code that the run names.
 
     Raises: UnrecordedError where the journal does not say what a user's proposer proposed;
     ResumeError.
     """
-    return question.search(stored_facts(run), stored.encoded or (), _recorded(run, question))
+    return resolved.search(stored_facts(run), stored.encoded or (), _recorded(run, resolved))
 
 
-def recording(proposer: Proposer, question: ResolvedJob) -> Proposer:
+def recording(proposer: Proposer, resolved: ResolvedJob) -> Proposer:
     """The proposer, what it says being kept where it is the user's."""
-    return proposer if question.job.propose.use in READY else Recording(proposer)
+    return proposer if resolved.job.propose.use in READY else Recording(proposer)
 
 
-def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
-    use = question.job.propose.use
+def _recorded(run: RunFolder, resolved: ResolvedJob) -> Recorded | None:
+    use = resolved.job.propose.use
     if use in READY:
         return None
     recorded = [

@@ -19,7 +19,7 @@ from raysearch.store.run_folder import RunFolder
 
 
 @contextmanager
-def stored_question(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
+def reopened_job(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
     """The pairs that the run keeps, and its question; while inside, with the files of which a
     search is made, whose model may be elsewhere.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raysearch import driver
 from raysearch.errors import StoreError
 from raysearch.runner.recorded_proposals import recorded_search
-from raysearch.runner.reopen import stored_question
+from raysearch.runner.reopen import reopened_job
 from raysearch.storage.digests import (
     FILE,
     Digests,
@@ -79,8 +79,8 @@ def _restored(run: RunFolder) -> list[str]:
 
 def _write_anew(run: RunFolder, ended: str | None) -> None:
     """All parts, by a replay, as a driver that goes on with the run begins."""
-    with stored_question(run) as (stored, question):
-        search = recorded_search(run, stored, question)
+    with reopened_job(run) as (stored, resolved):
+        search = recorded_search(run, stored, resolved)
         ledger = RunLedger(run)
         try:
             driver.replay(search, ledger.replay(), ledger)

@@ -55,12 +55,12 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
-    resolved = _resolved(job, variables, known, "sampler")
-    question = ResolvedJob(resolved, with_tokens(pairs, job.space.declared), drawn.left_out)
-    check_rendered(problem, pairs, owned(question.positions, problem.positions))
+    filled = _resolved(job, variables, known, "sampler")
+    resolved = ResolvedJob(filled, with_tokens(pairs, job.space.declared), drawn.left_out)
+    check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
     check_sources(job, pairs, problem.name)
     check_choices(job, pairs, f"problem {problem.name}")
-    return question
+    return resolved
 
 
 def _from_file(job: Job, used: int) -> ResolvedJob:
@@ -95,8 +95,8 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
     check_sources(job, pairs, path.name)
     check_choices(job, pairs, path.name)
     known = (*shared, LAST)
-    resolved = _resolved(job, variables, known, "these_pairs")
-    return ResolvedJob(resolved, with_tokens(pairs, job.space.declared), drawn.left_out)
+    filled = _resolved(job, variables, known, "these_pairs")
+    return ResolvedJob(filled, with_tokens(pairs, job.space.declared), drawn.left_out)
 
 
 def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:

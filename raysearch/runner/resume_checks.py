@@ -92,21 +92,21 @@ def stored_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Jo
     return job
 
 
-def check_same(run: RunFolder, question: ResolvedJob, stored: PairsTable, opened: Opened) -> None:
+def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened: Opened) -> None:
     """Raises: ResumeError where the model here is not the one that the run began with."""
     here, there = opened.facts.digest, run.info.model_digest
     if here != there:
         raise ResumeError(
             f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
-            f"{question.job.model.path} has {here[:12]}: "
+            f"{resolved.job.model.path} has {here[:12]}: "
             "their outputs do not mix; put the old model back, or submit the job again"
         )
-    use = question.job.propose.use
+    use = resolved.job.propose.use
     named = [
-        *question.job.space.sae_paths,
-        *([use] if question.job.propose.file or use in added() else []),
+        *resolved.job.space.sae_paths,
+        *([use] if resolved.job.propose.file or use in added() else []),
     ]
-    if named and question.hash(pairs_digest(stored.pairs), here) != run.info.job_hash:
+    if named and resolved.hash(pairs_digest(stored.pairs), here) != run.info.job_hash:
         raise ResumeError(
             f"run {run.info.id}: a sparse autoencoder or proposer that the job names "
             f"({', '.join(named)}), or another of its "
@@ -114,18 +114,18 @@ def check_same(run: RunFolder, question: ResolvedJob, stored: PairsTable, opened
         )
     if stored.encoded is not None and stored.encoded != opened.encoded:
         raise ResumeError(
-            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it "
+            f"run {run.info.id}: {resolved.job.model.path} sees the pairs otherwise than when it "
             f"began (its tokenizer, or its positions); "
             "use the transformers version of its run.json, or submit the job again"
         )
 
 
 def check_given(
-    run: RunFolder, question: ResolvedJob, stored: PairsTable, given: GivenObjects
+    run: RunFolder, resolved: ResolvedJob, stored: PairsTable, given: GivenObjects
 ) -> None:
     """Raises: ResumeError for a model that the run was given as an object and is not here, or the
     other way round; for a problem that does not draw the run's pairs."""
-    began, name = question.job.model, run.info.id
+    began, name = resolved.job.model, run.info.id
     if began.is_given and given.model is None:
         raise ResumeError(
             f"run {name} began with {began.path}, a model that was given as an object (digest "
@@ -138,7 +138,7 @@ def check_given(
             f"model out"
         )
     if given.problem is not None:
-        drawn = resolve(question.job, given).pairs
+        drawn = resolve(resolved.job, given).pairs
         if pairs_digest(drawn) != pairs_digest(stored.pairs):
             raise ResumeError(
                 f"run {name}: the problem {given.problem.name!r} draws other pairs than the run "

@@ -11,7 +11,7 @@ from raysearch.core.events import JournalledEvent, Retried
 from raysearch.report.page import FILE as PAGE
 from raysearch.runner.frontend import Frontend
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
-from raysearch.runner.reopen import stored_question
+from raysearch.runner.reopen import reopened_job
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
@@ -26,9 +26,9 @@ def concluded(run: RunFolder) -> Search | None:
     """
     if journal_summary(run).ended != "done" or not run.folder.exists(PAGE):
         return None
-    with stored_question(run) as (stored, question):
+    with reopened_job(run) as (stored, resolved):
         try:
-            search = recorded_search(run, stored, question)
+            search = recorded_search(run, stored, resolved)
         except UnrecordedError:
             return None  # whoever goes on with it runs the proposer, and sees
         for batch in read_entries(run):

@@ -63,23 +63,23 @@ def begin(
     """
     for line in code_of(job):
         frontend.say(line)
-    question = resolve(job, given)
+    resolved = resolve(job, given)
     root, uri = writable_store(where.store), tracking_uri(where.tracking_uri)
     if uri is not None:
         tracker_of(uri)  # a broken package is reported before anything is loaded
-    stored = question.job if sent is None else kept_beside(question.job, sent)
-    with pool_of(question, where, frontend, sent, given=given) as pool:
+    stored = resolved.job if sent is None else kept_beside(resolved.job, sent)
+    with pool_of(resolved, where, frontend, sent, given=given) as pool:
         opened = pool.open()
         proposer = recording(
-            question.proposer(question.space(opened.facts), opened.facts), question
+            resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
         )
-        search = question.search(opened.facts, opened.encoded, proposer)
-        report_model(opened, question, frontend)
-        digest = pairs_digest(question.pairs)
+        search = resolved.search(opened.facts, opened.encoded, proposer)
+        report_model(opened, resolved, frontend)
+        digest = pairs_digest(resolved.pairs)
         run = RunFolder.create(
             root,
-            name=question.job.name,
-            job_hash=question.hash(digest, opened.facts.digest),
+            name=resolved.job.name,
+            job_hash=resolved.hash(digest, opened.facts.digest),
             job_digest=stored.digest(),
             job_text=stored.to_yaml(),
             evidence_version=EVIDENCE_VERSION,
@@ -89,8 +89,8 @@ def begin(
             if sent is not None:
                 keep_files(sent, run)
             run.update(model_digest=opened.facts.digest, facts=to_json_values(opened.facts))
-            write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
-            tracker = _tracker(run, question, opened.facts, digest, uri)
+            write_pairs(run.folder, resolved.pairs, opened.encoded, left_out=resolved.left_out)
+            tracker = _tracker(run, resolved, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, frontend, tracker)
 
 
@@ -111,23 +111,23 @@ def go_on(
         check_version(run)
         stored = read_pairs(run.folder)
         with files_of(run) as files:
-            question = ResolvedJob(stored_job(run, files), stored.pairs, stored.left_out)
-            check_given(run, question, stored, given)
-            for line in code_of(question.job, with_problem=False):
+            resolved = ResolvedJob(stored_job(run, files), stored.pairs, stored.left_out)
+            check_given(run, resolved, stored, given)
+            for line in code_of(resolved.job, with_problem=False):
                 frontend.say(line)
-            with pool_of(question, where, frontend, files, send=True, given=given) as pool:
+            with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
                 opened = pool.open()
-                check_same(run, question, stored, opened)
+                check_same(run, resolved, stored, opened)
                 run.update(
                     facts=to_json_values(opened.facts)
                 )  # which runs of earlier versions lack
                 proposer = recording(
-                    question.proposer(question.space(opened.facts), opened.facts), question
+                    resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
                 )
-                search = question.search(opened.facts, opened.encoded, proposer)
+                search = resolved.search(opened.facts, opened.encoded, proposer)
                 uri = tracking_of(run, where.tracking_uri)
-                tracker = _tracker(run, question, opened.facts, pairs_digest(stored.pairs), uri)
-                before = question.search(opened.facts, opened.encoded) if retry else None
+                tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
+                before = resolved.search(opened.facts, opened.encoded) if retry else None
                 return _search(run, search, proposer, pool, where, frontend, tracker, before)
 
 
@@ -248,9 +248,9 @@ def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, frontend
 
 
 def _tracker(
-    run: RunFolder, question: ResolvedJob, facts: ModelFacts, digest: str, uri: str | None
+    run: RunFolder, resolved: ResolvedJob, facts: ModelFacts, digest: str, uri: str | None
 ) -> Tracker | None:
-    return None if uri is None else start_tracking(run, question, facts, digest, uri)
+    return None if uri is None else start_tracking(run, resolved, facts, digest, uri)
 
 
 def _give(

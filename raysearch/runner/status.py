@@ -14,7 +14,7 @@ from raysearch.core.events import JournalledEvent
 from raysearch.core.records import Snapshot
 from raysearch.report.results_table import read_table
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
-from raysearch.runner.reopen import stored_question
+from raysearch.runner.reopen import reopened_job
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
 from raysearch.store.run_folder import RunFolder
@@ -87,8 +87,8 @@ def _status(run: RunFolder, summary: JournalSummary) -> str:
 
 
 def _snapshot(run: RunFolder) -> Snapshot:
-    with stored_question(run) as (stored, question):
-        search = recorded_search(run, stored, question)
+    with reopened_job(run) as (stored, resolved):
+        search = recorded_search(run, stored, resolved)
         for batch in read_entries(run):
             search.tell([e for e in batch if isinstance(e, JournalledEvent)])
     return search.snapshot()

@@ -11,7 +11,7 @@ from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
-from raysearch.runner.reopen import stored_facts, stored_question
+from raysearch.runner.reopen import reopened_job, stored_facts
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import Search
 from raysearch.storage.digests import check_parts
@@ -59,15 +59,15 @@ def sync_run(
 
 def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
-    with stored_question(run) as (stored, question):
+    with reopened_job(run) as (stored, resolved):
         facts, summary = stored_facts(run), journal_summary(run)
         if stored.encoded is None or not summary.events:
             raise TrackingError(
                 f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first"
             )
-        search, time = recorded_search(run, stored, question), _Time(summary.starts[0].at)
+        search, time = recorded_search(run, stored, resolved), _Time(summary.starts[0].at)
         tracker = start_tracking(
-            run, question, facts, pairs_digest(stored.pairs), uri, at=time, again=True
+            run, resolved, facts, pairs_digest(stored.pairs), uri, at=time, again=True
         )
         _report(run, summary, search, tracker, time)
     shown, kind = without_credentials(uri), tracker_of(uri)
@@ -82,7 +82,7 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
         )
     if own:
         run.update(tracking_uri=shown)
-    where = f"experiment raysearch/{question.job.name} at {shown}"
+    where = f"experiment raysearch/{resolved.job.name} at {shown}"
     return f"{kind.name:<9} run {tracker.run_id} of {where}"
 
 

@@ -79,20 +79,20 @@ class TimeEstimate:
         return inputs * self.an_input + steps * self.a_step + rows * self.a_row
 
 
-def calibrate(question: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> TimeEstimate:
+def calibrate(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> TimeEstimate:
     """Loads the job's model in this process and times a few of its tasks.
 
     Raises: ModelError, PairsError, JobError as a run would; SearchFailedError where a task raises.
     """
     usage = _ReportedUsage()
     pool = LocalPool(
-        spec_of(question, question.job),
-        device_here(question.job.resources.gpus),
+        spec_of(resolved, resolved.job),
+        device_here(resolved.job.resources.gpus),
         usage,
-        None if given.model is None else partial(given.loaded, question.job),
+        None if given.model is None else partial(given.loaded, resolved.job),
     )
     try:
-        trial = _Trial(question, pool, pool.open(), usage)
+        trial = _Trial(resolved, pool, pool.open(), usage)
         load = sum(usage.take().values())
         captured, inputs = trial.captures()
         trained, steps = trial.training()
@@ -138,15 +138,15 @@ class _Trial:
     seconds, and of how many what."""
 
     def __init__(
-        self, question: ResolvedJob, pool: LocalPool, opened: Opened, usage: _ReportedUsage
+        self, resolved: ResolvedJob, pool: LocalPool, opened: Opened, usage: _ReportedUsage
     ) -> None:
         self.opened = opened
-        self._job, self._pool, self._usage = question.job, pool, usage
+        self._job, self._pool, self._usage = resolved.job, pool, usage
         self._interventions = tuple(
-            dict.fromkeys(h.intervention for h in question.space(opened.facts))
+            dict.fromkeys(h.intervention for h in resolved.space(opened.facts))
         )
         splits: tuple[Split, ...] = ("test", "fit")
-        self._pairs = {s: [p.index for p in question.pairs if p.split == s] for s in splits}
+        self._pairs = {s: [p.index for p in resolved.pairs if p.split == s] for s in splits}
         self._fitted: dict[str, tuple[Intervention, bytes]] = {}
         self._tasks = 0
 

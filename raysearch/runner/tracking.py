@@ -32,7 +32,7 @@ MOST_PARTS = 40
 
 def start_tracking(
     run: RunFolder,
-    question: ResolvedJob,
+    resolved: ResolvedJob,
     facts: ModelFacts,
     pairs_digest: str,
     uri: str,
@@ -40,7 +40,7 @@ def start_tracking(
 ) -> Tracker:
     """Begins to show a run in the tracker of `uri`. `replay`: `at` and `again` of a TrackedRun.
     Raises: JobError where the tracker's package is broken."""
-    job = question.job.model_dump(mode="json", by_alias=True)
+    job = resolved.job.model_dump(mode="json", by_alias=True)
     params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
     if facts.commit is not None:
         params["model_commit"] = facts.commit
@@ -53,26 +53,26 @@ def start_tracking(
         tags["raysearch.submission_id"] = here.submission_id
     tracked = TrackedRun(
         uri=uri,
-        experiment=f"raysearch/{question.job.name}",
+        experiment=f"raysearch/{resolved.job.name}",
         params=params,
         tags=tags,
         run_id=run.info.tracking_run_id,
         name=run.info.id,
-        pairs=_pairs(run, question, pairs_digest),
+        pairs=_pairs(run, resolved, pairs_digest),
         **replay,
     )
     return tracker_of(uri).open(tracked)
 
 
-def _pairs(run: RunFolder, question: ResolvedJob, digest: str) -> PairsInput:
+def _pairs(run: RunFolder, resolved: ResolvedJob, digest: str) -> PairsInput:
     """Returns the run's pairs as the tracker shows them, by the name of the sampler or file."""
-    problem = question.job.problem
+    problem = resolved.job.problem
     return PairsInput(
         name=Path(problem.use or problem.pairs or "").name,
         digest=digest,
         place=run.folder.shown(PAIRS_FILE),
         columns={field.name: str(field.type) for field in PAIRS},
-        counts={split: sum(p.split == split for p in question.pairs) for split in SPLITS},
+        counts={split: sum(p.split == split for p in resolved.pairs) for split in SPLITS},
     )
 
 
