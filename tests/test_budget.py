@@ -21,7 +21,7 @@ BUDGETS = {
     "causal": 4_300,
     "cli": 8_400,
     "cluster": 14_500,
-    "core": 8_900,
+    "core": 9_000,
     "deploy": 2_900,
     "engine": 4_000,
     "engine/attribution": 3_000,

@@ -22,12 +22,12 @@ from raysearch.core.events import (
     Failed,
     Ids,
     Measured,
-    ModelFacts,
     Opened,
     Screened,
     Task,
 )
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.execution.evaluate import Fault, RowRequest

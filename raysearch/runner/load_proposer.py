@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.causal import token_name
-from raysearch.core.events import ModelFacts
 from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError, SearchFailedError
 from raysearch.job import Job

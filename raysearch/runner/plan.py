@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysearch.causal import EVERY, Pair, Split
-from raysearch.core.events import Encoded, ModelFacts
+from raysearch.core.events import Encoded
 from raysearch.core.featurizers import is_trained
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every

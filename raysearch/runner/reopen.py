@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from raysearch.core.codec import from_json_values
-from raysearch.core.events import ModelFacts
+from raysearch.core.model_facts import ModelFacts
 from raysearch.errors import ResumeError
 from raysearch.job.named_files import only_looked_at
 from raysearch.runner.resolved_job import ResolvedJob

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import named_sources, token_index, token_name
-from raysearch.core.events import ComponentFacts, ModelFacts
 from raysearch.core.hypothesis import Site, Subspace, Unit, is_in_layers, layer_path
+from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError

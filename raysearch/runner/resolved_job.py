@@ -11,7 +11,8 @@ from pathlib import Path
 
 from raysearch.causal import LeftOutCount, Pair, Split, differing_shares
 from raysearch.core.answers import answer_matcher
-from raysearch.core.events import Encoded, ModelFacts
+from raysearch.core.events import Encoded
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.digest import digest_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raysearch import driver
 from raysearch.core.codec import to_json_values
-from raysearch.core.events import ModelFacts
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job

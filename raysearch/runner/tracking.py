@@ -12,7 +12,7 @@ from typing import Any
 
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
-from raysearch.core.events import ModelFacts
+from raysearch.core.model_facts import ModelFacts
 from raysearch.report.page import FILE as PAGE
 from raysearch.report.results_table import results
 from raysearch.runner.resolved_job import ResolvedJob

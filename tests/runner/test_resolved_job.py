@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.core.events import ComponentFacts, ModelFacts
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import JobError

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raysearch.causal import Pair
-from raysearch.core.events import ComponentFacts, Encoded
+from raysearch.core.events import Encoded
+from raysearch.core.model_facts import ComponentFacts
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from raysearch.core.events import ComponentFacts
+from raysearch.core.model_facts import ComponentFacts
 from raysearch.engine.networks.attention_modules import counts_of
 from raysearch.engine.networks.component_check import wrong_heads
 from raysearch.engine.networks.component_names import PER_HEAD
