@@ -106,7 +106,8 @@ def _claim(finding: Finding | None, is_ablation: bool) -> str:
     if finding.n is not None and finding.matches is not None:
         sentences.append(
             f"On {finding.matches} of {finding.n} pairs the output was "
-            f"{'no longer the answer of the base' if is_ablation else 'the predicted one'}{_figures(finding)}."
+            f"{'no longer the answer of the base' if is_ablation else 'the predicted one'}"
+            f"{_figures(finding)}."
         )
     if finding.holdout_iia is not None:
         pairs = f" (n = {finding.holdout_n})" if finding.holdout_n is not None else ""

@@ -174,7 +174,8 @@ def _place(unit: Unit) -> tuple[int, str, str, int, str]:
     replacement = None
     if source_site is not None:
         head = "" if source_site.head is None else f" {source_site.head}"
-        replacement = f"{source_site.component}{head} of layer {source_site.layer or 0} at {source_site.position}"
+        layer = source_site.layer or 0
+        replacement = f"{source_site.component}{head} of layer {layer} at {source_site.position}"
     rest = [unit.subspace.coordinates, replacement, unit.source]
     return (
         site.layer or 0,

@@ -84,8 +84,8 @@ def proposer_of(
     k = _max_hypotheses(made, use)
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
         raise JobError(
-            f"propose.use: max_hypotheses of {use} is {k!r}; it must be a number of hypotheses, such as "
-            f"len(space), or None"
+            f"propose.use: max_hypotheses of {use} is {k!r}; it must be a number of hypotheses, "
+            f"such as len(space), or None"
         )
     return CheckedProposer(
         made,
