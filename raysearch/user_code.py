@@ -196,8 +196,7 @@ def _check_defined(
     if bindings and not defined:
         raise JobError(
             f"{key}: {name!r} is imported by {Path(place).name}, not defined there; name the file "
-            f"that defines it, or define {kind.what} "
-            "in this one"
+            f"that defines it, or define {kind.what} in this one"
         )
     if not defined:
         raise JobError(f"{key}: {place} has no {name!r}; give file.py:name of {kind.what}")

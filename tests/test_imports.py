@@ -54,7 +54,7 @@ HOMES = {
     "ray": ["cluster/"],
     "ray.job_submission": ["cluster/jobs.py"],
     "mlflow": ["tracking/"],
-    "packaging": ["cli/doctor.py"],
+    "packaging": ["runner/health_checks.py"],
     "torch": ["engine/", "interventions/", "cluster/", "notebook/"],
     "transformers": ["engine/"],
     "safetensors": ["engine/", "interventions/", "problems/tensor_references.py"],

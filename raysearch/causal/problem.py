@@ -135,9 +135,8 @@ def draw_sample(
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
                     f"problem {problem.name!r}: no pair fell to split {lacking!r} in {max_misses} "
-                    f"draws; "
-                    f"its domain is too small for splits {dict(counts)}; ask for fewer splits "
-                    f"(pairs.{lacking}: 0)"
+                    f"draws; its domain is too small for splits {dict(counts)}; ask for fewer "
+                    f"splits (pairs.{lacking}: 0)"
                     + (
                         f", or name less in pairs.disjoint ({', '.join(disjoint)})"
                         if disjoint

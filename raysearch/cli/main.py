@@ -126,9 +126,13 @@ def submit(
     """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow
     it to its end."""
     if address:
-        from raysearch.cli.submit import Submission, submit_job
+        from raysearch.cli.job_output import submitted
+        from raysearch.cli.terminal import say
+        from raysearch.runner.submit import Submission, submit_job
 
-        return submit_job(job, sets, include, on_nodes, Submission(address=address, **given))
+        wait = given.pop("wait")
+        sending = Submission(address=address, say=say, **given)
+        return submitted(*submit_job(job, sets, include, on_nodes, sending), wait)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, begin
 
@@ -197,11 +201,13 @@ def resume(
 ) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
     if address and address.startswith(("http://", "https://")):
-        from raysearch.cli.submit import Submission, resume_job
+        from raysearch.cli.job_output import submitted
+        from raysearch.cli.terminal import say
+        from raysearch.runner.submit import Submission, resume_job
 
-        return resume_job(
-            run, Submission(address=address, tracking_uri=tracking_uri, **given), retry_failed
-        )
+        wait = given.pop("wait")
+        sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)
+        return submitted(*resume_job(run, sending, retry_failed), wait)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, go_on
 

@@ -17,8 +17,7 @@ from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import results
 from raysearch.report.run_facts import chart_facts
-from raysearch.runner import frontend as front
-from raysearch.runner import run
+from raysearch.runner import frontend, run
 from raysearch.runner.error_context import named
 from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
@@ -31,7 +30,7 @@ FAILED_TOO_MANY = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandOptions(front.RunOptions):
+class CommandOptions(frontend.RunOptions):
     """The flags of a run: where it runs and how verbose it is, never what it computes."""
 
     fail_on_error: float
@@ -58,7 +57,8 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
     if search is not None and (search.failed.is_empty or not retry):
         if retry:
             say(
-                f"run {found.info.id} is done and nothing in it failed: there is nothing to try again"
+                f"run {found.info.id} is done and nothing in it failed: there is nothing to try "
+                "again"
             )
             return 0
         say(f"run {found.info.id} is done")
@@ -124,8 +124,7 @@ def _code(ended: RunOutcome, where: CommandOptions) -> int:
     if end.failed > where.fail_on_error * end.decided:
         say(
             f"{end.failed} of {end.decided} hypotheses failed, more than --fail-on-error "
-            f"{where.fail_on_error:g}; "
-            f"see {ended.run.tables.at('failures').place}"
+            f"{where.fail_on_error:g}; see {ended.run.tables.at('failures').place}"
         )
         _say_why(ended.run)
         say(f"when that is mended: {_resume(ended.run, where, ' --retry-failed')}")

@@ -145,8 +145,7 @@ def hold_copies(network: Network) -> None:
     if copied < wanted:
         log.warning(
             "%s: memory has room for %d of %d MiB of float32 copies of its weights: the others are "
-            "converted at each product, slower, "
-            "with the same outputs",
+            "converted at each product, slower, with the same outputs",
             network.name,
             copied // 2**20,
             wanted // 2**20,

@@ -110,7 +110,10 @@ def _kind(raw: Any) -> str:
 
 def _one_line(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.reader.ReaderError):
-        return f"character {error.position}: {chr(error.character)!r} may not stand in YAML; take it out"
+        return (
+            f"character {error.position}: {chr(error.character)!r} may not stand in YAML; take it "
+            "out"
+        )
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error)
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -1,6 +1,6 @@
 """The face for a notebook of a network on tensors: the classes that it finds most likely.
 
-    net = rs.TensorModel(module)                          # or rs.TensorModel.load("my_net.py:network")
+    net = rs.TensorModel(module)  # or rs.TensorModel.load("my_net.py:network")
     net.predict(torch.rand(8), top=3)
     rs.run(problem=problem, model=net, space={"layers": "all", "positions": ["last"]})
 

@@ -50,8 +50,7 @@ def compact(run: RunFolder) -> Iterator[Merged]:
     if status != "done":
         raise StoreError(
             f"run {run.info.id}: is not done ({status or 'its driver works, or was killed'}), and "
-            f"only what is done is merged; "
-            "`resume` it to its end first"
+            "only what is done is merged; `resume` it to its end first"
         )
     drivers = run.journal.folders()
     for name in run.tables.folders():

@@ -103,8 +103,7 @@ class Journal:
         if latest > self.driver:
             raise TakenOverError(
                 f"{self._own.place}: another driver ({latest}) has gone on with this run; this one "
-                f"ends, and what it has done since "
-                "does not count; follow the other one"
+                "ends, and what it has done since does not count; follow the other one"
             )
 
     def close(self) -> None:

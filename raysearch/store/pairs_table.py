@@ -21,7 +21,7 @@ from raysearch.errors import StoreError
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import from_parquet, to_parquet
-from raysearch.store.schemas import PAIRS
+from raysearch.store.pairs_schema import PAIRS
 
 FILE = "pairs.parquet"
 _LEFT_OUT = b"left_out"

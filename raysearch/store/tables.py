@@ -132,9 +132,8 @@ class TableWriter:
             cut = self._journalled[0]
             raise StoreError(
                 f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its "
-                f"replay gave {self._count}; "
-                "the search of this version does not repeat that run: resume it with the version "
-                "that began it"
+                f"replay gave {self._count}; the search of this version does not repeat that run: "
+                "resume it with the version that began it"
             )
 
     def _content(self) -> bytes:

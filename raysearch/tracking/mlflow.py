@@ -257,16 +257,14 @@ class MlflowTracker:
             as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._run.params.items()
         }
         missing = [Param(name, value) for name, value in wanted.items() if name not in known]
-        for start in range(0, len(missing), _PARAMS_A_BATCH):
-            client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
+        _log_batches(client, self._made_run_id, _PARAMS_A_BATCH, params=missing)
 
     def _log_points(self, client: Any, points: list[_Point]) -> None:
         from mlflow.entities import Metric
 
         new = [p for p in points if p.step > self._steps.get(p.name, -1)]
         metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in new]
-        for start in range(0, len(metrics), _METRICS_A_BATCH):
-            client.log_batch(self._made_run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
+        _log_batches(client, self._made_run_id, _METRICS_A_BATCH, metrics=metrics)
 
     def _finish(self, client: Any, end: _End) -> None:
         for path, folder in end.artifacts:
@@ -308,8 +306,7 @@ class MlflowTracker:
                 for name, value in child.params.items()
             ]
             client.log_batch(made, params=params[:_PARAMS_A_BATCH])
-            for start in range(0, len(metrics), _METRICS_A_BATCH):
-                client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
+            _log_batches(client, made, _METRICS_A_BATCH, metrics=metrics)
             for path in child.artifacts:
                 client.log_artifact(made, str(path))
             client.set_terminated(made, "FINISHED")
@@ -347,6 +344,13 @@ def _where(intervention: Intervention) -> str | None:
         if len(components) > 1 or any(map(is_in_layers, components))
         else as_word(components.pop())
     )
+
+
+def _log_batches(client: Any, run_id: str | None, size: int, **kind: Sequence[Any]) -> None:
+    """Logs metrics or params, at most `size` in one request."""
+    ((name, values),) = kind.items()
+    for start in range(0, len(values), size):
+        client.log_batch(run_id, **{name: values[start : start + size]})
 
 
 def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:

@@ -13,11 +13,11 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 
-from raysearch.cli.doctor import _raysearch
 from raysearch.cli.main import cli
-from raysearch.cli.submit import Submission, _order
 from raysearch.deploy.wheel import DISTRIBUTION, build_wheel, requirements
 from raysearch.errors import RaysearchError
+from raysearch.runner.health_checks import _raysearch
+from raysearch.runner.submit import Submission, _order
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "deploy/ray/wheels/requirements.txt"
@@ -107,7 +107,6 @@ def test_a_job_with_runtime_pip_takes_this_code_along_and_only_its_needs_from_an
     flags = {
         "verbose": False,
         "no_color": True,
-        "wait": True,
         "env": (),
         "address": "http://head:8265",
     }

@@ -18,7 +18,7 @@ from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.given_model import content_digest
 from raysearch.engine.networks.half_precision import speed_up
-from raysearch.notebook.job_from import asked
+from raysearch.notebook.job_from import job_and_objects
 from raysearch.problems import add_three, hierarchical_equality
 from tests.cli.conftest import QUICKSTART, ROOT
 from tests.edited import unended
@@ -310,7 +310,7 @@ def test_the_same_job_whichever_way_it_is_asked(
     way: str, problem: rs.Problem, model: rs.Model
 ) -> None:
     given, keys = WAYS[way](problem, model)
-    job, objects = asked(given, {**SMALL, **keys})
+    job, objects = job_and_objects(given, {**SMALL, **keys})
     assert job.model.path == str(PLANTED)
     assert job.problem.use == (
         "raysearch.problems.add_three" if objects.problem is None else "<add_three>"
@@ -321,7 +321,7 @@ def test_the_same_job_whichever_way_it_is_asked(
 
 
 def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model) -> None:
-    job, _ = asked(QUICKSTART, {"test": {"threshold": 0.7}, "controls": ["placebo"]})
+    job, _ = job_and_objects(QUICKSTART, {"test": {"threshold": 0.7}, "controls": ["placebo"]})
     was = rs.Job.load(QUICKSTART)
     assert (job.test.threshold, job.test.max_pairs) == (0.7, was.test.max_pairs)
     assert (job.controls, job.space, job.problem) == (("placebo",), was.space, was.problem)
@@ -329,7 +329,7 @@ def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model)
         "model": {"path": "x/y", "dtype": "bfloat16", "prompt": {"chat_template": True}},
         "problem": {"use": "a:b"},
     }
-    job, objects = asked(chats, {"model": model})
+    job, objects = job_and_objects(chats, {"model": model})
     assert (job.model.path, job.model.dtype, job.model.prompt.chat_template) == (
         str(PLANTED),
         "float32",
@@ -341,7 +341,7 @@ def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model)
 def test_a_pipeline_is_its_model_and_tokenizer(
     theirs: Any, tokenizer: Any, problem: rs.Problem
 ) -> None:
-    job, objects = asked(
+    job, objects = job_and_objects(
         problem, {"model": pipeline("text-generation", model=theirs, tokenizer=tokenizer)}
     )
     assert objects.model is not None
@@ -488,7 +488,8 @@ def test_the_lines_of_the_page_on_python_run(
     assert len(names["run"].alignment)
     told: list[Any] = []
     exec(
-        second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))}
+        second.replace("rs.run", "ask"),
+        {"ask": lambda job, **keys: told.append(job_and_objects(job, keys))},
     )
     assert told[0][0].test.threshold == 0.9
 
@@ -501,5 +502,5 @@ def test_a_file_of_pairs_beside_the_job_is_none_of_code(tmp_path: Path, name: st
     (tmp_path / "job.yaml").write_text(
         f"name: x\nmodel: {{path: {PLANTED}}}\nproblem: {{use: raysearch.problems.add_three}}\n"
     )
-    job, _ = asked(str(tmp_path / "job.yaml"), {"problem": name})
+    job, _ = job_and_objects(str(tmp_path / "job.yaml"), {"problem": name})
     assert job.problem.pairs == str(tmp_path / name)

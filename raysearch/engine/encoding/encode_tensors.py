@@ -95,8 +95,7 @@ class _Encoder:
         if max(at) >= most:
             raise PositionError(
                 f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has "
-                f"{most} (from 0) on "
-                f"{given.description}; name one that it has"
+                f"{most} (from 0) on {given.description}; name one that it has"
             )
         return at
 
@@ -143,6 +142,5 @@ def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> Mo
     )
     return ModelError(
         f"{network} does not run on {given} ({type(error).__name__}: {message}); its forward is "
-        f"called with one {stimulus.dtype} tensor "
-        f"({shape}){whole}"
+        f"called with one {stimulus.dtype} tensor ({shape}){whole}"
     )

@@ -61,15 +61,19 @@ class TokenizedTexts:
     """Tokenizes texts and keeps the results. Raises: ModelError for a tokenizer without offsets, or
     without a chat template if the prompt format needs one."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, wording: PromptFormat = PLAIN) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
+    ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
                 "need a fast tokenizer (tokenizer.json in the model's folder)"
             )
         self._tokenizer = tokenizer
-        self._wording = wording
-        self._frame = self._frame_of(_MARK).split(_MARK) if wording.chat_template else ["", ""]
+        self._prompt_format = prompt_format
+        self._frame = (
+            self._frame_of(_MARK).split(_MARK) if prompt_format.chat_template else ["", ""]
+        )
         if len(self._frame) != 2:
             raise ModelError(
                 f"the chat template of this {type(tokenizer).__name__} does not say what the user "
@@ -95,12 +99,11 @@ class TokenizedTexts:
     def _put(self, text: str) -> Prompt:
         before, after = self._frame
         whole = f"{before}{text}{after}"
-        if self._wording.chat_template and (got := self._frame_of(text)) != whole:
+        if self._prompt_format.chat_template and (got := self._frame_of(text)) != whole:
             raise PairsError(
                 f"the chat template changes the text {text!r} (it makes "
-                f"{got[len(before) :][: len(text) + 20]!r} of it), so that positions "
-                "would be lost; write the text as the template leaves it, without blanks at its "
-                "ends"
+                f"{got[len(before) :][: len(text) + 20]!r} of it), so that positions would be "
+                "lost; write the text as the template leaves it, without blanks at its ends"
             )
         return Prompt(whole, len(before))
 
@@ -137,7 +140,7 @@ class TokenizedTexts:
     def _tokenized(self, texts: list[str]) -> BatchEncoding:
         encoding: BatchEncoding = self._tokenizer(
             texts,
-            add_special_tokens=self._wording.adds_special_tokens,
+            add_special_tokens=self._prompt_format.adds_special_tokens,
             padding=False,
             truncation=False,
             return_attention_mask=False,

@@ -73,8 +73,8 @@ def untrained(
 def closed_form(
     subspace: Subspace, activations: Vectors, labels: Sequence[Hashable] = ()
 ) -> Featurizer:
-    """Returns the featurizer that is computed from `activations`, and for a mean difference from the
-    class of each.
+    """Returns the featurizer that is computed from `activations`, and for a mean difference from
+    the class of each.
 
     Raises: JobError where they do not determine it, ModelError where they are not finite.
     """

@@ -43,16 +43,14 @@ def check_whole(path: str, model: PreTrainedModel, info: Any) -> tuple[str, ...]
     if left:
         raise ModelError(
             f"{path}: {len(left)} weights of its files belong to nothing in {type(model).__name__} "
-            f"as config.json describes it "
-            f"({_some(left)}), and would be left out; mend config.json, or save the weights as the "
-            f"model has them (an adapter merged)"
+            f"as config.json describes it ({_some(left)}), and would be left out; mend "
+            "config.json, or save the weights as the model has them (an adapter merged)"
         )
     method = _quantised(model)
     if method is not None and getattr(model, "hf_quantizer", None) is None:
         raise ModelError(
             f"{path}: config.json says that its weights are quantised ({method}), and transformers "
-            f"does not read them as such here; "
-            "give weights that are not quantised, or a .gguf file"
+            "does not read them as such here; give weights that are not quantised, or a .gguf file"
         )
     return (
         (
@@ -71,8 +69,7 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     if len(tokenizer) > rows:
         raise ModelError(
             f"{path}: its tokenizer has {len(tokenizer)} tokens, the base of its adapter {rows}; "
-            f"save the merged model, or give the "
-            "tokenizer that belongs to the base"
+            "save the merged model, or give the tokenizer that belongs to the base"
         )
 
 
