@@ -40,6 +40,7 @@ from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
+from raysearch.engine.networks.attention_modules import declared
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
@@ -226,8 +227,8 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
     families that compress them."""
     config = model.config.get_text_config()
     heads = int(getattr(config, "num_attention_heads", None) or 1)
-    shared = int(getattr(config, "num_key_value_heads", None) or heads)
-    each = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    shared = int(declared(config, "num_key_value_heads") or heads)
+    each = int(declared(config, "head_dim") or config.hidden_size // heads)
     return 2 * layers * shared * each
 
 
