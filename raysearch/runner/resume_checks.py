@@ -95,13 +95,8 @@ def kept_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
 
 def check_same(run: RunFolder, question: ResolvedJob, kept: PairsTable, opened: Opened) -> None:
     """Raises: ResumeError where the model here is not the one that the run began with."""
-    here, there = opened.facts.digest, run.info.model_digest
-    if here != there:
-        raise ResumeError(
-            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
-            f"{question.job.model.path} has {here[:12]}: "
-            "their outputs do not mix; put the old model back, or submit the job again"
-        )
+    here = opened.facts.digest
+    check_digest(run, question, here)
     use = question.job.propose.use
     named = [
         *question.job.space.sae_paths,
@@ -121,6 +116,17 @@ def check_same(run: RunFolder, question: ResolvedJob, kept: PairsTable, opened: 
         )
 
 
+def check_digest(run: RunFolder, question: ResolvedJob, here: str) -> None:
+    """Raises: ResumeError for the digest of another model than the run's."""
+    there = run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
+            f"{question.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+
+
 def check_given(
     run: RunFolder, question: ResolvedJob, kept: PairsTable, given: GivenObjects
 ) -> None:
@@ -133,6 +139,14 @@ def check_given(
             f"{(run.info.model_digest or '')[:12]}); "
             f"no file has it: give it again, in Python: rs.resume({run.place!r}, model=model)"
         )
+    check_objects(run, question, kept, given)
+
+
+def check_objects(
+    run: RunFolder, question: ResolvedJob, kept: PairsTable, given: GivenObjects
+) -> None:
+    """Raises: ResumeError for an object that is not what the run began with."""
+    began, name = question.job.model, run.info.id
     if given.model is not None and given.model.source is None and not began.is_given:
         raise ResumeError(
             f"run {name} began with the model at {began.path}, which is read from there; leave "

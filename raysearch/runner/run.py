@@ -25,9 +25,12 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import tell_end, tell_model, tell_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
+from raysearch.runner.reopen import kept_question
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.runner.resume_checks import (
+    check_digest,
     check_given,
+    check_objects,
     check_same,
     check_version,
     files_of,
@@ -35,7 +38,7 @@ from raysearch.runner.resume_checks import (
     kept_job,
     tracking_of,
 )
-from raysearch.runner.retry import retry_failed
+from raysearch.runner.retry import concluded, retry_failed
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import RunLedger
@@ -101,11 +104,14 @@ def go_on(
     given: GivenObjects = NOTHING,
 ) -> RunOutcome:
     """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
-    objects that the run began with.
+    objects that the run began with. A run with nothing left to do is shown as it is.
 
     Raises: RaysearchError in one line.
     """
     run = find_run(where.store, name)
+    done = concluded(run)
+    if done is not None and (done.failed.is_empty or not retry):
+        return _as_it_is(run, done, retry, front, given)
     with run.lock():
         check_version(run)
         kept = read_pairs(run.folder)
@@ -128,6 +134,24 @@ def go_on(
                 tracker = _tracker(run, question, opened.facts, pairs_digest(kept.pairs), uri)
                 before = question.search(opened.facts, opened.encoded) if retry else None
                 return _search(run, search, proposer, pool, where, front, tracker, before)
+
+
+def _as_it_is(
+    run: RunFolder, done: Search, retry: bool, front: Frontend, given: GivenObjects
+) -> RunOutcome:
+    """Shows a run in which nothing is left to do."""
+    if given != NOTHING:
+        with kept_question(run) as (kept, question):
+            check_objects(run, question, kept, given)
+            if given.model is not None:
+                check_digest(run, question, given.loaded(question.job).digest)
+    ended = RunOutcome(run, "done", done.snapshot(), done.these_pairs)
+    nothing = " and nothing in it failed: there is nothing to try again" if retry else ""
+    front.stop()
+    front.say(f"raysearch: run {run.info.id} is done{nothing}")
+    if not retry:
+        front.ended(ended)
+    return ended
 
 
 def _search(

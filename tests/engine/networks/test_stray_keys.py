@@ -57,5 +57,7 @@ def test_a_stray_key_does_not_change_heads(family: str) -> None:
     assert hasattr(config, "num_key_value_heads")
     stray, network = components_of(config)
     assert found(stray) == found(sound)
-    parts = {part: {at: of for at, of in stray.of(part).items() if at is not None} for part in PER_HEAD}
+    parts = {
+        part: {at: of for at, of in stray.of(part).items() if at is not None} for part in PER_HEAD
+    }
     assert wrong_heads(network, parts) == ""
