@@ -19,6 +19,8 @@
 Any other exception is a bug of raysearch, and is shown in full, with its causes.
 """
 
+import errno
+
 from raysearch.visible_text import visible
 
 
@@ -117,3 +119,12 @@ class ResourcesError(ClusterError):
     """A cluster that cannot give the resources that the job asks for, in time."""
 
     exit_code = 5
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is full: Python's, torch's, Arrow's or the
+    system's.
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return named or system or "can't allocate memory" in str(error)

@@ -32,6 +32,7 @@ from raysearch.engine.networks.component_names import (
     names_of,
 )
 from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.first_run import does_not_run
 from raysearch.engine.networks.fused_projections import (
     FusedProjection,
     Layout,
@@ -47,7 +48,6 @@ from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
-from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -363,13 +363,7 @@ class Components:
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
         except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
-            message = one_line(e)
-            raise ModelError(
-                f"{network.name} does not run, without any intervention, on {example!r} "
-                f"({type(e).__name__}: {message}); "
-                "its configuration or weights are broken, or something that it needs is not "
-                "installed"
-            ) from e
+            raise does_not_run(network.name, repr(example), e) from e
         return widths
 
     def _declared_width(self, module: nn.Module, side: HookSide) -> int:
