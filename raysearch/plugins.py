@@ -79,7 +79,7 @@ def load_all(group: str, taken: Collection[str] = ()) -> dict[str, object]:
 def _import(point: EntryPoint, where: str) -> Any:
     try:
         return point.load()
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(
             f"{where}: {point.value} cannot be imported ({type(e).__name__}: {e}); mend or "
             f"uninstall that package"

@@ -21,7 +21,7 @@ import click
 
 from raysearch.cli.flags import no_color, store, tracking
 from raysearch.errors import RaysearchError
-from raysearch.visible_text import visible
+from raysearch.visible_text import one_line, visible
 
 SHARED_MEMORY = 2**30
 """Bytes of /dev/shm below which Ray's object store uses the disk; Docker gives 64 MiB."""
@@ -74,8 +74,6 @@ def checks(
 ) -> list[tuple[str, Callable[[], str]]]:
     """Returns (name, check) in order; a check returns a description, or raises if something is
     wrong."""
-    from raysearch.tracking.registry import tracker_of
-
     asked: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -88,9 +86,18 @@ def checks(
         ("ray", lambda: _cluster(address)),
         ("ray token", _token),
         ("ray jobs", _job_server),
-        (tracker_of(tracking_uri).name, lambda: _tracking(tracking_uri)),
+        (_tracker_name(tracking_uri), lambda: _tracking(tracking_uri)),
     ]
     return asked if job is None else [*asked, ("model", lambda: _model(job))]
+
+
+def _tracker_name(uri: str) -> str:
+    try:
+        from raysearch.tracking.registry import tracker_of
+
+        return tracker_of(uri).name
+    except (ImportError, RaysearchError):  # the check itself says what is wrong
+        return "tracker"
 
 
 def _tried(check: str, ask: Callable[[], str]) -> CheckResult:
@@ -100,6 +107,8 @@ def _tried(check: str, ask: Callable[[], str]) -> CheckResult:
         return CheckResult(check, False, str(e))
     except ImportError as e:
         return CheckResult(check, False, f"cannot be tried ({e}); install it anew from its sources")
+    except Exception as e:  # noqa: BLE001  reported: an environment can be broken in any way
+        return CheckResult(check, False, f"cannot be tried ({type(e).__name__}: {one_line(e)})")
 
 
 def _print(finding: CheckResult, no_color: bool) -> None:
@@ -130,9 +139,9 @@ def _packages() -> str:
     needed = [r for r in needed if r.marker is None or r.marker.evaluate()]
     found = {r.name: _version(r.name) for r in needed}
     wrong = [
-        f"{r.name} is {found[r.name] or 'missing'}, needed is {r.specifier}"
+        f"{r.name} is {found[r.name] or 'missing'}, needed is {r.specifier or 'any version'}"
         for r in needed
-        if not r.specifier.contains(found[r.name] or "", prereleases=True)
+        if found[r.name] is None or not r.specifier.contains(found[r.name] or "", prereleases=True)
     ]
     if wrong:
         raise RaysearchError(f"{', '.join(wrong)}; pip install -U -e . where the sources are")

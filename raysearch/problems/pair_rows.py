@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysearch.errors import PairsError
+from raysearch.errors import PairsError, check_memory
 from raysearch.problems.decompress import read_head, refuse_foreign
 from raysearch.problems.json_rows import array_entries, read_lines
 from raysearch.problems.pair_parts import PairsPart
@@ -96,6 +96,7 @@ def _table_batches(
             first += len(table)
             yield RowBatch(part, "row", numbers, partial(_itself, table), partial(_value, table))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
+        check_memory(e, f"reading {part.path}")
         raise PairsError(
             f"{part.path}: cannot be read as {what}: {' '.join(str(e).split())[:300]}"
         ) from e

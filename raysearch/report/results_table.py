@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from raysearch.core.hypothesis import layer_of
-from raysearch.errors import JobError, StoreError
+from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.storage.digests import TABLES, each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
@@ -147,6 +147,7 @@ def read_parts(
         try:
             part = from_parquet(content, columns)
         except (pa.ArrowException, OSError) as e:
+            check_memory(e, f"reading {folder.shown(name)}")
             first = str(e).splitlines()[0]
             raise StoreError(
                 f"{folder.shown(name)}: cannot be read ({first}); `raysearch repair {root.place}` "

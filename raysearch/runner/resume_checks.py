@@ -17,12 +17,14 @@ from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
 from raysearch.proposers.registry import added
+from raysearch.report.page import FILE as PAGE
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import without_credentials
+from raysearch.store.journal import drivers
 from raysearch.store.pairs_table import PairsTable, pairs_digest
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.uris import tracking_uri
@@ -36,6 +38,21 @@ def check_version(run: RunFolder) -> None:
             f"has {EVIDENCE_VERSION}: their "
             "verdicts do not mix; resume it with the raysearch that began it, or submit the job "
             "again"
+        )
+
+
+def check_journal(run: RunFolder) -> None:
+    """Raises: ResumeError where the run has tables or a page and no journal, for then a resume
+    would delete them and search again."""
+    if drivers(run.journal):
+        return
+    there = [f"tables/{name}" for name in run.tables.folders() if run.tables.at(name).names()]
+    there += [PAGE] if run.folder.exists(PAGE) else []
+    if there:
+        raise ResumeError(
+            f"{run.journal.place}: the journal is lost, though {', '.join(there[:3])} "
+            f"{'is' if len(there) == 1 else 'are'} there: a resume would delete what was found and "
+            f"search again; restore the journal from a copy, or submit the job again"
         )
 
 

@@ -30,6 +30,7 @@ from raysearch.runner.resolved_job import ResolvedJob, resolve
 from raysearch.runner.resume_checks import (
     check_digest,
     check_given,
+    check_journal,
     check_objects,
     check_same,
     check_version,
@@ -114,6 +115,7 @@ def go_on(
         return _as_it_is(run, done, retry, front, given)
     with run.lock():
         check_version(run)
+        check_journal(run)
         kept = read_pairs(run.folder)
         with files_of(run) as files:
             question = ResolvedJob(kept_job(run, files), kept.pairs, kept.left_out)

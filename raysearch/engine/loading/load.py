@@ -46,7 +46,7 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.length_boundaries import config_values, most_tokens
 from raysearch.engine.networks.network import Encoder, LanguageModel
-from raysearch.errors import ModelError
+from raysearch.errors import ModelError, check_memory
 from raysearch.storage.digests import sha256
 from raysearch.visible_text import one_line
 
@@ -384,6 +384,7 @@ def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str
 
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
+    check_memory(error, f"loading the {what} of {source.path}")
     return ModelError(
         f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
         f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"

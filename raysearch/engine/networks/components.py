@@ -362,7 +362,10 @@ class Components:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
-        except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
+        except (
+            Exception,
+            SystemExit,
+        ) as e:  # any error of the model: shapes that do not fit, a missing kernel
             raise does_not_run(network.name, repr(example), e) from e
         return widths
 

@@ -22,11 +22,11 @@ def check_runs(network: Network, givens: dict[str, ModelInput]) -> None:
             network.plain(given)
         except ModelError:
             raise
-        except Exception as e:  # any error of the model
+        except (Exception, SystemExit) as e:  # any error of the model
             raise does_not_run(network.name, what, e) from e
 
 
-def does_not_run(name: str, what: str, error: Exception) -> ModelError:
+def does_not_run(name: str, what: str, error: BaseException) -> ModelError:
     """Returns the error of a model that does not run on the input that `what` names."""
     text = f"{name} does not run, without any intervention, on {what} ({type(error).__name__}: "
     way_out = (
