@@ -36,6 +36,7 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.adapter import Adapter, adapter_of
+from raysearch.engine.loading.config_counts import check_counts
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
@@ -289,6 +290,11 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
 def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PretrainedConfig:
     """Reads the configuration. Raises: ModelError if it cannot be read, or is no causal language
     model's."""
+    try:
+        plain, _ = PretrainedConfig.get_config_dict(where, **options)
+    except Exception as e:  # any error of transformers
+        raise _unloadable(source, "configuration", e) from e
+    check_counts(source.path, plain)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
