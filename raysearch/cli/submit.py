@@ -7,7 +7,6 @@ the user gave.
 
 import os
 import re
-import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import raysearch
+from raysearch.cli.entrypoint import entrypoint
 from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
 from raysearch.cli.terminal import say, tell
 from raysearch.cluster.job_environment import ADDRESS_KEY
@@ -48,6 +48,7 @@ class Submission:
     wait: bool
     runtime: str
     env: tuple[str, ...]
+    python: str | None = None
 
 
 def submit_job(
@@ -135,12 +136,9 @@ def _order(
     package: Path | None = None,
 ) -> JobRequest:
     sent = sending.runtime != "installed"
-    program = (
-        ["python3", "-m", "raysearch.cli"] if sent else ["raysearch"]
-    )  # the package that is sent along has no script
     return JobRequest(
         id=id,
-        entrypoint=shlex.join([*program, *command]),
+        entrypoint=entrypoint(command, sending.runtime, sending.python),
         metadata=metadata,
         variables=_variables(sending.env),
         package=package,
