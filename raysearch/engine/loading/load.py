@@ -39,6 +39,7 @@ from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.config_counts import check_counts
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
+from raysearch.engine.loading.quantised import method_of, refuse_change, spread_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.attention_modules import declared
@@ -99,6 +100,12 @@ class LoadedModel:
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """Returns the same architecture with weights as its family initialises them, on the same
         device."""
+        refuse_change(
+            self.model.config.name_or_path,
+            method_of(self.model.config),
+            "the control random_model",
+            "leave it out",
+        )
         build: Any = type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -154,17 +161,20 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     dtype = _dtype(source)
     adapter, base, (where, options) = _found(source)
     with _quiet("gguf_file" in options):
-        _configuration(base, where, options)
+        method = method_of(_configuration(base, where, options))
+        if adapter is not None:
+            refuse_change(source.path, method, "its adapter", "merge it into the full weights")
         tokenizer = _tokenizer(source, adapter, where, options)
+        spread = spread_of(source.device_map, method, device)
         with nullcontext(where) if adapter is None else adapter.base_alone() as place:
-            model, info = _read(base, place, dtype, options)
+            model, info = _read(base, place, dtype, options | spread)
         left = check_whole(base.path, model, info)
         if adapter is not None:
             before = dtypes_of(model)
             model = adapter.merged_into(model)
             cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
-    if source.device_map is None:
+    if not spread:
         try:
             model = model.to(
                 device=device
@@ -345,14 +355,12 @@ def _read(
     """Returns the model and the loading report of transformers. Raises: ModelError."""
     # `Any`: the stubs of transformers lack the second result of output_loading_info.
     read: Any = AutoModelForCausalLM.from_pretrained
-    spread = {} if source.device_map is None else {"device_map": source.device_map}
     try:
         model, info = read(
             where,
             dtype=dtype,
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
-            **spread,
             **options,
         )
     except Exception as e:  # any error of transformers: OSError, SafetensorError, ...
