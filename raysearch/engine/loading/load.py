@@ -101,7 +101,7 @@ class LoadedModel:
         """Returns the same architecture with weights as its family initialises them, on the same
         device."""
         refuse_change(
-            self.model.config.name_or_path,
+            type(self.model).__name__,
             method_of(self.model.config),
             "the control random_model",
             "leave it out",

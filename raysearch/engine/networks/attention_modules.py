@@ -68,7 +68,7 @@ def _by_shape(attention: nn.Module, own: int) -> int | None:
 def _projection(attention: nn.Module, part: str) -> nn.Module | None:
     """Returns the projection whose output has that part of each head; None if it has another order
     or no such heads."""
-    names = (name for name in PROJECTIONS[part] if not name.endswith("_b_proj"))
+    names = (name for name in PROJECTIONS[part] if name not in ("q_b_proj", "kv_b_proj"))
     return next((found for name in names if (found := getattr(attention, name, None))), None)
 
 
