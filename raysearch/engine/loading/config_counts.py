@@ -15,9 +15,9 @@ _COUNTS = re.compile(r"(^|_)(layers?|blocks?|heads?|experts?|depth)($|_)")
 _SIZES = ("_dim", "_size", "_width", "_frequency", "_step", "_period", "_freq")
 
 
-def check_counts(path: str, plain: Mapping[str, Any]) -> None:
+def check_counts(path: str, plain: Any) -> None:
     """Raises: ModelError for a count beyond `LAYERS`. `plain`: config.json, as JSON has it."""
-    for key, count in _counts(plain):
+    for key, count in _counts(plain if isinstance(plain, Mapping) else {}):
         if count > LAYERS:
             raise ModelError(
                 f"{path}: {key} of its config.json is {count:.4g}, and at most {LAYERS:,} are read; "
