@@ -266,7 +266,7 @@ def _names(annotation: ast.expr, returns: str) -> bool:
 def _from_package(name: str, key: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"{key}: {name} cannot be imported: {type(e).__name__}: {e}") from e
 
 
@@ -284,7 +284,7 @@ def _from_file(path: Path, key: str) -> ModuleType:
                 "default", category=DeprecationWarning, module=re.escape(spec.name)
             )
             spec.loader.exec_module(module)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module
 

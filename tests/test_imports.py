@@ -14,6 +14,7 @@ ROOMS = (
     "_version",
     "visible_text",
     "errors",
+    "limits",
     "suggest",
     "old_paths",
     "user_folder",

@@ -161,7 +161,7 @@ def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.
         return _make_pair(problem, variables, index, base, source)
     except RaysearchError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise PairsError(
             f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {e} ({at.filename}, "

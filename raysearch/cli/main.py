@@ -25,6 +25,7 @@ from raysearch.cli.example import example
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
+from raysearch.cli.streams import fault, missing, open_streams
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 from raysearch.runner.interrupt import INTERRUPTED
@@ -46,7 +47,8 @@ def main() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = cli.main(prog_name="raysearch", standalone_mode=False)
+        with open_streams():
+            code = cli.main(prog_name="raysearch", standalone_mode=False)
     except RaysearchError as e:
         for line in (f"raysearch: {e}", *getattr(e, "__notes__", ())):
             click.echo(line, err=True)
@@ -60,6 +62,20 @@ def main() -> None:
         )  # holds the typed text, which a script may have taken from anywhere
         click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
+    except ModuleNotFoundError as e:
+        if (e.name or "").startswith("raysearch"):
+            raise
+        click.echo(f"raysearch: {visible_lines(missing(e))}", err=True)
+        code = 1
+    except SystemExit as e:
+        said = "code that the job names called sys.exit"
+        click.echo(f"raysearch: {said}({e.code!r}); it must return or raise", err=True)
+        code = 1
+    except (MemoryError, OSError) as e:
+        if (line := fault(e)) is None:
+            raise
+        click.echo(f"raysearch: {visible_lines(line)}", err=True)
+        code = 1
     except (
         KeyboardInterrupt
     ):  # before a search has begun; later, interrupt.py handles it between steps

@@ -23,8 +23,7 @@ from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
-from raysearch.runner.retry import concluded
-from raysearch.store.run_folder import RunFolder, find_run
+from raysearch.store.run_folder import RunFolder
 
 FAILED_TOO_MANY = 3
 
@@ -52,19 +51,6 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
 
     Raises: RaysearchError in one line.
     """
-    found = find_run(where.store, name)
-    search = concluded(found)
-    if search is not None and (search.failed.is_empty or not retry):
-        if retry:
-            say(
-                f"run {found.info.id} is done and nothing in it failed: there is nothing to try "
-                "again"
-            )
-            return 0
-        say(f"run {found.info.id} is done")
-        ended = RunOutcome(found, "done", search.snapshot(), search.these_pairs)
-        _Terminal(where).ended(ended)
-        return _code(ended, where)
     with _Terminal(where) as terminal:
         return _code(run.go_on(name, where, terminal, retry), where)
 

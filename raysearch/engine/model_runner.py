@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from raysearch.core.events import Encoded, Ids
+from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.attribution.attributor import Attributor
 from raysearch.engine.execution.activation_cache import ActivationCache
@@ -27,6 +27,7 @@ from raysearch.engine.execution.selfcheck import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.first_run import check_runs
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.build import trials
@@ -56,6 +57,7 @@ class ModelRunner:
         self.hook_points = Components(network)
         self.facts = tuple(self.hook_points.facts(component) for component in components)
         self.scoring = Scoring(settings.scores, encoded)
+        check_runs(network, _ends(encoded))
         hold_copies(network)
         cache_bytes = (
             capture_bytes(network.device)
@@ -136,6 +138,15 @@ class ModelRunner:
             self.tolerance,
             self._limit,
         )
+
+
+def _ends(encoded: Sequence[Encoded]) -> dict[str, ModelInput]:
+    """Returns the shortest and the longest input of the pairs, by words that name them."""
+    texts = sorted(_texts(encoded), key=len)
+    if texts:
+        ends = {"shortest": texts[0], "longest": texts[-1]}
+        return {f"the {end} input, of {len(at)} tokens": at for end, at in ends.items()}
+    return {f"pair {e.index}: the base": e.base for e in encoded[:1]}
 
 
 def hold_copies(network: Network) -> None:

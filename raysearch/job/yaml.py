@@ -12,13 +12,16 @@ from typing import Any
 import yaml
 
 from raysearch.errors import JobError
+from raysearch.limits import JOB_BYTES, TooLargeError, read_at_most
 
 
 def read_mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """The mapping in a YAML file. `keys`: those that it may have, for the error. Raises: JobError
     in one line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_at_most(path, JOB_BYTES).decode("utf-8").replace("\r\n", "\n")
+    except TooLargeError as e:
+        raise JobError(f"{path}: {e}; give the path of a job file") from e
     except OSError as e:
         raise JobError(f"{path}: cannot be read ({e.strerror}); give the path of a job file") from e
     except UnicodeDecodeError as e:

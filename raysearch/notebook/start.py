@@ -150,6 +150,7 @@ def submit(
     on_nodes: Sequence[str | Path] = (),
     runtime: str = "tree",
     env: Sequence[str] = (),
+    python: str | None = None,
     quiet: bool = False,
 ) -> str:
     """Submits a job file to a Ray cluster, with what it names, and returns the id of the Ray job.
@@ -166,7 +167,14 @@ def submit(
         print(visible(line), file=sys.stderr)
 
     sending = Submission(
-        address, store, tracking_uri, quiet=quiet, runtime=runtime, env=tuple(env), say=say
+        address,
+        store,
+        tracking_uri,
+        quiet=quiet,
+        runtime=runtime,
+        env=tuple(env),
+        python=python,
+        say=say,
     )
     _, id = submit_job(
         Path(job),

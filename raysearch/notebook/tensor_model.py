@@ -66,6 +66,6 @@ class TensorModel:
         with self.given.borrowed():
             try:
                 logits = TensorNetwork(self.given.module, stimulus).plain(stimulus)
-            except Exception as e:  # the call is all the user's module
+            except (Exception, SystemExit) as e:  # the call is all the user's module
                 raise untaken(self.given.name, stimulus, "the input", e) from e
         return predicted(shown, logits, min(top, len(logits)) if isinstance(top, int) else top, str)

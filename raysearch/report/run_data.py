@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from raysearch.errors import StoreError
+from raysearch.errors import StoreError, check_memory
 from raysearch.report.control_comparison import ControlComparison, compare_controls
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.results_table import read_parts, read_table, results
@@ -158,6 +158,7 @@ def _read(name: str, folder: Folder, read: Any) -> Any:
     try:
         return read()
     except (ValueError, yaml.YAMLError, pa.ArrowException, KeyError) as e:
+        check_memory(e, f"reading {folder.shown(name)}")
         raise StoreError(
             f"{folder.shown(name)}: cannot be read ({str(e).splitlines()[0]}); it is written by "
             f"raysearch"

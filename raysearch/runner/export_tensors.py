@@ -16,7 +16,7 @@ from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.featurizers.make import from_bytes
 from raysearch.engine.loading.load import inspect_model
 from raysearch.engine.patching.featurized import PLAIN, drawn
-from raysearch.errors import JobError, ModelError, StoreError
+from raysearch.errors import JobError, ModelError, StoreError, check_memory
 from raysearch.interventions.tensors import tensors_of
 from raysearch.job import Job
 from raysearch.job.job_files import found_beside
@@ -58,6 +58,7 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
             "base_positions"
         ].to_pylist()
     except (OSError, pa.ArrowException) as e:
+        check_memory(e, f"reading {run.folder.shown(FILE)}")
         raise StoreError(
             f"{run.folder.shown(FILE)}: cannot be read ({str(e).splitlines()[0]}); restore it from "
             f"a copy"

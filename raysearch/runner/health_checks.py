@@ -19,6 +19,7 @@ from typing import Any
 from raysearch.errors import RaysearchError
 from raysearch.store.locations import DEFAULT_STORE
 from raysearch.tracking.uris import NO_TRACKER
+from raysearch.visible_text import one_line
 
 SHARED_MEMORY = 2**30
 """Bytes of /dev/shm below which Ray's object store uses the disk; Docker gives 64 MiB."""
@@ -53,8 +54,6 @@ def health_checks(
         job: a job file whose model is read.
         store, tracking_uri: as of a run.
     """
-    from raysearch.tracking.registry import tracker_of
-
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -67,12 +66,21 @@ def health_checks(
         ("ray", lambda: _cluster(address)),
         ("ray token", _token),
         ("ray jobs", _job_server),
-        (tracker_of(tracking_uri).name, lambda: _tracking(tracking_uri)),
+        (_tracker_name(tracking_uri), lambda: _tracking(tracking_uri)),
     ]
     if job is not None:
         checks.append(("model", lambda: _model(Path(job))))
     for name, check in checks:
         yield _tried(name, check)
+
+
+def _tracker_name(uri: str) -> str:
+    try:
+        from raysearch.tracking.registry import tracker_of
+
+        return tracker_of(uri).name
+    except (ImportError, RaysearchError):  # the check itself says what is wrong
+        return "tracker"
 
 
 def _tried(check: str, run: Callable[[], str]) -> CheckResult:
@@ -82,6 +90,8 @@ def _tried(check: str, run: Callable[[], str]) -> CheckResult:
         return CheckResult(check, False, str(e))
     except ImportError as e:
         return CheckResult(check, False, f"cannot be tried ({e}); install it anew from its sources")
+    except Exception as e:  # noqa: BLE001  reported: an environment can be broken in any way
+        return CheckResult(check, False, f"cannot be tried ({type(e).__name__}: {one_line(e)})")
 
 
 def _python() -> str:
@@ -103,9 +113,9 @@ def _packages() -> str:
     needed = [r for r in needed if r.marker is None or r.marker.evaluate()]
     found = {r.name: _version(r.name) for r in needed}
     wrong = [
-        f"{r.name} is {found[r.name] or 'missing'}, needed is {r.specifier}"
+        f"{r.name} is {found[r.name] or 'missing'}, needed is {r.specifier or 'any version'}"
         for r in needed
-        if not r.specifier.contains(found[r.name] or "", prereleases=True)
+        if found[r.name] is None or not r.specifier.contains(found[r.name] or "", prereleases=True)
     ]
     if wrong:
         raise RaysearchError(f"{', '.join(wrong)}; pip install -U -e . where the sources are")

@@ -206,7 +206,7 @@ class CheckedProposer(Proposer):
             raise SearchFailedError(
                 f"propose.use: {self.use}, generation {known.generations}: {e}"
             ) from e
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise SearchFailedError(
                 f"propose.use: {self.use}, generation {known.generations}: propose raised "
                 f"{type(e).__name__}: {e}"
@@ -238,5 +238,5 @@ def _made(use: str, make: Any, space: HypothesisSpace, options: dict[str, Any]) 
         raise
     except ValueError as e:
         raise JobError(f"propose.options: {use}: {e}") from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"propose.use: {Path(use).name} raised {type(e).__name__}: {e}") from e

@@ -92,6 +92,7 @@ def _text(facts: PlanReport) -> str:
         f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
         f"{_size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
+        *_unrun_words(facts, job),
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: "
@@ -142,6 +143,16 @@ def _text(facts: PlanReport) -> str:
         *_calibration_words(facts.calibration, job, _mixed(facts)),
     ]
     return "\n".join(map(visible, lines))
+
+
+def _unrun_words(facts: PlanReport, job: Job) -> list[str]:
+    """Says that a model was not run, where it was not: a plan reads no weights of a language model."""
+    if job.source.is_factory or job.model.is_given or facts.calibration is not None:
+        return []
+    return [
+        "  not run     its weights are not read, so whether it runs shows where a run begins, or here "
+        "with --calibrate"
+    ]
 
 
 def _dropped_words(facts: PlanReport) -> list[str]:

@@ -172,6 +172,11 @@ class _Model:
                 f"{key}: a mask over heads needs a component that has heads, all of them at once "
                 f"(heads: joint)"
             )
+        if width and subspace.features is not None and subspace.features > width:
+            raise JobError(
+                f"{key}: {subspace.featurizer} has {subspace.features} features, and the vector of "
+                f"{_vector(site)} in {self.name} has {width} coordinates; give at most {width}"
+            )
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
                 of = (

@@ -138,7 +138,9 @@ class ResolvedJob:
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
         """The test pairs among `pairs`, and how they are called in an error."""
         test = [p for p in pairs.values() if p.split == "test"]
-        return test, f"{len(test)} test pairs"
+        wanted = self.job.pairs.test
+        at_hand = f" at hand ({wanted} wanted)" if len(test) > wanted else ""
+        return test, f"{len(test)} test pairs{at_hand}"
 
     def hash(self, pairs_digest: str, model_digest: str = "") -> str:
         """The job hash. `model_digest`: of the model as it was opened, for one that no file has.

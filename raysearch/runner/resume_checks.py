@@ -17,6 +17,7 @@ from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
 from raysearch.proposers.registry import added
+from raysearch.report.page import FILE as PAGE
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
@@ -24,6 +25,7 @@ from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import without_credentials
+from raysearch.store.journal import drivers
 from raysearch.store.pairs_table import PairsTable, pairs_digest
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.uris import tracking_uri
@@ -36,6 +38,21 @@ def check_version(run: RunFolder) -> None:
             f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch "
             f"has {EVIDENCE_VERSION}: their verdicts do not mix; resume it with the raysearch that "
             "began it, or submit the job again"
+        )
+
+
+def check_journal(run: RunFolder) -> None:
+    """Raises: ResumeError where the run has tables or a page and no journal, for then a resume
+    would delete them and search again."""
+    if drivers(run.journal):
+        return
+    there = [f"tables/{name}" for name in run.tables.folders() if run.tables.at(name).names()]
+    there += [PAGE] if run.folder.exists(PAGE) else []
+    if there:
+        raise ResumeError(
+            f"{run.journal.place}: the journal is lost, though {', '.join(there[:3])} "
+            f"{'is' if len(there) == 1 else 'are'} there: a resume would delete what was found and "
+            f"search again; restore the journal from a copy, or submit the job again"
         )
 
 
@@ -94,13 +111,8 @@ def stored_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Jo
 
 def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened: Opened) -> None:
     """Raises: ResumeError where the model here is not the one that the run began with."""
-    here, there = opened.facts.digest, run.info.model_digest
-    if here != there:
-        raise ResumeError(
-            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
-            f"{resolved.job.model.path} has {here[:12]}: "
-            "their outputs do not mix; put the old model back, or submit the job again"
-        )
+    here = opened.facts.digest
+    check_digest(run, resolved, here)
     use = resolved.job.propose.use
     named = [
         *resolved.job.space.sae_paths,
@@ -120,6 +132,17 @@ def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened
         )
 
 
+def check_digest(run: RunFolder, resolved: ResolvedJob, here: str) -> None:
+    """Raises: ResumeError for the digest of another model than the run's."""
+    there = run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
+            f"{resolved.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+
+
 def check_given(
     run: RunFolder, resolved: ResolvedJob, stored: PairsTable, given: GivenObjects
 ) -> None:
@@ -132,6 +155,14 @@ def check_given(
             f"{(run.info.model_digest or '')[:12]}); "
             f"no file has it: give it again, in Python: rs.resume({run.place!r}, model=model)"
         )
+    check_objects(run, resolved, stored, given)
+
+
+def check_objects(
+    run: RunFolder, resolved: ResolvedJob, stored: PairsTable, given: GivenObjects
+) -> None:
+    """Raises: ResumeError for an object that is not what the run began with."""
+    began, name = resolved.job.model, run.info.id
     if given.model is not None and given.model.source is None and not began.is_given:
         raise ResumeError(
             f"run {name} began with the model at {began.path}, which is read from there; leave "

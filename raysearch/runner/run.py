@@ -25,10 +25,14 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import report_end, report_model, report_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
+from raysearch.runner.reopen import reopened_job
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resume_checks import (
+    check_digest,
     check_given,
+    check_journal,
+    check_objects,
     check_same,
     check_version,
     files_of,
@@ -36,7 +40,7 @@ from raysearch.runner.resume_checks import (
     stored_job,
     tracking_of,
 )
-from raysearch.runner.retry import retry_failed
+from raysearch.runner.retry import concluded, retry_failed
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import RunLedger
@@ -102,13 +106,17 @@ def go_on(
     given: GivenObjects = NO_OBJECTS,
 ) -> RunOutcome:
     """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
-    objects that the run began with.
+    objects that the run began with. A run with nothing left to do is shown as it is.
 
     Raises: RaysearchError in one line.
     """
     run = find_run(where.store, name)
+    done = concluded(run)
+    if done is not None and (done.failed.is_empty or not retry):
+        return _as_it_is(run, done, retry, frontend, given)
     with run.lock():
         check_version(run)
+        check_journal(run)
         stored = read_pairs(run.folder)
         with files_of(run) as files:
             resolved = ResolvedJob(stored_job(run, files), stored.pairs, stored.left_out)
@@ -129,6 +137,24 @@ def go_on(
                 tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
                 before = resolved.search(opened.facts, opened.encoded) if retry else None
                 return _search(run, search, proposer, pool, where, frontend, tracker, before)
+
+
+def _as_it_is(
+    run: RunFolder, done: Search, retry: bool, frontend: Frontend, given: GivenObjects
+) -> RunOutcome:
+    """Shows a run in which nothing is left to do."""
+    if given != NO_OBJECTS:
+        with reopened_job(run) as (stored, resolved):
+            check_objects(run, resolved, stored, given)
+            if given.model is not None:
+                check_digest(run, resolved, given.loaded(resolved.job).digest)
+    ended = RunOutcome(run, "done", done.snapshot(), done.these_pairs)
+    nothing = " and nothing in it failed: there is nothing to try again" if retry else ""
+    frontend.stop()
+    frontend.say(f"raysearch: run {run.info.id} is done{nothing}")
+    if not retry:
+        frontend.ended(ended)
+    return ended
 
 
 def _search(

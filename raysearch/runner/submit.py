@@ -7,7 +7,6 @@ the user gave.
 
 import os
 import re
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from raysearch.cluster.jobs import (
 )
 from raysearch.deploy.wheel import requirements
 from raysearch.errors import JobError, StoreError
+from raysearch.runner.entrypoint import entrypoint
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.upload import JOB_FILE, MIB, pack
 from raysearch.storage.uris import without_credentials
@@ -46,7 +46,7 @@ class Submission:
     """Where to send a job, and how its driver runs.
 
     `env`: names of environment variables that it gets; `runtime`: where the nodes have raysearch
-    from ("installed", "tree" or "pip"); `say`: takes lines for the user.
+    from ("installed", "tree" or "pip"); `python`: the interpreter of the driver there; `say`: takes lines for the user.
     """
 
     address: str
@@ -59,6 +59,7 @@ class Submission:
     no_color: bool = False
     runtime: str = "tree"
     env: tuple[str, ...] = ()
+    python: str | None = None
     say: Callable[[str], None] = lambda _: None
 
 
@@ -149,12 +150,9 @@ def _order(
     package: Path | None = None,
 ) -> JobRequest:
     sent = sending.runtime != "installed"
-    program = (
-        ["python3", "-m", "raysearch.cli"] if sent else ["raysearch"]
-    )  # the package that is sent along has no script
     return JobRequest(
         id=id,
-        entrypoint=shlex.join([*program, *command]),
+        entrypoint=entrypoint(command, sending.runtime, sending.python),
         metadata=metadata,
         variables=_variables(sending.env),
         package=package,

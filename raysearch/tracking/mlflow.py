@@ -17,10 +17,12 @@ from typing import Any
 
 from raysearch.core.hypothesis import Intervention, is_in_layers
 from raysearch.core.records import Decided, Record, Snapshot
+from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import as_key, as_value, as_word, one_line
+from raysearch.tracking.mlflow_patience import patiently
 from raysearch.tracking.mlflow_reach import reach
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker
 
@@ -178,7 +180,7 @@ class MlflowTracker:
     def _mirror(self) -> None:
         """Runs the thread; catches every exception, since MLflow must not stop a search."""
         try:
-            client = self._connect()
+            client = patiently(self._run.uri, self._connect, self._stopped.wait)
             while not self._stopped.is_set():
                 item = self._queue.get()
                 if isinstance(item, _End):
@@ -198,9 +200,9 @@ class MlflowTracker:
         if self._run.again:
             return
         _log.warning(
-            "MLflow at %s: %s; the search goes on without it; the run folder has everything",
-            without_credentials(self._run.uri),
-            why,
+            "MLflow at %s: %s; the search goes on without it; when that is mended, `raysearch sync "
+            "%s` sends it everything",
+            *(without_credentials(self._run.uri), why, self._tags["raysearch.run"]),
         )
 
     def _connect(self) -> Any:
@@ -211,7 +213,7 @@ class MlflowTracker:
             made = client.create_run(
                 self._experiment_id(client), run_name=self._run.name, tags=self._chopped_tags()
             )
-            self._made_run_id = made.info.run_id
+            self._made_run_id = self._run_id = made.info.run_id
             known: Mapping[str, str] = {}
         else:
             there = client.get_run(self._run_id).data
@@ -230,6 +232,11 @@ class MlflowTracker:
     def _experiment_id(self, client: Any) -> str:
         """Returns the experiment's id, creating it if missing, with artifacts by a SQLite file."""
         found = client.get_experiment_by_name(self._run.experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"its experiment {self._run.experiment!r} is deleted; restore it (mlflow "
+                f"experiments restore --experiment-id {found.experiment_id})"
+            )
         if found is not None:
             return str(found.experiment_id)
         location = None

@@ -120,6 +120,8 @@ def test_a_run_of_a_model_that_no_file_has_goes_on_with_that_model_alone(
 ) -> None:
     run = rs.run(problem=problem, model=(theirs, tokenizer), store=tmp_path, quiet=True, **SMALL)
     name = str(tmp_path / run.info.id)
+    assert verdicts(rs.resume(run, quiet=True)) == verdicts(run)  # it is done
+    unended(Path(run.place))
     with pytest.raises(
         rs.RaysearchError,
         match=rf"began with <LlamaForCausalLM>.*rs\.resume\('{name}', model=model\)",
@@ -235,6 +237,7 @@ def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: 
     assert verdicts(run) == verdicts(theirs)
     assert "accept" in [v for _, v, _, _ in verdicts(run)]
     assert verdicts(rs.resume(run, model=rs.TensorModel(net), quiet=True)) == verdicts(run)
+    unended(Path(run.place))
     with pytest.raises(rs.RaysearchError, match="began with <Mlp on tensors>"):
         rs.resume(run, quiet=True)
 

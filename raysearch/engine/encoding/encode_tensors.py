@@ -105,7 +105,7 @@ class _Encoder:
         if batch_key not in self._tokens:
             try:
                 self._tokens[batch_key] = self._network.tokens(stimulus)
-            except Exception as e:  # any error of the user's module
+            except (Exception, SystemExit) as e:  # any error of the user's module
                 raise untaken(self._network.name, stimulus, what, e) from e
         return self._tokens[batch_key]
 
@@ -128,7 +128,7 @@ class _Encoder:
         return (int(answer),)
 
 
-def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
+def untaken(network: str, stimulus: Stimulus, what: str, error: BaseException) -> ModelError:
     """Returns the error of a network that does not run on an input, whatever it raised."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
     message = one_line(error)

@@ -13,6 +13,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from raysearch.causal import Span
 from raysearch.core.events import Ids
 from raysearch.core.prompt_format import PLAIN, PromptFormat
+from raysearch.engine.encoding.template import check_length, check_template
 from raysearch.errors import ModelError, PairsError
 from raysearch.visible_text import one_line
 
@@ -110,16 +111,24 @@ class TokenizedTexts:
     def _frame_of(self, text: str) -> str:
         """Renders the user turn `text`, up to the start of the reply. Raises: ModelError."""
         try:
-            rendered = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
+            if text is _MARK:
+                check_template(lambda: self._rendered(text))
+            rendered = self._rendered(text)
+            check_length(len(rendered))
         except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...
             line = one_line(e)
             raise ModelError(
                 f"model.prompt.chat_template: the tokenizer's chat template cannot be used "
                 f"({type(e).__name__}: {line}); set it to false"
             ) from e
-        return str(rendered)
+        return rendered
+
+    def _rendered(self, text: str) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+        )
 
     def read(self, texts: Iterable[str]) -> None:
         """Tokenizes all texts that are new, at once."""

@@ -30,7 +30,7 @@ def implementation(name: str) -> type[Featurizer]:
     module, _, attribute = place.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(
             f"{name}: {place} cannot be imported ({type(e).__name__}: {e}); mend or uninstall the "
             f"package that has it"

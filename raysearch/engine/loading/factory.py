@@ -93,7 +93,7 @@ class LoadedModule:
         try:
             network.firings(self.module, example)
             first, second = network.plain(example), network.plain(example)
-        except Exception as e:  # any error of the user's module
+        except (Exception, SystemExit) as e:  # any error of the user's module
             raise untaken(network.name, example, what, e) from e
         if not torch.allclose(first, second, atol=1e-3, equal_nan=True):
             raise ModelError(
@@ -172,7 +172,7 @@ def _make(place: str, name: str) -> nn.Module:
         made = factory if isinstance(factory, nn.Module) else factory()
     except RaysearchError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise ModelError(
             f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without "
             "arguments"

@@ -29,14 +29,16 @@ from transformers.utils.hub import cached_file
 
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.adapter import Adapter, adapter_of
+from raysearch.engine.loading.config_counts import check_counts
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel, ModelSummary
+from raysearch.engine.loading.quantised import method_of, refuse_change, spread_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.half_precision import speed_up
-from raysearch.errors import ModelError
+from raysearch.errors import ModelError, check_memory
 from raysearch.storage.digests import sha256
 from raysearch.visible_text import one_line
 
@@ -52,17 +54,20 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     dtype = _dtype(source)
     adapter, base, (where, options) = _found(source)
     with _quiet("gguf_file" in options):
-        _configuration(base, where, options)
+        method = method_of(_configuration(base, where, options))
+        if adapter is not None:
+            refuse_change(source.path, method, "its adapter", "merge it into the full weights")
         tokenizer = _tokenizer(source, adapter, where, options)
+        spread = spread_of(source.device_map, method, device)
         with nullcontext(where) if adapter is None else adapter.base_alone() as place:
-            model, info = _read(base, place, dtype, options)
+            model, info = _read(base, place, dtype, options | spread)
         left = check_whole(base.path, model, info)
         if adapter is not None:
             before = dtypes_of(model)
             model = adapter.merged_into(model)
             cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
-    if source.device_map is None:
+    if not spread:
         try:
             model = model.to(
                 device=device
@@ -160,6 +165,11 @@ def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> 
     """Reads the configuration. Raises: ModelError if it cannot be read, or is no causal language
     model's."""
     try:
+        plain, _ = PretrainedConfig.get_config_dict(where, **options)
+    except Exception as e:  # any error of transformers
+        raise _unloadable(source, "configuration", e) from e
+    check_counts(source.path, plain)
+    try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
         )
@@ -209,14 +219,12 @@ def _read(
     """Returns the model and the loading report of transformers. Raises: ModelError."""
     # `Any`: the stubs of transformers lack the second result of output_loading_info.
     read: Any = AutoModelForCausalLM.from_pretrained
-    spread = {} if source.device_map is None else {"device_map": source.device_map}
     try:
         model, info = read(
             where,
             dtype=dtype,
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
-            **spread,
             **options,
         )
     except Exception as e:  # any error of transformers: OSError, SafetensorError, ...
@@ -254,6 +262,7 @@ def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str
 
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
+    check_memory(error, f"loading the {what} of {source.path}")
     return ModelError(
         f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
         f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"

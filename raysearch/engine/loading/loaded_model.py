@@ -15,6 +15,8 @@ from raysearch.core.model_facts import ComponentFacts
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of
+from raysearch.engine.loading.quantised import method_of, refuse_change
+from raysearch.engine.networks.attention_modules import declared
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.length_boundaries import config_values, most_tokens
@@ -66,6 +68,12 @@ class LoadedModel:
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """Returns the same architecture with weights as its family initialises them, on the same
         device."""
+        refuse_change(
+            type(self.model).__name__,
+            method_of(self.model.config),
+            "the control random_model",
+            "leave it out",
+        )
         build: Any = type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -122,8 +130,8 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
     families that compress them."""
     config = model.config.get_text_config()
     heads = int(getattr(config, "num_attention_heads", None) or 1)
-    shared = int(getattr(config, "num_key_value_heads", None) or heads)
-    each = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    shared = int(declared(config, "num_key_value_heads") or heads)
+    each = int(declared(config, "head_dim") or config.hidden_size // heads)
     return 2 * layers * shared * each
 
 

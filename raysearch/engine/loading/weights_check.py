@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from raysearch.engine.loading.quantised import method_of
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.errors import ModelError
 
@@ -46,7 +47,7 @@ def check_whole(path: str, model: PreTrainedModel, info: Any) -> tuple[str, ...]
             f"as config.json describes it ({_some(left)}), and would be left out; mend "
             "config.json, or save the weights as the model has them (an adapter merged)"
         )
-    method = _quantised(model)
+    method = method_of(model.config)
     if method is not None and getattr(model, "hf_quantizer", None) is None:
         raise ModelError(
             f"{path}: config.json says that its weights are quantised ({method}), and transformers "
@@ -80,19 +81,6 @@ def _belongs(key: str, model: PreTrainedModel) -> bool:
     prefix = next(name for name, module in model.named_modules() if module is layers)
     short = prefix.removeprefix(f"{model.base_model_prefix}.")
     return "lora_" in key or key.startswith((f"{prefix}.", f"{short}."))
-
-
-def _quantised(model: PreTrainedModel) -> str | None:
-    """Returns the quantisation method in the configuration, or None."""
-    config = getattr(model.config, "quantization_config", None)
-    if config is None:
-        return None
-    method = (
-        config.get("quant_method")
-        if isinstance(config, dict)
-        else getattr(config, "quant_method", None)
-    )
-    return str(method or "a method without a name")
 
 
 def _some(names: list[str]) -> str:

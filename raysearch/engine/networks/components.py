@@ -20,6 +20,7 @@ from raysearch.engine.networks.attention_modules import counts_of
 from raysearch.engine.networks.component_check import wrong_heads
 from raysearch.engine.networks.component_names import PER_HEAD
 from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.first_run import does_not_run
 from raysearch.engine.networks.fused_projections import FusedProjection, columns_of
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
@@ -30,7 +31,6 @@ from raysearch.engine.networks.module_places import ModulePlace, ModulePlaces
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
-from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -210,13 +210,11 @@ class Components:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
-        except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
-            message = one_line(e)
-            raise ModelError(
-                f"{network.name} does not run, without any intervention, on {example!r} "
-                f"({type(e).__name__}: {message}); its configuration or weights are broken, or "
-                "something that it needs is not installed"
-            ) from e
+        except (
+            Exception,
+            SystemExit,
+        ) as e:  # any error of the model: shapes that do not fit, a missing kernel
+            raise does_not_run(network.name, repr(example), e) from e
         return widths
 
     def _declared_width(self, module: nn.Module, side: HookSide) -> int:
