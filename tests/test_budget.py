@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 9_600,
     "problems": 17_500,
     "proposers": 3_300,
-    "report": 16_100,
+    "report": 15_200,
     "runner": 25_300,
     "search": 18_000,
     "stats": 3_500,

@@ -56,7 +56,7 @@ def intervals(data: RunData) -> Chart | None:
         for sign, what, value in values:
             if value is not None:
                 tip = f"{name}: {what} {value:.3f}"
-                parts.append(_text(_x(value), y + 4, sign, "middle", tip))
+                parts.append(_text(_x(value), y + (9 if sign == "◇" else 4), sign, "middle", tip))
     legend = [f"● {score}, line: 95 % interval", f"◇ holdout {score}", "dotted: threshold"]
     legend += [f"{sign} {name.replace('_', ' ')}" for name, sign in symbols.items()]
     more = len(data.comparisons)
@@ -135,7 +135,7 @@ def training_curves(data: RunData) -> Chart | None:
 
 def _scale(bottom: int, title: str) -> list[Markup]:
     """Returns the axis from 0 to 1 with its grid."""
-    parts = [_text((_x(0) + _x(1)) / 2, bottom + 36, title, "middle")]
+    parts = [_text((_x(0) + _x(1)) / 2, bottom + 36, title, "middle", longest=99)]
     for tick in (0, 0.25, 0.5, 0.75, 1):
         parts.append(_line(_x(tick), 0, _x(tick), bottom, "soft"))
         parts.append(_text(_x(tick), bottom + 16, f"{tick:g}", "middle"))
@@ -152,10 +152,12 @@ def _line(x1: float, y1: float, x2: float, y2: float, look: str) -> Markup:
     ).format(look, x1, y1, x2, y2)
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", tip: str = "") -> Markup:
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", tip: str = "", longest: int = _LONGEST
+) -> Markup:
     """Returns a text on one line. `tip`: what the pointer is shown; "" shows the text in full."""
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}<title>{}</title></text>').format(
-        x, y, anchor, shorten(visible(text), _LONGEST), visible(tip or text)
+        x, y, anchor, shorten(visible(text), longest), visible(tip or text)
     )
 
 
