@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 4_700,
     "causal": 4_300,
-    "cli": 11_000,
+    "cli": 11_100,
     "cluster": 14_600,
     "core": 8_800,
     "deploy": 2_900,
