@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 5_000,
     "causal": 4_300,
-    "cli": 8_800,
+    "cli": 8_900,
     "cluster": 14_500,
     "core": 9_000,
     "deploy": 2_900,
@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_000,
     "problems": 17_700,
     "proposers": 3_300,
-    "report": 16_100,
+    "report": 15_300,
     "runner": 29_100,
     "search": 18_000,
     "stats": 3_500,

@@ -66,7 +66,6 @@ HOMES = {
     "duckdb": ["report/"],
     "jinja2": ["deploy/", "report/"],
     "markupsafe": ["report/"],
-    "plotly": ["report/"],
     "pandas": ["notebook/"],
     "IPython": ["notebook/progress.py"],
     "matplotlib": ["report/", "notebook/"],
