@@ -40,7 +40,7 @@ BUDGETS = {
     "report": 16_100,
     "runner": 25_300,
     "search": 18_000,
-    "stats": 3_500,
+    "stats": 3_800,
     "storage": 6_200,
     "store": 14_400,
     "testing": 1_200,
