@@ -40,7 +40,7 @@ BUDGETS = {
     "report": 15_300,
     "runner": 29_100,
     "search": 18_000,
-    "stats": 3_500,
+    "stats": 3_800,
     "storage": 6_200,
     "store": 14_100,
     "testing": 1_200,
