@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
@@ -31,7 +30,7 @@ remember_environment()
 # Tensors are held against the shapes of their annotations (beartype). Before the engine is
 # imported.
 assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
-install_import_hook(shapes.modules("raysearch.engine"), f"{shapes.__name__}.checked")
+shapes.check_on_import(shapes.modules("raysearch.engine"))
 
 pytest_plugins = ["tests.scheduling", "tests.timing"]
 
