@@ -115,12 +115,12 @@ class _Decorate(ast.NodeTransformer):
 
     _within = 0
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         node.decorator_list.insert(0, ast.Name("_checked_class", ast.Load()))
         self.generic_visit(node)
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         name = "_checked_closure" if self._within else "_checked"
         node.decorator_list.append(ast.Name(name, ast.Load()))
         self._within += 1
