@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
@@ -34,10 +34,10 @@ shapes.check_on_import(shapes.modules("raysearch.engine"))
 
 pytest_plugins = ["tests.scheduling", "tests.timing"]
 
-settings.register_profile(
-    "raysearch", deadline=None
-)  # two cores are shared; time is for pytest-timeout to say
-settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
+# Two cores are shared: that an example or its making takes long is for pytest-timeout to say.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("raysearch", UNTIMED)
+settings.register_profile("fuzz", UNTIMED, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
 
 
