@@ -97,7 +97,7 @@ test-floors:
 	$(PYTHON) -m venv $(FLOORS)
 	$(PIP_FLOORS) torch==2.13.0
 	$(FLOORS)/bin/python scripts/floors.py gguf peft server > $(FLOORS)/floors.txt
-	$(PIP_FLOORS) -r $(FLOORS)/floors.txt 'sqlalchemy<2.1' pytest pytest-timeout pytest-xdist hypothesis 'moto[s3,server]'
+	$(PIP_FLOORS) -r $(FLOORS)/floors.txt 'sqlalchemy<2.1' beartype pytest pytest-timeout pytest-xdist hypothesis 'moto[s3,server]'
 	$(PIP_FLOORS) --no-deps -e .
 	$(FLOORS)/bin/raysearch submit jobs/quickstart.yaml --store $(FLOORS)/runs --tracking-uri sqlite:///$(FLOORS)/mlflow.db
 	$(FLOORS)/bin/python -m pytest -n 0 -m "not slow" -W default $(FLOOR_TESTS)

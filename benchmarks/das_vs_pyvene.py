@@ -37,7 +37,8 @@ from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.featurizers.make import untrained
-from raysearch.engine.loading.load import LoadedModel, load
+from raysearch.engine.loading.load import load
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.training.fit import FitOutcome, FitRequest

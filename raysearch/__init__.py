@@ -6,7 +6,8 @@ control.
 - a belief and its texts: `rs.Problem`, made of an `rs.CausalModel` of `rs.Variable`s and of
   `rs.Input`s; `rs.fill`, `rs.draw_pairs`
 - a model to look into: `rs.Model`, or `rs.TensorModel` for a network on tensors
-- a search: `rs.plan`, `rs.run`, `rs.resume`, `rs.sync`, `rs.Run`, `rs.Job`
+- a search: `rs.plan`, `rs.run`, `rs.submit`, `rs.resume`, `rs.sync`, `rs.doctor`, `rs.Run`,
+  `rs.Job`
 - what is tested: `rs.Hypothesis`, `rs.Intervention`, `rs.Unit`, `rs.Site`, `rs.Subspace`
 - what was found, kept: `rs.load_intervention`, `rs.save_intervention`, `rs.push_intervention`,
   `rs.load_mib`, `rs.save_mib`
@@ -46,7 +47,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.job import Job
     from raysearch.notebook.model import Model
     from raysearch.notebook.run import Run
-    from raysearch.notebook.start import plan, resume, run, sync
+    from raysearch.notebook.start import doctor, plan, resume, run, submit, sync
     from raysearch.notebook.tensor_model import TensorModel
     from raysearch.problems.frame import fill
 
@@ -84,6 +85,7 @@ __all__ = [
     "Value",
     "Variable",
     "__version__",
+    "doctor",
     "draw_pairs",
     "fill",
     "load_intervention",
@@ -94,6 +96,7 @@ __all__ = [
     "run",
     "save_intervention",
     "save_mib",
+    "submit",
     "sync",
 ]
 
@@ -119,6 +122,7 @@ _HOMES = {
     "Unit": "raysearch.core.hypothesis",
     "Value": "raysearch.causal",
     "Variable": "raysearch.causal",
+    "doctor": "raysearch.notebook.start",
     "draw_pairs": "raysearch.causal",
     "fill": "raysearch.problems.frame",
     "load_intervention": "raysearch.interventions.saved",
@@ -129,6 +133,7 @@ _HOMES = {
     "run": "raysearch.notebook.start",
     "save_intervention": "raysearch.interventions.saved",
     "save_mib": "raysearch.interventions.mib",
+    "submit": "raysearch.notebook.start",
     "sync": "raysearch.notebook.start",
 }
 """Public names and the modules that hold them. A new one stands here, in __all__ and above."""

@@ -10,6 +10,7 @@
     ├── StoreError                 a store or folder cannot be read or written, or is not whole  2
     │   └── TakenOverError         a later driver works on the run, so this one ends             2
     ├── ResumeError                a run that cannot be resumed, and why                         2
+    ├── MemoryFullError            memory did not suffice; no file is to blame                   1
     ├── SearchFailedError          the search itself cannot continue                             1
     ├── HubError                   the Hugging Face hub cannot be reached, refuses, or lacks it  4
     ├── TrackingError              the tracker cannot be reached, or refuses                     4
@@ -18,6 +19,8 @@
 
 Any other exception is a bug of raysearch, and is shown in full, with its causes.
 """
+
+import errno
 
 from raysearch.visible_text import visible
 
@@ -79,6 +82,10 @@ class StoreError(RaysearchError):
     exit_code = 2
 
 
+class MemoryFullError(RaysearchError):
+    """Memory did not suffice; nothing is said of the file that was being read."""
+
+
 class TakenOverError(StoreError):
     """A later driver works on the run, and this one must not write to it any more."""
 
@@ -117,3 +124,21 @@ class ResourcesError(ClusterError):
     """A cluster that cannot give the resources that the job asks for, in time."""
 
     exit_code = 5
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is full: Python's, torch's, Arrow's or the
+    system's.
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return named or system or "can't allocate memory" in str(error)
+
+
+def check_memory(error: BaseException, doing: str) -> None:
+    """Raises: MemoryFullError if `error`, which came up while `doing`, says that memory is full."""
+    if is_out_of_memory(error):
+        raise MemoryFullError(
+            f"memory is full ({type(error).__name__}, {doing}); end what else uses it, or give "
+            f"this process more: nothing is wrong with the file"
+        ) from error

@@ -49,6 +49,26 @@ def find_moved_modules() -> None:
         sys.meta_path.append(_Finder())
 
 
+class OldName:
+    """An attribute by its name of before: reads the new one, and warns."""
+
+    def __init__(self, new: str) -> None:
+        self._new = new
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"{owner.__name__}.{name}"
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            return self
+        warnings.warn(
+            f"{self._name} is now {self._new}; the old name goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(instance, self._new)
+
+
 class _Older(ModuleType):
     """A module of which some names are now names of `raysearch` itself."""
 

@@ -6,7 +6,8 @@ A package declares, for instance, in its pyproject.toml
     twist = "my_package.twist:TWIST"
 
 Invariants: a name stands for one thing. Two packages that claim a name are refused where that name
-is used, and so is a package that cannot be imported; a name of raysearch itself is never theirs.
+is used, and so is a package that cannot be imported: it stops nobody else. A name of raysearch
+itself is never theirs.
 """
 
 from collections.abc import Collection
@@ -14,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from raysearch.errors import JobError
+from raysearch.visible_text import one_line
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -57,30 +59,35 @@ def load(group: str, name: str, key: str) -> Any:
 def load_all(group: str, taken: Collection[str] = ()) -> dict[str, object]:
     """Imports all that installed packages declare in a group; returns it by name, in order.
 
-    `taken`: the names that raysearch itself uses.
+    What cannot be taken is a `JobError` in its place, one line that names the distribution: its
+    name is used already, or its import fails. It is for who names it; others get one warning.
 
-    Raises: JobError, in one line that names the distribution, for a name that is used already or
-    an entry point that cannot be imported.
+    Args:
+        taken: the names that raysearch itself uses, and keeps.
     """
     found: dict[str, object] = {}
     owners = dict.fromkeys(taken, "raysearch")
     for point in sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p))):
         where = f"entry point {point.name!r} of {group} in {package_of(point)}"
         if point.name in owners:
-            raise JobError(
+            found[point.name] = JobError(
                 f"{where}: {owners[point.name]} has one of that name; uninstall one of the two, or "
                 f"rename it there"
             )
+            continue
         owners[point.name] = package_of(point)
-        found[point.name] = _import(point, where)
+        try:
+            found[point.name] = _import(point, where)
+        except JobError as e:
+            found[point.name] = e
     return found
 
 
 def _import(point: EntryPoint, where: str) -> Any:
     try:
         return point.load()
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(
-            f"{where}: {point.value} cannot be imported ({type(e).__name__}: {e}); mend or "
-            f"uninstall that package"
+            f"{where}: {point.value} cannot be imported ({type(e).__name__}: {one_line(e)}); mend "
+            f"or uninstall that package"
         ) from e

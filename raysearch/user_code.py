@@ -196,8 +196,7 @@ def _check_defined(
     if bindings and not defined:
         raise JobError(
             f"{key}: {name!r} is imported by {Path(place).name}, not defined there; name the file "
-            f"that defines it, or define {kind.what} "
-            "in this one"
+            f"that defines it, or define {kind.what} in this one"
         )
     if not defined:
         raise JobError(f"{key}: {place} has no {name!r}; give file.py:name of {kind.what}")
@@ -267,7 +266,7 @@ def _names(annotation: ast.expr, returns: str) -> bool:
 def _from_package(name: str, key: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"{key}: {name} cannot be imported: {type(e).__name__}: {e}") from e
 
 
@@ -285,7 +284,7 @@ def _from_file(path: Path, key: str) -> ModuleType:
                 "default", category=DeprecationWarning, module=re.escape(spec.name)
             )
             spec.loader.exec_module(module)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
     return module
 

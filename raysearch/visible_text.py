@@ -41,12 +41,12 @@ def shorten(text: object, most: int) -> str:
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
-def one_line(said: object, most: int = 200) -> str:
+def one_line(text: object, most: int = 200) -> str:
     """Returns what an error or a text says on one line: runs of white space become one space.
 
     It is cut after `most` characters.
     """
-    text = " ".join(str(said).split())
+    text = " ".join(str(text).split())
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 

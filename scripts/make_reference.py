@@ -20,7 +20,8 @@ import pyarrow as pa
 import raysearch
 from raysearch.cli.main import cli
 from raysearch.job.schema import job_page
-from raysearch.store.schemas import PAIRS, TABLES
+from raysearch.store.pairs_schema import PAIRS
+from raysearch.store.schemas import TABLES
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 MADE = "Made from the code by `python scripts/make_reference.py`; do not edit.\n"

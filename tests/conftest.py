@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from jaxtyping import install_import_hook
+from hypothesis import HealthCheck, settings
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
@@ -31,14 +30,14 @@ remember_environment()
 # Tensors are held against the shapes of their annotations (beartype). Before the engine is
 # imported.
 assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
-install_import_hook(shapes.modules("raysearch.engine"), f"{shapes.__name__}.checked")
+shapes.check_on_import(shapes.modules("raysearch.engine"))
 
 pytest_plugins = ["tests.scheduling", "tests.timing"]
 
-settings.register_profile(
-    "raysearch", deadline=None
-)  # two cores are shared; time is for pytest-timeout to say
-settings.register_profile("fuzz", deadline=None, max_examples=1000)  # make fuzz
+# Two cores are shared: that an example or its making takes long is for pytest-timeout to say.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("raysearch", UNTIMED)
+settings.register_profile("fuzz", UNTIMED, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
 
 

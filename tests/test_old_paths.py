@@ -14,6 +14,7 @@ import pytest
 
 import raysearch as rs
 from raysearch.errors import JobError
+from raysearch.notebook.views import Answers
 from raysearch.problems import load_problem
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,14 @@ def test_a_name_that_is_called_otherwise_is_found_and_named() -> None:
     assert found["Known"].__name__ == "History"
     with pytest.raises(ImportError, match="Unheard"):
         exec("from raysearch.search.proposers import Unheard", {"__name__": "theirs"})
+
+
+def test_an_attribute_that_is_called_otherwise_is_read_by_its_old_name() -> None:
+    answers = Answers(" a", " b", 1, 2, (" c", " d"), (3, 4))
+    with pytest.warns(DeprecationWarning, match=r"Answers\.said is now predicted"):
+        assert answers.said == answers.predicted == (" c", " d")
+    with pytest.warns(DeprecationWarning, match=r"Answers\.said_ids is now predicted_ids"):
+        assert answers.said_ids == (3, 4)
 
 
 def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:

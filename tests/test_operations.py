@@ -20,7 +20,7 @@ from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
-from raysearch.runner.resolved_job import resolve
+from raysearch.runner.resolve import resolve
 from tests.cli.conftest import ROOT, Shell
 from tests.engine.worlds import encoded_pairs, logits_of, shared_world
 

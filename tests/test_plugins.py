@@ -207,32 +207,53 @@ def test_a_mistake_in_a_job_gets_one_line_with_the_packages_words(tmp_path: Path
                                  "'other'"),
         ("mirror = twist.maths:Mirror", "it must be a FeaturizerKind"),
         ("copy = twist:COPY", "called 'copy'"),
+        ("text = twist:TEXT", "its options cannot be read"),
+        ("mirror = twist.gone:X", "twist.gone:X cannot be imported (SystemExit: no licence"),
     ],
 )  # fmt: skip
-def test_a_package_that_cannot_be_taken_is_refused_in_one_line_that_names_it(
+def test_a_package_that_cannot_be_taken_stops_only_who_names_it(
     tmp_path: Path, entry: str, says: str
 ) -> None:
     package = tmp_path / "package"
     shutil.copytree(PACKAGE, package)
     with (package / "twist" / "__init__.py").open("a") as file:
         file.write("\nimport dataclasses\nCOPY = dataclasses.replace(MIRROR, name='copy')\n")
+        file.write("TEXT = dataclasses.replace(MIRROR, name='text', options='strength')\n")
+    (package / "twist" / "gone.py").write_text("import sys\nsys.exit('no licence\\nhere')\n")
     entries = package / "raysearch_twist-0.1.dist-info" / "entry_points.txt"
     entries.write_text(f"[raysearch.featurizers]\n{entry}\n")
-    ((code, _, err),) = _commands(tmp_path, [["schema"]], package)
-    assert code == 2
-    assert says in err
-    assert err.count("\n") == 1
+    name = entry.partition(" ")[0]
+    named = _job(tmp_path, _with({name: {"sizes": [4]}}), "named.yaml")
+    worded = _job(tmp_path, _with(name), "worded.yaml")
+    other = _job(tmp_path, _with({"pca": [4]}), "other.yaml")
+    commands = [["schema"], ["plan", other], ["plan", named], ["plan", worded]]
+    schema, plan, *refused = _commands(tmp_path, commands, package)
+    assert (schema[0], plan[0]) == (0, 0)
+    warning, *rest = [line for line in (schema[2] + plan[2]).splitlines() if says in line]
+    assert "only what names it is refused" in warning
+    assert not rest, "it warns once"
+    if name in ("das", "full"):  # they are of raysearch itself
+        return
+    for code, _, err in refused:
+        assert code == 2
+        assert ".yaml: space.subspaces.0: entry point" in err
+        assert says in err
+        assert err.count("\n") == 1
 
 
-def test_two_packages_that_claim_one_name_are_refused(tmp_path: Path) -> None:
+def test_of_two_packages_that_claim_one_name_neither_is_taken_where_it_is_named(
+    tmp_path: Path,
+) -> None:
     package = tmp_path / "package"
     shutil.copytree(PACKAGE, package)
     other = package / "raysearch_other-2.dist-info"
     shutil.copytree(package / "raysearch_twist-0.1.dist-info", other)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: raysearch-other\nVersion: 2\n")
-    ((code, _, err),) = _commands(tmp_path, [["schema"]], package)
-    assert code == 2
-    assert "in raysearch-twist 0.1: raysearch-other 2 has one of that name" in err
+    commands = [["plan", _job(tmp_path, _with({"mirror": {"sizes": [4]}}))], ["schema"]]
+    plan, schema = _commands(tmp_path, commands, package)
+    assert (plan[0], schema[0]) == (2, 0)
+    assert plan[2].count("\n") == 1
+    assert "in raysearch-twist 0.1: raysearch-other 2 has one of that name" in plan[2]
 
 
 def test_a_name_that_two_packages_claim_is_refused_where_it_is_used(

@@ -202,11 +202,9 @@ def test_the_page_shows_names_and_runs_none_of_them(
     call("report", "latest")
     html = (run / "report.html").read_text()
     assert "<img" not in html
-    assert html.count("<script>") == 2
+    assert "<script" not in html
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in html
-    body = html[: html.index("<script>")]  # what follows is plotly's own
-    assert not [c for c in NASTY if c in body]
-    assert "typesetMath: false" in html
+    assert not [c for c in NASTY if c in html]
 
 
 def test_a_notebook_shows_the_run_and_its_names(asked: Path, ran: Said) -> None:

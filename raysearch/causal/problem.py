@@ -135,9 +135,8 @@ def draw_sample(
                 lacking = next(s for s in SPLITS if missing.get(s))
                 raise PairsError(
                     f"problem {problem.name!r}: no pair fell to split {lacking!r} in {max_misses} "
-                    f"draws; "
-                    f"its domain is too small for splits {dict(counts)}; ask for fewer splits "
-                    f"(pairs.{lacking}: 0)"
+                    f"draws; its domain is too small for splits {dict(counts)}; ask for fewer "
+                    f"splits (pairs.{lacking}: 0)"
                     + (
                         f", or name less in pairs.disjoint ({', '.join(disjoint)})"
                         if disjoint
@@ -162,7 +161,7 @@ def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.
         return _make_pair(problem, variables, index, base, source)
     except RaysearchError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise PairsError(
             f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {e} ({at.filename}, "

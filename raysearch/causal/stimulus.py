@@ -97,8 +97,7 @@ def _as_lists(values: Any) -> Any:
         held = ", ".join(map(str, values)) or "nothing"
         raise PairsError(
             f"an input is one tensor, and a {type(values).__name__} of {held:.60} is none; join "
-            f"its parts into one tensor, which the "
-            "network takes apart"
+            "its parts into one tensor, which the network takes apart"
         )
     try:
         if hasattr(values, "tolist"):
@@ -109,8 +108,7 @@ def _as_lists(values: Any) -> Any:
     ) as e:  # another library's tensor: of no storage, quantised, on a device that is gone
         raise PairsError(
             f"a {type(values).__name__} cannot be read as numbers ({type(e).__name__}: "
-            f"{' '.join(str(e).split()):.120}); give a plain "
-            "array, a tensor or lists"
+            f"{' '.join(str(e).split()):.120}); give a plain array, a tensor or lists"
         ) from e
 
 

@@ -12,6 +12,6 @@ import sys
 if sys.path and sys.path[0] in ("", os.getcwd()):
     sys.path.append(sys.path.pop(0))
 
-from raysearch.cli.main import main
+from raysearch.cli.start import main
 
 main()

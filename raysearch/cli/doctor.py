@@ -1,46 +1,16 @@
-"""Tries everything that a search needs here, and says in one line each what is wrong and how to
-mend it.
-
-Invariants: a check ends within seconds, whatever is down; a failed check does not stop the others;
-no secret is shown.
-"""
+"""Defines the command `doctor`, which prints the checks of `runner/health_checks.py`."""
 
 import json
-import os
-import platform
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from raysearch.cli.flags import no_color, store, tracking
-from raysearch.errors import RaysearchError
+from raysearch.runner.health_checks import CheckResult, health_checks
 from raysearch.visible_text import visible
-
-SHARED_MEMORY = 2**30
-"""Bytes of /dev/shm below which Ray's object store uses the disk; Docker gives 64 MiB."""
-ROOM = 2 * 2**30
-"""Bytes of free disk below which the logs of Ray and a run soon do not fit."""
-FULL = 0.95
-"""Share of a disk above which Ray creates no objects on it (its local_fs_capacity_threshold)."""
-
-TOLD = ("torch", "transformers", "ray", "pyarrow")
-"""Packages whose versions are always shown."""
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """The result of one check. `said`: what was found, with the remedy if it is not ok."""
-
-    check: str
-    ok: bool
-    said: str
 
 
 @click.command()
@@ -59,47 +29,15 @@ class CheckResult:
 def doctor(**flags: Any) -> int:
     """Try what a search needs here: versions, GPUs, Ray, the tracker, the store, room. Exits with 1
     if something is not well."""
+    output, is_plain = flags.pop("output"), flags.pop("no_color")
     findings = []
-    for check, ask in checks(**flags):
-        findings.append(_tried(check, ask))
-        if flags["output"] == "text":
-            _print(findings[-1], flags["no_color"])
-    if flags["output"] == "json":
+    for finding in health_checks(**flags):
+        findings.append(finding)
+        if output == "text":
+            _print(finding, is_plain)
+    if output == "json":
         click.echo(json.dumps([asdict(f) for f in findings], indent=2))
     return 0 if all(f.ok for f in findings) else 1
-
-
-def checks(
-    address: str | None, job: Path | None, store: str, tracking_uri: str, **_: Any
-) -> list[tuple[str, Callable[[], str]]]:
-    """Returns (name, check) in order; a check returns a description, or raises if something is
-    wrong."""
-    from raysearch.tracking.registry import tracker_of
-
-    asked: list[tuple[str, Callable[[], str]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("raysearch", _raysearch),
-        ("devices", _devices),
-        ("memory", _memory),
-        ("/dev/shm", _shared_memory),
-        ("disk", _disk),
-        ("store", lambda: _store(store)),
-        ("ray", lambda: _cluster(address)),
-        ("ray token", _token),
-        ("ray jobs", _job_server),
-        (tracker_of(tracking_uri).name, lambda: _tracking(tracking_uri)),
-    ]
-    return asked if job is None else [*asked, ("model", lambda: _model(job))]
-
-
-def _tried(check: str, ask: Callable[[], str]) -> CheckResult:
-    try:
-        return CheckResult(check, True, ask())
-    except RaysearchError as e:
-        return CheckResult(check, False, str(e))
-    except ImportError as e:
-        return CheckResult(check, False, f"cannot be tried ({e}); install it anew from its sources")
 
 
 def _print(finding: CheckResult, no_color: bool) -> None:
@@ -108,150 +46,4 @@ def _print(finding: CheckResult, no_color: bool) -> None:
     colour = ("green" if finding.ok else "red") if shown and not no_color else None
     click.echo(
         f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.said)}"
-    )
-
-
-def _python() -> str:
-    from packaging.specifiers import SpecifierSet
-
-    here = platform.python_version()
-    wanted = SpecifierSet(_metadata().metadata["Requires-Python"])
-    if not wanted.contains(here, prereleases=True):
-        raise RaysearchError(
-            f"{here}, and raysearch needs {wanted}; make an environment of such a Python"
-        )
-    return f"{here} in {sys.prefix}"
-
-
-def _packages() -> str:
-    from packaging.requirements import Requirement
-
-    needed = [Requirement(text) for text in _metadata().requires or ()]
-    needed = [r for r in needed if r.marker is None or r.marker.evaluate()]
-    found = {r.name: _version(r.name) for r in needed}
-    wrong = [
-        f"{r.name} is {found[r.name] or 'missing'}, needed is {r.specifier}"
-        for r in needed
-        if not r.specifier.contains(found[r.name] or "", prereleases=True)
-    ]
-    if wrong:
-        raise RaysearchError(f"{', '.join(wrong)}; pip install -U -e . where the sources are")
-    from raysearch.tracking.registry import DEFAULT
-
-    told = ", ".join(f"{name} {_version(name)}" for name in (*TOLD, DEFAULT.name))
-    return f"{told}; all {len(needed)} that are needed are new enough"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _metadata() -> Any:
-    from raysearch.deploy.wheel import own_distribution
-
-    return own_distribution()
-
-
-def _raysearch() -> str:
-    import raysearch
-    from raysearch.deploy.wheel import DISTRIBUTION, find_name_conflict
-
-    if (said := find_name_conflict()) is not None:
-        raise RaysearchError(said)
-    return f"{DISTRIBUTION} {raysearch.__version__}, from {Path(raysearch.__file__).parent}"
-
-
-def _devices() -> str:
-    from raysearch.engine.execution.devices import gpus
-
-    return gpus()
-
-
-def _memory() -> str:
-    from raysearch.engine.execution.devices import memory
-
-    return memory()
-
-
-def _shared_memory() -> str:
-    path = Path("/dev/shm")
-    if not path.is_dir():
-        return "this system has none, and Ray needs none on it"
-    total = shutil.disk_usage(path).total
-    if total < SHARED_MEMORY:
-        raise RaysearchError(
-            f"{total / 2**30:.2f} GiB, too little for Ray's objects; in a container: "
-            f"--shm-size=2g, or an emptyDir of medium Memory"
-        )
-    return f"{total / 2**30:.1f} GiB"
-
-
-def _disk() -> str:
-    said = []
-    for path in dict.fromkeys(
-        (os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.cwd()))
-    ):
-        if not Path(path).is_dir():
-            raise RaysearchError(f"{path}: there is no such folder; RAY_TMPDIR must name one")
-        usage = shutil.disk_usage(path)
-        if usage.free < ROOM or 1 - usage.free / usage.total > FULL:
-            raise RaysearchError(
-                f"{path}: {usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.0f}; free "
-                f"some, or name another (RAY_TMPDIR, --store)"
-            )
-        said.append(f"{path}: {usage.free / 2**30:.0f} GiB free")
-    return ", ".join(said)
-
-
-def _store(uri: str) -> str:
-    from raysearch.store.locations import writable_store
-
-    return f"{writable_store(uri).place} can be written"
-
-
-def _cluster(address: str | None) -> str:
-    from raysearch.cluster.connection_checks import check_cluster
-
-    return check_cluster(address or os.environ.get("RAY_ADDRESS"))
-
-
-def _token() -> str:
-    from raysearch.cluster.connection_checks import check_token
-
-    return check_token()
-
-
-def _job_server() -> str:
-    from raysearch.cluster.connection_checks import check_job_server
-
-    return check_job_server(os.environ.get("RAY_API_SERVER_ADDRESS"))
-
-
-def _tracking(uri: str) -> str:
-    from raysearch.tracking.registry import tracker_of
-    from raysearch.tracking.uris import tracking_uri
-
-    absolute = tracking_uri(uri)
-    if absolute is None:
-        return "kept out (--tracking-uri none)"
-    return tracker_of(absolute).check(absolute)
-
-
-def _model(job: Path) -> str:
-    """Reads the model's files; runs neither the problem's code nor the model's."""
-    from raysearch.engine.loading.load import inspect_model
-    from raysearch.job import Job
-
-    source = Job.load(job).source
-    if source.is_factory or source.trust_remote_code:
-        return (
-            f"{source.path}: is made by code, which doctor does not run; `raysearch plan {job}` "
-            "does"
-        )
-    looked = inspect_model(source)
-    return (
-        f"{source.path}: {looked.layers} layers, {looked.weight_bytes / 2**30:.2f} GiB of weights"
     )

@@ -29,9 +29,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def example(name: str, to: Path) -> int:
     """Write a job file to begin with, and the model that it searches."""
     from raysearch.cli.terminal import say, tell
-    from raysearch.errors import JobError, StoreError
+    from raysearch.errors import JobError
     from raysearch.job import Job
-    from raysearch.storage.atomic_write import reason_of, write_below
+    from raysearch.storage.atomic_write import refused, write_below
 
     job = EXAMPLES / f"{name}.yaml"
     model = EXAMPLES / Path(Job.load(job).model.path).relative_to(job.resolve().parent)
@@ -39,10 +39,8 @@ def example(name: str, to: Path) -> int:
     for place in places:
         if os.path.lexists(to / place):
             raise JobError(f"{to / place}: is there already; give --to another folder")
-    try:
+    with refused(f"{to}: cannot be made", "give --to another folder"):
         to.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(f"{to}: cannot be made ({reason_of(e)}); give --to another folder") from e
     for path in (*sorted(model.iterdir()), job):
         write_below(to, path.relative_to(EXAMPLES).parts, path.read_bytes())
     for place in places:

@@ -105,6 +105,13 @@ wait = click.option(
 sent = flags(
     wait,
     click.option(
+        "--python",
+        envvar="RAYSEARCH_PYTHON",
+        metavar="PATH",
+        help="Of a Ray job: the interpreter of its driver, as the head has it. Default: the one "
+        "that runs the cluster's Ray.",
+    ),
+    click.option(
         "--runtime",
         type=click.Choice(["tree", "installed", "pip"]),
         envvar="RAYSEARCH_RUNTIME",
@@ -134,7 +141,7 @@ def without_job(given: dict[str, Any]) -> dict[str, Any]:
     """Returns the flags without those of a Ray job. Raises: UsageError if one was given without a
     job."""
     context = click.get_current_context()
-    of_a_job = ("wait", "runtime", "env", "include", "on_nodes")
+    of_a_job = ("wait", "runtime", "env", "python", "include", "on_nodes")
     for name in of_a_job:
         if (
             name in context.params

@@ -1,6 +1,6 @@
 """Defines the commands `status`, `logs`, `stop` and `jobs`.
 
-Invariants: `ray_jobs.py` does the work; nothing heavy is imported before it is needed.
+Invariants: `job_output.py` prints; nothing heavy is imported before it is needed.
 """
 
 import json
@@ -30,7 +30,7 @@ _output = click.option(
 
 
 def _complete(context: click.Context, _: Any, text: str) -> list[str]:
-    from raysearch.cli.ray_jobs import job_ids
+    from raysearch.cli.job_output import job_ids
 
     return job_ids(context.params.get("address") or "http://127.0.0.1:8265", text)
 
@@ -63,7 +63,7 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
             else in_lines(local_status(run))
         )
         return 0
-    from raysearch.cli.ray_jobs import show_status
+    from raysearch.cli.job_output import show_status
     from raysearch.errors import ClusterError
 
     try:
@@ -101,7 +101,7 @@ def _run(name: str, store: str) -> "RunFolder | None":
 @flags.loudness
 def logs(id: str, follow: bool, address: str, **given: Any) -> int:
     """Print what the driver of the Ray job ID has said."""
-    from raysearch.cli.ray_jobs import show_log
+    from raysearch.cli.job_output import show_log
 
     flags.set_verbosity(given)
     return show_log(address, id, follow)
@@ -113,10 +113,10 @@ def logs(id: str, follow: bool, address: str, **given: Any) -> int:
 @flags.loudness
 def stop(id: str, address: str, **given: Any) -> int:
     """Stop the Ray job ID, wait until its books are closed, and say how to go on."""
-    from raysearch.cli.ray_jobs import stop_job
+    from raysearch.cli import job_output
 
     flags.set_verbosity(given)
-    return stop_job(address, id)
+    return job_output.stop(address, id)
 
 
 @click.command()
@@ -125,7 +125,7 @@ def stop(id: str, address: str, **given: Any) -> int:
 @flags.loudness
 def jobs(address: str, output: str, **given: Any) -> int:
     """The Ray jobs of raysearch on a cluster, the newest first."""
-    from raysearch.cli.ray_jobs import show_jobs
+    from raysearch.cli.job_output import show_jobs
 
     flags.set_verbosity(given)
     return show_jobs(address, output, given["no_color"])

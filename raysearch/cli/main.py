@@ -25,6 +25,7 @@ from raysearch.cli.example import example
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
+from raysearch.cli.streams import fault, missing, open_streams
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 from raysearch.runner.interrupt import INTERRUPTED
@@ -46,7 +47,8 @@ def main() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = cli.main(prog_name="raysearch", standalone_mode=False)
+        with open_streams():
+            code = cli.main(prog_name="raysearch", standalone_mode=False)
     except RaysearchError as e:
         for line in (f"raysearch: {e}", *getattr(e, "__notes__", ())):
             click.echo(line, err=True)
@@ -60,6 +62,20 @@ def main() -> None:
         )  # holds the typed text, which a script may have taken from anywhere
         click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
         code = e.exit_code
+    except ModuleNotFoundError as e:
+        if (e.name or "").startswith("raysearch"):
+            raise
+        click.echo(f"raysearch: {visible_lines(missing(e))}", err=True)
+        code = 1
+    except SystemExit as e:
+        said = "code that the job names called sys.exit"
+        click.echo(f"raysearch: {said}({e.code!r}); it must return or raise", err=True)
+        code = 1
+    except (MemoryError, OSError) as e:
+        if (line := fault(e)) is None:
+            raise
+        click.echo(f"raysearch: {visible_lines(line)}", err=True)
+        code = 1
     except (
         KeyboardInterrupt
     ):  # before a search has begun; later, interrupt.py handles it between steps
@@ -126,9 +142,13 @@ def submit(
     """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow
     it to its end."""
     if address:
-        from raysearch.cli.submit import Submission, submit_job
+        from raysearch.cli.job_output import submitted
+        from raysearch.cli.terminal import say
+        from raysearch.runner.submit import Submission, submit_job
 
-        return submit_job(job, sets, include, on_nodes, Submission(address=address, **given))
+        wait = given.pop("wait")
+        sending = Submission(address=address, say=say, **given)
+        return submitted(*submit_job(job, sets, include, on_nodes, sending), wait)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, begin
 
@@ -197,11 +217,13 @@ def resume(
 ) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
     if address and address.startswith(("http://", "https://")):
-        from raysearch.cli.submit import Submission, resume_job
+        from raysearch.cli.job_output import submitted
+        from raysearch.cli.terminal import say
+        from raysearch.runner.submit import Submission, resume_job
 
-        return resume_job(
-            run, Submission(address=address, tracking_uri=tracking_uri, **given), retry_failed
-        )
+        wait = given.pop("wait")
+        sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)
+        return submitted(*resume_job(run, sending, retry_failed), wait)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, go_on
 

@@ -25,9 +25,9 @@ def repair(run: str, store: str, quiet: bool, **flags: Any) -> int:
     if not quiet:
         for file in repaired.files:
             click.echo(visible(f"repaired  {file}"), err=True)
-        told = (
+        line = (
             f"run       {found.place}: {repaired.among} files with digests, all as they were "
             "written"
         )
-        click.echo(visible(told), err=True)
+        click.echo(visible(line), err=True)
     return 0

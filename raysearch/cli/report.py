@@ -17,10 +17,24 @@ from raysearch.cli import flags
     metavar="FILE",
     help="Write it there, not into the run.",
 )
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also draw the heat maps there, as PDF and SVG.",
+)
 @click.option("--open", "show", is_flag=True, help="Show it in a browser.")
 @flags.store
 @flags.loudness
-def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **given: Any) -> int:
+def report(
+    run: str,
+    to: Path | None,
+    figures: Path | None,
+    show: bool,
+    store: str,
+    quiet: bool,
+    **given: Any,
+) -> int:
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
     provenance."""
     from raysearch.cli.terminal import tell
@@ -49,6 +63,12 @@ def report(run: str, to: Path | None, show: bool, store: str, quiet: bool, **giv
         place = str(to)
     if not quiet:
         tell(place)
+    if figures is not None:
+        from raysearch.report.heatmap import heatmaps  # matplotlib, for figures alone
+
+        for name in heatmaps(folder, LocalFolder(figures.absolute()), ("pdf", "svg")):
+            if not quiet:
+                tell(str(figures / name))
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
     return 0

@@ -8,7 +8,8 @@ import io
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import indent
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +42,7 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
             print_table(table, terminal)
             print_dropped(left_out, terminal)
         case "json":
-            print(json.dumps(_objects(table), indent=2))
+            _print_list(table)
         case "jsonl":
             for row in _objects(table):
                 print(json.dumps(row))
@@ -95,11 +96,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
     named = ("variable", "layer", "component", "position", "subspace", "units")
-    columns = [
-        c
-        for c in named
-        if any(r[c] is not None for r in rows) and (c != "component" or _differ(rows, c))
-    ]
+    columns = [c for c in named if any(r[c] is not None for r in rows)]
     for name in (*columns, "accepted", *names):
         shown.column(name, right=name not in TEXT_COLUMNS)
     for row, b in zip(rows, found, strict=True):
@@ -136,8 +133,19 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _objects(table: pa.Table) -> list[dict[str, Any]]:
-    return [{k: _finite(v) for k, v in row.items()} for row in table.to_pylist()]
+def _print_list(table: pa.Table) -> None:
+    """Prints a list as `json.dumps(rows, indent=2)` would, a row at a time."""
+    before = "["
+    for row in _objects(table):
+        print(before, indent(json.dumps(row, indent=2), "  "), sep="\n", end="")
+        before = ","
+    print("\n]" if table.num_rows else "[]")
+
+
+def _objects(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yields the rows, of which few are Python objects at once."""
+    for batch in table.to_batches(max_chunksize=1000):
+        yield from ({k: _finite(v) for k, v in row.items()} for row in batch.to_pylist())
 
 
 def _finite(value: Any) -> Any:

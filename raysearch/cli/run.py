@@ -17,21 +17,19 @@ from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import results
 from raysearch.report.run_facts import chart_facts
-from raysearch.runner import frontend as front
-from raysearch.runner import run
+from raysearch.runner import frontend, run
 from raysearch.runner.error_context import named
 from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
-from raysearch.runner.retry import concluded
-from raysearch.store.run_folder import RunFolder, find_run
+from raysearch.store.run_folder import RunFolder
 
 FAILED_TOO_MANY = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandOptions(front.RunOptions):
+class CommandOptions(frontend.RunOptions):
     """The flags of a run: where it runs and how verbose it is, never what it computes."""
 
     fail_on_error: float
@@ -53,18 +51,6 @@ def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
 
     Raises: RaysearchError in one line.
     """
-    found = find_run(where.store, name)
-    search = concluded(found)
-    if search is not None and (search.failed.is_empty or not retry):
-        if retry:
-            say(
-                f"run {found.info.id} is done and nothing in it failed: there is nothing to try again"
-            )
-            return 0
-        say(f"run {found.info.id} is done")
-        ended = RunOutcome(found, "done", search.snapshot(), search.these_pairs)
-        _Terminal(where).ended(ended)
-        return _code(ended, where)
     with _Terminal(where) as terminal:
         return _code(run.go_on(name, where, terminal, retry), where)
 
@@ -124,8 +110,7 @@ def _code(ended: RunOutcome, where: CommandOptions) -> int:
     if end.failed > where.fail_on_error * end.decided:
         say(
             f"{end.failed} of {end.decided} hypotheses failed, more than --fail-on-error "
-            f"{where.fail_on_error:g}; "
-            f"see {ended.run.tables.at('failures').place}"
+            f"{where.fail_on_error:g}; see {ended.run.tables.at('failures').place}"
         )
         _say_why(ended.run)
         say(f"when that is mended: {_resume(ended.run, where, ' --retry-failed')}")

@@ -27,7 +27,7 @@ def sync(
     from raysearch.store.run_folder import find_run
 
     set_verbosity(flags)
-    said = sync_run(find_run(store, run), tracking_uri, tracked_children)
+    line = sync_run(find_run(store, run), tracking_uri, tracked_children)
     if not quiet:
-        click.echo(visible(said), err=True)
+        click.echo(visible(line), err=True)
     return 0

@@ -64,8 +64,7 @@ def protect_token_file(make: bool = False) -> None:
             path.chmod(0o600)
             _log.warning(
                 "%s: others could read it, and it holds Ray's token; it is yours alone now. If "
-                "others use this machine, remove it when no "
-                "Ray of yours runs: a new one is made",
+                "others use this machine, remove it when no Ray of yours runs: a new one is made",
                 path,
             )
     except OSError as e:

@@ -68,8 +68,7 @@ def check_job_server(url: str | None) -> str:
         if e.code in (401, 403):
             raise ClusterError(
                 f"{url}: asks for another token ({e.code}); set RAY_AUTH_MODE=token and "
-                f"RAY_AUTH_TOKEN to the cluster's "
-                "(`ray get-auth-token` on its head prints it)"
+                "RAY_AUTH_TOKEN to the cluster's (`ray get-auth-token` on its head prints it)"
             ) from e
         raise ClusterError(
             f"{url}: answers {e.code} {e.reason}; is it the address of Ray's dashboard?"

@@ -24,6 +24,8 @@ PREFIX = "raysearch-"
 """Prefix of all our submission ids."""
 NAME_KEY = "raysearch.name"
 """Metadata key with the job's name; a job that has it is ours."""
+HASH_KEY, RUN_KEY, STORE_KEY = "raysearch.job", "raysearch.run", "raysearch.store"
+"""Metadata keys: digest of the job, the run that is resumed, the store."""
 PORT = 8265
 STOP_SECONDS = 120
 """Time for a stopped driver to finish its step, close its journal and wait for the tracker; Ray's

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from ray.util import metrics as ray_metrics
 
@@ -28,6 +28,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.records import Snapshot
+from raysearch.driver import Pool
 from raysearch.engine.execution.usage import Memory, Usage
 
 EMIT_SECONDS = 1.0
@@ -99,12 +100,12 @@ class Metrics:
             worker: memory for worker, memory in self._memory.items() if worker in ready
         }
         for metric, tags, value in self._gauges(snapshot, ready, queued, out):
-            _gauge(metric).set(value, {RUN: run, **tags})
+            _registered(metric).set(value, {RUN: run, **tags})
         for (metric, of), amount in self._counted.items():
             if amount > 0:  # Ray accepts no other
-                _counter(metric).inc(amount, {RUN: run, **dict(of)})
+                _registered(metric).inc(amount, {RUN: run, **dict(of)})
         for metric, of, value in self._observed:
-            _histogram(metric).observe(value, {RUN: run, **dict(of)})
+            _registered(metric).observe(value, {RUN: run, **dict(of)})
         self._counted.clear()
         self._observed.clear()
 
@@ -132,20 +133,13 @@ class Metrics:
         ]
 
 
-class _Replicas(Protocol):
+class _Replicas(Pool, Protocol):
     """A pool that lists its ready replicas."""
 
     @property
     def ready(self) -> tuple[str, ...]: ...
 
-    @property
-    def free(self) -> int: ...
-
     def open(self) -> Opened: ...
-
-    def submit(self, task: Task, tensors: Mapping[str, bytes]) -> None: ...
-
-    def wait(self) -> list[Event]: ...
 
     def on_lost(self, say: Callable[[], None]) -> None: ...
 
@@ -187,21 +181,10 @@ class MeteredPool:
 
 
 @cache
-def _gauge(metric: Metric) -> ray_metrics.Gauge:
-    return ray_metrics.Gauge(metric.name, _describe(metric), (RUN, *metric.tags))
-
-
-@cache
-def _counter(metric: Metric) -> ray_metrics.Counter:
-    return ray_metrics.Counter(metric.name, _describe(metric), (RUN, *metric.tags))
-
-
-@cache
-def _histogram(metric: Metric) -> ray_metrics.Histogram:
-    return ray_metrics.Histogram(
-        metric.name, _describe(metric), list(metric.boundaries), (RUN, *metric.tags)
-    )
-
-
-def _describe(metric: Metric) -> str:
-    return f"{metric.unit}: {metric.description}"
+def _registered(metric: Metric) -> Any:
+    """Returns Ray's gauge, counter or histogram of a metric."""
+    words, tags = f"{metric.unit}: {metric.description}", (RUN, *metric.tags)
+    if metric.kind == "histogram":
+        return ray_metrics.Histogram(metric.name, words, list(metric.boundaries), tags)
+    kind = ray_metrics.Gauge if metric.kind == "gauge" else ray_metrics.Counter
+    return kind(metric.name, words, tags)

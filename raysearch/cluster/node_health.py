@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from raysearch.cluster.shape import Node, PoolShape, amounts, room_on
+from raysearch.cluster.pool_shape import Node, PoolShape, amounts, room_on
 from raysearch.errors import ResourcesError
 
 START_ATTEMPTS = 3
@@ -148,8 +148,7 @@ class NodeHealth:
         if waited > self._shape.start_seconds:
             raise ResourcesError(
                 f"no replica was ready for {self._shape.start_seconds:.0f} s (resources.wait): "
-                f"{self.describe()}; "
-                "lower what resources asks, or add nodes"
+                f"{self.describe()}; lower what resources asks, or add nodes"
                 + "".join(f"; {f.reason}" for f in self._failures)
             )
 

@@ -3,7 +3,7 @@
 import ray
 from ray._private.state import state  # no public API of Ray 2.52 to 2.60 lists draining nodes
 
-from raysearch.cluster.shape import Node
+from raysearch.cluster.pool_shape import Node
 
 
 def nodes() -> list[Node]:

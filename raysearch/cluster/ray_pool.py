@@ -17,7 +17,16 @@ from typing import Any, assert_never
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
+from raysearch.cluster.instructions import (
+    Instruction,
+    LoadReplica,
+    Message,
+    ProbeReplica,
+    StartReplica,
+    StopReplica,
+)
 from raysearch.cluster.nodes import nodes
+from raysearch.cluster.pool_shape import PoolShape
 from raysearch.cluster.ray_watch import RayWatch
 from raysearch.cluster.replica_spec import (
     NO_TENSORS,
@@ -27,16 +36,7 @@ from raysearch.cluster.replica_spec import (
     check_answers,
     ignore_usage,
 )
-from raysearch.cluster.shape import PoolShape
-from raysearch.cluster.slots import (
-    Instruction,
-    LoadReplica,
-    Message,
-    ProbeReplica,
-    Slots,
-    StartReplica,
-    StopReplica,
-)
+from raysearch.cluster.slots import Slots
 from raysearch.cluster.worker import ReplicaReady, Worker, WorkerLocation
 from raysearch.core.events import Event, Lost, Opened, Task
 from raysearch.errors import RaysearchError

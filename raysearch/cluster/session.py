@@ -23,8 +23,8 @@ from ray.job_config import JobConfig
 
 from raysearch.cluster.auth import protect_token_file
 from raysearch.cluster.nodes import nodes
+from raysearch.cluster.pool_shape import Node, PoolShape, room_in
 from raysearch.cluster.ray_watch import AddressWatch, RayWatch, watch_processes
-from raysearch.cluster.shape import Node, PoolShape, room_in
 from raysearch.errors import ClusterError, ResourcesError
 
 _QUIET: dict[str, Any] = {
@@ -182,8 +182,7 @@ def check_reachable(address: str, seconds: float = 5) -> None:
     if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"{address} is the address of a job server; `raysearch submit --address` takes it, a "
-            f"driver here joins a cluster at HOST:PORT "
-            "(6379, as `ray start --head` prints it)"
+            "driver here joins a cluster at HOST:PORT (6379, as `ray start --head` prints it)"
         )
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
@@ -212,6 +211,5 @@ def check_fits(session: Session, shape: PoolShape) -> None:
     if shape.labels and not room_in(session.nodes, replace(shape, bytes=0)):
         raise ResourcesError(
             f"resources.labels: {dict(shape.labels)} asked, and this machine's own Ray has no such "
-            f"node; leave them out, or use a "
-            "cluster that has (raysearch run --address)"
+            "node; leave them out, or use a cluster that has (raysearch run --address)"
         )

@@ -18,14 +18,22 @@ long, or none can come any more.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from raysearch.cluster.deadlines import Deadlines
+from raysearch.cluster.instructions import (
+    Instruction,
+    LoadReplica,
+    Message,
+    ProbeReplica,
+    StartReplica,
+    StopReplica,
+)
 from raysearch.cluster.node_health import NodeHealth
+from raysearch.cluster.pool_shape import Node, PoolShape
 from raysearch.cluster.replica_spec import lost
-from raysearch.cluster.shape import Node, PoolShape
-from raysearch.core.events import Lost, Task
+from raysearch.cluster.slot import READY, STARTING, Slot, SlotState
+from raysearch.core.events import Task
 
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 IDLE_SECONDS = 5.0
@@ -39,77 +47,6 @@ PREFETCH_SECONDS = 0.05
 times the cost of a call."""
 LINGER_SECONDS = 300.0
 """Time after which an idle replica is released, if the pool made the cluster grow for it."""
-
-SlotState = Literal[
-    "out", "resting", "pending", "placed", "loading", "idle", "busy", "doubtful", "probed"
-]
-READY: frozenset[SlotState] = frozenset({"idle", "busy", "doubtful", "probed"})
-STARTING: frozenset[SlotState] = frozenset({"pending", "placed", "loading"})
-
-
-@dataclass(frozen=True, slots=True)
-class StartReplica:
-    """Start the actor of a slot on a node not in `avoid`, and ask for its location."""
-
-    slot: int
-    name: str
-    avoid: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReplica:
-    """Let the actor of a slot load its replica."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeReplica:
-    """Ask the actor of a slot whether it is alive."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopReplica:
-    """Kill the actor of a slot and ignore its pending calls."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A line for the user."""
-
-    text: str
-
-
-Instruction = StartReplica | LoadReplica | ProbeReplica | StopReplica | Message | Lost
-"""Tells a pool what to do; a Lost is passed on to the search."""
-
-
-@dataclass(slots=True)
-class Slot:
-    """The place of one worker.
-
-    `starts`: index of its current actor, -1 before the first; `since`: when its state or task
-    began; `until`: when it ends; `failures`: deaths since its last answer; `prefetched`: the task
-    after `task`.
-    """
-
-    number: int
-    state: SlotState = "out"
-    starts: int = -1
-    node: str = ""
-    task: Task | None = None
-    prefetched: Task | None = None
-    since: float = 0.0
-    until: float = 0.0
-    failures: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"replica-{self.number}" + (f".{self.starts}" if self.starts > 0 else "")
 
 
 class Slots:
@@ -182,8 +119,7 @@ class Slots:
         if digest != self._digest:
             why = (
                 f"{slot.name} on node {slot.node[:8]} has another model, or encodes the pairs "
-                f"otherwise, than the first replica "
-                f"({digest[:12]} against {self._digest[:12]})"
+                f"otherwise, than the first replica ({digest[:12]} against {self._digest[:12]})"
             )
             self._health.exclude(slot.node, why)
             return [

@@ -30,7 +30,8 @@ def from_json_values(cls: type[T], raw: Any, where: str, way_out: str = "") -> T
     these. Raises: StoreError."""
     try:
         # as JSON, in which strict checking takes a list for a tuple and an object for a dataclass
-        found: list[T] = _reader(cls).validate_json(b"[%b]" % to_json(raw))  # type: ignore[arg-type]
+        adapter = _reader(cls)  # type: ignore[arg-type]
+        found: list[T] = adapter.validate_json(b"[%b]" % to_json(raw))
     except ValidationError as e:
         why = _in_a_line(e.errors()[0], cls)
         raise StoreError(f"{where}: {why}{way_out and f' ({way_out})'}") from e

@@ -8,17 +8,21 @@ search all read this list. The mathematics of each is one class of the engine, n
 Invariants: nothing here imports torch; a name stands for one featurizer.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, create_model, model_validator
 
 from raysearch import plugins
 from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.errors import JobError
+from raysearch.visible_text import one_line
+
+log = logging.getLogger(__name__)
 
 GROUP = "raysearch.featurizers"
 """Group of entry points by which packages add featurizers."""
@@ -262,25 +266,50 @@ _OWN = {kind.name: kind for kind in FEATURIZERS}
 _RESERVED = {"full", "coordinates", *_OWN}
 
 
-@cache
 def featurizers() -> Mapping[str, FeaturizerKind]:
-    """Returns every featurizer by name: those of raysearch, then those of installed packages.
+    """Returns every featurizer by name: those of raysearch, then those of installed packages."""
+    added = _added().items()
+    return {**_OWN, **{name: kind for name, kind in added if isinstance(kind, FeaturizerKind)}}
 
-    Raises:
-        JobError: a package's featurizer is invalid.
-    """
-    found = plugins.load_all(GROUP, _RESERVED)
-    for name, kind in found.items():
-        if (
-            getattr(kind, "name", None) != name
-            or not isinstance(kind, FeaturizerKind)
-            or not _is_key(name)
-        ):
-            raise JobError(
-                f"entry point {name!r} of {GROUP}: is {kind!r:.80}; it must be a FeaturizerKind of "
-                f"raysearch.core.featurizers called {name!r}, in small letters, digits, underscores"
-            )
-    return {**_OWN, **found}  # type: ignore[dict-item]  # each is looked at above
+
+def check_usable(name: object) -> None:
+    """Raises: JobError if `name` is a featurizer of an installed package that cannot be used."""
+    fault = None if name in _RESERVED else _added().get(str(name))
+    if isinstance(fault, JobError):
+        raise fault
+
+
+@cache
+def warn_of_unusable() -> None:
+    """Warns, once in a process, of each featurizer of an installed package that cannot be used."""
+    for fault in _added().values():
+        if isinstance(fault, JobError):
+            log.warning("%s; only what names it is refused", fault)
+
+
+@cache
+def _added() -> Mapping[str, FeaturizerKind | JobError]:
+    """Returns what installed packages add, by name; an error where it cannot be used."""
+    return {
+        name: kind if isinstance(kind, JobError) else _checked(name, kind)
+        for name, kind in plugins.load_all(GROUP, _RESERVED).items()
+    }
+
+
+def _checked(name: str, kind: object) -> FeaturizerKind | JobError:
+    if not isinstance(kind, FeaturizerKind) or kind.name != name or not _is_key(name):
+        return JobError(
+            f"entry point {name!r} of {GROUP}: is {kind!r:.80}; it must be a FeaturizerKind of "
+            f"raysearch.core.featurizers called {name!r}, in small letters, digits, underscores"
+        )
+    try:
+        TypeAdapter(kind.job_type)
+    except Exception as e:  # noqa: BLE001  of pydantic, or of the package's own types
+        return JobError(
+            f"entry point {name!r} of {GROUP}: its options cannot be read ({type(e).__name__}: "
+            f"{one_line(e)}); they must be a subclass of raysearch.core.featurizers.Options"
+        )
+    return kind
 
 
 def _is_key(name: str) -> bool:
@@ -292,10 +321,11 @@ def kind_of(name: str) -> FeaturizerKind:
     """Returns the featurizer of that name.
 
     Raises:
-        JobError: there is none.
+        JobError: there is none, or it cannot be used.
     """
     kind = _OWN.get(name) or featurizers().get(name)
     if kind is None:
+        check_usable(name)
         raise JobError(f"{name!r} is no featurizer; use {', '.join(featurizers())}")
     return kind
 

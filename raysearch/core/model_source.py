@@ -18,7 +18,7 @@ class ModelSource:
         device_map: how accelerate spreads the model over the GPUs that a replica sees (such as
             "auto"); None puts it all on one device.
         trust_remote_code: run the code that comes with the weights.
-        wording: the format of its prompts.
+        prompt_format: the format of its prompts.
     """
 
     path: str
@@ -26,5 +26,5 @@ class ModelSource:
     dtype: str = "float32"
     device_map: str | None = None
     trust_remote_code: bool = False
-    wording: PromptFormat = PLAIN
+    prompt_format: PromptFormat = PLAIN
     is_factory: bool = False

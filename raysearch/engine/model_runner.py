@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from raysearch.core.events import Encoded, Ids
+from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.attribution.attributor import Attributor
 from raysearch.engine.execution.activation_cache import ActivationCache
@@ -27,6 +27,7 @@ from raysearch.engine.execution.selfcheck import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.first_run import check_runs
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.build import trials
@@ -56,6 +57,7 @@ class ModelRunner:
         self.hook_points = Components(network)
         self.facts = tuple(self.hook_points.facts(component) for component in components)
         self.scoring = Scoring(settings.scores, encoded)
+        check_runs(network, _ends(encoded))
         hold_copies(network)
         cache_bytes = (
             capture_bytes(network.device)
@@ -139,6 +141,15 @@ class ModelRunner:
         )
 
 
+def _ends(encoded: Sequence[Encoded]) -> dict[str, ModelInput]:
+    """Returns the shortest and the longest input of the pairs, by words that name them."""
+    texts = sorted(_texts(encoded), key=len)
+    if texts:
+        ends = {"shortest": texts[0], "longest": texts[-1]}
+        return {f"the {end} input, of {len(at)} tokens": at for end, at in ends.items()}
+    return {f"pair {e.index}: the base": e.base for e in encoded[:1]}
+
+
 def hold_copies(network: Network) -> None:
     """Makes float32 copies of half-precision weights, if that is faster and memory allows; warns if
     it does not."""
@@ -146,8 +157,7 @@ def hold_copies(network: Network) -> None:
     if copied < wanted:
         log.warning(
             "%s: memory has room for %d of %d MiB of float32 copies of its weights: the others are "
-            "converted at each product, slower, "
-            "with the same outputs",
+            "converted at each product, slower, with the same outputs",
             network.name,
             copied // 2**20,
             wanted // 2**20,

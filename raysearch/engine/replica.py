@@ -5,12 +5,11 @@ returns one `Measured` for each block before it fails, and then one `Failed`; `d
 that an intervention causes.
 """
 
-import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -21,16 +20,14 @@ from raysearch.core.events import (
     Encoded,
     Event,
     Failed,
-    Fitted,
     Ids,
     Measured,
-    ModelFacts,
     Opened,
     Screened,
-    Seed,
     Task,
 )
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.execution.evaluate import Fault, RowRequest
@@ -42,9 +39,9 @@ from raysearch.engine.networks.network import LoadedNetwork
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.fit import FitFault, FitOutcome
+from raysearch.engine.task_events import failed, fitted, pairs_of
+from raysearch.engine.training.fit import FitFault
 from raysearch.engine.training.seeds import fit_seeds, targets_of
-from raysearch.storage.digests import sha256
 
 
 class Replica:
@@ -173,39 +170,8 @@ class Replica:
             if isinstance(fit, FitFault):
                 events.append(self._failed(task, seed.key, Fault(0, fit.error)))
             else:
-                events.append(self._fitted(task, seed, fit, seconds))
+                events.append(fitted(task, seed, fit, {**self._origin(task), "seconds": seconds}))
         return events
-
-    def _fitted(self, task: Task, seed: Seed, fit: FitOutcome, seconds: float) -> Fitted:
-        first, last = task.steps
-        points = [p for p in fit.points if p[0] > first]
-        contents = (
-            (fit.content, fit.state) if last else (fit.content,)
-        )  # a featurizer without steps is never resumed
-        tensors = {sha256(content): content for content in contents}
-        digest, *state = tensors
-        return Fitted(
-            task=task.id,
-            intervention=seed.intervention.id,
-            seed=seed.seed,
-            first=first,
-            last=last,
-            steps=tuple(step for step, _, _ in points),
-            losses=tuple(loss for _, loss, _ in points),
-            iias=tuple(iia for _, _, iia in points),
-            validation_iia=fit.validation_iia,
-            validation_loss=_finite(fit.validation_loss),
-            validation_n=fit.validation_n,
-            found=dict(fit.found),
-            fit=digest,
-            state=state[0] if state else None,
-            stopped=fit.stopped,
-            seconds=seconds,
-            device=self.opened.facts.device,
-            worker=self._worker,
-            attempt=task.attempt,
-            tensors=tensors,
-        )
 
     def _by_block(self, task: Task, do: Callable[[Task, Block], Event]) -> list[Event]:
         events: list[Event] = []
@@ -239,17 +205,12 @@ class Replica:
             name: tuple(_output(predictions[p.index, name]) for p in pairs) for name in names
         }
         return Screened(
-            task=task.id,
-            split=block.split,
-            block=block.index,
-            pairs=block.pairs,
+            **self._origin(task),
+            **pairs_of(block),
             base=outputs.pop("base", ()),
             sources=outputs,
             near_ties=sum(map(self._is_near, predictions.values())),
             seconds=time.perf_counter() - began,
-            device=self.opened.facts.device,
-            worker=self._worker,
-            attempt=task.attempt,
             scores=self._runner.scoring.scores(
                 pairs, [predictions[p.index, "base"][0].answer_logits for p in pairs]
             ),
@@ -262,15 +223,10 @@ class Replica:
                 [self._pairs[i] for i in block.pairs], task.units
             )
         return Attributed(
-            task=task.id,
-            split=block.split,
-            block=block.index,
-            pairs=block.pairs,
+            **self._origin(task),
+            **pairs_of(block),
             effects=effects,
             seconds=time.perf_counter() - began,
-            device=self.opened.facts.device,
-            worker=self._worker,
-            attempt=task.attempt,
         )
 
     def _measure(self, runner: ModelRunner, task: Task) -> list[Event]:
@@ -353,38 +309,29 @@ class Replica:
     ) -> Measured:
         pairs = [self._pairs[index] for index in block.pairs]
         return Measured(
-            task=task.id,
+            **self._origin(task),
+            **pairs_of(block),
             intervention=intervention.key,
-            split=block.split,
-            block=block.index,
-            pairs=block.pairs,
             outputs=tuple(_output(d) for d in predictions),
             near_ties=sum(self._is_near(d) for d in predictions),
             rows=sum(map(len, predictions)),
             seconds=per_row * len(predictions),
-            device=self.opened.facts.device,
-            worker=self._worker,
-            attempt=task.attempt,
             scores=self._runner.scoring.scores(
                 pairs, [d[0].answer_logits for d in predictions], intervention
             ),
         )
 
+    def _origin(self, task: Task) -> dict[str, Any]:
+        """Returns the fields of an event that say which task it is of, and where that was done."""
+        return {
+            "task": task.id,
+            "device": self.opened.facts.device,
+            "worker": self._worker,
+            "attempt": task.attempt,
+        }
+
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
-        return Failed(
-            task=task.id,
-            intervention=key,
-            block=task.blocks[fault.block].index,
-            error_type=type(fault.error).__name__,
-            message=str(fault.error),
-            traceback="".join(traceback.format_exception(fault.error)),
-            node=self._node,
-            worker=self._worker,
-            attempt=task.attempt,
-            group=task.keys,
-            split=task.blocks[0].split,
-            blocks=tuple(b.index for b in task.blocks),
-        )
+        return failed(task, key, fault, self._worker, self._node)
 
     def _is_near(self, predictions: Sequence[Prediction]) -> bool:
         """Returns whether a token of an output is a near-tie, or was one before the canonical
@@ -394,12 +341,6 @@ class Replica:
 
 def _output(predictions: Sequence[Prediction]) -> Ids:
     return tuple(d.id for d in predictions)
-
-
-def _finite(loss: float | None) -> float | None:
-    """Returns None for an infinite loss, as of an answer that the model rules out: a journal holds
-    finite numbers."""
-    return None if loss is None or not math.isfinite(loss) else loss
 
 
 def _device_name(device: torch.device) -> str:

@@ -96,8 +96,7 @@ def read_card(text: str | bytes, where: str) -> Card:
     if card.id != card.intervention.id:
         raise StoreError(
             f"{where}: id is {card.id}, but its intervention has {card.intervention.id}; the card "
-            f"was edited, "
-            f"or written by a raysearch (its own word: {card.raysearch}) that names contents "
-            f"otherwise"
+            f"was edited, or written by a raysearch (its own word: {card.raysearch}) that names "
+            "contents otherwise"
         )
     return card

@@ -43,7 +43,7 @@ from raysearch.interventions.mib_rotation import RotationError, read_rotation, r
 from raysearch.interventions.mib_units import InexpressibleError, directions_of, site_of, unit_name
 from raysearch.interventions.saved import SavedIntervention
 from raysearch.interventions.tensors import tensors_of
-from raysearch.storage.atomic_write import write_below, write_text_whole
+from raysearch.storage.atomic_write import writable_folder, write_below, write_text_whole
 
 NAMES = "raysearch.json"
 FEATURIZER, INVERSE, INDICES = "_featurizer", "_inverse_featurizer", "_indices"
@@ -179,12 +179,7 @@ def _write(folder: Path, path: str, directions: Tensor | None) -> None:
         "n_features": None if directions is None else directions.shape[1],
         "additional_config": config,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(
-            f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write"
-        ) from e
+    writable_folder(folder)
     *cell, unit = path.split("/")
     for ending in (FEATURIZER, INVERSE):
         content = io.BytesIO()

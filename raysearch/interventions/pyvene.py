@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from raysearch.errors import JobError, StoreError
+from raysearch.errors import JobError
 from raysearch.interventions.mib_rotation import rotation_state
 from raysearch.interventions.mib_units import InexpressibleError, check_alone, directions_of
 from raysearch.interventions.saved import SavedIntervention
-from raysearch.storage.atomic_write import write_bytes_whole, write_text_whole
+from raysearch.storage.atomic_write import writable_folder, write_bytes_whole, write_text_whole
 
 COMPONENTS = {
     "residual": "block_output",
@@ -70,12 +70,7 @@ def save_pyvene(saved: SavedIntervention, folder: str | Path) -> None:
         "sorted_keys": [key],
     }
     folder = Path(folder).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(
-            f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write"
-        ) from e
+    writable_folder(folder)
     if directions is not None:
         sizes = {"embed_dim": torch.tensor(width), "interchange_dim": torch.tensor(width)}
         content = io.BytesIO()

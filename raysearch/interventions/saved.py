@@ -24,7 +24,7 @@ from raysearch.errors import HubError, StoreError
 from raysearch.interventions.card import Card, Finding, ModelOrigin, card_text, read_card
 from raysearch.interventions.model_card import HUB_ID, HUB_ID_PLACEHOLDER, readme_text
 from raysearch.interventions.tensors import featurizer_of
-from raysearch.storage.atomic_write import write_bytes_whole
+from raysearch.storage.atomic_write import writable_folder, write_bytes_whole
 from raysearch.storage.digests import sha256
 
 TENSORS = "intervention.safetensors"
@@ -85,12 +85,7 @@ def save_intervention(
     )
     folder = Path(folder).expanduser()
     files = _files(saved)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(
-            f"{folder}: cannot be made ({e.strerror or e}); name a folder that you may write"
-        ) from e
+    writable_folder(folder)
     for name, content in files.items():
         write_bytes_whole(folder / name, content)
     return saved

@@ -40,8 +40,7 @@ def featurizer_of(intervention: Intervention, tensors: Mapping[str, Tensor]) -> 
     if width is None:
         raise StoreError(
             f"{where}: the tensors do not fit its subspace ({named[0].featurizer}): {WIDTH!r} is "
-            f"missing or no number; "
-            "save it with the tensors of its featurizer"
+            "missing or no number; save it with the tensors of its featurizer"
         )
     parameters = {name: tensor for name, tensor in tensors.items() if name != WIDTH}
     try:

@@ -17,9 +17,12 @@ from raysearch.core.key_types import Keys
 from raysearch.core.pydantic_words import brief, in_words
 from raysearch.suggest import did_you_mean
 
-_PLAIN_SUBSPACE = "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: 15}}"
-_FEATURIZERS = [k.in_a_job for k in featurizers().values() if k is not IDENTITY]
-_SUBSPACE = f"should be full, {{coordinates: [0, 16]}}, {', '.join(_FEATURIZERS[:-1])} or {_FEATURIZERS[-1]}"
+_PLAIN_SUBSPACE = (
+    "should be full, or coordinates such as {coordinates: [0, 16]} or {coordinates: {from: 0, to: "
+    "15}}"
+)
+*_FEATURIZERS, _LAST = (k.in_a_job for k in featurizers().values() if k is not IDENTITY)
+_SUBSPACE = f"should be full, {{coordinates: [0, 16]}}, {', '.join(_FEATURIZERS)} or {_LAST}"
 
 WORDS = {
     "model.prompt.special_tokens": "should be auto, true or false",

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from raysearch.core.choices import described
 from raysearch.core.controls import JOB_CONTROLS, Control
+from raysearch.core.featurizers import warn_of_unusable
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
 from raysearch.core.key_types import Keys, each_once
@@ -18,16 +19,10 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
-from raysearch.job.keys import (
-    AnswerKeys,
-    ModelKeys,
-    PairsKeys,
-    ProblemKeys,
-    ProposeKeys,
-    ResourcesKeys,
-    TestKeys,
-)
+from raysearch.job.keys import AnswerKeys, ModelKeys, PairsKeys, ProblemKeys, TestKeys
 from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
+from raysearch.job.propose_keys import ProposeKeys
+from raysearch.job.resources_keys import ResourcesKeys
 from raysearch.job.space_keys import SpaceKeys
 from raysearch.job.subspace_keys import SubspaceKeys
 from raysearch.job.yaml import assign, parse_mapping, read_mapping
@@ -66,7 +61,8 @@ class Job(Keys):
         except ValidationError as e:
             raise JobError(f"job: {first_error(e, type(self))}") from None
 
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # `parse` validates without it, and says where the job is from
+    # `parse` validates without it, and says where the job is from
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = none_away) -> "Job":
@@ -122,6 +118,7 @@ class Job(Keys):
         )
         if model_here:
             _check_trust(job.model, where)
+        warn_of_unusable()
         return job
 
     def to_yaml(self) -> str:
@@ -141,7 +138,9 @@ class Job(Keys):
     def source(self) -> ModelSource:
         """The place of the model, for code that loads or inspects it."""
         keys = self.model.model_dump(exclude={"prompt"})
-        return ModelSource(**keys, wording=self.prompt_format, is_factory=self.model.is_factory)
+        return ModelSource(
+            **keys, prompt_format=self.prompt_format, is_factory=self.model.is_factory
+        )
 
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job
@@ -186,7 +185,8 @@ class Job(Keys):
         )
 
     def refuse_placeholders(self, where: str, problem: bool = False, model: bool = False) -> None:
-        """Raises: JobError for a note whose object is not here. `problem`, `model`: whether it is."""
+        """Raises: JobError for a note whose object is not here. `problem`, `model`: whether it
+        is."""
         if self.problem.is_given and not problem:
             raise JobError(
                 f"{where}: problem.use: {self.problem.use} is a problem that rs.run was given as "
@@ -229,8 +229,7 @@ def _remote(file: NamedFile, where: str) -> str:
     if shown != file.path:
         raise JobError(
             f"{where}: {file.key}: {shown}: held a password, which all who see the job would read; "
-            f"leave it out, and give the rights to "
-            "whoever runs the job by its environment or role"
+            "leave it out, and give the rights to whoever runs the job by its environment or role"
         )
     return file.path
 
@@ -246,8 +245,7 @@ def _check_trust(model: ModelKeys, where: str) -> None:
     what = model.path if model.revision is None else f"{model.path} at {model.revision}"
     raise JobError(
         f"{where}: model.trust_remote_code: true would run whatever {what} holds on the day it is "
-        f"loaded; pin it: give "
-        "model.revision a commit, 40 hex digits"
+        "loaded; pin it: give model.revision a commit, 40 hex digits"
     )
 
 

@@ -1,19 +1,14 @@
 """The keys of a job, room by room, `space` aside: types, ranges, defaults, and what each means.
 
-Invariants: a default stands here and nowhere else, and so do the words on a key (docs/reference/job-file.md
-and editors have them from the schema); nothing but `resources` and `name` can change without
-changing an answer.
+Invariants: a default stands here and nowhere else, and so do the words on a key
+(docs/reference/job-file.md and editors have them from the schema); nothing but `resources` and
+`name` can change without changing an answer.
 """
 
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from raysearch.core.choices import (
     COMPARISONS,
@@ -27,32 +22,19 @@ from raysearch.core.choices import (
     TestedScore,
     described,
 )
-from raysearch.core.key_types import (
-    Amount,
-    Count,
-    Keys,
-    Positive,
-    Rate,
-    Weight,
-    Whole,
-    at_most,
-    each_once,
-)
-from raysearch.job.named_files import PROPOSER, NamedFile, none_away
+from raysearch.core.key_types import Count, Keys, Positive, Rate, Whole, at_most, each_once
 from raysearch.job.placeholders import is_note, is_note_on_tensors
-from raysearch.proposers.registry import READY, names, options_words, schema_of_names
-from raysearch.suggest import did_you_mean
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
 
 
-_FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
+OBJECT = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
 
 
 class PromptKeys(Keys):
-    """The format in which a text is given to a language model. Character spans are of the text itself; `last` is the
-    last token of all that it is given."""
+    """The format in which a text is given to a language model. Character spans are of the text
+    itself; `last` is the last token of all that it is given."""
 
     chat_template: bool = Field(
         default=False,
@@ -104,7 +86,7 @@ class ModelKeys(Keys):
         """Whether the network is on tensors (a function makes it, or it was given as a module): of
         its form alone, so that it is the same on every machine."""
         return is_note_on_tensors(self.path) or (
-            not self.is_given and _FACTORY.fullmatch(self.path) is not None
+            not self.is_given and OBJECT.fullmatch(self.path) is not None
         )
 
     @property
@@ -288,8 +270,7 @@ class TestKeys(Keys):
                 continue
             raise ValueError(
                 f"{key} {tau:g} and indifference {self.indifference:g}: the band around the "
-                f"threshold must lie "
-                "between 0 and 1"
+                "threshold must lie between 0 and 1"
             )
         if self.use == "fixed" and self.pairs is None:
             raise ValueError(
@@ -298,118 +279,4 @@ class TestKeys(Keys):
             )
         if self.use == "sequential" and self.pairs is not None:
             raise ValueError("pairs is for use: fixed; the sequential test has max_pairs")
-        return self
-
-
-def _known_proposer(name: str, info: ValidationInfo) -> str:
-    """Refuses a name that neither we nor an installed package have; `info.context` says whether
-    the proposer is on other machines (an `Away`)."""
-    if name in READY or _FACTORY.fullmatch(name) is not None:
-        return name
-    if name not in names() and not (info.context or none_away)(NamedFile(PROPOSER, name)):
-        hint = did_you_mean(name, names())
-        raise ValueError(
-            f"{name!r} is no proposer; {hint}it may be {', '.join(names())} or my_file.py:Proposer"
-        )
-    return name
-
-
-class _ProposerSchema:
-    """Lists the proposers when the schema is asked for: packages may have added some."""
-
-    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        return schema_of_names()
-
-
-ProposerName = Annotated[str, AfterValidator(_known_proposer), _ProposerSchema()]
-
-
-class ProposeKeys(Keys):
-    """The proposer: which hypotheses to test next."""
-
-    use: ProposerName = "exhaustive"
-    options: dict[str, Any] = Field(
-        default={},
-        description=f"Keyword arguments of the proposer ({options_words()}).",
-    )
-
-    @property
-    def file(self) -> str | None:
-        """The file of a proposer that stands in one."""
-        place, _, _ = self.use.rpartition(":")
-        return place if place.endswith(".py") else None
-
-
-Seconds = Literal["auto"] | Amount
-LabelKey = Annotated[
-    str, Field(pattern=r"^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?$")
-]
-LabelSelector = Annotated[
-    str, Field(pattern=r"^!?(in\([\w., -]+\)|[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)$")
-]
-OWN_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
-
-
-class ResourcesKeys(Keys):
-    """The resources of each replica, and the number of replicas. Changes no answer."""
-
-    replicas: Literal["auto"] | Positive = Field(
-        default="auto",
-        description="So many; auto: as many as the cluster has room for, as it grows and shrinks.",
-    )
-    max_replicas: Positive | None = Field(
-        default=None,
-        description="With replicas: auto, a cluster that has an autoscaler is asked for more, up "
-        "to so many, while there is work for "
-        "them; null: what is there is used.",
-    )
-    gpus: Literal["auto"] | Weight = Field(
-        default="auto",
-        description="Of each replica, parts of one (0.5) or several (2, with `model.device_map`), "
-        "as a requirement; auto: one where there "
-        "is one, else the CPU.",
-    )
-    cpus: Annotated[Positive, at_most(4096)] = Field(default=1, description="CPUs of each replica.")
-    labels: dict[LabelKey, LabelSelector] = Field(
-        default={},
-        description="Of the nodes that may hold replicas, as Ray's label selectors have them "
-        "(`H100`, `!H100`, `in(H100, A100)`).",
-    )
-    custom: dict[str, Amount] = Field(
-        default={}, description="Resources of a node that each replica takes, by name."
-    )
-    rows: Positive = Field(default=64, description="Rows of one forward pass, and of a task.")
-    memory: Literal["auto"] | Annotated[Amount, at_most(2**20)] = Field(
-        default="auto",
-        description="GiB of a replica for activations that it keeps; auto: as there is room.",
-    )
-    deadline: Seconds = Field(
-        default="auto",
-        description="Seconds that a task may take at most (auto: ten minutes); less where tasks "
-        "prove to be quicker.",
-    )
-    wait: Seconds = Field(
-        default="auto",
-        description="Seconds that a run goes on without any replica, and that one may load (auto: "
-        "ten minutes).",
-    )
-
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> "ResourcesKeys":
-        if self.max_replicas is not None and self.replicas != "auto":
-            raise ValueError(
-                f"max_replicas is for replicas: auto; replicas says {self.replicas}: leave one of "
-                f"them out"
-            )
-        for name, amount in (*self.custom.items(), ("gpus", self.gpus)):
-            if name in OWN_KEYS:
-                raise ValueError(
-                    f"custom: {name} is not a custom resource; resources.{OWN_KEYS[name]} asks for "
-                    f"it"
-                )
-            if amount != "auto" and amount > 1 and amount != int(amount):
-                raise ValueError(
-                    f"{name}: {amount:g} cannot be given; it may be a part of one, or a whole "
-                    f"number"
-                )
         return self

@@ -48,18 +48,18 @@ def _in_one_form(raw: Any) -> str | TokenIndices:
         return raw
     if not isinstance(raw, dict) or len(raw) != 1:
         raise ValueError(f"{_WOULD_DO} (got {raw!r:.60})")
-    ((name, said),) = raw.items()
-    if not isinstance(name, str) or not isinstance(said, dict) or len(said) != 1:
+    ((name, rest),) = raw.items()
+    if not isinstance(name, str) or not isinstance(rest, dict) or len(rest) != 1:
         raise ValueError(f"{_WOULD_DO} (got {raw!r:.60})")
-    if "take" in said:
-        if said["take"] not in TAKES:
-            raise ValueError(f"take should be {', '.join(TAKES)} (got {said['take']!r:.60})")
-        return f"{name}.{said['take']}"
-    if "tokens" not in said:
+    if "take" in rest:
+        if rest["take"] not in TAKES:
+            raise ValueError(f"take should be {', '.join(TAKES)} (got {rest['take']!r:.60})")
+        return f"{name}.{rest['take']}"
+    if "tokens" not in rest:
         raise ValueError(f"{_WOULD_DO} (got {raw!r:.60})")
     if name == LAST or token_index(name) is not None:
         raise ValueError(f"{name!r} has its tokens already; name these otherwise")
-    return {name: {"tokens": _indices(said["tokens"])}}
+    return {name: {"tokens": _indices(rest["tokens"])}}
 
 
 def _indices(raw: Any) -> tuple[int, ...]:

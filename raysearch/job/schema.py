@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raysearch.core.featurizers import warn_of_unusable
 from raysearch.job.job import Job
 
 Schema = Mapping[str, Any]
@@ -31,6 +32,7 @@ one.
 def job_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a job file: keys as written, with their words, defaults and
     ranges."""
+    warn_of_unusable()
     made = Job.model_json_schema(by_alias=True, mode="validation")
     found: dict[str, Any] = _one_line_words(made)
     return {"$schema": _DIALECT, **found, "title": "A job of raysearch"}
@@ -91,9 +93,9 @@ def _section(path: str, part: Schema, whole: Schema) -> str:
     lines = [f"{title}{part['description']}\n", "| key | may be | default | |", "|---|---|---|---|"]
     required = part.get("required", ())
     for key, value in part["properties"].items():
-        said = _resolved(value, whole)
+        resolved = _resolved(value, whole)
         default = "needed" if key in required else _default(value)
-        words = (f"`{key}`", _kind(value, whole), default, said.get("description", ""))
+        words = (f"`{key}`", _kind(value, whole), default, resolved.get("description", ""))
         lines.append(f"| {' | '.join(w.replace('|', '&#124;') for w in words)} |")
     return "\n".join(lines) + "\n"
 

@@ -8,20 +8,11 @@ same has one form (coordinates in order, units of a set in order).
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from raysearch.causal import EVERY
 from raysearch.core.featurizers import is_fitted
-from raysearch.core.hypothesis import (
-    Intervention,
-    Site,
-    Subspace,
-    Unit,
-)
+from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.key_types import Count, Keys, Positive
 from raysearch.job.position_keys import PositionKey, declared, position_name
 from raysearch.job.subspace_keys import BY_A_WORD, IndexRange, SubspaceKeys, subspaces_of
@@ -39,8 +30,8 @@ class LayerRange(IndexRange):
 
 
 class SpaceKeys(Keys):
-    """The sites to search: a grid (all that it names is tried in every combination), and explicit sets of
-    units. With `units` and no key of the grid, only the units are searched."""
+    """The sites to search: a grid (all that it names is tried in every combination), and explicit
+    sets of units. With `units` and no key of the grid, only the units are searched."""
 
     variables: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         default=None, description="Which variables of the causal model; null: all."

@@ -17,12 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.featurizers import IDENTITY, featurizers, kind_of
-from raysearch.core.hypothesis import (
-    Subspace,
-)
+from raysearch.core.featurizers import IDENTITY, check_usable, featurizers, kind_of
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.key_types import Count, Keys, at_most
 from raysearch.core.pydantic_words import brief
+from raysearch.errors import JobError
 
 MOST_OF_A_KIND = 10**6
 """Layers or coordinates in a range: no network has as many, and they are listed."""
@@ -50,12 +49,13 @@ class CoordinateRange(IndexRange):
     _holds = "coordinate"
 
 
+_Coordinates = Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange
+
+
 class CoordinatesKeys(Keys):
     """These coordinates of the vector, of the head where the site has one."""
 
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange = Field(
-        description="Which, counted from 0."
-    )
+    coordinates: _Coordinates = Field(description="Which, counted from 0.")
 
     @field_validator("coordinates")
     @classmethod
@@ -74,7 +74,7 @@ class _Choice(CoordinatesKeys):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    coordinates: Annotated[tuple[Count, ...], Field(min_length=1)] | CoordinateRange | None = Field(  # type: ignore[assignment]
+    coordinates: _Coordinates | None = Field(  # type: ignore[assignment]
         default=None, description="These of the vector, of the head where the site has one."
     )
 
@@ -112,10 +112,25 @@ _FIELDS: dict[str, Any] = {
 SubspaceChoice: Any = create_model(
     "SubspaceChoice", __base__=_Choice, __doc__=_Choice.__doc__, **_FIELDS
 )
+
+
+def _is_usable(given: Any) -> Any:
+    """Refuses the featurizer of a package that cannot be used, in the words that say why."""
+    for name in given if isinstance(given, dict) else [given]:
+        try:
+            check_usable(name)
+        except JobError as e:
+            raise ValueError(str(e)) from e
+    return given
+
+
 if TYPE_CHECKING:
     SubspaceKeys = str | _Choice
 else:
-    SubspaceKeys = Literal["full", *(kind.name for kind in BY_A_WORD)] | SubspaceChoice
+    SubspaceKeys = Annotated[
+        Literal["full", *(kind.name for kind in BY_A_WORD)] | SubspaceChoice,
+        BeforeValidator(_is_usable),
+    ]
 
 
 def _is_plain(given: Any) -> Any:

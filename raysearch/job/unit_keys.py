@@ -16,13 +16,7 @@ from pydantic import (
 )
 
 from raysearch.core.choices import Operation
-from raysearch.core.hypothesis import (
-    Intervention,
-    Site,
-    Unit,
-    canonical_json,
-    is_in_layers,
-)
+from raysearch.core.hypothesis import Intervention, Site, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys
 from raysearch.core.space import COMPONENTS
 from raysearch.job.position_keys import PositionKey, position_name
@@ -32,7 +26,10 @@ from raysearch.suggest import did_you_mean
 _MODULE_PATH = re.compile(r"([\w-]|\{layer\})+(\.([\w-]|\{layer\})+)*")
 
 
-_IN_AN_EDITOR = r"^([\w{}-]+(\.[\w{}-]+)+|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+_IN_AN_EDITOR = (
+    r"^([\w{}-]+(\.[\w{}-]+)+"
+    r"|(?!resid|block_|embedd|attention_|mlp_|heads|quer|keys|values)[\w-]+)$"
+)
 """A module's path in the JSON Schema: of one name too, but not one that looks like a component that
 is misspelt."""
 
@@ -51,9 +48,8 @@ def _known_component(name: str) -> str:
     near = did_you_mean(name, [c for c in COMPONENTS if name not in c], cutoff=0.75)
     if near:
         raise ValueError(
-            f"{name!r} is no component; {near}it may be "
-            f"{', '.join(COMPONENTS)} or a dotted module path (a module "
-            f"that is called so: {name}.output)"
+            f"{name!r} is no component; {near}it may be {', '.join(COMPONENTS)} or a dotted module "
+            f"path (a module that is called so: {name}.output)"
         )
     return f"{name}.output"
 
@@ -68,7 +64,8 @@ Component = Annotated[
 
 
 class SourceSiteKeys(Keys):
-    """The site of the source that a unit is taken from; what is left out is as in the unit's own."""
+    """The site of the source that a unit is taken from; what is left out is as in the unit's
+    own."""
 
     layer: Count | None = Field(default=None, description="Its layer.")
     component: Component | None = Field(default=None, description="Its component.")
@@ -148,9 +145,12 @@ class UnitKeys(Keys):
     def unit(self) -> Unit:
         """The unit. A source site that is its own site is none."""
         own = Site(self.layer, self.component, position_name(self.position), self.head)
-        lender = None if self.source_site is None else self.source_site.site(own)
+        source_site = None if self.source_site is None else self.source_site.site(own)
         return Unit(
-            own, subspaces_of(self.subspace)[0], None if lender == own else lender, self.source
+            own,
+            subspaces_of(self.subspace)[0],
+            None if source_site == own else source_site,
+            self.source,
         )
 
 
@@ -163,18 +163,20 @@ def intervention_of(keys: tuple[UnitKeys, ...]) -> Intervention:
 def site_words(site: Site) -> str:
     """A site in words, for errors."""
     head = "" if site.head is None else f" {site.head}"
-    return f"{site.component}{head}{'' if site.layer is None else f' of layer {site.layer}'} at {site.position}"
+    layer = "" if site.layer is None else f" of layer {site.layer}"
+    return f"{site.component}{head}{layer} at {site.position}"
 
 
 def _place(unit: Unit) -> tuple[int, str, str, int, str]:
     """Returns the sort key of a unit in its set, on which the set's id depends. What is of no layer
     stands with layer 0, as it was once written."""
-    site, lender = unit.site, unit.source_site
-    lent = None
-    if lender is not None:
-        head = "" if lender.head is None else f" {lender.head}"
-        lent = f"{lender.component}{head} of layer {lender.layer or 0} at {lender.position}"
-    rest = [unit.subspace.coordinates, lent, unit.source]
+    site, source_site = unit.site, unit.source_site
+    replacement = None
+    if source_site is not None:
+        head = "" if source_site.head is None else f" {source_site.head}"
+        layer = source_site.layer or 0
+        replacement = f"{source_site.component}{head} of layer {layer} at {source_site.position}"
+    rest = [unit.subspace.coordinates, replacement, unit.source]
     return (
         site.layer or 0,
         site.component,

@@ -12,13 +12,16 @@ from typing import Any
 import yaml
 
 from raysearch.errors import JobError
+from raysearch.limits import JOB_BYTES, TooLargeError, read_at_most
 
 
 def read_mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """The mapping in a YAML file. `keys`: those that it may have, for the error. Raises: JobError
     in one line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_at_most(path, JOB_BYTES).decode("utf-8").replace("\r\n", "\n")
+    except TooLargeError as e:
+        raise JobError(f"{path}: {e}; give the path of a job file") from e
     except OSError as e:
         raise JobError(f"{path}: cannot be read ({e.strerror}); give the path of a job file") from e
     except UnicodeDecodeError as e:
@@ -110,7 +113,10 @@ def _kind(raw: Any) -> str:
 
 def _one_line(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.reader.ReaderError):
-        return f"character {error.position}: {chr(error.character)!r} may not stand in YAML; take it out"
+        return (
+            f"character {error.position}: {chr(error.character)!r} may not stand in YAML; take it "
+            "out"
+        )
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error)
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

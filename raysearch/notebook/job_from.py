@@ -1,8 +1,8 @@
 """Jobs from a notebook's arguments: a path, YAML text, a dict, a Job or a Problem, and keywords
 over it; objects in it are taken out.
 
-    asked("jobs/quickstart.yaml", {"space": {"layers": [1]}})
-    asked(None, {"problem": problem, "model": model, "space": {"layers": [1, 2]}})
+    job_and_objects("jobs/quickstart.yaml", {"space": {"layers": [1]}})
+    job_and_objects(None, {"problem": problem, "model": model, "space": {"layers": [1, 2]}})
 
 Invariants: whatever a job file could say, means here what it means there; an object in the place of
 a problem or model is noted in the job (job/placeholders.py), but for a model that was read from
@@ -27,7 +27,7 @@ _OF_PATH = ("path", "revision", "trust_remote_code")
 _OF_MODEL = (*_OF_PATH, "dtype", "device_map")
 
 
-def asked(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObjects]:
+def job_and_objects(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObjects]:
     """The job, and the objects in it. `keys`: rooms of a job, put over those of `job` key by key;
     None: not given.
 
@@ -175,8 +175,8 @@ def _named(model: Any) -> dict[str, Any]:
 def _name(raw: Mapping[str, Any]) -> str:
     """A name for the runs of a job that says none: its problem's."""
     problem = raw.get("problem")
-    told = (problem.get("use") or problem.get("pairs")) if isinstance(problem, Mapping) else None
-    place = str(told or "").rpartition(":")[0] or str(told or "")
+    named = (problem.get("use") or problem.get("pairs")) if isinstance(problem, Mapping) else None
+    place = str(named or "").rpartition(":")[0] or str(named or "")
     name = place.strip("<>") if is_note(place) else Path(place).name.removesuffix(".gz")
     last = (
         name

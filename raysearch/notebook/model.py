@@ -5,7 +5,8 @@ into the other.
     model = rs.Model.load("models/SmolLM2-135M-Instruct")
     model.predict("The capital of Spain is", top=5)
     model.swap("The capital of Spain is", "The capital of Italy is", layer=9, position=" Spain")
-    model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"), position=" Spain")
+    model.swap("The capital of Spain is", "The capital of Italy is", rs.load_intervention("found"),
+               position=" Spain")
     model.scan("The capital of Spain is", "The capital of Italy is")
 
 One pair shows how a model works, and proves nothing: `raysearch submit` tests a hypothesis on many,
@@ -21,17 +22,14 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from raysearch.core.events import Encoded, Ids
+from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.encoding.tokenized import TokenizedText, TokenizedTexts
+from raysearch.engine.encoding.tokenized import TokenizedTexts
 from raysearch.engine.execution.canonical import CanonicalRunner
-from raysearch.engine.execution.memory import RowLimit, capture_bytes
-from raysearch.engine.execution.predict import near_ties, predict
-from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
 from raysearch.engine.loading.given_model import GivenModel, read_from
-from raysearch.engine.loading.load import LoadedModel, best_device, load
-from raysearch.engine.model_runner import hold_copies
+from raysearch.engine.loading.load import best_device, load
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.build import build_row
@@ -50,6 +48,7 @@ from raysearch.interventions.apply import (
 )
 from raysearch.interventions.saved import SavedIntervention
 from raysearch.notebook.prediction import NextTokens, predicted
+from raysearch.notebook.swap_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
 from raysearch.notebook.views import Answers, Scan, Swap
 from raysearch.visible_text import visible
 
@@ -90,7 +89,7 @@ class Model:
             self.given = GivenModel.of(model, tokenizer)
         module, self._tokenizer = self.given.language
         self._network = LanguageModel(module)
-        self._taps = Components(self._network)
+        self._components = Components(self._network)
         self._texts = TokenizedTexts(self._tokenizer)
         self._dtype = self.given.dtype
         self._name = name or self._network.name
@@ -114,7 +113,11 @@ class Model:
         return model
 
     def __repr__(self) -> str:
-        return f"{self._name}: {len(self._network.blocks)} layers, width {self._network.width}, {self._dtype}, {self._network.device}"
+        network = self._network
+        return (
+            f"{self._name}: {len(network.blocks)} layers, width {network.width}, {self._dtype}, "
+            f"{network.device}"
+        )
 
     def tokens(self, text: str) -> tuple[str, ...]:
         """The tokens of a text, special ones included: what positions count."""
@@ -171,10 +174,12 @@ class Model:
                 base, source, intervention, -1 if position is None else position, source_position
             )
         known = self._answers(base, source, answers)
-        logits = self._logits(row)
+        logits = canonical_logits(
+            self._network, CanonicalRunner(self._network, self._components), row
+        )
         tokens = self.tokens(base)
         where = "; ".join(
-            _where(unit, patch.tokens, tokens)
+            unit_words(unit, patch.tokens, tokens)
             for unit, patch in zip(intervention.units, row.patches, strict=True)
         )
         before = known.difference(self._network.plain(row.base))
@@ -203,15 +208,15 @@ class Model:
                 f"in both"
             )
         known = self._answers(base, source, answers)
-        chosen = tuple(self._taps.of(component) if layers is None else layers)
+        chosen = tuple(self._components.of(component) if layers is None else layers)
         rows = {
             (layer, at): self._row(base, source, Site(layer, component, _HERE, head), at, at)
             for layer in chosen
             for at in range(len(ours))
         }
-        logits, path = self._run(list(rows.values()))
+        logits, path = logits_of_rows(self._network, self._components, rows.values(), self._dtype)
         found = {place: logits[row] for place, row in rows.items()}
-        said = tuple(
+        predicted = tuple(
             tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen
         )
         shown = tuple(
@@ -226,8 +231,8 @@ class Model:
             shown,
             known,
             known.difference(self._network.plain(ours)),
-            tuple(tuple(map(self._word, tokens)) for tokens in said),
-            said,
+            tuple(tuple(map(self._word, tokens)) for tokens in predicted),
+            predicted,
             tuple(
                 tuple(known.difference(found[layer, at]) for at in range(len(ours)))
                 for layer in chosen
@@ -262,7 +267,7 @@ class Model:
         )
         return str(
             self._tokenizer.decode(
-                list(generate(self._network, self._taps, row, new_tokens, every, sampling))
+                list(generate(self._network, self._components, row, new_tokens, every, sampling))
             )
         )
 
@@ -281,7 +286,7 @@ class Model:
         ]
         (seen,) = collect(
             self._network,
-            self._taps,
+            self._components,
             Row(
                 self._texts[text].ids,
                 (Patch(patch.point, patch.tokens, (), Collect(), patch.features),),
@@ -324,48 +329,35 @@ class Model:
         ours, theirs = self._texts[base], self._texts[source]
         at = locate_positions(
             base, len(ours.ids), (u.site.position for u in intervention.units), position,
-            lambda p: self._at(base, ours, p), {}, "position",
+            lambda p: tokens_at(base, ours, p), {}, "position",
         )  # fmt: skip
-        lent = locate_positions(
-            source, len(theirs.ids), ((u.source_site or u.site).position for u in intervention.units), source_position,
-            lambda p: self._at(source, theirs, p), at, "source_position",
+        theirs_at = locate_positions(
+            source, len(theirs.ids),
+            ((u.source_site or u.site).position for u in intervention.units), source_position,
+            lambda p: tokens_at(source, theirs, p), at, "source_position",
         )  # fmt: skip
-        highest = max(token for tokens in lent.values() for token in tokens)
+        highest = max(token for tokens in theirs_at.values() for token in tokens)
         if highest >= len(theirs.ids):
             raise PositionError(
                 f"{source!r} has {len(theirs.ids)} tokens, and no token {highest} (from 0); name a "
                 f"source_position"
             )
         name = source_name(intervention, "source")
-        pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: lent}, {}, {})
-        return build_row(pair, intervention, self._taps, featurizers)
-
-    def _at(self, text: str, tokens: TokenizedText, position: PositionSpec) -> Ids:
-        count = len(tokens.ids)
-        if not count:
-            raise PositionError(f"{text!r} has no tokens; give a text that has")
-        if isinstance(position, int):
-            if not -count <= position < count:
-                raise PositionError(
-                    f"{text!r} has {count} tokens; {position} is none of them; it has "
-                    f"0..{count - 1}, -1 is the last"
-                )
-            return (position % count,)
-        piece = position.strip()
-        if not piece or text.count(piece) != 1:
-            raise PositionError(
-                f"{position!r} stands {text.count(piece) if piece else 0} times in {text!r}; name "
-                f"one that stands there once, or a token"
-            )
-        start = text.index(piece)
-        return tokens.within((start, start + len(piece)))
+        pair = Encoded(0, ours.ids, {name: theirs.ids}, at, {name: theirs_at}, {}, {})
+        return build_row(pair, intervention, self._components, featurizers)
 
     def _answers(self, base: str, source: str, given: tuple[str, str] | None) -> Answers:
-        said = [int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)]
-        ids = said if given is None else [self._answer(base, answer) for answer in given]
+        predicted = [
+            int(self._network.plain(self._texts[text].ids).argmax()) for text in (base, source)
+        ]
+        ids = predicted if given is None else [self._answer(base, answer) for answer in given]
         words = self._word(ids[0]), self._word(ids[1])
         return Answers(
-            *words, ids[0], ids[1], (self._word(said[0]), self._word(said[1])), (said[0], said[1])
+            *words,
+            ids[0],
+            ids[1],
+            (self._word(predicted[0]), self._word(predicted[1])),
+            (predicted[0], predicted[1]),
         )
 
     def _answer(self, text: str, answer: str) -> int:
@@ -377,55 +369,5 @@ class Model:
             )
         return joined[len(own)]
 
-    def _logits(self, row: Row, canonical: CanonicalRunner | None = None) -> "Tensor":
-        """By the canonical computation; where all patches are lent, bit for bit, what is there
-        already, those of the base's own run."""
-        canonical = CanonicalRunner(self._network, self._taps) if canonical is None else canonical
-        return (
-            self._network.plain(row.base)
-            if canonical.copies_own_activations(row)
-            else canonical.logits(row)
-        )
-
-    def _run(self, rows: Sequence[Row]) -> tuple[dict[Row, Any], str]:
-        """The logits of each row, and the path that gave them; near-ties are run by the oracle."""
-        device, layers = self._network.device, len(self._network.blocks)
-        distinct = list(dict.fromkeys(rows))
-        some = distinct[:: max(1, len(distinct) // 6)]
-        hold_copies(self._network)
-        settled = select_executor(
-            self._network,
-            self._taps,
-            selfcheck_rows(some, layers),
-            RowLimit(64),
-            capture_bytes(device),
-            self._dtype,
-        )
-        path, canonical = settled.executor, CanonicalRunner(self._network, self._taps)
-        found: dict[Row, Any] = {
-            row: self._logits(row, canonical) for row in distinct if path.is_free(row)
-        }
-        for batch in path.batches([row for row in distinct if row not in found]):
-            logits = path.logits(batch)
-            near = set(near_ties(predict(logits), settled.near_tie))
-            found.update(
-                (row, self._logits(row, canonical) if i in near else logits[i])
-                for i, row in enumerate(batch)
-            )
-        return found, path.name
-
     def _word(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))
-
-
-def _where(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
-    site, subspace = unit.site, unit.subspace
-    head = "" if site.head is None else f" head {site.head}"
-    count = f" of {subspace.features} features" if subspace.features is not None else ""
-    which = "" if subspace.featurizer == "identity" else f", {subspace.featurizer}{count}"
-    layer = "" if site.layer is None else f", layer {site.layer}"
-    return f"{site.component}{head}{layer}, {_at(at, tokens)}{which}"
-
-
-def _at(at: Ids, tokens: Sequence[str]) -> str:
-    return f"token {', '.join(map(str, at))} ({''.join(tokens[t] for t in at)!r})"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysearch.errors import JobError
-from raysearch.notebook.frames import frame
+from raysearch.notebook.data_frames import frame
 from raysearch.notebook.summary import html
 from raysearch.visible_text import visible
 

@@ -32,8 +32,8 @@ class PythonProgress(ProgressDisplay):
 
     def interrupt(self) -> Interrupt:
         """Only Ctrl-C, and only where it is heard: the main thread."""
-        heard = threading.current_thread() is threading.main_thread()
-        return Interrupt((signal.SIGINT,) if heard else (), ours=False)
+        is_main = threading.current_thread() is threading.main_thread()
+        return Interrupt((signal.SIGINT,) if is_main else (), ours=False)
 
     def left(self, status: str, run: RunFolder) -> None:
         self.say(f"{status}; go on with: rs.resume({run.place!r})")

@@ -14,7 +14,7 @@ from raysearch.core.choices import ExportFormat
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
 from raysearch.job.named_files import only_looked_at
-from raysearch.notebook.frames import frame
+from raysearch.notebook.data_frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_table, results

@@ -1,4 +1,4 @@
-"""A search from a notebook or a script: `plan` or `run` a job, `resume` or `sync` a run.
+"""A search from a notebook or a script: `plan`, `run` or `submit` a job, `resume` or `sync` a run.
 
     import raysearch as rs
     job = rs.Job.load("jobs/quickstart.yaml")
@@ -19,7 +19,7 @@ from raysearch.causal import Problem
 from raysearch.core.choices import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.notebook.job_from import asked, given_of
+from raysearch.notebook.job_from import given_of, job_and_objects
 from raysearch.notebook.progress import follow
 from raysearch.notebook.run import Run
 from raysearch.runner import run as running
@@ -31,6 +31,7 @@ from raysearch.suggest import check_known
 from raysearch.visible_text import visible
 
 if TYPE_CHECKING:
+    from raysearch.runner.health_checks import CheckResult
     from raysearch.runner.plan_report import PlanReport
 
 Keys = Mapping[str, Any]
@@ -64,7 +65,8 @@ def run(
     `rs.Problem`. The keywords from `name` on are the keys of a job, and go over those of `job`:
     `rs.run("job.yaml", space={"layers": [1, 2]})`; alone they are the job.
 
-        rs.run(problem=problem, model=model, space={"layers": [1, 2], "positions": ["last"]}, pairs={"test": 128})
+        rs.run(problem=problem, model=model, pairs={"test": 128},
+               space={"layers": [1, 2], "positions": ["last"]})
 
     `problem`: an `rs.Problem`, or as in a job file ("drinks.py:problem", "pairs.jsonl"). `model`:
     an `rs.Model`, a model of transformers with its tokenizer, `(model, tokenizer)`, a torch module
@@ -92,9 +94,9 @@ def run(
     }
     _check_keys("rs.run", unknown, keys, ("store", "pool", "address", "tracking_uri", "quiet"))
     where = _where(store, pool, address, tracking_uri)
-    job, given = asked(job, keys)
-    with follow(quiet) as front:
-        return _run(running.begin(job, where, front, given=given))
+    job, given = job_and_objects(job, keys)
+    with follow(quiet) as frontend:
+        return _run(running.begin(job, where, frontend, given=given))
 
 
 def plan(
@@ -114,7 +116,7 @@ def plan(
     from raysearch.runner import plan as planning  # torch
 
     _check_keys("rs.plan", keys, Job.model_fields, ("calibrate",))
-    found, given = asked(job, keys)
+    found, given = job_and_objects(job, keys)
     for line in code_of(found):
         print(visible(line), file=sys.stderr)
     return planning.plan(found, given, calibrate)
@@ -128,13 +130,75 @@ def sync(
 ) -> str:
     """Reports a run to its tracker once more, by its journal: where that was down, or was kept out.
 
-    `run`, `store`: as of `rs.resume`. `tracking_uri`: of the tracker; None: the run's own. `children`:
-    at most so many accepted hypotheses get a tracked run of their own. Nothing comes twice. Returns
-    a line that says where the run is. Raises: RaysearchError in one line.
+    `run`, `store`: as of `rs.resume`. `tracking_uri`: of the tracker; None: the run's own.
+    `children`: at most so many accepted hypotheses get a tracked run of their own. Nothing comes
+    twice. Returns a line that says where the run is. Raises: RaysearchError in one line.
     """
     from raysearch.runner.sync import sync_run
 
     return sync_run(find_run(str(store), _place(run)), tracking_uri, children)
+
+
+def submit(
+    job: str | Path,
+    address: str,
+    store: str,
+    tracking_uri: str | None = None,
+    *,
+    sets: Sequence[str] = (),
+    include: Sequence[str | Path] = (),
+    on_nodes: Sequence[str | Path] = (),
+    runtime: str = "tree",
+    env: Sequence[str] = (),
+    python: str | None = None,
+    quiet: bool = False,
+) -> str:
+    """Submits a job file to a Ray cluster, with what it names, and returns the id of the Ray job.
+
+    `address`: of the cluster's job server, "http://HEAD:8265". `store`: a path that the cluster
+    has, or a URI; `rs.Run` reads the run there. `sets`: keys of the job, "KEY=VALUE". The others
+    are the flags of `raysearch submit`, which follows a job to its end.
+
+    Raises: RaysearchError in one line.
+    """
+    from raysearch.runner.submit import Submission, submit_job
+
+    def say(line: str) -> None:
+        print(visible(line), file=sys.stderr)
+
+    sending = Submission(
+        address,
+        store,
+        tracking_uri,
+        quiet=quiet,
+        runtime=runtime,
+        env=tuple(env),
+        python=python,
+        say=say,
+    )
+    _, id = submit_job(
+        Path(job),
+        sets,
+        [Path(path) for path in include],
+        [Path(path) for path in on_nodes],
+        sending,
+    )
+    return id
+
+
+def doctor(
+    job: str | Path | None = None,
+    store: str | Path = DEFAULT_STORE,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+) -> "list[CheckResult]":
+    """Tries what a search needs here, as `raysearch doctor` does, and returns what was found.
+
+    `job`: one whose model is read. The others are as of `rs.run`.
+    """
+    from raysearch.runner.health_checks import health_checks
+
+    return list(health_checks(address, job, store, tracking_uri or "none"))
 
 
 def resume(
@@ -161,8 +225,8 @@ def resume(
     """
     where = _where(store, pool, address, tracking_uri)
     given = given_of(problem, model)
-    with follow(quiet) as front:
-        return _run(running.go_on(_place(run), where, front, retry_failed, given))
+    with follow(quiet) as frontend:
+        return _run(running.go_on(_place(run), where, frontend, retry_failed, given))
 
 
 def _check_keys(

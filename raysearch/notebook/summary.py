@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.job import Job
+from raysearch.old_paths import OldName
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
@@ -34,9 +35,11 @@ class Summary:
     job: Job
     results: pa.Table
     warnings: tuple[str, ...] = ()
+    asked = OldName("question")
+    judged = OldName("score")
 
     @property
-    def judged(self) -> ScoreLabel:
+    def score(self) -> ScoreLabel:
         """The score that the test was on."""
         return score_label(self.job.model_dump())
 
@@ -46,15 +49,15 @@ class Summary:
         return (
             "variable",
             "layer: site",
-            self.judged.name,
+            self.score.name,
             "95 %",
             "n",
-            f"holdout {self.judged.name}",
+            f"holdout {self.score.name}",
             "n",
         )
 
     @property
-    def asked(self) -> str:
+    def question(self) -> str:
         """The question in one line."""
         variables = self.results["variable"].unique().to_pylist()
         return (
@@ -77,11 +80,10 @@ class Summary:
         test = self.job.test
         of = _CLAIMS.get(test.claim)
         return (
-            f"Accepted: sufficient under interchange, {self.judged.name} above "
-            f"{test.threshold - test.indifference:g}"
-            f"{f' on {of}' if of else ''}; the chance of any false accept is at most "
-            f"{test.false_accept:g}. "
-            "It does not say that the variable lives there and nowhere else."
+            f"Accepted: sufficient under interchange, {self.score.name} above "
+            f"{test.threshold - test.indifference:g}{f' on {of}' if of else ''}; the chance of any "
+            f"false accept is at most {test.false_accept:g}. It does not say that the variable "
+            "lives there and nowhere else."
         )
 
     @property
@@ -95,7 +97,7 @@ class Summary:
 
     def html(self) -> str:
         """Returns the summary as HTML, for a notebook."""
-        lines = [html("b", self.run), html("span", self.asked), html("span", self.counts)]
+        lines = [html("b", self.run), html("span", self.question), html("span", self.counts)]
         head = html("p", "<br>".join(lines), raw=True)
         foot = [
             html("p", self.claim),
@@ -121,7 +123,7 @@ class Summary:
                 visible,
                 (
                     f"Run {self.run}",
-                    self.asked,
+                    self.question,
                     self.counts,
                     *table,
                     self.claim,

@@ -1,6 +1,6 @@
 """The face for a notebook of a network on tensors: the classes that it finds most likely.
 
-    net = rs.TensorModel(module)                          # or rs.TensorModel.load("my_net.py:network")
+    net = rs.TensorModel(module)  # or rs.TensorModel.load("my_net.py:network")
     net.predict(torch.rand(8), top=3)
     rs.run(problem=problem, model=net, space={"layers": "all", "positions": ["last"]})
 
@@ -66,6 +66,6 @@ class TensorModel:
         with self.given.borrowed():
             try:
                 logits = TensorNetwork(self.given.module, stimulus).plain(stimulus)
-            except Exception as e:  # the call is all the user's module
+            except (Exception, SystemExit) as e:  # the call is all the user's module
                 raise untaken(self.given.name, stimulus, "the input", e) from e
         return predicted(shown, logits, min(top, len(logits)) if isinstance(top, int) else top, str)

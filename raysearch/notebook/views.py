@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysearch.old_paths import OldName
 from raysearch.report.figure import scan_picture
 from raysearch.visible_text import visible
 
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 class Answers:
     """The answers of base and source, whose logits are compared: one token each, as text and id.
 
-    `said`, `said_ids`: the model's own predictions after base and source, as text and ids; they
-    differ from the answers if the user gave others.
+    `predicted`, `predicted_ids`: the model's own predictions after base and source, as text and
+    ids; they differ from the answers if the user gave others.
     """
 
     base: str
     source: str
     base_id: int
     source_id: int
-    said: tuple[str, str]
-    said_ids: tuple[int, int]
+    predicted: tuple[str, str]
+    predicted_ids: tuple[int, int]
+    said = OldName("predicted")
+    said_ids = OldName("predicted_ids")
 
     def difference(self, logits: "Tensor") -> float:
         """Returns logit(source's answer) - logit(base's answer)."""
@@ -48,9 +51,9 @@ class Answers:
             strict=True,
         )
         return tuple(
-            f"by itself the model says {said!r} after the {side}, not the given {answer!r}"
-            for (side, answer, ours), said, theirs in zip(
-                sides, self.said, self.said_ids, strict=True
+            f"by itself the model says {predicted!r} after the {side}, not the given {answer!r}"
+            for (side, answer, ours), predicted, theirs in zip(
+                sides, self.predicted, self.predicted_ids, strict=True
             )
             if ours != theirs
         )
@@ -74,11 +77,11 @@ class Swap:
     @property
     def changed(self) -> bool:
         """Whether the next token differs from the model's own prediction after the base."""
-        return self.token_id != self.answers.said_ids[0]
+        return self.token_id != self.answers.predicted_ids[0]
 
     def __str__(self) -> str:
         what = (
-            f"{self.answers.said[0]!r} -> {self.token!r}"
+            f"{self.answers.predicted[0]!r} -> {self.token!r}"
             if self.changed
             else f"{self.token!r} stays"
         )
@@ -116,7 +119,8 @@ class Scan:
         """Whether the next token differs from the model's own prediction after the base, by layer
         and token."""
         return tuple(
-            tuple(token != self.answers.said_ids[0] for token in tokens) for tokens in self.next_ids
+            tuple(token != self.answers.predicted_ids[0] for token in tokens)
+            for tokens in self.next_ids
         )
 
     @property
@@ -182,7 +186,11 @@ class Scan:
                 + "  ".join(c.rjust(w) for c, w in zip(cells, wide, strict=True))
             )
         return "\n".join(
-            [*lines, f"* another next token than {self.answers.said[0]!r}", *self.answers.surprises]
+            [
+                *lines,
+                f"* another next token than {self.answers.predicted[0]!r}",
+                *self.answers.surprises,
+            ]
         )
 
     __repr__ = __str__

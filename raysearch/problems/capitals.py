@@ -138,8 +138,7 @@ def problem(
     if not couples:
         raise CausalModelError(
             f"capitals: countries: {', '.join(chosen) or 'an empty list'}: no two of them differ "
-            f"in capital and in "
-            "language; give at least two that do, such as Spain and Italy"
+            "in capital and in language; give at least two that do, such as Spain and Italy"
         )
     return Problem(
         name="capitals",
@@ -167,8 +166,7 @@ def _checked(countries: Sequence[str]) -> tuple[str, ...]:
             near = get_close_matches(str(country), FACTS, n=3) or ("Spain", "Italy", "Japan")
             raise CausalModelError(
                 f"capitals: countries: {country!r} is not one of the {len(FACTS)} whose name is "
-                f"one token; "
-                f"it could be {', '.join(near)}"
+                f"one token; it could be {', '.join(near)}"
             )
     return tuple(dict.fromkeys(countries))
 

@@ -101,8 +101,7 @@ def problem(cities: Sequence[str] = tuple(FACTS), other_asked: float = OTHER_ASK
     if not couples:
         raise CausalModelError(
             f"entity_attributes: cities: {', '.join(known)}: no two of them differ in country, "
-            f"language and continent; "
-            "give at least two that do, such as Paris and Tokyo"
+            "language and continent; give at least two that do, such as Paris and Tokyo"
         )
     return Problem(
         name="entity_attributes",

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
-from raysearch.errors import PairsError
+from raysearch.errors import PairsError, check_memory
 from raysearch.problems.decompress import open_unpacked
 from raysearch.problems.json_line import array_values, parse_json
 
@@ -89,7 +89,8 @@ def _table(block: bytes, lines: list[bytes]) -> pa.Table | None:
     options = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
     try:
         table = pyarrow.json.read_json(pa.BufferReader(block), read_options=options)
-    except (pa.ArrowException, UnicodeDecodeError):
+    except (pa.ArrowException, UnicodeDecodeError) as e:
+        check_memory(e, "reading pairs")
         return None  # reading line by line says which line is wrong, and how
     return table if len(table) == len(lines) else None
 

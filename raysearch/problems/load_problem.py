@@ -86,7 +86,7 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
         problem = function(**options)
     except RaysearchError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"problem.use: {use} raised {type(e).__name__}: {e}") from e
     if not isinstance(problem, Problem):
         raise JobError(

@@ -236,8 +236,7 @@ class _FirstLine:
         if variables != wanted:
             raise PairsError(
                 f"{where}: counterfactual: has {', '.join(sorted(variables))}; {first} has "
-                f"{', '.join(sorted(wanted))}; every line needs "
-                "the same variables"
+                f"{', '.join(sorted(wanted))}; every line needs the same variables"
             )
         raise PairsError(
             f"{where}: sources: has {', '.join(line.sources_by_name)}; {first} has "
@@ -266,8 +265,7 @@ def _check_splits(path: Path, suspects: set[int], index: _LineIndex, tensors: Te
             if split != line.split:
                 raise PairsError(
                     f"{place}: split: its base and source stand in {other} too, under split "
-                    f"{split!r}; "
-                    f"a pair may be in one split only (got {line.split!r})"
+                    f"{split!r}; a pair may be in one split only (got {line.split!r})"
                 )
         at += len(batch)
 

@@ -83,8 +83,7 @@ def _split_parts(path: Path) -> tuple[PairsPart, ...]:
     if len(names) > 1 and unknown:
         raise PairsError(
             f"{path}: has the splits {', '.join(names)}, of which {', '.join(unknown)} is none of "
-            f"{', '.join(SPLITS)}; rename it, or "
-            f"give one of them alone: {path / names[0]}"
+            f"{', '.join(SPLITS)}; rename it, or give one of them alone: {path / names[0]}"
         )
     return tuple(
         PairsPart(file, {"split": SPLITS[name.lower()]} if len(names) > 1 else {})
@@ -141,8 +140,7 @@ def _folder_parts(path: Path) -> tuple[PairsPart, ...]:
     if not kinds:
         raise PairsError(
             f"{path}: is a folder without a file of pairs; give one with parts (.parquet, .arrow, "
-            f".jsonl), one of "
-            "datasets.save_to_disk, or name a file"
+            ".jsonl), one of datasets.save_to_disk, or name a file"
         )
     if len(kinds) > 1:
         raise PairsError(

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysearch.errors import PairsError
+from raysearch.errors import PairsError, check_memory
+from raysearch.limits import PARQUET_BYTES, PARQUET_TIMES
 from raysearch.problems.decompress import read_head, refuse_foreign
 from raysearch.problems.json_rows import array_entries, read_lines
 from raysearch.problems.pair_parts import PairsPart
@@ -96,6 +97,7 @@ def _table_batches(
             first += len(table)
             yield RowBatch(part, "row", numbers, partial(_itself, table), partial(_value, table))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
+        check_memory(e, f"reading {part.path}")
         raise PairsError(
             f"{part.path}: cannot be read as {what}: {' '.join(str(e).split())[:300]}"
         ) from e
@@ -104,8 +106,37 @@ def _table_batches(
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
+    allowed = max(PARQUET_BYTES, PARQUET_TIMES * path.stat().st_size)
     with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=ROWS, use_threads=False)
+        metadata = file.metadata
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        taken = sum(group.total_byte_size for group in groups)
+        _check_size(path, taken, allowed)
+        # A value may repeat at no cost on disk: none is larger than what its column chunk holds.
+        largest = max((_largest(group) for group in groups), default=0)
+        rows = max(1, min(ROWS, allowed // max(1, largest)))
+        taken = 0
+        for batch in file.iter_batches(batch_size=rows, use_threads=False):
+            taken += batch.nbytes
+            _check_size(path, taken, allowed)
+            yield batch
+
+
+def _largest(group: Any) -> int:
+    """Returns the bytes that a row of a row group may take in its largest column: each value at
+    most those of its column chunk."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    values = max((-(-c.num_values // max(1, group.num_rows)) for c in columns), default=1)
+    return max((c.total_uncompressed_size for c in columns), default=0) * max(1, values)
+
+
+def _check_size(path: Path, taken: int, allowed: int) -> None:
+    """Raises: PairsError for a file that takes more memory than is allowed."""
+    if taken > allowed:
+        raise PairsError(
+            f"{path}: takes {taken / 2**20:,.0f} MiB in memory or more, and of a file of its size "
+            f"at most {allowed / 2**20:,.0f} MiB are read; write it as JSON lines, or in parts"
+        )
 
 
 def _arrow(path: Path) -> Iterator[pa.RecordBatch]:

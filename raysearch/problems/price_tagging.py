@@ -51,8 +51,7 @@ def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:
     if len(prices) < 3:
         raise CausalModelError(
             f"price_tagging: highest {highest} and step {step} leave {len(prices)} prices; need at "
-            f"least 3, "
-            f"such as highest {2 * step}"
+            f"least 3, such as highest {2 * step}"
         )
     return Problem(
         name="price_tagging",

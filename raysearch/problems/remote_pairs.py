@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
-from raysearch.causal import Pair, PairSample, Split
+from raysearch.causal import PairSample, Split
 from raysearch.errors import JobError, PairsError
 from raysearch.problems import read_sample
 from raysearch.problems.pair_files import tensor_names
@@ -19,17 +19,9 @@ from raysearch.storage.open import open_folder
 from raysearch.storage.uris import is_uri
 
 
-def pairs_at(place: str, counts: Mapping[Split, int], seed: int) -> tuple[Pair, ...]:
-    """Returns the pairs of the file or folder at a path or URI, in the order of the run.
-
-    Raises:
-        PairsError: as in `sample_at`.
-    """
-    return sample_at(place, counts, seed).pairs
-
-
 def sample_at(place: str, counts: Mapping[Split, int], seed: int) -> PairSample:
-    """Returns these pairs, and counts those left out.
+    """Returns the pairs of the file or folder at a path or URI, in the order of the run, and
+    counts those left out.
 
     Raises:
         PairsError: as in `read_sample`.

@@ -59,7 +59,7 @@ class Attribution(Proposer):
             )
 
     @property
-    def most(self) -> int:
+    def max_hypotheses(self) -> int:
         """The number of hypotheses proposed, whatever the effects are."""
         return sum(map(self._count, self.space.variables))
 

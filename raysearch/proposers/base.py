@@ -20,8 +20,8 @@ Effects = Mapping[str, Mapping[Unit, float | None]]
 """By variable and unit (the whole vector) what its interchange would do on fit pairs; None where it
 cannot be interchanged on one."""
 
-NOT_ASKED: Effects = MappingProxyType({})
-"""Where nobody asked for effects."""
+NO_EFFECTS: Effects = MappingProxyType({})
+"""The effects of a proposer that needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class History:
 
     generations: int
     decided: Mapping[str, Decided]
-    effects: Effects = field(default_factory=lambda: NOT_ASKED)
+    effects: Effects = field(default_factory=lambda: NO_EFFECTS)
 
 
 class Proposer(Protocol):
@@ -48,7 +48,7 @@ class Proposer(Protocol):
     description: ClassVar[str] = ""
     """Part of a sentence that says what is proposed, for the job's keys."""
     tests_all: ClassVar[bool] = False
-    """Whether all of `most` hypotheses are proposed, whatever the verdicts."""
+    """Whether all of `max_hypotheses` hypotheses are proposed, whatever the verdicts."""
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ class Proposer(Protocol):
         ...
 
     @property
-    def most(self) -> int | None:
+    def max_hypotheses(self) -> int | None:
         """K: the size of the set, fixed before the first pair, that all proposals are from. None:
         there is no such set."""
         ...
@@ -74,9 +74,13 @@ class Proposer(Protocol):
     def plan_words(self, space: int) -> str:
         """Says how many hypotheses are tested, and at which K, where the space has `space`."""
         if not self.tests_all:
-            return words_of_k(self.name, self.most, space)
-        which = f"all {space}" if self.most == space else f"{self.most} of the {space}"
-        return f"{self.name}: tests {which}; each is judged at K = {self.most}"
+            return words_of_k(self.name, self.max_hypotheses, space)
+        which = (
+            f"all {space}"
+            if self.max_hypotheses == space
+            else f"{self.max_hypotheses} of the {space}"
+        )
+        return f"{self.name}: tests {which}; each is judged at K = {self.max_hypotheses}"
 
     @staticmethod
     def family_words(tested: int) -> str:
@@ -84,34 +88,35 @@ class Proposer(Protocol):
         return f"over all hypotheses that the job could have tested, of which these {tested} were"
 
 
-def words_of_k(who: str, most: int | None, space: int) -> str:
+def words_of_k(who: str, k: int | None, space: int) -> str:
     """Says at which K the proposals of `who` are judged, if only K is known of it."""
-    if most is not None:
-        return f"{who}: what it proposes is judged at K = {most}, the most that it may propose"
+    if k is not None:
+        return f"{who}: what it proposes is judged at K = {k}, the most that it may propose"
     return (
         f"{who}, open-ended: its j-th proposal is judged at K = j(j + 1); the chances below are of "
         f"proposal {space} (K = {judged_at(None, space)})"
     )
 
 
-def judged_at(most: int | None, nth: int) -> int:
-    """Returns the K of the n-th proposal, where all are from `most` hypotheses or from no set."""
-    return nth * (nth + 1) if most is None else most
+def judged_at(k: int | None, nth: int) -> int:
+    """Returns the K of the n-th proposal, where all are from `k` hypotheses or from no set."""
+    return nth * (nth + 1) if k is None else k
 
 
 class WithinSpace(Proposer):
-    """A proposer that chooses from the whole space by verdicts, so that K is the size of the space."""
+    """A proposer that chooses from the whole space by verdicts, so that K is the size of the
+    space."""
 
     space: HypothesisSpace
 
     @property
-    def most(self) -> int:
+    def max_hypotheses(self) -> int:
         return len(self.space)
 
     def plan_words(self, space: int) -> str:
         return (
             f"{self.name}: tests some of the {space}, as it learns; each is judged at "
-            f"K = {self.most}, whichever it tests"
+            f"K = {self.max_hypotheses}, whichever it tests"
         )
 
 
@@ -125,7 +130,7 @@ class Exhaustive(Proposer):
     name: str = "exhaustive"
 
     @property
-    def most(self) -> int:
+    def max_hypotheses(self) -> int:
         return len(self.space)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
@@ -177,13 +182,16 @@ class AlphaSpending:
         """Returns the hypotheses of a generation that are new."""
         for hypothesis in sorted(hypotheses, key=lambda h: h.id):
             self._proposed += hypothesis.intervention.control is None
-            if self._proposer.most is None:
+            if self._proposer.max_hypotheses is None:
                 self._of[hypothesis.id] = judged_at(None, self._proposed)
-        if self._proposer.most is not None and self._proposed > self._proposer.most:
+        if (
+            self._proposer.max_hypotheses is not None
+            and self._proposed > self._proposer.max_hypotheses
+        ):
             raise SearchFailedError(
                 f"propose.use: {self._proposer.name} says that its proposals are from "
-                f"{self._proposer.most} hypotheses (most), and has "
-                f"made {self._proposed}; let most say how many there are, or be None"
+                f"{self._proposer.max_hypotheses} hypotheses (max_hypotheses), and has made "
+                f"{self._proposed}; let max_hypotheses say how many there are, or be None"
             )
 
     def of(self, hypothesis: Hypothesis) -> int | None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysearch.core.controls import controls_of
+from raysearch.core.fitted_interventions import is_rotation, size_of_rotation, without_size
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.records import Decided
-from raysearch.core.rotations import is_rotation, size_of_rotation, without_size
-from raysearch.proposers.base import NOT_ASKED, Effects, History, Proposer
+from raysearch.proposers.base import NO_EFFECTS, Effects, History, Proposer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Generations:
         self,
         decided: Mapping[str, Decided],
         size_of: Callable[[Hypothesis], int | None],
-        effects: Effects = NOT_ASKED,
+        effects: Effects = NO_EFFECTS,
     ) -> Generation | None:
         """The next generation, now that all before are `decided`. `size_of`: how many features the
         subspace has that training found."""
@@ -82,8 +82,8 @@ class Generations:
             return Generation(controls, "control", self._count - 1)
         if self._silent:
             return None
-        judged = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
-        proposals = list(self._proposer.propose(History(self._count, judged, effects)))
+        tested = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
+        proposals = list(self._proposer.propose(History(self._count, tested, effects)))
         self._silent = all(h.id in decided for h in proposals)
         self._count += 1
         return Generation(proposals, self._proposer.name, self._count - 1)

@@ -33,11 +33,11 @@ def names() -> list[str]:
 
 def schema_of_names() -> dict[str, Any]:
     """Returns the JSON Schema of `propose.use`, with its description."""
-    said = [f"{name}: {ready.description}" for name, ready in READY.items()]
-    said += [f"{name}: of the package {package_of(point)}" for name, point in added().items()]
+    lines = [f"{name}: {ready.description}" for name, ready in READY.items()]
+    lines += [f"{name}: of the package {package_of(point)}" for name, point in added().items()]
     return {
         "anyOf": [{"enum": names()}, {"type": "string", "pattern": ":"}],
-        "description": f"{'; '.join(said)}; or `my_file.py:Proposer`.",
+        "description": f"{'; '.join(lines)}; or `my_file.py:Proposer`.",
     }
 
 
@@ -50,5 +50,5 @@ def options_words() -> str:
 def family_words(use: object, tested: int) -> str:
     """Says over which hypotheses the error level of a job holds whose `propose.use` is `use`."""
     ready = READY.get(str(use))
-    said = Proposer.family_words if ready is None else ready.family_words
-    return said(tested)
+    lines = Proposer.family_words if ready is None else ready.family_words
+    return lines(tested)

@@ -13,7 +13,7 @@ from functools import cache
 from io import BytesIO
 from typing import Any
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -75,8 +75,15 @@ class Picture(Figure):
 
     def png(self, dpi: int = 130) -> bytes:
         """Returns the figure as a PNG file."""
+        return self.file("png", dpi)
+
+    def file(self, kind: str, dpi: int = 130) -> bytes:
+        """Returns the figure as a file: png, or pdf and svg with text as text; fonts are embedded in
+        a PDF. Neither holds a date, so that one run gives the same bytes each time."""
         buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=dpi)
+        dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+        with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "raysearch"}):
+            self.savefig(buffer, format=kind, dpi=dpi, metadata=dates.get(kind))
         return buffer.getvalue()
 
     def _repr_png_(self) -> bytes:

@@ -7,15 +7,12 @@ and failed ones.
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from raysearch.report.cell_style import interval_width, lightness, opacity, stopped_early
+from raysearch.report.cell_style import blend, ink, interval_width, opacity
 from raysearch.report.panels import Panel, Row
-from raysearch.report.run_facts import ChartFacts
 
-COLOURS = colormaps["viridis"]
 ACCEPTED, FAILED, WAITING = "#e8112d", "#b5b5b5", "#f3f3f3"
 _GREYS = {
     colour: tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
@@ -41,11 +38,10 @@ def fade(colour: Sequence[float], width: float | None) -> tuple[float, ...]:
     return tuple(1 - alpha * (1 - c) for c in colour[:3])
 
 
-def draw_with_text(axes: Axes, panel: Panel, facts: ChartFacts, max_pairs: int) -> None:
-    """Draws a rectangle for each cell with its IIA, interval and pairs. `max_pairs`: most it could
-    have."""
+def draw_with_text(axes: Axes, panel: Panel) -> None:
+    """Draws a rectangle for each cell with its IIA, interval and pairs."""
     for (y, x), row in panel.cells.items():
-        _draw_cell(axes, x, y, row, early=stopped_early(row, facts, max_pairs))
+        _draw_cell(axes, x, y, row)
 
 
 def draw_dense(axes: Axes, panel: Panel) -> None:
@@ -72,15 +68,15 @@ def _colour(row: Row) -> tuple[float, ...]:
         return _GREYS[WAITING]
     if row["verdict"] == "failed" or row["iia"] is None:
         return _GREYS[FAILED]
-    return fade(COLOURS(float(row["iia"])), interval_width(row))
+    return fade(blend(float(row["iia"])), interval_width(row))
 
 
-def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
+def _draw_cell(axes: Axes, x: int, y: int, row: Row) -> None:
     iia, verdict, colour = row["iia"], row["verdict"], _colour(row)
     axes.add_patch(
         Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.8)
     )
-    ink = "black" if verdict == "failed" or iia is None or lightness(colour) > 0.5 else "white"
+    text = ink(colour)
     if verdict is None:
         axes.text(x, y, "…", ha="center", va="center", fontsize=8, color="#777777")
         return
@@ -96,10 +92,10 @@ def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
         return
     weight = "bold" if verdict == "accept" else "normal"
     axes.text(
-        x, y + 0.18, f"{iia:.2f}", ha="center", va="center", fontsize=8.5, color=ink, weight=weight
+        x, y + 0.18, f"{iia:.2f}", ha="center", va="center", fontsize=8.5, color=text, weight=weight
     )
     interval = f"{_short(row['low'])}–{_short(row['high'])}  n={row['n']}"
-    axes.text(x, y - 0.24, interval, ha="center", va="center", fontsize=6.3, color=ink)
+    axes.text(x, y - 0.24, interval, ha="center", va="center", fontsize=6.3, color=text)
     if verdict == "accept":
         frame = Rectangle(
             (x - 0.46, y - 0.43),
@@ -113,14 +109,12 @@ def _draw_cell(axes: Axes, x: int, y: int, row: Row, early: bool) -> None:
         axes.add_patch(frame)
     if verdict == "undecided":
         axes.text(
-            x - 0.38, y + 0.2, "?", ha="center", va="center", fontsize=9, color=ink, weight="bold"
+            x - 0.38, y + 0.2, "?", ha="center", va="center", fontsize=9, color=text, weight="bold"
         )
     if verdict == "failed":
         axes.text(
-            x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=ink, weight="bold"
+            x - 0.36, y + 0.2, "×", ha="center", va="center", fontsize=9, color=text, weight="bold"
         )
-    if early:
-        axes.plot([x + 0.36], [y + 0.2], marker="o", markersize=3.4, color=ink, linestyle="none")
 
 
 def _short(share: float | None) -> str:

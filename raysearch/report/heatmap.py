@@ -3,7 +3,7 @@ across and IIA as colour; and one with heads across for each per-head component 
 
 Invariants: a cell shows its IIA and interval, never the colour alone, unless there are too many to
 read (`heat_cells`); colour fades as the interval widens, so that a mean of few pairs does not look
-like one of many; cells that stopped early are marked, since their mean is biased; pyplot is not
+like one of many; pyplot is not
 used, so that no global figure or backend of the user's is touched.
 """
 
@@ -19,10 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from raysearch.errors import JobError, StoreError
+from raysearch.report.cell_style import blend
 from raysearch.report.figure import Picture
 from raysearch.report.heat_cells import (
     ACCEPTED,
-    COLOURS,
     FAILED,
     WAITING,
     draw_dense,
@@ -66,9 +66,9 @@ _CLAIMS = {
 }
 
 
-def heatmaps(run: FolderLike, out: FolderLike) -> list[str]:
-    """Draws the PNGs of each variable into the folder `out`; returns their names, in variables'
-    order.
+def heatmaps(run: FolderLike, out: FolderLike, formats: Sequence[str] = ("png",)) -> list[str]:
+    """Draws the heat maps of each variable into the folder `out`; returns the files' names, in
+    variables' order. `formats`: of png, pdf and svg.
 
     Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot
     be written.
@@ -76,14 +76,18 @@ def heatmaps(run: FolderLike, out: FolderLike) -> list[str]:
     run, out = open_folder(run), open_folder(out)
     rows = _proposed_order(run)
     facts = chart_facts(run)
+    stems: list[str] = []
     names: list[str] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
         for panel in panels(variable, rows):
-            names.append(f"{_file_name('-'.join([variable, *panel.shared]), names)}.png")
-            try:
-                out.write(names[-1], _draw(panel, facts).png())
-            except StoreError as e:
-                raise StoreError(f"{e}; the verdicts are safe, make room for pictures") from e
+            stems.append(_file_name("-".join([variable, *panel.shared]), stems))
+            picture = _draw(panel, facts)
+            for kind in formats:
+                names.append(f"{stems[-1]}.{kind}")
+                try:
+                    out.write(names[-1], picture.file(kind))
+                except StoreError as e:
+                    raise StoreError(f"{e}; the verdicts are safe, make room for pictures") from e
     return names
 
 
@@ -127,7 +131,7 @@ def _draw(panel: Panel, facts: ChartFacts) -> Picture:
     axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
     max_pairs = facts.pairs.get(panel.variable) or panel.max_pairs
     if with_text:
-        draw_with_text(axes, panel, facts, max_pairs)
+        draw_with_text(axes, panel)
     else:
         draw_dense(axes, panel)
     _draw_axes(axes, panel, 1 if with_text else ceil(len(panel.labels) * _LABEL / width), with_text)
@@ -167,7 +171,7 @@ def _draw_axes(axes: Axes, panel: Panel, every: int, with_text: bool) -> None:
 def _draw_bar(axes: Axes, facts: ChartFacts) -> None:
     """Draws the colour legend: the tested score upward, the interval from wide to narrow across."""
     widths = [1 - (x + 0.5) / 24 for x in range(24)]
-    colours = [[fade(COLOURS((y + 0.5) / 128), w) for w in widths] for y in range(128)]
+    colours = [[fade(blend((y + 0.5) / 48), w) for w in widths] for y in range(48)]
     axes.imshow(
         colours, origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest"
     )
@@ -221,9 +225,6 @@ def _draw_words(
         Line2D(
             [], [], color="black", marker="$?$", markersize=6, linestyle="none", label="undecided"
         ),
-        Line2D(
-            [], [], color="black", marker="o", markersize=4, linestyle="none", label="stopped early"
-        ),
         Patch(facecolor=FAILED, label="failed"),
         Patch(facecolor=WAITING, edgecolor="#cccccc", label="not decided yet"),
     ]
@@ -231,7 +232,7 @@ def _draw_words(
         handles=marks,
         loc="lower left",
         bbox_to_anchor=(0.0, (0.26 + _LINE * caption.count("\n")) / height),
-        ncols=5,
+        ncols=4,
         fontsize=7,
         frameon=False,
         handletextpad=0.5,
@@ -264,10 +265,7 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, with_text: bool) -> 
     )
     text = legend + ("Colours fade as the interval widens: what is pale was seen on few pairs.")
     if with_text:
-        text += (
-            " A cell with a dot stopped early: its mean is biased away from the threshold; "
-            "go by the interval."
-        )
+        text += " A mean at an early stop is biased away from the threshold; go by the interval."
     if panel.left_out:
         text += f" Not shown: {panel.left_out} hypotheses over several layers."
     return textwrap.fill(text, int(width * 16))
@@ -289,4 +287,4 @@ def _file_name(variable: str, taken: Sequence[str]) -> str:
     name = f"{name}_" if name.upper() in _RESERVED else name
     used = {t.lower() for t in taken}
     free = (name, *(f"{name}_{i}" for i in range(len(taken), 2 * len(taken) + 1)))
-    return next(n for n in free if f"{n}.png".lower() not in used)
+    return next(n for n in free if n.lower() not in used)

@@ -1,12 +1,9 @@
 """Renders a run as one self-contained HTML page that makes no network requests.
 
-Invariants: everything from users is escaped (autoescape; figures as JSON without "<"); a browser
-runs only the two scripts of the page, allowed by SHA-256 in its Content-Security-Policy, which also
-forbids every request; long tables show their first rows and say so.
+Invariants: everything from users is escaped (autoescape); the page has no script, and its
+Content-Security-Policy forbids every script and request; long tables show their first rows and say so.
 """
 
-import base64
-import hashlib
 import json
 import shlex
 import statistics
@@ -17,14 +14,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from plotly.offline import get_plotlyjs
 
 from raysearch._version import __version__
 from raysearch.core.controls import JOB_CONTROLS
+from raysearch.report.cell_style import level_rules
 from raysearch.report.charts import intervals, pairs_to_verdict, training_curves
 from raysearch.report.control_comparison import COLUMNS
-from raysearch.report.effect_charts import effect_maps
-from raysearch.report.heatmap_charts import heat_maps
+from raysearch.report.heat_tables import effect_maps, heat_maps
 from raysearch.report.run_data import Row, RunData, read_run
 from raysearch.report.sentences import LIMITATIONS, claim, question, title
 from raysearch.report.unit_text import words
@@ -56,7 +52,6 @@ def page(run: FolderLike) -> str:
     Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
     """
     found = read_run(run)
-    scripts = {"plotly": get_plotlyjs(), "script": _text("script.js")}
     return (
         _environment()
         .get_template("page.html.j2")
@@ -65,9 +60,7 @@ def page(run: FolderLike) -> str:
             score=found.facts.score,
             scores=_scores(found),
             version=__version__,
-            policy=_policy(scripts.values()),
-            **{name: Markup(text) for name, text in scripts.items()},
-            style=Markup(_text("style.css")),
+            style=_style(),
             title=title(found),
             question=question(found),
             claim=claim(found),
@@ -170,15 +163,13 @@ def _seeds(found: RunData) -> list[tuple[Row, Row, Row | None]]:
     return rows_of
 
 
-def _policy(scripts: Any) -> str:
-    """Returns a policy that forbids all requests, and all scripts but these."""
-    sums = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
-    allowed = " ".join(f"'sha256-{sum_}'" for sum_ in sums)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
-
-
-def _text(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
+def _style() -> Markup:
+    """Returns the page's CSS, with the colours of the heat maps for light, dark and paper."""
+    light, dark = level_rules("light"), level_rules("dark")
+    return Markup(
+        f"{(_TEMPLATES / 'style.css').read_text(encoding='utf-8')}{light}"
+        f"@media screen and (prefers-color-scheme:dark){{{dark}}}"
+    )
 
 
 def _literal(value: object) -> object:
@@ -202,5 +193,4 @@ def _environment() -> Environment:
     environment.filters["capital"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["or_dash"] = lambda value: "–" if value is None else value
     environment.filters["units"] = words
-    environment.filters["figure"] = Markup
     return environment

@@ -5,12 +5,14 @@ user's condition is SQL over these columns and can access no file, network or ot
 """
 
 from collections.abc import Iterator, Sequence
+from threading import Timer
 
 import duckdb
 import pyarrow as pa
 
 from raysearch.core.hypothesis import layer_of
-from raysearch.errors import JobError, StoreError
+from raysearch.errors import JobError, StoreError, check_memory
+from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
 from raysearch.storage.digests import TABLES, each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
@@ -44,6 +46,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
     "threads": 2,
+    "memory_limit": f"{QUERY_BYTES // 2**20}MiB",
 }
 
 
@@ -74,6 +77,9 @@ def results(
             f"on, or `resume` it"
         )
     con = duckdb.connect(":memory:", config=_CONFIG)
+    timer = Timer(QUERY_SECONDS, con.interrupt)
+    timer.daemon = True
+    timer.start()
     try:
         con.register("hypotheses", _clear_wrong_layers(hypotheses))
         con.register("verdicts", read_table(run, "verdicts"))
@@ -100,6 +106,7 @@ def results(
         except duckdb.Error as e:
             raise _bad_condition(where or "", joined.column_names, e) from e
     finally:
+        timer.cancel()
         con.close()
 
 
@@ -147,6 +154,7 @@ def read_parts(
         try:
             part = from_parquet(content, columns)
         except (pa.ArrowException, OSError) as e:
+            check_memory(e, f"reading {folder.shown(name)}")
             first = str(e).splitlines()[0]
             raise StoreError(
                 f"{folder.shown(name)}: cannot be read ({first}); `raysearch repair {root.place}` "
@@ -175,6 +183,11 @@ def _check_condition(con: duckdb.DuckDBPyConnection, where: str, columns: Sequen
 
 
 def _bad_condition(where: str, columns: Sequence[str], e: Exception) -> JobError:
+    if isinstance(e, duckdb.InterruptException):
+        return JobError(
+            f"--where: {where!r} takes more than {QUERY_SECONDS:.0f} s; give a condition on the "
+            f"columns of a row, without tables of its own"
+        )
     why = str(e).splitlines()[0] if str(e) else type(e).__name__
     return JobError(
         f"--where: {where!r} is no condition ({why}); it is SQL over the columns "

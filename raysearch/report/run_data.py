@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from raysearch.errors import StoreError
+from raysearch.errors import StoreError, check_memory
 from raysearch.report.control_comparison import ControlComparison, compare_controls
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.results_table import read_parts, read_table, results
@@ -31,6 +31,7 @@ _COST = ("split", "pairs", "near_ties", "conflicts", "rows", "seconds", "device"
 _PAIRS = (
     "split",
     "base_text",
+    "base_positions",
     "base_answer",
     "base_answer_ids",
     "sources",
@@ -77,13 +78,14 @@ class Example:
     """A used pair: base, its answer, (name, text, answer) of sources, and each variable's expected
     answer.
 
-    Texts are None for tensors.
+    Texts are None for tensors. `tokens`: the base's text at each position, where it is known.
     """
 
     base: str | None
     answer: str
     sources: tuple[tuple[str, str | None, str], ...]
     counterfactual: tuple[tuple[str, str], ...]
+    tokens: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,11 @@ class RunData:
     splits: tuple[SplitCounts, ...]
     example: Example | None
     dropped: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        """The text of the example's base at each position, where it is known."""
+        return {} if self.example is None else self.example.tokens
 
     @property
     def waiting(self) -> int:
@@ -158,6 +165,7 @@ def _read(name: str, folder: Folder, read: Any) -> Any:
     try:
         return read()
     except (ValueError, yaml.YAMLError, pa.ArrowException, KeyError) as e:
+        check_memory(e, f"reading {folder.shown(name)}")
         raise StoreError(
             f"{folder.shown(name)}: cannot be read ({str(e).splitlines()[0]}); it is written by "
             f"raysearch"
@@ -237,4 +245,12 @@ def _example(pairs: Sequence[Row]) -> Example | None:
         pair["base_answer"],
         tuple((s["name"], s["text"], s["answer"]) for s in pair["sources"]),
         tuple((c["variable"], c["answer"]) for c in pair["counterfactual"]),
+        _tokens(pair),
     )
+
+
+def _tokens(pair: Row) -> dict[str, str]:
+    """Returns the base's text at each position that has a span of characters."""
+    text = pair["base_text"] or ""
+    spans = ((p["name"], p["start"], p["end"]) for p in pair["base_positions"] or ())
+    return {name: text[start:end] for name, start, end in spans if start is not None}

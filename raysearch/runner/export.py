@@ -86,8 +86,7 @@ def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
         example = f"such as {rows[0]['hypothesis']}" if rows else "none yet"
         raise JobError(
             f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results "
-            f"{run.place} -o json` "
-            f"has their ids, {example}"
+            f"{run.place} -o json` has their ids, {example}"
         )
     shown = ", ".join(row["hypothesis"] for row in found[:3])
     raise JobError(
@@ -96,7 +95,8 @@ def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
 
 
 def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
-    """Returns the intervention of a row; each unit says its operation, where that is an ablation."""
+    """Returns the intervention of a row; each unit says its operation, where that is an
+    ablation."""
     where = f"{run.place}: hypothesis {row['hypothesis']}"
     units = json.loads(row["units"])
     kinds = [unit.pop("operation", "interchange") for unit in units]

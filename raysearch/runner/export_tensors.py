@@ -16,7 +16,7 @@ from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.featurizers.make import from_bytes
 from raysearch.engine.loading.load import inspect_model
 from raysearch.engine.patching.featurized import PLAIN, drawn
-from raysearch.errors import JobError, ModelError, StoreError
+from raysearch.errors import JobError, ModelError, StoreError, check_memory
 from raysearch.interventions.tensors import tensors_of
 from raysearch.job import Job
 from raysearch.job.job_files import found_beside
@@ -42,8 +42,7 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
     if len(intervention.units) > 1:
         raise JobError(
             f"intervention {intervention.id}: has {len(intervention.units)} units, one with a "
-            f"{given[0].subspace.featurizer} subspace; "
-            "only a single one can be exported"
+            f"{given[0].subspace.featurizer} subspace; only a single one can be exported"
         )
     with _found(run, job) as here:
         width = tokens_at(run, given[0]) * _width(here, given[0])
@@ -59,6 +58,7 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
             "base_positions"
         ].to_pylist()
     except (OSError, pa.ArrowException) as e:
+        check_memory(e, f"reading {run.folder.shown(FILE)}")
         raise StoreError(
             f"{run.folder.shown(FILE)}: cannot be read ({str(e).splitlines()[0]}); restore it from "
             f"a copy"
@@ -100,9 +100,9 @@ def _width(job: Job, unit: Unit) -> int:
             f"{job.model.path}: was given as an object, and the width of {site.component} is not "
             f"known without it"
         )
-    looked = inspect_model(
+    summary = inspect_model(
         replace(job.source, trust_remote_code=False),  # a run's job.yaml is another's
         (site.component,),
     )
-    width = looked.components[0].width_in(site.layer)
-    return width if site.head is None else width // looked.components[0].heads
+    width = summary.components[0].width_in(site.layer)
+    return width if site.head is None else width // summary.components[0].heads

@@ -11,7 +11,7 @@ from raysearch.job import Job
 if TYPE_CHECKING:
     from raysearch.engine.loading.factory import LoadedModule
     from raysearch.engine.loading.given_model import GivenModel
-    from raysearch.engine.loading.load import LoadedModel
+    from raysearch.engine.loading.loaded_model import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -33,4 +33,4 @@ class GivenObjects:
         return self.model.loaded(job.prompt_format, by_content=job.model.is_given)
 
 
-NOTHING = GivenObjects()
+NO_OBJECTS = GivenObjects()

@@ -7,14 +7,16 @@ not fit is proposed for all variables at once.
 """
 
 import inspect
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from raysearch.causal import token_name
-from raysearch.core.events import ModelFacts
 from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError, SearchFailedError
 from raysearch.job import Job
@@ -24,6 +26,8 @@ from raysearch.proposers.base import History, Proposer, words_of_k
 from raysearch.proposers.registry import GROUP, READY
 from raysearch.runner.resolve_space import check_units
 from raysearch.user_code import CodeKind, find
+
+log = logging.getLogger(__name__)
 
 OWN = CodeKind(
     what="a class with propose(known), or a function that returns a Proposer",
@@ -77,22 +81,41 @@ def proposer_of(
             f"propose.use: {use} made {type(made).__name__}, which has no propose(known); it must "
             f"propose a generation at a time"
         )
-    most = getattr(made, "most", None)
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+    k = _max_hypotheses(made, use)
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
         raise JobError(
-            f"propose.use: most of {use} is {most!r}; it must be a number of hypotheses, such as "
-            f"len(space), or None"
+            f"propose.use: max_hypotheses of {use} is {k!r}; it must be a number of hypotheses, "
+            f"such as len(space), or None"
         )
     return CheckedProposer(
         made,
-        _Declared(str(getattr(made, "name", use.rpartition(":")[2])), most, fit_pairs_of(job)),
+        _Declared(str(getattr(made, "name", use.rpartition(":")[2])), k, fit_pairs_of(job)),
         use,
         _Bounds(job, space, facts, (*positions, *map(token_name, range(facts.tokens)))),
     )
 
 
+def _max_hypotheses(made: Any, use: str) -> Any:
+    """Returns the K that a proposer declares; warns of one that calls it `most`, its old name."""
+    own = getattr(type(made), "max_hypotheses", None)
+    if hasattr(made, "most") and own in (None, Proposer.max_hypotheses):
+        _warn_of_most(use)
+        return made.most
+    return getattr(made, "max_hypotheses", None)
+
+
+@cache
+def _warn_of_most(use: str) -> None:
+    log.warning(
+        "propose.use: %s: `most` is now called `max_hypotheses`; the old name goes with the next "
+        "release",
+        use,
+    )
+
+
 def _maker(use: str) -> Any:
-    """Returns the class or function that makes a proposer; runs the code of one that is not ours."""
+    """Returns the class or function that makes a proposer; runs the code of one that is not
+    ours."""
     if use in READY:
         return READY[use]
     if ":" not in use:
@@ -136,8 +159,7 @@ class _Bounds:
         if intervention.variable != (hypothesis.variable if intervention.is_fitted else None):
             raise JobError(
                 f"the intervention of {hypothesis.id} is of variable {intervention.variable!r}; of "
-                f"one that is fit it is the "
-                "hypothesis's, else None"
+                "one that is fit it is the hypothesis's, else None"
             )
         check_units(self.job, self.facts, intervention.units, self.positions)
         return hypothesis
@@ -148,7 +170,7 @@ class _Declared:
     """The attributes of a proposer that is not raysearch's own, read once, when it is made."""
 
     name: str
-    most: int | None
+    max_hypotheses: int | None
     fit_pairs: int
 
 
@@ -166,15 +188,15 @@ class CheckedProposer(Proposer):
         return self.declared.name
 
     @property
-    def most(self) -> int | None:
-        return self.declared.most
+    def max_hypotheses(self) -> int | None:
+        return self.declared.max_hypotheses
 
     @property
     def fit_pairs(self) -> int:
         return self.declared.fit_pairs
 
     def plan_words(self, space: int) -> str:
-        return words_of_k(Path(self.use).name, self.most, space)
+        return words_of_k(Path(self.use).name, self.max_hypotheses, space)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         try:
@@ -184,7 +206,7 @@ class CheckedProposer(Proposer):
             raise SearchFailedError(
                 f"propose.use: {self.use}, generation {known.generations}: {e}"
             ) from e
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise SearchFailedError(
                 f"propose.use: {self.use}, generation {known.generations}: propose raised "
                 f"{type(e).__name__}: {e}"
@@ -216,5 +238,5 @@ def _made(use: str, make: Any, space: HypothesisSpace, options: dict[str, Any]) 
         raise
     except ValueError as e:
         raise JobError(f"propose.options: {use}: {e}") from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(f"propose.use: {Path(use).name} raised {type(e).__name__}: {e}") from e

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from raysearch.core.events import Encoded, ModelInput
 from raysearch.engine.execution.memory import MOST_ON_CPU
-from raysearch.engine.loading.load import ModelSummary
+from raysearch.engine.loading.loaded_model import ModelSummary
 from raysearch.engine.networks.network import width_of
 from raysearch.search.pair_blocks import cut_at_looks
 
@@ -51,7 +51,7 @@ class MemoryEstimate:
 
 
 def footprint(
-    looked: ModelSummary,
+    summary: ModelSummary,
     encoded: Sequence[Encoded],
     test: Sequence[int],
     rows: int,
@@ -66,7 +66,7 @@ def footprint(
     `models`: how many a replica holds (two with the control random_model); `on_cpu`: whether it may
     run on a CPU. Training's memory, on a GPU its driver's, are not in it.
     """
-    per_token = (_numbers_kept(looked) + looked.keys) * looked.item_bytes
+    per_token = (_numbers_kept(summary) + summary.keys) * summary.item_bytes
     tokens = {
         given: len(given) if isinstance(given, tuple) else e.tokens
         for e in encoded
@@ -78,12 +78,12 @@ def footprint(
     longest, padded = max(tokens.values()), width_of(max(tokens.values()))
     every = per_token * sum(tokens.values())
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
-    copies = models * looked.copied_bytes if on_cpu else 0
-    kept, weights = min(every, budget), models * looked.weight_bytes + copies
+    copies = models * summary.copied_bytes if on_cpu else 0
+    kept, weights = min(every, budget), models * summary.weight_bytes + copies
     batch = rows * (
         COPIES * per_token * padded
-        + INSIDE * looked.widest * padded * looked.item_bytes
-        + looked.logits * (looked.item_bytes + 4)  # and again in float32
+        + INSIDE * summary.widest * padded * summary.item_bytes
+        + summary.logits * (summary.item_bytes + 4)  # and again in float32
     )
     return MemoryEstimate(
         weights=weights,
@@ -99,14 +99,14 @@ def footprint(
     )
 
 
-def _numbers_kept(looked: ModelSummary) -> int:
+def _numbers_kept(summary: ModelSummary) -> int:
     """Returns how many numbers are cached for each token: every layer of the searched components,
     of the residual (paths are checked on it), and with replay the inputs of the blocks, where rows
     begin."""
-    widths = {c.name: sum(c.width_in(layer) for layer in c.layers) for c in looked.components}
-    widths.setdefault("residual", looked.layers * looked.width)
-    if looked.path == "replay" and len(widths) > 1:
-        widths["block_input"] = looked.layers * looked.width
+    widths = {c.name: sum(c.width_in(layer) for layer in c.layers) for c in summary.components}
+    widths.setdefault("residual", summary.layers * summary.width)
+    if summary.path == "replay" and len(widths) > 1:
+        widths["block_input"] = summary.layers * summary.width
     return sum(widths.values())
 
 

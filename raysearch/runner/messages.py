@@ -14,7 +14,7 @@ MANY = 0.1
 """Share of outputs decided again from which on it is said."""
 
 
-def tell_model(opened: Opened, question: ResolvedJob, front: Frontend) -> None:
+def report_model(opened: Opened, resolved: ResolvedJob, frontend: Frontend) -> None:
     """The model as it is here, and how many hypotheses there are."""
     facts = opened.facts
     slower = {
@@ -23,25 +23,25 @@ def tell_model(opened: Opened, question: ResolvedJob, front: Frontend) -> None:
     }
     path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
     width = f" of width {facts.width}" if facts.width else ""
-    if question.job.model.trust_remote_code:
-        front.say(
-            f"code      that lies with {question.job.model.path} was run (model.trust_remote_code)"
+    if resolved.job.model.trust_remote_code:
+        frontend.say(
+            f"code      that lies with {resolved.job.model.path} was run (model.trust_remote_code)"
         )
     for line in facts.unused:
-        front.say(f"left out  {line}")
-    front.say(
+        frontend.say(f"left out  {line}")
+    frontend.say(
         f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}"
     )
-    space = question.space(facts)
-    most = question.proposer(space, facts).most
+    space = resolved.space(facts)
+    most = resolved.proposer(space, facts).max_hypotheses
     some = f"{most} of " if most is not None and most < len(space) else ""
-    front.say(
-        f"asking    {some}{len(space)} hypotheses: {len(question.variables)} variables at "
-        f"{len(space) // len(question.variables)} sites"
+    frontend.say(
+        f"asking    {some}{len(space)} hypotheses: {len(resolved.variables)} variables at "
+        f"{len(space) // len(resolved.variables)} sites"
     )
 
 
-def tell_screening(search: Search, front: Frontend) -> None:
+def report_screening(search: Search, frontend: Frontend) -> None:
     """Reports how many pairs the model solves, and which are missing."""
     for split in SPLITS:
         screened, solved, wanted = search.screening.counts(split)
@@ -50,30 +50,29 @@ def tell_screening(search: Search, front: Frontend) -> None:
             short = f"; {wanted} were wanted" if usable < wanted else ""
             counted = describe_counts(search.preparation.counts, split) if split != "fit" else []
             used = "" if counted else f", {usable} are used"
-            front.say(
+            frontend.say(
                 f"screened  {screened} {split} pairs: the model solves "
                 f"{solved / screened:.0%}{used}{short}"
             )
             for line in counted:
-                front.say(f"counted   {line}")
+                frontend.say(f"counted   {line}")
 
 
-def tell_end(run: RunFolder, end: Snapshot, seconds: float, front: Frontend) -> None:
+def report_end(run: RunFolder, end: Snapshot, seconds: float, frontend: Frontend) -> None:
     """The verdicts by kind."""
-    front.say(
+    frontend.say(
         f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, "
         f"{end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
     )
     again = cost_of(run.folder).near_tie_share
     if again > MANY:
-        front.say(
+        frontend.say(
             f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch "
-            f"and were decided one by one, "
-            "which is slow; in float32 they are fewer"
+            "and were decided one by one, which is slow; in float32 they are fewer"
         )
     if end.conflicts:
-        front.say(
+        frontend.say(
             f"conflicts {end.conflicts} repeats said otherwise than what was counted; see "
             f"{run.tables.at('failures').place}"
         )

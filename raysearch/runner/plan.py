@@ -1,7 +1,8 @@
 """A plan: a job checked as far as it can be without running it, and what it would do.
 
 Invariants: without a calibration no weights of a language model are read (a factory is called, as
-there is no other way to see what it makes); no search is run; chances are of this job's K and looks.
+there is no other way to see what it makes); no search is run; chances are of this job's K and
+looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysearch.causal import EVERY, Pair, Split
-from raysearch.core.events import Encoded, ModelFacts
+from raysearch.core.events import Encoded
 from raysearch.core.featurizers import is_trained
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.loading.factory import load_module
-from raysearch.engine.loading.load import ModelSummary, best_device, inspect_model
+from raysearch.engine.loading.load import best_device, inspect_model
+from raysearch.engine.loading.loaded_model import ModelSummary
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
-from raysearch.runner.resolved_job import ResolvedJob, differing, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob, differing
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
@@ -32,117 +36,117 @@ LOOKED_AT = 1000
 """Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
 
-def plan(job: Job, given: GivenObjects = NOTHING, with_trial: bool = False) -> PlanReport:
+def plan(job: Job, given: GivenObjects = NO_OBJECTS, with_trial: bool = False) -> PlanReport:
     """Checks the job and computes what it would do; `with_trial`: and how long that would take, by
     a trial on this machine.
 
     Raises: JobError, PairsError, ModelError in one line; SearchFailedError where the trial fails.
     """
-    question = resolve(job, given)
+    resolved = resolve(job, given)
     with given.borrowed():
-        report = _facts(question, model_summary(question, given))
+        report = _facts(resolved, model_summary(resolved, given))
         if with_trial:
-            report = _with_seconds(report, question.job, calibrate(question, given))
+            report = _with_seconds(report, resolved.job, calibrate(resolved, given))
     return report
 
 
-def _facts(question: ResolvedJob, looked: ModelSummary) -> PlanReport:
-    job = question.job
-    encoded = looked.encode(_first(question), question.positions, question.variables)
-    tokens = every(encoded) if EVERY in question.positions else 0
-    model = _model_facts(looked, job.model.dtype, tokens)
-    space = question.space(model)
-    proposer = question.proposer(space, model)
-    expected = question.expected_answers(encoded)
-    test, called = question.test_pairs(expected)
+def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
+    job = resolved.job
+    encoded = summary.encode(_first(resolved), resolved.positions, resolved.variables)
+    tokens = every(encoded) if EVERY in resolved.positions else 0
+    model = _model_facts(summary, job.model.dtype, tokens)
+    space = resolved.space(model)
+    proposer = resolved.proposer(space, model)
+    expected = resolved.expected_answers(encoded)
+    test, called = resolved.test_pairs(expected)
     check_variables(test, called)
     splits: tuple[Split, ...] = ("fit", "test", "holdout")
-    used = _used(question, encoded)
+    used = _used(resolved, encoded)
     return PlanReport(
         job=job,
         name=job.name,
         model="/".join(Path(job.model.path).parts[-2:]),
-        layers=looked.layers,
-        path=looked.path,
-        weight_bytes=looked.weight_bytes,
+        layers=summary.layers,
+        path=summary.path,
+        weight_bytes=summary.weight_bytes,
         hypotheses=len(space),
         proposer=proposer.name,
         chooses=proposer.plan_words(len(space)),
-        k=proposer.most,
-        whole=proposer.tests_all and proposer.most == len(space),
-        interventions=len(space) // len(question.variables),
-        variables=question.variables,
-        positions=question.positions,
-        components=question.components,
+        k=proposer.max_hypotheses,
+        whole=proposer.tests_all and proposer.max_hypotheses == len(space),
+        interventions=len(space) // len(resolved.variables),
+        variables=resolved.variables,
+        positions=resolved.positions,
+        components=resolved.components,
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
-        fits=_fits(space, job, proposer.most),
+        fits=_fits(space, job, proposer.max_hypotheses),
         claim=job.test.claim,
-        pairs={s: sum(p.split == s for p in question.pairs) for s in splits},
+        pairs={s: sum(p.split == s for p in resolved.pairs) for s in splits},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
-        change={v: sum(e.changes(v) for e in test) / len(test) for v in question.variables},
+        change={v: sum(e.changes(v) for e in test) / len(test) for v in resolved.variables},
         apart={
-            f"{v} / {w}": share for (v, w), share in differing(expected, question.variables).items()
+            f"{v} / {w}": share for (v, w), share in differing(expected, resolved.variables).items()
         },
-        powers=_powers(question, proposer, space, len(test)),
+        powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
-            job, looked, used, [p.index for p in _first(question) if p.split == "test"], len(space)
+            job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)
         ),
-        dropped=_dropped(question, expected),
+        dropped=_dropped(resolved, expected),
         calibration=None,
         seconds=None,
-        unused=looked.unused,
+        unused=summary.unused,
     )
 
 
-def _dropped(question: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
+def _dropped(resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
     """Counts the pairs that do not count, as far as it shows before the model is run: of the pairs
     that are looked at, and of those that were read or drawn."""
     counts = count_pairs_before_screening(
-        pairs, question.job.pairs.kinds == "change", question.left_out
+        pairs, resolved.job.pairs.kinds == "change", resolved.left_out
     )
     return tuple(count for count in counts if count.why)
 
 
-def _first(question: ResolvedJob) -> list[Pair]:
+def _first(resolved: ResolvedJob) -> list[Pair]:
     """The pairs that are looked at: of each split the first, as many as are wanted or a thousand,
     in the order of the run."""
-    keys = question.job.pairs
+    keys = resolved.job.pairs
     left = {
         "fit": max(keys.fit, LOOKED_AT),
         "test": max(keys.test, LOOKED_AT),
         "holdout": max(keys.holdout, LOOKED_AT),
     }
     found = []
-    for pair in question.pairs:
+    for pair in resolved.pairs:
         if left[pair.split]:
             left[pair.split] -= 1
             found.append(pair)
     return found
 
 
-def _used(question: ResolvedJob, encoded: Sequence[Encoded]) -> list[Encoded]:
+def _used(resolved: ResolvedJob, encoded: Sequence[Encoded]) -> list[Encoded]:
     """Returns the first pairs of each split, as many as are wanted: those that are run if the model
     solves them."""
-    keys, found = question.job.pairs, {e.index: e for e in encoded}
+    keys, found = resolved.job.pairs, {e.index: e for e in encoded}
     wanted = {"fit": keys.fit, "test": keys.test, "holdout": keys.holdout}
     return [
         found[p.index]
         for s, n in wanted.items()
-        for p in [p for p in question.pairs if p.split == s][:n]
+        for p in [p for p in resolved.pairs if p.split == s][:n]
     ]
 
 
 def _footprint(
-    job: Job, looked: ModelSummary, used: Sequence[Encoded], test: Sequence[int], hypotheses: int
+    job: Job, summary: ModelSummary, used: Sequence[Encoded], test: Sequence[int], hypotheses: int
 ) -> MemoryEstimate:
     memory = None if job.resources.memory == "auto" else job.resources.memory
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if "random_model" in job.controls else 1
     on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
     return footprint(
-        looked, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu
+        summary, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu
     )
 
 
@@ -157,27 +161,27 @@ def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanRepor
     )
 
 
-def model_summary(question: ResolvedJob, given: GivenObjects = NOTHING) -> ModelSummary:
+def model_summary(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> ModelSummary:
     """The model of the job, as far as it is known without its weights. Raises: ModelError."""
-    source = question.job.source
+    source = resolved.job.source
     if given.model is not None:
-        return given.loaded(question.job).summary(question.pairs, question.components)
+        return given.loaded(resolved.job).summary(resolved.pairs, resolved.components)
     if source.is_factory:
-        return load_module(source).summary(question.pairs, question.components)
-    return inspect_model(source, question.components)
+        return load_module(source).summary(resolved.pairs, resolved.components)
+    return inspect_model(source, resolved.components)
 
 
-def _model_facts(looked: ModelSummary, dtype: str, tokens: int) -> ModelFacts:
+def _model_facts(summary: ModelSummary, dtype: str, tokens: int) -> ModelFacts:
     """Returns the facts that are known of the model before it runs."""
     return ModelFacts(
-        looked.layers,
-        looked.width,
-        looked.heads,
+        summary.layers,
+        summary.width,
+        summary.heads,
         "",
         dtype,
         "",
-        looked.path,
-        looked.components,
+        summary.path,
+        summary.components,
         tokens,
     )
 
@@ -192,7 +196,7 @@ def _sites_words(grid: Grid) -> str:
 
 
 def _powers(
-    question: ResolvedJob, proposer: Proposer, space: HypothesisSpace, test_pairs: int
+    resolved: ResolvedJob, proposer: Proposer, space: HypothesisSpace, test_pairs: int
 ) -> tuple[Power, ...]:
     """At this job's claim, K and looks, as if the model solved every pair and every pair were a
     change pair.
@@ -200,12 +204,14 @@ def _powers(
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread
     most, and so are told latest.
     """
-    job = question.job
+    job = resolved.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
-    asked = replace(question.test(proposer, space), hypotheses=judged_at(proposer.most, len(space)))
-    rates = asked.threshold, asked.false_accept, asked.miss, asked.hypotheses, asked.indifference
-    test = MatchTest(*rates, population=used if question.these_pairs else None)
+    test = replace(
+        resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
+    )
+    rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
+    test = MatchTest(*rates, population=used if resolved.these_pairs else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 

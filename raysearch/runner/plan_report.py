@@ -32,8 +32,8 @@ GRID = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 class PlanReport:
     """A job, checked as far as it can be without running it, and what it would do.
 
-    `path`: how the model is evaluated. `chooses`: how the proposer chooses, in words; `whole`: whether it tests the whole space.
-    `k`: hypotheses that the chance of a false accept is divided
+    `path`: how the model is evaluated. `chooses`: how the proposer chooses, in words; `whole`:
+    whether it tests the whole space. `k`: hypotheses that the chance of a false accept is divided
     by (None: an open-ended proposer). `sets`: explicit sets of units; `fits`: subspaces trained or
     computed, seeds counted. `inputs`: distinct ones, of at most `longest` tokens. `change`: by
     variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
@@ -92,21 +92,19 @@ def _text(facts: PlanReport) -> str:
         f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
         f"{_size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
+        *_unrun_words(facts, job),
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: "
         f"{'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
         f"  pairs       {facts.pairs['test']} test and {facts.pairs['holdout']} holdout at "
-        f"hand{_beyond_words(facts)}, "
-        f"{job.pairs.test} and {job.pairs.holdout} "
-        f"wanted{' that the model solves' if job.pairs.solved_only else ''}; "
-        f"{facts.inputs} distinct inputs of at most {facts.longest} "
-        f"token{'s' * (facts.longest > 1)}",
+        f"hand{_beyond_words(facts)}, {job.pairs.test} and {job.pairs.holdout} "
+        f"wanted{' that the model solves' if job.pairs.solved_only else ''}; {facts.inputs} "
+        f"distinct inputs of at most {facts.longest} token{'s' * (facts.longest > 1)}",
         *_training_words(facts, job),
         f"  proposer    {facts.chooses}",
-        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
-        f"false accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} "
-        f"each",
+        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, false "
+        f"accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
@@ -145,6 +143,16 @@ def _text(facts: PlanReport) -> str:
         *_calibration_words(facts.calibration, job, _mixed(facts)),
     ]
     return "\n".join(map(visible, lines))
+
+
+def _unrun_words(facts: PlanReport, job: Job) -> list[str]:
+    """Says that a model was not run, where it was not: a plan reads no weights of a language model."""
+    if job.source.is_factory or job.model.is_given or facts.calibration is not None:
+        return []
+    return [
+        "  not run     its weights are not read, so whether it runs shows where a run begins, or here "
+        "with --calibrate"
+    ]
 
 
 def _dropped_words(facts: PlanReport) -> list[str]:
@@ -207,8 +215,7 @@ def _powers_words(job: Job) -> str:
         return "if every pair is solved and changes the answer:"
     return (
         "if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
-        "the most pairs; scores between are told "
-        "sooner):"
+        "the most pairs; scores between are told sooner):"
     )
 
 
@@ -231,8 +238,7 @@ def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
         f"{_size(memory.kept)} of runs kept ({kept}), "
         f"a batch of {job.resources.rows} rows {_size(memory.batch)}, libraries{training}",
         f"  block       {_size(memory.block)}: {memory.inputs_of_block} inputs of its largest "
-        f"block, at most {_size(memory.run)} each; "
-        f"{_size(memory.inputs)} would hold all inputs",
+        f"block, at most {_size(memory.run)} each; {_size(memory.inputs)} would hold all inputs",
         f"  search      {_size(memory.driver)} of the driver",
     ]
 
@@ -260,8 +266,7 @@ def _calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> li
         f"asked of it",
         f"  load        {_duration(found.load)}, with the check of its paths",
         f"  took        an input {_duration(found.an_input)} ({found.inputs} timed), a row (a pair "
-        f"under an intervention) "
-        f"{_duration(found.a_row)} ({found.rows} timed){trained}",
+        f"under an intervention) {_duration(found.a_row)} ({found.rows} timed){trained}",
         f"  memory      {_size(found.process)} of the process{gpu} in the end",
         f"The last column reckons from that for {many}: screening, training (no seed dropped), "
         f"rows until the verdict, the holdout of "

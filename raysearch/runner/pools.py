@@ -1,4 +1,4 @@
-"""From a question to a pool of replicas: one in this process, or many on Ray.
+"""From a resolved job to a pool of replicas: one in this process, or many on Ray.
 
 Invariants: no worker sees the causal model or its values; a Ray that is not ours is left as it is.
 """
@@ -21,7 +21,7 @@ from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.runner.frontend import Frontend, RunOptions
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resources import shape_of
 
@@ -49,12 +49,12 @@ class RunPool(driver.Pool, Protocol):
 
 @contextmanager
 def pool_of(
-    question: ResolvedJob,
+    resolved: ResolvedJob,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     files: Path | None = None,
     send: bool = False,
-    given: GivenObjects = NOTHING,
+    given: GivenObjects = NO_OBJECTS,
 ) -> Iterator[RunPool]:
     """The pool that `where` names; closed at the end.
 
@@ -64,48 +64,56 @@ def pool_of(
     """
     if where.pool == "local" or where.address is None:
         files = None
-    spec = spec_of(question, question.job if files is None else kept_beside(question.job, files))
-    resources = question.job.resources
+    spec = spec_of(resolved, resolved.job if files is None else kept_beside(resolved.job, files))
     if where.pool == "local":
-        from raysearch.cluster.local_pool import LocalPool, device_here
+        yield from _local_pool(spec, resolved.job, frontend, given)
+    else:
+        yield from _ray_pool(spec, resolved.job, where.address, frontend, files if send else None)
 
-        if resources.replicas not in ("auto", 1):
-            raise JobError(
-                f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica"
-            )
-        if given.model is None:
-            front.say(f"loading   {question.job.model.path}")
-            yield LocalPool(spec, device_here(resources.gpus))
-            return
-        with given.borrowed():
-            yield LocalPool(spec, load=partial(given.loaded, question.job))
-        return
-    if question.job.model.is_given:
+
+def _local_pool(
+    spec: ReplicaSpec, job: Job, frontend: Frontend, given: GivenObjects
+) -> Iterator[RunPool]:
+    from raysearch.cluster.local_pool import LocalPool, device_here
+
+    resources = job.resources
+    if resources.replicas not in ("auto", 1):
         raise JobError(
-            f"pool: {where.pool}: {question.job.model.path} is an object of this process, and "
-            f"replicas on Ray read their own model; give "
-            "pool='local', or save it (model.save_pretrained(folder), tokenizer too; of a torch "
-            "module my_file.py:factory) and name that"
+            f"resources.replicas: {resources.replicas} need Ray; --pool local has one replica"
+        )
+    if given.model is None:
+        frontend.say(f"loading   {job.model.path}")
+        yield LocalPool(spec, device_here(resources.gpus))
+    else:
+        with given.borrowed():
+            yield LocalPool(spec, load=partial(given.loaded, job))
+
+
+def _ray_pool(
+    spec: ReplicaSpec, job: Job, address: str | None, frontend: Frontend, files: Path | None
+) -> Iterator[RunPool]:
+    """`files`: a folder to bring to all nodes."""
+    if job.model.is_given:
+        raise JobError(
+            f"pool: ray: {job.model.path} is an object of this process, and replicas on Ray read "
+            "their own model; give pool='local', or save it (model.save_pretrained(folder), "
+            "tokenizer too; of a torch module my_file.py:factory) and name that"
         )
     from raysearch.cluster.metrics import MeteredPool, Metrics
+    from raysearch.cluster.pool_shape import first_replicas
     from raysearch.cluster.ray_pool import RayPool
     from raysearch.cluster.session import check_fits, ray_session
-    from raysearch.cluster.shape import first_replicas
 
-    front.say(
-        "ray       starting"
-        if where.address is None
-        else f"ray       connecting to {where.address}"
-    )
-    with ray_session(where.address, files=files if send else None) as session:
+    frontend.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")
+    with ray_session(address, files=files) as session:
         if session.dashboard:
-            front.say(f"dashboard {session.dashboard}")
-        shape = shape_of(question.job, session.gpus, front.say)
+            frontend.say(f"dashboard {session.dashboard}")
+        shape = shape_of(job, session.gpus, frontend.say)
         if session.embedded:
             check_fits(session, shape)
         replicas = first_replicas(session.nodes, shape)
-        front.say(f"loading   {question.job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
-        name, metrics = f"raysearch-{question.job.name}-{os.getpid()}", Metrics()
+        frontend.say(f"loading   {job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
+        name, metrics = f"raysearch-{job.name}-{os.getpid()}", Metrics()
         pool = MeteredPool(RayPool(spec, name, shape, metrics.usage, watch=session.watch), metrics)
         try:
             yield pool
@@ -113,17 +121,17 @@ def pool_of(
             pool.close()
 
 
-def spec_of(question: ResolvedJob, job: Job) -> ReplicaSpec:
-    """Returns the spec of each replica. `job`: the question's, its paths as workers are to read
+def spec_of(resolved: ResolvedJob, job: Job) -> ReplicaSpec:
+    """Returns the spec of each replica. `job`: the resolved one, its paths as workers are to read
     them."""
     resources = job.resources
     memory = None if resources.memory == "auto" else int(resources.memory * 2**30)
     return ReplicaSpec(
         job.source,
-        tuple(_bare(p) for p in question.pairs),
-        question.positions,
-        question.variables,
-        question.components,
+        tuple(_bare(p) for p in resolved.pairs),
+        resolved.positions,
+        resolved.variables,
+        resolved.components,
         RunnerSettings(
             resources.rows,
             memory,

@@ -88,13 +88,19 @@ class ProgressDisplay:
 
     def words(self, snapshot: Snapshot) -> str:
         """One line: counts, rate, and at most how long it may take still."""
+        left = snapshot.queued + snapshot.out
         if snapshot.stage == "screening":
-            return f"{snapshot.queued + snapshot.out} blocks of pairs are left to be run without intervention"
+            return f"{left} blocks of pairs are left to be run without intervention"
         if snapshot.stage == "attributing":
-            return f"{snapshot.queued + snapshot.out} blocks of fit pairs are left to choose hypotheses by"
-        counts = f"{snapshot.alive} alive, {snapshot.accepted} accepted, {snapshot.rejected} rejected, {snapshot.undecided} undecided"
-        if snapshot.failed:
-            counts += f", {snapshot.failed} failed"
+            return f"{left} blocks of fit pairs are left to choose hypotheses by"
+        shown = [
+            "alive",
+            "accepted",
+            "rejected",
+            "undecided",
+            *(["failed"] if snapshot.failed else []),
+        ]
+        counts = ", ".join(f"{getattr(snapshot, name)} {name}" for name in shown)
         if snapshot.fitting:  # how long that takes, pairs do not tell
             return f"{counts}; {snapshot.fitting} seeds in training"
         rate = self.rate(snapshot)

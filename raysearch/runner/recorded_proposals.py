@@ -14,7 +14,7 @@ from raysearch.core.hypothesis import Hypothesis, Intervention, canonical_json, 
 from raysearch.errors import ResumeError
 from raysearch.proposers.base import History, Proposer
 from raysearch.proposers.registry import READY
-from raysearch.runner.reopen import kept_facts
+from raysearch.runner.reopen import stored_facts
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.search.search import Search
 from raysearch.store.codec import Suggested
@@ -32,15 +32,15 @@ class Recording(Proposer):
     """A user's proposer, and what it has said so far."""
 
     proposer: Proposer
-    said: list[Suggested] = field(default_factory=list)
+    recorded: list[Suggested] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.proposer.name
 
     @property
-    def most(self) -> int | None:
-        return self.proposer.most
+    def max_hypotheses(self) -> int | None:
+        return self.proposer.max_hypotheses
 
     @property
     def fit_pairs(self) -> int:
@@ -49,68 +49,71 @@ class Recording(Proposer):
     def propose(self, known: History) -> Iterable[Hypothesis]:
         proposed = list(self.proposer.propose(known))
         texts = tuple(canonical_json([h.variable, to_plain(h.intervention)]) for h in proposed)
-        self.said.append(Suggested(self.name, self.most, texts, self.fit_pairs))
+        self.recorded.append(Suggested(self.name, self.max_hypotheses, texts, self.fit_pairs))
         return proposed
 
 
 @dataclass(frozen=True)
 class Recorded(Proposer):
-    """A proposer that repeats journalled proposals, in their order. `where`: the run, for errors."""
+    """A proposer that repeats journalled proposals, in their order. `where`: the run, for
+    errors."""
 
-    said: Sequence[Suggested]
+    recorded: Sequence[Suggested]
     where: str
-    _asked: list[History] = field(default_factory=list)
+    _histories: list[History] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        return self.said[0].by
+        return self.recorded[0].by
 
     @property
-    def most(self) -> int | None:
-        return self.said[0].most
+    def max_hypotheses(self) -> int | None:
+        return self.recorded[0].most
 
     @property
     def fit_pairs(self) -> int:
-        return self.said[0].fit_pairs
+        return self.recorded[0].fit_pairs
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
-        self._asked.append(known)
-        if len(self._asked) > len(self.said):
+        self._histories.append(known)
+        if len(self._histories) > len(self.recorded):
             raise UnrecordedError(
                 f"{self.where}: its journal ends before what its proposer said last; `raysearch "
                 f"resume` it, which runs that code"
             )
         return [
-            _hypothesis(text, self.where) for text in self.said[len(self._asked) - 1].hypotheses
+            _hypothesis(text, self.where)
+            for text in self.recorded[len(self._histories) - 1].hypotheses
         ]
 
 
-def recorded_search(run: RunFolder, kept: PairsTable, question: ResolvedJob) -> Search:
+def recorded_search(run: RunFolder, stored: PairsTable, resolved: ResolvedJob) -> Search:
     """The search of a run, to be told its journal; runs no code that the run names.
 
     Raises: UnrecordedError where the journal does not say what a user's proposer proposed;
     ResumeError.
     """
-    return question.search(kept_facts(run), kept.encoded or (), _recorded(run, question))
+    return resolved.search(stored_facts(run), stored.encoded or (), _recorded(run, resolved))
 
 
-def recording(proposer: Proposer, question: ResolvedJob) -> Proposer:
+def recording(proposer: Proposer, resolved: ResolvedJob) -> Proposer:
     """The proposer, what it says being kept where it is the user's."""
-    return proposer if question.job.propose.use in READY else Recording(proposer)
+    return proposer if resolved.job.propose.use in READY else Recording(proposer)
 
 
-def _recorded(run: RunFolder, question: ResolvedJob) -> Recorded | None:
-    use = question.job.propose.use
+def _recorded(run: RunFolder, resolved: ResolvedJob) -> Recorded | None:
+    use = resolved.job.propose.use
     if use in READY:
         return None
-    said = [entry for batch in read_entries(run) for entry in batch if isinstance(entry, Suggested)]
-    if not said:
+    recorded = [
+        entry for batch in read_entries(run) for entry in batch if isinstance(entry, Suggested)
+    ]
+    if not recorded:
         raise UnrecordedError(
             f"{run.place}: its hypotheses are those of {use}, its journal does not say them, and "
-            f"looking at a run runs no code of it; "
-            "`raysearch resume` it, which does, and adds them"
+            "looking at a run runs no code of it; `raysearch resume` it, which does, and adds them"
         )
-    return Recorded(said, run.place)
+    return Recorded(recorded, run.place)
 
 
 def _hypothesis(text: str, where: str) -> Hypothesis:

@@ -9,36 +9,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from raysearch.core.codec import from_json_values
-from raysearch.core.events import ModelFacts
+from raysearch.core.model_facts import ModelFacts
 from raysearch.errors import ResumeError
 from raysearch.job.named_files import only_looked_at
 from raysearch.runner.resolved_job import ResolvedJob
-from raysearch.runner.resume_checks import check_version, files_of, kept_job
+from raysearch.runner.resume_checks import check_version, files_of, stored_job
 from raysearch.store.pairs_table import PairsTable, read_pairs
 from raysearch.store.run_folder import RunFolder
 
 
 @contextmanager
-def kept_question(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
+def reopened_job(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
     """The pairs that the run keeps, and its question; while inside, with the files of which a
     search is made, whose model may be elsewhere.
 
     Raises: ResumeError where another version began it, or its job was edited.
     """
     check_version(run)
-    kept = read_pairs(run.folder)
+    stored = read_pairs(run.folder)
     with files_of(run) as files:
-        yield kept, ResolvedJob(kept_job(run, files, only_looked_at), kept.pairs, kept.left_out)
+        yield (
+            stored,
+            ResolvedJob(stored_job(run, files, only_looked_at), stored.pairs, stored.left_out),
+        )
 
 
-def kept_facts(run: RunFolder) -> ModelFacts:
+def stored_facts(run: RunFolder) -> ModelFacts:
     """Returns the facts of the model from when the run was last driven. Raises: ResumeError where
     run.json does not say it."""
     plain = run.info.facts
     if plain is None:
         raise ResumeError(
             f"run {run.info.id}: its run.json says nothing of the model (an earlier version wrote "
-            f"it); `raysearch resume` it once, "
-            "which adds that"
+            "it); `raysearch resume` it once, which adds that"
         )
     return from_json_values(ModelFacts, plain, f"run {run.info.id}: the facts of its run.json")

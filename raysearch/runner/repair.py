@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raysearch import driver
 from raysearch.errors import StoreError
 from raysearch.runner.recorded_proposals import recorded_search
-from raysearch.runner.reopen import kept_question
+from raysearch.runner.reopen import reopened_job
 from raysearch.storage.digests import (
     FILE,
     Digests,
@@ -49,8 +49,7 @@ def repair(run: RunFolder) -> Repaired:
     if ended is None and not isinstance(run.folder, LocalFolder):
         raise StoreError(
             f"{run.place}: its driver works, or was killed (an object store cannot say which); "
-            f"`raysearch resume` it, which writes "
-            "its tables anew too"
+            "`raysearch resume` it, which writes its tables anew too"
         )
     fits = FitStore(run.interventions)
     for name in run.interventions.names():
@@ -80,8 +79,8 @@ def _restored(run: RunFolder) -> list[str]:
 
 def _write_anew(run: RunFolder, ended: str | None) -> None:
     """All parts, by a replay, as a driver that goes on with the run begins."""
-    with kept_question(run) as (kept, question):
-        search = recorded_search(run, kept, question)
+    with reopened_job(run) as (stored, resolved):
+        search = recorded_search(run, stored, resolved)
         ledger = RunLedger(run)
         try:
             driver.replay(search, ledger.replay(), ledger)

@@ -34,9 +34,9 @@ def check_positions(job: Job, named: Sequence[str], of: str) -> None:
             f"space.positions: {clash!r} is a position of {of} already; name these tokens otherwise"
         )
     known = (*named, *job.space.declared, LAST)
-    asked = [("space.positions", name) for name in job.space.position_names or ()]
-    asked += [(f"{path}.position", site.position) for path, site in job.space.unit_sites]
-    for key, name in asked:
+    positions = [("space.positions", name) for name in job.space.position_names or ()]
+    positions += [(f"{path}.position", site.position) for path, site in job.space.unit_sites]
+    for key, name in positions:
         if name != EVERY and token_index(name) is None and split_take(name, known)[1] is None:
             check_known(key, "position", name, known, of)
 
@@ -76,8 +76,7 @@ def with_positions(job: Job, drawn: PairSample, of: str) -> PairSample:
     if any(split == "test" for split, _, _ in left) and not any(p.split == "test" for p in kept):
         raise PairsError(
             f"{of}: no test pair has all the positions that the job names ({', '.join(needed)}); "
-            f"name fewer in space.positions, and search "
-            "the others in a job of their own"
+            "name fewer in space.positions, and search the others in a job of their own"
         )
     return PairSample(
         tuple(kept),

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysearch.causal import named_sources, token_index, token_name
-from raysearch.core.events import ComponentFacts, ModelFacts
 from raysearch.core.hypothesis import Site, Subspace, Unit, is_in_layers, layer_path
+from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
@@ -48,19 +48,7 @@ def space_of(
             dict.fromkeys(named[0] for v in keys.variables if len(named := named_sources(v)) == 1)
         )
         grids = tuple(replace(grid, sources=alone) for grid in grids if alone)
-    for path, site in keys.unit_sites:
-        model.check_layer(f"{path}.layer", site.component, site.layer)
-        model.check_head(f"{path}.head", site.component, site.head)
-    for path, unit in keys.named_units:
-        model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
-        if unit.source_site is not None:
-            model.check_width(f"{path}.source_site", unit.source_site, unit.site)
-        ablated = f"{path}.operation" in keys.ablations
-        if unit.source is None and len(sources) > 1 and not ablated:
-            raise JobError(
-                f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
-                f"says which lends it"
-            )
+    _check_units_named(keys, model, sources)
     sets = [intervention_of(units) for units in keys.units]
     if len(sources) == 1:  # named or not, it is the only one: one form for one intervention
         sets = [replace(s, units=tuple(replace(u, source=None) for u in s.units)) for s in sets]
@@ -80,6 +68,23 @@ def space_of(
                 "from each, or leave the variable out of space.variables"
             )
     return space
+
+
+def _check_units_named(keys: SpaceKeys, model: "_Model", sources: Sequence[str]) -> None:
+    """Raises: JobError for a unit that names what the model lacks, or does not say its source."""
+    for path, site in keys.unit_sites:
+        model.check_layer(f"{path}.layer", site.component, site.layer)
+        model.check_head(f"{path}.head", site.component, site.head)
+    for path, unit in keys.named_units:
+        model.check_subspace(f"{path}.subspace", unit.site, unit.subspace)
+        if unit.source_site is not None:
+            model.check_width(f"{path}.source_site", unit.source_site, unit.site)
+        ablated = f"{path}.operation" in keys.ablations
+        if unit.source is None and len(sources) > 1 and not ablated:
+            raise JobError(
+                f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
+                f"says which lends it"
+            )
 
 
 def check_units(
@@ -167,6 +172,11 @@ class _Model:
                 f"{key}: a mask over heads needs a component that has heads, all of them at once "
                 f"(heads: joint)"
             )
+        if width and subspace.features is not None and subspace.features > width:
+            raise JobError(
+                f"{key}: {subspace.featurizer} has {subspace.features} features, and the vector of "
+                f"{_vector(site)} in {self.name} has {width} coordinates; give at most {width}"
+            )
         for coordinate in subspace.coordinates or ():
             if width and coordinate >= width:
                 of = (
@@ -189,8 +199,7 @@ class _Model:
         if all(widths) and widths[0] != widths[1]:
             raise JobError(
                 f"{key}: {_vector(source)} has {widths[0]} coordinates in {self.name}, "
-                f"{_vector(own)} {widths[1]}; "
-                "take it from a site as wide"
+                f"{_vector(own)} {widths[1]}; take it from a site as wide"
             )
 
     def check_tokens(self, space: HypothesisSpace, tokens: Mapping[str, tuple[int, ...]]) -> None:
@@ -259,8 +268,7 @@ def _file_digest(path: str, layer: int | None) -> str:
     except OSError as e:
         raise JobError(
             f"space.subspaces: sae.path: {file} cannot be read ({e.strerror or e}); give a "
-            f"safetensors file, {{layer}} in its path "
-            "where each layer has its own"
+            "safetensors file, {layer} in its path where each layer has its own"
         ) from e
     found.says()
     return found.digest
@@ -288,8 +296,7 @@ def _check_heads_meant(keys: SpaceKeys, model: _Model) -> None:
         heads, named = ", ".join(map(str, keys.heads)), ", ".join(keys.components) or "none"
         raise JobError(
             f"space.heads: [{heads}] given, and none of space.components has heads (they are "
-            f"{named}); "
-            "leave it out, or name one of head, query, key, value there"
+            f"{named}); leave it out, or name one of head, query, key, value there"
         )
 
 

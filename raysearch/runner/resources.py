@@ -3,31 +3,31 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from raysearch.cluster.shape import PoolShape, bytes_on_cpu
+from raysearch.cluster.pool_shape import PoolShape, bytes_on_cpu
 from raysearch.job import Job
 
 
 def shape_of(job: Job, gpus_there: float, say: Callable[[str], None]) -> PoolShape:
     """The shape of a pool on a Ray whose largest node has `gpus_there` GPUs."""
-    asked = job.resources
-    gpus = min(1.0, gpus_there) if asked.gpus == "auto" else asked.gpus
-    if asked.gpus == "auto" and not gpus:
+    resources = job.resources
+    gpus = min(1.0, gpus_there) if resources.gpus == "auto" else resources.gpus
+    if resources.gpus == "auto" and not gpus:
         say("gpus      none here: replicas run on CPUs (resources.gpus: 1 asks for one)")
     if gpus > 1 and job.model.device_map is None:
         say(
             f"gpus      {gpus:g} for each replica, which uses one of them: model.device_map: auto "
             f"spreads it over all"
         )
-    given = {"start_seconds": asked.wait, "deadline_seconds": asked.deadline}
+    given = {"start_seconds": resources.wait, "deadline_seconds": resources.deadline}
     return PoolShape(
-        asked.replicas,
-        asked.cpus,
+        resources.replicas,
+        resources.cpus,
         gpus,
-        max_replicas=asked.max_replicas,
-        labels=asked.labels,
-        custom=asked.custom,
+        max_replicas=resources.max_replicas,
+        labels=resources.labels,
+        custom=resources.custom,
         bytes=bytes_on_cpu(_size(job.model.path)),
-        or_cpu=asked.gpus == "auto",
+        or_cpu=resources.gpus == "auto",
         **{name: seconds for name, seconds in given.items() if seconds != "auto"},
     )
 

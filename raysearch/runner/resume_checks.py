@@ -17,12 +17,15 @@ from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
 from raysearch.proposers.registry import added
+from raysearch.report.page import FILE as PAGE
 from raysearch.runner.given_objects import GivenObjects
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import without_credentials
+from raysearch.store.journal import drivers
 from raysearch.store.pairs_table import PairsTable, pairs_digest
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.uris import tracking_uri
@@ -33,9 +36,23 @@ def check_version(run: RunFolder) -> None:
     if run.info.evidence_version != EVIDENCE_VERSION:
         raise ResumeError(
             f"run {run.info.id} has evidence version {run.info.evidence_version}, this raysearch "
-            f"has {EVIDENCE_VERSION}: their "
-            "verdicts do not mix; resume it with the raysearch that began it, or submit the job "
-            "again"
+            f"has {EVIDENCE_VERSION}: their verdicts do not mix; resume it with the raysearch that "
+            "began it, or submit the job again"
+        )
+
+
+def check_journal(run: RunFolder) -> None:
+    """Raises: ResumeError where the run has tables or a page and no journal, for then a resume
+    would delete them and search again."""
+    if drivers(run.journal):
+        return
+    there = [f"tables/{name}" for name in run.tables.folders() if run.tables.at(name).names()]
+    there += [PAGE] if run.folder.exists(PAGE) else []
+    if there:
+        raise ResumeError(
+            f"{run.journal.place}: the journal is lost, though {', '.join(there[:3])} "
+            f"{'is' if len(there) == 1 else 'are'} there: a resume would delete what was found and "
+            f"search again; restore the journal from a copy, or submit the job again"
         )
 
 
@@ -79,7 +96,7 @@ def _check_no_links(folder: Path) -> None:
             )
 
 
-def kept_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
+def stored_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
     """The job that the run began with, its paths from `files`, but for what is `away`. Raises:
     ResumeError where job.yaml was edited since, in what changes an answer."""
     where = run.folder.shown(JOB_FILE)
@@ -87,64 +104,76 @@ def kept_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
     if (job if files is None else kept_beside(job, files)).digest() != run.info.job_digest:
         raise ResumeError(
             f"{where}: was edited since the run began, and its verdicts would not mix with those "
-            f"to come; put it back "
-            "(only name and resources may change), or submit it as a new job"
+            "to come; put it back (only name and resources may change), or submit it as a new job"
         )
     return job
 
 
-def check_same(run: RunFolder, question: ResolvedJob, kept: PairsTable, opened: Opened) -> None:
+def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened: Opened) -> None:
     """Raises: ResumeError where the model here is not the one that the run began with."""
-    here, there = opened.facts.digest, run.info.model_digest
-    if here != there:
-        raise ResumeError(
-            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
-            f"{question.job.model.path} has {here[:12]}: "
-            "their outputs do not mix; put the old model back, or submit the job again"
-        )
-    use = question.job.propose.use
+    here = opened.facts.digest
+    check_digest(run, resolved, here)
+    use = resolved.job.propose.use
     named = [
-        *question.job.space.sae_paths,
-        *([use] if question.job.propose.file or use in added() else []),
+        *resolved.job.space.sae_paths,
+        *([use] if resolved.job.propose.file or use in added() else []),
     ]
-    if named and question.hash(pairs_digest(kept.pairs), here) != run.info.job_hash:
+    if named and resolved.hash(pairs_digest(stored.pairs), here) != run.info.job_hash:
         raise ResumeError(
             f"run {run.info.id}: a sparse autoencoder or proposer that the job names "
             f"({', '.join(named)}), or another of its "
             "files, was changed since it began; put the old file back, or submit the job again"
         )
-    if kept.encoded is not None and kept.encoded != opened.encoded:
+    if stored.encoded is not None and stored.encoded != opened.encoded:
         raise ResumeError(
-            f"run {run.info.id}: {question.job.model.path} sees the pairs otherwise than when it "
+            f"run {run.info.id}: {resolved.job.model.path} sees the pairs otherwise than when it "
             f"began (its tokenizer, or its positions); "
             "use the transformers version of its run.json, or submit the job again"
         )
 
 
+def check_digest(run: RunFolder, resolved: ResolvedJob, here: str) -> None:
+    """Raises: ResumeError for the digest of another model than the run's."""
+    there = run.info.model_digest
+    if here != there:
+        raise ResumeError(
+            f"run {run.info.id} began with a model of digest {(there or 'none')[:12]}, "
+            f"{resolved.job.model.path} has {here[:12]}: "
+            "their outputs do not mix; put the old model back, or submit the job again"
+        )
+
+
 def check_given(
-    run: RunFolder, question: ResolvedJob, kept: PairsTable, given: GivenObjects
+    run: RunFolder, resolved: ResolvedJob, stored: PairsTable, given: GivenObjects
 ) -> None:
     """Raises: ResumeError for a model that the run was given as an object and is not here, or the
     other way round; for a problem that does not draw the run's pairs."""
-    began, name = question.job.model, run.info.id
+    began, name = resolved.job.model, run.info.id
     if began.is_given and given.model is None:
         raise ResumeError(
             f"run {name} began with {began.path}, a model that was given as an object (digest "
             f"{(run.info.model_digest or '')[:12]}); "
             f"no file has it: give it again, in Python: rs.resume({run.place!r}, model=model)"
         )
+    check_objects(run, resolved, stored, given)
+
+
+def check_objects(
+    run: RunFolder, resolved: ResolvedJob, stored: PairsTable, given: GivenObjects
+) -> None:
+    """Raises: ResumeError for an object that is not what the run began with."""
+    began, name = resolved.job.model, run.info.id
     if given.model is not None and given.model.source is None and not began.is_given:
         raise ResumeError(
             f"run {name} began with the model at {began.path}, which is read from there; leave "
             f"model out"
         )
     if given.problem is not None:
-        drawn = resolve(question.job, given).pairs
-        if pairs_digest(drawn) != pairs_digest(kept.pairs):
+        drawn = resolve(resolved.job, given).pairs
+        if pairs_digest(drawn) != pairs_digest(stored.pairs):
             raise ResumeError(
                 f"run {name}: the problem {given.problem.name!r} draws other pairs than the run "
-                f"has; leave it out (the pairs are kept), "
-                "or begin a new run"
+                "has; leave it out (the pairs are kept), or begin a new run"
             )
 
 

@@ -11,7 +11,7 @@ from raysearch.core.events import JournalledEvent, Retried
 from raysearch.report.page import FILE as PAGE
 from raysearch.runner.frontend import Frontend
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
-from raysearch.runner.reopen import kept_question
+from raysearch.runner.reopen import reopened_job
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
@@ -19,16 +19,16 @@ from raysearch.store.run_history import journal_summary, read_entries
 
 
 def concluded(run: RunFolder) -> Search | None:
-    """Returns the search of a run that is done, as its journal has it, without the model; None where
-    something is left to do, or only the user's proposer can tell.
+    """Returns the search of a run that is done, as its journal has it, without the model; None
+    where something is left to do, or only the user's proposer can tell.
 
     Raises: StoreError, ResumeError.
     """
     if journal_summary(run).ended != "done" or not run.folder.exists(PAGE):
         return None
-    with kept_question(run) as (kept, question):
+    with reopened_job(run) as (stored, resolved):
         try:
-            search = recorded_search(run, kept, question)
+            search = recorded_search(run, stored, resolved)
         except UnrecordedError:
             return None  # whoever goes on with it runs the proposer, and sees
         for batch in read_entries(run):
@@ -36,23 +36,23 @@ def concluded(run: RunFolder) -> Search | None:
         return search if search.done else None
 
 
-def retry_failed(ledger: RunLedger, search: Search, front: Frontend) -> None:
+def retry_failed(ledger: RunLedger, search: Search, frontend: Frontend) -> None:
     """Journals what is tried again. `search`: a new one of the same question, spent on finding out.
     Raises: StoreError."""
     failed = _failed(search, ledger.history())
     if failed.is_empty:
-        front.say("retrying  nothing: nothing has failed so far")
+        frontend.say("retrying  nothing: nothing has failed so far")
         return
     controls = sum(
         search.verdicts[name].hypothesis.intervention.control is not None
         for name in failed.hypotheses
     )
     ledger.retry(failed)
-    said = [f"{len(failed.hypotheses) - controls} failed hypotheses"]
-    said += [f"{controls} failed controls"] if controls else []
-    said += [f"{len(failed.estimates)} estimates that broke off"] if failed.estimates else []
+    counts = [f"{len(failed.hypotheses) - controls} failed hypotheses"]
+    counts += [f"{controls} failed controls"] if controls else []
+    counts += [f"{len(failed.estimates)} estimates that broke off"] if failed.estimates else []
     anew = f"; {len(failed.fits)} fits begin anew" if failed.fits else ""
-    front.say(f"retrying  {', '.join(said)}{anew}")
+    frontend.say(f"retrying  {', '.join(counts)}{anew}")
 
 
 def _failed(search: Search, history: Iterable[Sequence[JournalledEvent]]) -> Retried:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raysearch import driver
 from raysearch.core.codec import to_json_values
-from raysearch.core.events import ModelFacts
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
@@ -19,23 +19,28 @@ from raysearch.proposers.base import Proposer
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.page import write_page
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.interrupt import Interrupt
 from raysearch.runner.job_code import code_of
-from raysearch.runner.messages import tell_end, tell_model, tell_screening
+from raysearch.runner.messages import report_end, report_model, report_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.reopen import reopened_job
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resume_checks import (
+    check_digest,
     check_given,
+    check_journal,
+    check_objects,
     check_same,
     check_version,
     files_of,
     keep_files,
-    kept_job,
+    stored_job,
     tracking_of,
 )
-from raysearch.runner.retry import retry_failed
+from raysearch.runner.retry import concluded, retry_failed
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.store.ledger import RunLedger
@@ -50,37 +55,37 @@ from raysearch.tracking.uris import tracking_uri
 def begin(
     job: Job,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     sent: Path | None = None,
-    given: GivenObjects = NOTHING,
+    given: GivenObjects = NO_OBJECTS,
 ) -> RunOutcome:
     """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent
-    along with it (kept.sent_with).
+    along with it (`resume_checks.sent_with`).
 
     `given`: what was given as an object in the place of what the job names. Raises: RaysearchError
     in one line.
     """
     for line in code_of(job):
-        front.say(line)
-    question = resolve(job, given)
+        frontend.say(line)
+    resolved = resolve(job, given)
     root, uri = writable_store(where.store), tracking_uri(where.tracking_uri)
     if uri is not None:
         tracker_of(uri)  # a broken package is reported before anything is loaded
-    kept = question.job if sent is None else kept_beside(question.job, sent)
-    with pool_of(question, where, front, sent, given=given) as pool:
+    stored = resolved.job if sent is None else kept_beside(resolved.job, sent)
+    with pool_of(resolved, where, frontend, sent, given=given) as pool:
         opened = pool.open()
         proposer = recording(
-            question.proposer(question.space(opened.facts), opened.facts), question
+            resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
         )
-        search = question.search(opened.facts, opened.encoded, proposer)
-        tell_model(opened, question, front)
-        digest = pairs_digest(question.pairs)
+        search = resolved.search(opened.facts, opened.encoded, proposer)
+        report_model(opened, resolved, frontend)
+        digest = pairs_digest(resolved.pairs)
         run = RunFolder.create(
             root,
-            name=question.job.name,
-            job_hash=question.hash(digest, opened.facts.digest),
-            job_digest=kept.digest(),
-            job_text=kept.to_yaml(),
+            name=resolved.job.name,
+            job_hash=resolved.hash(digest, opened.facts.digest),
+            job_digest=stored.digest(),
+            job_text=stored.to_yaml(),
             evidence_version=EVIDENCE_VERSION,
             tracking_uri=uri,
         )
@@ -88,46 +93,68 @@ def begin(
             if sent is not None:
                 keep_files(sent, run)
             run.update(model_digest=opened.facts.digest, facts=to_json_values(opened.facts))
-            write_pairs(run.folder, question.pairs, opened.encoded, left_out=question.left_out)
-            tracker = _tracker(run, question, opened.facts, digest, uri)
-            return _search(run, search, proposer, pool, where, front, tracker)
+            write_pairs(run.folder, resolved.pairs, opened.encoded, left_out=resolved.left_out)
+            tracker = _tracker(run, resolved, opened.facts, digest, uri)
+            return _search(run, search, proposer, pool, where, frontend, tracker)
 
 
 def go_on(
     name: str,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     retry: bool = False,
-    given: GivenObjects = NOTHING,
+    given: GivenObjects = NO_OBJECTS,
 ) -> RunOutcome:
     """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
-    objects that the run began with.
+    objects that the run began with. A run with nothing left to do is shown as it is.
 
     Raises: RaysearchError in one line.
     """
     run = find_run(where.store, name)
+    done = concluded(run)
+    if done is not None and (done.failed.is_empty or not retry):
+        return _as_it_is(run, done, retry, frontend, given)
     with run.lock():
         check_version(run)
-        kept = read_pairs(run.folder)
+        check_journal(run)
+        stored = read_pairs(run.folder)
         with files_of(run) as files:
-            question = ResolvedJob(kept_job(run, files), kept.pairs, kept.left_out)
-            check_given(run, question, kept, given)
-            for line in code_of(question.job, with_problem=False):
-                front.say(line)
-            with pool_of(question, where, front, files, send=True, given=given) as pool:
+            resolved = ResolvedJob(stored_job(run, files), stored.pairs, stored.left_out)
+            check_given(run, resolved, stored, given)
+            for line in code_of(resolved.job, with_problem=False):
+                frontend.say(line)
+            with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
                 opened = pool.open()
-                check_same(run, question, kept, opened)
+                check_same(run, resolved, stored, opened)
                 run.update(
                     facts=to_json_values(opened.facts)
                 )  # which runs of earlier versions lack
                 proposer = recording(
-                    question.proposer(question.space(opened.facts), opened.facts), question
+                    resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
                 )
-                search = question.search(opened.facts, opened.encoded, proposer)
+                search = resolved.search(opened.facts, opened.encoded, proposer)
                 uri = tracking_of(run, where.tracking_uri)
-                tracker = _tracker(run, question, opened.facts, pairs_digest(kept.pairs), uri)
-                before = question.search(opened.facts, opened.encoded) if retry else None
-                return _search(run, search, proposer, pool, where, front, tracker, before)
+                tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
+                before = resolved.search(opened.facts, opened.encoded) if retry else None
+                return _search(run, search, proposer, pool, where, frontend, tracker, before)
+
+
+def _as_it_is(
+    run: RunFolder, done: Search, retry: bool, frontend: Frontend, given: GivenObjects
+) -> RunOutcome:
+    """Shows a run in which nothing is left to do."""
+    if given != NO_OBJECTS:
+        with reopened_job(run) as (stored, resolved):
+            check_objects(run, resolved, stored, given)
+            if given.model is not None:
+                check_digest(run, resolved, given.loaded(resolved.job).digest)
+    ended = RunOutcome(run, "done", done.snapshot(), done.these_pairs)
+    nothing = " and nothing in it failed: there is nothing to try again" if retry else ""
+    frontend.stop()
+    frontend.say(f"raysearch: run {run.info.id} is done{nothing}")
+    if not retry:
+        frontend.ended(ended)
+    return ended
 
 
 def _search(
@@ -136,46 +163,46 @@ def _search(
     proposer: Proposer,
     pool: RunPool,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     tracker: Tracker | None,
     before: Search | None = None,
 ) -> RunOutcome:
     """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is
     tried again (`retry_failed`)."""
     # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
-    with front.interrupt() as interrupt:
+    with frontend.interrupt() as interrupt:
         ledger = RunLedger(
-            run, tracker, suggested=proposer.said if isinstance(proposer, Recording) else ()
+            run, tracker, suggested=proposer.recorded if isinstance(proposer, Recording) else ()
         )
         for line in ledger.messages:
-            front.say(line)
-        front.say(f"run       {run.place}")
-        pool.on_lost(lambda: front.left("failed", run))
+            frontend.say(line)
+        frontend.say(f"run       {run.place}")
+        pool.on_lost(lambda: frontend.left("failed", run))
         try:
             if before is not None:
-                retry_failed(ledger, before, front)
-            seconds = _drive(run, search, pool, ledger, front, interrupt)
+                retry_failed(ledger, before, frontend)
+            seconds = _drive(run, search, pool, ledger, frontend, interrupt)
             ledger.close("done")
         except KeyboardInterrupt:
-            front.stop()
+            frontend.stop()
             ledger.close("interrupted")
-            front.left("interrupted", run)
-            _give(tracker, "interrupted", run, where, front)
+            frontend.left("interrupted", run)
+            _give(tracker, "interrupted", run, where, frontend)
             return RunOutcome(run, "interrupted", search.snapshot(), search.these_pairs)
         except BaseException as e:
-            front.stop()
-            _end_badly(e, ledger, run, front)
+            frontend.stop()
+            _end_badly(e, ledger, run, frontend)
             if isinstance(e, StoreError) and tracker is not None:
                 tracker.close("failed")  # and no files: the store would only refuse once more
             else:
-                _give(tracker, "failed", run, where, front)
+                _give(tracker, "failed", run, where, frontend)
             raise
-        front.stop()
+        frontend.stop()
         return _conclude(
             RunOutcome(run, "done", search.snapshot(), search.these_pairs),
             seconds,
             where,
-            front,
+            frontend,
             tracker,
         )
 
@@ -185,7 +212,7 @@ def _drive(
     search: Search,
     pool: RunPool,
     ledger: RunLedger,
-    front: Frontend,
+    frontend: Frontend,
     interrupt: Interrupt,
 ) -> float:
     """From what is journalled to the end; the seconds that took."""
@@ -198,15 +225,15 @@ def _drive(
         pool.show(run.info.id, snapshot)
         if screening and snapshot.stage != "screening":
             screening = False
-            tell_screening(search, front)
+            report_screening(search, frontend)
             if search.preparation.score_scale is not None:
                 run.update(scale=search.preparation.score_scale.scale)
-        front(snapshot)
+        frontend(snapshot)
         interrupt.check()
 
     driver.replay(search, ledger.replay(), ledger)
     if ledger.past_events:
-        front.say(f"replayed  {ledger.past_events} events: {front.words(search.snapshot())}")
+        frontend.say(f"replayed  {ledger.past_events} events: {frontend.words(search.snapshot())}")
     driver.drive(search, pool, ledger, show)
     ledger.snapshot(search.snapshot())
     return time.monotonic() - began
@@ -216,26 +243,26 @@ def _conclude(
     ended: RunOutcome,
     seconds: float,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     tracker: Tracker | None,
 ) -> RunOutcome:
     """Pictures and summary of a search that is done."""
     run = ended.run
     try:
         pictures = heatmaps(run.folder, run.heatmaps)
-        tell_end(run, ended.snapshot, seconds, front)
+        report_end(run, ended.snapshot, seconds, frontend)
         write_page(run.folder)
-        front.ended(ended)
-        _give(tracker, "done", run, where, front, pictures)
+        frontend.ended(ended)
+        _give(tracker, "done", run, where, frontend, pictures)
     except BaseException:
         if tracker is not None:
             tracker.close("done")  # the search is, whatever became of its pictures
-        front.left("the search is done, its pictures and summary are not", run)
+        frontend.left("the search is done, its pictures and summary are not", run)
         raise
     return ended
 
 
-def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, front: Frontend) -> None:
+def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, frontend: Frontend) -> None:
     """Closes the books as far as that can be done. An error that a resume would only meet again
     gets no hint to resume."""
     if isinstance(error, StoreError):
@@ -243,13 +270,13 @@ def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, front: F
     else:
         ledger.close("failed")
     if not isinstance(error, JobError | TakenOverError):
-        front.left("failed", run)
+        frontend.left("failed", run)
 
 
 def _tracker(
-    run: RunFolder, question: ResolvedJob, facts: ModelFacts, digest: str, uri: str | None
+    run: RunFolder, resolved: ResolvedJob, facts: ModelFacts, digest: str, uri: str | None
 ) -> Tracker | None:
-    return None if uri is None else start_tracking(run, question, facts, digest, uri)
+    return None if uri is None else start_tracking(run, resolved, facts, digest, uri)
 
 
 def _give(
@@ -257,7 +284,7 @@ def _give(
     status: str,
     run: RunFolder,
     where: RunOptions,
-    front: Frontend,
+    frontend: Frontend,
     pictures: Sequence[str] = (),
 ) -> None:
     """Gives the tracker what the run has left, and waits for it (a bounded time)."""
@@ -265,6 +292,6 @@ def _give(
         name = tracker_of(run.info.tracking_uri or "").name
 
         def say() -> None:
-            front.say(f"{name:<9} finishing")
+            frontend.say(f"{name:<9} finishing")
 
         finish_tracking(tracker, status, run, where.tracked_children, pictures, say=say)

@@ -14,7 +14,7 @@ from raysearch.core.events import JournalledEvent
 from raysearch.core.records import Snapshot
 from raysearch.report.results_table import read_table
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
-from raysearch.runner.reopen import kept_question
+from raysearch.runner.reopen import reopened_job
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
 from raysearch.store.run_folder import RunFolder
@@ -40,21 +40,21 @@ def local_status(run: RunFolder) -> list[str]:
     elif now["not_shown"] is not None:
         lines += [_verdicts(now), f"stage     not known: {now['not_shown']}"]
     if (uri := run.info.tracking_uri) is not None:
-        told = (
+        line = (
             f"{uri} was not told of it: `raysearch sync {run.info.id}`"
             if run.info.tracking_run_id is None
             else f"run {run.info.tracking_run_id} at {uri}"
         )
-        lines.append(f"{tracker_of(uri).name:<9} {told}")
+        lines.append(f"{tracker_of(uri).name:<9} {line}")
     return lines
 
 
 def local_facts(run: RunFolder) -> dict[str, str | int | None]:
     """The same for a program. Raises: StoreError, ResumeError."""
     check_parts(run.folder)
-    stands = journal_summary(run)
+    summary = journal_summary(run)
     now, counts, why = None, dict[str, int | None](), None
-    if stands.events:
+    if summary.events:
         try:
             now = _snapshot(run)
             counts = {name: getattr(now, name) for name in _COUNTS}
@@ -62,8 +62,8 @@ def local_facts(run: RunFolder) -> dict[str, str | int | None]:
             counts, why = _in_tables(run), str(e)
     return {
         "run": run.place,
-        "status": _status(run, stands),
-        "started": next((start.at for start in stands.starts[-1:]), None),
+        "status": _status(run, summary),
+        "started": next((start.at for start in summary.starts[-1:]), None),
         "last_event": _last_written(run),
         "stage": None if now is None else now.stage,
         **{name: counts.get(name) for name in _COUNTS},
@@ -73,21 +73,22 @@ def local_facts(run: RunFolder) -> dict[str, str | int | None]:
     }
 
 
-def _status(run: RunFolder, stands: JournalSummary) -> str:
+def _status(run: RunFolder, summary: JournalSummary) -> str:
     if isinstance(run.folder, LocalFolder):
         holder = run.folder.holder()
         if holder is not None:
             return f"{holder} works on it"
-    elif stands.ended is None and stands.starts:
+    elif summary.ended is None and summary.starts:
         return "its driver works, or was killed (an object store cannot say which)"
-    if stands.ended == "done":
+    if summary.ended == "done":
         return "done"
-    return f"{stands.ended or 'its driver was killed'}; go on with: raysearch resume {shlex.quote(run.place)}"
+    ended = summary.ended or "its driver was killed"
+    return f"{ended}; go on with: raysearch resume {shlex.quote(run.place)}"
 
 
 def _snapshot(run: RunFolder) -> Snapshot:
-    with kept_question(run) as (kept, question):
-        search = recorded_search(run, kept, question)
+    with reopened_job(run) as (stored, resolved):
+        search = recorded_search(run, stored, resolved)
         for batch in read_entries(run):
             search.tell([e for e in batch if isinstance(e, JournalledEvent)])
     return search.snapshot()

@@ -1,8 +1,8 @@
 """The journal of a run told to a new search, and what that says to a tracker.
 
 Invariants: no model is needed, no code that the run names is run, and nothing of the run's evidence
-is written; however often it is said, the tracker has one run, and each point once. The journal knows no
-times but those at which drivers started: the points between have the time of theirs.
+is written; however often it is said, the tracker has one run, and each point once. The journal
+knows no times but those at which drivers started: the points between have the time of theirs.
 """
 
 from datetime import datetime
@@ -11,7 +11,7 @@ from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
-from raysearch.runner.reopen import kept_facts, kept_question
+from raysearch.runner.reopen import reopened_job, stored_facts
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import Search
 from raysearch.storage.digests import check_parts
@@ -46,8 +46,8 @@ class _Time:
 def sync_run(
     run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
 ) -> str:
-    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a line
-    that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a
+    line that says where it is. Raises: TrackingError, ResumeError, StoreError."""
     at = run.info.tracking_uri if uri is None else tracking_uri(uri)
     if at is None or uri == "none":
         raise TrackingError(
@@ -59,35 +59,35 @@ def sync_run(
 
 def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
-    with kept_question(run) as (kept, question):
-        facts, stands = kept_facts(run), journal_summary(run)
-        if kept.encoded is None or not stands.events:
+    with reopened_job(run) as (stored, resolved):
+        facts, summary = stored_facts(run), journal_summary(run)
+        if stored.encoded is None or not summary.events:
             raise TrackingError(
                 f"run {run.info.id}: nothing was seen in it yet; `raysearch resume` it first"
             )
-        search, time = recorded_search(run, kept, question), _Time(stands.starts[0].at)
+        search, time = recorded_search(run, stored, resolved), _Time(summary.starts[0].at)
         tracker = start_tracking(
-            run, question, facts, pairs_digest(kept.pairs), uri, at=time, again=True
+            run, resolved, facts, pairs_digest(stored.pairs), uri, at=time, again=True
         )
-        _tell(run, stands, search, tracker, time)
+        _report(run, summary, search, tracker, time)
     shown, kind = without_credentials(uri), tracker_of(uri)
     own = run.info.tracking_uri in (None, shown)
-    pictures = run.heatmaps.names() if stands.ended == "done" else []
+    pictures = run.heatmaps.names() if summary.ended == "done" else []
     if not finish_tracking(
-        tracker, stands.ended or "interrupted", run, children, pictures, SECONDS, remember=own
+        tracker, summary.ended or "interrupted", run, children, pictures, SECONDS, remember=own
     ):
         raise TrackingError(
-            f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing comes "
-            f"twice"
+            f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing "
+            "comes twice"
         )
     if own:
         run.update(tracking_uri=shown)
-    where = f"experiment raysearch/{question.job.name} at {shown}"
+    where = f"experiment raysearch/{resolved.job.name} at {shown}"
     return f"{kind.name:<9} run {tracker.run_id} of {where}"
 
 
-def _tell(
-    run: RunFolder, stands: JournalSummary, search: Search, tracker: Tracker, time: _Time
+def _report(
+    run: RunFolder, summary: JournalSummary, search: Search, tracker: Tracker, time: _Time
 ) -> None:
     seen, due = 0, 0.0
     for batch in read_entries(run):
@@ -99,5 +99,5 @@ def _tell(
         seen += len(events)
         if events and seen >= due:
             tracker.replayed(search.snapshot())
-            due = seen + stands.events / POINTS
+            due = seen + summary.events / POINTS
     tracker.replayed(search.snapshot())

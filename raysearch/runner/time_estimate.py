@@ -25,11 +25,11 @@ from raysearch.core.events import (
     Task,
     TaskKind,
 )
+from raysearch.core.fitted_interventions import is_closed_form
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.rotations import is_closed_form
 from raysearch.engine.execution.usage import Phase, Usage
 from raysearch.errors import SearchFailedError
-from raysearch.runner.given_objects import NOTHING, GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.pools import spec_of
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.stats.evidence import FIRST_LOOKS
@@ -79,28 +79,28 @@ class TimeEstimate:
         return inputs * self.an_input + steps * self.a_step + rows * self.a_row
 
 
-def calibrate(question: ResolvedJob, given: GivenObjects = NOTHING) -> TimeEstimate:
+def calibrate(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> TimeEstimate:
     """Loads the job's model in this process and times a few of its tasks.
 
     Raises: ModelError, PairsError, JobError as a run would; SearchFailedError where a task raises.
     """
-    heard = _ReportedUsage()
+    usage = _ReportedUsage()
     pool = LocalPool(
-        spec_of(question, question.job),
-        device_here(question.job.resources.gpus),
-        heard,
-        None if given.model is None else partial(given.loaded, question.job),
+        spec_of(resolved, resolved.job),
+        device_here(resolved.job.resources.gpus),
+        usage,
+        None if given.model is None else partial(given.loaded, resolved.job),
     )
     try:
-        trial = _Trial(question, pool, pool.open(), heard)
-        load = sum(heard.take().values())
+        trial = _Trial(resolved, pool, pool.open(), usage)
+        load = sum(usage.take().values())
         captured, inputs = trial.captures()
         trained, steps = trial.training()
         measured, rows = trial.rows()
     finally:
         pool.close()
-    assert heard.last is not None, "a task was done"
-    facts, memory = trial.opened.facts, heard.last.memory
+    assert usage.last is not None, "a task was done"
+    facts, memory = trial.opened.facts, usage.last.memory
     return TimeEstimate(
         device=facts.device,
         path=facts.path,
@@ -138,15 +138,15 @@ class _Trial:
     seconds, and of how many what."""
 
     def __init__(
-        self, question: ResolvedJob, pool: LocalPool, opened: Opened, heard: _ReportedUsage
+        self, resolved: ResolvedJob, pool: LocalPool, opened: Opened, usage: _ReportedUsage
     ) -> None:
         self.opened = opened
-        self._job, self._pool, self._heard = question.job, pool, heard
+        self._job, self._pool, self._usage = resolved.job, pool, usage
         self._interventions = tuple(
-            dict.fromkeys(h.intervention for h in question.space(opened.facts))
+            dict.fromkeys(h.intervention for h in resolved.space(opened.facts))
         )
         splits: tuple[Split, ...] = ("test", "fit")
-        self._pairs = {s: [p.index for p in question.pairs if p.split == s] for s in splits}
+        self._pairs = {s: [p.index for p in resolved.pairs if p.split == s] for s in splits}
         self._fitted: dict[str, tuple[Intervention, bytes]] = {}
         self._tasks = 0
 
@@ -157,26 +157,26 @@ class _Trial:
             self._test(FIRST_LOOKS[0], self._job.resources.rows),
         )
         self._do("screen", "test", first)
-        self._heard.take()
+        self._usage.take()
         self._do("screen", "test", rest)
         encoded = {e.index: e for e in self.opened.encoded}
         warm, timed = (
             {g for i in part for g in (encoded[i].base, *encoded[i].sources.values())}
             for part in (first, rest)
         )
-        return sum(self._heard.take().values()), len(timed - warm)
+        return sum(self._usage.take().values()), len(timed - warm)
 
     def training(self) -> tuple[float, int]:
         """Steps x seeds, captures aside; what is fit is kept, to be measured."""
-        asked = [i for i in self._interventions if i.is_fitted]
-        trained = [i for i in asked if not is_closed_form(i)]
+        fitted = [i for i in self._interventions if i.is_fitted]
+        trained = [i for i in fitted if not is_closed_form(i)]
         group = trained[:: max(1, len(trained) // self._job.fit.together)][: self._job.fit.together]
-        for one in [i for i in asked if is_closed_form(i)][:1]:
+        for one in [i for i in fitted if is_closed_form(i)][:1]:
             self._fit([one], 0)
         if not group:
             return 0.0, 0
         self._fit(group, 1)
-        self._heard.take()
+        self._usage.take()
         steps = min(STEPS, self._job.fit.steps)
         self._fit(group, steps)
         return self._without_captures(), steps * len(group)
@@ -237,7 +237,7 @@ class _Trial:
         return pairs[start : start + size]
 
     def _without_captures(self) -> float:
-        return sum(seconds for name, seconds in self._heard.take().items() if name != "capture")
+        return sum(seconds for name, seconds in self._usage.take().items() if name != "capture")
 
     def _chunks(self, interventions: Sequence[Intervention]) -> Iterator[Sequence[Intervention]]:
         """Runs of consecutive ones, as many as fill a task, from places spread over them all."""

@@ -12,25 +12,18 @@ from typing import Any
 
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
-from raysearch.core.events import ModelFacts
+from raysearch.core.model_facts import ModelFacts
 from raysearch.report.page import FILE as PAGE
 from raysearch.report.results_table import results
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.storage.local_copy import on_this_machine
 from raysearch.storage.parquet import parts_that_count
+from raysearch.store.pairs_schema import PAIRS
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
-from raysearch.store.schemas import PAIRS
 from raysearch.tracking.child_runs import accepted
 from raysearch.tracking.registry import tracker_of
-from raysearch.tracking.tracker import (
-    Artifact,
-    ChildRun,
-    PairsInput,
-    TrackedRun,
-    Tracker,
-    flatten,
-)
+from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
 
 MOST_PARTS = 40
 """Parts of a table that a tracker is given; of one with more it gets the place. A part has at most
@@ -39,7 +32,7 @@ MOST_PARTS = 40
 
 def start_tracking(
     run: RunFolder,
-    question: ResolvedJob,
+    resolved: ResolvedJob,
     facts: ModelFacts,
     pairs_digest: str,
     uri: str,
@@ -47,7 +40,7 @@ def start_tracking(
 ) -> Tracker:
     """Begins to show a run in the tracker of `uri`. `replay`: `at` and `again` of a TrackedRun.
     Raises: JobError where the tracker's package is broken."""
-    job = question.job.model_dump(mode="json", by_alias=True)
+    job = resolved.job.model_dump(mode="json", by_alias=True)
     params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
     if facts.commit is not None:
         params["model_commit"] = facts.commit
@@ -60,26 +53,26 @@ def start_tracking(
         tags["raysearch.submission_id"] = here.submission_id
     tracked = TrackedRun(
         uri=uri,
-        experiment=f"raysearch/{question.job.name}",
+        experiment=f"raysearch/{resolved.job.name}",
         params=params,
         tags=tags,
         run_id=run.info.tracking_run_id,
         name=run.info.id,
-        pairs=_pairs(run, question, pairs_digest),
+        pairs=_pairs(run, resolved, pairs_digest),
         **replay,
     )
     return tracker_of(uri).open(tracked)
 
 
-def _pairs(run: RunFolder, question: ResolvedJob, digest: str) -> PairsInput:
+def _pairs(run: RunFolder, resolved: ResolvedJob, digest: str) -> PairsInput:
     """Returns the run's pairs as the tracker shows them, by the name of the sampler or file."""
-    problem = question.job.problem
+    problem = resolved.job.problem
     return PairsInput(
         name=Path(problem.use or problem.pairs or "").name,
         digest=digest,
         place=run.folder.shown(PAIRS_FILE),
         columns={field.name: str(field.type) for field in PAIRS},
-        counts={split: sum(p.split == split for p in question.pairs) for split in SPLITS},
+        counts={split: sum(p.split == split for p in resolved.pairs) for split in SPLITS},
     )
 
 
@@ -129,10 +122,10 @@ def _artifacts(
             table = run.tables.at(name)
             parts = parts_that_count(table.names())
             if len(parts) > MOST_PARTS:
-                (told := scratch / f"{name}.txt").write_text(
+                (words := scratch / f"{name}.txt").write_text(
                     f"{len(parts)} parts at {table.place}\n"
                 )
-                artifacts.append((told, "tables"))
+                artifacts.append((words, "tables"))
             else:
                 artifacts += [(p, f"tables/{name}") for p in on_this_machine(table, parts, scratch)]
     return artifacts

@@ -45,9 +45,9 @@ class Upload:
     def digest(self) -> str:
         """SHA-256 (hex) of what is asked: the job but for its name and resources, and the contents
         of the files."""
-        asked = self.job.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        keys = self.job.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         contents = {place: sha256(path.read_bytes()) for place, path in self.files.items()}
-        return sha256(canonical_json([asked, contents]).encode())
+        return sha256(canonical_json([keys, contents]).encode())
 
     def write(self, path: Path) -> None:
         """The zip, at `path`."""
@@ -191,9 +191,8 @@ def _check_size(upload: Upload) -> None:
     shown = ", ".join(f"{path} ({size / MIB:.1f} MiB)" for size, path in largest)
     raise JobError(
         f"the files to send are {upload.bytes / MIB:.1f} MiB, and Ray takes {LIMIT // MIB} MiB "
-        f"with a job: {shown}; put what is large "
-        "where every node has it and give that path (an absolute model.path; --on-nodes DIR for "
-        "other files), or a hub id for the model"
+        f"with a job: {shown}; put what is large where every node has it and give that path (an "
+        "absolute model.path; --on-nodes DIR for other files), or a hub id for the model"
     )
 
 

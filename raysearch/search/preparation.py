@@ -11,7 +11,7 @@ from typing import Literal
 from raysearch.core.events import Attributed, Failed, Lost, Screened, Task
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.records import Record
-from raysearch.proposers.base import NOT_ASKED, AttributionPlan, Effects
+from raysearch.proposers.base import NO_EFFECTS, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.criteria import Criteria, DecisionRule
@@ -81,7 +81,7 @@ class Preparation:
     @property
     def effects(self) -> Effects:
         """Effects from attribution once it is done; empty if nobody asked for them."""
-        return NOT_ASKED if self._attribution is None else self._attribution.effects
+        return NO_EFFECTS if self._attribution is None else self._attribution.effects
 
     def ask(self, task: int) -> Task | None:
         """Returns the next task, with the id `task`, or None if no block is ready."""

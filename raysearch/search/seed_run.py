@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from raysearch.core.events import Fitted, Seed
+from raysearch.core.fitted_interventions import size_of_rotation
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import FitStatus
-from raysearch.core.rotations import size_of_rotation
 
 
 @dataclass(eq=False, slots=True)

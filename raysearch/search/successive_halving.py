@@ -24,9 +24,9 @@ from itertools import pairwise
 
 from raysearch.core.events import Block, Failed, Fitted, Lost, Task
 from raysearch.core.fit_keys import FitKeys
+from raysearch.core.fitted_interventions import is_closed_form, is_rotation, without_size
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Concluded, FitStatus, Record, Trained
-from raysearch.core.rotations import is_closed_form, is_rotation, without_size
 from raysearch.search.seed_run import SeedGroup, SeedRun, batch_groups
 
 ATTEMPTS = 3

@@ -49,13 +49,11 @@ def write_below(root: Path, place: Sequence[str], content: bytes) -> None:
         StoreError: it cannot be written.
     """
     path = root.joinpath(*place)
-    try:
-        with opened_folder(root, place[:-1], make=True) as folder:
-            _write(folder, place[-1], content)
-    except OSError as e:
-        raise StoreError(
-            f"{path}: cannot be written ({reason_of(e)}); free the disk or choose another folder"
-        ) from e
+    with (
+        refused(f"{path}: cannot be written", "free the disk or choose another folder"),
+        opened_folder(root, place[:-1], make=True) as folder,
+    ):
+        _write(folder, place[-1], content)
 
 
 def read_below(root: Path, place: Sequence[str]) -> bytes:
@@ -115,6 +113,16 @@ def open_plain(folder: int, name: str, flags: int, mode: int = 0o666) -> int:
     return handle
 
 
+def writable_folder(path: Path) -> None:
+    """Makes the folder that a user names, and those that it lies in; it may be there.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    with refused(f"{path}: cannot be made", "name a folder that you may write"):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder at `path`, durably.
 
@@ -138,9 +146,22 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def reason_of(e: OSError) -> str:
-    """Returns the reason of an OSError, without its number and path."""
-    return str(e.strerror or e)
+@contextmanager
+def refused(what: str, way_out: str = "", but: type[OSError] | None = None) -> Iterator[None]:
+    """Turns an OSError of its block into one line: `what`, the reason, and what would do.
+
+    Args:
+        but: an error that passes as it is.
+
+    Raises:
+        StoreError: that line.
+    """
+    try:
+        yield
+    except OSError as e:
+        if but is not None and isinstance(e, but):
+            raise
+        raise StoreError(f"{what} ({e.strerror or e}){way_out and f'; {way_out}'}") from e
 
 
 def _write(folder: int, name: str, content: bytes) -> None:

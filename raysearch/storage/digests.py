@@ -88,8 +88,10 @@ def read_digests(run: Folder) -> Digests | None:
         plain = json.loads(run.read(FILE))
         if plain[_SUM] != checksum(plain):
             raise ValueError("its checksum is another")
+        if not all(isinstance(plain[key], dict) for key in ("files", "writing")):
+            raise ValueError("files and writing must be objects")
         return Digests(plain["files"], plain["writing"])
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise StoreError(f"{run.shown(FILE)}: is damaged ({e}); {_remedy(run)}") from e
 
 
@@ -230,7 +232,7 @@ def _remedy(run: Folder, name: str = FILE) -> str:
 def _must_have(run: Folder) -> bool:
     try:
         plain = json.loads(run.read(_RUN_FILE)) if run.exists(_RUN_FILE) else {}
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise StoreError(
             f"{run.shown(_RUN_FILE)}: cannot be read ({e}); restore it from a copy"
         ) from e

@@ -20,10 +20,13 @@ from raysearch.storage.atomic_write import (
     open_plain,
     opened_folder,
     read_below,
-    reason_of,
+    refused,
     write_below,
 )
 
+_GIVE_ANOTHER = "free the disk, or give --store a folder that you may write"
+_FREE_THE_DISK = "free the disk, then `resume`"
+_LOCAL_STORE = "give --store a local folder"
 _LOCK = "lock"
 
 
@@ -50,10 +53,8 @@ class LocalFolder:
         return LocalFolder(self._root, (*self._inside, *name.split("/")))
 
     def read(self, name: str) -> bytes:
-        try:
+        with refused(f"{self.path / name}: cannot be read"):
             return read_below(self._root, (*self._inside, name))
-        except OSError as e:
-            raise StoreError(f"{self.path / name}: cannot be read ({reason_of(e)})") from e
 
     def check_plain(self, name: str) -> Path:
         """Returns the path of a file, for callers that open it themselves.
@@ -61,11 +62,8 @@ class LocalFolder:
         Raises:
             StoreError: it is a link, or no plain file.
         """
-        try:
-            with self._opened() as folder:
-                os.close(open_plain(folder, name, os.O_RDONLY))
-        except OSError as e:
-            raise StoreError(f"{self.path / name}: cannot be read ({reason_of(e)})") from e
+        with refused(f"{self.path / name}: cannot be read"), self._opened() as folder:
+            os.close(open_plain(folder, name, os.O_RDONLY))
         return self.path / name
 
     def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
@@ -76,14 +74,10 @@ class LocalFolder:
         write_below(self._root, (*self._inside, name), content)
 
     def delete(self, name: str) -> None:
-        try:
-            with self._opened() as folder:
-                os.unlink(name, dir_fd=folder)
-        except OSError as e:
-            raise StoreError(
-                f"{self.path / name}: cannot be removed ({reason_of(e)}); the driver must be able "
-                f"to write there"
-            ) from e
+        path = self.path / name
+        way_out = "the driver must be able to write there"
+        with refused(f"{path}: cannot be removed", way_out), self._opened() as folder:
+            os.unlink(name, dir_fd=folder)
 
     def exists(self, name: str) -> bool:
         return (self.path / name).is_file()
@@ -98,36 +92,27 @@ class LocalFolder:
 
     def claim(self, name: str) -> "LocalFolder | None":
         _make(self._root)
-        try:
-            with self._opened(make=True) as folder:
-                os.mkdir(name, dir_fd=folder)
-                os.fsync(folder)
-        except FileExistsError:
-            return None
-        except OSError as e:
-            raise _unwritable(self.path / name, e) from e
+        with refused(f"{self.path / name}: cannot be made", _GIVE_ANOTHER):
+            try:
+                with self._opened(make=True) as folder:
+                    os.mkdir(name, dir_fd=folder)
+                    os.fsync(folder)
+            except FileExistsError:
+                return None
         return self.at(name)
 
     def log(self, max_bytes: int) -> "AppendedLog":
         _make(self._root)
-        try:
-            with self._opened(make=True):
-                pass
-        except OSError as e:
-            raise _unwritable(self.path, e) from e
+        with refused(f"{self.path}: cannot be made", _GIVE_ANOTHER), self._opened(make=True):
+            pass
         return AppendedLog(self._root, self._inside, max_bytes)
 
     @contextmanager
     def lock(self, what: str) -> Iterator[None]:
         path = self.path / _LOCK
-        try:
-            with self._opened() as folder:
-                handle = open_plain(folder, _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as e:
-            raise StoreError(
-                f"{path}: cannot be opened ({reason_of(e)}); a driver must be able to write the "
-                f"run folder"
-            ) from e
+        way_out = "a driver must be able to write the run folder"
+        with refused(f"{path}: cannot be opened", way_out), self._opened() as folder:
+            handle = open_plain(folder, _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _take(handle, path, what)
             yield
@@ -137,22 +122,17 @@ class LocalFolder:
     def holder(self) -> str | None:
         """Describes the process that holds the lock now, without taking it; None if nobody does."""
         path = self.path / _LOCK
+        with refused(f"{path}: cannot be read", "check its rights"):
+            try:
+                with self._opened() as folder:
+                    handle = open_plain(folder, _LOCK, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
         try:
-            with self._opened() as folder:
-                handle = open_plain(folder, _LOCK, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        except OSError as e:
-            raise StoreError(f"{path}: cannot be read ({reason_of(e)}); check its rights") from e
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with refused(f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _holder(handle)
-        except OSError as e:
-            raise StoreError(
-                f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local "
-                f"folder"
-            ) from e
         finally:
             os.close(handle)
         return None
@@ -171,12 +151,8 @@ class LocalFolder:
         return opened_folder(self._root, self._inside, make)
 
     def _entries(self) -> list[Path]:
-        try:
+        with refused(f"{self.path}: cannot be listed", "check its rights"):
             return list(self.path.iterdir()) if self.path.is_dir() else []
-        except OSError as e:
-            raise StoreError(
-                f"{self.path}: cannot be listed ({e.strerror or e}); check its rights"
-            ) from e
 
 
 class AppendedLog:
@@ -189,13 +165,9 @@ class AppendedLog:
         self._handle: int | None = None
 
     def append(self, content: bytes) -> None:
-        try:
+        root, inside = self._place
+        with refused(f"{root.joinpath(*inside)}: cannot be written", _FREE_THE_DISK):
             self._write(content)
-        except OSError as e:
-            folder = self._place[0].joinpath(*self._place[1])
-            raise StoreError(
-                f"{folder}: cannot be written ({reason_of(e)}); free the disk, then `resume`"
-            ) from e
 
     def close(self) -> None:
         if self._handle is not None:
@@ -223,40 +195,25 @@ def _make(path: Path) -> None:
         return
     if path.parent != path:
         _make(path.parent)
-    try:
-        make_folder(path)
-    except FileExistsError as e:
-        if not path.is_dir():  # otherwise another process was quicker
-            raise _unwritable(path, e) from e
-    except OSError as e:
-        raise _unwritable(path, e) from e
-
-
-def _unwritable(path: Path, e: OSError) -> StoreError:
-    return StoreError(
-        f"{path}: cannot be made ({e.strerror or e}); free the disk, or give --store a folder that "
-        f"you may write"
-    )
+    with refused(f"{path}: cannot be made", _GIVE_ANOTHER):
+        try:
+            make_folder(path)
+        except FileExistsError:
+            if not path.is_dir():  # otherwise another process was quicker
+                raise
 
 
 def _take(handle: int, path: Path, what: str) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with refused(f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         raise StoreError(
             f"{what}: {_holder(handle)} works on it now; wait for its end or stop it, then `resume`"
         ) from e
-    except OSError as e:
-        raise StoreError(
-            f"{path}: this file system cannot lock ({e.strerror or e}); give --store a local folder"
-        ) from e
-    try:
+    with refused(f"{path}: cannot be written", _FREE_THE_DISK):
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    except OSError as e:
-        raise StoreError(
-            f"{path}: cannot be written ({e.strerror or e}); free the disk, then `resume`"
-        ) from e
 
 
 def _holder(handle: int) -> str:

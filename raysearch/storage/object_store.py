@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from raysearch.errors import StoreError
+from raysearch.errors import StoreError, check_memory
 from raysearch.storage.retries import RetryPolicy, is_permanent, short_message
 from raysearch.storage.uris import without_credentials
 
@@ -166,6 +166,7 @@ class ObjectFolder:
                 f"{self.shown(name)}: cannot be {done} (there is no such object)"
             ) from e
         except (OSError, pa.ArrowException) as e:
+            check_memory(e, self.shown(name))
             what = f"{self.shown(name)}: cannot be {done} ({short_message(e)})"
             if isinstance(e, OSError) and not is_permanent(e):
                 waited = f"{self._connection.retries.seconds:.0f} s long"

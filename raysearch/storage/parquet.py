@@ -15,6 +15,9 @@ MERGED = ".merged.parquet"
 """Suffix of a merged part; before it come the name of the last part in it and the digest of its
 bytes.
 """
+_PART_NAME = re.compile(
+    r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.[0-9a-f]{64})?(\.merged)?\.parquet$"
+)
 _DIGEST = re.compile(r"\.([0-9a-f]{64})$")
 
 
@@ -39,11 +42,14 @@ def from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Tab
 
 def parts_that_count(names: Iterable[str]) -> list[str]:
     """Returns the files of a table's folder that make the table, in the order of its rows."""
-    parts = sorted(
-        n.removesuffix(PART) for n in names if n.endswith(PART) and not n.startswith("_")
-    )
+    parts = sorted(n.removesuffix(PART) for n in names if is_part(n))
     merged = max((p for p in parts if is_merged(f"{p}{PART}")), default="")
     return [f"{p}{PART}" for p in parts if p >= merged]
+
+
+def is_part(name: str) -> bool:
+    """Whether a file has the name of a part: one that was put there by hand is none."""
+    return _PART_NAME.match(name) is not None
 
 
 def is_merged(name: str) -> bool:

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raysearch.errors import StoreError, TakenOverError
+from raysearch.errors import StoreError, TakenOverError, check_memory
 from raysearch.storage.digests import each_checked, sha256
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import (
-    PART,
     from_parquet,
     is_merged,
+    is_part,
     merged_digest,
     merged_name,
     to_parquet,
 )
+from raysearch.store.journal import drivers
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import journal_summary
 
@@ -50,10 +51,9 @@ def compact(run: RunFolder) -> Iterator[Merged]:
     if status != "done":
         raise StoreError(
             f"run {run.info.id}: is not done ({status or 'its driver works, or was killed'}), and "
-            f"only what is done is merged; "
-            "`resume` it to its end first"
+            "only what is done is merged; `resume` it to its end first"
         )
-    drivers = run.journal.folders()
+    before = drivers(run.journal)
     for name in run.tables.folders():
         folder = run.tables.at(name)
         names, parts = folder.names(), dict(each_checked(run.folder, name))
@@ -63,7 +63,7 @@ def compact(run: RunFolder) -> Iterator[Merged]:
         done = len(parts) == 1 and not (is_merged(last) and merged_digest(last) is None)
         result = last if done else _write_merged(folder, last, whole)
         if (
-            run.journal.folders() != drivers
+            drivers(run.journal) != before
         ):  # an object store cannot lock; that driver writes the parts again
             raise TakenOverError(
                 f"run {run.info.id}: a driver has gone on with it; merge when that is done"
@@ -71,7 +71,7 @@ def compact(run: RunFolder) -> Iterator[Merged]:
         folder.sweep()
         if is_merged(result):
             for old in names:
-                if old != result and old.endswith(PART) and not old.startswith("_"):
+                if old != result and is_part(old):
                     folder.delete(old)
         yield Merged(name, whole.num_rows, len(parts))
 
@@ -96,6 +96,7 @@ def _read(folder: Folder, parts: Iterable[tuple[str, bytes]]) -> pa.Table:
         try:
             tables.append(from_parquet(content))
         except (pa.ArrowException, KeyError, OSError) as e:
+            check_memory(e, f"reading {folder.shown(name)}")
             raise StoreError(
                 f"{folder.shown(name)}: cannot be read as Parquet ({e}); `raysearch repair` writes "
                 f"it anew from the journal"
@@ -103,6 +104,7 @@ def _read(folder: Folder, parts: Iterable[tuple[str, bytes]]) -> pa.Table:
     try:
         return pa.concat_tables(tables)
     except pa.ArrowException as e:
+        check_memory(e, f"joining {folder.place}")
         raise StoreError(
             f"{folder.place}: its parts are not of one form ({e}); `raysearch repair` writes them "
             f"anew"

@@ -18,6 +18,7 @@ Invariants:
 """
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from raysearch.store.codec import Follows, JournalEntry, decode, encode
 
 MAX_FILE_BYTES = 64 * 2**20
 """Size after which a driver starts a new file."""
+_DRIVER = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -67,7 +69,7 @@ class Journal:
         self._batch = 0
         self._broken = False
         self._all = open_folder(folder)
-        self.driver = _name_after(self._all.folders(), (now or _utc_now)())
+        self.driver = _name_after(drivers(self._all), (now or _utc_now)())
         self._own = self._all.at(self.driver)
         self._log = self._own.log(max_file_bytes)
 
@@ -99,12 +101,11 @@ class Journal:
         Raises:
             TakenOverError: one has.
         """
-        latest = max(self._all.folders(), default=self.driver)
+        latest = max(drivers(self._all), default=self.driver)
         if latest > self.driver:
             raise TakenOverError(
                 f"{self._own.place}: another driver ({latest}) has gone on with this run; this one "
-                f"ends, and what it has done since "
-                "does not count; follow the other one"
+                "ends, and what it has done since does not count; follow the other one"
             )
 
     def close(self) -> None:
@@ -128,9 +129,36 @@ def read_journal(
         StoreError: a bad line is followed by others; the text names file and line.
     """
     folder = open_folder(folder)
-    counts = dict.fromkeys(folder.folders()) if until is None else until
+    counts = dict.fromkeys(drivers(folder)) if until is None else until
     for driver in sorted(counts):
-        yield from islice(_read_driver(folder.at(driver), say), counts[driver])
+        most, there = counts[driver], 0
+        for line in islice(_read_driver(folder.at(driver), say), most):
+            there += 1
+            yield line
+        if most is not None and there < most:
+            raise StoreError(
+                f"{folder.at(driver).place}: {most} entries were written, {there} are there; "
+                f"restore the journal from a copy"
+            )
+
+
+def drivers(folder: Folder) -> list[str]:
+    """Returns the folders of drivers, in the order of their starts; those that a file server puts
+    beside them (@eaDir, .snapshot), which hold no journal, are none.
+
+    Raises:
+        StoreError: a folder of another name holds a journal.
+    """
+    found = []
+    for name in folder.folders():
+        if _DRIVER.fullmatch(name):
+            found.append(name)
+        elif any(file.endswith(".jsonl") for file in folder.at(name).names()):
+            raise StoreError(
+                f"{folder.at(name).place}: no driver writes such a folder, and it holds a journal; "
+                f"give it its old name, or take it out"
+            )
+    return found
 
 
 def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
@@ -144,7 +172,7 @@ def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
     """
     folder = open_folder(folder)
     counts: dict[str, int | None] = {}
-    for before in reversed([d for d in folder.folders() if d < driver]):
+    for before in reversed([d for d in drivers(folder) if d < driver]):
         counts[before] = None
         beginning = [
             decode(line.raw) for line in islice(_read_driver(folder.at(before), files=2), 2)
@@ -237,20 +265,21 @@ def _with_checksum(payload: bytes) -> bytes:
 _CHECKSUM_LENGTH = len(_with_checksum(b"{}")) - len(b"{")
 
 
-def _name_after(drivers: Sequence[str], now: datetime) -> str:
+def _name_after(started: Sequence[str], now: datetime) -> str:
     """Returns a name that sorts after all earlier drivers, even if this machine's clock is behind
     theirs.
     """
-    if drivers:
-        before = drivers[-1].rpartition("-")[0]
+    if started:
+        before = started[-1].rpartition("-")[0]
         try:
             now = max(
                 now,
                 datetime.strptime(before, _STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1),
             )
-        except ValueError as e:
+        except (ValueError, OverflowError) as e:
             raise StoreError(
-                f"journal/{drivers[-1]}: no driver writes such a folder; take it out of the journal"
+                f"journal/{started[-1]}: no driver writes a folder of such a time; take it out of "
+                f"the journal"
             ) from e
     return f"{now.strftime(_STAMP)}-{secrets.token_hex(3)}"
 

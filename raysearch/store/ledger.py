@@ -11,8 +11,7 @@ Invariants:
 - rows of retried failures leave the tables by a replay alone: the `Retried` event is journalled
   first, so that after any crash the next replay does the same;
 - of two drivers at once, the earlier one writes nothing but its journal once the later one has
-  started, and ends;
-- an accepted hypothesis has its row in `verdicts` once its holdout estimate is there.
+  started, and ends.
 
 It is not thread-safe.
 """
@@ -22,22 +21,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, Protocol
 
 from raysearch.core.events import Event, Failed, Fitted, JournalledEvent, Lost, Retried, Task
-from raysearch.core.records import (
-    Blocked,
-    Concluded,
-    Conflicted,
-    Counted,
-    Decided,
-    Estimated,
-    Proposed,
-    Record,
-    Snapshot,
-    Trained,
-    Weighed,
-)
+from raysearch.core.records import Blocked, Record, Snapshot
 from raysearch.storage.digests import TABLES as DIGESTED
 from raysearch.storage.digests import read_checked, sha256
 from raysearch.storage.parquet import PART
@@ -60,40 +46,10 @@ from raysearch.store.pairs_table import pairs_content, read_pairs
 from raysearch.store.retractions import Retractions
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.run_history import group_batches
+from raysearch.store.run_tables import RunTables
 from raysearch.store.schemas import TABLES
-from raysearch.store.table_rows import (
-    conflict_row,
-    course_rows,
-    dropped_rows,
-    effect_rows,
-    failure_row,
-    fit_row,
-    hypothesis_row,
-    observation_row,
-    seed_rows,
-    set_rows,
-    verdict_row,
-)
+from raysearch.store.search_observer import SearchObserver
 from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
-
-
-class SearchObserver(Protocol):
-    """Follows a search, for example to send it to a tracker; its failures do not matter to the
-    search.
-    """
-
-    @property
-    def run_id(self) -> str | None:
-        """The observer's own id of the run, once there is one."""
-        ...
-
-    def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
-        """Takes records of the search; those that are `replayed` were taken before."""
-        ...
-
-    def snapshot(self, snapshot: Snapshot) -> None:
-        """Takes the current state of the search; cheap, since it is called at every turn."""
-        ...
 
 
 class RunLedger:
@@ -151,25 +107,25 @@ class RunLedger:
             self._journal.check_latest,
         )
         self._seal_pairs()
-        self._accepted: dict[str, Decided] = {}
         self._replaying = False
         self._to_replay = self.past_events > 0
         self._fits = FitStore(run.interventions)
-        self._concluded: set[str] = set()
         self._cut_from: dict[str, int] = {}
-        self._tables = {
-            name: TableWriter(
-                run.tables.at(name),
-                schema,
-                [c for c in cuts if c.table == name],
-                self._cut,
-                self._write_part,
-                clock,
-                max_rows,
-                max_seconds,
-            )
-            for name, schema in TABLES.items()
-        }
+        self._tables = RunTables(
+            {
+                name: TableWriter(
+                    run.tables.at(name),
+                    schema,
+                    [c for c in cuts if c.table == name],
+                    self._cut,
+                    self._write_part,
+                    clock,
+                    max_rows,
+                    max_seconds,
+                )
+                for name, schema in TABLES.items()
+            }
+        )
 
     def history(self) -> Iterator[tuple[JournalledEvent, ...]]:
         """Yields the events of earlier drivers in batches, to look at only.
@@ -269,15 +225,9 @@ class RunLedger:
         """
         self._journal.check_latest()
         if status == "done":
-            for record in self._accepted.values():
-                self._tables["verdicts"].add(verdict_row(record, None))
-            self._accepted.clear()
-            for table in self._tables.values():
-                table.check_whole()
-            self._fits.delete_others(self._concluded)
+            self._fits.delete_others(self._tables.finish())
         if not self._to_replay:
-            for table in self._tables.values():
-                table.flush()
+            self._tables.flush()
         self._journal.append([Ended(status)])
         self._journal.close()
         self._store_observer_id()
@@ -321,49 +271,16 @@ class RunLedger:
     def _project(self, events: Sequence[JournalledEvent]) -> None:
         for event in events:
             if isinstance(event, Failed | Lost):
-                self._tables["failures"].add(failure_row(event))
+                self._tables.add_failure(event)
             elif isinstance(event, Retried):
                 self._retractions.pass_retry(event)
 
     def _write_record(self, record: Record) -> None:
-        withdrawn = self._retractions.covers(record)
-        match record:
-            case Proposed():
-                self._tables["hypotheses"].add(hypothesis_row(record))
-            case Weighed():
-                self._add("effects", effect_rows(record))
-            case Counted():
-                self._tables["observations"].add(observation_row(record))
-            case Conflicted():
-                self._tables["failures"].add(conflict_row(record))
-            case Trained():
-                self._add("fits", course_rows(record), withdrawn)
-            case Concluded():
-                self._concluded.add(record.event.fit)
-                self._add("fits", [fit_row(record)])
-            case Decided():
-                self._add("sets", set_rows(record), withdrawn)
-                if record.verdict == "accept":
-                    self._accepted[record.hypothesis.id] = record
-                else:
-                    self._add("verdicts", [verdict_row(record, None)], withdrawn)
-            case Estimated():
-                name = record.hypothesis.id
-                decided = self._accepted[name] if withdrawn else self._accepted.pop(name)
-                self._add("verdicts", [verdict_row(decided, record)], withdrawn)
-                self._add("fits", seed_rows(record), withdrawn)
-            case Blocked():
-                stored = read_pairs(self._run.folder)
-                content = pairs_content(stored.pairs, stored.encoded, record.pairs, stored.left_out)
-                self._digests.write(self._run.folder, "", PAIRS_FILE, content)
-                self._add("dropped", dropped_rows(record))
-
-    def _add(self, table: str, rows: Sequence[dict[str, Any]], withdrawn: bool = False) -> None:
-        for row in rows:
-            if withdrawn:
-                self._tables[table].skip_row()
-            else:
-                self._tables[table].add(row)
+        if isinstance(record, Blocked):
+            stored = read_pairs(self._run.folder)
+            content = pairs_content(stored.pairs, stored.encoded, record.pairs, stored.left_out)
+            self._digests.write(self._run.folder, "", PAIRS_FILE, content)
+        self._tables.add_record(record, self._retractions.covers(record))
 
     def _cut(self, table: str, rows: int, content: bytes) -> None:
         """Journals a cut and writes its part, which is named by the entries of this journal that it
@@ -404,8 +321,7 @@ class RunLedger:
     def _tick(self) -> None:
         if self._to_replay:
             return
-        for table in self._tables.values():
-            table.tick()
+        self._tables.tick()
         self._store_observer_id()
 
     def _store_observer_id(self) -> None:

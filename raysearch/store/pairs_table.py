@@ -17,11 +17,11 @@ from raysearch.causal import Input, LeftOutCount, Pair, Stimulus
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import content_id
 from raysearch.core.records import PairScreened
-from raysearch.errors import StoreError
+from raysearch.errors import StoreError, check_memory
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import from_parquet, to_parquet
-from raysearch.store.schemas import PAIRS
+from raysearch.store.pairs_schema import PAIRS
 
 FILE = "pairs.parquet"
 _LEFT_OUT = b"left_out"
@@ -95,6 +95,7 @@ def read_pairs(run: Folder) -> PairsTable:
             tuple(LeftOutCount(**left) for left in json.loads(flags.get(_LEFT_OUT, b"[]"))),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
+        check_memory(e, f"reading {path}")
         raise StoreError(
             f"{path}: cannot be read as pairs of this version ({e!r:.200}); restore it from a copy"
         ) from e

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from raysearch._version import __version__
 from raysearch.errors import StoreError
@@ -273,15 +273,31 @@ def _read_info(folder: Folder) -> RunInfo:
             )
         _check_sum(raw, known, path)
         info = RunInfo(**{_OLD_NAMES.get(k, k): v for k, v in raw.items() if k in known})
+        _check_types(info)
         if not _ID.fullmatch(info.id):
             raise ValueError(
                 f"its id is {info.id[:100]!r}, and a run's has letters, digits, '.', '_' and '-'"
             )
         return info
-    except (ValueError, TypeError, AttributeError) as e:
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
         raise StoreError(
             f"{path}: cannot be read ({e}); it is written by raysearch and holds one JSON object"
         ) from e
+
+
+def _check_types(info: RunInfo) -> None:
+    """Raises: TypeError for a value that is not of the field's type, ValueError for a time that is
+    none.
+    """
+    for name, hint in get_type_hints(RunInfo).items():
+        kinds = tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
+        if get_origin(hint) is Mapping:
+            kinds = (Mapping,)
+        value = getattr(info, name)
+        wrong = isinstance(value, bool) and bool not in kinds
+        if wrong or not isinstance(value, (*kinds, int) if float in kinds else kinds):
+            raise TypeError(f"{name} is {value!r:.60}")
+    datetime.fromisoformat(info.created)
 
 
 def _check_sum(raw: dict[str, Any], known: set[str], path: str) -> None:

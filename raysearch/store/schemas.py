@@ -10,52 +10,13 @@ import pyarrow as pa
 
 from raysearch.store.run_folder import SCHEMA_VERSION
 
-IDS = pa.list_(pa.int32())
-_POSITIONS = pa.list_(
-    pa.struct(
-        [
-            ("name", pa.string()),
-            ("start", pa.int32()),
-            ("end", pa.int32()),
-            ("tokens", pa.list_(pa.int32())),
-            ("indices", pa.list_(pa.int32())),
-        ]
-    )
-)
-_TENSOR = pa.struct(
-    [
-        ("dtype", pa.string()),
-        ("shape", pa.list_(pa.int32())),
-        ("data", pa.binary()),
-        (
-            "positions",
-            pa.list_(pa.struct([("name", pa.string()), ("tokens", pa.list_(pa.int32()))])),
-        ),
-    ]
-)
-_SOURCES = pa.list_(
-    pa.struct(
-        [
-            ("name", pa.string()),
-            ("text", pa.string()),
-            ("ids", IDS),
-            ("positions", _POSITIONS),
-            ("answer", pa.string()),
-            ("answer_ids", IDS),
-            ("output", IDS),
-            ("tensor", _TENSOR),
-        ]
-    )
-)
-_COUNTERFACTUAL = pa.list_(
-    pa.struct([("variable", pa.string()), ("answer", pa.string()), ("ids", IDS)])
-)
-_ALIASES = pa.list_(pa.struct([("said", IDS), ("answer", IDS)]))
-_SCORES = pa.map_(pa.string(), pa.map_(pa.string(), pa.list_(pa.float64())))
+TEXT, INT, REAL = pa.string(), pa.int32(), pa.float64()
+IDS = pa.list_(INT)
+_SCORES = pa.map_(TEXT, pa.map_(TEXT, pa.list_(REAL)))
 _Row = tuple[str, Any, str, str]
 
 
-def _schema(table: str, *columns: _Row) -> pa.Schema:
+def table_schema(table: str, *columns: _Row) -> pa.Schema:
     fields = [
         pa.field(name, kind, metadata={"meaning": meaning, "unit": unit})
         for name, kind, meaning, unit in columns
@@ -63,72 +24,72 @@ def _schema(table: str, *columns: _Row) -> pa.Schema:
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
 
 
-HYPOTHESES = _schema(
+HYPOTHESES = table_schema(
     "hypotheses",
     (
         "hypothesis",
-        pa.string(),
+        TEXT,
         "id: first 16 hex digits of the SHA-256 of variable and intervention",
         "id",
     ),
-    ("intervention", pa.string(), "id of the intervention; several hypotheses may share it", "id"),
-    ("variable", pa.string(), "variable of the causal model", "name"),
+    ("intervention", TEXT, "id of the intervention; several hypotheses may share it", "id"),
+    ("variable", TEXT, "variable of the causal model", "name"),
     (
         "layer",
-        pa.int32(),
+        INT,
         "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29), or "
         "where the units lie in several",
         "index",
     ),
     (
         "component",
-        pa.string(),
+        TEXT,
         "which activation, e.g. residual; null where the units differ",
         "name",
     ),
     (
         "head",
-        pa.int32(),
+        INT,
         "head of a per-head component, counted from 0; null for the whole vector, or where the "
         "units differ",
         "index",
     ),
-    ("position", pa.string(), "named position in the text; null where the units differ", "name"),
+    ("position", TEXT, "named position in the text; null where the units differ", "name"),
     (
         "featurizer",
-        pa.string(),
+        TEXT,
         "map from activation to features; null where the units differ",
         "name",
     ),
     (
         "features",
-        pa.int32(),
+        INT,
         "how many features (coordinates) are interchanged; null: all of them, or the units differ",
         "count",
     ),
-    ("units", pa.string(), "the units of the intervention, exactly", "JSON"),
+    ("units", TEXT, "the units of the intervention, exactly", "JSON"),
     (
         "control",
-        pa.string(),
+        TEXT,
         "the control that the intervention stands for; null for real hypotheses",
         "name",
     ),
-    ("proposed_by", pa.string(), "proposer", "name"),
+    ("proposed_by", TEXT, "proposer", "name"),
     (
         "generation",
-        pa.int32(),
+        INT,
         "0 for the first proposals, +1 each time the proposer is asked again",
         "count",
     ),
 )
 
-OBSERVATIONS = _schema(
+OBSERVATIONS = table_schema(
     "observations",
-    ("intervention", pa.string(), "id of the intervention", "id"),
-    ("fit", pa.string(), "digest of the fitted subspace; null where nothing is trained", "digest"),
-    ("split", pa.string(), "test or holdout", "name"),
-    ("block", pa.int32(), "block of pairs within the split, counted from 0", "index"),
-    ("pairs", pa.list_(pa.int32()), "the pairs of the block, as in pairs.parquet", "index"),
+    ("intervention", TEXT, "id of the intervention", "id"),
+    ("fit", TEXT, "digest of the fitted subspace; null where nothing is trained", "digest"),
+    ("split", TEXT, "test or holdout", "name"),
+    ("block", INT, "block of pairs within the split, counted from 0", "index"),
+    ("pairs", pa.list_(INT), "the pairs of the block, as in pairs.parquet", "index"),
     (
         "outputs",
         pa.list_(IDS),
@@ -145,182 +106,182 @@ OBSERVATIONS = _schema(
     ),
     (
         "near_ties",
-        pa.int32(),
+        INT,
         "outputs whose two best logits were too close to call, decided again at batch one",
         "count",
     ),
     (
         "conflicts",
-        pa.int32(),
+        INT,
         "repeats that said otherwise before it was counted; later ones are rows of failures",
         "count",
     ),
-    ("rows", pa.int32(), "rows that the model ran for it", "count"),
-    ("seconds", pa.float64(), "its share of the task's time", "s"),
-    ("device", pa.string(), "device that it ran on", "name"),
-    ("worker", pa.string(), "process that ran it", "name"),
-    ("attempt", pa.int32(), "attempts of its task before this one", "count"),
+    ("rows", INT, "rows that the model ran for it", "count"),
+    ("seconds", REAL, "its share of the task's time", "s"),
+    ("device", TEXT, "device that it ran on", "name"),
+    ("worker", TEXT, "process that ran it", "name"),
+    ("attempt", INT, "attempts of its task before this one", "count"),
 )
 
-VERDICTS = _schema(
+VERDICTS = table_schema(
     "verdicts",
-    ("hypothesis", pa.string(), "id of the hypothesis", "id"),
-    ("verdict", pa.string(), "accept, reject, undecided or failed", "name"),
-    ("n", pa.int32(), "change pairs counted at the stopping time", "pairs"),
-    ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
+    ("hypothesis", TEXT, "id of the hypothesis", "id"),
+    ("verdict", TEXT, "accept, reject, undecided or failed", "name"),
+    ("n", INT, "change pairs counted at the stopping time", "pairs"),
+    ("matches", INT, "of those, outputs equal to the counterfactual", "pairs"),
     (
         "iia",
-        pa.float64(),
+        REAL,
         "matches / n, or the mean score where the test is on one; at a stopping time (biased); "
         "null where n is 0",
         "share",
     ),
     (
         "low",
-        pa.float64(),
+        REAL,
         "lower end of the two-sided 95 % interval of what iia is, valid at the stopping time",
         "share",
     ),
     (
         "high",
-        pa.float64(),
+        REAL,
         "upper end of the two-sided 95 % interval valid at the stopping time",
         "share",
     ),
     (
         "keep_n",
-        pa.int32(),
+        INT,
         "keep pairs counted: the counterfactual equals the base's answer",
         "pairs",
     ),
     (
         "keep_iia",
-        pa.float64(),
+        REAL,
         "share of keep pairs whose output is the base's answer, or their mean score; null where "
         "keep_n is 0",
         "share",
     ),
-    ("copies", pa.int32(), "change pairs whose output is the source's own answer", "pairs"),
+    ("copies", INT, "change pairs whose output is the source's own answer", "pairs"),
     (
         "base_match_unfiltered",
-        pa.float64(),
+        REAL,
         "control: share of all screened test pairs whose output without intervention is the "
         "counterfactual",
         "share",
     ),
-    ("self_swap_iia", pa.float64(), "control: the base's own activation put in", "share"),
+    ("self_swap_iia", REAL, "control: the base's own activation put in", "share"),
     (
         "random_source_iia",
-        pa.float64(),
+        REAL,
         "control: the activation of a random other source put in",
         "share",
     ),
-    ("holdout_n", pa.int32(), "change pairs of the holdout; null unless accepted", "pairs"),
+    ("holdout_n", INT, "change pairs of the holdout; null unless accepted", "pairs"),
     (
         "holdout_iia",
-        pa.float64(),
+        REAL,
         "IIA on the holdout; null unless accepted and holdout_n > 0",
         "share",
     ),
-    ("evidence", pa.float64(), "log e-value against the null that was rejected", "nats"),
-    ("claim", pa.string(), "what the verdict is about: these_pairs or sampler", "name"),
+    ("evidence", REAL, "log e-value against the null that was rejected", "nats"),
+    ("claim", TEXT, "what the verdict is about: these_pairs or sampler", "name"),
     (
         "fit",
-        pa.string(),
+        TEXT,
         "digest of the fitted subspace that was tested; null where nothing is fit",
         "digest",
     ),
-    ("reason", pa.string(), "why it failed; null else", "text"),
+    ("reason", TEXT, "why it failed; null else", "text"),
     (
         "scores",
-        pa.string(),
+        TEXT,
         "mean of each declared score over the n pairs; null where none is declared",
         "JSON; as the score",
     ),
 )
 
-FITS = _schema(
+FITS = table_schema(
     "fits",
-    ("intervention", pa.string(), "id of the intervention", "id"),
-    ("seed", pa.int32(), "seed of the fit; 0 for what is computed without training", "seed"),
-    ("step", pa.int32(), "steps of training done", "steps"),
-    ("loss", pa.float64(), "mean training loss since the row before; null at the end", "nats"),
+    ("intervention", TEXT, "id of the intervention", "id"),
+    ("seed", INT, "seed of the fit; 0 for what is computed without training", "seed"),
+    ("step", INT, "steps of training done", "steps"),
+    ("loss", REAL, "mean training loss since the row before; null at the end", "nats"),
     (
         "validation_iia",
-        pa.float64(),
+        REAL,
         "IIA on change pairs of the validation part of the fit pairs; at the end, of the best",
         "share",
     ),
-    ("rung", pa.int32(), "rungs of successive halving passed before", "count"),
+    ("rung", INT, "rungs of successive halving passed before", "count"),
     (
         "fit",
-        pa.string(),
+        TEXT,
         "digest of what was fit: interventions/<digest>.safetensors; null before the end",
         "digest",
     ),
     (
         "status",
-        pa.string(),
+        TEXT,
         "null: the course; done, stopped (no better any more) or dropped (hopeless at a rung): the "
         "end; holdout: an estimate",
         "name",
     ),
     (
         "found",
-        pa.string(),
+        TEXT,
         "what training found, such as the width of a boundary; null where there is nothing",
         "JSON",
     ),
     (
         "start",
-        pa.string(),
+        TEXT,
         "at the end, the digest of the larger rotation within which it began (fit.warm_start); "
         "null where it began at random",
         "digest",
     ),
     (
         "holdout_n",
-        pa.int32(),
+        INT,
         "change pairs of the holdout; null but in rows of status holdout",
         "pairs",
     ),
     (
         "holdout_iia",
-        pa.float64(),
+        REAL,
         "IIA of this seed on the holdout; null but in rows of status holdout",
         "share",
     ),
 )
 
-SETS = _schema(
+SETS = table_schema(
     "sets",
-    ("hypothesis", pa.string(), "id of the hypothesis", "id"),
-    ("set", pa.string(), "kind of pair, as the problem or the file of pairs names it", "name"),
-    ("n", pa.int32(), "pairs of that kind among those that count, at the stopping time", "pairs"),
-    ("matches", pa.int32(), "of those, outputs equal to the counterfactual", "pairs"),
-    ("iia", pa.float64(), "matches / n, or the mean score where the test is on one", "share"),
+    ("hypothesis", TEXT, "id of the hypothesis", "id"),
+    ("set", TEXT, "kind of pair, as the problem or the file of pairs names it", "name"),
+    ("n", INT, "pairs of that kind among those that count, at the stopping time", "pairs"),
+    ("matches", INT, "of those, outputs equal to the counterfactual", "pairs"),
+    ("iia", REAL, "matches / n, or the mean score where the test is on one", "share"),
     (
         "low",
-        pa.float64(),
+        REAL,
         "lower end of the 95 % interval of this kind alone, valid at the stopping time",
         "share",
     ),
     (
         "high",
-        pa.float64(),
+        REAL,
         "upper end of the 95 % interval of this kind alone, valid at the stopping time",
         "share",
     ),
 )
 
-DROPPED = _schema(
+DROPPED = table_schema(
     "dropped",
-    ("variable", pa.string(), "variable of the causal model", "name"),
-    ("split", pa.string(), "fit, test or holdout; null for what belonged to several", "name"),
-    ("set", pa.string(), "kind of pair; null where kinds are not told apart", "name"),
+    ("variable", TEXT, "variable of the causal model", "name"),
+    ("split", TEXT, "fit, test or holdout; null for what belonged to several", "name"),
+    ("set", TEXT, "kind of pair; null where kinds are not told apart", "name"),
     (
         "reason",
-        pa.string(),
+        TEXT,
         "why these pairs do not count for the variable: the first reason that holds",
         "name",
     ),
@@ -337,117 +298,65 @@ DROPPED = _schema(
         "of this split and set: used for the variable; a verdict's n is at most that",
         "pairs",
     ),
-    ("detail", pa.string(), "what is lacking, where the reason has more than one meaning", "text"),
-    ("way_out", pa.string(), "what would let them count", "text"),
+    ("detail", TEXT, "what is lacking, where the reason has more than one meaning", "text"),
+    ("way_out", TEXT, "what would let them count", "text"),
 )
 
-EFFECTS = _schema(
+EFFECTS = table_schema(
     "effects",
-    ("variable", pa.string(), "variable of the causal model", "name"),
+    ("variable", TEXT, "variable of the causal model", "name"),
     (
         "layer",
-        pa.int32(),
+        INT,
         "layer, counted from 0; null for what is of no layer (0 in runs before 2026-11-29)",
         "index",
     ),
-    ("component", pa.string(), "which activation, e.g. residual", "name"),
+    ("component", TEXT, "which activation, e.g. residual", "name"),
     (
         "head",
-        pa.int32(),
+        INT,
         "head of a per-head component, counted from 0; null for the whole vector",
         "index",
     ),
-    ("position", pa.string(), "named position", "name"),
+    ("position", TEXT, "named position", "name"),
     (
         "units",
-        pa.string(),
+        TEXT,
         "the unit, a whole vector, with its source site if it has another",
         "JSON",
     ),
     (
         "effect",
-        pa.float64(),
+        REAL,
         "how much of the lead of the base's answer an interchange would move, to first order; null "
         "where it cannot be done",
         "share",
     ),
     (
         "pairs",
-        pa.int32(),
+        INT,
         "fit pairs, of those that the variable changes, of which it is the mean",
         "pairs",
     ),
 )
 
-FAILURES = _schema(
+FAILURES = table_schema(
     "failures",
-    ("intervention", pa.string(), "id of the intervention; null where the whole task failed", "id"),
-    ("block", pa.int32(), "block within the split; null where it cannot be told", "index"),
-    ("attempt", pa.int32(), "attempts of the task before this one; null for Lost", "count"),
+    ("intervention", TEXT, "id of the intervention; null where the whole task failed", "id"),
+    ("block", INT, "block within the split; null where it cannot be told", "index"),
+    ("attempt", INT, "attempts of the task before this one; null for Lost", "count"),
     (
         "error_type",
-        pa.string(),
+        TEXT,
         "class of the exception; Lost for a lost worker, Conflict for a repeat that said otherwise",
         "name",
     ),
-    ("message", pa.string(), "text of the exception", "text"),
-    ("traceback", pa.string(), "traceback, as Python prints it", "text"),
-    ("node", pa.string(), "machine that it happened on", "name"),
-    ("actor", pa.string(), "process that it happened in", "name"),
+    ("message", TEXT, "text of the exception", "text"),
+    ("traceback", TEXT, "traceback, as Python prints it", "text"),
+    ("node", TEXT, "machine that it happened on", "name"),
+    ("actor", TEXT, "process that it happened in", "name"),
 )
 
-PAIRS = _schema(
-    "pairs",
-    ("index", pa.int32(), "the pair's number, by which observations name it", "index"),
-    ("split", pa.string(), "fit, test or holdout", "name"),
-    ("set", pa.string(), "kind of the pair; null where kinds are not told apart", "name"),
-    ("base_text", pa.string(), "the input that is run; null where it is a tensor", "text"),
-    (
-        "base_tensor",
-        _TENSOR,
-        "the input that is run: float32 or int64 numbers, row-major, little-endian, and its named "
-        "tokens; null where it is text",
-        "struct",
-    ),
-    ("base_ids", IDS, "its tokens, as the model sees them; null where it is a tensor", "token id"),
-    (
-        "base_positions",
-        _POSITIONS,
-        "named positions: span [start, end) or indices (special tokens not counted) as given; "
-        "token indices",
-        "character; token index",
-    ),
-    ("base_answer", pa.string(), "right answer without intervention", "text"),
-    ("base_answer_ids", IDS, "its compared ids", "token or class id"),
-    (
-        "sources",
-        _SOURCES,
-        "the inputs that lend activations; output: the model's own answer",
-        "struct",
-    ),
-    (
-        "counterfactual",
-        _COUNTERFACTUAL,
-        "per variable, the answer expected under its interchange",
-        "struct",
-    ),
-    (
-        "aliases",
-        _ALIASES,
-        "what is said, and the answer of this pair that it counts as",
-        "token id",
-    ),
-    (
-        "choices",
-        pa.list_(pa.string()),
-        "answers among which the model chooses; null: among all",
-        "text",
-    ),
-    ("choice_ids", IDS, "their compared ids", "token id"),
-    ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
-    ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),
-    ("block", pa.int32(), "block within the split; null: not used", "index"),
-)
 
 TABLES: dict[str, pa.Schema] = {
     "hypotheses": HYPOTHESES,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from raysearch.core.events import Failed, Fitted, Lost
+from raysearch.core.events import Event, Failed, Fitted, Lost
 from raysearch.core.hypothesis import (
     Intervention,
     Subspace,
@@ -29,31 +29,33 @@ from raysearch.core.records import (
     Trained,
     Weighed,
 )
+from raysearch.store.schemas import TABLES
 
 T = TypeVar("T")
+_COLUMNS = {name: tuple(schema.names) for name, schema in TABLES.items()}
 
 
 def hypothesis_row(record: Proposed) -> dict[str, Any]:
     """Returns a row of `hypotheses`; columns in which its units differ are null, and `units` has
     them all.
     """
-    intervention = record.hypothesis.intervention
-    units = intervention.units
-    return {
-        "hypothesis": record.hypothesis.id,
-        "intervention": intervention.id,
-        "variable": record.hypothesis.variable,
-        "layer": shared_layer(intervention),
-        "component": _shared(u.site.component for u in units),
-        "head": _shared(u.site.head for u in units),
-        "position": _shared(u.site.position for u in units),
-        "featurizer": _shared(u.subspace.featurizer for u in units),
-        "features": _shared(_size(u.subspace) for u in units),
-        "units": canonical_json([_unit(u, intervention) for u in units]),
-        "control": intervention.control,
-        "proposed_by": record.proposed_by,
-        "generation": record.generation,
-    }
+    hypothesis = record.hypothesis
+    intervention, units = hypothesis.intervention, hypothesis.intervention.units
+    return _row(
+        "hypotheses",
+        record,
+        hypothesis=hypothesis.id,
+        intervention=intervention.id,
+        variable=hypothesis.variable,
+        layer=shared_layer(intervention),
+        component=_shared(u.site.component for u in units),
+        head=_shared(u.site.head for u in units),
+        position=_shared(u.site.position for u in units),
+        featurizer=_shared(u.subspace.featurizer for u in units),
+        features=_shared(_size(u.subspace) for u in units),
+        units=canonical_json([_unit(u, intervention) for u in units]),
+        control=intervention.control,
+    )
 
 
 def _unit(unit: Unit, intervention: Intervention) -> dict[str, Any]:
@@ -66,14 +68,8 @@ def effect_rows(record: Weighed) -> list[dict[str, Any]]:
     """Returns rows of `effects`."""
     return [
         {
-            "variable": e.variable,
-            "layer": e.unit.site.layer,
-            "component": e.unit.site.component,
-            "head": e.unit.site.head,
-            "position": e.unit.site.position,
+            **_row("effects", e.unit.site, variable=e.variable, effect=e.effect, pairs=e.pairs),
             "units": canonical_json(to_plain((e.unit,))),
-            "effect": e.effect,
-            "pairs": e.pairs,
         }
         for e in record.effects
     ]
@@ -83,89 +79,54 @@ def observation_row(record: Counted) -> dict[str, Any]:
     """Returns a row of `observations`."""
     seen = record.observation
     intervention, fit = split_key(seen.intervention)
-    return {
-        "intervention": intervention,
-        "fit": fit,
-        "split": seen.split,
-        "block": seen.block,
-        "pairs": seen.pairs,
-        "outputs": seen.outputs,
-        "scores": seen.scores,
-        "near_ties": seen.near_ties,
-        "conflicts": record.conflicts,
-        "rows": seen.rows,
-        "seconds": seen.seconds,
-        "device": seen.device,
-        "worker": seen.worker,
-        "attempt": seen.attempt,
-    }
+    return _row(
+        "observations", seen, intervention=intervention, fit=fit, conflicts=record.conflicts
+    )
 
 
 def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
     """Returns a row of `verdicts`; accepted hypotheses have a `holdout`."""
-    return {
-        "hypothesis": record.hypothesis.id,
-        "verdict": record.verdict,
-        "n": record.n,
-        "matches": record.matches,
-        "iia": iia_of(record),
-        "low": record.low,
-        "high": record.high,
-        "keep_n": record.keep_n,
-        "keep_iia": share(record.keep_matches, record.keep_n)
-        if record.keep_score is None
-        else record.keep_score,
-        "copies": record.copies,
-        "base_match_unfiltered": record.base_match_unfiltered,
-        "self_swap_iia": _control_iia(holdout, "self_swap"),
-        "random_source_iia": _control_iia(holdout, "random_source"),
-        "holdout_n": holdout.n if holdout else None,
-        "holdout_iia": iia_of(holdout) if holdout else None,
-        "evidence": record.log_evidence,
-        "claim": f"necessity, {record.claim}"
-        if record.hypothesis.intervention.is_ablation
-        else record.claim,
-        "fit": record.fit,
-        "reason": record.reason,
-        "scores": canonical_json(dict(record.means)) if record.means else None,
-    }
+    keep_iia = record.keep_score
+    if keep_iia is None:
+        keep_iia = share(record.keep_matches, record.keep_n)
+    necessity = "necessity, " if record.hypothesis.intervention.is_ablation else ""
+    return _row(
+        "verdicts",
+        record,
+        hypothesis=record.hypothesis.id,
+        iia=iia_of(record),
+        keep_iia=keep_iia,
+        self_swap_iia=_control_iia(holdout, "self_swap"),
+        random_source_iia=_control_iia(holdout, "random_source"),
+        holdout_n=holdout.n if holdout else None,
+        holdout_iia=iia_of(holdout) if holdout else None,
+        evidence=record.log_evidence,
+        claim=f"{necessity}{record.claim}",
+        scores=canonical_json(dict(record.means)) if record.means else None,
+    )
 
 
 def set_rows(record: Decided) -> list[dict[str, Any]]:
     """Returns rows of `sets`: the evidence on each kind of pair."""
-    return [
-        {
-            "hypothesis": record.hypothesis.id,
-            "set": s.name,
-            "n": s.n,
-            "matches": s.matches,
-            "iia": iia_of(s),
-            "low": s.low,
-            "high": s.high,
-        }
-        for s in record.sets
-    ]
+    name = record.hypothesis.id
+    return [_row("sets", s, hypothesis=name, set=s.name, iia=iia_of(s)) for s in record.sets]
 
 
 def dropped_rows(record: Blocked) -> list[dict[str, Any]]:
     """Returns rows of `dropped`: the pairs that do not count for a variable, by reason."""
     drawn: Counter[tuple[str, str | None, str | None]] = Counter()
-    used: Counter[tuple[str, str | None, str | None]] = Counter()
+    used = drawn.copy()
     for c in record.counts:
         drawn[c.variable, c.split, c.set] += c.pairs
         used[c.variable, c.split, c.set] += c.pairs if c.reason is None else 0
     return [
-        {
-            "variable": c.variable,
-            "split": c.split,
-            "set": c.set,
-            "reason": c.reason,
-            "pairs": c.pairs,
-            "drawn": drawn[c.variable, c.split, c.set],
-            "used": used[c.variable, c.split, c.set],
-            "detail": c.detail or None,
-            "way_out": c.way_out,
-        }
+        _row(
+            "dropped",
+            c,
+            drawn=drawn[c.variable, c.split, c.set],
+            used=used[c.variable, c.split, c.set],
+            detail=c.detail or None,
+        )
         for c in record.counts
         if c.reason is not None
     ]
@@ -197,44 +158,33 @@ def fit_row(record: Concluded) -> dict[str, Any]:
 def seed_rows(record: Estimated) -> list[dict[str, Any]]:
     """Returns rows of `fits`: the holdout result of each seed of an accepted hypothesis."""
     return [
-        {
-            **_NO_FIT,
-            "intervention": record.hypothesis.intervention.id,
-            "seed": r.seed,
-            "fit": r.fit,
-            "status": "holdout",
-            "holdout_n": r.n,
-            "holdout_iia": iia_of(r),
-        }
+        _row(
+            "fits",
+            None,
+            intervention=record.hypothesis.intervention.id,
+            seed=r.seed,
+            fit=r.fit,
+            status="holdout",
+            holdout_n=r.n,
+            holdout_iia=iia_of(r),
+        )
         for r in record.readings
         if r.name == "seed"
     ]
 
 
-_FIT_COLUMNS = (
-    "intervention",
-    "seed",
-    "step",
-    "loss",
-    "validation_iia",
-    "rung",
-    "fit",
-    "status",
-    "found",
-    "start",
-    "holdout_n",
-    "holdout_iia",
-)
-_NO_FIT: dict[str, Any] = dict.fromkeys(_FIT_COLUMNS)
-
-
 def _fit_row(event: Fitted, rung: int, **values: Any) -> dict[str, Any]:
+    given = {"intervention": event.intervention, "seed": event.seed, "rung": rung, **values}
+    return _row("fits", None, **given)
+
+
+def _row(table: str, record: object, **given: Any) -> dict[str, Any]:
+    """Returns a row with every column of a table: as given, else the attribute of `record` of that
+    name, else null.
+    """
     return {
-        **_NO_FIT,
-        "intervention": event.intervention,
-        "seed": event.seed,
-        "rung": rung,
-        **values,
+        name: given[name] if name in given else getattr(record, name, None)
+        for name in _COLUMNS[table]
     }
 
 
@@ -254,14 +204,15 @@ def failure_row(event: Failed | Lost) -> dict[str, Any]:
     A loss has the error type "Lost", and its cause in the message.
     """
     if isinstance(event, Lost):
-        single = _named(event.group[0]) if len(event.group) == 1 else None
-        block = event.blocks[0] if len(event.blocks) == 1 else None
         return _failure(
-            single, block, None, "Lost", f"{event.cause}: {event.message}", None, None, event.worker
+            event,
+            event.group[0] if len(event.group) == 1 else None,
+            block=event.blocks[0] if len(event.blocks) == 1 else None,
+            attempt=None,
+            error_type="Lost",
+            message=f"{event.cause}: {event.message}",
         )
-    what = event.error_type, event.message, event.traceback
-    name = None if event.intervention is None else _named(event.intervention)
-    return _failure(name, event.block, event.attempt, *what, event.node, event.worker)
+    return _failure(event, event.intervention)
 
 
 def conflict_row(record: Conflicted) -> dict[str, Any]:
@@ -270,56 +221,17 @@ def conflict_row(record: Conflicted) -> dict[str, Any]:
     """
     repeat = record.repeat
     if isinstance(repeat, Fitted):
-        message = (
-            f"a repeat of the steps from {repeat.first} of seed {repeat.seed} came to another fit "
-            "than the first; the first counts"
-        )
-        return _failure(
-            repeat.intervention,
-            None,
-            repeat.attempt,
-            "Conflict",
-            message,
-            None,
-            None,
-            repeat.worker,
-        )
-    message = (
-        f"a repeat of {repeat.split} block {repeat.block} gave other outputs than the first; the "
-        "first counts"
-    )
-    return _failure(
-        _named(repeat.intervention),
-        repeat.block,
-        repeat.attempt,
-        "Conflict",
-        message,
-        None,
-        None,
-        repeat.worker,
-    )
+        what = f"the steps from {repeat.first} of seed {repeat.seed} came to another fit"
+    else:
+        what = f"{repeat.split} block {repeat.block} gave other outputs"
+    message = f"a repeat of {what} than the first; the first counts"
+    return _failure(repeat, repeat.intervention, error_type="Conflict", message=message)
 
 
-def _failure(
-    intervention: str | None,
-    block: int | None,
-    attempt: int | None,
-    error_type: str,
-    message: str,
-    traceback: str | None,
-    node: str | None,
-    actor: str,
-) -> dict[str, Any]:
-    return {
-        "intervention": intervention,
-        "block": block,
-        "attempt": attempt,
-        "error_type": error_type,
-        "message": message,
-        "traceback": traceback,
-        "node": node,
-        "actor": actor,
-    }
+def _failure(event: Event, key: str | None, **given: Any) -> dict[str, Any]:
+    """`key`: of the part of the task that failed; None: all of it."""
+    name = None if key is None else _named(key)
+    return _row("failures", event, intervention=name, actor=event.worker, **given)
 
 
 def share(part: int, whole: int) -> float | None:

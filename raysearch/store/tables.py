@@ -12,7 +12,6 @@ Invariants:
   from, and is then deleted.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,16 +20,13 @@ import pyarrow as pa
 
 from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
-from raysearch.storage.parquet import PART, base_of, is_merged, to_parquet
+from raysearch.storage.parquet import PART, base_of, is_merged, is_part, to_parquet
 from raysearch.store.codec import Cut
 
 MAX_ROWS = 50_000
 MAX_SECONDS = 30.0
 PACK_ROWS = 1_000
 """Rows that wait as Python objects (about 2 KiB each); the others of their part wait as Arrow."""
-_PART_NAME = re.compile(
-    r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}-\d{8}-\d{8}(\.[0-9a-f]{64})?(\.merged)?\.parquet$"
-)
 
 
 class TableWriter:
@@ -132,9 +128,8 @@ class TableWriter:
             cut = self._journalled[0]
             raise StoreError(
                 f"table {self.table}: the journal cut part {cut.part} at {cut.rows} rows, its "
-                f"replay gave {self._count}; "
-                "the search of this version does not repeat that run: resume it with the version "
-                "that began it"
+                f"replay gave {self._count}; the search of this version does not repeat that run: "
+                "resume it with the version that began it"
             )
 
     def _content(self) -> bytes:
@@ -154,7 +149,7 @@ def _delete_unknown_parts(folder: Folder, parts: set[str]) -> None:
     """Deletes incomplete files, and parts that no cut of the journal names."""
     folder.sweep()
     for name in folder.names():
-        if _PART_NAME.match(name) and base_of(name) not in parts:
+        if is_part(name) and base_of(name) not in parts:
             folder.delete(name)
 
 

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from raysearch.cluster.replica_spec import NO_TENSORS, build_failed
 from raysearch.core.events import (
     Attributed,
-    ComponentFacts,
     Encoded,
     Event,
     Fitted,
     Ids,
     Measured,
-    ModelFacts,
     Opened,
     Screened,
     Seed,
     Task,
 )
 from raysearch.core.hypothesis import Intervention, Unit
+from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.storage.digests import sha256
 
 FACTS = ModelFacts(

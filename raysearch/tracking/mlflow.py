@@ -17,10 +17,12 @@ from typing import Any
 
 from raysearch.core.hypothesis import Intervention, is_in_layers
 from raysearch.core.records import Decided, Record, Snapshot
+from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import as_key, as_value, as_word, one_line
+from raysearch.tracking.mlflow_patience import patiently
 from raysearch.tracking.mlflow_reach import reach
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker
 
@@ -178,7 +180,7 @@ class MlflowTracker:
     def _mirror(self) -> None:
         """Runs the thread; catches every exception, since MLflow must not stop a search."""
         try:
-            client = self._connect()
+            client = patiently(self._run.uri, self._connect, self._stopped.wait)
             while not self._stopped.is_set():
                 item = self._queue.get()
                 if isinstance(item, _End):
@@ -198,9 +200,9 @@ class MlflowTracker:
         if self._run.again:
             return
         _log.warning(
-            "MLflow at %s: %s; the search goes on without it; the run folder has everything",
-            without_credentials(self._run.uri),
-            why,
+            "MLflow at %s: %s; the search goes on without it; when that is mended, `raysearch sync "
+            "%s` sends it everything",
+            *(without_credentials(self._run.uri), why, self._tags["raysearch.run"]),
         )
 
     def _connect(self) -> Any:
@@ -211,7 +213,7 @@ class MlflowTracker:
             made = client.create_run(
                 self._experiment_id(client), run_name=self._run.name, tags=self._chopped_tags()
             )
-            self._made_run_id = made.info.run_id
+            self._made_run_id = self._run_id = made.info.run_id
             known: Mapping[str, str] = {}
         else:
             there = client.get_run(self._run_id).data
@@ -230,6 +232,11 @@ class MlflowTracker:
     def _experiment_id(self, client: Any) -> str:
         """Returns the experiment's id, creating it if missing, with artifacts by a SQLite file."""
         found = client.get_experiment_by_name(self._run.experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"its experiment {self._run.experiment!r} is deleted; restore it (mlflow "
+                f"experiments restore --experiment-id {found.experiment_id})"
+            )
         if found is not None:
             return str(found.experiment_id)
         location = None
@@ -257,16 +264,14 @@ class MlflowTracker:
             as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._run.params.items()
         }
         missing = [Param(name, value) for name, value in wanted.items() if name not in known]
-        for start in range(0, len(missing), _PARAMS_A_BATCH):
-            client.log_batch(self._made_run_id, params=missing[start : start + _PARAMS_A_BATCH])
+        _log_batches(client, self._made_run_id, _PARAMS_A_BATCH, params=missing)
 
     def _log_points(self, client: Any, points: list[_Point]) -> None:
         from mlflow.entities import Metric
 
         new = [p for p in points if p.step > self._steps.get(p.name, -1)]
         metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in new]
-        for start in range(0, len(metrics), _METRICS_A_BATCH):
-            client.log_batch(self._made_run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
+        _log_batches(client, self._made_run_id, _METRICS_A_BATCH, metrics=metrics)
 
     def _finish(self, client: Any, end: _End) -> None:
         for path, folder in end.artifacts:
@@ -308,8 +313,7 @@ class MlflowTracker:
                 for name, value in child.params.items()
             ]
             client.log_batch(made, params=params[:_PARAMS_A_BATCH])
-            for start in range(0, len(metrics), _METRICS_A_BATCH):
-                client.log_batch(made, metrics=metrics[start : start + _METRICS_A_BATCH])
+            _log_batches(client, made, _METRICS_A_BATCH, metrics=metrics)
             for path in child.artifacts:
                 client.log_artifact(made, str(path))
             client.set_terminated(made, "FINISHED")
@@ -347,6 +351,13 @@ def _where(intervention: Intervention) -> str | None:
         if len(components) > 1 or any(map(is_in_layers, components))
         else as_word(components.pop())
     )
+
+
+def _log_batches(client: Any, run_id: str | None, size: int, **kind: Sequence[Any]) -> None:
+    """Logs metrics or params, at most `size` in one request."""
+    ((name, values),) = kind.items()
+    for start in range(0, len(values), size):
+        client.log_batch(run_id, **{name: values[start : start + size]})
 
 
 def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raysearch.core.records import Snapshot
-from raysearch.store.ledger import SearchObserver
+from raysearch.store.search_observer import SearchObserver
 
 Artifact = Path | tuple[Path, str]
 """A file to show, with the folder of the run to put it in."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import raysearch as rs
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.edited import unended
 from tests.once import Once
@@ -41,6 +42,19 @@ def test_a_run_that_is_done_is_said_to_be_and_shown_without_a_ray_or_a_model(
     assert not [line for line in said if line.startswith(("ray ", "loading"))]
     assert said[-1].split() == ["more", "raysearch", "results", str(done_run)]
     assert "Alignment: accepted hypotheses" in shown.stdout
+    assert _files(done_run) == before
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_so_does_python(
+    done_run: Path, retry_failed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _files(done_run)
+    run = rs.resume(store=done_run.parent, retry_failed=retry_failed)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"raysearch: run {done_run.name} is done")
+    assert not [line for line in said if line.startswith(("ray ", "loading", "replayed"))]
+    assert run.info.id == done_run.name
     assert _files(done_run) == before
 
 

@@ -40,11 +40,11 @@ def test_a_plan_names_the_proposer_and_what_k_means_for_it(tmp_path: Path) -> No
     mine.write_text(
         """
 class Some:
-    most = 1000
+    max_hypotheses = 1000
     def __init__(self, space): ...
     def propose(self, known): return []
 class Open(Some):
-    most = None
+    max_hypotheses = None
 """
     )
     said = {"": "proposer    exhaustive: tests all 120; each is judged at K = 120\n"}

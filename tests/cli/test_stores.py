@@ -122,7 +122,7 @@ def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_
 
 PROPOSER = """class Once:
     def __init__(self, space):
-        self.space, self.most = space, len(space)
+        self.space, self.max_hypotheses = space, len(space)
 
     def propose(self, known):
         return () if known.generations else self.space

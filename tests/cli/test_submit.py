@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from raysearch.cli.submit import Submission, resume_command, resume_job, submit_job
 from raysearch.cluster.job_environment import JobEnvironment, job_environment
 from raysearch.errors import ClusterError, JobError, RaysearchError, StoreError
+from raysearch.runner.submit import Submission, resume_command, resume_job, submit_job
 from tests.cli.conftest import QUICKSTART, Shell
 
 RUN = "/shared/runs/mine-20261123T160247Z-7dda25f5"
@@ -23,7 +23,6 @@ def _sending(**changes: Any) -> Submission:
         "quiet": False,
         "verbose": False,
         "no_color": False,
-        "wait": True,
         "runtime": "tree",
         "env": (),
     }

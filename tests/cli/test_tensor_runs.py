@@ -16,7 +16,7 @@ from raysearch.cluster.local_pool import LocalPool
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
 from raysearch.runner.pools import spec_of
-from raysearch.runner.resolved_job import resolve
+from raysearch.runner.resolve import resolve
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 from tests.edited import unended

@@ -10,19 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysearch.cluster.deadlines import MIN_SECONDS, Deadlines, weight
-from raysearch.cluster.node_health import START_ATTEMPTS
-from raysearch.cluster.shape import Node, PoolShape
-from raysearch.cluster.slots import (
-    LINGER_SECONDS,
-    RETRY_NODES_SECONDS,
+from raysearch.cluster.instructions import (
     Instruction,
     LoadReplica,
     Message,
     ProbeReplica,
-    Slots,
     StartReplica,
     StopReplica,
 )
+from raysearch.cluster.node_health import START_ATTEMPTS
+from raysearch.cluster.pool_shape import Node, PoolShape
+from raysearch.cluster.slots import LINGER_SECONDS, RETRY_NODES_SECONDS, Slots
 from raysearch.core.events import Block, Lost, Task
 from raysearch.errors import ResourcesError
 from tests.cluster.contract import at

@@ -14,7 +14,7 @@ from raysearch.core import choices, controls
 from raysearch.engine.execution.answer_scores import AnswerLogits
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import TRIED
-from raysearch.engine.loading.load import DTYPES
+from raysearch.engine.loading.loaded_model import DTYPES
 from raysearch.job.schema import job_schema
 from raysearch.proposers.registry import READY, names
 from raysearch.report.control_comparison import COLUMNS

@@ -13,11 +13,11 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 
-from raysearch.cli.doctor import _raysearch
 from raysearch.cli.main import cli
-from raysearch.cli.submit import Submission, _order
 from raysearch.deploy.wheel import DISTRIBUTION, build_wheel, requirements
 from raysearch.errors import RaysearchError
+from raysearch.runner.health_checks import _raysearch
+from raysearch.runner.submit import Submission, _order
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "deploy/ray/wheels/requirements.txt"
@@ -107,13 +107,12 @@ def test_a_job_with_runtime_pip_takes_this_code_along_and_only_its_needs_from_an
     flags = {
         "verbose": False,
         "no_color": True,
-        "wait": True,
         "env": (),
         "address": "http://head:8265",
     }
     order = _order(Submission(**given, **flags, runtime="pip"), "id", ["run", "job.yaml"], {})  # type: ignore[arg-type]
     assert order.modules == (ROOT / "raysearch",)
-    assert order.entrypoint.startswith("python3 -m raysearch.cli run")
+    assert " -m raysearch.cli run" in order.entrypoint
     assert order.pip == requirements()
     names = {re.split(r"[\[<>=!~ ]", one)[0] for one in order.pip}
     assert {"torch", "transformers", "pyarrow"} <= names

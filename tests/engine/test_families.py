@@ -20,8 +20,8 @@ from transformers import (
 from raysearch.core.events import Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.runner_settings import RunnerSettings
+from raysearch.core.space import COMPONENTS
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.networks.components import COMPONENTS
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.operations import Zero

@@ -14,7 +14,8 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.execution.predict import NEAR_TIE
-from raysearch.engine.loading.load import LoadedModel, load
+from raysearch.engine.loading.load import load
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.replica import Replica
 from tests.engine.worlds import residual, world_of

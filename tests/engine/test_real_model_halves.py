@@ -9,7 +9,8 @@ from raysearch.core.hypothesis import Site, Unit
 from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.loading.load import LoadedModel, load
+from raysearch.engine.loading.load import load
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.generate import generate
 from raysearch.engine.replica import Replica

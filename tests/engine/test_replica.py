@@ -602,7 +602,7 @@ def test_the_tolerance_is_tighter_where_numbers_are_finer() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_coarser_numbers_work_and_count_near_ties_where_batches_matter(dtype: str) -> None:
-    from raysearch.engine.loading.load import LoadedModel
+    from raysearch.engine.loading.loaded_model import LoadedModel
 
     model = model_of("llama").to(getattr(torch, dtype))
     replica = Replica(

@@ -40,12 +40,13 @@ from raysearch import Input, Pair
 from raysearch.causal import ONE_SOURCE
 from raysearch.core.events import Block, Encoded
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.space import COMPONENTS
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor, Executor, ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.loading.load import LoadedModel
-from raysearch.engine.networks.components import COMPONENTS, Components
+from raysearch.engine.loading.loaded_model import LoadedModel
+from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row

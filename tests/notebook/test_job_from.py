@@ -18,7 +18,7 @@ from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.given_model import content_digest
 from raysearch.engine.networks.half_precision import speed_up
-from raysearch.notebook.job_from import asked
+from raysearch.notebook.job_from import job_and_objects
 from raysearch.problems import add_three, hierarchical_equality
 from tests.cli.conftest import QUICKSTART, ROOT
 from tests.edited import unended
@@ -120,6 +120,8 @@ def test_a_run_of_a_model_that_no_file_has_goes_on_with_that_model_alone(
 ) -> None:
     run = rs.run(problem=problem, model=(theirs, tokenizer), store=tmp_path, quiet=True, **SMALL)
     name = str(tmp_path / run.info.id)
+    assert verdicts(rs.resume(run, quiet=True)) == verdicts(run)  # it is done
+    unended(Path(run.place))
     with pytest.raises(
         rs.RaysearchError,
         match=rf"began with <LlamaForCausalLM>.*rs\.resume\('{name}', model=model\)",
@@ -235,6 +237,7 @@ def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: 
     assert verdicts(run) == verdicts(theirs)
     assert "accept" in [v for _, v, _, _ in verdicts(run)]
     assert verdicts(rs.resume(run, model=rs.TensorModel(net), quiet=True)) == verdicts(run)
+    unended(Path(run.place))
     with pytest.raises(rs.RaysearchError, match="began with <Mlp on tensors>"):
         rs.resume(run, quiet=True)
 
@@ -310,7 +313,7 @@ def test_the_same_job_whichever_way_it_is_asked(
     way: str, problem: rs.Problem, model: rs.Model
 ) -> None:
     given, keys = WAYS[way](problem, model)
-    job, objects = asked(given, {**SMALL, **keys})
+    job, objects = job_and_objects(given, {**SMALL, **keys})
     assert job.model.path == str(PLANTED)
     assert job.problem.use == (
         "raysearch.problems.add_three" if objects.problem is None else "<add_three>"
@@ -321,7 +324,7 @@ def test_the_same_job_whichever_way_it_is_asked(
 
 
 def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model) -> None:
-    job, _ = asked(QUICKSTART, {"test": {"threshold": 0.7}, "controls": ["placebo"]})
+    job, _ = job_and_objects(QUICKSTART, {"test": {"threshold": 0.7}, "controls": ["placebo"]})
     was = rs.Job.load(QUICKSTART)
     assert (job.test.threshold, job.test.max_pairs) == (0.7, was.test.max_pairs)
     assert (job.controls, job.space, job.problem) == (("placebo",), was.space, was.problem)
@@ -329,7 +332,7 @@ def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model)
         "model": {"path": "x/y", "dtype": "bfloat16", "prompt": {"chat_template": True}},
         "problem": {"use": "a:b"},
     }
-    job, objects = asked(chats, {"model": model})
+    job, objects = job_and_objects(chats, {"model": model})
     assert (job.model.path, job.model.dtype, job.model.prompt.chat_template) == (
         str(PLANTED),
         "float32",
@@ -341,7 +344,7 @@ def test_keywords_go_over_a_job_key_by_key_and_leave_the_others(model: rs.Model)
 def test_a_pipeline_is_its_model_and_tokenizer(
     theirs: Any, tokenizer: Any, problem: rs.Problem
 ) -> None:
-    job, objects = asked(
+    job, objects = job_and_objects(
         problem, {"model": pipeline("text-generation", model=theirs, tokenizer=tokenizer)}
     )
     assert objects.model is not None
@@ -488,7 +491,8 @@ def test_the_lines_of_the_page_on_python_run(
     assert len(names["run"].alignment)
     told: list[Any] = []
     exec(
-        second.replace("rs.run", "ask"), {"ask": lambda job, **keys: told.append(asked(job, keys))}
+        second.replace("rs.run", "ask"),
+        {"ask": lambda job, **keys: told.append(job_and_objects(job, keys))},
     )
     assert told[0][0].test.threshold == 0.9
 
@@ -501,5 +505,5 @@ def test_a_file_of_pairs_beside_the_job_is_none_of_code(tmp_path: Path, name: st
     (tmp_path / "job.yaml").write_text(
         f"name: x\nmodel: {{path: {PLANTED}}}\nproblem: {{use: raysearch.problems.add_three}}\n"
     )
-    job, _ = asked(str(tmp_path / "job.yaml"), {"problem": name})
+    job, _ = job_and_objects(str(tmp_path / "job.yaml"), {"problem": name})
     assert job.problem.pairs == str(tmp_path / name)

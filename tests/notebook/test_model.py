@@ -94,7 +94,7 @@ def test_a_swap_and_every_cell_of_a_scan_are_what_a_hook_by_hand_gives(tiny: rs.
             assert swap.after == pytest.approx(scan.differences[layer][at], abs=1e-4)
             assert swap.before == scan.before
             assert swap.token == tiny._word(int(logits.argmax()))
-            assert swap.changed == (swap.token_id != swap.answers.said_ids[0])
+            assert swap.changed == (swap.token_id != swap.answers.predicted_ids[0])
 
 
 def test_a_scan_is_a_table_and_a_picture(tiny: rs.Model) -> None:

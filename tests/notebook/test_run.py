@@ -22,6 +22,7 @@ from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import FEWER
 from tests.cluster.worlds import true_cells
+from tests.edited import unended
 from tests.notebook.kernel import kernel
 from tests.once import Once
 
@@ -262,6 +263,8 @@ def test_a_run_is_looked_into_where_its_model_is_not(tmp_path: Path) -> None:
     found = rs.Run.open(store=str(tmp_path / "runs"))
     assert (str(found), local_status(find_run(tmp_path / "runs", "latest"))) == there
     assert "status    done" in there[1]
+    assert str(rs.resume(store=tmp_path / "runs", quiet=True)) == there[0]
+    unended(tmp_path / "runs" / run.info.id)
     with pytest.raises(JobError, match=r"model\.path: there is no"):
         rs.resume(store=tmp_path / "runs", quiet=True)
 

@@ -20,7 +20,7 @@ class Watched:
     """A proposer, and what it was asked and said."""
 
     def __init__(self, inner: Proposer) -> None:
-        self.inner, self.name, self.most = inner, inner.name, inner.most
+        self.inner, self.name, self.max_hypotheses = inner, inner.name, inner.max_hypotheses
         self.said: list[tuple[History, list[Hypothesis]]] = []
 
     def propose(self, known: History) -> list[Hypothesis]:
@@ -53,7 +53,7 @@ class ProposerContract:
         watched = Watched(make(world.space))
         Cluster(world, 3, 1).drive(world.search(watched))
         proposed = {h.id for _, said in watched.said for h in said}
-        assert watched.most is None or len(proposed) <= watched.most
+        assert watched.max_hypotheses is None or len(proposed) <= watched.max_hypotheses
 
     def test_verdicts_and_generations_do_not_depend_on_the_cluster(
         self, world: World, make: Make

@@ -18,7 +18,7 @@ class Climber:
     """Proposes the site with the largest effect of each variable, then all others of its layer."""
 
     name = "climber"
-    most = None
+    max_hypotheses = None
     fit_pairs = 12
 
     def __init__(self, space, seeds=1):
@@ -158,7 +158,11 @@ def test_a_mistake_in_a_job_that_uses_it_is_one_line(
         ),
         ("Climber = 3", "c = climber:Climber", "propose.use: c is int; it must be a class"),
         (CODE.replace("= 12", "= -1"), "c = climber:Climber", "fit_pairs of c is -1; it must be"),
-        (CODE.replace("= None", "= 0"), "c = climber:Climber", "most of c is 0; it must be a n"),
+        (
+            CODE.replace("= None", "= 0"),
+            "c = climber:Climber",
+            "max_hypotheses of c is 0; it must be a n",
+        ),
     ],
 )
 def test_a_package_that_is_broken_is_named_in_one_line(

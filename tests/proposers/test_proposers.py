@@ -25,7 +25,7 @@ class Climb:
 
     space: HypothesisSpace
     name: str = "climb"
-    most: int | None = None
+    max_hypotheses: int | None = None
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
         if any(
@@ -224,4 +224,4 @@ def test_more_proposals_than_a_proposer_said_there_could_be_end_the_search_in_on
     with pytest.raises(
         SearchFailedError, match=r"propose.use: climb says that its proposals are from 3 hypotheses"
     ):
-        Cluster(world, 1, 0).drive(world.search(Climb(world.space, most=3)))
+        Cluster(world, 1, 0).drive(world.search(Climb(world.space, max_hypotheses=3)))

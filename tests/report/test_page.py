@@ -8,7 +8,7 @@ tests/report/test_page.py -k browser
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Effect, Estimated, Proposed, Record, SetCount, Weighed
 from raysearch.errors import StoreError
-from raysearch.report.heatmap_charts import MAX_CELLS, MAX_PANELS
+from raysearch.report.heat_tables import MAX_CELLS, MAX_PANELS
 from raysearch.report.page import FILE, MAX_ACCEPTED, MAX_OTHERS, page, write_page
 from raysearch.storage.folder import Folder
 from raysearch.store.ledger import RunLedger
@@ -43,19 +43,17 @@ class Page(HTMLParser):
         super().__init__()
         self.tables: dict[str, list[list[str]]] = {}
         self.text = ""
-        self.data: dict[str, Any] = {}
-        self.scripts = 0
+        self.cells: dict[str, list[dict[str, str]]] = {}
+        self.marks: list[str] = []
         self.tags: set[str] = set()
-        self._table = self._script = ""
-        self._cell = False
+        self._table = ""
+        self._cell = self._tip = self._style = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.tags.add(tag)
-        if tag == "script":
-            self._script = given.get("id") or "code"
-            self.scripts += "type" not in given
+        self._tip, self._style = tag == "title", tag == "style"
         if tag == "table":
             self._table = given.get("id") or f"table {len(self.tables)}"
             self.tables[self._table] = []
@@ -64,20 +62,26 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self.tables[self._table][-1].append("")
             self._cell = True
+        if tag == "td" and given.get("title"):
+            told = {"title": given["title"] or "", "look": given["class"] or ""}
+            self.cells.setdefault(self._table, []).append(told)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == "script":
-            self._script = ""
         if tag in ("td", "th"):
             self._cell = False
 
     def handle_data(self, data: str) -> None:
-        if self._script and self._script != "code":
-            self.data[self._script] = json.loads(data)
-        elif not self._script:
+        if self._tip:
+            self.marks.append(data)
+        elif not self._style:
             self.text += data
             if self._cell:
                 self.tables[self._table][-1][-1] += data
+        self._tip = self._style = False
+
+    def maps(self, kind: str = "map") -> dict[str, list[dict[str, str]]]:
+        """The cells of the heat maps."""
+        return {k: v for k, v in self.cells.items() if k.startswith(f"{kind}-")}
 
 
 @dataclass(frozen=True)
@@ -124,24 +128,23 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
 def test_each_hypothesis_is_one_cell_of_a_heat_map_with_its_figures_under_the_pointer(
     searched: Searched,
 ) -> None:
-    maps = [figure for name, figure in searched.page.data.items() if name.startswith("map-")]
+    maps = searched.page.maps()
     assert len(maps) == 5
-    hovers = [cell for m in maps for line in m["data"][0]["hovertext"] for cell in line]
-    assert len(hovers) == len(searched.rows) == 120
+    cells = [cell for m in maps.values() for cell in m]
+    assert len(cells) == len(searched.rows) == 120
     for row in searched.rows:
-        (cell,) = [
-            c
-            for c in hovers
-            if c.startswith(
-                f"<b>{row['variable']}</b><br>{row['layer']}: residual at {row['position']}<"
-            )
-        ]
+        start = f"{row['variable']} ~ {row['layer']}: residual at {row['position']}\n"
+        (cell,) = [c["title"] for c in cells if c["title"].startswith(start)]
         assert f"IIA {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs" in cell
         assert f"95 % interval {row['low']:.3f} to {row['high']:.3f}" in cell
         assert f"{row['verdict']}ed early, after {row['n']} of " in cell
-    values = sorted(v for m in maps for line in m["data"][0]["z"] for v in line)
-    assert values == pytest.approx(sorted(row["iia"] for row in searched.rows))
-    assert sum(len(m["layout"]["shapes"]) for m in maps) == 7
+    assert sum("accept" in c["look"] for c in cells) == 7
+    shown = sorted(
+        v.split()[0] for m in maps for line in searched.page.tables[m][1:] for v in line[1:]
+    )
+    assert shown == sorted(f"{row['iia']:.2f}" for row in searched.rows)
+    pair = searched.page.tables["table 0"][1][1]
+    assert searched.page.tables["map-1"][0][1:4] == [f"a{pair[0]}", "plus1+", f"b{pair[2]}"]
 
 
 def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
@@ -155,8 +158,9 @@ def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
         )
         assert (int(shown["rejected"]), int(shown["last rejected at"])) == (len(gone), gone[-1])
         assert sum(n <= int(shown["half rejected within"]) for n in gone) >= len(gone) / 2
-    bars = {bar["name"]: sum(bar["y"]) for bar in searched.page.data["stops-data"]["data"]}
-    assert bars == {"rejected": 113, "accepted": 7}
+    bars = [m.split() for m in searched.page.marks if re.match(r"\d+ \w+ after", m)]
+    counts = {verdict: sum(int(n) for n, v, *_ in bars if v == verdict) for _, verdict, *_ in bars}
+    assert counts == {"rejected": 113, "accepted": 7}
 
 
 def test_question_claim_cost_and_provenance_are_those_of_the_run(searched: Searched) -> None:
@@ -248,7 +252,7 @@ def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None
     assert "attribution" not in seen.text
     assert "is not done" not in seen.text
     assert "alignment-table" not in seen.tables
-    assert "intervals-data" not in seen.data
+    assert "Intervals, holdout" not in seen.text
 
 
 def test_an_undone_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
@@ -309,18 +313,13 @@ def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> N
         (str(f["seed"]), f"{f['validation_iia']:.3f}") for f in ends
     ]
     assert [t["tested"] for t in told].count("yes") == 1
-    courses = seen.data["courses-data"]["data"]
-    for f, line in zip(ends, courses, strict=True):
-        own = sorted(
-            (r["step"], r["validation_iia"])
-            for r in fits
-            if r["seed"] == f["seed"] and r["status"] is None
-        )
-        assert list(zip(line["x"], line["y"], strict=True)) == [
-            (s, v) for s, v in own if v is not None
-        ]
+    for f in ends:
+        for r in fits:
+            if r["seed"] == f["seed"] and r["status"] is None and r["validation_iia"] is not None:
+                told = f"seed {f['seed']}, step {r['step']}: {r['validation_iia']:.3f}"
+                assert any(mark.endswith(told) for mark in seen.marks)
     assert "random subspace" in seen.tables["alignment-table"][0]
-    assert [name for name in seen.data if name.startswith("map-")] == ["map-1-data"]
+    assert list(seen.maps()) == ["map-1"]
     assert "sum_ab · das 32" in seen.text
 
 
@@ -336,21 +335,16 @@ def test_what_attribution_foresaw_is_a_map_that_frames_what_was_asked_about(tmp_
     notes = [Weighed(tuple(told)), *(Proposed(h, "attribution", 0) for h in asked)]
     run = _kept(new_run(tmp_path), [*notes, *(_decided(h, "reject", 3) for h in asked)])
     seen = Page(page(run.folder))
-    assert [name for name in seen.data if name.startswith("effect-")] == ["effect-1-data"]
-    figure = seen.data["effect-1-data"]
-    (cells,) = figure["data"]
-    assert cells["z"] == [[0.125], [None], [0.75]]
-    hover = [text for (text,) in cells["hovertext"]]
-    assert (
-        "0: residual at last<br>effect 0.125, the mean of 7 fit pairs<br>not asked about"
-        in hover[0]
-    )
-    assert "cannot be interchanged on some fit pair<br>asked about" in hover[1]
-    assert hover[2].endswith("effect 0.750, the mean of 7 fit pairs<br>asked about")
-    assert [(f["x0"] + f["x1"], f["y0"] + f["y1"]) for f in figure["layout"]["shapes"]] == [
-        (0, 2),
-        (0, 4),
+    assert list(seen.maps("effect")) == ["effect-1"]
+    assert [line[:2] for line in seen.tables["effect-1"][1:]] == [
+        ["2", "0.75 asked about"],
+        ["1", "× asked about"],
+        ["0", "0.12 not asked about"],
     ]
+    tips = [c["title"] for c in seen.cells["effect-1"]]
+    assert tips[2].endswith("effect 0.125, the mean of 7 fit pairs\nnot asked about")
+    assert tips[1].endswith("cannot be interchanged on some fit pair\nasked about")
+    assert ["chosen" in c["look"] for c in seen.cells["effect-1"]] == [True, True, False]
     assert "What attribution foresaw" in seen.text
 
 
@@ -390,7 +384,7 @@ def test_no_text_of_a_user_is_markup(hostile: RunFolder, searched: Searched) -> 
     seen = Page(html)
     assert HOSTILE not in html
     assert seen.text.count(HOSTILE) > 8
-    assert seen.scripts == searched.page.scripts == 2
+    assert "script" not in seen.tags
     assert seen.tags <= searched.page.tags
     assert "img" not in seen.tags
 
@@ -419,21 +413,16 @@ def test_ten_thousand_hypotheses_make_a_page_that_says_what_it_leaves_out(tmp_pa
     assert len(seen.tables["alignment-table"]) == MAX_ACCEPTED + 1
     assert f"The first {MAX_ACCEPTED} of {accepted}; all: raysearch results" in seen.text
     assert f"The first {MAX_OTHERS} of " in seen.text
-    drawn = [m for name, m in seen.data.items() if name.startswith("map-")]
+    drawn = seen.maps()
     assert len(drawn) <= MAX_PANELS
-    assert (
-        sum(len(m["data"][0]["z"]) * len(m["data"][0]["z"][0]) for m in drawn)
-        == 11_200
-        <= MAX_CELLS
-    )
-    assert len(html) < 12_000_000
+    assert sum(map(len, drawn.values())) == 11_200 <= MAX_CELLS
+    assert len(html) < 5_000_000
 
 
 def _shown(opened: Any, path: Path) -> None:
-    """Opens the page and lets it draw. Fails on any word in the console, and on any request but for
+    """Opens the page. Fails on any word in the console, and on any request but for
     the file itself."""
     opened.get(path.as_uri())
-    assert _drawn(opened) == "light"
     assert opened.get_log("browser") == []
     assert requested(opened) == {path.as_uri()}
 
@@ -448,53 +437,28 @@ def test_a_browser_shows_it_without_errors_or_requests(
         assert opened.title == f"{hostile.info.id} · raysearch"
         assert opened.find_elements("css selector", "img, b b") == []
         _shown(opened, searched.run.path / FILE)
-        assert len(opened.find_elements("css selector", "#maps .main-svg .heatmaplayer image")) >= 5
-        cell = opened.find_element("css selector", "#map-1")
-        opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
-        _point_at(opened, cell, x=0, y=0)
-        hover = opened.find_element("css selector", "#map-1 .hoverlayer").text
-        assert "0: residual at a" in hover
-        assert "IIA 1.000: " in hover
-        assert "95 % interval 0.88" in hover
-        opened.execute_script("document.querySelector('#alignment').scrollIntoView()")
-        _point_at(opened, opened.find_element("css selector", "#map-1"), x=0, y=0)
+        cells = opened.find_elements("css selector", "#maps .heat td")
+        assert len(cells) == 120
+        light = _colours(opened)
         assert opened.save_screenshot(str(picture))
         opened.execute_cdp_cmd(
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
         )
-        _wait(opened, lambda: _drawn(opened) == "dark")
-        opened.execute_script(
-            "addEventListener('beforeprint', () => {window.printed = "
-            "document.documentElement.dataset.drawn})"
+        assert _colours(opened) != light
+        opened.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]},
         )
-        opened.execute_cdp_cmd("Page.printToPDF", {})
-        assert opened.execute_script("return window.printed") == "light"
-        _wait(opened, lambda: _drawn(opened) == "dark")
+        assert _colours(opened) == light, "paper is white, whatever the screen is"
         assert opened.get_log("browser") == []
     assert 10_000 < picture.stat().st_size < PICTURE_BYTES
 
 
-def _wait(opened: Any, look: Callable[[], object]) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(opened, 60).until(lambda _: look())
-
-
-def _drawn(opened: Any) -> str:
-    ground: str = opened.execute_script("return document.documentElement.dataset.drawn")
-    return ground
-
-
-def _point_at(opened: Any, chart: Any, x: int, y: int) -> None:
-    """Moves the pointer to a cell of a heat map, and waits for what it finds there."""
-    from selenium.webdriver import ActionChains
-
-    script = "const l = arguments[0]._fullLayout; return [l.xaxis.c2p(arguments[1]) + l._size.l, l.yaxis.c2p(arguments[2]) + l._size.t]"
-    right, down = opened.execute_script(script, chart, x, y)
-    box = chart.rect
-    to = ActionChains(opened).move_to_element_with_offset(
-        chart, right - box["width"] / 2, down - box["height"] / 2
+def _colours(opened: Any) -> list[str]:
+    """The backgrounds of all cells as the browser shows them."""
+    colours: list[str] = opened.execute_script(
+        "return [...document.querySelectorAll('.heat td')]"
+        ".map(cell => getComputedStyle(cell).backgroundColor)"
     )
-    to.perform()
-    _wait(opened, lambda: chart.find_element("css selector", ".hoverlayer").text)
+    return colours

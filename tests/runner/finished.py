@@ -29,7 +29,7 @@ Path(__file__).with_name("ran").write_text("yes")
 
 
 class Proposer:
-    most = None
+    max_hypotheses = None
 
     def __init__(self, space):
         self.space = space

@@ -51,7 +51,7 @@ class Maker:
 
 
 class Proposer:
-    most = None
+    max_hypotheses = None
 
     def __init__(self, space):
         self.space = space
@@ -162,7 +162,7 @@ def test_only_what_has_a_problem_is_named_as_a_ready_one() -> None:
 @pytest.mark.parametrize("name", ["Proposer", "proposes"])
 def test_a_proposer_that_its_file_defines_in_whatever_form_is_taken(mine: Path, name: str) -> None:
     job = _job(mine, {"propose": {"use": f"mine.py:{name}"}})
-    assert proposer_of(job, HypothesisSpace(()), FACTS, ()).most is None
+    assert proposer_of(job, HypothesisSpace(()), FACTS, ()).max_hypotheses is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from raysearch.proposers.attribution import Attribution
 from raysearch.proposers.base import History, Proposer, attribution_plan
 from raysearch.proposers.refine import Refine
 from raysearch.proposers.smallest_subspace import SmallestSubspace
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from tests.runner.test_resolved_job import FACTS
 
 HEAD = """
@@ -23,7 +24,7 @@ MINE = (
     HEAD
     + """
 class Proposer:
-    most = None
+    max_hypotheses = None
     def __init__(self, space, layer=3):
         self.space, self.layer = space, layer
     def propose(self, known):
@@ -77,7 +78,11 @@ def first(proposer: Proposer) -> list[Hypothesis]:
 
 def test_those_that_are_ready_are_made_with_their_options_and_have_the_space_as_their_k() -> None:
     refine = _of({"use": "refine", "options": {"step": 10}})
-    assert (type(refine), refine.most, len(first(refine))) == (Refine, 30 * 9 * 2, 4 * 9 * 2)
+    assert (type(refine), refine.max_hypotheses, len(first(refine))) == (
+        Refine,
+        30 * 9 * 2,
+        4 * 9 * 2,
+    )
     assert isinstance(_of({"use": "smallest_subspace"}), SmallestSubspace)
     for options, says in [
         (
@@ -101,7 +106,7 @@ def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> No
     assert isinstance(made, Attribution)
     plan = attribution_plan(made, space)
     assert plan is not None
-    assert (made.most, plan.pairs, len(plan.units)) == (2 * 27, 5, 30 * 9)
+    assert (made.max_hypotheses, plan.pairs, len(plan.units)) == (2 * 27, 5, 30 * 9)
     assert asked.test(made, space).hypotheses == 54
     assert sum(p.split == "fit" for p in asked.pairs) == 4 * 5
     assert not any(p.split == "fit" for p in _asked({"use": "refine"}).pairs)
@@ -144,7 +149,9 @@ def test_attribution_without_fit_pairs_or_with_wrong_options_is_refused_before_a
 
 
 def test_the_k_of_ones_own_is_what_it_says_not_the_size_of_the_space(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(MINE.replace("most = None", "most = 7_000"))
+    (tmp_path / "mine.py").write_text(
+        MINE.replace("max_hypotheses = None", "max_hypotheses = 7_000")
+    )
     asked = _asked({"use": "mine.py:Proposer"}, folder=tmp_path)
     space = asked.space(FACTS)
     assert asked.test(asked.proposer(space, FACTS), space).hypotheses == 7_000 > len(space)
@@ -153,10 +160,27 @@ def test_the_k_of_ones_own_is_what_it_says_not_the_size_of_the_space(tmp_path: P
     assert open_ended.test(open_ended.proposer(space, FACTS), space).hypotheses == len(space)
 
 
+@pytest.mark.parametrize("base", ["", "(Base)"])
+def test_a_proposer_that_calls_its_k_most_is_taken_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, base: str
+) -> None:
+    code = MINE.replace("max_hypotheses = None", "most = 7").replace("Proposer:", f"Own{base}:")
+    (tmp_path / "mine.py").write_text(
+        f"from raysearch.proposers.base import Proposer as Base{code}"
+    )
+    asked = _asked({"use": f"{tmp_path}/mine.py:Own"}, folder=tmp_path)
+    made = [asked.proposer(asked.space(FACTS), FACTS) for _ in range(2)]
+    assert [one.max_hypotheses for one in made] == [7, 7]
+    assert [r.message for r in caplog.records if "`most`" in r.message] == [
+        f"propose.use: {tmp_path}/mine.py:Own: `most` is now called `max_hypotheses`; the old name "
+        "goes with the next release"
+    ]
+
+
 def test_ones_own_proposes_for_all_variables_what_lies_outside_the_grid_too(tmp_path: Path) -> None:
     mine = proposer(tmp_path, layer=29)
     intervention = Intervention((Unit(Site(29, "head", "b", 2), Subspace(coordinates=(0, 1))),))
-    assert (mine.name, mine.most) == ("Proposer", None)
+    assert (mine.name, mine.max_hypotheses) == ("Proposer", None)
     assert first(mine) == [Hypothesis("a", intervention), Hypothesis("b", intervention)]
     assert list(mine.propose(History(1, {}))) == []
 
@@ -166,7 +190,11 @@ def test_ones_own_proposes_for_all_variables_what_lies_outside_the_grid_too(tmp_
     [
         ("class Proposer", "class Other", "mine.py has no 'Proposer'; give file.py:name"),
         ("def propose(", "def proposes(", r"Proposer, which has no propose\(known\)"),
-        ("most = None", "most = 0", "most of .* is 0; it must be a number of hypotheses"),
+        (
+            "max_hypotheses = None",
+            "max_hypotheses = 0",
+            "max_hypotheses of .* is 0; it must be a number of hypotheses",
+        ),
         (
             "self.space, self.layer = space, layer",
             "raise KeyError('x')",
@@ -246,7 +274,7 @@ def test_the_proposer_of_the_docs_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "your-own-proposer.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     mine = proposer(tmp_path, code, {"positions": ["last"]}, layer=4)
-    assert (mine.name, mine.most) == ("quarters", None)
+    assert (mine.name, mine.max_hypotheses) == ("quarters", None)
     quarters = first(mine)
     assert len({h.id for h in quarters}) == 8
     verdict = Decided(quarters[0], "accept", 60, 60, 0.9, 1.0, 0, 0, 0, None, 9.0, "sampler")

@@ -9,7 +9,8 @@ import torch
 from raysearch.core.events import Encoded
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.loading.load import ModelSummary, load
+from raysearch.engine.loading.load import load
+from raysearch.engine.loading.loaded_model import ModelSummary
 from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row
@@ -17,7 +18,7 @@ from raysearch.job import Job
 from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
 from raysearch.runner.plan import model_summary
 from raysearch.runner.plan_report import memory_words
-from raysearch.runner.resolved_job import resolve
+from raysearch.runner.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "jobs" / "quickstart.yaml"

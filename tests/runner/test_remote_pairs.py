@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from raysearch.causal import Split
 from raysearch.errors import PairsError
 from raysearch.problems import read_pairs
-from raysearch.problems.remote_pairs import pairs_at
+from raysearch.problems.remote_pairs import sample_at
 from raysearch.storage.open import open_folder
 from tests.s3 import S3, SECRET
 
@@ -41,15 +41,14 @@ def test_pairs_in_a_bucket_are_those_that_the_file_on_disk_has(s3: S3, tmp_path:
     uri = _put(s3, tmp_path, {"text": "x y", "positions": {"x": [0, 1]}})
     local = tmp_path / "pairs.jsonl"
     local.write_bytes(open_folder(s3.uri(tmp_path.name)).read("pairs.jsonl"))
-    assert (
-        pairs_at(uri, COUNTS, 0) == read_pairs(local, COUNTS, 0) == pairs_at(str(local), COUNTS, 0)
-    )
+    found = [sample_at(place, COUNTS, 0).pairs for place in (uri, str(local))]
+    assert found == [read_pairs(local, COUNTS, 0)] * 2
 
 
 def test_tensors_that_they_name_come_along(s3: S3, tmp_path: Path) -> None:
     tensors = save({"x": np.arange(3, dtype=np.float32)})
     uri = _put(s3, tmp_path, {"tensor": "tensors/a.safetensors#x"}, a=tensors)
-    assert len(pairs_at(uri, COUNTS, 0)) == 4
+    assert len(sample_at(uri, COUNTS, 0).pairs) == 4
 
 
 @pytest.mark.parametrize(
@@ -66,10 +65,10 @@ def test_tensors_that_they_name_come_along(s3: S3, tmp_path: Path) -> None:
 def test_what_is_wrong_is_said_of_the_uri(s3: S3, tmp_path: Path, side: Any, said: str) -> None:
     uri = _put(s3, tmp_path, side)
     with pytest.raises(PairsError, match=said) as refused:
-        pairs_at(uri, COUNTS, 0)
+        sample_at(uri, COUNTS, 0)
     assert SECRET not in str(refused.value)
 
 
 def test_a_file_that_is_not_there_is_said(s3: S3, tmp_path: Path) -> None:
     with pytest.raises(PairsError, match=r"problem\.pairs: there is no file s3://bucket/"):
-        pairs_at(s3.uri(f"{tmp_path.name}/none.jsonl"), COUNTS, 0)
+        sample_at(s3.uri(f"{tmp_path.name}/none.jsonl"), COUNTS, 0)

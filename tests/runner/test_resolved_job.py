@@ -11,14 +11,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.core.events import ComponentFacts, ModelFacts
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.runner.pools import spec_of
-from raysearch.runner.resolved_job import ResolvedJob, resolve
+from raysearch.runner.resolve import resolve
+from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest
@@ -482,10 +483,10 @@ def test_replicas_are_told_how_texts_are_put_and_what_counts() -> None:
         "prompt": {"chat_template": True, "special_tokens": False},
     }
     job = Job.parse(raw)
-    assert spec_of(resolve(job), job).model.wording == PromptFormat(
+    assert spec_of(resolve(job), job).model.prompt_format == PromptFormat(
         True, False, "sequence", {" a": (" b",)}
     )
-    assert spec_of(resolve(_job()), _job()).model.wording == PLAIN
+    assert spec_of(resolve(_job()), _job()).model.prompt_format == PLAIN
 
 
 def _test_of(question: ResolvedJob) -> AnytimeTest:

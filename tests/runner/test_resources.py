@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from raysearch.cluster.shape import DEADLINE_SECONDS, GIB, Node, PoolShape, first_replicas
+from raysearch.cluster.pool_shape import DEADLINE_SECONDS, GIB, Node, PoolShape, first_replicas
 from raysearch.job import Job
 from raysearch.runner.resources import shape_of
 

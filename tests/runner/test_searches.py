@@ -14,7 +14,7 @@ from raysearch.core.space import HypothesisSpace
 from raysearch.driver import drive
 from raysearch.job import Job
 from raysearch.runner.pools import spec_of
-from raysearch.runner.resolved_job import resolve
+from raysearch.runner.resolve import resolve
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SMALL = ("pairs.test=96", "pairs.holdout=8", "test.max_pairs=96", "test.false_accept=0.2")
@@ -77,7 +77,7 @@ def steps(folder: Path, most: int | None) -> Kept:
         f"""
 class Steps:
     "One time step after the other, until the first sum is found."
-    most = {most}
+    max_hypotheses = {most}
     def __init__(self, space, until):
         self.space, self.until = space, until
     def propose(self, known):

@@ -10,7 +10,7 @@ from raysearch.core.events import Event, Task
 from raysearch.engine.replica import Replica
 from raysearch.errors import SearchFailedError
 from raysearch.job import Job
-from raysearch.runner.resolved_job import resolve
+from raysearch.runner.resolve import resolve
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.stats.power import Power
 

@@ -54,7 +54,7 @@ def test_each_variable_has_the_best_share_of_its_own_and_k_is_what_is_proposed()
     proposer = Attribution(asked.space, share=0.5)
     found = proposed(asked, proposer)
     assert (layers(found, "v"), layers(found, "w")) == ([3, 4, 5], [0, 1, 2])
-    assert len(found) == proposer.most == 6 < len(asked.space)
+    assert len(found) == proposer.max_hypotheses == 6 < len(asked.space)
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_each_variable_has_the_best_share_of_its_own_and_k_is_what_is_proposed()
 )
 def test_a_share_is_rounded_up_for_each_variable(share: float, each: int) -> None:
     asked = world()
-    assert Attribution(asked.space, share=share).most == 2 * each
+    assert Attribution(asked.space, share=share).max_hypotheses == 2 * each
     assert len(proposed(asked, Attribution(asked.space, share=share))) == 2 * each
 
 
 def test_a_share_is_rounded_up_as_it_is_written_not_as_a_float_has_it() -> None:
     space = HypothesisSpace(("v",), (Grid("residual", tuple(range(30)), (None,), ("last",)),))
     assert 0.1 * 30 > 3 - 1e-9
-    assert Attribution(space, share=0.1).most == 3
+    assert Attribution(space, share=0.1).max_hypotheses == 3
     assert 0.07 * 100 > 7
     assert (
         Attribution(
             replace(space, grids=(Grid("head", tuple(range(100)), (None,), ("last",)),)), share=0.07
-        ).most
+        ).max_hypotheses
         == 7
     )
 
@@ -161,7 +161,7 @@ def test_effects_come_after_screening_and_before_anything_is_proposed_on_fit_pai
     assert [type(n) for n in notes] == [
         Blocked,
         Weighed,
-        *[Proposed] * Attribution(asked.space).most,
+        *[Proposed] * Attribution(asked.space).max_hypotheses,
     ]
     used = [p for p, e in asked.pairs.items() if e.split == "fit"][:40]
     assert set(search.preparation.effects["v"]) == set(map(Unit, HERE))

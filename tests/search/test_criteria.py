@@ -247,7 +247,7 @@ def test_every_verdict_follows_from_its_counts_by_the_tests_written_out_here(
 class OpenEnded(Exhaustive):
     """The whole space too, but no K: each hypothesis is judged by a standard of its own."""
 
-    most = None  # type: ignore[assignment]
+    max_hypotheses = None  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("make", [Exhaustive, OpenEnded])

@@ -43,7 +43,7 @@ class OneByOne:
     name: str = "one_by_one"
 
     @property
-    def most(self) -> int:
+    def max_hypotheses(self) -> int:
         return len(self.space)
 
     def propose(self, known: History) -> Iterable[Hypothesis]:

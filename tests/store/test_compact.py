@@ -170,15 +170,13 @@ def test_a_driver_that_begins_meanwhile_stops_it_before_anything_is_removed(
 
 
 def test_of_the_files_of_a_table_each_row_counts_once() -> None:
-    assert parts_that_count(["b.parquet", "a.parquet", "_x.parquet", "y.txt"]) == [
-        "a.parquet",
-        "b.parquet",
-    ]
-    merged = ["a.parquet", "b.parquet", "b.merged.parquet", "c.parquet"]
-    assert parts_that_count(merged) == ["b.merged.parquet", "c.parquet"]
-    assert parts_that_count(["b.merged.parquet", "d.merged.parquet", "c.parquet"]) == [
-        "d.merged.parquet"
-    ]
+    a, b, c, d = (f"20261129T054700.177859Z-7376ca-00000000-0000000{i}" for i in range(4))
+    part, merged = ".parquet", ".merged.parquet"
+    others = ["_x.parquet", "y.txt", "copy.parquet", f"{a} (1).parquet"]
+    assert parts_that_count([b + part, a + part, *others]) == [a + part, b + part]
+    names = [a + part, b + part, b + merged, c + part]
+    assert parts_that_count(names) == [b + merged, c + part]
+    assert parts_that_count([b + merged, d + merged, c + part]) == [d + merged]
 
 
 def test_a_damaged_part_is_one_line_and_nothing_is_removed(done: RunFolder, tmp_path: Path) -> None:

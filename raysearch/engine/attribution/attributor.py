@@ -8,8 +8,9 @@
     effect on a pair = min(1, |move| / |lead|): the share of the lead that would move, either way
 
 Where a network is far from linear, single pairs have moves of many times the lead and of the wrong
-sign: means of raw moves missed more true sites (docs/reference/searches.md has figures). Tokens of a unit
-count as if none affected another, which is true except for time steps of a recurrent network.
+sign: means of raw moves missed more true sites (docs/reference/searches.md has figures). Tokens of
+a unit count as if none affected another, which is true except for time steps of a recurrent
+network.
 
 One run of each source and, for each counterfactual of a pair, one run of the base with one backward
 pass serve all units. Invariants: effects depend on the batch by rounding only; batches are checked

@@ -24,7 +24,7 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     positions: Sequence[str],
     variables: Sequence[str],
-    wording: PromptFormat = PLAIN,
+    prompt_format: PromptFormat = PLAIN,
 ) -> tuple[Encoded, ...]:
     """Encodes the pairs for the model, with `positions` (and "last") and the counterfactuals of
     `variables`.
@@ -42,9 +42,11 @@ def encode(
     """
     for pair in pairs:
         _check_is_text(pair)
-    texts = TokenizedTexts(tokenizer, wording)
-    texts.read(text for pair in pairs for text in _texts_of(pair, texts, wording, variables))
-    return tuple(_Encoder(pair, texts, wording).encoded(positions, variables) for pair in pairs)
+    texts = TokenizedTexts(tokenizer, prompt_format)
+    texts.read(text for pair in pairs for text in _texts_of(pair, texts, prompt_format, variables))
+    return tuple(
+        _Encoder(pair, texts, prompt_format).encoded(positions, variables) for pair in pairs
+    )
 
 
 def encoding_digest(encoded: Sequence[Encoded]) -> str:
@@ -82,18 +84,20 @@ def _plain(given: ModelInput) -> Ids | str:
 
 
 def _texts_of(
-    pair: Pair, texts: TokenizedTexts, wording: PromptFormat, variables: Sequence[str]
+    pair: Pair, texts: TokenizedTexts, prompt_format: PromptFormat, variables: Sequence[str]
 ) -> list[str]:
     """Returns every text that must be tokenized for `pair`."""
     inputs = {"base": pair.base, **pair.sources}
     prompts = {name: texts.prompt(given.text).text for name, given in inputs.items()}
     answers = [(name, answer) for name, answer in pair.answers.items() if name in inputs]
     answers += [("base", pair.counterfactual[v]) for v in variables if v in pair.counterfactual]
-    texts_after = [(name, wording.meant(answer)) for name, answer in answers]
+    texts_after = [(name, prompt_format.meant(answer)) for name, answer in answers]
     texts_after += [
-        ("base", alias) for _, answer in texts_after for alias in wording.aliases.get(answer, ())
+        ("base", alias)
+        for _, answer in texts_after
+        for alias in prompt_format.aliases.get(answer, ())
     ]
-    if wording.compare == "choices":
+    if prompt_format.compare == "choices":
         texts_after += [("base", choice) for choice in pair.choices]
     return [*prompts.values(), *(prompts[name] + answer for name, answer in texts_after)]
 
@@ -101,10 +105,10 @@ def _texts_of(
 class _Encoder:
     """Encodes one pair; errors name it."""
 
-    def __init__(self, pair: Pair, texts: TokenizedTexts, wording: PromptFormat) -> None:
+    def __init__(self, pair: Pair, texts: TokenizedTexts, prompt_format: PromptFormat) -> None:
         self._pair = pair
         self._texts = texts
-        self._wording = wording
+        self._prompt_format = prompt_format
 
     def encoded(self, positions: Sequence[str], variables: Sequence[str]) -> Encoded:
         pair = self._pair
@@ -146,8 +150,8 @@ class _Encoder:
                 self._ids_of(pair.base, alias, f"alias of {answer!r}"),
                 self._ids_of(pair.base, answer, "answer"),
             )
-            for answer in dict.fromkeys(map(self._wording.meant, answers))
-            for alias in self._wording.aliases.get(answer, ())
+            for answer in dict.fromkeys(map(self._prompt_format.meant, answers))
+            for alias in self._prompt_format.aliases.get(answer, ())
         ]
         return tuple(dict.fromkeys(found))
 
@@ -155,7 +159,7 @@ class _Encoder:
         """Returns the first tokens of the choices, all distinct; empty if the answer is not a
         choice."""
         pair = self._pair
-        if self._wording.compare != "choices":
+        if self._prompt_format.compare != "choices":
             return ()
         if len(set(pair.choices)) < 2:
             raise PairsError(
@@ -201,7 +205,7 @@ class _Encoder:
         at = tokens.within((prompt.start, prompt.start + len(given.text)))
         own = (
             range(at[0], at[-1] + 1)
-            if self._wording.chat_template
+            if self._prompt_format.chat_template
             else range(tokens.first, len(ids))
         )
         return PairSide(
@@ -233,8 +237,7 @@ class _Encoder:
         if not at:
             raise PositionError(
                 f"{where}: [{start}, {end}) is {given.text[start:end]!r}, which matches no token "
-                f"of {given.text!r}; "
-                "name a span with at least one letter of a token"
+                f"of {given.text!r}; name a span with at least one letter of a token"
             )
         self._check_edges(where, prompt, span, tokens, at)
         return at
@@ -259,10 +262,8 @@ class _Encoder:
             ).strip():
                 raise PositionError(
                     f"{where}: [{start - prompt.start}, {end - prompt.start}) is "
-                    f"{text[start:end]!r}, but token {token} is "
-                    f"{text[first:last]!r} and "
-                    f"reaches over its edge in {text!r}; move the edge to where a token begins or "
-                    f"ends"
+                    f"{text[start:end]!r}, but token {token} is {text[first:last]!r} and reaches "
+                    f"over its edge in {text!r}; move the edge to where a token begins or ends"
                 )
 
     def _named(self, given: Input, answers: Mapping[str, str], key: str, what: str) -> Ids:
@@ -271,7 +272,7 @@ class _Encoder:
                 f"pair {self._pair.index}: the {what} is missing; the pair has "
                 f"{', '.join(answers) or 'none'}"
             )
-        return self._ids_of(given, self._wording.meant(answers[key]), what)
+        return self._ids_of(given, self._prompt_format.meant(answers[key]), what)
 
     def _ids_of(self, given: Input, answer: str, what: str) -> Ids:
         """Returns the compared ids of an answer that follows `given`."""
@@ -283,12 +284,13 @@ class _Encoder:
         if joined[: len(own)] != own:
             raise PairsError(
                 f"{what}, {answer!r}, changes the tokens of the text {prompt!r} when it follows "
-                f"it; "
-                "move the blank between the two to the other side, or end the text where a token "
-                "ends"
+                "it; move the blank between the two to the other side, or end the text where a "
+                "token ends"
             )
         if len(joined) == len(own):
             raise PairsError(
                 f"{what}, {answer!r}, has no token of its own after {prompt!r}; name another answer"
             )
-        return joined[len(own) :] if self._wording.compare == "sequence" else (joined[len(own)],)
+        return (
+            joined[len(own) :] if self._prompt_format.compare == "sequence" else (joined[len(own)],)
+        )

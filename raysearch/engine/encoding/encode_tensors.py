@@ -95,8 +95,7 @@ class _Encoder:
         if max(at) >= most:
             raise PositionError(
                 f"{what}: position {position!r} has token {max(at)}, and {self._network.name} has "
-                f"{most} (from 0) on "
-                f"{given.description}; name one that it has"
+                f"{most} (from 0) on {given.description}; name one that it has"
             )
         return at
 
@@ -106,7 +105,7 @@ class _Encoder:
         if batch_key not in self._tokens:
             try:
                 self._tokens[batch_key] = self._network.tokens(stimulus)
-            except Exception as e:  # any error of the user's module
+            except (Exception, SystemExit) as e:  # any error of the user's module
                 raise untaken(self._network.name, stimulus, what, e) from e
         return self._tokens[batch_key]
 
@@ -129,7 +128,7 @@ class _Encoder:
         return (int(answer),)
 
 
-def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> ModelError:
+def untaken(network: str, stimulus: Stimulus, what: str, error: BaseException) -> ModelError:
     """Returns the error of a network that does not run on an input, whatever it raised."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
     message = one_line(error)
@@ -143,6 +142,5 @@ def untaken(network: str, stimulus: Stimulus, what: str, error: Exception) -> Mo
     )
     return ModelError(
         f"{network} does not run on {given} ({type(error).__name__}: {message}); its forward is "
-        f"called with one {stimulus.dtype} tensor "
-        f"({shape}){whole}"
+        f"called with one {stimulus.dtype} tensor ({shape}){whole}"
     )

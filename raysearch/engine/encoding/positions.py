@@ -69,9 +69,8 @@ def _same_count(pair: int, sides: Sequence[PairSide]) -> int:
         if len(side.own) != len(base.own):
             raise PositionError(
                 f"pair {pair}: positions: all needs inputs of as many tokens, and the {base.name} "
-                f"has {len(base.own)}, the {side.name} "
-                f"{len(side.own)}; name positions, or tokens of them such as "
-                f"{{country: {{take: last}}}}"
+                f"has {len(base.own)}, the {side.name} {len(side.own)}; name positions, or tokens "
+                "of them such as {country: {take: last}}"
             )
     return len(base.own)
 
@@ -98,7 +97,6 @@ def _check_counts(pair: int, sides: Sequence[PairSide], position: str, at: Seque
         if len(theirs) != len(at[0]):
             raise PositionError(
                 f"pair {pair}: position {position!r} has {len(at[0])} tokens in the base and "
-                f"{len(theirs)} in the {side.name}; they must "
-                f"be as many: say which to take, such as {{{position}: {{take: last}}}} (or first, "
-                f"align_right)"
+                f"{len(theirs)} in the {side.name}; they must be as many: say which to take, such "
+                f"as {{{position}: {{take: last}}}} (or first, align_right)"
             )

@@ -13,6 +13,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from raysearch.causal import Span
 from raysearch.core.events import Ids
 from raysearch.core.prompt_format import PLAIN, PromptFormat
+from raysearch.engine.encoding.template import check_length, check_template
 from raysearch.errors import ModelError, PairsError
 from raysearch.visible_text import one_line
 
@@ -61,15 +62,19 @@ class TokenizedTexts:
     """Tokenizes texts and keeps the results. Raises: ModelError for a tokenizer without offsets, or
     without a chat template if the prompt format needs one."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, wording: PromptFormat = PLAIN) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
+    ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{type(tokenizer).__name__} does not say where its tokens stand in the text; "
                 "need a fast tokenizer (tokenizer.json in the model's folder)"
             )
         self._tokenizer = tokenizer
-        self._wording = wording
-        self._frame = self._frame_of(_MARK).split(_MARK) if wording.chat_template else ["", ""]
+        self._prompt_format = prompt_format
+        self._frame = (
+            self._frame_of(_MARK).split(_MARK) if prompt_format.chat_template else ["", ""]
+        )
         if len(self._frame) != 2:
             raise ModelError(
                 f"the chat template of this {type(tokenizer).__name__} does not say what the user "
@@ -95,28 +100,35 @@ class TokenizedTexts:
     def _put(self, text: str) -> Prompt:
         before, after = self._frame
         whole = f"{before}{text}{after}"
-        if self._wording.chat_template and (got := self._frame_of(text)) != whole:
+        if self._prompt_format.chat_template and (got := self._frame_of(text)) != whole:
             raise PairsError(
                 f"the chat template changes the text {text!r} (it makes "
-                f"{got[len(before) :][: len(text) + 20]!r} of it), so that positions "
-                "would be lost; write the text as the template leaves it, without blanks at its "
-                "ends"
+                f"{got[len(before) :][: len(text) + 20]!r} of it), so that positions would be "
+                "lost; write the text as the template leaves it, without blanks at its ends"
             )
         return Prompt(whole, len(before))
 
     def _frame_of(self, text: str) -> str:
         """Renders the user turn `text`, up to the start of the reply. Raises: ModelError."""
         try:
-            rendered = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
+            if text is _MARK:
+                check_template(lambda: self._rendered(text))
+            rendered = self._rendered(text)
+            check_length(len(rendered))
         except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...
             line = one_line(e)
             raise ModelError(
                 f"model.prompt.chat_template: the tokenizer's chat template cannot be used "
                 f"({type(e).__name__}: {line}); set it to false"
             ) from e
-        return str(rendered)
+        return rendered
+
+    def _rendered(self, text: str) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+        )
 
     def read(self, texts: Iterable[str]) -> None:
         """Tokenizes all texts that are new, at once."""
@@ -137,7 +149,7 @@ class TokenizedTexts:
     def _tokenized(self, texts: list[str]) -> BatchEncoding:
         encoding: BatchEncoding = self._tokenizer(
             texts,
-            add_special_tokens=self._wording.adds_special_tokens,
+            add_special_tokens=self._prompt_format.adds_special_tokens,
             padding=False,
             truncation=False,
             return_attention_mask=False,

@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from raysearch.engine.execution.usage import Memory
+from raysearch.errors import is_out_of_memory
 
 SHARE = 0.5
 """Share of the memory free after loading that cached runs may take, if the job does not say how
@@ -115,8 +116,3 @@ def halving(
     limit.rows = min(limit.rows, len(items) - half)
     yield from halving(items[:half], do, limit)
     yield from halving(items[half:], do, limit)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether memory ran out; on a CPU torch raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -34,6 +34,7 @@ from raysearch.engine.execution.batch_invariance import MakeExecutor, is_batch_i
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
+    ExecutorName,
     PlainExecutor,
     ReplayExecutor,
 )
@@ -52,6 +53,7 @@ from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import RaysearchError
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +184,14 @@ def select_executor(
     return trial.settled(replayed, *replays)
 
 
+_TRIED: Mapping[ExecutorName, str] = {
+    "plain": "each row by itself",
+    "batched": "several rows in one batch",
+    "replay": "only the tokens and layers that a patch can change, on keys and values kept from "
+    "the run without it",
+}
+
+
 @dataclass(frozen=True)
 class _Trial:
     """The reference for executors of the model `name`, which is in half precision if `half`. In
@@ -232,7 +242,13 @@ class _Trial:
             AttributeError,
             AssertionError,
         ) as e:
-            why = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+            log.warning(
+                "%s: the %s path (%s) was tried, and this model's code stops there with an error "
+                "(%s: %s), so %s; answers stay the same",
+                *(self.name, executor.name, _TRIED[executor.name], type(e).__name__),
+                *(one_line(e), otherwise),
+            )
+            return None
         if why:
             log.warning(
                 "%s: the %s path is not the same as one run at a time (%s): %s",

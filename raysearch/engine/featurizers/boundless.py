@@ -102,7 +102,8 @@ class Boundless(_Bounded):
         )
 
     def penalty(self) -> Tensor:
-        """weight * β, of β as it is trained, not clamped: so that it can come back from beyond 1."""
+        """weight * β, of β as it is trained, not clamped: so that it can come back from beyond
+        1."""
         return self.weight * self.boundary
 
     def found(self) -> dict[str, float]:

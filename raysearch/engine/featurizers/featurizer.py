@@ -90,7 +90,8 @@ class Featurizer(nn.Module):
         """The vectors."""
 
     def mask(self) -> Float[Tensor, "feature"] | None:
-        """The share of each feature that is interchanged, in [0, 1]; None: every feature in full."""
+        """The share of each feature that is interchanged, in [0, 1]; None: every feature in
+        full."""
         return None
 
     def interchange(self, base: Vectors, source: Vectors) -> Vectors:
@@ -119,7 +120,8 @@ class Featurizer(nn.Module):
         it soft again."""
 
     def found(self) -> dict[str, float]:
-        """Returns the results of training to report, for instance the width of a learned boundary."""
+        """Returns the results of training to report, for instance the width of a learned
+        boundary."""
         return {}
 
     @property
@@ -174,7 +176,8 @@ class TemperatureSchedule:
 
 
 def some_of(chosen: Sequence[int], count: int, name: str) -> list[int]:
-    """Returns the chosen features. Raises: JobError where they are not some of `count`, each once."""
+    """Returns the chosen features. Raises: JobError where they are not some of `count`, each
+    once."""
     wrong = next((c for c in chosen if not 0 <= c < count), None)
     if wrong is not None or not chosen or len(set(chosen)) < len(chosen):
         got = (

@@ -1,11 +1,12 @@
 """Subspaces that no step trains: from activations, in closed form, or at random.
 
-pca              principal components C of the standardised activations u = (x - μ)/s; the swap is in u Cᵀ, and the part of x
-                 outside of the span stays, which pyvene drops (Pearson, 1901; a baseline of Mueller et al., 2025, "MIB")
-svd              right singular vectors of the activations as they are, without centring (Eckart and Young, 1936)
+pca              principal components C of the standardised activations u = (x - μ)/s; the swap is
+                 in u Cᵀ, and the part of x outside of the span stays, which pyvene drops (Pearson,
+                 1901; a baseline of Mueller et al., 2025, "MIB")
+svd              right singular vectors of the activations as they are, without centring (Eckart
+                 and Young, 1936)
 mean_difference  the span of the class means' differences from the grand mean, of two classes the
-one direction between
-                 them (Marks and Tegmark, 2023, "The Geometry of Truth")
+                 one direction between them (Marks and Tegmark, 2023, "The Geometry of Truth")
 random           uniform over the subspaces of k dimensions: a control
 
 Invariants: equal activations, equal directions, signs too (the entry of greatest size is positive);

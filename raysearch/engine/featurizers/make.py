@@ -30,7 +30,7 @@ def implementation(name: str) -> type[Featurizer]:
     module, _, attribute = place.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise JobError(
             f"{name}: {place} cannot be imported ({type(e).__name__}: {e}); mend or uninstall the "
             f"package that has it"
@@ -73,8 +73,8 @@ def untrained(
 def closed_form(
     subspace: Subspace, activations: Vectors, labels: Sequence[Hashable] = ()
 ) -> Featurizer:
-    """Returns the featurizer that is computed from `activations`, and for a mean difference from the
-    class of each.
+    """Returns the featurizer that is computed from `activations`, and for a mean difference from
+    the class of each.
 
     Raises: JobError where they do not determine it, ModelError where they are not finite.
     """

@@ -91,20 +91,19 @@ class Sae(Featurizer):
         except ValueError as e:
             raise JobError(f"sae: the file is {e}; name a sparse autoencoder in safetensors") from e
         parts = _parts(tensors)
-        said, has = file.says(), "jumprelu" if "threshold" in parts else "standard"
-        if (said.get("architecture") or has) != has:
+        config, has = file.says(), "jumprelu" if "threshold" in parts else "standard"
+        if (config.get("architecture") or has) != has:
             wrong = "a threshold, as of jumprelu" if has == "jumprelu" else "no threshold"
             raise JobError(
-                f"sae: {CONFIG} says architecture: {said['architecture']}, the file has {wrong}; "
+                f"sae: {CONFIG} says architecture: {config['architecture']}, the file has {wrong}; "
                 f"put back the one that came with it"
             )
         if len(parts["decoder_bias"]) != width:
             raise JobError(
                 f"sae: the autoencoder is for vectors of {len(parts['decoder_bias'])}, the unit "
-                f"has {width}; "
-                "name one that was trained at this site"
+                f"has {width}; name one that was trained at this site"
             )
-        if said.get(
+        if config.get(
             "apply_b_dec_to_input", texts.get("apply_b_dec_to_input", "").lower() == "true"
         ):
             parts["encoder_bias"] = parts["encoder_bias"] - parts["decoder_bias"] @ parts["encoder"]
@@ -157,9 +156,12 @@ class Sae(Featurizer):
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
         return cls(
-            tensors["encoder"], tensors["encoder_bias"], tensors["decoder"], tensors["decoder_bias"],
+            tensors["encoder"],
+            tensors["encoder_bias"],
+            tensors["decoder"],
+            tensors["decoder_bias"],
             tensors.get("threshold"),
-        )  # fmt: skip
+        )
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,8 +185,12 @@ def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = {part: tensors[names[0]].float() for part, names in found.items() if names}
     sizes = parts["decoder_bias"].numel(), parts["encoder_bias"].numel()
     wanted = {
-        "encoder": sizes, "encoder_bias": sizes[1:], "decoder": sizes[::-1], "decoder_bias": sizes[:1], "threshold": sizes[1:]
-    }  # fmt: skip
+        "encoder": sizes,
+        "encoder_bias": sizes[1:],
+        "decoder": sizes[::-1],
+        "decoder_bias": sizes[:1],
+        "threshold": sizes[1:],
+    }
     for part, tensor in parts.items():
         (name,) = found[part]
         turned = tensor.T if name.endswith("weight") else tensor

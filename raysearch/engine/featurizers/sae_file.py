@@ -40,7 +40,8 @@ class SaeFile:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Raises: OSError where a file that is there cannot be read, or the weights are not there."""
+        """Raises: OSError where a file that is there cannot be read, or the weights are not
+        there."""
         config = path.with_name(CONFIG)
         return cls(path.read_bytes(), config.read_bytes() if config.exists() else None)
 
@@ -58,23 +59,22 @@ class SaeFile:
         if self.config is None:
             return {}
         try:
-            said = json.loads(self.config)
+            config = json.loads(self.config)
         except ValueError as e:
             raise JobError(
                 f"sae: {CONFIG} beside the file is no JSON ({e}); put back the one that came with "
                 f"it"
             ) from e
-        if not isinstance(said, dict) or not isinstance(said.get("apply_b_dec_to_input"), bool):
+        if not isinstance(config, dict) or not isinstance(config.get("apply_b_dec_to_input"), bool):
             raise JobError(
                 f"sae: {CONFIG} beside the file does not say apply_b_dec_to_input (true or false); "
-                f"it should be one of SAELens, "
-                "or lie elsewhere"
+                "it should be one of SAELens, or lie elsewhere"
             )
         for key, may in _ONLY.items():
-            value = said.get(key)
+            value = config.get(key)
             if value is not None and value not in may:
                 raise JobError(
                     f"sae: {CONFIG} says {key}: {json.dumps(value)}; read is only "
                     f"{' or '.join(map(json.dumps, may))}"
                 )
-        return said
+        return config

@@ -106,8 +106,7 @@ def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
     if not isinstance(config, dict) or not config.get("peft_type"):
         raise ModelError(
             f"{path}: {ADAPTER} is of no PEFT adapter (it has no peft_type), and what it changes "
-            f"would be left out; save the adapter with "
-            f"peft, merge it, or {_WITHOUT}"
+            f"would be left out; save the adapter with peft, merge it, or {_WITHOUT}"
         )
     if (
         not any((folder / f"adapter_model.{suffix}").is_file() for suffix in ("safetensors", "bin"))
@@ -117,8 +116,7 @@ def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
     if importlib.util.find_spec("peft") is None:
         raise ModelError(
             f"{path}: {ADAPTER} is a PEFT adapter, which changes what the model computes, and peft "
-            f"is not installed; `pip install peft` "
-            f"to search with it; {_WITHOUT}"
+            f"is not installed; `pip install peft` to search with it; {_WITHOUT}"
         )
     return Adapter(folder, *_base(path, folder, config))
 

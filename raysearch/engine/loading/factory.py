@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from raysearch.causal import Pair
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
-from raysearch.engine.loading.load import DTYPES, ModelSummary, widest_of
+from raysearch.engine.loading.loaded_model import DTYPES, ModelSummary, widest_of
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.network import Encoder
@@ -93,7 +93,7 @@ class LoadedModule:
         try:
             network.firings(self.module, example)
             first, second = network.plain(example), network.plain(example)
-        except Exception as e:  # any error of the user's module
+        except (Exception, SystemExit) as e:  # any error of the user's module
             raise untaken(network.name, example, what, e) from e
         if not torch.allclose(first, second, atol=1e-3, equal_nan=True):
             raise ModelError(
@@ -108,9 +108,9 @@ class LoadedModule:
     ) -> ModelSummary:
         """Describes the module by running it once on a pair. Raises: ModelError, PairsError."""
         network, encode = self.open(pairs)
-        taps = Components(network)
+        hook_points = Components(network)
         return ModelSummary(
-            components=tuple(taps.facts(component) for component in components),
+            components=tuple(hook_points.facts(component) for component in components),
             layers=len(network.blocks),
             width=network.width,
             heads=network.heads,
@@ -135,8 +135,7 @@ class LoadedModule:
         if fixed is not None:
             raise ModelError(
                 f"{type(fixed).__name__} cannot be given random weights: it has no "
-                f"reset_parameters(); add it, or leave out "
-                "the control random_model"
+                "reset_parameters(); add it, or leave out the control random_model"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -173,9 +172,10 @@ def _make(place: str, name: str) -> nn.Module:
         made = factory if isinstance(factory, nn.Module) else factory()
     except RaysearchError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise ModelError(
-            f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without arguments"
+            f"{KEY}: {shown} raised {type(e).__name__}: {one_line(e)}; it is called without "
+            "arguments"
         ) from e
     if not isinstance(made, nn.Module):
         raise ModelError(
@@ -184,7 +184,6 @@ def _make(place: str, name: str) -> nn.Module:
     if isinstance(made, PreTrainedModel) and made.can_generate():
         raise ModelError(
             f"{KEY}: {shown} returned the language model {type(made).__name__}; give its folder or "
-            f"hub id instead "
-            "(a factory is for networks on tensors)"
+            "hub id instead (a factory is for networks on tensors)"
         )
     return made

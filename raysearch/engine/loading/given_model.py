@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.loading.factory import LoadedModule, module_digest
-from raysearch.engine.loading.load import DTYPES, LoadedModel
+from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
 from raysearch.engine.networks.half_precision import drop_copies, slow_down, speed_up
 from raysearch.errors import ModelError
 
@@ -64,14 +64,12 @@ class GivenModel:
         if generates and tokenizer is None:
             raise ModelError(
                 f"model: {type(model).__name__} is a language model and comes without its "
-                f"tokenizer; give both: "
-                "rs.Model(model, tokenizer), or model=(model, tokenizer)"
+                "tokenizer; give both: rs.Model(model, tokenizer), or model=(model, tokenizer)"
             )
         if tokenizer is not None and not generates:
             raise ModelError(
                 f"model: {type(model).__name__} is no causal language model of transformers; give "
-                f"a torch module on tensors without a "
-                "tokenizer"
+                "a torch module on tensors without a tokenizer"
             )
         if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise ModelError(
@@ -115,17 +113,17 @@ class GivenModel:
         return name
 
     def loaded(
-        self, wording: PromptFormat = PLAIN, by_content: bool = False
+        self, prompt_format: PromptFormat = PLAIN, by_content: bool = False
     ) -> LoadedModel | LoadedModule:
         """Returns the model in the form that a replica takes. `by_content`: use the digest of its
         content even if it was read from files."""
         if self.read is not None and not by_content:
-            return replace(self.read, wording=wording)
+            return replace(self.read, prompt_format=prompt_format)
         digest = content_digest(self.module, self.tokenizer)
         return (
             LoadedModule(self.module, digest, self.dtype)
             if self.on_tensors
-            else LoadedModel(*self.language, digest, self.dtype, wording)
+            else LoadedModel(*self.language, digest, self.dtype, prompt_format)
         )
 
     @contextmanager

@@ -6,141 +6,43 @@ missing weights is refused, never filled with random ones; an adapter beside the
 into them, or refused; the model is in evaluation mode, without gradients, in the requested dtype.
 """
 
-import copy
 import importlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from raysearch.causal import Pair
-from raysearch.core.events import ComponentFacts, Encoded
 from raysearch.core.model_source import ModelSource
-from raysearch.core.prompt_format import PLAIN, PromptFormat
-from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.adapter import Adapter, adapter_of
+from raysearch.engine.loading.config_counts import check_counts
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
+from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel, ModelSummary
+from raysearch.engine.loading.quantised import method_of, refuse_change, spread_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
-from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.half_precision import copied_bytes, speed_up
-from raysearch.engine.networks.length_boundaries import config_values, most_tokens
-from raysearch.engine.networks.network import Encoder, LanguageModel
-from raysearch.errors import ModelError
+from raysearch.engine.networks.half_precision import speed_up
+from raysearch.errors import ModelError, check_memory
 from raysearch.storage.digests import sha256
 from raysearch.visible_text import one_line
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to run, its tokenizer, the digest of its files and the name of its dtype; the
-    prompt format; the hub's commit; files beside it that are not loaded (`unused`)."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    digest: str
-    dtype: str = "float32"
-    wording: PromptFormat = PLAIN
-    commit: str | None = None
-    unused: tuple[str, ...] = ()
-
-    def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
-        """Returns the language model, and the encoder of texts. Raises: ModelError."""
-        return LanguageModel(self.model), self.encode
-
-    def summary(
-        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
-    ) -> "ModelSummary":
-        """Describes the model by its shapes alone. Raises: ModelError."""
-        network = LanguageModel(self.model)
-        taps, layers = Components(network), len(network.blocks)
-        return ModelSummary(
-            components=tuple(taps.facts(component) for component in components),
-            layers=layers,
-            width=network.width,
-            heads=network.heads,
-            path="replay" if network.can_replay else "batched",
-            weight_bytes=sum(p.numel() * p.itemsize for p in self.model.parameters()),
-            item_bytes=DTYPES[self.dtype].itemsize,
-            keys=_keys(self.model, layers) if network.can_replay else 0,
-            widest=widest_of(network.blocks),
-            logits=int(self.model.config.get_text_config().vocab_size),
-            encode=self.encode,
-            unused=self.unused,
-            copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
-        )
-
-    def reinitialised(self, seed: int = 0) -> "LoadedModel":
-        """Returns the same architecture with weights as its family initialises them, on the same
-        device."""
-        build: Any = type(self.model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = build(copy.deepcopy(self.model.config))
-        cast(model, dtypes_of(self.model), DTYPES[self.dtype])
-        model = model.to(device=self.model.device).eval().requires_grad_(False)
-        speed_up(model)
-        return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
-
-    def encode(
-        self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
-    ) -> tuple[Encoded, ...]:
-        """Encodes the pairs in the model's tokens. Raises: PairsError, PositionError; ModelError
-        for a pair that is too long."""
-        encoded = encode(pairs, self.tokenizer, positions, variables, self.wording)
-        _check_lengths(self.model, encoded)
-        return encoded
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """Facts about a model before it runs. `path`: the executor that is expected; each replica tests
-    it.
-
-    `weight_bytes`: in the requested dtype; `copied_bytes`: of float32 copies of weights that a
-    replica on a CPU like this one holds; `item_bytes`: of one number in that dtype. `keys`: numbers
-    in the keys and values of a token, over all layers (0: not cached); `widest`: the widest vector
-    of a block; `logits`: number of logits at an answer. `encode`: the encoder of pairs. `unused`:
-    files in its folder that are not loaded.
-    """
-
-    components: tuple[ComponentFacts, ...]
-    layers: int
-    width: int
-    heads: int
-    path: str
-    weight_bytes: int
-    item_bytes: int
-    keys: int
-    widest: int
-    logits: int
-    encode: Encoder
-    unused: tuple[str, ...] = ()
-    copied_bytes: int = 0
 
 
 def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
@@ -152,17 +54,20 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     dtype = _dtype(source)
     adapter, base, (where, options) = _found(source)
     with _quiet("gguf_file" in options):
-        _configuration(base, where, options)
+        method = method_of(_configuration(base, where, options))
+        if adapter is not None:
+            refuse_change(source.path, method, "its adapter", "merge it into the full weights")
         tokenizer = _tokenizer(source, adapter, where, options)
+        spread = spread_of(source.device_map, method, device)
         with nullcontext(where) if adapter is None else adapter.base_alone() as place:
-            model, info = _read(base, place, dtype, options)
+            model, info = _read(base, place, dtype, options | spread)
         left = check_whole(base.path, model, info)
         if adapter is not None:
             before = dtypes_of(model)
             model = adapter.merged_into(model)
             cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
-    if source.device_map is None:
+    if not spread:
         try:
             model = model.to(
                 device=device
@@ -184,7 +89,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
         digest = sha256(f"{digest} on {of_base}".encode())
     notes = () if folder.is_file() else unused(folder, source.trust_remote_code)
     return LoadedModel(
-        model, tokenizer, digest, source.dtype, source.wording, commit, (*left, *notes)
+        model, tokenizer, digest, source.dtype, source.prompt_format, commit, (*left, *notes)
     )
 
 
@@ -212,37 +117,8 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
             raise _unloadable(base, "configuration", e) from e
     folder = Path(source.path).expanduser()
     left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
-    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.wording, unused=left_out)
+    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.prompt_format, unused=left_out)
     return loaded.summary((), components)
-
-
-def widest_of(blocks: Sequence[nn.Module]) -> int:
-    """Returns the widest vector that a block takes or returns, by the shapes of its weights."""
-    return max((max(p.shape) for block in blocks for p in block.parameters() if p.shape), default=0)
-
-
-def _keys(model: PreTrainedModel, layers: int) -> int:
-    """Returns the numbers in the keys and values of a token, over all layers; an upper bound for
-    families that compress them."""
-    config = model.config.get_text_config()
-    heads = int(getattr(config, "num_attention_heads", None) or 1)
-    shared = int(getattr(config, "num_key_value_heads", None) or heads)
-    each = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return 2 * layers * shared * each
-
-
-def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = most_tokens(config_values(model.config.get_text_config()))
-    answer_tokens = (
-        max((e.longest for e in encoded), default=1) - 1
-    )  # the last token of an answer is no input
-    for e in encoded:
-        if longest is not None and e.tokens + answer_tokens > longest:
-            answer = f" and {answer_tokens} of an answer" if answer_tokens else ""
-            raise ModelError(
-                f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most "
-                f"{longest}; shorten its texts"
-            )
 
 
 def _dtype(source: ModelSource) -> torch.dtype:
@@ -288,6 +164,11 @@ def _place(source: ModelSource) -> tuple[str, dict[str, Any]]:
 def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> PretrainedConfig:
     """Reads the configuration. Raises: ModelError if it cannot be read, or is no causal language
     model's."""
+    try:
+        plain, _ = PretrainedConfig.get_config_dict(where, **options)
+    except Exception as e:  # any error of transformers
+        raise _unloadable(source, "configuration", e) from e
+    check_counts(source.path, plain)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options
@@ -338,14 +219,12 @@ def _read(
     """Returns the model and the loading report of transformers. Raises: ModelError."""
     # `Any`: the stubs of transformers lack the second result of output_loading_info.
     read: Any = AutoModelForCausalLM.from_pretrained
-    spread = {} if source.device_map is None else {"device_map": source.device_map}
     try:
         model, info = read(
             where,
             dtype=dtype,
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
-            **spread,
             **options,
         )
     except Exception as e:  # any error of transformers: OSError, SafetensorError, ...
@@ -383,6 +262,7 @@ def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str
 
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
+    check_memory(error, f"loading the {what} of {source.path}")
     return ModelError(
         f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
         f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"

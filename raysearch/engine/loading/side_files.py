@@ -52,15 +52,13 @@ def check_beside(folder: Path) -> None:
     if marker in names:
         raise ModelError(
             f"{folder}: {marker} makes it a sentence-transformers model, which puts out one vector "
-            f"of a text and no next token; to search "
-            f"its language model alone, take {marker} away"
+            f"of a text and no next token; to search its language model alone, take {marker} away"
         )
     absent = sorted(_shards(folder) - set(names))
     if absent:
         raise ModelError(
             f"{folder}: the index of its weights names {_some(absent)}, which "
-            f"{'is' if len(absent) == 1 else 'are'} not there; get its "
-            "files again"
+            f"{'is' if len(absent) == 1 else 'are'} not there; get its files again"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from raysearch.engine.loading.quantised import method_of
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.errors import ModelError
 
@@ -43,16 +44,14 @@ def check_whole(path: str, model: PreTrainedModel, info: Any) -> tuple[str, ...]
     if left:
         raise ModelError(
             f"{path}: {len(left)} weights of its files belong to nothing in {type(model).__name__} "
-            f"as config.json describes it "
-            f"({_some(left)}), and would be left out; mend config.json, or save the weights as the "
-            f"model has them (an adapter merged)"
+            f"as config.json describes it ({_some(left)}), and would be left out; mend "
+            "config.json, or save the weights as the model has them (an adapter merged)"
         )
-    method = _quantised(model)
+    method = method_of(model.config)
     if method is not None and getattr(model, "hf_quantizer", None) is None:
         raise ModelError(
             f"{path}: config.json says that its weights are quantised ({method}), and transformers "
-            f"does not read them as such here; "
-            "give weights that are not quantised, or a .gguf file"
+            "does not read them as such here; give weights that are not quantised, or a .gguf file"
         )
     return (
         (
@@ -71,8 +70,7 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     if len(tokenizer) > rows:
         raise ModelError(
             f"{path}: its tokenizer has {len(tokenizer)} tokens, the base of its adapter {rows}; "
-            f"save the merged model, or give the "
-            "tokenizer that belongs to the base"
+            "save the merged model, or give the tokenizer that belongs to the base"
         )
 
 
@@ -83,19 +81,6 @@ def _belongs(key: str, model: PreTrainedModel) -> bool:
     prefix = next(name for name, module in model.named_modules() if module is layers)
     short = prefix.removeprefix(f"{model.base_model_prefix}.")
     return "lora_" in key or key.startswith((f"{prefix}.", f"{short}."))
-
-
-def _quantised(model: PreTrainedModel) -> str | None:
-    """Returns the quantisation method in the configuration, or None."""
-    config = getattr(model.config, "quantization_config", None)
-    if config is None:
-        return None
-    method = (
-        config.get("quant_method")
-        if isinstance(config, dict)
-        else getattr(config, "quant_method", None)
-    )
-    return str(method or "a method without a name")
 
 
 def _some(names: list[str]) -> str:

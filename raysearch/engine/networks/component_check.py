@@ -83,8 +83,7 @@ def wrong_heads(network: Network, hook_points: Mapping[str, Layers]) -> str:
     except ModelError as e:
         return (
             f"{network.name}: {e}; its heads, queries, keys and values are not where they are "
-            f"looked for: name a module by its "
-            "dotted path"
+            "looked for: name a module by its dotted path"
         )
     return ""
 

@@ -9,45 +9,28 @@ one after the other, however the model stores them (fused and grouped projection
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from raysearch.core.events import ComponentFacts
-from raysearch.core.hypothesis import is_in_layers
-from raysearch.core.space import COMPONENTS
-from raysearch.engine.networks.attention_modules import counts_of, has_none
-from raysearch.engine.networks.blocks import module_at
+from raysearch.core.model_facts import ComponentFacts
+from raysearch.engine.networks.attention_modules import counts_of
 from raysearch.engine.networks.component_check import wrong_heads
-from raysearch.engine.networks.component_names import (
-    PER_HEAD,
-    PROJECTIONS,
-    TABLE,
-    attention_of,
-    in_block,
-    names_of,
-)
+from raysearch.engine.networks.component_names import PER_HEAD
 from raysearch.engine.networks.detached import detached
-from raysearch.engine.networks.fused_projections import (
-    FusedProjection,
-    Layout,
-    columns_of,
-    is_fused,
-    layout_of,
-)
+from raysearch.engine.networks.first_run import does_not_run
+from raysearch.engine.networks.fused_projections import FusedProjection, columns_of
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
 )  # re-exported: `Components` returns these
 from raysearch.engine.networks.hook_point import hook_at as hook_at
 from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
+from raysearch.engine.networks.module_places import ModulePlace, ModulePlaces
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError
-from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +40,7 @@ class Components:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._layer_of = {
-            id(m): at for at, block in enumerate(network.blocks) for m in block.modules()
-        }
+        self._places = ModulePlaces(network)
         self._found: dict[str, dict[int | None, HookPoint]] = {}
         self._places_of: dict[Point, int] = {}
         self._wrong: str | None = None  # the error in its heads; empty: none; None: not checked yet
@@ -154,7 +135,7 @@ class Components:
 
     @detached()
     def _find(self, component: str) -> dict[int | None, HookPoint]:
-        places = self._places(component)
+        places = self._places.of(component)
         widths = self._widths(component, places)
         hook_points = {}
         for layer, place in places.items():
@@ -165,153 +146,25 @@ class Components:
                     f"{self._network.name}: {component} of width {width} does not divide into "
                     f"{heads} heads" + ("; it has no attention heads" if heads == 0 else "")
                 )
-            inside = self._layer_of.get(id(place.module))
+            inside = self._places.layer_of(place.module)
             block = None if inside is None else self._network.blocks[inside]
             hook_points[layer] = HookPoint(
                 place.module, place.side, inside, block, columns, width, heads
             )
         return hook_points
 
-    def _places(self, component: str) -> dict[int | None, "_Place"]:
-        blocks = self._network.blocks
-        if not blocks and is_in_layers(component):
-            raise ModelError(self._network.without_layers(component))
-        if component == "residual":
-            return {at: _Place(block, "output") for at, block in enumerate(blocks)}
-        if component == "block_input":
-            return {at: _Place(block, "input") for at, block in enumerate(blocks)}
-        if component == "embedding":
-            return {None: _Place(self._embedding(), "output")}
-        if "." in component:
-            return self._dotted(component)
-        if component not in TABLE:
-            raise ModelError(
-                f"{component!r} is no component; it may be {', '.join(COMPONENTS)} or a dotted "
-                f"module path"
-            )
-        places: dict[int | None, _Place] = {
-            at: place for at in range(len(blocks)) if (place := self._in_block(component, at))
-        }
-        if not places:
-            raise ModelError(
-                f"{self._network.name} has no {component}: no block has "
-                f"{_listed(names_of(component, self._kind)[1])}; "
-                f"name a module by its path: {_listed(self._network.paths())}"
-            )
-        return places
-
-    def _embedding(self) -> nn.Module:
-        find: Callable[[], nn.Module] | None = getattr(
-            self._network.module, "get_input_embeddings", None
-        )
-        try:
-            return find() if find is not None else self._no_embedding()
-        except NotImplementedError:
-            return self._no_embedding()
-
-    def _no_embedding(self) -> nn.Module:
-        """Returns the module named "embedding". Raises: ModelError if there is none."""
-        module = self._network.module
-        found = module_at(module, "embedding")
-        if found is None:
-            raise ModelError(
-                f"{self._network.name} does not say what its embedding is; name a module by its "
-                f"path: {_listed(self._network.paths())}"
-            )
-        return found
-
-    @property
-    def _kind(self) -> str:
-        return str(getattr(getattr(self._network.module, "config", None), "model_type", ""))
-
-    def _in_block(self, component: str, layer: int) -> "_Place | None":
-        """Returns the place of a component in one block, or None. Raises: ModelError for a fused
-        projection whose column order is not known."""
-        block = self._network.blocks[layer]
-        if component in PER_HEAD and has_none(self._config, layer):
-            return None
-        for name, module in in_block(component, self._kind, block):
-            side, _ = names_of(component, self._kind)
-            if component not in PER_HEAD:
-                return _Place(module, side)
-            attention = attention_of(block, name)
-            layout = layout_of(name, self._config) if component in PROJECTIONS else None
-            if layout is None and component in PROJECTIONS and is_fused(name):
-                raise ModelError(
-                    f"{self._network.name}: the order of queries, keys and values in its {name} is "
-                    f"not known, and none is guessed; "
-                    f"name that module by its dotted path, {self._path(module)}, and coordinates "
-                    f"of it"
-                )
-            return _Place(module, side, attention, layout)
-        return None
-
-    def _path(self, module: nn.Module) -> str:
-        """Returns the dotted path of a module in a block, with {layer} for the layer."""
-        blocks = {id(block): at for at, block in enumerate(self._network.blocks)}
-        paths = {id(m): path for path, m in self._network.module.named_modules()}
-        path: str = paths.get(id(module), type(module).__name__)
-        inside = self._layer_of.get(id(module))
-        of_block = next((paths[b] for b, at in blocks.items() if at == inside and b in paths), None)
-        if of_block is None or not of_block.endswith(f".{inside}"):
-            return path
-        return f"{of_block.removesuffix(str(inside))}{{layer}}{path.removeprefix(of_block)}"
-
-    def _dotted(self, component: str) -> dict[int | None, "_Place"]:
-        path, side = component, "output"
-        for ending in ("input", "output"):
-            if (
-                component.endswith(f".{ending}")
-                and module_at(self._network.module, component.replace("{layer}", "0")) is None
-            ):
-                path, side = component.removesuffix(f".{ending}"), ending
-        layers = range(len(self._network.blocks)) if "{layer}" in path else (None,)
-        found = {
-            at: module_at(self._network.module, path.replace("{layer}", str(at))) for at in layers
-        }
-        places: dict[int | None, _Place] = {
-            at: _Place(module, "input" if side == "input" else "output")
-            for at, module in found.items()
-            if module is not None
-        }
-        if not places:
-            known = (
-                ""
-                if "." in path
-                else f", and no component is called so (there are {', '.join(COMPONENTS)})"
-            )
-            raise ModelError(
-                f"{self._network.name} has no module {path!r}{known}; {self._nearest(path)}"
-            )
-        return places
-
-    def _nearest(self, path: str) -> str:
-        """Returns an error text: the longest part of the path that exists, and the modules below
-        it."""
-        names = path.replace("{layer}", "0").split(".")
-        for end in range(len(names) - 1, -1, -1):
-            module = (
-                module_at(self._network.module, ".".join(names[:end]))
-                if end
-                else self._network.module
-            )
-            if module is not None:
-                children = _listed(name for name, _ in module.named_children()) or "none inside"
-                return f"{'.'.join(names[:end]) or 'the model'} has {children}"
-        raise AssertionError("the model itself is a module")
-
     def _heads(
-        self, component: str, place: "_Place", width: int
+        self, component: str, place: ModulePlace, width: int
     ) -> tuple[Int[Tensor, "width"] | None, int]:
         """Returns the columns of the component in a vector of `width` (None: all) and the number of
         its heads."""
         if component not in PER_HEAD or place.attention is None:
             return None, 0
-        count = counts_of(place.attention, self._config, self._network.heads)
+        count = counts_of(place.attention, self._places.config, self._network.heads)
         if place.layout is None:
             return None, count.heads if component in ("head", "query") else count.groups
         projection = FusedProjection(
-            place.attention, self._config, count.heads, count.groups, width
+            place.attention, self._places.config, count.heads, count.groups, width
         )
         try:
             columns, heads = columns_of(component, place.layout, projection)
@@ -323,17 +176,12 @@ class Components:
             raise ModelError(
                 f"{self._network.name} has no {component} of each head: a part of it is shared by "
                 f"all heads; "
-                f"name a module by its dotted path, such as {self._path(place.module)}"
+                f"name a module by its dotted path, such as {self._places.path(place.module)}"
             )
         return columns, heads
 
-    @property
-    def _config(self) -> Any:
-        config: Any = getattr(self._network.module, "config", None)
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
-
     def _widths(
-        self, component: str, places: Mapping[int | None, "_Place"]
+        self, component: str, places: Mapping[int | None, ModulePlace]
     ) -> dict[int | None, int]:
         """Measures widths in one forward pass; reads them from the modules if the model has no
         weights."""
@@ -351,7 +199,7 @@ class Components:
         hooks = []
         for layer, place in places.items():
             network.check_patchable(component, place.module, place.side)
-            inside = self._layer_of.get(id(place.module))
+            inside = self._places.layer_of(place.module)
             block = None if inside is None else network.blocks[inside]
             hook_point = HookPoint(place.module, place.side, inside, block, None, 0, 0)
             hooks.append(hook_at(network, hook_point, record_width(layer), example))
@@ -362,14 +210,11 @@ class Components:
             raise ModelError(
                 f"{network.name}: {component} cannot be patched: {e}; name another component"
             ) from e
-        except Exception as e:  # any error of the model: shapes that do not fit, a missing kernel
-            message = one_line(e)
-            raise ModelError(
-                f"{network.name} does not run, without any intervention, on {example!r} "
-                f"({type(e).__name__}: {message}); "
-                "its configuration or weights are broken, or something that it needs is not "
-                "installed"
-            ) from e
+        except (
+            Exception,
+            SystemExit,
+        ) as e:  # any error of the model: shapes that do not fit, a missing kernel
+            raise does_not_run(network.name, repr(example), e) from e
         return widths
 
     def _declared_width(self, module: nn.Module, side: HookSide) -> int:
@@ -383,22 +228,6 @@ class Components:
                 return width
         is_leaf = next(module.children(), None) is None
         return 0 if is_leaf else self._network.width
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A module and its side. For a component with heads: the attention module around it, and its
-    column layout if it is fused."""
-
-    module: nn.Module
-    side: HookSide
-    attention: nn.Module | None = None
-    layout: Layout | None = None
-
-
-def _listed(names: Iterable[str], limit: int = 6) -> str:
-    shown = list(names)
-    return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
 
 
 def _ranges(layers: Sequence[int]) -> str:

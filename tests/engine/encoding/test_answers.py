@@ -14,7 +14,7 @@ from raysearch.core.events import Encoded, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
-from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError, PairsError

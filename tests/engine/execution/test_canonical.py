@@ -47,6 +47,8 @@ def blocks_run(world: World) -> Iterator[list[int]]:
 
 
 @torch.inference_mode()
+@pytest.mark.slow_unless(dtype=["bfloat16"])
+@pytest.mark.slow_unless(family=["wide", "llama", "gpt2"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", ["wide", *CONFIGS])
 def test_begun_at_its_first_patch_a_row_is_the_whole_run_bit_for_bit(
@@ -110,6 +112,8 @@ def test_no_more_is_kept_and_no_more_is_read_than_there_is_room_for(room: int) -
 
 
 @torch.inference_mode()
+@pytest.mark.slow_unless(dtype=["bfloat16"])
+@pytest.mark.slow_unless(family=["wide", "llama", "gpt2"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", ["wide", *CONFIGS])
 def test_the_head_at_the_answer_alone_says_what_the_whole_run_says(family: str, dtype: str) -> None:

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
 from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor, ReplayExecutor
-from raysearch.engine.execution.memory import RowLimit, capture_bytes, halving, is_out_of_memory
+from raysearch.engine.execution.memory import RowLimit, capture_bytes, halving
 from raysearch.engine.execution.predict import NEAR_TIE, predict
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source, swap
+from raysearch.errors import is_out_of_memory
 from tests.engine.worlds import VOCAB, World, logits_of, model_of, shared_world, world_of
 
 ON_A_GPU = torch.OutOfMemoryError

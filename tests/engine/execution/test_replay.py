@@ -14,7 +14,7 @@ from raysearch.core.events import Ids, Measured, Task
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.predict import NEAR_TIE, predict
 from raysearch.engine.execution.replay import TEMPLATES
-from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.dtypes import dtypes_of
-from raysearch.engine.loading.load import DTYPES, LoadedModel, load
+from raysearch.engine.loading.load import load
+from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
 from tests.engine.more_worlds import MORE
 from tests.engine.worlds import CONFIGS, model_from, word_tokenizer
 

@@ -22,7 +22,7 @@ from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.selfcheck import boundary_rows, select_executor, selfcheck_rows
-from raysearch.engine.loading.load import LoadedModel
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.length_boundaries import named_lengths, stretch_limit
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source, swap

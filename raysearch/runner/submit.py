@@ -1,4 +1,4 @@
-"""Submits or resumes a search as a job of a Ray cluster.
+"""Submits a search, or the rest of one, as a job of a Ray cluster.
 
 Invariants: a store or tracker that would be lost with the job's folder is refused; no password or
 token gets into the job's entrypoint, id or metadata, and into its environment only by a name that
@@ -7,23 +7,31 @@ the user gave.
 
 import os
 import re
-import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import raysearch
-from raysearch.cli.ray_jobs import HASH_KEY, RUN_KEY, STORE_KEY, follow
-from raysearch.cli.terminal import say, tell
 from raysearch.cluster.job_environment import ADDRESS_KEY
-from raysearch.cluster.jobs import NAME_KEY, PREFIX, JobRequest, JobServer
+from raysearch.cluster.jobs import (
+    HASH_KEY,
+    NAME_KEY,
+    PREFIX,
+    RUN_KEY,
+    STORE_KEY,
+    JobRequest,
+    JobServer,
+)
 from raysearch.deploy.wheel import requirements
 from raysearch.errors import JobError, StoreError
-from raysearch.runner.upload import JOB_FILE, MIB, Upload, pack
+from raysearch.runner.entrypoint import entrypoint
+from raysearch.runner.frontend import RunOptions
+from raysearch.runner.upload import JOB_FILE, MIB, pack
 from raysearch.storage.uris import without_credentials
 from raysearch.store.locations import kind_of
+from raysearch.store.run_folder import find_run
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.uris import tracking_kind
 
@@ -35,19 +43,24 @@ _OWN_RIGHTS = "the nodes' own environment or role gives the rights to it"
 
 @dataclass(frozen=True)
 class Submission:
-    """The flags of a submission: where to send it, and how its driver runs."""
+    """Where to send a job, and how its driver runs.
+
+    `env`: names of environment variables that it gets; `runtime`: where the nodes have raysearch
+    from ("installed", "tree" or "pip"); `python`: the interpreter of the driver there; `say`: takes lines for the user.
+    """
 
     address: str
     store: str
-    tracking_uri: str | None
-    fail_on_error: float
-    tracked_children: int
-    quiet: bool
-    verbose: bool
-    no_color: bool
-    wait: bool
-    runtime: str
-    env: tuple[str, ...]
+    tracking_uri: str | None = None
+    fail_on_error: float = 0.05
+    tracked_children: int = RunOptions.tracked_children
+    quiet: bool = False
+    verbose: bool = False
+    no_color: bool = False
+    runtime: str = "tree"
+    env: tuple[str, ...] = ()
+    python: str | None = None
+    say: Callable[[str], None] = lambda _: None
 
 
 def submit_job(
@@ -56,8 +69,8 @@ def submit_job(
     include: Sequence[Path],
     on_nodes: Sequence[Path],
     sending: Submission,
-) -> int:
-    """Submits a job and follows it; returns the driver's exit code (0 with --no-wait).
+) -> tuple[JobServer, str]:
+    """Submits a job; returns the server and the job's id there.
 
     Raises: RaysearchError in one line.
     """
@@ -77,13 +90,15 @@ def submit_job(
             ADDRESS_KEY: server.address,
         }
         order = _order(sending, _id(upload.job.name, digest), command, metadata, package)
-        return _send(server, order, sending, _words(upload))
+        size = f"{len(upload.files)} files, {upload.bytes / MIB:.1f} MiB sent along"
+        return _send(server, order, sending, size)
 
 
-def resume_job(run: str, sending: Submission, retry: bool = False) -> int:
-    """Resumes a run as a job of a cluster that reaches its store; returns the driver's exit code.
+def resume_job(run: str, sending: Submission, retry: bool = False) -> tuple[JobServer, str]:
+    """Resumes a run as a job of a cluster that reaches its store; returns as `submit_job`.
 
-    Args: retry: try again what failed.
+    Args:
+        retry: try again what failed.
 
     Raises: RaysearchError in one line.
     """
@@ -135,12 +150,9 @@ def _order(
     package: Path | None = None,
 ) -> JobRequest:
     sent = sending.runtime != "installed"
-    program = (
-        ["python3", "-m", "raysearch.cli"] if sent else ["raysearch"]
-    )  # the package that is sent along has no script
     return JobRequest(
         id=id,
-        entrypoint=shlex.join([*program, *command]),
+        entrypoint=entrypoint(command, sending.runtime, sending.python),
         metadata=metadata,
         variables=_variables(sending.env),
         package=package,
@@ -149,14 +161,13 @@ def _order(
     )
 
 
-def _send(server: JobServer, order: JobRequest, sending: Submission, words: str) -> int:
+def _send(
+    server: JobServer, order: JobRequest, sending: Submission, what: str
+) -> tuple[JobServer, str]:
     server.submit(order)
     if not sending.quiet:
-        say(f"submitted {order.id} to {server.address} ({words})")
-    if sending.wait:
-        return follow(server, order.id)
-    tell(order.id)
-    return 0
+        sending.say(f"submitted {order.id} to {server.address} ({what})")
+    return server, order.id
 
 
 def _flags(sending: Submission, with_store: bool = True) -> list[str]:
@@ -164,7 +175,7 @@ def _flags(sending: Submission, with_store: bool = True) -> list[str]:
     flags = ["--address", "auto", *(["--store", sending.store] if with_store else [])]
     uri = sending.tracking_uri
     if uri is not None and TRACKING not in sending.env:
-        _check_tracking(uri)
+        _check_tracking(uri, sending)
         flags += ["--tracking-uri", uri]
     flags += [
         "--fail-on-error",
@@ -183,17 +194,16 @@ def _check_store(sending: Submission) -> None:
         case "relative":
             raise StoreError(
                 f"--store {store}: dies with the job's folder on the cluster; give an absolute "
-                f"path that the head node has "
-                "(/shared/runs) or an object store (s3://bucket/runs)"
+                "path that the head node has (/shared/runs) or an object store (s3://bucket/runs)"
             )
         case "local":
-            say(
+            sending.say(
                 f"--store {store}: is a path on the head node; to resume on another cluster, it "
                 f"must have it too"
             )
 
 
-def _check_tracking(uri: str) -> None:
+def _check_tracking(uri: str, sending: Submission) -> None:
     kind = tracker_of(uri)
     _check_no_secret(
         "--tracking-uri",
@@ -208,7 +218,7 @@ def _check_tracking(uri: str) -> None:
                 f"{kind.example}, or none"
             )
         case "local":
-            say(f"--tracking-uri {uri}: is a path on the head node")
+            sending.say(f"--tracking-uri {uri}: is a path on the head node")
 
 
 def _check_no_secret(flag: str, uri: str, would_do: str) -> None:
@@ -236,16 +246,8 @@ def _variables(names: Sequence[str]) -> dict[str, str]:
 
 def _whole_name(run: str, store: str) -> str:
     """Resolves "latest" to a run's name. Raises: StoreError if the store cannot be read."""
-    if run != "latest":
-        return run
-    from raysearch.store.run_folder import find_run
-
-    return find_run(store, run).info.id
+    return find_run(store, run).info.id if run == "latest" else run
 
 
 def _id(name: str, digest: str) -> str:
     return f"{PREFIX}{name}-{digest[:8]}-{datetime.now(UTC).strftime(_STAMP)}"
-
-
-def _words(upload: Upload) -> str:
-    return f"{len(upload.files)} files, {upload.bytes / MIB:.1f} MiB sent along"

@@ -1,0 +1,55 @@
+"""Keeps a command honest where its streams are closed or full, memory is, or a package is missing.
+
+Invariants: no file that is opened later gets the number of a closed stream, so nothing that is
+printed lands in it; what could not be printed is said on stderr, with exit code 1.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raysearch.errors import is_out_of_memory
+from raysearch.visible_text import one_line
+
+_UNWRITABLE = (errno.EBADF, errno.ENOSPC, errno.EIO, errno.EPIPE)
+
+
+@contextmanager
+def open_streams() -> Iterator[None]:
+    """Makes stdin, stdout and stderr usable, and writes out stdout at the end."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Takes the lowest free number: this one. A write to stdout then fails as it should.
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115  lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    yield
+    sys.stdout.flush()
+
+
+def fault(error: MemoryError | OSError) -> str | None:
+    """Returns the line for an error that is not raysearch's own; None for one that may be."""
+    if is_out_of_memory(error):
+        return f"memory is full ({type(error).__name__}); end what else uses it, or ask for less"
+    assert isinstance(error, OSError)
+    if error.filename is not None or error.errno not in _UNWRITABLE:
+        return None
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what waits in the old one is not tried again
+    return f"stdout cannot be written ({one_line(error.strerror or error)}); give it another place"
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """Returns the line for a package that this Python lacks."""
+    name = (error.name or str(error)).partition(".")[0]
+    return (
+        f"the package {name} is not installed in {sys.prefix}, and this needs it; `raysearch "
+        f"doctor` says what else is missing"
+    )

@@ -1,0 +1,149 @@
+"""A model in memory: its network, its encoder, and a summary of its shapes."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from raysearch.causal import Pair
+from raysearch.core.events import Encoded
+from raysearch.core.model_facts import ComponentFacts
+from raysearch.core.prompt_format import PLAIN, PromptFormat
+from raysearch.engine.encoding.encode import encode
+from raysearch.engine.loading.dtypes import cast, dtypes_of
+from raysearch.engine.loading.quantised import method_of, refuse_change
+from raysearch.engine.networks.attention_modules import declared
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.half_precision import copied_bytes, speed_up
+from raysearch.engine.networks.length_boundaries import config_values, most_tokens
+from raysearch.engine.networks.network import Encoder, LanguageModel
+from raysearch.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, its tokenizer, the digest of its files and the name of its dtype; the
+    prompt format; the hub's commit; files beside it that are not loaded (`unused`)."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    dtype: str = "float32"
+    prompt_format: PromptFormat = PLAIN
+    commit: str | None = None
+    unused: tuple[str, ...] = ()
+
+    def open(self, pairs: Sequence[Pair]) -> tuple[LanguageModel, Encoder]:
+        """Returns the language model, and the encoder of texts. Raises: ModelError."""
+        return LanguageModel(self.model), self.encode
+
+    def summary(
+        self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
+    ) -> "ModelSummary":
+        """Describes the model by its shapes alone. Raises: ModelError."""
+        network = LanguageModel(self.model)
+        hook_points, layers = Components(network), len(network.blocks)
+        return ModelSummary(
+            components=tuple(hook_points.facts(component) for component in components),
+            layers=layers,
+            width=network.width,
+            heads=network.heads,
+            path="replay" if network.can_replay else "batched",
+            weight_bytes=sum(p.numel() * p.itemsize for p in self.model.parameters()),
+            item_bytes=DTYPES[self.dtype].itemsize,
+            keys=_keys(self.model, layers) if network.can_replay else 0,
+            widest=widest_of(network.blocks),
+            logits=int(self.model.config.get_text_config().vocab_size),
+            encode=self.encode,
+            unused=self.unused,
+            copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
+        )
+
+    def reinitialised(self, seed: int = 0) -> "LoadedModel":
+        """Returns the same architecture with weights as its family initialises them, on the same
+        device."""
+        refuse_change(
+            type(self.model).__name__,
+            method_of(self.model.config),
+            "the control random_model",
+            "leave it out",
+        )
+        build: Any = type(self.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build(copy.deepcopy(self.model.config))
+        cast(model, dtypes_of(self.model), DTYPES[self.dtype])
+        model = model.to(device=self.model.device).eval().requires_grad_(False)
+        speed_up(model)
+        return replace(self, model=model, digest=f"{self.digest} with random weights {seed}")
+
+    def encode(
+        self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
+    ) -> tuple[Encoded, ...]:
+        """Encodes the pairs in the model's tokens. Raises: PairsError, PositionError; ModelError
+        for a pair that is too long."""
+        encoded = encode(pairs, self.tokenizer, positions, variables, self.prompt_format)
+        _check_lengths(self.model, encoded)
+        return encoded
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """Facts about a model before it runs. `path`: the executor that is expected; each replica tests
+    it.
+
+    `weight_bytes`: in the requested dtype; `copied_bytes`: of float32 copies of weights that a
+    replica on a CPU like this one holds; `item_bytes`: of one number in that dtype. `keys`: numbers
+    in the keys and values of a token, over all layers (0: not cached); `widest`: the widest vector
+    of a block; `logits`: number of logits at an answer. `encode`: the encoder of pairs. `unused`:
+    files in its folder that are not loaded.
+    """
+
+    components: tuple[ComponentFacts, ...]
+    layers: int
+    width: int
+    heads: int
+    path: str
+    weight_bytes: int
+    item_bytes: int
+    keys: int
+    widest: int
+    logits: int
+    encode: Encoder
+    unused: tuple[str, ...] = ()
+    copied_bytes: int = 0
+
+
+def widest_of(blocks: Sequence[nn.Module]) -> int:
+    """Returns the widest vector that a block takes or returns, by the shapes of its weights."""
+    return max((max(p.shape) for block in blocks for p in block.parameters() if p.shape), default=0)
+
+
+def _keys(model: PreTrainedModel, layers: int) -> int:
+    """Returns the numbers in the keys and values of a token, over all layers; an upper bound for
+    families that compress them."""
+    config = model.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    shared = int(declared(config, "num_key_value_heads") or heads)
+    each = int(declared(config, "head_dim") or config.hidden_size // heads)
+    return 2 * layers * shared * each
+
+
+def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
+    longest = most_tokens(config_values(model.config.get_text_config()))
+    answer_tokens = (
+        max((e.longest for e in encoded), default=1) - 1
+    )  # the last token of an answer is no input
+    for e in encoded:
+        if longest is not None and e.tokens + answer_tokens > longest:
+            answer = f" and {answer_tokens} of an answer" if answer_tokens else ""
+            raise ModelError(
+                f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most "
+                f"{longest}; shorten its texts"
+            )

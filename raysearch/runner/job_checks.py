@@ -1,0 +1,160 @@
+"""Checks of a job that need no model: of its keys against each other, and of its pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysearch.causal import Pair, Problem
+from raysearch.core.featurizers import is_trained, names
+from raysearch.core.hypothesis import Subspace
+from raysearch.errors import JobError, PairsError
+from raysearch.job import Job
+from raysearch.proposers.registry import READY
+from raysearch.runner.resolved_job import shared_sources
+from raysearch.suggest import check_known
+
+
+def check_keys(job: Job) -> None:
+    """Raises: JobError for keys of a job that do not go together."""
+    _check_answer(job)
+    if job.test.keep_threshold is not None and job.pairs.kinds != "both":
+        raise JobError(
+            "test.keep_threshold: is of the pairs that a variable leaves alone, which do not "
+            f"decide under pairs.kinds: {job.pairs.kinds}; use both"
+        )
+    _check_score(job)
+    _check_counts(job)
+    _check_controls(job)
+    _check_ablations(job)
+
+
+def _check_answer(job: Job) -> None:
+    """Raises: JobError where what is compared is not what such a model puts out."""
+    compare, model = job.answer.compare, job.model.path
+    if compare == "class" and not job.model.is_factory:
+        raise JobError(
+            "answer.compare: class is for a network that puts out class logits (model.path: "
+            f"my_file.py:factory); {model} is a language model: use first_token"
+        )
+    if compare != "class" and job.model.is_factory:
+        raise JobError(
+            f"answer.compare: {compare} is for a language model, and {Path(model).name} makes a "
+            f"network on tensors; use class"
+        )
+
+
+def check_choices(job: Job, pairs: Sequence[Pair], of: str) -> None:
+    """Raises: JobError where answers are to be chosen and nothing says among which."""
+    if job.answer.compare == "choices" and not any(p.choices for p in pairs):
+        raise JobError(
+            f"answer.compare: choices, and {of} lists none; give each pair its choices (a file: "
+            "the field `choices`; a problem: Problem.choices), or use first_token"
+        )
+
+
+def _check_score(job: Job) -> None:
+    """Raises: JobError where a score has no meaning: of several tokens; where a test on the logit
+    difference has nothing to compare, or nothing to take its scale from."""
+    if job.answer.compare == "sequence" and (job.answer.scores or job.test.score != "matches"):
+        raise JobError(
+            "answer.compare: sequence is all right or wrong, and scores are of answers of one "
+            "token; leave answer.scores and test.score out, or use first_token"
+        )
+    if job.test.score != "logit_difference":
+        return
+    if job.pairs.kinds != "change":
+        raise JobError(
+            "test.score: logit_difference compares the counterfactual with the base's answer, "
+            "which are one on pairs that a variable leaves alone, and those decide under "
+            f"pairs.kinds: {job.pairs.kinds}; use change, or test the probability"
+        )
+    if not job.pairs.fit:
+        raise JobError(
+            "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; "
+            "give it some"
+        )
+
+
+def _check_counts(job: Job) -> None:
+    """Raises: JobError where a split is asked for more pairs than it is given."""
+    if job.space.is_fitted and not job.pairs.fit:
+        raise JobError(
+            "pairs.fit: 0 leaves no pairs to fit subspaces to, and space.subspaces names some; "
+            "give it some"
+        )
+    if job.test.pairs is not None and job.test.pairs > job.pairs.test:
+        raise JobError(
+            f"test.pairs: {job.test.pairs} pairs of every hypothesis, and pairs.test gives "
+            f"{job.pairs.test}; raise it, or ask for fewer"
+        )
+
+
+def _check_controls(job: Job) -> None:
+    """Raises: JobError for a control that nothing in this job could have; what a proposer of the
+    user's own makes is not known here."""
+    keys = job.space
+    subspaces = [
+        *(keys.meant_subspaces if keys.components else ()),
+        *(unit.subspace for _, unit in keys.named_units),
+    ]
+    if job.propose.use not in READY:
+        return
+    if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
+        raise JobError(
+            "controls: arbitrary_labels is of subspaces that are trained "
+            f"({', '.join(names('trained'))}), and the job has none; leave it out"
+        )
+    if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
+        raise JobError(
+            "controls: random_subspace is as large as the subspace it stands beside, and the job "
+            "has whole vectors alone; leave it out"
+        )
+
+
+def _check_ablations(job: Job) -> None:
+    """Raises: JobError for what has no meaning where nothing comes from a source."""
+    if not job.space.ablations:
+        return
+    where = job.space.ablations[0]
+    wrong = {
+        f"test.score: {job.test.score} is of a counterfactual": job.test.score != "matches",
+        "test.keep_threshold is of pairs that keep their answer": job.test.keep_threshold
+        is not None,
+        "propose.use: attribution estimates interchanges": job.propose.use == "attribution",
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise JobError(
+                f"{where}: an ablation is accepted where the output is no longer the base's "
+                f"answer, and {what}; leave that out, or search the ablations in a job of their own"
+            )
+
+
+def check_sources(job: Job, pairs: Sequence[Pair], of: str) -> None:
+    for path, unit in job.space.named_units:
+        if unit.source is not None:
+            check_known(f"{path}.source", "source", unit.source, shared_sources(pairs), of)
+
+
+def check_all_shared(path: Path, pairs: Sequence[Pair]) -> None:
+    """Raises: PairsError where the job asks for all positions and the pairs do not agree which
+    these are."""
+    first = pairs[0].base
+    for pair in pairs:
+        for one in (pair.base, *pair.sources.values()):
+            if set(one.positions) != set(first.positions):
+                names, others = (", ".join(sorted(i.positions)) or "none" for i in (one, first))
+                raise PairsError(
+                    f"{path}: {one.description} has the positions {names}, {first.description} has "
+                    f"{others}; give all the same, or name those to search in space.positions"
+                )
+
+
+def check_rendered(problem: Problem, pairs: Sequence[Pair], positions: Sequence[str]) -> None:
+    for pair in pairs:
+        for one in (pair.base, *pair.sources.values()):
+            for position in positions:
+                if position not in one.positions:
+                    raise JobError(
+                        f"problem {problem.name!r}: {one.description} has no position "
+                        f"{position!r}, though the problem declares it"
+                    )

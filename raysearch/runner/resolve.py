@@ -1,0 +1,126 @@
+"""Turns a job into one that can be searched: variables, positions, pairs and claim.
+
+Invariants: what is left open in the job (all variables, all positions, which claim) is filled in
+here, once, so that the job that is written down, hashed and resumed names them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysearch.causal import LAST, Pair, Problem, draw_sample
+from raysearch.errors import JobError, PairsError
+from raysearch.job import Job
+from raysearch.problems import load_problem
+from raysearch.problems.remote_pairs import sample_at
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
+from raysearch.runner.job_checks import (
+    check_all_shared,
+    check_choices,
+    check_keys,
+    check_rendered,
+    check_sources,
+)
+from raysearch.runner.load_proposer import fit_pairs_of
+from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
+from raysearch.runner.resolved_job import ResolvedJob, pair_counts
+from raysearch.suggest import check_known
+
+SPARE = 4
+"""A generator draws at most so many times the pairs that are asked, to make up for those that the
+model does not solve."""
+
+
+def resolve(job: Job, given: GivenObjects = NO_OBJECTS) -> ResolvedJob:
+    """Returns the job as resolved, with its pairs. `given`: objects in place of what the job names.
+
+    Raises: JobError, PairsError in one line.
+    """
+    job.refuse_placeholders("job", given.problem is not None, given.model is not None)
+    check_keys(job)
+    used = fit_pairs_of(job)
+    if job.problem.use is None:
+        return _from_file(job, used)
+    problem = given.problem or load_problem(job.problem.use, job.problem.options)
+    return _from_problem(job, problem, used)
+
+
+def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
+    variables = job.space.variables or problem.model.names
+    for name in variables:
+        check_known("space.variables", "variable", name, problem.model.names, problem.name)
+    check_positions(job, problem.positions, problem.name)
+    for name in job.pairs.disjoint:
+        check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
+    counts = pair_counts(job, used, SPARE if job.pairs.solved_only else 1)
+    drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    pairs = drawn.pairs
+    known = (*problem.positions, LAST)
+    filled = _resolved(job, variables, known, "sampler")
+    resolved = ResolvedJob(filled, with_tokens(pairs, job.space.declared), drawn.left_out)
+    check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
+    check_sources(job, pairs, problem.name)
+    check_choices(job, pairs, f"problem {problem.name}")
+    return resolved
+
+
+def _from_file(job: Job, used: int) -> ResolvedJob:
+    path = Path(job.problem.pairs or "")
+    if job.pairs.disjoint:
+        raise JobError(
+            f"pairs.disjoint: {path.name} does not say the values of "
+            f"{', '.join(job.pairs.disjoint)}; leave it out, and give its lines a split"
+        )
+    drawn = with_positions(
+        job, sample_at(str(job.problem.pairs), pair_counts(job, used), job.pairs.seed), path.name
+    )
+    pairs = drawn.pairs
+    if not any(p.split == "test" for p in pairs):
+        raise PairsError(
+            f'{path}: has no test pairs; give some lines the split "test", or none a split and '
+            f"they are dealt out"
+        )
+    known = tuple(pairs[0].counterfactual)
+    variables = job.space.variables or known
+    for name in variables:
+        check_known("space.variables", "variable", name, known, path.name)
+    if job.space.is_fitted and not any(p.split == "fit" for p in pairs):
+        raise PairsError(
+            f"{path}: has no fit pairs, and space.subspaces are fit; give some lines the split "
+            f'"fit"'
+        )
+    if job.space.positions is None and job.space.components:
+        check_all_shared(path, pairs)
+    shared = _shared_positions(pairs)
+    check_positions(job, shared, path.name)
+    check_sources(job, pairs, path.name)
+    check_choices(job, pairs, path.name)
+    known = (*shared, LAST)
+    filled = _resolved(job, variables, known, "these_pairs")
+    return ResolvedJob(filled, with_tokens(pairs, job.space.declared), drawn.left_out)
+
+
+def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """The positions that every base and source has, in the order of the first."""
+    inputs = [i for p in pairs for i in (p.base, *p.sources.values())]
+    return tuple(name for name in inputs[0].positions if all(name in i.positions for i in inputs))
+
+
+def _resolved(
+    job: Job, variables: Sequence[str], positions: tuple[str, ...], default_claim: str
+) -> Job:
+    """`positions`: all that are known, for a grid where the job leaves them open."""
+    meant = positions if job.space.positions is None else job.space.positions
+    found = meant if job.space.components else ()
+    space = job.space.model_copy(update={"variables": tuple(variables), "positions": found})
+    claim = default_claim if job.test.claim == "auto" else job.test.claim
+    tested = () if job.test.score == "matches" else (job.test.score,)
+    answer = job.answer.model_copy(
+        update={"scores": tuple(dict.fromkeys((*job.answer.scores, *tested)))}
+    )
+    return job.model_copy(
+        update={
+            "space": space,
+            "answer": answer,
+            "test": job.test.model_copy(update={"claim": claim}),
+        }
+    )

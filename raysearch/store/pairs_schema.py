@@ -1,0 +1,86 @@
+"""The schema of pairs.parquet: the pairs of a run, each with its inputs and answers."""
+
+import pyarrow as pa
+
+from raysearch.store.schemas import IDS, INT, TEXT, table_schema
+
+_POSITIONS = pa.list_(
+    pa.struct({"name": TEXT, "start": INT, "end": INT, "tokens": IDS, "indices": IDS})
+)
+_TENSOR = pa.struct(
+    {
+        "dtype": TEXT,
+        "shape": IDS,
+        "data": pa.binary(),
+        "positions": pa.list_(pa.struct({"name": TEXT, "tokens": IDS})),
+    }
+)
+_SOURCES = pa.list_(
+    pa.struct(
+        {
+            "name": TEXT,
+            "text": TEXT,
+            "ids": IDS,
+            "positions": _POSITIONS,
+            "answer": TEXT,
+            "answer_ids": IDS,
+            "output": IDS,
+            "tensor": _TENSOR,
+        }
+    )
+)
+_COUNTERFACTUAL = pa.list_(pa.struct({"variable": TEXT, "answer": TEXT, "ids": IDS}))
+_ALIASES = pa.list_(pa.struct({"said": IDS, "answer": IDS}))
+
+PAIRS = table_schema(
+    "pairs",
+    ("index", INT, "the pair's number, by which observations name it", "index"),
+    ("split", TEXT, "fit, test or holdout", "name"),
+    ("set", TEXT, "kind of the pair; null where kinds are not told apart", "name"),
+    ("base_text", TEXT, "the input that is run; null where it is a tensor", "text"),
+    (
+        "base_tensor",
+        _TENSOR,
+        "the input that is run: float32 or int64 numbers, row-major, little-endian, and its named "
+        "tokens; null where it is text",
+        "struct",
+    ),
+    ("base_ids", IDS, "its tokens, as the model sees them; null where it is a tensor", "token id"),
+    (
+        "base_positions",
+        _POSITIONS,
+        "named positions: span [start, end) or indices (special tokens not counted) as given; "
+        "token indices",
+        "character; token index",
+    ),
+    ("base_answer", TEXT, "right answer without intervention", "text"),
+    ("base_answer_ids", IDS, "its compared ids", "token or class id"),
+    (
+        "sources",
+        _SOURCES,
+        "the inputs that lend activations; output: the model's own answer",
+        "struct",
+    ),
+    (
+        "counterfactual",
+        _COUNTERFACTUAL,
+        "per variable, the answer expected under its interchange",
+        "struct",
+    ),
+    (
+        "aliases",
+        _ALIASES,
+        "what is said, and the answer of this pair that it counts as",
+        "token id",
+    ),
+    (
+        "choices",
+        pa.list_(TEXT),
+        "answers among which the model chooses; null: among all",
+        "text",
+    ),
+    ("choice_ids", IDS, "their compared ids", "token id"),
+    ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
+    ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),
+    ("block", INT, "block within the split; null: not used", "index"),
+)

@@ -1,0 +1,142 @@
+"""Files that never end, or grow when they are read, are refused in one line; docs list each limit."""
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from raysearch import limits
+from raysearch.core.model_source import ModelSource
+from raysearch.core.prompt_format import PromptFormat
+from raysearch.engine.encoding import template
+from raysearch.engine.encoding.tokenized import TokenizedTexts
+from raysearch.engine.loading.load import inspect_model
+from raysearch.errors import JobError, ModelError, PairsError
+from raysearch.job import Job
+from raysearch.problems import pair_rows
+from raysearch.report import results_table
+from tests.cli.conftest import QUICKSTART
+from tests.once import Once
+
+MODEL = QUICKSTART.parent / "planted" / "model"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "limits.md"
+
+
+def test_the_docs_list_each_limit_with_its_value() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", DOCS.read_text(), re.M))
+    assert {name: float(value.replace(",", "")) for name, value in listed.items()} == {
+        name: value for name, value in vars(limits).items() if name.isupper()
+    }
+
+
+def test_a_job_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"# " + b"x" * limits.JOB_BYTES)
+    for path, says in ((Path("/dev/zero"), "has no end"), (large, "has 10,000,002 bytes")):
+        with pytest.raises(JobError, match=f"{path}: {says}, and at most 10,000,000"):
+            Job.load(path)
+
+
+def test_a_job_may_come_by_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "job.yaml")
+    writer = threading.Thread(target=lambda: pipe.write_text("a: 1\r\nb: 2\r\n"))
+    writer.start()
+    with pytest.raises(JobError, match="a: "):
+        Job.load(pipe)
+    writer.join()
+
+
+LOOP = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LOOP + "{{ messages[0]['content'] }}", r"takes more than 1 s"),
+        ("{{ messages[0]['content'] }}{{ 'a' * 3000000000 }}", "takes more than 1 GiB of memory"),
+        ("{{ messages[0]['content'] }}{{ 'a' * 2000000 }}", "a prompt of 2,000,0"),
+        ("{{ messages[0]['content'] }}{{ 2 ** 99999999999 }}", "takes more than 1 "),
+    ],
+)
+def test_a_chat_template_that_does_not_end_is_refused(
+    text: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template, "TEMPLATE_SECONDS", 1.0)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer.chat_template = text
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=rf"chat template cannot be used \(Endless.*{says}") as e:
+        TokenizedTexts(tokenizer, PromptFormat(chat_template=True))
+    assert time.monotonic() - began < 10
+    assert "\n" not in str(e.value)
+
+
+def test_a_template_is_refused_too_that_grows_with_the_text() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokens = TokenizedTexts(tokenizer, PromptFormat(chat_template=True))
+    assert tokens.prompt("1+2").text == "1+2"
+    with pytest.raises(ModelError, match="a prompt of 1,000,001 characters"):
+        tokens.prompt("x" * 1_000_001)
+
+
+@pytest.mark.parametrize("column", [["x" * 10**6] * 3000, [["y" * 10**5] * 10] * 3000])
+def test_a_parquet_that_grows_beyond_all_bounds_is_refused(tmp_path: Path, column: list) -> None:  # type: ignore[type-arg]
+    path, rows = tmp_path / "pairs.parquet", len(column)
+    schema = pa.schema([("base", pa.array(column[:1]).type)])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for at in range(0, rows, 100):
+            writer.write_table(pa.table({"base": pa.array(column[at : at + 100])}, schema))
+    assert path.stat().st_size < 3 * 10**6
+    with pytest.raises(PairsError, match=r"takes .* MiB in memory or more, and .* at most 256 MiB"):
+        list(pair_rows._parquet(path))
+
+
+def test_many_like_rows_are_no_such_file(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"base": ["a sentence of some words"] * 200_000}), path)
+    assert sum(map(len, pair_rows._parquet(path))) == 200_000
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"num_hidden_layers": 10**9}, {"num_attention_heads": 10**9}, {"num_local_experts": 10**6},
+        {"n_layer": 1e12}, {"text_config": {"num_hidden_layers": 10**9}},
+    ],
+)  # fmt: skip
+def test_a_configuration_of_a_billion_layers_is_refused_at_once(
+    tmp_path: Path, counts: dict[str, object]
+) -> None:
+    shutil.copytree(MODEL, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | counts))
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"of its config\.json is .*at most 10,000"):
+        inspect_model(ModelSource(str(tmp_path / "model")))
+    assert time.monotonic() - began < 5
+
+
+def test_a_condition_that_does_not_end_is_ended(
+    once: Once, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = once.searched(
+        QUICKSTART, "--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128"
+    )
+    monkeypatch.setattr(results_table, "QUERY_SECONDS", 1.0)
+    for where in (
+        "(SELECT count(*) FROM range(100000000000)) > 0",
+        "layer IN (SELECT a.range FROM range(1000000) a, range(1000000) b)",
+    ):
+        began = time.monotonic()
+        with pytest.raises(JobError, match="takes more than 1 s; give a condition on the columns"):
+            results_table.results(run, where=where)
+        assert time.monotonic() - began < 20
