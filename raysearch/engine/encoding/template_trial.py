@@ -28,7 +28,7 @@ def _try(template: str, text: str, tokens: dict[str, Any], seconds: float, more:
     print("begun", flush=True)
     _limit(seconds, more)
     try:
-        rendered, _ = render_jinja_template(
+        rendered: Any = render_jinja_template(
             conversations=[[{"role": "user", "content": text}]],
             chat_template=template,
             add_generation_prompt=True,
@@ -38,7 +38,7 @@ def _try(template: str, text: str, tokens: dict[str, Any], seconds: float, more:
         return "memory"
     except Exception:  # noqa: BLE001  whoever renders it next reports it
         return "error"
-    return str(len(rendered[0]))
+    return str(len(rendered[0][0]))
 
 
 if __name__ == "__main__":
