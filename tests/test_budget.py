@@ -25,7 +25,7 @@ BUDGETS = {
     "deploy": 2_900,
     "engine": 4_100,
     "engine/attribution": 3_000,
-    "engine/encoding": 4_900,
+    "engine/encoding": 5_000,
     "engine/execution": 13_800,
     "engine/featurizers": 8_000,
     "engine/loading": 8_100,

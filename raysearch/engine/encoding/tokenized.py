@@ -7,6 +7,7 @@ adds text before and after and leaves the text unchanged, or it is refused.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -112,7 +113,8 @@ class TokenizedTexts:
         """Renders the user turn `text`, up to the start of the reply. Raises: ModelError."""
         try:
             if text is _MARK:
-                check_template(lambda: self._rendered(text))
+                used: Any = self._tokenizer
+                check_template(used.get_chat_template(), text, used.special_tokens_map)
             rendered = self._rendered(text)
             check_length(len(rendered))
         except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...
