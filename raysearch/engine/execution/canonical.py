@@ -1,4 +1,5 @@
-"""The canonical computation, which defines the answer of a row: the row by itself.
+"""The canonical computation: the row by itself. It defines the answer of a row that an executor
+cannot decide: of a near-tie, where the executor is not batch-invariant.
 
 The run of each source and the patched run of the base are plain forward passes at batch size one,
 without padding, in the model's own dtype (`patching.oracle`). So the answer depends on the row

@@ -5,9 +5,9 @@ Outputs of several tokens are decoded greedily: the row of each token is the pre
 last output token appended to its base and the same patches, so that an intervention stays in force
 and any executor can run the row.
 
-Invariants: a failing intervention affects no other; near-ties are decided by the canonical
-computation, so that outputs do not depend on what else was asked; every intervention ends with an
-output for each row, or with an error.
+Invariants: a failing intervention affects no other; outputs do not depend on what else was asked,
+since the executor is batch-invariant or near-ties are decided by the canonical computation; every
+intervention ends with an output for each row, or with an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Executors: three ways to run patched rows, fastest first: replay, batched, plain. All give the
 same outputs; `selfcheck` finds out which ones are right for a model.
 
-Invariants: plain is the canonical computation, by which an answer is defined.
+Invariants: plain is the canonical computation, which decides what the others cannot.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
