@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant("search/criteria.py", "min(up, keep_up)", "max(up, keep_up)", SEARCH),
     Mutant(
         "proposers/base.py",
-        "return nth * (nth + 1) if most is None",
-        "return nth + 1 if most is None",
+        "return nth * (nth + 1) if k is None",
+        "return nth + 1 if k is None",
         ("proposers", "search"),
     ),
     Mutant(

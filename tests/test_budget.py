@@ -23,7 +23,7 @@ BUDGETS = {
     "cluster": 14_500,
     "core": 9_000,
     "deploy": 2_900,
-    "engine": 4_100,
+    "engine": 4_200,
     "engine/attribution": 3_000,
     "engine/encoding": 5_000,
     "engine/execution": 14_300,

@@ -197,6 +197,14 @@ PARTS = (
     ),
     PrivatePart(
         "transformers",
+        "transformers.utils.chat_template_utils",
+        ("engine/encoding/template_trial.py",),
+        "renders a chat template in a process of its own, without the tokenizer",
+        _has("transformers.utils.chat_template_utils:render_jinja_template"),
+        TRANSFORMERS,
+    ),
+    PrivatePart(
+        "transformers",
         "transformers.utils.hub",
         (LOADING + "load.py", LOADING + "adapter.py"),
         "cached_file finds files of a hub's repository as transformers itself does",
@@ -249,14 +257,6 @@ PARTS = (
         (HALF,),
         "what the processor multiplies fast; where torch cannot say, no is taken",
         _has("torch:cpu._is_amx_tile_supported"),
-        TORCH,
-    ),
-    PrivatePart(
-        "torch",
-        "_is_mkldnn_bf16_supported",
-        (HALF,),
-        "what the processor multiplies fast; where torch cannot say, no is taken",
-        _has("torch:ops.mkldnn._is_mkldnn_bf16_supported"),
         TORCH,
     ),
     PrivatePart(

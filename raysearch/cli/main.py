@@ -40,6 +40,10 @@ CONTEXT = {
 may change an answer."""
 
 
+COMPLETE = "_RAYSEARCH_COMPLETE"
+"""The variable by which a shell asks click for completions."""
+
+
 def main() -> None:
     """Runs the command, and turns exceptions into one line and an exit code."""
     handler = logging.StreamHandler()
@@ -68,6 +72,8 @@ def main() -> None:
         click.echo(f"raysearch: {visible_lines(missing(e))}", err=True)
         code = 1
     except SystemExit as e:
+        if COMPLETE in os.environ:  # click ends so after it has completed a word
+            raise
         said = "code that the job names called sys.exit"
         click.echo(f"raysearch: {said}({e.code!r}); it must return or raise", err=True)
         code = 1

@@ -117,6 +117,8 @@ SubspaceChoice: Any = create_model(
 def _is_usable(given: Any) -> Any:
     """Refuses the featurizer of a package that cannot be used, in the words that say why."""
     for name in given if isinstance(given, dict) else [given]:
+        if not isinstance(name, str):
+            continue  # refused later, for its type
         try:
             check_usable(name)
         except JobError as e:
