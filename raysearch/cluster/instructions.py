@@ -1,4 +1,4 @@
-"""What the slots tell a pool to do."""
+"""Instructions that the slots give to a pool, such as to start or end a replica."""
 
 from dataclasses import dataclass
 

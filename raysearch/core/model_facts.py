@@ -1,4 +1,4 @@
-"""What a worker reports of a model that it has loaded: its shapes, and how it is run."""
+"""Facts that a worker reports of a model that it has loaded: its shapes, and how it is run."""
 
 from dataclasses import dataclass
 

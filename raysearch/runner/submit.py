@@ -43,10 +43,11 @@ _OWN_RIGHTS = "the nodes' own environment or role gives the rights to it"
 
 @dataclass(frozen=True)
 class Submission:
-    """Where to send a job, and how its driver runs.
+    """The cluster that a job is sent to, and the options of its driver there.
 
     `env`: names of environment variables that it gets; `runtime`: where the nodes have raysearch
-    from ("installed", "tree" or "pip"); `python`: the interpreter of the driver there; `say`: takes lines for the user.
+    from ("installed", "tree" or "pip"); `python`: the interpreter of the driver there; `say`: takes
+    lines for the user.
     """
 
     address: str

@@ -1,4 +1,4 @@
-"""What follows a search beside its tables."""
+"""The protocol of what observes a search beside its tables, such as a tracker."""
 
 from collections.abc import Sequence
 from typing import Protocol

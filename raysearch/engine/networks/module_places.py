@@ -1,4 +1,4 @@
-"""Where the module of a component is in a network, by its name or its dotted path.
+"""Finds the module of a component in a network, by its name or its dotted path.
 
 Invariants: a fused projection whose column order is not known is refused, never guessed.
 """

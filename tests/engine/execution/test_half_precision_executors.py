@@ -135,7 +135,7 @@ def test_on_this_processor_bfloat16_is_batch_invariant_and_nothing_is_decided_tw
     assert settled.tolerance > 0
 
 
-class OfCompany:
+class DependsOnBatch:
     """An executor whose logits depend on the number of rows of their batch, or on their place."""
 
     def __init__(self, executor: object, what: str) -> None:
@@ -162,8 +162,8 @@ def test_logits_that_depend_on_their_batch_are_noticed(what: str) -> None:
     def empty_cache() -> ActivationCache:
         return ActivationCache(world.network, world.taps, RowLimit(64), 0.0, 2**30, keys=True)
 
-    def make(cache: ActivationCache) -> OfCompany:
-        return OfCompany(ReplayExecutor(world.network, world.taps, cache), what)
+    def make(cache: ActivationCache) -> DependsOnBatch:
+        return DependsOnBatch(ReplayExecutor(world.network, world.taps, cache), what)
 
     assert not is_batch_invariant(make, empty_cache, rows)
 
