@@ -23,7 +23,7 @@ def test_a_source_is_run_to_its_deepest_site_and_as_a_whole_if_more_is_asked_for
     model = model_of("llama")
     world, counter = world_of(model), Counter(model)
     path = world.replayed()
-    path.want(["residual"])  # finding a component takes a forward pass
+    path.logits([swap(BASE[::-1], SOURCE[::-1], 1, (2,))])  # finds the component, makes a template
     counter.since()
 
     def blocks(layer: int, source: tuple[int, ...] = SOURCE) -> int:
