@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Literal
 
 from raysearch.core.events import Attributed, Failed, Lost, Screened, Task
+from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.pair_counts import PairCount
-from raysearch.core.records import Record
+from raysearch.core.records import Reading, Record
 from raysearch.proposers.base import NO_EFFECTS, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
@@ -19,6 +20,7 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.pair_filters import count_pairs
 from raysearch.search.score_scale import ScoreScale, score_scale
 from raysearch.search.screening import Screening, ScreeningPlan
+from raysearch.search.trial import NO_RELABELLING, HypothesisTest
 from raysearch.stats.e_process import AnytimeTest
 
 
@@ -82,6 +84,22 @@ class Preparation:
     def effects(self) -> Effects:
         """Effects from attribution once it is done; empty if nobody asked for them."""
         return NO_EFFECTS if self._attribution is None else self._attribution.effects
+
+    @property
+    def test_pairs(self) -> int:
+        """Number of pairs that a hypothesis can be tested on; 0 until preparation is done."""
+        return sum(len(b.pairs) for b in self.screening.blocks("test")) if self.done else 0
+
+    def new_test(self, hypothesis: Hypothesis, reading: Reading | None = None) -> HypothesisTest:
+        """Returns the test, or a reading on the holdout, of a hypothesis without evidence."""
+        arbitrary = hypothesis.intervention.control == "arbitrary_labels"
+        return HypothesisTest(
+            hypothesis,
+            labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,
+            reading=reading,
+            unfiltered=self._rule.kinds == "unfiltered",
+            score_scale=self.score_scale,
+        )
 
     def ask(self, task: int) -> Task | None:
         """Returns the next task, with the id `task`, or None if no block is ready."""
