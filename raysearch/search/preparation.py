@@ -4,19 +4,20 @@ Invariants: screening comes first, then attribution if the proposer asks for it;
 repeated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Literal
 
 from raysearch.core.events import Attributed, Failed, Lost, Screened, Task
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.pair_counts import PairCount
+from raysearch.core.population import Population
 from raysearch.core.records import Reading, Record
 from raysearch.proposers.base import NO_EFFECTS, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.criteria import Criteria, DecisionRule
-from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.search.pair_blocks import ExpectedAnswers, repeats
 from raysearch.search.pair_filters import count_pairs
 from raysearch.search.score_scale import ScoreScale, score_scale
 from raysearch.search.screening import Screening, ScreeningPlan
@@ -40,14 +41,14 @@ class Preparation:
         pairs: Mapping[int, ExpectedAnswers],
         plan: ScreeningPlan,
         test: AnytimeTest,
-        these_pairs: bool,
+        population: Population,
         fitting: bool,
         rule: DecisionRule,
         attribution: AttributionPlan | None,
     ) -> None:
         self._pairs = pairs
         self._test = test
-        self._these_pairs = these_pairs
+        self._population = population
         self._fitting = fitting
         self._rule = rule
         self._plan = attribution
@@ -55,6 +56,7 @@ class Preparation:
         self.screening = Screening(pairs, plan)
         self.score_scale: ScoreScale | None = None
         self._criteria: Criteria | None = None
+        self._repeats: Set[int] = frozenset()
         self._attribution: AttributionStage | None = None
 
     @property
@@ -97,6 +99,7 @@ class Preparation:
             hypothesis,
             labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,
             reading=reading,
+            repeats=self._repeats,
             unfiltered=self._rule.kinds == "unfiltered",
             score_scale=self.score_scale,
         )
@@ -119,7 +122,10 @@ class Preparation:
         if not self.screening.tell(event) or not self.screening.done:
             return []
         self._criteria = Criteria(
-            self.screening, self._pairs, self._test, self._these_pairs, self._fitting, self._rule
+            self.screening, self._pairs, self._test, self._population, self._fitting, self._rule
+        )
+        self._repeats = repeats(
+            (p, self._pairs[p].contents) for b in self.screening.blocks("test") for p in b.pairs
         )
         self.score_scale = score_scale(self._rule.score, self.screening, self._pairs)
         if self._plan is not None:

@@ -22,6 +22,7 @@ from raysearch.core.events import (
 )
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Hypothesis, Intervention
+from raysearch.core.population import SAMPLER, Population
 from raysearch.core.records import (
     Conflicted,
     Decided,
@@ -46,7 +47,7 @@ from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
-EVIDENCE_VERSION = 7
+EVIDENCE_VERSION = 8
 """Raised when numerics, tests, looks or proposers change: verdicts of two versions do not mix in a
 run.
 """
@@ -56,8 +57,9 @@ class Search:
     """A search over the hypotheses that `proposer` proposes.
 
     Args:
-        test: the test for independent draws; with `these_pairs` its population is set to the number
+        test: the test for independent draws; of a fixed population, its size is set to the number
             of each variable's change pairs.
+        population: what the verdicts are about.
         pairs: expected answers by pair index, in the order of measuring.
         rows: size of a task in pairs x interventions, about what a replica runs in a second or a
             few.
@@ -73,7 +75,7 @@ class Search:
         test: AnytimeTest,
         pairs: Mapping[int, ExpectedAnswers],
         plan: ScreeningPlan,
-        these_pairs: bool = False,
+        population: Population = SAMPLER,
         rows: int = 64,
         fit: FitKeys | None = None,
         controls: Sequence[str] = (),
@@ -83,9 +85,8 @@ class Search:
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
         self._spending = AlphaSpending(proposer)
         self._pairs = pairs
-        self.these_pairs = these_pairs
         self.preparation = Preparation(
-            pairs, plan, test, these_pairs, fit is not None, rule, attribution
+            pairs, plan, test, population, fit is not None, rule, attribution
         )
         self.screening = self.preparation.screening
         self._registry = TrialRegistry(rows)
