@@ -55,7 +55,7 @@ class Open(Some):
         "mine.py:Some: what it proposes is judged at K = 1000, the most that it may"
     )
     said[f"propose.use={mine}:Open"] = (
-        "mine.py:Open, open-ended: its j-th proposal is judged at K = j(j + 1); the chances"
+        "mine.py:Open, open-ended: the n proposals of its g-th generation are judged at K = n g(g + 1)"
     )
     chances = []
     for use, words in said.items():
