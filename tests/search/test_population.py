@@ -152,13 +152,13 @@ def job(**keys: object) -> Job:
         ({"test": {"claim": "these_pairs"}}, PairSample(()), Population("these_pairs", fixed=True)),
         ({"pairs": {"disjoint": ["a"]}}, PairSample((), values=7), Population("these_values", 7)),
         (
-            {"space": {"subspaces": [{"das": 2}]}},
+            {"space": {"subspaces": [{"das": [2]}]}},
             PairSample(()),
             Population("not_trained_on"),
         ),
         ({"problem": {"pairs": "p.jsonl"}}, PairSample(()), SAMPLER),
         (
-            {"problem": {"pairs": "p.jsonl"}, "space": {"subspaces": [{"das": 2}]}},
+            {"problem": {"pairs": "p.jsonl"}, "space": {"subspaces": [{"das": [2]}]}},
             PairSample(()),
             Population("test_part"),
         ),
