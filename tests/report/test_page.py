@@ -119,7 +119,7 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
         assert [shown[n] for n in ("n", "holdout n", "copies")] == [
             str(row[n]) for n in ("n", "holdout_n", "copies")
         ]
-        controls = ("base_match_unfiltered", "self_swap_iia", "random_source_iia")
+        controls = ("no_intervention_iia", "self_swap_iia", "random_source_iia")
         seen = [shown[name] for name in ("no intervention", "self swap", "random source")]
         assert seen == [f"{row[name]:.3f}" for name in controls]
         assert row["hypothesis"].startswith(shown["id"])
