@@ -55,7 +55,9 @@ def warnings_of(
         as_well: its controls that do as well.
     """
     rules: Mapping[str, Callable[[], bool]] = {
-        "copies_answer": lambda: None not in (row["copies"], row["low"]) and row["copies"] >= row["low"] * row["n"],
+        "copies_answer": lambda: (
+            None not in (row["copies"], row["low"]) and row["copies"] >= row["low"] * row["n"]
+        ),
         "few_distinct_pairs": lambda: (row["distinct"] or row["n"]) < FEW * row["n"],
         "like_other_variable": lambda: pairs.has_like(row["variable"], 1 - threshold),
         "inputs_trained_on": lambda: row["fit"] is not None and pairs.trained_share >= TRAINED,
