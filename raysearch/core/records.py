@@ -13,6 +13,7 @@ from raysearch.causal import Split
 from raysearch.core.events import Fitted, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Unit
 from raysearch.core.pair_counts import PairCount
+from raysearch.core.population import PopulationName
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ class Decided:
         sets: the same counts by kind of pair, if the problem tells kinds apart.
         score: mean score, if the test is on one; `keep_score` that of keep pairs.
         means: mean of every score that the job declares.
+        population: what the verdict is about; None for runs of before.
+        population_size: number of its pairs, or of its values (these_values), where it is finite.
+        distinct: number of different pairs among the n.
+        no_intervention: share of the pairs that count whose output without intervention is the
+            counterfactual.
     """
 
     hypothesis: Hypothesis
@@ -143,6 +149,10 @@ class Decided:
     score: float | None = None
     keep_score: float | None = None
     means: tuple[tuple[str, float], ...] = ()
+    population: PopulationName | None = None
+    population_size: int | None = None
+    distinct: int | None = None
+    no_intervention: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
