@@ -123,6 +123,7 @@ class Decided:
         sets: the same counts by kind of pair, if the problem tells kinds apart.
         score: mean score, if the test is on one; `keep_score` that of keep pairs.
         means: mean of every score that the job declares.
+        level: chance of a false accept that the verdict spends: `false_accept` / K.
     """
 
     hypothesis: Hypothesis
@@ -143,6 +144,7 @@ class Decided:
     score: float | None = None
     keep_score: float | None = None
     means: tuple[tuple[str, float], ...] = ()
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

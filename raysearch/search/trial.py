@@ -134,6 +134,7 @@ class HypothesisTest:
                 for name, total in sorted(self.sums.items())
                 if self.evidence.n
             ),
+            level=criterion.change.false_accept / criterion.change.hypotheses,
         )
 
 

@@ -198,6 +198,13 @@ VERDICTS = table_schema(
         "mean of each declared score over the n pairs; null where none is declared",
         "JSON; as the score",
     ),
+    (
+        "level",
+        REAL,
+        "chance of a false accept that the verdict spends: test.false_accept / K, K as it is for "
+        "this hypothesis; null in runs before 2026-11-29",
+        "share",
+    ),
 )
 
 FITS = table_schema(
