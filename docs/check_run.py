@@ -1,8 +1,8 @@
 """Checks a run without raysearch: derives its verdicts anew from its journal and its pairs.
 
-Run it as `python docs/check_run.py RUN`. It needs Python 3.11, numpy and pyarrow; no model, no GPU.
-It is written from docs/reference/journal.md, docs/reference/tables.md and
-docs/explanation/statistics.md alone. It prints each difference; its exit code is 1 if there is one.
+Run it as `python docs/check_run.py RUN`. It needs Python 3.11, numpy and pyarrow, and is written
+from docs/reference/journal.md, docs/reference/tables.md and docs/explanation/statistics.md alone.
+It prints each difference; its exit code is 1 if there is one, else 0.
 """
 
 import json
@@ -110,7 +110,8 @@ class Run:
     def journal(self):  # reads the first event of each block, and what failed
         lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), Counter()
         for folder in (self.folder / "journal").iterdir():
-            texts = [t.rstrip() for f in sorted(folder.glob("*.jsonl")) for t in f.open("rb")]
+            files = sorted(folder.glob("*.jsonl"))
+            texts = [line for file in files for line in file.read_bytes().splitlines()]
             sums = [b',"sum":"%.16s"}' % sha256(t[:-26] + b"}").hexdigest().encode() for t in texts]
             good = [json.loads(t) for t, s in zip(texts, sums, strict=True) if t[-26:] == s]
             lines[folder.name] = [line["entry"] for line in good]
@@ -128,7 +129,7 @@ class Run:
                     self.seen[of] = dict(enumerate(self.counted(*of)))
                 self.fails.clear()
             elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
-                self.fails[of if block is not None else (of[0], *e["group"])] += 1
+                self.fails[of if block is not None else (of[0], "+".join(e["group"]))] += 1
 
     def counted(self, *of):
         return list(takewhile(bool, (self.seen[of].get(block) for block in count())))
@@ -208,7 +209,7 @@ class Run:
             verdict = "reject" if 1 in said else "undecided" if any(said) else "accept"
             if last or (verdict != "undecided" and job["use"] == "sequential"):
                 break
-        tried = [n for of, n in self.fails.items() if re.split("[@#]", of[1] or "")[0] == name]
+        tried = [n for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
         if not last and (verdict == "undecided" or job["use"] == "fixed"):
             verdict = "failed" if max(tried, default=0) > 2 else None
         ups, downs = ([es[i] for es, _ in found] for i in (0, 1))
