@@ -12,7 +12,6 @@ import re
 import sys
 from collections import Counter, defaultdict
 from fractions import Fraction
-from functools import cache
 from hashlib import sha256
 from itertools import count, pairwise, takewhile
 from pathlib import Path
@@ -49,7 +48,6 @@ def log_wealth(x, mean, fixed):  # of a bettor on scores x against `mean`
     return np.logaddexp.reduce(gains.sum(axis=1) + np.log(WEIGHTS / 2))
 
 
-@cache
 def log_e(n, s, x, fixed, edge):
     """Log e-value of n pairs with s matches, or with scores x, against a mean of at most `edge`."""
     if x is not None or n == 0:
@@ -63,7 +61,6 @@ def log_e(n, s, x, fixed, edge):
     return more if more == -math.inf else more - logs[null]
 
 
-@cache
 def lower(n, s, x, fixed):  # the lower end of the 95 % interval
     if x is None and fixed is not None:
         logs = log_chances(n, s, fixed)
@@ -81,7 +78,7 @@ def lower(n, s, x, fixed):  # the lower end of the 95 % interval
 
 class Run:
     def __init__(self, folder):
-        self.folder, self.wrong, self.said = Path(folder), [], {}
+        self.folder, self.wrong, self.said, self.scale = Path(folder), [], {}, None
         self.info = json.loads((self.folder / "run.json").read_text())
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
         rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
@@ -111,7 +108,7 @@ class Run:
         lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), Counter()
         for folder in (self.folder / "journal").iterdir():
             files = sorted(folder.glob("*.jsonl"))
-            texts = [line for file in files for line in file.read_bytes().splitlines()]
+            texts = b"".join(file.read_bytes() for file in files).splitlines()
             sums = [b',"sum":"%.16s"}' % sha256(t[:-26] + b"}").hexdigest().encode() for t in texts]
             good = [json.loads(t) for t, s in zip(texts, sums, strict=True) if t[-26:] == s]
             lines[folder.name] = [line["entry"] for line in good]
@@ -122,6 +119,7 @@ class Run:
             counts = {**read[0], driver: len(lines[driver]), **counts}
         for e in (e for driver in sorted(counts) for e in lines.get(driver, ())[: counts[driver]]):
             of, block = (e.get("split"), e.get("intervention")), e.get("block")
+            self.done = e.get("status") == "done"
             if e["type"] in ("screened", "measured") and block not in self.seen[of]:
                 self.seen[of][block], self.fails[of] = e, 0
             elif e["type"] == "retried":  # what failed goes on after the last block that counted
@@ -140,8 +138,7 @@ class Run:
 
     def screen(self):  # which pairs count, their blocks, and the scale of logit differences
         events = [e for (_, one), of in self.seen.items() if one is None for e in of.values()]
-        solved, leads, used, ends, self.scale = {}, {}, {}, [0], None
-        every = self.keys["solved_only"] == "false"
+        solved, leads, used, ends, every = {}, {}, {}, [0], self.keys["solved_only"] == "false"
         for event, i, p in ((e, i, p) for e in events for i, p in enumerate(e["pairs"])):
             of, sources = self.pairs[p], event["sources"]
             right = [self.read(sources[s][i]) == a for s, a in of["from"].items()]
@@ -238,10 +235,10 @@ def check(folder):
     for _, control, h in order:
         j += not control
         found, of_sets = run.decide(rows[h], Fraction(run.test["false_accept"]) / (k or j * j + j))
-        kept = told.pop(h, {"verdict": None})
-        for column in found if found["verdict"] else ["verdict"]:
+        kept = told.pop(h, {})
+        for column in (found if found["verdict"] else ["verdict"]) if kept or run.done else ():
             run.differs(f"{h}: {column}", kept.get(column), found[column])
-        for kind, column in ((kind, c) for kind, of in of_sets.items() for c in of):
+        for kind, column in ((k, c) for k, of in of_sets.items() if found["verdict"] for c in of):
             run.differs(f"{h}, {kind}: {column}", sets[h, kind].get(column), of_sets[kind][column])
     run.wrong += [f"{h}: has a verdict and is no hypothesis" for h in told]
     unknown = run.tested.keys() - {row["intervention"] for row in rows.values()}
