@@ -26,6 +26,7 @@ from raysearch.proposers.refine import Refine
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.storage.local import LocalFolder
+from raysearch.store import codec
 from raysearch.store.compact import compact
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
@@ -444,3 +445,8 @@ def test_it_is_one_short_file_that_needs_little(tmp_path: Path) -> None:
         )
     }
     assert imported - sys.stdlib_module_names == {"numpy", "pyarrow"}
+
+
+def test_the_page_that_it_is_written_from_names_every_entry_of_a_journal() -> None:
+    page = (SCRIPT.parent / "reference" / "journal.md").read_text()
+    assert [name for name in codec._TYPES if f"`{name}`" not in page] == []
