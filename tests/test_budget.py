@@ -39,7 +39,7 @@ BUDGETS = {
     "proposers": 3_300,
     "report": 15_300,
     "runner": 29_100,
-    "search": 18_000,
+    "search": 18_200,
     "stats": 3_800,
     "storage": 6_200,
     "store": 14_100,

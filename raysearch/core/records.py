@@ -13,6 +13,7 @@ from raysearch.causal import Split
 from raysearch.core.events import Fitted, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Unit
 from raysearch.core.pair_counts import PairCount
+from raysearch.core.population import PopulationName
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,9 @@ class Decided:
         score: mean score, if the test is on one; `keep_score` that of keep pairs.
         means: mean of every score that the job declares.
         level: chance of a false accept that the verdict spends: `false_accept` / K.
+        population: what the verdict is about; None for runs of before.
+        population_size: number of its pairs, or of its values (these_values), where it is finite.
+        distinct: number of different pairs among the n.
     """
 
     hypothesis: Hypothesis
@@ -145,6 +149,9 @@ class Decided:
     keep_score: float | None = None
     means: tuple[tuple[str, float], ...] = ()
     level: float | None = None
+    population: PopulationName | None = None
+    population_size: int | None = None
+    distinct: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,13 @@ from threading import Timer
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
 
 from raysearch.core.hypothesis import layer_of
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
+from raysearch.report.population import earlier_population
 from raysearch.storage.digests import TABLES, each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
@@ -24,7 +27,8 @@ _ORDER = (
 )
 MAIN_COLUMNS = (
     "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
+    "verdict", "set", "iia", "low", "high", "n", "distinct", "holdout_iia", "keep_iia",
+    "population", "reason",
 )  # fmt: skip
 """The columns that matter most to people; `subspace` and `units` are shown in words."""
 TEXT_COLUMNS = {"subspace"} | {
@@ -86,6 +90,7 @@ def results(
         if sets:
             con.register("sets", _sets(run))
         joined = con.sql(_BY_SET if sets else _JOINED).to_arrow_table()
+        joined = _with_population(run, joined)
         con.register("results", joined)
         conditions = [
             c
@@ -118,6 +123,19 @@ def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
         pa.int32(),
     )
     return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
+
+
+def _with_population(run: FolderLike, found: pa.Table) -> pa.Table:
+    """Names the population of verdicts that were written without it."""
+    if "population" not in found.column_names:
+        return found
+    missing = pc.and_(pc.is_valid(found["verdict"]), pc.is_null(found["population"]))
+    if not pc.any(missing).as_py():
+        return found
+    folder = open_folder(run)
+    job = yaml.safe_load(folder.read("job.yaml")) if folder.exists("job.yaml") else {}
+    filled = pc.if_else(missing, earlier_population(job or {}), found["population"])
+    return found.set_column(found.column_names.index("population"), "population", filled)
 
 
 def _sets(run: FolderLike) -> pa.Table:

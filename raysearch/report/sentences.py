@@ -126,15 +126,13 @@ def _family(data: RunData) -> str:
 
 def _about(data: RunData) -> str:
     over = "of" if data.facts.score.counted else "over"
-    if data.facts.claim == "these_pairs":
-        return (
-            f"{over} the test pairs at hand: the claim is about these pairs alone; that it holds "
-            "for others rests on the holdout."
-        )
-    return (
-        f"{over} the pairs that the problem draws: the claim is about its sampler, not about other "
-        "texts."
+    fixed = data.facts.claim == "these_pairs"
+    beyond = (
+        "that it holds for others rests on the holdout."
+        if fixed
+        else "it says nothing of other texts."
     )
+    return f"{over} {data.population}: the claim is about these pairs alone; {beyond}"
 
 
 def _stopping(test: Mapping[str, Any]) -> str:
@@ -159,9 +157,14 @@ def _splits(data: RunData) -> str:
             else f", of which the model solves {split.solved / split.drawn:.0%}"
         )
         parts.append(f"{split.name}: {split.used} used of {split.drawn} drawn{solved}")
+    none_left = any(s.name == "holdout" and s.drawn and not s.used for s in data.splits)
+    empty = (
+        " No pair is left for the holdout, for all were tested (or the model solves none): there "
+        "is no estimate on other pairs."
+    )
     return (
-        f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs decide nothing and "
-        "estimate again what was accepted."
+        f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs are none of those, "
+        f"decide nothing and estimate again what was accepted.{empty if none_left else ''}"
     )
 
 

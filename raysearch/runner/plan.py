@@ -81,7 +81,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
         fits=_fits(space, job, proposer.max_hypotheses),
-        claim=job.test.claim,
+        claim=f"{job.test.claim}, about {resolved.about}",
         pairs={s: sum(p.split == s for p in resolved.pairs) for s in splits},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
@@ -211,7 +211,7 @@ def _powers(
         resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
-    test = MatchTest(*rates, population=used if resolved.these_pairs else None)
+    test = MatchTest(*rates, population=used if resolved.population.fixed else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 

@@ -13,6 +13,7 @@ from raysearch.core.choices import PairKinds, TestedScore
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.population import SAMPLER, Population
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.screening import Screening
@@ -50,6 +51,7 @@ class Criterion:
 
     change: AnytimeTest
     keep: AnytimeTest | None = None
+    about: Population = SAMPLER
     sets: Mapping[str | None, int] = field(default_factory=dict)
     """Number of pairs that count, by kind of pair."""
 
@@ -60,6 +62,11 @@ class Criterion:
         """
         population = None if self.change.population is None else self.sets[name]
         return replace(self.change, population=population).interval(evidence)
+
+    @property
+    def size(self) -> int | None:
+        """Size of the population: its pairs that count, or its values; None if it is not finite."""
+        return self.about.values if self.change.population is None else self.change.population
 
     def with_hypotheses(self, hypotheses: int) -> "Criterion":
         """Returns the same criterion for another number of hypotheses (K)."""
@@ -105,7 +112,7 @@ class Criteria:
         screening: Screening,
         pairs: Mapping[int, ExpectedAnswers],
         test: AnytimeTest,
-        these_pairs: bool,
+        population: Population,
         fitting: bool,
         rule: DecisionRule = DecisionRule(),
     ) -> None:
@@ -131,13 +138,13 @@ class Criteria:
                     "counterfactual differs from the base's answer; give such pairs, or use change"
                 )
             self._criteria[v] = _criterion(
-                test, rule, used, [e.changes(v) for e in used], these_pairs
+                test, rule, used, [e.changes(v) for e in used], population
             )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
             self.labels[v] = labels = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
             relabelled = [labels[e.counterfactual[v]] != e.base for e in used]
-            self._relabelled[v] = _criterion(test, rule, used, relabelled, these_pairs)
+            self._relabelled[v] = _criterion(test, rule, used, relabelled, population)
 
     def of(self, hypothesis: Hypothesis) -> Criterion:
         """Returns the criterion of the hypothesis's variable.
@@ -154,7 +161,7 @@ def _criterion(
     rule: DecisionRule,
     used: Sequence[ExpectedAnswers],
     changes: Sequence[bool],
-    these_pairs: bool,
+    population: Population,
 ) -> Criterion:
     """Returns the criterion of a variable; `changes` says which of the `used` pairs are change
     pairs.
@@ -166,19 +173,25 @@ def _criterion(
         if change or rule.kinds == "unfiltered"
     )
 
-    def of(test: AnytimeTest, population: int) -> AnytimeTest:
-        return replace(test, population=population) if these_pairs else test
+    def of(test: AnytimeTest, size: int) -> AnytimeTest:
+        return replace(test, population=size) if population.fixed else test
 
     sets = Counter(counting)
     if rule.kinds != "both" or changing == pairs:
-        return Criterion(of(test, changing if rule.kinds == "change" else pairs), sets=sets)
+        counted = changing if rule.kinds == "change" else pairs
+        return Criterion(of(test, counted), None, population, sets)
     half = replace(test, miss=test.miss / 2)
     keep = half if rule.keep_threshold is None else replace(half, threshold=rule.keep_threshold)
-    return Criterion(of(half, changing), of(keep, pairs - changing), sets)
+    return Criterion(of(half, changing), of(keep, pairs - changing), population, sets)
 
 
 def _check_solved(screening: Screening, fitting: bool) -> None:
     screened, solved, _ = screening.counts("test")
+    if solved and not screening.blocks("test"):
+        raise PairsError(
+            f"all {solved} test pairs that the model solves are pairs that subspaces are trained "
+            "on: lower pairs.fit, or give a problem with more pairs"
+        )
     if not screening.blocks("test"):
         raise PairsError(
             f"the model solves {solved} of the {screened} test pairs that it was given, without "

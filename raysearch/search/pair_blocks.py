@@ -4,7 +4,7 @@ Invariants: test blocks end at the looks of the sequential test; the pairs of a 
 before anything is measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -28,6 +28,8 @@ class ExpectedAnswers:
     Args:
         set: the kind of the pair, if the problem tells kinds apart.
         matcher: finds the answer that an output stands for; the same for all pairs of a run.
+        contents: of base and sources, by which two pairs are the same; empty: this one is like no
+            other.
     """
 
     split: Split
@@ -40,6 +42,7 @@ class ExpectedAnswers:
     """Two answers of the pair (a variable's counterfactual, or "" for the base's) whose texts
     differ and whose compared tokens are equal.
     """
+    contents: tuple[str, ...] = field(default=(), repr=False)
 
     def read(self, output: Ids) -> Ids:
         """Returns the answer that `output` stands for."""
@@ -62,6 +65,7 @@ def expected_answers(
     kind: str | None = None,
     matcher: AnswerMatcher = EXACT_MATCH,
     texts: Mapping[str, str] | None = None,
+    contents: tuple[str, ...] = (),
 ) -> ExpectedAnswers:
     """Builds the expected answers of an encoded pair.
 
@@ -75,8 +79,26 @@ def expected_answers(
         (a, b) for a, b in two if texts is not None and texts[a] != texts[b] and ids[a] == ids[b]
     )
     return ExpectedAnswers(
-        split, encoded.answers["base"], sources, encoded.counterfactual, kind, matcher, ambiguous
+        split,
+        encoded.answers["base"],
+        sources,
+        encoded.counterfactual,
+        kind,
+        matcher,
+        ambiguous,
+        contents,
     )
+
+
+def repeats(pairs: Iterable[tuple[int, tuple[str, ...]]]) -> frozenset[int]:
+    """Returns the pairs that have the contents of an earlier one, of (pair, contents) in order."""
+    seen: set[tuple[str, ...]] = set()
+    found = set()
+    for pair, contents in pairs:
+        if contents and contents in seen:
+            found.add(pair)
+        seen.add(contents)
+    return frozenset(found)
 
 
 def cut_at_looks(pairs: Sequence[int]) -> tuple[Block, ...]:

@@ -2,11 +2,13 @@
 
 Each split needs a number of solved pairs. Pairs are screened in their fixed order, in rounds: as
 many as are still missing, until there are enough or none is left. Invariants: which pairs are used
-is a function of the pairs' order and the model's outputs alone.
+is a function of the pairs' order and the model's outputs alone; no pair that was trained on is
+tested, and no pair that is tested stands in the holdout, however often it was drawn.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from raysearch.causal import SPLITS, LeftOutCount, Split
 from raysearch.core.events import Block, Ids, Screened, Task
@@ -23,6 +25,7 @@ class ScreeningPlan:
         max_pairs: the most test pairs that the test may use.
         solved_only: whether pairs that the model does not solve are left out.
         at_looks: cut test pairs where the sequential test looks; otherwise evenly.
+        trained: whether fit pairs are trained on, so that they are left out of the other splits.
         left_out: counts of pairs that were dropped before screening.
     """
 
@@ -30,6 +33,7 @@ class ScreeningPlan:
     max_pairs: int
     solved_only: bool
     at_looks: bool = True
+    trained: bool = False
     left_out: tuple[LeftOutCount, ...] = ()
 
 
@@ -65,6 +69,8 @@ class Screening:
         self._blocks: dict[Split, tuple[Block, ...]] = {}
         self._seen: dict[int, tuple[Ids, dict[str, Ids]]] = {}
         self._differences: dict[int, dict[str, float]] = {}
+        self._fitted: set[tuple[str, ...]] = set()
+        self._tested: set[tuple[str, ...]] = set()
         self._next_round()
 
     @property
@@ -121,6 +127,15 @@ class Screening:
         part = next(p for p in self._parts if p.split == split)
         return tuple(part.usable[: part.wanted])
 
+    def used_elsewhere(self, pair: int) -> Literal["trained_on", "tested"] | None:
+        """Returns whether a pair is left out because an equal one is used in an earlier split."""
+        contents, split = self._pairs[pair].contents, self._pairs[pair].split
+        if not contents or split == "fit":
+            return None
+        if contents in self._fitted:
+            return "trained_on"
+        return "tested" if split == "holdout" and contents in self._tested else None
+
     def output(self, pair: int) -> Ids | None:
         """Returns the model's output on a pair's base without intervention; None if it was not
         screened.
@@ -167,8 +182,16 @@ class Screening:
             self.queue.add(new)
 
     def _collect(self, part: _SplitProgress) -> None:
+        """Takes the screened pairs of a split that may be used, once those of the splits before are
+        taken.
+        """
         screened = part.order[: part.asked]
-        part.usable = [p for p in screened if self.is_usable(p)]
+        part.usable = [p for p in screened if self.is_usable(p) and self.used_elsewhere(p) is None]
+        used = part.usable[: part.wanted]
+        if part.split == "fit" and self._plan.trained:
+            self._fitted = {self._pairs[p].contents for p in used}
+        elif part.split == "test":
+            self._tested = {self._pairs[p].contents for p in used[: self._plan.max_pairs]}
 
     def _screened(self, pair: int, block: int | None) -> PairScreened:
         split = self._pairs[pair].split

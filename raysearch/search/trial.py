@@ -5,7 +5,7 @@ its verdict; the first observation of a block wins.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -41,6 +41,8 @@ class HypothesisTest:
         evidence: matches and scores on the pairs that count.
         keep: the same on keep pairs.
         copies: outputs on change pairs that equal an answer of the source.
+        repeats: pairs that are equal to an earlier pair of the test.
+        distinct: number of different pairs among those that count.
         labels: replacement labels for counterfactuals (control `arbitrary_labels`).
         reading: the reading on the holdout that this is; None for the estimate itself.
         unfiltered: whether keep pairs count as evidence too.
@@ -53,6 +55,8 @@ class HypothesisTest:
     evidence: Evidence = Evidence()
     keep: Evidence = Evidence()
     copies: int = 0
+    repeats: Set[int] = frozenset()
+    distinct: int = 0
     labels: Mapping[Ids, Ids] = field(default_factory=lambda: NO_RELABELLING)
     reading: Reading | None = None
     unfiltered: bool = False
@@ -82,6 +86,7 @@ class HypothesisTest:
                 keep_matches += match
             if changes or self.unfiltered:
                 counted.append(at)
+                self.distinct += observation.pairs[at] not in self.repeats
                 matches += match
                 if pair.set is not None:
                     before = self.sets.get(pair.set, Evidence())
@@ -120,7 +125,10 @@ class HypothesisTest:
             else down
             if verdict == "reject"
             else max(up, down),
-            claim=criterion.change.claim,
+            claim=criterion.about.claim,
+            population=criterion.about.name,
+            population_size=criterion.size,
+            distinct=self.distinct,
             reason=reason,
             fit=fit,
             sets=tuple(

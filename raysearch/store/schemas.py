@@ -184,7 +184,22 @@ VERDICTS = table_schema(
         "share",
     ),
     ("evidence", REAL, "log e-value against the null that was rejected", "nats"),
-    ("claim", TEXT, "what the verdict is about: these_pairs or sampler", "name"),
+    ("claim", TEXT, "how its pairs are taken: these_pairs or sampler", "name"),
+    (
+        "population",
+        TEXT,
+        "what the verdict is about, and its bound and interval hold for: sampler, not_trained_on, "
+        "these_values, these_pairs; test_part: the part of the domain that was set apart",
+        "name",
+    ),
+    (
+        "population_size",
+        INT,
+        "number of its pairs that count, or of its values (these_values); null where it is not "
+        "finite",
+        "pairs or values",
+    ),
+    ("distinct", INT, "different pairs among the n", "pairs"),
     (
         "fit",
         TEXT,

@@ -24,6 +24,7 @@ _PARAMS = (
     "features",
     "units",
     "claim",
+    "population",
     "fit",
 )
 _METRICS = (
