@@ -324,8 +324,10 @@ class Search:
         """Decides a hypothesis if its evidence after so many blocks is enough."""
         if self._rule.at_end and blocks < len(trial.blocks):
             return
-        verdict = self._criterion(test.hypothesis).verdict(test.evidence, test.keep)
-        if verdict is not None:
+        criterion = self._criterion(test.hypothesis)
+        verdict = criterion.verdict(test.evidence, test.keep)
+        held = verdict == "accept" and self._rule.above_baselines
+        if verdict is not None and not (held and not test.beats_policy(criterion)):
             self._decide(trial, test, verdict, None, records)
 
     def _end(
