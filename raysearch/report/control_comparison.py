@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
-from raysearch.report.margins import Interval, Margins, read_margins
+from raysearch.report.margins import NO_MARGINS, Interval, Margins, read_margins
 from raysearch.report.results_table import read_table, results
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
@@ -112,9 +112,11 @@ def _compare(
     variables: Sequence[str],
 ) -> ControlComparison:
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
-    over: dict[str, Interval | None] = {}
-    if margins.pairs and '"operation"' not in row["units"]:
-        over = {name: margins.over_holdout(row, name) for name in HOLDOUT_CONTROLS}
+    if '"operation"' in row["units"]:  # an ablation takes nothing from the source
+        margins = NO_MARGINS
+    over: dict[str, Interval | None] = {
+        name: margins.over_holdout(row, name) for name in HOLDOUT_CONTROLS
+    }
     as_well: list[str] = [
         name for name in HOLDOUT_CONTROLS if _reaches(over.get(name), iia[name], row)
     ]
@@ -124,15 +126,11 @@ def _compare(
         )
         if found is None:
             continue
-        iia[name], over[name] = found["iia"], margins.over(row, found) if margins.pairs else None
+        iia[name], over[name] = found["iia"], margins.over(row, found)
         undecided = found["verdict"] == "undecided"
         if found["verdict"] == "accept" or (undecided and _reaches(over[name], iia[name], row)):
             as_well.append(name)
-    others = {
-        v: margins.over_variable(row, v)
-        for v in variables
-        if v != row["variable"] and margins.pairs and '"operation"' not in row["units"]
-    }
+    others = {v: margins.over_variable(row, v) for v in variables if v != row["variable"]}
     alike = tuple(v for v, margin in others.items() if margin is not None and margin[0] <= 0)
     known = {name: margin for name, margin in over.items() if margin is not None}
     return ControlComparison(row, iia, tuple(as_well), known, alike)

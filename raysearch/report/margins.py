@@ -44,6 +44,8 @@ class Margins:
 
     def over_holdout(self, row: Row, control: str) -> Interval | None:
         """Returns the interval of IIA minus that of a control measured on the holdout."""
+        if not self.seen:
+            return None
         name = with_control(_intervention(row), control).id
         own, others = (
             self._matches("holdout", {**row, "intervention": i})
