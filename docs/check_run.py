@@ -223,7 +223,7 @@ class Run:
 
 def check(folder):
     run = Run(Path(folder))
-    run.differs("evidence_version", run.info["evidence_version"], 7)
+    run.differs("evidence_version", run.info["evidence_version"], 8)
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}
     sets = defaultdict(dict)

@@ -17,11 +17,11 @@ from raysearch.report.results_table import read_table, results
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
 
-COLUMNS = {"no_intervention": "base_match_unfiltered"} | {
+COLUMNS = {"no_intervention": "base_match_unfiltered", "baseline": "baseline_iia"} | {
     name: f"{name}_iia" for name in HOLDOUT_CONTROLS
 }
 """Columns of a hypothesis's own row that hold controls. Without intervention, keep pairs match and
-change pairs do not."""
+change pairs do not; `baseline` is the best policy that looks into no network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,8 @@ def _compare(
             as_well.append(name)
     others = {v: margins.over_variable(row, v) for v in variables if v != row["variable"]}
     alike = tuple(v for v, margin in others.items() if margin is not None and margin[0] <= 0)
+    if row.get("margin_low") is not None:
+        over["baseline"] = row["margin_low"], row["margin_high"]
     known = {name: margin for name, margin in over.items() if margin is not None}
     return ControlComparison(row, iia, tuple(as_well), known, alike)
 
