@@ -112,7 +112,8 @@ class _Draws:
         return _split_by_content(pair, self._counts, self._seed)
 
     def next(self, split: Split) -> Pair:
-        return replace(_draw(self._problem, self._variables, 0, self._rng), split=split)
+        """Returns the next draw, for a split."""
+        return _draw(self._problem, self._variables, 0, self._rng, split)
 
     def take(self, split: Split, n: int, inside: Callable[[Pair], bool]) -> list[Pair]:
         """Returns the first `n` draws that are inside a part of the domain.
@@ -259,10 +260,16 @@ def _held_out(
     return sum(_split_of_value(v, value, counts, seed) == "test" for v, value in values)
 
 
-def _draw(problem: Problem, variables: tuple[str, ...], index: int, rng: random.Random) -> Pair:
+def _draw(
+    problem: Problem,
+    variables: tuple[str, ...],
+    index: int,
+    rng: random.Random,
+    split: Split = "test",
+) -> Pair:
     """Draws the next pair."""
     with _errors_of(problem):
-        return _make_pair(problem, variables, index, *problem.sample(rng))
+        return _make_pair(problem, variables, index, *problem.sample(rng), split)
 
 
 @contextmanager
@@ -291,7 +298,12 @@ def _answer(problem: Problem, value: Value) -> str:
 
 
 def _make_pair(
-    problem: Problem, variables: tuple[str, ...], index: int, base: Setting, source: Setting
+    problem: Problem,
+    variables: tuple[str, ...],
+    index: int,
+    base: Setting,
+    source: Setting,
+    split: Split = "test",
 ) -> Pair:
     model = problem.model
     base, source = model.run(base), model.run(source)
@@ -306,7 +318,7 @@ def _make_pair(
         counterfactual={
             v: _answer(problem, model.interchange(base, {v: source})) for v in variables
         },
-        split="test",
+        split=split,
         set=problem.set_of(base, source) if problem.set_of else None,
         choices=_choices(problem, base, source),
     )

@@ -22,7 +22,7 @@ from raysearch.runner.job_checks import (
 )
 from raysearch.runner.load_proposer import fit_pairs_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
-from raysearch.runner.resolved_job import ResolvedJob, pair_counts, population_of
+from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of
 from raysearch.suggest import check_known
 
 SPARE = 4
@@ -59,7 +59,7 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
         job.pairs.seed,
         job.pairs.disjoint,
         trained=job.space.is_fitted,
-        listed=job.pairs.test if job.test.claim != "these_pairs" else 0,
+        listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
     )
     pairs = drawn.pairs
     known = (*problem.positions, LAST)

@@ -21,12 +21,12 @@ from raysearch.job import Job
 from raysearch.job.job_files import named_files
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.proposers.base import Proposer, attribution_plan
-from raysearch.proposers.registry import added
+from raysearch.proposers.registry import READY, added
 from raysearch.runner.load_proposer import proposer_of
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
-from raysearch.search.screening import ScreeningPlan
+from raysearch.search.screening import GENERATIONS, ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
@@ -111,6 +111,7 @@ class ResolvedJob:
             job.pairs.solved_only,
             not at_end,
             job.space.is_fitted,
+            is_open(job),
             self.left_out,
         )
         return Search(
@@ -130,6 +131,7 @@ class ResolvedJob:
                 job.test.above_baselines,
             ),
             attribution_plan(proposer, space),
+            frozenset(h.id for h in space) if is_open(job) else None,
         )
 
     def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
@@ -190,7 +192,15 @@ def pair_counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
         used = job.pairs.fit
     used = min(used, job.pairs.fit)
     fit: dict[Split, int] = {"fit": spare * used} if used else {}
-    return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
+    test = job.pairs.test * (GENERATIONS if is_open(job) else 1)
+    return {**fit, "test": spare * test, "holdout": spare * job.pairs.holdout}
+
+
+def is_open(job: Job) -> bool:
+    """Whether hypotheses may be proposed that were chosen by verdicts, and are in no set that was
+    fixed before: by any proposer but ours.
+    """
+    return job.propose.use not in READY
 
 
 def population_of(job: Job, sample: PairSample) -> Population:

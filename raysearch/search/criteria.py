@@ -127,7 +127,9 @@ class Criteria:
         rule: DecisionRule = DecisionRule(),
     ) -> None:
         _check_solved(screening, fitting)
-        used = [pairs[p] for p in screening.usable("test")]
+        self._test, self._rule, self._population = test, rule, population
+        self._parts = [[pairs[p] for p in part.pairs] for part in screening.parts]
+        used = self._parts[0]
         check_variables(used, f"{len(used)} test pairs that the model solves")
         screened = [
             (e, e.read(out))
@@ -136,35 +138,39 @@ class Criteria:
         ]
         self.kinds = rule.kinds
         self.policies = best_policies(pairs, rule.kinds)
-        self._criteria: dict[str, Criterion] = {}
-        self._relabelled: dict[str, Criterion] = {}
+        self._made: dict[tuple[str, bool, int], Criterion] = {}
         self.base_match: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
         for v in used[0].counterfactual:
-            changing = sum(e.changes(v) for e in used)
-            if rule.kinds == "both" and changing == len(used):
+            if rule.kinds == "both" and all(e.changes(v) for e in used):
                 raise PairsError(
                     f"pairs.kinds: both needs pairs that {v!r} leaves alone, and on all "
                     f"{len(used)} test pairs that the model solves its "
                     "counterfactual differs from the base's answer; give such pairs, or use change"
                 )
-            self._criteria[v] = _criterion(
-                test, rule, used, [e.changes(v) for e in used], population
-            )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
-            self.labels[v] = labels = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
-            relabelled = [labels[e.counterfactual[v]] != e.base for e in used]
-            self._relabelled[v] = _criterion(test, rule, used, relabelled, population)
+            self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
 
-    def of(self, hypothesis: Hypothesis) -> Criterion:
-        """Returns the criterion of the hypothesis's variable.
+    def of(self, hypothesis: Hypothesis, part: int = 0) -> Criterion:
+        """Returns the criterion of the hypothesis's variable on a part of the test pairs.
 
         The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
         pairs.
         """
-        arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        return (self._relabelled if arbitrary else self._criteria)[hypothesis.variable]
+        key = hypothesis.variable, hypothesis.intervention.control == "arbitrary_labels", part
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    def _make(self, variable: str, relabelled: bool, part: int) -> Criterion:
+        used = self._parts[part] if part < len(self._parts) else []
+        labels = self.labels[variable]
+        changes = [
+            labels[e.counterfactual[variable]] != e.base if relabelled else e.changes(variable)
+            for e in used
+        ]
+        return _criterion(self._test, self._rule, used, changes, self._population)
 
 
 def _criterion(
@@ -188,7 +194,7 @@ def _criterion(
         return replace(test, population=size) if population.fixed else test
 
     sets = Counter(counting)
-    if rule.kinds != "both" or changing == pairs:
+    if rule.kinds != "both" or (pairs and changing == pairs):
         counted = changing if rule.kinds == "change" else pairs
         return Criterion(of(test, counted), None, population, sets)
     half = replace(test, miss=test.miss / 2)

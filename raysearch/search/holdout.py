@@ -79,7 +79,7 @@ class HoldoutEstimates:
         return found
 
     def _open_reading(self, test: HypothesisTest, intervention: Intervention) -> list[Estimated]:
-        trial = self._registry.trial(("holdout", intervention.key))
+        trial = self._registry.trial(("holdout", intervention.key, 0))
         if trial is None:
             trial = Trial(intervention, "holdout", self._screening.blocks("holdout"), [test])
             self._registry.open(trial)

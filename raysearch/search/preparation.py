@@ -90,9 +90,11 @@ class Preparation:
     @property
     def test_pairs(self) -> int:
         """Number of pairs that a hypothesis can be tested on; 0 until preparation is done."""
-        return sum(len(b.pairs) for b in self.screening.blocks("test")) if self.done else 0
+        return sum(len(b.pairs) for b in self.screening.test_blocks(0)) if self.done else 0
 
-    def new_test(self, hypothesis: Hypothesis, reading: Reading | None = None) -> HypothesisTest:
+    def new_test(
+        self, hypothesis: Hypothesis, reading: Reading | None = None, part: int = 0
+    ) -> HypothesisTest:
         """Returns the test, or a reading on the holdout, of a hypothesis without evidence."""
         intervention, policy = hypothesis.intervention, None
         if intervention.control is None and not intervention.is_ablation and reading is None:
@@ -102,6 +104,7 @@ class Preparation:
             hypothesis,
             labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,
             reading=reading,
+            part=part,
             repeats=self._repeats,
             unfiltered=self._rule.kinds == "unfiltered",
             score_scale=self.score_scale,
@@ -128,8 +131,10 @@ class Preparation:
         self._criteria = Criteria(
             self.screening, self._pairs, self._test, self._population, self._fitting, self._rule
         )
-        self._repeats = repeats(
-            (p, self._pairs[p].contents) for b in self.screening.blocks("test") for p in b.pairs
+        self._repeats = frozenset(
+            pair
+            for part in self.screening.parts
+            for pair in repeats((p, self._pairs[p].contents) for p in part.pairs)
         )
         self.score_scale = score_scale(self._rule.score, self.screening, self._pairs)
         if self._plan is not None:

@@ -7,7 +7,7 @@ evidence is counted in block order; no further task is made for a decided hypoth
 cancelled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from raysearch.core.events import (
     Attributed,
@@ -21,7 +21,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.fit_keys import FitKeys
-from raysearch.core.hypothesis import Hypothesis, Intervention
+from raysearch.core.hypothesis import Intervention
 from raysearch.core.population import SAMPLER, Population
 from raysearch.core.records import (
     Conflicted,
@@ -35,10 +35,11 @@ from raysearch.core.records import (
 )
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
-from raysearch.search.criteria import Criterion, DecisionRule
+from raysearch.search.criteria import DecisionRule
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
 from raysearch.search.holdout import HoldoutEstimates
+from raysearch.search.judge import NO_PAIRS_LEFT, Judge
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
@@ -67,6 +68,7 @@ class Search:
         controls: names of the controls that are tested for every accepted hypothesis.
         rule: which pairs decide, and when evidence is looked at.
         attribution: what is estimated before the first proposal, for a proposer that asks for it.
+        declared: as in `AlphaSpending`.
     """
 
     def __init__(
@@ -81,9 +83,9 @@ class Search:
         controls: Sequence[str] = (),
         rule: DecisionRule = DecisionRule(),
         attribution: AttributionPlan | None = None,
+        declared: Container[str] | None = None,
     ) -> None:
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
-        self._spending = AlphaSpending(proposer)
         self._pairs = pairs
         self.preparation = Preparation(
             pairs, plan, test, population, fit is not None, rule, attribution
@@ -93,7 +95,7 @@ class Search:
         self._fit = fit
         self._enough = test.threshold / 2
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
-        self._rule = rule
+        self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
         self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates(self._registry, self.screening, pairs)
         self._next_task = 0
@@ -232,24 +234,16 @@ class Search:
     def _enter(self, generation: Generation, records: list[Record]) -> None:
         """Adds each new hypothesis once; those with a fitted subspace wait for their fit."""
         new = {h.id: h for h in generation.hypotheses if h.id not in self.verdicts}.values()
-        self._spending.enter(new)
+        entering = by_intervention(self._judge.enter(new))
         for hypothesis in new:
             records.append(Proposed(hypothesis, generation.by, generation.number))
             self._verdicts.enter(hypothesis)
-        entering = by_intervention(self.preparation.new_test(h) for h in new)
         self._fits.add([found for found in entering if found[0].is_fitted])
         for intervention, tests in entering:
-            if (trial := self._registry.trial(("test", intervention.key))) is not None:
+            if (trial := self._registry.test_of(intervention, tests[0].part)) is not None:
                 self._reopen(trial, tests, records)
             elif not intervention.is_fitted:
                 self._open(intervention, tests, records)
-
-    def _criterion(self, hypothesis: Hypothesis) -> Criterion:
-        criterion, among = (
-            self.preparation.criteria.of(hypothesis),
-            self._spending.of(hypothesis),
-        )
-        return criterion if among is None else criterion.with_hypotheses(among)
 
     # --- fits
 
@@ -273,13 +267,16 @@ class Search:
     def _open(
         self, intervention: Intervention, tests: list[HypothesisTest], records: list[Record]
     ) -> None:
-        trial = Trial(intervention, "test", self.screening.blocks("test"), tests)
+        part = tests[0].part
+        blocks = self.screening.test_blocks(part)
+        trial = Trial(intervention, "test", blocks, tests, part)
         self._registry.open(trial)
         if trial.exhausted:
-            self._end(trial, "undecided", None, records)
+            self._end(trial, "undecided", NO_PAIRS_LEFT, records)
 
     def _on_measured(self, event: Measured, records: list[Record]) -> None:
-        trial = self._registry.trial((event.split, event.intervention))
+        part = self.screening.part_of(event.split, event.block)
+        trial = self._registry.trial((event.split, event.intervention, part))
         assert trial is not None, (event.key, "was never asked for")
         status = trial.take(event)
         if status == "first":
@@ -298,7 +295,7 @@ class Search:
             for test in trial.tests:
                 test.count(counted.observation, pairs)
             for test in tuple(trial.tests) if trial.split == "test" else ():
-                self._judge(trial, test, trial.counted, records)
+                self._look(trial, test, trial.counted, records)
             if trial.exhausted and not trial.closed:
                 self._end(trial, "undecided", None, records)
 
@@ -314,20 +311,14 @@ class Search:
             for blocks, seen in enumerate(trial.observations, start=1):
                 if test in trial.tests:
                     test.count(seen, [self._pairs[p] for p in seen.pairs])
-                    self._judge(trial, test, blocks, records)
+                    self._look(trial, test, blocks, records)
             if test in trial.tests and trial.exhausted:
                 self._decide(trial, test, "undecided", None, records)
 
-    def _judge(
-        self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]
-    ) -> None:
+    def _look(self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]) -> None:
         """Decides a hypothesis if its evidence after so many blocks is enough."""
-        if self._rule.at_end and blocks < len(trial.blocks):
-            return
-        criterion = self._criterion(test.hypothesis)
-        verdict = criterion.verdict(test.evidence, test.keep)
-        held = verdict == "accept" and self._rule.above_baselines
-        if verdict is not None and not (held and not test.beats_policy(criterion)):
+        verdict = self._judge.verdict(test, blocks == len(trial.blocks))
+        if verdict is not None:
             self._decide(trial, test, verdict, None, records)
 
     def _end(
@@ -352,14 +343,8 @@ class Search:
         reason: str | None,
         records: list[Record],
     ) -> None:
-        variable, fit = test.hypothesis.variable, None if trial is None else trial.intervention.fit
-        decided = test.decided(
-            verdict,
-            self._criterion(test.hypothesis),
-            self.preparation.criteria.base_match[variable],
-            reason,
-            fit,
-        )
+        fit = None if trial is None else trial.intervention.fit
+        decided = self._judge.decided(test, verdict, reason, fit)
         records.append(decided)
         self._verdicts.decide(decided, test, trial)
         if trial is not None:
@@ -381,9 +366,11 @@ class Search:
         """
         self.preparation.requeue(event)
         attempt = failed_attempt(event)
-        trial = None if attempt is None else self._registry.count_failure(event.split, attempt)
-        if attempt is not None and trial is not None:
-            self._end(trial, "failed", attempt.reason, records)
+        if attempt is not None:
+            part = self.screening.part_of(event.split, *attempt.blocks[:1])
+            trial = self._registry.count_failure(event.split, attempt, part)
+            if trial is not None:
+                self._end(trial, "failed", attempt.reason, records)
         self._registry.requeue(event)
         halving = self._fits.halving
         records += halving.on_lost(event) if isinstance(event, Lost) else halving.on_failed(event)

@@ -27,8 +27,8 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.score_scale import ScoreScale
 from raysearch.stats.evidence import Evidence
 
-TrialKey = tuple[Split, str]
-"""(split, key of the intervention)."""
+TrialKey = tuple[Split, str, int]
+"""(split, key of the intervention, part of the test pairs)."""
 
 ObservationStatus = Literal["first", "repeat", "conflict"]
 """How an observation relates to its block: the first, an equal repeat, or a repeat with other
@@ -53,6 +53,7 @@ class HypothesisTest:
         distinct: number of different pairs among those that count.
         labels: replacement labels for counterfactuals (control `arbitrary_labels`).
         reading: the reading on the holdout that this is; None for the estimate itself.
+        part: the part of the test pairs that it is tested on.
         unfiltered: whether keep pairs count as evidence too.
         sets: evidence by kind of pair, if the problem tells kinds apart.
         score_scale: the score that the test is on; None for matches.
@@ -69,6 +70,7 @@ class HypothesisTest:
     distinct: int = 0
     labels: Mapping[Ids, Ids] = field(default_factory=lambda: NO_RELABELLING)
     reading: Reading | None = None
+    part: int = 0
     unfiltered: bool = False
     sets: dict[str, Evidence] = field(default_factory=dict)
     score_scale: ScoreScale | None = None
@@ -194,6 +196,7 @@ class Trial:
 
     Args:
         tests: the open hypotheses.
+        part: the part of the test pairs that `blocks` are of; 0 on the holdout.
         counted: number of blocks counted so far.
         failed_attempts: failed attempts at the next block, in a row.
         one_block: whether it runs one block at a time, because it has failed; so a failure far
@@ -206,11 +209,14 @@ class Trial:
     split: Split
     blocks: tuple[Block, ...]
     tests: list[HypothesisTest]
+    part: int = 0
     counted: int = 0
     failed_attempts: int = 0
     one_block: bool = False
     observations: list[Measured] = field(default_factory=list)
     key: TrialKey = field(init=False)
+    _offset: int = field(init=False, default=0)
+    """Index of the first block."""
     _first: list[int | None] = field(init=False, default_factory=list)
     """Hash of the first outputs of each block that was seen: enough to recognise a repeat that
     differs.
@@ -222,7 +228,8 @@ class Trial:
     _conflicts: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.key = self.split, self.intervention.key
+        self.key = self.split, self.intervention.key, self.part
+        self._offset = self.blocks[0].index if self.blocks else 0
 
     @property
     def closed(self) -> bool:
@@ -238,14 +245,21 @@ class Trial:
         """Number of pairs that may still be counted."""
         return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
 
+    @property
+    def next_block(self) -> int:
+        """Index of the next block to count."""
+        return self._offset + self.counted
+
     def has_seen(self, block: int) -> bool:
-        return block < len(self._first) and self._first[block] is not None
+        """Whether the block with this index has been observed."""
+        at = block - self._offset
+        return at < len(self._first) and self._first[at] is not None
 
     def unseen(self) -> tuple[Block, ...]:
         """Returns the run of blocks from the next to count up to the first that was seen."""
         start = self.counted
         end = start
-        while end < len(self.blocks) and not self.has_seen(end):
+        while end < len(self.blocks) and not self.has_seen(self._offset + end):
             end += 1
         return self.blocks[start:end]
 
@@ -253,10 +267,10 @@ class Trial:
         """Stores an observation if it is the first of its block; returns how it relates to that
         block.
         """
-        at = observation.block
+        at = observation.block - self._offset
         assert self.blocks[at].pairs == observation.pairs, (self.blocks[at], observation.pairs)
         output_hash = hash(observation.outputs)
-        if self.has_seen(at):
+        if self.has_seen(observation.block):
             if self._first[at] == output_hash:
                 return "repeat"
             self._conflicts[at] = self._conflicts.get(at, 0) + 1
@@ -276,7 +290,7 @@ class Trial:
         if self.split == "holdout" or self.intervention.control is not None:
             self.observations.append(observation)
         self.counted += 1
-        return Counted(observation, self._conflicts.get(observation.block, 0))
+        return Counted(observation, self._conflicts.get(observation.block - self._offset, 0))
 
     def reopen(self) -> None:
         """Forgets all failures; blocks that were not counted are measured again, since closing

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from raysearch.causal import Split
 from raysearch.core.events import Failed, Lost, Measured
+from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Decided
 from raysearch.search.failed_attempts import FailedAttempt
 from raysearch.search.scheduler import QUARANTINE, Scheduler
@@ -30,6 +31,10 @@ class TrialRegistry:
     def trial(self, key: TrialKey) -> Trial | None:
         """Returns the trial of a key, or None."""
         return self._trials.get(key)
+
+    def test_of(self, intervention: Intervention, part: int) -> Trial | None:
+        """Returns the trial of an intervention on a part of the test pairs, or None."""
+        return self.trial(("test", intervention.key, part))
 
     @property
     def tests(self) -> int:
@@ -110,7 +115,7 @@ class TrialRegistry:
             trial.reopen()
         self.join(trial, test)
 
-    def count_failure(self, split: Split, attempt: FailedAttempt) -> Trial | None:
+    def count_failure(self, split: Split, attempt: FailedAttempt, part: int) -> Trial | None:
         """Counts a failed attempt of a single intervention; returns its trial after three in a row
         at its next block.
 
@@ -118,11 +123,11 @@ class TrialRegistry:
         block. The blocks before decide whether that block is reached at all, so no verdict may
         depend on how far ahead a task was cut.
         """
-        trial = self.trial((split, attempt.intervention))
+        trial = self.trial((split, attempt.intervention, part))
         if trial is None or trial.closed:
             return None
         trial.one_block = True
-        if attempt.blocks != (trial.counted,):
+        if attempt.blocks != (trial.next_block,):
             return None
         trial.failed_attempts += 1
         return trial if trial.failed_attempts >= QUARANTINE else None

@@ -173,7 +173,9 @@ def test_question_claim_cost_and_provenance_are_those_of_the_run(searched: Searc
         "plus2, c, last)." in text
     )
     assert "Accepted: 7 of 120." in text
-    assert "on at least 0.8 of all pairs of this sampler that the model solves on both sides" in text
+    assert (
+        "on at least 0.8 of all pairs of this sampler that the model solves on both sides" in text
+    )
     assert "is at most 5 %, over all K = 120 hypotheses together" in text
     assert (
         "test: 256 used of 256 drawn, of which the model solves 100%; holdout: 128 used of 128 "

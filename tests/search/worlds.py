@@ -101,7 +101,12 @@ class World:
             "fit": self.fit,
         }
         plan = ScreeningPlan(
-            wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end
+            wanted,
+            self.max_pairs,
+            solved_only=True,
+            at_looks=not self.rule.at_end,
+            trained=bool(self.fit),
+            dealt=proposer is not None and getattr(proposer, "max_hypotheses", None) is None,
         )
         fit = (
             FitKeys(
