@@ -1,8 +1,7 @@
 """Checks a run without raysearch: derives its verdicts anew from its journal and its pairs.
 
-Run it as `python docs/check_run.py RUN`. It needs Python 3.11, numpy and pyarrow, and is written
-from docs/reference/journal.md, docs/reference/tables.md and docs/explanation/statistics.md alone.
-It prints each difference; its exit code is 1 if there is one, else 0.
+Run `python docs/check_run.py RUN`: it prints each difference. It needs numpy and pyarrow alone, and
+is written from docs/reference/journal.md, tables.md beside it and docs/explanation/statistics.md.
 """
 
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 FACTORIALS = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2**20)))])  # logs of them
 
@@ -78,16 +78,20 @@ def lower(n, s, x, fixed):  # the lower end of the 95 % interval
 
 class Run:
     def __init__(self, folder):
-        self.folder, self.wrong, self.said, self.scale = Path(folder), [], {}, None
+        self.folder, self.wrong, self.said, self.parts = folder, [], {}, []
         self.info = json.loads((self.folder / "run.json").read_text())
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
         rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
         self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
+        about = pq.read_schema(folder / "pairs.parquet").metadata[b"population"]
+        self.fixed, self.ours = json.loads(about)["fixed"], rooms["propose"]["use"] in OURS
         self.score = None if self.test["score"] == "matches" else self.test["score"]
         self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
         for p in self.pairs.values():
             sources = [(s["name"], tuple(s["answer_ids"])) for s in p["sources"] if s["answer_ids"]]
             answers = [(c["variable"], tuple(c["ids"])) for c in p["counterfactual"] if c["ids"]]
+            inputs = [(s["name"], s["text"], s["tensor"]) for s in p["sources"]]
+            p["content"] = p["base_text"], p["base_tensor"], sorted(inputs)
             p |= {"base": tuple(p["base_answer_ids"]), "from": dict(sources), "cf": dict(answers)}
             self.said |= {a: a for a in (p["base"], *p["from"].values(), *p["cf"].values())}
             self.said |= {tuple(a["said"]): tuple(a["answer"]) for a in p["aliases"]}
@@ -95,9 +99,7 @@ class Run:
         self.screen()
 
     def table(self, glob):
-        files = sorted(self.folder.glob(glob))
-        merged = max((f.name[:49] for f in files if ".merged." in f.name), default="")
-        return [r for f in files if f.name >= merged for r in pq.read_table(f).to_pylist()]
+        return [r for f in sorted(self.folder.glob(glob)) for r in pq.read_table(f).to_pylist()]
 
     def differs(self, what, told, derived):
         numbers = all(isinstance(v, float | int) for v in (told, derived))
@@ -105,76 +107,76 @@ class Run:
             self.wrong.append(f"{what} is {told!r}; {derived!r} follows")
 
     def journal(self):  # reads the first event of each block, and what failed
-        lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), Counter()
-        for folder in (self.folder / "journal").iterdir():
-            files = sorted(folder.glob("*.jsonl"))
-            texts = b"".join(file.read_bytes() for file in files).splitlines()
+        lines, counts, self.seen, self.trained = {}, {}, defaultdict(dict), False
+        self.fails = defaultdict(list)
+        for driver in (self.folder / "journal").iterdir():
+            texts = b"".join(f.read_bytes() for f in sorted(driver.glob("*.jsonl"))).splitlines()
             sums = [b',"sum":"%.16s"}' % sha256(t[:-26] + b"}").hexdigest().encode() for t in texts]
             good = [json.loads(t) for t, s in zip(texts, sums, strict=True) if t[-26:] == s]
-            lines[folder.name] = [line["entry"] for line in good]
+            lines[driver.name] = [line["entry"] for line in good]
             if [g["seq"] for g in good] != [*range(max(len(texts) - 1, len(good)))]:
-                self.wrong.append(f"journal/{folder.name}: a line is damaged, or lost")
+                self.wrong.append(f"journal/{driver.name}: a line is damaged, or lost")
         for driver in sorted(lines, reverse=True):
             read = [e["read"] for e in lines[driver][:2] if e["type"] == "follows"] or [{}]
             counts = {**read[0], driver: len(lines[driver]), **counts}
         for e in (e for driver in sorted(counts) for e in lines.get(driver, ())[: counts[driver]]):
             of, block = (e.get("split"), e.get("intervention")), e.get("block")
-            self.done = e.get("status") == "done"
+            self.done, self.trained = e.get("status") == "done", self.trained or "seed" in e
             if e["type"] in ("screened", "measured") and block not in self.seen[of]:
-                self.seen[of][block], self.fails[of] = e, 0
+                self.seen[of][block], self.fails[of] = e, []
             elif e["type"] == "retried":  # what failed goes on after the last block that counted
-                for of in (of for of, n in self.fails.items() if n >= 3):
-                    self.seen[of] = dict(enumerate(self.counted(*of)))
+                for of, at in ((of, at) for of, at in self.fails.items() if len(at) >= 3):
+                    self.seen[of] = {b: o for b, o in self.seen[of].items() if b < at[-1]}
                 self.fails.clear()
             elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
-                self.fails[of if block is not None else (of[0], "+".join(e["group"]))] += 1
+                of = of if block is not None else (of[0], "+".join(e["group"]))
+                self.fails[of].append(e["blocks"][0] if block is None else block)
 
-    def counted(self, *of):
-        return list(takewhile(bool, (self.seen[of].get(block) for block in count())))
+    def counted(self, *of, first=0):
+        return list(takewhile(bool, (self.seen[of].get(block) for block in count(first))))
 
     def read(self, output):  # the answer that it stands for: the longest that it begins with
         known = (self.said.get(tuple(output[:length])) for length in range(len(output), 0, -1))
         return next((answer for answer in known if answer is not None), tuple(output))
 
-    def screen(self):  # which pairs count, their blocks, and the scale of logit differences
+    def screen(self):  # which pairs count, in parts for generations, and their blocks
         events = [e for (_, one), of in self.seen.items() if one is None for e in of.values()]
-        solved, leads, used, ends, every = {}, {}, {}, [0], self.keys["solved_only"] == "false"
+        solved, used, first, every = {}, {}, 0, self.keys["solved_only"] == "false"
         for event, i, p in ((e, i, p) for e in events for i, p in enumerate(e["pairs"])):
             of, sources = self.pairs[p], event["sources"]
             right = [self.read(sources[s][i]) == a for s, a in of["from"].items()]
             solved[p] = every or (self.read(event["base"][i]) == of["base"] and all(right))
-            told = (event.get("scores") or {}).get("logit_difference", {})
-            leads[p] = [-d[i] for v, d in told.items() if of["cf"][v] != of["base"]]
         for split in ("fit", "test"):
             of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
-            used[split] = of[: int(self.keys[split])]
-        if self.score == "logit_difference":
-            self.scale = float(np.mean([lead for p in used["fit"] for lead in leads[p]]))
-        self.used, fixed = used["test"], self.test["use"] == "fixed"
-        most = min(len(self.used), int(self.test["pairs" if fixed else "max_pairs"]))
-        while ends[-1] < most:
-            end = ends[-1] + 32 if fixed else ends[-1] + 4 if ends[-1] < 12 else ends[-1] * 3 // 2
-            ends.append(min(end, most))
-        self.blocks = [self.used[a:b] for a, b in pairwise(ends)]
+            trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
+            used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
+        left, parts, fixed = used["test"], [], self.test["use"] == "fixed"
+        while not self.ours and (size := min(int(self.keys["test"]), len(left) // 2)) >= 4:
+            parts, left = [*parts, left[:size]], left[size:]
+        for part in parts or [left[: int(self.keys["test"])]]:
+            ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
+            while (at := ends[-1]) < most:
+                ends.append(min(most, at + 32 if fixed else at + 4 if at < 12 else at * 3 // 2))
+            self.parts.append((part, first, [part[a:b] for a, b in pairwise(ends)]))
+            first += len(ends) - 1
         self.tested = {i.partition("@")[0]: i for s, i in self.seen if s == "test" and i}
 
-    def tests(self, row):  # what each pair should give, and the tests: (threshold, fixed pairs)
+    def tests(self, row, used):  # what each pair should give; the tests: (threshold, fixed pairs)
         v, shift = row["variable"], row["control"] == "arbitrary_labels"
         values = sorted({p["cf"][v] for p in self.pairs.values()})
         random.Random("0.arbitrary_labels").shuffle(values)
         labels = dict(zip(values, values[shift:] + values[:shift], strict=True))
         want = {i: labels[p["cf"][v]] for i, p in self.pairs.items()}
-        change = [p for p in self.used if want[p] != self.pairs[p]["base"]]
-        counts = self.used if self.kinds == "unfiltered" else change
+        change = [p for p in used if want[p] != self.pairs[p]["base"]]
+        counts = used if self.kinds == "unfiltered" else change
         taus = [self.test["threshold"], self.test["keep_threshold"]]
         taus = [Fraction(taus[0] if tau == "null" else tau) for tau in taus]
-        sizes = [len(counts), (len(self.used) - len(change)) * (self.kinds == "both")]
-        fixed = self.test["claim"] == "these_pairs"
-        tests = [(t, n if fixed else None) for t, n in zip(taus, sizes, strict=True) if n]
+        sizes = [len(counts), (len(used) - len(change)) * (self.kinds == "both")]
+        tests = [(t, n if self.fixed else None) for t, n in zip(taus, sizes, strict=True) if n]
         return want, tests, Counter(self.pairs[p]["set"] for p in counts)
 
     def part(self, row, want, events, keep=False):  # (match, score, set) of each pair that counts
-        found, c, ablates = [], self.scale, '"operation"' in row["units"]
+        found, c, ablates = [], self.info["scale"], '"operation"' in row["units"]
         for e in events:
             xs = e["scores"][self.score][row["variable"]] if self.score else e["pairs"]
             for p, output, x in zip(e["pairs"], map(self.read, e["outputs"]), xs, strict=True):
@@ -193,30 +195,29 @@ class Run:
         es = log_e(*up, tau - width), log_e(*down, 1 - tau - width)
         return es, {"n": n, "matches": s, "iia": mean, "low": lower(*up), "high": 1 - lower(*down)}
 
-    def decide(self, given, level):  # what `verdicts` holds of a hypothesis, and what `sets` does
-        name, (want, tests, sizes), job = given["intervention"], self.tests(given), self.test
-        key = self.tested.get(name, name)
-        events = self.counted("test", key)
-        self.differs(f"{name}: pairs", [e["pairs"] for e in events], self.blocks[: len(events)])
+    def decide(self, given, k, at):  # what `verdicts` holds of a hypothesis, and what `sets`
+        key = self.tested.get(name := given["intervention"], name)
+        at = at or [n for n, p in enumerate(self.parts) if p[1] in self.seen["test", key]] or [0]
+        used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
+        (want, tests, sizes), job = self.tests(given, used), self.test
+        level = Fraction(job["false_accept"]) / k
+        events = self.counted("test", key, first=first)[: len(blocks)]
+        self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
         for seen in range(min(len(events), 1), len(events) + 1):
             parts = [self.part(given, want, events[:seen], keep) for keep in (False, True)]
             found = [self.figures(p, *t) for p, t in zip(parts, tests, strict=False)]
-            miss, last = -math.log(Fraction(job["miss"]) / len(tests)), seen == len(self.blocks)
+            miss, last = -math.log(Fraction(job["miss"]) / len(tests)), seen == len(blocks)
             said = [0 if up >= -math.log(level) else 1 + (down < miss) for (up, down), _ in found]
             verdict = "reject" if 1 in said else "undecided" if any(said) else "accept"
             if last or (verdict != "undecided" and job["use"] == "sequential"):
                 break
-        tried = [n for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
+        tried = [len(n) for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
         if not last and (verdict == "undecided" or job["use"] == "fixed"):
             verdict = "failed" if max(tried, default=0) > 2 else None
         ups, downs = ([es[i] for es, _ in found] for i in (0, 1))
         told = {"accept": min(ups), "reject": max(downs)}.get(verdict, max(min(ups), *downs))
-        (_, keep), fixed = self.figures(parts[1]), tests[0][1]
         row = {**found[0][1], "verdict": verdict, "level": float(level), "evidence": told}
-        row |= {"keep_n": keep["n"], "keep_iia": keep["iia"]}
-        if verdict == "accept":
-            held = self.figures(self.part(given, want, self.counted("holdout", key)))[1]
-            row |= {"holdout_n": held["n"], "holdout_iia": held["iia"]}
+        fixed, row["keep_n"] = tests[0][1], len(parts[1])
         kinds = {kind: [p for p in parts[0] if p[2] == kind] for _, _, kind in parts[0]}
         return row, {k: self.figures(p, fixed=fixed and sizes[k])[1] for k, p in kinds.items() if k}
 
@@ -224,17 +225,17 @@ class Run:
 def check(folder):
     run = Run(Path(folder))
     run.differs("evidence_version", run.info["evidence_version"], 8)
+    run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}
     sets = defaultdict(dict)
     sets |= {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
-    order = sorted((row["generation"], row["control"] is not None, h) for h, row in rows.items())
-    j, real = 0, sum(not control for _, control, _ in order)
-    k = real if run.info.get("k") is None else run.info["k"]
-    run.differs("K", k, max(k, real if k else 0))
-    for _, control, h in order:
-        j += not control
-        found, of_sets = run.decide(rows[h], Fraction(run.test["false_accept"]) / (k or j * j + j))
+    sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)
+    run.differs("K", k := run.info["k"], max(k, sizes.total() if k else 0))
+    for h, row in rows.items():
+        g, size = sorted(sizes).index(row["generation"]), sizes[row["generation"]]
+        at = [0] if not g or run.ours else [] if k else [g]
+        found, of_sets = run.decide(row, k or size * (g + 1) * (g + 2), at)
         kept = told.pop(h, {})
         for column in (found if found["verdict"] else ["verdict"]) if kept or run.done else ():
             run.differs(f"{h}: {column}", kept.get(column), found[column])

@@ -21,9 +21,11 @@ import yaml
 from raysearch import Input, Pair
 from raysearch.core.events import Encoded, Event, Retried
 from raysearch.core.hypothesis import Subspace
+from raysearch.core.population import SAMPLER, THESE_PAIRS
 from raysearch.proposers.base import Proposer
 from raysearch.proposers.refine import Refine
 from raysearch.search.criteria import DecisionRule
+from raysearch.search.screening import GENERATIONS
 from raysearch.search.search import EVIDENCE_VERSION, Search
 from raysearch.storage.local import LocalFolder
 from raysearch.store import codec
@@ -73,12 +75,13 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
             "pairs": world.max_pairs if rule.at_end else None,
         },
         "pairs": {
-            "test": wanted,
+            "test": wanted if k else -(-wanted // GENERATIONS),
             "fit": world.fit,
             "holdout": world.holdout,
             "solved_only": True,
             "kinds": rule.kinds,
         },
+        "propose": {"use": "exhaustive" if k else "mine.py:Proposer"},
     }
     run = RunFolder.create(
         LocalFolder(folder),
@@ -88,7 +91,9 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
         job_text=yaml.safe_dump(job, sort_keys=False),
         evidence_version=EVIDENCE_VERSION,
     )
-    run.update(k=k or 0)
+    run.update(
+        k=k or 0, scale=search.preparation.score_scale and search.preparation.score_scale.scale
+    )
     pairs, encoded = [], []
     for i, e in world.pairs.items():
         answers = {"base": e.base, **e.sources}
@@ -109,7 +114,8 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
                 e.counterfactual,
             )
         )  # fmt: skip
-    write_pairs(run.folder, pairs, encoded)
+    population = THESE_PAIRS if world.these_pairs else SAMPLER
+    write_pairs(run.folder, pairs, encoded, population=population)
     return run
 
 
@@ -198,7 +204,7 @@ def test_all_follows_from_the_journal_of_the_quick_start(once: Once) -> None:
 def test_what_is_proposed_by_verdicts_follows_too(
     proposer: Callable[[World], Proposer], tmp_path: Path
 ) -> None:
-    world = World(12, layers=9, rates=lambda layer: (0.2, 0.85, 0.97)[layer % 3])
+    world = World(12, layers=9, test=900, rates=lambda layer: (0.2, 0.85, 0.97)[layer % 3])
     run = run_of(world, tmp_path, proposer=lambda: proposer(world))
     assert "accept" in {row["verdict"] for row in rows(run, "verdicts")}
     assert check(run) == []
@@ -301,7 +307,7 @@ def nudge(column: str, by: float) -> Callable[[list[dict[str, Any]]], None]:
 
 COLUMNS = {
     "n": 1, "matches": -1, "iia": -0.01, "low": 0.01, "high": -0.01, "evidence": 0.5, "level": 0.001,
-    "keep_n": 1, "holdout_n": -1, "holdout_iia": 0.05,
+    "keep_n": 1,
 }  # fmt: skip
 
 
