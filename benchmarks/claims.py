@@ -92,6 +92,9 @@ def drawn(items: int, way: str, seed: int) -> Drawn | None:
     trained, disjoint = way == "not_trained_on", ("x",) if way == "these_values" else ()
     counts: dict[Split, int] = {"test": PAIRS, "holdout": 64 if disjoint else 1}
     counts |= {"fit": FIT} if trained else {}
+    splits = [split_of((f"x={x!r}",), counts, seed) for x in range(items)]
+    if disjoint and min(splits.count(split) for split in counts) < 2:
+        return None  # a part without a pair: the drawing says so, after very many draws
     try:
         sample = draw_sample(
             _problem(items, way == "listed"), (), counts, seed, disjoint, trained, PAIRS
@@ -111,7 +114,7 @@ def drawn(items: int, way: str, seed: int) -> Drawn | None:
         for p in screening.usable("fit"):
             inside[_item(pairs[p].base), _item(pairs[p].sources["source"])] = False
     if disjoint:
-        held = np.array([split_of((f"x={x!r}",), counts, seed) == "test" for x in range(items)])
+        held = np.array([split == "test" for split in splits])
         inside &= held[:, None] & held[None, :]
     return Drawn(at[:, 0], at[:, 1], inside, len(at) if sample.listed else None)
 

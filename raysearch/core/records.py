@@ -147,6 +147,8 @@ class Decided:
         population: what the verdict is about; None for runs of before.
         population_size: number of its pairs, or of its values (these_values), where it is finite.
         distinct: number of different pairs among the n.
+        no_intervention: share of the pairs that count whose output without intervention is the
+            counterfactual.
     """
 
     hypothesis: Hypothesis
@@ -172,6 +174,7 @@ class Decided:
     population: PopulationName | None = None
     population_size: int | None = None
     distinct: int | None = None
+    no_intervention: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

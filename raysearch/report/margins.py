@@ -18,10 +18,11 @@ from raysearch.core.codec import from_json_values
 from raysearch.core.controls import HOLDOUT_CONTROLS, arbitrary_labels, with_control
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
-from raysearch.report.results_table import read_parts
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
+from raysearch.storage.digests import each_checked
 from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.parquet import from_parquet
 from raysearch.store.pairs_table import FILE, read_pairs
 
 Row = Mapping[str, Any]
@@ -121,8 +122,10 @@ def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]
     columns = ["intervention", "fit", "split", "block", "pairs", "outputs"]
     rows = [
         row
-        for part in read_parts(run, "observations", columns)
-        for row in part.filter(pc.field("intervention").isin(sorted(names))).to_pylist()
+        for _, content in each_checked(open_folder(run), "observations")
+        for row in from_parquet(content, columns)
+        .filter(pc.field("intervention").isin(sorted(names)))
+        .to_pylist()
     ]
     found: dict[Key, dict[int, Ids]] = {}
     for row in sorted(rows, key=lambda row: row["block"]):

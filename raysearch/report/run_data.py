@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import yaml
 
 from raysearch.errors import StoreError, check_memory
-from raysearch.report.control_comparison import ControlComparison, compare_controls
+from raysearch.report.control_comparison import compare_controls
+from raysearch.report.control_rows import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.population import population_words
 from raysearch.report.results_table import read_parts, read_table, results

@@ -107,6 +107,7 @@ class Criteria:
     - `base_match`: share in [0, 1] of the screened test pairs whose counterfactual the model gives
       without intervention; None if no test pair was screened.
     - `policies`: the best policy of each variable, which looks into no network.
+    - `no_intervention`: the same share of the pairs that count.
     - `labels`: for the control `arbitrary_labels`, the label that replaces each counterfactual.
 
     Args:
@@ -140,6 +141,7 @@ class Criteria:
         self.policies = best_policies(pairs, rule.kinds)
         self._made: dict[tuple[str, bool, int], Criterion] = {}
         self.base_match: dict[str, float | None] = {}
+        self.no_intervention: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
         for v in used[0].counterfactual:
             if rule.kinds == "both" and all(e.changes(v) for e in used):
@@ -150,6 +152,13 @@ class Criteria:
                 )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
+            self.no_intervention[v] = _matching(
+                [
+                    (e.read(screening.output(p) or ()), e.counterfactual[v])
+                    for p in screening.parts[0].pairs
+                    if (e := pairs[p]).changes(v) or rule.kinds == "unfiltered"
+                ]
+            )
             self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
 
     def of(self, hypothesis: Hypothesis, part: int = 0) -> Criterion:
@@ -200,6 +209,10 @@ def _criterion(
     half = replace(test, miss=test.miss / 2)
     keep = half if rule.keep_threshold is None else replace(half, threshold=rule.keep_threshold)
     return Criterion(of(half, changing), of(keep, pairs - changing), population, sets)
+
+
+def _matching(answers: Sequence[tuple[Ids, Ids]]) -> float | None:
+    return sum(a == b for a, b in answers) / len(answers) if answers else None
 
 
 def _check_solved(screening: Screening, fitting: bool) -> None:

@@ -5,6 +5,7 @@ first pair of it was measured.
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.records import Decided, VerdictName
@@ -60,8 +61,11 @@ class Judge:
         self, test: HypothesisTest, verdict: VerdictName, reason: str | None, fit: str | None
     ) -> Decided:
         """Returns the record of a verdict; `fit` is the digest of what was fit for it."""
-        base_match = self._preparation.criteria.base_match[test.hypothesis.variable]
-        return test.decided(verdict, self._criterion(test), base_match, reason, fit)
+        criteria, variable = self._preparation.criteria, test.hypothesis.variable
+        decided = test.decided(
+            verdict, self._criterion(test), criteria.base_match[variable], reason, fit
+        )
+        return replace(decided, no_intervention=criteria.no_intervention[variable])
 
     def _criterion(self, test: HypothesisTest) -> Criterion:
         criterion = self._preparation.criteria.of(test.hypothesis, test.part)

@@ -169,6 +169,13 @@ VERDICTS = table_schema(
         "counterfactual",
         "share",
     ),
+    (
+        "no_intervention_iia",
+        REAL,
+        "control: share of the test pairs that count whose output without intervention is the "
+        "counterfactual",
+        "share",
+    ),
     ("self_swap_iia", REAL, "control: the base's own activation put in", "share"),
     (
         "random_source_iia",

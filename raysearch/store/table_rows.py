@@ -97,6 +97,7 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         hypothesis=record.hypothesis.id,
         iia=iia_of(record),
         keep_iia=keep_iia,
+        no_intervention_iia=record.no_intervention,
         self_swap_iia=_control_iia(holdout, "self_swap"),
         random_source_iia=_control_iia(holdout, "random_source"),
         holdout_n=holdout.n if holdout else None,
