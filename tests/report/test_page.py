@@ -119,7 +119,7 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
         assert [shown[n] for n in ("n", "holdout n", "copies")] == [
             str(row[n]) for n in ("n", "holdout_n", "copies")
         ]
-        controls = ("base_match_unfiltered", "self_swap_iia", "random_source_iia")
+        controls = ("no_intervention_iia", "self_swap_iia", "random_source_iia")
         seen = [shown[name] for name in ("no intervention", "self swap", "random source")]
         assert [value[:5] for value in seen] == [f"{row[name]:.3f}" for name in controls]
         margins = re.findall(r"0\.\d{3} – [01]\.\d{3}", " ".join(seen[1:]))
