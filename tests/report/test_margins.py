@@ -9,6 +9,7 @@ import pytest
 
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.report.control_comparison import ControlComparison, compare_controls
+from raysearch.report.margins import Margins
 from raysearch.report.page import page
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.open import open_folder
@@ -118,3 +119,19 @@ def test_a_variable_that_is_a_policy_is_said_to_be_one_and_nothing_is_warned(
     (run,) = (p for p in (tmp_path / "run").iterdir() if p.is_dir())
     said = "1.00 by what acts on w in its place, which is the variable itself on these pairs"
     assert said in page(open_folder(run))
+
+
+def test_pairs_that_were_measured_after_the_verdict_for_another_hypothesis_do_not_count() -> None:
+    world = World(3, layers=1)
+    tested = [i for i, e in world.pairs.items() if e.changes("v")][:12]
+    right = {p: world.pairs[p].counterfactual["v"] for p in tested}
+    row = {"variable": "v", "intervention": "i", "fit": None, "control": None, "n": 8}
+    row |= {"claim": "sampler", "population_size": None}
+    control = {**row, "intervention": "c", "n": 12}
+    seen = {
+        ("test", "i", None): {p: right[p] if at < 8 else (99,) for at, p in enumerate(tested)},
+        ("test", "c", None): dict.fromkeys(tested, (99,)),
+    }
+    margins = Margins(world.pairs, seen)
+    assert margins.over(row, control) == PairedTest().interval([1.0] * 8)
+    assert margins.over({**row, "n": 12}, control) == PairedTest().interval([1.0] * 8 + [0.0] * 4)
