@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_100,
     "problems": 17_800,
     "proposers": 3_600,
-    "report": 18_700,
+    "report": 18_800,
     "runner": 29_600,
     "search": 21_000,
     "stats": 3_800,

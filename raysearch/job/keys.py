@@ -165,7 +165,9 @@ class PairsKeys(Keys):
         default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
     )
     disjoint: tuple[str, ...] = Field(
-        default=(), description="Variables of which no value stands in two splits."
+        default=(),
+        description="Variables of which no value stands in two splits; verdicts are then about the "
+        "values that are held out for the test.",
     )
 
 
@@ -229,7 +231,8 @@ class TestKeys(Keys):
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",
-        description="What an IIA is of. sampler: of all pairs that the problem draws; these_pairs: "
+        description="What an IIA is of. sampler: of the pairs that the problem draws (of which of "
+        "them, the column `population` says); these_pairs: "
         "of the test pairs at hand; auto: the "
         "first for a problem, the second for a file of pairs.",
     )

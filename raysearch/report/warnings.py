@@ -57,7 +57,9 @@ def warnings_of(
         as_well: its controls that do as well.
     """
     rules: Mapping[str, Callable[[], bool]] = {
-        "copies_answer": lambda: row["copies"] >= row["low"] * row["n"],
+        "copies_answer": lambda: (
+            None not in (row["copies"], row["low"]) and row["copies"] >= row["low"] * row["n"]
+        ),
         "few_distinct_pairs": lambda: (row["distinct"] or row["n"]) < FEW * row["n"],
         "like_other_variable": lambda: pairs.has_like(row["variable"], 1 - threshold),
         "inputs_trained_on": lambda: row["fit"] is not None and pairs.trained_share >= TRAINED,
@@ -66,7 +68,7 @@ def warnings_of(
         "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
         "small_n": lambda: row["n"] < SMALL_N,
         "holdout_below_interval": lambda: (
-            row["holdout_iia"] is not None and row["holdout_iia"] < row["low"]
+            None not in (row["holdout_iia"], row["low"]) and row["holdout_iia"] < row["low"]
         ),
     }
     return [code for code in WARNINGS if rules[code]()]
@@ -111,7 +113,7 @@ class PairFacts:
         ]
         return any(
             other != variable
-            and sum(a[other] != a[variable] for a in changing) <= share * len(changing)
+            and sum(a[other] != a[variable] for a in changing) <= share * len(changing) + 1e-9
             for other in (changing[0] if changing else ())
         )
 

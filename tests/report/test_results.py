@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> RunFolder:
 def test_the_columns_are_those_of_the_tables_and_the_shown_ones_are_among_them(
     run: RunFolder,
 ) -> None:
-    wanted = [*HYPOTHESES.names, *(n for n in VERDICTS.names if n != "hypothesis")]
+    wanted = [*HYPOTHESES.names, *(n for n in VERDICTS.names if n != "hypothesis"), "warnings"]
     assert results(run.path).column_names == wanted
     assert set(MAIN_COLUMNS) - {"subspace"} <= {*wanted, *SETS.names}
 
