@@ -254,6 +254,13 @@ class TestKeys(Keys):
         description="The threshold of the pairs that should stay as they are, with pairs.kinds: "
         "both; null: as `threshold`.",
     )
+    above_baselines: bool = Field(
+        default=False,
+        description="Whether a hypothesis is accepted only if it also beats the best pure policy "
+        "(copy the source's answer, act on another variable, always one answer, keep the base's), "
+        "by the paired test on the same pairs; where the variable is that policy, this decides "
+        "nothing.",
+    )
     max_pairs: Positive = Field(
         default=512, description="Pairs after which a sequential test ends undecided."
     )

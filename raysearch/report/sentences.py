@@ -70,6 +70,7 @@ def claim(data: RunData) -> list[str]:
         f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
+        *_baselines(data),
     ]
     if any('"operation":' in row["units"] for row in data.rows):
         sentences.append(
@@ -133,6 +134,19 @@ def _about(data: RunData) -> str:
         else "it says nothing of other texts."
     )
     return f"{over} {data.population}: the claim is about these pairs alone; {beyond}"
+
+
+def _baselines(data: RunData) -> list[str]:
+    """Says what the best policy without any network scores on each variable's pairs, and where the
+    variable is that policy."""
+    known = [row for row in data.rows if row["baseline_iia"] is not None]
+    best = {row["variable"]: row for row in sorted(known, key=lambda row: row["n"])}
+    told = [
+        f"{v}: {row['baseline_iia']:.2f} by what {row['baseline']}"
+        + (", which is the variable itself on these pairs" * (row["baseline_iia"] == 1))
+        for v, row in best.items()
+    ]
+    return [f"Without any network, on the same pairs: {'; '.join(told)}."] if told else []
 
 
 def _stopping(test: Mapping[str, Any]) -> str:

@@ -37,6 +37,8 @@ WARNINGS: Mapping[str, str] = {
     "inputs_trained_on": "half of the inputs of its test pairs, or more, are also inputs of pairs "
     "that subspaces were trained on: only the pairs are new",
     "control_does_as_well": "a control does as well: the IIA is no evidence for this site",
+    "not_above_baseline": "a policy that looks into no network is right on so many of the same pairs "
+    "that it is not shown to do better",
     "same_tokens": "another position of the job is the same token in every test pair, so that the "
     "two are one site",
     "small_n": f"it rests on fewer than {SMALL_N} pairs",
@@ -62,6 +64,7 @@ def warnings_of(
         "like_other_variable": lambda: pairs.has_like(row["variable"], 1 - threshold),
         "inputs_trained_on": lambda: row["fit"] is not None and pairs.trained_share >= TRAINED,
         "control_does_as_well": lambda: bool(as_well),
+        "not_above_baseline": lambda: row["margin_low"] is not None and row["margin_low"] <= 0,
         "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
         "small_n": lambda: row["n"] < SMALL_N,
         "holdout_below_interval": lambda: (

@@ -27,6 +27,7 @@ from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob, differing
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
+from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
 from raysearch.stats.match_test import MatchTest
@@ -89,6 +90,11 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         apart={
             f"{v} / {w}": share for (v, w), share in differing(expected, resolved.variables).items()
         },
+        baselines=tuple(
+            p.baseline
+            for v in resolved.variables
+            for p in policies_of(expected, v, job.pairs.kinds)
+        ),
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
             job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)

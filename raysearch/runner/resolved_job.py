@@ -123,7 +123,13 @@ class ResolvedJob:
             job.resources.rows,
             job.fit if job.space.is_fitted else None,
             job.controls,
-            DecisionRule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
+            DecisionRule(
+                job.pairs.kinds,
+                job.test.keep_threshold,
+                at_end,
+                job.test.score,
+                job.test.above_baselines,
+            ),
             attribution_plan(proposer, space),
             frozenset(h.id for h in space) if is_open(job) else None,
         )

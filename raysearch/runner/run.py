@@ -92,7 +92,11 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest, facts=to_json_values(opened.facts))
+            run.update(
+                model_digest=opened.facts.digest,
+                facts=to_json_values(opened.facts),
+                k=proposer.max_hypotheses or 0,
+            )
             write_pairs(
                 run.folder,
                 resolved.pairs,
@@ -132,11 +136,11 @@ def go_on(
             with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, resolved, stored, opened)
-                run.update(
-                    facts=to_json_values(opened.facts)
-                )  # which runs of earlier versions lack
                 proposer = recording(
                     resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
+                )
+                run.update(  # what runs of earlier versions lack
+                    facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
                 )
                 search = resolved.search(opened.facts, opened.encoded, proposer)
                 uri = tracking_of(run, where.tracking_uri)

@@ -15,10 +15,12 @@ from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.population import SAMPLER, Population
 from raysearch.errors import PairsError
+from raysearch.search.baselines import best_policies
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
+from raysearch.stats.paired_test import PairedTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,14 @@ class DecisionRule:
         at_end: look at the evidence once, after the last pair, so that every hypothesis sees all
             pairs.
         score: the quantity that is tested.
+        above_baselines: whether a hypothesis must beat the best policy too, to be accepted.
     """
 
     kinds: PairKinds = "change"
     keep_threshold: float | None = None
     at_end: bool = False
     score: TestedScore = "matches"
+    above_baselines: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class Criterion:
         """Size of the population: its pairs that count, or its values; None if it is not finite."""
         return self.about.values if self.change.population is None else self.change.population
 
+    @property
+    def paired(self) -> PairedTest:
+        """The test of the difference to another score on the same pairs."""
+        return PairedTest(population=self.change.population)
+
     def with_hypotheses(self, hypotheses: int) -> "Criterion":
         """Returns the same criterion for another number of hypotheses (K)."""
         keep = None if self.keep is None else replace(self.keep, hypotheses=hypotheses)
@@ -97,6 +106,7 @@ class Criteria:
 
     - `base_match`: share in [0, 1] of the screened test pairs whose counterfactual the model gives
       without intervention; None if no test pair was screened.
+    - `policies`: the best policy of each variable, which looks into no network.
     - `no_intervention`: the same share of the pairs that count.
     - `labels`: for the control `arbitrary_labels`, the label that replaces each counterfactual.
 
@@ -128,6 +138,7 @@ class Criteria:
             if e.split == "test" and (out := screening.output(p))
         ]
         self.kinds = rule.kinds
+        self.policies = best_policies(pairs, rule.kinds)
         self._made: dict[tuple[str, bool, int], Criterion] = {}
         self.base_match: dict[str, float | None] = {}
         self.no_intervention: dict[str, float | None] = {}

@@ -52,7 +52,10 @@ class Judge:
         """
         if self._rule.at_end and not at_last:
             return None
-        return self._criterion(test).verdict(test.evidence, test.keep)
+        criterion = self._criterion(test)
+        verdict = criterion.verdict(test.evidence, test.keep)
+        held = verdict == "accept" and self._rule.above_baselines
+        return None if held and not test.beats_policy(criterion) else verdict
 
     def decided(
         self, test: HypothesisTest, verdict: VerdictName, reason: str | None, fit: str | None

@@ -96,7 +96,10 @@ class Preparation:
         self, hypothesis: Hypothesis, reading: Reading | None = None, part: int = 0
     ) -> HypothesisTest:
         """Returns the test, or a reading on the holdout, of a hypothesis without evidence."""
-        arbitrary = hypothesis.intervention.control == "arbitrary_labels"
+        intervention, policy = hypothesis.intervention, None
+        if intervention.control is None and not intervention.is_ablation and reading is None:
+            policy = self.criteria.policies[hypothesis.variable]
+        arbitrary = intervention.control == "arbitrary_labels"
         return HypothesisTest(
             hypothesis,
             labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,
@@ -105,6 +108,7 @@ class Preparation:
             repeats=self._repeats,
             unfiltered=self._rule.kinds == "unfiltered",
             score_scale=self.score_scale,
+            policy=policy,
         )
 
     def ask(self, task: int) -> Task | None:

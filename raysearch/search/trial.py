@@ -13,7 +13,15 @@ from typing import Literal
 from raysearch.causal import Split
 from raysearch.core.events import Block, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.core.records import Counted, Decided, Reading, SetCount, VerdictName
+from raysearch.core.records import (
+    Counted,
+    Decided,
+    PolicyComparison,
+    Reading,
+    SetCount,
+    VerdictName,
+)
+from raysearch.search.baselines import Policy
 from raysearch.search.criteria import Criterion
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.score_scale import ScoreScale
@@ -50,6 +58,8 @@ class HypothesisTest:
         sets: evidence by kind of pair, if the problem tells kinds apart.
         score_scale: the score that the test is on; None for matches.
         sums: sum of every measured score over the pairs that count.
+        policy: the best policy of the variable; None for controls, readings and ablations.
+        margins: for each pair that counts, 1 + match - match of the policy.
     """
 
     hypothesis: Hypothesis
@@ -65,6 +75,8 @@ class HypothesisTest:
     sets: dict[str, Evidence] = field(default_factory=dict)
     score_scale: ScoreScale | None = None
     sums: dict[str, float] = field(default_factory=dict)
+    policy: Policy | None = None
+    margins: bytes = b""
 
     def count(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> None:
         """Adds one block of evidence; `pairs` are the expected answers in the observation's
@@ -90,6 +102,8 @@ class HypothesisTest:
                 counted.append(at)
                 self.distinct += observation.pairs[at] not in self.repeats
                 matches += match
+                if self.policy is not None:
+                    self.margins += bytes([1 + match - (self.policy.gives(pair) == wanted)])
                 if pair.set is not None:
                     before = self.sets.get(pair.set, Evidence())
                     self.sets[pair.set] = before.add(1, match, scores[at : at + 1])
@@ -99,6 +113,29 @@ class HypothesisTest:
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
                 values[variable][at] for at in counted
             )
+
+    def beats_policy(self, criterion: Criterion) -> bool:
+        """Whether it beats the best policy, at the level of its own test; true if none can be
+        beaten.
+        """
+        if self.policy is None or self.policy.baseline.same:
+            return True
+        return criterion.paired.log_evidence(self._differences)[0] >= criterion.change.accept_at
+
+    @property
+    def _differences(self) -> list[float]:
+        """Match minus match of the policy, in {-1, 0, 1}, of each pair that counts."""
+        return [float(margin - 1) for margin in self.margins]
+
+    def _against_policy(self, accepted: bool, criterion: Criterion) -> PolicyComparison | None:
+        """How it does against the best policy; the interval, for accepted ones alone."""
+        if self.policy is None or not self.margins:
+            return None
+        differences, baseline = self._differences, self.policy.baseline
+        share = (self.evidence.matches - math.fsum(differences)) / self.evidence.n
+        if not accepted or baseline.same:
+            return PolicyComparison(baseline, share)
+        return PolicyComparison(baseline, share, *criterion.paired.interval(differences))
 
     def decided(
         self,
@@ -144,6 +181,8 @@ class HypothesisTest:
                 for name, total in sorted(self.sums.items())
                 if self.evidence.n
             ),
+            against=self._against_policy(verdict == "accept", criterion),
+            level=criterion.change.false_accept / criterion.change.hypotheses,
         )
 
 

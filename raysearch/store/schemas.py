@@ -220,6 +220,29 @@ VERDICTS = table_schema(
         "mean of each declared score over the n pairs; null where none is declared",
         "JSON; as the score",
     ),
+    (
+        "baseline",
+        TEXT,
+        "the pure policy, which looks into no network, that scores best on pairs of the variable "
+        "that are never tested; null for controls and ablations",
+        "text",
+    ),
+    ("baseline_iia", REAL, "share of the n pairs on which that policy is right", "share"),
+    (
+        "margin_low",
+        REAL,
+        "lower end of the 95 % interval of matches / n minus baseline_iia, on the same pairs; null "
+        "unless accepted, and where the variable is that policy, so that nothing can beat it",
+        "share",
+    ),
+    ("margin_high", REAL, "upper end of that interval", "share"),
+    (
+        "level",
+        REAL,
+        "chance of a false accept that the verdict spends: test.false_accept / K, K as it is for "
+        "this hypothesis; null in runs before 2026-11-29",
+        "share",
+    ),
 )
 
 FITS = table_schema(
