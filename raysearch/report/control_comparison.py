@@ -6,15 +6,19 @@ hypothesis's own interval; a bare difference never counts.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+import pyarrow as pa
 
 from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
-from raysearch.report.results_table import read_table, results
+from raysearch.core.hypothesis import canonical_json
+from raysearch.report.results_table import read_parts, results
+from raysearch.report.rows import Row, Rows
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike
 
+_Key = tuple[str, str, str, int | None]
 COLUMNS = {"no_intervention": "base_match_unfiltered"} | {
     name: f"{name}_iia" for name in HOLDOUT_CONTROLS
 }
@@ -27,7 +31,7 @@ class ControlComparison:
     """An accepted hypothesis (its row of `results`), the IIA of its controls, and those that do as
     well."""
 
-    row: Mapping[str, Any]
+    row: Row
     iia: Mapping[str, float | None]
     as_well: tuple[str, ...]
 
@@ -50,31 +54,45 @@ def compare_controls(run: FolderLike) -> list[ControlComparison]:
 
     Raises: StoreError if there is nothing to read.
     """
-    rows = results(run, controls=True).to_pylist()
-    controls = [row for row in rows if row["control"] is not None]
-    accepted = [row for row in rows if row["control"] is None and row["verdict"] == "accept"]
-    widths = _widths(run)
-    return [_compare(row, controls, widths) for row in accepted]
+    rows, controls = hypotheses_and_controls(results(run, controls=True))
+    return compare(run, rows.where("verdict", "accept"), controls)
 
 
-def _widths(run: FolderLike) -> dict[str, int]:
+def hypotheses_and_controls(table: pa.Table) -> tuple[Rows, Rows]:
+    """Splits the rows of `results`."""
+    rows = Rows(table)
+    return rows.where("control", None), rows.where("control", *filter(None, rows.values("control")))
+
+
+def compare(run: FolderLike, accepted: Rows, controls: Rows) -> list[ControlComparison]:
+    """Returns the same for some accepted hypotheses. Raises: StoreError for a damaged table."""
+    widths = _widths(run, accepted)
+    indexed: dict[_Key, Row] = {}
+    for control in controls.where("variable", *accepted.values("variable")):
+        indexed.setdefault(_key(control["control"], control, control["features"]), control)
+    return [_compare(row, indexed, widths) for row in accepted]
+
+
+def _widths(run: FolderLike, accepted: Rows) -> dict[str, int]:
     """Returns the widths found in training, by the fit's digest."""
-    rows = read_table(run, "fits").to_pylist()
-    found = {row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row["found"]}
+    wanted = accepted.values("fit")
+    parts = (Rows(part).where("fit", *wanted) for part in read_parts(run, "fits", ("fit", "found")))
+    rows = (row for part in parts for row in part)
+    found = {
+        row["fit"]: json.loads(row["found"]) for row in rows if row["fit"] and row.get("found")
+    }
     return {
         fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values
     }
 
 
 def _compare(
-    row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]], widths: Mapping[str, int]
+    row: Row, controls: Mapping[_Key, Row], widths: Mapping[str, int]
 ) -> ControlComparison:
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
     as_well: list[str] = [name for name in HOLDOUT_CONTROLS if (iia[name] or 0.0) >= row["low"]]
     for name in JOB_CONTROLS:
-        found = next(
-            (c for c in controls if c["control"] == name and _belongs(c, row, widths)), None
-        )
+        found = controls.get(_key(name, row, widths.get(row["fit"], row["features"])))
         if found is None:
             continue
         iia[name] = found["iia"]
@@ -85,15 +103,9 @@ def _compare(
     return ControlComparison(row, iia, tuple(as_well))
 
 
-def _belongs(control: Mapping[str, Any], row: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
-    if control["variable"] != row["variable"]:
-        return False
-    if control["control"] != "random_subspace":
-        return bool(control["units"] == row["units"])
-    return _sites(control) == _sites(row) and control["features"] == widths.get(
-        row["fit"], row["features"]
-    )
-
-
-def _sites(row: Mapping[str, Any]) -> list[Any]:
-    return [{k: v for k, v in unit.items() if k != "subspace"} for unit in json.loads(row["units"])]
+def _key(control: str, row: Row, features: int | None) -> _Key:
+    """Returns what a control and its hypothesis have in common."""
+    if control != "random_subspace":
+        return control, row["variable"], row["units"], None
+    sites = [{**unit, "subspace": None} for unit in json.loads(row["units"])]
+    return control, row["variable"], canonical_json(sites), features

@@ -9,8 +9,9 @@ from threading import Timer
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from raysearch.core.hypothesis import layer_of
+from raysearch.core.hypothesis import is_in_layers
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
 from raysearch.storage.digests import TABLES, each_checked
@@ -85,8 +86,8 @@ def results(
         con.register("verdicts", read_table(run, "verdicts"))
         if sets:
             con.register("sets", _sets(run))
-        joined = con.sql(_BY_SET if sets else _JOINED).to_arrow_table()
-        con.register("results", joined)
+        con.execute(f"CREATE VIEW results AS {_BY_SET if sets else _JOINED}")
+        columns = con.sql("FROM results LIMIT 0").columns
         conditions = [
             c
             for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls))
@@ -96,7 +97,7 @@ def results(
             _check_variable(variable, hypotheses)
             conditions.append("variable = '{}'".format(variable.replace("'", "''")))
         if where is not None:
-            _check_condition(con, where, joined.column_names)
+            _check_condition(con, where, columns)
             conditions.append(f"({where}\n)")  # the newline ends a trailing comment
         limit = "" if top is None else f"LIMIT {int(top)}"
         try:
@@ -104,7 +105,7 @@ def results(
             query = f"SELECT * FROM results WHERE {condition} ORDER BY {order} {limit}"
             return con.sql(query).to_arrow_table()
         except duckdb.Error as e:
-            raise _bad_condition(where or "", joined.column_names, e) from e
+            raise _bad_condition(where or "", columns, e) from e
     finally:
         timer.cancel()
         con.close()
@@ -112,11 +113,10 @@ def results(
 
 def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
     """Removes the layer of components outside of all layers; older runs store 0 for them."""
-    pairs = zip(hypotheses["layer"].to_pylist(), hypotheses["component"].to_pylist(), strict=True)
-    layers = pa.array(
-        [layer if component is None else layer_of(component, layer) for layer, component in pairs],
-        pa.int32(),
-    )
+    components = hypotheses["component"]
+    outside = [c for c in pc.unique(components).to_pylist() if c and not is_in_layers(c)]
+    wrong = pc.is_in(components, pa.array(outside, pa.string()))
+    layers = pc.if_else(wrong, pa.scalar(None, pa.int32()), hypotheses["layer"])
     return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
 
 

@@ -15,7 +15,7 @@ from raysearch.report.run_data import RunData
 
 def title(data: RunData) -> str:
     """Returns the question in one line."""
-    variables = list(dict.fromkeys(row["variable"] for row in data.proposed))
+    variables = data.proposed.values("variable")
     named = [*variables[:6], f"{len(variables) - 6} more"] if len(variables) > 7 else variables
     listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
     model = "/".join(Path(data.facts.model or "the model").parts[-2:])
@@ -71,7 +71,7 @@ def claim(data: RunData) -> list[str]:
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
     ]
-    if any('"operation":' in row["units"] for row in data.rows):
+    if any('"operation":' in row["units"] for row in data.rows.only("units")):
         sentences.append(
             "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
             "output is no longer the base's answer, so that an accept says that the answer needs "
@@ -174,11 +174,7 @@ def _percent(share: float | None) -> str:
 
 
 def _in_order(data: RunData, key: str) -> list[str]:
-    return [
-        str(value)
-        for value in dict.fromkeys(row[key] for row in data.proposed)
-        if value is not None
-    ]
+    return [str(value) for value in data.proposed.values(key) if value is not None]
 
 
 def _counted(names: Sequence[str], one: str, many: str) -> str:
