@@ -183,6 +183,23 @@ def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
     return counts
 
 
+def ends_of(folder: Folder, driver: str) -> tuple[JournalLine, JournalLine] | None:
+    """Returns the first and the last whole line of a driver, without reading what is between; None
+    if it has none.
+    """
+    own = folder.at(driver)
+    names = [name for name in own.names() if name.endswith(".jsonl")]
+    first = next(_read_driver(own, files=1), None)
+    if first is None:
+        return None
+    last = (
+        _parse(text, driver, None)
+        for name in reversed(names)
+        for text in reversed(own.read(name).rsplit(b"\n", 3))
+    )
+    return first, next(filter(None, last), first)
+
+
 def _read_driver(
     folder: Folder, say: Callable[[str], None] | None = None, files: int | None = None
 ) -> Iterator[JournalLine]:
@@ -228,8 +245,8 @@ def _read_file(
         )
 
 
-def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
-    """Returns the line, or None if it is incomplete or not the next one."""
+def _parse(text: bytes, driver: str, expected: int | None) -> JournalLine | None:
+    """Returns the line, or None if it is incomplete or not the expected one."""
     try:
         text = text.removesuffix(b"\n")
         if text != _with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):
@@ -237,7 +254,7 @@ def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
         raw = json.loads(text)
         return (
             JournalLine(driver, raw["seq"], raw["batch"], raw["entry"])
-            if raw["seq"] == expected
+            if expected in (None, raw["seq"])
             else None
         )
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
