@@ -90,17 +90,22 @@ def _compare(
     row: Row, controls: Mapping[_Key, Row], widths: Mapping[str, int]
 ) -> ControlComparison:
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
-    as_well: list[str] = [name for name in HOLDOUT_CONTROLS if (iia[name] or 0.0) >= row["low"]]
+    as_well: list[str] = [name for name in HOLDOUT_CONTROLS if _reaches(iia[name], row)]
     for name in JOB_CONTROLS:
         found = controls.get(_key(name, row, widths.get(row["fit"], row["features"])))
         if found is None:
             continue
         iia[name] = found["iia"]
         if found["verdict"] == "accept" or (
-            found["verdict"] == "undecided" and (found["iia"] or 0.0) >= row["low"]
+            found["verdict"] == "undecided" and _reaches(found["iia"], row)
         ):
             as_well.append(name)
     return ControlComparison(row, iia, tuple(as_well))
+
+
+def _reaches(iia: float | None, row: Row) -> bool:
+    """Whether a control's IIA is within or above the interval of its hypothesis."""
+    return iia is not None and bool(iia >= row["low"])
 
 
 def _key(control: str, row: Row, features: int | None) -> _Key:
