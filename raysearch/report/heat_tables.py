@@ -129,7 +129,7 @@ def _heat_map(
     position = {x: row["position"] for (_, x), row in panel.cells.items()}
     notes = [
         (panel.left_out, "hypotheses over several layers are in the tables, not here."),
-        (panel.columns_left_out, "more positions are left out, whose best cells are lower."),
+        (panel.columns_left_out, "more positions are left out, whose best cells are no higher."),
     ]
     return HeatMap(
         " · ".join([panel.variable, *panel.shared]),

@@ -34,6 +34,8 @@ MAX_OTHERS = 50
 MAX_SETS = 400
 MAX_WORKERS = 64
 """Maximum of rows in each table."""
+MAX_JOB = 200_000
+"""Maximum of characters of job.yaml."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -84,6 +86,8 @@ def page(run: FolderLike) -> str:
                 "sets": MAX_SETS,
                 "seeds": MAX_SETS,
                 "workers": MAX_WORKERS,
+                "variables": MAX_SETS,
+                "job": MAX_JOB,
             },
         )
     )

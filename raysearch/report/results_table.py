@@ -35,11 +35,8 @@ TEXT_COLUMNS = {"subspace"} | {
     if pa.types.is_string(field.type)
 }
 """The columns that hold text; the others hold numbers."""
-_JOINED = "SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)"
-_BY_SET = (
-    "SELECT * FROM hypotheses JOIN (SELECT hypothesis, verdict FROM verdicts) USING (hypothesis) "
-    "JOIN sets USING (hypothesis)"
-)
+_ROW = "row of results"
+"""The column by which a query names rows: DuckDB then sorts numbers, not whole rows."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -82,12 +79,11 @@ def results(
     timer.daemon = True
     timer.start()
     try:
-        con.register("hypotheses", _clear_wrong_layers(hypotheses))
-        con.register("verdicts", read_table(run, "verdicts"))
+        joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
         if sets:
-            con.register("sets", _sets(run))
-        con.execute(f"CREATE VIEW results AS {_BY_SET if sets else _JOINED}")
-        columns = con.sql("FROM results LIMIT 0").columns
+            joined = _join_sets(joined, _sets(run))
+        columns = joined.column_names
+        con.register("results", joined.append_column(_ROW, pa.array(range(joined.num_rows))))
         conditions = [
             c
             for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls))
@@ -102,8 +98,8 @@ def results(
         limit = "" if top is None else f"LIMIT {int(top)}"
         try:
             condition, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
-            query = f"SELECT * FROM results WHERE {condition} ORDER BY {order} {limit}"
-            return con.sql(query).to_arrow_table()
+            query = f'SELECT "{_ROW}" FROM results WHERE {condition} ORDER BY {order} {limit}'
+            return joined.take(con.sql(query).to_arrow_table()[_ROW])
         except duckdb.Error as e:
             raise _bad_condition(where or "", columns, e) from e
     finally:
@@ -118,6 +114,25 @@ def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
     wrong = pc.is_in(components, pa.array(outside, pa.string()))
     layers = pc.if_else(wrong, pa.scalar(None, pa.int32()), hypotheses["layer"])
     return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
+
+
+def _join(left: pa.Table, right: pa.Table) -> pa.Table:
+    """Adds the columns of `right`, which has at most one row for each hypothesis; null without."""
+    at = pc.index_in(left["hypothesis"], right["hypothesis"].combine_chunks())
+    for name in right.column_names:
+        if name != "hypothesis":
+            left = left.append_column(name, right[name].take(at))
+    return left
+
+
+def _join_sets(joined: pa.Table, sets: pa.Table) -> pa.Table:
+    """Returns the rows of `sets` of decided hypotheses, after their hypothesis and verdict."""
+    known = set(schemas.TABLES["hypotheses"].names) | {"verdict"}
+    decided = joined.select([name for name in joined.column_names if name in known])
+    found = _join(sets, decided).filter(pc.field("verdict").is_valid())
+    return found.select(
+        [*decided.column_names, *(n for n in sets.column_names if n != "hypothesis")]
+    )
 
 
 def _sets(run: FolderLike) -> pa.Table:

@@ -40,7 +40,7 @@ def question(data: RunData) -> list[str]:
         f"Model: {data.facts.model or 'not named'}. Problem: "
         f"{problem.get('use') or problem.get('pairs') or 'not named'}"
         f"{f' ({options})' if options else ''}. Variables of its causal model: "
-        f"{', '.join(variables)}.",
+        f"{_listed(variables)}.",
         f"A hypothesis says: “{variables[0]} is at this site”. It is tested by interchange: the "
         f"model reads the base, but at the site "
         "it is given the activation of its run on the source. Then the answer should become the "
@@ -181,8 +181,11 @@ def _counted(names: Sequence[str], one: str, many: str) -> str:
     """Formats names as "3 layers (0, 1, 2)", naming at most a dozen."""
     if not names:
         return ""
-    shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])}, … {names[-1]}"
-    return f"{_n(len(names), one, many)} ({shown})"
+    return f"{_n(len(names), one, many)} ({_listed(names)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])}, … {names[-1]}"
 
 
 def _n(n: int, one: str, many: str) -> str:

@@ -36,8 +36,8 @@ VARIABLES = ("country", "relation")
 AT_ONCE = 1000
 
 
-def big_run(store: Path, hypotheses: int, heads: int = 0) -> RunFolder:
-    """Writes the run."""
+def big_run(store: Path, hypotheses: int, heads: int = 0, suffix: str = "") -> RunFolder:
+    """Writes the run. `suffix`: of the names of its positions."""
     job = Job.load(JOB)
     run = RunFolder.create(
         store,
@@ -53,7 +53,7 @@ def big_run(store: Path, hypotheses: int, heads: int = 0) -> RunFolder:
         PairScreened(i, (i,), {"source": (i, 1)}, True, p.split, i) for i, p in enumerate(PAIRS)
     ]
     ledger.write_records([Blocked(tuple(screened))])
-    records = islice(_records(heads), hypotheses // len(VARIABLES))
+    records = islice(_records(heads, suffix), hypotheses // len(VARIABLES))
     while batch := [r for some in islice(records, AT_ONCE) for r in some]:
         ledger.write_records(batch)
     accepted = hypotheses // 100
@@ -64,12 +64,12 @@ def big_run(store: Path, hypotheses: int, heads: int = 0) -> RunFolder:
     return run
 
 
-def _records(heads: int) -> Iterator[list[Record]]:
+def _records(heads: int, suffix: str) -> Iterator[list[Record]]:
     """What was found at each site, without end."""
     for i, (position, layer, head) in enumerate(_endless(heads)):
         component = "residual" if head is None else "head"
         intervention = Intervention(
-            (Unit(Site(layer, component, f"p{position}", head), Subspace()),)
+            (Unit(Site(layer, component, f"p{position}{suffix}", head), Subspace()),)
         )
         seen = Measured(
             i, intervention.id, "test", 0, (0, 1, 2), ((1,),) * 3, 0, 3, 0.01, "cpu", f"w{i % 8}", 0

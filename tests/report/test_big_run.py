@@ -140,9 +140,11 @@ def test_of_more_positions_than_fit_those_with_the_best_cells_are_shown(
 
 
 def test_a_page_is_small_whatever_is_in_it(tmp_path: Path) -> None:
-    run = big_run(tmp_path, 30_000, 32)
-    html = page(run.folder)
-    assert len(html.encode()) < 5 * MB
+    """Long names, long texts, a long job."""
+    run = big_run(tmp_path, 13_000, 0, 90 * "&<é")
+    with (run.path / "job.yaml").open("a") as job:
+        job.write("# long\n" * 10**6)
+    assert len(page(run.folder).encode()) < 5 * MB
 
 
 def test_the_comparison_of_a_page_is_that_of_all_accepted_ones(
