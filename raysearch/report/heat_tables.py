@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from markupsafe import escape
+
 from raysearch.report.best_panels import best_panel
 from raysearch.report.cell_style import LEVELS, interval_width, opacity, stopped_early
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel
@@ -110,7 +112,7 @@ def _arrange(data: RunData, rows: Rows, cell: Callable[[Row], Cell]) -> HeatMaps
             left_out += 1
         else:
             made = {at: cell(row) for at, row in panel.cells.items()}
-            size = sum(len(c.details.encode()) for c in made.values())
+            size = sum(len(escape(c.details).encode()) for c in made.values())
             if size > tips:
                 made = {at: replace(c, details="") for at, c in made.items()}
             tips -= min(size, tips)
