@@ -137,6 +137,7 @@ class _Encoder:
             counterfactual=counterfactual,
             aliases=self._aliases(variables),
             choices=self._choices(),
+            values=pair.values,
         )
         self._check_chosen(encoded)
         return encoded
