@@ -11,7 +11,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from raysearch.core.records import Training
 from raysearch.report.results_table import read_parts
+from raysearch.runner.progress import training_words
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
 from raysearch.store.progress import read_progress
@@ -26,7 +28,7 @@ _VERDICTS = {
     "failed": "failed",
 }
 """Counts of hypotheses, and their verdict in the tables."""
-_COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "pairs", "at_most")
+_COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_most")
 """What is reported of a search, as its snapshot has it."""
 
 
@@ -50,7 +52,7 @@ def local_status(run: RunFolder) -> list[str]:
     return lines
 
 
-def local_facts(run: RunFolder) -> dict[str, str | int | None]:
+def local_facts(run: RunFolder) -> dict[str, Any]:
     """Returns the same for a program. Raises: StoreError."""
     check_parts(run.folder)
     last, progress = last_driver(run), read_progress(run.folder)
@@ -95,15 +97,19 @@ def _in_tables(run: RunFolder) -> dict[str, int]:
     return counts | {"alive": proposed - verdicts.total()}
 
 
-def _search_words(now: Mapping[str, str | int | None]) -> list[str]:
+def _search_words(now: Mapping[str, Any]) -> list[str]:
     counts = ", ".join(f"{now[name]} {name}" for name in ("alive", *_VERDICTS))
     if now["stage"] is None:
         return [f"verdicts  {counts}", "stage     not known: an earlier version drove it"]
     fitting = f", {now['fitting']} fits in training" if now["fitting"] else ""
+    training = (
+        [f"training  {training_words(Training(**now['training']))}"] if now["training"] else []
+    )
     return [
         f"stage     {now['stage']}",
         f"counted   at {now['counted']}",
         f"verdicts  {counts}{fitting}",
+        *training,
         f"pairs     {now['pairs']} evaluated, at most {now['at_most']} to come",
     ]
 

@@ -191,6 +191,7 @@ class Search:
             out=scheduler.out + halving.out + self.preparation.out,
             conflicts=self._conflicts,
             fitting=halving.running,
+            training=halving.training,
         )
 
     @property
