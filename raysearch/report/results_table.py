@@ -4,8 +4,11 @@ Invariants: columns are those of the tables `hypotheses` and `verdicts`, in orde
 user's condition is SQL over these columns and can access no file, network or other table.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
-from threading import Timer
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -14,11 +17,15 @@ import pyarrow.compute as pc
 from raysearch.core.hypothesis import is_in_layers
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
+from raysearch.report import query as query_program
+from raysearch.report.query import ROW, rows_of
 from raysearch.storage.digests import TABLES, each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 
+_BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
+"""Kinds of errors of a condition that passes a limit."""
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, "
     "variable, layer, component, position, head, hypothesis"
@@ -35,17 +42,6 @@ TEXT_COLUMNS = {"subspace"} | {
     if pa.types.is_string(field.type)
 }
 """The columns that hold text; the others hold numbers."""
-_ROW = "row of results"
-"""The column by which a query names rows: DuckDB then sorts numbers, not whole rows."""
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "python_enable_replacements": "false",
-    "lock_configuration": "true",
-    "threads": 2,
-    "memory_limit": f"{QUERY_BYTES // 2**20}MiB",
-}
 
 
 def results(
@@ -74,37 +70,46 @@ def results(
             f"{open_folder(run).place}: there are no hypotheses in its tables yet; let the run go "
             f"on, or `resume` it"
         )
-    con = duckdb.connect(":memory:", config=_CONFIG)
-    timer = Timer(QUERY_SECONDS, con.interrupt)
-    timer.daemon = True
-    timer.start()
+    joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
+    if sets:
+        joined = _join_sets(joined, _sets(run))
+    conditions = [
+        c for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls)) if on
+    ]
+    if variable is not None:
+        _check_variable(variable, hypotheses)
+        conditions.append("variable = '{}'".format(variable.replace("'", "''")))
+    if where is not None:
+        conditions.append(f"({where}\n)")  # the newline ends a trailing comment
+    chosen, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
+    limit = "" if top is None else f"LIMIT {int(top)}"
+    query = f'SELECT "{ROW}" FROM results WHERE {chosen} ORDER BY {order} {limit}'
+    return joined.take(_rows(joined, where, query))
+
+
+def _rows(joined: pa.Table, where: str | None, query: str) -> pa.ChunkedArray | pa.Array:
+    """Returns the numbers of the chosen rows. A condition that calls a function, or asks another
+    query, is asked in a process that the system can end.
+
+    Raises: JobError for a bad condition.
+    """
     try:
-        joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
-        if sets:
-            joined = _join_sets(joined, _sets(run))
-        columns = joined.column_names
-        con.register("results", joined.append_column(_ROW, pa.array(range(joined.num_rows))))
-        conditions = [
-            c
-            for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls))
-            if on
-        ]
-        if variable is not None:
-            _check_variable(variable, hypotheses)
-            conditions.append("variable = '{}'".format(variable.replace("'", "''")))
-        if where is not None:
-            _check_condition(con, where, columns)
-            conditions.append(f"({where}\n)")  # the newline ends a trailing comment
-        limit = "" if top is None else f"LIMIT {int(top)}"
-        try:
-            condition, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
-            query = f'SELECT "{_ROW}" FROM results WHERE {condition} ORDER BY {order} {limit}'
-            return joined.take(con.sql(query).to_arrow_table()[_ROW])
-        except duckdb.Error as e:
-            raise _bad_condition(where or "", columns, e) from e
-    finally:
-        timer.cancel()
-        con.close()
+        if where is None or "(" not in where:
+            return rows_of(joined, where, query, QUERY_SECONDS, QUERY_BYTES)
+    except duckdb.Error as e:
+        raise _bad_condition(where or "", joined.column_names, type(e).__name__, str(e)) from e
+    asked = pa.BufferOutputStream()
+    asked.write(f"{json.dumps([where, query, QUERY_SECONDS, QUERY_BYTES])}\n".encode())
+    with pa.ipc.new_stream(asked, joined.schema) as stream:
+        stream.write_table(joined)
+    command = [sys.executable, "-P", str(Path(query_program.__file__))]
+    done = subprocess.run(
+        command, input=asked.getvalue(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    found = json.loads(done.stdout) if done.returncode == 0 else ["MemoryError", ""]
+    if found and isinstance(found[0], str):
+        raise _bad_condition(where, joined.column_names, *found)
+    return pa.array(found, pa.int64())
 
 
 def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
@@ -187,24 +192,15 @@ def _check_variable(variable: str, hypotheses: pa.Table) -> None:
         )
 
 
-def _check_condition(con: duckdb.DuckDBPyConnection, where: str, columns: Sequence[str]) -> None:
-    """Raises JobError unless `where` is a single condition that also stays one inside brackets."""
-    try:
-        if len(con.extract_statements(f"SELECT {where}\n FROM results")) != 1:
-            raise duckdb.ParserException("more than one statement")
-        con.sql(f"SELECT {where}\n FROM results LIMIT 0")
-    except duckdb.Error as e:
-        raise _bad_condition(where, columns, e) from e
-
-
-def _bad_condition(where: str, columns: Sequence[str], e: Exception) -> JobError:
-    if isinstance(e, duckdb.InterruptException):
+def _bad_condition(where: str, columns: Sequence[str], kind: str, text: str) -> JobError:
+    if kind in _BEYOND or "bad_alloc" in text:
         return JobError(
-            f"--where: {where!r} takes more than {QUERY_SECONDS:.0f} s; give a condition on the "
-            f"columns of a row, without tables of its own"
+            f"--where: {where!r:.300} takes more than {QUERY_SECONDS:.0f} s or "
+            f"{QUERY_BYTES / 2**30:.0f} GiB of memory; give a condition on the columns of a row, "
+            "without tables or long texts of its own"
         )
-    why = str(e).splitlines()[0] if str(e) else type(e).__name__
+    why = text.splitlines()[0] if text else kind
     return JobError(
-        f"--where: {where!r} is no condition ({why}); it is SQL over the columns "
+        f"--where: {where!r:.300} is no condition ({why}); it is SQL over the columns "
         f"{', '.join(columns)}"
     )
