@@ -161,6 +161,12 @@ def drivers(folder: Folder) -> list[str]:
     return found
 
 
+def driver_of(part: str) -> str | None:
+    """Returns the driver that the name of a table's part begins with, or None."""
+    found = _DRIVER.match(part)
+    return found and found[0]
+
+
 def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
     """Returns which lines before `driver` count, as `until` of `read_journal`.
 

@@ -314,7 +314,7 @@ class RunLedger:
 
     def _write_progress(self) -> None:
         if self._snapshot is not None:
-            write_progress(self._run.folder, self._snapshot)
+            write_progress(self._run.folder, self._journal.driver, self._snapshot)
             self._counted = self._clock()
 
     def _append_checked(self, entries: Sequence[JournalEntry]) -> None:

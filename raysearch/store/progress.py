@@ -21,15 +21,16 @@ SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A snapshot, and when it was taken, in ISO 8601."""
+    """A snapshot, and when it was taken, in ISO 8601. `driver`: the name of its journal."""
 
     at: str
+    driver: str
     snapshot: Snapshot
 
 
-def write_progress(run: Folder, snapshot: Snapshot) -> None:
+def write_progress(run: Folder, driver: str, snapshot: Snapshot) -> None:
     """Writes what was counted. Raises: StoreError."""
-    progress = Progress(datetime.now(UTC).isoformat(timespec="seconds"), snapshot)
+    progress = Progress(datetime.now(UTC).isoformat(timespec="seconds"), driver, snapshot)
     run.write(FILE, json.dumps(asdict(progress)).encode())
 
 

@@ -183,7 +183,11 @@ def test_a_status_of_a_run_that_was_killed_says_how_to_go_on(shell: Shell, run: 
     (journal,) = (run / "journal").glob("*/*.jsonl")
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[: len(lines) // 2]))
-    write_progress(LocalFolder(run), Snapshot("searching", 7, 1, 2, 0, 0, 64, 99, 3, 1, 0, 2))
+    write_progress(
+        LocalFolder(run),
+        journal.parent.name,
+        Snapshot("searching", 7, 1, 2, 0, 0, 64, 99, 3, 1, 0, 2),
+    )
     said = dict(line.split(maxsplit=1) for line in local_status(find_run(run.parent, "latest")))
     assert said["status"] == f"its driver was killed; go on with: raysearch resume {run}"
     assert said["stage"] == "searching"
