@@ -27,9 +27,12 @@ BUDGETS = {
     "engine/attribution": 3_000,
     "engine/encoding": 5_100,
     "engine/execution": 18_000,
+||||||| 3adcfb7
+    "engine/encoding": 5_000,
+    "engine/execution": 18_000,
     "engine/featurizers": 8_000,
     "engine/loading": 8_100,
-    "engine/networks": 16_900,
+    "engine/networks": 17_400,
     "engine/patching": 7_700,
     "engine/training": 10_100,
     "interventions": 7_500,
