@@ -26,10 +26,7 @@ BUDGETS = {
     "engine": 4_200,
     "engine/attribution": 3_000,
     "engine/encoding": 5_100,
-    "engine/execution": 18_000,
-||||||| 3adcfb7
-    "engine/encoding": 5_000,
-    "engine/execution": 18_000,
+    "engine/execution": 19_000,
     "engine/featurizers": 8_000,
     "engine/loading": 8_100,
     "engine/networks": 17_400,
