@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from raysearch.report import heat_tables
+from raysearch.report.best_panels import best_panel
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.page import page
 from raysearch.report.results_table import results
@@ -23,6 +26,7 @@ SMALL, BIG = 1_000, 20_000
 MAIN = """
 import re, sys
 from pathlib import Path
+from typing import Any
 from raysearch.cli.main import cli
 try:
     cli(sys.argv[1:])
@@ -156,3 +160,21 @@ def test_the_comparison_of_a_page_is_that_of_all_accepted_ones(
         every = compare_controls(run.folder)
         shown = read_run(run.folder).comparisons
         assert list(shown) == every[:MAX_ACCEPTED]
+
+
+def test_an_accepted_hypothesis_stands_before_a_higher_one_and_layers_apart_are_counted() -> None:
+    def units(*layers: int) -> str:
+        site = {"component": "residual", "position": "last"}
+        return json.dumps([{"site": {**site, "layer": n}, "subspace": None} for n in layers])
+
+    table: list[dict[str, Any]] = [
+        {"layer": 0, "position": "last", "units": units(0), "verdict": "undecided", "iia": 0.9},
+        {"layer": 0, "position": "last", "units": units(0), "verdict": "accept", "iia": 0.8},
+        {"layer": 0, "position": "last", "units": units(0), "verdict": "failed", "iia": None},
+        {"layer": None, "position": "last", "units": units(0, 1), "verdict": "reject", "iia": 1.0},
+    ]
+    for row in table:
+        row["units"] = row["units"].replace("null", '{"featurizer": "identity", "features": null}')
+    panel = best_panel("x", Rows(pa.Table.from_pylist(table)), 100)
+    (cell,) = panel.cells.values()
+    assert (cell["verdict"], cell["of"], panel.left_out) == ("accept", 3, 1)
